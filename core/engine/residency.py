@@ -1,0 +1,49 @@
+"""Which loaded things stay in memory: the most recently used, and always those in use."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Collection
+from typing import Generic, TypeVar
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
+class Residency(Generic[Key, Value]):
+    """At most `capacity` loaded values by key; the least recently used one makes room.
+
+    What is in use is named by the caller at each `acquire` and never unloaded. The
+    scheduler admits no more models at once than fit, so there is always one to give up.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        load: Callable[[Key], Value],
+        unload: Callable[[Key, Value], None],
+    ) -> None:
+        self.capacity = capacity
+        self._load = load
+        self._unload = unload
+        self._loaded: OrderedDict[Key, Value] = OrderedDict()
+
+    def keys(self) -> list[Key]:
+        """Keys of what is loaded, least recently used first; safe to call from any thread."""
+        return list(self._loaded)
+
+    def acquire(self, key: Key, in_use: Collection[Key]) -> Value:
+        """Return the value, loading it after making room. Errors of loading pass through."""
+        if key not in self._loaded:
+            self._make_room(in_use)
+            self._loaded[key] = self._load(key)
+        self._loaded.move_to_end(key)
+        return self._loaded[key]
+
+    def _make_room(self, in_use: Collection[Key]) -> None:
+        while len(self._loaded) >= self.capacity:
+            try:
+                oldest = next(key for key in self._loaded if key not in in_use)
+            except StopIteration:
+                raise RuntimeError(
+                    f"All {self.capacity} resident values are in use; admission must prevent this."
+                ) from None
+            self._unload(oldest, self._loaded.pop(oldest))

@@ -1,0 +1,81 @@
+"""The Celery application, configured for either broker.
+
+`folder:///path` is the embedded broker, a folder on this machine; `redis://…` is Redis.
+Tasks are sent by name, so whoever sends needs no code of the worker.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from celery import Celery
+from kombu import Queue
+
+from core.errors import Unavailable
+from core.jobs.messages import TRAIN_QUEUE, TRAIN_TASK
+
+FOLDER_SCHEME = "folder://"
+
+CONNECT_TIMEOUT_SECONDS = 2.0
+
+
+def celery_app(broker_url: str) -> Celery:
+    """Build the application; nothing connects before the first message."""
+    app = Celery("tunesmith")
+    app.conf.update(
+        task_queues=[Queue(TRAIN_QUEUE, routing_key=TRAIN_QUEUE)],
+        task_default_queue=TRAIN_QUEUE,
+        task_default_routing_key=TRAIN_QUEUE,
+        task_ignore_result=True,
+        # A message is only a hint and may come twice, so late acknowledgement is safe; early
+        # acknowledgement would let a busy worker sit on a second job while another idles.
+        task_acks_late=True,
+        worker_prefetch_multiplier=1,
+        worker_enable_remote_control=False,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_timeout=CONNECT_TIMEOUT_SECONDS,
+        **_transport(broker_url),
+    )
+    return app
+
+
+class Broker:
+    """Sends wake-up calls."""
+
+    def __init__(self, broker_url: str) -> None:
+        self._app = celery_app(broker_url)
+
+    def wake(self, job_id: str) -> None:
+        """Tell the workers that `job_id` can be run; Unavailable when the broker is away."""
+        try:
+            self._app.send_task(TRAIN_TASK, args=[job_id], retry=False)
+        except (OSError, self._app.connection().transport.connection_errors) as error:
+            raise Unavailable(f"The broker is away: {error}") from error
+
+    def check(self) -> None:
+        """Return when the broker answers; Unavailable when it does not."""
+        try:
+            with self._app.connection_for_write() as connection:
+                connection.ensure_connection(max_retries=1, timeout=CONNECT_TIMEOUT_SECONDS)
+        except Exception as error:
+            raise Unavailable(f"The broker is away: {error}") from error
+
+
+def _transport(broker_url: str) -> dict[str, Any]:
+    if not broker_url.startswith(FOLDER_SCHEME):
+        # Redis hands a message out again after this time. A training run may last longer;
+        # the second message then finds the job claimed and does nothing.
+        return {"broker_url": broker_url, "broker_transport_options": {"visibility_timeout": 3600}}
+    folder = Path(broker_url.removeprefix(FOLDER_SCHEME))
+    messages, control = folder / "messages", folder / "control"
+    for needed in (messages, control):
+        needed.mkdir(parents=True, exist_ok=True)
+    return {
+        "broker_url": "core.jobs.folder_transport:Transport://",
+        "broker_transport_options": {
+            "data_folder_in": str(messages),
+            "data_folder_out": str(messages),
+            "control_folder": str(control),
+            "polling_interval": 0.02,
+        },
+    }

@@ -1,0 +1,45 @@
+"""The life cycle of a job, as a table. `docs/job-lifecycle.md` shows it as a picture.
+
+Who moves a job: the worker that holds its claim (validated, started, succeeded, failed,
+paused), the API (created, cancelled, resumed) and housekeeping (the rescue of a job whose
+worker is dead). `core.records.jobs.advance` is the only function that writes a status.
+"""
+
+from enum import StrEnum
+
+
+class JobStatus(StrEnum):
+    """The statuses of OpenAI's API, and `paused`, which the API shows as `queued`."""
+
+    VALIDATING_FILES = "validating_files"
+    QUEUED = "queued"
+    RUNNING = "running"
+    PAUSED = "paused"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+_S = JobStatus
+
+MOVES: dict[JobStatus, frozenset[JobStatus]] = {
+    _S.VALIDATING_FILES: frozenset({_S.QUEUED, _S.FAILED, _S.CANCELLED}),
+    _S.QUEUED: frozenset({_S.RUNNING, _S.FAILED, _S.CANCELLED}),
+    _S.RUNNING: frozenset({_S.SUCCEEDED, _S.FAILED, _S.PAUSED, _S.QUEUED, _S.CANCELLED}),
+    _S.PAUSED: frozenset({_S.QUEUED, _S.CANCELLED}),
+    _S.SUCCEEDED: frozenset(),
+    _S.FAILED: frozenset(),
+    _S.CANCELLED: frozenset(),
+}
+"""From each status, the statuses that may follow."""
+
+FINAL: frozenset[JobStatus] = frozenset(status for status, after in MOVES.items() if not after)
+"""Statuses that nothing leaves."""
+
+CLAIMABLE: frozenset[JobStatus] = frozenset({_S.VALIDATING_FILES, _S.QUEUED})
+"""Statuses in which a worker may take an unclaimed job."""
+
+
+def sources_of(target: JobStatus) -> frozenset[JobStatus]:
+    """The statuses from which `target` may be reached: the WHERE of the compare-and-swap."""
+    return frozenset(status for status, after in MOVES.items() if target in after)

@@ -1,0 +1,142 @@
+"""Who works on which job: claims with a lease and a fencing token.
+
+A claim is a compare-and-swap. Its token is carried by every later write of that worker and
+refused once the job has been cancelled, or claimed by another after a rescue. Leases are
+measured with the database's clock only.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from core.errors import StaleClaim
+from core.jobs.state import CLAIMABLE, JobStatus
+from core.records import outbox
+from core.records.database import database_now
+from core.records.events import NewEvent, append_events
+from core.records.jobs import advance
+from core.records.tables import Job
+
+MAX_ATTEMPTS = 5
+"""A job whose worker died this often is at fault itself."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to write to a job, until the lease expires or the token rises."""
+
+    job_id: str
+    token: int
+
+
+def claim_next(session: Session, worker_id: str, lease_seconds: float) -> Claim | None:
+    """Claim the oldest runnable job that nobody holds; None when there is none."""
+    while True:
+        candidate = session.execute(
+            select(Job.id, Job.claim_token)
+            .where(Job.status.in_(CLAIMABLE), Job.lease_expires_at.is_(None))
+            .order_by(Job.created_at, Job.id)
+            .limit(1)
+        ).one_or_none()
+        if candidate is None:
+            return None
+        taken = session.execute(
+            update(Job)
+            .where(
+                Job.id == candidate.id,
+                Job.claim_token == candidate.claim_token,
+                Job.status.in_(CLAIMABLE),
+                Job.lease_expires_at.is_(None),
+            )
+            .values(
+                claim_token=Job.claim_token + 1,
+                claimed_by=worker_id,
+                lease_expires_at=database_now() + lease_seconds,
+                attempts=Job.attempts + 1,
+            )
+            .returning(Job.claim_token)
+            .execution_options(synchronize_session=False)
+        ).one_or_none()
+        if taken is not None:
+            outbox.settle(session, candidate.id)
+            return Claim(job_id=candidate.id, token=taken.claim_token)
+        # Another worker was quicker. Its commit is visible to the next SELECT; look again.
+
+
+def hold(session: Session, claim: Claim, **columns: Any) -> None:
+    """Write `columns` under the claim and lock the row for the rest of the transaction.
+
+    Every transaction of a worker begins with this. StaleClaim when the claim is void.
+    """
+    held = session.execute(
+        update(Job)
+        .where(Job.id == claim.job_id, Job.claim_token == claim.token)
+        .values(columns or {"claim_token": claim.token})
+        .returning(Job.id)
+        .execution_options(synchronize_session=False)
+    ).all()
+    if not held:
+        raise StaleClaim(f"Claim {claim.token} on {claim.job_id} is void.")
+
+
+def beat(session: Session, claim: Claim, lease_seconds: float) -> None:
+    """Extend the lease; StaleClaim when the job is no longer ours."""
+    hold(session, claim, lease_expires_at=database_now() + lease_seconds)
+
+
+def release(session: Session, claim: Claim, *, message: str) -> None:
+    """Give an unfinished job back at once (the worker stops); it does not count as a crash."""
+    hold(session, claim, attempts=Job.attempts - 1, claim_token=claim.token + 1)
+    _requeue(session, claim.job_id, message)
+
+
+def rescue_expired(session: Session, *, worker_id: str | None = None) -> Sequence[str]:
+    """Put jobs of dead workers back into the queue, or fail those that keep killing workers.
+
+    A worker is dead when its lease has expired, or when the caller knows it: `worker_id`
+    names one whose process has been seen to end. Returns the ids of rescued jobs.
+    """
+    dead = (
+        Job.claimed_by == worker_id
+        if worker_id is not None
+        else Job.lease_expires_at < database_now()
+    )
+    expired = session.execute(
+        select(Job.id, Job.claim_token, Job.attempts)
+        .where(Job.lease_expires_at.is_not(None), dead)
+        .with_for_update(skip_locked=True)
+    ).all()
+    for job_id, token, attempts in expired:
+        hold(session, Claim(job_id, token), claim_token=token + 1)
+        if attempts >= MAX_ATTEMPTS:
+            message = f"The worker died {attempts} times while running this job."
+            advance(
+                session,
+                job_id,
+                JobStatus.FAILED,
+                message=message,
+                level="error",
+                error={"code": "worker_lost", "message": message, "param": None},
+            )
+        else:
+            _requeue(session, job_id, "The worker was lost; the job starts again.")
+    return [job_id for job_id, _, attempts in expired if attempts < MAX_ATTEMPTS]
+
+
+def _requeue(session: Session, job_id: str, message: str) -> None:
+    """Make a claimed job claimable again. A job in validation keeps its status."""
+    status = session.scalars(select(Job.status).where(Job.id == job_id)).one()
+    if status == JobStatus.RUNNING:
+        advance(session, job_id, JobStatus.QUEUED, message=message, level="warn", step=0)
+    else:
+        session.execute(
+            update(Job)
+            .where(Job.id == job_id)
+            .values(claimed_by=None, lease_expires_at=None)
+            .execution_options(synchronize_session=False)
+        )
+        append_events(session, job_id, [NewEvent(message, "warn")])
+    outbox.enqueue(session, job_id)

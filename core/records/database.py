@@ -1,0 +1,90 @@
+"""Connections and transactions.
+
+Two ways in: `reading()` and `writing()`. On SQLite a writing transaction begins with
+`BEGIN IMMEDIATE`, so that two writers queue up instead of failing with "database is
+locked"; on Postgres both are ordinary transactions.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import GenericFunction
+from sqlalchemy.types import Double
+
+POOL_SIZE = 48
+"""At least as many connections as request threads, or handlers wait for one another."""
+
+SQLITE_BUSY_TIMEOUT_MS = 60_000
+
+
+class database_now(GenericFunction[float]):  # noqa: N801  (used like SQL's now())
+    """Unix seconds by the database's clock, the only clock that leases trust."""
+
+    type = Double()
+    inherit_cache = True
+
+
+@compiles(database_now, "sqlite")
+def _sqlite_now(element: Any, compiler: SQLCompiler, **kw: Any) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(database_now, "postgresql")
+def _postgres_now(element: Any, compiler: SQLCompiler, **kw: Any) -> str:
+    return "CAST(extract(epoch FROM clock_timestamp()) AS double precision)"
+
+
+class Database:
+    """A pool of connections to one database; safe to share between threads, not processes."""
+
+    def __init__(self, url: str) -> None:
+        self.engine = _create_engine(url)
+        self._reading = sessionmaker(self.engine, expire_on_commit=False, autoflush=False)
+        self._writing = sessionmaker(
+            self.engine.execution_options(tunesmith_writing=True), expire_on_commit=False
+        )
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A session that sees one state of the database and is rolled back at the end."""
+        with self._reading() as session:
+            yield session
+
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
+        """A session that commits at the end of the block, or rolls back when it raises."""
+        with self._writing.begin() as session:
+            yield session
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def _create_engine(url: str) -> Engine:
+    if not url.startswith("sqlite"):
+        return create_engine(url, pool_size=POOL_SIZE, pool_pre_ping=True)
+    engine = create_engine(url, pool_size=POOL_SIZE)
+    event.listen(engine, "connect", _configure_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _configure_sqlite(connection: Any, record: Any) -> None:
+    connection.isolation_level = None  # the driver must not begin transactions of its own
+    for pragma in (
+        "journal_mode=WAL",
+        f"busy_timeout={SQLITE_BUSY_TIMEOUT_MS}",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writing = connection.get_execution_options().get("tunesmith_writing", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")

@@ -1,0 +1,71 @@
+"""The history of a job. Events are numbered without gaps; the number is the SSE cursor."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from core.records.tables import Job, JobEvent
+
+Level = Literal["info", "warn", "error"]
+
+
+@dataclass(frozen=True)
+class NewEvent:
+    """An event that has no number yet."""
+
+    message: str
+    level: Level = "info"
+    type: Literal["message", "metrics"] = "message"
+    data: dict[str, Any] | None = None
+
+
+def append_events(session: Session, job_id: str, events: Sequence[NewEvent]) -> None:
+    """Add events to a job. The counter on the job row is the lock that keeps numbers dense."""
+    if not events:
+        return
+    last, project_id = session.execute(
+        update(Job)
+        .where(Job.id == job_id)
+        .values(event_count=Job.event_count + len(events))
+        .returning(Job.event_count, Job.project_id)
+        .execution_options(synchronize_session=False)
+    ).one()
+    first = last - len(events) + 1
+    session.add_all(
+        JobEvent(
+            job_id=job_id,
+            sequence=first + offset,
+            project_id=project_id,
+            type=event.type,
+            level=event.level,
+            message=event.message,
+            data=event.data,
+        )
+        for offset, event in enumerate(events)
+    )
+    session.flush()
+
+
+def list_events(
+    session: Session, job_id: str, *, before: int | None = None, limit: int = 20
+) -> Sequence[JobEvent]:
+    """Newest first: up to `limit` events whose number is below `before`."""
+    query = select(JobEvent).where(JobEvent.job_id == job_id)
+    if before is not None:
+        query = query.where(JobEvent.sequence < before)
+    return session.scalars(query.order_by(JobEvent.sequence.desc()).limit(limit)).all()
+
+
+def events_since(
+    session: Session, job_id: str, sequence: int, limit: int = 1000
+) -> Sequence[JobEvent]:
+    """Oldest first: up to `limit` events whose number is above `sequence`."""
+    return session.scalars(
+        select(JobEvent)
+        .where(JobEvent.job_id == job_id, JobEvent.sequence > sequence)
+        .order_by(JobEvent.sequence)
+        .limit(limit)
+    ).all()

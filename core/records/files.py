@@ -1,0 +1,98 @@
+"""Rows of uploaded and produced files."""
+
+from typing import Literal
+
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
+
+from core.errors import Conflict, NotFound
+from core.jobs.state import FINAL
+from core.records.ids import new_id
+from core.records.pages import Order, Page, page
+from core.records.tables import File, Job
+from core.spec.dataset import DatasetReport
+
+Purpose = Literal["fine-tune", "fine-tune-results"]
+
+
+def new_file_key() -> tuple[str, str]:
+    """A fresh file id and the storage key that goes with it."""
+    file_id = new_id("file")
+    return file_id, f"files/{file_id}"
+
+
+def add_file(
+    session: Session,
+    *,
+    file_id: str,
+    project_id: str,
+    filename: str,
+    purpose: Purpose,
+    bytes: int,
+    sha256: str,
+    blob_key: str,
+    report: DatasetReport | None,
+) -> File:
+    """Record a blob that already stands in storage."""
+    file = File(
+        id=file_id,
+        project_id=project_id,
+        filename=filename,
+        purpose=purpose,
+        bytes=bytes,
+        sha256=sha256,
+        blob_key=blob_key,
+        report=None if report is None else report.model_dump(mode="json"),
+    )
+    session.add(file)
+    session.flush()
+    return file
+
+
+def get_file(session: Session, project_id: str, file_id: str, *, param: str = "file_id") -> File:
+    """Return the file; NotFound (naming the request field `param`) when it is not there."""
+    file = session.get(File, file_id)
+    if file is None or file.project_id != project_id:
+        raise NotFound(f"No file with id {file_id!r}.", param=param, code="file_not_found")
+    return file
+
+
+def list_files(
+    session: Session,
+    project_id: str,
+    *,
+    purpose: str | None,
+    after: str | None,
+    limit: int,
+    order: Order,
+) -> Page[File]:
+    query = select(File)
+    if purpose is not None:
+        query = query.where(File.purpose == purpose)
+    return page(session, query, File, project_id=project_id, after=after, limit=limit, order=order)
+
+
+def delete_file(session: Session, project_id: str, file_id: str) -> File:
+    """Remove the row and return it, so that the caller can delete the blob after the commit.
+
+    Conflict while a job that has not ended still needs the file.
+    """
+    file = get_file(session, project_id, file_id)
+    user = session.scalars(
+        select(Job.id)
+        .where(
+            Job.project_id == project_id,
+            or_(Job.training_file == file_id, Job.validation_file == file_id),
+            Job.status.not_in(FINAL),
+        )
+        .limit(1)
+    ).first()
+    if user is not None:
+        raise Conflict(
+            f"File {file_id} is used by job {user}, which has not ended. Cancel the job first.",
+            param="file_id",
+            code="file_in_use",
+        )
+    session.delete(file)
+    session.flush()
+    return file

@@ -1,0 +1,24 @@
+"""Names that we give to things."""
+
+import secrets
+import string
+from typing import Literal
+
+_ALPHABET = string.ascii_letters + string.digits
+
+Prefix = Literal["file", "ftjob", "ftckpt", "chatcmpl", "cmpl", "req", "worker"]
+
+
+def new_id(prefix: Prefix) -> str:
+    """A fresh random id: the prefix and 24 letters or digits (142 bits)."""
+    return f"{prefix}-" + "".join(secrets.choice(_ALPHABET) for _ in range(24))
+
+
+def tuned_model_id(base_id: str, project_id: str, suffix: str | None, job_id: str) -> str:
+    """`ft:<base>:<project>:<suffix>:<id>`; the id is the start of the job's, so it is stable."""
+    return f"ft:{base_id}:{project_id}:{suffix or ''}:{job_id.removeprefix('ftjob-')[:8]}"
+
+
+def checkpoint_model_id(model_id: str, step: int) -> str:
+    """`ft:…:ckpt-step-<n>`, the servable model of one checkpoint."""
+    return f"{model_id}:ckpt-step-{step}"

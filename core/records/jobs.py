@@ -1,0 +1,157 @@
+"""Jobs: creating, finding, and the one function that changes a status."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from core.errors import Conflict, NotFound, StaleClaim
+from core.jobs.state import FINAL, JobStatus, sources_of
+from core.records import outbox
+from core.records.database import database_now
+from core.records.events import Level, NewEvent, append_events
+from core.records.ids import new_id
+from core.records.pages import Page, page
+from core.records.tables import Job, JobMetadata
+from core.spec.run import JobSpec
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """What a job is made of before it has an id."""
+
+    project_id: str
+    requested_model: str
+    suffix: str | None
+    training_file: str
+    validation_file: str | None
+    method: dict[str, Any]
+    spec: JobSpec
+    metadata: dict[str, str] | None
+
+
+def create_job(session: Session, new: NewJob) -> Job:
+    """Write the job, its metadata, its first events and its wake-up call, all or nothing."""
+    job = Job(
+        id=new_id("ftjob"),
+        project_id=new.project_id,
+        status=JobStatus.VALIDATING_FILES,
+        requested_model=new.requested_model,
+        suffix=new.suffix,
+        training_file=new.training_file,
+        validation_file=new.validation_file,
+        method=new.method,
+        spec=new.spec.model_dump(mode="json"),
+        user_metadata=new.metadata,
+    )
+    session.add(job)
+    session.flush()
+    session.add_all(
+        JobMetadata(job_id=job.id, key=key, value=value, project_id=job.project_id)
+        for key, value in (new.metadata or {}).items()
+    )
+    files = ", ".join(f for f in (new.training_file, new.validation_file) if f)
+    append_events(
+        session,
+        job.id,
+        [NewEvent(f"Created fine-tuning job: {job.id}"), NewEvent(f"Validating files: {files}")],
+    )
+    outbox.enqueue(session, job.id)
+    session.refresh(job)
+    return job
+
+
+def get_job(session: Session, project_id: str, job_id: str) -> Job:
+    """Return the job; NotFound when this project has no such job."""
+    job = session.get(Job, job_id)
+    if job is None or job.project_id != project_id:
+        raise NotFound(
+            f"No fine-tuning job with id {job_id!r}.", param="fine_tuning_job_id", code="not_found"
+        )
+    return job
+
+
+def list_jobs(
+    session: Session,
+    project_id: str,
+    *,
+    after: str | None,
+    limit: int,
+    metadata: dict[str, str] | None = None,
+) -> Page[Job]:
+    """Newest first; with `metadata`, only jobs that carry every given pair."""
+    query = select(Job)
+    for key, value in (metadata or {}).items():
+        query = query.where(
+            Job.id.in_(
+                select(JobMetadata.job_id).where(
+                    JobMetadata.project_id == project_id,
+                    JobMetadata.key == key,
+                    JobMetadata.value == value,
+                )
+            )
+        )
+    return page(session, query, Job, project_id=project_id, after=after, limit=limit)
+
+
+def advance(
+    session: Session,
+    job_id: str,
+    to: JobStatus,
+    *,
+    message: str,
+    level: Level = "info",
+    token: int | None = None,
+    **columns: Any,
+) -> None:
+    """Move a job to another status by compare-and-swap, and write the event of the move.
+
+    `token` is the mover's fencing token; None for moves that need no claim (cancel, rescue).
+    A move that ends or parks the job also drops its claim. StaleClaim when the token is old,
+    Conflict when the life cycle has no such move from the job's present status.
+    """
+    values: dict[str, Any] = {"status": to, **columns}
+    if to in FINAL:
+        values |= {"finished_at": database_now(), "estimated_finish": None}
+    if to is not JobStatus.RUNNING and not (to is JobStatus.QUEUED and token is not None):
+        values |= {"claimed_by": None, "lease_expires_at": None}
+    swap = update(Job).where(Job.id == job_id, Job.status.in_(sources_of(to)))
+    if token is not None:
+        swap = swap.where(Job.claim_token == token)
+    moved = session.execute(
+        swap.values(values).returning(Job.id).execution_options(synchronize_session=False)
+    ).all()
+    if not moved:
+        _explain_refusal(session, job_id, to, token)
+    append_events(session, job_id, [NewEvent(message, level)])
+    if to in FINAL:
+        outbox.settle(session, job_id)
+
+
+def cancel_job(session: Session, project_id: str, job_id: str) -> Job:
+    """Cancel in one swap. The token rises, so the worker's next write is refused and it stops."""
+    job = get_job(session, project_id, job_id)
+    advance(
+        session,
+        job_id,
+        JobStatus.CANCELLED,
+        message="The job was cancelled.",
+        level="warn",
+        claim_token=Job.claim_token + 1,
+    )
+    session.refresh(job)
+    return job
+
+
+def _explain_refusal(session: Session, job_id: str, to: JobStatus, token: int | None) -> None:
+    status, current_token = session.execute(
+        select(Job.status, Job.claim_token).where(Job.id == job_id)
+    ).one()
+    if token is not None and token != current_token:
+        raise StaleClaim(f"Claim {token} on {job_id} is void; the current one is {current_token}.")
+    raise Conflict(
+        f"Job {job_id} is {status} and cannot become {to}.",
+        param="fine_tuning_job_id",
+        code="invalid_job_status",
+    )

@@ -1,0 +1,141 @@
+"""Tuned models and checkpoints: what a job leaves behind that can be called."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from core.errors import NotFound
+from core.records.ids import checkpoint_model_id, new_id
+from core.records.tables import Checkpoint, Job, TunedModel
+
+KEPT_CHECKPOINTS = 3
+"""The newest ones of a job; older ones are dropped when a new one arrives."""
+
+
+@dataclass(frozen=True)
+class StoredBundle:
+    """A bundle archive in storage."""
+
+    key: str
+    sha256: str
+
+
+def add_checkpoint(
+    session: Session,
+    job: Job,
+    model_id: str,
+    step: int,
+    metrics: dict[str, Any],
+    bundle: StoredBundle,
+) -> Sequence[str]:
+    """Record a checkpoint and its servable model; a second one of the same step replaces it.
+
+    Returns the storage keys of bundles that nothing names any more.
+    """
+    dropped = _drop_checkpoints(
+        session, job.id, keep=KEPT_CHECKPOINTS - 1, replacing_step=step, keeping_key=bundle.key
+    )
+    servable = checkpoint_model_id(model_id, step)
+    session.add(
+        Checkpoint(
+            id=new_id("ftckpt"),
+            project_id=job.project_id,
+            job_id=job.id,
+            step=step,
+            metrics=metrics,
+            model_id=servable,
+        )
+    )
+    session.add(_tuned_model(job, servable, bundle, checkpoint_step=step))
+    session.flush()
+    return dropped
+
+
+def add_final_model(session: Session, job: Job, model_id: str, bundle: StoredBundle) -> None:
+    """Record the tuned model of a job that worked."""
+    session.add(_tuned_model(job, model_id, bundle, checkpoint_step=None))
+    session.flush()
+
+
+def list_checkpoints(
+    session: Session, job_id: str, *, after: str | None, limit: int
+) -> tuple[Sequence[Checkpoint], bool]:
+    """Newest first, and whether more follow. NotFound when `after` is none of this job's."""
+    query = select(Checkpoint).where(Checkpoint.job_id == job_id)
+    if after is not None:
+        anchor = session.get(Checkpoint, after)
+        if anchor is None or anchor.job_id != job_id:
+            raise NotFound(f"No checkpoint {after!r} to list after.", param="after")
+        query = query.where(Checkpoint.step < anchor.step)
+    rows = session.scalars(query.order_by(Checkpoint.step.desc()).limit(limit + 1)).all()
+    return rows[:limit], len(rows) > limit
+
+
+def get_model(session: Session, project_id: str, model_id: str) -> TunedModel:
+    """Return the tuned model; NotFound when this project has none of that name."""
+    model = session.get(TunedModel, model_id)
+    if model is None or model.project_id != project_id:
+        raise NotFound(
+            f"The model {model_id!r} does not exist.", param="model", code="model_not_found"
+        )
+    return model
+
+
+def list_models(session: Session, project_id: str) -> Sequence[TunedModel]:
+    """All tuned models of the project and their checkpoints, newest first."""
+    return session.scalars(
+        select(TunedModel)
+        .where(TunedModel.project_id == project_id)
+        .order_by(TunedModel.created_at.desc(), TunedModel.id)
+    ).all()
+
+
+def delete_model(session: Session, project_id: str, model_id: str) -> TunedModel:
+    """Remove the model's row and return it; the caller deletes its bundle after the commit."""
+    model = get_model(session, project_id, model_id)
+    if model.checkpoint_step is not None:
+        session.execute(
+            delete(Checkpoint).where(
+                Checkpoint.job_id == model.job_id, Checkpoint.step == model.checkpoint_step
+            )
+        )
+    session.delete(model)
+    session.flush()
+    return model
+
+
+def _tuned_model(
+    job: Job, model_id: str, bundle: StoredBundle, *, checkpoint_step: int | None
+) -> TunedModel:
+    return TunedModel(
+        id=model_id,
+        project_id=job.project_id,
+        job_id=job.id,
+        base=job.spec["base"],
+        bundle_key=bundle.key,
+        bundle_sha256=bundle.sha256,
+        checkpoint_step=checkpoint_step,
+    )
+
+
+def _drop_checkpoints(
+    session: Session, job_id: str, *, keep: int, replacing_step: int, keeping_key: str
+) -> list[str]:
+    """Delete the checkpoint of `replacing_step` and all but the newest `keep` of the others."""
+    rows = session.scalars(
+        select(Checkpoint).where(Checkpoint.job_id == job_id).order_by(Checkpoint.step.desc())
+    ).all()
+    others = [row for row in rows if row.step != replacing_step]
+    doomed = [row for row in rows if row.step == replacing_step] + others[keep:]
+    keys = []
+    for row in doomed:
+        model = session.get(TunedModel, row.model_id)
+        if model is not None:
+            keys.append(model.bundle_key)
+            session.delete(model)
+        session.delete(row)
+    session.flush()
+    return [key for key in keys if key != keeping_key]

@@ -1,0 +1,52 @@
+"""Messages that must reach the broker, kept in the database until their job is claimed.
+
+The row is written in the transaction that makes a job runnable and removed in the one that
+claims it. Whoever sends a message (the API right after its commit, housekeeping later)
+pushes `send_after` into the future; a lost message is therefore sent again.
+"""
+
+from collections.abc import Sequence
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
+
+from core.records.database import database_now
+from core.records.tables import OutboxMessage
+
+RESEND_AFTER_SECONDS = 15.0
+"""The grace of a sender before housekeeping sends the same message again."""
+
+
+def enqueue(session: Session, job_id: str) -> None:
+    """Ask for a wake-up call for `job_id`; asking twice is asking once."""
+    session.execute(delete(OutboxMessage).where(OutboxMessage.job_id == job_id))
+    now = session.scalar(select(database_now())) or 0.0
+    session.add(OutboxMessage(job_id=job_id, send_after=now + RESEND_AFTER_SECONDS))
+    session.flush()
+
+
+def due(session: Session, limit: int = 100) -> Sequence[str]:
+    """Ids of jobs whose message must be sent (again), longest waiting first."""
+    return session.scalars(
+        select(OutboxMessage.job_id)
+        .where(OutboxMessage.send_after <= database_now())
+        .order_by(OutboxMessage.send_after)
+        .limit(limit)
+    ).all()
+
+
+def mark_sent(session: Session, job_id: str) -> None:
+    """Note that the broker took the message, and when to doubt it."""
+    session.execute(
+        update(OutboxMessage)
+        .where(OutboxMessage.job_id == job_id)
+        .values(
+            send_after=database_now() + RESEND_AFTER_SECONDS,
+            sent_count=OutboxMessage.sent_count + 1,
+        )
+    )
+
+
+def settle(session: Session, job_id: str) -> None:
+    """The job was claimed or is over: nobody needs to be woken for it."""
+    session.execute(delete(OutboxMessage).where(OutboxMessage.job_id == job_id))

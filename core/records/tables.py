@@ -1,0 +1,183 @@
+"""Every table. Migrations compare the database with this file and nothing else.
+
+Times are Unix seconds (double). Every row names its project: another project's row is
+never found. Lists run newest first over (created_at, id), which is why those pairs are
+indexed.
+"""
+
+import time
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Double, ForeignKey, Index, Integer, MetaData, String, Text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+_NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class Table(DeclarativeBase):
+    metadata = MetaData(naming_convention=_NAMING)
+    type_annotation_map = {  # noqa: RUF012  (SQLAlchemy reads it as a class attribute)
+        str: String(255),
+        float: Double,
+        dict[str, Any]: JSON,
+    }
+
+
+class Project(Table):
+    __tablename__ = "projects"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    created_at: Mapped[float] = mapped_column(default=time.time)
+
+
+class File(Table):
+    """An uploaded or produced file; its bytes are the blob `blob_key` in storage."""
+
+    __tablename__ = "files"
+    __table_args__ = (Index(None, "project_id", "created_at", "id"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    created_at: Mapped[float] = mapped_column(default=time.time)
+    filename: Mapped[str] = mapped_column(Text)
+    purpose: Mapped[str]
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str]
+    blob_key: Mapped[str]
+    report: Mapped[dict[str, Any] | None]
+    """A `core.spec.dataset.DatasetReport` when the purpose is fine-tune."""
+
+
+class Job(Table):
+    """A fine-tuning job. `status` is written by `core.records.jobs.advance` alone."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        Index(None, "project_id", "created_at", "id"),
+        Index(None, "status", "created_at"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    created_at: Mapped[float] = mapped_column(default=time.time)
+    status: Mapped[str]
+    requested_model: Mapped[str]
+    suffix: Mapped[str | None]
+    training_file: Mapped[str]
+    validation_file: Mapped[str | None]
+    method: Mapped[dict[str, Any]]
+    """As the user sent it, `"auto"` included."""
+    spec: Mapped[dict[str, Any]]
+    """The `core.spec.run.JobSpec` that is run."""
+    user_metadata: Mapped[dict[str, Any] | None]
+
+    started_at: Mapped[float | None]
+    finished_at: Mapped[float | None]
+    estimated_finish: Mapped[float | None]
+    step: Mapped[int] = mapped_column(default=0)
+    total_steps: Mapped[int | None]
+    trained_tokens: Mapped[int | None] = mapped_column(BigInteger)
+    fine_tuned_model: Mapped[str | None]
+    result_file: Mapped[str | None]
+    error: Mapped[dict[str, Any] | None]
+    """`{code, message, param}` of a failed job."""
+
+    event_count: Mapped[int] = mapped_column(default=0)
+    claim_token: Mapped[int] = mapped_column(default=0)
+    """Fencing token: rises with every claim and every cancellation."""
+    claimed_by: Mapped[str | None]
+    lease_expires_at: Mapped[float | None]
+    """By the database's clock. None when nobody holds the job."""
+    attempts: Mapped[int] = mapped_column(default=0)
+    """Claims so far; the cap on crashes compares with this."""
+
+
+class JobMetadata(Table):
+    """The user's key/value pairs again, indexed for the list filter `metadata[k]=v`."""
+
+    __tablename__ = "job_metadata"
+    __table_args__ = (Index(None, "project_id", "key", "value"),)
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str]
+    value: Mapped[str] = mapped_column(String(512))
+
+
+class JobEvent(Table):
+    """One line of a job's history; `sequence` counts from 1 within the job."""
+
+    __tablename__ = "job_events"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    sequence: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    project_id: Mapped[str]
+    created_at: Mapped[float] = mapped_column(default=time.time)
+    type: Mapped[str]
+    """`message` or `metrics`, as in OpenAI's API."""
+    level: Mapped[str]
+    message: Mapped[str] = mapped_column(Text)
+    data: Mapped[dict[str, Any] | None]
+
+    @property
+    def id(self) -> str:
+        """`ftevent-<job>-<sequence>`: readable, unique and sortable within a job."""
+        return f"ftevent-{self.job_id.removeprefix('ftjob-')}-{self.sequence}"
+
+
+class Checkpoint(Table):
+    """A servable adapter at one step of a job."""
+
+    __tablename__ = "checkpoints"
+    __table_args__ = (Index(None, "job_id", "step", unique=True),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    created_at: Mapped[float] = mapped_column(default=time.time)
+    step: Mapped[int]
+    metrics: Mapped[dict[str, Any]]
+    model_id: Mapped[str]
+
+
+class TunedModel(Table):
+    """A model that can be called: the final one of a job, or one of its checkpoints."""
+
+    __tablename__ = "tuned_models"
+    __table_args__ = (Index(None, "project_id", "created_at", "id"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
+    created_at: Mapped[float] = mapped_column(default=time.time)
+    base: Mapped[dict[str, Any]]
+    """The `core.spec.run.BaseModelSpec` that it was trained on."""
+    bundle_key: Mapped[str]
+    bundle_sha256: Mapped[str]
+    checkpoint_step: Mapped[int | None]
+    """None for the final model."""
+
+
+class OutboxMessage(Table):
+    """A wake-up call that the broker must get; the row goes when a worker claims the job."""
+
+    __tablename__ = "outbox"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    send_after: Mapped[float] = mapped_column(index=True)
+    sent_count: Mapped[int] = mapped_column(Integer, default=0)
+
+
+class Worker(Table):
+    """A living worker; its row is refreshed with every beat and removed when it stops."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    seen_at: Mapped[float]
+    device: Mapped[str]

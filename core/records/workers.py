@@ -1,0 +1,35 @@
+"""Which workers live."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
+
+from core.records.database import database_now
+from core.records.tables import Worker
+
+
+def worker_seen(session: Session, worker_id: str, device: str) -> None:
+    """Refresh the worker's row, or make it."""
+    refreshed = session.execute(
+        update(Worker)
+        .where(Worker.id == worker_id)
+        .values(seen_at=database_now())
+        .returning(Worker.id)
+        .execution_options(synchronize_session=False)
+    ).all()
+    if not refreshed:
+        now = session.scalar(select(database_now())) or 0.0
+        session.add(Worker(id=worker_id, seen_at=now, device=device))
+        session.flush()
+
+
+def worker_gone(session: Session, worker_id: str) -> None:
+    session.execute(delete(Worker).where(Worker.id == worker_id))
+
+
+def living_workers(session: Session, within_seconds: float) -> Sequence[Worker]:
+    """Workers that were seen within the last `within_seconds`."""
+    return session.scalars(
+        select(Worker).where(Worker.seen_at > database_now() - within_seconds)
+    ).all()
