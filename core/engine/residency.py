@@ -1,6 +1,5 @@
 """Which loaded things stay in memory: the most recently used, and always those in use."""
 
-from collections import OrderedDict
 from collections.abc import Callable, Collection
 from typing import Generic, TypeVar
 
@@ -24,7 +23,7 @@ class Residency(Generic[Key, Value]):
         self.capacity = capacity
         self._load = load
         self._unload = unload
-        self._loaded: OrderedDict[Key, Value] = OrderedDict()
+        self._loaded: dict[Key, Value] = {}
 
     def keys(self) -> list[Key]:
         """Keys of what is loaded, least recently used first; safe to call from any thread."""
@@ -32,11 +31,13 @@ class Residency(Generic[Key, Value]):
 
     def acquire(self, key: Key, in_use: Collection[Key]) -> Value:
         """Return the value, loading it after making room. Errors of loading pass through."""
-        if key not in self._loaded:
+        if key in self._loaded:
+            value = self._loaded.pop(key)
+        else:
             self._make_room(in_use)
-            self._loaded[key] = self._load(key)
-        self._loaded.move_to_end(key)
-        return self._loaded[key]
+            value = self._load(key)
+        self._loaded[key] = value
+        return value
 
     def _make_room(self, in_use: Collection[Key]) -> None:
         while len(self._loaded) >= self.capacity:

@@ -1,0 +1,61 @@
+# Tunesmith. `make help` lists what can be done.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up migrate test test-all check format bench-training constraints clean
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/service.stamp: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) -e '.[train,demo]'
+	@touch $@
+
+$(VENV)/test.stamp: $(VENV)/service.stamp
+	$(PIP) -e '.[train,demo,test]'
+	@touch $@
+
+setup: $(VENV)/service.stamp ## install the service into .venv
+
+demo: setup ## start the service, tune a model on real data, compare it with its base, stop
+	$(BIN)/python -m examples.demo
+
+up: setup ## keep the service running on 127.0.0.1:8000
+	$(BIN)/tunesmith up
+
+migrate: setup ## bring the database named by TUNESMITH_DATABASE_URL to the newest schema
+	$(BIN)/python -m migrations.upgrade
+
+test: $(VENV)/test.stamp ## run every test that a change needs (10 minutes)
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-all: $(VENV)/test.stamp ## run the whole matrix
+	$(BIN)/python -m pytest -m "not gpu"
+
+check: $(VENV)/test.stamp ## lint, format, types, import contracts, migrations
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m migrations.check
+
+format: $(VENV)/test.stamp ## rewrite the code in the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench-training: $(VENV)/test.stamp ## training throughput beside TRL and PEFT, as ratios
+	$(BIN)/python -m bench.training
+
+constraints: ## pin what the development environment holds
+	@{ sed -n '1,2p' constraints.txt; $(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//'; } > constraints.new
+	@mv constraints.new constraints.txt
+
+clean: ## remove the environment and every cache
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

@@ -1,0 +1,80 @@
+"""A frozen linear layer with a trainable low-rank update: y = x Wᵀ + b + scale · (x Aᵀ) Bᵀ.
+
+One autograd function per layer computes no gradient of W and keeps only what its backward pass
+needs: the input, which the layers that share it share too, and the rank-sized projection.
+Initialisation and names are those of PEFT, which the tests compare with.
+"""
+
+# T tokens, I inputs, O outputs, R rank
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import dropout, linear
+
+
+class LoraLinear(nn.Module):
+    """`base_layer` (frozen) plus its low-rank update; the adapter is fp32, or fp64 like the base.
+
+    Fresh weights are PEFT's: A uniform as in `nn.Linear`, B zero, so that training starts from
+    the base itself. They take the same draws from torch's generator as PEFT takes.
+    """
+
+    def __init__(self, base_layer: nn.Linear, rank: int, alpha: float, dropout: float) -> None:
+        super().__init__()
+        self.base_layer = base_layer
+        self.scale = alpha / rank
+        self.dropout = dropout
+        # PEFT draws A and B as linear layers, then A once more: three draws from the generator
+        drawn_on = "meta" if base_layer.weight.is_meta else "cpu"
+        lora_A = nn.Linear(base_layer.in_features, rank, bias=False, device=drawn_on).weight
+        lora_B = nn.Linear(rank, base_layer.out_features, bias=False, device=drawn_on).weight
+        nn.init.kaiming_uniform_(lora_A, a=math.sqrt(5))
+        nn.init.zeros_(lora_B)
+        device, dtype = base_layer.weight.device, base_layer.weight.dtype
+        adapter_dtype = torch.promote_types(dtype, torch.float32)
+        self.lora_A = nn.Parameter(lora_A.detach().to(device, adapter_dtype))
+        self.lora_B = nn.Parameter(lora_B.detach().to(device, adapter_dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        dropped = dropout(x, self.dropout) if self.training and self.dropout else x
+        weight, bias = self.base_layer.weight, self.base_layer.bias
+        return _LoraProduct.apply(x, dropped, weight, bias, self.lora_A, self.lora_B, self.scale)
+
+
+class _LoraProduct(torch.autograd.Function):
+    """The product and its gradients with respect to the input and to A and B.
+
+    `dropped` is the input of the adapter path: `x` itself, or `x` after dropout, whose own
+    backward pass then belongs to autograd. The adapter is computed in the dtype of `x`.
+    """
+
+    @staticmethod
+    def forward(ctx, x, dropped, weight_OI, bias_O, lora_A, lora_B, scale):  # type: ignore[override]
+        x_TI = x.reshape(-1, x.shape[-1])
+        dropped_TI = dropped.reshape(-1, x.shape[-1])
+        a_RI, scaled_b_OR = lora_A.to(x.dtype), (lora_B * scale).to(x.dtype)
+        low_TR = torch.mm(dropped_TI, a_RI.t())
+        y_TO = linear(x_TI, weight_OI, bias_O).addmm_(low_TR, scaled_b_OR.t())
+        ctx.save_for_backward(dropped_TI, low_TR, weight_OI, a_RI, scaled_b_OR)
+        ctx.scale, ctx.adapter_dtype, ctx.shape = scale, lora_A.dtype, x.shape
+        ctx.same_input = dropped is x
+        return y_TO.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx, grad_y):  # type: ignore[override]
+        dropped_TI, low_TR, weight_OI, a_RI, scaled_b_OR = ctx.saved_tensors
+        grad_TO = grad_y.reshape(-1, grad_y.shape[-1])
+        grad_low_TR = torch.mm(grad_TO, scaled_b_OR)
+        grad_a_RI = torch.mm(grad_low_TR.t(), dropped_TI).to(ctx.adapter_dtype)
+        grad_b_OR = torch.mm(grad_TO.t(), low_TR).to(ctx.adapter_dtype).mul_(ctx.scale)
+        grad_x = grad_dropped = None
+        if ctx.needs_input_grad[0]:
+            grad_x_TI = torch.mm(grad_TO, weight_OI)
+            if ctx.same_input:
+                grad_x_TI.addmm_(grad_low_TR, a_RI)
+            else:
+                grad_dropped = torch.mm(grad_low_TR, a_RI).view(ctx.shape)
+            grad_x = grad_x_TI.view(ctx.shape)
+        return grad_x, grad_dropped, None, None, grad_a_RI, grad_b_OR, None

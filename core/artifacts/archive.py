@@ -1,0 +1,109 @@
+"""A bundle as one file, and back again without trusting that file.
+
+The archive is a ZIP without compression: weights do not compress, equal bundles give equal
+archives whatever zlib is installed, and an entry cannot expand. Needs no torch.
+"""
+
+import os
+import shutil
+import stat
+import zipfile
+from pathlib import Path, PurePosixPath
+
+from safetensors import SafetensorError, safe_open
+
+from core.artifacts.manifest import MANIFEST_FILE, corrupt, sha256_of, verify
+from core.artifacts.publish import flush, published_folder
+
+ALLOWED_SUFFIXES = frozenset(
+    {".safetensors", ".json", ".jinja", ".md", ".csv", ".png", ".svg", ".txt", ".model"}
+)
+MAX_FILES = 256
+MAX_NAME_LENGTH = 200
+MAX_BYTES = 64 * 1024**3
+
+
+def pack(folder: Path, archive: Path) -> str:
+    """Write the bundle in `folder` into the file `archive` and return the SHA-256 of that file.
+
+    Verifies the bundle first, and packs what its manifest lists. The file appears whole.
+    """
+    manifest = verify(folder)
+    names = sorted([MANIFEST_FILE, *(file.path for file in manifest.files)])
+    partial = archive.with_name(archive.name + ".partial")
+    with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as out:
+        for name in names:
+            entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+            entry.create_system = 3  # Unix, whose modes follow
+            entry.external_attr = (stat.S_IFREG | 0o644) << 16
+            entry.file_size = (folder / name).stat().st_size  # lets zipfile choose ZIP64
+            with (folder / name).open("rb") as source, out.open(entry, "w") as target:
+                shutil.copyfileobj(source, target, 1 << 20)
+    flush(partial)
+    digest = sha256_of(partial)
+    os.replace(partial, archive)
+    flush(archive.parent)
+    return digest
+
+
+def unpack(archive: Path, folder: Path, *, max_bytes: int = MAX_BYTES) -> None:
+    """Turn an archive into the complete, verified bundle `folder`, or raise `artifact_corrupt`.
+
+    Names that lead out of the folder, links, file kinds that a bundle does not have, too many
+    files or bytes and content that its manifest does not name are all refused.
+    """
+    try:
+        with zipfile.ZipFile(archive) as source, published_folder(folder) as partial:
+            entries = source.infolist()
+            _check_entries(entries, max_bytes)
+            for entry in entries:
+                _extract(source, entry, partial / entry.filename)
+            for weights in partial.rglob("*.safetensors"):
+                _check_weights(weights)
+            verify(partial)
+    # What zipfile raises for broken headers, encryption, unknown versions and cut-off data.
+    except (zipfile.BadZipFile, RuntimeError, ValueError, EOFError) as error:
+        raise corrupt(f"{archive.name} is not a readable bundle archive: {error}") from error
+
+
+def _check_entries(entries: list[zipfile.ZipInfo], max_bytes: int) -> None:
+    if len(entries) > MAX_FILES:
+        raise corrupt(f"The archive holds {len(entries)} files; at most {MAX_FILES} are allowed.")
+    size_bytes = sum(entry.file_size for entry in entries)
+    if size_bytes > max_bytes:
+        raise corrupt(f"The archive holds {size_bytes} bytes; at most {max_bytes} are allowed.")
+    if len({entry.filename.casefold() for entry in entries}) != len(entries):
+        raise corrupt("The archive holds two files of one name.")
+    for entry in entries:
+        _check_entry(entry)
+
+
+def _check_entry(entry: zipfile.ZipInfo) -> None:
+    name = entry.filename
+    path = PurePosixPath(name)
+    plain = name.isprintable() and not set(name) & set('\\:*?"<>|')
+    if not plain or path.is_absolute() or ".." in path.parts or path.as_posix() != name:
+        raise corrupt(f"The archive holds a file with an unsafe name: {name[:80]!r}.")
+    if len(name) > MAX_NAME_LENGTH:
+        raise corrupt(f"The archive holds a name of {len(name)} characters: {name[:80]!r}.")
+    if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG):
+        raise corrupt(f"{name} in the archive is not a plain file.")
+    if path.suffix not in ALLOWED_SUFFIXES:
+        raise corrupt(f"{name} in the archive is not of a kind that a bundle holds.")
+    if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
+        raise corrupt(f"{name} in the archive is compressed; a bundle's files are stored plainly.")
+
+
+def _extract(source: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with source.open(entry) as content, target.open("xb") as out:
+        shutil.copyfileobj(content, out, 1 << 20)
+
+
+def _check_weights(path: Path) -> None:
+    """Judge weights by content: a pickle under this name has no safetensors header."""
+    try:
+        with safe_open(path, framework="np"):
+            pass
+    except SafetensorError as error:
+        raise corrupt(f"{path.name} in the archive is not a safetensors file: {error}") from error

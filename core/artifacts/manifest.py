@@ -1,0 +1,124 @@
+"""The manifest of a bundle: which files belong to it, their sizes and their hashes.
+
+It is written last, so a folder with a manifest that verifies is a complete bundle, and
+nothing else is. Needs no torch.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from core.errors import TunesmithError
+from core.spec.base import Spec
+from core.spec.run import BaseModelSpec
+
+MANIFEST_FILE = "manifest.json"
+ADAPTER_FILE = "adapter_model.safetensors"
+
+
+class ManifestFile(Spec):
+    path: str
+    size_bytes: int
+    sha256: str
+
+
+class Manifest(Spec):
+    """`files` are sorted by path; `checksum` is the SHA-256 over everything else in here."""
+
+    format_version: Literal[1] = 1
+    base_model: str
+    base_revision: str | None
+    adapter_sha256: str
+    files: tuple[ManifestFile, ...]
+    checksum: str = ""
+
+
+def corrupt(message: str) -> TunesmithError:
+    """The error for an artifact that is not what its manifest says, or has none."""
+    return TunesmithError(message, code="artifact_corrupt")
+
+
+def write_manifest(folder: Path, base: BaseModelSpec) -> Manifest:
+    """Hash every file in `folder` and write its manifest there; the adapter must be among them."""
+    files = tuple(_described(folder, path) for path in _paths(folder))
+    manifest = Manifest(
+        base_model=public_name(base),
+        base_revision=base.revision,
+        adapter_sha256=_adapter_sha256(files),
+        files=files,
+    )
+    manifest = manifest.model_copy(update={"checksum": _checksum(manifest)})
+    (folder / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return manifest
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Return the manifest without looking at the files; `artifact_corrupt` if it is damaged."""
+    try:
+        manifest = Manifest.model_validate_json((folder / MANIFEST_FILE).read_bytes())
+    except FileNotFoundError:
+        raise corrupt(f"{folder.name} has no {MANIFEST_FILE}: the bundle is incomplete.") from None
+    except ValidationError as error:
+        raise corrupt(f"The {MANIFEST_FILE} of {folder.name} is unreadable: {error}") from error
+    if manifest.checksum != _checksum(manifest):
+        raise corrupt(f"The {MANIFEST_FILE} of {folder.name} does not match its own checksum.")
+    return manifest
+
+
+def verify(folder: Path) -> Manifest:
+    """Return the manifest after reading every byte of the bundle.
+
+    Raises `artifact_corrupt` when a file is missing, changed, not listed or not a plain file.
+    """
+    manifest = read_manifest(folder)
+    listed = [file.path for file in manifest.files]
+    present = _paths(folder)
+    if listed != present:
+        difference = ", ".join(sorted(set(listed) ^ set(present))) or "their order"
+        raise corrupt(f"The files of {folder.name} differ from its manifest in: {difference}.")
+    for file in manifest.files:
+        if _described(folder, file.path) != file:
+            raise corrupt(f"{file.path} of {folder.name} is not the file that its manifest names.")
+    if manifest.adapter_sha256 != _adapter_sha256(manifest.files):
+        raise corrupt(f"The manifest of {folder.name} names two hashes for {ADAPTER_FILE}.")
+    return manifest
+
+
+def public_name(base: BaseModelSpec) -> str:
+    """The base's Hugging Face id; its catalog id when it is a private folder of this server."""
+    return base.id if Path(base.source).is_absolute() else base.source
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _paths(folder: Path) -> list[str]:
+    """Everything in the folder but directories and the manifest, as sorted relative paths."""
+    return sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if (path.is_symlink() or not path.is_dir()) and path != folder / MANIFEST_FILE
+    )
+
+
+def _described(folder: Path, name: str) -> ManifestFile:
+    path = folder / name
+    if path.is_symlink() or not path.is_file():
+        raise corrupt(f"{name} of {folder.name} is not a plain file.")
+    return ManifestFile(path=name, size_bytes=path.stat().st_size, sha256=sha256_of(path))
+
+
+def _adapter_sha256(files: tuple[ManifestFile, ...]) -> str:
+    for file in files:
+        if file.path == ADAPTER_FILE:
+            return file.sha256
+    raise corrupt(f"The bundle has no {ADAPTER_FILE}.")
+
+
+def _checksum(manifest: Manifest) -> str:
+    rest = manifest.model_dump_json(exclude={"checksum"})
+    return hashlib.sha256(rest.encode()).hexdigest()

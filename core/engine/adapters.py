@@ -1,0 +1,94 @@
+"""Adapter bundles on this machine's disk, by the hash of their archive."""
+
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+import threading
+from pathlib import Path
+
+from core.artifacts.archive import unpack
+from core.errors import InvalidRequest, NotFound, TunesmithError, Unavailable
+from core.spec.generation import AdapterRef
+from core.storage.blobs import BlobStore
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class AdapterFiles:
+    """Fetches, checks and unpacks each archive once; a folder named by its hash is complete.
+
+    Several engines may share the folder. Nothing is deleted here.
+    """
+
+    def __init__(self, store: BlobStore, cache_folder: Path) -> None:
+        self._store = store
+        self._cache_folder = cache_folder
+        self._fetching = threading.Lock()
+        cache_folder.mkdir(parents=True, exist_ok=True)
+
+    def folder(self, sha256: str) -> Path:
+        """Return where the bundle with this hash is or would be."""
+        if not _SHA256.fullmatch(sha256):
+            raise InvalidRequest(
+                f"{sha256[:80]!r} is not a SHA-256 in lower-case hexadecimal.",
+                param="adapter.sha256",
+                code="invalid_sha256",
+            )
+        return self._cache_folder / sha256
+
+    def ensure(self, adapter: AdapterRef) -> Path:
+        """Return the folder of the unpacked bundle, fetching the archive when it is not here.
+
+        Raises NotFound `adapter_not_found`, or Unavailable `adapter_corrupt` when the
+        archive is not the promised one or cannot be unpacked.
+        """
+        folder = self.folder(adapter.sha256)
+        if not folder.is_dir():
+            with self._fetching:
+                if not folder.is_dir():
+                    self._fetch(adapter, folder)
+        return folder
+
+    def _fetch(self, adapter: AdapterRef, folder: Path) -> None:
+        workspace = Path(tempfile.mkdtemp(prefix=".fetching-", dir=self._cache_folder))
+        try:
+            archive, bundle = workspace / "bundle.zip", workspace / "bundle"
+            try:
+                self._store.fetch(adapter.key, archive)
+            except NotFound as error:
+                raise NotFound(
+                    f"The adapter's archive {adapter.key!r} is not in storage.",
+                    param="adapter",
+                    code="adapter_not_found",
+                ) from error
+            with archive.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+            if found != adapter.sha256:
+                raise _corrupt(adapter, f"its SHA-256 is {found}, expected {adapter.sha256}")
+            try:
+                unpack(archive, bundle)
+            except TunesmithError as error:
+                raise _corrupt(adapter, error.message) from error
+            _publish(bundle, folder)
+        finally:
+            shutil.rmtree(workspace, ignore_errors=True)
+
+
+def _corrupt(adapter: AdapterRef, reason: str) -> Unavailable:
+    return Unavailable(
+        f"The adapter's archive {adapter.key!r} cannot be used: {reason}.",
+        param="adapter",
+        code="adapter_corrupt",
+        retry_after_seconds=60,
+    )
+
+
+def _publish(bundle: Path, folder: Path) -> None:
+    """Give the complete bundle its name; another engine may have been faster."""
+    try:
+        os.rename(bundle, folder)
+    except OSError:
+        if not folder.is_dir():
+            raise

@@ -1,0 +1,57 @@
+"""The loss head of a causal model on labelled tokens only, with its gradient taken on the way.
+
+The output matrix is frozen, so the gradient of the loss with respect to the hidden states needs
+nothing that the forward pass does not already hold: two matmuls instead of three, and no logits
+kept. Cf. Hsu et al. 2024, Liger Kernel, https://arxiv.org/abs/2410.10989 (fused linear cross
+entropy).
+"""
+
+# L labelled tokens, C labelled tokens of one chunk, E hidden size, V vocabulary
+
+import torch
+from torch import Tensor
+
+CHUNK_BYTES = 64 * 2**20
+"""Bound on the fp32 logits that exist at one time."""
+
+
+def labelled_cross_entropy(
+    hidden_LE: Tensor, head_VE: Tensor, targets_L: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return (sum of losses in nats, number of labelled tokens predicted exactly).
+
+    `hidden_LE` holds the states that predict `targets_L`. The sum is fp32 (fp64 for fp64
+    inputs) and differentiable with respect to `hidden_LE` only; softmax is taken in fp32.
+    """
+    return _LabelledCrossEntropy.apply(hidden_LE, head_VE, targets_L)
+
+
+class _LabelledCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, hidden_LE, head_VE, targets_L):  # type: ignore[override]
+        wide = torch.promote_types(hidden_LE.dtype, torch.float32)
+        chunk = max(1, CHUNK_BYTES // (4 * head_VE.shape[0]))
+        needs_gradient = ctx.needs_input_grad[0]
+        grad_LE = torch.empty_like(hidden_LE) if needs_gradient else None
+        loss = hidden_LE.new_zeros((), dtype=wide)
+        correct = targets_L.new_zeros(())
+        for start in range(0, hidden_LE.shape[0], chunk):
+            hidden_CE = hidden_LE[start : start + chunk]
+            targets_C1 = targets_L[start : start + chunk, None]
+            logits_CV = torch.mm(hidden_CE, head_VE.t()).to(wide)
+            correct += (logits_CV.argmax(dim=-1, keepdim=True) == targets_C1).sum()
+            log_total_C1 = logits_CV.logsumexp(dim=-1, keepdim=True)
+            loss += (log_total_C1 - logits_CV.gather(1, targets_C1)).sum()
+            if grad_LE is not None:
+                # d loss / d logits = softmax - one-hot, written over the logits
+                grad_CV = logits_CV.sub_(log_total_C1).exp_()
+                grad_CV.scatter_add_(1, targets_C1, grad_CV.new_full(targets_C1.shape, -1.0))
+                torch.mm(grad_CV.to(head_VE.dtype), head_VE, out=grad_LE[start : start + chunk])
+        ctx.save_for_backward(grad_LE)
+        ctx.mark_non_differentiable(correct)
+        return loss, correct
+
+    @staticmethod
+    def backward(ctx, grad_loss, _grad_correct):  # type: ignore[override]
+        (grad_LE,) = ctx.saved_tensors
+        return grad_LE * grad_loss.to(grad_LE.dtype), None, None

@@ -1,0 +1,109 @@
+"""Blobs in a folder: one file per key, complete as soon as its name exists."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+from core.errors import NotFound
+from core.storage.blobs import CHUNK_BYTES, Blob, BlobStore, checked_key
+
+
+class LocalBlobStore:
+    """A `BlobStore` in one folder of one filesystem; safe for many processes at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._incoming = folder / ".incoming"
+        self._incoming.mkdir(parents=True, exist_ok=True)
+
+    def write(self, key: str, chunks: Iterable[bytes]) -> Blob:
+        path = self._path(key)
+        temporary = self._incoming / uuid4().hex
+        digest = hashlib.sha256()
+        length = 0
+        try:
+            with temporary.open("xb") as file:
+                for chunk in chunks:
+                    digest.update(chunk)
+                    length += file.write(chunk)
+                file.flush()
+                # Read-only, because `fetch` hands out hard links to this very file.
+                os.fchmod(file.fileno(), 0o440)
+                os.fsync(file.fileno())
+            _make_folder_durably(path.parent)
+            os.replace(temporary, path)
+            _sync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return Blob(key, length, digest.hexdigest())
+
+    def write_file(self, key: str, path: Path) -> Blob:
+        return self.write(key, _chunks_of(path, CHUNK_BYTES))
+
+    def read(self, key: str, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
+        self.size(key)  # a missing blob is an error now, not at the first chunk
+        return _chunks_of(self._path(key), chunk_bytes)
+
+    def size(self, key: str) -> int:
+        if not self.exists(key):
+            raise _missing(key)
+        return self._path(key).stat().st_size
+
+    def fetch(self, key: str, target: Path) -> None:
+        source = self._path(key)
+        if not self.exists(key):
+            raise _missing(key)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{uuid4().hex}")
+        try:
+            try:
+                os.link(source, temporary)
+            except OSError:  # another filesystem, or one without hard links
+                shutil.copyfile(source, temporary)
+            os.replace(temporary, target)
+        finally:
+            # POSIX rename does nothing when both names are already the same file.
+            temporary.unlink(missing_ok=True)
+
+    def delete(self, key: str) -> None:
+        self._path(key).unlink(missing_ok=True)
+
+    def exists(self, key: str) -> bool:
+        return self._path(key).is_file()
+
+    def _path(self, key: str) -> Path:
+        return self._folder / checked_key(key)
+
+
+def open_store(folder: Path) -> BlobStore:
+    """Return the store in this folder, which is created when it is missing."""
+    return LocalBlobStore(folder)
+
+
+def _missing(key: str) -> NotFound:
+    return NotFound(f"Storage holds nothing under {key!r}; it was deleted or never written.")
+
+
+def _chunks_of(path: Path, chunk_bytes: int) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := file.read(chunk_bytes):
+            yield chunk
+
+
+def _make_folder_durably(folder: Path) -> None:
+    """Create a folder and its parents so that they survive a power cut with the blob in them."""
+    if not folder.is_dir():
+        _make_folder_durably(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync_folder(folder.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,22 @@
+"""The learning rate of every step, by the formulas of transformers' schedulers."""
+
+import math
+
+from core.spec.training import TrainingSpec
+
+
+def learning_rate(spec: TrainingSpec, step: int, total_steps: int) -> float:
+    """Return the rate of `step` (1 for the first): linear warm-up from 0, then the schedule."""
+    done = step - 1
+    warmup_steps = math.ceil(spec.warmup_ratio * total_steps)
+    if done < warmup_steps:
+        return spec.learning_rate * done / warmup_steps
+    progress = (done - warmup_steps) / max(1, total_steps - warmup_steps)
+    match spec.schedule:
+        case "cosine":
+            share = 0.5 * (1 + math.cos(math.pi * progress))
+        case "linear":
+            share = 1 - progress
+        case "constant":
+            share = 1.0
+    return spec.learning_rate * share

@@ -1,0 +1,101 @@
+"""What comes out of a job: a model that answers, and the same adapter for plain PEFT."""
+
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import torch
+from openai import HttpxBinaryResponseContent
+from openai.types.fine_tuning import FineTuningJob
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests.end_to_end.service import BASE_MODEL, Service, heldout_questions
+
+PROMPTS = 50
+NEW_TOKENS = 12
+
+
+def download_adapter(service: Service, job: FineTuningJob, folder: Path) -> Path:
+    content = service.client.get(
+        f"/fine_tuning/jobs/{job.id}/adapter", cast_to=HttpxBinaryResponseContent
+    ).read()
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+def test_job_reports_what_it_did(service: Service, tuned: FineTuningJob) -> None:
+    assert tuned.trained_tokens and tuned.trained_tokens > 0
+    assert tuned.fine_tuned_model and tuned.fine_tuned_model.startswith(f"ft:{BASE_MODEL}:")
+    client = service.client
+    metrics = client.files.content(tuned.result_files[0]).text.splitlines()
+    assert metrics[0] == "step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy"
+    losses = [float(line.split(",")[1]) for line in metrics[1:]]
+    assert sum(losses[-5:]) < sum(losses[:5])
+    checkpoints = client.fine_tuning.jobs.checkpoints.list(tuned.id).data
+    assert [c.step_number for c in checkpoints] == [60, 30]
+    messages = [e.message for e in client.fine_tuning.jobs.list_events(tuned.id, limit=3).data]
+    assert messages[0] == "The job has successfully completed"
+
+
+def test_every_checkpoint_answers(service: Service, tuned: FineTuningJob) -> None:
+    client = service.client
+    for checkpoint in client.fine_tuning.jobs.checkpoints.list(tuned.id).data:
+        answer = client.chat.completions.create(
+            model=checkpoint.fine_tuned_model_checkpoint,
+            messages=heldout_questions(1)[0],
+            max_tokens=4,
+        )
+        assert answer.usage and answer.usage.completion_tokens > 0
+
+
+def test_streamed_answer_equals_plain_answer(service: Service, tuned: FineTuningJob) -> None:
+    request = {
+        "model": tuned.fine_tuned_model,
+        "messages": heldout_questions(1)[0],
+        "max_tokens": NEW_TOKENS,
+        "temperature": 0.7,
+        "seed": 11,
+    }
+    plain = service.client.chat.completions.create(**request)
+    chunks = list(service.client.chat.completions.create(**request, stream=True))
+    streamed = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+    assert streamed == plain.choices[0].message.content
+
+
+def test_plain_peft_gives_the_answers_of_the_endpoint(
+    service: Service, tuned: FineTuningJob, tmp_path: Path
+) -> None:
+    folder = download_adapter(service, tuned, tmp_path / "adapter")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["adapter_sha256"]
+    base_folder = Path(__file__).parents[2] / "core" / "models" / "tiny"
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    dtype = serving_dtype(service)
+    base = AutoModelForCausalLM.from_pretrained(base_folder, dtype=dtype)
+    model = PeftModel.from_pretrained(base, folder).eval()
+
+    for messages in heldout_questions(PROMPTS):
+        endpoint = service.client.chat.completions.create(
+            model=tuned.fine_tuned_model,
+            messages=messages,
+            max_tokens=NEW_TOKENS,
+            temperature=0,
+        )
+        prompt = tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )
+        with torch.inference_mode():
+            tokens = model.generate(**prompt, max_new_tokens=NEW_TOKENS, do_sample=False)[0]
+        new_tokens = tokens[prompt["input_ids"].shape[1] :]
+        expected = tokenizer.decode(new_tokens, skip_special_tokens=True)
+        assert endpoint.choices[0].message.content == expected
+
+
+def serving_dtype(service: Service) -> torch.dtype:
+    """Training and serving share a precision; the manifest of a job would tell it too."""
+    from core.models.precision import pick_device, resolve_precision
+
+    return resolve_precision("auto", pick_device())
