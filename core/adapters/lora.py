@@ -8,6 +8,7 @@ Initialisation and names are those of PEFT, which the tests compare with.
 # T tokens, I inputs, O outputs, R rank
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +52,16 @@ class _LoraProduct(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x, dropped, weight_OI, bias_O, lora_A, lora_B, scale):  # type: ignore[override]
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        dropped: Tensor,
+        weight_OI: Tensor,
+        bias_O: Tensor | None,
+        lora_A: Tensor,
+        lora_B: Tensor,
+        scale: float,
+    ) -> Tensor:
         x_TI = x.reshape(-1, x.shape[-1])
         dropped_TI = dropped.reshape(-1, x.shape[-1])
         a_RI, scaled_b_OR = lora_A.to(x.dtype), (lora_B * scale).to(x.dtype)
@@ -63,7 +73,7 @@ class _LoraProduct(torch.autograd.Function):
         return y_TO.view(*x.shape[:-1], -1)
 
     @staticmethod
-    def backward(ctx, grad_y):  # type: ignore[override]
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
         dropped_TI, low_TR, weight_OI, a_RI, scaled_b_OR = ctx.saved_tensors
         grad_TO = grad_y.reshape(-1, grad_y.shape[-1])
         grad_low_TR = torch.mm(grad_TO, scaled_b_OR)

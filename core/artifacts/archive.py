@@ -61,8 +61,16 @@ def unpack(archive: Path, folder: Path, *, max_bytes: int = MAX_BYTES) -> None:
             for weights in partial.rglob("*.safetensors"):
                 _check_weights(weights)
             verify(partial)
-    # What zipfile raises for broken headers, encryption, unknown versions and cut-off data.
-    except (zipfile.BadZipFile, RuntimeError, ValueError, EOFError) as error:
+    # What zipfile raises for broken headers, encryption, unknown versions and cut-off data,
+    # and the file system for a name that is a file here and a folder there.
+    except (
+        zipfile.BadZipFile,
+        RuntimeError,
+        ValueError,
+        EOFError,
+        FileExistsError,
+        NotADirectoryError,
+    ) as error:
         raise corrupt(f"{archive.name} is not a readable bundle archive: {error}") from error
 
 

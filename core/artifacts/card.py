@@ -1,5 +1,6 @@
 """The model card: what was trained on what, how it went, and how to use it."""
 
+import json
 from dataclasses import dataclass
 
 from core.artifacts.manifest import public_name
@@ -25,14 +26,14 @@ def model_card(facts: CardFacts, curve: tuple[StepMetrics, ...]) -> str:
             "",
             f"# Adapter for {base}",
             "",
-            f"A {facts.spec.strategy.type.upper()} adapter trained with Tunesmith. It works on the "
+            f"A `{facts.spec.strategy.type}` adapter trained with Tunesmith. It works on the "
             f"base model `{base}`{_revision(facts.base)} only.",
             "",
             "## Data",
             "",
             *_table(("", "Rows", "Tokens", "Labelled tokens"), _data_rows(facts.dataset)),
             "",
-            "Tokens are those of one epoch, without padding. The loss is taken on the labelled ones.",
+            "Tokens are those of one epoch, padding not counted. Labelled tokens carry the loss.",
             "",
             "## Hyperparameters",
             "",
@@ -48,7 +49,7 @@ def model_card(facts: CardFacts, curve: tuple[StepMetrics, ...]) -> str:
             "",
             "## Use",
             "",
-            *_usage(base, facts.base.revision),
+            *_usage(facts.base),
         ]
     )
 
@@ -56,11 +57,11 @@ def model_card(facts: CardFacts, curve: tuple[StepMetrics, ...]) -> str:
 def _front_matter(base: str, facts: CardFacts) -> list[str]:
     return [
         "---",
-        f'base_model: "{base}"',
+        f"base_model: {json.dumps(base)}",
         "library_name: peft",
         "pipeline_tag: text-generation",
         "tags:",
-        f'- "base_model:adapter:{base}"',
+        f"- {json.dumps(f'base_model:adapter:{base}')}",
         f"- {facts.spec.strategy.type}",
         "- tunesmith",
         "---",
@@ -105,30 +106,32 @@ def _metric_rows(curve: tuple[StepMetrics, ...]) -> list[tuple[object, ...]]:
     ]
 
 
-def _usage(base: str, revision: str | None) -> list[str]:
-    pin = f', revision="{revision}"' if revision else ""
+def _usage(base: BaseModelSpec) -> list[str]:
+    name = public_name(base)
+    pin = f', revision="{base.revision}"' if base.revision else ""
     return [
-        "From this folder, with PEFT:",
+        "With PEFT, from this folder:"
+        if name == base.source
+        else f"With PEFT, from this folder; `{name}` stands for a local folder of that model:",
         "",
         "```python",
         "from peft import PeftModel",
         "from transformers import AutoModelForCausalLM, AutoTokenizer",
         "",
-        f'base = AutoModelForCausalLM.from_pretrained("{base}"{pin})',
-        'model = PeftModel.from_pretrained(base, "path/to/this/folder")',
-        'tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")',
+        f'base = AutoModelForCausalLM.from_pretrained("{name}"{pin})',
+        'model = PeftModel.from_pretrained(base, ".")',
+        'tokenizer = AutoTokenizer.from_pretrained(".")',
         "```",
         "",
-        "From the service that trained it, with the OpenAI client (`base_url` and the name of the "
-        "tuned model",
-        "are those of your service and job):",
+        "With the OpenAI client, from the service that trained it:",
         "",
         "```python",
         "from openai import OpenAI",
         "",
         'client = OpenAI(base_url="http://localhost:8000/v1", api_key="…")',
         "answer = client.chat.completions.create(",
-        '    model="ft:…", messages=[{"role": "user", "content": "Hello"}]',
+        '    model="ft:…",  # the job\'s `fine_tuned_model`',
+        '    messages=[{"role": "user", "content": "Hello"}],',
         ")",
         "```",
         "",
@@ -137,7 +140,8 @@ def _usage(base: str, revision: str | None) -> list[str]:
 
 def _table(header: tuple[str, ...], rows: list[tuple[object, ...]]) -> list[str]:
     lines = [header, tuple("---" for _ in header), *rows]
-    return ["| " + " | ".join(str(cell) for cell in line) + " |" for line in lines]
+    escaped = ([str(cell).replace("|", "\\|") for cell in line] for line in lines)
+    return ["| " + " | ".join(line) + " |" for line in escaped]
 
 
 def _text(value: object) -> str:

@@ -4,24 +4,24 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from core.spec.dataset import DatasetReport, LineFault
 
 _IMPORT_ROOT = Path(__file__).resolve().parents[2]
-_GRACE_SECONDS = 5  # after its own limit, for a child that does not answer its signals
+_CHECKER = ("-m", "core.datasets.check")
+_GRACE_SECONDS = 5  # beyond its own limit, for a child that is stuck inside one line
 
 
 def check_in_child(path: Path, *, memory_bytes: int, timeout_seconds: float) -> DatasetReport:
     """Return the report of `core.datasets.check.check`, whatever the file does to the checker.
 
     A child that runs into its limits gives a report with a fault that says so. 256 MiB of
-    address space are enough for every line that is short enough to be read.
+    address space are enough for every line that is short enough to be read. Raises
+    FileNotFoundError, and RuntimeError when the checker itself is broken.
     """
     command = [
-        *(sys.executable, "-m", "core.datasets.check", str(path.resolve())),
+        *(sys.executable, *_CHECKER, str(path.resolve(strict=True))),
         *("--memory-bytes", str(memory_bytes)),
-        *("--seconds", str(max(1, round(timeout_seconds)))),
+        *("--seconds", str(timeout_seconds)),
     ]
     try:
         child = subprocess.run(
@@ -29,19 +29,21 @@ def check_in_child(path: Path, *, memory_bytes: int, timeout_seconds: float) -> 
             cwd=_IMPORT_ROOT,
             env={},  # the child parses hostile input: it has no business with our settings
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            capture_output=True,
             timeout=timeout_seconds + _GRACE_SECONDS,
             check=False,
         )
-        return DatasetReport.model_validate_json(child.stdout)
     except subprocess.TimeoutExpired:
         return _unchecked(f"checking took more than {timeout_seconds:g} seconds; split the file")
-    except ValidationError:
+    if child.returncode < 0:
         return _unchecked(
-            f"the file could not be checked within {memory_bytes >> 20} MiB of memory; "
-            "shorten its longest rows"
+            f"checking died of signal {-child.returncode}, at {memory_bytes >> 20} MiB of memory "
+            f"and {timeout_seconds:g} seconds; shorten the longest rows or split the file"
         )
+    if child.returncode > 0:
+        last_words = child.stderr.decode(errors="replace")[-2000:]
+        raise RuntimeError(f"The dataset checker failed on {path}:\n{last_words}")
+    return DatasetReport.model_validate_json(child.stdout)
 
 
 def _unchecked(message: str) -> DatasetReport:

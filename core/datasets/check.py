@@ -1,56 +1,51 @@
 """Checking a whole dataset file in one pass; `python -m core.datasets.check` is the child.
 
-The child limits itself: `--memory-bytes` by RLIMIT_AS, `--seconds` of processor time and of
-wall time by signals, which end the check at the line it has reached.
+The child limits itself, in memory, time and processor time; `bounded.py` starts it.
 """
 
 import argparse
+import math
 import resource
-import signal
 from pathlib import Path
-from types import FrameType
+from time import monotonic
 
 from core.datasets.faults import RowFault
-from core.datasets.formats import detect_format
-from core.datasets.lines import read_lines
-from core.datasets.read import parse_line
+from core.datasets.read import parse_lines
 from core.spec.dataset import DatasetReport, LineFault
 from core.spec.run import DatasetFormat
 
 MAX_LISTED_FAULTS = 50
 
 
-class OutOfTime(Exception):
-    """The check has used up its time."""
-
-
-def check(path: Path) -> DatasetReport:
-    """Read every line once and report its faults.
+def check(path: Path, *, timeout_seconds: float = math.inf) -> DatasetReport:
+    """Read every line once and report the good rows and the faults.
 
     The first `MAX_LISTED_FAULTS` are listed and all are counted, at most
     `core.datasets.faults.MAX_FAULTS_PER_ROW` of one row. Memory does not grow with the file.
+    Running out of time or memory ends the check and is the last fault.
     """
+    deadline = monotonic() + timeout_seconds
     format_: DatasetFormat | None = None
     rows = 0
     faults: list[LineFault] = []
     fault_count = 0
     number = 0
+    stopped = ""
     try:
-        for line in read_lines(path):
-            number = line.number
-            if format_ is None and line.row is not None:
-                format_ = detect_format(line.row)
-            example = parse_line(line, format_)
-            if not isinstance(example, tuple):
-                rows += 1
-                continue
-            fault_count += len(example)
+        for line in parse_lines(path):
+            if monotonic() > deadline:
+                stopped = "checking took too long and stopped here; split the file"
+                break
+            number, format_ = line.number, line.file_format
+            rows += line.example is not None
+            fault_count += len(line.faults)
             room = MAX_LISTED_FAULTS - len(faults)
-            faults += [_at(line.number, fault) for fault in example[:room]]
-    except OutOfTime:
-        late = RowFault(None, "checking took too long and stopped here; split the file")
+            faults += [_at(number, fault) for fault in line.faults[:room]]
+    except MemoryError:
+        stopped = "checking needed too much memory and stopped here; shorten the row"
+    if stopped:
         fault_count += 1
-        faults = [*faults[: MAX_LISTED_FAULTS - 1], _at(number + 1, late)]
+        faults = [*faults[: MAX_LISTED_FAULTS - 1], _at(number + 1, RowFault(None, stopped))]
     return DatasetReport(format=format_, rows=rows, faults=tuple(faults), fault_count=fault_count)
 
 
@@ -58,25 +53,19 @@ def _at(line: int, fault: RowFault) -> LineFault:
     return LineFault(line=line, field=fault.field, message=fault.message)
 
 
-def _stop(signal_number: int, frame: FrameType | None) -> None:
-    raise OutOfTime
-
-
 def main() -> None:
     """Print the report of the file named on the command line as one line of JSON."""
     parser = argparse.ArgumentParser()
     parser.add_argument("path", type=Path)
     parser.add_argument("--memory-bytes", type=int, required=True)
-    parser.add_argument("--seconds", type=int, required=True)
+    parser.add_argument("--seconds", type=float, required=True)
     arguments = parser.parse_args()
 
-    seconds = arguments.seconds
-    signal.signal(signal.SIGXCPU, _stop)
-    signal.signal(signal.SIGALRM, _stop)
-    signal.alarm(seconds)
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
+    # The deadline is looked at after each line; the processor time ends even an endless one.
+    cpu_seconds = math.ceil(arguments.seconds) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
     resource.setrlimit(resource.RLIMIT_AS, (arguments.memory_bytes, arguments.memory_bytes))
-    print(check(arguments.path).model_dump_json())
+    print(check(arguments.path, timeout_seconds=arguments.seconds).model_dump_json())
 
 
 if __name__ == "__main__":

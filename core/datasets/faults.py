@@ -1,8 +1,10 @@
 """Collecting what is wrong with a row, in words that say where and how to mend it."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import islice
 from typing import Any
 
 MAX_FAULTS_PER_ROW = 20
@@ -17,12 +19,12 @@ class RowFault:
     message: str
 
 
-class TooManyFaults(Exception):
-    """The row has `MAX_FAULTS_PER_ROW` faults; looking on would only cost time."""
+class _TooManyFaults(Exception):
+    """Looking on would only cost time."""
 
 
 class Faults:
-    """The faults of one row."""
+    """The faults of one row, gathered inside `bounded()`."""
 
     def __init__(self) -> None:
         self._found: list[RowFault] = []
@@ -31,11 +33,15 @@ class Faults:
     def found(self) -> tuple[RowFault, ...]:
         return tuple(self._found)
 
+    def bounded(self) -> AbstractContextManager[None]:
+        """Return a block that a row with `MAX_FAULTS_PER_ROW` faults leaves at once."""
+        return suppress(_TooManyFaults)
+
     def add(self, field: str, what: str) -> None:
-        """Note that `field` … `what` ("is 'assitant'; use one of …"); may raise TooManyFaults."""
+        """Note that `field` … `what` ("is 'assitant'; use one of …")."""
         self._found.append(RowFault(field, f"{field} {what}"))
         if len(self._found) == MAX_FAULTS_PER_ROW:
-            raise TooManyFaults
+            raise _TooManyFaults
 
     def unknown_keys(self, row: Mapping[str, Any], known: Iterable[str], where: str) -> None:
         """Note every key that is not in `known`, with the nearest one that is."""
@@ -65,9 +71,9 @@ def joined(where: str, key: str) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return "did you mean …?" when a known name is near enough."""
-    matches = get_close_matches(name[:_SHOWN_CHARACTERS], known, n=1, cutoff=0.6)
-    return f"did you mean {matches[0]!r}?" if matches else None
+    """Return "perhaps you mean …" when a known name is near enough."""
+    matches = get_close_matches(name[:_SHOWN_CHARACTERS], islice(known, 100), n=1)
+    return f"perhaps you mean {matches[0]!r}" if matches else None
 
 
 def is_what(value: Any) -> str:

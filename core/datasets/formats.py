@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from core.datasets.chat import parse_messages, parse_tools
-from core.datasets.faults import Faults, RowFault, TooManyFaults, is_what, joined, nearest
+from core.datasets.chat import parse_messages
+from core.datasets.faults import Faults, RowFault, is_what, joined, nearest
+from core.datasets.tools import parse_tools
 from core.spec.run import DatasetFormat
 
 
@@ -57,15 +58,13 @@ def detect_format(row: Mapping[str, Any]) -> DatasetFormat | None:
 def parse_row(row: Mapping[str, Any], format_: DatasetFormat) -> Example | tuple[RowFault, ...]:
     """Return the row as an Example, or what is wrong with it.
 
-    After `MAX_FAULTS_PER_ROW` faults the rest of the row is not looked at.
+    After `core.datasets.faults.MAX_FAULTS_PER_ROW` faults the rest of the row is not looked at.
     """
     faults = Faults()
     row = {key: value for key, value in row.items() if value is not None}
-    try:
+    with faults.bounded():
         faults.unknown_keys(row, _KNOWN_KEYS[format_], where="")
         example = _PARSERS[format_](row, faults)
-    except TooManyFaults:
-        return faults.found
     return faults.found or example
 
 
@@ -73,12 +72,12 @@ def unrecognised(row: Mapping[str, Any]) -> RowFault:
     """Return the fault of a row whose format cannot be told."""
     known = [key for keys in _TELLING_KEYS.values() for key in keys]
     found = [key for key, value in row.items() if value is not None][:5]
-    guess = next((hint for key in found if (hint := nearest(key, known))), "")
+    guesses = [f"; {guess}" for key in found if (guess := nearest(key, known))]
     return RowFault(
         None,
         f"the keys of the row ({', '.join(joined('', key) for key in found) or 'none'}) belong to "
         "no known format; write 'messages', or 'prompt' and 'completion', or 'instruction' and "
-        f"'output'. {guess}".rstrip(),
+        f"'output'{''.join(guesses[:1])}",
     )
 
 

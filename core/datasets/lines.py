@@ -85,13 +85,11 @@ def _parsed(number: int, line: bytes | None) -> Line:
         cure = "the file may be binary or UTF-16; save it as UTF-8 text"
         return _faulty(number, f"byte {line.index(0) + 1} of the line is NUL; {cure}")
     try:
-        row = decode(line.decode())
+        row = decode(line.decode().rstrip())
     except UnicodeDecodeError as error:
         return _faulty(number, _encoding_fault(line, error.start))
     except BadJson as error:
         return Line(number, None, (RowFault(error.field, str(error)),))
-    except MemoryError:
-        return _faulty(number, "the line takes too much memory to decode; shorten the row")
     if not isinstance(row, dict):
         return _faulty(number, f"the row {is_what(row)}; each line must be one JSON object")
     return Line(number, row)

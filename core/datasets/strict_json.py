@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from typing import Any, NoReturn
 
 MAX_DEPTH = 64
-_MAX_INTEGER_DIGITS = 18  # what 64 bits hold whatever the digits are
+_MAX_INTEGER_DIGITS = 18  # all of them fit 64 bits
+_TOO_DEEP = f"lists and objects are nested more than {MAX_DEPTH} deep; flatten the row"
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -38,22 +39,20 @@ def decode(text: str) -> Any:
     return value
 
 
-_TOO_DEEP = f"lists and objects are nested more than {MAX_DEPTH} deep; flatten the row"
-
-
 def _explained(error: json.JSONDecodeError) -> str:
-    place = f"at character {error.colno}" if error.lineno == 1 else f"after line {error.lineno}"
+    place = f"at character {error.pos + 1}"
     if error.msg.startswith("Extra data"):
-        return f"something follows the JSON value {place}; write one JSON object per line"
+        return f"something follows the JSON value {place}; write one JSON object only"
     if error.msg.startswith("Invalid control character"):
         return f"a raw control character stands {place}; escape it, as in \\n or \\t"
-    return f"{error.msg} {place}; each line must be one complete JSON object"
+    return f"{error.msg} {place}; write one complete JSON object"
 
 
 def _integer(digits: str) -> int:
     if len(digits.lstrip("-")) > _MAX_INTEGER_DIGITS:
         raise BadJson(
-            f"an integer of {len(digits)} digits does not fit 64 bits; write it as a string"
+            f"an integer has {len(digits)} digits, more than {_MAX_INTEGER_DIGITS}; "
+            "write it as a string"
         )
     return int(digits)
 
@@ -89,20 +88,18 @@ _decoder = json.JSONDecoder(
 
 
 def _too_deep(value: Any) -> bool:
-    level = [value]
-    for _ in range(MAX_DEPTH + 1):
-        level = [child for parent in level for child in _children(parent)]
+    level = _containers([value])
+    for _ in range(MAX_DEPTH):
+        level = [
+            child
+            for parent in level
+            for child in _containers(parent.values() if isinstance(parent, dict) else parent)
+        ]
     return bool(level)
 
 
-def _children(value: Any) -> Iterable[Any]:
-    match value:
-        case dict():
-            return value.values()
-        case list():
-            return value
-        case _:
-            return ()
+def _containers(values: Iterable[Any]) -> list[Any]:
+    return [value for value in values if isinstance(value, dict | list)]
 
 
 def _refuse_lone_surrogates(value: Any) -> None:

@@ -18,7 +18,7 @@ class Residency(Generic[Key, Value]):
         self,
         capacity: int,
         load: Callable[[Key], Value],
-        unload: Callable[[Key, Value], None],
+        unload: Callable[[Key], None] = lambda key: None,
     ) -> None:
         self.capacity = capacity
         self._load = load
@@ -28,6 +28,10 @@ class Residency(Generic[Key, Value]):
     def keys(self) -> list[Key]:
         """Keys of what is loaded, least recently used first; safe to call from any thread."""
         return list(self._loaded)
+
+    def values(self) -> list[Value]:
+        """What is loaded, in the order of `keys`; safe to call from any thread."""
+        return list(self._loaded.values())
 
     def acquire(self, key: Key, in_use: Collection[Key]) -> Value:
         """Return the value, loading it after making room. Errors of loading pass through."""
@@ -47,4 +51,5 @@ class Residency(Generic[Key, Value]):
                 raise RuntimeError(
                     f"All {self.capacity} resident values are in use; admission must prevent this."
                 ) from None
-            self._unload(oldest, self._loaded.pop(oldest))
+            self._unload(oldest)
+            del self._loaded[oldest]

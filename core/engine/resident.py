@@ -3,7 +3,6 @@
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-import torch
 from peft import PeftConfig, PeftModel
 from transformers import PreTrainedModel
 
@@ -27,10 +26,13 @@ class ResidentBase:
         max_adapters: int,
     ) -> None:
         self.model = model.eval()
-        self.adapters: Residency[str, None] = Residency(max_adapters, self._load, self._unload)
+        self._adapters: Residency[str, None] = Residency(max_adapters, self._load, self._unload)
         self._adapter_folder = adapter_folder
         self._peft: PeftModel | None = None
         self._active: str | None = None
+
+    def resident_adapters(self) -> list[str]:
+        return self._adapters.keys()
 
     def activate(self, adapter_sha256: str | None, in_use: Collection[str]) -> PreTrainedModel:
         """Return the model with this adapter switched on, or none.
@@ -39,7 +41,7 @@ class ResidentBase:
         Raises Unavailable `adapter_corrupt` when it does not fit the base.
         """
         if adapter_sha256 is not None:
-            self.adapters.acquire(adapter_sha256, in_use)
+            self._adapters.acquire(adapter_sha256, in_use)
         if self._peft is not None and adapter_sha256 != self._active:
             if adapter_sha256 is None:
                 self._peft.base_model.disable_adapter_layers()
@@ -77,7 +79,7 @@ class ResidentBase:
                 retry_after_seconds=60,
             ) from error
 
-    def _unload(self, sha256: str, _: None = None) -> None:
+    def _unload(self, sha256: str) -> None:
         if self._peft is None or sha256 not in self._peft.peft_config:
             return
         others = [name for name in self._peft.peft_config if name != sha256]
@@ -86,9 +88,3 @@ class ResidentBase:
         self._peft.delete_adapter(sha256)
         # Which adapter PEFT has switched on now is its own affair: force the next switch.
         self._active = ""
-
-
-def release_device_memory() -> None:
-    """Give freed memory back to the device's other users."""
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -5,6 +5,7 @@ mask and positions make each row compute what it would compute alone.
 """
 # B rows of a group, T columns so far (padding and tokens), V vocabulary
 
+import gc
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from core.engine.request import ModelKey
 from core.engine.residency import Residency
-from core.engine.resident import ResidentBase, release_device_memory
+from core.engine.resident import ResidentBase
 from core.engine.scheduler import Group
 from core.spec.run import BaseModelSpec
 
@@ -49,19 +50,18 @@ class Runner:
         max_adapters: int,
     ) -> None:
         def load(base: BaseModelSpec) -> ResidentBase:
+            _return_freed_memory()  # of the base that made room
             return ResidentBase(load_model(base), adapter_folder, max_adapters)
 
-        def unload(_base: BaseModelSpec, _resident: ResidentBase) -> None:
-            release_device_memory()
-
-        self._bases: Residency[BaseModelSpec, ResidentBase] = Residency(max_bases, load, unload)
+        self._bases: Residency[BaseModelSpec, ResidentBase] = Residency(max_bases, load)
         self._batches: dict[Group, _Batch] = {}
 
     def resident_bases(self) -> list[BaseModelSpec]:
         return self._bases.keys()
 
     def resident_adapters(self) -> list[str]:
-        return [sha256 for resident in self._bases.values() for sha256 in resident.adapters.keys()]
+        residents = self._bases.values()
+        return [sha256 for resident in residents for sha256 in resident.resident_adapters()]
 
     def activate(self, model: ModelKey) -> PreTrainedModel:
         """Return the model with the right adapter on, loading what is not resident."""
@@ -135,4 +135,12 @@ def _forward(model: PreTrainedModel, batch: _Batch, ids_BT: Tensor) -> Tensor:
         use_cache=True,
         logits_to_keep=1,
     )
-    return output.logits[:, -1]
+    logits_B1V: Tensor = output.logits
+    return logits_B1V[:, -1]
+
+
+def _return_freed_memory() -> None:
+    """Free models that only reference cycles hold, and give their memory back to the device."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,9 +1,10 @@
 """Who runs next: admission of waiting sequences, and fair turns for running groups.
 
 Plain Python policy without tensors. A group is a batch of sequences of one model, admitted
-together. Time goes in rounds: at the start of a round one new group may be admitted (its
-turn is the prefill), then every group that ran before takes one decode step. So neither a
-stream of new requests nor a long generation can keep another group from its turn.
+together. Time goes in rounds: at the start of a round one new group may be admitted and
+reads its prompts, then every group takes one decode step, in order of admission. So neither
+a stream of new requests nor a long generation can keep a group waiting: between two turns of
+its own there are at most `max_groups` others.
 
 Waiting is first come, first served: the head of the queue is never passed over, except
 that sequences of its own model ride along in its group.
@@ -83,9 +84,10 @@ class Scheduler:
     def schedule(self) -> Turn | None:
         """Return the next turn, None when there is nothing to do."""
         if not self._rest_of_round:
+            admitted = self.admit() if self.can_admit() else None
             self._rest_of_round.extend(self.groups)
-            if self.can_admit():
-                return Prefill(self.admit())
+            if admitted is not None:
+                return Prefill(admitted)
         if self._rest_of_round:
             return Decode(self._rest_of_round.popleft())
         return None

@@ -47,8 +47,9 @@ class TokenBytes:
         """Return the token's own bytes; those of its name for a special token."""
         added = self._added.get(token_id)
         if added is not None:
-            return added.content.encode()
-        token = self._tokenizer.convert_ids_to_tokens(token_id)
+            content: str = added.content
+            return content.encode()
+        token: str | None = self._tokenizer.convert_ids_to_tokens(token_id)
         if token is None:  # embeddings are often padded beyond the vocabulary
             return b""
         if self._is_byte_level:

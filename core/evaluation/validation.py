@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from transformers import PreTrainedModel
 
 from core.batching.packing import collate, pack
 from core.batching.rows import Row
 from core.objectives.supervised import supervised_loss
-from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from typing import Any
 
 from celery import Celery
 from kombu import Queue
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 
 from core.errors import Unavailable
 from core.jobs.messages import TRAIN_QUEUE, TRAIN_TASK
@@ -16,6 +18,7 @@ from core.jobs.messages import TRAIN_QUEUE, TRAIN_TASK
 FOLDER_SCHEME = "folder://"
 
 CONNECT_TIMEOUT_SECONDS = 2.0
+SEND_TIMEOUT_SECONDS = 5.0
 
 
 def celery_app(broker_url: str) -> Celery:
@@ -40,24 +43,30 @@ def celery_app(broker_url: str) -> Celery:
 
 
 class Broker:
-    """Sends wake-up calls."""
+    """Sends wake-up calls. Never waits long for a broker that is away: the outbox sends again."""
 
     def __init__(self, broker_url: str) -> None:
         self._app = celery_app(broker_url)
+        # Without these, kombu tries to connect for ever before it publishes.
+        self._app.conf.broker_transport_options |= {
+            "max_retries": 0,
+            "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
+            "socket_timeout": SEND_TIMEOUT_SECONDS,
+        }
 
     def wake(self, job_id: str) -> None:
         """Tell the workers that `job_id` can be run; Unavailable when the broker is away."""
         try:
             self._app.send_task(TRAIN_TASK, args=[job_id], retry=False)
-        except (OSError, self._app.connection().transport.connection_errors) as error:
+        except (OSError, OperationalError, RedisError) as error:
             raise Unavailable(f"The broker is away: {error}") from error
 
     def check(self) -> None:
         """Return when the broker answers; Unavailable when it does not."""
         try:
             with self._app.connection_for_write() as connection:
-                connection.ensure_connection(max_retries=1, timeout=CONNECT_TIMEOUT_SECONDS)
-        except Exception as error:
+                connection.ensure_connection(max_retries=0, timeout=CONNECT_TIMEOUT_SECONDS)
+        except (OSError, OperationalError, RedisError) as error:
             raise Unavailable(f"The broker is away: {error}") from error
 
 

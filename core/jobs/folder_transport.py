@@ -21,7 +21,7 @@ from kombu.transport import filesystem
 from kombu.utils.json import dumps, loads
 
 
-class Channel(filesystem.Channel):  # type: ignore[misc]
+class Channel(filesystem.Channel):
     """A channel whose messages and exchange tables appear and vanish in one piece."""
 
     def _put(self, queue: str, payload: Any, **kwargs: Any) -> None:
@@ -52,7 +52,7 @@ class Channel(filesystem.Channel):  # type: ignore[misc]
                 _write_whole(self._exchange_file(exchange), [binding, *bindings])
 
 
-class Transport(filesystem.Transport):  # type: ignore[misc]
+class Transport(filesystem.Transport):
     """The transport named by `broker.py` for `folder://` URLs."""
 
     Channel = Channel
@@ -64,6 +64,8 @@ def _write_whole(target: Path, payload: Any) -> None:
         "w", encoding="utf-8", dir=target.parent, prefix=".writing-", delete=False
     ) as file:
         file.write(text)
+        file.flush()
+        os.fsync(file.fileno())  # else a power cut may leave an empty file under the final name
     os.replace(file.name, target)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 
@@ -27,9 +28,9 @@ def use_packed_attention(model: PreTrainedModel) -> None:
 
 def packed_attention(
     module: torch.nn.Module,
-    query_1HTD: torch.Tensor,
-    key_1KTD: torch.Tensor,
-    value_1KTD: torch.Tensor,
+    query_1HTD: Tensor,
+    key_1KTD: Tensor,
+    value_1KTD: Tensor,
     attention_mask: None,
     *,
     segment_lengths: Sequence[int],
@@ -37,18 +38,20 @@ def packed_attention(
     dropout: float = 0.0,
     sliding_window: int | None = None,
     **_: Any,
-) -> tuple[torch.Tensor, None]:
+) -> tuple[Tensor, None]:
     """Attend causally within segments that follow one another; return (1, T, H, D)."""
     groups = query_1HTD.shape[1] // key_1KTD.shape[1]
     if groups > 1:
         key_1KTD = key_1KTD.repeat_interleave(groups, dim=1)
         value_1KTD = value_1KTD.repeat_interleave(groups, dim=1)
     lengths = list(segment_lengths)
-    segments = zip(
-        *(x.contiguous().split(lengths, dim=2) for x in (query_1HTD, key_1KTD, value_1KTD)),
-        strict=True,
+    queries, keys, values = (
+        x.contiguous().split(lengths, dim=2) for x in (query_1HTD, key_1KTD, value_1KTD)
     )
-    outputs = [_attend(*segment, scaling, dropout, sliding_window) for segment in segments]
+    outputs = [
+        _attend(query_1HSD, key_1HSD, value_1HSD, scaling, dropout, sliding_window)
+        for query_1HSD, key_1HSD, value_1HSD in zip(queries, keys, values, strict=True)
+    ]
     return torch.cat(outputs, dim=2).transpose(1, 2), None
 
 
@@ -56,13 +59,13 @@ AttentionInterface.register(PACKED_ATTENTION, packed_attention)
 
 
 def _attend(
-    query_1HSD: torch.Tensor,
-    key_1HSD: torch.Tensor,
-    value_1HSD: torch.Tensor,
+    query_1HSD: Tensor,
+    key_1HSD: Tensor,
+    value_1HSD: Tensor,
     scaling: float,
     dropout: float,
     sliding_window: int | None,
-) -> torch.Tensor:
+) -> Tensor:
     length = query_1HSD.shape[2]
     windowed = sliding_window is not None and length > sliding_window
     on_cpu = query_1HSD.device.type == "cpu"
@@ -80,7 +83,7 @@ def _attend(
     )
 
 
-def _window_mask(length: int, window: int | None, device: torch.device) -> torch.Tensor:
+def _window_mask(length: int, window: int | None, device: torch.device) -> Tensor:
     """Return True where a query may look: itself and the `window` - 1 tokens before it."""
     ones_SS = torch.ones(length, length, dtype=torch.bool, device=device)
     return ones_SS.tril() & ones_SS.triu(1 - (window or length))
@@ -90,7 +93,9 @@ class _StoredProbabilities(torch.autograd.Function):
     """softmax(Q Kᵀ · scaling + causal mask) V, with the probabilities kept for the gradient."""
 
     @staticmethod
-    def forward(ctx, query_1HSD, key_1HSD, value_1HSD, scaling):  # type: ignore[override]
+    def forward(
+        ctx: Any, query_1HSD: Tensor, key_1HSD: Tensor, value_1HSD: Tensor, scaling: float
+    ) -> Tensor:
         query_HSD, key_HSD, value_HSD = query_1HSD[0], key_1HSD[0], value_1HSD[0]
         length = query_HSD.shape[1]
         mask_SS = query_HSD.new_full((length, length), float("-inf")).triu_(1)
@@ -101,7 +106,7 @@ class _StoredProbabilities(torch.autograd.Function):
         return torch.bmm(probabilities_HSS, value_HSD)[None]
 
     @staticmethod
-    def backward(ctx, grad_1HSD):  # type: ignore[override]
+    def backward(ctx: Any, grad_1HSD: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         query_HSD, key_HSD, value_HSD, probabilities_HSS = ctx.saved_tensors
         grad_HSD = grad_1HSD[0]
         grad_value_HSD = torch.bmm(probabilities_HSS.transpose(1, 2), grad_HSD)

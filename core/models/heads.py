@@ -8,6 +8,8 @@ entropy).
 
 # L labelled tokens, C labelled tokens of one chunk, E hidden size, V vocabulary
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -28,7 +30,9 @@ def labelled_cross_entropy(
 
 class _LabelledCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden_LE, head_VE, targets_L):  # type: ignore[override]
+    def forward(
+        ctx: Any, hidden_LE: Tensor, head_VE: Tensor, targets_L: Tensor
+    ) -> tuple[Tensor, Tensor]:
         wide = torch.promote_types(hidden_LE.dtype, torch.float32)
         chunk = max(1, CHUNK_BYTES // (4 * head_VE.shape[0]))
         needs_gradient = ctx.needs_input_grad[0]
@@ -52,6 +56,6 @@ class _LabelledCrossEntropy(torch.autograd.Function):
         return loss, correct
 
     @staticmethod
-    def backward(ctx, grad_loss, _grad_correct):  # type: ignore[override]
+    def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
         (grad_LE,) = ctx.saved_tensors
         return grad_LE * grad_loss.to(grad_LE.dtype), None, None

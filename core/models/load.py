@@ -19,9 +19,7 @@ from core.spec.run import BaseModelSpec
 
 def load_config(base: BaseModelSpec) -> PreTrainedConfig:
     """Return the configuration of the base; no weights are read."""
-    return AutoConfig.from_pretrained(
-        base.source, revision=base.revision, trust_remote_code=False
-    )
+    return AutoConfig.from_pretrained(base.source, revision=base.revision, trust_remote_code=False)
 
 
 def load_tokenizer(base: BaseModelSpec) -> PreTrainedTokenizerFast:

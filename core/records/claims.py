@@ -1,7 +1,7 @@
 """Who works on which job: claims with a lease and a fencing token.
 
 A claim is a compare-and-swap. Its token is carried by every later write of that worker and
-refused once the job has been cancelled, or claimed by another after a rescue. Leases are
+refused once the claim has ended: the job is over, parked, cancelled or rescued. Leases are
 measured with the database's clock only.
 """
 
@@ -17,7 +17,7 @@ from core.jobs.state import CLAIMABLE, JobStatus
 from core.records import outbox
 from core.records.database import database_now
 from core.records.events import NewEvent, append_events
-from core.records.jobs import advance
+from core.records.jobs import NO_CLAIM, advance
 from core.records.tables import Job
 
 MAX_ATTEMPTS = 5
@@ -33,37 +33,37 @@ class Claim:
 
 
 def claim_next(session: Session, worker_id: str, lease_seconds: float) -> Claim | None:
-    """Claim the oldest runnable job that nobody holds; None when there is none."""
-    while True:
-        candidate = session.execute(
-            select(Job.id, Job.claim_token)
-            .where(Job.status.in_(CLAIMABLE), Job.lease_expires_at.is_(None))
-            .order_by(Job.created_at, Job.id)
-            .limit(1)
-        ).one_or_none()
-        if candidate is None:
-            return None
-        taken = session.execute(
-            update(Job)
-            .where(
-                Job.id == candidate.id,
-                Job.claim_token == candidate.claim_token,
-                Job.status.in_(CLAIMABLE),
-                Job.lease_expires_at.is_(None),
-            )
-            .values(
-                claim_token=Job.claim_token + 1,
-                claimed_by=worker_id,
-                lease_expires_at=database_now() + lease_seconds,
-                attempts=Job.attempts + 1,
-            )
-            .returning(Job.claim_token)
-            .execution_options(synchronize_session=False)
-        ).one_or_none()
-        if taken is not None:
-            outbox.settle(session, candidate.id)
-            return Claim(job_id=candidate.id, token=taken.claim_token)
-        # Another worker was quicker. Its commit is visible to the next SELECT; look again.
+    """Claim the oldest runnable job that nobody holds; None when there is none.
+
+    Two workers never wait for one another: a row that the other is taking is passed over.
+    """
+    oldest = (
+        select(Job.id)
+        .where(
+            Job.finished_at.is_(None),  # the partial index `ix_jobs_unfinished`
+            Job.status.in_(CLAIMABLE),
+            Job.lease_expires_at.is_(None),
+        )
+        .order_by(Job.created_at, Job.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+    taken = session.execute(
+        update(Job)
+        .where(Job.id == oldest.scalar_subquery())
+        .values(
+            claim_token=Job.claim_token + 1,
+            claimed_by=worker_id,
+            lease_expires_at=database_now() + lease_seconds,
+            attempts=Job.attempts + 1,
+        )
+        .returning(Job.id, Job.claim_token)
+        .execution_options(synchronize_session=False)
+    ).one_or_none()
+    if taken is None:
+        return None
+    outbox.settle(session, taken.id)
+    return Claim(job_id=taken.id, token=taken.claim_token)
 
 
 def hold(session: Session, claim: Claim, **columns: Any) -> None:
@@ -89,7 +89,7 @@ def beat(session: Session, claim: Claim, lease_seconds: float) -> None:
 
 def release(session: Session, claim: Claim, *, message: str) -> None:
     """Give an unfinished job back at once (the worker stops); it does not count as a crash."""
-    hold(session, claim, attempts=Job.attempts - 1, claim_token=claim.token + 1)
+    hold(session, claim, attempts=Job.attempts - 1)
     _requeue(session, claim.job_id, message)
 
 
@@ -97,7 +97,8 @@ def rescue_expired(session: Session, *, worker_id: str | None = None) -> Sequenc
     """Put jobs of dead workers back into the queue, or fail those that keep killing workers.
 
     A worker is dead when its lease has expired, or when the caller knows it: `worker_id`
-    names one whose process has been seen to end. Returns the ids of rescued jobs.
+    names one whose process has been seen to end. Returns the ids of rescued jobs. Several
+    callers at once rescue a job once: rows that another has locked are passed over.
     """
     dead = (
         Job.claimed_by == worker_id
@@ -105,29 +106,30 @@ def rescue_expired(session: Session, *, worker_id: str | None = None) -> Sequenc
         else Job.lease_expires_at < database_now()
     )
     expired = session.execute(
-        select(Job.id, Job.claim_token, Job.attempts)
+        select(Job.id, Job.attempts)
         .where(Job.lease_expires_at.is_not(None), dead)
         .with_for_update(skip_locked=True)
     ).all()
-    for job_id, token, attempts in expired:
-        hold(session, Claim(job_id, token), claim_token=token + 1)
-        if attempts >= MAX_ATTEMPTS:
-            message = f"The worker died {attempts} times while running this job."
-            advance(
-                session,
-                job_id,
-                JobStatus.FAILED,
-                message=message,
-                level="error",
-                error={"code": "worker_lost", "message": message, "param": None},
-            )
-        else:
+    rescued = []
+    for job_id, attempts in expired:
+        if attempts < MAX_ATTEMPTS:
             _requeue(session, job_id, "The worker was lost; the job starts again.")
-    return [job_id for job_id, _, attempts in expired if attempts < MAX_ATTEMPTS]
+            rescued.append(job_id)
+            continue
+        message = f"The worker died {attempts} times while running this job."
+        advance(
+            session,
+            job_id,
+            JobStatus.FAILED,
+            message=message,
+            level="error",
+            error={"code": "worker_lost", "message": message, "param": None},
+        )
+    return rescued
 
 
 def _requeue(session: Session, job_id: str, message: str) -> None:
-    """Make a claimed job claimable again. A job in validation keeps its status."""
+    """End the claim on a job and make it claimable again. One in validation keeps its status."""
     status = session.scalars(select(Job.status).where(Job.id == job_id)).one()
     if status == JobStatus.RUNNING:
         advance(session, job_id, JobStatus.QUEUED, message=message, level="warn", step=0)
@@ -135,7 +137,7 @@ def _requeue(session: Session, job_id: str, message: str) -> None:
         session.execute(
             update(Job)
             .where(Job.id == job_id)
-            .values(claimed_by=None, lease_expires_at=None)
+            .values(NO_CLAIM)
             .execution_options(synchronize_session=False)
         )
         append_events(session, job_id, [NewEvent(message, "warn")])

@@ -2,11 +2,14 @@
 
 Two ways in: `reading()` and `writing()`. On SQLite a writing transaction begins with
 `BEGIN IMMEDIATE`, so that two writers queue up instead of failing with "database is
-locked"; on Postgres both are ordinary transactions.
+locked". On Postgres a writing transaction is an ordinary one and relies on row locks, taken
+in the order files, jobs, everything else; a reading one is a read-only snapshot.
 """
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -22,8 +25,8 @@ POOL_SIZE = 48
 SQLITE_BUSY_TIMEOUT_MS = 60_000
 
 
-class database_now(GenericFunction[float]):  # noqa: N801  (used like SQL's now())
-    """Unix seconds by the database's clock, the only clock that leases trust."""
+class database_now(GenericFunction[float]):
+    """SQL function: Unix seconds by the database's clock, the only clock that leases trust."""
 
     type = Double()
     inherit_cache = True
@@ -44,7 +47,11 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.engine = _create_engine(url)
-        self._reading = sessionmaker(self.engine, expire_on_commit=False, autoflush=False)
+        self._reading = sessionmaker(
+            self.engine.execution_options(**_READING[self.engine.dialect.name]),
+            expire_on_commit=False,
+            autoflush=False,
+        )
         self._writing = sessionmaker(
             self.engine.execution_options(tunesmith_writing=True), expire_on_commit=False
         )
@@ -65,10 +72,20 @@ class Database:
         self.engine.dispose()
 
 
+_READING: dict[str, dict[str, Any]] = {
+    "sqlite": {},
+    "postgresql": {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True},
+}
+
+
 def _create_engine(url: str) -> Engine:
+    # SQLite would store a NaN that Postgres refuses and no client can read.
+    serializer = partial(json.dumps, allow_nan=False)
     if not url.startswith("sqlite"):
-        return create_engine(url, pool_size=POOL_SIZE, pool_pre_ping=True)
-    engine = create_engine(url, pool_size=POOL_SIZE)
+        return create_engine(
+            url, pool_size=POOL_SIZE, pool_pre_ping=True, json_serializer=serializer
+        )
+    engine = create_engine(url, pool_size=POOL_SIZE, json_serializer=serializer)
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -77,8 +94,8 @@ def _create_engine(url: str) -> Engine:
 def _configure_sqlite(connection: Any, record: Any) -> None:
     connection.isolation_level = None  # the driver must not begin transactions of its own
     for pragma in (
+        f"busy_timeout={SQLITE_BUSY_TIMEOUT_MS}",  # first: the switch to WAL may have to wait
         "journal_mode=WAL",
-        f"busy_timeout={SQLITE_BUSY_TIMEOUT_MS}",
         "synchronous=FULL",
         "foreign_keys=ON",
     ):

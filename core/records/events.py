@@ -41,12 +41,17 @@ def append_events(session: Session, job_id: str, events: Sequence[NewEvent]) -> 
             project_id=project_id,
             type=event.type,
             level=event.level,
-            message=event.message,
+            message=_storable(event.message),
             data=event.data,
         )
         for offset, event in enumerate(events)
     )
     session.flush()
+
+
+def _storable(text: str) -> str:
+    """`text` without what Postgres refuses: NUL, and halves of surrogate pairs."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
 
 
 def list_events(

@@ -1,12 +1,12 @@
 """Rows of uploaded and produced files."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from core.errors import Conflict, NotFound
-from core.jobs.state import FINAL
 from core.records.ids import new_id
 from core.records.pages import Order, Page, page
 from core.records.tables import File, Job
@@ -49,9 +49,19 @@ def add_file(
     return file
 
 
-def get_file(session: Session, project_id: str, file_id: str, *, param: str = "file_id") -> File:
-    """Return the file; NotFound (naming the request field `param`) when it is not there."""
-    file = session.get(File, file_id)
+def get_file(
+    session: Session,
+    project_id: str,
+    file_id: str,
+    *,
+    param: str = "file_id",
+    lock: bool = False,
+) -> File:
+    """Return the file; NotFound (naming the request field `param`) when it is not there.
+
+    With `lock`, nobody else can pin or delete it until the transaction ends.
+    """
+    file = session.get(File, file_id, populate_existing=lock, with_for_update=lock or None)
     if file is None or file.project_id != project_id:
         raise NotFound(f"No file with id {file_id!r}.", param=param, code="file_not_found")
     return file
@@ -72,18 +82,35 @@ def list_files(
     return page(session, query, File, project_id=project_id, after=after, limit=limit, order=order)
 
 
+def pin_files(session: Session, project_id: str, files: Mapping[str, str]) -> None:
+    """Keep files, given as {request field: id}, from being deleted until the transaction ends.
+
+    NotFound, naming the field, when this project has no such file.
+    """
+    rows = session.execute(
+        select(File.id)
+        .where(File.project_id == project_id, File.id.in_(files.values()))
+        .order_by(File.id)
+        .with_for_update(read=True)
+    ).scalars()
+    present = set(rows)
+    for param, file_id in files.items():
+        if file_id not in present:
+            raise NotFound(f"No file with id {file_id!r}.", param=param, code="file_not_found")
+
+
 def delete_file(session: Session, project_id: str, file_id: str) -> File:
     """Remove the row and return it, so that the caller can delete the blob after the commit.
 
     Conflict while a job that has not ended still needs the file.
     """
-    file = get_file(session, project_id, file_id)
+    file = get_file(session, project_id, file_id, lock=True)
     user = session.scalars(
         select(Job.id)
         .where(
             Job.project_id == project_id,
             or_(Job.training_file == file_id, Job.validation_file == file_id),
-            Job.status.not_in(FINAL),
+            Job.finished_at.is_(None),
         )
         .limit(1)
     ).first()

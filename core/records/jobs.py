@@ -11,6 +11,7 @@ from core.jobs.state import FINAL, JobStatus, sources_of
 from core.records import outbox
 from core.records.database import database_now
 from core.records.events import Level, NewEvent, append_events
+from core.records.files import pin_files
 from core.records.ids import new_id
 from core.records.pages import Page, page
 from core.records.tables import Job, JobMetadata
@@ -31,8 +32,24 @@ class NewJob:
     metadata: dict[str, str] | None
 
 
+NO_CLAIM: dict[str, Any] = {
+    "claimed_by": None,
+    "lease_expires_at": None,
+    "claim_token": Job.claim_token + 1,
+    "estimated_finish": None,
+}
+"""What ends a claim: nobody holds the job, and every token given out is stale."""
+
+
 def create_job(session: Session, new: NewJob) -> Job:
-    """Write the job, its metadata, its first events and its wake-up call, all or nothing."""
+    """Write the job, its metadata, its first events and its wake-up call, all or nothing.
+
+    NotFound when this project lacks one of the files; they stay until the job has ended.
+    """
+    files = {"training_file": new.training_file}
+    if new.validation_file is not None:
+        files["validation_file"] = new.validation_file
+    pin_files(session, new.project_id, files)
     job = Job(
         id=new_id("ftjob"),
         project_id=new.project_id,
@@ -51,11 +68,13 @@ def create_job(session: Session, new: NewJob) -> Job:
         JobMetadata(job_id=job.id, key=key, value=value, project_id=job.project_id)
         for key, value in (new.metadata or {}).items()
     )
-    files = ", ".join(f for f in (new.training_file, new.validation_file) if f)
     append_events(
         session,
         job.id,
-        [NewEvent(f"Created fine-tuning job: {job.id}"), NewEvent(f"Validating files: {files}")],
+        [
+            NewEvent(f"Created fine-tuning job: {job.id}"),
+            NewEvent(f"Validating files: {', '.join(files.values())}"),
+        ],
     )
     outbox.enqueue(session, job.id)
     session.refresh(job)
@@ -108,14 +127,19 @@ def advance(
     """Move a job to another status by compare-and-swap, and write the event of the move.
 
     `token` is the mover's fencing token; None for moves that need no claim (cancel, rescue).
-    A move that ends or parks the job also drops its claim. StaleClaim when the token is old,
-    Conflict when the life cycle has no such move from the job's present status.
+    A claim outlives only the moves of its own worker to `queued` (the files are valid) and
+    `running`. Every other move ends it, which voids the token: in a worker's transaction
+    such a move comes last. StaleClaim when the token is old, Conflict when the life cycle
+    has no such move from the job's present status.
     """
-    values: dict[str, Any] = {"status": to, **columns}
+    values: dict[str, Any] = {"status": to}
+    if token is None or to not in (JobStatus.QUEUED, JobStatus.RUNNING):
+        values |= NO_CLAIM
     if to in FINAL:
-        values |= {"finished_at": database_now(), "estimated_finish": None}
-    if to is not JobStatus.RUNNING and not (to is JobStatus.QUEUED and token is not None):
-        values |= {"claimed_by": None, "lease_expires_at": None}
+        values |= {"finished_at": database_now()}
+    if to is JobStatus.PAUSED:
+        values |= {"attempts": Job.attempts - 1}  # a pause is no crash
+    values |= columns
     swap = update(Job).where(Job.id == job_id, Job.status.in_(sources_of(to)))
     if token is not None:
         swap = swap.where(Job.claim_token == token)
@@ -130,7 +154,7 @@ def advance(
 
 
 def cancel_job(session: Session, project_id: str, job_id: str) -> Job:
-    """Cancel in one swap. The token rises, so the worker's next write is refused and it stops."""
+    """Cancel in one swap, which ends the claim: the worker's next write is refused, it stops."""
     job = get_job(session, project_id, job_id)
     advance(
         session,
@@ -138,7 +162,6 @@ def cancel_job(session: Session, project_id: str, job_id: str) -> Job:
         JobStatus.CANCELLED,
         message="The job was cancelled.",
         level="warn",
-        claim_token=Job.claim_token + 1,
     )
     session.refresh(job)
     return job

@@ -78,9 +78,7 @@ def get_model(session: Session, project_id: str, model_id: str) -> TunedModel:
     """Return the tuned model; NotFound when this project has none of that name."""
     model = session.get(TunedModel, model_id)
     if model is None or model.project_id != project_id:
-        raise NotFound(
-            f"The model {model_id!r} does not exist.", param="model", code="model_not_found"
-        )
+        raise _no_model(model_id)
     return model
 
 
@@ -96,15 +94,26 @@ def list_models(session: Session, project_id: str) -> Sequence[TunedModel]:
 def delete_model(session: Session, project_id: str, model_id: str) -> TunedModel:
     """Remove the model's row and return it; the caller deletes its bundle after the commit."""
     model = get_model(session, project_id, model_id)
+    # The job's row is locked first, as its worker does, who may be dropping this very model.
+    session.execute(select(Job.id).where(Job.id == model.job_id).with_for_update())
+    deleted = session.execute(
+        delete(TunedModel).where(TunedModel.id == model_id).returning(TunedModel.id)
+    ).all()
+    if not deleted:
+        raise _no_model(model_id)
     if model.checkpoint_step is not None:
         session.execute(
             delete(Checkpoint).where(
                 Checkpoint.job_id == model.job_id, Checkpoint.step == model.checkpoint_step
             )
         )
-    session.delete(model)
-    session.flush()
     return model
+
+
+def _no_model(model_id: str) -> NotFound:
+    return NotFound(
+        f"The model {model_id!r} does not exist.", param="model", code="model_not_found"
+    )
 
 
 def _tuned_model(

@@ -7,7 +7,7 @@ pushes `send_after` into the future; a lost message is therefore sent again.
 
 from collections.abc import Sequence
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session
 
 from core.records.database import database_now
@@ -20,9 +20,11 @@ RESEND_AFTER_SECONDS = 15.0
 def enqueue(session: Session, job_id: str) -> None:
     """Ask for a wake-up call for `job_id`; asking twice is asking once."""
     session.execute(delete(OutboxMessage).where(OutboxMessage.job_id == job_id))
-    now = session.scalar(select(database_now())) or 0.0
-    session.add(OutboxMessage(job_id=job_id, send_after=now + RESEND_AFTER_SECONDS))
-    session.flush()
+    session.execute(
+        insert(OutboxMessage).values(
+            job_id=job_id, send_after=database_now() + RESEND_AFTER_SECONDS
+        )
+    )
 
 
 def due(session: Session, limit: int = 100) -> Sequence[str]:

@@ -24,7 +24,7 @@ class Page(Generic[Row]):
 
 def page(
     session: Session,
-    query: Select[tuple[Row]],
+    query: Select[Row],
     table: type[Row],
     *,
     project_id: str,

@@ -8,7 +8,18 @@ indexed.
 import time
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Double, ForeignKey, Index, Integer, MetaData, String, Text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    text,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 _NAMING = {
@@ -19,12 +30,17 @@ _NAMING = {
 }
 
 
+def _only(condition: str) -> dict[str, Any]:
+    """Arguments of an index over the rows that meet `condition`."""
+    return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
+
+
 class Table(DeclarativeBase):
     metadata = MetaData(naming_convention=_NAMING)
     type_annotation_map = {  # noqa: RUF012  (SQLAlchemy reads it as a class attribute)
         str: String(255),
         float: Double,
-        dict[str, Any]: JSON,
+        dict[str, Any]: JSON(none_as_null=True),
     }
 
 
@@ -59,7 +75,9 @@ class Job(Table):
     __tablename__ = "jobs"
     __table_args__ = (
         Index(None, "project_id", "created_at", "id"),
-        Index(None, "status", "created_at"),
+        # Small, however long the history grows: what can be claimed, and what can expire.
+        Index("ix_jobs_unfinished", "created_at", "id", **_only("finished_at IS NULL")),
+        Index("ix_jobs_leased", "lease_expires_at", **_only("lease_expires_at IS NOT NULL")),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -78,6 +96,7 @@ class Job(Table):
 
     started_at: Mapped[float | None]
     finished_at: Mapped[float | None]
+    """Set exactly when the status is final."""
     estimated_finish: Mapped[float | None]
     step: Mapped[int] = mapped_column(default=0)
     total_steps: Mapped[int | None]
@@ -89,12 +108,12 @@ class Job(Table):
 
     event_count: Mapped[int] = mapped_column(default=0)
     claim_token: Mapped[int] = mapped_column(default=0)
-    """Fencing token: rises with every claim and every cancellation."""
+    """Fencing token: rises when a claim begins and when it ends, whoever ends it."""
     claimed_by: Mapped[str | None]
     lease_expires_at: Mapped[float | None]
     """By the database's clock. None when nobody holds the job."""
     attempts: Mapped[int] = mapped_column(default=0)
-    """Claims so far; the cap on crashes compares with this."""
+    """Claims that were not ended by pause or release; the cap on crashes compares with this."""
 
 
 class JobMetadata(Table):

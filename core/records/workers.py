@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session
 
 from core.records.database import database_now
@@ -19,9 +19,7 @@ def worker_seen(session: Session, worker_id: str, device: str) -> None:
         .execution_options(synchronize_session=False)
     ).all()
     if not refreshed:
-        now = session.scalar(select(database_now())) or 0.0
-        session.add(Worker(id=worker_id, seen_at=now, device=device))
-        session.flush()
+        session.execute(insert(Worker).values(id=worker_id, seen_at=database_now(), device=device))
 
 
 def worker_gone(session: Session, worker_id: str) -> None:

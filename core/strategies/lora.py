@@ -78,7 +78,7 @@ def _peft_config(spec: LoraSpec, targets: tuple[str, ...]) -> peft.LoraConfig:
     return peft.LoraConfig(
         task_type=peft.TaskType.CAUSAL_LM,
         r=spec.rank,
-        lora_alpha=int(spec.alpha) if spec.alpha.is_integer() else spec.alpha,  # type: ignore[arg-type]
+        lora_alpha=int(spec.alpha) if spec.alpha.is_integer() else spec.alpha,
         lora_dropout=spec.dropout,
         target_modules=list(targets),
     )

@@ -1,0 +1,44 @@
+"""The API process: `python -m api`."""
+
+import logging
+import sys
+
+import uvicorn
+from pydantic import ValidationError
+
+from api.app import create_app
+from api.settings import ApiSettings
+
+KEEP_ALIVE_SECONDS = 75  # above the idle time of usual clients, so that they close first
+SHUTDOWN_SECONDS = 5  # for answers under way; an event stream would never end by itself
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for every answer of the engine
+    try:
+        settings = ApiSettings()
+    except ValidationError as error:
+        sys.exit(f"The API cannot start:\n{_explanation(error)}")
+    uvicorn.run(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+    )
+
+
+def _explanation(error: ValidationError) -> str:
+    """One line per wrong setting; values are left out, as one of them may be the key."""
+    return "\n".join(
+        f"  {'TUNESMITH_' + str(fault['loc'][0]).upper() + ': ' if fault['loc'] else ''}{fault['msg']}"
+        for fault in error.errors(include_input=False, include_url=False)
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""The HTTP application."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from api.errors import install_error_handlers
+from api.files.endpoints import router as files
+from api.generation.endpoints import router as generation
+from api.generation.engine_client import EngineClient
+from api.health.endpoints import router as health
+from api.jobs.endpoints import router as jobs
+from api.middleware import AuthMiddleware, RequestMiddleware
+from api.models.endpoints import router as models
+from api.parts import Parts
+from api.settings import ApiSettings
+from core.catalog.bases import Catalog
+from core.jobs.broker import Broker
+from core.records.database import Database
+from core.records.projects import ensure_project
+from core.storage.local import open_store
+
+logger = logging.getLogger(__name__)
+
+
+def create_app(settings: ApiSettings) -> FastAPI:
+    """Return the application; it connects to nothing before its lifespan begins."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        parts = build_parts(settings)
+        with parts.database.writing() as session:
+            ensure_project(session, settings.project)
+        app.state.parts = parts
+        yield
+        await parts.engine.close()
+        parts.database.close()
+
+    app = FastAPI(
+        title="Tunesmith",
+        lifespan=lifespan,
+        docs_url=None,  # the page would load scripts from elsewhere
+        redoc_url=None,
+        max_body_size=settings.max_body_bytes,
+    )
+    # The last one added is the outermost.
+    app.add_middleware(AuthMiddleware, api_key=settings.api_key)
+    app.add_middleware(RequestMiddleware)
+    install_error_handlers(app)
+    for router in (files, jobs, models, generation):
+        app.include_router(router, prefix="/v1")
+    app.include_router(health)
+    return app
+
+
+def build_parts(settings: ApiSettings) -> Parts:
+    return Parts(
+        settings=settings,
+        database=Database(settings.database_url),
+        store=open_store(settings.storage_folder),
+        broker=Broker(settings.broker_url),
+        catalog=Catalog.load(settings.catalog_file),
+        engine=EngineClient(settings.engine_url),
+    )

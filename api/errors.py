@@ -1,0 +1,179 @@
+"""From errors to answers: the one place that knows OpenAI's envelope and HTTP statuses."""
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import OperationalError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse
+
+from core.errors import (
+    Conflict,
+    InvalidRequest,
+    NotFound,
+    TooLarge,
+    TunesmithError,
+    Unauthenticated,
+    Unavailable,
+)
+
+logger = logging.getLogger(__name__)
+
+RATE_LIMIT_CODES = frozenset({"queue_full", "rate_limit_exceeded"})
+"""Unavailable because there is too much to do, which HTTP tells from being away."""
+
+_STATUS_BY_ERROR: tuple[tuple[type[TunesmithError], int], ...] = (
+    (InvalidRequest, 400),
+    (Unauthenticated, 401),
+    (NotFound, 404),
+    (Conflict, 409),
+    (TooLarge, 413),
+    (Unavailable, 503),
+)
+
+_MESSAGE_BY_KIND = {
+    "missing": ("missing_required_parameter", "Missing required parameter: {param!r}."),
+    "extra_forbidden": ("unknown_parameter", "Unknown parameter: {param!r}."),
+}
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Give every error an envelope. What no handler knows ends in `api.middleware`."""
+
+    @app.exception_handler(TunesmithError)
+    def domain_error(request: Request, error: TunesmithError) -> JSONResponse:
+        return error_response(error)
+
+    @app.exception_handler(RequestValidationError)
+    def invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
+        return error_response(_from_validation(error))
+
+    @app.exception_handler(HTTPException)
+    def http_error(request: Request, error: HTTPException) -> JSONResponse:
+        return envelope(
+            error.status_code, _http_message(request, error), code=_http_code(error.status_code)
+        )
+
+    @app.exception_handler(OperationalError)
+    def database_away(request: Request, error: OperationalError) -> JSONResponse:
+        logger.error("The database did not answer: %s", error.orig)
+        return error_response(Unavailable("The database is away for the moment."))
+
+    @app.exception_handler(ClientDisconnect)
+    def client_gone(request: Request, error: ClientDisconnect) -> JSONResponse:
+        return envelope(499, "The client closed the connection.", code="client_closed_request")
+
+
+def error_response(error: TunesmithError) -> JSONResponse:
+    """Return the answer to a domain error; whether the client may try again is in its headers."""
+    status = next((status for kind, status in _STATUS_BY_ERROR if isinstance(error, kind)), 500)
+    if not isinstance(error, Unavailable):
+        return envelope(status, error.message, param=error.param, code=error.code)
+    if error.code in RATE_LIMIT_CODES:
+        status = 429
+    response = envelope(status, error.message, param=error.param, code=error.code)
+    response.headers["retry-after"] = str(error.retry_after_seconds)
+    return response
+
+
+def error_body(status: int, message: str, *, param: str | None, code: str | None) -> dict[str, Any]:
+    """OpenAI's error envelope."""
+    return {"error": {"message": message, "type": _type(status), "param": param, "code": code}}
+
+
+def envelope(
+    status: int, message: str, *, param: str | None = None, code: str | None = None
+) -> JSONResponse:
+    """Return an error answer. The stock clients repeat 408, 409, 429 and 5xx unless told not to."""
+    response = _AsciiResponse(error_body(status, message, param=param, code=code), status)
+    if status < 500 and status not in (408, 429):
+        response.headers["x-should-retry"] = "false"
+    return response
+
+
+class _AsciiResponse(JSONResponse):
+    """Messages may quote what UTF-8 cannot hold, such as half of a surrogate pair."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content).encode("ascii")
+
+
+def _type(status: int) -> str:
+    match status:
+        case 401:
+            return "authentication_error"
+        case 429:
+            return "rate_limit_error"
+        case _:
+            return "server_error" if status >= 500 else "invalid_request_error"
+
+
+def _http_code(status: int) -> str:
+    known = {404: "unknown_url", 405: "method_not_allowed", 413: "too_large"}
+    return known.get(status, "invalid_request")
+
+
+def _http_message(request: Request, error: HTTPException) -> str:
+    match error.status_code:
+        case 404:
+            return f"Unknown request URL: {request.method} {request.url.path}."
+        case 405:
+            return f"{request.method} is not allowed on {request.url.path}."
+        case 413:
+            return "The body of the request is too large."
+        case _:
+            return str(error.detail)
+
+
+def _from_validation(error: RequestValidationError) -> InvalidRequest:
+    """Name the first wrong field by its dotted path, with everything that is wrong with it."""
+    faults: Sequence[dict[str, Any]] = error.errors()
+    first = faults[0]
+    if first["type"] == "json_invalid":
+        return InvalidRequest(
+            f"The body is not valid JSON: {first['ctx']['error']} at character {first['loc'][-1]}.",
+            code="invalid_json",
+        )
+    param = _dotted(first, error.body)
+    if not param:
+        return InvalidRequest("The body must be a JSON object; send application/json.")
+    if first["type"] in _MESSAGE_BY_KIND:
+        code, template = _MESSAGE_BY_KIND[first["type"]]
+        return InvalidRequest(template.format(param=param), param=param, code=code)
+    same_field = (fault for fault in faults if _dotted(fault, error.body) == param)
+    reasons = "; or ".join(dict.fromkeys(_reason(fault) for fault in same_field))
+    return InvalidRequest(
+        f"Invalid value for {param!r}: {reasons}.", param=param, code="invalid_value"
+    )
+
+
+def _reason(fault: dict[str, Any]) -> str:
+    message: str = fault["msg"].removeprefix("Value error, ").rstrip(".")
+    return message[:1].lower() + message[1:]
+
+
+def _dotted(fault: dict[str, Any], body: Any) -> str:
+    """`method.supervised.hyperparameters.n_epochs`, `prompt[3]`."""
+    source, *path = fault["loc"]
+    steps = _steps_in_body(path, body, fault["type"]) if source == "body" else path
+    dotted = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
+    return dotted.removeprefix(".")
+
+
+def _steps_in_body(path: list[Any], body: Any, kind: str) -> Iterator[Any]:
+    """The part of pydantic's path that is in the body; the rest names members of unions."""
+    value = body
+    for step in path:
+        if isinstance(value, dict) and step in value:
+            value = value[step]
+            yield step
+        elif isinstance(value, list) and isinstance(step, int) and step < len(value):
+            value = value[step]
+            yield step
+        elif kind == "missing" and step is path[-1]:
+            yield step

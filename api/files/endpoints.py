@@ -1,0 +1,57 @@
+"""Routes under /v1/files."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import StreamingResponse
+
+from api.files import service
+from api.files.schemas import DeletedFile, FileObject
+from api.files.upload import body_chunks
+from api.pagination import After, ListOf
+from api.parts import FromParts, Project, Reading, Writing
+from core.records.pages import Order
+
+router = APIRouter(prefix="/files", tags=["Files"])
+
+UNLIMITED_BODY = 1 << 62  # the upload counts for itself, and knows the setting
+
+
+@router.post("", max_body_size=UNLIMITED_BODY)
+async def create_file(request: Request, parts: FromParts, project: Project) -> FileObject:
+    """Store a file while it arrives, then check every line of it."""
+    content_type = request.headers.get("content-type", "")
+    chunks = body_chunks(request)
+    return await run_in_threadpool(service.receive, parts, project, content_type, chunks)
+
+
+@router.get("")
+def list_files(
+    session: Reading,
+    project: Project,
+    purpose: str | None = None,
+    after: After = None,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
+    order: Order = "desc",
+) -> ListOf[FileObject]:
+    return service.find(session, project, purpose=purpose, after=after, limit=limit, order=order)
+
+
+@router.get("/{file_id}")
+def retrieve_file(file_id: str, session: Reading, project: Project) -> FileObject:
+    return service.get(session, project, file_id)
+
+
+@router.get("/{file_id}/content", response_class=StreamingResponse)
+def download_file(
+    file_id: str, session: Reading, project: Project, parts: FromParts
+) -> StreamingResponse:
+    return service.content(session, project, file_id, parts.store)
+
+
+@router.delete("/{file_id}")
+def delete_file(
+    file_id: str, transaction: Writing, project: Project, parts: FromParts
+) -> DeletedFile:
+    return service.delete(transaction, project, file_id, parts.store)

@@ -1,0 +1,57 @@
+"""OpenAI's file object."""
+
+from typing import Literal
+
+from pydantic import BaseModel
+
+from core.records.tables import File
+from core.spec.dataset import DatasetReport
+
+SHOWN_FAULTS = 5
+
+
+class FileObject(BaseModel):
+    id: str
+    object: Literal["file"] = "file"
+    bytes: int
+    created_at: int
+    filename: str
+    purpose: Literal["fine-tune", "fine-tune-results"]
+    status: Literal["processed", "error"]
+    status_details: str | None
+    """Null unless the status is error."""
+
+
+class DeletedFile(BaseModel):
+    id: str
+    object: Literal["file"] = "file"
+    deleted: Literal[True] = True
+
+
+def file_object(file: File) -> FileObject:
+    details = faults_of(file)
+    return FileObject(
+        id=file.id,
+        bytes=file.bytes,
+        created_at=int(file.created_at),
+        filename=file.filename,
+        purpose=file.purpose,  # type: ignore[arg-type]  # the column holds nothing else
+        status="error" if details else "processed",
+        status_details=details,
+    )
+
+
+def faults_of(file: File) -> str | None:
+    """Why no job can train on this file: line, field and cure of the first faults. None if it can."""
+    if file.report is None:
+        return None
+    report = DatasetReport.model_validate(file.report)
+    if report.usable:
+        return None
+    if not report.faults:
+        return "the file has no rows; write one JSON object per line"
+    shown = report.faults[:SHOWN_FAULTS]
+    lines = [f"line {fault.line}: {fault.message}" for fault in shown]
+    if report.fault_count > len(shown):
+        lines.append(f"and {report.fault_count - len(shown)} more")
+    return "; ".join(lines)

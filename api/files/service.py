@@ -1,0 +1,95 @@
+"""What the file routes do."""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from sqlalchemy.orm import Session
+from starlette.responses import StreamingResponse
+
+from api.downloads import download
+from api.files.schemas import DeletedFile, FileObject, file_object
+from api.files.upload import store_upload
+from api.pagination import ListOf, list_of
+from api.parts import Parts, Transaction
+from core.datasets.bounded import check_in_child
+from core.records import files
+from core.records.pages import Order
+from core.spec.dataset import DatasetReport
+from core.storage.blobs import BlobStore
+
+
+def receive(parts: Parts, project: str, content_type: str, chunks: Iterator[bytes]) -> FileObject:
+    """Store an upload, check it and record it; after an error nothing is left of it.
+
+    The transaction is a short one at the end: an upload may take an hour.
+    """
+    file_id, key = files.new_file_key()
+    upload = store_upload(
+        parts.store, key, content_type, chunks, max_bytes=parts.settings.max_file_bytes
+    )
+    try:
+        report = _check(parts, key)
+        with parts.database.writing() as session:
+            file = files.add_file(
+                session,
+                file_id=file_id,
+                project_id=project,
+                filename=upload.filename,
+                purpose="fine-tune",
+                bytes=upload.blob.bytes,
+                sha256=upload.blob.sha256,
+                blob_key=key,
+                report=report,
+            )
+    except BaseException:
+        parts.store.delete(key)
+        raise
+    return file_object(file)
+
+
+def _check(parts: Parts, key: str) -> DatasetReport:
+    settings = parts.settings
+    # Beside the blobs, so that a large file is linked and not copied.
+    with TemporaryDirectory(prefix=".checking-", dir=settings.storage_folder) as folder:
+        path = Path(folder) / "dataset.jsonl"
+        parts.store.fetch(key, path)
+        return check_in_child(
+            path,
+            memory_bytes=settings.check_memory_bytes,
+            timeout_seconds=settings.check_timeout_seconds,
+        )
+
+
+def find(
+    session: Session,
+    project: str,
+    *,
+    purpose: str | None,
+    after: str | None,
+    limit: int,
+    order: Order,
+) -> ListOf[FileObject]:
+    page = files.list_files(
+        session, project, purpose=purpose, after=after, limit=limit, order=order
+    )
+    data = [file_object(file) for file in page.rows]
+    return list_of(data, [file.id for file in data], has_more=page.has_more)
+
+
+def get(session: Session, project: str, file_id: str) -> FileObject:
+    return file_object(files.get_file(session, project, file_id))
+
+
+def content(session: Session, project: str, file_id: str, store: BlobStore) -> StreamingResponse:
+    file = files.get_file(session, project, file_id)
+    return download(store, file.blob_key, filename=file.filename)
+
+
+def delete(
+    transaction: Transaction, project: str, file_id: str, store: BlobStore
+) -> DeletedFile:
+    file = files.delete_file(transaction.session, project, file_id)
+    transaction.after_commit(partial(store.delete, file.blob_key))
+    return DeletedFile(id=file.id)

@@ -1,0 +1,224 @@
+"""A multipart form, written to storage while it arrives.
+
+Nothing is held in memory but the chunk in hand, whatever the size of the file. The fields
+of the form may come in any order.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import anyio.from_thread
+from fastapi import Request
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from core.errors import InvalidRequest, TooLarge
+from core.storage.blobs import Blob, BlobStore
+
+MAX_FIELD_BYTES = 256
+MAX_FILENAME_LENGTH = 255
+
+KNOWN_PURPOSES = ("fine-tune",)
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A stored file and what its form said."""
+
+    filename: str
+    blob: Blob
+
+
+@dataclass
+class Part:
+    """One field of a form. `chunks` must be used up before the next part is asked for."""
+
+    name: str
+    filename: str
+    chunks: Iterator[bytes]
+
+
+def body_chunks(request: Request) -> Iterator[bytes]:
+    """The body of a request, for a thread: every chunk is awaited on the event loop."""
+    stream = request.stream()
+
+    async def next_chunk() -> bytes | None:
+        return await anext(stream, None)
+
+    while (chunk := anyio.from_thread.run(next_chunk)) is not None:
+        yield chunk
+
+
+def store_upload(
+    store: BlobStore, key: str, content_type: str, chunks: Iterator[bytes], *, max_bytes: int
+) -> Upload:
+    """Write the form's `file` under `key`; after an error nothing stands there.
+
+    InvalidRequest for a form that is broken, cut short, or not one of a dataset; TooLarge for
+    a file of more than `max_bytes`.
+    """
+    upload: Upload | None = None
+    purpose: str | None = None
+    try:
+        for part in read_form(content_type, chunks):
+            match part.name:
+                case "file" if upload is None:
+                    blob = store.write(key, _at_most(part.chunks, max_bytes))
+                    upload = Upload(part.filename[:MAX_FILENAME_LENGTH], blob)
+                case "purpose" if purpose is None:
+                    purpose = _known_purpose(_text(part))
+                case "file" | "purpose":
+                    raise InvalidRequest(f"The form has two fields {part.name!r}.", param=part.name)
+                case _:
+                    raise InvalidRequest(
+                        f"Unknown parameter: {part.name!r}.",
+                        param=part.name,
+                        code="unknown_parameter",
+                    )
+        for name, value in (("file", upload), ("purpose", purpose)):
+            if value is None:
+                raise InvalidRequest(
+                    f"Missing required parameter: {name!r}.",
+                    param=name,
+                    code="missing_required_parameter",
+                )
+    except BaseException:
+        store.delete(key)
+        raise
+    assert upload is not None
+    return upload
+
+
+def _known_purpose(purpose: str) -> str:
+    if purpose not in KNOWN_PURPOSES:
+        raise InvalidRequest(
+            f"Files of purpose {purpose!r} cannot be used here; upload datasets as 'fine-tune'.",
+            param="purpose",
+            code="invalid_value",
+        )
+    return purpose
+
+
+def _at_most(chunks: Iterator[bytes], max_bytes: int) -> Iterator[bytes]:
+    length = 0
+    for chunk in chunks:
+        length += len(chunk)
+        if length > max_bytes:
+            raise TooLarge(f"The file has more than {max_bytes} bytes; split it.", param="file")
+        yield chunk
+
+
+def _text(part: Part) -> str:
+    value = b""
+    for chunk in part.chunks:
+        value += chunk
+        if len(value) > MAX_FIELD_BYTES:
+            raise InvalidRequest(f"The field {part.name!r} is too long.", param=part.name)
+    return value.decode(errors="replace")
+
+
+def read_form(content_type: str, chunks: Iterator[bytes]) -> Iterator[Part]:
+    """Yield the fields of a multipart form as they arrive. InvalidRequest when it is none."""
+    media_type, options = parse_options_header(content_type)
+    boundary = options.get(b"boundary")
+    if media_type != b"multipart/form-data" or not boundary:
+        raise InvalidRequest(
+            "Send the file as multipart/form-data with the fields 'file' and 'purpose'."
+        )
+    try:
+        form = _Form(boundary, chunks)
+        while (part := form.next_part()) is not None:
+            yield part
+            for _ in part.chunks:  # whatever the caller has left
+                pass
+    except FormParserError as error:
+        raise InvalidRequest(f"The multipart form is broken: {error}") from error
+
+
+@dataclass
+class _Headers:
+    """The header of a part as it is being read."""
+
+    pairs: list[tuple[bytes, bytes]] = field(default_factory=list)
+    name: bytes = b""
+    value: bytes = b""
+
+    def finish_one(self) -> None:
+        self.pairs.append((self.name.lower(), self.value))
+        self.name = self.value = b""
+
+    def disposition(self) -> dict[bytes, bytes]:
+        value = dict(self.pairs).get(b"content-disposition", b"")
+        return parse_options_header(value.decode("latin-1"))[1]
+
+
+class _Form:
+    """Turns the parser's callbacks into something to pull from.
+
+    `_found` holds what the last chunk of the body has brought: a Part, bytes of the part, and
+    None for its end.
+    """
+
+    def __init__(self, boundary: bytes, body: Iterator[bytes]) -> None:
+        self._body = body
+        self._found: deque[Part | bytes | None] = deque()
+        self._headers = _Headers()
+        self._is_complete = False
+        self._parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": self._begin,
+                "on_header_field": self._header_name,
+                "on_header_value": self._header_value,
+                "on_header_end": lambda: self._headers.finish_one(),
+                "on_headers_finished": self._announce,
+                "on_part_data": lambda data, start, end: self._found.append(data[start:end]),
+                "on_part_end": lambda: self._found.append(None),
+                "on_end": self._complete,
+            },
+        )
+
+    def next_part(self) -> Part | None:
+        """The next field, or None after the last one."""
+        while not self._found and not self._is_complete:
+            self._read_on()
+        if not self._found:
+            return None
+        part = self._found.popleft()
+        assert isinstance(part, Part)
+        return part
+
+    def _chunks(self) -> Iterator[bytes]:
+        while True:
+            while not self._found:
+                self._read_on()
+            item = self._found.popleft()
+            if item is None:
+                return
+            assert isinstance(item, bytes)
+            yield item
+
+    def _read_on(self) -> None:
+        chunk = next(self._body, None)
+        if chunk is None:
+            raise InvalidRequest("The body ends before the form does; send it again.")
+        self._parser.write(chunk)
+
+    def _begin(self) -> None:
+        self._headers = _Headers()
+
+    def _header_name(self, data: bytes, start: int, end: int) -> None:
+        self._headers.name += data[start:end]
+
+    def _header_value(self, data: bytes, start: int, end: int) -> None:
+        self._headers.value += data[start:end]
+
+    def _announce(self) -> None:
+        said = self._headers.disposition()
+        name = said.get(b"name", b"").decode(errors="replace")
+        filename = said.get(b"filename", b"").decode(errors="replace").replace("\x00", "")
+        self._found.append(Part(name, filename or "upload", self._chunks()))
+
+    def _complete(self) -> None:
+        self._is_complete = True

@@ -1,0 +1,63 @@
+"""A job's history as server-sent events, live until the job has ended.
+
+The stream polls with short sessions: no connection and no thread is held between two looks.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+import anyio
+from starlette.concurrency import run_in_threadpool
+
+from api.jobs.schemas import EventObject, event_object
+from core.jobs.state import FINAL
+from core.records.database import Database
+from core.records.events import events_since
+from core.records.jobs import get_job
+
+POLL_SECONDS = 0.2
+HEARTBEAT_SECONDS = 15.0
+BATCH = 500
+
+
+@dataclass(frozen=True)
+class _News:
+    """Events with their numbers; `is_over` when none will follow them."""
+
+    events: Sequence[tuple[int, EventObject]]
+    is_over: bool
+
+
+async def stream_events(
+    database: Database, project: str, job_id: str, after: int
+) -> AsyncIterator[str]:
+    """Yield the events numbered above `after`, oldest first; the last one is the job's end.
+
+    `id` is the number, which clients send back as `Last-Event-ID`.
+    """
+    silent_seconds = 0.0
+    while True:
+        news = await run_in_threadpool(_look, database, project, job_id, after)
+        for after, event in news.events:
+            yield f"id: {after}\ndata: {event.model_dump_json()}\n\n"
+        if news.is_over:
+            return
+        if news.events:
+            silent_seconds = 0.0
+            continue
+        await anyio.sleep(POLL_SECONDS)
+        silent_seconds += POLL_SECONDS
+        if silent_seconds >= HEARTBEAT_SECONDS:
+            silent_seconds = 0.0
+            yield ": still here\n\n"
+
+
+def _look(database: Database, project: str, job_id: str, after: int) -> _News:
+    with database.reading() as session:
+        job = get_job(session, project, job_id)
+        rows = events_since(session, job_id, after, BATCH)
+        last = rows[-1].sequence if rows else after
+        return _News(
+            events=[(row.sequence, event_object(row)) for row in rows],
+            is_over=job.status in FINAL and last >= job.event_count,
+        )

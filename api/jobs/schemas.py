@@ -1,0 +1,179 @@
+"""OpenAI's fine-tuning objects, and what we add to them."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from api.jobs.hyperparameters import (
+    Hyperparameters,
+    ResolvedHyperparameters,
+    resolved_hyperparameters,
+)
+from core.jobs.state import JobStatus
+from core.records.tables import Checkpoint, Job, JobEvent
+from core.spec.run import JobSpec
+from core.spec.strategy import StrategySpec
+from core.spec.training import TrainingSpec
+
+_NO_NUL = r"^[^\x00]*$"  # Postgres has no place for it
+
+Id = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=_NO_NUL)]
+MetadataKey = Annotated[str, StringConstraints(max_length=64, pattern=_NO_NUL)]
+MetadataValue = Annotated[str, StringConstraints(max_length=512, pattern=_NO_NUL)]
+Suffix = Annotated[
+    str, StringConstraints(max_length=64, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")
+]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class SupervisedMethod(_Body):
+    hyperparameters: Hyperparameters = Hyperparameters()
+
+
+class Method(_Body):
+    """`dpo` and `reinforcement` are read, so that the refusal can name `method.type`."""
+
+    type: Literal["supervised", "dpo", "reinforcement"]
+    supervised: SupervisedMethod | None = None
+    dpo: dict[str, Any] | None = None
+    reinforcement: dict[str, Any] | None = None
+
+
+class CreateJob(_Body):
+    """The body of a job's creation; `strategy` and `training` are additions of Tunesmith."""
+
+    model: Id
+    training_file: Id
+    validation_file: Id | None = None
+    suffix: Suffix | None = None
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
+    method: Method | None = None
+    hyperparameters: Hyperparameters | None = Field(None, deprecated=True)
+    metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] | None = None
+    integrations: list[Any] | None = None
+    strategy: StrategySpec = StrategySpec()
+    training: TrainingSpec = TrainingSpec()
+
+
+class ResolvedSupervised(BaseModel):
+    hyperparameters: ResolvedHyperparameters
+
+
+class ResolvedMethod(BaseModel):
+    type: Literal["supervised"] = "supervised"
+    supervised: ResolvedSupervised
+
+
+class JobError(BaseModel):
+    code: str
+    message: str
+    param: str | None
+
+
+class Progress(BaseModel):
+    """Optimiser steps; `total_steps` is null until the dataset has been tokenised."""
+
+    step: int
+    total_steps: int | None
+
+
+class JobObject(BaseModel):
+    """A job. `requested_model`, `strategy`, `training` and `progress` are Tunesmith's."""
+
+    id: str
+    object: Literal["fine_tuning.job"] = "fine_tuning.job"
+    created_at: int
+    error: JobError | None
+    fine_tuned_model: str | None
+    finished_at: int | None
+    hyperparameters: ResolvedHyperparameters
+    model: str
+    organization_id: str
+    result_files: list[str]
+    status: Literal["validating_files", "queued", "running", "succeeded", "failed", "cancelled"]
+    trained_tokens: int | None
+    training_file: str
+    validation_file: str | None
+    integrations: list[Any]
+    seed: int
+    estimated_finish: int | None
+    method: ResolvedMethod
+    metadata: dict[str, str] | None
+    requested_model: str
+    strategy: StrategySpec
+    training: TrainingSpec
+    progress: Progress
+
+
+class EventObject(BaseModel):
+    id: str
+    object: Literal["fine_tuning.job.event"] = "fine_tuning.job.event"
+    created_at: int
+    level: Literal["info", "warn", "error"]
+    message: str
+    type: Literal["message", "metrics"]
+    data: dict[str, Any] | None
+
+
+class CheckpointObject(BaseModel):
+    id: str
+    object: Literal["fine_tuning.job.checkpoint"] = "fine_tuning.job.checkpoint"
+    created_at: int
+    fine_tuned_model_checkpoint: str
+    fine_tuning_job_id: str
+    metrics: dict[str, float]
+    step_number: int
+
+
+def job_object(job: Job) -> JobObject:
+    spec = JobSpec.model_validate(job.spec)
+    hyperparameters = resolved_hyperparameters(spec.training)
+    # The clients' type knows no pause: to them such a job waits.
+    status = JobStatus.QUEUED if job.status == JobStatus.PAUSED else job.status
+    return JobObject(
+        id=job.id,
+        created_at=int(job.created_at),
+        error=None if job.error is None else JobError.model_validate(job.error),
+        fine_tuned_model=job.fine_tuned_model,
+        finished_at=_seconds(job.finished_at),
+        hyperparameters=hyperparameters,
+        model=spec.base.id,
+        organization_id=job.project_id,
+        result_files=[job.result_file] if job.result_file else [],
+        status=status,  # type: ignore[arg-type]  # the column holds nothing else
+        trained_tokens=job.trained_tokens,
+        training_file=job.training_file,
+        validation_file=job.validation_file,
+        integrations=[],
+        seed=spec.seed,
+        estimated_finish=_seconds(job.estimated_finish),
+        method=ResolvedMethod(supervised=ResolvedSupervised(hyperparameters=hyperparameters)),
+        metadata=job.user_metadata,
+        requested_model=job.requested_model,
+        strategy=spec.strategy,
+        training=spec.training,
+        progress=Progress(step=job.step, total_steps=job.total_steps),
+    )
+
+
+def event_object(event: JobEvent) -> EventObject:
+    return EventObject.model_validate(event, from_attributes=True)
+
+
+def checkpoint_object(checkpoint: Checkpoint) -> CheckpointObject:
+    metrics = {name: value for name, value in checkpoint.metrics.items() if value is not None}
+    return CheckpointObject(
+        id=checkpoint.id,
+        created_at=int(checkpoint.created_at),
+        fine_tuned_model_checkpoint=checkpoint.model_id,
+        fine_tuning_job_id=checkpoint.job_id,
+        metrics=metrics,
+        step_number=checkpoint.step,
+    )
+
+
+def _seconds(time: float | None) -> int | None:
+    return None if time is None else int(time)

@@ -1,0 +1,141 @@
+"""What the job routes do."""
+
+from functools import partial
+
+from sqlalchemy.orm import Session
+from starlette.responses import StreamingResponse
+
+from api.downloads import download
+from api.jobs.creation import new_job
+from api.jobs.schemas import (
+    CheckpointObject,
+    CreateJob,
+    EventObject,
+    JobObject,
+    checkpoint_object,
+    event_object,
+    job_object,
+)
+from api.pagination import ListOf, list_of
+from api.parts import Parts, Transaction
+from core.errors import Conflict, InvalidRequest, NotFound
+from core.jobs.state import FINAL
+from core.records import events, jobs, models
+from core.records.tables import Job, TunedModel
+from core.storage.blobs import BlobStore
+
+
+def create(transaction: Transaction, parts: Parts, project: str, body: CreateJob) -> JobObject:
+    """Write the job and wake a worker. If the wake-up is lost, housekeeping sends it again."""
+    new = new_job(transaction.session, parts.catalog, project, body)
+    job = jobs.create_job(transaction.session, new)
+    transaction.after_commit(partial(parts.broker.wake, job.id))
+    return job_object(job)
+
+
+def find(
+    session: Session,
+    project: str,
+    *,
+    after: str | None,
+    limit: int,
+    metadata: dict[str, str] | None,
+    without_metadata: bool,
+) -> ListOf[JobObject]:
+    page = jobs.list_jobs(
+        session,
+        project,
+        after=after,
+        limit=limit,
+        metadata=metadata,
+        without_metadata=without_metadata,
+    )
+    data = [job_object(job) for job in page.rows]
+    return list_of(data, [job.id for job in data], has_more=page.has_more)
+
+
+def get(session: Session, project: str, job_id: str) -> JobObject:
+    return job_object(jobs.get_job(session, project, job_id))
+
+
+def cancel(transaction: Transaction, project: str, job_id: str) -> JobObject:
+    return job_object(jobs.cancel_job(transaction.session, project, job_id))
+
+
+def list_events(
+    session: Session, project: str, job_id: str, *, after: str | None, limit: int
+) -> ListOf[EventObject]:
+    job = jobs.get_job(session, project, job_id)
+    before = None if after is None else _sequence_of(job, after)
+    rows = events.list_events(session, job.id, before=before, limit=limit + 1)
+    data = [event_object(event) for event in rows[:limit]]
+    return list_of(data, [event.id for event in data], has_more=len(rows) > limit)
+
+
+def _sequence_of(job: Job, event_id: str) -> int:
+    """The number of a job's event, read from its id."""
+    start = f"ftevent-{job.id.removeprefix('ftjob-')}-"
+    number = event_id.removeprefix(start)
+    is_known = event_id.startswith(start) and number.isascii() and number.isdigit()
+    if not is_known or not 1 <= int(number[:10]) <= job.event_count:
+        raise NotFound(f"Job {job.id} has no event {event_id[:80]!r} to list after.", param="after")
+    return int(number)
+
+
+def list_checkpoints(
+    session: Session, project: str, job_id: str, *, after: str | None, limit: int
+) -> ListOf[CheckpointObject]:
+    job = jobs.get_job(session, project, job_id)
+    rows, has_more = models.list_checkpoints(session, job.id, after=after, limit=limit)
+    data = [checkpoint_object(checkpoint) for checkpoint in rows]
+    return list_of(data, [checkpoint.id for checkpoint in data], has_more=has_more)
+
+
+def adapter(
+    session: Session, project: str, job_id: str, store: BlobStore, *, step: int | None
+) -> StreamingResponse:
+    """Return the bundle archive of the final model, or of the checkpoint at `step`."""
+    job = jobs.get_job(session, project, job_id)
+    model = _final_model(session, job) if step is None else _checkpoint_model(session, job, step)
+    name = f"{job.id}-adapter.zip" if step is None else f"{job.id}-step-{step}-adapter.zip"
+    return download(store, model.bundle_key, filename=name, media_type="application/zip")
+
+
+def _final_model(session: Session, job: Job) -> TunedModel:
+    if job.fine_tuned_model is not None:
+        return models.get_model(session, job.project_id, job.fine_tuned_model)
+    if job.status in FINAL:
+        raise NotFound(
+            f"Job {job.id} is {job.status} and has no adapter; its checkpoints may.",
+            param="fine_tuning_job_id",
+            code="adapter_not_found",
+        )
+    raise Conflict(
+        f"Job {job.id} has not ended; its adapter comes with the status succeeded.",
+        param="fine_tuning_job_id",
+        code="adapter_not_ready",
+    )
+
+
+def _checkpoint_model(session: Session, job: Job, step: int) -> TunedModel:
+    checkpoint = models.find_checkpoint(session, job.id, step)
+    if checkpoint is None:
+        raise NotFound(
+            f"Job {job.id} keeps no checkpoint of step {step}; its checkpoints are listed under "
+            "/checkpoints.",
+            param="step",
+            code="checkpoint_not_found",
+        )
+    return models.get_model(session, job.project_id, checkpoint.model_id)
+
+
+def event_cursor(last_event_id: str | None) -> int:
+    """The event number from which a stream goes on. InvalidRequest when it is no number."""
+    if last_event_id is None:
+        return 0
+    if not (last_event_id.isascii() and last_event_id.isdigit() and len(last_event_id) <= 9):
+        raise InvalidRequest(
+            "Last-Event-ID must be the `id` of an event of this stream, a number.",
+            param="Last-Event-ID",
+        )
+    return int(last_event_id)

@@ -1,0 +1,79 @@
+"""Around every request: who asks, its number, its time, and the answer to what nobody expected."""
+
+import logging
+import secrets
+import time
+
+from pydantic import SecretStr
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.errors import envelope, error_response
+from core.errors import InvalidRequest, Unauthenticated
+from core.records.ids import new_id
+
+logger = logging.getLogger(__name__)
+
+
+class RequestMiddleware:
+    """Puts `x-request-id` and `openai-processing-ms` on every answer, that to a crash included."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request_id = new_id("req")
+        started = time.perf_counter()
+        has_answered = False
+
+        async def answer(message: Message) -> None:
+            nonlocal has_answered
+            if message["type"] == "http.response.start":
+                has_answered = True
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = request_id
+                headers["openai-processing-ms"] = str(round(1000 * (time.perf_counter() - started)))
+            await send(message)
+
+        try:
+            if "\x00" in scope["path"] or b"%00" in scope["query_string"]:
+                nul = InvalidRequest("The URL holds a NUL character; no name of ours does.")
+                await error_response(nul)(scope, receive, answer)
+            else:
+                await self.app(scope, receive, answer)
+        except Exception:
+            logger.exception("Request %s %s %s failed", request_id, scope["method"], scope["path"])
+            if has_answered:
+                raise  # the server cuts the connection: an answer that just stops would look whole
+            crash = envelope(
+                500, f"The server failed. Its log names the request {request_id}.", code="internal_error"
+            )
+            await crash(scope, receive, answer)
+
+
+class AuthMiddleware:
+    """Lets nobody under /v1 without the API key; it decides before a byte of the body is read."""
+
+    def __init__(self, app: ASGIApp, api_key: SecretStr | None) -> None:
+        self.app = app
+        self._api_key = None if api_key is None else api_key.get_secret_value().encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not self._may_pass(scope):
+            refusal = Unauthenticated(
+                "Missing or wrong API key. Send it as `Authorization: Bearer <key>`."
+            )
+            await error_response(refusal)(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    def _may_pass(self, scope: Scope) -> bool:
+        if self._api_key is None or not scope["path"].startswith("/v1"):
+            return True
+        scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
+        return scheme.lower() == "bearer" and secrets.compare_digest(
+            key.strip().encode(), self._api_key
+        )

@@ -1,0 +1,55 @@
+"""Settings of the API process, from the environment."""
+
+from ipaddress import ip_address
+from pathlib import Path
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MIB = 1 << 20
+
+
+class ApiSettings(BaseSettings):
+    """Read once at start and passed down; every name has the prefix TUNESMITH_."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="TUNESMITH_", env_ignore_empty=True, frozen=True, extra="ignore"
+    )
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535)
+    api_key: SecretStr | None = Field(
+        None, description="what clients must send; None: any key, on a loopback address only"
+    )
+    database_url: str = Field(description="an SQLAlchemy URL of SQLite or Postgres")
+    broker_url: str = Field(description="folder:///path or redis://…")
+    storage_folder: Path
+    engine_url: str = Field("http://127.0.0.1:8001", description="without a slash at the end")
+    catalog_file: Path | None = Field(None, description="further base models and aliases; TOML")
+    project: str = Field(
+        "default",
+        pattern=r"^[a-z0-9][a-z0-9-]{0,62}$",
+        description="owns every row; part of the names of tuned models",
+    )
+    max_file_bytes: int = Field(8 << 30, ge=1, description="of one upload")
+    max_body_bytes: int = Field(32 * MIB, ge=1024, description="of any other request")
+    check_memory_bytes: int = Field(512 * MIB, ge=256 * MIB, description="to check one upload")
+    check_timeout_seconds: float = Field(300, gt=0, description="to check one upload")
+
+    @model_validator(mode="after")
+    def _refuse_an_open_service(self) -> "ApiSettings":
+        if self.api_key is None and not _is_loopback(self.host):
+            raise ValueError(
+                f"host {self.host!r} can be reached from other machines. Set TUNESMITH_API_KEY, "
+                "or listen on 127.0.0.1."
+            )
+        return self
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

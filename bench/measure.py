@@ -1,0 +1,69 @@
+"""What one measured run consists of, and how runs become figures."""
+
+import platform
+import re
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+
+@dataclass(frozen=True)
+class MeasuredStep:
+    """One optimiser step: seconds since the step before (of the first: since loading began)."""
+
+    seconds: float
+    tokens: int
+    labelled_tokens: int
+    loss: float
+    """Mean nats per labelled token."""
+
+
+@dataclass(frozen=True)
+class MeasuredRun:
+    """The steps of one run, all from the same start: loading of the base from its folder."""
+
+    steps: tuple[MeasuredStep, ...]
+
+    def steady_tokens_per_second(self, warm_up_steps: int) -> float:
+        """Real tokens per second, padding not counted, after the first `warm_up_steps`."""
+        steady = self.steps[warm_up_steps:]
+        return sum(step.tokens for step in steady) / sum(step.seconds for step in steady)
+
+    def seconds_to_last_step(self) -> float:
+        """Wall time from the start of loading to the end of the last step."""
+        return sum(step.seconds for step in self.steps)
+
+
+def median_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Median over rounds of the ratio within one round, which cancels the machine's drift."""
+    return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+
+
+def matmul_gigaflops(dtype: torch.dtype, repeats: int = 30) -> float:
+    """Measured peak of this machine for the shapes of the benchmark: (880, 384) @ (384, 1024)."""
+    from time import perf_counter
+
+    left, right = torch.randn(880, 384).to(dtype), torch.randn(384, 1024).to(dtype)
+    seconds = []
+    for _ in range(repeats):
+        started = perf_counter()
+        torch.mm(left, right)
+        seconds.append(perf_counter() - started)
+    return 2 * 880 * 384 * 1024 / min(seconds) / 1e9
+
+
+def hardware(threads: int) -> str:
+    """The processor by name, and how many threads were used."""
+    name = platform.processor() or platform.machine()
+    try:
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M)
+    except OSError:  # not Linux
+        found = None
+    return f"{found[1].strip() if found else name}, {threads} threads"
+
+
+def slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

@@ -1,0 +1,50 @@
+"""Our side: the recipe that every job runs, driven as the worker's child drives it."""
+
+import tempfile
+from pathlib import Path
+from time import perf_counter
+
+from bench.data import BenchmarkData
+from bench.measure import MeasuredRun, MeasuredStep
+from core.spec.events import StepDone
+from core.spec.run import BaseModelSpec, JobSpec, Workspace
+from core.spec.strategy import LoraSpec
+from core.spec.training import Precision, TrainingSpec
+from core.training.recipe import train
+
+
+def job_spec(data: BenchmarkData, precision: Precision, batch_rows: int, seed: int) -> JobSpec:
+    """LoRA r=16 on all linear layers at a constant rate, which the peer is given as well."""
+    return JobSpec(
+        base=BaseModelSpec(id="benchmark-27m", source=str(data.base_folder)),
+        strategy=LoraSpec(rank=16, alpha=32.0),
+        training=TrainingSpec(
+            epochs=1,
+            batch_size=batch_rows,
+            learning_rate=2e-4,
+            schedule="constant",
+            warmup_ratio=0.0,
+            precision=precision,
+        ),
+        seed=seed,
+    )
+
+
+def run_ours(data: BenchmarkData, spec: JobSpec, steps: int) -> MeasuredRun:
+    """Run the first `steps` steps of the job, from reading the dataset on."""
+    measured: list[MeasuredStep] = []
+    with tempfile.TemporaryDirectory() as folder:
+        workspace = Workspace(folder=Path(folder))
+        workspace.train_file.symlink_to(data.train_file)
+        last = perf_counter()
+        for event in train(spec, workspace, stop=lambda: False):
+            if not isinstance(event, StepDone):
+                continue
+            now = perf_counter()
+            measured.append(
+                MeasuredStep(now - last, event.tokens, event.labelled_tokens, event.loss)
+            )
+            last = now
+            if len(measured) == steps:
+                break
+    return MeasuredRun(tuple(measured))

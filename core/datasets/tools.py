@@ -1,0 +1,150 @@
+"""Tools, calls of them and their answers, in OpenAI's form, the older one of functions included."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from core.datasets.faults import Faults, is_what, joined, nearest
+from core.datasets.strict_json import BadJson, decode
+
+_FUNCTION_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+_ARGUMENTS_CURE = 'write one JSON object as a string, such as "{}"'
+
+
+@dataclass
+class Calls:
+    """The tool calls that earlier messages have made."""
+
+    ids: set[str] = field(default_factory=set)
+    id_by_function: dict[str, str] = field(default_factory=dict)
+
+
+def parse_tools(row: Mapping[str, Any], faults: Faults) -> tuple[dict[str, Any], ...]:
+    """Return the tools of a row, those of the older `functions` included."""
+    tools = []
+    for index, tool in enumerate(_list(row, "tools", faults)):
+        where = f"tools[{index}]"
+        if not isinstance(tool, dict):
+            faults.add(where, f"{is_what(tool)}; write an object with type and function")
+            continue
+        faults.unknown_keys(tool, ("type", "function"), where)
+        _require_type_function(tool, where, faults)
+        _check_function(tool.get("function"), f"{where}.function", faults)
+        tools.append(tool)
+    for index, function in enumerate(_list(row, "functions", faults)):
+        _check_function(function, f"functions[{index}]", faults)
+        tools.append({"type": "function", "function": function})
+    return tuple(tools)
+
+
+def parse_tool_calls(
+    message: Mapping[str, Any], where: str, calls: Calls, faults: Faults
+) -> list[dict[str, Any]]:
+    """Return the calls of an assistant message, with parsed arguments, and remember their ids."""
+    parsed = [
+        _parse_tool_call(call, f"{where}.tool_calls[{index}]", calls, faults)
+        for index, call in enumerate(_list(message, "tool_calls", faults, where))
+    ]
+    if "function_call" in message:
+        parsed.append(_parse_function_call(message["function_call"], where, calls, faults))
+    return parsed
+
+
+def answered_call(message: Mapping[str, Any], where: str, calls: Calls, faults: Faults) -> str:
+    """Return the id of the earlier call that a message of role tool or function answers."""
+    if message["role"] == "tool":
+        id_ = faults.text(message, "tool_call_id", where)
+        if id_ and id_ not in calls.ids:
+            cure = nearest(id_, calls.ids) or "use the id of an assistant message's tool call"
+            faults.add(
+                f"{where}.tool_call_id", f"{is_what(id_)}, which no earlier tool call has; {cure}"
+            )
+        return id_
+    name = faults.text(message, "name", where)
+    if name and name not in calls.id_by_function:
+        cure = "use the name of an assistant message's function_call"
+        faults.add(f"{where}.name", f"{is_what(name)}, which no earlier function_call has; {cure}")
+    return calls.id_by_function.get(name, "")
+
+
+def _parse_tool_call(call: Any, where: str, calls: Calls, faults: Faults) -> dict[str, Any]:
+    if not isinstance(call, dict):
+        faults.add(where, f"{is_what(call)}; write an object with id, type and function")
+        return {}
+    faults.unknown_keys(call, ("id", "type", "function"), where)
+    _require_type_function(call, where, faults)
+    id_ = faults.text(call, "id", where)
+    calls.ids.add(id_)
+    function = _parse_called_function(call.get("function"), f"{where}.function", faults)
+    return {"id": id_, "type": "function", "function": function}
+
+
+def _parse_function_call(call: Any, where: str, calls: Calls, faults: Faults) -> dict[str, Any]:
+    function = _parse_called_function(call, f"{where}.function_call", faults)
+    # Nine letters and digits: Mistral's template refuses ids of any other form.
+    id_ = f"call{len(calls.ids):05d}"
+    calls.ids.add(id_)
+    calls.id_by_function[function["name"]] = id_
+    return {"id": id_, "type": "function", "function": function}
+
+
+def _parse_called_function(function: Any, where: str, faults: Faults) -> dict[str, Any]:
+    if not isinstance(function, dict):
+        faults.add(where, f"{is_what(function)}; write an object with name and arguments")
+        return {"name": "", "arguments": {}}
+    faults.unknown_keys(function, ("name", "arguments"), where)
+    name = _function_name(function, where, faults)
+    return {"name": name, "arguments": _arguments(function.get("arguments"), where, faults)}
+
+
+def _arguments(written: Any, where: str, faults: Faults) -> dict[str, Any]:
+    path = f"{where}.arguments"
+    if not isinstance(written, str):
+        faults.add(path, f"{is_what(written)}; {_ARGUMENTS_CURE}")
+        return {}
+    try:
+        arguments = decode(written)
+    except BadJson as error:
+        faults.add(path, f"is not JSON: {error}")
+        return {}
+    if not isinstance(arguments, dict):
+        faults.add(path, f"holds JSON that {is_what(arguments)}; {_ARGUMENTS_CURE}")
+        return {}
+    return arguments
+
+
+def _check_function(function: Any, where: str, faults: Faults) -> None:
+    if not isinstance(function, dict):
+        faults.add(where, f"{is_what(function)}; write an object with name and parameters")
+        return
+    faults.unknown_keys(function, ("name", "description", "parameters", "strict"), where)
+    _function_name(function, where, faults)
+    if not isinstance(function.get("description") or "", str):
+        faults.add(f"{where}.description", f"{is_what(function['description'])}; write a string")
+    if not isinstance(function.get("parameters") or {}, dict):
+        cure = "write a JSON schema object"
+        faults.add(f"{where}.parameters", f"{is_what(function['parameters'])}; {cure}")
+    if not isinstance(function.get("strict") or False, bool):
+        faults.add(f"{where}.strict", f"{is_what(function['strict'])}; use true or false")
+
+
+def _function_name(function: dict[str, Any], where: str, faults: Faults) -> str:
+    name = faults.text(function, "name", where)
+    if name and not _FUNCTION_NAME.fullmatch(name):
+        cure = "use 1 to 64 letters, digits, '_' and '-'"
+        faults.add(f"{where}.name", f"{is_what(name)}; {cure}")
+    return name
+
+
+def _require_type_function(value: dict[str, Any], where: str, faults: Faults) -> None:
+    if value.get("type") != "function":
+        faults.add(f"{where}.type", f"{is_what(value.get('type'))}; use 'function'")
+
+
+def _list(row: Mapping[str, Any], key: str, faults: Faults, where: str = "") -> list[Any]:
+    value = row.get(key)
+    if value is None or isinstance(value, list):
+        return value or []
+    faults.add(joined(where, key), f"{is_what(value)}; write a list")
+    return []

@@ -1,0 +1,1 @@
+"""How `core/models/tiny` is made, from text that ships with Python itself."""

@@ -1,0 +1,22 @@
+"""The published checkpoints of a run: the last few, each a complete bundle."""
+
+import shutil
+
+from core.artifacts.bundle import BundleContents, write_bundle
+from core.spec.run import Workspace
+
+KEPT_CHECKPOINTS = 3
+
+
+def save_checkpoint(workspace: Workspace, step: int, contents: BundleContents) -> None:
+    """Write the bundle of `step`, then drop the oldest checkpoints beyond the kept ones."""
+    folder = workspace.checkpoint_folder(step)
+    write_bundle(folder, contents)
+    for old in _saved_steps(workspace)[:-KEPT_CHECKPOINTS]:
+        shutil.rmtree(workspace.checkpoint_folder(old))
+
+
+def _saved_steps(workspace: Workspace) -> list[int]:
+    folders = workspace.checkpoint_folder(0).parent.glob("step-*")
+    numbers = (folder.name.removeprefix("step-") for folder in folders)
+    return sorted(int(number) for number in numbers if number.isdigit())

@@ -1,0 +1,162 @@
+"""One training run from a job spec to a bundle, as a stream of events.
+
+The recipe computes and writes files; it knows no database, no queue and no callbacks. A test is
+`list(train(spec, workspace, stop))`.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+
+from core.artifacts.bundle import BundleContents, write_bundle
+from core.artifacts.card import CardFacts
+from core.batching.order import derived_seed, steps_of_epoch
+from core.errors import TrainingFailed
+from core.evaluation.validation import validate
+from core.models.attention import use_packed_attention
+from core.models.load import load_base, load_config, load_tokenizer
+from core.models.precision import pick_device, resolve_precision
+from core.spec.events import (
+    CheckpointSaved,
+    DatasetValidated,
+    Evaluated,
+    ModelReady,
+    PhaseStarted,
+    RunEvent,
+    RunFinished,
+    StepDone,
+)
+from core.spec.run import JobSpec, Workspace
+from core.strategies.attach import attach
+from core.training.checkpoint import save_checkpoint
+from core.training.data import load_rows
+from core.training.optimiser import apply_gradients, build_optimiser, clip_gradients
+from core.training.schedule import learning_rate
+from core.training.step import accumulate_gradients
+
+
+def train(spec: JobSpec, workspace: Workspace, stop: Callable[[], bool]) -> Iterator[RunEvent]:
+    """Yield what happens, ending with RunFinished; end early when `stop` turns true.
+
+    `stop` is asked before every micro-batch. Raises TrainingFailed when the run cannot go on:
+    `invalid_training_file`, `invalid_validation_file` (both name the line), `loss_nonfinite`.
+    """
+    history: list[RunEvent] = []
+    for event in _run(spec, workspace, stop, history):
+        history.append(event)
+        yield event
+
+
+def _run(
+    spec: JobSpec, workspace: Workspace, stop: Callable[[], bool], history: list[RunEvent]
+) -> Iterator[RunEvent]:
+    hyper = spec.training
+    device = pick_device()
+    dtype = resolve_precision(hyper.precision, device)
+
+    yield PhaseStarted(phase="preparing data")
+    tokenizer, config = load_tokenizer(spec.base), load_config(spec.base)
+    rows = load_rows(workspace.train_file, "training_file", tokenizer, config, hyper)
+    held_out = []
+    if workspace.validation_file.exists():
+        path = workspace.validation_file
+        held_out = load_rows(path, "validation_file", tokenizer, config, hyper)
+    total_steps = hyper.epochs * math.ceil(len(rows) / hyper.batch_size)
+    dataset = DatasetValidated(
+        rows=len(rows),
+        validation_rows=len(held_out),
+        tokens=sum(len(row.tokens) for row in rows),
+        labelled_tokens=sum(row.labelled_tokens for row in rows),
+        total_steps=total_steps,
+    )
+    yield dataset
+
+    yield PhaseStarted(phase="loading model")
+    model = load_base(spec.base, dtype, device)
+    use_packed_attention(model)
+    torch.manual_seed(spec.seed)
+    attached = attach(model, spec.strategy)
+    optimiser = build_optimiser(attached.parameters, hyper)
+    ready = ModelReady(
+        trainable_parameters=attached.trainable_parameters,
+        total_parameters=attached.total_parameters,
+        precision="bf16" if dtype == torch.bfloat16 else "fp32",
+        device=str(device),
+    )
+    yield ready
+
+    def bundle() -> BundleContents:
+        facts = CardFacts(spec.base, spec, dataset, ready)
+        return BundleContents(
+            attached.peft_config, attached.state(), tokenizer, facts, tuple(history)
+        )
+
+    yield PhaseStarted(phase="training")
+    step = 0
+    for epoch in range(1, hyper.epochs + 1):
+        for indices in steps_of_epoch(spec.seed, epoch, len(rows), hyper.batch_size):
+            step += 1
+            started = time.perf_counter()
+            rate = learning_rate(hyper, step, total_steps)
+            sums = accumulate_gradients(
+                model,
+                [rows[index] for index in indices],
+                hyper.micro_batch_tokens,
+                derived_seed(spec.seed, step),
+                stop,
+            )
+            if sums is None:
+                return
+            norm = clip_gradients(attached.parameters, hyper.max_grad_norm)
+            _require_finite(sums.loss, norm, step, hyper.learning_rate)
+            apply_gradients(optimiser, rate)
+            done = StepDone(
+                step=step,
+                total_steps=total_steps,
+                epoch=epoch,
+                loss=sums.loss / sums.labelled_tokens,
+                token_accuracy=sums.correct / sums.labelled_tokens,
+                learning_rate=rate,
+                gradient_norm=norm,
+                tokens=sums.tokens,
+                labelled_tokens=sums.labelled_tokens,
+                seconds=time.perf_counter() - started,
+            )
+            yield done
+
+        validation = None
+        if held_out:
+            validation = validate(model, held_out, hyper.micro_batch_tokens, stop)
+            if validation is None:
+                return
+            yield Evaluated(
+                step=step, loss=validation.loss, token_accuracy=validation.token_accuracy
+            )
+        save_checkpoint(workspace, step, bundle())
+        yield CheckpointSaved(
+            step=step,
+            folder=workspace.checkpoint_folder(step),
+            train_loss=done.loss,
+            train_token_accuracy=done.token_accuracy,
+            validation_loss=validation.loss if validation else None,
+            validation_token_accuracy=validation.token_accuracy if validation else None,
+        )
+
+    yield PhaseStarted(phase="bundling")
+    manifest = write_bundle(workspace.bundle_folder, bundle())
+    yield RunFinished(
+        folder=workspace.bundle_folder,
+        adapter_sha256=manifest.adapter_sha256,
+        trained_tokens=hyper.epochs * dataset.tokens,
+    )
+
+
+def _require_finite(loss: float, gradient_norm: float, step: int, rate: float) -> None:
+    if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
+        raise TrainingFailed(
+            f"The loss or its gradient is no longer finite at step {step} (loss {loss}, gradient "
+            f"norm {gradient_norm}). Lower the learning rate ({rate:g}) or lengthen the warmup.",
+            code="loss_nonfinite",
+        )

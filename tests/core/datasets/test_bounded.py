@@ -1,0 +1,149 @@
+"""Hostile files in a child with limits: an answer always, memory never more than allowed.
+
+The child may have 256 MiB of address space, so a report that says something about the content
+proves that the file was checked within them.
+"""
+
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from core.datasets import bounded
+from core.datasets.bounded import check_in_child
+from core.datasets.lines import MAX_LINE_BYTES
+from core.spec.dataset import DatasetReport
+
+CHAT = {"messages": [{"role": "user", "content": "Hei"}, {"role": "assistant", "content": "Hi"}]}
+GOOD = json.dumps(CHAT).encode()
+
+
+def checked(path: Path, memory_mib: int = 256, timeout_seconds: float = 30) -> DatasetReport:
+    return check_in_child(path, memory_bytes=memory_mib << 20, timeout_seconds=timeout_seconds)
+
+
+def filled(start: bytes, element: bytes, end: bytes) -> bytes:
+    """Return a line as long as a line may be, out of as many elements as fit."""
+    count = (MAX_LINE_BYTES - len(start) - len(end)) // (len(element) + 1)
+    return start + b",".join([element] * count) + end
+
+
+BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
+    "empty objects": (lambda: filled(b'{"messages":[', b"{}", b"]}"), "role is missing"),
+    "empty lists": (lambda: filled(b'{"messages":[', b"[]", b"]}"), "is an empty list"),
+    "numbers": (lambda: filled(b'{"messages":[', b"1", b"]}"), "messages[0] is 1"),
+    "unusable tools": (
+        lambda: filled(GOOD[:-1] + b',"tools":[', b"{}", b"]}"),
+        "tools[0].type is missing",
+    ),
+    "lists in an unknown key": (
+        lambda: filled(GOOD[:-1] + b',"x":[', b"[]", b"]}"),
+        "x is not a known key",
+    ),
+    "a hundred thousand keys": (
+        lambda: b"{" + b",".join(b'"k%d":1' % n for n in range(100_000)) + b',"messages":[]}',
+        "k0 is not a known key",
+    ),
+    "deep lists": (
+        lambda: b'{"a":' + b"[" * (MAX_LINE_BYTES - 9) + b"\n" + GOOD,
+        "nested more than 64 deep",
+    ),
+    "deep objects": (lambda: b'{"a":' * (MAX_LINE_BYTES // 5), "nested more than 64 deep"),
+    "a huge integer": (
+        lambda: b'{"a":' + b"9" * (MAX_LINE_BYTES - 7) + b"}",
+        "an integer has",
+    ),
+    "a line of 100 MiB": (lambda: b"{" * (100 << 20), "longer than 4 MiB"),
+    "NUL bytes": (lambda: b"\0" * MAX_LINE_BYTES, "is NUL"),
+    "UTF-16": (lambda: (GOOD.decode() * 1000).encode("utf-16"), "UTF-16"),
+    "gzip": (lambda: b"\x1f\x8b\x08" + b"\0" * 1000, "gzip"),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_bomb_gives_a_report_within_its_memory(name: str, tmp_path: Path) -> None:
+    make, words = BOMBS[name]
+    path = tmp_path / "bomb.jsonl"
+    path.write_bytes(make())
+    report = checked(path)
+    assert not report.usable
+    assert report.faults[0].line == 1
+    assert words in report.faults[0].message
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "long.jsonl"
+    row = json.dumps({"prompt": "x" * 1_000_000, "completion": "y"}).encode() + b"\n"
+    with path.open("wb") as file:
+        for _ in range(100):
+            file.write(row)
+    report = checked(path, memory_mib=96)
+    assert report == DatasetReport(format="prompt-completion", rows=100, faults=(), fault_count=0)
+
+
+def test_a_good_file_is_usable(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    path.write_bytes((GOOD + b"\n") * 3)
+    assert checked(path) == DatasetReport(format="chat", rows=3, faults=(), fault_count=0)
+
+
+def test_too_little_memory_names_the_line(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    path.write_bytes(GOOD + b"\n" + filled(b'{"messages":[', b"{}", b"]}"))
+    report = checked(path, memory_mib=96)
+    assert not report.usable
+    assert (report.rows, report.faults[0].line) == (1, 2)
+    assert "too much memory" in report.faults[0].message
+
+
+def test_too_little_time_names_the_line(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    path.write_bytes((GOOD + b"\n") * 300_000)
+    report = checked(path, timeout_seconds=0.2)
+    assert not report.usable
+    assert report.faults[-1].line == report.rows + 1 <= 300_000
+    assert "took too long" in report.faults[-1].message
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        (f"import os; os.kill(os.getpid(), {signal.SIGKILL:d})", "died of signal 9"),
+        ("import time; time.sleep(60)", "took more than 0.1 seconds"),
+    ],
+)
+def test_a_child_that_cannot_report_is_a_fault(
+    program: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounded, "_CHECKER", ("-c", program))
+    monkeypatch.setattr(bounded, "_GRACE_SECONDS", 0.1)
+    path = tmp_path / "train.jsonl"
+    path.write_bytes(GOOD)
+    report = checked(path, timeout_seconds=0.1)
+    assert not report.usable
+    assert words in report.faults[0].message
+
+
+def test_a_broken_checker_is_an_error_and_no_verdict_on_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounded, "_CHECKER", ("-c", "raise KeyError('a bug')"))
+    path = tmp_path / "train.jsonl"
+    path.write_bytes(GOOD)
+    with pytest.raises(RuntimeError, match="a bug"):
+        checked(path)
+
+
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        checked(tmp_path / "nowhere")
+
+
+def test_a_path_that_looks_like_an_option_is_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("--seconds").write_bytes(GOOD)
+    assert checked(Path("--seconds")).usable

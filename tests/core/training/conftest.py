@@ -1,0 +1,52 @@
+import json
+import random
+
+import pytest
+
+from core.spec.run import JobSpec, Workspace
+from core.spec.strategy import LoraSpec
+from core.spec.training import TrainingSpec
+
+
+def write_chats(path, rows, seed=0):
+    """Questions and answers of 1 to 30 random letters each."""
+    draw = random.Random(seed)
+
+    def letters():
+        return "".join(draw.choices("abcdefgh ", k=draw.randint(1, 30)))
+
+    lines = (
+        {
+            "messages": [
+                {"role": "user", "content": letters()},
+                {"role": "assistant", "content": letters() + "."},
+            ]
+        }
+        for _ in range(rows)
+    )
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    """Sixteen rows to train on."""
+    workspace = Workspace(folder=tmp_path / "workspace")
+    workspace.folder.mkdir()
+    write_chats(workspace.train_file, 16)
+    return workspace
+
+
+@pytest.fixture
+def job(base_spec):
+    """Return a builder: `job(epochs=2)` is a JobSpec with those hyperparameters, in fp32."""
+
+    def build(strategy=None, seed=1, **hyper):
+        defaults = {"epochs": 1, "batch_size": 8, "precision": "fp32", "learning_rate": 5e-3}
+        return JobSpec(
+            base=base_spec,
+            strategy=strategy or LoraSpec(rank=4, alpha=8),
+            training=TrainingSpec(**(defaults | hyper)),
+            seed=seed,
+        )
+
+    return build

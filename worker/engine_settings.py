@@ -1,0 +1,37 @@
+"""Settings of the engine process, from the environment."""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from core.spec.run import BaseModelSpec
+from core.spec.training import Precision
+
+
+class EngineSettings(BaseSettings):
+    """Read once at start; every name has the prefix TUNESMITH_ENGINE_ unless it says otherwise.
+
+    The engine asks nobody for a key, so it listens on loopback unless told otherwise.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="TUNESMITH_ENGINE_", frozen=True, populate_by_name=True
+    )
+
+    host: str = "127.0.0.1"
+    port: int = Field(8001, ge=0, le=65535)
+    storage_folder: Path = Field(
+        Path("data/storage"),
+        validation_alias="TUNESMITH_STORAGE_FOLDER",
+        description="the blob storage that API and workers use",
+    )
+    cache_folder: Path = Field(Path("data/engine"), description="unpacked adapter bundles")
+    precision: Precision = "auto"
+    max_bases: int = Field(1, ge=1, description="base models in memory")
+    max_adapters: int = Field(16, ge=1, description="adapters in memory on each base")
+    max_batch: int = Field(32, ge=1, description="sequences that run at once")
+    max_groups: int = Field(8, ge=1, description="batches that take turns")
+    max_waiting: int = Field(256, ge=1, description="sequences that may wait")
+    threads: int | None = Field(None, ge=1, description="CPU threads; None: as torch chooses")
+    preload_base: BaseModelSpec | None = Field(None, description="loaded at start; JSON")
