@@ -160,7 +160,14 @@ def job_object(job: Job) -> JobObject:
 
 
 def event_object(event: JobEvent) -> EventObject:
-    return EventObject.model_validate(event, from_attributes=True)
+    return EventObject(
+        id=event.id,
+        created_at=int(event.created_at),
+        level=event.level,  # type: ignore[arg-type]  # the columns hold nothing else
+        message=event.message,
+        type=event.type,  # type: ignore[arg-type]
+        data=event.data,
+    )
 
 
 def checkpoint_object(checkpoint: Checkpoint) -> CheckpointObject:

@@ -66,25 +66,26 @@ class Catalog:
         for entry in self._entries:
             for name in (entry.id, *entry.aliases):
                 other = self._by_name.setdefault(name, entry)
-                if other is not entry or name in entry.aliases and name == entry.id:
+                if other is not entry:
                     raise BadCatalog(
                         f"the name {name!r} of {entry.id!r} already belongs to {other.id!r}; "
-                        "every id and alias must be given once"
+                        "take it away from one of them"
                     )
 
     @classmethod
     def load(cls, path: Path | None = None) -> "Catalog":
-        """Return the shipped entries, changed and extended by the user's file when there is one.
+        """Return the shipped entries, changed and extended by those of the user's file, if any.
 
-        Raises BadCatalog for a file that is not TOML, wrong fields and repeated names.
+        Raises BadCatalog when the file is not TOML, a field is wrong or a name is repeated.
         """
         tables = _read_tables(_SHIPPED_FILE)
-        files = dict.fromkeys(tables, _SHIPPED_FILE)
         if path is not None:
             for id_, table in _read_tables(path).items():
                 tables[id_] = tables.get(id_, {}) | table
-                files[id_] = path if "source" in table else files.get(id_, path)
-        return cls(_entry(table, files[id_]) for id_, table in tables.items())
+        try:
+            return cls(_entry(table) for table in tables.values())
+        except BadCatalog as error:
+            raise BadCatalog(f"{path or _SHIPPED_FILE}: {error}") from None
 
     def bases(self) -> tuple[CatalogEntry, ...]:
         """Return all entries, the shipped ones first."""
@@ -104,3 +105,59 @@ class Catalog:
                 code="model_not_found",
             )
         return entry.spec
+
+
+def _read_tables(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the tables of a file by id, with each source resolved."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadCatalog(f"{path}: there is no such catalog file") from None
+    except ValueError as error:  # not UTF-8, or not TOML
+        raise BadCatalog(f"{path} is not TOML: {error}") from None
+
+    bases = document.pop("bases", [])
+    if document or not isinstance(bases, list):
+        raise BadCatalog(f"{path}: a catalog holds [[bases]] tables only{_extra(document)}")
+    tables: dict[str, dict[str, Any]] = {}
+    for number, table in enumerate(bases, start=1):
+        id_ = table.get("id") if isinstance(table, dict) else None
+        if not isinstance(id_, str):
+            raise BadCatalog(f"{path}: entry {number} of [[bases]] has no id; give it one")
+        if id_ in tables:
+            raise BadCatalog(f"{path}: the id {id_!r} stands twice; keep one of the entries")
+        if isinstance(table.get("source"), str):
+            table["source"] = _resolved(table["source"], path)
+        tables[id_] = table
+    return tables
+
+
+def _extra(document: dict[str, Any]) -> str:
+    return f", not {', '.join(document)}" if document else ""
+
+
+def _resolved(source: str, file: Path) -> str:
+    """Return an absolute folder or a Hugging Face id."""
+    if source.startswith(_PACKAGE_PREFIX):
+        return str(_PACKAGE_ROOT / source.removeprefix(_PACKAGE_PREFIX))
+    if source.startswith(("/", "./", "../")):
+        return str((file.absolute().parent / source).resolve())
+    if _HUB_ID.fullmatch(source):
+        return source
+    raise BadCatalog(
+        f"{file}: the source {source!r} is no Hugging Face id (organisation/name) and no folder "
+        '(absolute, or "./…" beside the file)'
+    )
+
+
+def _entry(table: dict[str, Any]) -> CatalogEntry:
+    try:
+        entry = CatalogEntry.model_validate(table)
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()
+        )
+        raise BadCatalog(f"the entry {table['id']!r} is wrong: {faults}") from None
+    if entry.revision is not None and Path(entry.source).is_absolute():
+        raise BadCatalog(f"the entry {entry.id!r} is a folder, which has no revision; remove it")
+    return entry

@@ -157,7 +157,7 @@ def _require_something_to_train(messages: tuple[dict[str, Any], ...], faults: Fa
         faults.add(where, "is the last message and not the assistant's; end with role 'assistant'")
     trained = [index for index in answers if messages[index].get("weight", 1) != 0]
     if not trained:
-        faults.add("messages", "trains nothing, as all assistant messages have weight 0; use 1")
+        faults.add("messages", "trains nothing: every assistant message has weight 0; give one 1")
     for index in trained:
         if messages[index]["content"] == "" and "tool_calls" not in messages[index]:
             cure = "write the answer, or give tool_calls"

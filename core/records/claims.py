@@ -87,10 +87,33 @@ def beat(session: Session, claim: Claim, lease_seconds: float) -> None:
     hold(session, claim, lease_expires_at=database_now() + lease_seconds)
 
 
+def check(session: Session, claim: Claim) -> None:
+    """Return when the claim stands; StaleClaim when it is void."""
+    token = session.scalars(select(Job.claim_token).where(Job.id == claim.job_id)).one_or_none()
+    if token != claim.token:
+        raise StaleClaim(f"Claim {claim.token} on {claim.job_id} is void.")
+
+
+def claimed_job(session: Session, claim: Claim) -> Job:
+    """Hold the claim for the rest of the transaction and return its job."""
+    hold(session, claim)
+    return session.scalars(select(Job).where(Job.id == claim.job_id)).one()
+
+
 def release(session: Session, claim: Claim, *, message: str) -> None:
     """Give an unfinished job back at once (the worker stops); it does not count as a crash."""
     hold(session, claim, attempts=Job.attempts - 1)
     _requeue(session, claim.job_id, message)
+
+
+def report_crash(session: Session, claim: Claim, *, message: str) -> None:
+    """The run died under a living worker: back into the queue, or failed at the cap."""
+    hold(session, claim)
+    attempts = session.scalars(select(Job.attempts).where(Job.id == claim.job_id)).one()
+    if attempts < MAX_ATTEMPTS:
+        _requeue(session, claim.job_id, f"{message} The job starts again.")
+    else:
+        _fail(session, claim.job_id, "child_crashed", message)
 
 
 def rescue_expired(session: Session, *, worker_id: str | None = None) -> Sequence[str]:
@@ -116,16 +139,14 @@ def rescue_expired(session: Session, *, worker_id: str | None = None) -> Sequenc
             _requeue(session, job_id, "The worker was lost; the job starts again.")
             rescued.append(job_id)
             continue
-        message = f"The worker died {attempts} times while running this job."
-        advance(
-            session,
-            job_id,
-            JobStatus.FAILED,
-            message=message,
-            level="error",
-            error={"code": "worker_lost", "message": message, "param": None},
-        )
+        message = f"The job was started {attempts} times; its worker died again."
+        _fail(session, job_id, "worker_lost", message)
     return rescued
+
+
+def _fail(session: Session, job_id: str, code: str, message: str) -> None:
+    error = {"code": code, "message": message, "param": None}
+    advance(session, job_id, JobStatus.FAILED, message=message, level="error", error=error)
 
 
 def _requeue(session: Session, job_id: str, message: str) -> None:
@@ -141,4 +162,5 @@ def _requeue(session: Session, job_id: str, message: str) -> None:
             .execution_options(synchronize_session=False)
         )
         append_events(session, job_id, [NewEvent(message, "warn")])
-    outbox.enqueue(session, job_id)
+    # Nobody sends this message right after the commit, so housekeeping does at its next round.
+    outbox.enqueue(session, job_id, send_after_seconds=0)

@@ -98,9 +98,13 @@ def list_jobs(
     after: str | None,
     limit: int,
     metadata: dict[str, str] | None = None,
+    without_metadata: bool = False,
 ) -> Page[Job]:
     """Newest first; with `metadata`, only jobs that carry every given pair."""
     query = select(Job)
+    if without_metadata:
+        carriers = select(JobMetadata.job_id).where(JobMetadata.project_id == project_id)
+        query = query.where(Job.id.not_in(carriers))
     for key, value in (metadata or {}).items():
         query = query.where(
             Job.id.in_(

@@ -74,6 +74,13 @@ def list_checkpoints(
     return rows[:limit], len(rows) > limit
 
 
+def find_checkpoint(session: Session, job_id: str, step: int) -> Checkpoint | None:
+    """Return the checkpoint of one step, if it is kept."""
+    return session.scalars(
+        select(Checkpoint).where(Checkpoint.job_id == job_id, Checkpoint.step == step)
+    ).one_or_none()
+
+
 def get_model(session: Session, project_id: str, model_id: str) -> TunedModel:
     """Return the tuned model; NotFound when this project has none of that name."""
     model = session.get(TunedModel, model_id)

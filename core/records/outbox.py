@@ -17,8 +17,13 @@ RESEND_AFTER_SECONDS = 15.0
 """The grace of a sender before housekeeping sends the same message again."""
 
 
-def enqueue(session: Session, job_id: str) -> None:
-    """Ask for a wake-up call for `job_id`; asking twice is asking once."""
+def enqueue(
+    session: Session, job_id: str, *, send_after_seconds: float = RESEND_AFTER_SECONDS
+) -> None:
+    """Ask for a wake-up call for `job_id`; asking twice is asking once.
+
+    The default leaves the caller the time to send it after its commit.
+    """
     session.execute(delete(OutboxMessage).where(OutboxMessage.job_id == job_id))
     session.execute(
         insert(OutboxMessage).values(

@@ -31,3 +31,8 @@ def living_workers(session: Session, within_seconds: float) -> Sequence[Worker]:
     return session.scalars(
         select(Worker).where(Worker.seen_at > database_now() - within_seconds)
     ).all()
+
+
+def forget_dead_workers(session: Session, after_seconds: float) -> None:
+    """Remove workers that were last seen more than `after_seconds` ago."""
+    session.execute(delete(Worker).where(Worker.seen_at < database_now() - after_seconds))

@@ -29,7 +29,9 @@ def chat_row(tokenizer, *messages, tools=()):
 
 
 def test_only_the_answer_and_its_end_token_are_trained(chat_tokenizer):
-    row = chat_row(chat_tokenizer, {"role": "system", "content": "Be brief."}, QUESTION, answer("No."))
+    row = chat_row(
+        chat_tokenizer, {"role": "system", "content": "Be brief."}, QUESTION, answer("No.")
+    )
     assert trained_text(chat_tokenizer, row) == ["No.<|im_end|>"]
 
 

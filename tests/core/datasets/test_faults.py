@@ -94,7 +94,7 @@ FAULTS: list[tuple[dict[str, Any], str | None, list[str]]] = [
     # something to train
     (chat(USER), "messages", ["holds no assistant message; add the answer"]),
     (chat(USER, ANSWER, USER), "messages[2]", ["is the last message", "end with role 'assistant'"]),
-    (chat(USER, {**ANSWER, "weight": 0}), "messages", ["trains nothing", "use 1"]),
+    (chat(USER, {**ANSWER, "weight": 0}), "messages", ["trains nothing", "give one 1"]),
     # tool calls
     (chat(USER, {**ANSWER, "tool_calls": {}}), "messages[1].tool_calls", ["is an object; write"]),
     (

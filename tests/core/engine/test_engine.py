@@ -1,7 +1,8 @@
 """What the engine answers, held against transformers and PEFT one request at a time."""
 
+import dataclasses
 import random
-from collections import defaultdict
+import threading
 from dataclasses import dataclass, field
 
 import pytest
@@ -10,7 +11,8 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from core.engine.engine import Engine
-from core.errors import TunesmithError, Unavailable
+from core.engine.token_bytes import TokenBytes
+from core.errors import Unavailable
 from core.spec.generation import (
     ChatPrompt,
     ChoiceFinished,
@@ -19,12 +21,14 @@ from core.spec.generation import (
     GenerationRequest,
     GenerationStarted,
     SamplingSpec,
-    TextPrompt,
     TokenPrompt,
 )
 
 NEAR_TIE_NATS = 1e-3
 """fp32 rounding may turn a choice between tokens that are closer than this (decisions.md 16)."""
+
+END = 0
+"""The id of <|endoftext|>."""
 
 PROMPTS = [
     (40, 41, 42),
@@ -40,7 +44,7 @@ class Answer:
 
     items: list = field(default_factory=list)
 
-    def choice(self, choice: int = 0) -> str:
+    def text(self, choice: int = 0) -> str:
         return "".join(
             each.text
             for each in self.items
@@ -68,17 +72,18 @@ class Asker:
         self.base = base
         self.tickets = []
 
-    def submit(self, prompt, adapter=None, **sampling) -> Answer:
-        if isinstance(prompt, str):
-            prompt = TextPrompt(text=prompt)
-        elif isinstance(prompt, tuple):
+    def read(self, prompt, adapter=None, **sampling):
+        if isinstance(prompt, tuple):
             prompt = TokenPrompt(tokens=prompt)
         spec = SamplingSpec(**{"max_tokens": 12, "temperature": 0, "seed": 1} | sampling)
         asked = GenerationRequest(
             id="r", base=self.base, adapter=adapter, prompt=prompt, sampling=spec
         )
+        return self.reader.read(asked)
+
+    def submit(self, prompt, adapter=None, **sampling) -> Answer:
         answer = Answer()
-        request, token_bytes = self.reader.read(asked)
+        request, token_bytes = self.read(prompt, adapter, **sampling)
         self.tickets.append(self.engine.submit(request, token_bytes, answer.items.append))
         return answer
 
@@ -102,49 +107,275 @@ def reference(base):
     return AutoModelForCausalLM.from_pretrained(base.source, dtype=torch.float32).eval()
 
 
+@pytest.fixture
+def tuned(reference, adapter_folders):
+    return PeftModel.from_pretrained(reference, adapter_folders[0]).eval()
+
+
 def greedy(model, prompt: tuple[int, ...], max_tokens: int = 12) -> list[int]:
-    ids = torch.tensor([prompt])
-    output = model.generate(
-        input_ids=ids,
-        attention_mask=torch.ones_like(ids),
+    """Return what `generate` adds to a prompt, without the token that ends the text."""
+    ids_BT = torch.tensor([prompt])
+    output_BT = model.generate(
+        input_ids=ids_BT,
+        attention_mask=torch.ones_like(ids_BT),
         max_new_tokens=max_tokens,
         do_sample=False,
         pad_token_id=0,
     )
-    return output[0, len(prompt) :].tolist()
+    return [token for token in output_BT[0, len(prompt) :].tolist() if token != END]
 
 
 @torch.inference_mode()
-def logprobs_of(model, prompt, completion: list[int]) -> torch.Tensor:
-    """Return log-probabilities (completion, vocabulary) from one plain forward pass."""
-    ids = torch.tensor([[*prompt, *completion]])
-    return model(ids).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+def logprobs_after(model, prompt: tuple[int, ...], completion: list[int]) -> torch.Tensor:
+    """Return log-probabilities (T, V) of each completion token from one plain forward pass."""
+    ids_BT = torch.tensor([[*prompt, *completion]])
+    return model(ids_BT).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
 
 
-def assert_same_tokens(found: list[str], expected: list[int], model, prompt, tokenizer) -> None:
-    """Tokens are equal, up to a first difference at a near tie of the reference."""
-    spelled = [bytes_of(tokenizer, token) for token in expected]
+def assert_greedy(answer: Answer, model, prompt, tokenizer) -> None:
+    """The answer is that of `generate`, up to a first difference at a near tie."""
+    expected = greedy(model, prompt)
+    token_bytes = TokenBytes(tokenizer)
+    found = [bytes(each.bytes) for each in answer.tokens()]
+    spelled = [token_bytes.spelled_bytes(token) for token in expected]
     for position, (left, right) in enumerate(zip(found, spelled, strict=False)):
         if left != right:
-            best = logprobs_of(model, prompt, expected)[position].topk(2).values
-            assert best[0] - best[1] < NEAR_TIE_NATS, f"differs at {position}"
+            best = logprobs_after(model, prompt, expected)[position].topk(2).values
+            assert best[0] - best[1] < NEAR_TIE_NATS, f"differs at token {position}"
             return
     assert len(found) == len(spelled)
+    assert answer.text() == tokenizer.decode(expected)
 
 
-def bytes_of(tokenizer, token: int) -> bytes:
-    from core.engine.token_bytes import TokenBytes
-
-    return TokenBytes(tokenizer).spelled_bytes(token)
-
-
-def without_end(tokens: list[int], tokenizer) -> list[int]:
-    return tokens[:-1] if tokens and tokens[-1] == tokenizer.eos_token_id else tokens
-
-
-def test_greedy_text_equals_generate(asker, reference, tokenizer):
+def test_greedy_answers_equal_generate(asker, reference, tokenizer):
     for prompt in PROMPTS:
-        expected = greedy(reference, prompt)
-        answer = asker.ask(prompt)
-        assert answer.choice() == tokenizer.decode(expected, skip_special_tokens=True)
-        print(repr(answer.choice()))
+        assert_greedy(asker.ask(prompt, top_logprobs=0), reference, prompt, tokenizer)
+
+
+def test_greedy_answers_with_an_adapter_equal_peft(asker, tuned, adapters, tokenizer):
+    for prompt in PROMPTS:
+        answer = asker.ask(prompt, adapters[0], top_logprobs=0)
+        assert_greedy(answer, tuned, prompt, tokenizer)
+        assert answer.text() != asker.ask(prompt).text(), "the adapter changed nothing"
+
+
+def test_a_batch_of_mixed_lengths_and_models_answers_as_each_alone(
+    asker, base, reference, adapter_folders, adapters, tokenizer
+):
+    together = [
+        (prompt, index, asker.submit(prompt, adapter, top_logprobs=0))
+        for index, adapter in enumerate([None, *adapters[:2]])
+        for prompt in PROMPTS
+    ]
+    asker.finish()
+    models = [
+        reference,
+        *(
+            PeftModel.from_pretrained(
+                AutoModelForCausalLM.from_pretrained(base.source, dtype=torch.float32), folder
+            ).eval()
+            for folder in adapter_folders[:2]
+        ),
+    ]
+    for prompt, index, answer in together:
+        assert_greedy(answer, models[index], prompt, tokenizer)
+
+
+def test_a_seed_gives_the_same_answer_in_any_company(make_engine, reader, base, adapters):
+    sampling = {"temperature": 1.2, "top_p": 0.95, "seed": 5, "n": 2, "max_tokens": 20}
+    alone = Asker(make_engine(), reader, base).ask(PROMPTS[1], adapters[0], **sampling)
+    assert alone.text(0) != alone.text(1)
+
+    crowd = Asker(make_engine(max_batch=5, max_groups=3), reader, base)
+    shuffled = random.Random(0)
+    answers = []
+    for index in range(9):
+        adapter = shuffled.choice([None, adapters[0], adapters[1]])
+        crowd.submit(shuffled.choice(PROMPTS), adapter, temperature=1, seed=index)
+        if index % 3 == 0:
+            answers.append(crowd.submit(PROMPTS[1], adapters[0], **sampling))
+        crowd.engine.step()
+    crowd.finish()
+    for answer in answers:
+        assert [answer.text(0), answer.text(1)] == [alone.text(0), alone.text(1)]
+
+
+def test_another_seed_gives_another_answer(asker):
+    texts = {asker.ask(PROMPTS[1], temperature=1, seed=seed).text() for seed in range(5)}
+    assert len(texts) == 5
+
+
+def test_logprobs_are_those_of_a_plain_forward_pass(asker, tuned, adapters, tokenizer):
+    answer = asker.ask(PROMPTS[0], adapters[0], temperature=1.5, seed=3, top_logprobs=4)
+    token_bytes = TokenBytes(tokenizer)
+    by_bytes = {token_bytes.spelled_bytes(token): token for token in range(len(tokenizer))}
+    completion = [by_bytes[bytes(each.bytes)] for each in answer.tokens()]
+    assert len(completion) == 12
+    expected_TV = logprobs_after(tuned, PROMPTS[0], completion)
+    for token_id, found, expected_V in zip(completion, answer.tokens(), expected_TV, strict=True):
+        assert found.logprob == pytest.approx(expected_V[token_id].item(), abs=1e-4)
+        best = [each.logprob for each in found.top]
+        assert best == pytest.approx(expected_V.topk(4).values.tolist(), abs=1e-4)
+
+
+def test_events_come_in_order_and_every_choice_ends_once(asker):
+    answer = asker.ask(PROMPTS[0], n=3, temperature=1)
+    assert answer.items[0] == GenerationStarted(prompt_tokens=3)
+    assert not any(isinstance(each, GenerationStarted) for each in answer.items[1:])
+    assert answer.finished().keys() == {0, 1, 2}
+    for choice in range(3):
+        kinds = [type(each) for each in answer.items[1:] if each.choice == choice]
+        assert kinds == [GenerationDelta] * (len(kinds) - 1) + [ChoiceFinished]
+
+
+def test_max_tokens_ends_with_length(asker):
+    finished = asker.ask(PROMPTS[0], max_tokens=3).finished()[0]
+    assert (finished.finish_reason, finished.completion_tokens) == ("length", 3)
+
+
+def test_without_max_tokens_the_answer_may_fill_the_context(asker):
+    finished = asker.ask(tuple(range(20, 140)), max_tokens=None, seed=1).finished()[0]
+    assert (finished.finish_reason, finished.completion_tokens) == ("length", 128 - 120)
+
+
+def test_an_end_token_ends_with_stop_and_has_no_text(asker, reference, tokenizer):
+    completion = greedy(reference, PROMPTS[1])
+    end = completion[5]
+    request, token_bytes = asker.read(PROMPTS[1], top_logprobs=0)
+    request = dataclasses.replace(request, end_token_ids=frozenset({end}))
+    answer = Answer()
+    asker.engine.submit(request, token_bytes, answer.items.append)
+    asker.finish()
+    before_end = completion[: completion.index(end)]
+    finished = answer.finished()[0]
+    assert finished.finish_reason == "stop"
+    assert finished.completion_tokens == len(before_end) + 1
+    assert answer.text() == tokenizer.decode(before_end)
+    assert len(answer.tokens()) == len(before_end)
+
+
+def test_a_stop_string_cuts_the_text_and_ends_the_sequence(asker):
+    whole = asker.ask(PROMPTS[1]).text()
+    stop = whole[4:7]
+    answer = asker.ask(PROMPTS[1], stop=(stop,))
+    assert answer.text() == whole[: whole.index(stop)]
+    finished = answer.finished()[0]
+    assert finished.finish_reason == "stop"
+    assert finished.completion_tokens < 12
+
+
+def test_a_chat_is_rendered_by_the_template(asker, reference, tokenizer):
+    messages = ({"role": "user", "content": "Hi there"},)
+    rendered = tokenizer.apply_chat_template(
+        list(messages), add_generation_prompt=True, tokenize=False
+    )
+    prompt = tuple(tokenizer(rendered)["input_ids"])
+    answer = asker.ask(ChatPrompt(messages=messages), top_logprobs=0)
+    assert answer.items[0].prompt_tokens == len(prompt)
+    assert_greedy(answer, reference, prompt, tokenizer)
+
+
+def test_a_cancelled_request_frees_its_rows_and_the_others_go_on(asker, reference, tokenizer):
+    engine = asker.engine
+    kept = asker.submit(PROMPTS[0], top_logprobs=0)
+    cancelled = asker.submit(PROMPTS[1], n=3)
+    engine.step()
+    engine.step()
+    engine.cancel(asker.tickets[1])
+    items = len(cancelled.items)
+    engine.step()
+    assert [len(group.sequences) for group in engine.scheduler.groups] == [1]
+    asker.finish()
+    assert len(cancelled.items) == items
+    assert_greedy(kept, reference, PROMPTS[0], tokenizer)
+
+
+def test_a_waiting_request_that_is_cancelled_never_runs(make_engine, reader, base):
+    asker = Asker(make_engine(max_batch=1), reader, base)
+    asker.submit(PROMPTS[0])
+    waiting = asker.submit(PROMPTS[1])
+    asker.engine.step()
+    asker.engine.cancel(asker.tickets[1])
+    asker.finish()
+    assert waiting.items == []
+
+
+def test_a_full_queue_refuses_and_says_when_to_come_back(make_engine, reader, base):
+    asker = Asker(make_engine(max_waiting=2), reader, base)
+    for _ in range(2):
+        asker.submit(PROMPTS[0])
+    with pytest.raises(Unavailable) as caught:
+        asker.submit(PROMPTS[0])
+    assert caught.value.code == "queue_full"
+    assert caught.value.retry_after_seconds > 0
+    asker.finish()
+    assert asker.ask(PROMPTS[0]).finished()
+
+
+def test_an_adapter_that_cannot_be_loaded_fails_its_request_alone(
+    asker, adapters, files, reference, tokenizer
+):
+    other = asker.submit(PROMPTS[0], top_logprobs=0)
+    failed = asker.submit(PROMPTS[0], adapters[3], n=2)
+    weights = files.folder(adapters[3].sha256) / "adapter_model.safetensors"
+    hidden = weights.rename(weights.with_name("hidden"))
+    asker.finish()
+    hidden.rename(weights)
+    [error] = failed.items
+    assert isinstance(error, Unavailable)
+    assert error.code == "adapter_corrupt"
+    assert_greedy(other, reference, PROMPTS[0], tokenizer)
+
+
+def test_a_fault_of_the_device_ends_the_request_after_its_first_token(asker, monkeypatch, caplog):
+    answer = asker.submit(PROMPTS[0])
+    asker.engine.step()
+
+    def out_of_memory(group):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(asker.engine.runner, "decode", out_of_memory)
+    asker.finish()
+    assert isinstance(answer.items[0], GenerationStarted)
+    assert answer.items[-1].code == "engine_failed"
+    assert "out of memory" in caplog.text
+    assert "out of memory" not in answer.items[-1].message
+    monkeypatch.undo()
+    assert asker.ask(PROMPTS[0]).finished()
+
+
+def test_more_adapters_than_fit_take_turns(make_engine, reader, base, adapters, files):
+    asker = Asker(make_engine(max_adapters=1), reader, base)
+    answers = [asker.submit(PROMPTS[0], adapter) for adapter in (*adapters, *adapters)]
+    asker.finish()
+    assert all(answer.finished() for answer in answers)
+    texts = [answer.text() for answer in answers]
+    assert texts[:4] == texts[4:]
+    assert len(set(texts)) == 4
+    assert asker.engine.runner.resident_adapters() == [adapters[3].sha256]
+
+
+def test_the_model_thread_serves_until_stopped_and_ends_what_is_left(asker):
+    thread = threading.Thread(target=asker.engine.run)
+    thread.start()
+    is_finished = threading.Event()
+    request, token_bytes = asker.read(PROMPTS[0])
+
+    def emit(item) -> None:
+        if isinstance(item, ChoiceFinished):
+            is_finished.set()
+
+    asker.engine.submit(request, token_bytes, emit)
+    assert is_finished.wait(timeout=60)
+    asker.engine.stop()
+    thread.join(timeout=60)
+    assert not thread.is_alive()
+    with pytest.raises(Unavailable, match="stopping"):
+        asker.submit(PROMPTS[0])
+
+
+def test_stopping_tells_every_request_in_flight(asker):
+    answers = [asker.submit(prompt) for prompt in PROMPTS]
+    asker.engine.stop()
+    asker.engine.run()
+    assert [answer.items[-1].code for answer in answers] == ["engine_stopping"] * 4

@@ -13,7 +13,7 @@ from core.errors import Unavailable
 
 IDS_BT = torch.arange(5, 40)[None]
 W, X, Y, Z = (letter * 64 for letter in "abcd")
-"""Names of the four adapters; PEFT finds a name anywhere in a key, so they are as long as hashes."""
+"""Names as long as hashes: PEFT looks for a name anywhere in the key of a weight."""
 
 
 @pytest.fixture

@@ -56,9 +56,7 @@ def test_temperature_zero_and_a_tiny_one_take_the_most_likely():
     assert choose_tokens(logits_BV, specs, [0.9999, 0.9999]).tolist() == [0, 0]
 
 
-@given(
-    st.integers(0, 2**63 - 1), st.integers(0, 127), st.integers(0, 10**6), st.integers(0, 10**6)
-)
+@given(st.integers(0, 2**63 - 1), st.integers(0, 127), st.integers(0, 10**6), st.integers(0, 10**6))
 def test_uniform_draws_are_in_range_and_differ_by_position(seed, choice, position, other):
     draw = uniform_draw(seed, choice, position)
     assert 0 <= draw < 1

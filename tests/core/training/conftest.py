@@ -37,6 +37,13 @@ def workspace(tmp_path):
 
 
 @pytest.fixture
+def many_rows(workspace):
+    """The same workspace with 160 rows: twenty steps in one epoch."""
+    write_chats(workspace.train_file, 160)
+    return workspace
+
+
+@pytest.fixture
 def job(base_spec):
     """Return a builder: `job(epochs=2)` is a JobSpec with those hyperparameters, in fp32."""
 

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +9,6 @@ from safetensors.torch import load_file
 
 from core.errors import TrainingFailed
 from core.spec.events import CheckpointSaved, Evaluated, RunFinished, StepDone
-from core.spec.run import Workspace
 from core.spec.strategy import LoraSpec
 from core.training.recipe import train
 
@@ -59,7 +59,7 @@ def test_events_come_in_the_promised_order(job, workspace):
 
 def test_training_lowers_the_validation_loss(job, workspace):
     workspace.validation_file.write_bytes(workspace.train_file.read_bytes())
-    events = run(job(epochs=6), workspace)
+    events = run(job(epochs=2, batch_size=2, learning_rate=1e-2), workspace)
     evaluations = [event for event in events if isinstance(event, Evaluated)]
     assert evaluations[-1].loss < 0.9 * evaluations[0].loss
     assert evaluations[-1].token_accuracy > evaluations[0].token_accuracy
@@ -90,20 +90,19 @@ def test_another_process_gives_the_same_adapter(job, workspace):
     assert done.stdout.split()[-1] == here
 
 
-@pytest.mark.parametrize("strategy", [LoraSpec(rank=4), LoraSpec(rank=4, target_modules="attention")])
-def test_micro_batches_do_not_change_the_run(job, workspace, strategy):
-    whole = losses(run(job(strategy, micro_batch_tokens=4096, epochs=2), workspace))
-    split = losses(run(job(strategy, micro_batch_tokens=64, epochs=2), workspace))
+def test_micro_batches_do_not_change_the_run(job, workspace):
+    whole = losses(run(job(micro_batch_tokens=4096, batch_size=4), workspace))
+    split = losses(run(job(micro_batch_tokens=64, batch_size=4), workspace))
     assert split == pytest.approx(whole, abs=1e-5)
 
 
 def test_last_three_checkpoints_are_kept_and_each_is_complete(job, workspace):
-    events = run(job(epochs=5), workspace)
+    events = run(job(epochs=4, batch_size=16), workspace)
     saved = [event.folder for event in events if isinstance(event, CheckpointSaved)]
-    assert [folder.name for folder in saved] == [f"step-{n}" for n in (2, 4, 6, 8, 10)]
-    assert [folder.exists() for folder in saved] == [False, False, True, True, True]
+    assert [folder.name for folder in saved] == ["step-1", "step-2", "step-3", "step-4"]
+    assert [folder.exists() for folder in saved] == [False, True, True, True]
     names = {path.name for path in workspace.bundle_folder.iterdir()}
-    assert all({path.name for path in folder.iterdir()} == names for folder in saved[2:])
+    assert all({path.name for path in folder.iterdir()} == names for folder in saved[1:])
     final = load_file(workspace.bundle_folder / "adapter_model.safetensors")
     last = load_file(saved[-1] / "adapter_model.safetensors")
     assert final.keys() == last.keys()
@@ -119,12 +118,10 @@ def test_weights_that_are_not_trained_stay_as_they_were(job, workspace):
 
 
 def test_loss_that_is_not_finite_stops_the_run_at_its_step(job, workspace):
-    spec = job(learning_rate=1.0, max_grad_norm=1e6, epochs=50, warmup_ratio=0.0)
-    with pytest.raises(TrainingFailed, match=r"at step \d+") as caught:
-        broken = spec.model_copy(
-            update={"training": spec.training.model_copy(update={"learning_rate": float("inf")})}
-        )
-        run(broken, workspace)
+    spec = job(warmup_ratio=0.0)
+    explosive = spec.training.model_copy(update={"learning_rate": float("inf")})
+    with pytest.raises(TrainingFailed, match="at step 2 ") as caught:
+        run(spec.model_copy(update={"training": explosive}), workspace)
     assert caught.value.code == "loss_nonfinite"
     assert not workspace.bundle_folder.exists()
 
@@ -169,16 +166,17 @@ def test_bad_row_fails_the_run_before_a_model_is_loaded(job, workspace, param, r
 
 
 def test_row_that_trains_no_token_is_named(job, workspace, chat_tokenizer, base_spec):
-    marks_nothing = "{% for m in messages %}{{ m['content'] }}{% generation %}{% endgeneration %}{% endfor %}"
-    chat_tokenizer.chat_template = marks_nothing
+    chat_tokenizer.chat_template = (
+        "{% for m in messages %}{{ m['content'] }}{% generation %}{% endgeneration %}{% endfor %}"
+    )
     chat_tokenizer.save_pretrained(base_spec.source)
     write_lines(workspace.train_file, CHAT)
     with pytest.raises(TrainingFailed, match="Line 1 of .*no token would be trained"):
         run(job(), workspace)
 
 
-def test_plain_text_needs_no_chat_template(job, workspace, chat_tokenizer, base_spec):
-    (Workspace(folder=workspace.folder).folder.parent / "base" / "chat_template.jinja").unlink()
+def test_plain_text_needs_no_chat_template(job, workspace, base_spec):
+    (Path(base_spec.source) / "chat_template.jinja").unlink()
     write_lines(workspace.train_file, *[{"prompt": "2+2=", "completion": "4"}] * 4)
     assert len(losses(run(job(epochs=2), workspace))) == 2
     write_lines(workspace.train_file, CHAT)

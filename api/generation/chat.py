@@ -1,0 +1,107 @@
+"""OpenAI's chat completion, whole and in chunks."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from api.generation.plan import Plan
+from api.generation.run import Answer, Choice, Events, Usage
+from core.spec.generation import (
+    ChoiceFinished,
+    GeneratedToken,
+    GenerationDelta,
+    GenerationStarted,
+    TokenLogprob,
+)
+
+LEAST_LOGPROB = -9999.0  # what OpenAI sends for a token that is all but impossible
+
+
+def chat_completion(plan: Plan, answer: Answer) -> dict[str, Any]:
+    return {
+        "id": plan.id,
+        "object": "chat.completion",
+        "created": plan.created,
+        "model": plan.model,
+        "choices": [_choice(plan, index, each) for index, each in enumerate(answer.choices)],
+        "usage": answer.usage.body(),
+    }
+
+
+async def chat_chunks(plan: Plan, events: Events) -> AsyncIterator[dict[str, Any]]:
+    """Yield a chunk with the role for every choice, the texts, the ends, and perhaps the usage."""
+    prompt_tokens = completion_tokens = 0
+    async with aclosing(events):
+        async for _, event in events:
+            match event:
+                case GenerationStarted():
+                    prompt_tokens = event.prompt_tokens
+                    for index in range(plan.sampling.n):
+                        yield _chunk(plan, index, {"role": "assistant", "content": ""})
+                case GenerationDelta():
+                    logprobs = _logprobs(plan, event.logprobs)
+                    yield _chunk(plan, event.choice, {"content": event.text}, logprobs=logprobs)
+                case ChoiceFinished():
+                    completion_tokens += event.completion_tokens
+                    yield _chunk(plan, event.choice, {}, finish_reason=event.finish_reason)
+    if plan.include_usage:
+        yield _chunk_around(plan, [], Usage(prompt_tokens, completion_tokens))
+
+
+def _choice(plan: Plan, index: int, choice: Choice) -> dict[str, Any]:
+    return {
+        "index": index,
+        "message": {"role": "assistant", "content": choice.text, "refusal": None},
+        "logprobs": _logprobs(plan, choice.logprobs),
+        "finish_reason": choice.finish_reason,
+    }
+
+
+def _chunk(
+    plan: Plan,
+    index: int,
+    delta: dict[str, Any],
+    *,
+    logprobs: dict[str, Any] | None = None,
+    finish_reason: str | None = None,
+) -> dict[str, Any]:
+    choice = {
+        "index": index,
+        "delta": delta,
+        "logprobs": logprobs,
+        "finish_reason": finish_reason,
+    }
+    return _chunk_around(plan, [choice], None)
+
+
+def _chunk_around(
+    plan: Plan, choices: list[dict[str, Any]], usage: Usage | None
+) -> dict[str, Any]:
+    chunk = {
+        "id": plan.id,
+        "object": "chat.completion.chunk",
+        "created": plan.created,
+        "model": plan.model,
+        "choices": choices,
+    }
+    if plan.include_usage:
+        chunk["usage"] = None if usage is None else usage.body()
+    return chunk
+
+
+def _logprobs(plan: Plan, tokens: Sequence[GeneratedToken]) -> dict[str, Any] | None:
+    if plan.sampling.top_logprobs is None:
+        return None
+    content = [
+        {**_token(token), "top_logprobs": [_token(other) for other in token.top]}
+        for token in tokens
+    ]
+    return {"content": content, "refusal": None}
+
+
+def _token(token: TokenLogprob) -> dict[str, Any]:
+    return {
+        "token": token.token,
+        "logprob": max(token.logprob, LEAST_LOGPROB),
+        "bytes": list(token.bytes),
+    }

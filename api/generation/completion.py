@@ -1,0 +1,115 @@
+"""OpenAI's older text completion, whole and in chunks, which have the same shape."""
+
+import codecs
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from api.generation.chat import LEAST_LOGPROB
+from api.generation.plan import Plan
+from api.generation.run import Answer, Events, Usage
+from core.spec.generation import (
+    ChoiceFinished,
+    GeneratedToken,
+    GenerationDelta,
+    GenerationStarted,
+    TextPrompt,
+)
+
+
+def text_completion(plan: Plan, answer: Answer, *, echo: bool) -> dict[str, Any]:
+    n = plan.sampling.n
+    choices = [
+        _choice(
+            index,
+            (prompt_text(plan, index // n) if echo else "") + choice.text,
+            TokenTable(plan).rows(choice.logprobs),
+            choice.finish_reason,
+        )
+        for index, choice in enumerate(answer.choices)
+    ]
+    return {**_frame(plan, choices), "usage": answer.usage.body()}
+
+
+async def text_chunks(plan: Plan, events: Events, *, echo: bool) -> AsyncIterator[dict[str, Any]]:
+    """Yield the texts of all choices, their ends, and perhaps the usage."""
+    n = plan.sampling.n
+    tables = [TokenTable(plan) for _ in range(n * len(plan.requests))]
+    prompt_tokens = completion_tokens = 0
+    async with aclosing(events):
+        async for request, event in events:
+            match event:
+                case GenerationStarted():
+                    prompt_tokens += event.prompt_tokens
+                    if echo:
+                        for index in range(request * n, request * n + n):
+                            text = prompt_text(plan, request)
+                            yield _chunk(plan, _choice(index, text, None, None))
+                case GenerationDelta():
+                    index = request * n + event.choice
+                    rows = tables[index].rows(event.logprobs)
+                    yield _chunk(plan, _choice(index, event.text, rows, None))
+                case ChoiceFinished():
+                    completion_tokens += event.completion_tokens
+                    index = request * n + event.choice
+                    yield _chunk(plan, _choice(index, "", None, event.finish_reason))
+    if plan.include_usage:
+        usage = Usage(prompt_tokens, completion_tokens)
+        yield {**_frame(plan, []), "usage": usage.body()}
+
+
+def prompt_text(plan: Plan, request: int) -> str:
+    prompt = plan.requests[request].prompt
+    assert isinstance(prompt, TextPrompt)  # echo of anything else has been refused
+    return prompt.text
+
+
+class TokenTable:
+    """The four parallel lists in which this route gives log-probabilities of one choice."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._is_wanted = plan.sampling.top_logprobs is not None
+        self._offset = 0
+        # A character may be spread over several tokens; it counts with the one that ends it.
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def rows(self, tokens: Sequence[GeneratedToken]) -> dict[str, Any] | None:
+        """The next tokens of the choice; `text_offset` counts characters of its text."""
+        if not self._is_wanted:
+            return None
+        offsets = []
+        for token in tokens:
+            offsets.append(self._offset)
+            self._offset += len(self._decoder.decode(bytes(token.bytes)))
+        return {
+            "tokens": [token.token for token in tokens],
+            "token_logprobs": [max(token.logprob, LEAST_LOGPROB) for token in tokens],
+            "top_logprobs": [
+                {each.token: max(each.logprob, LEAST_LOGPROB) for each in (*token.top, token)}
+                for token in tokens
+            ],
+            "text_offset": offsets,
+        }
+
+
+def _choice(
+    index: int, text: str, logprobs: dict[str, Any] | None, finish_reason: str | None
+) -> dict[str, Any]:
+    return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason}
+
+
+def _chunk(plan: Plan, choice: dict[str, Any]) -> dict[str, Any]:
+    chunk = _frame(plan, [choice])
+    if plan.include_usage:
+        chunk["usage"] = None
+    return chunk
+
+
+def _frame(plan: Plan, choices: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "id": plan.id,
+        "object": "text_completion",
+        "created": plan.created,
+        "model": plan.model,
+        "choices": choices,
+    }

@@ -1,0 +1,41 @@
+"""POST /v1/chat/completions and POST /v1/completions."""
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response
+
+from api.generation.chat import chat_chunks, chat_completion
+from api.generation.completion import text_chunks, text_completion
+from api.generation.plan import plan_chat, plan_completion
+from api.generation.run import begun, collect, run, unless_client_leaves
+from api.generation.schemas import ChatBody, CompletionBody
+from api.generation.sse import sse_response
+from api.parts import FromParts, Project
+
+router = APIRouter()
+
+
+@router.post("/chat/completions", tags=["Chat"], response_class=JSONResponse)
+async def create_chat_completion(
+    body: ChatBody, request: Request, parts: FromParts, project: Project
+) -> Response:
+    plan = await plan_chat(parts, project, body)
+    events = run(parts.engine, plan.requests)
+    if body.stream:
+        events = await unless_client_leaves(request, begun(events))
+        return sse_response(chat_chunks(plan, events))
+    answer = await unless_client_leaves(request, collect(events, plan.requests))
+    return JSONResponse(chat_completion(plan, answer))
+
+
+@router.post("/completions", tags=["Completions"], response_class=JSONResponse)
+async def create_completion(
+    body: CompletionBody, request: Request, parts: FromParts, project: Project
+) -> Response:
+    plan = await plan_completion(parts, project, body)
+    events = run(parts.engine, plan.requests)
+    echo = bool(body.echo)
+    if body.stream:
+        events = await unless_client_leaves(request, begun(events))
+        return sse_response(text_chunks(plan, events, echo=echo))
+    answer = await unless_client_leaves(request, collect(events, plan.requests))
+    return JSONResponse(text_completion(plan, answer, echo=echo))

@@ -1,0 +1,125 @@
+"""From a body to what the engine is asked."""
+
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from starlette.concurrency import run_in_threadpool
+
+from api.generation.refusals import check_chat, check_completion
+from api.generation.schemas import ChatBody, CompletionBody, GenerationBody
+from api.models.service import Target, find_target
+from api.parts import Parts
+from core.errors import InvalidRequest
+from core.records.ids import new_id
+from core.spec.generation import (
+    ChatPrompt,
+    GenerationRequest,
+    Prompt,
+    SamplingSpec,
+    TextPrompt,
+    TokenPrompt,
+)
+
+DEFAULT_COMPLETION_TOKENS = 16
+MAX_CHOICES = 256
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One answer: who gives it, and the requests behind it, all with the same sampling."""
+
+    id: str
+    created: int
+    model: str
+    requests: Sequence[GenerationRequest]
+    include_usage: bool
+
+    @property
+    def sampling(self) -> SamplingSpec:
+        return self.requests[0].sampling
+
+
+async def plan_chat(parts: Parts, project: str, body: ChatBody) -> Plan:
+    check_chat(body)
+    target = await run_in_threadpool(find_target, parts, project, body.model)
+    tools = () if body.tool_choice == "none" else tuple(body.tools or ())
+    prompt = ChatPrompt(messages=tuple(body.messages), tools=tools)
+    sampling = _sampling(
+        body,
+        max_tokens=body.max_completion_tokens or body.max_tokens,
+        top_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+    )
+    return _plan("chatcmpl", target, [prompt], sampling, body)
+
+
+async def plan_completion(parts: Parts, project: str, body: CompletionBody) -> Plan:
+    check_completion(body)
+    target = await run_in_threadpool(find_target, parts, project, body.model)
+    sampling = _sampling(
+        body, max_tokens=body.max_tokens or DEFAULT_COMPLETION_TOKENS, top_logprobs=body.logprobs
+    )
+    prompts = prompts_of(body)
+    if len(prompts) * sampling.n > MAX_CHOICES:
+        raise InvalidRequest(
+            f"{len(prompts)} prompts times n = {sampling.n} are more than {MAX_CHOICES} choices; "
+            "send several requests.",
+            param="prompt",
+            code="invalid_value",
+        )
+    return _plan("cmpl", target, prompts, sampling, body)
+
+
+def prompts_of(body: CompletionBody) -> list[Prompt]:
+    """Return the prompts of any of the four forms in which OpenAI takes them."""
+    prompt = body.prompt
+    if isinstance(prompt, str):
+        return [TextPrompt(text=prompt)]
+    if isinstance(prompt[0], int):
+        return [TokenPrompt(tokens=tuple(prompt))]  # type: ignore[arg-type]
+    return [
+        TextPrompt(text=each) if isinstance(each, str) else TokenPrompt(tokens=tuple(each))  # type: ignore[arg-type]
+        for each in prompt
+    ]
+
+
+def _sampling(
+    body: GenerationBody, *, max_tokens: int | None, top_logprobs: int | None
+) -> SamplingSpec:
+    return SamplingSpec(
+        max_tokens=max_tokens,
+        temperature=1.0 if body.temperature is None else body.temperature,
+        top_p=1.0 if body.top_p is None else body.top_p,
+        seed=secrets.randbits(63) if body.seed is None else body.seed % 2**63,
+        stop=(body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ()),
+        n=body.n or 1,
+        top_logprobs=top_logprobs,
+    )
+
+
+def _plan(
+    prefix: Literal["chatcmpl", "cmpl"],
+    target: Target,
+    prompts: Sequence[Prompt],
+    sampling: SamplingSpec,
+    body: GenerationBody,
+) -> Plan:
+    id_ = new_id(prefix)
+    return Plan(
+        id=id_,
+        created=int(time.time()),
+        model=target.id,
+        requests=[
+            GenerationRequest(
+                id=f"{id_}-{index}",
+                base=target.base,
+                adapter=target.adapter,
+                prompt=prompt,
+                sampling=sampling,
+            )
+            for index, prompt in enumerate(prompts)
+        ],
+        include_usage=body.stream_options is not None and body.stream_options.include_usage,
+    )

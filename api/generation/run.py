@@ -1,0 +1,157 @@
+"""Running the requests behind one answer: one for a chat, one per prompt of a completion."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from starlette.requests import ClientDisconnect, Request
+
+from api.generation.engine_client import EngineClient
+from core.errors import TunesmithError, Unavailable
+from core.spec.generation import (
+    ChoiceFinished,
+    FinishReason,
+    GeneratedToken,
+    GenerationDelta,
+    GenerationEvent,
+    GenerationFailed,
+    GenerationRequest,
+    GenerationStarted,
+)
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens of all prompts, each counted once, and of all choices."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+    def body(self) -> dict[str, int]:
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.prompt_tokens + self.completion_tokens,
+        }
+
+
+@dataclass
+class Choice:
+    """One finished text."""
+
+    text: str = ""
+    logprobs: list[GeneratedToken] = field(default_factory=list)
+    finish_reason: FinishReason = "stop"
+
+
+@dataclass(frozen=True)
+class Answer:
+    choices: Sequence[Choice]
+    usage: Usage
+
+
+Events = AsyncIterator[tuple[int, GenerationEvent]]
+"""Events, each with the index of its request."""
+
+
+async def run(engine: EngineClient, requests: Sequence[GenerationRequest]) -> Events:
+    """Yield the events of all requests as they come. A failure anywhere ends everything."""
+    items: asyncio.Queue[tuple[int, GenerationEvent] | BaseException | None] = asyncio.Queue()
+
+    async def follow(index: int, request: GenerationRequest) -> None:
+        try:
+            async with aclosing(_checked(engine, request)) as events:
+                async for event in events:
+                    items.put_nowait((index, event))
+            items.put_nowait(None)
+        except Exception as error:
+            items.put_nowait(error)
+
+    tasks = [asyncio.create_task(follow(index, each)) for index, each in enumerate(requests)]
+    try:
+        unfinished = len(tasks)
+        while unfinished:
+            item = await items.get()
+            if isinstance(item, BaseException):
+                raise item
+            if item is None:
+                unfinished -= 1
+            else:
+                yield item
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _checked(
+    engine: EngineClient, request: GenerationRequest
+) -> AsyncIterator[GenerationEvent]:
+    """The engine's events of one request; an error when they say so or stop too early."""
+    unfinished = request.sampling.n
+    async with aclosing(engine.generate(request)) as events:
+        async for event in events:
+            if isinstance(event, GenerationFailed):
+                raise TunesmithError(event.message, param=event.param, code=event.code)
+            unfinished -= isinstance(event, ChoiceFinished)
+            yield event
+    if unfinished:
+        raise Unavailable("The engine stopped in the middle.", code="engine_unavailable")
+
+
+async def begun(events: Events) -> Events:
+    """Wait for the first event, so that a refusal is still a status; return all events."""
+    first = await anext(events)
+
+    async def all_of_them() -> Events:
+        async with aclosing(events):
+            yield first
+            async for item in events:
+                yield item
+
+    return all_of_them()
+
+
+async def collect(events: Events, requests: Sequence[GenerationRequest]) -> Answer:
+    """Wait for everything. Choice c of request r has the index r * n + c."""
+    per_request = requests[0].sampling.n
+    choices = [Choice() for _ in range(per_request * len(requests))]
+    prompt_tokens = completion_tokens = 0
+    async with aclosing(events):
+        async for index, event in events:
+            match event:
+                case GenerationStarted():
+                    prompt_tokens += event.prompt_tokens
+                case GenerationDelta():
+                    choice = choices[index * per_request + event.choice]
+                    choice.text += event.text
+                    choice.logprobs.extend(event.logprobs)
+                case ChoiceFinished():
+                    choices[index * per_request + event.choice].finish_reason = event.finish_reason
+                    completion_tokens += event.completion_tokens
+    return Answer(choices, Usage(prompt_tokens, completion_tokens))
+
+
+async def unless_client_leaves(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+    """Return the result of `work`; when the client goes first, stop it and raise ClientDisconnect."""
+    task = asyncio.create_task(work)
+    gone = asyncio.create_task(_client_gone(request))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise ClientDisconnect
+    finally:
+        task.cancel()
+        gone.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _client_gone(request: Request) -> None:
+    """Return when the client has closed the connection; the body has been read by now."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,40 @@
+"""Chunks as server-sent events, in the form that OpenAI's clients read."""
+
+import json
+import logging
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+from starlette.responses import StreamingResponse
+
+from api.errors import error_body
+from core.errors import TunesmithError
+
+logger = logging.getLogger(__name__)
+
+
+def sse_response(chunks: AsyncIterator[dict[str, Any]]) -> StreamingResponse:
+    """Return an answer that streams the chunks and ends with `[DONE]`.
+
+    After the first byte the status is sent; an error then is an event, which the stock clients
+    raise as an APIError.
+    """
+    return StreamingResponse(
+        _events(chunks), media_type="text/event-stream", headers={"cache-control": "no-store"}
+    )
+
+
+async def _events(chunks: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str]:
+    try:
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                yield _event(chunk)
+        yield "data: [DONE]\n\n"
+    except TunesmithError as error:
+        logger.warning("A stream broke off: %s", error.message)
+        yield _event(error_body(500, error.message, param=error.param, code=error.code))
+
+
+def _event(body: dict[str, Any]) -> str:
+    return f"data: {json.dumps(body, ensure_ascii=False, separators=(',', ':'))}\n\n"

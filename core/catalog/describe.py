@@ -1,0 +1,52 @@
+"""What the API must know of a base before it accepts a job, read without torch."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.catalog.families import family_of
+from core.errors import InvalidRequest
+from core.spec.run import BaseModelSpec
+
+
+@dataclass(frozen=True)
+class BaseFacts:
+    """Facts of a base's `config.json`; `context_length` in tokens."""
+
+    model_type: str
+    context_length: int
+
+
+def describe(base: BaseModelSpec) -> BaseFacts | None:
+    """Return the facts of a base in a folder of this machine, and None for any other.
+
+    A Hugging Face id, or a folder that only the workers have, is looked at on a worker.
+    Raises InvalidRequest for a family that is not supported, and when the folder holds no usable
+    config.json.
+    """
+    folder = Path(base.source)
+    if not folder.is_absolute() or not folder.is_dir():
+        return None
+    try:
+        config: Any = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise _unusable(base, "its folder has no config.json") from None
+    except (ValueError, RecursionError):
+        raise _unusable(base, "its config.json is not JSON") from None
+    model_type = config.get("model_type") if isinstance(config, dict) else None
+    if not isinstance(model_type, str):
+        raise _unusable(base, "its config.json does not say model_type")
+    family_of(model_type)  # the others need not have the next key
+    context_length = config.get("max_position_embeddings")
+    if not isinstance(context_length, int):
+        raise _unusable(base, "its config.json does not say max_position_embeddings")
+    return BaseFacts(model_type, context_length)
+
+
+def _unusable(base: BaseModelSpec, why: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"The base model {base.id!r} cannot be used: {why}. Save it again with save_pretrained.",
+        param="model",
+        code="unsupported_model",
+    )

@@ -1,0 +1,181 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from core.catalog.bases import BadCatalog, Catalog
+from core.errors import NotFound
+from core.spec.run import BaseModelSpec
+
+SHIPPED = {
+    "tunesmith/tiny",
+    "meta-llama/Llama-3.2-1B-Instruct",
+    "TinyLlama/TinyLlama-1.1B-Chat-v1.0",
+    "Qwen/Qwen2.5-0.5B-Instruct",
+    "Qwen/Qwen2.5-7B-Instruct",
+    "Qwen/Qwen3-0.6B",
+    "mistralai/Mistral-7B-Instruct-v0.3",
+}
+
+
+def load(tmp_path: Path, text: str) -> Catalog:
+    path = tmp_path / "catalog.toml"
+    path.write_text(text)
+    return Catalog.load(path)
+
+
+def test_the_shipped_bases_are_known_by_id_and_alias() -> None:
+    catalog = Catalog.load()
+    assert {entry.id for entry in catalog.bases()} == SHIPPED
+    by_id = catalog.resolve("Qwen/Qwen2.5-0.5B-Instruct")
+    assert by_id == catalog.resolve("qwen2.5-0.5b-instruct")
+    assert by_id == BaseModelSpec(
+        id="Qwen/Qwen2.5-0.5B-Instruct", source="Qwen/Qwen2.5-0.5B-Instruct"
+    )
+
+
+def test_the_tiny_base_is_a_folder_of_the_package() -> None:
+    source = Path(Catalog.load().resolve("tunesmith/tiny").source)
+    assert source.is_absolute()
+    assert source.parts[-3:] == ("core", "models", "tiny")
+    assert (source.parent / "__init__.py").is_file()
+
+
+def test_every_shipped_base_says_who_made_it_and_when() -> None:
+    for entry in Catalog.load().bases():
+        assert entry.created > 1_600_000_000
+        assert entry.owned_by != "system"
+
+
+def test_a_user_file_adds_bases(tmp_path: Path) -> None:
+    catalog = load(
+        tmp_path,
+        """
+        [[bases]]
+        id = "acme/support"
+        source = "acme/support-7b"
+        revision = "v2"
+        aliases = ["gpt-4o-mini-2024-07-18", "support"]
+        owned_by = "acme"
+        created = 2025-01-01
+        """,
+    )
+    assert {entry.id for entry in catalog.bases()} == SHIPPED | {"acme/support"}
+    assert catalog.resolve("gpt-4o-mini-2024-07-18") == BaseModelSpec(
+        id="acme/support", source="acme/support-7b", revision="v2"
+    )
+    assert catalog.bases()[-1].created == 1_735_689_600
+
+
+def test_a_user_file_changes_only_the_fields_that_it_gives(tmp_path: Path) -> None:
+    before = Catalog.load()
+    catalog = load(
+        tmp_path,
+        """
+        [[bases]]
+        id = "tunesmith/tiny"
+        aliases = ["gpt-4o-mini-2024-07-18"]
+
+        [[bases]]
+        id = "Qwen/Qwen3-0.6B"
+        revision = "main"
+        """,
+    )
+    assert catalog.resolve("gpt-4o-mini-2024-07-18") == before.resolve("tunesmith/tiny")
+    assert catalog.resolve("qwen3-0.6b").revision == "main"
+    assert len(catalog.bases()) == len(before.bases())
+
+
+@pytest.mark.parametrize("source", ["./models/mine", "../there/models/mine", "{absolute}"])
+def test_folders_are_absolute_or_beside_the_file(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "there"
+    folder.mkdir()
+    (folder / "catalog.toml").write_text(
+        f'[[bases]]\nid = "mine"\nsource = "{source.format(absolute=folder / "models" / "mine")}"\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    catalog = Catalog.load(Path("there/catalog.toml"))
+    assert catalog.resolve("mine").source == str(folder / "models" / "mine")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("tunesmith/tyni", "Did you mean: tunesmith/tiny"),
+        ("qwen2.5-0.5b-instrct", "Did you mean: qwen2.5-0.5b-instruct"),
+        ("zzz", "Known are: tunesmith/tiny"),
+        ("x" * 100_000, "No base model is called"),
+        ("../../etc/passwd", "No base model is called"),
+        ("", "No base model is called ''"),
+    ],
+)
+def test_an_unknown_name_is_not_found(name: str, words: str) -> None:
+    with pytest.raises(NotFound) as raised:
+        Catalog.load().resolve(name)
+    assert words in raised.value.message
+    assert len(raised.value.message) < 600
+    assert (raised.value.code, raised.value.param) == ("model_not_found", "model")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[[bases", "is not TOML"),
+        ("bases = 1", "holds [[bases]] tables only"),
+        ("[[models]]\nid = 'a'", "holds [[bases]] tables only, not models"),
+        ("[[bases]]\nsource = 'a/b'", "entry 1 of [[bases]] has no id"),
+        ("bases = [1]", "entry 1 of [[bases]] has no id"),
+        ("[[bases]]\nid = 'a'", "the entry 'a' is wrong: source: Field required"),
+        ("[[bases]]\nid = 'a'\nsource = 1", "the entry 'a' is wrong: source:"),
+        ("[[bases]]\nid = 'a'\nsource = ''", "the source '' is no Hugging Face id"),
+        ("[[bases]]\nid = 'a'\nsource = 'models/x/y'", "is no Hugging Face id"),
+        ("[[bases]]\nid = 'a'\nsource = 'https://x.y/z'", "is no Hugging Face id"),
+        ("[[bases]]\nid = 'a'\nsource = 'b'\nrevison = 'c'", "'a' is wrong: revison: Extra"),
+        ("[[bases]]\nid = 'ft:a'\nsource = 'b'", "the entry 'ft:a' is wrong: id:"),
+        ("[[bases]]\nid = 'a/../b'\nsource = 'b'", "'a/../b' is wrong: id:"),
+        ("[[bases]]\nid = 'a'\nsource = 'b'\naliases = 'c'", "'a' is wrong: aliases:"),
+        ("[[bases]]\nid = 'a'\nsource = 'b'\ncreated = 'x'", "'a' is wrong: created:"),
+        ("[[bases]]\nid = 'a'\nsource = '/b'\nrevision = 'c'", "a folder, which has no revision"),
+        (
+            "[[bases]]\nid = 'a'\nsource = 'b'\n[[bases]]\nid = 'a'\nsource = 'c'",
+            "the id 'a' stands twice",
+        ),
+        (
+            "[[bases]]\nid = 'a'\nsource = 'b'\naliases = ['qwen3-0.6b']",
+            "the name 'qwen3-0.6b' of 'a' already belongs to 'Qwen/Qwen3-0.6B'",
+        ),
+        (
+            "[[bases]]\nid = 'a'\nsource = 'b'\n[[bases]]\nid = 'c'\nsource='d'\naliases = ['a']",
+            "the name 'a' of 'c' already belongs to 'a'",
+        ),
+    ],
+)
+def test_a_wrong_file_is_explained(text: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(BadCatalog) as raised:
+        load(tmp_path, text)
+    assert words in str(raised.value)
+    assert "catalog.toml" in str(raised.value)
+
+
+def test_a_missing_file_is_explained(tmp_path: Path) -> None:
+    with pytest.raises(BadCatalog, match="no such catalog file"):
+        Catalog.load(tmp_path / "nowhere.toml")
+
+
+def test_storage_datasets_and_catalog_import_no_torch() -> None:
+    program = (
+        "import sys, core.catalog.bases, core.catalog.describe, core.storage.local, "
+        "core.datasets.bounded, core.datasets.check, core.datasets.read\n"
+        "print([name for name in ('torch', 'transformers', 'peft') if name in sys.modules])"
+    )
+    child = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert child.stdout == "[]\n"

@@ -1,0 +1,59 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from core.catalog.bases import Catalog
+from core.catalog.describe import BaseFacts, describe
+from core.errors import InvalidRequest
+from core.spec.run import BaseModelSpec
+
+
+def base(source: Path | str) -> BaseModelSpec:
+    return BaseModelSpec(id="acme/mine", source=str(source))
+
+
+def test_a_folder_tells_its_family_and_its_context(tmp_path: Path) -> None:
+    config = {"model_type": "qwen3", "max_position_embeddings": 2048, "vocab_size": 9}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert describe(base(tmp_path)) == BaseFacts("qwen3", 2048)
+
+
+def test_the_tiny_base_is_described() -> None:
+    facts = describe(Catalog.load().resolve("tunesmith/tiny"))
+    assert facts is not None
+    assert facts.model_type == "llama"
+    assert facts.context_length >= 512
+
+
+def test_what_is_not_on_this_machine_is_left_to_the_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert describe(base(tmp_path / "nowhere")) is None
+    (tmp_path / "acme").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert describe(base("acme")) is None  # a Hugging Face id, whatever lies about here
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (None, "its folder has no config.json"),
+        (b"{", "is not JSON"),
+        (b"\xff", "is not JSON"),
+        (b"[" * 100_000, "is not JSON"),
+        (b"[]", "does not say model_type"),
+        (b"{}", "does not say model_type"),
+        (b'{"model_type": 3}', "does not say model_type"),
+        (b'{"model_type": "llama"}', "does not say max_position_embeddings"),
+        (b'{"model_type": "bert"}', "Models of type 'bert' are not supported"),
+    ],
+)
+def test_a_folder_without_a_usable_config_is_refused(
+    config: bytes | None, words: str, tmp_path: Path
+) -> None:
+    if config is not None:
+        (tmp_path / "config.json").write_bytes(config)
+    with pytest.raises(InvalidRequest, match=words) as raised:
+        describe(base(tmp_path))
+    assert (raised.value.code, raised.value.param) == ("unsupported_model", "model")

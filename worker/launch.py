@@ -1,0 +1,101 @@
+"""Starts training children, quickly: they are forked from a server that has imported torch.
+
+The server (`multiprocessing`'s forkserver) imports `worker.preload` once, in 5 to 10 s, and
+ends when the worker and its children have. This module, like the whole worker outside its
+children, never imports torch; it names `worker.child` and lets the child import it.
+"""
+
+import importlib
+import multiprocessing
+import os
+import signal
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+from core.spec.run import JobSpec, Workspace
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["worker.preload"])
+
+LOG_TAIL_BYTES = 2000
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a child is told to do."""
+
+    spec: JobSpec
+    workspace: Workspace
+    threads: int | None
+
+    @property
+    def log_file(self) -> Path:
+        return self.workspace.folder / "child.log"
+
+
+@dataclass(frozen=True)
+class Child:
+    """A running child. `events` gives one JSON message per RunEvent, then EOFError."""
+
+    process: ForkServerProcess
+    events: Connection
+    log_file: Path
+
+    def ask_to_stop(self) -> None:
+        """Let the run end before its next micro-batch."""
+        self.process.terminate()
+
+    def kill(self) -> None:
+        """End the child and all that it started, and wait until it is gone."""
+        pid = self.process.pid
+        if pid is not None and self.process.exitcode is None:
+            with suppress(ProcessLookupError):
+                try:
+                    os.killpg(pid, signal.SIGKILL)
+                except ProcessLookupError:  # it has not made itself a group yet
+                    os.kill(pid, signal.SIGKILL)
+        self.process.join()
+
+    def log_tail(self) -> str:
+        """The last lines that the child wrote outside its pipe."""
+        with suppress(FileNotFoundError):
+            return self.log_file.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace").strip()
+        return ""
+
+
+def launch(order: Order) -> Child:
+    """Start a child that runs one training."""
+    process, events = _start("main", order)
+    return Child(process, events, order.log_file)
+
+
+def warm_up() -> str:
+    """Start the server, wait until its imports are done, and return the device it trains on."""
+    process, answer = _start("describe_device")
+    try:
+        return answer.recv_bytes().decode()
+    except EOFError:
+        raise RuntimeError("The training child cannot start; the lines above say why.") from None
+    finally:
+        process.join()
+
+
+def archive_of(bundle_folder: Path) -> Path:
+    """Where the child puts the archive of a bundle before it reports the bundle."""
+    return bundle_folder.with_name(bundle_folder.name + ".zip")
+
+
+def _start(function: str, *arguments: object) -> tuple[ForkServerProcess, Connection]:
+    reading_end, writing_end = _context.Pipe(duplex=False)
+    process = _context.Process(target=_enter, args=(function, writing_end, *arguments))
+    process.start()
+    # With our copy closed, the pipe ends when the child does.
+    writing_end.close()
+    return process, reading_end
+
+
+def _enter(function: str, writing_end: Connection, *arguments: object) -> None:
+    getattr(importlib.import_module("worker.child"), function)(writing_end, *arguments)

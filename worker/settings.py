@@ -1,0 +1,42 @@
+"""Settings of the worker and of housekeeping, from the environment."""
+
+from pathlib import Path
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from core.records.ids import new_id
+
+
+class WorkerSettings(BaseSettings):
+    """Read once at start and passed down; every name has the prefix TUNESMITH_."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="TUNESMITH_",
+        env_ignore_empty=True,
+        frozen=True,
+        extra="ignore",
+        populate_by_name=True,
+    )
+
+    database_url: str = Field(description="an SQLAlchemy URL of SQLite or Postgres")
+    broker_url: str = Field(description="folder:///path or redis://…")
+    storage_folder: Path
+    work_folder: Path = Field(
+        Path("data/work"), description="workspaces of running jobs, on a disk of this machine"
+    )
+    worker_id: str = Field(
+        default_factory=lambda: new_id("worker"), description="another one for every process start"
+    )
+    beat_seconds: float = Field(10, gt=0, description="a lease lasts three beats")
+    check_seconds: float = Field(1, gt=0, description="how soon a cancelled job is noticed")
+    threads: int | None = Field(
+        None,
+        ge=1,
+        description="CPU threads of a training run; None: one per usable core",
+        validation_alias=AliasChoices("TUNESMITH_THREADS", "OMP_NUM_THREADS"),
+    )
+
+    @property
+    def lease_seconds(self) -> float:
+        return 3 * self.beat_seconds
