@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from api.app import create_app
 from api.settings import ApiSettings
+from core.catalog.bases import BadCatalog
 
 KEEP_ALIVE_SECONDS = 75  # above the idle time of usual clients, so that they close first
 SHUTDOWN_SECONDS = 5  # for answers under way; an event stream would never end by itself
@@ -18,10 +19,13 @@ def main() -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for every answer of the engine
     try:
         settings = ApiSettings()
+        app = create_app(settings)
     except ValidationError as error:
         sys.exit(f"The API cannot start:\n{_explanation(error)}")
+    except BadCatalog as error:
+        sys.exit(f"The API cannot start: {error}")
     uvicorn.run(
-        create_app(settings),
+        app,
         host=settings.host,
         port=settings.port,
         log_config=None,
@@ -34,10 +38,9 @@ def main() -> None:
 
 def _explanation(error: ValidationError) -> str:
     """One line per wrong setting; values are left out, as one of them may be the key."""
-    return "\n".join(
-        f"  {'TUNESMITH_' + str(fault['loc'][0]).upper() + ': ' if fault['loc'] else ''}{fault['msg']}"
-        for fault in error.errors(include_input=False, include_url=False)
-    )
+    faults = error.errors(include_input=False, include_url=False)
+    names = ("".join(f"TUNESMITH_{part}: ".upper() for part in fault["loc"]) for fault in faults)
+    return "\n".join(f"  {name}{fault['msg']}" for name, fault in zip(names, faults, strict=True))
 
 
 if __name__ == "__main__":

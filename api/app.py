@@ -1,6 +1,5 @@
 """The HTTP application."""
 
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -22,18 +21,22 @@ from core.records.database import Database
 from core.records.projects import ensure_project
 from core.storage.local import open_store
 
-logger = logging.getLogger(__name__)
-
 
 def create_app(settings: ApiSettings) -> FastAPI:
     """Return the application; it connects to nothing before its lifespan begins."""
+    parts = Parts(
+        settings=settings,
+        database=Database(settings.database_url),
+        store=open_store(settings.storage_folder),
+        broker=Broker(settings.broker_url),
+        catalog=Catalog.load(settings.catalog_file),
+        engine=EngineClient(settings.engine_url),
+    )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        parts = build_parts(settings)
         with parts.database.writing() as session:
             ensure_project(session, settings.project)
-        app.state.parts = parts
         yield
         await parts.engine.close()
         parts.database.close()
@@ -45,6 +48,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         redoc_url=None,
         max_body_size=settings.max_body_bytes,
     )
+    app.state.parts = parts
     # The last one added is the outermost.
     app.add_middleware(AuthMiddleware, api_key=settings.api_key)
     app.add_middleware(RequestMiddleware)
@@ -53,14 +57,3 @@ def create_app(settings: ApiSettings) -> FastAPI:
         app.include_router(router, prefix="/v1")
     app.include_router(health)
     return app
-
-
-def build_parts(settings: ApiSettings) -> Parts:
-    return Parts(
-        settings=settings,
-        database=Database(settings.database_url),
-        store=open_store(settings.storage_folder),
-        broker=Broker(settings.broker_url),
-        catalog=Catalog.load(settings.catalog_file),
-        engine=EngineClient(settings.engine_url),
-    )

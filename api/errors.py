@@ -169,11 +169,14 @@ def _steps_in_body(path: list[Any], body: Any, kind: str) -> Iterator[Any]:
     """The part of pydantic's path that is in the body; the rest names members of unions."""
     value = body
     for step in path:
-        if isinstance(value, dict) and step in value:
-            value = value[step]
-            yield step
-        elif isinstance(value, list) and isinstance(step, int) and step < len(value):
+        if _holds(value, step):
             value = value[step]
             yield step
         elif kind == "missing" and step is path[-1]:
             yield step
+
+
+def _holds(value: Any, step: Any) -> bool:
+    if isinstance(value, list):
+        return isinstance(step, int) and step < len(value)
+    return isinstance(value, dict) and step in value

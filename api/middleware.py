@@ -49,7 +49,9 @@ class RequestMiddleware:
             if has_answered:
                 raise  # the server cuts the connection: an answer that just stops would look whole
             crash = envelope(
-                500, f"The server failed. Its log names the request {request_id}.", code="internal_error"
+                500,
+                f"The server failed. Its log names the request {request_id}.",
+                code="internal_error",
             )
             await crash(scope, receive, answer)
 

@@ -3,11 +3,15 @@
 import platform
 import re
 import statistics
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+
+Clock = Callable[[], float]
+"""Seconds from some origin: `time.perf_counter`, or `time.process_time` on a busy machine."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +48,12 @@ def median_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
 
 def matmul_gigaflops(dtype: torch.dtype, repeats: int = 30) -> float:
     """Measured peak of this machine for the shapes of the benchmark: (880, 384) @ (384, 1024)."""
-    from time import perf_counter
-
     left, right = torch.randn(880, 384).to(dtype), torch.randn(384, 1024).to(dtype)
     seconds = []
     for _ in range(repeats):
-        started = perf_counter()
+        started = time.perf_counter()
         torch.mm(left, right)
-        seconds.append(perf_counter() - started)
+        seconds.append(time.perf_counter() - started)
     return 2 * 880 * 384 * 1024 / min(seconds) / 1e9
 
 

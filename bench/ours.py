@@ -2,10 +2,9 @@
 
 import tempfile
 from pathlib import Path
-from time import perf_counter
 
 from bench.data import BenchmarkData
-from bench.measure import MeasuredRun, MeasuredStep
+from bench.measure import Clock, MeasuredRun, MeasuredStep
 from core.spec.events import StepDone
 from core.spec.run import BaseModelSpec, JobSpec, Workspace
 from core.spec.strategy import LoraSpec
@@ -30,17 +29,17 @@ def job_spec(data: BenchmarkData, precision: Precision, batch_rows: int, seed: i
     )
 
 
-def run_ours(data: BenchmarkData, spec: JobSpec, steps: int) -> MeasuredRun:
+def run_ours(data: BenchmarkData, spec: JobSpec, steps: int, clock: Clock) -> MeasuredRun:
     """Run the first `steps` steps of the job, from reading the dataset on."""
     measured: list[MeasuredStep] = []
     with tempfile.TemporaryDirectory() as folder:
         workspace = Workspace(folder=Path(folder))
         workspace.train_file.symlink_to(data.train_file)
-        last = perf_counter()
+        last = clock()
         for event in train(spec, workspace, stop=lambda: False):
             if not isinstance(event, StepDone):
                 continue
-            now = perf_counter()
+            now = clock()
             measured.append(
                 MeasuredStep(now - last, event.tokens, event.labelled_tokens, event.loss)
             )

@@ -2,7 +2,6 @@
 
 import tempfile
 from dataclasses import dataclass
-from time import perf_counter
 from typing import Any, Literal
 
 import torch
@@ -11,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
-from bench.measure import MeasuredRun, MeasuredStep
+from bench.measure import Clock, MeasuredRun, MeasuredStep
 from core.batching.order import steps_of_epoch
 from core.batching.rows import Row
 from core.spec.run import JobSpec
@@ -46,10 +45,12 @@ ALL_SETTINGS = tuple(
 )
 
 
-def run_trl(setting: TrlSetting, spec: JobSpec, rows: list[Row], steps: int) -> MeasuredRun:
+def run_trl(
+    setting: TrlSetting, spec: JobSpec, rows: list[Row], steps: int, clock: Clock
+) -> MeasuredRun:
     """Run the first `steps` steps of the job's first epoch with TRL; rows come tokenised."""
     dataset = _in_order(rows, spec)
-    started = perf_counter()
+    started = clock()
     weights = torch.bfloat16 if "weights" in setting.precision else torch.float32
     model = AutoModelForCausalLM.from_pretrained(spec.base.source, dtype=weights)
     torch.manual_seed(spec.seed)
@@ -61,10 +62,10 @@ def run_trl(setting: TrlSetting, spec: JobSpec, rows: list[Row], steps: int) -> 
             train_dataset=dataset,
             processing_class=AutoTokenizer.from_pretrained(spec.base.source),
         )
-        clock = _StepClock(started)
-        trainer.add_callback(clock)
+        step_clock = _StepClock(clock, started)
+        trainer.add_callback(step_clock)
         trainer.train()
-    recorded = zip(clock.seconds, trainer.counts, trainer.losses, strict=True)
+    recorded = zip(step_clock.seconds, trainer.counts, trainer.losses, strict=True)
     return MeasuredRun(
         tuple(
             MeasuredStep(seconds, tokens, labelled, float(loss))
@@ -150,11 +151,12 @@ class _RecordingTrainer(SFTTrainer):
 
 
 class _StepClock(TrainerCallback):
-    def __init__(self, started: float) -> None:
+    def __init__(self, clock: Clock, started: float) -> None:
+        self.clock = clock
         self.last = started
         self.seconds: list[float] = []
 
     def on_step_end(self, *_arguments: Any, **_named: Any) -> None:
-        now = perf_counter()
+        now = self.clock()
         self.seconds.append(now - self.last)
         self.last = now

@@ -11,6 +11,7 @@ import os
 import signal
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing import connection
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -46,18 +47,28 @@ class Child:
 
     def ask_to_stop(self) -> None:
         """Let the run end before its next micro-batch."""
-        self.process.terminate()
+        self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End the child and all that it started, and wait until it is gone."""
-        pid = self.process.pid
-        if pid is not None and self.process.exitcode is None:
-            with suppress(ProcessLookupError):
-                try:
-                    os.killpg(pid, signal.SIGKILL)
-                except ProcessLookupError:  # it has not made itself a group yet
-                    os.kill(pid, signal.SIGKILL)
+        """End the child and all that it started. Any thread may do this, any number of times."""
+        self._signal(signal.SIGKILL)
+
+    def wait(self) -> int:
+        """Wait until the child is gone; return its exit status, negative for a signal."""
         self.process.join()
+        status = self.process.exitcode
+        assert status is not None
+        return status
+
+    def _signal(self, number: signal.Signals) -> None:
+        pid = self.process.pid
+        if pid is None or connection.wait([self.process.sentinel], timeout=0):
+            return  # gone, and its number may be another's by now
+        with suppress(ProcessLookupError):
+            try:
+                os.killpg(pid, number)
+            except ProcessLookupError:  # it has not made itself a group yet
+                os.kill(pid, number)
 
     def log_tail(self) -> str:
         """The last lines that the child wrote outside its pipe."""

@@ -174,10 +174,8 @@ def _invalid(error: ValidationError) -> InvalidRequest:
     return InvalidRequest(f"{param or 'body'}: {first['msg']}", param=param)
 
 
-def build_app(settings: EngineSettings) -> Starlette:
-    """Put the process together from its settings."""
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
+def build_engine(settings: EngineSettings) -> tuple[Engine, PromptReader]:
+    """Put together what the settings describe; no model is loaded yet."""
     device = pick_device()
     dtype = resolve_precision(settings.precision, device)
 
@@ -195,15 +193,17 @@ def build_app(settings: EngineSettings) -> Starlette:
     runner = Runner(
         load_model, adapters.folder, max_bases=limits.max_bases, max_adapters=limits.max_adapters
     )
-    engine = Engine(Scheduler(limits), runner)
-    return create_app(engine, PromptReader(adapters), settings.preload_base)
+    return Engine(Scheduler(limits), runner), PromptReader(adapters)
 
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     settings = EngineSettings()
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    engine, reader = build_engine(settings)
     uvicorn.run(
-        build_app(settings),
+        create_app(engine, reader, settings.preload_base),
         host=settings.host,
         port=settings.port,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,

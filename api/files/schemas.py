@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from core.records.tables import File
 from core.spec.dataset import DatasetReport
@@ -18,8 +18,8 @@ class FileObject(BaseModel):
     filename: str
     purpose: Literal["fine-tune", "fine-tune-results"]
     status: Literal["processed", "error"]
-    status_details: str | None
-    """Null unless the status is error."""
+    status_details: str | None = Field(exclude_if=lambda details: details is None)
+    """Left out unless the status is error."""
 
 
 class DeletedFile(BaseModel):
@@ -35,14 +35,14 @@ def file_object(file: File) -> FileObject:
         bytes=file.bytes,
         created_at=int(file.created_at),
         filename=file.filename,
-        purpose=file.purpose,  # type: ignore[arg-type]  # the column holds nothing else
+        purpose=file.purpose,
         status="error" if details else "processed",
         status_details=details,
     )
 
 
 def faults_of(file: File) -> str | None:
-    """Why no job can train on this file: line, field and cure of the first faults. None if it can."""
+    """Why no job can train on it: line, field and cure of the first faults; None when one can."""
     if file.report is None:
         return None
     report = DatasetReport.model_validate(file.report)

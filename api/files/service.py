@@ -87,9 +87,7 @@ def content(session: Session, project: str, file_id: str, store: BlobStore) -> S
     return download(store, file.blob_key, filename=file.filename)
 
 
-def delete(
-    transaction: Transaction, project: str, file_id: str, store: BlobStore
-) -> DeletedFile:
+def delete(transaction: Transaction, project: str, file_id: str, store: BlobStore) -> DeletedFile:
     file = files.delete_file(transaction.session, project, file_id)
     transaction.after_commit(partial(store.delete, file.blob_key))
     return DeletedFile(id=file.id)

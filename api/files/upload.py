@@ -171,7 +171,7 @@ class _Form:
                 "on_part_begin": self._begin,
                 "on_header_field": self._header_name,
                 "on_header_value": self._header_value,
-                "on_header_end": lambda: self._headers.finish_one(),
+                "on_header_end": self._end_header,
                 "on_headers_finished": self._announce,
                 "on_part_data": lambda data, start, end: self._found.append(data[start:end]),
                 "on_part_end": lambda: self._found.append(None),
@@ -213,6 +213,9 @@ class _Form:
 
     def _header_value(self, data: bytes, start: int, end: int) -> None:
         self._headers.value += data[start:end]
+
+    def _end_header(self) -> None:
+        self._headers.finish_one()
 
     def _announce(self) -> None:
         said = self._headers.disposition()

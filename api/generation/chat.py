@@ -1,11 +1,12 @@
 """OpenAI's chat completion, whole and in chunks."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Any
 
 from api.generation.plan import Plan
 from api.generation.run import Answer, Choice, Events, Usage
+from api.generation.sse import Chunks
 from core.spec.generation import (
     ChoiceFinished,
     GeneratedToken,
@@ -28,7 +29,7 @@ def chat_completion(plan: Plan, answer: Answer) -> dict[str, Any]:
     }
 
 
-async def chat_chunks(plan: Plan, events: Events) -> AsyncIterator[dict[str, Any]]:
+async def chat_chunks(plan: Plan, events: Events) -> Chunks:
     """Yield a chunk with the role for every choice, the texts, the ends, and perhaps the usage."""
     prompt_tokens = completion_tokens = 0
     async with aclosing(events):
@@ -74,9 +75,7 @@ def _chunk(
     return _chunk_around(plan, [choice], None)
 
 
-def _chunk_around(
-    plan: Plan, choices: list[dict[str, Any]], usage: Usage | None
-) -> dict[str, Any]:
+def _chunk_around(plan: Plan, choices: list[dict[str, Any]], usage: Usage | None) -> dict[str, Any]:
     chunk = {
         "id": plan.id,
         "object": "chat.completion.chunk",

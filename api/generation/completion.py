@@ -1,13 +1,14 @@
 """OpenAI's older text completion, whole and in chunks, which have the same shape."""
 
 import codecs
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Any
 
 from api.generation.chat import LEAST_LOGPROB
 from api.generation.plan import Plan
 from api.generation.run import Answer, Events, Usage
+from api.generation.sse import Chunks
 from core.spec.generation import (
     ChoiceFinished,
     GeneratedToken,
@@ -31,7 +32,7 @@ def text_completion(plan: Plan, answer: Answer, *, echo: bool) -> dict[str, Any]
     return {**_frame(plan, choices), "usage": answer.usage.body()}
 
 
-async def text_chunks(plan: Plan, events: Events, *, echo: bool) -> AsyncIterator[dict[str, Any]]:
+async def text_chunks(plan: Plan, events: Events, *, echo: bool) -> Chunks:
     """Yield the texts of all choices, their ends, and perhaps the usage."""
     n = plan.sampling.n
     tables = [TokenTable(plan) for _ in range(n * len(plan.requests))]

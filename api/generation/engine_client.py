@@ -1,6 +1,6 @@
 """The engine over HTTP: one request, one stream of events."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import httpx
 from pydantic import ValidationError
@@ -36,7 +36,7 @@ class EngineClient:
             trust_env=False,  # no proxy stands between us
         )
 
-    async def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
         """Yield the engine's events; leaving the iteration cancels the request there.
 
         A refusal is raised before the first event: InvalidRequest, NotFound, or Unavailable
@@ -78,7 +78,7 @@ def _json(request: GenerationRequest) -> bytes:
         ) from error
 
 
-async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:
+async def _lines(response: httpx.Response) -> AsyncGenerator[bytes, None]:
     """Split at newlines only; httpx would also split at U+2028, which JSON may hold as it is."""
     rest = b""
     async for chunk in response.aiter_bytes():

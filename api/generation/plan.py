@@ -78,9 +78,9 @@ def prompts_of(body: CompletionBody) -> list[Prompt]:
     if isinstance(prompt, str):
         return [TextPrompt(text=prompt)]
     if isinstance(prompt[0], int):
-        return [TokenPrompt(tokens=tuple(prompt))]  # type: ignore[arg-type]
+        return [TokenPrompt(tokens=tuple(prompt))]
     return [
-        TextPrompt(text=each) if isinstance(each, str) else TokenPrompt(tokens=tuple(each))  # type: ignore[arg-type]
+        TextPrompt(text=each) if isinstance(each, str) else TokenPrompt(tokens=tuple(each))
         for each in prompt
     ]
 

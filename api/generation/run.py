@@ -1,7 +1,7 @@
 """Running the requests behind one answer: one for a chat, one per prompt of a completion."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -54,7 +54,7 @@ class Answer:
     usage: Usage
 
 
-Events = AsyncIterator[tuple[int, GenerationEvent]]
+Events = AsyncGenerator[tuple[int, GenerationEvent], None]
 """Events, each with the index of its request."""
 
 
@@ -90,7 +90,7 @@ async def run(engine: EngineClient, requests: Sequence[GenerationRequest]) -> Ev
 
 async def _checked(
     engine: EngineClient, request: GenerationRequest
-) -> AsyncIterator[GenerationEvent]:
+) -> AsyncGenerator[GenerationEvent, None]:
     """The engine's events of one request; an error when they say so or stop too early."""
     unfinished = request.sampling.n
     async with aclosing(engine.generate(request)) as events:
@@ -137,7 +137,7 @@ async def collect(events: Events, requests: Sequence[GenerationRequest]) -> Answ
 
 
 async def unless_client_leaves(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
-    """Return the result of `work`; when the client goes first, stop it and raise ClientDisconnect."""
+    """Return the result of `work`; ClientDisconnect, and `work` stopped, if the client leaves."""
     task = asyncio.create_task(work)
     gone = asyncio.create_task(_client_gone(request))
     try:

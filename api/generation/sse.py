@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
@@ -11,10 +11,12 @@ from starlette.responses import StreamingResponse
 from api.errors import error_body
 from core.errors import TunesmithError
 
+Chunks = AsyncGenerator[dict[str, Any], None]
+
 logger = logging.getLogger(__name__)
 
 
-def sse_response(chunks: AsyncIterator[dict[str, Any]]) -> StreamingResponse:
+def sse_response(chunks: Chunks) -> StreamingResponse:
     """Return an answer that streams the chunks and ends with `[DONE]`.
 
     After the first byte the status is sent; an error then is an event, which the stock clients
@@ -25,7 +27,7 @@ def sse_response(chunks: AsyncIterator[dict[str, Any]]) -> StreamingResponse:
     )
 
 
-async def _events(chunks: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str]:
+async def _events(chunks: Chunks) -> AsyncGenerator[str, None]:
     try:
         async with aclosing(chunks):
             async for chunk in chunks:

@@ -9,7 +9,6 @@ from api.jobs.hyperparameters import Hyperparameters, resolve
 from api.jobs.schemas import CreateJob
 from core.catalog.bases import Catalog
 from core.catalog.describe import describe
-from core.catalog.families import family_of
 from core.errors import InvalidRequest
 from core.records.files import get_file
 from core.records.jobs import NewJob
@@ -28,8 +27,7 @@ def new_job(session: Session, catalog: Catalog, project: str, body: CreateJob) -
     if body.validation_file is not None:
         usable_file(session, project, body.validation_file, "validation_file")
     rows = DatasetReport.model_validate(training_file.report).rows
-    training = resolve(hyperparameters, body.training, rows=rows)
-    _require_it_fits(base, training)
+    training = _fitted(resolve(hyperparameters, body.training, rows=rows), base)
     seed = secrets.randbelow(2**31) if body.seed is None else body.seed
     return NewJob(
         project_id=project,
@@ -100,16 +98,16 @@ def _base(session: Session, catalog: Catalog, project: str, name: str) -> BaseMo
     return catalog.resolve(name)
 
 
-def _require_it_fits(base: BaseModelSpec, training: TrainingSpec) -> None:
-    """What the base's own configuration rules out; nothing is known of one not yet downloaded."""
+def _fitted(training: TrainingSpec, base: BaseModelSpec) -> TrainingSpec:
+    """Return `training` within the base's context; nothing is known of one not yet downloaded."""
     facts = describe(base)
-    if facts is None:
-        return
-    family_of(facts.model_type)
-    if training.max_length > facts.context_length:
-        raise InvalidRequest(
-            f"training.max_length is {training.max_length}, but the context of {base.id} holds "
-            f"{facts.context_length} tokens.",
-            param="training.max_length",
-            code="invalid_value",
-        )
+    if facts is None or training.max_length <= facts.context_length:
+        return training
+    if "max_length" not in training.model_fields_set:
+        return training.model_copy(update={"max_length": facts.context_length})
+    raise InvalidRequest(
+        f"training.max_length is {training.max_length}, but the context of {base.id} holds "
+        f"{facts.context_length} tokens.",
+        param="training.max_length",
+        code="invalid_value",
+    )

@@ -76,9 +76,7 @@ def list_checkpoints(
     after: After = None,
     limit: Limit = 10,
 ) -> ListOf[CheckpointObject]:
-    return service.list_checkpoints(
-        session, project, fine_tuning_job_id, after=after, limit=limit
-    )
+    return service.list_checkpoints(session, project, fine_tuning_job_id, after=after, limit=limit)
 
 
 @router.get("/{fine_tuning_job_id}/adapter", response_class=StreamingResponse)

@@ -143,7 +143,7 @@ def job_object(job: Job) -> JobObject:
         model=spec.base.id,
         organization_id=job.project_id,
         result_files=[job.result_file] if job.result_file else [],
-        status=status,  # type: ignore[arg-type]  # the column holds nothing else
+        status=status,
         trained_tokens=job.trained_tokens,
         training_file=job.training_file,
         validation_file=job.validation_file,
@@ -163,9 +163,9 @@ def event_object(event: JobEvent) -> EventObject:
     return EventObject(
         id=event.id,
         created_at=int(event.created_at),
-        level=event.level,  # type: ignore[arg-type]  # the columns hold nothing else
+        level=event.level,
         message=event.message,
-        type=event.type,  # type: ignore[arg-type]
+        type=event.type,
         data=event.data,
     )
 

@@ -16,9 +16,7 @@ def list_models(session: Reading, project: Project, parts: FromParts) -> ModelLi
 
 
 @router.get("/{model:path}")
-def retrieve_model(
-    model: str, session: Reading, project: Project, parts: FromParts
-) -> ModelObject:
+def retrieve_model(model: str, session: Reading, project: Project, parts: FromParts) -> ModelObject:
     return service.get(session, parts.catalog, project, model)
 
 

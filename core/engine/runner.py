@@ -38,7 +38,7 @@ class _Batch:
 class Runner:
     """Owns the resident models and the tensors of every running group, from prefill to release.
 
-    All methods belong to one thread, except the two that list what is resident.
+    All methods belong to one thread, except those that only tell what is there.
     """
 
     def __init__(
@@ -62,6 +62,10 @@ class Runner:
     def resident_adapters(self) -> list[str]:
         residents = self._bases.values()
         return [sha256 for resident in residents for sha256 in resident.resident_adapters()]
+
+    def holds_tensors(self) -> bool:
+        """Say whether any group still has memory on the device."""
+        return bool(self._batches)
 
     def activate(self, model: ModelKey) -> PreTrainedModel:
         """Return the model with the right adapter on, loading what is not resident."""

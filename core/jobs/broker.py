@@ -80,7 +80,9 @@ def _transport(broker_url: str) -> dict[str, Any]:
     for needed in (messages, control):
         needed.mkdir(parents=True, exist_ok=True)
     return {
-        "broker_url": "core.jobs.folder_transport:Transport://",
+        # Kombu takes no class from a URL, so the class is named beside it.
+        "broker_url": FOLDER_SCHEME,
+        "broker_transport": "core.jobs.folder_transport:Transport",
         "broker_transport_options": {
             "data_folder_in": str(messages),
             "data_folder_out": str(messages),

@@ -87,11 +87,10 @@ def beat(session: Session, claim: Claim, lease_seconds: float) -> None:
     hold(session, claim, lease_expires_at=database_now() + lease_seconds)
 
 
-def check(session: Session, claim: Claim) -> None:
-    """Return when the claim stands; StaleClaim when it is void."""
-    token = session.scalars(select(Job.claim_token).where(Job.id == claim.job_id)).one_or_none()
-    if token != claim.token:
-        raise StaleClaim(f"Claim {claim.token} on {claim.job_id} is void.")
+def stands(session: Session, claim: Claim) -> bool:
+    """Say whether the job is still ours; reads only."""
+    query = select(Job.claim_token).where(Job.id == claim.job_id)
+    return session.scalars(query).one_or_none() == claim.token
 
 
 def claimed_job(session: Session, claim: Claim) -> Job:

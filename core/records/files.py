@@ -67,6 +67,11 @@ def get_file(
     return file
 
 
+def is_recorded(session: Session, file_id: str) -> bool:
+    """Say whether a file of this id exists, in whatever project."""
+    return session.get(File, file_id) is not None
+
+
 def list_files(
     session: Session,
     project_id: str,

@@ -171,6 +171,12 @@ def cancel_job(session: Session, project_id: str, job_id: str) -> Job:
     return job
 
 
+def is_over(session: Session, job_id: str) -> bool:
+    """Say whether nothing will run for this job again; true for one that does not exist."""
+    status = session.scalars(select(Job.status).where(Job.id == job_id)).one_or_none()
+    return status is None or status in FINAL
+
+
 def _explain_refusal(session: Session, job_id: str, to: JobStatus, token: int | None) -> None:
     status, current_token = session.execute(
         select(Job.status, Job.claim_token).where(Job.id == job_id)

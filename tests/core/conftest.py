@@ -40,9 +40,11 @@ def chat_tokenizer() -> Any:
 @pytest.fixture(scope="session")
 def tiny_model() -> Callable[..., Any]:
     """Return a builder: `tiny_model("qwen3", seed=1)` is a random model of that family."""
+    import torch
+
+    torch.set_num_threads(1)  # with more, threads that wait for each other outweigh the work
 
     def build(model_type: str = "llama", seed: int = 0, **changes: Any) -> Any:
-        import torch
         from transformers import AutoConfig, AutoModelForCausalLM
 
         size: dict[str, Any] = {

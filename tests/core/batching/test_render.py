@@ -104,7 +104,7 @@ def test_turn_that_the_template_rewrites_later_is_refused(chat_tokenizer):
 def test_refusal_of_the_template_names_line_and_reason(chat_tokenizer):
     chat_tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
     examples = [(7, ChatExample((QUESTION, answer("No."))))]
-    with pytest.raises(InvalidRow, match="line 7: .*roles must alternate"):
+    with pytest.raises(InvalidRow, match=r"line 7: .*roles must alternate"):
         render_examples(chat_tokenizer, examples)
 
 

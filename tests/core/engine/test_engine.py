@@ -355,6 +355,19 @@ def test_more_adapters_than_fit_take_turns(make_engine, reader, base, adapters, 
     assert asker.engine.runner.resident_adapters() == [adapters[3].sha256]
 
 
+def test_more_bases_than_fit_take_turns(make_engine, reader, base, adapters):
+    asker = Asker(make_engine(max_bases=1), reader, base)
+    other = base.model_copy(update={"id": "other"})
+    answers = []
+    for spec in (base, other, base, other):
+        asker.base = spec
+        answers += [asker.submit(PROMPTS[0]), asker.submit(PROMPTS[0], adapters[0])]
+    asker.finish()
+    texts = [answer.text() for answer in answers]
+    assert texts == texts[:2] * 4
+    assert asker.engine.runner.resident_bases() == [other]
+
+
 def test_the_model_thread_serves_until_stopped_and_ends_what_is_left(asker):
     thread = threading.Thread(target=asker.engine.run)
     thread.start()

@@ -31,8 +31,8 @@ def asked(base: BaseModelSpec, prompt: Prompt, adapter=None, max_tokens=5) -> Ge
     ("prompt", "param"),
     [
         (TokenPrompt(tokens=(5,) * 124), "prompt"),
-        (TextPrompt(text="some words " * 60), "prompt"),
-        (ChatPrompt(messages=({"role": "user", "content": "some words " * 60},)), "messages"),
+        (TextPrompt(text="some words " * 80), "prompt"),
+        (ChatPrompt(messages=({"role": "user", "content": "some words " * 80},)), "messages"),
     ],
 )
 def test_a_prompt_that_leaves_no_room_is_refused(reader, base, prompt, param):

@@ -16,9 +16,14 @@ W, X, Y, Z = (letter * 64 for letter in "abcd")
 """Names as long as hashes: PEFT looks for a name anywhere in the key of a weight."""
 
 
+@pytest.fixture(scope="module", params=[torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def dtype(request: pytest.FixtureRequest) -> torch.dtype:
+    return request.param
+
+
 @pytest.fixture
-def model(base):
-    return AutoModelForCausalLM.from_pretrained(base.source, dtype=torch.float32)
+def model(base, dtype):
+    return AutoModelForCausalLM.from_pretrained(base.source, dtype=dtype)
 
 
 @pytest.fixture
@@ -33,12 +38,12 @@ def make_resident(model, adapter_folders):
 
 
 @pytest.fixture(scope="module")
-def expected(base, adapter_folders) -> dict[str | None, torch.Tensor]:
+def expected(base, dtype, adapter_folders) -> dict[str | None, torch.Tensor]:
     """Logits of a fresh base without an adapter and with each, as a user of PEFT gets them."""
     logits = {}
     with torch.inference_mode():
         for name, folder in zip([None, W, X, Y, Z], [None, *adapter_folders], strict=True):
-            fresh = AutoModelForCausalLM.from_pretrained(base.source, dtype=torch.float32)
+            fresh = AutoModelForCausalLM.from_pretrained(base.source, dtype=dtype)
             tuned = PeftModel.from_pretrained(fresh, folder) if folder else fresh
             logits[name] = tuned(IDS_BT).logits
     return logits

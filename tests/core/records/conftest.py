@@ -53,6 +53,12 @@ def make_file(database: Database) -> Callable[..., str]:
 
 
 @pytest.fixture
+def new_job(make_file: Callable[..., str]) -> NewJob:
+    """A job to be created, with a training file that is there."""
+    return replace(TEMPLATE, training_file=make_file())
+
+
+@pytest.fixture
 def make_job(database: Database, make_file: Callable[..., str]) -> Callable[..., str]:
     """`make_job(field=…)` makes a job with any fields of NewJob and returns its id."""
     file_of_project: dict[str, str] = {}

@@ -49,9 +49,9 @@ def test_every_pair_of_statuses_moves_exactly_when_the_table_says(
             assert read_job(job_id).status == to
             assert messages(database, job_id)[count:] == [f"{before} to {to}"]
         else:
-            with pytest.raises(Conflict, match=f"is {before} and cannot become {to}"):
-                with database.writing() as session:
-                    advance(session, job_id, to, message="never")
+            refusal = pytest.raises(Conflict, match=f"is {before} and cannot become {to}")
+            with refusal, database.writing() as session:
+                advance(session, job_id, to, message="never")
             assert read_job(job_id).status == before
             assert len(messages(database, job_id)) == count
 

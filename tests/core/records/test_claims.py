@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from sqlalchemy.orm import Session
 
 from core.errors import StaleClaim
 from core.jobs.state import JobStatus
@@ -77,11 +78,10 @@ def test_threads_and_processes_claim_each_job_once(
     assert all(read_job(job_id).attempts == 1 for job_id in created)
 
 
+@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)  # SQLite has one writer
 def test_worker_does_not_wait_for_one_that_is_claiming(
     database: Database, make_job: MakeJob
 ) -> None:
-    if database.engine.dialect.name == "sqlite":
-        pytest.skip("SQLite has one writer at a time")
     first, second = make_job(), make_job()
     with database.writing() as session, database.writing() as other:
         mine, theirs = claim_next(session, "worker-1", 30), claim_next(other, "worker-2", 30)
@@ -89,26 +89,22 @@ def test_worker_does_not_wait_for_one_that_is_claiming(
         assert {mine.job_id, theirs.job_id} == {first, second}
 
 
-@pytest.mark.parametrize(
-    "write",
-    [
-        lambda session, claim: hold(session, claim),
-        lambda session, claim: hold(session, claim, step=7),
-        lambda session, claim: beat(session, claim, 30),
-        lambda session, claim: release(session, claim, message="late"),
-        lambda session, claim: advance(
-            session, claim.job_id, JobStatus.SUCCEEDED, message="late", token=claim.token
-        ),
-    ],
-    ids=["hold", "hold columns", "beat", "release", "advance"],
-)
+WRITES: dict[str, Callable[[Session, Claim], None]] = {
+    "hold": hold,
+    "hold with columns": lambda session, claim: hold(session, claim, step=7),
+    "beat": lambda session, claim: beat(session, claim, 30),
+    "release": lambda session, claim: release(session, claim, message="late"),
+    "advance": lambda session, claim: advance(
+        session, claim.job_id, JobStatus.SUCCEEDED, message="late", token=claim.token
+    ),
+}
+
+
 @pytest.mark.parametrize("end", ["cancelled", "rescued", "released", "succeeded"])
 def test_every_write_of_an_ended_claim_is_refused(
-    sqlite_database_job: tuple[Database, Claim],
-    write: Callable[..., None],
-    end: str,
+    database: Database, start_job: StartJob, end: str
 ) -> None:
-    database, claim = sqlite_database_job
+    claim = start_job("worker-1")
     with database.writing() as session:
         match end:
             case "cancelled":
@@ -120,14 +116,10 @@ def test_every_write_of_an_ended_claim_is_refused(
             case "succeeded":
                 advance(session, claim.job_id, JobStatus.SUCCEEDED, message="ok", token=claim.token)
     before = _row(database, claim.job_id)
-    with pytest.raises(StaleClaim), database.writing() as session:
-        write(session, claim)
-    assert _row(database, claim.job_id) == before
-
-
-@pytest.fixture
-def sqlite_database_job(database: Database, start_job: StartJob) -> tuple[Database, Claim]:
-    return database, start_job("worker-1")
+    for write in WRITES.values():
+        with pytest.raises(StaleClaim), database.writing() as session:
+            write(session, claim)
+        assert _row(database, claim.job_id) == before
 
 
 def _row(database: Database, job_id: str) -> dict[str, object]:

@@ -1,0 +1,23 @@
+"""Routes for supervisors and load balancers; they ask for no key."""
+
+from fastapi import APIRouter, Response
+
+from api.health import service
+from api.health.schemas import Liveness, Readiness
+from api.parts import FromParts
+
+router = APIRouter(tags=["Health"])
+
+
+@router.get("/healthz")
+def live() -> Liveness:
+    """The process answers."""
+    return Liveness()
+
+
+@router.get("/readyz", responses={503: {"model": Readiness}})
+async def ready(parts: FromParts, response: Response) -> Readiness:
+    """Every part answers, or 503 with the part that does not."""
+    readiness = await service.readiness(parts)
+    response.status_code = 200 if readiness.status == service.OK else 503
+    return readiness

@@ -1,0 +1,105 @@
+"""One process of the service: started, watched, restarted with growing pauses, stopped.
+
+Every process gets a session of its own, so that Ctrl-C reaches `up` alone, which then stops
+them in order. None outlives `up`, not even after `kill -9`: the kernel sends a process SIGTERM
+when its parent dies (`PR_SET_PDEATHSIG`, asked for between fork and exec). That is the one
+way that needs no cooperation of the process; it exists on Linux only.
+"""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1
+
+FIRST_PAUSE_SECONDS = 0.5
+LONGEST_PAUSE_SECONDS = 30.0
+STEADY_SECONDS = 60.0
+"""A process that lived this long starts again without a pause."""
+
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+class Process:
+    """A Python module that is kept running."""
+
+    def __init__(
+        self, name: str, module: str, environment: Callable[[], dict[str, str]], log_file: Path
+    ) -> None:
+        self.name = name
+        self.log_file = log_file
+        self.deaths = 0
+        self._module = module
+        self._environment = environment
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started_at = 0.0
+        self._start_at = 0.0
+        self._pause_seconds = FIRST_PAUSE_SECONDS
+
+    def start(self) -> None:
+        with self.log_file.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", self._module],
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=_die_with(os.getpid()),  # noqa: PLW1509  (this process has one thread)
+            )
+        self._started_at = time.monotonic()
+
+    def notice_death(self) -> int | None:
+        """Return the exit status once when the process has ended, and plan its next start."""
+        status = None if self._process is None else self._process.poll()
+        if status is None:
+            return None
+        self._process = None
+        self.deaths += 1
+        if time.monotonic() - self._started_at >= STEADY_SECONDS:
+            self._pause_seconds = FIRST_PAUSE_SECONDS
+        self._start_at = time.monotonic() + self._pause_seconds
+        self._pause_seconds = min(2 * self._pause_seconds, LONGEST_PAUSE_SECONDS)
+        return status
+
+    def start_when_due(self) -> None:
+        """Start again after the pause that follows a death."""
+        if self._process is None and time.monotonic() >= self._start_at:
+            self.start()
+
+    def ask_to_stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+
+    def wait_or_kill(self, deadline: float) -> bool:
+        """Wait until `deadline` on the monotonic clock, then kill; say whether that was needed."""
+        if self._process is None:
+            return False
+        try:
+            self._process.wait(max(0.0, deadline - time.monotonic()))
+            return False
+        except subprocess.TimeoutExpired:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            return True
+
+    def log_tail(self, lines: int = 15) -> str:
+        text = self.log_file.read_text(encoding="utf-8", errors="replace")
+        return "\n".join(text.splitlines()[-lines:])
+
+
+def _die_with(parent: int) -> Callable[[], None]:
+    def ask_kernel() -> None:
+        if _libc is not None:
+            _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+            if os.getppid() != parent:  # it died before the kernel was asked
+                os._exit(1)
+
+    return ask_kernel

@@ -1,0 +1,64 @@
+"""What the `tunesmith` command reads from the environment, and what it gives its processes."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.jobs.broker import FOLDER_SCHEME
+
+DEFAULT_DATA_FOLDER = Path(".data")
+
+
+@dataclass(frozen=True)
+class EmbeddedService:
+    """Where one embedded service keeps its data, and on which addresses it listens."""
+
+    data_folder: Path
+    host: str
+    port: int
+    engine_port: int
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+    @property
+    def database_url(self) -> str:
+        return f"sqlite:///{self.data_folder / 'tunesmith.db'}"
+
+    @property
+    def log_folder(self) -> Path:
+        return self.data_folder / "logs"
+
+    @property
+    def lock_file(self) -> Path:
+        return self.data_folder / "lock"
+
+
+def child_environment(service: EmbeddedService) -> dict[str, str]:
+    """The environment of every process of the service: ours, and where things are.
+
+    Settings that `up` does not decide (the API key, the catalog file) pass through. Worker and
+    engine share the cores, so waiting threads must sleep, not spin (docs/operations.md).
+    """
+    data_folder = service.data_folder
+    return {
+        **os.environ,
+        "TUNESMITH_DATABASE_URL": service.database_url,
+        "TUNESMITH_BROKER_URL": f"{FOLDER_SCHEME}{data_folder / 'broker'}",
+        "TUNESMITH_STORAGE_FOLDER": str(data_folder / "storage"),
+        "TUNESMITH_WORK_FOLDER": str(data_folder / "work"),
+        "TUNESMITH_HOST": service.host,
+        "TUNESMITH_PORT": str(service.port),
+        "TUNESMITH_ENGINE_URL": f"http://127.0.0.1:{service.engine_port}",
+        "TUNESMITH_ENGINE_HOST": "127.0.0.1",
+        "TUNESMITH_ENGINE_PORT": str(service.engine_port),
+        "TUNESMITH_ENGINE_CACHE_FOLDER": str(data_folder / "engine"),
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
+    }
+
+
+def worker_environment(service: EmbeddedService, worker_id: str) -> dict[str, str]:
+    """A worker's id is chosen here, so that its jobs can be taken back when it dies."""
+    return {**child_environment(service), "TUNESMITH_WORKER_ID": worker_id}

@@ -1,0 +1,193 @@
+"""`tunesmith up`: the whole service on one machine, with SQLite, a folder of blobs and a
+folder as broker. It prints one line when the service answers, and runs until SIGINT or SIGTERM.
+"""
+
+import fcntl
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event
+
+import httpx
+
+from cli.process import Process
+from cli.settings import EmbeddedService, child_environment, worker_environment
+from core.records import claims, workers
+from core.records.database import Database
+from core.records.ids import new_id
+from migrations.upgrade import upgrade
+
+logger = logging.getLogger(__name__)
+
+ROUND_SECONDS = 0.1
+READY_SECONDS = 180.0
+DEATHS_BEFORE_READY = 3
+"""A process that dies this often while the service starts will not start at all."""
+
+STOP_SECONDS = 25.0
+"""A worker needs most of this to stop a run and give its job back; the others are quick."""
+
+
+class UpFailed(Exception):
+    """The service cannot run; the message says why and what to do."""
+
+
+def up(data_folder: Path, host: str, port: int) -> None:
+    """Run the service until SIGINT or SIGTERM; UpFailed when it does not come up."""
+    stopping = Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopping.set())
+    _refuse_taken_port(host, port)
+    service = EmbeddedService(data_folder.absolute(), host, port, _free_port())
+    service.log_folder.mkdir(parents=True, exist_ok=True)
+    with _lock(service):
+        _log_to(service.log_folder / "up.log")
+        upgrade(service.database_url)
+        supervisor = Supervisor(service)
+        supervisor.start()
+        try:
+            _run(supervisor, service, stopping)
+        finally:
+            supervisor.stop()
+
+
+def _run(supervisor: "Supervisor", service: EmbeddedService, stopping: Event) -> None:
+    ready_by = time.monotonic() + READY_SECONDS
+    is_ready = False
+    while not stopping.wait(ROUND_SECONDS):
+        supervisor.mend()
+        if is_ready:
+            continue
+        if _answers(service):
+            is_ready = True
+            where = f"data: {service.data_folder}, logs: {service.log_folder}"
+            print(f"Tunesmith is ready on {service.url} ({where})", flush=True)
+        elif failing := supervisor.failing():
+            raise UpFailed(
+                f"{failing.name} does not start. The end of {failing.log_file}:\n"
+                f"{failing.log_tail()}"
+            )
+        elif time.monotonic() > ready_by:
+            raise UpFailed(
+                f"The service did not answer within {READY_SECONDS:.0f} s. "
+                f"The logs in {service.log_folder} say what it waits for."
+            )
+
+
+class Supervisor:
+    """Keeps the four processes of the service running."""
+
+    def __init__(self, service: EmbeddedService) -> None:
+        self._database = Database(service.database_url)
+        self._service = service
+        self._worker_id = ""
+        self._processes = [
+            Process(name, module, environment, service.log_folder / f"{name}.log")
+            for name, module, environment in (
+                ("api", "api", self._environment),
+                ("worker", "worker", self._worker_environment),
+                ("engine", "worker.serve", self._environment),
+                ("housekeeping", "worker.housekeeping", self._environment),
+            )
+        ]
+
+    def start(self) -> None:
+        for process in self._processes:
+            process.start()
+
+    def mend(self) -> None:
+        """Start again what has died; a dead worker's jobs are taken back at once."""
+        for process in self._processes:
+            status = process.notice_death()
+            if status is not None:
+                logger.warning(
+                    "%s ended with status %d; it is started again.", process.name, status
+                )
+                if process.name == "worker":
+                    self._take_back_jobs()
+            process.start_when_due()
+
+    def failing(self) -> Process | None:
+        """A process that dies at every start."""
+        return next((p for p in self._processes if p.deaths >= DEATHS_BEFORE_READY), None)
+
+    def stop(self) -> None:
+        """Ask all to stop, wait, and kill what does not."""
+        for process in self._processes:
+            process.ask_to_stop()
+        deadline = time.monotonic() + STOP_SECONDS
+        for process in self._processes:
+            if process.wait_or_kill(deadline):
+                logger.warning("%s did not stop and was killed.", process.name)
+        self._database.close()
+
+    def _take_back_jobs(self) -> None:
+        with self._database.writing() as session:
+            workers.worker_gone(session, self._worker_id)
+            for job_id in claims.rescue_expired(session, worker_id=self._worker_id):
+                logger.warning("The worker left %s; it is queued again.", job_id)
+
+    def _environment(self) -> dict[str, str]:
+        return child_environment(self._service)
+
+    def _worker_environment(self) -> dict[str, str]:
+        self._worker_id = new_id("worker")
+        return worker_environment(self._service, self._worker_id)
+
+
+@contextmanager
+def _lock(service: EmbeddedService) -> Iterator[None]:
+    """Hold the data folder; the kernel lets go of it when this process ends, however it ends."""
+    with service.lock_file.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise UpFailed(
+                f"Another service (process {file.read().strip()}) uses {service.data_folder}. "
+                "Stop it, or choose another folder with --data-dir."
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def _answers(service: EmbeddedService) -> bool:
+    try:
+        return httpx.get(f"{service.url}/readyz", timeout=2, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def _refuse_taken_port(host: str, port: int) -> None:
+    """Say at once what the API would only say in its log."""
+    try:
+        socket.create_server((host, port), family=_family(host)).close()
+    except OSError as error:
+        raise UpFailed(
+            f"Cannot listen on {host} port {port}: {error.strerror}. "
+            "Choose another --port or --host."
+        ) from error
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def _log_to(path: Path) -> None:
+    logging.basicConfig(
+        filename=path, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s"
+    )
+    logging.getLogger("httpx").setLevel(logging.WARNING)

@@ -1,0 +1,101 @@
+"""What a job leaves behind: its newest checkpoints and its model."""
+
+from collections.abc import Callable
+
+import pytest
+
+from core.errors import NotFound
+from core.records.claims import Claim
+from core.records.database import Database
+from core.records.ids import tuned_model_id
+from core.records.models import (
+    KEPT_CHECKPOINTS,
+    StoredBundle,
+    add_checkpoint,
+    add_final_model,
+    delete_model,
+    get_model,
+    list_checkpoints,
+    list_models,
+)
+from core.records.projects import DEFAULT_PROJECT
+from core.records.tables import Job
+
+StartJob = Callable[..., Claim]
+
+
+@pytest.fixture
+def job(start_job: StartJob, read_job: Callable[[str], Job]) -> Job:
+    return read_job(start_job().job_id)
+
+
+@pytest.fixture
+def model_id(job: Job) -> str:
+    return tuned_model_id("tiny", DEFAULT_PROJECT, "pets", job.id)
+
+
+def save(database: Database, job: Job, model_id: str, step: int, key: str) -> list[str]:
+    with database.writing() as session:
+        return list(
+            add_checkpoint(session, job, model_id, step, {"loss": 1.0}, StoredBundle(key, "0" * 64))
+        )
+
+
+def steps(database: Database, job: Job) -> list[int]:
+    with database.reading() as session:
+        rows, _ = list_checkpoints(session, job.id, after=None, limit=10)
+        return [row.step for row in rows]
+
+
+def test_newest_checkpoints_are_kept_and_the_others_named_for_deletion(
+    database: Database, job: Job, model_id: str
+) -> None:
+    dropped = [save(database, job, model_id, step, f"key-{step}") for step in (10, 20, 30, 40, 50)]
+    assert dropped == [[], [], [], ["key-10"], ["key-20"]]
+    assert steps(database, job) == [50, 40, 30] and KEPT_CHECKPOINTS == 3
+    with database.reading() as session:
+        names = {model.id for model in list_models(session, DEFAULT_PROJECT)}
+    assert names == {f"{model_id}:ckpt-step-{step}" for step in (30, 40, 50)}
+
+
+def test_checkpoint_of_the_same_step_replaces_the_older_one(
+    database: Database, job: Job, model_id: str
+) -> None:
+    for step in (10, 20, 30):
+        save(database, job, model_id, step, f"key-{step}")
+    assert save(database, job, model_id, 20, "key-20-again") == ["key-20"]
+    assert save(database, job, model_id, 20, "key-20-again") == []
+    assert steps(database, job) == [30, 20, 10]
+    with database.reading() as session:
+        model = get_model(session, DEFAULT_PROJECT, f"{model_id}:ckpt-step-20")
+    assert model.bundle_key == "key-20-again"
+
+
+def test_checkpoints_come_in_pages(database: Database, job: Job, model_id: str) -> None:
+    for step in (1, 2, 3):
+        save(database, job, model_id, step, f"key-{step}")
+    with database.reading() as session:
+        first, more = list_checkpoints(session, job.id, after=None, limit=2)
+        rest, no_more = list_checkpoints(session, job.id, after=first[-1].id, limit=2)
+        assert ([c.step for c in first], more) == ([3, 2], True)
+        assert ([c.step for c in rest], no_more) == ([1], False)
+        with pytest.raises(NotFound):
+            list_checkpoints(session, "ftjob-other", after=first[-1].id, limit=2)
+
+
+def test_deleted_model_takes_its_checkpoint_along(
+    database: Database, job: Job, model_id: str
+) -> None:
+    save(database, job, model_id, 10, "key-10")
+    with database.writing() as session:
+        add_final_model(session, job, model_id, StoredBundle("final", "0" * 64))
+    with database.writing() as session:
+        deleted = delete_model(session, DEFAULT_PROJECT, f"{model_id}:ckpt-step-10")
+        assert (deleted.bundle_key, deleted.checkpoint_step) == ("key-10", 10)
+    assert steps(database, job) == []
+    with database.writing() as session:
+        assert delete_model(session, DEFAULT_PROJECT, model_id).bundle_key == "final"
+    with pytest.raises(NotFound), database.writing() as session:
+        delete_model(session, DEFAULT_PROJECT, model_id)
+    with database.reading() as session:
+        assert list_models(session, DEFAULT_PROJECT) == []

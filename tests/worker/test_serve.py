@@ -1,0 +1,350 @@
+"""The engine behind real HTTP on loopback, with the embedded tiny base."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+import uvicorn
+from peft import LoraConfig, get_peft_model
+
+import core.models
+from core.artifacts.archive import pack
+from core.artifacts.manifest import write_manifest
+from core.engine.engine import Engine
+from core.models.load import load_base, load_tokenizer
+from core.spec.run import BaseModelSpec
+from core.storage.local import open_store
+from worker.engine_settings import EngineSettings
+from worker.serve import build_engine, create_app
+
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+
+BASE = BaseModelSpec(id="tiny", source=str(Path(core.models.__file__).parent / "tiny"))
+PATIENCE_SECONDS = 60
+HELLO = {"type": "chat", "messages": [{"role": "user", "content": "Hello"}]}
+
+
+def body(prompt: dict = HELLO, adapter: dict | None = None, **sampling) -> dict:
+    return {
+        "id": "r",
+        "base": BASE.model_dump(),
+        "adapter": adapter,
+        "prompt": prompt,
+        "sampling": {"seed": 1, "temperature": 0, "max_tokens": 8} | sampling,
+    }
+
+
+def wait_until(is_true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not is_true():
+        assert time.monotonic() < deadline, "it never became true"
+        time.sleep(0.01)
+
+
+@dataclass
+class Gate:
+    """Lets the device take turns only while it is open."""
+
+    opened: threading.Event = field(default_factory=threading.Event)
+
+    def around(self, turn: Callable) -> Callable:
+        def gated(group):
+            assert self.opened.wait(PATIENCE_SECONDS)
+            return turn(group)
+
+        return gated
+
+
+@dataclass
+class Service:
+    client: httpx.Client
+    engine: Engine
+
+    def generate(self, **request) -> httpx.Response:
+        return self.client.post("/generate", json=body(**request))
+
+    def is_idle(self) -> bool:
+        return not (
+            self.engine.requests_in_flight()
+            or self.engine.scheduler.groups
+            or self.engine.runner.holds_tensors()
+        )
+
+
+def events(response: httpx.Response) -> list[dict]:
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"] == "application/x-ndjson"
+    return [json.loads(line) for line in response.text.splitlines()]
+
+
+def text_of(response: httpx.Response) -> str:
+    return "".join(each["text"] for each in events(response) if each["type"] == "delta")
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory) -> EngineSettings:
+    return EngineSettings(
+        storage_folder=tmp_path_factory.mktemp("storage"),
+        cache_folder=tmp_path_factory.mktemp("cache"),
+        precision="fp32",
+        max_batch=4,
+        max_waiting=2,
+    )
+
+
+@pytest.fixture(scope="module")
+def adapter(settings, tmp_path_factory) -> dict:
+    """An adapter in storage that makes the base answer otherwise."""
+    folder = tmp_path_factory.mktemp("bundle") / "bundle"
+    torch.manual_seed(0)
+    model = load_base(BASE, torch.float32, torch.device("cpu"))
+    tuned = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "v_proj"]))
+    for name, weight in tuned.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.5)
+    tuned.save_pretrained(folder)
+    load_tokenizer(BASE).save_pretrained(folder)
+    write_manifest(folder, BASE)
+    archive = folder.with_suffix(".zip")
+    sha256 = pack(folder, archive)
+    open_store(settings.storage_folder).write_file("bundles/job/final.zip", archive)
+    return {"key": "bundles/job/final.zip", "sha256": sha256}
+
+
+@contextmanager
+def serving(settings: EngineSettings, preload: BaseModelSpec | None = None) -> Iterator[Service]:
+    engine, reader = build_engine(settings)
+    config = uvicorn.Config(create_app(engine, reader, preload), log_level="warning")
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with httpx.Client(base_url=address, timeout=PATIENCE_SECONDS) as client:
+            try:
+                wait_until(lambda: server.started)
+                yield Service(client, engine)
+            finally:
+                server.should_exit = True
+                thread.join(PATIENCE_SECONDS)
+    assert not thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def shared(settings) -> Iterator[Service]:
+    with serving(settings) as service:
+        yield service
+
+
+@pytest.fixture
+def service(shared) -> Iterator[Service]:
+    """The shared service, which every test must leave idle."""
+    yield shared
+    wait_until(shared.is_idle)
+
+
+@pytest.fixture
+def gate(service, monkeypatch) -> Iterator[Gate]:
+    """Close the way to the device; the first turn of each group waits as well."""
+    gate = Gate()
+    runner = service.engine.runner
+    monkeypatch.setattr(runner, "prefill", gate.around(runner.prefill))
+    monkeypatch.setattr(runner, "decode", gate.around(runner.decode))
+    yield gate
+    gate.opened.set()
+    wait_until(service.is_idle)
+
+
+def test_a_chat_streams_started_deltas_and_the_end_of_each_choice(service):
+    found = events(service.generate(n=2))
+    assert found[0]["type"] == "started"
+    assert found[0]["prompt_tokens"] > 0
+    assert [each["choice"] for each in found if each["type"] == "choice_finished"] == [0, 1]
+    assert {each["type"] for each in found[1:]} == {"delta", "choice_finished"}
+
+
+def test_base_and_adapter_answer_side_by_side(service, adapter):
+    base_alone = text_of(service.generate())
+    tuned_alone = text_of(service.generate(adapter=adapter))
+    assert base_alone != tuned_alone
+    answers: dict[int, str] = {}
+
+    def ask(index: int) -> None:
+        answers[index] = text_of(service.generate(adapter=adapter if index % 2 else None))
+
+    threads = [threading.Thread(target=ask, args=(index,)) for index in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE_SECONDS)
+    assert answers == {0: base_alone, 1: tuned_alone}
+    health = service.client.get("/healthz").json()
+    assert health == {"status": "ok", "bases": ["tiny"], "adapters": [adapter["sha256"]]}
+
+
+def test_each_line_is_sent_as_soon_as_it_is_produced(service, monkeypatch):
+    gate = Gate()
+    decode = service.engine.runner.decode
+    monkeypatch.setattr(service.engine.runner, "decode", gate.around(decode))
+    with service.client.stream("POST", "/generate", json=body()) as response:
+        lines = response.iter_lines()
+        assert json.loads(next(lines))["type"] == "started"
+        gate.opened.set()
+        assert json.loads(list(lines)[-1])["type"] == "choice_finished"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "param", "code"),
+    [
+        ({"type": "tokens", "tokens": [5] * 1020}, "prompt", "context_length_exceeded"),
+        ({"type": "tokens", "tokens": [4096]}, "prompt", "invalid_token"),
+        (HELLO | {"messages": HELLO["messages"] * 300}, "messages", "context_length_exceeded"),
+    ],
+)
+def test_a_prompt_that_cannot_be_run_is_a_400(prompt, param, code, service):
+    response = service.generate(prompt=prompt)
+    error = response.json()["error"]
+    assert (response.status_code, error["param"], error["code"]) == (400, param, code)
+    assert error["message"]
+
+
+@pytest.mark.parametrize(
+    ("content", "param"),
+    [(b"no json", None), (b"{}", "id"), (json.dumps(body(n=10**12)).encode(), "sampling.n")],
+)
+def test_a_body_that_is_no_request_is_a_400_with_its_field(content, param, service):
+    response = service.client.post("/generate", content=content)
+    error = response.json()["error"]
+    assert (response.status_code, error["param"]) == (400, param)
+
+
+def test_an_unknown_adapter_is_a_404_and_a_corrupt_one_a_503(service, adapter):
+    unknown = service.generate(adapter={"key": "bundles/none/final.zip", "sha256": "0" * 64})
+    assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "adapter_not_found")
+    corrupt = service.generate(adapter=adapter | {"sha256": "0" * 64})
+    assert (corrupt.status_code, corrupt.json()["error"]["code"]) == (503, "adapter_corrupt")
+    assert int(corrupt.headers["retry-after"]) > 0
+
+
+def test_a_full_queue_is_a_429_that_says_when_to_come_back(service, gate):
+    def ask() -> None:
+        text_of(service.generate(n=4))
+
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    threads[0].start()
+    wait_until(lambda: bool(service.engine.scheduler.groups))
+    threads[1].start()
+    wait_until(lambda: bool(service.engine.scheduler.waiting))
+    response = service.generate()
+    assert (response.status_code, response.json()["error"]["code"]) == (429, "queue_full")
+    assert int(response.headers["retry-after"]) > 0
+    gate.opened.set()
+    for thread in threads:
+        thread.join(PATIENCE_SECONDS)
+
+
+def fail(group):
+    raise RuntimeError("out of memory")
+
+
+def test_a_fault_before_the_first_token_is_a_503(service, monkeypatch):
+    monkeypatch.setattr(service.engine.runner, "prefill", fail)
+    response = service.generate()
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "engine_failed")
+
+
+def test_a_fault_after_the_first_token_is_a_line(service, monkeypatch):
+    monkeypatch.setattr(service.engine.runner, "decode", fail)
+    found = events(service.generate())
+    assert found[0]["type"] == "started"
+    assert (found[-1]["type"], found[-1]["code"]) == ("failed", "engine_failed")
+
+
+def test_a_client_that_leaves_in_mid_stream_frees_its_slots(service, monkeypatch):
+    gate = Gate()
+    turns = []
+    decode = service.engine.runner.decode
+
+    def counted(group):
+        turns.append(group)
+        return decode(group)
+
+    monkeypatch.setattr(service.engine.runner, "decode", gate.around(counted))
+    with service.client.stream("POST", "/generate", json=body(n=4)) as response:
+        assert json.loads(next(response.iter_lines()))["type"] == "started"
+    wait_until(lambda: service.engine.requests_in_flight() == 0)
+    gate.opened.set()
+    wait_until(service.is_idle)
+    assert len(turns) == 1, "the turn that was under way, and none after it"
+
+
+def test_a_client_that_leaves_the_queue_never_runs(service, gate):
+    running = threading.Thread(target=lambda: service.generate(n=4))
+    running.start()
+    wait_until(lambda: bool(service.engine.scheduler.groups))
+    impatient = httpx.Timeout(PATIENCE_SECONDS, read=0.2)
+    with pytest.raises(httpx.ReadTimeout):
+        service.client.post("/generate", json=body(), timeout=impatient)
+    wait_until(lambda: not service.engine.scheduler.waiting)
+    gate.opened.set()
+    running.join(PATIENCE_SECONDS)
+
+
+def test_a_preloaded_base_is_there_before_the_first_request(settings):
+    with serving(settings, preload=BASE) as service:
+        wait_until(lambda: service.client.get("/healthz").json()["bases"] == ["tiny"])
+
+
+def test_stopping_ends_open_streams_with_a_line(settings):
+    with serving(settings) as service:
+        gate = Gate()
+        decode = service.engine.runner.decode
+        service.engine.runner.decode = gate.around(decode)
+        with service.client.stream("POST", "/generate", json=body()) as response:
+            lines = response.iter_lines()
+            next(lines)
+            service.engine.stop()
+            gate.opened.set()
+            last = json.loads(list(lines)[-1])
+        assert (last["type"], last["code"]) == ("failed", "engine_stopping")
+        assert service.generate().status_code == 503
+        wait_until(lambda: service.client.get("/healthz").status_code == 503)
+
+
+def test_the_process_starts_by_name_answers_and_ends_on_sigterm(settings, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    environment = os.environ | {
+        "TUNESMITH_ENGINE_PORT": str(port),
+        "TUNESMITH_ENGINE_PRECISION": "fp32",
+        "TUNESMITH_ENGINE_CACHE_FOLDER": str(tmp_path),
+        "TUNESMITH_ENGINE_THREADS": "1",
+        "TUNESMITH_STORAGE_FOLDER": str(settings.storage_folder),
+    }
+    process = subprocess.Popen([sys.executable, "-m", "worker.serve"], env=environment)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_SECONDS) as client:
+
+            def is_up() -> bool:
+                try:
+                    return client.get("/healthz").json()["status"] == "ok"
+                except httpx.ConnectError:
+                    return False
+
+            wait_until(is_up)
+            assert text_of(client.post("/generate", json=body()))
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(PATIENCE_SECONDS)

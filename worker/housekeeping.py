@@ -1,0 +1,95 @@
+"""The housekeeping process: `python -m worker.housekeeping`. Mends what others left undone.
+
+Any number may run; each round is safe to repeat. What it does rests on the database alone.
+"""
+
+import logging
+import shutil
+import signal
+import time
+from pathlib import Path
+from threading import Event
+
+from sqlalchemy.exc import DBAPIError
+
+from core.errors import Unavailable
+from core.jobs.broker import Broker
+from core.records import claims, jobs, outbox, workers
+from core.records.claims import Claim
+from core.records.database import Database
+from worker.settings import WorkerSettings
+
+logger = logging.getLogger(__name__)
+
+ROUND_SECONDS = 1.0
+SWEEP_SECONDS = 60.0
+
+
+def rescue_jobs(database: Database) -> None:
+    """Put the jobs of dead workers back into the queue."""
+    with database.writing() as session:
+        rescued = claims.rescue_expired(session)
+    for job_id in rescued:
+        logger.warning("Rescued %s from a dead worker.", job_id)
+
+
+def send_messages(database: Database, broker: Broker) -> None:
+    """Send every wake-up call that is due; it stays due when the broker is away."""
+    with database.reading() as session:
+        due = outbox.due(session)
+    for job_id in due:
+        broker.wake(job_id)
+        with database.writing() as session:
+            outbox.mark_sent(session, job_id)
+
+
+def forget_workers(database: Database, settings: WorkerSettings) -> None:
+    """Remove the rows of workers that have missed a whole lease."""
+    with database.writing() as session:
+        workers.forget_dead_workers(session, settings.lease_seconds)
+
+
+def sweep_workspaces(database: Database, work_folder: Path) -> None:
+    """Remove what killed workers of this machine left behind: `<job>/<token>/` of dead claims."""
+    for job_folder in work_folder.glob("ftjob-*"):
+        with database.reading() as session:
+            dead = [
+                workspace
+                for workspace in job_folder.iterdir()
+                if not claims.stands(session, Claim(job_folder.name, int(workspace.name)))
+            ]
+            if jobs.is_over(session, job_folder.name):
+                dead = [job_folder]
+        for folder in dead:
+            shutil.rmtree(folder, ignore_errors=True)
+            logger.info("Removed the workspace %s.", folder.relative_to(work_folder))
+
+
+def run(settings: WorkerSettings, stopping: Event) -> None:
+    """Do a round every second until `stopping` is set."""
+    database = Database(settings.database_url)
+    broker = Broker(settings.broker_url)
+    last_sweep = -SWEEP_SECONDS
+    while not stopping.wait(ROUND_SECONDS):
+        try:
+            rescue_jobs(database)
+            send_messages(database, broker)
+            if time.monotonic() - last_sweep >= SWEEP_SECONDS:
+                last_sweep = time.monotonic()
+                forget_workers(database, settings)
+                sweep_workspaces(database, settings.work_folder)
+        except (DBAPIError, Unavailable) as error:
+            logger.warning("This round was cut short: %s", error)
+    database.close()
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    stopping = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    run(WorkerSettings(), stopping)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""Lets others see that this worker lives: one row, refreshed with every beat."""
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy.exc import DBAPIError
+
+from core.records import workers
+from core.records.database import Database
+from worker.settings import WorkerSettings
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def presence(database: Database, settings: WorkerSettings, device: str) -> Iterator[None]:
+    """Keep the worker's row for the length of the block."""
+    ended = threading.Event()
+
+    def refresh() -> None:
+        while True:
+            try:
+                with database.writing() as session:
+                    workers.worker_seen(session, settings.worker_id, device)
+            except DBAPIError as error:
+                logger.warning("The worker's row could not be refreshed: %s", error.orig)
+            if ended.wait(settings.beat_seconds):
+                return
+
+    thread = threading.Thread(target=refresh, name="presence", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        try:
+            with database.writing() as session:
+                workers.worker_gone(session, settings.worker_id)
+        except DBAPIError as error:  # housekeeping forgets it later
+            logger.warning("The worker's row could not be removed: %s", error.orig)

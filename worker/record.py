@@ -1,0 +1,262 @@
+"""Turns what a run says into rows and blobs: the only place where the two vocabularies meet.
+
+Texts and keys of events are OpenAI's where OpenAI has them. Every transaction begins with
+the claim, so a worker that has lost its job changes nothing.
+"""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from core.errors import StaleClaim
+from core.jobs.state import JobStatus
+from core.records import claims, events, files, jobs, models
+from core.records.claims import Claim
+from core.records.database import Database, database_now
+from core.records.events import NewEvent
+from core.records.ids import checkpoint_model_id, tuned_model_id
+from core.records.models import StoredBundle
+from core.records.tables import Job
+from core.spec.events import (
+    CheckpointSaved,
+    DatasetValidated,
+    Evaluated,
+    ModelReady,
+    PhaseStarted,
+    RunEvent,
+    RunFailed,
+    RunFinished,
+    StepDone,
+)
+from core.storage.blobs import BlobStore
+from worker.commit import commit
+from worker.launch import archive_of
+
+METRICS_FILE = "metrics.csv"
+RESULT_FILENAME = "step_metrics.csv"
+
+
+class Record:
+    """Writes one attempt at one job. `is_complete` once the job has reached its end."""
+
+    def __init__(self, database: Database, store: BlobStore, claim: Claim) -> None:
+        self.is_complete = False
+        self._database = database
+        self._store = store
+        self._claim = claim
+        self._total_steps = 0
+        self._first_step_began: float | None = None
+
+    def write_steps(self, steps: Sequence[StepDone]) -> None:
+        """Record consecutive steps in one transaction, with a new estimate of the end."""
+        last = steps[-1]
+        if self._first_step_began is None:
+            self._first_step_began = time.monotonic() - sum(step.seconds for step in steps)
+        seconds_per_step = (time.monotonic() - self._first_step_began) / last.step
+        remaining_seconds = (last.total_steps - last.step) * seconds_per_step
+
+        def write(session: Session) -> None:
+            estimate = database_now() + remaining_seconds
+            claims.hold(session, self._claim, step=last.step, estimated_finish=estimate)
+            events.append_events(session, self._claim.job_id, [_step_event(s) for s in steps])
+
+        commit(self._database, write)
+
+    def write(self, event: RunEvent) -> None:
+        """Record any other event. StaleClaim when the job is no longer ours."""
+        match event:
+            case PhaseStarted():
+                self._append(NewEvent(f"{event.phase.capitalize()}."))
+            case DatasetValidated():
+                self._total_steps = event.total_steps
+                commit(self._database, lambda session: self._start(session, event))
+            case ModelReady():
+                self._append(_model_event(event))
+            case StepDone():
+                self.write_steps([event])
+            case Evaluated():
+                self._append(_evaluation_event(event, self._total_steps))
+            case CheckpointSaved():
+                self._keep_checkpoint(event)
+            case RunFinished():
+                self._succeed(event)
+                self.is_complete = True
+            case RunFailed():
+                self.fail(event.code, event.message, event.param)
+
+    def fail(self, code: str, message: str, param: str | None = None) -> None:
+        """End the job as failed, for a reason that another attempt would meet again."""
+        error = {"code": code, "message": message, "param": param}
+
+        def write(session: Session) -> None:
+            jobs.advance(
+                session,
+                self._claim.job_id,
+                JobStatus.FAILED,
+                message=f"The job failed: {message}",
+                level="error",
+                token=self._claim.token,
+                error=error,
+            )
+
+        commit(self._database, write)
+        self.is_complete = True
+
+    def _append(self, event: NewEvent) -> None:
+        def write(session: Session) -> None:
+            claims.hold(session, self._claim)
+            events.append_events(session, self._claim.job_id, [event])
+
+        commit(self._database, write)
+
+    def _start(self, session: Session, event: DatasetValidated) -> None:
+        """`validating_files → queued → running`: the run goes on at once, nobody else waits."""
+        job = claims.claimed_job(session, self._claim)
+        token = self._claim.token
+        if job.status == JobStatus.VALIDATING_FILES:
+            message = "Files validated, moving job to queued state"
+            jobs.advance(session, job.id, JobStatus.QUEUED, message=message, token=token)
+        jobs.advance(
+            session,
+            job.id,
+            JobStatus.RUNNING,
+            message="Fine-tuning job started",
+            token=token,
+            total_steps=event.total_steps,
+            started_at=job.started_at or database_now(),
+        )
+
+    def _keep_checkpoint(self, event: CheckpointSaved) -> None:
+        bundle = self._store_bundle(event.folder, f"step-{event.step}")
+
+        def write(session: Session) -> Sequence[str]:
+            job = claims.claimed_job(session, self._claim)
+            model_id = _model_id(job)
+            metrics = _checkpoint_metrics(event)
+            dropped = models.add_checkpoint(session, job, model_id, event.step, metrics, bundle)
+            name = checkpoint_model_id(model_id, event.step)
+            message = f"Checkpoint created at step {event.step} with Snapshot ID: {name}"
+            events.append_events(session, job.id, [NewEvent(message)])
+            return dropped
+
+        try:
+            dropped = commit(self._database, write)
+        except StaleClaim:
+            self._store.delete(bundle.key)
+            raise
+        for key in dropped:
+            self._store.delete(key)
+
+    def _succeed(self, event: RunFinished) -> None:
+        """Blobs first, then everything that names them in one transaction."""
+        bundle = self._store_bundle(event.folder, "final")
+        file_id, file_key = files.new_file_key()
+        results = self._store.write_file(file_key, event.folder / METRICS_FILE)
+
+        def write(session: Session) -> None:
+            job = claims.claimed_job(session, self._claim)
+            model_id = _model_id(job)
+            models.add_final_model(session, job, model_id, bundle)
+            files.add_file(
+                session,
+                file_id=file_id,
+                project_id=job.project_id,
+                filename=RESULT_FILENAME,
+                purpose="fine-tune-results",
+                bytes=results.bytes,
+                sha256=results.sha256,
+                blob_key=file_key,
+                report=None,
+            )
+            created = NewEvent(f"New fine-tuned model created: {model_id}")
+            events.append_events(session, job.id, [created])
+            jobs.advance(
+                session,
+                job.id,
+                JobStatus.SUCCEEDED,
+                message="The job has successfully completed",
+                token=self._claim.token,
+                fine_tuned_model=model_id,
+                result_file=file_id,
+                trained_tokens=event.trained_tokens,
+            )
+
+        try:
+            commit(self._database, write)
+        except StaleClaim:
+            if self._is_recorded(file_id):
+                return  # by this very transaction; the answer to its commit was lost
+            self._store.delete(bundle.key)
+            self._store.delete(file_key)
+            raise
+
+    def _store_bundle(self, folder: Path, name: str) -> StoredBundle:
+        key = f"bundles/{self._claim.job_id}/{self._claim.token}/{name}.zip"
+        blob = self._store.write_file(key, archive_of(folder))
+        return StoredBundle(blob.key, blob.sha256)
+
+    def _is_recorded(self, file_id: str) -> bool:
+        with self._database.reading() as session:
+            return files.is_recorded(session, file_id)
+
+
+def _model_id(job: Job) -> str:
+    return tuned_model_id(job.spec["base"]["id"], job.project_id, job.suffix, job.id)
+
+
+def _step_event(step: StepDone) -> NewEvent:
+    data = {
+        "step": step.step,
+        "total_steps": step.total_steps,
+        "epoch": step.epoch,
+        "train_loss": step.loss,
+        "train_mean_token_accuracy": step.token_accuracy,
+        "learning_rate": step.learning_rate,
+        "gradient_norm": step.gradient_norm,
+        "tokens": step.tokens,
+        "labelled_tokens": step.labelled_tokens,
+        "seconds": step.seconds,
+    }
+    message = f"Step {step.step}/{step.total_steps}: training loss={step.loss:.2f}"
+    return NewEvent(message, type="metrics", data=data)
+
+
+def _evaluation_event(event: Evaluated, total_steps: int) -> NewEvent:
+    data = {
+        "step": event.step,
+        "total_steps": total_steps,
+        **_validation_metrics(event.loss, event.token_accuracy),
+    }
+    message = f"Step {event.step}/{total_steps}: full validation loss={event.loss:.2f}"
+    return NewEvent(message, type="metrics", data=data)
+
+
+def _checkpoint_metrics(event: CheckpointSaved) -> dict[str, Any]:
+    return {
+        "step": event.step,
+        "train_loss": event.train_loss,
+        "train_mean_token_accuracy": event.train_token_accuracy,
+        **_validation_metrics(event.validation_loss, event.validation_token_accuracy),
+    }
+
+
+def _validation_metrics(loss: float | None, token_accuracy: float | None) -> dict[str, float]:
+    """Every evaluation reads the whole file, so OpenAI's sampled and full figures are equal."""
+    if loss is None or token_accuracy is None:
+        return {}
+    return {
+        "valid_loss": loss,
+        "valid_mean_token_accuracy": token_accuracy,
+        "full_valid_loss": loss,
+        "full_valid_mean_token_accuracy": token_accuracy,
+    }
+
+
+def _model_event(event: ModelReady) -> NewEvent:
+    return NewEvent(
+        f"Training {event.trainable_parameters:,} of {event.total_parameters:,} parameters "
+        f"in {event.precision} on {event.device}."
+    )
