@@ -46,6 +46,12 @@ def build(folder: Path, rows: int, seed: int) -> BenchmarkData:
     return BenchmarkData(base_folder, train_file)
 
 
+def matmul_parameters(labelled_share: float) -> float:
+    """Parameters that multiply each token on average; the head serves labelled tokens only."""
+    layers = 8 * (4 * 384 * 384 + 3 * 384 * 1024)
+    return layers + labelled_share * VOCABULARY * 384
+
+
 def _base_model(seed: int) -> LlamaForCausalLM:
     torch.manual_seed(seed)
     config = LlamaConfig(

@@ -78,17 +78,21 @@ class Process:
             self._process.terminate()
 
     def wait_or_kill(self, deadline: float) -> bool:
-        """Wait until `deadline` on the monotonic clock, then kill; say whether that was needed."""
+        """Wait until `deadline` on the monotonic clock, then kill; say whether that was needed.
+
+        What the process leaves in its group (a forkserver that still imports) goes with it.
+        """
         if self._process is None:
             return False
+        is_killed = False
         try:
             self._process.wait(max(0.0, deadline - time.monotonic()))
-            return False
         except subprocess.TimeoutExpired:
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-            return True
+            is_killed = True
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        return is_killed
 
     def log_tail(self, lines: int = 15) -> str:
         text = self.log_file.read_text(encoding="utf-8", errors="replace")

@@ -35,9 +35,9 @@ def _refuse_remote(event: str, arguments: tuple[Any, ...]) -> None:
     if event in ("socket.connect", "socket.sendto"):
         address = arguments[1]
         if isinstance(address, tuple) and not _is_loopback(address[0]):
-            raise PermissionError(f"A test tried to reach {address}; only loopback is allowed.")
+            raise RuntimeError(f"A test tried to reach {address}; only loopback is allowed.")
     elif event == "socket.getaddrinfo" and not _is_local_name(arguments[0]):
-        raise PermissionError(f"A test tried to resolve {arguments[0]!r}.")
+        raise RuntimeError(f"A test tried to resolve {arguments[0]!r}.")
 
 
 def _is_loopback(host: str) -> bool:

@@ -16,17 +16,20 @@ class EngineSettings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="TUNESMITH_ENGINE_", frozen=True, populate_by_name=True
+        env_prefix="TUNESMITH_ENGINE_",
+        env_ignore_empty=True,
+        frozen=True,
+        extra="ignore",
+        populate_by_name=True,
     )
 
     host: str = "127.0.0.1"
     port: int = Field(8001, ge=0, le=65535)
     storage_folder: Path = Field(
-        Path("data/storage"),
         validation_alias="TUNESMITH_STORAGE_FOLDER",
         description="the blob storage that API and workers use",
     )
-    cache_folder: Path = Field(Path("data/engine"), description="unpacked adapter bundles")
+    cache_folder: Path = Field(description="unpacked adapter bundles, on a disk of this machine")
     precision: Precision = "auto"
     max_bases: int = Field(1, ge=1, description="base models in memory")
     max_adapters: int = Field(16, ge=1, description="adapters in memory on each base")

@@ -81,6 +81,8 @@ def _run(worker: Worker, claim: Claim, workspace: Workspace, record: Record, lea
     finally:
         child.kill()
         child.wait()
+        if words := child.log_tail():
+            logger.info("The child of %s wrote:\n%s", claim.job_id, words)
     if record.is_complete:
         return
     if lease.lost.is_set():

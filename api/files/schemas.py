@@ -48,8 +48,6 @@ def faults_of(file: File) -> str | None:
     report = DatasetReport.model_validate(file.report)
     if report.usable:
         return None
-    if not report.faults:
-        return "the file has no rows; write one JSON object per line"
     shown = report.faults[:SHOWN_FAULTS]
     lines = [f"line {fault.line}: {fault.message}" for fault in shown]
     if report.fault_count > len(shown):

@@ -78,7 +78,8 @@ class _LoraProduct(torch.autograd.Function):
         grad_TO = grad_y.reshape(-1, grad_y.shape[-1])
         grad_low_TR = torch.mm(grad_TO, scaled_b_OR)
         grad_a_RI = torch.mm(grad_low_TR.t(), dropped_TI).to(ctx.adapter_dtype)
-        grad_b_OR = torch.mm(grad_TO.t(), low_TR).to(ctx.adapter_dtype).mul_(ctx.scale)
+        # (hᵀ dy)ᵀ and not dyᵀ h: on a CPU the long side belongs on the right
+        grad_b_RO = torch.mm(low_TR.t(), grad_TO).to(ctx.adapter_dtype).mul_(ctx.scale)
         grad_x = grad_dropped = None
         if ctx.needs_input_grad[0]:
             grad_x_TI = torch.mm(grad_TO, weight_OI)
@@ -87,4 +88,4 @@ class _LoraProduct(torch.autograd.Function):
             else:
                 grad_dropped = torch.mm(grad_low_TR, a_RI).view(ctx.shape)
             grad_x = grad_x_TI.view(ctx.shape)
-        return grad_x, grad_dropped, None, None, grad_a_RI, grad_b_OR, None
+        return grad_x, grad_dropped, None, None, grad_a_RI, grad_b_RO.t(), None

@@ -6,12 +6,13 @@ weights are read.
 
 import logging
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 
-from transformers import GenerationConfig, PreTrainedTokenizerFast
+from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizerFast
 
+from core.artifacts.manifest import read_manifest
 from core.batching.render import render_example, render_prompt
 from core.batching.rows import InvalidRow
 from core.datasets.formats import ChatExample
@@ -25,7 +26,16 @@ from core.spec.run import BaseModelSpec
 
 logger = logging.getLogger(__name__)
 
-MAX_CACHED_VOCABULARIES = 64
+MAX_CACHED_VOCABULARIES = 16
+MAX_CACHED_HOMES = 4096
+
+_NOT_OF_THE_TOKENIZER = {
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "README.md",
+    "loss.png",
+    "metrics.csv",
+}
 
 _PARAM = {"chat": "messages", "text": "prompt", "tokens": "prompt"}
 
@@ -43,6 +53,17 @@ class Vocabulary:
     end_token_ids: frozenset[int]
 
 
+@dataclass(frozen=True)
+class _TokenizerHome:
+    """A bundle as the place of a tokenizer; bundles with the same one are equal.
+
+    All adapters of a base then share one tokenizer in memory, which may take 100 MB.
+    """
+
+    content: frozenset[tuple[str, str]]
+    folder: Path = field(compare=False)
+
+
 class PromptReader:
     """Turns GenerationRequests into Requests; safe to use from several threads.
 
@@ -51,9 +72,8 @@ class PromptReader:
 
     def __init__(self, adapters: AdapterFiles) -> None:
         self._adapters = adapters
-        self._vocabulary: Callable[[ModelKey], Vocabulary] = lru_cache(MAX_CACHED_VOCABULARIES)(
-            self._read_vocabulary
-        )
+        self._home = lru_cache(MAX_CACHED_HOMES)(self._read_home)
+        self._vocabulary = lru_cache(MAX_CACHED_VOCABULARIES)(_read_vocabulary)
 
     def read(self, asked: GenerationRequest) -> tuple[Request, TokenBytes]:
         """Return the request and the bytes of its tokens.
@@ -61,10 +81,12 @@ class PromptReader:
         Raises InvalidRequest (`context_length_exceeded`, `invalid_token`, `empty_prompt`,
         `no_chat_template`, …) and the errors of `AdapterFiles.ensure`.
         """
+        model, home = ModelKey(asked.base), None
         if asked.adapter is not None:
             self._adapters.ensure(asked.adapter)
-        model = ModelKey(asked.base, asked.adapter.sha256 if asked.adapter else None)
-        vocabulary = self._vocabulary(model)
+            model = ModelKey(asked.base, asked.adapter.sha256)
+            home = self._home(asked.adapter.sha256)
+        vocabulary = self._vocabulary(asked.base, home)
         tokens = _tokens_of(asked.prompt, vocabulary, asked.base)
         request = Request(
             id=asked.id,
@@ -76,30 +98,37 @@ class PromptReader:
         )
         return request, vocabulary.token_bytes
 
-    def _read_vocabulary(self, model: ModelKey) -> Vocabulary:
-        tokenizer_home = model.base
-        if model.adapter_sha256 is not None:
-            folder = self._adapters.folder(model.adapter_sha256)
-            tokenizer_home = BaseModelSpec(id=model.base.id, source=str(folder))
-        try:
-            config = load_config(model.base)
-            tokenizer = load_tokenizer(tokenizer_home)
-        except OSError as error:
-            logger.exception("The base %s cannot be read.", model.base.id)
-            raise NotFound(
-                f"The files of the base model {model.base.id} are not where the engine can read "
-                "them; its log says where it looked.",
-                param="model",
-                code="base_not_found",
-            ) from error
-        return Vocabulary(
-            tokenizer=tokenizer,
-            lock=threading.Lock(),
-            token_bytes=TokenBytes(tokenizer),
-            context_length=config.max_position_embeddings,
-            token_count=config.vocab_size,
-            end_token_ids=frozenset(_end_of_text_ids(model.base) | _end_of_turn_ids(tokenizer)),
+    def _read_home(self, sha256: str) -> _TokenizerHome:
+        folder = self._adapters.folder(sha256)
+        files = read_manifest(folder).files
+        content = frozenset(
+            (file.path, file.sha256) for file in files if file.path not in _NOT_OF_THE_TOKENIZER
         )
+        return _TokenizerHome(content, folder)
+
+
+def _read_vocabulary(base: BaseModelSpec, home: _TokenizerHome | None) -> Vocabulary:
+    """Read the tokenizer from `home`, or from the base itself."""
+    try:
+        config = load_config(base)
+        source = base if home is None else BaseModelSpec(id=base.id, source=str(home.folder))
+        tokenizer = load_tokenizer(source)
+    except OSError as error:
+        logger.error("The base %s cannot be read: %s", base.id, error)
+        raise NotFound(
+            f"The files of the base model {base.id} are not where the engine can read them; its "
+            "log says where it looked.",
+            param="model",
+            code="base_not_found",
+        ) from error
+    return Vocabulary(
+        tokenizer=tokenizer,
+        lock=threading.Lock(),
+        token_bytes=TokenBytes(tokenizer),
+        context_length=config.max_position_embeddings,
+        token_count=config.vocab_size,
+        end_token_ids=frozenset(_end_of_text_ids(base, config) | _end_of_turn_ids(tokenizer)),
+    )
 
 
 def _tokens_of(prompt: Prompt, vocabulary: Vocabulary, base: BaseModelSpec) -> tuple[int, ...]:
@@ -156,12 +185,13 @@ def _max_tokens(asked: GenerationRequest, prompt_tokens: int, context_length: in
     return wanted or room
 
 
-def _end_of_text_ids(base: BaseModelSpec) -> set[int]:
-    """Return what ends a text in the base's own generation config, if it comes with one."""
+def _end_of_text_ids(base: BaseModelSpec, config: PreTrainedConfig) -> set[int]:
+    """Return the tokens at which `generate` would stop."""
     try:
-        named = GenerationConfig.from_pretrained(base.source, revision=base.revision).eos_token_id
-    except OSError:
-        return set()
+        generation = GenerationConfig.from_pretrained(base.source, revision=base.revision)
+    except OSError:  # the base comes without one
+        generation = GenerationConfig.from_model_config(config)
+    named = generation.eos_token_id
     return set(named) if isinstance(named, list) else {named} - {None}
 
 

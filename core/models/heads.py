@@ -42,14 +42,17 @@ class _LabelledCrossEntropy(torch.autograd.Function):
         for start in range(0, hidden_LE.shape[0], chunk):
             hidden_CE = hidden_LE[start : start + chunk]
             targets_C1 = targets_L[start : start + chunk, None]
-            logits_CV = torch.mm(hidden_CE, head_VE.t()).to(wide)
-            correct += (logits_CV.argmax(dim=-1, keepdim=True) == targets_C1).sum()
-            log_total_C1 = logits_CV.logsumexp(dim=-1, keepdim=True)
-            loss += (log_total_C1 - logits_CV.gather(1, targets_C1)).sum()
+            logits_CV = torch.mm(hidden_CE, head_VE.t())
+            best_C1, guesses_C1 = logits_CV.max(dim=-1, keepdim=True)
+            correct += (guesses_C1 == targets_C1).sum()
+            probabilities_CV = torch.softmax(logits_CV, dim=-1, dtype=wide)
+            # -log p(target), by way of the greatest p, which cannot underflow
+            behind_C1 = best_C1.to(wide) - logits_CV.gather(1, targets_C1).to(wide)
+            loss += (behind_C1 - probabilities_CV.gather(1, guesses_C1).log()).sum()
             if grad_LE is not None:
-                # d loss / d logits = softmax - one-hot, written over the logits
-                grad_CV = logits_CV.sub_(log_total_C1).exp_()
-                grad_CV.scatter_add_(1, targets_C1, grad_CV.new_full(targets_C1.shape, -1.0))
+                # d loss / d logits = softmax - one-hot, written over the probabilities
+                minus_one_C1 = probabilities_CV.new_full(targets_C1.shape, -1.0)
+                grad_CV = probabilities_CV.scatter_add_(1, targets_C1, minus_one_C1)
                 torch.mm(grad_CV.to(head_VE.dtype), head_VE, out=grad_LE[start : start + chunk])
         ctx.save_for_backward(grad_LE)
         ctx.mark_non_differentiable(correct)

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from core.models.tiny_build.stdlib import definitions, source_files
+from core.models.tiny_build.stdlib import definitions, one_line, source_files
 
 HERE = Path(__file__).parent
 
@@ -115,9 +115,20 @@ def chat(row: Row) -> dict[str, list[dict[str, str]]]:
 
 
 def split(rows: list[Row]) -> dict[str, list[Row]]:
-    """Held-out rows first, then validation, then the rest for training."""
+    """Held-out rows first, then validation, then the rest for training.
+
+    What is measured must stand letter for letter in a source, or it could not be found there and
+    kept from the base model's training text. A docstring written with escapes goes to training.
+    """
+    library = "\n".join(one_line(file.text) for file in source_files())
     end = HELDOUT_ROWS + VALIDATION_ROWS
-    return {"heldout": rows[:HELDOUT_ROWS], "validation": rows[HELDOUT_ROWS:end], "train": rows[end:]}
+    parts: dict[str, list[Row]] = {"heldout": [], "validation": [], "train": []}
+    for index, row in enumerate(rows):
+        if index >= end or one_line(row[0]) not in library:
+            parts["train"].append(row)
+        else:
+            parts["heldout" if index < HELDOUT_ROWS else "validation"].append(row)
+    return parts
 
 
 def build() -> None:

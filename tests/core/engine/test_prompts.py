@@ -98,6 +98,11 @@ def test_a_tuned_model_speaks_the_template_of_its_bundle(reader, variant, adapte
     assert tokenizer.decode(request.prompt_tokens) == rendered
 
 
+def test_adapters_with_the_same_tokenizer_share_it(reader, base, adapters):
+    vocabularies = {reader.read(asked(base, HELLO, adapter))[1] for adapter in adapters}
+    assert len(vocabularies) == 1
+
+
 def test_the_token_that_closes_an_answer_ends_a_sequence(reader, base, tokenizer):
     request, _ = reader.read(asked(base, HELLO))
     names = tokenizer.convert_ids_to_tokens(sorted(request.end_token_ids))

@@ -101,7 +101,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
 
 TestScheduler = SchedulerMachine.TestCase
-TestScheduler.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestScheduler.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
 
 
 def test_running_groups_decode_in_turn_and_new_ones_come_in_between():

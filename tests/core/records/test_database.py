@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from core.records.database import Database, database_now
 from core.records.projects import ensure_project
 from core.records.tables import Project
-from core.records.workers import living_workers, worker_gone, worker_seen
+from core.records.workers import forget_dead_workers, living_workers, worker_gone, worker_seen
 
 ROOT = Path(__file__).parents[3]
 
@@ -135,3 +135,8 @@ def test_worker_lives_while_it_is_seen(database: Database) -> None:
         worker_gone(session, "worker-1")
     with database.reading() as session:
         assert [(w.id, w.device) for w in living_workers(session, 60)] == [("worker-2", "cuda:0")]
+    with database.writing() as session:
+        forget_dead_workers(session, 60)
+        assert len(living_workers(session, 60)) == 1
+        forget_dead_workers(session, -60)
+        assert living_workers(session, 60) == []

@@ -41,7 +41,10 @@ QUERIES: dict[str, tuple[str, Callable[[Any, str, str], object]]] = {
     ),
     "claim": ("ix_jobs_unfinished", lambda session, job, file: claim_next(session, "w", 30)),
     "expired leases": ("ix_jobs_leased", lambda session, job, file: rescue_expired(session)),
-    "events": ("job_events", lambda session, job, file: events_since(session, job, 5)),
+    "events": (
+        "pk_job_events|autoindex_job_events",
+        lambda session, job, file: events_since(session, job, 5),
+    ),
     "outbox": ("ix_outbox_send_after", lambda session, job, file: outbox.due(session)),
 }
 
@@ -105,7 +108,7 @@ def test_no_frequent_query_reads_a_whole_table(
 ) -> None:
     for name, (index, query) in QUERIES.items():
         plan = explain(database, lambda session, query=query: query(session, *history))
-        assert index in plan, f"{name}:\n{plan}"
+        assert re.search(index, plan), f"{name}:\n{plan}"
         assert not re.search(r"Seq Scan on (jobs|files)|SCAN (jobs|files)$", plan, re.M), (
             f"{name}:\n{plan}"
         )

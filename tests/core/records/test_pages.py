@@ -78,6 +78,11 @@ def test_metadata_filter_wants_every_pair(database: Database, make_job: MakeJob)
                 list_jobs(session, DEFAULT_PROJECT, after=None, limit=9, metadata=metadata).rows
             )
 
+    with database.reading() as session:
+        [bare] = list_jobs(
+            session, DEFAULT_PROJECT, after=None, limit=9, without_metadata=True
+        ).rows
+    assert bare.user_metadata is None
     assert (found({"team": "red"}), found({"team": "blue"}), found({})) == (2, 0, 4)
     with database.reading() as session:
         [job] = list_jobs(

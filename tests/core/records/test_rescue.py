@@ -9,7 +9,7 @@ from sqlalchemy import select, update
 
 from core.errors import StaleClaim
 from core.jobs.state import JobStatus
-from core.records.claims import MAX_ATTEMPTS, Claim, beat, claim_next, rescue_expired
+from core.records.claims import MAX_ATTEMPTS, Claim, beat, claim_next, report_crash, rescue_expired
 from core.records.database import Database, database_now
 from core.records.events import events_since
 from core.records.jobs import advance
@@ -169,3 +169,20 @@ def test_rescue_and_beat_at_once_leave_one_winner(
         assert read_job(claim.job_id).claimed_by == ("worker-1" if kept.result() else None)
         with database.writing() as session:
             advance(session, claim.job_id, JobStatus.CANCELLED, message="next round")
+
+
+def test_crash_under_a_living_worker_counts_and_ends_at_the_cap(
+    database: Database, start_job: StartJob, read_job: ReadJob
+) -> None:
+    claim: Claim | None = start_job()
+    for _ in range(MAX_ATTEMPTS):
+        assert claim is not None
+        with database.writing() as session:
+            report_crash(session, claim, message="The training process died.")
+            ended, claim = claim, claim_next(session, "worker-1", 30)
+        with pytest.raises(StaleClaim), database.writing() as session:
+            report_crash(session, ended, message="twice")
+    assert claim is None
+    job = read_job(ended.job_id)
+    assert job.error is not None
+    assert (job.status, job.error["code"]) == ("failed", "child_crashed")

@@ -1,0 +1,64 @@
+# Two images: `api` without torch (it also runs housekeeping and migrations), and `worker`,
+# which trains and serves. docker-compose.yml starts them.
+#
+#     docker build --target api -t tunesmith-api .
+#     docker build --target worker -t tunesmith-worker .
+#
+# Both keep the code under the same path: a base model that ships with it is named by that path.
+
+FROM python:3.11-slim AS base
+ENV PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PATH=/srv/venv/bin:$PATH
+# A new volume takes over the owner of the folder that it is mounted on.
+RUN useradd --uid 10001 --user-group --create-home --home-dir /var/lib/tunesmith tunesmith \
+    && install --directory --owner=tunesmith --group=tunesmith \
+        /var/lib/tunesmith/storage /var/lib/tunesmith/work \
+        /var/lib/tunesmith/engine /var/lib/tunesmith/huggingface
+
+# Dependencies first: without our packages beside it, pyproject.toml installs nothing else, and
+# the layer stays valid until a dependency changes.
+FROM base AS api-dependencies
+WORKDIR /build
+RUN python -m venv /srv/venv
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+RUN pip install --no-cache-dir -c constraints.txt .
+
+FROM api-dependencies AS worker-dependencies
+RUN pip install --no-cache-dir -c constraints.txt ".[train]"
+
+FROM api-dependencies AS api-build
+COPY api ./api
+COPY cli ./cli
+COPY core ./core
+COPY migrations ./migrations
+COPY worker ./worker
+RUN pip install --no-cache-dir --no-deps --force-reinstall .
+
+FROM worker-dependencies AS worker-build
+COPY api ./api
+COPY cli ./cli
+COPY core ./core
+COPY migrations ./migrations
+COPY worker ./worker
+RUN pip install --no-cache-dir --no-deps --force-reinstall .
+
+FROM base AS worker
+COPY --from=worker-build /srv/venv /srv/venv
+ENV NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility \
+    HF_HOME=/var/lib/tunesmith/huggingface
+USER 10001
+WORKDIR /var/lib/tunesmith
+HEALTHCHECK --interval=30s --timeout=10s --start-period=60s \
+    CMD ["python", "-m", "worker.health"]
+CMD ["python", "-m", "worker"]
+
+FROM base AS api
+COPY --from=api-build /srv/venv /srv/venv
+USER 10001
+WORKDIR /var/lib/tunesmith
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=20s \
+    CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/healthz', timeout=4)"]
+CMD ["python", "-m", "api"]

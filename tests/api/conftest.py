@@ -1,0 +1,3 @@
+from tests.api.fixtures import api, client, create_job, dataset, engine, upload
+
+__all__ = ["api", "client", "create_job", "dataset", "engine", "upload"]

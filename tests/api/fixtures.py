@@ -1,0 +1,92 @@
+"""Fixtures that the tests of the API, of the contract and of the clients share."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from core.records.files import add_file, new_file_key
+from core.spec.dataset import DatasetReport
+from tests.api.live import Api, running_api, serve
+from tests.api.scripted_engine import ScriptedEngine
+from tests.contract.contract import CheckedClient
+
+GOOD_ROWS = b"".join(
+    json.dumps(
+        {
+            "messages": [
+                {"role": "user", "content": f"question {index}"},
+                {"role": "assistant", "content": f"answer {index}"},
+            ]
+        }
+    ).encode()
+    + b"\n"
+    for index in range(40)
+)
+
+
+@pytest.fixture
+def engine() -> ScriptedEngine:
+    return ScriptedEngine()
+
+
+@pytest.fixture
+def api(tmp_path: Path, sqlite_url: str, engine: ScriptedEngine) -> Iterator[Api]:
+    with serve(engine.app) as engine_url, running_api(tmp_path, sqlite_url, engine_url) as api:
+        yield api
+
+
+@pytest.fixture
+def client(api: Api) -> Iterator[httpx.Client]:
+    """A client that holds every JSON answer against the contract."""
+    with CheckedClient(base_url=api.url, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture
+def upload(client: httpx.Client) -> Callable[..., str]:
+    """`upload(content)` uploads a dataset and returns the file's id."""
+
+    def upload(content: bytes = GOOD_ROWS, filename: str = "data.jsonl") -> str:
+        answer = client.post(
+            "/v1/files", data={"purpose": "fine-tune"}, files={"file": (filename, content)}
+        )
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["id"])
+
+    return upload
+
+
+@pytest.fixture
+def dataset(api: Api) -> str:
+    """The id of a good dataset, recorded without the time that an upload's check takes."""
+    file_id, key = new_file_key()
+    blob = api.parts.store.write(key, [GOOD_ROWS])
+    with api.database.writing() as session:
+        add_file(
+            session,
+            file_id=file_id,
+            project_id="default",
+            filename="data.jsonl",
+            purpose="fine-tune",
+            bytes=blob.bytes,
+            sha256=blob.sha256,
+            blob_key=key,
+            report=DatasetReport(format="chat", rows=40, faults=(), fault_count=0),
+        )
+    return file_id
+
+
+@pytest.fixture
+def create_job(client: httpx.Client, dataset: str) -> Callable[..., str]:
+    """`create_job(suffix="x")` creates a job on a good dataset and returns its id."""
+
+    def create(**body: object) -> str:
+        good = {"model": "tunesmith/tiny", "training_file": dataset}
+        answer = client.post("/v1/fine_tuning/jobs", json=good | body)
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["id"])
+
+    return create

@@ -1,0 +1,142 @@
+"""An engine without a model: it speaks the protocol of `core.spec.generation` and follows a script.
+
+The last user message (or the prompt) chooses the behaviour, see `_script`. Tokens are words
+with the space before them; a prompt has as many tokens as words.
+"""
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from core.spec.generation import (
+    ChatPrompt,
+    ChoiceFinished,
+    GeneratedToken,
+    GenerationDelta,
+    GenerationEvent,
+    GenerationFailed,
+    GenerationRequest,
+    GenerationStarted,
+    SamplingSpec,
+    TextPrompt,
+    TokenLogprob,
+)
+
+ANSWER = "The answer is forty-two."
+CONTEXT_LENGTH = 100
+
+
+class ScriptedEngine:
+    """The application and what it has seen."""
+
+    def __init__(self) -> None:
+        self.requests: list[GenerationRequest] = []
+        self.was_left = threading.Event()
+        """A client went away in the middle of an answer."""
+        self.app = Starlette(
+            routes=[
+                Route("/generate", self._generate, methods=["POST"]),
+                Route("/healthz", self._healthz),
+            ]
+        )
+
+    async def _healthz(self, request: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def _generate(self, request: Request) -> Response:
+        asked = GenerationRequest.model_validate_json(await request.body())
+        self.requests.append(asked)
+        text, param = prompt_of(asked)
+        if len(text.split()) > CONTEXT_LENGTH:
+            return _refusal(400, "The prompt is too long.", param, "context_length_exceeded")
+        if text == "be full":
+            return _refusal(429, "Too many requests wait.", None, "queue_full", retry_after=7)
+        return StreamingResponse(self._lines(asked, text), media_type="application/x-ndjson")
+
+    async def _lines(self, asked: GenerationRequest, text: str) -> AsyncIterator[str]:
+        try:
+            async for event in _script(asked, text):
+                yield event.model_dump_json() + "\n"
+        except asyncio.CancelledError:
+            self.was_left.set()
+            raise
+
+
+def prompt_of(asked: GenerationRequest) -> tuple[str, str]:
+    """The text that chooses the behaviour, and the request field that it came from."""
+    match asked.prompt:
+        case ChatPrompt():
+            return str(asked.prompt.messages[-1]["content"]), "messages"
+        case TextPrompt():
+            return asked.prompt.text, "prompt"
+        case _:
+            return " ".join(map(str, asked.prompt.tokens)), "prompt"
+
+
+async def _script(asked: GenerationRequest, text: str) -> AsyncIterator[GenerationEvent]:
+    yield GenerationStarted(prompt_tokens=len(text.split()))
+    match text:
+        case "fail":
+            yield GenerationDelta(choice=0, text="The")
+            yield GenerationFailed(code="out_of_memory", message="The device is out of memory.")
+        case "stop short":
+            yield GenerationDelta(choice=0, text="The")
+        case "never end":
+            while True:
+                yield GenerationDelta(choice=0, text="on and ")
+                await asyncio.sleep(0.01)
+        case "think for ever":
+            await asyncio.sleep(3600)
+        case "say the seed":
+            for event in _choices(str(asked.sampling.seed), asked.sampling):
+                yield event
+        case "say strange things":
+            for event in _choices("é\u2028 \u0085 \U0001f600", asked.sampling):
+                yield event
+        case _:
+            for event in _choices(ANSWER, asked.sampling):
+                yield event
+
+
+def _choices(text: str, sampling: SamplingSpec) -> Sequence[GenerationEvent]:
+    """Every choice says the same, cut by `stop` and `max_tokens`."""
+    for stop in sampling.stop:
+        text = text.partition(stop)[0]
+    words = [word if i == 0 else " " + word for i, word in enumerate(text.split(" "))]
+    kept = words[: sampling.max_tokens]
+    reason: Any = "length" if len(kept) < len(words) else "stop"
+    events: list[GenerationEvent] = []
+    for choice in range(sampling.n):
+        for word in kept:
+            logprobs = () if sampling.top_logprobs is None else (_token(word, sampling),)
+            events.append(GenerationDelta(choice=choice, text=word, logprobs=logprobs))
+        events.append(
+            ChoiceFinished(choice=choice, finish_reason=reason, completion_tokens=len(kept))
+        )
+    return events
+
+
+def _token(word: str, sampling: SamplingSpec) -> GeneratedToken:
+    others = [(word, -0.5), *((f"other{i}", -1.0 - i) for i in range(20))]
+    top = [
+        TokenLogprob(token=token, bytes=tuple(token.encode()), logprob=logprob)
+        for token, logprob in others[: sampling.top_logprobs]
+    ]
+    return GeneratedToken(token=word, bytes=tuple(word.encode()), logprob=-0.5, top=tuple(top))
+
+
+def _refusal(
+    status: int, message: str, param: str | None, code: str, retry_after: int | None = None
+) -> Response:
+    headers = {} if retry_after is None else {"retry-after": str(retry_after)}
+    error = {"message": message, "param": param, "code": code}
+    return Response(
+        json.dumps({"error": error}), status, headers=headers, media_type="application/json"
+    )

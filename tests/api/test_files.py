@@ -1,0 +1,174 @@
+"""Uploading, finding, reading and deleting files."""
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.api.fixtures import GOOD_ROWS
+from tests.api.live import Api, running_api
+from tests.contract.contract import CheckedClient
+
+BOUNDARY = "frontier"
+
+
+def form(*fields: tuple[str, str, bytes], end: bytes = b"--frontier--\r\n") -> bytes:
+    """A multipart body of (name, further attributes, content)."""
+    return b"".join(
+        f'--{BOUNDARY}\r\ncontent-disposition: form-data; name="{name}"{more}\r\n\r\n'.encode()
+        + content
+        + b"\r\n"
+        for name, more, content in fields
+    ) + end
+
+
+FILE = ("file", '; filename="data.jsonl"', GOOD_ROWS)
+PURPOSE = ("purpose", "", b"fine-tune")
+
+
+def post_form(client: httpx.Client, body: bytes) -> httpx.Response:
+    content_type = f"multipart/form-data; boundary={BOUNDARY}"
+    return client.post("/v1/files", content=body, headers={"content-type": content_type})
+
+
+def stored_blobs(api: Api) -> list[str]:
+    """Everything in storage that is a file, whatever it is called."""
+    storage = api.folder / "storage"
+    return [str(path.relative_to(storage)) for path in storage.rglob("*") if path.is_file()]
+
+
+def test_uploaded_file_comes_back_byte_for_byte(client: httpx.Client) -> None:
+    answer = client.post(
+        "/v1/files", data={"purpose": "fine-tune"}, files={"file": ("my dätä.jsonl", GOOD_ROWS)}
+    )
+    file = answer.json()
+    assert file["filename"] == "my dätä.jsonl"
+    assert file["bytes"] == len(GOOD_ROWS)
+    assert file["status"] == "processed"
+    assert "status_details" not in file
+    content = client.get(f"/v1/files/{file['id']}/content")
+    assert content.content == GOOD_ROWS
+    assert content.headers["content-disposition"].endswith("my%20d%C3%A4t%C3%A4.jsonl")
+    assert client.get(f"/v1/files/{file['id']}").json() == file
+
+
+@pytest.mark.parametrize("fields", [(FILE, PURPOSE), (PURPOSE, FILE)], ids=["first", "last"])
+def test_fields_of_the_form_come_in_any_order(
+    client: httpx.Client, fields: tuple[tuple[str, str, bytes], ...]
+) -> None:
+    assert post_form(client, form(*fields)).status_code == 200
+
+
+def test_file_with_faults_is_kept_and_says_where_they_are(client: httpx.Client) -> None:
+    faulty = b'{"messages": [\n' + GOOD_ROWS
+    file = post_form(client, form(PURPOSE, (*FILE[:2], faulty))).json()
+    assert file["status"] == "error"
+    assert file["status_details"].startswith("line 1: ")
+
+
+def test_empty_file_is_an_error_of_its_own(client: httpx.Client) -> None:
+    file = post_form(client, form(PURPOSE, (*FILE[:2], b""))).json()
+    assert (file["bytes"], file["status"]) == (0, "error")
+    assert "is empty" in file["status_details"]
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    {
+        "no file": (form(PURPOSE), "file"),
+        "no purpose": (form(FILE), "purpose"),
+        "other purpose": (form(("purpose", "", b"assistants"), FILE), "purpose"),
+        "other purpose last": (form(FILE, ("purpose", "", b"batch")), "purpose"),
+        "two files": (form(FILE, FILE, PURPOSE), "file"),
+        "unknown field": (form(FILE, PURPOSE, ("colour", "", b"red")), "colour"),
+        "endless purpose": (form(("purpose", "", b"f" * 10_000), FILE), "purpose"),
+        "cut short in the file": (form(PURPOSE, FILE)[:500], None),
+        "cut short at the end": (form(PURPOSE, FILE, end=b""), None),
+        "no form at all": (b"hello", None),
+        "nothing": (b"", None),
+    }.values(),
+)
+def test_wrong_form_is_refused_and_leaves_nothing_behind(
+    api: Api, client: httpx.Client, body: bytes, param: str | None
+) -> None:
+    answer = post_form(client, body)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == param
+    assert stored_blobs(api) == []
+    assert client.get("/v1/files").json()["data"] == []
+
+
+def test_json_instead_of_a_form_is_refused(client: httpx.Client) -> None:
+    answer = client.post("/v1/files", json={"purpose": "fine-tune"})
+    assert answer.status_code == 400
+    assert "multipart/form-data" in answer.json()["error"]["message"]
+
+
+def test_file_over_the_limit_is_refused(tmp_path: Path, sqlite_url: str) -> None:
+    with (
+        running_api(tmp_path, sqlite_url, "http://127.0.0.1:9", max_file_bytes=1000) as api,
+        CheckedClient(base_url=api.url) as client,
+    ):
+        answer = post_form(client, form(PURPOSE, FILE))
+        assert answer.status_code == 413
+        assert answer.json()["error"]["param"] == "file"
+        assert stored_blobs(api) == []
+
+
+def test_client_that_hangs_up_leaves_nothing_behind(api: Api, client: httpx.Client) -> None:
+    host, port = api.url.removeprefix("http://").split(":")
+    body = form(PURPOSE, FILE)
+    head = (
+        f"POST /v1/files HTTP/1.1\r\nhost: {host}\r\ncontent-length: {len(body)}\r\n"
+        f"content-type: multipart/form-data; boundary={BOUNDARY}\r\n\r\n"
+    )
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(head.encode() + body[:1000])
+        while not stored_blobs(api):  # the file has begun to arrive
+            pass
+    while stored_blobs(api):
+        pass
+    assert client.get("/v1/files").json()["data"] == []
+
+
+def test_lists_are_pages_in_either_order(
+    client: httpx.Client, upload: Callable[..., str]
+) -> None:
+    ids = [upload() for _ in range(3)]
+    newest_first = client.get("/v1/files", params={"limit": 2}).json()
+    assert [file["id"] for file in newest_first["data"]] == [ids[2], ids[1]]
+    assert newest_first["has_more"]
+    assert (newest_first["first_id"], newest_first["last_id"]) == (ids[2], ids[1])
+    rest = client.get("/v1/files", params={"limit": 2, "after": ids[1]}).json()
+    assert [file["id"] for file in rest["data"]] == [ids[0]]
+    assert not rest["has_more"]
+    oldest_first = client.get("/v1/files", params={"order": "asc", "purpose": "fine-tune"}).json()
+    assert [file["id"] for file in oldest_first["data"]] == ids
+    assert client.get("/v1/files", params={"purpose": "fine-tune-results"}).json()["data"] == []
+
+
+def test_deleted_file_is_gone_with_its_bytes(
+    api: Api, client: httpx.Client, upload: Callable[..., str]
+) -> None:
+    file_id = upload()
+    assert client.delete(f"/v1/files/{file_id}").json()["deleted"] is True
+    assert stored_blobs(api) == []
+    for answer in (
+        client.get(f"/v1/files/{file_id}"),
+        client.get(f"/v1/files/{file_id}/content"),
+        client.delete(f"/v1/files/{file_id}"),
+    ):
+        assert answer.status_code == 404
+        assert answer.json()["error"]["param"] == "file_id"
+
+
+def test_file_of_an_open_job_is_not_deleted(
+    client: httpx.Client, create_job: Callable[..., str]
+) -> None:
+    job = client.get(f"/v1/fine_tuning/jobs/{create_job()}").json()
+    answer = client.delete(f"/v1/files/{job['training_file']}")
+    assert answer.status_code == 409
+    assert answer.json()["error"]["code"] == "file_in_use"
+    assert client.get(f"/v1/files/{job['training_file']}/content").content == GOOD_ROWS

@@ -1,0 +1,58 @@
+"""Listing, finding and deleting models."""
+
+from collections.abc import Callable
+from urllib.parse import quote
+
+import httpx
+
+from tests.api import as_worker
+from tests.api.live import Api
+
+
+def test_models_are_bases_and_tuned_ones(
+    api: Api, client: httpx.Client, create_job: Callable[..., str]
+) -> None:
+    create_job()
+    held = as_worker.start(api)
+    as_worker.save_checkpoint(api, held, 5)
+    tuned = as_worker.succeed(api, held)
+    listed = {model["id"]: model for model in client.get("/v1/models").json()["data"]}
+    assert {"tunesmith/tiny", tuned, f"{tuned}:ckpt-step-5"} <= set(listed)
+    for name, model in listed.items():
+        for path in (name, quote(name, safe="")):
+            assert client.get(f"/v1/models/{path}").json() == model
+
+
+def test_alias_names_its_base(client: httpx.Client) -> None:
+    answer = client.get("/v1/models/qwen3-0.6b").json()
+    assert answer["id"] == "Qwen/Qwen3-0.6B"
+
+
+def test_deleted_model_is_gone_with_its_bundle(
+    api: Api, client: httpx.Client, create_job: Callable[..., str]
+) -> None:
+    job_id = create_job()
+    held = as_worker.start(api)
+    as_worker.save_checkpoint(api, held, 5)
+    tuned = as_worker.succeed(api, held)
+    bundle = f"bundles/{job_id}/{held.token}/final.zip"
+    assert api.parts.store.exists(bundle)
+    assert client.delete(f"/v1/models/{quote(tuned, safe='')}").json()["deleted"] is True
+    assert not api.parts.store.exists(bundle)
+    assert client.get(f"/v1/models/{tuned}").status_code == 404
+    assert client.get(f"/v1/models/{tuned}:ckpt-step-5").status_code == 200
+
+
+def test_base_model_is_not_deleted(client: httpx.Client) -> None:
+    answer = client.delete("/v1/models/tunesmith/tiny")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "model_not_deletable")
+    assert client.get("/v1/models/tunesmith/tiny").status_code == 200
+
+
+def test_unknown_model_is_not_found(client: httpx.Client) -> None:
+    for name in ("tunesmith/none", "ft:tunesmith/tiny:default::abcdefgh", "a/b/c/d"):
+        for method in ("GET", "DELETE"):
+            answer = client.request(method, f"/v1/models/{name}")
+            error = answer.json()["error"]
+            assert (answer.status_code, error["code"]) == (404, "model_not_found")
+            assert error["param"] == "model"

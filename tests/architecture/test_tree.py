@@ -1,0 +1,97 @@
+"""Rules of the tree that no linter holds."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+CODE = ("api", "worker", "core", "cli", "migrations", "bench", "examples", "tests")
+SERVICE = ("api", "worker", "core", "cli", "migrations")
+
+MAX_LINES = 400
+
+EMPTY_NAMES = {"util", "utils", "helper", "helpers", "common", "misc", "manager", "managers"}
+
+TEXT = {".py", ".md", ".toml", ".txt", ".yml", ".yaml", ".json", ".ipynb", ".sh", ".mako", ".css",
+        ".js", ".html", ""}  # fmt: skip
+IGNORED = {"__pycache__", "node_modules", "build", "dist", "data", "runs"}
+
+MACHINE_PATH = re.compile(r"(?<![\w./}-])/(?:work|root|home|Users|mnt)/\w")
+REGISTRY = re.compile(
+    r"(?:index-url|indexUrl|registry)\s*[=:]\s*\S*https?://|/artifactory/|/nexus/"
+)
+
+
+def python_files(*folders: str) -> Iterator[Path]:
+    for folder in folders:
+        for path in (ROOT / folder).rglob("*.py"):
+            if not IGNORED & set(path.parts):
+                yield path
+
+
+def text_files() -> Iterator[Path]:
+    for top in ROOT.iterdir():
+        if top.name in IGNORED or (top.name.startswith(".") and top.name != ".ci"):
+            continue
+        for path in [top] if top.is_file() else top.rglob("*"):
+            if path.is_file() and path.suffix in TEXT and not IGNORED & set(path.parts):
+                yield path
+
+
+def where(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def test_no_file_is_too_long_to_be_read() -> None:
+    lines = {where(path): len(path.read_text().splitlines()) for path in python_files(*CODE)}
+    too_long = {
+        path: count
+        for path, count in lines.items()
+        if count > MAX_LINES and not path.startswith("migrations/versions/")
+    }
+    assert len(lines) > 100 and not too_long
+
+
+def test_every_name_says_what_is_inside() -> None:
+    empty = [
+        where(path)
+        for path in python_files(*CODE)
+        for part in path.relative_to(ROOT).with_suffix("").parts
+        if EMPTY_NAMES & set(part.lower().split("_"))
+    ]
+    assert not empty
+
+
+def test_only_settings_read_the_environment() -> None:
+    readers = {
+        where(path)
+        for path in python_files(*SERVICE)
+        if re.search(r"\bos\.(environ|getenv)|from os import .*(environ|getenv)", path.read_text())
+    }
+    assert {path for path in readers if not path.endswith("settings.py")} == set()
+
+
+def test_core_has_no_front_door() -> None:
+    assert (ROOT / "core" / "__init__.py").read_text() == ""
+
+
+def test_no_file_names_a_machine_or_a_registry() -> None:
+    found = [
+        f"{where(path)}:{number}: {line.strip()[:100]}"
+        for path in text_files()
+        if path != Path(__file__)
+        for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1)
+        if MACHINE_PATH.search(line) or REGISTRY.search(line)
+    ]
+    assert not found
+
+
+def test_migrations_have_one_line_of_descent() -> None:
+    versions = sorted((ROOT / "migrations" / "versions").glob("[0-9]*.py"))
+    revisions = [
+        re.findall(r"^(?:down_)?revision = (.*)$", path.read_text(), re.M) for path in versions
+    ]
+    expected = [f'"{number:04d}"' for number in range(1, len(versions) + 1)]
+    assert [own for own, _ in revisions] == expected
+    assert [before for _, before in revisions] == ["None", *expected[:-1]]

@@ -1,0 +1,56 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from bench.measure import MeasuredRun, MeasuredStep, median_ratio
+from bench.report import CurveAgreement, Figures, Report, save
+
+
+@pytest.fixture
+def report() -> Report:
+    return Report(
+        clock="wall time",
+        rows_tokens=(100, 120, 140),
+        labelled_tokens=180,
+        steps=8,
+        figures=(
+            Figures("Tunesmith fp32", (800.0, 400.0, 840.0), (4.0, 8.0, 4.0)),
+            Figures("Tunesmith bf16", (1200.0, 600.0, 1300.0), (3.0, 6.0, 3.0)),
+            Figures("TRL padded, fp32", (100.0, 50.0, 100.0), (30.0, 60.0, 30.0)),
+            Figures("TRL padding-free, fp32", (400.0, 200.0, 400.0), (8.0, 16.0, 8.0)),
+            Figures("TRL packed, bf16 weights", (500.0, 240.0, 500.0), (6.0, 12.0, 6.0)),
+        ),
+        curves=(CurveAgreement("Tunesmith fp32", "TRL padded, fp32", (1e-6, 3e-6)),),
+        matmul_gigaflops={"fp32": 140.0, "bf16": 390.0},
+    )
+
+
+def test_each_precision_is_held_against_its_best_peer(report: Report) -> None:
+    bf16, fp32, curve = report.headlines()
+    assert "Tunesmith bf16 is **2.50 times** the best of TRL (TRL packed, bf16 weights)" in bf16
+    assert "Tunesmith fp32 is **2.00 times** the best of TRL (TRL padding-free, fp32)" in fp32
+    assert "max |Δ| 3.0e-06, mean |Δ| 2.0e-06" in curve
+
+
+def test_every_contender_has_a_row(report: Report) -> None:
+    table = report.markdown()
+    assert "| TRL padded, fp32 | 100 | 0.20 | 30.0 |" in table
+    assert table.count("| TRL ") == 3 + 1  # the rows, and the heading of the ratio
+
+
+def test_saved_figures_can_be_read_again(report: Report, tmp_path: Path) -> None:
+    as_json, as_markdown = save(report, tmp_path / "results")
+    assert json.loads(as_json.read_text())["figures"][1]["tokens_per_second"] == [1200, 600, 1300]
+    assert as_markdown.read_text() == report.markdown()
+
+
+def test_ratios_are_taken_within_a_round() -> None:
+    # The machine was ten times slower in the second round, for both.
+    assert median_ratio((300.0, 30.0, 310.0), (100.0, 10.0, 100.0)) == pytest.approx(3.0)
+
+
+def test_warm_up_counts_in_the_time_and_not_in_the_rate() -> None:
+    run = MeasuredRun((MeasuredStep(9.0, 100, 50, 1.0), MeasuredStep(0.5, 100, 50, 1.0)))
+    assert run.steady_tokens_per_second(warm_up_steps=1) == 200.0
+    assert run.seconds_to_last_step() == 9.5

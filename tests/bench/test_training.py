@@ -1,0 +1,34 @@
+from pathlib import Path
+from time import perf_counter
+
+import pytest
+
+from bench.data import build
+
+ROWS = 24
+STEPS = 3
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # those of TRL and PEFT are not ours to mend
+@pytest.mark.parametrize("layout", ["padded", "padding-free"])
+def test_trl_does_the_very_steps_of_ours(tmp_path: Path, layout: str) -> None:
+    from bench.ours import job_spec, run_ours
+    from bench.trl_peer import TrlSetting, run_trl
+    from core.models.load import load_config, load_tokenizer
+    from core.training.data import load_rows
+
+    data = build(tmp_path, ROWS, seed=1)
+    spec = job_spec(data, "fp32", batch_rows=4, seed=2)
+    tokenizer, config = load_tokenizer(spec.base), load_config(spec.base)
+    rows = load_rows(data.train_file, "training_file", tokenizer, config, spec.training)
+
+    ours = run_ours(data, spec, STEPS, perf_counter).steps
+    setting = TrlSetting(layout, "fp32")  # type: ignore[arg-type]
+    theirs = run_trl(setting, spec, rows, STEPS, perf_counter).steps
+
+    assert len(ours) == len(theirs) == STEPS
+    for our_step, their_step in zip(ours, theirs, strict=True):
+        assert our_step.tokens == their_step.tokens
+        assert our_step.labelled_tokens == their_step.labelled_tokens
+        assert our_step.loss == pytest.approx(their_step.loss, abs=1e-4)

@@ -1,0 +1,186 @@
+"""docker-compose.yml, checked without an engine to start it."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import AliasChoices
+from pydantic_settings import BaseSettings
+
+from api.app import create_app
+from api.settings import ApiSettings
+from migrations.settings import MigrationSettings
+from worker.engine_settings import EngineSettings
+from worker.settings import WorkerSettings
+
+ROOT = Path(__file__).parents[2]
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+OURS = {name: service for name, service in SERVICES.items() if "build" in service}
+
+SETTINGS: dict[str, type[BaseSettings]] = {
+    "api": ApiSettings,
+    "migrations.upgrade": MigrationSettings,
+    "worker": WorkerSettings,
+    "worker.housekeeping": WorkerSettings,
+    "worker.serve": EngineSettings,
+}
+
+
+def module(service: dict[str, Any]) -> str:
+    python, option, name = service["command"]
+    assert (python, option) == ("python", "-m")
+    return str(name)
+
+
+def variables(settings: type[BaseSettings]) -> set[str]:
+    """The environment variables that a settings class reads."""
+    names: set[str] = set()
+    prefix = settings.model_config["env_prefix"]
+    for name, field in settings.model_fields.items():
+        match field.validation_alias:
+            case None:
+                names.add(f"{prefix}{name}".upper())
+            case AliasChoices(choices=choices):
+                names |= {str(choice) for choice in choices}
+            case alias:
+                names.add(str(alias))
+    return names
+
+
+def required(settings: type[BaseSettings]) -> set[str]:
+    prefix = settings.model_config["env_prefix"]
+    fields = settings.model_fields.items()
+    return {f"{prefix}{name}".upper() for name, field in fields if field.is_required()}
+
+
+def volumes(service: dict[str, Any]) -> dict[str, str]:
+    """Folder by volume."""
+    return dict(entry.split(":")[:2] for entry in service.get("volumes", []))
+
+
+def test_file_follows_the_compose_specification() -> None:
+    command = [sys.executable, "-m", "check_jsonschema"]
+    done = subprocess.run(
+        [*command, "--builtin-schema", "vendor.compose-spec", "docker-compose.yml"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_process_of_the_service_is_there() -> None:
+    assert {module(service) for service in OURS.values()} == set(SETTINGS)
+    assert {"postgres", "redis"} == set(SERVICES) - set(OURS)
+    for name in SETTINGS:
+        assert importlib.util.find_spec(name) is not None
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_environment_is_what_the_process_reads(name: str) -> None:
+    service = OURS[name]
+    settings = SETTINGS[module(service)]
+    given = {key for key in service["environment"] if key.startswith("TUNESMITH_")}
+    shared = {"TUNESMITH_BROKER_URL", "TUNESMITH_STORAGE_FOLDER"}  # in everybody's environment
+    assert given - shared <= variables(settings)
+    assert required(settings) <= given
+
+
+def test_api_accepts_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for key, value in SERVICES["api"]["environment"].items():
+        monkeypatch.setenv(key, re.sub(r"\$\{\w+:\?[^}]*\}", "x" * 40, value))
+    settings = ApiSettings()
+    assert (settings.host, settings.port) == ("0.0.0.0", 8000)
+    assert settings.api_key is not None
+    monkeypatch.delenv("TUNESMITH_API_KEY")
+    with pytest.raises(ValueError, match="TUNESMITH_API_KEY"):
+        ApiSettings()
+
+
+def test_secrets_come_from_outside() -> None:
+    text = (ROOT / "docker-compose.yml").read_text()
+    example = (ROOT / ".env.example").read_text()
+    for secret in ("TUNESMITH_API_KEY", "POSTGRES_PASSWORD"):
+        assert f"${{{secret}:?" in text
+        assert re.search(rf"^{secret}=$", example, re.M)
+    assert ".env" in (ROOT / ".gitignore").read_text().split()
+
+
+def test_only_the_api_is_reachable_and_only_from_this_machine() -> None:
+    assert [name for name, service in SERVICES.items() if "ports" in service] == ["api"]
+    assert SERVICES["api"]["ports"] == ["${PUBLISH:-127.0.0.1:8000}:8000"]
+
+
+def test_every_long_lived_service_is_checked() -> None:
+    for name, service in SERVICES.items():
+        if module_or_none(service) == "migrations.upgrade":
+            assert service["healthcheck"] == {"disable": True}
+        elif name not in ("api", "worker", "worker-gpu"):  # those have the check of their image
+            assert service["healthcheck"]["test"][0] == "CMD", name
+
+
+def module_or_none(service: dict[str, Any]) -> str | None:
+    return module(service) if "build" in service else None
+
+
+def test_routes_of_the_health_checks_exist(tmp_path: Path, sqlite_url: str) -> None:
+    from worker.serve import create_app as create_engine_app
+
+    settings = ApiSettings(
+        database_url=sqlite_url,
+        broker_url=f"folder://{tmp_path / 'broker'}",
+        storage_folder=tmp_path / "storage",
+    )
+    [api_check] = re.findall(r"127\.0\.0\.1:8000(/\w+)", (ROOT / "Dockerfile").read_text())
+    [engine_check] = re.findall(
+        r"127\.0\.0\.1:8001(/\w+)", SERVICES["engine"]["healthcheck"]["test"][-1]
+    )
+    assert api_check in create_app(settings).openapi()["paths"]
+    source = Path(create_engine_app.__code__.co_filename).read_text()
+    assert f'Route("{engine_check}"' in source
+
+
+def test_processes_wait_for_the_schema() -> None:
+    for name in ("api", "housekeeping", "worker", "worker-gpu"):
+        needed = SERVICES[name]["depends_on"]
+        assert needed["migrate"] == {"condition": "service_completed_successfully"}
+        assert needed["redis"] == {"condition": "service_healthy"}
+    assert SERVICES["migrate"]["depends_on"]["postgres"] == {"condition": "service_healthy"}
+
+
+def test_volumes_are_shared_where_processes_meet() -> None:
+    storage = {volumes(OURS[name])["storage"] for name in set(OURS) - {"migrate"}}
+    assert storage == {"/var/lib/tunesmith/storage"}
+    assert volumes(SERVICES["worker"])["work"] == volumes(SERVICES["housekeeping"])["work"]
+    used = {volume for service in SERVICES.values() for volume in volumes(service)}
+    assert used == set(COMPOSE["volumes"])
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    for service in OURS.values():
+        for folder in volumes(service).values():
+            assert folder in dockerfile, f"{folder} would belong to root"
+
+
+def test_gpu_variant_differs_by_its_device_and_nothing_else() -> None:
+    for name in ("worker", "engine"):
+        cpu, gpu = dict(SERVICES[name]), dict(SERVICES[f"{name}-gpu"])
+        assert (cpu.pop("profiles"), gpu.pop("profiles")) == (["cpu"], ["gpu"])
+        [device] = gpu.pop("deploy")["resources"]["reservations"]["devices"]
+        assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
+        gpu.pop("networks", None)
+        assert cpu == gpu
+    aliases = SERVICES["engine-gpu"]["networks"]["default"]["aliases"]
+    assert SERVICES["api"]["environment"]["TUNESMITH_ENGINE_URL"] == f"http://{aliases[0]}:8001"
+    assert "COMPOSE_PROFILES=cpu" in (ROOT / ".env.example").read_text()
+
+
+def test_worker_has_time_to_write_its_checkpoint() -> None:
+    for name in ("worker", "worker-gpu"):
+        assert SERVICES[name]["stop_grace_period"] == "45s"
+        assert SERVICES[name]["init"] is True

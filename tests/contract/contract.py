@@ -1,0 +1,123 @@
+"""Holds answers against OpenAI's published API description, and our own routes against ours."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+from jsonschema import Draft202012Validator
+
+_FOLDER = Path(__file__).parent
+
+Route = tuple[str, str]
+"""Method and path template, such as ("GET", "/files/{file_id}")."""
+
+OUR_ROUTES: frozenset[Route] = frozenset(
+    {
+        ("GET", "/fine_tuning/jobs/{fine_tuning_job_id}/adapter"),
+        ("GET", "/healthz"),
+        ("GET", "/readyz"),
+    }
+)
+"""Routes that OpenAI does not have."""
+
+
+@cache
+def contract() -> dict[str, Any]:
+    """The description, with the idioms of OpenAPI 3.0 rewritten and the overlay applied."""
+    text = (_FOLDER / "openai-contract.yaml").read_text(encoding="utf-8")
+    document: dict[str, Any] = _normalised(yaml.load(text, yaml.CSafeLoader))
+    for deviation in yaml.safe_load((_FOLDER / "overlay.yaml").read_text(encoding="utf-8")):
+        assert deviation["reason"]
+        _apply(document, deviation["at"], deviation["set"])
+    return document
+
+
+def _normalised(node: Any) -> Any:
+    """Rewrite `nullable` and boolean `exclusiveMinimum`, which OpenAPI 3.1 no longer knows."""
+    if isinstance(node, list):
+        return [_normalised(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    node = {key: _normalised(value) for key, value in node.items()}
+    if node.get("exclusiveMinimum") is True:
+        node["exclusiveMinimum"] = node.pop("minimum")
+    if node.pop("nullable", None) is True:
+        node = {"anyOf": [node, {"type": "null"}]}
+    return node
+
+
+def _apply(document: dict[str, Any], pointer: str, change: dict[str, Any]) -> None:
+    target = document
+    for part in pointer.removeprefix("/").split("/"):
+        target = target[part.replace("~1", "/")]
+    for key, value in change.items():
+        if value is None:
+            del target[key]
+        else:
+            target[key] = value
+
+
+def route_of(method: str, path: str) -> Route | None:
+    """The route of the contract, or of ours, that a request went to."""
+    parts = path.removeprefix("/v1").split("/")
+    ours = [(m, p) for m, p in OUR_ROUTES if m == method]
+    theirs = [(m.upper(), p) for p, item in contract()["paths"].items() for m in item]
+    for route in (*ours, *theirs):
+        if route[0] != method:
+            continue
+        template = route[1].split("/")
+        if template[-1] == "{model}" and parts[:2] == template[:2] and len(parts) > len(template) - 1:
+            return route
+        if len(template) == len(parts) and all(
+            expected.startswith("{") or expected == found
+            for expected, found in zip(template, parts, strict=True)
+        ):
+            return route
+    return None
+
+
+def check(answer: httpx.Response) -> Route | None:
+    """Assert that an answer is one of its route, and return the route."""
+    request = answer.request
+    route = route_of(request.method, request.url.path)
+    assert answer.headers["x-request-id"].startswith("req-")
+    assert answer.headers["openai-processing-ms"].isdigit()
+    if answer.status_code >= 400 and route != ("GET", "/readyz"):
+        check_schema("ErrorResponse", answer.json())
+        is_permanent = answer.status_code < 500 and answer.status_code != 429
+        assert (answer.headers.get("x-should-retry") == "false") == is_permanent
+        assert answer.status_code not in (429, 503) or int(answer.headers["retry-after"]) > 0
+    elif route is not None and route not in OUR_ROUTES:
+        content = contract()["paths"][route[1]][route[0].lower()]["responses"]["200"]["content"]
+        media_type = answer.headers["content-type"].partition(";")[0]
+        if media_type == "application/json":
+            _check(content[media_type]["schema"], answer.json())
+        else:
+            assert media_type in content or media_type == "text/event-stream"
+    return route
+
+
+def check_schema(name: str, body: Any) -> None:
+    _check({"$ref": f"#/components/schemas/{name}"}, body)
+
+
+def _check(schema: dict[str, Any], body: Any) -> None:
+    validator = Draft202012Validator({**schema, "components": contract()["components"]})
+    faults = [f"{error.json_path}: {error.message}" for error in validator.iter_errors(body)]
+    assert not faults, "\n".join(faults)
+
+
+class CheckedClient(httpx.Client):
+    """An HTTP client that checks every answer, streams aside, and notes what it has checked."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(trust_env=False, **options)
+        self.checked: set[tuple[Route | None, bool]] = set()
+        """(route, whether the answer was an error)"""
+
+    def request(self, *args: Any, **options: Any) -> httpx.Response:
+        answer = super().request(*args, **options)
+        self.checked.add((check(answer), answer.status_code >= 400))
+        return answer

@@ -1,0 +1,184 @@
+"""Rows and blobs out of scripted events, on both databases."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from core.errors import StaleClaim
+from core.jobs.state import JobStatus
+from core.records import claims, models
+from core.spec.events import (
+    CheckpointSaved,
+    DatasetValidated,
+    Evaluated,
+    RunFailed,
+    RunFinished,
+    StepDone,
+)
+from tests.worker.workshop import Workshop, make_workshop
+from worker.launch import archive_of
+from worker.record import METRICS_FILE, Record
+
+VALIDATED = DatasetValidated(
+    rows=8, validation_rows=2, tokens=80, labelled_tokens=40, total_steps=4
+)
+
+
+@pytest.fixture
+def workshop(tmp_path: Path, database_url: str) -> Iterator[Workshop]:
+    workshop = make_workshop(tmp_path, database_url)
+    yield workshop
+    workshop.database.close()
+
+
+@pytest.fixture
+def job_id(workshop: Workshop) -> str:
+    return workshop.submit()
+
+
+@pytest.fixture
+def record(workshop: Workshop, job_id: str) -> Record:
+    return Record(workshop.database, workshop.store, workshop.claim())
+
+
+@pytest.fixture
+def make_bundle(tmp_path: Path) -> Callable[[str], Path]:
+    def make(name: str) -> Path:
+        folder = tmp_path / "bundles-of-the-child" / name
+        folder.mkdir(parents=True)
+        (folder / METRICS_FILE).write_text("step,train_loss\n")
+        archive_of(folder).write_bytes(name.encode())
+        return folder
+
+    return make
+
+
+def step(number: int, seconds: float = 1.0) -> StepDone:
+    return StepDone(
+        step=number,
+        total_steps=4,
+        epoch=1,
+        loss=0.8311,
+        token_accuracy=0.5,
+        learning_rate=1e-3,
+        gradient_norm=1.0,
+        tokens=10,
+        labelled_tokens=5,
+        seconds=seconds,
+    )
+
+
+def checkpoint(number: int, folder: Path) -> CheckpointSaved:
+    return CheckpointSaved(
+        step=number,
+        folder=folder,
+        train_loss=0.9,
+        train_token_accuracy=0.4,
+        validation_loss=1.1,
+        validation_token_accuracy=0.3,
+    )
+
+
+def test_validated_job_passes_through_queued_to_running_under_one_claim(
+    workshop: Workshop, job_id: str, record: Record
+) -> None:
+    record.write(VALIDATED)
+    job = workshop.job(job_id)
+    assert (job.status, job.total_steps, job.claimed_by) == (JobStatus.RUNNING, 4, "worker-here")
+    assert job.started_at is not None
+    assert workshop.messages(job_id)[-2:] == [
+        "Files validated, moving job to queued state",
+        "Fine-tuning job started",
+    ]
+
+
+def test_steps_become_metrics_events_and_an_estimate(
+    workshop: Workshop, job_id: str, record: Record
+) -> None:
+    record.write(VALIDATED)
+    record.write_steps([step(1, seconds=100), step(2, seconds=100)])
+    job = workshop.job(job_id)
+    assert job.step == 2
+    assert job.estimated_finish is not None and job.started_at is not None
+    assert job.estimated_finish - job.started_at == pytest.approx(200, abs=20)
+    event = workshop.events(job_id)[-1]
+    assert (event.type, event.message) == ("metrics", "Step 2/4: training loss=0.83")
+    assert event.data is not None
+    assert event.data["train_mean_token_accuracy"] == 0.5
+    assert event.data["total_steps"] == 4
+
+
+def test_evaluation_is_an_event_of_its_own(workshop: Workshop, job_id: str, record: Record) -> None:
+    record.write(VALIDATED)
+    record.write(Evaluated(step=2, loss=0.7, token_accuracy=0.6))
+    event = workshop.events(job_id)[-1]
+    assert event.message == "Step 2/4: full validation loss=0.70"
+    assert event.data is not None and event.data["full_valid_mean_token_accuracy"] == 0.6
+
+
+def test_checkpoints_can_be_called_and_old_ones_make_room(
+    workshop: Workshop, job_id: str, record: Record, make_bundle: Callable[[str], Path]
+) -> None:
+    record.write(VALIDATED)
+    for number in (1, 2, 3, 4):
+        record.write(checkpoint(number, make_bundle(f"step-{number}")))
+    with workshop.database.reading() as session:
+        kept, _ = models.list_checkpoints(session, job_id, after=None, limit=9)
+    assert [c.step for c in kept] == [4, 3, 2]
+    assert kept[0].metrics["full_valid_loss"] == 1.1
+    assert workshop.blobs("bundles") == {f"bundles/{job_id}/1/step-{n}.zip" for n in (2, 3, 4)}
+
+
+def test_failure_of_the_run_is_the_error_of_the_job(
+    workshop: Workshop, job_id: str, record: Record
+) -> None:
+    failure = RunFailed(code="invalid_training_file", message="Line 3: …", param="training_file")
+    record.write(failure)
+    job = workshop.job(job_id)
+    assert job.status == JobStatus.FAILED
+    assert job.error == failure.model_dump(exclude={"type"})
+    assert record.is_complete
+
+
+def test_late_worker_leaves_no_row_and_no_blob(
+    workshop: Workshop, job_id: str, record: Record, make_bundle: Callable[[str], Path]
+) -> None:
+    record.write(VALIDATED)
+    with workshop.database.writing() as session:
+        assert claims.rescue_expired(session, worker_id="worker-here") == [job_id]
+    messages, blobs = workshop.messages(job_id), workshop.blobs("")
+    finished = RunFinished(folder=make_bundle("bundle"), adapter_sha256="0" * 64, trained_tokens=9)
+    for late in (step(1), checkpoint(1, make_bundle("step-1")), finished, VALIDATED):
+        with pytest.raises(StaleClaim):
+            record.write(late)
+    assert workshop.messages(job_id) == messages
+    assert workshop.blobs("") == blobs
+    assert workshop.job(job_id).status == JobStatus.QUEUED
+
+
+def test_end_that_was_committed_without_an_answer_is_not_undone(
+    workshop: Workshop,
+    job_id: str,
+    record: Record,
+    make_bundle: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The database goes away between a commit and its answer: the transaction runs again."""
+    import worker.record
+
+    once = worker.record.commit
+
+    def twice(database, action):  # type: ignore[no-untyped-def]
+        once(database, action)
+        return once(database, action)
+
+    record.write(VALIDATED)
+    monkeypatch.setattr(worker.record, "commit", twice)
+    record.write(
+        RunFinished(folder=make_bundle("bundle"), adapter_sha256="0" * 64, trained_tokens=9)
+    )
+    assert record.is_complete
+    assert workshop.job(job_id).status == JobStatus.SUCCEEDED
+    assert workshop.messages(job_id).count("The job has successfully completed") == 1
+    assert workshop.blobs("bundles") == {f"bundles/{job_id}/1/final.zip"}

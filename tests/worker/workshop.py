@@ -1,0 +1,210 @@
+"""A database, a storage and a broker with jobs in them, and workers to run these."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from core.jobs.broker import FOLDER_SCHEME, Broker
+from core.jobs.state import FINAL
+from core.records import claims, events, files, jobs, workers
+from core.records.claims import Claim
+from core.records.database import Database
+from core.records.jobs import NewJob
+from core.records.projects import DEFAULT_PROJECT, ensure_project
+from core.records.tables import Job, JobEvent
+from core.spec.run import BaseModelSpec, JobSpec
+from core.spec.strategy import LoraSpec
+from core.spec.training import TrainingSpec
+from core.storage.blobs import BlobStore
+from core.storage.local import open_store
+from worker.settings import WorkerSettings
+from worker.train import Worker, train_waiting_jobs
+
+ROOT = Path(__file__).parents[2]
+TINY = BaseModelSpec(id="tunesmith/tiny", source=str(ROOT / "core" / "models" / "tiny"))
+
+ROW = '{"messages": [{"role": "user", "content": "%d"}, {"role": "assistant", "content": "a b"}]}\n'
+
+ENDLESS_EPOCHS = 100
+"""Far more than any test waits for."""
+
+BEAT_SECONDS = 0.5
+PATIENCE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What API and workers share, in one temporary folder. Leases are short."""
+
+    folder: Path
+    database_url: str
+    broker_url: str
+    database: Database
+    store: BlobStore
+
+    def settings(self, worker_id: str = "worker-here") -> WorkerSettings:
+        return WorkerSettings(
+            database_url=self.database_url,
+            broker_url=self.broker_url,
+            storage_folder=self.folder / "storage",
+            work_folder=self.folder / "work",
+            worker_id=worker_id,
+            beat_seconds=BEAT_SECONDS,
+            check_seconds=0.1,
+            threads=2,
+        )
+
+    def submit(self, *, epochs: int = 1, rows: int = 8, content: str | None = None) -> str:
+        """Create a job as the API does, without telling the broker; return its id."""
+        path = self.folder / "upload.jsonl"
+        path.write_text(content or "".join(ROW % number for number in range(rows)))
+        file_id, key = files.new_file_key()
+        blob = self.store.write_file(key, path)
+        spec = JobSpec(
+            base=TINY,
+            strategy=LoraSpec(rank=2),
+            training=TrainingSpec(epochs=epochs, batch_size=2, max_length=64),
+            seed=1,
+        )
+        with self.database.writing() as session:
+            ensure_project(session)
+            files.add_file(
+                session,
+                file_id=file_id,
+                project_id=DEFAULT_PROJECT,
+                filename="train.jsonl",
+                purpose="fine-tune",
+                bytes=blob.bytes,
+                sha256=blob.sha256,
+                blob_key=key,
+                report=None,
+            )
+            new = NewJob(
+                project_id=DEFAULT_PROJECT,
+                requested_model="tiny",
+                suffix="test",
+                training_file=file_id,
+                validation_file=None,
+                method={},
+                spec=spec,
+                metadata=None,
+            )
+            return jobs.create_job(session, new).id
+
+    def wake(self, job_id: str) -> None:
+        Broker(self.broker_url).wake(job_id)
+
+    def job(self, job_id: str) -> Job:
+        with self.database.reading() as session:
+            return jobs.get_job(session, DEFAULT_PROJECT, job_id)
+
+    def cancel(self, job_id: str) -> None:
+        with self.database.writing() as session:
+            jobs.cancel_job(session, DEFAULT_PROJECT, job_id)
+
+    def events(self, job_id: str) -> Sequence[JobEvent]:
+        with self.database.reading() as session:
+            return events.events_since(session, job_id, 0)
+
+    def messages(self, job_id: str) -> list[str]:
+        return [event.message for event in self.events(job_id)]
+
+    def claim(self, worker_id: str = "worker-here") -> Claim:
+        with self.database.writing() as session:
+            claim = claims.claim_next(session, worker_id, lease_seconds=3 * BEAT_SECONDS)
+        assert claim is not None
+        return claim
+
+    def wait_for_steps(self, job_id: str) -> None:
+        """Return once a child trains."""
+        wait_until(lambda: self.job(job_id).step >= 1, f"{job_id} trains")
+
+    def wait_for_end(self, job_id: str) -> Job:
+        wait_until(lambda: self.job(job_id).status in FINAL, f"{job_id} ends")
+        return self.job(job_id)
+
+    def living_workers(self) -> list[str]:
+        with self.database.reading() as session:
+            return [worker.id for worker in workers.living_workers(session, 30)]
+
+    def blobs(self, prefix: str) -> set[str]:
+        storage = self.folder / "storage"
+        found = (storage / prefix).rglob("*")
+        return {str(path.relative_to(storage)) for path in found if path.is_file()}
+
+
+def make_workshop(folder: Path, database_url: str, broker_url: str | None = None) -> Workshop:
+    return Workshop(
+        folder=folder,
+        database_url=database_url,
+        broker_url=broker_url or f"{FOLDER_SCHEME}{folder / 'broker'}",
+        database=Database(database_url),
+        store=open_store(folder / "storage"),
+    )
+
+
+@contextmanager
+def worker_here(workshop: Workshop) -> Iterator[Worker]:
+    """Run what waits, in a thread of this process, until the end of the block."""
+    worker = Worker(workshop.settings(), workshop.database, workshop.store, threading.Event())
+    thread = threading.Thread(target=train_waiting_jobs, args=[worker])
+    thread.start()
+    try:
+        yield worker
+    finally:
+        worker.stopping.set()
+        thread.join()
+
+
+@contextmanager
+def worker_process(workshop: Workshop, worker_id: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A real `python -m worker`, warm."""
+    settings = workshop.settings(worker_id)
+    environment = {
+        f"TUNESMITH_{name.upper()}": str(value) for name, value in settings.model_dump().items()
+    }
+    log = workshop.folder / f"{worker_id}.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "worker"],
+            cwd=ROOT,
+            env={**os.environ, **environment, "OMP_WAIT_POLICY": "PASSIVE"},
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        wait_until(
+            lambda: worker_id in workshop.living_workers() or process.poll() is not None,
+            f"{worker_id} is warm",
+        )
+        assert process.poll() is None, log.read_text()
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGCONT)
+            process.kill()
+        process.wait()
+
+
+def training_child(worker_pid: int) -> psutil.Process:
+    """The child that trains: the only descendant of a worker that leads a session."""
+    for process in psutil.Process(worker_pid).children(recursive=True):
+        if os.getsid(process.pid) == process.pid:
+            return process
+    raise AssertionError(f"process {worker_pid} has no training child")
+
+
+def wait_until(is_so: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not is_so():
+        assert time.monotonic() < deadline, f"waited {PATIENCE_SECONDS:g} s in vain until {what}"
+        time.sleep(0.02)
