@@ -42,7 +42,7 @@ class Hyperparameters(BaseModel):
 
     n_epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] | Auto = "auto"
     batch_size: Annotated[int, Field(ge=1, le=MAX_BATCH_SIZE)] | Auto = "auto"
-    learning_rate_multiplier: Annotated[float, Field(gt=0, le=1000)] | Auto = "auto"
+    learning_rate_multiplier: Annotated[float, Field(gt=0, le=10_000)] | Auto = "auto"
 
 
 class ResolvedHyperparameters(BaseModel):

@@ -12,7 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import dropout, linear
+from torch.nn.functional import dropout
+
+from core.adapters.frozen import FrozenMatrix
 
 
 class LoraLinear(nn.Module):
@@ -22,9 +24,17 @@ class LoraLinear(nn.Module):
     the base itself. They take the same draws from torch's generator as PEFT takes.
     """
 
-    def __init__(self, base_layer: nn.Linear, rank: int, alpha: float, dropout: float) -> None:
+    def __init__(
+        self,
+        base_layer: nn.Linear,
+        rank: int,
+        alpha: float,
+        dropout: float = 0.0,
+        prepack: bool = False,
+    ) -> None:
         super().__init__()
         self.base_layer = base_layer
+        self._frozen = FrozenMatrix(base_layer.weight, base_layer.bias, prepack)
         self.scale = alpha / rank
         self.dropout = dropout
         # PEFT draws A and B as linear layers, then A once more: three draws from the generator
@@ -40,8 +50,7 @@ class LoraLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         dropped = dropout(x, self.dropout) if self.training and self.dropout else x
-        weight, bias = self.base_layer.weight, self.base_layer.bias
-        return _LoraProduct.apply(x, dropped, weight, bias, self.lora_A, self.lora_B, self.scale)
+        return _LoraProduct.apply(x, dropped, self._frozen, self.lora_A, self.lora_B, self.scale)
 
 
 class _LoraProduct(torch.autograd.Function):
@@ -56,8 +65,7 @@ class _LoraProduct(torch.autograd.Function):
         ctx: Any,
         x: Tensor,
         dropped: Tensor,
-        weight_OI: Tensor,
-        bias_O: Tensor | None,
+        frozen: FrozenMatrix,
         lora_A: Tensor,
         lora_B: Tensor,
         scale: float,
@@ -66,15 +74,16 @@ class _LoraProduct(torch.autograd.Function):
         dropped_TI = dropped.reshape(-1, x.shape[-1])
         a_RI, scaled_b_OR = lora_A.to(x.dtype), (lora_B * scale).to(x.dtype)
         low_TR = torch.mm(dropped_TI, a_RI.t())
-        y_TO = linear(x_TI, weight_OI, bias_O).addmm_(low_TR, scaled_b_OR.t())
-        ctx.save_for_backward(dropped_TI, low_TR, weight_OI, a_RI, scaled_b_OR)
+        y_TO = frozen.forward(x_TI).addmm_(low_TR, scaled_b_OR.t())
+        ctx.save_for_backward(dropped_TI, low_TR, a_RI, scaled_b_OR)
+        ctx.frozen = frozen
         ctx.scale, ctx.adapter_dtype, ctx.shape = scale, lora_A.dtype, x.shape
         ctx.same_input = dropped is x
         return y_TO.view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
-        dropped_TI, low_TR, weight_OI, a_RI, scaled_b_OR = ctx.saved_tensors
+        dropped_TI, low_TR, a_RI, scaled_b_OR = ctx.saved_tensors
         grad_TO = grad_y.reshape(-1, grad_y.shape[-1])
         grad_low_TR = torch.mm(grad_TO, scaled_b_OR)
         grad_a_RI = torch.mm(grad_low_TR.t(), dropped_TI).to(ctx.adapter_dtype)
@@ -82,10 +91,10 @@ class _LoraProduct(torch.autograd.Function):
         grad_b_RO = torch.mm(low_TR.t(), grad_TO).to(ctx.adapter_dtype).mul_(ctx.scale)
         grad_x = grad_dropped = None
         if ctx.needs_input_grad[0]:
-            grad_x_TI = torch.mm(grad_TO, weight_OI)
+            grad_x_TI = ctx.frozen.backward(grad_TO)
             if ctx.same_input:
                 grad_x_TI.addmm_(grad_low_TR, a_RI)
             else:
                 grad_dropped = torch.mm(grad_low_TR, a_RI).view(ctx.shape)
             grad_x = grad_x_TI.view(ctx.shape)
-        return grad_x, grad_dropped, None, None, grad_a_RI, grad_b_RO.t(), None
+        return grad_x, grad_dropped, None, grad_a_RI, grad_b_RO.t(), None

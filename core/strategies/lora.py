@@ -13,18 +13,27 @@ from core.errors import InvalidRequest
 from core.spec.strategy import LoraSpec
 from core.strategies.attached import Attached
 
+LARGEST_PREPACKED_BASE_BYTES = 2**30
+"""Prepacked weights triple the memory of a base; beyond this size memory is worth more."""
+
 
 def attach_lora(model: PreTrainedModel, spec: LoraSpec) -> Attached:
     """Put a `LoraLinear` in the place of every targeted layer; nothing else is trained."""
     model.requires_grad_(False)
     targets = _target_names(model, spec)
+    prepack = _weight_bytes(model) <= LARGEST_PREPACKED_BASE_BYTES
     trainable: dict[str, nn.Parameter] = {}
     for path in _targeted_paths(_linear_paths(model), targets):
-        layer = LoraLinear(model.get_submodule(path), spec.rank, spec.alpha, spec.dropout)
+        base_layer = model.get_submodule(path)
+        layer = LoraLinear(base_layer, spec.rank, spec.alpha, spec.dropout, prepack)
         model.set_submodule(path, layer)
         trainable[f"base_model.model.{path}.lora_A.weight"] = layer.lora_A
         trainable[f"base_model.model.{path}.lora_B.weight"] = layer.lora_B
     return Attached(model, trainable, _peft_config(spec, targets))
+
+
+def _weight_bytes(model: PreTrainedModel) -> int:
+    return sum(parameter.nbytes for parameter in model.parameters())
 
 
 def _target_names(model: PreTrainedModel, spec: LoraSpec) -> tuple[str, ...]:

@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 import httpx
@@ -259,10 +261,10 @@ def test_broken_unicode_is_refused(client: httpx.Client) -> None:
 def test_client_that_leaves_stops_the_engine(
     client: httpx.Client, engine: ScriptedEngine, content: str, stream: bool
 ) -> None:
-    with pytest.raises(httpx.ReadTimeout):
-        client.post(CHAT, json=chat(content, stream=stream), timeout=0.3)
-        with client.stream("POST", CHAT, json=chat(content, stream=stream), timeout=0.3) as answer:
-            for number, _ in enumerate(answer.iter_lines()):
-                if number == 5:
-                    raise httpx.ReadTimeout("enough")
+    body = chat(content, stream=stream)
+    with (
+        suppress(httpx.ReadTimeout),
+        client.stream("POST", CHAT, json=body, timeout=0.3) as answer,
+    ):
+        list(islice(answer.iter_lines(), 5))
     assert engine.was_left.wait(timeout=10)

@@ -57,8 +57,7 @@ def corpus_list(documents: Mapping[str, str]) -> str:
     """The names of the documents, each after the SHA-256 of what was read of it."""
     head = f"# Python {platform.python_version()}: SHA-256 of the text read, document\n"
     return head + "".join(
-        f"{hashlib.sha256(text.encode()).hexdigest()}  {name}\n"
-        for name, text in documents.items()
+        f"{hashlib.sha256(text.encode()).hexdigest()}  {name}\n" for name, text in documents.items()
     )
 
 

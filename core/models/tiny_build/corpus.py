@@ -7,7 +7,7 @@ The docstrings that the example dataset keeps for measuring never occur in eithe
 
 import ast
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from core.models.tiny_build.stdlib import (
@@ -31,13 +31,12 @@ def measured_texts(dataset: Path) -> list[str]:
     ]
 
 
-def without_docstrings(text: str, unwanted: Iterable[str]) -> str:
-    """Python source `text` less each docstring that contains one of the `unwanted` one-line texts."""
-    unwanted = list(unwanted)
+def without_docstrings(text: str, unwanted: list[str]) -> str:
+    """Python source `text` less each docstring that contains an `unwanted` one-line text."""
     lines = text.splitlines(keepends=True)
     for node in definitions(ast.parse(text)):
         statement = docstring_node(node)
-        if statement is None or statement.end_lineno is None:
+        if statement is None:
             continue
         docstring = one_line(ast.get_docstring(node) or "")
         if any(one in docstring for one in unwanted):

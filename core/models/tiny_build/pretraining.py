@@ -39,7 +39,9 @@ STEPS_BETWEEN_REPORTS = 25
 STEPS_BETWEEN_CHECKPOINTS = 250
 
 
-def pretrain(config: LlamaConfig, documents: list[list[int]], schedule: Schedule, folder: Path) -> None:
+def pretrain(
+    config: LlamaConfig, documents: list[list[int]], schedule: Schedule, folder: Path
+) -> None:
     """Train a new model on `documents` of token ids and save it, in bf16, to `folder`."""
     torch.manual_seed(0)
     masters = initialised(config)
@@ -54,7 +56,7 @@ def pretrain(config: LlamaConfig, documents: list[list[int]], schedule: Schedule
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate * schedule.scale(step)
         loss = next_token_loss(model, ids_BT)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         for parameter, master in parameters:
             assert parameter.grad is not None
             master.grad, parameter.grad = parameter.grad.float(), None
@@ -89,7 +91,8 @@ def make_optimisers(
 ) -> list[tuple[torch.optim.Optimizer, float]]:
     """Muon (https://kellerjordan.github.io/posts/muon/) for the hidden matrices, AdamW for the
     embedding and the norms; each with its peak learning rate."""
-    hidden, rest = [], []
+    hidden: list[Tensor] = []
+    rest: list[Tensor] = []
     for name, parameter in model.named_parameters():
         (hidden if parameter.ndim == 2 and "embed" not in name else rest).append(parameter)
     muon_rate, adamw_rate = schedule.muon_learning_rate, schedule.adamw_learning_rate
@@ -113,7 +116,7 @@ def next_token_loss(model: LlamaForCausalLM, ids_BT: Tensor) -> Tensor:
 
 
 def batches(documents: list[list[int]]) -> Iterator[Tensor]:
-    """Endless `ids_BT`: each pass joins the documents in a new order and cuts them into sequences."""
+    """Endless `ids_BT`: each pass joins the documents in a new order and cuts the whole."""
     while True:
         order = torch.randperm(len(documents)).tolist()
         ids = torch.tensor([token for index in order for token in documents[index]])

@@ -1,7 +1,6 @@
 """The tokenizer of the tiny base: byte-level BPE, so that any text has an exact encoding."""
 
 from collections.abc import Iterable
-from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -37,8 +36,3 @@ def train_tokenizer(texts: Iterable[str], chat_template: str) -> PreTrainedToken
         clean_up_tokenization_spaces=False,
         model_max_length=CONTEXT_TOKENS,
     )
-
-
-def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write `tokenizer.json`, `tokenizer_config.json` and `chat_template.jinja`."""
-    tokenizer.save_pretrained(folder)
