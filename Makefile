@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up migrate test test-all check format bench-training constraints clean
+.PHONY: help setup demo up migrate test test-all check format bench-training bench-service constraints clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -52,6 +52,9 @@ format: $(VENV)/test.stamp ## rewrite the code in the project's format
 
 bench-training: $(VENV)/test.stamp ## training throughput beside TRL and PEFT, as ratios
 	$(BIN)/python -m bench.training
+
+bench-service: $(VENV)/test.stamp ## start-up times and memory of the service
+	$(BIN)/python -m bench.service
 
 constraints: ## pin what the development environment holds
 	@{ sed -n '1,2p' constraints.txt; $(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//'; } > constraints.new

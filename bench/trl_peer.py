@@ -130,7 +130,7 @@ def _config(setting: TrlSetting, spec: JobSpec, steps: int, folder: str) -> SFTC
     )
 
 
-class _RecordingTrainer(SFTTrainer):
+class _RecordingTrainer(SFTTrainer):  # type: ignore[misc]
     """Keeps what TRL itself has computed: the loss of every step and what it was taken over."""
 
     def __init__(self, **arguments: Any) -> None:
@@ -150,7 +150,7 @@ class _RecordingTrainer(SFTTrainer):
         """Print nothing."""
 
 
-class _StepClock(TrainerCallback):
+class _StepClock(TrainerCallback):  # type: ignore[misc]
     def __init__(self, clock: Clock, started: float) -> None:
         self.clock = clock
         self.last = started

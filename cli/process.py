@@ -34,13 +34,20 @@ class Process:
     ) -> None:
         self.name = name
         self.log_file = log_file
-        self.deaths = 0
         self._module = module
         self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
         self._started_at = 0.0
         self._start_at = 0.0
         self._pause_seconds = FIRST_PAUSE_SECONDS
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
 
     def start(self) -> None:
         with self.log_file.open("ab") as log:
@@ -61,7 +68,6 @@ class Process:
         if status is None:
             return None
         self._process = None
-        self.deaths += 1
         if time.monotonic() - self._started_at >= STEADY_SECONDS:
             self._pause_seconds = FIRST_PAUSE_SECONDS
         self._start_at = time.monotonic() + self._pause_seconds

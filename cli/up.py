@@ -26,9 +26,6 @@ logger = logging.getLogger(__name__)
 
 ROUND_SECONDS = 0.1
 READY_SECONDS = 180.0
-DEATHS_BEFORE_READY = 3
-"""A process that dies this often while the service starts will not start at all."""
-
 STOP_SECONDS = 25.0
 """A worker needs most of this to stop a run and give its job back; the others are quick."""
 
@@ -58,25 +55,19 @@ def up(data_folder: Path, host: str, port: int) -> None:
 
 def _run(supervisor: "Supervisor", service: EmbeddedService, stopping: Event) -> None:
     ready_by = time.monotonic() + READY_SECONDS
-    is_ready = False
-    while not stopping.wait(ROUND_SECONDS):
-        supervisor.mend()
-        if is_ready:
-            continue
-        if _answers(service):
-            is_ready = True
-            where = f"data: {service.data_folder}, logs: {service.log_folder}"
-            print(f"Tunesmith is ready on {service.url} ({where})", flush=True)
-        elif failing := supervisor.failing():
-            raise UpFailed(
-                f"{failing.name} does not start. The end of {failing.log_file}:\n"
-                f"{failing.log_tail()}"
-            )
-        elif time.monotonic() > ready_by:
+    while not _answers(service):
+        supervisor.require_all()
+        if time.monotonic() > ready_by:
             raise UpFailed(
                 f"The service did not answer within {READY_SECONDS:.0f} s. "
                 f"The logs in {service.log_folder} say what it waits for."
             )
+        if stopping.wait(ROUND_SECONDS):
+            return
+    where = f"data: {service.data_folder}, logs: {service.log_folder}"
+    print(f"Tunesmith is ready on {service.url} ({where})", flush=True)
+    while not stopping.wait(ROUND_SECONDS):
+        supervisor.mend()
 
 
 class Supervisor:
@@ -100,6 +91,15 @@ class Supervisor:
         for process in self._processes:
             process.start()
 
+    def require_all(self) -> None:
+        """While the service starts, no process may die: UpFailed with the end of its log."""
+        for process in self._processes:
+            if process.notice_death() is not None:
+                raise UpFailed(
+                    f"{process.name} does not start. The end of {process.log_file}:\n"
+                    f"{process.log_tail()}"
+                )
+
     def mend(self) -> None:
         """Start again what has died; a dead worker's jobs are taken back at once."""
         for process in self._processes:
@@ -111,10 +111,6 @@ class Supervisor:
                 if process.name == "worker":
                     self._take_back_jobs()
             process.start_when_due()
-
-    def failing(self) -> Process | None:
-        """A process that dies at every start."""
-        return next((p for p in self._processes if p.deaths >= DEATHS_BEFORE_READY), None)
 
     def stop(self) -> None:
         """Ask all to stop, wait, and kill what does not."""

@@ -12,14 +12,7 @@ import torch
 
 torch.set_num_threads(1)
 
-_ALWAYS = (
-    "transformers.models.auto.modeling_auto",
-    "transformers.models.auto.tokenization_auto",
-    "transformers.tokenization_utils_tokenizers",
-    "transformers.models.llama.modeling_llama",
-    "core.models.load",
-)
-_WITHOUT_CUDA = ("core.training.recipe", "core.artifacts.archive")
-
-for _module in _ALWAYS + (_WITHOUT_CUDA if torch.cuda.device_count() == 0 else ()):
-    importlib.import_module(_module)
+if torch.cuda.device_count() == 0:
+    importlib.import_module("worker.child")
+else:
+    importlib.import_module("core.models.load")

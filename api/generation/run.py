@@ -6,6 +6,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import anyio
 from starlette.requests import ClientDisconnect, Request
 
 from api.generation.engine_client import EngineClient
@@ -85,7 +86,10 @@ async def run(engine: EngineClient, requests: Sequence[GenerationRequest]) -> Ev
     finally:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        # When the client has left, anyio would cancel this wait again and again, and with it the
+        # tasks: a second time, while they close their connections, which then stay open.
+        with anyio.CancelScope(shield=True):
+            await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _checked(

@@ -26,9 +26,7 @@ def enqueue(
     """
     session.execute(delete(OutboxMessage).where(OutboxMessage.job_id == job_id))
     session.execute(
-        insert(OutboxMessage).values(
-            job_id=job_id, send_after=database_now() + RESEND_AFTER_SECONDS
-        )
+        insert(OutboxMessage).values(job_id=job_id, send_after=database_now() + send_after_seconds)
     )
 
 

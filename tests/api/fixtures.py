@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import httpx
 import pytest
 
 from core.records.files import add_file, new_file_key
+from core.records.projects import ensure_project
+from core.records.tables import Table
 from core.spec.dataset import DatasetReport
+from migrations.upgrade import upgrade
 from tests.api.live import Api, running_api, serve
 from tests.api.scripted_engine import ScriptedEngine
 from tests.contract.contract import CheckedClient
@@ -27,15 +29,39 @@ GOOD_ROWS = b"".join(
 )
 
 
-@pytest.fixture
-def engine() -> ScriptedEngine:
-    return ScriptedEngine()
+@pytest.fixture(scope="session")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Api, ScriptedEngine]]:
+    """One API and one engine for all tests; `api` empties them."""
+    folder = tmp_path_factory.mktemp("api")
+    database_url = f"sqlite:///{folder}/tunesmith.db"
+    upgrade(database_url)
+    engine = ScriptedEngine()
+    with serve(engine.app) as engine_url, running_api(folder, database_url, engine_url) as api:
+        yield api, engine
 
 
 @pytest.fixture
-def api(tmp_path: Path, sqlite_url: str, engine: ScriptedEngine) -> Iterator[Api]:
-    with serve(engine.app) as engine_url, running_api(tmp_path, sqlite_url, engine_url) as api:
-        yield api
+def engine(running: tuple[Api, ScriptedEngine]) -> ScriptedEngine:
+    """An engine that has seen nothing."""
+    engine = running[1]
+    engine.requests.clear()
+    engine.was_left.clear()
+    return engine
+
+
+@pytest.fixture
+def api(running: tuple[Api, ScriptedEngine]) -> Api:
+    """An API without rows, blobs and messages."""
+    api = running[0]
+    with api.database.writing() as session:
+        for table in reversed(Table.metadata.sorted_tables):
+            session.execute(table.delete())
+        ensure_project(session)
+    for kind in ("storage", "broker/messages"):
+        for path in (api.folder / kind).rglob("*"):
+            if path.is_file():
+                path.unlink()
+    return api
 
 
 @pytest.fixture

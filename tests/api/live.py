@@ -22,9 +22,7 @@ def serve(app: Any) -> Iterator[str]:
     """Run an ASGI application for the length of the block and yield its URL."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(
-            app, log_config=None, access_log=False, timeout_graceful_shutdown=1
-        )
+        config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
@@ -52,9 +50,7 @@ class Api:
         return self.parts.database
 
 
-def settings_for(
-    folder: Path, database_url: str, engine_url: str, **changes: Any
-) -> ApiSettings:
+def settings_for(folder: Path, database_url: str, engine_url: str, **changes: Any) -> ApiSettings:
     values = {
         "database_url": database_url,
         "broker_url": f"folder://{folder}/broker",
@@ -65,9 +61,7 @@ def settings_for(
 
 
 @contextmanager
-def running_api(
-    folder: Path, database_url: str, engine_url: str, **changes: Any
-) -> Iterator[Api]:
+def running_api(folder: Path, database_url: str, engine_url: str, **changes: Any) -> Iterator[Api]:
     """Run the API on a migrated database, with blobs and messages in `folder`."""
     app = create_app(settings_for(folder, database_url, engine_url, **changes))
     with serve(app) as url:

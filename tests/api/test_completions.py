@@ -42,9 +42,7 @@ def test_answer_has_text_reason_and_usage(client: httpx.Client) -> None:
     assert answer["usage"] == {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
 
 
-def test_sixteen_tokens_unless_told_otherwise(
-    client: httpx.Client, engine: ScriptedEngine
-) -> None:
+def test_sixteen_tokens_unless_told_otherwise(client: httpx.Client, engine: ScriptedEngine) -> None:
     client.post(COMPLETIONS, json=completion())
     assert engine.requests[0].sampling.max_tokens == 16
 

@@ -16,12 +16,15 @@ BOUNDARY = "frontier"
 
 def form(*fields: tuple[str, str, bytes], end: bytes = b"--frontier--\r\n") -> bytes:
     """A multipart body of (name, further attributes, content)."""
-    return b"".join(
-        f'--{BOUNDARY}\r\ncontent-disposition: form-data; name="{name}"{more}\r\n\r\n'.encode()
-        + content
-        + b"\r\n"
-        for name, more, content in fields
-    ) + end
+    return (
+        b"".join(
+            f'--{BOUNDARY}\r\ncontent-disposition: form-data; name="{name}"{more}\r\n\r\n'.encode()
+            + content
+            + b"\r\n"
+            for name, more, content in fields
+        )
+        + end
+    )
 
 
 FILE = ("file", '; filename="data.jsonl"', GOOD_ROWS)
@@ -133,9 +136,7 @@ def test_client_that_hangs_up_leaves_nothing_behind(api: Api, client: httpx.Clie
     assert client.get("/v1/files").json()["data"] == []
 
 
-def test_lists_are_pages_in_either_order(
-    client: httpx.Client, upload: Callable[..., str]
-) -> None:
+def test_lists_are_pages_in_either_order(client: httpx.Client, upload: Callable[..., str]) -> None:
     ids = [upload() for _ in range(3)]
     newest_first = client.get("/v1/files", params={"limit": 2}).json()
     assert [file["id"] for file in newest_first["data"]] == [ids[2], ids[1]]

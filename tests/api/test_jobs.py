@@ -21,9 +21,7 @@ def waiting_messages(api: Api) -> int:
     return len(list((api.folder / "broker" / "messages").glob("*.msg")))
 
 
-def test_new_job_shows_what_will_run(
-    api: Api, client: httpx.Client, dataset: str
-) -> None:
+def test_new_job_shows_what_will_run(api: Api, client: httpx.Client, dataset: str) -> None:
     body = {
         "model": "tunesmith/tiny",
         "training_file": dataset,
@@ -44,8 +42,9 @@ def test_new_job_shows_what_will_run(
     assert job["hyperparameters"] == expected
     assert job["method"]["supervised"]["hyperparameters"] == expected
     assert (job["seed"], job["metadata"]) == (5, {"team": "red"})
-    assert job["strategy"] | {"rank": 4, "alpha": 8.0, "target_modules": "query-value"} == (
-        job["strategy"]
+    assert (
+        job["strategy"] | {"rank": 4, "alpha": 8.0, "target_modules": "query-value"}
+        == (job["strategy"])
     )
     assert (job["training"]["learning_rate"], job["training"]["max_length"]) == (1e-3, 64)
     assert job["progress"] == {"step": 0, "total_steps": None}
@@ -71,9 +70,7 @@ HYPERPARAMETERS = "method.supervised.hyperparameters"
 
 
 def supervised(**hyperparameters: Any) -> dict[str, Any]:
-    return {
-        "method": {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}}
-    }
+    return {"method": {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}}}
 
 
 @pytest.mark.parametrize(
@@ -268,9 +265,7 @@ def stream_of(
     client: httpx.Client, job_id: str, *, last_event_id: str | None = None
 ) -> list[tuple[int, dict[str, Any]]]:
     headers = {} if last_event_id is None else {"last-event-id": last_event_id}
-    text = client.get(
-        f"{JOBS}/{job_id}/events", params={"stream": "true"}, headers=headers
-    ).text
+    text = client.get(f"{JOBS}/{job_id}/events", params={"stream": "true"}, headers=headers).text
     events = []
     for block in text.strip().split("\n\n"):
         number, data = block.split("\n")
@@ -289,9 +284,7 @@ def test_stream_of_events_ends_with_the_job_and_goes_on_where_it_broke_off(
     page = client.get(f"{JOBS}/{job_id}/events").json()["data"]
     assert [event for _, event in events] == page[::-1]
     assert stream_of(client, job_id, last_event_id="4") == events[4:]
-    answer = client.get(
-        f"{JOBS}/{job_id}/events?stream=true", headers={"last-event-id": "9" * 30}
-    )
+    answer = client.get(f"{JOBS}/{job_id}/events?stream=true", headers={"last-event-id": "9" * 30})
     assert answer.status_code == 400
 
 

@@ -1,3 +1,3 @@
-from tests.api.fixtures import api, client, create_job, dataset, engine, upload
+from tests.api.fixtures import api, client, create_job, dataset, engine, running, upload
 
-__all__ = ["api", "client", "create_job", "dataset", "engine", "upload"]
+__all__ = ["api", "client", "create_job", "dataset", "engine", "running", "upload"]

@@ -68,7 +68,11 @@ def route_of(method: str, path: str) -> Route | None:
         if route[0] != method:
             continue
         template = route[1].split("/")
-        if template[-1] == "{model}" and parts[:2] == template[:2] and len(parts) > len(template) - 1:
+        if (
+            template[-1] == "{model}"
+            and parts[:2] == template[:2]
+            and len(parts) > len(template) - 1
+        ):
             return route
         if len(template) == len(parts) and all(
             expected.startswith("{") or expected == found

@@ -8,8 +8,13 @@ from pathlib import Path
 import pytest
 
 from core.models.tiny_build.conversations import conversations
-from core.models.tiny_build.corpus import measured_texts, plain_documents, without_docstrings
-from core.models.tiny_build.stdlib import definitions, one_line
+from core.models.tiny_build.corpus import (
+    measured_texts,
+    occurring,
+    plain_documents,
+    without_docstrings,
+)
+from core.models.tiny_build.stdlib import definitions
 from examples.python_docs.build import (
     LONGEST_CHARACTERS,
     MODULES,
@@ -70,26 +75,28 @@ def test_no_two_rows_are_near_duplicates() -> None:
 
 
 def test_measured_docstrings_are_in_no_document_of_the_corpus(corpus: dict[str, str]) -> None:
-    whole = "\n".join(one_line(text) for text in corpus.values())
-    # As Python reads them, too: in the text, an escape could hide a docstring.
-    docstrings = "\n".join(
-        one_line(ast.get_docstring(node) or "")
-        for name, text in corpus.items()
-        if name.endswith(".py")
-        for node in definitions(ast.parse(text))
-    )
     measured = measured_texts(FOLDER)
     assert len(measured) == len(rows("validation")) + len(rows("heldout"))
-    assert [one for one in measured if one in whole or one in docstrings] == []
-    assert "Return true if this widget is mapped." in whole  # the check can see a docstring
+    for name, text in corpus.items():
+        assert occurring(measured, text) == [], name
+        if name.endswith(".py"):  # as Python reads it, too: an escape could hide a docstring
+            nodes = definitions(ast.parse(text))
+            docstrings = "\n".join(ast.get_docstring(node) or "" for node in nodes)
+            assert occurring(measured, docstrings) == [], name
+
+
+def test_docstring_of_the_training_part_is_found_in_the_corpus(corpus: dict[str, str]) -> None:
+    docstring = "Return true if this widget is mapped."
+    assert docstring in {one for one, _ in rows("train")}
+    assert occurring([docstring], corpus["tkinter/__init__.py"]) == [docstring]
 
 
 def test_conversations_contain_neither_measured_docstrings_nor_the_task(
     corpus: dict[str, str],
 ) -> None:
     said = list(conversations(corpus, seed=0))
-    text = "\n".join(one_line(message["content"]) for turns in said for message in turns)
-    assert [one for one in measured_texts(FOLDER) if one in text] == []
+    text = "\n".join(message["content"] for turns in said for message in turns)
+    assert occurring(measured_texts(FOLDER), text) == []
     assert SYSTEM not in text
     assert not {turns[-1]["content"] for turns in said} & set(MODULES)
 

@@ -7,7 +7,7 @@ The docstrings that the example dataset keeps for measuring never occur in eithe
 
 import ast
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from core.models.tiny_build.stdlib import (
@@ -31,6 +31,17 @@ def measured_texts(dataset: Path) -> list[str]:
     ]
 
 
+def occurring(texts: Iterable[str], document: str) -> list[str]:
+    """Those of the one-line `texts` that stand in `document`, however its white space is laid out.
+
+    A text can begin and end inside a word of the document, but its inner words must be words
+    there; looking for those first makes the search of the whole library a matter of seconds.
+    """
+    line = one_line(document)
+    words = set(line.split(" "))
+    return [text for text in texts if words.issuperset(text.split(" ")[1:-1]) and text in line]
+
+
 def without_docstrings(text: str, unwanted: list[str]) -> str:
     """Python source `text` less each docstring that contains an `unwanted` one-line text."""
     lines = text.splitlines(keepends=True)
@@ -38,8 +49,7 @@ def without_docstrings(text: str, unwanted: list[str]) -> str:
         statement = docstring_node(node)
         if statement is None:
             continue
-        docstring = one_line(ast.get_docstring(node) or "")
-        if any(one in docstring for one in unwanted):
+        if occurring(unwanted, ast.get_docstring(node) or ""):
             blank_out(lines, statement, replacement="..." if len(node.body) == 1 else "")
     return "".join(lines)
 
@@ -62,11 +72,9 @@ def sources(unwanted: list[str]) -> Iterator[SourceFile]:
     A source that still contains one, in a comment for example, is left out.
     """
     for file in source_files():
-        text = one_line(file.text)
-        present = [one for one in unwanted if one in text]
+        present = occurring(unwanted, file.text)
         kept = without_docstrings(file.text, present) if present else file.text
-        text = one_line(kept)
-        if not any(one in text for one in present):
+        if not occurring(present, kept):
             yield SourceFile(file.path, kept)
 
 
@@ -74,7 +82,6 @@ def plain_documents(unwanted: list[str]) -> dict[str, str]:
     """Name to text of each plain document: every source, and every page of the reference."""
     documents = {file.path: f"# {file.path}\n\n{file.text}" for file in sources(unwanted)}
     for topic, page in language_reference().items():
-        text = one_line(page)
-        if not any(one in text for one in unwanted):
+        if not occurring(unwanted, page):
             documents[f"help/{topic}"] = f"# help/{topic}\n\n{page}"
     return documents

@@ -379,9 +379,9 @@ def test_the_model_thread_serves_until_stopped_and_ends_what_is_left(asker):
             is_finished.set()
 
     asker.engine.submit(request, token_bytes, emit)
-    assert is_finished.wait(timeout=60)
+    assert is_finished.wait(timeout=180)
     asker.engine.stop()
-    thread.join(timeout=60)
+    thread.join(timeout=180)
     assert not thread.is_alive()
     with pytest.raises(Unavailable, match="stopping"):
         asker.submit(PROMPTS[0])

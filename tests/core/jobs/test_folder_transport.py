@@ -19,18 +19,16 @@ SENDERS = 2
 
 CONSUME = """
 import sys
-from queue import Empty
 from core.jobs.broker import celery_app
 
 connection = celery_app(sys.argv[1]).connection_for_read()
 queue = connection.SimpleQueue("train")
 print("ready", flush=True)
 while True:
-    try:
-        message = queue.get(timeout=3)
-    except Empty:
-        break
+    message = queue.get(timeout=100)
     message.ack()
+    if message.payload[0][0] == "stop":
+        break
     print(message.payload[0][0], flush=True)
 connection.release()
 """
@@ -66,10 +64,15 @@ def test_processes_share_messages_without_loss_or_double(broker_url: str, tmp_pa
         assert consumer.stdout is not None
         assert consumer.stdout.readline() == "ready\n"
     senders = [start(SEND, broker_url, str(number)) for number in range(SENDERS)]
+    for sender in senders:
+        _, errors = sender.communicate(timeout=120)
+        assert sender.returncode == 0, errors
+    for _ in consumers:
+        Broker(broker_url).wake("stop")  # the last in line: each consumer takes one
     received: list[list[str]] = []
-    for process in (*senders, *consumers):
-        output, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
+    for consumer in consumers:
+        output, errors = consumer.communicate(timeout=120)
+        assert consumer.returncode == 0, errors
         received.append(output.split())
     everything = [name for names in received for name in names]
     sent = [f"{sender}-{number}" for sender in range(SENDERS) for number in range(MESSAGES)]

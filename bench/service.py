@@ -1,0 +1,130 @@
+"""How quickly the service answers: `make bench-service`. Prints one table of medians.
+
+Measured on the running processes themselves, so nothing else should keep the machine busy.
+"""
+
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import psutil
+from openai import OpenAI
+
+from migrations.upgrade import upgrade
+from worker.launch import warm_up
+
+DATASET = Path(__file__).parents[1] / "examples" / "python_docs" / "train.jsonl"
+REPEATS = 5
+
+
+def main() -> None:
+    rows = [*api_process(), child_start(), first_step()]
+    for name, figure, limit in rows:
+        print(f"{name:52} {figure:>10} (limit {limit})")
+
+
+def api_process() -> list[tuple[str, str, str]]:
+    """Time from start to the first answer, resident memory, and what is imported."""
+    seconds, memory_bytes = [], []
+    for _ in range(REPEATS):
+        with tempfile.TemporaryDirectory() as folder, _api(Path(folder)) as (process, port, began):
+            while not _is_live(port):
+                time.sleep(0.005)
+            seconds.append(time.monotonic() - began)
+            memory_bytes.append(psutil.Process(process.pid).memory_info().rss)
+    probe = "import sys, api.app; print(sum(m.split('.')[0] == 'torch' for m in sys.modules))"
+    modules = subprocess.check_output([sys.executable, "-c", probe], text=True).strip()
+    return [
+        ("API, start to first answer", f"{statistics.median(seconds):.2f} s", "1.5 s"),
+        ("API, resident memory", f"{statistics.median(memory_bytes) / 1e6:.0f} MB", "150 MB"),
+        ("API, torch modules imported", modules, "0"),
+    ]
+
+
+def child_start() -> tuple[str, str, str]:
+    """Time from the wish for a training child to its first word, once the server is warm."""
+    warm_up()
+    seconds = []
+    for _ in range(REPEATS):
+        began = time.monotonic()
+        warm_up()
+        seconds.append(time.monotonic() - began)
+    return ("Training child, start to first word", f"{statistics.median(seconds):.3f} s", "0.2 s")
+
+
+def first_step() -> tuple[str, str, str]:
+    """Time from the client's POST to a finished optimiser step that the API reports."""
+    port = _free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "cli.main", "up", "--data-dir", folder]
+        process = subprocess.Popen(
+            [*command, "--port", str(port)], stdout=subprocess.PIPE, text=True
+        )
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            client = OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none")
+            seconds = statistics.median(_submit_and_wait(client) for _ in range(REPEATS))
+        finally:
+            process.terminate()
+            process.wait()
+    return ("Submit to first optimiser step, tiny base", f"{seconds:.2f} s", "1.5 s")
+
+
+def _submit_and_wait(client: OpenAI) -> float:
+    with DATASET.open("rb") as content:
+        file = client.files.create(file=content, purpose="fine-tune")
+    began = time.monotonic()
+    job = client.fine_tuning.jobs.create(model="tunesmith/tiny", training_file=file.id)
+    while client.fine_tuning.jobs.retrieve(job.id).to_dict()["progress"]["step"] == 0:  # type: ignore[index]
+        time.sleep(0.01)
+    seconds = time.monotonic() - began
+    client.fine_tuning.jobs.cancel(job.id)
+    time.sleep(2.0)  # until the worker has let go of it
+    return seconds
+
+
+@contextmanager
+def _api(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], int, float]]:
+    url = f"sqlite:///{folder / 'tunesmith.db'}"
+    upgrade(url)
+    port = _free_port()
+    environment = {
+        "TUNESMITH_DATABASE_URL": url,
+        "TUNESMITH_BROKER_URL": f"folder://{folder / 'broker'}",
+        "TUNESMITH_STORAGE_FOLDER": str(folder / "storage"),
+        "TUNESMITH_PORT": str(port),
+    }
+    began = time.monotonic()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "api"], env=environment, stderr=subprocess.DEVNULL
+    )
+    try:
+        yield process, port, began
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _is_live(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/healthz").is_success
+    except httpx.TransportError:
+        return False
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+    return port
+
+
+if __name__ == "__main__":
+    main()

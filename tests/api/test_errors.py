@@ -1,0 +1,144 @@
+"""What every answer has in common: the envelope, the request id, the key, the transaction."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from api.jobs import service
+from tests.api.live import Api, running_api
+from tests.contract.contract import CheckedClient
+
+JOBS = "/v1/fine_tuning/jobs"
+
+
+def test_unknown_url_and_method_have_the_envelope(client: httpx.Client) -> None:
+    unknown = client.get("/v1/assistants")
+    assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "unknown_url")
+    wrong = client.put("/v1/files")
+    assert (wrong.status_code, wrong.json()["error"]["code"]) == (405, "method_not_allowed")
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"{", "invalid_json"),
+        (b"[]", "invalid_request"),
+        (b"", "invalid_request"),
+        (b"[" * 100_000, "invalid_request"),
+        (b'{"model": "a", "training_file": "b", "\\ud800": 1}', "invalid_request"),
+        (b'{"model": "a\\u0000", "training_file": "b"}', "invalid_value"),
+        (b'{"model": "tunesmith/tiny", "training_file": "\\ud800"}', "invalid_value"),
+    ],
+)
+def test_hostile_body_is_refused(client: httpx.Client, body: bytes, code: str) -> None:
+    answer = client.post(JOBS, content=body, headers={"content-type": "application/json"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, code)
+
+
+@pytest.mark.parametrize("path", ["/v1/files/a%00b", "/v1/files?after=%00", "/v1/models/%00"])
+def test_nul_in_the_url_is_refused(client: httpx.Client, path: str) -> None:
+    assert client.get(path).status_code == 400
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=many", "limit=1e12"])
+def test_wrong_limit_is_named(client: httpx.Client, query: str) -> None:
+    answer = client.get(f"{JOBS}?{query}")
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "limit")
+
+
+@pytest.mark.parametrize("path", ["/v1/files", JOBS])
+def test_unknown_cursor_is_named(client: httpx.Client, path: str) -> None:
+    answer = client.get(path, params={"after": "unknown"})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (404, "after")
+
+
+@pytest.fixture
+def guarded(tmp_path: Path, sqlite_url: str) -> Iterator[Api]:
+    """An API with a key, a limit for bodies, and no engine."""
+    with running_api(
+        tmp_path, sqlite_url, "http://127.0.0.1:9", api_key="secret", max_body_bytes=2000
+    ) as api:
+        yield api
+
+
+@pytest.mark.parametrize("header", [None, "Bearer wrong", "Basic secret", "secret", "Bearer "])
+def test_without_the_key_nothing_is_answered(guarded: Api, header: str | None) -> None:
+    headers = {} if header is None else {"authorization": header}
+    with CheckedClient(base_url=guarded.url, headers=headers) as client:
+        for path in ("/v1/models", "/v1/unknown", JOBS):
+            answer = client.get(path)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
+        assert client.get("/healthz").status_code == 200
+
+
+def test_with_the_key_everything_is_answered(guarded: Api) -> None:
+    with CheckedClient(base_url=guarded.url, headers={"authorization": "Bearer secret"}) as client:
+        assert client.get("/v1/models").status_code == 200
+        large = client.post(JOBS, json={"model": "x" * 3000})
+        assert (large.status_code, large.json()["error"]["code"]) == (413, "too_large")
+        body = {"model": "tunesmith/tiny", "prompt": "hello"}
+        away = client.post("/v1/completions", json=body)
+        assert (away.status_code, away.json()["error"]["code"]) == (503, "engine_unavailable")
+
+
+@contextmanager
+def failing_commit(error: Exception) -> Iterator[None]:
+    def fail(session: Session) -> None:
+        raise error
+
+    event.listen(Session, "before_commit", fail)
+    try:
+        yield
+    finally:
+        event.remove(Session, "before_commit", fail)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (RuntimeError("disk of the secret kind is full"), 500),
+        (OperationalError("COMMIT", {}, Exception("server closed the connection")), 503),
+    ],
+)
+def test_answer_to_a_failed_commit_is_no_success(
+    api: Api, client: httpx.Client, dataset: str, error: Exception, status: int
+) -> None:
+    body = {"model": "tunesmith/tiny", "training_file": dataset}
+    with failing_commit(error):
+        answer = client.post(JOBS, json=body)
+        deletion = client.delete(f"/v1/files/{dataset}")
+    assert (answer.status_code, deletion.status_code) == (status, status)
+    assert "secret" not in answer.text and "server closed" not in answer.text
+    assert client.get(JOBS).json()["data"] == []
+    assert client.get(f"/v1/files/{dataset}/content").status_code == 200
+    assert list((api.folder / "broker" / "messages").glob("*.msg")) == []
+
+
+def test_crash_is_an_envelope_without_internals(
+    client: httpx.Client, dataset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(*args: object) -> None:
+        raise KeyError("internals")
+
+    monkeypatch.setattr(service, "new_job", crash)
+    answer = client.post(JOBS, json={"model": "tunesmith/tiny", "training_file": dataset})
+    assert answer.status_code == 500
+    assert "internals" not in answer.text
+    assert answer.headers["x-request-id"] in answer.json()["error"]["message"]
+
+
+def test_more_writers_than_threads_all_succeed(
+    client: httpx.Client, create_job: Callable[..., str]
+) -> None:
+    """A handler that waits for the database must not keep others from committing."""
+    with ThreadPoolExecutor(60) as pool:
+        ids = set(pool.map(lambda _: create_job(), range(60)))
+    assert len(ids) == 60
+    assert len(client.get(JOBS, params={"limit": 100}).json()["data"]) == 60

@@ -1,0 +1,37 @@
+"""What supervisors and load balancers ask."""
+
+from pathlib import Path
+
+import httpx
+
+from core.records.workers import worker_seen
+from tests.api.live import Api, running_api
+from tests.contract.contract import CheckedClient
+
+
+def test_ready_when_every_part_answers(api: Api, client: httpx.Client) -> None:
+    assert client.get("/healthz").json() == {"status": "ok"}
+    answer = client.get("/readyz")
+    assert answer.status_code == 503
+    assert "no worker" in answer.json()["parts"]["worker"]
+    with api.database.writing() as session:
+        worker_seen(session, "worker-test", "cpu")
+    answer = client.get("/readyz")
+    assert answer.status_code == 200
+    assert set(answer.json()["parts"].values()) == {"ok"}
+
+
+def test_missing_parts_are_named(tmp_path: Path, sqlite_url: str) -> None:
+    with (
+        running_api(tmp_path, sqlite_url, "http://127.0.0.1:9") as api,
+        CheckedClient(base_url=api.url) as client,
+    ):
+        with api.database.engine.begin() as connection:
+            connection.exec_driver_sql("DROP TABLE workers")
+        (tmp_path / "broker" / "messages").rmdir()
+        answer = client.get("/readyz")
+        assert answer.status_code == 503
+        parts = answer.json()["parts"]
+        assert parts["database"] == "OperationalError"
+        assert "away" in parts["engine"]
+        assert client.get("/healthz").status_code == 200

@@ -1,0 +1,161 @@
+"""Workers and children that die, freeze or are told to go: no job is lost, none is done twice.
+
+One real worker process is the victim; this process is the worker that comes to the rescue.
+"""
+
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from core.jobs.state import FINAL, JobStatus
+from core.records import outbox
+from tests.worker.workshop import (
+    ENDLESS_EPOCHS,
+    Workshop,
+    make_workshop,
+    training_child,
+    wait_until,
+    worker_here,
+    worker_process,
+)
+from worker import housekeeping
+
+VICTIM = "worker-victim"
+COMPLETED = "The job has successfully completed"
+
+
+@pytest.fixture(scope="module")
+def workshop(
+    tmp_path_factory: pytest.TempPathFactory, _sqlite_template: Path
+) -> Iterator[Workshop]:
+    folder = tmp_path_factory.mktemp("faults")
+    (folder / "tunesmith.db").write_bytes(_sqlite_template.read_bytes())
+    workshop = make_workshop(folder, f"sqlite:///{folder}/tunesmith.db")
+    yield workshop
+    workshop.database.close()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def housekeeper(workshop: Workshop) -> Iterator[None]:
+    stopping = threading.Event()
+    thread = threading.Thread(target=housekeeping.run, args=[workshop.settings(), stopping])
+    thread.start()
+    yield
+    stopping.set()
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def victim(workshop: Workshop) -> Iterator[subprocess.Popen[bytes]]:
+    with worker_process(workshop, VICTIM) as process:
+        yield process
+
+
+@contextmanager
+def held_by_victim(workshop: Workshop, job_id: str) -> Iterator[None]:
+    workshop.wake(job_id)
+    workshop.wait_for_steps(job_id)
+    assert workshop.job(job_id).claimed_by == VICTIM
+    yield
+
+
+def assert_succeeded_once(workshop: Workshop, job_id: str) -> None:
+    job = workshop.wait_for_end(job_id)
+    assert job.status == JobStatus.SUCCEEDED, job.error
+    messages = workshop.messages(job_id)
+    assert messages.count(COMPLETED) == 1
+    assert messages[-1] == COMPLETED
+
+
+def test_job_whose_message_comes_three_times_runs_once(
+    workshop: Workshop, victim: subprocess.Popen[bytes]
+) -> None:
+    job_id = workshop.submit()
+    for _ in range(3):
+        workshop.wake(job_id)
+    after = workshop.submit()
+    workshop.wake(after)
+    for ended in (job_id, after):
+        assert_succeeded_once(workshop, ended)
+        assert workshop.job(ended).attempts == 1
+
+
+def test_lost_message_is_sent_again(workshop: Workshop, victim: subprocess.Popen[bytes]) -> None:
+    job_id = workshop.submit()  # and nobody wakes a worker for it
+    with workshop.database.writing() as session:
+        outbox.enqueue(session, job_id, send_after_seconds=0)  # instead of a wait of 15 s
+    assert_succeeded_once(workshop, job_id)
+
+
+def test_cancelled_run_is_killed_and_its_worker_goes_on(
+    workshop: Workshop, victim: subprocess.Popen[bytes]
+) -> None:
+    job_id = workshop.submit(epochs=ENDLESS_EPOCHS)
+    with held_by_victim(workshop, job_id):
+        child = training_child(victim.pid)
+        workshop.cancel(job_id)
+    # 5 s is the promise; a child that would train on until its end would need minutes.
+    child.wait(timeout=5)
+    last = workshop.events(job_id)[-1]
+    assert (last.message, workshop.job(job_id).status) == ("The job was cancelled.", "cancelled")
+    following = workshop.submit()
+    workshop.wake(following)
+    assert_succeeded_once(workshop, following)
+    assert workshop.events(job_id)[-1].sequence == last.sequence
+
+
+def test_killed_child_is_replaced(workshop: Workshop, victim: subprocess.Popen[bytes]) -> None:
+    job_id = workshop.submit(epochs=4)
+    with held_by_victim(workshop, job_id):
+        training_child(victim.pid).kill()
+    assert_succeeded_once(workshop, job_id)
+    job = workshop.job(job_id)
+    assert job.attempts == 2
+    assert any("was killed by SIGKILL" in message for message in workshop.messages(job_id))
+
+
+def test_frozen_worker_finds_its_job_taken_when_it_wakes(
+    workshop: Workshop, victim: subprocess.Popen[bytes]
+) -> None:
+    job_id = workshop.submit(epochs=4)
+    with held_by_victim(workshop, job_id):
+        child = training_child(victim.pid)
+        victim.send_signal(signal.SIGSTOP)
+    child.suspend()  # so that it cannot be over before its worker wakes
+    wait_until(lambda: workshop.job(job_id).claimed_by is None, "the lease expires")
+    with worker_here(workshop):
+        assert_succeeded_once(workshop, job_id)
+    events, bundles = workshop.messages(job_id), workshop.blobs("bundles")
+    child.resume()
+    victim.send_signal(signal.SIGCONT)
+    child.wait(timeout=20)
+    wait_until(lambda: not (workshop.folder / "work" / job_id / "1").exists(), "it has given up")
+    assert workshop.messages(job_id) == events
+    assert workshop.blobs("bundles") == bundles
+    assert {bundle.split("/")[2] for bundle in bundles if job_id in bundle} == {"2"}
+
+
+def test_killed_worker_takes_its_child_along_and_its_job_is_rescued(
+    workshop: Workshop, victim: subprocess.Popen[bytes]
+) -> None:
+    """The last test of this file: it ends the victim."""
+    job_id = workshop.submit(epochs=4)
+    with held_by_victim(workshop, job_id):
+        family = psutil.Process(victim.pid).children(recursive=True)
+        os.kill(victim.pid, signal.SIGKILL)
+    victim.wait()
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert alive == []
+    wait_until(lambda: workshop.job(job_id).claimed_by is None, "the lease expires")
+    with worker_here(workshop):
+        assert_succeeded_once(workshop, job_id)
+    assert any("worker was lost" in message for message in workshop.messages(job_id))
+    finals = [e for e in workshop.messages(job_id) if e == COMPLETED]
+    assert len(finals) == 1 and workshop.job(job_id).status in FINAL

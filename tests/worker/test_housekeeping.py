@@ -1,0 +1,52 @@
+"""What housekeeping mends, on its own."""
+
+import time
+
+import pytest
+
+from core.errors import Unavailable
+from core.jobs.broker import Broker
+from core.records import outbox, workers
+from tests.worker.workshop import Workshop
+from worker import housekeeping
+
+
+class DeafBroker(Broker):
+    def wake(self, job_id: str) -> None:
+        raise Unavailable("The broker is away.")
+
+
+def test_workspaces_of_dead_claims_go_and_the_living_one_stays(workshop: Workshop) -> None:
+    running, over = workshop.submit(), workshop.submit()
+    workshop.claim()
+    workshop.cancel(over)
+    work = workshop.folder / "work"
+    for folder in (f"{running}/0", f"{running}/1", f"{over}/1", "ftjob-unknown/1"):
+        (work / folder).mkdir(parents=True)
+    housekeeping.sweep_workspaces(workshop.database, work)
+    assert {str(path.relative_to(work)) for path in work.glob("*/*")} == {f"{running}/1"}
+    assert not (work / over).exists()
+
+
+def test_message_stays_due_until_the_broker_takes_it(workshop: Workshop) -> None:
+    job_id = workshop.submit()
+    with workshop.database.writing() as session:
+        outbox.enqueue(session, job_id, send_after_seconds=0)
+    with pytest.raises(Unavailable):
+        housekeeping.send_messages(workshop.database, DeafBroker(workshop.broker_url))
+    housekeeping.send_messages(workshop.database, Broker(workshop.broker_url))
+    with workshop.database.reading() as session:
+        assert outbox.due(session) == []
+    assert len(list((workshop.folder / "broker" / "messages").glob("*.train.msg"))) == 1
+
+
+def test_workers_that_missed_a_lease_are_forgotten(workshop: Workshop) -> None:
+    with workshop.database.writing() as session:
+        workers.worker_seen(session, "worker-old", "cpu")
+    time.sleep(0.01)
+    with workshop.database.writing() as session:
+        workers.worker_seen(session, "worker-new", "cpu")
+        seen = {worker.id: worker.seen_at for worker in workers.living_workers(session, 60)}
+        session.get(workers.Worker, "worker-old").seen_at = seen["worker-new"] - 60  # type: ignore[union-attr]
+    housekeeping.forget_workers(workshop.database, workshop.settings())
+    assert workshop.living_workers() == ["worker-new"]
