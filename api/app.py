@@ -5,13 +5,13 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from api.errors import install_error_handlers
+from api.errors import ERROR_RESPONSES, install_error_handlers
 from api.files.endpoints import router as files
 from api.generation.endpoints import router as generation
 from api.generation.engine_client import EngineClient
 from api.health.endpoints import router as health
 from api.jobs.endpoints import router as jobs
-from api.middleware import AuthMiddleware, RequestMiddleware
+from api.middleware import AuthMiddleware, BodyLimitMiddleware, RequestMiddleware
 from api.models.endpoints import router as models
 from api.parts import Parts
 from api.settings import ApiSettings
@@ -46,14 +46,14 @@ def create_app(settings: ApiSettings) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,  # the page would load scripts from elsewhere
         redoc_url=None,
-        max_body_size=settings.max_body_bytes,
     )
     app.state.parts = parts
     # The last one added is the outermost.
+    app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes)
     app.add_middleware(AuthMiddleware, api_key=settings.api_key)
     app.add_middleware(RequestMiddleware)
     install_error_handlers(app)
     for router in (files, jobs, models, generation):
-        app.include_router(router, prefix="/v1")
+        app.include_router(router, prefix="/v1", responses=ERROR_RESPONSES)
     app.include_router(health)
     return app

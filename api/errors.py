@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
 from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -42,6 +43,26 @@ _MESSAGE_BY_KIND = {
 }
 
 
+class ErrorDetails(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorEnvelope(BaseModel):
+    """OpenAI's form of an error."""
+
+    error: ErrorDetails
+
+
+ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": ErrorEnvelope},
+    "5XX": {"model": ErrorEnvelope},
+}
+"""For our OpenAPI description; FastAPI would promise a form of its own."""
+
+
 def install_error_handlers(app: FastAPI) -> None:
     """Give every error an envelope. What no handler knows ends in `api.middleware`."""
 
@@ -55,6 +76,8 @@ def install_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     def http_error(request: Request, error: HTTPException) -> JSONResponse:
+        if isinstance(error.__cause__, TunesmithError):  # raised while the body was read
+            return error_response(error.__cause__)
         return envelope(
             error.status_code, _http_message(request, error), code=_http_code(error.status_code)
         )
@@ -114,7 +137,7 @@ def _type(status: int) -> str:
 
 
 def _http_code(status: int) -> str:
-    known = {404: "unknown_url", 405: "method_not_allowed", 413: "too_large"}
+    known = {404: "unknown_url", 405: "method_not_allowed"}
     return known.get(status, "invalid_request")
 
 
@@ -124,8 +147,6 @@ def _http_message(request: Request, error: HTTPException) -> str:
             return f"Unknown request URL: {request.method} {request.url.path}."
         case 405:
             return f"{request.method} is not allowed on {request.url.path}."
-        case 413:
-            return "The body of the request is too large."
         case _:
             return str(error.detail)
 

@@ -9,8 +9,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import envelope, error_response
-from core.errors import InvalidRequest, Unauthenticated
+from core.errors import InvalidRequest, TooLarge, Unauthenticated
 from core.records.ids import new_id
+
+UPLOAD_PATH = "/v1/files"
 
 logger = logging.getLogger(__name__)
 
@@ -79,3 +81,32 @@ class AuthMiddleware:
         return scheme.lower() == "bearer" and secrets.compare_digest(
             key.strip().encode(), self._api_key
         )
+
+
+class BodyLimitMiddleware:
+    """Refuses large bodies, except uploads of files, which have a limit of their own."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self.app = app
+        self.max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] == UPLOAD_PATH:
+            await self.app(scope, receive, send)
+            return
+        too_large = TooLarge(f"The body of this request may have {self.max_bytes} bytes at most.")
+        announced = Headers(scope=scope).get("content-length", "0")
+        if announced.isdigit() and int(announced) > self.max_bytes:
+            await error_response(too_large)(scope, receive, send)
+            return
+        received = 0
+
+        async def receive_counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self.max_bytes:
+                raise too_large
+            return message
+
+        await self.app(scope, receive_counted, send)

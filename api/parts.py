@@ -1,11 +1,15 @@
 """What handlers work with, and how they get it.
 
-One request is one transaction: it commits when the handler has returned and before the
-answer is sent, so an answer of 200 means that it is written. Nobody else commits.
+One request is one transaction, which the handler opens and ends in its own thread. It has
+committed when the handler returns, so an answer of 200 means that it is written. As a
+dependency with an exit it would hold the database while it waits for another thread to
+serialise the answer; forty handlers that wait for the database would then keep that thread
+from it, and everything would stand still.
 """
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -23,6 +27,18 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class Transaction:
+    """A session that may write, and what is to be done once its commit has worked."""
+
+    session: Session
+    actions: list[Callable[[], None]] = field(default_factory=list)
+
+    def after_commit(self, action: Callable[[], None]) -> None:
+        """Do this after the commit. It must be something that may be lost: a failure is logged."""
+        self.actions.append(action)
+
+
+@dataclass(frozen=True)
 class Parts:
     """Everything that outlives a request."""
 
@@ -33,49 +49,27 @@ class Parts:
     catalog: Catalog
     engine: EngineClient
 
-
-@dataclass
-class Transaction:
-    """A session that may write, and what is to be done once its commit has worked."""
-
-    session: Session
-    _actions: list[Callable[[], None]] = field(default_factory=list)
-
-    def after_commit(self, action: Callable[[], None]) -> None:
-        """Do this after the commit. It must be something that may be lost: a failure is logged."""
-        self._actions.append(action)
-
-    def committed(self) -> None:
-        for action in self._actions:
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """Commit at the end of the block, then do what was put off until the commit."""
+        with self.database.writing() as session:
+            transaction = Transaction(session)
+            yield transaction
+        for action in transaction.actions:
             try:
                 action()
             except Exception:
                 logger.warning("An action after a commit failed", exc_info=True)
 
 
-def _parts(request: Request) -> Parts:
+async def _parts(request: Request) -> Parts:
     parts: Parts = request.app.state.parts
     return parts
 
 
-def _project(parts: Annotated[Parts, Depends(_parts)]) -> str:
-    return parts.settings.project
+async def _project(request: Request) -> str:
+    return (await _parts(request)).settings.project
 
 
-def _reading(parts: Annotated[Parts, Depends(_parts)]) -> Iterator[Session]:
-    with parts.database.reading() as session:
-        yield session
-
-
-def _writing(parts: Annotated[Parts, Depends(_parts)]) -> Iterator[Transaction]:
-    with parts.database.writing() as session:
-        transaction = Transaction(session)
-        yield transaction
-    transaction.committed()
-
-
-# Without scope="function" FastAPI would leave these blocks only after the answer is sent.
 FromParts = Annotated[Parts, Depends(_parts)]
 Project = Annotated[str, Depends(_project)]
-Reading = Annotated[Session, Depends(_reading, scope="function")]
-Writing = Annotated[Transaction, Depends(_writing, scope="function")]

@@ -7,18 +7,16 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
 from api.files import service
-from api.files.schemas import DeletedFile, FileObject
+from api.files.schemas import UPLOAD_FORM, DeletedFile, FileObject
 from api.files.upload import body_chunks
 from api.pagination import After, ListOf
-from api.parts import FromParts, Project, Reading, Writing
+from api.parts import FromParts, Project
 from core.records.pages import Order
 
 router = APIRouter(prefix="/files", tags=["Files"])
 
-UNLIMITED_BODY = 1 << 62  # the upload counts for itself, and knows the setting
 
-
-@router.post("", max_body_size=UNLIMITED_BODY)
+@router.post("", openapi_extra=UPLOAD_FORM)
 async def create_file(request: Request, parts: FromParts, project: Project) -> FileObject:
     """Store a file while it arrives, then check every line of it."""
     content_type = request.headers.get("content-type", "")
@@ -28,30 +26,32 @@ async def create_file(request: Request, parts: FromParts, project: Project) -> F
 
 @router.get("")
 def list_files(
-    session: Reading,
+    parts: FromParts,
     project: Project,
     purpose: str | None = None,
     after: After = None,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
     order: Order = "desc",
 ) -> ListOf[FileObject]:
-    return service.find(session, project, purpose=purpose, after=after, limit=limit, order=order)
+    with parts.database.reading() as session:
+        return service.find(
+            session, project, purpose=purpose, after=after, limit=limit, order=order
+        )
 
 
 @router.get("/{file_id}")
-def retrieve_file(file_id: str, session: Reading, project: Project) -> FileObject:
-    return service.get(session, project, file_id)
+def retrieve_file(file_id: str, parts: FromParts, project: Project) -> FileObject:
+    with parts.database.reading() as session:
+        return service.get(session, project, file_id)
 
 
 @router.get("/{file_id}/content", response_class=StreamingResponse)
-def download_file(
-    file_id: str, session: Reading, project: Project, parts: FromParts
-) -> StreamingResponse:
-    return service.content(session, project, file_id, parts.store)
+def download_file(file_id: str, parts: FromParts, project: Project) -> StreamingResponse:
+    with parts.database.reading() as session:
+        return service.content(session, project, file_id, parts.store)
 
 
 @router.delete("/{file_id}")
-def delete_file(
-    file_id: str, transaction: Writing, project: Project, parts: FromParts
-) -> DeletedFile:
-    return service.delete(transaction, project, file_id, parts.store)
+def delete_file(file_id: str, parts: FromParts, project: Project) -> DeletedFile:
+    with parts.transaction() as transaction:
+        return service.delete(transaction, project, file_id, parts.store)

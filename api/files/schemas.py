@@ -9,6 +9,26 @@ from core.spec.dataset import DatasetReport
 
 SHOWN_FAULTS = 5
 
+UPLOAD_FORM = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "additionalProperties": False,
+                    "required": ["file", "purpose"],
+                    "properties": {
+                        "file": {"type": "string", "format": "binary"},
+                        "purpose": {"type": "string", "enum": ["fine-tune"]},
+                    },
+                }
+            }
+        },
+    }
+}
+"""The body of an upload for our OpenAPI description; it is parsed while it arrives."""
+
 
 class FileObject(BaseModel):
     id: str

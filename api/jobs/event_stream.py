@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import anyio
 from starlette.concurrency import run_in_threadpool
+from starlette.responses import StreamingResponse
 
 from api.jobs.schemas import EventObject, event_object
 from core.jobs.state import FINAL
@@ -18,6 +19,13 @@ from core.records.jobs import get_job
 POLL_SECONDS = 0.2
 HEARTBEAT_SECONDS = 15.0
 BATCH = 500
+
+
+def event_response(events: AsyncIterator[str]) -> StreamingResponse:
+    """Return an answer that streams server-sent events."""
+    return StreamingResponse(
+        events, media_type="text/event-stream", headers={"cache-control": "no-store"}
+    )
 
 
 @dataclass(frozen=True)

@@ -51,9 +51,7 @@ class CreateJob(_Body):
     suffix: Suffix | None = None
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
     method: Method | None = None
-    hyperparameters: Hyperparameters | None = Field(
-        None, json_schema_extra={"deprecated": True}
-    )
+    hyperparameters: Hyperparameters | None = Field(None, json_schema_extra={"deprecated": True})
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] | None = None
     integrations: list[Any] | None = None
     strategy: StrategySpec = StrategySpec()

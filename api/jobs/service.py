@@ -1,8 +1,10 @@
 """What the job routes do."""
 
+from dataclasses import dataclass
 from functools import partial
 
 from sqlalchemy.orm import Session
+from starlette.datastructures import QueryParams
 from starlette.responses import StreamingResponse
 
 from api.downloads import download
@@ -33,22 +35,37 @@ def create(transaction: Transaction, parts: Parts, project: str, body: CreateJob
     return job_object(job)
 
 
+@dataclass(frozen=True)
+class MetadataFilter:
+    """Keep jobs that carry all `pairs`, or jobs that carry none."""
+
+    pairs: dict[str, str]
+    none: bool
+
+
+def metadata_filter(query: QueryParams) -> MetadataFilter:
+    """Read `metadata[key]=value` (any number) and `metadata=null`."""
+    start, end = "metadata[", "]"
+    return MetadataFilter(
+        pairs={
+            name[len(start) : -len(end)]: value
+            for name, value in query.items()
+            if name.startswith(start) and name.endswith(end)
+        },
+        none=query.get("metadata") == "null",
+    )
+
+
 def find(
-    session: Session,
-    project: str,
-    *,
-    after: str | None,
-    limit: int,
-    metadata: dict[str, str] | None,
-    without_metadata: bool,
+    session: Session, project: str, *, after: str | None, limit: int, wanted: MetadataFilter
 ) -> ListOf[JobObject]:
     page = jobs.list_jobs(
         session,
         project,
         after=after,
         limit=limit,
-        metadata=metadata,
-        without_metadata=without_metadata,
+        metadata=wanted.pairs,
+        without_metadata=wanted.none,
     )
     data = [job_object(job) for job in page.rows]
     return list_of(data, [job.id for job in data], has_more=page.has_more)

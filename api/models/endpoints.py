@@ -4,24 +4,25 @@ from fastapi import APIRouter
 
 from api.models import service
 from api.models.schemas import DeletedModel, ModelList, ModelObject
-from api.parts import FromParts, Project, Reading, Writing
+from api.parts import FromParts, Project
 
 router = APIRouter(prefix="/models", tags=["Models"])
 
 
 @router.get("")
-def list_models(session: Reading, project: Project, parts: FromParts) -> ModelList:
+def list_models(parts: FromParts, project: Project) -> ModelList:
     """The bases of the catalog, then tuned models and their checkpoints, newest first."""
-    return service.find(session, parts.catalog, project)
+    with parts.database.reading() as session:
+        return service.find(session, parts.catalog, project)
 
 
 @router.get("/{model:path}")
-def retrieve_model(model: str, session: Reading, project: Project, parts: FromParts) -> ModelObject:
-    return service.get(session, parts.catalog, project, model)
+def retrieve_model(model: str, parts: FromParts, project: Project) -> ModelObject:
+    with parts.database.reading() as session:
+        return service.get(session, parts.catalog, project, model)
 
 
 @router.delete("/{model:path}")
-def delete_model(
-    model: str, transaction: Writing, project: Project, parts: FromParts
-) -> DeletedModel:
-    return service.delete(transaction, parts, project, model)
+def delete_model(model: str, parts: FromParts, project: Project) -> DeletedModel:
+    with parts.transaction() as transaction:
+        return service.delete(transaction, parts, project, model)

@@ -1,6 +1,5 @@
 """The API as a process: what it loads, and when it refuses to start."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from api.__main__ import main
 from tests.api.live import settings_for
 
 HEAVY = ("torch", "transformers", "peft", "bitsandbytes", "tokenizers", "safetensors", "numpy")
@@ -25,33 +25,19 @@ print([name for name in {HEAVY!r} if name in sys.modules])
 """
 
 
-def environment(folder: Path, **changes: str) -> dict[str, str]:
-    ours = {
-        "TUNESMITH_DATABASE_URL": f"sqlite:///{folder}/tunesmith.db",
-        "TUNESMITH_BROKER_URL": f"folder://{folder}/broker",
-        "TUNESMITH_STORAGE_FOLDER": str(folder / "storage"),
-    }
-    others = {key: value for key, value in os.environ.items() if not key.startswith("TUNESMITH_")}
-    return others | ours | changes
+@pytest.fixture
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """The settings that have no default."""
+    monkeypatch.setenv("TUNESMITH_DATABASE_URL", f"sqlite:///{tmp_path}/tunesmith.db")
+    monkeypatch.setenv("TUNESMITH_BROKER_URL", f"folder://{tmp_path}/broker")
+    monkeypatch.setenv("TUNESMITH_STORAGE_FOLDER", str(tmp_path / "storage"))
+    return monkeypatch
 
 
-def python(
-    *arguments: str, folder: Path, **changes: str
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=Path(__file__).parents[2],
-        env=environment(folder, **changes),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
-def test_fresh_process_is_light(tmp_path: Path) -> None:
-    built = python("-c", BUILD, folder=tmp_path)
-    assert built.returncode == 0, built.stderr
+def test_fresh_process_is_light(environment: pytest.MonkeyPatch) -> None:
+    command = [sys.executable, "-c", BUILD]
+    root = Path(__file__).parents[2]
+    built = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, text=True, check=True)
     memory_mb, heavy = built.stdout.splitlines()
     assert heavy == "[]"
     assert int(memory_mb) <= MAX_MEMORY_MB
@@ -70,19 +56,17 @@ def test_loopback_needs_no_key(tmp_path: Path, host: str) -> None:
     assert settings_for(tmp_path, "sqlite://", "http://127.0.0.1:9", host=host).api_key is None
 
 
-def test_process_says_why_it_does_not_start(tmp_path: Path) -> None:
-    open_service = python(
-        "-m", "api", folder=tmp_path, TUNESMITH_HOST="0.0.0.0", TUNESMITH_API_KEY=""
+@pytest.mark.parametrize(
+    ("name", "value"), [("HOST", "0.0.0.0"), ("PORT", "many"), ("CATALOG_FILE", "missing.toml")]
+)
+def test_process_says_why_it_does_not_start(
+    environment: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    environment.setenv("TUNESMITH_API_KEY", "" if name == "HOST" else "canary")
+    environment.setenv(f"TUNESMITH_{name}", value)
+    with pytest.raises(SystemExit) as refused:
+        main()
+    assert {"HOST": "TUNESMITH_API_KEY", "PORT": "TUNESMITH_PORT"}.get(name, value) in str(
+        refused.value
     )
-    assert open_service.returncode == 1
-    assert "TUNESMITH_API_KEY" in open_service.stderr
-    catalog = tmp_path / "catalog.toml"
-    catalog.write_text("[[bases]]\nid = 3\n")
-    wrong = python(
-        "-m", "api", folder=tmp_path, TUNESMITH_PORT="many", TUNESMITH_API_KEY="canary"
-    )
-    assert "TUNESMITH_PORT" in wrong.stderr
-    assert "canary" not in wrong.stderr
-    bad_catalog = python("-m", "api", folder=tmp_path, TUNESMITH_CATALOG_FILE=str(catalog))
-    assert bad_catalog.returncode == 1
-    assert str(catalog) in bad_catalog.stderr
+    assert "canary" not in str(refused.value)

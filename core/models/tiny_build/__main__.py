@@ -47,7 +47,7 @@ def main() -> None:
             for conversation in conversations(documents, seed=0)
         ),
     ]
-    ids = [tokenizer.encode(text + DOCUMENT_END) for text in texts]
+    ids = [tokenizer.encode(text + DOCUMENT_END, verbose=False) for text in texts]
     config = model_config(tokenizer.pad_token_id, tokenizer.eos_token_id)
     pretrain(config, ids, Schedule(steps=chosen.steps), folder)
     GenerationConfig.from_model_config(config).save_pretrained(folder)
