@@ -43,7 +43,7 @@ def render_prompt(
     for fault in faults.found:
         raise InvalidRequest(f"{fault.message}.", param=fault.field or "messages")
     try:
-        text = _Template(tokenizer, tools).prompt(parsed)
+        text = _Template(tokenizer).prompt(parsed, tools)
     except _Unrenderable as problem:
         raise InvalidRequest(f"Cannot render: {problem}.", param="messages") from None
     return tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -61,7 +61,8 @@ def render_examples(
 
     The tokenizer is called once for all conversations and once for all plain texts.
     """
-    rendered = [_rendered(tokenizer, line, example) for line, example in examples]
+    template = _Template(tokenizer)
+    rendered = [_rendered(template, line, example) for line, example in examples]
     chats = [text for text in rendered if not text.plain]
     plain = [text for text in rendered if text.plain]
     rows = _tokenised(tokenizer, chats) + _tokenised(tokenizer, plain)
@@ -79,12 +80,12 @@ class _Rendered:
     """Plain text gets the tokenizer's own special tokens and an end-of-text token."""
 
 
-def _rendered(tokenizer: PreTrainedTokenizerFast, line: int, example: Example) -> _Rendered:
+def _rendered(template: "_Template", line: int, example: Example) -> _Rendered:
     if isinstance(example, CompletionExample):
         text = example.prompt + example.completion
         return _Rendered(line, text, ((len(example.prompt), len(text)),), plain=True)
     try:
-        text, spans = _Template(tokenizer, example.tools).conversation(example)
+        text, spans = template.conversation(example)
     except _Unrenderable as problem:
         raise InvalidRow(line, str(problem)) from None
     return _Rendered(line, text, spans, plain=False)
@@ -95,35 +96,30 @@ class _Unrenderable(Exception):
 
 
 class _Template:
-    """The chat template of a tokenizer, with the tools of one conversation."""
+    """The chat template of a tokenizer."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, tools: Sequence[Message]) -> None:
-        if not tokenizer.chat_template:
-            raise _Unrenderable(
-                "the base model has no chat template; use prompt and completion instead of "
-                "messages, or a base model that was tuned for chat"
-            )
-        self._tools = [dict(tool) for tool in tools] or None
-        self._source = tokenizer.get_chat_template(None, self._tools)
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        self._tokenizer = tokenizer
         self._special_tokens = tokenizer.special_tokens_map
         self._end_tokens = tuple(tokenizer.all_special_tokens)
 
-    def prompt(self, messages: Sequence[Message]) -> str:
+    def prompt(self, messages: Sequence[Message], tools: Sequence[Message]) -> str:
         """Return the text after which the assistant speaks."""
-        return self._render(messages, add_generation_prompt=True)[0]
+        return self._render(messages, tools, add_generation_prompt=True)[0]
 
     def conversation(self, example: ChatExample) -> tuple[str, tuple[Span, ...]]:
         """Return the whole text and the spans of it that are trained."""
-        messages = [
+        messages: list[Message] = [
             {key: value for key, value in message.items() if key != "weight"}
             for message in example.messages
         ]
         turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
         trained = [i for i in turns if example.messages[i].get("weight", 1)]
-        if not _GENERATION_MARK.search(self._source):
-            text, _ = self._render(messages)
-            return text, tuple(self._turn_span(text, messages, turn) for turn in trained)
-        text, spans = self._render(messages, return_assistant_tokens_mask=True)
+        tools = example.tools
+        if not _GENERATION_MARK.search(self._source(tools)):
+            text, _ = self._render(messages, tools)
+            return text, tuple(self._turn_span(text, messages, tools, turn) for turn in trained)
+        text, spans = self._render(messages, tools, return_assistant_tokens_mask=True)
         if len(spans) == len(turns):
             return text, tuple(spans[turns.index(turn)] for turn in trained)
         if trained == turns:
@@ -133,10 +129,13 @@ class _Template:
             "messages, so messages with weight 0 cannot be told from the others"
         )
 
-    def _turn_span(self, text: str, messages: list[dict[str, Any]], turn: int) -> Span:
+    def _turn_span(
+        self, text: str, messages: list[Message], tools: Sequence[Message], turn: int
+    ) -> Span:
         """Return where the assistant's message number `turn` stands in `text`."""
-        before = self.prompt(messages[:turn])
-        until = text if turn == len(messages) - 1 else self._render(messages[: turn + 1])[0]
+        before = self.prompt(messages[:turn], tools)
+        last = turn == len(messages) - 1
+        until = text if last else self._render(messages[: turn + 1], tools)[0]
         if not (text.startswith(until) and until.startswith(before)):
             raise _Unrenderable(
                 f"the chat template writes messages[{turn}] otherwise in the whole conversation "
@@ -151,12 +150,24 @@ class _Template:
         ends = len(stripped) > start and stripped.endswith(self._end_tokens)
         return len(stripped) if ends else len(text)
 
-    def _render(self, messages: Sequence[Message], **options: bool) -> tuple[str, list[Span]]:
+    def _source(self, tools: Sequence[Message]) -> str:
+        if not self._tokenizer.chat_template:
+            raise _Unrenderable(
+                "the base model has no chat template; use prompt and completion instead of "
+                "messages, or a base model that was tuned for chat"
+            )
+        source: str = self._tokenizer.get_chat_template(None, tools or None)
+        return source
+
+    def _render(
+        self, messages: Sequence[Message], tools: Sequence[Message], **options: bool
+    ) -> tuple[str, list[Span]]:
+        source = self._source(tools)
         try:
             texts, spans = render_jinja_template(
                 conversations=[messages],
-                tools=self._tools,
-                chat_template=self._source,
+                tools=list(tools) or None,
+                chat_template=source,
                 **options,
                 **self._special_tokens,
             )

@@ -25,16 +25,16 @@ METRICS = {
 }
 
 
-def claim(api: Api) -> Claim:
+def start(api: Api) -> Claim:
+    """Claim the oldest job and bring it to running."""
     with api.database.writing() as session:
         claim = claim_next(session, "worker-test", 30)
     assert claim is not None
-    return claim
+    return run(api, claim)
 
 
-def start(api: Api) -> Claim:
-    """Claim the oldest job and bring it to running, with one metrics event."""
-    held = claim(api)
+def run(api: Api, held: Claim) -> Claim:
+    """Bring a claimed job to running, with one metrics event."""
     with api.database.writing() as session:
         hold(session, held)
         advance(session, held.job_id, JobStatus.QUEUED, message="Files validated", token=held.token)

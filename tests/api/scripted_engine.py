@@ -57,7 +57,7 @@ class ScriptedEngine:
         if len(text.split()) > CONTEXT_LENGTH:
             return _refusal(400, "The prompt is too long.", param, "context_length_exceeded")
         if text == "be full":
-            return _refusal(429, "Too many requests wait.", None, "queue_full", retry_after=7)
+            return _refusal(429, "Too many requests wait.", None, "queue_full", retry_after=1)
         return StreamingResponse(self._lines(asked, text), media_type="application/x-ndjson")
 
     async def _lines(self, asked: GenerationRequest, text: str) -> AsyncIterator[str]:

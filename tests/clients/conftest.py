@@ -1,0 +1,41 @@
+"""An API whose jobs are worked on, without training anything."""
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from core.records.claims import claim_next
+from core.records.jobs import get_job
+from tests.api import as_worker
+from tests.api.fixtures import api, engine, running
+from tests.api.live import Api
+
+__all__ = ["api", "engine", "running"]
+
+LEFT_RUNNING = "to-cancel"
+"""A job with this suffix is started and never finished."""
+
+
+def work(api: Api, is_over: threading.Event) -> None:
+    while not is_over.wait(0.05):
+        with api.database.writing() as session:
+            claim = claim_next(session, "worker-test", 30)
+        if claim is None:
+            continue
+        held = as_worker.run(api, claim)
+        with api.database.reading() as session:
+            suffix = get_job(session, "default", claim.job_id).suffix
+        if suffix != LEFT_RUNNING:
+            as_worker.save_checkpoint(api, held)
+            as_worker.succeed(api, held)
+
+
+@pytest.fixture
+def worked_api(api: Api) -> Iterator[Api]:
+    is_over = threading.Event()
+    worker = threading.Thread(target=work, args=(api, is_over))
+    worker.start()
+    yield api
+    is_over.set()
+    worker.join()

@@ -1,0 +1,140 @@
+"""Every route answers as the published description says, when it works and when it refuses."""
+
+from collections.abc import Callable
+
+import httpx
+from jsonschema import Draft202012Validator
+
+from core.records.workers import worker_seen
+from tests.api import as_worker
+from tests.api.live import Api
+from tests.contract.contract import OUR_ROUTES, CheckedClient, Route, check_schema, contract
+
+JOBS = "/v1/fine_tuning/jobs"
+
+NOT_SERVED: dict[Route, str] = {
+    ("POST", "/uploads"): "large files go through /files, which streams",
+    ("POST", "/uploads/{upload_id}/parts"): "as above",
+    ("POST", "/uploads/{upload_id}/complete"): "as above",
+    ("POST", "/uploads/{upload_id}/cancel"): "as above",
+    ("POST", "/fine_tuning/jobs/{fine_tuning_job_id}/pause"): "not offered yet",
+    ("POST", "/fine_tuning/jobs/{fine_tuning_job_id}/resume"): "not offered yet",
+}
+NEVER_REFUSED: frozenset[Route] = frozenset({("GET", "/models"), ("GET", "/healthz")})
+
+
+def use_every_route(
+    api: Api, client: httpx.Client, upload: Callable[..., str], create_job: Callable[..., str]
+) -> None:
+    """Let every route succeed; the client checks each answer."""
+    file_id = upload()
+    upload(b"not json\n")
+    for path in ("", f"/{file_id}", f"/{file_id}/content", "?purpose=fine-tune-results"):
+        assert client.get(f"/v1/files{path}").status_code == 200
+
+    job_id = create_job(metadata={"a": "b"}, suffix="mine", seed=1)
+    look_at_job(client, job_id)
+    held = as_worker.start(api)
+    look_at_job(client, job_id)
+    as_worker.save_checkpoint(api, held)
+    as_worker.succeed(api, held)
+    look_at_job(client, job_id)
+    assert client.get(f"{JOBS}/{job_id}/adapter").status_code == 200
+    create_job()
+    as_worker.fail(api, as_worker.start(api))
+    cancelled = create_job()
+    assert client.post(f"{JOBS}/{cancelled}/cancel").status_code == 200
+    assert client.get(JOBS).status_code == 200
+
+    tuned = client.get(f"{JOBS}/{job_id}").json()["fine_tuned_model"]
+    assert client.get("/v1/models").status_code == 200
+    assert client.get(f"/v1/models/{tuned}").status_code == 200
+    chat = {"model": tuned, "messages": [{"role": "user", "content": "hello"}]}
+    text = {"model": tuned, "prompt": ["hello", "again"], "logprobs": 2, "n": 2}
+    for body in (chat, chat | {"n": 2, "logprobs": True, "top_logprobs": 2, "stream": True}):
+        assert client.post("/v1/chat/completions", json=body).status_code == 200
+    assert client.post("/v1/completions", json=text).status_code == 200
+    assert client.delete(f"/v1/models/{tuned}").status_code == 200
+    assert client.delete(f"/v1/files/{file_id}").status_code == 200
+    with api.database.writing() as session:
+        worker_seen(session, "worker-test", "cpu")
+    assert client.get("/readyz").status_code == client.get("/healthz").status_code == 200
+
+
+def look_at_job(client: httpx.Client, job_id: str) -> None:
+    for path in ("", f"/{job_id}", f"/{job_id}/events", f"/{job_id}/checkpoints"):
+        assert client.get(f"{JOBS}{path}").status_code == 200
+
+
+def misuse_every_route(client: httpx.Client) -> None:
+    """Let every route refuse; the client checks each answer."""
+    for method, path in [
+        ("POST", "/v1/files"),
+        ("GET", "/v1/files?after=nothing"),
+        ("GET", "/v1/files/file-none"),
+        ("GET", "/v1/files/file-none/content"),
+        ("DELETE", "/v1/files/file-none"),
+        ("POST", JOBS),
+        ("GET", f"{JOBS}?limit=0"),
+        ("GET", f"{JOBS}/ftjob-none"),
+        ("POST", f"{JOBS}/ftjob-none/cancel"),
+        ("GET", f"{JOBS}/ftjob-none/events"),
+        ("GET", f"{JOBS}/ftjob-none/checkpoints"),
+        ("GET", f"{JOBS}/ftjob-none/adapter"),
+        ("GET", "/v1/models/none/at/all"),
+        ("DELETE", "/v1/models/tunesmith/tiny"),
+        ("POST", "/v1/chat/completions"),
+        ("POST", "/v1/completions"),
+    ]:
+        assert 400 <= client.request(method, path).status_code < 500
+    assert client.get("/readyz").status_code == 503
+
+
+def test_every_route_keeps_the_contract(
+    api: Api,
+    client: CheckedClient,
+    upload: Callable[..., str],
+    create_job: Callable[..., str],
+) -> None:
+    misuse_every_route(client)
+    use_every_route(api, client, upload, create_job)
+    served = {
+        (method.upper(), path.removeprefix("/v1"))
+        for path, item in api.app.openapi()["paths"].items()
+        for method in item
+    }
+    published = {(m.upper(), p) for p, item in contract()["paths"].items() for m in item}
+    assert served == (published - set(NOT_SERVED)) | OUR_ROUTES
+    assert {route for route, is_error in client.checked if not is_error} == served
+    assert {route for route, is_error in client.checked if is_error} == served - NEVER_REFUSED
+
+
+def test_our_routes_answer_as_our_own_description_says(api: Api, client: httpx.Client) -> None:
+    description = api.app.openapi()
+    for path in ("/healthz", "/readyz"):
+        answer = client.get(path)
+        content = description["paths"][path]["get"]["responses"][str(answer.status_code)]["content"]
+        schema = content["application/json"]["schema"] | {"components": description["components"]}
+        Draft202012Validator(schema).validate(answer.json())
+
+
+def test_our_description_promises_the_envelope(api: Api) -> None:
+    for path, item in api.app.openapi()["paths"].items():
+        for operation in item.values():
+            assert "422" not in operation["responses"], path
+            assert path in ("/healthz", "/readyz") or "4XX" in operation["responses"]
+
+
+def test_contract_refuses_what_is_wrong() -> None:
+    """The schemas bite: a test that validates against nothing would pass anything."""
+    for name, body in [
+        ("FineTuningJob", {"id": "ftjob-1"}),
+        ("OpenAIFile", {"id": 1}),
+        ("ErrorResponse", {"error": {"message": "no type"}}),
+        ("CreateChatCompletionResponse", {"choices": [{}]}),
+    ]:
+        try:
+            check_schema(name, body)
+        except AssertionError:
+            continue
+        raise AssertionError(f"{name} accepts {body}")
