@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from core.batching.packing import collate, pack
+from core.batching.packing import PackedBatch, collate, pack
 from core.batching.rows import Row
-from core.objectives.supervised import supervised_loss
+from core.models.heads import LossSums
 
 
 @dataclass(frozen=True)
@@ -24,15 +24,19 @@ def validate(
     model: PreTrainedModel,
     rows: Sequence[Row],
     budget_tokens: int,
+    loss_of: Callable[[PackedBatch], LossSums],
     stop: Callable[[], bool],
 ) -> Validation | None:
-    """Evaluate `rows` in micro-batches of `budget_tokens`; None when `stop` turned true."""
+    """Evaluate `rows` in micro-batches of `budget_tokens`; None when `stop` turned true.
+
+    `loss_of` is the objective, already bound to `model`, which is left in evaluation mode.
+    """
     loss, correct, weight = 0.0, 0, 0
     model.eval()
     for micro_batch in pack(rows, budget_tokens):
         if stop():
             return None
-        sums = supervised_loss(model, collate(micro_batch, model.device))
+        sums = loss_of(collate(micro_batch, model.device))
         loss += sums.loss.item()
         correct += int(sums.correct)
         weight += sums.weight

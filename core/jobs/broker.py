@@ -81,7 +81,7 @@ def _transport(broker_url: str) -> dict[str, Any]:
         needed.mkdir(parents=True, exist_ok=True)
     return {
         # Kombu takes no class from a URL, so the class is named beside it.
-        "broker_url": FOLDER_SCHEME,
+        "broker_url": f"{FOLDER_SCHEME}localhost",
         "broker_transport": "core.jobs.folder_transport:Transport",
         "broker_transport_options": {
             "data_folder_in": str(messages),

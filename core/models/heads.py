@@ -8,6 +8,7 @@ entropy).
 
 # L labelled tokens, C labelled tokens of one chunk, E hidden size, V vocabulary
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,15 +18,26 @@ CHUNK_BYTES = 64 * 2**20
 """Bound on the fp32 logits that exist at one time."""
 
 
-def labelled_cross_entropy(
-    hidden_LE: Tensor, head_VE: Tensor, targets_L: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return (sum of losses in nats, number of labelled tokens predicted exactly).
+@dataclass(frozen=True)
+class LossSums:
+    """Sums over labelled tokens, never means: steps of any packing add up to the same."""
 
-    `hidden_LE` holds the states that predict `targets_L`. The sum is fp32 (fp64 for fp64
-    inputs) and differentiable with respect to `hidden_LE` only; softmax is taken in fp32.
+    loss: Tensor
+    """Nats, a scalar that carries the gradient."""
+    weight: int
+    """Labelled tokens."""
+    correct: Tensor
+    """Labelled tokens that were the most probable ones."""
+
+
+def labelled_cross_entropy(hidden_LE: Tensor, head_VE: Tensor, targets_L: Tensor) -> LossSums:
+    """Return the sums over `targets_L`, which the states `hidden_LE` predict.
+
+    The loss is fp32 (fp64 for fp64 inputs) and differentiable with respect to `hidden_LE`
+    only; softmax is taken in fp32.
     """
-    return _LabelledCrossEntropy.apply(hidden_LE, head_VE, targets_L)
+    loss, correct = _LabelledCrossEntropy.apply(hidden_LE, head_VE, targets_L)
+    return LossSums(loss, len(targets_L), correct)
 
 
 class _LabelledCrossEntropy(torch.autograd.Function):

@@ -2,25 +2,10 @@
 
 # T tokens, L labelled tokens, E hidden size
 
-from dataclasses import dataclass
-
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from core.batching.packing import PackedBatch
-from core.models.heads import labelled_cross_entropy
-
-
-@dataclass(frozen=True)
-class LossSums:
-    """Sums over labelled tokens, never means: steps of any packing add up to the same."""
-
-    loss: Tensor
-    """Nats, a scalar in fp32 that carries the gradient."""
-    weight: int
-    """Labelled tokens."""
-    correct: Tensor
-    """Labelled tokens that were the most probable ones."""
+from core.models.heads import LossSums, labelled_cross_entropy
 
 
 def supervised_loss(model: PreTrainedModel, batch: PackedBatch) -> LossSums:
@@ -33,5 +18,4 @@ def supervised_loss(model: PreTrainedModel, batch: PackedBatch) -> LossSums:
     )
     hidden_LE = output.last_hidden_state[0].index_select(0, batch.predicting_L)
     head_VE = model.get_output_embeddings().weight
-    loss, correct = labelled_cross_entropy(hidden_LE, head_VE, batch.targets_L)
-    return LossSums(loss, len(batch.targets_L), correct)
+    return labelled_cross_entropy(hidden_LE, head_VE, batch.targets_L)

@@ -7,6 +7,7 @@ The recipe computes and writes files; it knows no database, no queue and no call
 import math
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 
@@ -18,6 +19,7 @@ from core.evaluation.validation import validate
 from core.models.attention import use_packed_attention
 from core.models.load import load_base, load_config, load_tokenizer
 from core.models.precision import pick_device, resolve_precision
+from core.objectives.supervised import supervised_loss
 from core.spec.events import (
     CheckpointSaved,
     DatasetValidated,
@@ -128,7 +130,8 @@ def _run(
 
         validation = None
         if held_out:
-            validation = validate(model, held_out, hyper.micro_batch_tokens, stop)
+            loss_of = partial(supervised_loss, model)
+            validation = validate(model, held_out, hyper.micro_batch_tokens, loss_of, stop)
             if validation is None:
                 return
             yield Evaluated(

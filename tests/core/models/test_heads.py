@@ -13,7 +13,9 @@ def test_sum_gradient_and_hits_equal_plain_cross_entropy(chunk_bytes, monkeypatc
     hidden_LE = torch.randn(11, 8, requires_grad=True)
     head_VE = torch.randn(17, 8)
     targets_L = torch.randint(0, 17, (11,))
-    loss, correct = labelled_cross_entropy(hidden_LE, head_VE, targets_L)
+    sums = labelled_cross_entropy(hidden_LE, head_VE, targets_L)
+    loss, correct = sums.loss, sums.correct
+    assert sums.weight == 11
     (loss / 11).backward()
     gradient, hidden_LE.grad = hidden_LE.grad, None
 
@@ -30,15 +32,14 @@ def test_gradient_is_that_of_finite_differences():
     hidden_LE = torch.randn(4, 5, dtype=torch.float64, requires_grad=True)
     head_VE, targets_L = torch.randn(7, 5, dtype=torch.float64), torch.tensor([0, 3, 3, 6])
     assert torch.autograd.gradcheck(
-        lambda hidden: labelled_cross_entropy(hidden, head_VE, targets_L)[0], (hidden_LE,)
+        lambda hidden: labelled_cross_entropy(hidden, head_VE, targets_L).loss, (hidden_LE,)
     )
 
 
 def test_sum_of_bf16_states_is_fp32():
     hidden_LE = torch.randn(3, 8, dtype=torch.bfloat16, requires_grad=True)
-    loss, _ = labelled_cross_entropy(
-        hidden_LE, torch.randn(9, 8, dtype=torch.bfloat16), torch.tensor([1, 2, 3])
-    )
+    head_VE = torch.randn(9, 8, dtype=torch.bfloat16)
+    loss = labelled_cross_entropy(hidden_LE, head_VE, torch.tensor([1, 2, 3])).loss
     loss.backward()
     assert loss.dtype == torch.float32
     assert hidden_LE.grad.dtype == torch.bfloat16
