@@ -2,6 +2,8 @@
 
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +11,8 @@ from core.records.claims import claim_next
 from core.records.jobs import get_job
 from tests.api import as_worker
 from tests.api.fixtures import api, engine, running
-from tests.api.live import Api
+from tests.api.live import Api, running_api, serve
+from tests.api.scripted_engine import ScriptedEngine
 
 __all__ = ["api", "engine", "running"]
 
@@ -31,11 +34,30 @@ def work(api: Api, is_over: threading.Event) -> None:
             as_worker.succeed(api, held)
 
 
-@pytest.fixture
-def worked_api(api: Api) -> Iterator[Api]:
+@contextmanager
+def worked_on(api: Api) -> Iterator[Api]:
+    """Let a worker run beside the API for the length of the block."""
     is_over = threading.Event()
     worker = threading.Thread(target=work, args=(api, is_over))
     worker.start()
-    yield api
-    is_over.set()
-    worker.join()
+    try:
+        yield api
+    finally:
+        is_over.set()
+        worker.join()
+
+
+@pytest.fixture
+def worked_api(api: Api) -> Iterator[Api]:
+    with worked_on(api):
+        yield api
+
+
+@pytest.fixture
+def worked_postgres_api(tmp_path: Path, postgres_url: str) -> Iterator[Api]:
+    with (
+        serve(ScriptedEngine().app) as engine_url,
+        running_api(tmp_path, postgres_url, engine_url) as api,
+        worked_on(api),
+    ):
+        yield api

@@ -13,6 +13,10 @@ def test_stock_python_client_drives_the_whole_flow(worked_api: Api) -> None:
     flow.main(f"{worked_api.url}/v1")
 
 
+def test_the_flow_is_the_same_on_postgres(worked_postgres_api: Api) -> None:
+    flow.main(f"{worked_postgres_api.url}/v1")
+
+
 def test_client_raises_what_breaks_a_stream(api: Api, engine: ScriptedEngine) -> None:
     with OpenAI(base_url=f"{api.url}/v1", api_key="none", max_retries=0) as client:
         stream = client.chat.completions.create(
