@@ -17,15 +17,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import plotext
-from openai import OpenAI
-from openai.types.fine_tuning import FineTuningJob
+from openai import HttpxBinaryResponseContent, OpenAI
+from openai.types.fine_tuning import FineTuningJob, SupervisedHyperparametersParam
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 DATASET = Path(__file__).parent / "python_docs"
 BASE_MODEL = "tunesmith/tiny"
-HYPERPARAMETERS = {"n_epochs": 3, "batch_size": 8}
+HYPERPARAMETERS: SupervisedHyperparametersParam = {"n_epochs": 3, "batch_size": 8}
 TRAINING = {"learning_rate": 1e-3}
 SHOWN_ROWS = 8
 
@@ -205,8 +205,8 @@ def score(answers: list[str], wanted: list[str]) -> float:
 
 def download_adapter(client: OpenAI, job: FineTuningJob, target: Path) -> None:
     """The adapter route is Tunesmith's own; the stock client reaches it with a plain GET."""
-    archive = client.get(f"/fine_tuning/jobs/{job.id}/adapter", cast_to=bytes)
-    target.write_bytes(archive)
+    path = f"/fine_tuning/jobs/{job.id}/adapter"
+    client.get(path, cast_to=HttpxBinaryResponseContent).write_to_file(target)
 
 
 if __name__ == "__main__":

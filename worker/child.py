@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 import torch
+from transformers.utils.logging import disable_progress_bar
 
 from core.artifacts.archive import pack
 from core.errors import TunesmithError
@@ -30,6 +31,7 @@ def main(events: Connection, order: Order) -> None:
     os.setsid()
     _die_with_the_worker()
     _log_to(order.log_file)
+    disable_progress_bar()
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     torch.set_num_threads(order.threads or len(os.sched_getaffinity(0)))

@@ -15,8 +15,6 @@ def test_notebook_runs_with_the_stock_client(
     monkeypatch.setenv("OPENAI_BASE_URL", f"{service.url}/v1")
     notebook = nbformat.read(EXAMPLES / "quickstart.ipynb", as_version=4)
     assert "import tunesmith" not in "".join(cell.source for cell in notebook.cells)
-    NotebookClient(
-        notebook, timeout=200, resources={"metadata": {"path": str(EXAMPLES)}}
-    ).execute()
+    NotebookClient(notebook, timeout=200, resources={"metadata": {"path": str(EXAMPLES)}}).execute()
     scores = ast.literal_eval(notebook.cells[11].outputs[0]["data"]["text/plain"])
     assert set(scores) == {"tunesmith/tiny", *[m for m in scores if m.startswith("ft:")]}

@@ -1,14 +1,9 @@
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.worker.workshop import Workshop, make_workshop
-
-# Other processes share the cores of a test machine: threads that wait must sleep. The
-# forkserver of this process, which the first training starts, inherits it.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @pytest.fixture

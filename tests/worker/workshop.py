@@ -29,6 +29,10 @@ from core.storage.local import open_store
 from worker.settings import WorkerSettings
 from worker.train import Worker, train_waiting_jobs
 
+# Other processes share the cores of a test machine: threads that wait must sleep. The
+# forkserver of this process, which the first training starts, inherits it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 ROOT = Path(__file__).parents[2]
 TINY = BaseModelSpec(id="tunesmith/tiny", source=str(ROOT / "core" / "models" / "tiny"))
 
@@ -177,7 +181,7 @@ def worker_process(workshop: Workshop, worker_id: str) -> Iterator[subprocess.Po
         process = subprocess.Popen(
             [sys.executable, "-m", "worker"],
             cwd=ROOT,
-            env={**os.environ, **environment, "OMP_WAIT_POLICY": "PASSIVE"},
+            env={**os.environ, **environment},
             stdout=output,
             stderr=output,
         )

