@@ -29,8 +29,6 @@ from core.storage.local import open_store
 from worker.engine_settings import EngineSettings
 from worker.serve import build_engine, create_app
 
-pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
-
 BASE = BaseModelSpec(id="tiny", source=str(Path(core.models.__file__).parent / "tiny"))
 PATIENCE_SECONDS = 180
 """Only a failing test waits as long; a process may start slowly on a busy machine."""

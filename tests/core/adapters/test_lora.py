@@ -53,7 +53,6 @@ def test_adapter_of_a_bf16_layer_is_fp32():
     assert lora(torch.randn(3, 6, dtype=torch.bfloat16)).dtype == torch.bfloat16
 
 
-@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # PEFT reads it
 @pytest.mark.parametrize("model_type", ["llama", "mistral", "qwen2", "qwen3"])
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 def test_weights_logits_and_gradients_equal_peft(tiny_model, model_type, dropout):

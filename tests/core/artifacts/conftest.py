@@ -1,6 +1,5 @@
 """A tiny Llama with a LoRA adapter that changes its answers, and what a bundle needs besides."""
 
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,10 +43,7 @@ def tuned() -> PeftModel:
     lora = LoraConfig(
         r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "up_proj"], task_type="CAUSAL_LM"
     )
-    with warnings.catch_warnings():
-        # PEFT 0.21 asks the model for a property that transformers 5 has renamed.
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")
-        model = get_peft_model(tiny_llama(), lora)
+    model = get_peft_model(tiny_llama(), lora)
     generator = torch.Generator().manual_seed(11)
     with torch.no_grad():
         for parameter in model.parameters():

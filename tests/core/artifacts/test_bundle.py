@@ -15,7 +15,6 @@ from core.spec.run import BaseModelSpec
 from tests.core.artifacts.conftest import CHAT_TEMPLATE, tiny_llama
 
 
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 def test_peft_loads_the_bundle_and_gives_the_same_logits(
     shared_bundle: Path, tuned: PeftModel
 ) -> None:

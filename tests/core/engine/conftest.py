@@ -35,14 +35,6 @@ CHAT_TEMPLATE = (
 )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """PEFT asks transformers 5.23 for a property that it has renamed."""
-    ignored = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
-    for item in items:
-        if item.path.is_relative_to(Path(__file__).parent):
-            item.add_marker(ignored)
-
-
 def make_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -69,7 +69,6 @@ def reference_losses(spec, workspace):
     return losses
 
 
-@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # PEFT reads it
 def test_loss_curve_is_that_of_a_plain_padded_loop_with_peft(job, many_rows):
     spec = job(warmup_ratio=0.05, learning_rate=1e-2)
     ours = [e.loss for e in train(spec, many_rows, lambda: False) if isinstance(e, StepDone)]
