@@ -3,10 +3,12 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from anyio import CapacityLimiter
 from fastapi import FastAPI
 
 from api.errors import ERROR_RESPONSES, install_error_handlers
 from api.files.endpoints import router as files
+from api.files.upload import MAX_UPLOADS
 from api.generation.endpoints import router as generation
 from api.generation.engine_client import EngineClient
 from api.health.endpoints import router as health
@@ -30,7 +32,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
         store=open_store(settings.storage_folder),
         broker=Broker(settings.broker_url),
         catalog=Catalog.load(settings.catalog_file),
-        engine=EngineClient(settings.engine_url),
+        engine=EngineClient(settings.engine_url, settings.engine_key),
+        uploads=CapacityLimiter(MAX_UPLOADS),
     )
 
     @asynccontextmanager

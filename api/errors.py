@@ -8,7 +8,8 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
@@ -25,7 +26,7 @@ from core.errors import (
 
 logger = logging.getLogger(__name__)
 
-RATE_LIMIT_CODES = frozenset({"queue_full", "rate_limit_exceeded"})
+RATE_LIMIT_CODES = frozenset({"queue_full", "rate_limit_exceeded", "too_many_uploads"})
 """Unavailable because there is too much to do, which HTTP tells from being away."""
 
 _STATUS_BY_ERROR: tuple[tuple[type[TunesmithError], int], ...] = (
@@ -82,9 +83,11 @@ def install_error_handlers(app: FastAPI) -> None:
             error.status_code, _http_message(request, error), code=_http_code(error.status_code)
         )
 
-    @app.exception_handler(OperationalError)
-    def database_away(request: Request, error: OperationalError) -> JSONResponse:
-        logger.error("The database did not answer: %s", error.orig)
+    @app.exception_handler(SQLAlchemyError)
+    def database_error(request: Request, error: SQLAlchemyError) -> JSONResponse:
+        if not _is_database_away(error):
+            raise error  # a fault of ours, and no better when the client tries again
+        logger.error("The database did not answer: %s", error)
         return error_response(Unavailable("The database is away for the moment."))
 
     @app.exception_handler(ClientDisconnect)
@@ -117,6 +120,16 @@ def envelope(
     if status < 500 and status not in (408, 429):
         response.headers["x-should-retry"] = "false"
     return response
+
+
+def _is_database_away(error: SQLAlchemyError) -> bool:
+    """Say whether the connection was lost, could not be made, or was waited for in vain."""
+    if not isinstance(error, DBAPIError):
+        return isinstance(error, PoolTimeout)
+    return error.connection_invalidated or (
+        # A connection that cannot be made fails before there is a statement.
+        isinstance(error, OperationalError) and error.statement is None
+    )
 
 
 class _AsciiResponse(JSONResponse):

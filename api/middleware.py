@@ -3,12 +3,15 @@
 import logging
 import secrets
 import time
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import envelope, error_response
+from api.settings import is_loopback
 from core.errors import InvalidRequest, TooLarge, Unauthenticated
 from core.records.ids import new_id
 
@@ -59,28 +62,55 @@ class RequestMiddleware:
 
 
 class AuthMiddleware:
-    """Lets nobody under /v1 without the API key; it decides before a byte of the body is read."""
+    """Lets nobody under /v1 without the API key; it decides before a byte of the body is read.
+
+    A service without a key answers this machine only. Its loopback address does not see to
+    that: any web page can send requests there through the browser of its visitor.
+    """
 
     def __init__(self, app: ASGIApp, api_key: SecretStr | None) -> None:
         self.app = app
         self._api_key = None if api_key is None else api_key.get_secret_value().encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not self._may_pass(scope):
-            refusal = Unauthenticated(
-                "Missing or wrong API key. Send it as `Authorization: Bearer <key>`."
-            )
-            await error_response(refusal)(scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
+        refusal = self._refusal(scope) if scope["type"] == "http" else None
+        await (refusal or self.app)(scope, receive, send)
 
-    def _may_pass(self, scope: Scope) -> bool:
-        if self._api_key is None or not scope["path"].startswith("/v1"):
-            return True
-        scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
-        return scheme.lower() == "bearer" and secrets.compare_digest(
-            key.strip().encode(), self._api_key
+    def _refusal(self, scope: Scope) -> Response | None:
+        headers = Headers(scope=scope)
+        if self._api_key is None:
+            return _refusal_of_others(headers)
+        if not scope["path"].startswith("/v1"):
+            return None
+        scheme, _, key = headers.get("authorization", "").partition(" ")
+        is_right = secrets.compare_digest(key.strip().encode(), self._api_key)
+        if scheme.lower() == "bearer" and is_right:
+            return None
+        return error_response(
+            Unauthenticated("Missing or wrong API key. Send it as `Authorization: Bearer <key>`.")
         )
+
+
+def _refusal_of_others(headers: Headers) -> Response | None:
+    """Refuse what a web page of another site sends, under its own name or under one for us."""
+    for name, url in (("Host", f"//{headers.get('host', '')}"), ("Origin", headers.get("origin"))):
+        if url is not None and not _is_on_this_machine(url):
+            return envelope(
+                403,
+                f"The header {name} names another machine, and without an API key this service "
+                "answers its own only. Use http://127.0.0.1 or http://localhost, or set "
+                "TUNESMITH_API_KEY for the service.",
+                param=name,
+                code="foreign_request",
+            )
+    return None
+
+
+def _is_on_this_machine(url: str) -> bool:
+    try:
+        return is_loopback(urlsplit(url).hostname or "")
+    except ValueError:
+        return False
 
 
 class BodyLimitMiddleware:

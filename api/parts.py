@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated
 
+from anyio import CapacityLimiter
 from fastapi import Depends, Request
 from sqlalchemy.orm import Session
 
@@ -48,6 +49,7 @@ class Parts:
     broker: Broker
     catalog: Catalog
     engine: EngineClient
+    uploads: CapacityLimiter
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:

@@ -25,6 +25,7 @@ class ApiSettings(BaseSettings):
     broker_url: str = Field(description="folder:///path or redis://…")
     storage_folder: Path
     engine_url: str = Field("http://127.0.0.1:8001", description="without a slash at the end")
+    engine_key: SecretStr | None = Field(None, description="the TUNESMITH_ENGINE_KEY of the engine")
     catalog_file: Path | None = Field(None, description="further base models and aliases; TOML")
     project: str = Field(
         "default",
@@ -38,7 +39,7 @@ class ApiSettings(BaseSettings):
 
     @model_validator(mode="after")
     def _refuse_an_open_service(self) -> "ApiSettings":
-        if self.api_key is None and not _is_loopback(self.host):
+        if self.api_key is None and not is_loopback(self.host):
             raise ValueError(
                 f"host {self.host!r} can be reached from other machines. Set TUNESMITH_API_KEY, "
                 "or listen on 127.0.0.1."
@@ -46,7 +47,8 @@ class ApiSettings(BaseSettings):
         return self
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Say whether a name or an address can only mean this machine."""
     if host == "localhost":
         return True
     try:

@@ -25,8 +25,8 @@ from rich.table import Table
 
 DATASET = Path(__file__).parent / "python_docs"
 BASE_MODEL = "tunesmith/tiny"
-HYPERPARAMETERS: SupervisedHyperparametersParam = {"n_epochs": 3, "batch_size": 8}
-TRAINING = {"learning_rate": 1e-3}
+HYPERPARAMETERS: SupervisedHyperparametersParam = {"n_epochs": 2, "batch_size": 8}
+TRAINING = {"learning_rate": 2e-3}
 SHOWN_ROWS = 8
 
 console = Console(width=100)
@@ -146,15 +146,19 @@ def draw_loss_curve(client: OpenAI, job: FineTuningJob) -> None:
     lines = client.files.content(job.result_files[0]).text.splitlines()
     names = lines[0].split(",")
     rows = [dict(zip(names, line.split(","), strict=True)) for line in lines[1:]]
-    plotext.clear_figure()
-    plotext.theme("clear")
-    plotext.plot_size(90, 16)
+    figure = plotext.figure
+    figure.clear()
+    figure.theme("colorless")
+    figure.plot_size(90, 16)
     for column, label in (("train_loss", "training loss"), ("valid_loss", "validation loss")):
         points = [(int(row["step"]), float(row[column])) for row in rows if row[column]]
         if points:
-            plotext.plot(*zip(*points, strict=True), label=label)
-    plotext.xlabel("step")
-    console.print(plotext.build(), highlight=False, markup=False)
+            signal = figure.signal(*zip(*points, strict=True))
+            signal.lines()
+            signal.label(label)
+            figure.draw(signal)
+    figure.label("step")
+    print(figure.build())
 
 
 def compare(client: OpenAI, tuned_model: str) -> None:

@@ -1,8 +1,9 @@
 """Settings of the engine process, from the environment."""
 
+from ipaddress import ip_address
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from core.spec.run import BaseModelSpec
@@ -10,10 +11,7 @@ from core.spec.training import Precision
 
 
 class EngineSettings(BaseSettings):
-    """Read once at start; every name has the prefix TUNESMITH_ENGINE_ unless it says otherwise.
-
-    The engine asks nobody for a key, so it listens on loopback unless told otherwise.
-    """
+    """Read once at start; every name has the prefix TUNESMITH_ENGINE_ unless it says otherwise."""
 
     model_config = SettingsConfigDict(
         env_prefix="TUNESMITH_ENGINE_",
@@ -25,6 +23,9 @@ class EngineSettings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(8001, ge=0, le=65535)
+    key: SecretStr | None = Field(
+        None, description="what the API must send; None: nothing, on a loopback address only"
+    )
     storage_folder: Path = Field(
         validation_alias="TUNESMITH_STORAGE_FOLDER",
         description="the blob storage that API and workers use",
@@ -38,3 +39,21 @@ class EngineSettings(BaseSettings):
     max_waiting: int = Field(256, ge=1, description="sequences that may wait")
     threads: int | None = Field(None, ge=1, description="CPU threads; None: as torch chooses")
     preload_base: BaseModelSpec | None = Field(None, description="loaded at start; JSON")
+
+    @model_validator(mode="after")
+    def _refuse_an_open_engine(self) -> "EngineSettings":
+        if self.key is None and not _is_loopback(self.host):
+            raise ValueError(
+                f"host {self.host!r} can be reached from other machines. Set TUNESMITH_ENGINE_KEY "
+                "here and for the API, or listen on 127.0.0.1."
+            )
+        return self
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -17,12 +17,15 @@ from core.jobs.broker import Broker
 from core.records import claims, jobs, outbox, workers
 from core.records.claims import Claim
 from core.records.database import Database
+from core.storage.local import open_store
 from worker.settings import WorkerSettings
 
 logger = logging.getLogger(__name__)
 
 ROUND_SECONDS = 1.0
 SWEEP_SECONDS = 60.0
+ABANDONED_AFTER_SECONDS = 86_400.0
+"""Longer than any upload takes."""
 
 
 def rescue_jobs(database: Database) -> None:
@@ -55,7 +58,7 @@ def sweep_workspaces(database: Database, work_folder: Path) -> None:
         with database.reading() as session:
             dead = [
                 workspace
-                for workspace in job_folder.iterdir()
+                for workspace in _workspaces(job_folder)
                 if not claims.stands(session, Claim(job_folder.name, int(workspace.name)))
             ]
             if jobs.is_over(session, job_folder.name):
@@ -65,10 +68,19 @@ def sweep_workspaces(database: Database, work_folder: Path) -> None:
             logger.info("Removed the workspace %s.", folder.relative_to(work_folder))
 
 
+def _workspaces(job_folder: Path) -> list[Path]:
+    """What workers made in the folder; nothing when it is no folder, or gone by now."""
+    try:
+        return [path for path in job_folder.iterdir() if path.name.isdecimal()]
+    except OSError:
+        return []
+
+
 def run(settings: WorkerSettings, stopping: Event) -> None:
     """Do a round every second until `stopping` is set."""
     database = Database(settings.database_url)
     broker = Broker(settings.broker_url)
+    store = open_store(settings.storage_folder)
     last_sweep = -SWEEP_SECONDS
     while not stopping.wait(ROUND_SECONDS):
         try:
@@ -78,7 +90,8 @@ def run(settings: WorkerSettings, stopping: Event) -> None:
                 last_sweep = time.monotonic()
                 forget_workers(database, settings)
                 sweep_workspaces(database, settings.work_folder)
-        except (DBAPIError, Unavailable) as error:
+                store.sweep(ABANDONED_AFTER_SECONDS)
+        except (DBAPIError, Unavailable, OSError) as error:
             logger.warning("This round was cut short: %s", error)
     database.close()
 

@@ -195,7 +195,9 @@ class Record:
 
     def _store_bundle(self, folder: Path, name: str) -> StoredBundle:
         key = f"bundles/{self._claim.job_id}/{self._claim.token}/{name}.zip"
-        blob = self._store.write_file(key, archive_of(folder))
+        archive = archive_of(folder)
+        blob = self._store.write_file(key, archive)
+        archive.unlink()  # storage has it now; a long run would keep one for every epoch
         return StoredBundle(blob.key, blob.sha256)
 
     def _is_recorded(self, file_id: str) -> bool:

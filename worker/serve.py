@@ -7,13 +7,15 @@ soon as requests are taken.
 
 import asyncio
 import logging
+import os
+import secrets
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import torch
 import uvicorn
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -27,7 +29,7 @@ from core.engine.prompts import PromptReader
 from core.engine.request import ModelKey
 from core.engine.runner import Runner
 from core.engine.scheduler import Limits, Scheduler
-from core.errors import InvalidRequest, NotFound, TunesmithError, Unavailable
+from core.errors import InvalidRequest, NotFound, TunesmithError, Unauthenticated, Unavailable
 from core.models.load import load_base
 from core.models.precision import pick_device, resolve_precision
 from core.spec.generation import ChoiceFinished, GenerationFailed, GenerationRequest
@@ -41,9 +43,12 @@ SHUTDOWN_SECONDS = 10
 
 
 def create_app(
-    engine: Engine, reader: PromptReader, preload_base: BaseModelSpec | None = None
+    engine: Engine,
+    reader: PromptReader,
+    preload_base: BaseModelSpec | None = None,
+    key: SecretStr | None = None,
 ) -> Starlette:
-    """Return the ASGI application; its lifespan runs the model thread."""
+    """Return the ASGI application; its lifespan runs the model thread. `key`: what callers send."""
 
     def work() -> None:
         if preload_base is not None:
@@ -51,7 +56,12 @@ def create_app(
                 engine.runner.activate(ModelKey(preload_base))
             except Exception:  # the first request for it will say so to its caller
                 logger.exception("The base %s could not be preloaded.", preload_base.id)
-        engine.run()
+        try:
+            engine.run()
+        except BaseException:
+            # What is on the device is unknown now, and requests would wait for ever.
+            logger.critical("The model thread failed, so this process ends.", exc_info=True)
+            _end_process()
 
     thread = threading.Thread(target=work, name="model", daemon=True)
 
@@ -63,6 +73,14 @@ def create_app(
         await run_in_threadpool(thread.join, SHUTDOWN_SECONDS)
 
     async def generate(request: Request) -> Response:
+        if key is not None and not _has_key(request, key):
+            return error_response(
+                Unauthenticated(
+                    "The engine's key is missing or wrong. Give the API and the engine the same "
+                    "TUNESMITH_ENGINE_KEY.",
+                    code="invalid_engine_key",
+                )
+            )
         try:
             asked = GenerationRequest.model_validate_json(await request.body())
         except ValidationError as error:
@@ -112,6 +130,8 @@ def error_response(error: TunesmithError) -> JSONResponse:
     match error:
         case InvalidRequest():
             status = 400
+        case Unauthenticated():
+            status = 401
         case NotFound():
             status = 404
         case Unavailable(code="queue_full"):
@@ -125,6 +145,16 @@ def error_response(error: TunesmithError) -> JSONResponse:
         headers["retry-after"] = str(error.retry_after_seconds)
     body = {"message": error.message, "param": error.param, "code": error.code}
     return JSONResponse({"error": body}, status_code=status, headers=headers)
+
+
+def _end_process() -> None:
+    """Close every connection at once; whoever supervises the engine starts it again."""
+    os._exit(1)
+
+
+def _has_key(request: Request, key: SecretStr) -> bool:
+    said = request.headers.get("authorization", "").encode("latin-1")
+    return secrets.compare_digest(said, f"Bearer {key.get_secret_value()}".encode())
 
 
 async def _first_item(
@@ -203,7 +233,7 @@ def main() -> None:
         torch.set_num_threads(settings.threads)
     engine, reader = build_engine(settings)
     uvicorn.run(
-        create_app(engine, reader, settings.preload_base),
+        create_app(engine, reader, settings.preload_base, settings.key),
         host=settings.host,
         port=settings.port,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,

@@ -2,13 +2,13 @@
 
 from typing import Annotated
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Query, Request
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
 from api.files import service
 from api.files.schemas import UPLOAD_FORM, DeletedFile, FileObject
-from api.files.upload import body_chunks
+from api.files.upload import body_chunks, upload_place
 from api.pagination import After, ListOf
 from api.parts import FromParts, Project
 from core.records.pages import Order
@@ -21,7 +21,11 @@ async def create_file(request: Request, parts: FromParts, project: Project) -> F
     """Store a file while it arrives, then check every line of it."""
     content_type = request.headers.get("content-type", "")
     chunks = body_chunks(request)
-    return await run_in_threadpool(service.receive, parts, project, content_type, chunks)
+    with upload_place(parts.uploads):
+        # In a thread beyond those of the other handlers, which slow uploads would use up.
+        return await to_thread.run_sync(
+            service.receive, parts, project, content_type, chunks, limiter=CapacityLimiter(1)
+        )
 
 
 @router.get("")

@@ -6,16 +6,20 @@ of the form may come in any order.
 
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import anyio
 import anyio.from_thread
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from core.errors import InvalidRequest, TooLarge
+from core.errors import InvalidRequest, TooLarge, Unavailable
 from core.storage.blobs import Blob, BlobStore
 
+MAX_UPLOADS = 8  # at the same time; each holds a thread, and a child while it is checked
+IDLE_SECONDS = 60.0  # until the next bytes have to be there
 MAX_FIELD_BYTES = 256
 MAX_FILENAME_LENGTH = 255
 
@@ -39,12 +43,38 @@ class Part:
     chunks: Iterator[bytes]
 
 
+@contextmanager
+def upload_place(uploads: anyio.CapacityLimiter) -> Iterator[None]:
+    """Hold one of the places for uploads; Unavailable when all are taken."""
+    try:
+        uploads.acquire_nowait()
+    except anyio.WouldBlock:
+        raise Unavailable(
+            f"{uploads.total_tokens} files are being uploaded already; try again in a while.",
+            code="too_many_uploads",
+        ) from None
+    try:
+        yield
+    finally:
+        uploads.release()
+
+
 def body_chunks(request: Request) -> Iterator[bytes]:
-    """The body of a request, for a thread: every chunk is awaited on the event loop."""
+    """The body of a request, for a thread: every chunk is awaited on the event loop.
+
+    InvalidRequest when the client sends nothing for `IDLE_SECONDS`.
+    """
     stream = request.stream()
 
     async def next_chunk() -> bytes | None:
-        return await anext(stream, None)
+        try:
+            with anyio.fail_after(IDLE_SECONDS):
+                return await anext(stream, None)
+        except TimeoutError:
+            raise InvalidRequest(
+                f"Nothing of the body arrived for {IDLE_SECONDS:g} seconds; send the file again.",
+                code="upload_stalled",
+            ) from None
 
     while (chunk := anyio.from_thread.run(next_chunk)) is not None:
         yield chunk

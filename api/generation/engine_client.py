@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator
 
 import httpx
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from core.errors import InvalidRequest, NotFound, TunesmithError, Unavailable
@@ -28,9 +28,11 @@ class _RefusalBody(Spec):
 class EngineClient:
     """Holds the connections to the engine. httpx's cap of 100 is lifted: streams are long."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, key: SecretStr | None = None) -> None:
+        bearer = f"Bearer {key.get_secret_value()}".encode() if key is not None else b""
         self._http = httpx.AsyncClient(
             base_url=url,
+            headers={b"authorization": bearer} if bearer else {},
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
             timeout=httpx.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS),
             trust_env=False,  # no proxy stands between us

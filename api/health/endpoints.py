@@ -10,8 +10,8 @@ router = APIRouter(tags=["Health"])
 
 
 @router.get("/healthz")
-def live() -> Liveness:
-    """The process answers."""
+async def live() -> Liveness:
+    """The process answers, however busy its threads are."""
     return Liveness()
 
 

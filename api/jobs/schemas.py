@@ -1,8 +1,9 @@
 """OpenAI's fine-tuning objects, and what we add to them."""
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from api.jobs.hyperparameters import (
     Hyperparameters,
@@ -20,9 +21,18 @@ _NO_NUL = r"^[^\x00]*$"  # Postgres has no place for it
 Id = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=_NO_NUL)]
 MetadataKey = Annotated[str, StringConstraints(max_length=64, pattern=_NO_NUL)]
 MetadataValue = Annotated[str, StringConstraints(max_length=512, pattern=_NO_NUL)]
-Suffix = Annotated[
-    str, StringConstraints(max_length=64, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")
-]
+
+
+def _part_of_a_name(suffix: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", suffix):
+        raise ValueError(
+            "use letters from A to Z, digits, '.', '_' and '-' only, with a letter or a digit "
+            "first and last; write a space as '-'"
+        )
+    return suffix
+
+
+Suffix = Annotated[str, StringConstraints(max_length=64), AfterValidator(_part_of_a_name)]
 
 
 class _Body(BaseModel):

@@ -26,6 +26,9 @@ from core.records import events, jobs, models
 from core.records.tables import Job, TunedModel
 from core.storage.blobs import BlobStore
 
+MAX_METADATA_PAIRS = 16  # as many as a job carries
+MAX_EVENT_DIGITS = 9  # no job has more events; a longer number is none that we gave out
+
 
 def create(transaction: Transaction, parts: Parts, project: str, body: CreateJob) -> JobObject:
     """Write the job and wake a worker. If the wake-up is lost, housekeeping sends it again."""
@@ -44,16 +47,19 @@ class MetadataFilter:
 
 
 def metadata_filter(query: QueryParams) -> MetadataFilter:
-    """Read `metadata[key]=value` (any number) and `metadata=null`."""
+    """Read `metadata[key]=value` (up to 16 keys) and `metadata=null`."""
     start, end = "metadata[", "]"
-    return MetadataFilter(
-        pairs={
-            name[len(start) : -len(end)]: value
-            for name, value in query.items()
-            if name.startswith(start) and name.endswith(end)
-        },
-        none=query.get("metadata") == "null",
-    )
+    pairs = {
+        name[len(start) : -len(end)]: value
+        for name, value in query.items()
+        if name.startswith(start) and name.endswith(end)
+    }
+    if len(pairs) > MAX_METADATA_PAIRS:
+        raise InvalidRequest(
+            f"The filter has {len(pairs)} pairs; a job carries {MAX_METADATA_PAIRS} at most.",
+            param="metadata",
+        )
+    return MetadataFilter(pairs, none=query.get("metadata") == "null")
 
 
 def find(
@@ -93,10 +99,17 @@ def _sequence_of(job: Job, event_id: str) -> int:
     """The number of a job's event, read from its id."""
     start = f"ftevent-{job.id.removeprefix('ftjob-')}-"
     number = event_id.removeprefix(start)
-    is_known = event_id.startswith(start) and number.isascii() and number.isdigit()
-    if not is_known or not 1 <= int(number[:10]) <= job.event_count:
+    if not (
+        event_id.startswith(start)
+        and _is_event_number(number)
+        and 1 <= int(number) <= job.event_count
+    ):
         raise NotFound(f"Job {job.id} has no event {event_id[:80]!r} to list after.", param="after")
     return int(number)
+
+
+def _is_event_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= MAX_EVENT_DIGITS
 
 
 def list_checkpoints(
@@ -150,7 +163,7 @@ def event_cursor(last_event_id: str | None) -> int:
     """The event number from which a stream goes on. InvalidRequest when it is no number."""
     if last_event_id is None:
         return 0
-    if not (last_event_id.isascii() and last_event_id.isdigit() and len(last_event_id) <= 9):
+    if not _is_event_number(last_event_id):
         raise InvalidRequest(
             "Last-Event-ID must be the `id` of an event of this stream, a number.",
             param="Last-Event-ID",

@@ -81,9 +81,6 @@ class Engine:
             self._end(ticket)
             self._changed.notify()
 
-    def requests_in_flight(self) -> int:
-        return len(self._tickets)
-
     def run(self) -> None:
         """Step until `stop`; then end what is left with an error."""
         while not self._is_stopping:

@@ -4,11 +4,11 @@ Everything that can be refused is refused here, before a request waits for the d
 weights are read.
 """
 
-import logging
 import threading
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizerFast
 
@@ -19,15 +19,15 @@ from core.datasets.formats import ChatExample
 from core.engine.adapters import AdapterFiles
 from core.engine.request import ModelKey, Request
 from core.engine.token_bytes import TokenBytes
-from core.errors import InvalidRequest, NotFound
+from core.errors import InvalidRequest
 from core.models.load import load_config, load_tokenizer
 from core.spec.generation import ChatPrompt, GenerationRequest, Prompt, TextPrompt
 from core.spec.run import BaseModelSpec
 
-logger = logging.getLogger(__name__)
-
 MAX_CACHED_VOCABULARIES = 16
 MAX_CACHED_HOMES = 4096
+MAX_CHARACTERS_PER_TOKEN = 64
+"""Of a whole text; far above what any tokenizer reaches. Bounds the work under the lock."""
 
 _NOT_OF_THE_TOKENIZER = {
     "adapter_config.json",
@@ -79,7 +79,7 @@ class PromptReader:
         """Return the request and the bytes of its tokens.
 
         Raises InvalidRequest (`context_length_exceeded`, `invalid_token`, `empty_prompt`,
-        `no_chat_template`, …) and the errors of `AdapterFiles.ensure`.
+        `no_chat_template`, …) and the errors of `AdapterFiles.ensure` and `load_config`.
         """
         model, home = ModelKey(asked.base), None
         if asked.adapter is not None:
@@ -109,18 +109,9 @@ class PromptReader:
 
 def _read_vocabulary(base: BaseModelSpec, home: _TokenizerHome | None) -> Vocabulary:
     """Read the tokenizer from `home`, or from the base itself."""
-    try:
-        config = load_config(base)
-        source = base if home is None else BaseModelSpec(id=base.id, source=str(home.folder))
-        tokenizer = load_tokenizer(source)
-    except OSError as error:
-        logger.error("The base %s cannot be read: %s", base.id, error)
-        raise NotFound(
-            f"The files of the base model {base.id} are not where the engine can read them; its "
-            "log says where it looked.",
-            param="model",
-            code="base_not_found",
-        ) from error
+    config = load_config(base)
+    source = base if home is None else BaseModelSpec(id=base.id, source=str(home.folder))
+    tokenizer = load_tokenizer(source)
     return Vocabulary(
         tokenizer=tokenizer,
         lock=threading.Lock(),
@@ -141,9 +132,11 @@ def _tokens_of(prompt: Prompt, vocabulary: Vocabulary, base: BaseModelSpec) -> t
                     param="messages",
                     code="no_chat_template",
                 )
+            _refuse_a_text_too_long([prompt.messages, prompt.tools], "messages", vocabulary, base)
             with vocabulary.lock:
                 tokens = render_prompt(vocabulary.tokenizer, prompt.messages, prompt.tools)
         case TextPrompt():
+            _refuse_a_text_too_long(prompt.text, "prompt", vocabulary, base)
             with vocabulary.lock:
                 tokens = _plain_tokens(vocabulary.tokenizer, prompt.text)
         case _:
@@ -160,6 +153,32 @@ def _tokens_of(prompt: Prompt, vocabulary: Vocabulary, base: BaseModelSpec) -> t
                 code="invalid_token",
             )
     return tuple(tokens)
+
+
+def _refuse_a_text_too_long(
+    text: Any, param: str, vocabulary: Vocabulary, base: BaseModelSpec
+) -> None:
+    characters = _characters(text)
+    if characters > vocabulary.context_length * MAX_CHARACTERS_PER_TOKEN:
+        raise InvalidRequest(
+            f"The context of {base.id} holds {vocabulary.context_length} tokens; the prompt has "
+            f"{characters} characters, which cannot fit. Shorten the prompt.",
+            param=param,
+            code="context_length_exceeded",
+        )
+
+
+def _characters(text: Any) -> int:
+    """Count the characters of all strings in a JSON value, names of fields included."""
+    match text:
+        case str():
+            return len(text)
+        case dict():
+            return sum(_characters(name) + _characters(value) for name, value in text.items())
+        case list() | tuple():
+            return sum(map(_characters, text))
+        case _:
+            return 0
 
 
 def _plain_tokens(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:

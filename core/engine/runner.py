@@ -63,10 +63,6 @@ class Runner:
         residents = self._bases.values()
         return [sha256 for resident in residents for sha256 in resident.resident_adapters()]
 
-    def holds_tensors(self) -> bool:
-        """Say whether any group still has memory on the device."""
-        return bool(self._batches)
-
     def activate(self, model: ModelKey) -> PreTrainedModel:
         """Return the model with the right adapter on, loading what is not resident."""
         in_use = {group.model for group in self._batches}

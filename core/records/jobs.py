@@ -183,8 +183,11 @@ def _explain_refusal(session: Session, job_id: str, to: JobStatus, token: int | 
     ).one()
     if token is not None and token != current_token:
         raise StaleClaim(f"Claim {token} on {job_id} is void; the current one is {current_token}.")
+    message = f"Job {job_id} is {status} and cannot become {to}."
+    if to is JobStatus.CANCELLED:
+        message = f"Job {job_id} has already ended ({status}); nothing needs to be cancelled."
     raise Conflict(
-        f"Job {job_id} is {status} and cannot become {to}.",
+        message,
         param="fine_tuning_job_id",
         code="invalid_job_status",
     )

@@ -2,12 +2,13 @@
 
 The row is written in the transaction that makes a job runnable and removed in the one that
 claims it. Whoever sends a message (the API right after its commit, housekeeping later)
-pushes `send_after` into the future; a lost message is therefore sent again.
+pushes `send_after` into the future; a lost message is therefore sent again, after pauses that
+double, so that jobs which wait for days do not fill the broker.
 """
 
 from collections.abc import Sequence
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import case, delete, insert, select, update
 from sqlalchemy.orm import Session
 
 from core.records.database import database_now
@@ -15,6 +16,14 @@ from core.records.tables import OutboxMessage
 
 RESEND_AFTER_SECONDS = 15.0
 """The grace of a sender before housekeeping sends the same message again."""
+
+LONGEST_PAUSE_SECONDS = 900.0
+
+_pause_seconds = case(
+    {sent_count: RESEND_AFTER_SECONDS * 2**sent_count for sent_count in range(6)},
+    value=OutboxMessage.sent_count,
+    else_=LONGEST_PAUSE_SECONDS,
+)
 
 
 def enqueue(
@@ -46,7 +55,7 @@ def mark_sent(session: Session, job_id: str) -> None:
         update(OutboxMessage)
         .where(OutboxMessage.job_id == job_id)
         .values(
-            send_after=database_now() + RESEND_AFTER_SECONDS,
+            send_after=database_now() + _pause_seconds,
             sent_count=OutboxMessage.sent_count + 1,
         )
     )

@@ -11,7 +11,7 @@ from pydantic import Field, TypeAdapter
 
 from core.spec.base import Spec
 
-Phase = Literal["preparing data", "loading model", "training", "evaluating", "bundling"]
+Phase = Literal["preparing data", "loading model", "training", "bundling"]
 
 
 class PhaseStarted(Spec):

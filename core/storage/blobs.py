@@ -57,6 +57,10 @@ class BlobStore(Protocol):
         """Say whether the key holds a blob."""
         ...
 
+    def sweep(self, older_than_seconds: float) -> None:
+        """Remove what killed processes left half done and nobody has touched for so long."""
+        ...
+
 
 def checked_key(key: str) -> str:
     """Return the key, or raise InvalidRequest when it does not look like one of ours."""

@@ -3,7 +3,9 @@
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -73,6 +75,18 @@ class LocalBlobStore:
 
     def exists(self, key: str) -> bool:
         return self._path(key).is_file()
+
+    def sweep(self, older_than_seconds: float) -> None:
+        oldest_kept = time.time() - older_than_seconds
+        # `.checking-*` are folders that the API fetches uploads into.
+        for path in [*self._incoming.iterdir(), *self._folder.glob(".checking-*")]:
+            with suppress(OSError):  # its owner, or another sweep, was faster
+                if path.stat().st_mtime >= oldest_kept:
+                    continue
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
 
     def _path(self, key: str) -> Path:
         return self._folder / checked_key(key)

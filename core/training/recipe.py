@@ -43,7 +43,8 @@ def train(spec: JobSpec, workspace: Workspace, stop: Callable[[], bool]) -> Iter
     """Yield what happens, ending with RunFinished; end early when `stop` turns true.
 
     `stop` is asked before every micro-batch. Raises TrainingFailed when the run cannot go on:
-    `invalid_training_file`, `invalid_validation_file` (both name the line), `loss_nonfinite`.
+    `invalid_training_file`, `invalid_validation_file` (both name the line), `loss_nonfinite`;
+    NotFound `base_not_found`.
     """
     history: list[RunEvent] = []
     for event in _run(spec, workspace, stop, history):

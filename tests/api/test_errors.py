@@ -8,7 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 from sqlalchemy import event
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DataError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from api.jobs import service
@@ -92,6 +93,55 @@ def test_with_the_key_everything_is_answered(guarded: Api) -> None:
         assert (away.status_code, away.json()["error"]["code"]) == (503, "engine_unavailable")
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"host": "rebound.example"},
+        {"host": "rebound.example:8000"},
+        {"host": "127.0.0.1.example"},
+        {"host": "127.0.0.1@rebound.example"},
+        {"host": "[::1"},
+        {"host": ""},
+        {"origin": "https://example.org"},
+        {"origin": "http://localhost.example:8000"},
+        {"origin": "null"},
+    ],
+)
+def test_without_a_set_key_other_sites_are_refused(
+    api: Api, client: httpx.Client, dataset: str, headers: dict[str, str]
+) -> None:
+    body = {"model": "tunesmith/tiny", "training_file": dataset}
+    answer = client.post(JOBS, json=body, headers=headers)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "foreign_request")
+    assert "TUNESMITH_API_KEY" in answer.json()["error"]["message"]
+    assert client.get(JOBS).json()["data"] == []
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"host": "localhost"},
+        {"host": "LOCALHOST:8000"},
+        {"host": "[::1]:8000"},
+        {"host": "127.0.0.1", "origin": "http://localhost:3000"},
+    ],
+)
+def test_without_a_set_key_this_machine_is_answered(
+    client: httpx.Client, headers: dict[str, str]
+) -> None:
+    assert client.get(JOBS, headers=headers).status_code == 200
+
+
+def test_with_the_key_any_site_is_answered(guarded: Api) -> None:
+    headers = {
+        "authorization": "Bearer secret",
+        "host": "tunesmith.example",
+        "origin": "https://example.org",
+    }
+    with CheckedClient(base_url=guarded.url, headers=headers) as client:
+        assert client.get(JOBS).status_code == 200
+
+
 @contextmanager
 def failing_commit(error: Exception) -> Iterator[None]:
     def fail(session: Session) -> None:
@@ -108,7 +158,14 @@ def failing_commit(error: Exception) -> Iterator[None]:
     ("error", "status"),
     [
         (RuntimeError("disk of the secret kind is full"), 500),
-        (OperationalError("COMMIT", {}, Exception("server closed the connection")), 503),
+        (DataError("INSERT", {}, Exception("secret out of range")), 500),
+        (OperationalError("SELECT", {}, Exception("too many secret terms")), 500),
+        (
+            OperationalError("COMMIT", {}, Exception("server closed"), connection_invalidated=True),
+            503,
+        ),
+        (OperationalError(None, None, Exception("secret server refused the connection")), 503),
+        (PoolTimeout("secret pool is exhausted"), 503),
     ],
 )
 def test_answer_to_a_failed_commit_is_no_success(

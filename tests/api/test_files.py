@@ -1,12 +1,14 @@
 """Uploading, finding, reading and deleting files."""
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
+from api.files import upload as api_upload
 from tests.api.fixtures import GOOD_ROWS
 from tests.api.live import Api, running_api
 from tests.contract.contract import CheckedClient
@@ -120,7 +122,9 @@ def test_file_over_the_limit_is_refused(tmp_path: Path, sqlite_url: str) -> None
         assert stored_blobs(api) == []
 
 
-def test_client_that_hangs_up_leaves_nothing_behind(api: Api, client: httpx.Client) -> None:
+@contextmanager
+def begun_upload(api: Api) -> Iterator[socket.socket]:
+    """An upload of which the first thousand bytes have been sent."""
     host, port = api.url.removeprefix("http://").split(":")
     body = form(PURPOSE, FILE)
     head = (
@@ -129,11 +133,45 @@ def test_client_that_hangs_up_leaves_nothing_behind(api: Api, client: httpx.Clie
     )
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall(head.encode() + body[:1000])
+        yield connection
+
+
+def test_client_that_hangs_up_leaves_nothing_behind(api: Api, client: httpx.Client) -> None:
+    with begun_upload(api):
         while not stored_blobs(api):  # the file has begun to arrive
             pass
     while stored_blobs(api):
         pass
     assert client.get("/v1/files").json()["data"] == []
+
+
+def test_slow_uploads_have_a_limit_and_give_their_places_back(
+    api: Api, client: httpx.Client
+) -> None:
+    with ExitStack() as slow:
+        for _ in range(api_upload.MAX_UPLOADS):
+            slow.enter_context(begun_upload(api))
+        while len(stored_blobs(api)) < api_upload.MAX_UPLOADS:
+            pass
+        refused = post_form(client, form(PURPOSE, FILE))
+        assert refused.status_code == 429
+        assert refused.json()["error"]["code"] == "too_many_uploads"
+    while (answer := post_form(client, form(PURPOSE, FILE))).status_code == 429:
+        pass
+    assert answer.status_code == 200
+
+
+def test_upload_that_stalls_is_ended(
+    api: Api, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api_upload, "IDLE_SECONDS", 0.05)
+    answer = b""
+    with begun_upload(api) as connection:
+        while b"}" not in answer:
+            answer += connection.recv(10_000)
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert b"upload_stalled" in answer
+    assert stored_blobs(api) == []
 
 
 def test_lists_are_pages_in_either_order(client: httpx.Client, upload: Callable[..., str]) -> None:

@@ -125,6 +125,19 @@ def test_wrong_field_is_named_and_no_job_is_made(
     assert waiting_messages(api) == 0
 
 
+@pytest.mark.parametrize("suffix", ["my model", "-first", "", "ünïcode", "line\n"])
+def test_refused_suffix_comes_with_the_cure(
+    client: httpx.Client, dataset: str, suffix: str
+) -> None:
+    body = {"model": "tunesmith/tiny", "training_file": dataset, "suffix": suffix}
+    message = client.post(JOBS, json=body).json()["error"]["message"]
+    assert "use letters from A to Z, digits, '.', '_' and '-'" in message
+
+
+def test_suffix_may_have_64_characters(create_job: Callable[..., str]) -> None:
+    create_job(suffix="x" * 64)
+
+
 @pytest.mark.parametrize(
     ("content", "clue"),
     [
@@ -182,6 +195,12 @@ def test_lists_filter_by_metadata(client: httpx.Client, create_job: Callable[...
     assert found("metadata[team]=blue") == []
     assert found("metadata=null") == [none]
     assert found(f"limit=1&after={none}") == [red]
+    assert found("&".join(f"metadata[{i}]=a" for i in range(16))) == []
+
+
+def test_filter_with_more_pairs_than_a_job_carries_is_refused(client: httpx.Client) -> None:
+    answer = client.get(JOBS, params={f"metadata[{i}]": "a" for i in range(17)})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "metadata")
 
 
 def test_cancelled_job_cannot_be_cancelled_again(
@@ -195,6 +214,7 @@ def test_cancelled_job_cannot_be_cancelled_again(
     again = client.post(f"{JOBS}/{job_id}/cancel")
     assert again.status_code == 409
     assert again.json()["error"]["param"] == "fine_tuning_job_id"
+    assert "already ended (cancelled)" in again.json()["error"]["message"]
     assert client.get(f"{JOBS}/{job_id}").json() == job
     with pytest.raises(Exception, match="void"):
         as_worker.succeed(api, held)
@@ -256,7 +276,15 @@ def test_events_are_pages_newest_first(
     rest = client.get(f"{JOBS}/{job_id}/events", params={"after": page["last_id"]}).json()
     assert len(rest["data"]) == 3
     assert rest["data"][-1]["message"] == f"Created fine-tuning job: {job_id}"
-    for stranger in ("ftevent-other-1", page["last_id"] + "0", f"{page['last_id'][:-1]}0", "x"):
+    start = page["last_id"].rpartition("-")[0]
+    for stranger in (
+        "ftevent-other-1",
+        page["last_id"] + "0",
+        f"{start}-0",
+        f"{start}-{'0' * 9}1{'9' * 30}",
+        f"{start}-{'9' * 5000}",
+        "x",
+    ):
         answer = client.get(f"{JOBS}/{job_id}/events", params={"after": stranger})
         assert (answer.status_code, answer.json()["error"]["param"]) == (404, "after")
 

@@ -27,7 +27,7 @@ DATASET = Path(__file__).parents[3] / "examples" / "python_docs"
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--output", type=Path, required=True)
-    arguments.add_argument("--steps", type=int, default=1700, help="6,144 tokens each")
+    arguments.add_argument("--steps", type=int, default=1422, help="6,144 tokens each")
     chosen = arguments.parse_args()
     folder: Path = chosen.output
     folder.mkdir(parents=True, exist_ok=True)
