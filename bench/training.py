@@ -11,7 +11,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -73,7 +73,7 @@ def main() -> None:
     datasets.disable_progress_bars()
     torch.set_num_threads(1 if options.busy else options.threads)
     clock: Clock = time.process_time if options.busy else time.perf_counter
-    plan = QUICK if options.quick else FULL
+    plan = QUICK if options.quick else replace(FULL, rounds=options.rounds)
     with tempfile.TemporaryDirectory() as folder:
         rows_needed = BATCH_ROWS * max(plan.curve_steps, plan.steps + 4)
         report = measure(build(Path(folder), rows_needed, SEED), plan, clock)
@@ -186,6 +186,7 @@ def _options() -> argparse.Namespace:
         action="store_true",
         help="one thread and CPU time, for a machine that others use meanwhile",
     )
+    parser.add_argument("--rounds", type=int, default=FULL.rounds, help="interleaved repeats")
     parser.add_argument("--threads", type=int, default=2, help="threads of torch on both sides")
     parser.add_argument("--save", action="store_true", help="write the table into bench/results")
     return parser.parse_args()

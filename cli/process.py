@@ -21,7 +21,7 @@ PR_SET_PDEATHSIG = 1
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 30.0
 STEADY_SECONDS = 60.0
-"""A process that lived this long starts again without a pause."""
+"""A process that lived this long starts again after the shortest pause."""
 
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 

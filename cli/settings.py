@@ -39,11 +39,15 @@ class EmbeddedService:
 def child_environment(service: EmbeddedService) -> dict[str, str]:
     """The environment of every process of the service: ours, and where things are.
 
-    Settings that `up` does not decide (the API key, the catalog file) pass through. Worker and
-    engine share the cores, so waiting threads must sleep, not spin (docs/operations.md).
+    Settings that `up` does not decide (the API key, the catalog file) pass through. Training
+    and engine get half of the cores each; their waiting threads sleep and do not spin
+    (docs/operations.md).
     """
+    half_of_the_cores = str(max(1, len(os.sched_getaffinity(0)) // 2))
     data_folder = service.data_folder
     return {
+        "TUNESMITH_THREADS": half_of_the_cores,
+        "TUNESMITH_ENGINE_THREADS": half_of_the_cores,
         **os.environ,
         "TUNESMITH_DATABASE_URL": service.database_url,
         "TUNESMITH_BROKER_URL": f"{FOLDER_SCHEME}{data_folder / 'broker'}",

@@ -1,4 +1,4 @@
-"""The whole of Tunesmith in two minutes: tune the tiny base on real text and compare.
+"""The whole of Tunesmith in a minute or two: tune the tiny base on real text and compare.
 
 Run it with `make demo`. It starts the service with embedded parts in a folder of its own,
 does everything else through the stock `openai` client, and stops the service again.
@@ -25,8 +25,8 @@ from rich.table import Table
 
 DATASET = Path(__file__).parent / "python_docs"
 BASE_MODEL = "tunesmith/tiny"
-HYPERPARAMETERS: SupervisedHyperparametersParam = {"n_epochs": 2, "batch_size": 8}
-TRAINING = {"learning_rate": 2e-3}
+HYPERPARAMETERS: SupervisedHyperparametersParam = {"n_epochs": 2, "batch_size": 16}
+TRAINING = {"learning_rate": 3e-3}
 SHOWN_ROWS = 8
 
 console = Console(width=100)

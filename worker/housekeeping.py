@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 ROUND_SECONDS = 1.0
 SWEEP_SECONDS = 60.0
 ABANDONED_AFTER_SECONDS = 86_400.0
-"""Longer than any upload takes."""
+"""Far longer than an upload pauses, or its check takes."""
 
 
 def rescue_jobs(database: Database) -> None:

@@ -29,10 +29,10 @@ class EngineClient:
     """Holds the connections to the engine. httpx's cap of 100 is lifted: streams are long."""
 
     def __init__(self, url: str, key: SecretStr | None = None) -> None:
-        bearer = f"Bearer {key.get_secret_value()}".encode() if key is not None else b""
+        headers = {b"authorization": f"Bearer {key.get_secret_value()}".encode()} if key else {}
         self._http = httpx.AsyncClient(
             base_url=url,
-            headers={b"authorization": bearer} if bearer else {},
+            headers=headers,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
             timeout=httpx.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS),
             trust_env=False,  # no proxy stands between us

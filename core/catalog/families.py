@@ -23,6 +23,7 @@ class Family:
 _SPLIT_PROJECTIONS: dict[Preset, tuple[str, ...]] = {
     "query-value": ("q_proj", "v_proj"),
     "attention": ("q_proj", "k_proj", "v_proj", "o_proj"),
+    # The gate is left out on purpose: `all-linear` adds it.
     "attention+ffn": ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"),
     "all-linear": (
         "q_proj",

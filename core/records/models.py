@@ -10,9 +10,7 @@ from sqlalchemy.orm import Session
 from core.errors import NotFound
 from core.records.ids import checkpoint_model_id, new_id
 from core.records.tables import Checkpoint, Job, TunedModel
-
-KEPT_CHECKPOINTS = 3
-"""The newest ones of a job; older ones are dropped when a new one arrives."""
+from core.spec.run import KEPT_CHECKPOINTS
 
 
 @dataclass(frozen=True)

@@ -81,9 +81,7 @@ class RunFinished(Spec):
     type: Literal["run_finished"] = "run_finished"
     folder: Path
     adapter_sha256: str = Field(description="of adapter_model.safetensors")
-    trained_tokens: int = Field(
-        description="real tokens over all epochs; what a user is billed for"
-    )
+    trained_tokens: int = Field(description="real tokens over all epochs")
 
 
 class RunFailed(Spec):

@@ -12,6 +12,9 @@ from core.spec.training import TrainingSpec
 DatasetFormat = Literal["chat", "prompt-completion", "instruction"]
 Objective = Literal["supervised"]
 
+KEPT_CHECKPOINTS = 3
+"""The newest checkpoints of a job; older ones are dropped when a new one arrives."""
+
 
 class BaseModelSpec(Spec):
     """A base model of the catalog, resolved."""

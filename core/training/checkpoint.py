@@ -3,9 +3,7 @@
 import shutil
 
 from core.artifacts.bundle import BundleContents, write_bundle
-from core.spec.run import Workspace
-
-KEPT_CHECKPOINTS = 3
+from core.spec.run import KEPT_CHECKPOINTS, Workspace
 
 
 def save_checkpoint(workspace: Workspace, step: int, contents: BundleContents) -> None:

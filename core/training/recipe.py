@@ -46,15 +46,6 @@ def train(spec: JobSpec, workspace: Workspace, stop: Callable[[], bool]) -> Iter
     `invalid_training_file`, `invalid_validation_file` (both name the line), `loss_nonfinite`;
     NotFound `base_not_found`.
     """
-    history: list[RunEvent] = []
-    for event in _run(spec, workspace, stop, history):
-        history.append(event)
-        yield event
-
-
-def _run(
-    spec: JobSpec, workspace: Workspace, stop: Callable[[], bool], history: list[RunEvent]
-) -> Iterator[RunEvent]:
     hyper = spec.training
     device = pick_device()
     dtype = resolve_precision(hyper.precision, device)
@@ -62,14 +53,14 @@ def _run(
     yield PhaseStarted(phase="preparing data")
     tokenizer, config = load_tokenizer(spec.base), load_config(spec.base)
     rows = load_rows(workspace.train_file, "training_file", tokenizer, config, hyper)
-    held_out = []
+    validation_rows = []
     if workspace.validation_file.exists():
         path = workspace.validation_file
-        held_out = load_rows(path, "validation_file", tokenizer, config, hyper)
+        validation_rows = load_rows(path, "validation_file", tokenizer, config, hyper)
     total_steps = hyper.epochs * math.ceil(len(rows) / hyper.batch_size)
     dataset = DatasetValidated(
         rows=len(rows),
-        validation_rows=len(held_out),
+        validation_rows=len(validation_rows),
         tokens=sum(len(row.tokens) for row in rows),
         labelled_tokens=sum(row.labelled_tokens for row in rows),
         total_steps=total_steps,
@@ -89,6 +80,8 @@ def _run(
         device=str(device),
     )
     yield ready
+
+    history: list[RunEvent] = []  # what the model card plots
 
     def bundle() -> BundleContents:
         facts = CardFacts(spec.base, spec, dataset, ready)
@@ -127,17 +120,20 @@ def _run(
                 labelled_tokens=sums.labelled_tokens,
                 seconds=time.perf_counter() - started,
             )
+            history.append(done)
             yield done
 
         validation = None
-        if held_out:
+        if validation_rows:
             loss_of = partial(supervised_loss, model)
-            validation = validate(model, held_out, hyper.micro_batch_tokens, loss_of, stop)
+            validation = validate(model, validation_rows, hyper.micro_batch_tokens, loss_of, stop)
             if validation is None:
                 return
-            yield Evaluated(
+            evaluated = Evaluated(
                 step=step, loss=validation.loss, token_accuracy=validation.token_accuracy
             )
+            history.append(evaluated)
+            yield evaluated
         save_checkpoint(workspace, step, bundle())
         yield CheckpointSaved(
             step=step,

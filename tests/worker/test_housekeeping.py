@@ -28,6 +28,18 @@ def test_workspaces_of_dead_claims_go_and_the_living_one_stays(workshop: Worksho
     assert not (work / over).exists()
 
 
+def test_stray_names_in_the_work_folder_are_passed_over(workshop: Workshop) -> None:
+    running = workshop.submit()
+    workshop.claim()
+    work = workshop.folder / "work"
+    (work / running / "0").mkdir(parents=True)
+    (work / running / "lost+found").mkdir()
+    (work / "ftjob-file").write_text("no folder")
+    housekeeping.sweep_workspaces(workshop.database, work)
+    left = {path.name for path in work.rglob("*")}
+    assert left == {running, "lost+found", "ftjob-file"}
+
+
 def test_message_stays_due_until_the_broker_takes_it(workshop: Workshop) -> None:
     job_id = workshop.submit()
     with workshop.database.writing() as session:

@@ -62,13 +62,13 @@ def test_child_asked_to_stop_ends_without_a_last_event(order: Order) -> None:
 
 
 def test_unexpected_error_of_the_recipe_is_told(order: Order) -> None:
-    missing = order.spec.base.model_copy(update={"source": str(order.workspace.folder / "none")})
-    child = launch(Order(order.spec.model_copy(update={"base": missing}), order.workspace, 1))
+    order.workspace.train_file.unlink()
+    child = launch(order)
     last = all_events(child)[-1]
     child.wait()
     assert isinstance(last, RunFailed)
     assert last.code == "internal_error"
-    assert "in load_tokenizer" in child.log_tail()
+    assert "in load_rows" in child.log_tail()
 
 
 def test_warm_up_names_the_device() -> None:

@@ -130,6 +130,16 @@ def test_checkpoints_can_be_called_and_old_ones_make_room(
     assert workshop.blobs("bundles") == {f"bundles/{job_id}/1/step-{n}.zip" for n in (2, 3, 4)}
 
 
+def test_archive_leaves_the_workspace_once_it_is_stored(
+    record: Record, make_bundle: Callable[[str], Path]
+) -> None:
+    record.write(VALIDATED)
+    folder = make_bundle("step-1")
+    record.write(checkpoint(1, folder))
+    assert not archive_of(folder).exists()
+    assert folder.exists()
+
+
 def test_failure_of_the_run_is_the_error_of_the_job(
     workshop: Workshop, job_id: str, record: Record
 ) -> None:

@@ -1,5 +1,6 @@
 """The engine behind real HTTP on loopback, with the embedded tiny base."""
 
+import asyncio
 import json
 import os
 import signal
@@ -18,14 +19,19 @@ import pytest
 import torch
 import uvicorn
 from peft import LoraConfig, get_peft_model
+from pydantic import SecretStr, ValidationError
 
 import core.models
+from api.generation.engine_client import EngineClient
 from core.artifacts.archive import pack
 from core.artifacts.manifest import write_manifest
 from core.engine.engine import Engine
+from core.errors import TunesmithError
 from core.models.load import load_base, load_tokenizer
+from core.spec.generation import GenerationRequest
 from core.spec.run import BaseModelSpec
 from core.storage.local import open_store
+from worker import serve
 from worker.engine_settings import EngineSettings
 from worker.serve import build_engine, create_app
 
@@ -75,11 +81,8 @@ class Service:
         return self.client.post("/generate", json=body(**request))
 
     def is_idle(self) -> bool:
-        return not (
-            self.engine.requests_in_flight()
-            or self.engine.scheduler.groups
-            or self.engine.runner.holds_tensors()
-        )
+        engine = self.engine
+        return not (engine._tickets or engine.scheduler.groups or engine.runner._batches)
 
 
 def events(response: httpx.Response) -> list[dict]:
@@ -125,7 +128,8 @@ def adapter(settings, tmp_path_factory) -> dict:
 @contextmanager
 def serving(settings: EngineSettings, preload: BaseModelSpec | None = None) -> Iterator[Service]:
     engine, reader = build_engine(settings)
-    config = uvicorn.Config(create_app(engine, reader, preload), log_level="warning")
+    app = create_app(engine, reader, preload, settings.key)
+    config = uvicorn.Config(app, log_level="warning")
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -283,7 +287,7 @@ def test_a_client_that_leaves_in_mid_stream_frees_its_slots(service, monkeypatch
     monkeypatch.setattr(service.engine.runner, "decode", gate.around(counted))
     with service.client.stream("POST", "/generate", json=body(n=4)) as response:
         assert json.loads(next(response.iter_lines()))["type"] == "started"
-    wait_until(lambda: service.engine.requests_in_flight() == 0)
+    wait_until(lambda: not service.engine._tickets)
     gate.opened.set()
     wait_until(service.is_idle)
     assert len(turns) <= 1, "a turn came after the one that was under way"
@@ -304,6 +308,67 @@ def test_a_client_that_leaves_the_queue_never_runs(service, gate):
 def test_a_preloaded_base_is_there_before_the_first_request(settings):
     with serving(settings, preload=BASE) as service:
         wait_until(lambda: service.client.get("/healthz").json()["bases"] == ["tiny"])
+
+
+def test_a_model_thread_that_fails_ends_the_process(settings, monkeypatch):
+    ended = threading.Event()
+    monkeypatch.setattr(serve, "_end_process", ended.set)
+    with serving(settings) as service:
+
+        def fail_to_schedule():
+            raise RuntimeError("a fault outside of a turn")
+
+        monkeypatch.setattr(service.engine.scheduler, "schedule", fail_to_schedule)
+        impatient = httpx.Timeout(PATIENCE_SECONDS, read=0.2)
+        with pytest.raises(httpx.ReadTimeout):
+            service.client.post("/generate", json=body(), timeout=impatient)
+        assert ended.wait(PATIENCE_SECONDS)
+
+
+def test_a_model_thread_that_is_stopped_ends_alone(settings, monkeypatch):
+    ended = threading.Event()
+    monkeypatch.setattr(serve, "_end_process", ended.set)
+    with serving(settings) as service:
+        service.engine.stop()
+        wait_until(lambda: service.client.get("/healthz").status_code == 503)
+    assert not ended.is_set()
+
+
+@pytest.mark.parametrize("header", [{}, {"authorization": "Bearer wr\xf6ng"}])
+def test_a_caller_without_the_key_is_refused_and_health_stays_open(settings, header):
+    with serving(settings.model_copy(update={"key": SecretStr("s3cret")})) as service:
+        headers = {name: value.encode("latin-1") for name, value in header.items()}
+        response = service.client.post("/generate", json=body(), headers=headers)
+        assert response.status_code == 401
+        assert response.json()["error"]["code"] == "invalid_engine_key"
+        assert service.client.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("key", "outcome"), [(SecretStr("s3cret"), "choice_finished"), (None, "TUNESMITH_ENGINE_KEY")]
+)
+def test_the_client_of_the_api_sends_the_key(settings, key, outcome):
+    request = GenerationRequest.model_validate_json(json.dumps(body()))
+
+    async def ask(url: str) -> str:
+        client = EngineClient(url, key)
+        try:
+            return [event.type async for event in client.generate(request)][-1]
+        except TunesmithError as error:
+            return error.message
+        finally:
+            await client.close()
+
+    with serving(settings.model_copy(update={"key": SecretStr("s3cret")})) as service:
+        assert outcome in asyncio.run(ask(str(service.client.base_url)))
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "engine", "192.0.2.1"])
+def test_an_open_address_needs_a_key(settings, host):
+    given = settings.model_dump() | {"host": host}
+    with pytest.raises(ValidationError, match="TUNESMITH_ENGINE_KEY"):
+        EngineSettings(**given)
+    assert EngineSettings(**given | {"key": "s3cret"}).host == host
 
 
 def test_stopping_ends_open_streams_with_a_line(settings):

@@ -35,6 +35,13 @@ def test_the_shipped_bases_are_known_by_id_and_alias() -> None:
     )
 
 
+def test_the_example_of_the_readme_is_a_catalog(tmp_path: Path) -> None:
+    readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+    example = readme.split("```toml\n")[1].split("```")[0]
+    resolved = load(tmp_path, example).resolve("gpt-4o-mini-2024-07-18")
+    assert resolved.source == "/models/llama-3.2-1b-instruct"
+
+
 def test_the_tiny_base_is_a_folder_of_the_package() -> None:
     source = Path(Catalog.load().resolve("tunesmith/tiny").source)
     assert source.is_absolute()

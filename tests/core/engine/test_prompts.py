@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from transformers import GenerationConfig
 
+from core.engine import prompts
 from core.engine.prompts import PromptReader
 from core.errors import InvalidRequest, NotFound
 from core.models.load import load_tokenizer
@@ -37,6 +38,22 @@ def asked(base: BaseModelSpec, prompt: Prompt, adapter=None, max_tokens=5) -> Ge
 )
 def test_a_prompt_that_leaves_no_room_is_refused(reader, base, prompt, param):
     with pytest.raises(InvalidRequest, match="holds 128 tokens") as caught:
+        reader.read(asked(base, prompt))
+    assert (caught.value.code, caught.value.param) == ("context_length_exceeded", param)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "param"),
+    [
+        (TextPrompt(text="x" * 10_000), "prompt"),
+        (ChatPrompt(messages=({"role": "user", "content": [{"text": "x" * 10_000}]},)), "messages"),
+        (HELLO.model_copy(update={"tools": ({"name": "x" * 10_000},)}), "messages"),
+    ],
+)
+def test_a_text_far_too_long_is_refused_untokenised(reader, base, prompt, param, monkeypatch):
+    monkeypatch.setattr(prompts, "_plain_tokens", None)
+    monkeypatch.setattr(prompts, "render_prompt", None)
+    with pytest.raises(InvalidRequest, match="characters") as caught:
         reader.read(asked(base, prompt))
     assert (caught.value.code, caught.value.param) == ("context_length_exceeded", param)
 

@@ -107,7 +107,7 @@ def test_rows_may_leave_in_any_order(model, runner):
         runner.retain(group, kept)
     run_turn(runner.decode, group, model)
     runner.retain(group, [])
-    assert not runner.holds_tensors()
+    assert not runner._batches
 
 
 def test_choices_share_the_prefill_of_their_prompt(model, runner):

@@ -1,9 +1,11 @@
 import pytest
 import torch
 
+from core.errors import NotFound
 from core.models import precision
 from core.models.load import load_base, load_config, load_tokenizer
 from core.models.precision import resolve_precision
+from core.spec.run import BaseModelSpec
 
 CPU = torch.device("cpu")
 
@@ -26,8 +28,20 @@ def test_weights_that_are_not_safetensors_are_refused(base_spec, tmp_path):
     folder = tmp_path / "base"
     (folder / "model.safetensors").unlink()
     torch.save({}, folder / "pytorch_model.bin")
-    with pytest.raises(OSError, match="safetensors"):
+    with pytest.raises(NotFound) as caught:
         load_base(base_spec, torch.float32, CPU)
+    assert "safetensors" in str(caught.value.__cause__)
+
+
+@pytest.mark.parametrize(
+    "load", [load_config, load_tokenizer, lambda base: load_base(base, torch.float32, CPU)]
+)
+def test_base_that_cannot_be_read_is_named_without_its_path(load, tmp_path):
+    missing = BaseModelSpec(id="gone", source=str(tmp_path / "none"))
+    with pytest.raises(NotFound, match="base model gone") as caught:
+        load(missing)
+    assert (caught.value.code, caught.value.param) == ("base_not_found", "model")
+    assert str(tmp_path) not in caught.value.message
 
 
 @pytest.mark.parametrize(

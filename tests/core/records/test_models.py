@@ -9,7 +9,6 @@ from core.records.claims import Claim
 from core.records.database import Database
 from core.records.ids import tuned_model_id
 from core.records.models import (
-    KEPT_CHECKPOINTS,
     StoredBundle,
     add_checkpoint,
     add_final_model,
@@ -20,6 +19,7 @@ from core.records.models import (
 )
 from core.records.projects import DEFAULT_PROJECT
 from core.records.tables import Job
+from core.spec.run import KEPT_CHECKPOINTS
 
 StartJob = Callable[..., Claim]
 

@@ -49,8 +49,9 @@ def test_message_is_sent_again_until_the_job_is_claimed(
     database: Database, make_job: MakeJob
 ) -> None:
     job_id = make_job()
-    for _ in range(3):
-        let_time_pass(database, outbox.RESEND_AFTER_SECONDS + 1)
+    for pause_seconds in (15, 15, 30):
+        assert due(database) == []
+        let_time_pass(database, pause_seconds + 1)
         assert due(database) == [job_id]
         with database.writing() as session:
             outbox.mark_sent(session, job_id)
@@ -60,6 +61,19 @@ def test_message_is_sent_again_until_the_job_is_claimed(
         assert claim_next(session, "worker-1", 30) is not None
     let_time_pass(database, 1000)
     assert due(database) == []
+
+
+def test_pauses_between_messages_double_up_to_a_quarter_of_an_hour(
+    database: Database, make_job: MakeJob
+) -> None:
+    job_id = make_job()
+    pauses = []
+    for _ in range(9):
+        with database.writing() as session:
+            outbox.mark_sent(session, job_id)
+            send_after = select(OutboxMessage.send_after - database_now())
+            pauses.append(session.scalars(send_after).one())
+    assert pauses == pytest.approx([15, 30, 60, 120, 240, 480, 900, 900, 900], abs=5)
 
 
 def test_asking_twice_is_asking_once(database: Database, make_job: MakeJob) -> None:

@@ -1,6 +1,7 @@
 import hashlib
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -199,6 +200,22 @@ def test_a_folder_of_blobs_is_no_blob(store: LocalBlobStore) -> None:
 def test_another_process_sees_the_same_store(tmp_path: Path) -> None:
     open_store(tmp_path / "blobs").write(KEY, [b"content"])
     assert b"".join(open_store(tmp_path / "blobs").read(KEY)) == b"content"
+
+
+def test_sweep_takes_what_was_left_half_done_long_ago_and_nothing_else(
+    store: LocalBlobStore, tmp_path: Path
+) -> None:
+    store.write(KEY, [b"content"])
+    folder = tmp_path / "blobs"
+    for name in ("old", "new"):
+        (folder / ".incoming" / name).write_bytes(b"half")
+        store.fetch(KEY, folder / f".checking-{name}" / "dataset.jsonl")
+    yesterday = time.time() - 2 * 86_400
+    for path in (folder / ".incoming" / "old", folder / ".checking-old", folder / KEY):
+        os.utime(path, (yesterday, yesterday))
+    store.sweep(older_than_seconds=86_400)
+    assert all_files(folder) == [".checking-new/dataset.jsonl", ".incoming/new", KEY]
+    assert not (folder / ".checking-old").exists()
 
 
 TRAVERSALS = [
