@@ -16,7 +16,7 @@ def test_notebook_runs_with_the_stock_client(
     notebook = nbformat.read(EXAMPLES / "quickstart.ipynb", as_version=4)
     assert "import tunesmith" not in "".join(cell.source for cell in notebook.cells)
     NotebookClient(notebook, timeout=200, resources={"metadata": {"path": str(EXAMPLES)}}).execute()
-    results = [output for output in notebook.cells[11].outputs if "data" in output]
+    results = [output for output in notebook.cells[10].outputs if "data" in output]
     scores = ast.literal_eval(results[0]["data"]["text/plain"])
     base, tuned = sorted(scores, reverse=True)
     assert (base, tuned.split(":")[1]) == ("tunesmith/tiny", "tunesmith/tiny")
