@@ -2,11 +2,7 @@
 
 import asyncio
 import json
-import os
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -377,30 +373,3 @@ def test_stopping_ends_open_streams_with_a_line(settings):
         assert (last["type"], last["code"]) == ("failed", "engine_stopping")
         assert service.generate().status_code == 503
         wait_until(lambda: service.client.get("/healthz").status_code == 503)
-
-
-def test_the_process_starts_by_name_answers_and_ends_on_sigterm(settings, tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    environment = os.environ | {
-        "TUNESMITH_ENGINE_PORT": str(port),
-        "TUNESMITH_ENGINE_PRECISION": "fp32",
-        "TUNESMITH_ENGINE_CACHE_FOLDER": str(tmp_path),
-        "TUNESMITH_ENGINE_THREADS": "1",
-        "TUNESMITH_STORAGE_FOLDER": str(settings.storage_folder),
-    }
-    process = subprocess.Popen([sys.executable, "-m", "worker.serve"], env=environment)
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_SECONDS) as client:
-
-            def is_up() -> bool:
-                try:
-                    return client.get("/healthz").json()["status"] == "ok"
-                except httpx.ConnectError:
-                    return False
-
-            wait_until(is_up, pause_seconds=0.25)
-            assert text_of(client.post("/generate", json=body()))
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(PATIENCE_SECONDS)
