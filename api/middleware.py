@@ -11,9 +11,9 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import envelope, error_response
-from api.settings import is_loopback
 from core.errors import InvalidRequest, TooLarge, Unauthenticated
 from core.records.ids import new_id
+from core.spec.addresses import is_loopback
 
 UPLOAD_PATH = "/v1/files"
 

@@ -1,10 +1,11 @@
 """Settings of the API process, from the environment."""
 
-from ipaddress import ip_address
 from pathlib import Path
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from core.spec.addresses import is_loopback
 
 MIB = 1 << 20
 
@@ -45,13 +46,3 @@ class ApiSettings(BaseSettings):
                 "or listen on 127.0.0.1."
             )
         return self
-
-
-def is_loopback(host: str) -> bool:
-    """Say whether a name or an address can only mean this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False

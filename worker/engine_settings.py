@@ -1,11 +1,11 @@
 """Settings of the engine process, from the environment."""
 
-from ipaddress import ip_address
 from pathlib import Path
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from core.spec.addresses import is_loopback
 from core.spec.run import BaseModelSpec
 from core.spec.training import Precision
 
@@ -42,18 +42,9 @@ class EngineSettings(BaseSettings):
 
     @model_validator(mode="after")
     def _refuse_an_open_engine(self) -> "EngineSettings":
-        if self.key is None and not _is_loopback(self.host):
+        if self.key is None and not is_loopback(self.host):
             raise ValueError(
                 f"host {self.host!r} can be reached from other machines. Set TUNESMITH_ENGINE_KEY "
                 "here and for the API, or listen on 127.0.0.1."
             )
         return self
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
