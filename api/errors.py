@@ -208,6 +208,8 @@ def _steps_in_body(path: list[Any], body: Any, kind: str) -> Iterator[Any]:
             yield step
         elif kind == "missing" and step is path[-1]:
             yield step
+    if kind == "union_tag_invalid":
+        yield "type"  # what tells the members of such a union apart
 
 
 def _holds(value: Any, step: Any) -> bool:

@@ -19,7 +19,7 @@ class MeasuredStep:
 
     seconds: float
     tokens: int
-    labelled_tokens: int
+    targets: int
     loss: float
     """Mean nats per labelled token."""
 

@@ -40,9 +40,7 @@ def run_ours(data: BenchmarkData, spec: JobSpec, steps: int, clock: Clock) -> Me
             if not isinstance(event, StepDone):
                 continue
             now = clock()
-            measured.append(
-                MeasuredStep(now - last, event.tokens, event.labelled_tokens, event.loss)
-            )
+            measured.append(MeasuredStep(now - last, event.tokens, event.targets, event.loss))
             last = now
             if len(measured) == steps:
                 break

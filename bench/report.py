@@ -40,7 +40,7 @@ class CurveAgreement:
 class Report:
     clock: str
     rows_tokens: tuple[int, ...]
-    labelled_tokens: int
+    targets: int
     steps: int
     figures: tuple[Figures, ...]
     curves: tuple[CurveAgreement, ...]
@@ -48,7 +48,7 @@ class Report:
 
     @property
     def labelled_share(self) -> float:
-        return self.labelled_tokens / sum(self.rows_tokens)
+        return self.targets / sum(self.rows_tokens)
 
     def named(self, name: str) -> Figures:
         return next(figures for figures in self.figures if figures.name == name)

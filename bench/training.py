@@ -26,6 +26,7 @@ from bench.report import CurveAgreement, Figures, Report, save
 from bench.trl_peer import ALL_SETTINGS, TrlSetting, run_trl
 from core.batching.rows import Row
 from core.models.load import load_config, load_tokenizer
+from core.objectives.supervised import Supervised
 from core.training.data import load_rows
 
 SEED = 20261123
@@ -86,7 +87,7 @@ def measure(data: BenchmarkData, plan: Plan, clock: Clock) -> Report:
     """Hold the loss curves against TRL's, then measure every contender in interleaved rounds."""
     spec = job_spec(data, "fp32", BATCH_ROWS, SEED)
     tokenizer, config = load_tokenizer(spec.base), load_config(spec.base)
-    rows = load_rows(data.train_file, "training_file", tokenizer, config, spec.training)
+    rows = load_rows(data.train_file, "training_file", Supervised(tokenizer), config, spec.training)
     ours = {
         precision: Contender(
             f"Tunesmith {precision}",
@@ -110,7 +111,7 @@ def measure(data: BenchmarkData, plan: Plan, clock: Clock) -> Report:
     return Report(
         clock="CPU time" if clock is time.process_time else "wall time",
         rows_tokens=tuple(len(row.tokens) for row in rows),
-        labelled_tokens=sum(row.labelled_tokens for row in rows),
+        targets=sum(row.targets for row in rows),
         steps=plan.steps,
         figures=_interleaved([*ours.values(), *peers], plan),
         curves=tuple(curves),
@@ -165,8 +166,8 @@ def _run(contender: Contender, steps: int, occasion: str) -> MeasuredRun:
 
 
 def _require_same_work(name: str, run: MeasuredRun, reference: MeasuredRun) -> None:
-    work = [(step.tokens, step.labelled_tokens) for step in run.steps]
-    expected = [(step.tokens, step.labelled_tokens) for step in reference.steps]
+    work = [(step.tokens, step.targets) for step in run.steps]
+    expected = [(step.tokens, step.targets) for step in reference.steps]
     if work != expected:
         raise SystemExit(f"{name} did other steps than we: {work} instead of {expected}")
 

@@ -215,11 +215,11 @@ def _step_event(step: StepDone) -> NewEvent:
         "total_steps": step.total_steps,
         "epoch": step.epoch,
         "train_loss": step.loss,
-        "train_mean_token_accuracy": step.token_accuracy,
+        "train_mean_token_accuracy": step.accuracy,
         "learning_rate": step.learning_rate,
         "gradient_norm": step.gradient_norm,
         "tokens": step.tokens,
-        "labelled_tokens": step.labelled_tokens,
+        "targets": step.targets,
         "seconds": step.seconds,
     }
     message = f"Step {step.step}/{step.total_steps}: training loss={step.loss:.2f}"
@@ -230,7 +230,7 @@ def _evaluation_event(event: Evaluated, total_steps: int) -> NewEvent:
     data = {
         "step": event.step,
         "total_steps": total_steps,
-        **_validation_metrics(event.loss, event.token_accuracy),
+        **_validation_metrics(event.loss, event.accuracy),
     }
     message = f"Step {event.step}/{total_steps}: full validation loss={event.loss:.2f}"
     return NewEvent(message, type="metrics", data=data)
@@ -240,20 +240,20 @@ def _checkpoint_metrics(event: CheckpointSaved) -> dict[str, Any]:
     return {
         "step": event.step,
         "train_loss": event.train_loss,
-        "train_mean_token_accuracy": event.train_token_accuracy,
-        **_validation_metrics(event.validation_loss, event.validation_token_accuracy),
+        "train_mean_token_accuracy": event.train_accuracy,
+        **_validation_metrics(event.validation_loss, event.validation_accuracy),
     }
 
 
-def _validation_metrics(loss: float | None, token_accuracy: float | None) -> dict[str, float]:
+def _validation_metrics(loss: float | None, accuracy: float | None) -> dict[str, float]:
     """Every evaluation reads the whole file, so OpenAI's sampled and full figures are equal."""
-    if loss is None or token_accuracy is None:
+    if loss is None or accuracy is None:
         return {}
     return {
         "valid_loss": loss,
-        "valid_mean_token_accuracy": token_accuracy,
+        "valid_mean_token_accuracy": accuracy,
         "full_valid_loss": loss,
-        "full_valid_mean_token_accuracy": token_accuracy,
+        "full_valid_mean_token_accuracy": accuracy,
     }
 
 

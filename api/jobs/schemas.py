@@ -13,7 +13,7 @@ from api.jobs.hyperparameters import (
 from core.jobs.state import JobStatus
 from core.records.tables import Checkpoint, Job, JobEvent
 from core.spec.run import JobSpec
-from core.spec.strategy import StrategySpec
+from core.spec.strategy import LoraSpec, StrategySpec
 from core.spec.training import TrainingSpec
 
 _NO_NUL = r"^[^\x00]*$"  # Postgres has no place for it
@@ -64,7 +64,7 @@ class CreateJob(_Body):
     hyperparameters: Hyperparameters | None = Field(None, json_schema_extra={"deprecated": True})
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] | None = None
     integrations: list[Any] | None = None
-    strategy: StrategySpec = StrategySpec()
+    strategy: StrategySpec = LoraSpec()
     training: TrainingSpec = TrainingSpec()
 
 

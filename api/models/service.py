@@ -11,8 +11,7 @@ from core.catalog.bases import Catalog, CatalogEntry
 from core.errors import InvalidRequest
 from core.records import models
 from core.records.tables import TunedModel
-from core.spec.generation import AdapterRef
-from core.spec.run import BaseModelSpec
+from core.spec.run import BaseModelSpec, BundleRef
 
 TUNED_PREFIX = "ft:"
 
@@ -23,7 +22,7 @@ class Target:
 
     id: str
     base: BaseModelSpec
-    adapter: AdapterRef | None
+    adapter: BundleRef | None
 
 
 def find_target(parts: Parts, project: str, name: str) -> Target:
@@ -33,7 +32,7 @@ def find_target(parts: Parts, project: str, name: str) -> Target:
         return Target(base.id, base, None)
     with parts.database.reading() as session:
         tuned = models.get_model(session, project, name)
-    adapter = AdapterRef(key=tuned.bundle_key, sha256=tuned.bundle_sha256)
+    adapter = BundleRef(key=tuned.bundle_key, sha256=tuned.bundle_sha256)
     return Target(tuned.id, BaseModelSpec.model_validate(tuned.base), adapter)
 
 

@@ -51,7 +51,7 @@ def write_bundle(folder: Path, contents: BundleContents) -> Manifest:
         (partial / "metrics.csv").write_text(metrics_csv(contents.history), encoding="utf-8")
         draw_loss(partial / "loss.png", curve)
         (partial / "README.md").write_text(model_card(contents.card, curve), encoding="utf-8")
-        return write_manifest(partial, base)
+        return write_manifest(partial, contents.card.spec)
 
 
 def _public_config(config: peft.PeftConfig, base: BaseModelSpec) -> peft.PeftConfig:

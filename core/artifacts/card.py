@@ -74,7 +74,7 @@ def _revision(base: BaseModelSpec) -> str:
 
 def _data_rows(dataset: DatasetValidated) -> list[tuple[object, ...]]:
     rows: list[tuple[object, ...]] = [
-        ("Training", f"{dataset.rows:,}", f"{dataset.tokens:,}", f"{dataset.labelled_tokens:,}")
+        ("Training", f"{dataset.rows:,}", f"{dataset.tokens:,}", f"{dataset.targets:,}")
     ]
     if dataset.validation_rows:
         rows.append(("Validation", f"{dataset.validation_rows:,}", "", ""))

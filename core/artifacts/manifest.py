@@ -12,10 +12,14 @@ from pydantic import ValidationError
 
 from core.errors import TunesmithError
 from core.spec.base import Spec
-from core.spec.run import BaseModelSpec
+from core.spec.objective import ObjectiveSpec, Task
+from core.spec.run import BaseModelSpec, JobSpec
+from core.spec.strategy import StrategySpec
 
 MANIFEST_FILE = "manifest.json"
 ADAPTER_FILE = "adapter_model.safetensors"
+MODEL_FILE = "model.safetensors"
+"""In place of an adapter when the whole model was trained."""
 
 
 class ManifestFile(Spec):
@@ -25,12 +29,19 @@ class ManifestFile(Spec):
 
 
 class Manifest(Spec):
-    """`files` are sorted by path; `checksum` is the SHA-256 over everything else in here."""
+    """`files` are sorted by path; `checksum` is the SHA-256 over everything else in here.
+
+    Strategy, task and objective are what it takes to run the weights again.
+    """
 
     format_version: Literal[1] = 1
     base_model: str
     base_revision: str | None
-    adapter_sha256: str
+    strategy: StrategySpec
+    task: Task
+    objective: ObjectiveSpec
+    weights_file: str
+    weights_sha256: str
     files: tuple[ManifestFile, ...]
     checksum: str = ""
 
@@ -40,13 +51,18 @@ def corrupt(message: str) -> TunesmithError:
     return TunesmithError(message, code="artifact_corrupt")
 
 
-def write_manifest(folder: Path, base: BaseModelSpec) -> Manifest:
-    """Hash every file in `folder` and write its manifest there; the adapter must be among them."""
+def write_manifest(folder: Path, spec: JobSpec) -> Manifest:
+    """Hash every file in `folder` and write its manifest there; the weights must be among them."""
     files = tuple(_described(folder, path) for path in _paths(folder))
+    weights = _weights(files)
     manifest = Manifest(
-        base_model=public_name(base),
-        base_revision=base.revision,
-        adapter_sha256=_adapter_sha256(files),
+        base_model=public_name(spec.base),
+        base_revision=spec.base.revision,
+        strategy=spec.strategy,
+        task=spec.task,
+        objective=spec.objective,
+        weights_file=weights.path,
+        weights_sha256=weights.sha256,
         files=files,
     )
     manifest = manifest.model_copy(update={"checksum": _checksum(manifest)})
@@ -81,8 +97,8 @@ def verify(folder: Path) -> Manifest:
     for file in manifest.files:
         if _described(folder, file.path) != file:
             raise corrupt(f"{file.path} of {folder.name} is not the file that its manifest names.")
-    if manifest.adapter_sha256 != _adapter_sha256(manifest.files):
-        raise corrupt(f"The manifest of {folder.name} names two hashes for {ADAPTER_FILE}.")
+    if manifest.weights_sha256 != _weights(manifest.files).sha256:
+        raise corrupt(f"The manifest of {folder.name} names two hashes for its weights.")
     return manifest
 
 
@@ -112,11 +128,11 @@ def _described(folder: Path, name: str) -> ManifestFile:
     return ManifestFile(path=name, size_bytes=path.stat().st_size, sha256=sha256_of(path))
 
 
-def _adapter_sha256(files: tuple[ManifestFile, ...]) -> str:
+def _weights(files: tuple[ManifestFile, ...]) -> ManifestFile:
     for file in files:
-        if file.path == ADAPTER_FILE:
-            return file.sha256
-    raise corrupt(f"The bundle has no {ADAPTER_FILE}.")
+        if file.path in (ADAPTER_FILE, MODEL_FILE):
+            return file
+    raise corrupt(f"The bundle has neither {ADAPTER_FILE} nor {MODEL_FILE}.")
 
 
 def _checksum(manifest: Manifest) -> str:

@@ -26,12 +26,12 @@ def learning_curve(history: Iterable[RunEvent]) -> tuple[StepMetrics, ...]:
         if isinstance(event, StepDone):
             before = by_step.get(event.step, StepMetrics(event.step))
             by_step[event.step] = replace(
-                before, train_loss=event.loss, train_accuracy=event.token_accuracy
+                before, train_loss=event.loss, train_accuracy=event.accuracy
             )
         elif isinstance(event, Evaluated):
             before = by_step.get(event.step, StepMetrics(event.step))
             by_step[event.step] = replace(
-                before, valid_loss=event.loss, valid_mean_token_accuracy=event.token_accuracy
+                before, valid_loss=event.loss, valid_mean_token_accuracy=event.accuracy
             )
     return tuple(by_step[step] for step in sorted(by_step))
 

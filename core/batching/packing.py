@@ -9,55 +9,105 @@ never what it computes.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from core.batching.rows import Row
+from core.batching.rows import Row, SourceTargetRow, TrainingRow
+
+RowType = TypeVar("RowType", bound=TrainingRow)
 
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """Rows one after another, with positions that restart and the labels by index."""
+    """Token sequences one after another, with positions that restart."""
 
     tokens_1T: Tensor
     positions_1T: Tensor
     segment_lengths: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class LabelledBatch(PackedBatch):
+    """Rows one after another, and their labels by index."""
+
     predicting_L: Tensor
     """Where the hidden states stand that predict `targets_L`."""
     targets_L: Tensor
+    rows_L: Tensor
+    """Which row of the batch each target belongs to, 0 for the first."""
 
 
-def pack(rows: Iterable[Row], budget_tokens: int) -> list[list[Row]]:
+def pack(rows: Iterable[RowType], budget_tokens: int) -> list[list[RowType]]:
     """Split rows into micro-batches of at most `budget_tokens`, longest rows first.
 
-    First-fit decreasing. A row that is longer than the budget stands alone.
+    Rows of source and target are padded, so their padding counts too. A row that is longer than
+    the budget stands alone.
     """
-    micro_batches: list[list[Row]] = []
+    rows = sorted(rows, key=_size, reverse=True)
+    if rows and isinstance(rows[0], SourceTargetRow):
+        return _neighbours(rows, budget_tokens)
+    return _first_fit(rows, budget_tokens)
+
+
+def lay_out(sequences: Sequence[Sequence[int]], device: torch.device) -> PackedBatch:
+    """Return token sequences, none of them empty, as tensors on `device`."""
+    lengths = tuple(len(sequence) for sequence in sequences)
+    positions_T = torch.cat([torch.arange(length) for length in lengths])
+    tokens_T = torch.tensor(list(chain.from_iterable(sequences)))
+    return PackedBatch(tokens_T[None].to(device), positions_T[None].to(device), lengths)
+
+
+def collate(rows: Sequence[Row], device: torch.device) -> LabelledBatch:
+    """Lay the rows of one micro-batch out as tensors on `device`."""
+    packed = lay_out([row.tokens for row in rows], device)
+    trained_T = torch.tensor(list(chain.from_iterable(row.trained for row in rows)))
+    trained_L = trained_T.nonzero()[:, 0]
+    rows_T = torch.arange(len(rows)).repeat_interleave(torch.tensor(packed.segment_lengths))
+    return LabelledBatch(
+        tokens_1T=packed.tokens_1T,
+        positions_1T=packed.positions_1T,
+        segment_lengths=packed.segment_lengths,
+        predicting_L=(trained_L - 1).to(device),
+        targets_L=packed.tokens_1T[0, trained_L.to(device)],
+        rows_L=rows_T[trained_L].to(device),
+    )
+
+
+def _size(row: TrainingRow) -> tuple[int, ...]:
+    if isinstance(row, SourceTargetRow):
+        return len(row.source), len(row.target)
+    return (row.length,)
+
+
+def _first_fit(rows: Iterable[RowType], budget_tokens: int) -> list[list[RowType]]:
+    """Put every row into the first micro-batch that has room for it."""
+    micro_batches: list[list[RowType]] = []
     room: list[int] = []
-    for row in sorted(rows, key=lambda row: len(row.tokens), reverse=True):
-        fitting = (i for i, tokens in enumerate(room) if tokens >= len(row.tokens))
+    for row in rows:
+        fitting = (i for i, tokens in enumerate(room) if tokens >= row.length)
         index = next(fitting, None)
         if index is None:
             micro_batches.append([row])
-            room.append(budget_tokens - len(row.tokens))
+            room.append(budget_tokens - row.length)
         else:
             micro_batches[index].append(row)
-            room[index] -= len(row.tokens)
+            room[index] -= row.length
     return micro_batches
 
 
-def collate(rows: Sequence[Row], device: torch.device) -> PackedBatch:
-    """Lay the rows of one micro-batch out as tensors on `device`."""
-    lengths = tuple(len(row.tokens) for row in rows)
-    tokens_T = torch.tensor(list(chain.from_iterable(row.tokens for row in rows)))
-    positions_T = torch.cat([torch.arange(length) for length in lengths])
-    trained_T = torch.tensor(list(chain.from_iterable(row.trained for row in rows)))
-    trained_L = trained_T.nonzero()[:, 0]
-    return PackedBatch(
-        tokens_1T=tokens_T[None].to(device),
-        positions_1T=positions_T[None].to(device),
-        segment_lengths=lengths,
-        predicting_L=(trained_L - 1).to(device),
-        targets_L=tokens_T[trained_L].to(device),
-    )
+def _neighbours(rows: Iterable[RowType], budget_tokens: int) -> list[list[RowType]]:
+    """Fill one micro-batch after another with rows of similar size."""
+    micro_batches: list[list[RowType]] = []
+    for row in rows:
+        if micro_batches and _padded_tokens([*micro_batches[-1], row]) <= budget_tokens:
+            micro_batches[-1].append(row)
+        else:
+            micro_batches.append([row])
+    return micro_batches
+
+
+def _padded_tokens(rows: Sequence[TrainingRow]) -> int:
+    sources, targets = zip(*map(_size, rows), strict=True)
+    return len(rows) * (max(sources) + max(targets))

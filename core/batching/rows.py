@@ -1,11 +1,28 @@
-"""One example as the model sees it."""
+"""One example as the model sees it, in the form of its objective."""
 
 from dataclasses import dataclass
+from typing import Protocol
+
+
+class TrainingRow(Protocol):
+    """What order, packing and normalisation need to know of a row of any kind."""
+
+    @property
+    def line(self) -> int:
+        """Its line in the file, 1 for the first."""
+
+    @property
+    def length(self) -> int:
+        """Tokens that go through the model."""
+
+    @property
+    def targets(self) -> int:
+        """What its loss is a sum over: labelled tokens, or 1 where the row is judged whole."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """Token ids of one example, which of them carry a loss, and its line in the file.
+    """Token ids and which of them carry a loss.
 
     The first token is never trained, since nothing precedes it that could predict it.
     """
@@ -15,8 +32,63 @@ class Row:
     trained: tuple[bool, ...]
 
     @property
-    def labelled_tokens(self) -> int:
+    def length(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def targets(self) -> int:
         return sum(self.trained)
+
+
+@dataclass(frozen=True)
+class LabelledRow:
+    """A text to classify; `labels` are indices into the labels of the objective."""
+
+    line: int
+    tokens: tuple[int, ...]
+    labels: tuple[int, ...]
+
+    @property
+    def length(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def targets(self) -> int:
+        return 1
+
+
+@dataclass(frozen=True)
+class PairRow:
+    """Two answers to one prompt, of which the first is the better one."""
+
+    line: int
+    chosen: Row
+    rejected: Row
+
+    @property
+    def length(self) -> int:
+        return self.chosen.length + self.rejected.length
+
+    @property
+    def targets(self) -> int:
+        return 1
+
+
+@dataclass(frozen=True)
+class SourceTargetRow:
+    """A text for the encoder, and the text that the decoder has to write for it."""
+
+    line: int
+    source: tuple[int, ...]
+    target: tuple[int, ...]
+
+    @property
+    def length(self) -> int:
+        return len(self.source) + len(self.target)
+
+    @property
+    def targets(self) -> int:
+        return len(self.target)
 
 
 class InvalidRow(Exception):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.catalog.families import family_of
+from core.catalog.families import context_length, family_of
 from core.errors import InvalidRequest
 from core.spec.run import BaseModelSpec
 
@@ -16,14 +16,16 @@ class BaseFacts:
 
     model_type: str
     context_length: int
+    quantised: bool = False
+    """Whether the stored weights are in four bits already."""
 
 
 def describe(base: BaseModelSpec) -> BaseFacts | None:
     """Return the facts of a base in a folder of this machine, and None for any other.
 
     A Hugging Face id, or a folder that only the workers have, is looked at on a worker.
-    Raises InvalidRequest for a family that is not supported, and when the folder holds no usable
-    config.json.
+    Raises InvalidRequest for a family or a quantisation that is not supported, and when the
+    folder holds no usable config.json.
     """
     folder = Path(base.source)
     if not folder.is_absolute() or not folder.is_dir():
@@ -37,11 +39,10 @@ def describe(base: BaseModelSpec) -> BaseFacts | None:
     model_type = config.get("model_type") if isinstance(config, dict) else None
     if not isinstance(model_type, str):
         raise _unusable(base, "its config.json does not say model_type")
-    family_of(model_type)  # the others need not have the next key
-    context_length = config.get("max_position_embeddings")
-    if not isinstance(context_length, int):
-        raise _unusable(base, "its config.json does not say max_position_embeddings")
-    return BaseFacts(model_type, context_length)
+    limit = context_length(config)
+    if limit is None:
+        raise _unusable(base, f"its config.json does not say {family_of(model_type).positions}")
+    return BaseFacts(model_type, limit, is_quantised(config))
 
 
 def _unusable(base: BaseModelSpec, why: str) -> InvalidRequest:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from core.artifacts.archive import unpack
 from core.errors import InvalidRequest, NotFound, TunesmithError, Unavailable
-from core.spec.generation import AdapterRef
+from core.spec.run import BundleRef
 from core.storage.blobs import BlobStore
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -38,7 +38,7 @@ class AdapterFiles:
             )
         return self._cache_folder / sha256
 
-    def ensure(self, adapter: AdapterRef) -> Path:
+    def ensure(self, adapter: BundleRef) -> Path:
         """Return the folder of the unpacked bundle, fetching the archive when it is not here.
 
         Raises NotFound `adapter_not_found`, or Unavailable `adapter_corrupt` when the
@@ -51,7 +51,7 @@ class AdapterFiles:
                     self._fetch(adapter, folder)
         return folder
 
-    def _fetch(self, adapter: AdapterRef, folder: Path) -> None:
+    def _fetch(self, adapter: BundleRef, folder: Path) -> None:
         workspace = Path(tempfile.mkdtemp(prefix=".fetching-", dir=self._cache_folder))
         try:
             archive, bundle = workspace / "bundle.zip", workspace / "bundle"
@@ -76,7 +76,7 @@ class AdapterFiles:
             shutil.rmtree(workspace, ignore_errors=True)
 
 
-def _corrupt(adapter: AdapterRef, reason: str) -> Unavailable:
+def _corrupt(adapter: BundleRef, reason: str) -> Unavailable:
     return Unavailable(
         f"The adapter's archive {adapter.key!r} cannot be used: {reason}.",
         param="adapter",

@@ -2,42 +2,43 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from transformers import PreTrainedModel
 
-from core.batching.packing import PackedBatch, collate, pack
-from core.batching.rows import Row
-from core.models.heads import LossSums
+from core.adapters.adapted import AdaptedModel
+from core.batching.packing import pack
+from core.batching.rows import TrainingRow
+from core.objectives.objective import Objective
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Mean nats per labelled token, and the share of them predicted exactly."""
+    """Mean nats per target, and the share of targets that came out right."""
 
     loss: float
-    token_accuracy: float
+    accuracy: float
 
 
 @torch.no_grad()
 def validate(
-    model: PreTrainedModel,
-    rows: Sequence[Row],
+    adapted: AdaptedModel,
+    objective: Objective[Any],
+    rows: Sequence[TrainingRow],
     budget_tokens: int,
-    loss_of: Callable[[PackedBatch], LossSums],
     stop: Callable[[], bool],
 ) -> Validation | None:
     """Evaluate `rows` in micro-batches of `budget_tokens`; None when `stop` turned true.
 
-    `loss_of` is the objective, already bound to `model`, which is left in evaluation mode.
+    The model is left in evaluation mode.
     """
     loss, correct, weight = 0.0, 0, 0
-    model.eval()
+    adapted.model.eval()
     for micro_batch in pack(rows, budget_tokens):
         if stop():
             return None
-        sums = loss_of(collate(micro_batch, model.device))
+        sums = objective.loss(adapted, micro_batch)
         loss += sums.loss.item()
         correct += int(sums.correct)
-        weight += sums.weight
+        weight += sums.targets
     return Validation(loss / weight, correct / weight)

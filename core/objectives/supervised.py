@@ -1,21 +1,37 @@
 """Next-token cross entropy on the labelled tokens of demonstrations."""
 
-# T tokens, L labelled tokens, E hidden size
+# L labelled tokens, E hidden size
 
-from transformers import PreTrainedModel
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from core.batching.packing import PackedBatch
+from transformers import PreTrainedTokenizerFast
+
+from core.adapters.adapted import AdaptedModel
+from core.batching.packing import collate
+from core.batching.render import render_examples
+from core.batching.rows import Row
+from core.datasets.formats import Example
 from core.models.heads import LossSums, labelled_cross_entropy
 
 
-def supervised_loss(model: PreTrainedModel, batch: PackedBatch) -> LossSums:
-    """Run `model`, which must use packed attention, over one micro-batch."""
-    output = model.base_model(
-        input_ids=batch.tokens_1T,
-        position_ids=batch.positions_1T,
-        segment_lengths=batch.segment_lengths,
-        use_cache=False,
-    )
-    hidden_LE = output.last_hidden_state[0].index_select(0, batch.predicting_L)
-    head_VE = model.get_output_embeddings().weight
-    return labelled_cross_entropy(hidden_LE, head_VE, batch.targets_L)
+@dataclass(frozen=True)
+class Supervised:
+    """Trains what the assistant has to write."""
+
+    tokenizer: PreTrainedTokenizerFast
+
+    def rows(self, examples: Sequence[tuple[int, Example]]) -> list[Row]:
+        return render_examples(self.tokenizer, examples)
+
+    def prepare(self, adapted: AdaptedModel, rows: Sequence[Row], budget_tokens: int) -> None:
+        pass
+
+    def loss(self, adapted: AdaptedModel, rows: Sequence[Row]) -> LossSums:
+        batch = collate(rows, adapted.model.device)
+        hidden_LE = adapted.hidden_states(batch).index_select(0, batch.predicting_L)
+        head_VE = adapted.model.get_output_embeddings().weight
+        found = labelled_cross_entropy(hidden_LE, head_VE, batch.targets_L)
+        row_losses = found.losses_L.new_zeros(len(rows))
+        row_losses.index_add_(0, batch.rows_L, found.losses_L)
+        return LossSums(found.loss, len(batch.targets_L), found.correct, row_losses)

@@ -26,7 +26,10 @@ class DatasetValidated(Spec):
     rows: int
     validation_rows: int
     tokens: int = Field(description="real tokens of one epoch")
-    labelled_tokens: int = Field(description="tokens of one epoch that carry a loss")
+    targets: int = Field(
+        description="what the loss of one epoch is taken over: labelled tokens, or the rows or "
+        "pairs themselves where the objective judges those"
+    )
     total_steps: int = Field(description="optimiser steps of the whole run")
 
 
@@ -34,33 +37,37 @@ class ModelReady(Spec):
     type: Literal["model_ready"] = "model_ready"
     trainable_parameters: int
     total_parameters: int
-    precision: Literal["bf16", "fp32"]
+    precision: Literal["bf16", "fp16", "fp32"]
     device: str
 
 
 class StepDone(Spec):
-    """One optimiser step. Losses are mean nats per labelled token of the step."""
+    """One optimiser step. `loss` is the mean over its targets, in nats.
+
+    `accuracy` is the share of targets that came out right: tokens predicted, rows labelled,
+    pairs ordered.
+    """
 
     type: Literal["step_done"] = "step_done"
     step: int = Field(description="1 for the first")
     total_steps: int
     epoch: int
     loss: float
-    token_accuracy: float
+    accuracy: float
     learning_rate: float
     gradient_norm: float
     tokens: int = Field(description="real tokens of this step")
-    labelled_tokens: int
+    targets: int
     seconds: float
 
 
 class Evaluated(Spec):
-    """Loss and token accuracy over the whole validation file."""
+    """Loss and accuracy over all held-out rows."""
 
     type: Literal["evaluated"] = "evaluated"
     step: int
     loss: float
-    token_accuracy: float
+    accuracy: float
 
 
 class CheckpointSaved(Spec):
@@ -70,9 +77,9 @@ class CheckpointSaved(Spec):
     step: int
     folder: Path
     train_loss: float
-    train_token_accuracy: float
+    train_accuracy: float
     validation_loss: float | None = None
-    validation_token_accuracy: float | None = None
+    validation_accuracy: float | None = None
 
 
 class RunFinished(Spec):
@@ -80,7 +87,7 @@ class RunFinished(Spec):
 
     type: Literal["run_finished"] = "run_finished"
     folder: Path
-    adapter_sha256: str = Field(description="of adapter_model.safetensors")
+    weights_sha256: str = Field(description="of the file of trained weights")
     trained_tokens: int = Field(description="real tokens over all epochs")
 
 

@@ -10,16 +10,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter
 
 from core.spec.base import Spec
-from core.spec.run import BaseModelSpec
+from core.spec.run import BaseModelSpec, BundleRef
 
 FinishReason = Literal["stop", "length"]
-
-
-class AdapterRef(Spec):
-    """A bundle archive in storage, with the hash that it must have."""
-
-    key: str
-    sha256: str
 
 
 class ChatPrompt(Spec):
@@ -64,7 +57,7 @@ class SamplingSpec(Spec):
 class GenerationRequest(Spec):
     id: str
     base: BaseModelSpec
-    adapter: AdapterRef | None = None
+    adapter: BundleRef | None = None
     prompt: Prompt
     sampling: SamplingSpec
 

@@ -6,11 +6,13 @@ from typing import Literal
 from pydantic import Field
 
 from core.spec.base import Spec
-from core.spec.strategy import StrategySpec
-from core.spec.training import TrainingSpec
+from core.spec.objective import ObjectiveSpec, SupervisedSpec, Task
+from core.spec.strategy import LoraSpec, StrategySpec
+from core.spec.training import EvaluationSpec, TrainingSpec
 
-DatasetFormat = Literal["chat", "prompt-completion", "instruction"]
-Objective = Literal["supervised"]
+DatasetFormat = Literal[
+    "chat", "prompt-completion", "instruction", "preference", "text", "classification"
+]
 
 KEPT_CHECKPOINTS = 3
 """The newest checkpoints of a job; older ones are dropped when a new one arrives."""
@@ -24,13 +26,25 @@ class BaseModelSpec(Spec):
     revision: str | None = None
 
 
+class BundleRef(Spec):
+    """A bundle archive in storage, with the hash that it must have."""
+
+    key: str
+    sha256: str
+
+
 class JobSpec(Spec):
     """What the user asked for, resolved and complete; stored with the job and never changed."""
 
     base: BaseModelSpec
-    objective: Objective = "supervised"
-    strategy: StrategySpec = StrategySpec()
+    task: Task = "generation"
+    objective: ObjectiveSpec = SupervisedSpec()
+    strategy: StrategySpec = LoraSpec()
     training: TrainingSpec = TrainingSpec()
+    evaluation: EvaluationSpec = EvaluationSpec()
+    parent: BundleRef | None = Field(
+        None, description="the tuned model that this job trains further"
+    )
     seed: int = Field(ge=0, le=2**31 - 1)
 
 
@@ -38,7 +52,10 @@ class Workspace(Spec):
     """The folder of one attempt at a job; nobody else writes there.
 
     The worker puts `train.jsonl` (and `validation.jsonl`) in before the run. The run
-    creates `checkpoints/step-<n>/` and `bundle/`, each one complete bundle.
+    creates `checkpoints/step-<n>/` and `bundle/`, each one complete bundle, and
+    `resume/step-<n>/`, from which another attempt goes on. When the worker finds such a state
+    in storage it puts it there before the run; it puts the bundle of the job's parent, if the job
+    trains a tuned model further, into `parent/`.
     """
 
     folder: Path
@@ -54,6 +71,13 @@ class Workspace(Spec):
     @property
     def bundle_folder(self) -> Path:
         return self.folder / "bundle"
+
+    @property
+    def parent_folder(self) -> Path:
+        return self.folder / "parent"
+
+    def resume_folder(self, step: int) -> Path:
+        return self.folder / "resume" / f"step-{step}"
 
     def checkpoint_folder(self, step: int) -> Path:
         return self.folder / "checkpoints" / f"step-{step}"

@@ -1,34 +1,136 @@
 """What is trained: one class per strategy.
 
-A strategy is one class here, one file with `attach` in `core/strategies/` and one `case`
-in `core/strategies/attach.py`.
+A strategy is one class here, one file in `core/strategies/` and one `case` in
+`core/strategies/attach.py`. The names people know from PEFT (`r`, `lora_alpha`,
+`num_virtual_tokens`, …) are accepted as well.
 """
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Discriminator, Field, Tag
 
 from core.spec.base import Spec
 
 Preset = Literal["query-value", "attention", "attention+ffn", "all-linear"]
 """Named sets of linear layers; `core/catalog/families.py` says which modules they are."""
 
+Rank = Annotated[int, Field(ge=1, le=1024)]
+Alpha = Annotated[float, Field(gt=0, le=65536)]
 
-class LoraSpec(Spec):
-    """Low-rank adaptation: W x + (alpha / rank) B A x with A (rank, in) and B (out, rank) trained.
 
-    Source: Hu et al. 2021, https://arxiv.org/abs/2106.09685. The names people know from
-    PEFT (`r`, `lora_alpha`, `lora_dropout`) are accepted as well.
+class FullSpec(Spec):
+    """Every weight of the model is trained; the result is a model of its own."""
+
+    type: Literal["full"] = "full"
+
+
+class LowRankSpec(Spec):
+    """Low-rank adaptation: W x + scale · B A x with A (rank, in) and B (out, rank) trained.
+
+    The scale is alpha / rank, or alpha / √rank with `use_rslora` (Kalajdzievski 2023,
+    https://arxiv.org/abs/2312.03732). `use_dora` also trains the length of each row of the sum
+    (Liu et al. 2024, https://arxiv.org/abs/2402.09353). A pattern gives the layers whose path
+    matches it (a regular expression, as in PEFT) a rank or an alpha of their own. Modules in
+    `modules_to_save` are trained whole.
+
+    Source: Hu et al. 2021, https://arxiv.org/abs/2106.09685.
     """
 
-    type: Literal["lora"] = "lora"
-    rank: int = Field(16, ge=1, le=1024, validation_alias=AliasChoices("rank", "r"))
-    alpha: float = Field(32.0, gt=0, le=65536, validation_alias=AliasChoices("alpha", "lora_alpha"))
+    rank: Rank = Field(16, validation_alias=AliasChoices("rank", "r"))
+    alpha: Alpha = Field(32.0, validation_alias=AliasChoices("alpha", "lora_alpha"))
     dropout: float = Field(
         0.0, ge=0, lt=1, validation_alias=AliasChoices("dropout", "lora_dropout")
     )
     target_modules: Preset | tuple[str, ...] = "all-linear"
+    rank_pattern: dict[str, Rank] = Field({}, max_length=256)
+    alpha_pattern: dict[str, Alpha] = Field({}, max_length=256)
+    use_rslora: bool = False
+    use_dora: bool = False
+    modules_to_save: tuple[str, ...] = Field((), max_length=64)
+    bias: Literal["none"] = "none"
+    """The only value: an adapter with biases of its own could not share its base with others."""
 
 
-StrategySpec = LoraSpec
-"""Any strategy; becomes a union discriminated by `type` when the second one arrives."""
+class LoraSpec(LowRankSpec):
+    """LoRA on the base as it is."""
+
+    type: Literal["lora"] = "lora"
+
+
+class QloraSpec(LowRankSpec):
+    """LoRA on a base whose linear layers are quantised to four bits while it is trained.
+
+    Source: Dettmers et al. 2023, https://arxiv.org/abs/2305.14314.
+    """
+
+    type: Literal["qlora"] = "qlora"
+    quantisation: Literal["nf4", "fp4"] = Field(
+        "nf4", validation_alias=AliasChoices("quantisation", "bnb_4bit_quant_type")
+    )
+    double_quantisation: bool = Field(
+        True, validation_alias=AliasChoices("double_quantisation", "bnb_4bit_use_double_quant")
+    )
+
+
+class BottleneckSpec(Spec):
+    """A small two-layer network after parts of every block: h + up(activation(down(h))).
+
+    `houlsby` puts one after attention and one after the feed-forward network (Houlsby et al.
+    2019, https://arxiv.org/abs/1902.00751), `pfeiffer` one after the feed-forward network only
+    (Pfeiffer et al. 2021, https://arxiv.org/abs/2005.00247). The inner width is the hidden size
+    divided by `reduction_factor`.
+    """
+
+    type: Literal["bottleneck"] = "bottleneck"
+    placement: Literal["houlsby", "pfeiffer"] = "pfeiffer"
+    reduction_factor: int = Field(16, ge=1, le=1024)
+    activation: Literal["relu", "gelu", "silu"] = "relu"
+
+
+class PrefixSpec(Spec):
+    """Keys and values before the first token of every attention layer, trained directly.
+
+    Source: Li & Liang 2021, https://arxiv.org/abs/2101.00190.
+    """
+
+    type: Literal["prefix"] = "prefix"
+    virtual_tokens: int = Field(
+        20, ge=1, le=1024, validation_alias=AliasChoices("virtual_tokens", "num_virtual_tokens")
+    )
+
+
+class PromptSpec(Spec):
+    """Embeddings before the first token, trained directly.
+
+    They start as those of random tokens of the vocabulary, or as those of `init_text`, repeated
+    or cut to the right number. Source: Lester et al. 2021, https://arxiv.org/abs/2104.08691.
+    """
+
+    type: Literal["prompt"] = "prompt"
+    virtual_tokens: int = Field(
+        20, ge=1, le=1024, validation_alias=AliasChoices("virtual_tokens", "num_virtual_tokens")
+    )
+    init_text: str | None = Field(
+        None,
+        min_length=1,
+        max_length=10_000,
+        validation_alias=AliasChoices("init_text", "prompt_tuning_init_text"),
+    )
+
+
+def _type_of(value: Any) -> str:
+    if isinstance(value, dict):
+        return str(value.get("type", "lora"))
+    return str(getattr(value, "type", "lora"))
+
+
+StrategySpec = Annotated[
+    Annotated[FullSpec, Tag("full")]
+    | Annotated[LoraSpec, Tag("lora")]
+    | Annotated[QloraSpec, Tag("qlora")]
+    | Annotated[BottleneckSpec, Tag("bottleneck")]
+    | Annotated[PrefixSpec, Tag("prefix")]
+    | Annotated[PromptSpec, Tag("prompt")],
+    Discriminator(_type_of),
+]
+"""Any strategy; one that names no `type` is LoRA."""

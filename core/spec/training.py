@@ -6,30 +6,72 @@ from pydantic import AliasChoices, Field
 
 from core.spec.base import Spec
 
-Schedule = Literal["cosine", "linear", "constant"]
-Precision = Literal["auto", "bf16", "fp32"]
+Schedule = Literal["cosine", "linear", "constant", "polynomial", "inverse_sqrt"]
+Precision = Literal["auto", "bf16", "fp16", "fp32"]
+Optimiser = Literal["auto", "adamw", "paged_adamw", "paged_adamw_8bit"]
+Truncation = Literal["refuse", "end", "start"]
 
 
 class TrainingSpec(Spec):
-    """Hyperparameters after every `"auto"` has been replaced by a number."""
+    """Hyperparameters after every `"auto"` that the API resolves has been replaced by a number."""
 
     epochs: int = Field(3, ge=1, le=100)
+    max_steps: int | None = Field(
+        None, ge=1, le=10_000_000, description="optimiser steps in place of epochs"
+    )
     batch_size: int = Field(8, ge=1, le=4096, description="rows per optimiser step")
     learning_rate: float = Field(2e-4, gt=0, le=1)
     schedule: Schedule = Field(
         "cosine", validation_alias=AliasChoices("schedule", "lr_scheduler_type")
     )
     warmup_ratio: float = Field(0.05, ge=0, le=1, description="share of steps with rising rate")
+    optimiser: Optimiser = Field(
+        "auto",
+        description="auto: paged AdamW for qlora, AdamW for all others",
+        validation_alias=AliasChoices("optimiser", "optim"),
+    )
     weight_decay: float = Field(0.0, ge=0, le=1)
     max_grad_norm: float = Field(1.0, gt=0, le=1e6)
+    neftune_alpha: float | None = Field(
+        None,
+        gt=0,
+        le=1000,
+        description="noise on the embeddings while training (Jain et al. 2023, NEFTune)",
+        validation_alias=AliasChoices("neftune_alpha", "neftune_noise_alpha"),
+    )
     max_length: int = Field(
         1024,
         ge=8,
         le=131_072,
-        description="tokens per row; longer rows are refused",
+        description="tokens per row",
         validation_alias=AliasChoices("max_length", "max_seq_length"),
     )
+    truncation: Truncation = Field(
+        "refuse", description="what becomes of a longer row: refused, or cut at its end or start"
+    )
+    deduplicate: bool = Field(False, description="train on the first of equal rows only")
     micro_batch_tokens: int = Field(
         4096, ge=8, le=1_048_576, description="tokens per forward pass; does not change the result"
     )
+    gradient_checkpointing: Literal["auto"] | bool = "auto"
     precision: Precision = "auto"
+
+
+class EvaluationSpec(Spec):
+    """When held-out rows are looked at, and what follows from it."""
+
+    split: float = Field(
+        0.0,
+        ge=0,
+        le=0.5,
+        description="share of the training file held out when there is no validation file",
+    )
+    every_steps: int | None = Field(
+        None, ge=1, le=10_000_000, description="None: at the end of every epoch"
+    )
+    early_stopping_patience: int | None = Field(
+        None, ge=1, le=1000, description="evaluations without a better loss after which to stop"
+    )
+    keep_best: bool = Field(
+        True, description="the final model is the checkpoint with the lowest held-out loss"
+    )

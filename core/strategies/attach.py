@@ -1,15 +1,16 @@
 """From a frozen base model to one with something to train."""
 
-from typing import assert_never
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from transformers import PreTrainedModel
-
+from core.adapters.adapted import AdaptedModel
+from core.errors import InvalidRequest
 from core.spec.strategy import LoraSpec, StrategySpec
-from core.strategies.attached import Attached
 from core.strategies.lora import attach_lora
 
 
-def attach(model: PreTrainedModel, spec: StrategySpec) -> Attached:
+def attach(
+    model: PreTrainedModel, spec: StrategySpec, tokenizer: PreTrainedTokenizerBase
+) -> AdaptedModel:
     """Change `model` in place so that exactly what `spec` names is trained.
 
     New weights draw from torch's global generator: seed it first. Raises InvalidRequest when
@@ -19,4 +20,4 @@ def attach(model: PreTrainedModel, spec: StrategySpec) -> Attached:
         case LoraSpec():
             return attach_lora(model, spec)
         case _:
-            assert_never(spec)
+            raise InvalidRequest(f"{spec.type} is not built yet.", param="strategy.type")

@@ -7,29 +7,31 @@ import peft
 from torch import nn
 from transformers import PreTrainedModel
 
+from core.adapters.adapted import AdaptedModel
 from core.adapters.lora import LoraLinear
 from core.catalog.families import family_of
 from core.errors import InvalidRequest
 from core.spec.strategy import LoraSpec
-from core.strategies.attached import Attached
 
 LARGEST_PREPACKED_BASE_BYTES = 2**30
 """Prepacked weights triple the memory of a base; beyond this size memory is worth more."""
 
 
-def attach_lora(model: PreTrainedModel, spec: LoraSpec) -> Attached:
+def attach_lora(model: PreTrainedModel, spec: LoraSpec) -> AdaptedModel:
     """Put a `LoraLinear` in the place of every targeted layer; nothing else is trained."""
     model.requires_grad_(False)
     targets = _target_names(model, spec)
     prepack = _weight_bytes(model) <= LARGEST_PREPACKED_BASE_BYTES
     trainable: dict[str, nn.Parameter] = {}
+    layers: dict[str, nn.Module] = {}
     for path in _targeted_paths(_linear_paths(model), targets):
         base_layer = model.get_submodule(path)
-        layer = LoraLinear(base_layer, spec.rank, spec.alpha, spec.dropout, prepack)
-        model.set_submodule(path, layer)
+        layer = layers[path] = LoraLinear(base_layer, spec.rank, spec.alpha, spec.dropout, prepack)
         trainable[f"base_model.model.{path}.lora_A.weight"] = layer.lora_A
         trainable[f"base_model.model.{path}.lora_B.weight"] = layer.lora_B
-    return Attached(model, trainable, _peft_config(spec, targets))
+    adapted = AdaptedModel(model, trainable, _peft_config(spec, targets), layers)
+    adapted.install()
+    return adapted
 
 
 def _weight_bytes(model: PreTrainedModel) -> int:

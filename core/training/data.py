@@ -1,14 +1,14 @@
 """Both files of a job as rows of tokens, every one of them fit to train on."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from transformers import PreTrainedConfig, PreTrainedTokenizerFast
+from transformers import PreTrainedConfig
 
-from core.batching.render import render_examples
-from core.batching.rows import InvalidRow, Row
+from core.batching.rows import InvalidRow, TrainingRow
 from core.datasets.read import read_examples
 from core.errors import TrainingFailed
+from core.objectives.objective import Objective
 from core.spec.training import TrainingSpec
 
 FileParam = Literal["training_file", "validation_file"]
@@ -17,14 +17,14 @@ FileParam = Literal["training_file", "validation_file"]
 def load_rows(
     path: Path,
     param: FileParam,
-    tokenizer: PreTrainedTokenizerFast,
+    objective: Objective[Any],
     config: PreTrainedConfig,
     spec: TrainingSpec,
-) -> list[Row]:
+) -> list[TrainingRow]:
     """Return every row of the file; TrainingFailed (`invalid_<param>`) names the first bad line."""
     code = f"invalid_{param}"
     try:
-        rows = render_examples(tokenizer, list(read_examples(path)))
+        rows = objective.rows(list(read_examples(path)))
         for row in rows:
             _require_trainable(row, config.max_position_embeddings, spec.max_length)
     except InvalidRow as fault:
@@ -37,8 +37,8 @@ def load_rows(
     return rows
 
 
-def _require_trainable(row: Row, context: int, max_length: int) -> None:
-    tokens = len(row.tokens)
+def _require_trainable(row: TrainingRow, context: int, max_length: int) -> None:
+    tokens = row.length
     if tokens > context:
         raise InvalidRow(
             row.line,
@@ -51,7 +51,7 @@ def _require_trainable(row: Row, context: int, max_length: int) -> None:
             f"the row has {tokens} tokens, more than training.max_length ({max_length}); "
             "shorten it or raise the limit",
         )
-    if not row.labelled_tokens:
+    if not row.targets:
         raise InvalidRow(
             row.line,
             "no token would be trained; give it an assistant message with weight 1 and content",

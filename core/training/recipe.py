@@ -7,7 +7,6 @@ The recipe computes and writes files; it knows no database, no queue and no call
 import math
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 
 import torch
 
@@ -19,7 +18,7 @@ from core.evaluation.validation import validate
 from core.models.attention import use_packed_attention
 from core.models.load import load_base, load_config, load_tokenizer
 from core.models.precision import pick_device, resolve_precision
-from core.objectives.supervised import supervised_loss
+from core.objectives.choose import choose_objective
 from core.spec.events import (
     CheckpointSaved,
     DatasetValidated,
@@ -52,17 +51,18 @@ def train(spec: JobSpec, workspace: Workspace, stop: Callable[[], bool]) -> Iter
 
     yield PhaseStarted(phase="preparing data")
     tokenizer, config = load_tokenizer(spec.base), load_config(spec.base)
-    rows = load_rows(workspace.train_file, "training_file", tokenizer, config, hyper)
+    objective = choose_objective(spec, tokenizer)
+    rows = load_rows(workspace.train_file, "training_file", objective, config, hyper)
     validation_rows = []
     if workspace.validation_file.exists():
         path = workspace.validation_file
-        validation_rows = load_rows(path, "validation_file", tokenizer, config, hyper)
+        validation_rows = load_rows(path, "validation_file", objective, config, hyper)
     total_steps = hyper.epochs * math.ceil(len(rows) / hyper.batch_size)
     dataset = DatasetValidated(
         rows=len(rows),
         validation_rows=len(validation_rows),
-        tokens=sum(len(row.tokens) for row in rows),
-        labelled_tokens=sum(row.labelled_tokens for row in rows),
+        tokens=sum(row.length for row in rows),
+        targets=sum(row.targets for row in rows),
         total_steps=total_steps,
     )
     yield dataset
@@ -71,11 +71,12 @@ def train(spec: JobSpec, workspace: Workspace, stop: Callable[[], bool]) -> Iter
     model = load_base(spec.base, dtype, device)
     use_packed_attention(model)
     torch.manual_seed(spec.seed)
-    attached = attach(model, spec.strategy)
-    optimiser = build_optimiser(attached.parameters, hyper)
+    adapted = attach(model, spec.strategy, tokenizer)
+    objective.prepare(adapted, [*rows, *validation_rows], hyper.micro_batch_tokens)
+    optimiser = build_optimiser(adapted.parameters, hyper)
     ready = ModelReady(
-        trainable_parameters=attached.trainable_parameters,
-        total_parameters=attached.total_parameters,
+        trainable_parameters=adapted.trainable_parameters,
+        total_parameters=adapted.total_parameters,
         precision="bf16" if dtype == torch.bfloat16 else "fp32",
         device=str(device),
     )
@@ -85,9 +86,7 @@ def train(spec: JobSpec, workspace: Workspace, stop: Callable[[], bool]) -> Iter
 
     def bundle() -> BundleContents:
         facts = CardFacts(spec.base, spec, dataset, ready)
-        return BundleContents(
-            attached.peft_config, attached.state(), tokenizer, facts, tuple(history)
-        )
+        return BundleContents(adapted.config, adapted.state(), tokenizer, facts, tuple(history))
 
     yield PhaseStarted(phase="training")
     step = 0
@@ -97,7 +96,8 @@ def train(spec: JobSpec, workspace: Workspace, stop: Callable[[], bool]) -> Iter
             started = time.perf_counter()
             rate = learning_rate(hyper, step, total_steps)
             sums = accumulate_gradients(
-                model,
+                adapted,
+                objective,
                 [rows[index] for index in indices],
                 hyper.micro_batch_tokens,
                 derived_seed(spec.seed, step),
@@ -105,19 +105,19 @@ def train(spec: JobSpec, workspace: Workspace, stop: Callable[[], bool]) -> Iter
             )
             if sums is None:
                 return
-            norm = clip_gradients(attached.parameters, hyper.max_grad_norm)
+            norm = clip_gradients(adapted.parameters, hyper.max_grad_norm)
             _require_finite(sums.loss, norm, step, hyper.learning_rate)
             apply_gradients(optimiser, rate)
             done = StepDone(
                 step=step,
                 total_steps=total_steps,
                 epoch=epoch,
-                loss=sums.loss / sums.labelled_tokens,
-                token_accuracy=sums.correct / sums.labelled_tokens,
+                loss=sums.loss / sums.targets,
+                accuracy=sums.correct / sums.targets,
                 learning_rate=rate,
                 gradient_norm=norm,
                 tokens=sums.tokens,
-                labelled_tokens=sums.labelled_tokens,
+                targets=sums.targets,
                 seconds=time.perf_counter() - started,
             )
             history.append(done)
@@ -125,13 +125,11 @@ def train(spec: JobSpec, workspace: Workspace, stop: Callable[[], bool]) -> Iter
 
         validation = None
         if validation_rows:
-            loss_of = partial(supervised_loss, model)
-            validation = validate(model, validation_rows, hyper.micro_batch_tokens, loss_of, stop)
+            budget = hyper.micro_batch_tokens
+            validation = validate(adapted, objective, validation_rows, budget, stop)
             if validation is None:
                 return
-            evaluated = Evaluated(
-                step=step, loss=validation.loss, token_accuracy=validation.token_accuracy
-            )
+            evaluated = Evaluated(step=step, loss=validation.loss, accuracy=validation.accuracy)
             history.append(evaluated)
             yield evaluated
         save_checkpoint(workspace, step, bundle())
@@ -139,16 +137,16 @@ def train(spec: JobSpec, workspace: Workspace, stop: Callable[[], bool]) -> Iter
             step=step,
             folder=workspace.checkpoint_folder(step),
             train_loss=done.loss,
-            train_token_accuracy=done.token_accuracy,
+            train_accuracy=done.accuracy,
             validation_loss=validation.loss if validation else None,
-            validation_token_accuracy=validation.token_accuracy if validation else None,
+            validation_accuracy=validation.accuracy if validation else None,
         )
 
     yield PhaseStarted(phase="bundling")
     manifest = write_bundle(workspace.bundle_folder, bundle())
     yield RunFinished(
         folder=workspace.bundle_folder,
-        adapter_sha256=manifest.adapter_sha256,
+        weights_sha256=manifest.weights_sha256,
         trained_tokens=hyper.epochs * dataset.tokens,
     )
 

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from transformers import PreTrainedModel
 
+from core.adapters.adapted import AdaptedModel
 from core.batching.order import derived_seed
-from core.batching.packing import collate, pack
-from core.batching.rows import Row
-from core.objectives.supervised import supervised_loss
+from core.batching.packing import pack
+from core.batching.rows import TrainingRow
+from core.objectives.objective import Objective
 
 
 @dataclass(frozen=True)
@@ -17,33 +18,34 @@ class StepSums:
     """What the rows of one step add up to."""
 
     loss: float
-    """Nats over all labelled tokens."""
+    """Nats over all targets."""
     correct: int
-    labelled_tokens: int
+    targets: int
     tokens: int
 
 
 def accumulate_gradients(
-    model: PreTrainedModel,
-    rows: Sequence[Row],
+    adapted: AdaptedModel,
+    objective: Objective[Any],
+    rows: Sequence[TrainingRow],
     budget_tokens: int,
     seed: int,
     stop: Callable[[], bool],
 ) -> StepSums | None:
-    """Add the gradient of the mean loss per labelled token of `rows`; None when told to stop.
+    """Add the gradient of the mean loss per target of `rows`; None when told to stop.
 
     The mean is over the whole step, so the split into micro-batches does not change it. Dropout
     draws from (seed, micro-batch); pass a seed that depends on the step.
     """
-    labelled_tokens = sum(row.labelled_tokens for row in rows)
+    targets = sum(row.targets for row in rows)
     loss, correct = 0.0, 0
-    model.train()
+    adapted.model.train()
     for index, micro_batch in enumerate(pack(rows, budget_tokens)):
         if stop():
             return None
         torch.manual_seed(derived_seed(seed, index))
-        sums = supervised_loss(model, collate(micro_batch, model.device))
-        (sums.loss / labelled_tokens).backward()
+        sums = objective.loss(adapted, micro_batch)
+        (sums.loss / targets).backward()
         loss += sums.loss.item()
         correct += int(sums.correct)
-    return StepSums(loss, correct, labelled_tokens, sum(len(row.tokens) for row in rows))
+    return StepSums(loss, correct, targets, sum(row.length for row in rows))

@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from core.spec.generation import AdapterRef, ChatPrompt
+from core.spec.generation import ChatPrompt
+from core.spec.run import BundleRef
 from tests.api import as_worker
 from tests.api.live import Api
 from tests.api.scripted_engine import ANSWER, CONTEXT_LENGTH, ScriptedEngine
@@ -148,7 +149,7 @@ def test_tuned_model_is_asked_for_with_its_bundle(
         answer = client.post(CHAT, json=chat(model=model))
         assert answer.json()["model"] == model
         adapter = engine.requests[-1].adapter
-        assert isinstance(adapter, AdapterRef)
+        assert isinstance(adapter, BundleRef)
         assert adapter.key == f"bundles/{held.job_id}/{held.token}/{file}"
         assert len(adapter.sha256) == 64
         assert engine.requests[-1].base.id == "tunesmith/tiny"

@@ -12,7 +12,7 @@ def report() -> Report:
     return Report(
         clock="wall time",
         rows_tokens=(100, 120, 140),
-        labelled_tokens=180,
+        targets=180,
         steps=8,
         figures=(
             Figures("Tunesmith fp32", (800.0, 400.0, 840.0), (4.0, 8.0, 4.0)),

@@ -30,5 +30,5 @@ def test_trl_does_the_very_steps_of_ours(tmp_path: Path, layout: str) -> None:
     assert len(ours) == len(theirs) == STEPS
     for our_step, their_step in zip(ours, theirs, strict=True):
         assert our_step.tokens == their_step.tokens
-        assert our_step.labelled_tokens == their_step.labelled_tokens
+        assert our_step.targets == their_step.targets
         assert our_step.loss == pytest.approx(their_step.loss, abs=1e-4)

@@ -39,7 +39,7 @@ def adapter_hash(service: Service, job_id: str) -> str:
         f"/fine_tuning/jobs/{job_id}/adapter", cast_to=HttpxBinaryResponseContent
     ).read()
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        return json.loads(archive.read("manifest.json"))["adapter_sha256"]
+        return json.loads(archive.read("manifest.json"))["weights_sha256"]
 
 
 def test_killed_worker_loses_no_job(service: Service, small_dataset: Path) -> None:

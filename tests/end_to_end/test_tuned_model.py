@@ -70,7 +70,7 @@ def test_plain_peft_gives_the_answers_of_the_endpoint(
 ) -> None:
     folder = download_adapter(service, tuned, tmp_path / "adapter")
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert manifest["adapter_sha256"]
+    assert manifest["weights_sha256"]
     base_folder = Path(__file__).parents[2] / "core" / "models" / "tiny"
     tokenizer = AutoTokenizer.from_pretrained(folder)
     dtype = serving_dtype(service)

@@ -21,7 +21,7 @@ from worker.launch import archive_of
 from worker.record import METRICS_FILE, Record
 
 VALIDATED = DatasetValidated(
-    rows=8, validation_rows=2, tokens=80, labelled_tokens=40, total_steps=4
+    rows=8, validation_rows=2, tokens=80, targets=40, total_steps=4
 )
 
 
@@ -60,11 +60,11 @@ def step(number: int, seconds: float = 1.0) -> StepDone:
         total_steps=4,
         epoch=1,
         loss=0.8311,
-        token_accuracy=0.5,
+        accuracy=0.5,
         learning_rate=1e-3,
         gradient_norm=1.0,
         tokens=10,
-        labelled_tokens=5,
+        targets=5,
         seconds=seconds,
     )
 
@@ -74,9 +74,9 @@ def checkpoint(number: int, folder: Path) -> CheckpointSaved:
         step=number,
         folder=folder,
         train_loss=0.9,
-        train_token_accuracy=0.4,
+        train_accuracy=0.4,
         validation_loss=1.1,
-        validation_token_accuracy=0.3,
+        validation_accuracy=0.3,
     )
 
 
@@ -111,7 +111,7 @@ def test_steps_become_metrics_events_and_an_estimate(
 
 def test_evaluation_is_an_event_of_its_own(workshop: Workshop, job_id: str, record: Record) -> None:
     record.write(VALIDATED)
-    record.write(Evaluated(step=2, loss=0.7, token_accuracy=0.6))
+    record.write(Evaluated(step=2, loss=0.7, accuracy=0.6))
     event = workshop.events(job_id)[-1]
     assert event.message == "Step 2/4: full validation loss=0.70"
     assert event.data is not None and event.data["full_valid_mean_token_accuracy"] == 0.6
@@ -158,7 +158,7 @@ def test_late_worker_leaves_no_row_and_no_blob(
     with workshop.database.writing() as session:
         assert claims.rescue_expired(session, worker_id="worker-here") == [job_id]
     messages, blobs = workshop.messages(job_id), workshop.blobs("")
-    finished = RunFinished(folder=make_bundle("bundle"), adapter_sha256="0" * 64, trained_tokens=9)
+    finished = RunFinished(folder=make_bundle("bundle"), weights_sha256="0" * 64, trained_tokens=9)
     for late in (step(1), checkpoint(1, make_bundle("step-1")), finished, VALIDATED):
         with pytest.raises(StaleClaim):
             record.write(late)
@@ -186,7 +186,7 @@ def test_end_that_was_committed_without_an_answer_is_not_undone(
     record.write(VALIDATED)
     monkeypatch.setattr(worker.record, "commit", twice)
     record.write(
-        RunFinished(folder=make_bundle("bundle"), adapter_sha256="0" * 64, trained_tokens=9)
+        RunFinished(folder=make_bundle("bundle"), weights_sha256="0" * 64, trained_tokens=9)
     )
     assert record.is_complete
     assert workshop.job(job_id).status == JobStatus.SUCCEEDED

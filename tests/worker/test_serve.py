@@ -25,7 +25,8 @@ from core.engine.engine import Engine
 from core.errors import TunesmithError
 from core.models.load import load_base, load_tokenizer
 from core.spec.generation import GenerationRequest
-from core.spec.run import BaseModelSpec
+from core.spec.run import BaseModelSpec, JobSpec
+from core.spec.strategy import LoraSpec
 from core.storage.local import open_store
 from worker import serve
 from worker.engine_settings import EngineSettings
@@ -114,7 +115,8 @@ def adapter(settings, tmp_path_factory) -> dict:
             torch.nn.init.normal_(weight, std=0.5)
     tuned.save_pretrained(folder)
     load_tokenizer(BASE).save_pretrained(folder)
-    write_manifest(folder, BASE)
+    strategy = LoraSpec(rank=4, alpha=8, target_modules=("q_proj", "v_proj"))
+    write_manifest(folder, JobSpec(base=BASE, strategy=strategy, seed=0))
     archive = folder.with_suffix(".zip")
     sha256 = pack(folder, archive)
     open_store(settings.storage_folder).write_file("bundles/job/final.zip", archive)

@@ -24,11 +24,11 @@ def step(number: int) -> StepDone:
         total_steps=9,
         epoch=1,
         loss=1.0,
-        token_accuracy=0.5,
+        accuracy=0.5,
         learning_rate=1e-3,
         gradient_norm=1.0,
         tokens=10,
-        labelled_tokens=5,
+        targets=5,
         seconds=0.1,
     )
 

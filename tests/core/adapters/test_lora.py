@@ -62,7 +62,7 @@ def test_weights_logits_and_gradients_equal_peft(tiny_model, model_type, dropout
     torch.manual_seed(3)
     attached = attach_lora(base, spec)
     torch.manual_seed(3)
-    reference = peft.get_peft_model(reference_base, attached.peft_config)
+    reference = peft.get_peft_model(reference_base, attached.config)
     expected = peft.get_peft_model_state_dict(reference)
     assert attached.state().keys() == expected.keys()
     for name, tensor in attached.state().items():

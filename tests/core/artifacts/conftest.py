@@ -77,16 +77,16 @@ def history() -> tuple[RunEvent, ...]:
                 total_steps=4,
                 epoch=1,
                 loss=3.25 / step,
-                token_accuracy=0.125 * step,
+                accuracy=0.125 * step,
                 learning_rate=1e-4,
                 gradient_norm=1.0,
                 tokens=100,
-                labelled_tokens=40,
+                targets=40,
                 seconds=0.1,
             )
         )
         if step % 2 == 0:
-            events.append(Evaluated(step=step, loss=2.5 / step, token_accuracy=0.2 * step))
+            events.append(Evaluated(step=step, loss=2.5 / step, accuracy=0.2 * step))
     return tuple(events)
 
 
@@ -102,7 +102,7 @@ def contents(
         seed=20261123,
     )
     dataset = DatasetValidated(
-        rows=1234, validation_rows=56, tokens=98765, labelled_tokens=4321, total_steps=4
+        rows=1234, validation_rows=56, tokens=98765, targets=4321, total_steps=4
     )
     model = ModelReady(
         trainable_parameters=7777, total_parameters=88888, precision="fp32", device="cpu"

@@ -17,7 +17,7 @@ from core.artifacts.manifest import (
     write_manifest,
 )
 from core.errors import TunesmithError
-from core.spec.run import BaseModelSpec
+from core.spec.run import BaseModelSpec, JobSpec
 
 BASE = BaseModelSpec(id="tiny-llama", source="someone/tiny-llama")
 
@@ -158,7 +158,7 @@ def test_a_pickle_under_the_name_of_weights_is_refused(shared_bundle: Path, tmp_
     bundle = Path(shutil.copytree(shared_bundle, tmp_path / "bundle"))
     (bundle / ADAPTER_FILE).write_bytes(pickle.dumps({"weights": [1.0]}))
     (bundle / MANIFEST_FILE).unlink()
-    write_manifest(bundle, BASE)
+    write_manifest(bundle, JobSpec(base=BASE, seed=0))
     pack(bundle, tmp_path / "evil.zip")
     assert "safetensors" in refused(tmp_path / "evil.zip", tmp_path / "inside" / "out")
 

@@ -69,7 +69,9 @@ def test_a_base_from_the_hub_is_named_by_its_id_and_revision(
     contents: BundleContents, tmp_path: Path
 ) -> None:
     base = BaseModelSpec(id="small", source="someone/small-model", revision="abc123")
-    write_bundle(tmp_path / "bundle", replace(contents, card=replace(contents.card, base=base)))
+    spec = contents.card.spec.model_copy(update={"base": base})
+    card = replace(contents.card, base=base, spec=spec)
+    write_bundle(tmp_path / "bundle", replace(contents, card=card))
     config = json.loads((tmp_path / "bundle" / "adapter_config.json").read_text())
     assert (config["base_model_name_or_path"], config["revision"]) == (base.source, base.revision)
     manifest = read_manifest(tmp_path / "bundle")
@@ -85,7 +87,7 @@ def test_contents_stay_as_they_were(contents: BundleContents, tmp_path: Path) ->
 
 
 def test_manifest_names_the_adapter_hash(shared_bundle: Path) -> None:
-    assert verify(shared_bundle).adapter_sha256 == sha256_of(shared_bundle / ADAPTER_FILE)
+    assert verify(shared_bundle).weights_sha256 == sha256_of(shared_bundle / ADAPTER_FILE)
 
 
 def test_an_earlier_bundle_is_replaced(

@@ -8,11 +8,11 @@ def step_done(step: int, loss: float) -> StepDone:
         total_steps=9,
         epoch=1,
         loss=loss,
-        token_accuracy=0.5,
+        accuracy=0.5,
         learning_rate=1e-4,
         gradient_norm=1.0,
         tokens=10,
-        labelled_tokens=5,
+        targets=5,
         seconds=0.1,
     )
 
@@ -22,7 +22,7 @@ def test_csv_has_the_columns_of_openai() -> None:
         PhaseStarted(phase="training"),
         step_done(1, 2.0),
         step_done(2, 1.5),
-        Evaluated(step=2, loss=1.75, token_accuracy=0.25),
+        Evaluated(step=2, loss=1.75, accuracy=0.25),
     )
     assert metrics_csv(history) == (
         "step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy\n"
@@ -32,7 +32,7 @@ def test_csv_has_the_columns_of_openai() -> None:
 
 
 def test_evaluation_before_the_first_step_has_no_training_loss() -> None:
-    history = (Evaluated(step=0, loss=3.0, token_accuracy=0.0), step_done(1, 2.0))
+    history = (Evaluated(step=0, loss=3.0, accuracy=0.0), step_done(1, 2.0))
     assert metrics_csv(history).splitlines()[1:] == [
         "0,,,3.000000,0.000000",
         "1,2.000000,0.500000,,",

@@ -23,14 +23,15 @@ import sys
 from pathlib import Path
 from core.artifacts.manifest import write_manifest
 from core.artifacts.publish import published_folder
-from core.spec.run import BaseModelSpec
+from core.spec.run import BaseModelSpec, JobSpec
 
+spec = JobSpec(base=BaseModelSpec(id="base", source="some/base"), seed=0)
 folder, generation = Path(sys.argv[1]), 0
 while True:
     with published_folder(folder) as partial:
         for name in ("adapter_model.safetensors", "README.md", "tokenizer.json"):
             (partial / name).write_bytes(b"%d" % generation * 20_000)
-        write_manifest(partial, BaseModelSpec(id="base", source="some/base"))
+        write_manifest(partial, spec)
     generation += 1
     print(generation, flush=True)
 """

@@ -17,8 +17,8 @@ from core.engine.prompts import PromptReader
 from core.engine.runner import Runner
 from core.engine.scheduler import Limits, Scheduler
 from core.models.load import load_base
-from core.spec.generation import AdapterRef
-from core.spec.run import BaseModelSpec
+from core.spec.run import BaseModelSpec, BundleRef, JobSpec
+from core.spec.strategy import LoraSpec
 from core.storage.blobs import BlobStore
 from core.storage.local import open_store
 
@@ -105,13 +105,16 @@ def adapter_folders(tmp_path_factory, base, tokenizer) -> list[Path]:
                 torch.nn.init.normal_(weight, std=0.2)
         tuned.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        write_manifest(folder, base)
+        strategy = LoraSpec(
+            rank=rank, alpha=2 * rank, target_modules=("q_proj", "v_proj", "down_proj")
+        )
+        write_manifest(folder, JobSpec(base=base, strategy=strategy, seed=0))
         folders.append(folder)
     return folders
 
 
 @pytest.fixture(scope="session")
-def adapters(adapter_folders, store, tmp_path_factory) -> list[AdapterRef]:
+def adapters(adapter_folders, store, tmp_path_factory) -> list[BundleRef]:
     """The same four as archives in storage."""
     refs = []
     for index, folder in enumerate(adapter_folders):
@@ -119,7 +122,7 @@ def adapters(adapter_folders, store, tmp_path_factory) -> list[AdapterRef]:
         sha256 = pack(folder, archive)
         key = f"bundles/job-{index}/final.zip"
         store.write_file(key, archive)
-        refs.append(AdapterRef(key=key, sha256=sha256))
+        refs.append(BundleRef(key=key, sha256=sha256))
     return refs
 
 

@@ -10,7 +10,7 @@ import pytest
 from core.artifacts.manifest import verify
 from core.engine.adapters import AdapterFiles
 from core.errors import InvalidRequest, NotFound, Unavailable
-from core.spec.generation import AdapterRef
+from core.spec.run import BundleRef
 
 
 class CountingStore:
@@ -67,13 +67,13 @@ def test_two_engines_may_share_the_folder(fresh_files, adapters, counting, tmp_p
 
 def test_a_missing_archive_is_not_found(fresh_files, tmp_path):
     with pytest.raises(NotFound) as caught:
-        fresh_files.ensure(AdapterRef(key="bundles/nobody/final.zip", sha256="0" * 64))
+        fresh_files.ensure(BundleRef(key="bundles/nobody/final.zip", sha256="0" * 64))
     assert caught.value.code == "adapter_not_found"
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_archive_with_another_hash_is_refused(fresh_files, adapters, tmp_path):
-    wrong = AdapterRef(key=adapters[0].key, sha256=adapters[1].sha256)
+    wrong = BundleRef(key=adapters[0].key, sha256=adapters[1].sha256)
     with pytest.raises(Unavailable, match="SHA-256") as caught:
         fresh_files.ensure(wrong)
     assert caught.value.code == "adapter_corrupt"
@@ -97,7 +97,7 @@ def test_a_corrupt_archive_is_refused_though_its_hash_is_right(
     key = f"bundles/damaged/{damage.replace(' ', '-')}.zip"
     blob = store.write_file(key, archive)
     with pytest.raises(Unavailable) as caught:
-        fresh_files.ensure(AdapterRef(key=key, sha256=blob.sha256))
+        fresh_files.ensure(BundleRef(key=key, sha256=blob.sha256))
     assert caught.value.code == "adapter_corrupt"
     assert list(tmp_path.iterdir()) == []
 
@@ -105,4 +105,4 @@ def test_a_corrupt_archive_is_refused_though_its_hash_is_right(
 @pytest.mark.parametrize("sha256", ["../../etc", "A" * 64, "0" * 63, ""])
 def test_a_hash_that_is_none_never_becomes_a_path(sha256, fresh_files):
     with pytest.raises(InvalidRequest, match="SHA-256"):
-        fresh_files.ensure(AdapterRef(key="bundles/x/final.zip", sha256=sha256))
+        fresh_files.ensure(BundleRef(key="bundles/x/final.zip", sha256=sha256))

@@ -20,7 +20,7 @@ from core.spec.events import (
     run_event_adapter,
 )
 from core.spec.generation import (
-    AdapterRef,
+    BundleRef,
     ChatPrompt,
     GenerationRequest,
     SamplingSpec,
@@ -35,23 +35,23 @@ BASE = BaseModelSpec(id="tiny", source="/models/tiny")
 
 RUN_EVENTS: list[RunEvent] = [
     PhaseStarted(phase="training"),
-    DatasetValidated(rows=3, validation_rows=1, tokens=90, labelled_tokens=40, total_steps=2),
+    DatasetValidated(rows=3, validation_rows=1, tokens=90, targets=40, total_steps=2),
     ModelReady(trainable_parameters=8, total_parameters=100, precision="fp32", device="cpu"),
     StepDone(
         step=1,
         total_steps=2,
         epoch=1,
         loss=1.25,
-        token_accuracy=0.5,
+        accuracy=0.5,
         learning_rate=1e-4,
         gradient_norm=0.7,
         tokens=45,
-        labelled_tokens=20,
+        targets=20,
         seconds=0.1,
     ),
-    Evaluated(step=2, loss=1.0, token_accuracy=0.6),
-    CheckpointSaved(step=2, folder=Path("w/step-2"), train_loss=1.0, train_token_accuracy=0.6),
-    RunFinished(folder=Path("w/bundle"), adapter_sha256="0" * 64, trained_tokens=180),
+    Evaluated(step=2, loss=1.0, accuracy=0.6),
+    CheckpointSaved(step=2, folder=Path("w/step-2"), train_loss=1.0, train_accuracy=0.6),
+    RunFinished(folder=Path("w/bundle"), weights_sha256="0" * 64, trained_tokens=180),
     RunFailed(code="loss_nonfinite", message="The loss became NaN at step 2."),
 ]
 
@@ -80,7 +80,7 @@ def test_generation_request_survives_http(prompt: ChatPrompt | TextPrompt | Toke
     request = GenerationRequest(
         id="req-1",
         base=BASE,
-        adapter=AdapterRef(key="bundles/1", sha256="0" * 64),
+        adapter=BundleRef(key="bundles/1", sha256="0" * 64),
         prompt=prompt,
         sampling=SamplingSpec(seed=1),
     )

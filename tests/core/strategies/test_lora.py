@@ -29,7 +29,7 @@ def llama2_7b():
     ],
 )
 def test_llama2_7b_has_the_known_number_of_trainable_parameters(preset, parameters):
-    attached = attach(llama2_7b(), LoraSpec(rank=16, target_modules=preset))
+    attached = attach(llama2_7b(), LoraSpec(rank=16, target_modules=preset), None)
     assert attached.trainable_parameters == parameters
     trainable = (p.numel() for p in attached.model.parameters() if p.requires_grad)
     assert sum(trainable) == parameters
@@ -38,15 +38,15 @@ def test_llama2_7b_has_the_known_number_of_trainable_parameters(preset, paramete
 
 def test_one_square_matrix_has_the_known_number_of_parameters():
     name = "layers.0.self_attn.q_proj"
-    attached = attach(llama2_7b(), LoraSpec(rank=16, target_modules=(name,)))
+    attached = attach(llama2_7b(), LoraSpec(rank=16, target_modules=(name,)), None)
     assert attached.trainable_parameters == 131_072
 
 
 def test_module_names_are_taken_as_peft_takes_them(tiny_model):
     for names, layers in [(("q_proj",), 2), (("layers.1.mlp.up_proj", "v_proj"), 3)]:
-        attached = attach(tiny_model(), LoraSpec(target_modules=names))
+        attached = attach(tiny_model(), LoraSpec(target_modules=names), None)
         assert len(attached.trainable) == 2 * layers
-        assert sorted(attached.peft_config.target_modules) == sorted(names)
+        assert sorted(attached.config.target_modules) == sorted(names)
 
 
 @pytest.mark.parametrize(
@@ -54,18 +54,18 @@ def test_module_names_are_taken_as_peft_takes_them(tiny_model):
 )
 def test_unknown_module_is_refused_with_the_nearest_names(tiny_model, name, nearest):
     with pytest.raises(InvalidRequest, match=nearest) as caught:
-        attach(tiny_model(), LoraSpec(target_modules=("v_proj", name)))
+        attach(tiny_model(), LoraSpec(target_modules=("v_proj", name)), None)
     assert caught.value.param == "strategy.target_modules"
     assert repr(name) in caught.value.message
 
 
 def test_empty_list_of_modules_is_refused(tiny_model):
     with pytest.raises(InvalidRequest, match="empty"):
-        attach(tiny_model(), LoraSpec(target_modules=()))
+        attach(tiny_model(), LoraSpec(target_modules=()), None)
 
 
 def test_nothing_but_the_adapter_is_trained(tiny_model):
-    attached = attach(tiny_model(), LoraSpec())
+    attached = attach(tiny_model(), LoraSpec(), None)
     trained = {id(p) for p in attached.parameters}
     for parameter in attached.model.parameters():
         assert parameter.requires_grad == (id(parameter) in trained)

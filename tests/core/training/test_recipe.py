@@ -55,7 +55,7 @@ def test_events_come_in_the_promised_order(job, workspace):
     steps = [event for event in events if isinstance(event, StepDone)]
     assert [(step.step, step.epoch) for step in steps] == [(1, 1), (2, 1), (3, 2), (4, 2)]
     assert sum(step.tokens for step in steps) == 2 * dataset.tokens
-    assert sum(step.labelled_tokens for step in steps) == 2 * dataset.labelled_tokens
+    assert sum(step.targets for step in steps) == 2 * dataset.targets
 
 
 def test_training_lowers_the_validation_loss(job, workspace):
@@ -63,26 +63,26 @@ def test_training_lowers_the_validation_loss(job, workspace):
     events = run(job(epochs=2, batch_size=2, learning_rate=1e-2), workspace)
     evaluations = [event for event in events if isinstance(event, Evaluated)]
     assert evaluations[-1].loss < 0.95 * evaluations[0].loss
-    assert evaluations[-1].token_accuracy > evaluations[0].token_accuracy
+    assert evaluations[-1].accuracy > evaluations[0].accuracy
     last = [event for event in events if isinstance(event, CheckpointSaved)][-1]
     assert last.validation_loss == evaluations[-1].loss
 
 
 def test_same_seed_gives_the_same_adapter_and_another_seed_another(job, workspace):
     dropout = LoraSpec(rank=4, dropout=0.2)
-    hashes = [run(job(dropout, seed=seed), workspace)[-1].adapter_sha256 for seed in (1, 1, 2)]
+    hashes = [run(job(dropout, seed=seed), workspace)[-1].weights_sha256 for seed in (1, 1, 2)]
     assert hashes[0] == hashes[1] != hashes[2]
 
 
 def test_another_process_gives_the_same_adapter(job, workspace):
     spec = job(precision="bf16")
-    here = run(spec, workspace)[-1].adapter_sha256
+    here = run(spec, workspace)[-1].weights_sha256
     program = (
         "import sys, pathlib; from core.spec.run import JobSpec, Workspace; "
         "from core.training.recipe import train; "
         "spec = JobSpec.model_validate_json(sys.argv[1]); "
         "work = Workspace(folder=pathlib.Path(sys.argv[2])); "
-        "*_, last = train(spec, work, lambda: False); print(last.adapter_sha256)"
+        "*_, last = train(spec, work, lambda: False); print(last.weights_sha256)"
     )
     arguments = [spec.model_dump_json(), str(workspace.folder)]
     done = subprocess.run(

@@ -9,11 +9,11 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, get_scheduler
 
 from core.batching.order import derived_seed, steps_of_epoch
-from core.batching.packing import collate
 from core.batching.rows import Row
 from core.models.attention import use_packed_attention
 from core.models.load import load_config, load_tokenizer
-from core.objectives.supervised import supervised_loss
+from core.objectives.choose import choose_objective
+from core.objectives.supervised import Supervised
 from core.spec.events import StepDone
 from core.spec.strategy import LoraSpec
 from core.strategies.attach import attach
@@ -37,7 +37,8 @@ def padded(rows):
 
 def reference_losses(spec, workspace):
     tokenizer, config, hyper = load_tokenizer(spec.base), load_config(spec.base), spec.training
-    rows = load_rows(workspace.train_file, "training_file", tokenizer, config, hyper)
+    objective = choose_objective(spec, tokenizer)
+    rows = load_rows(workspace.train_file, "training_file", objective, config, hyper)
     base = AutoModelForCausalLM.from_pretrained(spec.base.source, dtype=torch.float32)
     lora = peft.LoraConfig(
         task_type="CAUSAL_LM",
@@ -81,12 +82,14 @@ ROWS = [
     for line, length in enumerate((9, 17, 5, 12, 30, 8, 21, 11), start=1)
 ]
 
+OBJECTIVE = Supervised(tokenizer=None)
+
 
 def attached_model(tiny_model, dropout=0.0):
     model = tiny_model()
     use_packed_attention(model)
     torch.manual_seed(0)
-    attached = attach(model, LoraSpec(rank=4, dropout=dropout))
+    attached = attach(model, LoraSpec(rank=4, dropout=dropout), None)
     with torch.no_grad():
         for parameter in attached.parameters:
             parameter.normal_(std=0.1)
@@ -96,12 +99,12 @@ def attached_model(tiny_model, dropout=0.0):
 @pytest.mark.parametrize("budget_tokens", [1, 30, 60])
 def test_gradients_do_not_depend_on_the_split_into_micro_batches(tiny_model, budget_tokens):
     attached = attached_model(tiny_model)
-    whole = accumulate_gradients(attached.model, ROWS, 4096, 0, lambda: False)
+    whole = accumulate_gradients(attached, OBJECTIVE, ROWS, 4096, 0, lambda: False)
     expected = {name: p.grad.clone() for name, p in attached.trainable.items()}
     attached.model.zero_grad()
-    split = accumulate_gradients(attached.model, ROWS, budget_tokens, 0, lambda: False)
+    split = accumulate_gradients(attached, OBJECTIVE, ROWS, budget_tokens, 0, lambda: False)
     assert split.loss == pytest.approx(whole.loss, rel=1e-5)
-    assert (split.correct, split.labelled_tokens) == (whole.correct, whole.labelled_tokens)
+    assert (split.correct, split.targets) == (whole.correct, whole.targets)
     for name, parameter in attached.trainable.items():
         torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-4, atol=1e-6)
 
@@ -112,7 +115,7 @@ def test_dropout_draws_from_the_seed_of_the_step_alone(tiny_model):
     for step, noise in ((1, 10), (1, 20), (2, 10)):
         torch.manual_seed(noise)
         seed = derived_seed(5, step)
-        losses.append(accumulate_gradients(attached.model, ROWS, 64, seed, lambda: False).loss)
+        losses.append(accumulate_gradients(attached, OBJECTIVE, ROWS, 64, seed, lambda: False).loss)
     assert losses[0] == losses[1] != losses[2]
 
 
@@ -124,8 +127,8 @@ def test_targets_that_are_not_labelled_have_no_gradient(tiny_model):
     object.__setattr__(changed, "tokens", (5, 6, 7, 8, 200))
     results = []
     for variant in (row, changed):
-        sums = supervised_loss(attached.model, collate([variant], torch.device("cpu")))
-        assert sums.weight == 2
+        sums = OBJECTIVE.loss(attached, [variant])
+        assert sums.targets == 2
         sums.loss.backward()
         results.append((sums.loss.item(), [p.grad.clone() for p in attached.parameters]))
         attached.model.zero_grad()

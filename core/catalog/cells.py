@@ -1,0 +1,68 @@
+"""Which combinations of family, task, objective and strategy exist, and why the others do not."""
+
+from typing import Literal
+
+from core.catalog.families import Kind, family_of
+from core.errors import InvalidRequest
+from core.spec.objective import Task
+
+Objective = Literal["supervised", "pretraining", "dpo", "classification"]
+Strategy = Literal["full", "lora", "qlora", "bottleneck", "prefix", "prompt"]
+
+OBJECTIVES: dict[Task, tuple[Objective, ...]] = {
+    "generation": ("supervised", "pretraining", "dpo"),
+    "seq2seq": ("supervised",),
+    "classification": ("classification",),
+}
+
+_WHY_NOT: dict[tuple[Kind, Task], str] = {
+    ("decoder", "seq2seq"): (
+        "has no encoder; the task generation does the same with prompts and completions"
+    ),
+    ("encoder", "generation"): "reads a whole text at once and cannot continue one",
+    ("encoder", "seq2seq"): "has no decoder that could write a text",
+    ("encoder-decoder", "generation"): "writes a text for another one; that is the task seq2seq",
+    ("encoder-decoder", "classification"): (
+        "has no head for labels here; use an encoder or a decoder, or the task seq2seq with the "
+        "label as the text to write"
+    ),
+}
+
+
+def require_cell(
+    model_type: str, task: Task, objective: Objective, strategy: Strategy, quantised: bool = False
+) -> None:
+    """Raise InvalidRequest with the reason when there is no such combination.
+
+    `quantised` says that the weights of the base are in four bits already. `param` names the
+    field to change.
+    """
+    family = family_of(model_type)
+    if task not in family.tasks:
+        raise InvalidRequest(
+            f"The task {task} cannot be done with a base of type {model_type}: it "
+            f"{_WHY_NOT[family.kind, task]}. Its tasks: {', '.join(family.tasks)}.",
+            param="task",
+            code="impossible_combination",
+        )
+    if objective not in OBJECTIVES[task]:
+        raise InvalidRequest(
+            f"The objective {objective} does not go with the task {task}. "
+            f"Its objectives: {', '.join(OBJECTIVES[task])}.",
+            param="objective",
+            code="impossible_combination",
+        )
+    if strategy == "prefix" and not family.takes_prefix:
+        raise InvalidRequest(
+            f"A base of type {model_type} cannot be given keys and values from outside, so no "
+            "program could run it with a prefix. The strategy prompt comes nearest.",
+            param="strategy.type",
+            code="impossible_combination",
+        )
+    if strategy == "full" and quantised:
+        raise InvalidRequest(
+            "The weights of this base are in four bits, which cannot be trained. Use qlora, or "
+            "the base that it was made from.",
+            param="strategy.type",
+            code="impossible_combination",
+        )

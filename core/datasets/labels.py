@@ -1,0 +1,45 @@
+"""The labels of a row, always as text: 1 and "1" are the same label."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from core.datasets.faults import Faults, is_what
+
+MAX_LABEL_CHARACTERS = 200
+
+
+def parse_label(row: Mapping[str, Any], faults: Faults) -> tuple[str, ...]:
+    """Return the one label under `label`, and note what is wrong with it."""
+    label = _label(row.get("label"), "label", faults)
+    return (label,) if label else ()
+
+
+def parse_labels(row: Mapping[str, Any], faults: Faults) -> tuple[str, ...]:
+    """Return the labels under `labels`, perhaps none, in their order."""
+    labels = row.get("labels")
+    if not isinstance(labels, list):
+        faults.add("labels", f'{is_what(labels)}; write a list, such as ["urgent", "billing"]')
+        return ()
+    parsed: dict[str, None] = {}
+    for index, value in enumerate(labels):
+        label = _label(value, f"labels[{index}]", faults)
+        if label in parsed:
+            faults.add(f"labels[{index}]", f"{is_what(label)} once more; name each label once")
+        if label:
+            parsed[label] = None
+    return tuple(parsed)
+
+
+def _label(value: Any, where: str, faults: Faults) -> str | None:
+    if type(value) is int:
+        return str(value)
+    if not isinstance(value, str):
+        faults.add(where, f"{is_what(value)}; write a string or an integer")
+    elif not value.strip():
+        faults.add(where, "is blank; write the name of the label")
+    elif len(value) > MAX_LABEL_CHARACTERS:
+        cure = f"shorten it to {MAX_LABEL_CHARACTERS}"
+        faults.add(where, f"is a label of {len(value)} characters; {cure}")
+    else:
+        return value
+    return None

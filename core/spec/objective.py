@@ -1,0 +1,54 @@
+"""What is learnt from an example: one class per objective.
+
+An objective is one class here, one file in `core/objectives/` and one `case` in
+`core/objectives/choose.py`.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from core.spec.base import Spec
+
+Task = Literal["generation", "seq2seq", "classification"]
+"""What the tuned model does: continue a text, answer a text with another, or label it."""
+
+MAX_LABELS = 1000
+
+
+class SupervisedSpec(Spec):
+    """Next-token cross entropy on demonstrations: conversations, or prompts with completions."""
+
+    type: Literal["supervised"] = "supervised"
+
+
+class PretrainingSpec(Spec):
+    """Next-token cross entropy on every token of plain text."""
+
+    type: Literal["pretraining"] = "pretraining"
+
+
+class DpoSpec(Spec):
+    """Direct preference optimisation: the chosen answer over the rejected one.
+
+    The reference is the model before training. `label_smoothing` is the share of pairs taken to
+    be the wrong way round. Source: Rafailov et al. 2023, https://arxiv.org/abs/2305.18290.
+    """
+
+    type: Literal["dpo"] = "dpo"
+    beta: float = Field(0.1, gt=0, le=10)
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5)
+
+
+class ClassificationSpec(Spec):
+    """Cross entropy over `labels`, or with `multi_label` one yes-or-no decision for each."""
+
+    type: Literal["classification"] = "classification"
+    labels: tuple[str, ...] = Field(min_length=2, max_length=MAX_LABELS)
+    multi_label: bool = False
+
+
+ObjectiveSpec = Annotated[
+    SupervisedSpec | PretrainingSpec | DpoSpec | ClassificationSpec,
+    Field(discriminator="type"),
+]
