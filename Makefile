@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up migrate test test-all check format bench-training bench-service constraints clean
+.PHONY: help setup demo up migrate test test-all test-gpu check format bench-training bench-gpu bench-service constraints clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -39,6 +39,9 @@ test: $(VENV)/test.stamp ## run every test that a change needs (10 minutes)
 test-all: $(VENV)/test.stamp ## run the whole matrix
 	$(BIN)/python -m pytest -m "not gpu"
 
+test-gpu: ## run the tests that need a CUDA device, with the Python of this machine
+	$(PYTHON) -m pytest -m gpu -rs tests/gpu
+
 check: $(VENV)/test.stamp ## lint, format, types, import contracts, migrations
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -52,6 +55,9 @@ format: $(VENV)/test.stamp ## rewrite the code in the project's format
 
 bench-training: $(VENV)/test.stamp ## training throughput beside TRL and PEFT, as ratios
 	$(BIN)/python -m bench.training
+
+bench-gpu: ## training at real size on a CUDA device, with the Python of this machine
+	$(PYTHON) -m bench.gpu
 
 bench-service: $(VENV)/test.stamp ## start-up times and memory of the service
 	$(BIN)/python -m bench.service

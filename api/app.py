@@ -13,6 +13,7 @@ from api.generation.endpoints import router as generation
 from api.generation.engine_client import EngineClient
 from api.health.endpoints import router as health
 from api.jobs.endpoints import router as jobs
+from api.masks.endpoints import router as masks
 from api.middleware import AuthMiddleware, BodyLimitMiddleware, RequestMiddleware
 from api.models.endpoints import router as models
 from api.parts import Parts
@@ -56,7 +57,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.add_middleware(AuthMiddleware, api_key=settings.api_key)
     app.add_middleware(RequestMiddleware)
     install_error_handlers(app)
-    for router in (files, jobs, models, generation):
+    for router in (files, jobs, masks, models, generation):
         app.include_router(router, prefix="/v1", responses=ERROR_RESPONSES)
     app.include_router(health)
     return app

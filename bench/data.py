@@ -1,4 +1,4 @@
-"""What both sides train on: one base model of 27 million parameters and rows of real text.
+"""What both sides train on: a base model with random weights and rows of real text.
 
 The text is Python's own standard library: a function's signature and docstring are the prompt,
 its body is the completion. It differs a little between patch releases of Python, so figures are
@@ -18,10 +18,34 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from core.models.tiny_build.stdlib import definitions, docstring_node, source_files
 
-VOCABULARY = 16_384
+TOKENIZER_VOCABULARY = 16_384
 SHORTEST_ROW_TOKENS = 24
 LONGEST_ROW_TOKENS = 384
 TOKENIZER_TEXT_CHARACTERS = 3_000_000
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """A Llama by its measures; the tokenizer knows the first 16,384 of its vocabulary."""
+
+    name: str
+    hidden_size: int
+    intermediate_size: int
+    layers: int
+    heads: int
+    key_value_heads: int
+    vocabulary: int = TOKENIZER_VOCABULARY
+    dtype: torch.dtype = torch.float32
+
+    def matmul_parameters(self, labelled_share: float) -> float:
+        """Parameters that multiply each token on average; the head serves labelled tokens only."""
+        key_value = self.hidden_size * self.key_value_heads // self.heads
+        attention = 2 * self.hidden_size * (self.hidden_size + key_value)
+        layer = attention + 3 * self.hidden_size * self.intermediate_size
+        return self.layers * layer + labelled_share * self.vocabulary * self.hidden_size
+
+
+SMALL = ModelSize("27M", 384, 1024, 8, 6, 6)
 
 
 @dataclass(frozen=True)
@@ -32,13 +56,13 @@ class BenchmarkData:
     train_file: Path
 
 
-def build(folder: Path, rows: int, seed: int) -> BenchmarkData:
+def build(folder: Path, rows: int, seed: int, size: ModelSize = SMALL) -> BenchmarkData:
     """Write the base with its tokenizer, and `rows` rows of 24 to 384 tokens, into `folder`."""
     sources = [file.text for file in source_files()]
     tokenizer = _tokenizer(sources, seed)
     base_folder = folder / "base"
     tokenizer.save_pretrained(base_folder)
-    _base_model(seed).save_pretrained(base_folder)
+    _base_model(seed, size).save_pretrained(base_folder)
     train_file = folder / "train.jsonl"
     with train_file.open("w", encoding="utf-8") as out:
         for prompt, completion in _fitting_rows(sources, tokenizer, rows, seed):
@@ -46,27 +70,24 @@ def build(folder: Path, rows: int, seed: int) -> BenchmarkData:
     return BenchmarkData(base_folder, train_file)
 
 
-def matmul_parameters(labelled_share: float) -> float:
-    """Parameters that multiply each token on average; the head serves labelled tokens only."""
-    layers = 8 * (4 * 384 * 384 + 3 * 384 * 1024)
-    return layers + labelled_share * VOCABULARY * 384
-
-
-def _base_model(seed: int) -> LlamaForCausalLM:
+def _base_model(seed: int, size: ModelSize) -> LlamaForCausalLM:
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=384,
-        intermediate_size=1024,
-        num_hidden_layers=8,
-        num_attention_heads=6,
+        vocab_size=size.vocabulary,
+        hidden_size=size.hidden_size,
+        intermediate_size=size.intermediate_size,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        num_key_value_heads=size.key_value_heads,
         max_position_embeddings=2048,
         tie_word_embeddings=False,
         pad_token_id=0,
         bos_token_id=None,
         eos_token_id=1,
     )
-    return LlamaForCausalLM(config)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    with torch.device(device):
+        return LlamaForCausalLM(config).to(size.dtype)
 
 
 def _tokenizer(sources: list[str], seed: int) -> PreTrainedTokenizerFast:
@@ -81,7 +102,7 @@ def _tokenizer(sources: list[str], seed: int) -> PreTrainedTokenizerFast:
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
+        vocab_size=TOKENIZER_VOCABULARY,
         special_tokens=["<pad>", "<eos>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,

@@ -45,19 +45,28 @@ def median_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
     return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
 
 
-def matmul_gigaflops(dtype: torch.dtype, clock: Clock, repeats: int = 30) -> float:
-    """Measured peak of this machine for a shape of the benchmark: (880, 384) @ (384, 1024)."""
-    left, right = torch.randn(880, 384).to(dtype), torch.randn(384, 1024).to(dtype)
+def matmul_gigaflops(
+    dtype: torch.dtype, clock: Clock, shape: tuple[int, int, int], repeats: int = 30
+) -> float:
+    """Measured peak of this machine for a product (T, I) @ (I, O) of the benchmark."""
+    tokens, inputs, outputs = shape
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    left = torch.randn(tokens, inputs, device=device).to(dtype)
+    right = torch.randn(inputs, outputs, device=device).to(dtype)
     seconds = []
     for _ in range(repeats):
         started = clock()
         torch.mm(left, right)
+        if device == "cuda":
+            torch.cuda.synchronize()
         seconds.append(clock() - started)
-    return 2 * 880 * 384 * 1024 / min(seconds) / 1e9
+    return 2 * tokens * inputs * outputs / min(seconds) / 1e9
 
 
 def hardware(threads: int) -> str:
-    """The processor by name, and how many threads were used."""
+    """The device by name; of a processor also how many threads were used."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
     name = platform.processor() or platform.machine()
     try:
         found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M)

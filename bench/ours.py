@@ -7,22 +7,25 @@ from bench.data import BenchmarkData
 from bench.measure import Clock, MeasuredRun, MeasuredStep
 from core.spec.events import StepDone
 from core.spec.run import BaseModelSpec, JobSpec, Workspace
-from core.spec.strategy import LoraSpec
+from core.spec.strategy import StrategySpec
 from core.spec.training import Precision, TrainingSpec
 from core.training.recipe import train
 
 
-def job_spec(data: BenchmarkData, precision: Precision, batch_rows: int, seed: int) -> JobSpec:
-    """LoRA r=16 on all linear layers at a constant rate, which the peer is given as well."""
+def job_spec(
+    data: BenchmarkData, strategy: StrategySpec, precision: Precision, batch_rows: int, seed: int
+) -> JobSpec:
+    """The strategy at a constant rate, which the peer is given as well."""
     return JobSpec(
         base=BaseModelSpec(id="benchmark-27m", source=str(data.base_folder)),
-        strategy=LoraSpec(rank=16, alpha=32.0),
+        strategy=strategy,
         training=TrainingSpec(
             epochs=1,
             batch_size=batch_rows,
             learning_rate=2e-4,
             schedule="constant",
             warmup_ratio=0.0,
+            gradient_checkpointing=False,
             precision=precision,
         ),
         seed=seed,

@@ -1,4 +1,4 @@
-"""The one table of a benchmark run, and its files in bench/results."""
+"""The tables of a benchmark run, and its files in bench/results."""
 
 import dataclasses
 import datetime
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from bench.data import matmul_parameters
+from bench.data import SMALL, ModelSize
 from bench.measure import hardware, median_ratio, slug
 
 
@@ -37,18 +37,15 @@ class CurveAgreement:
 
 
 @dataclass(frozen=True)
-class Report:
-    clock: str
-    rows_tokens: tuple[int, ...]
-    targets: int
-    steps: int
+class CaseReport:
+    """One strategy: everybody's figures, loss curves, and peak bytes above the base by name."""
+
+    strategy: str
+    reference: str
+    flops_per_parameter: int
     figures: tuple[Figures, ...]
     curves: tuple[CurveAgreement, ...]
-    matmul_gigaflops: dict[str, float]
-
-    @property
-    def labelled_share(self) -> float:
-        return self.targets / sum(self.rows_tokens)
+    memory_bytes: dict[str, int]
 
     def named(self, name: str) -> Figures:
         return next(figures for figures in self.figures if figures.name == name)
@@ -60,18 +57,19 @@ class Report:
             peers = [figures for figures in peers if figures.name.endswith("fp32")]
         return max(peers, key=lambda figures: figures.median)
 
-    def headlines(self) -> list[str]:
-        """Ours against TRL's best, and how near our losses are to TRL's."""
+    def headlines(self, ceilings: dict[str, float]) -> list[str]:
+        """Ours against TRL's best. `ceilings`: tokens/s that one FLOP per token would allow."""
         lines = []
-        for precision in ("bf16", "fp32"):
+        for precision in ceilings:
             ours = self.named(f"Tunesmith {precision}")
             best = self.best_peer(fp32_only=precision == "fp32")
             ratio = median_ratio(ours.tokens_per_second, best.tokens_per_second)
-            ceiling = self.ceiling_tokens_per_second(precision)
+            share = ours.median / (ceilings[precision] / self.flops_per_parameter)
             lines.append(
                 f"{ours.name} is **{ratio:.2f} times** the best of TRL ({best.name}), at "
-                f"{ours.median / ceiling:.0%} of what this machine's matmuls alone allow."
+                f"{share:.0%} of what this machine's matmuls alone allow."
             )
+            lines.extend(self._memory_line(ours, best))
         for curve in self.curves:
             lines.append(
                 f"Loss over {len(curve.distances)} steps, {curve.ours} against {curve.peer}: "
@@ -80,40 +78,92 @@ class Report:
             )
         return lines
 
-    def ceiling_tokens_per_second(self, precision: str) -> float:
-        """4 FLOPs per parameter and token at the measured matmul peak, and nothing else."""
-        flops_per_token = 4 * matmul_parameters(self.labelled_share)
-        return self.matmul_gigaflops[precision] * 1e9 / flops_per_token
+    def _memory_line(self, ours: Figures, best: Figures) -> list[str]:
+        """Ours against the fastest setting whose micro-batch holds the same tokens."""
+        if best.name not in self.memory_bytes:
+            same = [name for name in self.memory_bytes if name.startswith("TRL")]
+            fp32 = best.name.endswith("fp32")
+            same = [name for name in same if name.endswith("fp32")] if fp32 else same
+            if not same:
+                return []
+            best = max((self.named(name) for name in same), key=lambda peer: peer.median)
+        mine, theirs = self.memory_bytes[ours.name], self.memory_bytes[best.name]
+        return [
+            f"{ours.name} takes {mine / 2**20:.0f} MiB above its base at its peak, "
+            f"**{mine / theirs:.2f} times** as much as {best.name}."
+        ]
 
-    def markdown(self) -> str:
-        """The report as a reader sees it: set-up, table, headlines."""
+    def table(self, steps: int) -> list[str]:
         best = self.best_peer(fp32_only=False)
         lines = [
-            f"# LoRA training throughput, {datetime.date.today().isoformat()}",
-            "",
-            f"{hardware(torch.get_num_threads())}; {self.clock}; torch {torch.__version__}, "
-            f"transformers {version('transformers')}, TRL {version('trl')}, "
-            f"PEFT {version('peft')}. 27M Llama, r=16 on all linear layers, "
-            f"{len(self.rows_tokens)} rows of {statistics.mean(self.rows_tokens):.0f} tokens on "
-            f"average ({min(self.rows_tokens)} to {max(self.rows_tokens)}), "
-            f"{self.labelled_share:.0%} labelled, 8 rows per step.",
-            "",
-            f"| | real tokens/s | ratio to {best.name} | seconds to {self.steps} steps |",
-            "| --- | ---: | ---: | ---: |",
+            f"| | real tokens/s | ratio to {best.name} | seconds to {steps} steps | "
+            "peak MiB above the base |",
+            "| --- | ---: | ---: | ---: | ---: |",
         ]
         for figures in self.figures:
             ratio = median_ratio(figures.tokens_per_second, best.tokens_per_second)
             seconds = statistics.median(figures.seconds_to_last_step)
-            lines.append(f"| {figures.name} | {figures.median:.0f} | {ratio:.2f} | {seconds:.1f} |")
-        return "\n".join([*lines, "", *(f"- {line}" for line in self.headlines()), ""])
+            peak = self.memory_bytes.get(figures.name)
+            memory = "" if peak is None else f"{peak / 2**20:.0f}"
+            cells = (
+                figures.name,
+                f"{figures.median:.0f}",
+                f"{ratio:.2f}",
+                f"{seconds:.1f}",
+                memory,
+            )
+            lines.append(f"| {' | '.join(cells)} |")
+        return lines
+
+
+@dataclass(frozen=True)
+class Report:
+    clock: str
+    size: ModelSize
+    rows_tokens: tuple[int, ...]
+    targets: int
+    steps: int
+    cases: tuple[CaseReport, ...]
+    matmul_gigaflops: dict[str, float]
+
+    @property
+    def labelled_share(self) -> float:
+        return self.targets / sum(self.rows_tokens)
+
+    def ceilings(self) -> dict[str, float]:
+        """Tokens/s at the measured matmul peak if each parameter cost one FLOP per token."""
+        parameters = self.size.matmul_parameters(self.labelled_share)
+        return {name: peak * 1e9 / parameters for name, peak in self.matmul_gigaflops.items()}
+
+    def markdown(self) -> str:
+        """The report as a reader sees it: set-up, then a table with its headlines per strategy."""
+        lines = [
+            f"# Training throughput and memory, {datetime.date.today().isoformat()}",
+            "",
+            f"{hardware(torch.get_num_threads())}; {self.clock}; torch {torch.__version__}, "
+            f"transformers {version('transformers')}, TRL {version('trl')}, "
+            f"PEFT {version('peft')}. Llama {self.size.name} with a vocabulary of "
+            f"{self.size.vocabulary:,}, {len(self.rows_tokens)} rows of "
+            f"{statistics.mean(self.rows_tokens):.0f} tokens on "
+            f"average ({min(self.rows_tokens)} to {max(self.rows_tokens)}), "
+            f"{self.labelled_share:.0%} labelled, 8 rows per step.",
+        ]
+        for case in self.cases:
+            lines += ["", f"## {case.strategy}: TRL with {case.reference}", ""]
+            lines += case.table(self.steps)
+            lines += ["", *(f"- {line}" for line in case.headlines(self.ceilings()))]
+        return "\n".join([*lines, ""])
 
 
 def save(report: Report, folder: Path) -> tuple[Path, Path]:
-    """Write the report as JSON and as Markdown, named by hardware and date."""
+    """Write the report as JSON and as Markdown, named by hardware, date and vocabulary."""
     today = datetime.date.today().isoformat()
-    stem = f"training-{slug(hardware(torch.get_num_threads()))}-{today}"
+    size = "" if report.size == SMALL else f"-{slug(report.size.name)}"
+    stem = f"training-{slug(hardware(torch.get_num_threads()))}{size}-{today}"
     as_json, as_markdown = folder / f"{stem}.json", folder / f"{stem}.md"
     folder.mkdir(exist_ok=True)
-    as_json.write_text(json.dumps(dataclasses.asdict(report), indent=2) + "\n", encoding="utf-8")
+    as_json.write_text(
+        json.dumps(dataclasses.asdict(report), indent=2, default=str) + "\n", encoding="utf-8"
+    )
     as_markdown.write_text(report.markdown(), encoding="utf-8")
     return as_json, as_markdown

@@ -1,8 +1,8 @@
-"""Training throughput on a CPU: a job of ours beside TRL + PEFT, in one run, as ratios.
+"""Training on a CPU: jobs of ours beside TRL and PEFT, in one run, as ratios.
 
-    python -m bench.training [--quick] [--busy] [--save]
+    python -m bench.training [--only lora,full] [--vocabulary 151936] [--rounds N] [--save]
 
-See bench/README.md for what is compared and how to read the table.
+See bench/README.md for what is compared and how to read the tables.
 """
 
 import argparse
@@ -19,42 +19,32 @@ import datasets
 import torch
 import transformers
 
-from bench.data import BenchmarkData, build
+from bench.cases import CASES, Case, TrlSetting
+from bench.data import SMALL, BenchmarkData, ModelSize, build
 from bench.measure import Clock, MeasuredRun, matmul_gigaflops
+from bench.memory import MemoryOrder, peak_bytes_above_base
 from bench.ours import job_spec, run_ours
-from bench.report import CurveAgreement, Figures, Report, save
-from bench.trl_peer import ALL_SETTINGS, TrlSetting, run_trl
+from bench.report import CaseReport, CurveAgreement, Figures, Report, save
+from bench.rows import benchmark_rows
+from bench.trl_peer import run_trl
 from core.batching.rows import Row
-from core.models.load import load_config, load_tokenizer
-from core.objectives.supervised import Supervised
-from core.training.data import load_rows
+from core.spec.training import Precision
 
 SEED = 20261123
 BATCH_ROWS = 8
 WARM_UP_STEPS = 2
+DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
 
 
 @dataclass(frozen=True)
 class Plan:
     """How much to measure; the rounds are interleaved, so that all see the same machine."""
 
-    rounds: int
-    steps: int
-    curve_steps: int
-    settings: tuple[TrlSetting, ...]
-
-
-FULL = Plan(rounds=3, steps=8, curve_steps=50, settings=ALL_SETTINGS)
-QUICK = Plan(
-    rounds=1,
-    steps=4,
-    curve_steps=4,
-    settings=(
-        TrlSetting("padded", "fp32"),
-        TrlSetting("padding-free", "fp32"),
-        TrlSetting("padding-free", "bf16 autocast"),
-    ),
-)
+    rounds: int = 3
+    steps: int = 8
+    curve_steps: int = 50
+    memory: bool = True
+    precisions: tuple[Precision, ...] = ("bf16", "fp32")
 
 
 @dataclass(frozen=True)
@@ -74,48 +64,86 @@ def main() -> None:
     datasets.disable_progress_bars()
     torch.set_num_threads(1 if options.busy else options.threads)
     clock: Clock = time.process_time if options.busy else time.perf_counter
-    plan = QUICK if options.quick else replace(FULL, rounds=options.rounds)
+    plan = Plan(options.rounds, options.steps, options.curve_steps, not options.no_memory)
+    cases = [CASES[name] for name in options.only.split(",")]
     with tempfile.TemporaryDirectory() as folder:
         rows_needed = BATCH_ROWS * max(plan.curve_steps, plan.steps + 4)
-        report = measure(build(Path(folder), rows_needed, SEED), plan, clock)
+        size = _size(options.vocabulary)
+        data = build(Path(folder), rows_needed, SEED, size)
+        report = measure(data, size, cases, plan, clock)
     print(report.markdown())
     if options.save:
         print("Saved:", *save(report, Path(__file__).parent / "results"))
 
 
-def measure(data: BenchmarkData, plan: Plan, clock: Clock) -> Report:
-    """Hold the loss curves against TRL's, then measure every contender in interleaved rounds."""
-    spec = job_spec(data, "fp32", BATCH_ROWS, SEED)
-    tokenizer, config = load_tokenizer(spec.base), load_config(spec.base)
-    rows = load_rows(data.train_file, "training_file", Supervised(tokenizer), config, spec.training)
-    ours = {
-        precision: Contender(
-            f"Tunesmith {precision}",
-            partial(run_ours, data, job_spec(data, precision, BATCH_ROWS, SEED), clock=clock),
-            same_steps=True,
-        )
-        for precision in ("fp32", "bf16")
+def measure(
+    data: BenchmarkData, size: ModelSize, cases: list[Case], plan: Plan, clock: Clock
+) -> Report:
+    """Measure case after case, with the machine's own peak beside them."""
+    rows = benchmark_rows(data, job_spec(data, cases[0].strategy, "fp32", BATCH_ROWS, SEED))
+    return Report(
+        clock="CPU time" if clock is time.process_time else "wall time",
+        size=size,
+        rows_tokens=tuple(row.length for row in rows),
+        targets=sum(row.targets for row in rows),
+        steps=plan.steps,
+        cases=tuple(_measure_case(data, case, rows, plan, clock) for case in cases),
+        matmul_gigaflops={
+            precision: matmul_gigaflops(
+                getattr(torch, DTYPES[precision]),
+                clock,
+                (880, size.hidden_size, size.intermediate_size),
+            )
+            for precision in plan.precisions
+        },
+    )
+
+
+def _measure_case(
+    data: BenchmarkData, case: Case, rows: list[Row], plan: Plan, clock: Clock
+) -> CaseReport:
+    """Hold the loss curves against TRL's, then measure everybody in interleaved rounds."""
+    specs = {
+        precision: job_spec(data, case.strategy, precision, BATCH_ROWS, SEED)
+        for precision in plan.precisions
     }
+    ours = [
+        Contender(f"Tunesmith {name}", partial(run_ours, data, spec, clock=clock), True)
+        for name, spec in specs.items()
+    ]
     peers = [
         Contender(
             setting.name,
-            partial(run_trl, setting, spec, rows, clock=clock),
-            same_steps=setting.layout != "packed",
+            partial(run_trl, setting, specs[plan.precisions[0]], rows, clock=clock),
+            setting.same_steps,
         )
-        for setting in plan.settings
+        for setting in case.settings
     ]
+    padded = {"bf16": "TRL padded, bf16 weights", "fp32": "TRL padded, fp32"}
     curves = [
-        _agreement(ours["fp32"], TrlSetting("padded", "fp32"), data, rows, plan, clock),
-        _agreement(ours["bf16"], TrlSetting("padded", "bf16 weights"), data, rows, plan, clock),
+        _agreement(us, next(peer for peer in peers if peer.name == padded[precision]), plan)
+        for us, precision in zip(ours, plan.precisions, strict=True)
+        if plan.curve_steps
     ]
-    return Report(
-        clock="CPU time" if clock is time.process_time else "wall time",
-        rows_tokens=tuple(len(row.tokens) for row in rows),
-        targets=sum(row.targets for row in rows),
-        steps=plan.steps,
-        figures=_interleaved([*ours.values(), *peers], plan),
-        curves=tuple(curves),
-        matmul_gigaflops=_matmul_peaks(clock),
+    figures = _interleaved([*ours, *peers], plan)
+    memory: dict[str, int] = {}
+    if plan.memory:
+        threads = torch.get_num_threads()
+        settings: list[tuple[str, Precision, TrlSetting | None]] = [
+            *((us.name, name, None) for us, name in zip(ours, plan.precisions, strict=True)),
+            *(
+                (setting.name, plan.precisions[0], setting)
+                for setting in case.settings
+                if setting.same_steps
+            ),
+        ]
+        for name, precision, setting in settings:
+            print(f"memory: {case.name}: {name}", file=sys.stderr, flush=True)
+            memory[name] = peak_bytes_above_base(
+                MemoryOrder(data, specs[precision], setting, threads)
+            )
+    return CaseReport(
+        case.name, case.reference, case.flops_per_parameter, figures, tuple(curves), memory
     )
 
 
@@ -139,25 +167,16 @@ def _interleaved(contenders: list[Contender], plan: Plan) -> tuple[Figures, ...]
     )
 
 
-def _agreement(
-    contender: Contender,
-    setting: TrlSetting,
-    data: BenchmarkData,
-    rows: list[Row],
-    plan: Plan,
-    clock: Clock,
-) -> CurveAgreement:
+def _agreement(ours: Contender, peer: Contender, plan: Plan) -> CurveAgreement:
     """The distance between our losses and those of TRL padded, step by step."""
-    spec = job_spec(data, "fp32", BATCH_ROWS, SEED)
-    peer = Contender(setting.name, partial(run_trl, setting, spec, rows, clock=clock), True)
-    our_run = _run(contender, plan.curve_steps, "loss curve")
+    our_run = _run(ours, plan.curve_steps, "loss curve")
     peer_run = _run(peer, plan.curve_steps, "loss curve")
     _require_same_work(peer.name, peer_run, our_run)
     distances = [
         abs(ours.loss - theirs.loss)
         for ours, theirs in zip(our_run.steps, peer_run.steps, strict=True)
     ]
-    return CurveAgreement(contender.name, peer.name, tuple(distances))
+    return CurveAgreement(ours.name, peer.name, tuple(distances))
 
 
 def _run(contender: Contender, steps: int, occasion: str) -> MeasuredRun:
@@ -172,24 +191,31 @@ def _require_same_work(name: str, run: MeasuredRun, reference: MeasuredRun) -> N
         raise SystemExit(f"{name} did other steps than we: {work} instead of {expected}")
 
 
-def _matmul_peaks(clock: Clock) -> dict[str, float]:
-    return {
-        "fp32": matmul_gigaflops(torch.float32, clock),
-        "bf16": matmul_gigaflops(torch.bfloat16, clock),
-    }
+def _size(vocabulary: int) -> ModelSize:
+    if vocabulary == SMALL.vocabulary:
+        return SMALL
+    return replace(SMALL, name=f"{SMALL.name} vocabulary {vocabulary}", vocabulary=vocabulary)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--quick", action="store_true", help="a smoke run; its figures mean little")
+    parser.add_argument("--only", default=",".join(CASES), help="strategies, comma between them")
+    parser.add_argument(
+        "--vocabulary", type=int, default=SMALL.vocabulary, help="tokens that the model knows"
+    )
     parser.add_argument(
         "--busy",
         action="store_true",
         help="one thread and CPU time, for a machine that others use meanwhile",
     )
-    parser.add_argument("--rounds", type=int, default=FULL.rounds, help="interleaved repeats")
+    parser.add_argument("--rounds", type=int, default=3, help="interleaved repeats")
+    parser.add_argument("--steps", type=int, default=8, help="optimiser steps of a measured run")
+    parser.add_argument(
+        "--curve-steps", type=int, default=50, help="steps of the compared loss curves; 0: none"
+    )
+    parser.add_argument("--no-memory", action="store_true", help="leave the memory runs out")
     parser.add_argument("--threads", type=int, default=2, help="threads of torch on both sides")
-    parser.add_argument("--save", action="store_true", help="write the table into bench/results")
+    parser.add_argument("--save", action="store_true", help="write the tables into bench/results")
     return parser.parse_args()
 
 

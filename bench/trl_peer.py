@@ -1,63 +1,54 @@
 """The peer: TRL's `SFTTrainer` with PEFT, on the same rows, masks, order, seed and optimiser."""
 
 import tempfile
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, assert_never
 
+import peft
 import torch
 from datasets import Dataset
-from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    TrainerCallback,
+)
 from trl import SFTConfig, SFTTrainer
 
+from bench.cases import TrlSetting
 from bench.measure import Clock, MeasuredRun, MeasuredStep
+from bench.plain_bottleneck import add_bottlenecks
 from core.batching.order import steps_of_epoch
 from core.batching.rows import Row
 from core.spec.run import JobSpec
+from core.spec.strategy import (
+    BottleneckSpec,
+    FullSpec,
+    LoraSpec,
+    PrefixSpec,
+    PromptSpec,
+    QloraSpec,
+)
 
 IGNORED_LABEL = -100
 
-Layout = Literal["padded", "padding-free", "packed"]
-TrlPrecision = Literal["fp32", "bf16 autocast", "bf16 weights", "bf16 weights + autocast"]
-
-
-@dataclass(frozen=True)
-class TrlSetting:
-    """One way to run TRL. The head is chunked in all of them: TRL 1.16 knows no other.
-
-    padded: the rows of a step, padded to the longest. padding-free: the same rows as one
-    sequence with a block mask. packed: bins of 512 tokens filled best-fit, two per step, as one
-    sequence, so steps hold other rows. ("wrapped" packing lets rows see each other and is out.)
-    """
-
-    layout: Layout
-    precision: TrlPrecision
-
-    @property
-    def name(self) -> str:
-        return f"TRL {self.layout}, {self.precision}"
-
-
-ALL_SETTINGS = tuple(
-    TrlSetting(layout, precision)
-    for precision in ("fp32", "bf16 autocast", "bf16 weights", "bf16 weights + autocast")
-    for layout in ("padded", "padding-free", "packed")
-)
-
 
 def run_trl(
-    setting: TrlSetting, spec: JobSpec, rows: list[Row], steps: int, clock: Clock
+    setting: TrlSetting,
+    spec: JobSpec,
+    rows: list[Row],
+    steps: int,
+    clock: Clock,
 ) -> MeasuredRun:
     """Run the first `steps` steps of the job's first epoch with TRL; rows come tokenised."""
     dataset = _in_order(rows, spec)
     started = clock()
-    weights = torch.bfloat16 if "weights" in setting.precision else torch.float32
-    model = AutoModelForCausalLM.from_pretrained(spec.base.source, dtype=weights)
+    base = load_peer_base(setting, spec)
     torch.manual_seed(spec.seed)
-    adapted = get_peft_model(model, _lora(spec))
+    model = _with_strategy(base, spec)
     with tempfile.TemporaryDirectory() as folder:
         trainer = _RecordingTrainer(
-            model=adapted,
+            model=model,
             args=_config(setting, spec, steps, folder),
             train_dataset=dataset,
             processing_class=AutoTokenizer.from_pretrained(spec.base.source),
@@ -68,8 +59,8 @@ def run_trl(
     recorded = zip(step_clock.seconds, trainer.counts, trainer.losses, strict=True)
     return MeasuredRun(
         tuple(
-            MeasuredStep(seconds, tokens, labelled, float(loss))
-            for seconds, (tokens, labelled), loss in recorded
+            MeasuredStep(seconds, tokens, targets, float(loss))
+            for seconds, (tokens, targets), loss in recorded
         )
     )
 
@@ -92,19 +83,56 @@ def _in_order(rows: list[Row], spec: JobSpec) -> Dataset:
     )
 
 
-def _lora(spec: JobSpec) -> LoraConfig:
-    return LoraConfig(
-        r=spec.strategy.rank,
-        lora_alpha=spec.strategy.alpha,
-        lora_dropout=spec.strategy.dropout,
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
+def load_peer_base(setting: TrlSetting, spec: JobSpec) -> PreTrainedModel:
+    """Return the base as this setting of TRL holds it in memory."""
+    dtype = torch.bfloat16 if "weights" in setting.precision else torch.float32
+    quantisation = None
+    if isinstance(spec.strategy, QloraSpec):
+        quantisation = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=spec.strategy.quantisation,
+            bnb_4bit_use_double_quant=spec.strategy.double_quantisation,
+            bnb_4bit_compute_dtype=torch.float32 if setting.precision == "fp32" else torch.bfloat16,
+        )
+    return AutoModelForCausalLM.from_pretrained(
+        spec.base.source, dtype=dtype, quantization_config=quantisation
     )
+
+
+def _with_strategy(base: PreTrainedModel, spec: JobSpec) -> Any:
+    """Return the base with what the job trains on it, by PEFT where PEFT has it."""
+    strategy = spec.strategy
+    config: peft.PeftConfig
+    match strategy:
+        case FullSpec():
+            return base
+        case BottleneckSpec():
+            return add_bottlenecks(base, strategy)
+        case LoraSpec() | QloraSpec():
+            config = peft.LoraConfig(
+                r=strategy.rank,
+                lora_alpha=strategy.alpha,
+                lora_dropout=strategy.dropout,
+                target_modules="all-linear",
+                task_type="CAUSAL_LM",
+            )
+        case PrefixSpec():
+            config = peft.PrefixTuningConfig(
+                num_virtual_tokens=strategy.virtual_tokens, task_type="CAUSAL_LM"
+            )
+        case PromptSpec():
+            config = peft.PromptTuningConfig(
+                num_virtual_tokens=strategy.virtual_tokens, task_type="CAUSAL_LM"
+            )
+        case _:
+            assert_never(strategy)
+    return peft.get_peft_model(base, config)
 
 
 def _config(setting: TrlSetting, spec: JobSpec, steps: int, folder: str) -> SFTConfig:
     hyper = spec.training
     max_length = {"padded": hyper.max_length, "padding-free": None, "packed": 512}
+    paged = isinstance(spec.strategy, QloraSpec)
     return SFTConfig(
         output_dir=folder,
         max_steps=steps,
@@ -116,10 +144,11 @@ def _config(setting: TrlSetting, spec: JobSpec, steps: int, folder: str) -> SFTC
         lr_scheduler_type="constant",
         weight_decay=hyper.weight_decay,
         max_grad_norm=hyper.max_grad_norm,
-        optim="adamw_torch_fused",
+        optim="paged_adamw_32bit" if paged else "adamw_torch_fused",
         bf16="autocast" in setting.precision,
         gradient_checkpointing=False,
-        use_cpu=True,
+        use_cpu=not torch.cuda.is_available(),
+        use_liger_kernel=setting.liger,
         seed=spec.seed,
         train_sampling_strategy="sequential",
         logging_steps=steps,

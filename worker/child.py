@@ -16,18 +16,27 @@ from pathlib import Path
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from core.artifacts.archive import pack
+from core.artifacts.archive import pack, pack_state
 from core.errors import TunesmithError
 from core.models.precision import pick_device
-from core.spec.events import CheckpointSaved, RunEvent, RunFailed, RunFinished
+from core.spec.events import (
+    CheckpointSaved,
+    MaskAudited,
+    ResumeStateSaved,
+    RunEvent,
+    RunFailed,
+    RunFinished,
+)
+from core.training.mask import audit_file
 from core.training.recipe import train
+from worker.disk import DISK_FULL, is_disk_full
 from worker.launch import Order, archive_of
 
 logger = logging.getLogger(__name__)
 
 
 def main(events: Connection, order: Order) -> None:
-    """Run `order`; send every event as one JSON message, a bundle's only once it is packed."""
+    """Run `order`; send every event as one JSON message, a folder's only once it is packed."""
     os.setsid()
     _die_with_the_worker()
     _log_to(order.log_file)
@@ -43,12 +52,28 @@ def main(events: Connection, order: Order) -> None:
         for event in train(order.spec, order.workspace, stop.is_set):
             if isinstance(event, CheckpointSaved | RunFinished):
                 pack(event.folder, archive_of(event.folder))
+            elif isinstance(event, ResumeStateSaved):
+                pack_state(event.folder, archive_of(event.folder))
             say(event)
     except TunesmithError as error:
         say(RunFailed(code=error.code, message=error.message, param=error.param))
     except Exception as error:
         logger.exception("The run failed.")
-        say(RunFailed(code="internal_error", message=f"{type(error).__name__}: {error}"))
+        code = DISK_FULL if is_disk_full(error) else "internal_error"
+        say(RunFailed(code=code, message=f"{type(error).__name__}: {error}"))
+
+
+def audit(answer: Connection, order: Order) -> None:
+    """Send what the first rows of the training file train on, or why that cannot be told."""
+    os.setsid()
+    _die_with_the_worker()
+    _log_to(order.log_file)
+    torch.set_num_threads(1)
+    try:
+        event: RunEvent = MaskAudited(rows=audit_file(order.spec, order.workspace))
+    except TunesmithError as error:
+        event = RunFailed(code=error.code, message=error.message, param=error.param)
+    answer.send_bytes(event.model_dump_json().encode())
 
 
 def describe_device(answer: Connection) -> None:

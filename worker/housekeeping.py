@@ -14,9 +14,10 @@ from sqlalchemy.exc import DBAPIError
 
 from core.errors import Unavailable
 from core.jobs.broker import Broker
-from core.records import claims, jobs, outbox, workers
+from core.records import claims, jobs, masks, outbox, resume_states, workers
 from core.records.claims import Claim
 from core.records.database import Database
+from core.storage.blobs import BlobStore
 from core.storage.local import open_store
 from worker.settings import WorkerSettings
 
@@ -50,6 +51,26 @@ def forget_workers(database: Database, settings: WorkerSettings) -> None:
     """Remove the rows of workers that have missed a whole lease."""
     with database.writing() as session:
         workers.forget_dead_workers(session, settings.lease_seconds)
+
+
+def tend_audits(database: Database, broker: Broker) -> None:
+    """Wake a worker for mask audits, give up those that kill workers, forget the old ones."""
+    with database.writing() as session:
+        masks.give_up(session)
+        waits = masks.anyone_waits(session)
+    if waits:
+        broker.wake("mask-audits")
+
+
+def delete_resume_states(database: Database, store: BlobStore) -> None:
+    """Remove the resume states of jobs that have ended, however they did."""
+    with database.reading() as session:
+        left = resume_states.left_by_ended_jobs(session)
+    for job_id, keys in left.items():
+        for key in keys:
+            store.delete(key)
+        with database.writing() as session:
+            resume_states.forget(session, job_id)
 
 
 def sweep_workspaces(database: Database, work_folder: Path) -> None:
@@ -89,6 +110,8 @@ def run(settings: WorkerSettings, stopping: Event) -> None:
             if time.monotonic() - last_sweep >= SWEEP_SECONDS:
                 last_sweep = time.monotonic()
                 forget_workers(database, settings)
+                tend_audits(database, broker)
+                delete_resume_states(database, store)
                 sweep_workspaces(database, settings.work_folder)
                 store.sweep(ABANDONED_AFTER_SECONDS)
         except (DBAPIError, Unavailable, OSError) as error:

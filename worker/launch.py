@@ -16,12 +16,17 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
+from core.spec.events import MaskAudited, RunFailed
 from core.spec.run import JobSpec, Workspace
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["worker.preload"])
 
 LOG_TAIL_BYTES = 2000
+
+_audit_adapter: TypeAdapter[MaskAudited | RunFailed] = TypeAdapter(MaskAudited | RunFailed)
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,22 @@ def launch(order: Order) -> Child:
     return Child(process, events, order.log_file)
 
 
+def ask_for_audit(order: Order, timeout_seconds: float) -> MaskAudited | RunFailed:
+    """Let a child look at the first rows of the order's training file."""
+    process, answer = _start("audit", order)
+    child = Child(process, answer, order.log_file)
+    try:
+        if answer.poll(timeout_seconds):
+            return _audit_adapter.validate_json(answer.recv_bytes())
+        message = f"The rows could not be read within {timeout_seconds:.0f} s; are they very long?"
+    except EOFError:
+        message = f"The process that read the rows died. {child.log_tail()}".strip()
+    finally:
+        child.kill()
+        child.wait()
+    return RunFailed(code="audit_failed", message=message)
+
+
 def warm_up() -> str:
     """Start the server, wait until its imports are done, and return the device it trains on."""
     process, answer = _start("describe_device")
@@ -94,9 +115,9 @@ def warm_up() -> str:
         process.join()
 
 
-def archive_of(bundle_folder: Path) -> Path:
-    """Where the child puts the archive of a bundle before it reports the bundle."""
-    return bundle_folder.with_name(bundle_folder.name + ".zip")
+def archive_of(folder: Path) -> Path:
+    """Where the child puts the archive of a bundle or a resume state before it reports it."""
+    return folder.with_name(folder.name + ".zip")
 
 
 def _start(function: str, *arguments: object) -> tuple[ForkServerProcess, Connection]:

@@ -1,4 +1,4 @@
-"""Keeps a claim alive while its job runs, and kills the run when the claim is lost.
+"""Keeps a claim alive while its job runs, kills the run when the claim is lost, sees a pause.
 
 A thread of its own does this, so that neither a long upload nor a silent child delays a beat
 or lets a cancelled run go on.
@@ -21,10 +21,15 @@ logger = logging.getLogger(__name__)
 
 
 class Lease:
-    """Beats from `with` to its end; `lost` tells that the job is no longer ours."""
+    """Beats from `with` to its end.
+
+    `lost` tells that the job is no longer ours, `pause_requested` that it is to be parked. It
+    stays set when the request is withdrawn: the child may have been asked to stop by then.
+    """
 
     def __init__(self, database: Database, claim: Claim, settings: WorkerSettings) -> None:
         self.lost = threading.Event()
+        self.pause_requested = threading.Event()
         self._database = database
         self._claim = claim
         self._settings = settings
@@ -53,8 +58,7 @@ class Lease:
                 if time.monotonic() - last_beat >= self._settings.beat_seconds:
                     self._beat()
                     last_beat = time.monotonic()
-                else:
-                    self._check()
+                self._look()
             except StaleClaim:
                 self.lost.set()
                 if self._child is not None:
@@ -67,7 +71,7 @@ class Lease:
         with self._database.writing() as session:
             claims.beat(session, self._claim, self._settings.lease_seconds)
 
-    def _check(self) -> None:
+    def _look(self) -> None:
         with self._database.reading() as session:
-            if not claims.stands(session, self._claim):
-                raise StaleClaim(f"{self._claim.job_id} was taken away.")
+            if claims.is_pause_requested(session, self._claim):
+                self.pause_requested.set()

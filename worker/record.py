@@ -1,7 +1,7 @@
 """Turns what a run says into rows and blobs: the only place where the two vocabularies meet.
 
-Texts and keys of events are OpenAI's where OpenAI has them. Every transaction begins with
-the claim, so a worker that has lost its job changes nothing.
+Every transaction begins with the claim, so a worker that has lost its job changes nothing. What
+events tell stands in `worker.news`.
 """
 
 import time
@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from core.errors import StaleClaim
 from core.jobs.state import JobStatus
-from core.records import claims, events, files, jobs, models
+from core.records import claims, events, files, jobs, masks, models
 from core.records.claims import Claim
 from core.records.database import Database, database_now
 from core.records.events import NewEvent
@@ -24,30 +24,43 @@ from core.spec.events import (
     CheckpointSaved,
     DatasetValidated,
     Evaluated,
+    MaskAudited,
+    MicroBatchHalved,
     ModelReady,
     PhaseStarted,
+    ResumeStateSaved,
+    RowLosses,
     RunEvent,
     RunFailed,
     RunFinished,
+    RunResumed,
     StepDone,
+    StoppedEarly,
 )
 from core.storage.blobs import BlobStore
+from worker import news
 from worker.commit import commit
+from worker.disk import DISK_FULL
 from worker.launch import archive_of
+from worker.resume import ResumeStates
 
 METRICS_FILE = "metrics.csv"
 RESULT_FILENAME = "step_metrics.csv"
 
 
 class Record:
-    """Writes one attempt at one job. `is_complete` once the job has reached its end."""
+    """Writes one attempt at one job. `is_complete` once the attempt has ended in the database."""
 
-    def __init__(self, database: Database, store: BlobStore, claim: Claim) -> None:
+    def __init__(
+        self, database: Database, store: BlobStore, claim: Claim, states: ResumeStates
+    ) -> None:
         self.is_complete = False
         self._database = database
         self._store = store
         self._claim = claim
+        self._states = states
         self._total_steps = 0
+        self._steps_here = 0
         self._first_step_began: float | None = None
 
     def write_steps(self, steps: Sequence[StepDone]) -> None:
@@ -55,13 +68,16 @@ class Record:
         last = steps[-1]
         if self._first_step_began is None:
             self._first_step_began = time.monotonic() - sum(step.seconds for step in steps)
-        seconds_per_step = (time.monotonic() - self._first_step_began) / last.step
+        self._steps_here += len(steps)
+        seconds_per_step = (time.monotonic() - self._first_step_began) / self._steps_here
         remaining_seconds = (last.total_steps - last.step) * seconds_per_step
 
         def write(session: Session) -> None:
             estimate = database_now() + remaining_seconds
             claims.hold(session, self._claim, step=last.step, estimated_finish=estimate)
-            events.append_events(session, self._claim.job_id, [_step_event(s) for s in steps])
+            events.append_events(
+                session, self._claim.job_id, [news.step_news(step) for step in steps]
+            )
 
         commit(self._database, write)
 
@@ -69,21 +85,35 @@ class Record:
         """Record any other event. StaleClaim when the job is no longer ours."""
         match event:
             case PhaseStarted():
-                self._append(NewEvent(f"{event.phase.capitalize()}."))
+                self._append(news.phase_news(event))
             case DatasetValidated():
                 self._total_steps = event.total_steps
                 commit(self._database, lambda session: self._start(session, event))
+            case MaskAudited():
+                commit(self._database, lambda session: self._keep_mask(session, event))
             case ModelReady():
-                self._append(_model_event(event))
+                self._append(news.model_news(event))
+            case RunResumed():
+                self._append(news.resume_news(event), step=event.step)
             case StepDone():
                 self.write_steps([event])
             case Evaluated():
-                self._append(_evaluation_event(event, self._total_steps))
+                self._append(news.evaluation_news(event, self._total_steps))
+            case RowLosses():
+                self._append(news.row_news(event))
+            case MicroBatchHalved():
+                self._append(news.memory_news(event))
+            case StoppedEarly():
+                self._append(news.early_stop_news(event))
             case CheckpointSaved():
                 self._keep_checkpoint(event)
+            case ResumeStateSaved():
+                self._states.keep(event)
             case RunFinished():
                 self._succeed(event)
                 self.is_complete = True
+            case RunFailed(code=code) if code == DISK_FULL:
+                self.park(event.message)
             case RunFailed():
                 self.fail(event.code, event.message, event.param)
 
@@ -105,9 +135,15 @@ class Record:
         commit(self._database, write)
         self.is_complete = True
 
-    def _append(self, event: NewEvent) -> None:
+    def park(self, reason: str) -> None:
+        """Pause the job because a disk is full."""
+        message = f"A disk is full. Free some space, then resume the job. ({reason})"
+        commit(self._database, lambda session: claims.park(session, self._claim, message=message))
+        self.is_complete = True
+
+    def _append(self, event: NewEvent, **columns: Any) -> None:
         def write(session: Session) -> None:
-            claims.hold(session, self._claim)
+            claims.hold(session, self._claim, **columns)
             events.append_events(session, self._claim.job_id, [event])
 
         commit(self._database, write)
@@ -119,6 +155,8 @@ class Record:
         if job.status == JobStatus.VALIDATING_FILES:
             message = "Files validated, moving job to queued state"
             jobs.advance(session, job.id, JobStatus.QUEUED, message=message, token=token)
+        if job.started_at is None:
+            events.append_events(session, job.id, [news.dataset_news(event)])
         jobs.advance(
             session,
             job.id,
@@ -129,14 +167,20 @@ class Record:
             started_at=job.started_at or database_now(),
         )
 
+    def _keep_mask(self, session: Session, event: MaskAudited) -> None:
+        job = claims.claimed_job(session, self._claim)
+        masks.record_job_mask(session, job, event.rows)
+
     def _keep_checkpoint(self, event: CheckpointSaved) -> None:
         bundle = self._store_bundle(event.folder, f"step-{event.step}")
 
         def write(session: Session) -> Sequence[str]:
             job = claims.claimed_job(session, self._claim)
             model_id = _model_id(job)
-            metrics = _checkpoint_metrics(event)
-            dropped = models.add_checkpoint(session, job, model_id, event.step, metrics, bundle)
+            metrics = news.checkpoint_metrics(event)
+            dropped = models.add_checkpoint(
+                session, job, model_id, event.step, metrics, bundle, best_step=event.best_step
+            )
             name = checkpoint_model_id(model_id, event.step)
             message = f"Checkpoint created at step {event.step} with Snapshot ID: {name}"
             events.append_events(session, job.id, [NewEvent(message)])
@@ -207,58 +251,3 @@ class Record:
 
 def _model_id(job: Job) -> str:
     return tuned_model_id(job.spec["base"]["id"], job.project_id, job.suffix, job.id)
-
-
-def _step_event(step: StepDone) -> NewEvent:
-    data = {
-        "step": step.step,
-        "total_steps": step.total_steps,
-        "epoch": step.epoch,
-        "train_loss": step.loss,
-        "train_mean_token_accuracy": step.accuracy,
-        "learning_rate": step.learning_rate,
-        "gradient_norm": step.gradient_norm,
-        "tokens": step.tokens,
-        "targets": step.targets,
-        "seconds": step.seconds,
-    }
-    message = f"Step {step.step}/{step.total_steps}: training loss={step.loss:.2f}"
-    return NewEvent(message, type="metrics", data=data)
-
-
-def _evaluation_event(event: Evaluated, total_steps: int) -> NewEvent:
-    data = {
-        "step": event.step,
-        "total_steps": total_steps,
-        **_validation_metrics(event.loss, event.accuracy),
-    }
-    message = f"Step {event.step}/{total_steps}: full validation loss={event.loss:.2f}"
-    return NewEvent(message, type="metrics", data=data)
-
-
-def _checkpoint_metrics(event: CheckpointSaved) -> dict[str, Any]:
-    return {
-        "step": event.step,
-        "train_loss": event.train_loss,
-        "train_mean_token_accuracy": event.train_accuracy,
-        **_validation_metrics(event.validation_loss, event.validation_accuracy),
-    }
-
-
-def _validation_metrics(loss: float | None, accuracy: float | None) -> dict[str, float]:
-    """Every evaluation reads the whole file, so OpenAI's sampled and full figures are equal."""
-    if loss is None or accuracy is None:
-        return {}
-    return {
-        "valid_loss": loss,
-        "valid_mean_token_accuracy": accuracy,
-        "full_valid_loss": loss,
-        "full_valid_mean_token_accuracy": accuracy,
-    }
-
-
-def _model_event(event: ModelReady) -> NewEvent:
-    return NewEvent(
-        f"Training {event.trainable_parameters:,} of {event.total_parameters:,} parameters "
-        f"in {event.precision} on {event.device}."
-    )

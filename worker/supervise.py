@@ -1,8 +1,9 @@
 """Watches over one child: reads its pipe to the end and hands what it says to the record."""
 
 import logging
+import math
 import time
-from threading import Event
+from collections.abc import Callable
 
 from core.spec.events import RunEvent, StepDone, run_event_adapter
 from worker.launch import Child
@@ -14,25 +15,25 @@ POLL_SECONDS = 0.1
 BATCH_SECONDS = 0.25
 """Steps that end within this time share a transaction."""
 
-STOP_SECONDS = 15.0
-"""What a child that was asked to stop may take for its micro-batch."""
 
-
-def supervise(child: Child, record: Record, stopping: Event) -> int:
+def supervise(child: Child, record: Record, patience: Callable[[], float | None]) -> int:
     """Record every event until the child is gone, and return its exit status.
 
-    Once `stopping` is set the child is asked to end, and killed when it does not. Steps are
-    recorded in batches, everything else at once and in order.
+    `patience` is asked all the time: None lets the run go on; a number asks the child to stop,
+    and is how many seconds it may then take for its micro-batch and to save its state before it
+    is killed. Steps are recorded in batches, everything else at once and in order.
     """
     steps: list[StepDone] = []
     last_write = 0.0
-    kill_at: float | None = None
+    granted_seconds: float | None = None
+    kill_at = math.inf
     while True:
-        if stopping.is_set() and kill_at is None:
+        seconds = patience()
+        if seconds is not None and seconds != granted_seconds:
             child.ask_to_stop()
-            kill_at = time.monotonic() + STOP_SECONDS
-        if kill_at is not None and time.monotonic() > kill_at:
-            logger.warning("The child did not stop within %.0f s and is killed.", STOP_SECONDS)
+            granted_seconds, kill_at = seconds, time.monotonic() + seconds
+        if time.monotonic() > kill_at:
+            logger.warning("The child did not stop within %s s and is killed.", granted_seconds)
             child.kill()
         try:
             event = _next_event(child)

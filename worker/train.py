@@ -9,20 +9,30 @@ from threading import Event
 
 from sqlalchemy.orm import Session
 
+from core.artifacts.archive import unpack
 from core.errors import StaleClaim, TunesmithError
 from core.records import claims, files
 from core.records.claims import Claim
 from core.records.database import Database
 from core.spec.run import JobSpec, Workspace
 from core.storage.blobs import BlobStore
+from worker.audit import audit_waiting_masks
 from worker.commit import commit
-from worker.launch import Child, Order, launch
+from worker.disk import is_disk_full
+from worker.launch import Child, Order, archive_of, launch
 from worker.lease import Lease
 from worker.record import Record
+from worker.resume import ResumeStates, fetch_checked
 from worker.settings import WorkerSettings
 from worker.supervise import supervise
 
 logger = logging.getLogger(__name__)
+
+STOP_SECONDS = 15.0
+"""What a child may take for its micro-batch and its state when the worker stops."""
+
+PAUSE_SECONDS = 600.0
+"""The same for a pause, where nobody waits."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,7 @@ def train_waiting_jobs(worker: Worker) -> None:
     """Claim and run the oldest waiting job, then the next, until none waits."""
     settings = worker.settings
     while not worker.stopping.is_set():
+        audit_waiting_masks(settings, worker.database, worker.store)
         claim = commit(
             worker.database,
             lambda session: claims.claim_next(session, settings.worker_id, settings.lease_seconds),
@@ -56,28 +67,31 @@ def train(worker: Worker, claim: Claim) -> None:
     child, its workspace and its unrecorded blobs go, and nothing is written.
     """
     workspace = worker.settings.work_folder / claim.job_id / str(claim.token)
-    record = Record(worker.database, worker.store, claim)
+    states = ResumeStates(worker.database, worker.store, claim)
+    record = Record(worker.database, worker.store, claim, states)
     try:
         with Lease(worker.database, claim, worker.settings) as lease:
-            _run(worker, claim, Workspace(folder=workspace.absolute()), record, lease)
+            order = _prepare(worker, claim, Workspace(folder=workspace.absolute()), states)
+            _run(worker, claim, order, record, lease)
         logger.info("%s is done.", claim.job_id)
     except StaleClaim:
         logger.info("%s is no longer ours; its run was ended.", claim.job_id)
-    except TunesmithError as error:
-        _fail(record, error.code, error.message, error.param)
     except Exception as error:
-        logger.exception("%s could not be run.", claim.job_id)
-        _fail(record, "internal_error", f"{type(error).__name__}: {error}", None)
+        _end_badly(record, error)
     finally:
         shutil.rmtree(workspace, ignore_errors=True)
 
 
-def _run(worker: Worker, claim: Claim, workspace: Workspace, record: Record, lease: Lease) -> None:
-    order = _prepare(worker, claim, workspace)
+def _run(worker: Worker, claim: Claim, order: Order, record: Record, lease: Lease) -> None:
+    def patience() -> float | None:
+        if worker.stopping.is_set():
+            return STOP_SECONDS
+        return PAUSE_SECONDS if lease.pause_requested.is_set() else None
+
     child = launch(order)
     try:
         lease.guard(child)
-        status = supervise(child, record, worker.stopping)
+        status = supervise(child, record, patience)
     finally:
         child.kill()
         child.wait()
@@ -87,17 +101,17 @@ def _run(worker: Worker, claim: Claim, workspace: Workspace, record: Record, lea
         return
     if lease.lost.is_set():
         raise StaleClaim(f"{claim.job_id} was cancelled or given to another worker.")
-    if worker.stopping.is_set():
-        message = "The worker stops; the job waits for another one."
-        commit(worker.database, lambda session: claims.release(session, claim, message=message))
+    if patience() is not None:
+        reason = "The worker stops." if worker.stopping.is_set() else "The run was stopped."
+        commit(worker.database, lambda session: claims.release(session, claim, reason=reason))
         return
-    message = _describe_crash(child, status)
-    logger.error("%s: %s", claim.job_id, message)
-    commit(worker.database, lambda session: claims.report_crash(session, claim, message=message))
+    reason = _describe_crash(child, status)
+    logger.error("%s: %s", claim.job_id, reason)
+    commit(worker.database, lambda session: claims.report_crash(session, claim, reason=reason))
 
 
-def _prepare(worker: Worker, claim: Claim, workspace: Workspace) -> Order:
-    """Fetch the job's files into a fresh workspace."""
+def _prepare(worker: Worker, claim: Claim, workspace: Workspace, states: ResumeStates) -> Order:
+    """Fetch what the job needs into a fresh workspace: files, parent, the state to go on from."""
 
     def read(session: Session) -> tuple[JobSpec, str, str | None]:
         job = claims.claimed_job(session, claim)
@@ -115,6 +129,12 @@ def _prepare(worker: Worker, claim: Claim, workspace: Workspace) -> Order:
     worker.store.fetch(train_key, workspace.train_file)
     if validation_key is not None:
         worker.store.fetch(validation_key, workspace.validation_file)
+    if spec.parent is not None:
+        archive = archive_of(workspace.parent_folder)
+        fetch_checked(worker.store, spec.parent, archive)
+        unpack(archive, workspace.parent_folder)
+        archive.unlink()
+    states.fetch(workspace)
     return Order(spec, workspace, worker.settings.threads)
 
 
@@ -123,11 +143,19 @@ def _empty(folder: Path) -> None:
     folder.mkdir(parents=True)
 
 
-def _fail(record: Record, code: str, message: str, param: str | None) -> None:
+def _end_badly(record: Record, error: Exception) -> None:
+    """Pause the job when a disk is full; else it fails, as it would again."""
     try:
-        record.fail(code, message, param)
+        match error:
+            case TunesmithError():
+                record.fail(error.code, error.message, error.param)
+            case _ if is_disk_full(error):
+                record.park(f"{type(error).__name__}: {error}")
+            case _:
+                logger.error("The job could not be run.", exc_info=error)
+                record.fail("internal_error", f"{type(error).__name__}: {error}")
     except StaleClaim:
-        logger.info("The job was taken away before its failure could be noted.")
+        logger.info("The job was taken away before its end could be noted.")
 
 
 def _describe_crash(child: Child, status: int) -> str:

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import StreamingResponse
 
 from api.files import service
-from api.files.schemas import UPLOAD_FORM, DeletedFile, FileObject
+from api.files.schemas import UPLOAD_FORM, DeletedFile, FileObject, FileReport
 from api.files.upload import body_chunks, upload_place
 from api.pagination import After, ListOf
 from api.parts import FromParts, Project
@@ -47,6 +47,12 @@ def list_files(
 def retrieve_file(file_id: str, parts: FromParts, project: Project) -> FileObject:
     with parts.database.reading() as session:
         return service.get(session, project, file_id)
+
+
+@router.get("/{file_id}/report")
+def retrieve_report(file_id: str, parts: FromParts, project: Project) -> FileReport:
+    with parts.database.reading() as session:
+        return service.report(session, project, file_id)
 
 
 @router.get("/{file_id}/content", response_class=StreamingResponse)

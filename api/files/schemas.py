@@ -42,6 +42,13 @@ class FileObject(BaseModel):
     """Left out unless the status is error."""
 
 
+class FileReport(DatasetReport):
+    """Ours: what the check of an uploaded dataset has found."""
+
+    object: Literal["file.report"] = "file.report"
+    file_id: str
+
+
 class DeletedFile(BaseModel):
     id: str
     object: Literal["file"] = "file"

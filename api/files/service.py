@@ -9,11 +9,12 @@ from sqlalchemy.orm import Session
 from starlette.responses import StreamingResponse
 
 from api.downloads import download
-from api.files.schemas import DeletedFile, FileObject, file_object
+from api.files.schemas import DeletedFile, FileObject, FileReport, file_object
 from api.files.upload import store_upload
 from api.pagination import ListOf, list_of
 from api.parts import Parts, Transaction
 from core.datasets.bounded import check_in_child
+from core.errors import NotFound
 from core.records import files
 from core.records.pages import Order
 from core.spec.dataset import DatasetReport
@@ -80,6 +81,17 @@ def find(
 
 def get(session: Session, project: str, file_id: str) -> FileObject:
     return file_object(files.get_file(session, project, file_id))
+
+
+def report(session: Session, project: str, file_id: str) -> FileReport:
+    file = files.get_file(session, project, file_id)
+    if file.report is None:
+        raise NotFound(
+            f"File {file_id} is a result of a job. Only uploaded datasets are checked.",
+            param="file_id",
+            code="report_not_found",
+        )
+    return FileReport.model_validate({**file.report, "file_id": file.id})
 
 
 def content(session: Session, project: str, file_id: str, store: BlobStore) -> StreamingResponse:

@@ -5,15 +5,16 @@ import secrets
 from sqlalchemy.orm import Session
 
 from api.files.schemas import faults_of
-from api.jobs.hyperparameters import Hyperparameters, resolve
+from api.jobs.hyperparameters import resolve
+from api.jobs.method import asked_hyperparameters
+from api.jobs.objective import resolve_objective, resolve_task
 from api.jobs.schemas import CreateJob
+from api.jobs.start import objective_of, starting_point
 from core.catalog.bases import Catalog
-from core.catalog.describe import describe
+from core.catalog.describe import BaseFacts, describe
 from core.errors import InvalidRequest
 from core.records.files import get_file
 from core.records.jobs import NewJob
-from core.records.models import get_model
-from core.records.tables import File
 from core.spec.dataset import DatasetReport
 from core.spec.run import BaseModelSpec, JobSpec
 from core.spec.training import TrainingSpec
@@ -21,13 +22,24 @@ from core.spec.training import TrainingSpec
 
 def new_job(session: Session, catalog: Catalog, project: str, body: CreateJob) -> NewJob:
     """Return the job that `body` asks for. InvalidRequest or NotFound name the field at fault."""
-    hyperparameters = _hyperparameters(body)
-    base = _base(session, catalog, project, body.model)
-    training_file = usable_file(session, project, body.training_file, "training_file")
+    _refuse_integrations(body)
+    hyperparameters = asked_hyperparameters(body.method, body.hyperparameters)
+    start = starting_point(session, catalog, project, body)
+    report = usable_report(session, project, body.training_file, "training_file")
+    validation_report = None
     if body.validation_file is not None:
-        usable_file(session, project, body.validation_file, "validation_file")
-    rows = DatasetReport.model_validate(training_file.report).rows
-    training = _fitted(resolve(hyperparameters, body.training, rows=rows), base)
+        validation_report = usable_report(session, project, body.validation_file, "validation_file")
+        _refuse_split(body)
+    facts = describe(start.base)
+    objective = resolve_objective(report, validation_report, hyperparameters)
+    task = resolve_task(body.task, objective, start.strategy, facts)
+    training = resolve(
+        hyperparameters,
+        body.training,
+        rows=report.rows,
+        strategy=start.strategy,
+        objective=objective,
+    )
     seed = secrets.randbelow(2**31) if body.seed is None else body.seed
     return NewJob(
         project_id=project,
@@ -35,17 +47,22 @@ def new_job(session: Session, catalog: Catalog, project: str, body: CreateJob) -
         suffix=body.suffix,
         training_file=body.training_file,
         validation_file=body.validation_file,
-        method={
-            "type": "supervised",
-            "supervised": {"hyperparameters": hyperparameters.model_dump(mode="json")},
-        },
-        spec=JobSpec(base=base, strategy=body.strategy, training=training, seed=seed),
+        spec=JobSpec(
+            base=start.base,
+            task=task,
+            objective=objective_of(start, task, objective),
+            strategy=start.strategy,
+            training=_fitted(training, start.base, facts),
+            evaluation=body.evaluation,
+            parent=start.parent,
+            seed=seed,
+        ),
         metadata=body.metadata,
     )
 
 
-def usable_file(session: Session, project: str, file_id: str, param: str) -> File:
-    """Return a file that can be trained on; InvalidRequest says at which line it cannot."""
+def usable_report(session: Session, project: str, file_id: str, param: str) -> DatasetReport:
+    """Return what is in a file that can be trained on; InvalidRequest says where it cannot."""
     file = get_file(session, project, file_id, param=param)
     if file.purpose != "fine-tune":
         raise InvalidRequest(
@@ -57,50 +74,30 @@ def usable_file(session: Session, project: str, file_id: str, param: str) -> Fil
         raise InvalidRequest(
             f"File {file_id} cannot be used: {faults}.", param=param, code=f"invalid_{param}"
         )
-    return file
+    return DatasetReport.model_validate(file.report)
 
 
-def _hyperparameters(body: CreateJob) -> Hyperparameters:
-    """Those of `method`, or those of the older field beside it."""
+def _refuse_integrations(body: CreateJob) -> None:
     if body.integrations:
         raise InvalidRequest(
             "Integrations are not offered; leave them out.",
             param="integrations",
             code="unsupported_parameter",
         )
-    if body.method is not None and body.method.type != "supervised":
+
+
+def _refuse_split(body: CreateJob) -> None:
+    if body.evaluation.split:
         raise InvalidRequest(
-            f"The method {body.method.type!r} is not offered yet; use 'supervised'.",
-            param="method.type",
-            code="unsupported_method",
-        )
-    if body.method is None or body.method.supervised is None:
-        return body.hyperparameters or Hyperparameters()
-    ours = body.method.supervised.hyperparameters
-    if body.hyperparameters not in (None, ours):
-        raise InvalidRequest(
-            "hyperparameters and method.supervised.hyperparameters say different things; use "
-            "the latter.",
-            param="hyperparameters",
+            "evaluation.split holds back a part of the training file, but there is a validation "
+            "file; give one of the two.",
+            param="evaluation.split",
             code="contradictory_parameters",
         )
-    return ours
 
 
-def _base(session: Session, catalog: Catalog, project: str, name: str) -> BaseModelSpec:
-    if name.startswith("ft:"):
-        get_model(session, project, name)
-        raise InvalidRequest(
-            "Training a tuned model further is not offered yet; name its base model.",
-            param="model",
-            code="unsupported_model",
-        )
-    return catalog.resolve(name)
-
-
-def _fitted(training: TrainingSpec, base: BaseModelSpec) -> TrainingSpec:
+def _fitted(training: TrainingSpec, base: BaseModelSpec, facts: BaseFacts | None) -> TrainingSpec:
     """Return `training` within the base's context; nothing is known of one not yet downloaded."""
-    facts = describe(base)
     if facts is None or training.max_length <= facts.context_length:
         return training
     if "max_length" not in training.model_fields_set:

@@ -42,6 +42,20 @@ def cancel_job(fine_tuning_job_id: str, parts: FromParts, project: Project) -> J
         return service.cancel(transaction, project, fine_tuning_job_id)
 
 
+@router.post("/{fine_tuning_job_id}/pause")
+def pause_job(fine_tuning_job_id: str, parts: FromParts, project: Project) -> JobObject:
+    """Park the job. A run saves its state first; `paused_at` is set once it has stopped."""
+    with parts.transaction() as transaction:
+        return service.pause(transaction, project, fine_tuning_job_id)
+
+
+@router.post("/{fine_tuning_job_id}/resume")
+def resume_job(fine_tuning_job_id: str, parts: FromParts, project: Project) -> JobObject:
+    """Let a paused job go on where it stopped, or withdraw a pause that has not begun."""
+    with parts.transaction() as transaction:
+        return service.resume(transaction, parts, project, fine_tuning_job_id)
+
+
 @router.get("/{fine_tuning_job_id}/events", response_model=ListOf[EventObject])
 def list_events(
     fine_tuning_job_id: str,

@@ -2,11 +2,15 @@
 
 - Epochs: three, but so many for a tiny dataset that at least 100 examples are seen (25 epochs
   at most), and so few for a large one that no more than 25,000 are (one at least). The rule
-  is that of OpenAI's published recipe for preparing chat datasets.
+  is that of OpenAI's published recipe for preparing chat datasets. Preferences are gone through
+  once, as in Rafailov et al. 2023.
 - Batch size: 8 rows. Adapters tolerate large batches worse than full fine-tuning does
   (Schulman et al. 2025, "LoRA Without Regret"), so it only grows with 0.2 % of the rows, to
   32. A tiny dataset gets smaller batches, so that an epoch keeps about 16 steps.
-- Learning rate: 2e-4, some ten times what full fine-tuning takes, times the multiplier.
+- Learning rate: what the strategy usually takes (`LEARNING_RATES`: low-rank updates some ten
+  times as much as full fine-tuning, freshly drawn vectors more still), a twentieth of it for
+  preferences, times the multiplier.
+- Beta of preferences: 0.1.
 """
 
 from typing import Annotated, Literal
@@ -14,10 +18,23 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.errors import InvalidRequest
+from core.spec.objective import DpoSpec, ObjectiveSpec
+from core.spec.run import JobSpec
+from core.spec.strategy import StrategySpec
 from core.spec.training import TrainingSpec
 
-BASE_LEARNING_RATE = 2e-4
-"""What a learning rate multiplier of 1 stands for."""
+LEARNING_RATES = {
+    "full": 2e-5,
+    "lora": 2e-4,
+    "qlora": 2e-4,
+    "bottleneck": 2e-4,
+    "prefix": 1e-2,
+    "prompt": 3e-2,
+}
+"""What a learning rate multiplier of 1 stands for, unless the objective is DPO."""
+
+DPO_SHARE = 0.05
+"""The part of that rate which learning from preferences takes."""
 
 MAX_EPOCHS = 50
 MAX_BATCH_SIZE = 256
@@ -45,25 +62,45 @@ class Hyperparameters(BaseModel):
     learning_rate_multiplier: Annotated[float, Field(gt=0, le=10_000)] | Auto = "auto"
 
 
+class DpoHyperparameters(Hyperparameters):
+    """OpenAI's four for preferences, and the share of pairs taken to be the wrong way round."""
+
+    beta: Annotated[float, Field(gt=0, le=2)] | Auto = "auto"
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+
+
 class ResolvedHyperparameters(BaseModel):
     """The same, after every `"auto"` has become a number."""
 
     n_epochs: int
     batch_size: int
     learning_rate_multiplier: float
+    beta: float | None = Field(None, exclude_if=lambda beta: beta is None)
 
 
-def resolve(asked: Hyperparameters, training: TrainingSpec, *, rows: int) -> TrainingSpec:
+def base_learning_rate(strategy: StrategySpec, objective: ObjectiveSpec) -> float:
+    """Return the rate that a multiplier of 1 stands for."""
+    share = DPO_SHARE if isinstance(objective, DpoSpec) else 1.0
+    return LEARNING_RATES[strategy.type] * share
+
+
+def resolve(
+    asked: Hyperparameters,
+    training: TrainingSpec,
+    *,
+    rows: int,
+    strategy: StrategySpec,
+    objective: ObjectiveSpec,
+) -> TrainingSpec:
     """Return `training` with every number that it leaves open, for a dataset of `rows` rows.
 
     What was set in `training` stands. InvalidRequest when `asked` says something else.
     """
-    multiplier = asked.learning_rate_multiplier
+    rate, multiplier = base_learning_rate(strategy, objective), asked.learning_rate_multiplier
+    epochs = 1 if isinstance(objective, DpoSpec) else _epochs(rows)
     resolved = training.model_copy(
         update={
-            "epochs": _once(
-                training, "epochs", "n_epochs", asked.n_epochs, automatic=_epochs(rows)
-            ),
+            "epochs": _once(training, "epochs", "n_epochs", asked.n_epochs, automatic=epochs),
             "batch_size": _once(
                 training, "batch_size", "batch_size", asked.batch_size, automatic=_batch_size(rows)
             ),
@@ -71,8 +108,8 @@ def resolve(asked: Hyperparameters, training: TrainingSpec, *, rows: int) -> Tra
                 training,
                 "learning_rate",
                 "learning_rate_multiplier",
-                "auto" if multiplier == "auto" else multiplier * BASE_LEARNING_RATE,
-                automatic=BASE_LEARNING_RATE,
+                "auto" if multiplier == "auto" else multiplier * rate,
+                automatic=rate,
             ),
         }
     )
@@ -82,13 +119,14 @@ def resolve(asked: Hyperparameters, training: TrainingSpec, *, rows: int) -> Tra
     return resolved
 
 
-def resolved_hyperparameters(training: TrainingSpec) -> ResolvedHyperparameters:
+def resolved_hyperparameters(spec: JobSpec) -> ResolvedHyperparameters:
     """Return a run's numbers under OpenAI's names."""
-    multiplier = training.learning_rate / BASE_LEARNING_RATE
+    rate = base_learning_rate(spec.strategy, spec.objective)
     return ResolvedHyperparameters(
-        n_epochs=training.epochs,
-        batch_size=training.batch_size,
-        learning_rate_multiplier=float(f"{multiplier:.6g}"),
+        n_epochs=spec.training.epochs,
+        batch_size=spec.training.batch_size,
+        learning_rate_multiplier=float(f"{spec.training.learning_rate / rate:.6g}"),
+        beta=spec.objective.beta if isinstance(spec.objective, DpoSpec) else None,
     )
 
 

@@ -10,11 +10,13 @@ from api.jobs.hyperparameters import (
     ResolvedHyperparameters,
     resolved_hyperparameters,
 )
+from api.jobs.method import Method, ResolvedMethod, resolved_method
 from core.jobs.state import JobStatus
 from core.records.tables import Checkpoint, Job, JobEvent
+from core.spec.objective import ObjectiveSpec, Task
 from core.spec.run import JobSpec
 from core.spec.strategy import LoraSpec, StrategySpec
-from core.spec.training import TrainingSpec
+from core.spec.training import EvaluationSpec, TrainingSpec
 
 _NO_NUL = r"^[^\x00]*$"  # Postgres has no place for it
 
@@ -35,25 +37,10 @@ def _part_of_a_name(suffix: str) -> str:
 Suffix = Annotated[str, StringConstraints(max_length=64), AfterValidator(_part_of_a_name)]
 
 
-class _Body(BaseModel):
+class CreateJob(BaseModel):
+    """The body of a job's creation; `strategy`, `task` and `training` are Tunesmith's own."""
+
     model_config = ConfigDict(extra="forbid")
-
-
-class SupervisedMethod(_Body):
-    hyperparameters: Hyperparameters = Hyperparameters()
-
-
-class Method(_Body):
-    """`dpo` and `reinforcement` are read, so that the refusal can name `method.type`."""
-
-    type: Literal["supervised", "dpo", "reinforcement"]
-    supervised: SupervisedMethod | None = None
-    dpo: dict[str, Any] | None = None
-    reinforcement: dict[str, Any] | None = None
-
-
-class CreateJob(_Body):
-    """The body of a job's creation; `strategy` and `training` are additions of Tunesmith."""
 
     model: Id
     training_file: Id
@@ -65,16 +52,9 @@ class CreateJob(_Body):
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] | None = None
     integrations: list[Any] | None = None
     strategy: StrategySpec = LoraSpec()
+    task: Task | None = None
     training: TrainingSpec = TrainingSpec()
-
-
-class ResolvedSupervised(BaseModel):
-    hyperparameters: ResolvedHyperparameters
-
-
-class ResolvedMethod(BaseModel):
-    type: Literal["supervised"] = "supervised"
-    supervised: ResolvedSupervised
+    evaluation: EvaluationSpec = EvaluationSpec()
 
 
 class JobError(BaseModel):
@@ -91,7 +71,7 @@ class Progress(BaseModel):
 
 
 class JobObject(BaseModel):
-    """A job. `requested_model`, `strategy`, `training` and `progress` are Tunesmith's."""
+    """A job. From `requested_model` on, the fields are Tunesmith's own."""
 
     id: str
     object: Literal["fine_tuning.job"] = "fine_tuning.job"
@@ -113,9 +93,14 @@ class JobObject(BaseModel):
     method: ResolvedMethod
     metadata: dict[str, str] | None
     requested_model: str
+    task: Task
+    objective: ObjectiveSpec
     strategy: StrategySpec
     training: TrainingSpec
+    evaluation: EvaluationSpec
     progress: Progress
+    pause_requested_at: int | None
+    paused_at: int | None
 
 
 class EventObject(BaseModel):
@@ -140,7 +125,6 @@ class CheckpointObject(BaseModel):
 
 def job_object(job: Job) -> JobObject:
     spec = JobSpec.model_validate(job.spec)
-    hyperparameters = resolved_hyperparameters(spec.training)
     # The clients' type knows no pause: to them such a job waits.
     status = JobStatus.QUEUED if job.status == JobStatus.PAUSED else job.status
     return JobObject(
@@ -149,7 +133,7 @@ def job_object(job: Job) -> JobObject:
         error=None if job.error is None else JobError.model_validate(job.error),
         fine_tuned_model=job.fine_tuned_model,
         finished_at=_seconds(job.finished_at),
-        hyperparameters=hyperparameters,
+        hyperparameters=resolved_hyperparameters(spec),
         model=spec.base.id,
         organization_id=job.project_id,
         result_files=[job.result_file] if job.result_file else [],
@@ -160,12 +144,17 @@ def job_object(job: Job) -> JobObject:
         integrations=[],
         seed=spec.seed,
         estimated_finish=_seconds(job.estimated_finish),
-        method=ResolvedMethod(supervised=ResolvedSupervised(hyperparameters=hyperparameters)),
+        method=resolved_method(spec),
         metadata=job.user_metadata,
         requested_model=job.requested_model,
+        task=spec.task,
+        objective=spec.objective,
         strategy=spec.strategy,
         training=spec.training,
+        evaluation=spec.evaluation,
         progress=Progress(step=job.step, total_steps=job.total_steps),
+        pause_requested_at=_seconds(job.pause_requested_at),
+        paused_at=_seconds(job.paused_at),
     )
 
 

@@ -22,7 +22,7 @@ from api.pagination import ListOf, list_of
 from api.parts import Parts, Transaction
 from core.errors import Conflict, InvalidRequest, NotFound
 from core.jobs.state import FINAL
-from core.records import events, jobs, models
+from core.records import events, jobs, models, pauses
 from core.records.tables import Job, TunedModel
 from core.storage.blobs import BlobStore
 
@@ -83,6 +83,17 @@ def get(session: Session, project: str, job_id: str) -> JobObject:
 
 def cancel(transaction: Transaction, project: str, job_id: str) -> JobObject:
     return job_object(jobs.cancel_job(transaction.session, project, job_id))
+
+
+def pause(transaction: Transaction, project: str, job_id: str) -> JobObject:
+    return job_object(pauses.pause_job(transaction.session, project, job_id))
+
+
+def resume(transaction: Transaction, parts: Parts, project: str, job_id: str) -> JobObject:
+    """Let a paused job go on, and wake a worker, who finds nothing when the pause had not begun."""
+    job = pauses.resume_job(transaction.session, project, job_id)
+    transaction.after_commit(partial(parts.broker.wake, job.id))
+    return job_object(job)
 
 
 def list_events(

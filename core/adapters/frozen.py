@@ -2,9 +2,12 @@
 
 # T tokens, I inputs, O outputs
 
+from typing import Any, TypeAlias
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import linear
+from transformers.pytorch_utils import Conv1D
 
 
 class FrozenMatrix:
@@ -22,19 +25,65 @@ class FrozenMatrix:
         if prepack and _can_prepack(weight_OI):
             reorder = torch.ops.mkldnn._reorder_linear_weight
             weight_OI = weight_OI.detach()
-            self._packed = reorder(weight_OI, None), reorder(weight_OI.t().contiguous(), None)
+            self._packed = (
+                reorder(weight_OI.contiguous(), None),
+                reorder(weight_OI.t().contiguous(), None),
+            )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(outputs, inputs)."""
+        return self.weight_OI.shape[0], self.weight_OI.shape[1]
+
+    def dense(self, dtype: torch.dtype) -> Tensor:
+        """Return W, (O, I), as numbers of `dtype`."""
+        return self.weight_OI.to(dtype)
 
     def forward(self, x_TI: Tensor) -> Tensor:
         """Return x Wᵀ + b, (T, O)."""
         if self._packed is None:
-            return linear(x_TI, self.weight_OI, self.bias_O)
+            bias_O = None if self.bias_O is None else self.bias_O.to(x_TI.dtype)
+            return linear(x_TI, self.dense(x_TI.dtype), bias_O)
         return _packed_linear(x_TI, self._packed[0], self.bias_O)
 
     def backward(self, grad_TO: Tensor) -> Tensor:
         """Return dy W, (T, I): the gradient with respect to x."""
         if self._packed is None:
-            return torch.mm(grad_TO, self.weight_OI)
+            return torch.mm(grad_TO, self.dense(grad_TO.dtype))
         return _packed_linear(grad_TO, self._packed[1], None)
+
+
+LinearLayer: TypeAlias = nn.Linear | Conv1D
+"""PyTorch's, of which bitsandbytes' quantised ones are subclasses, or that of GPT-2."""
+
+
+def frozen_matrix(layer: LinearLayer, prepack: bool) -> FrozenMatrix:
+    """Return the matrix of any linear layer, however it is stored."""
+    weight, bias_O = layer.weight, layer.bias
+    if hasattr(weight, "quant_state") or hasattr(weight, "SCB"):
+        # here, because a machine that trains no quantised base may lack bitsandbytes
+        from core.adapters.quantised import quantised_matrix
+
+        return quantised_matrix(layer)
+    return FrozenMatrix(weight.t() if isinstance(layer, Conv1D) else weight, bias_O, prepack)
+
+
+def frozen_product(x: Tensor, frozen: FrozenMatrix) -> Tensor:
+    """Return x Wᵀ + b, (…, O), differentiable with respect to x, (…, I)."""
+    return _FrozenProduct.apply(x, frozen)
+
+
+class _FrozenProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, frozen: FrozenMatrix) -> Tensor:
+        ctx.frozen = frozen
+        y_TO = frozen.forward(x.reshape(-1, x.shape[-1]))
+        return y_TO.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor, None]:
+        grad_TI = ctx.frozen.backward(grad_y.reshape(-1, grad_y.shape[-1]))
+        return grad_TI.view(*grad_y.shape[:-1], -1), None
 
 
 def _can_prepack(weight_OI: Tensor) -> bool:

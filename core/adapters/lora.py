@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout
 
-from core.adapters.frozen import FrozenMatrix
+from core.adapters.frozen import FrozenMatrix, LinearLayer, frozen_matrix
 
 
 class LoraLinear(nn.Module):
@@ -26,21 +26,22 @@ class LoraLinear(nn.Module):
 
     def __init__(
         self,
-        base_layer: nn.Linear,
+        base_layer: LinearLayer,
         rank: int,
-        alpha: float,
+        scale: float,
         dropout: float = 0.0,
         prepack: bool = False,
     ) -> None:
         super().__init__()
         self.base_layer = base_layer
-        self._frozen = FrozenMatrix(base_layer.weight, base_layer.bias, prepack)
-        self.scale = alpha / rank
+        self._frozen = frozen_matrix(base_layer, prepack)
+        self.scale = scale
         self.dropout = dropout
+        outputs, inputs = self._frozen.shape
         # PEFT draws A and B as linear layers, then A once more: three draws from the generator
         drawn_on = "meta" if base_layer.weight.is_meta else "cpu"
-        lora_A = nn.Linear(base_layer.in_features, rank, bias=False, device=drawn_on).weight
-        lora_B = nn.Linear(rank, base_layer.out_features, bias=False, device=drawn_on).weight
+        lora_A = nn.Linear(inputs, rank, bias=False, device=drawn_on).weight
+        lora_B = nn.Linear(rank, outputs, bias=False, device=drawn_on).weight
         nn.init.kaiming_uniform_(lora_A, a=math.sqrt(5))
         nn.init.zeros_(lora_B)
         device, dtype = base_layer.weight.device, base_layer.weight.dtype
@@ -48,8 +49,22 @@ class LoraLinear(nn.Module):
         self.lora_A = nn.Parameter(lora_A.detach().to(device, adapter_dtype))
         self.lora_B = nn.Parameter(lora_B.detach().to(device, adapter_dtype))
 
+    @property
+    def weight(self) -> Tensor:
+        """The base's own; T5 asks its layers for the dtype of it."""
+        return self.base_layer.weight
+
+    def named_weights(self) -> dict[str, nn.Parameter]:
+        """Return what is trained, by the last part of its name in PEFT's files."""
+        return {"lora_A.weight": self.lora_A, "lora_B.weight": self.lora_B}
+
     def forward(self, x: Tensor) -> Tensor:
-        dropped = dropout(x, self.dropout) if self.training and self.dropout else x
+        return self._product(x, self._dropped(x))
+
+    def _dropped(self, x: Tensor) -> Tensor:
+        return dropout(x, self.dropout) if self.training and self.dropout else x
+
+    def _product(self, x: Tensor, dropped: Tensor) -> Tensor:
         return _LoraProduct.apply(x, dropped, self._frozen, self.lora_A, self.lora_B, self.scale)
 
 

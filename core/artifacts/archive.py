@@ -1,13 +1,16 @@
-"""A bundle as one file, and back again without trusting that file.
+"""A folder as one file, and back again without trusting that file.
 
-The archive is a ZIP without compression: weights do not compress, equal bundles give equal
-archives whatever zlib is installed, and an entry cannot expand. Needs no torch.
+The folder is a bundle, whose manifest is held against it on both ways, or the resume state of a
+run, whose archive is known by its SHA-256 alone. The archive is a ZIP without compression:
+weights do not compress, equal bundles give equal archives whatever zlib is installed, and an
+entry cannot expand. Needs no torch.
 """
 
 import os
 import shutil
 import stat
 import zipfile
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from safetensors import SafetensorError, safe_open
@@ -21,6 +24,8 @@ ALLOWED_SUFFIXES = frozenset(
 MAX_FILES = 256
 MAX_NAME_LENGTH = 200
 MAX_BYTES = 64 * 1024**3
+MAX_STATE_BYTES = 1024**4
+"""Of a resume state, which holds the optimiser's memory beside the weights."""
 
 
 def pack(folder: Path, archive: Path) -> str:
@@ -29,10 +34,19 @@ def pack(folder: Path, archive: Path) -> str:
     Verifies the bundle first, and packs what its manifest lists. The file appears whole.
     """
     manifest = verify(folder)
-    names = sorted([MANIFEST_FILE, *(file.path for file in manifest.files)])
+    return _pack(folder, [MANIFEST_FILE, *(file.path for file in manifest.files)], archive)
+
+
+def pack_state(folder: Path, archive: Path) -> str:
+    """Do the same with every file of a resume state."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return _pack(folder, [path.relative_to(folder).as_posix() for path in files], archive)
+
+
+def _pack(folder: Path, names: list[str], archive: Path) -> str:
     partial = archive.with_name(archive.name + ".partial")
     with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as out:
-        for name in names:
+        for name in sorted(names):
             entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
             entry.create_system = 3  # Unix, whose modes follow
             entry.external_attr = (stat.S_IFREG | 0o644) << 16
@@ -52,6 +66,17 @@ def unpack(archive: Path, folder: Path, *, max_bytes: int = MAX_BYTES) -> None:
     Names that lead out of the folder, links, file kinds that a bundle does not have, too many
     files or bytes and content that its manifest does not name are all refused.
     """
+    _unpack(archive, folder, max_bytes, check=verify)
+
+
+def unpack_state(archive: Path, folder: Path) -> None:
+    """Do the same with a resume state. The caller has held the archive against its SHA-256."""
+    _unpack(archive, folder, MAX_STATE_BYTES, check=lambda _: None)
+
+
+def _unpack(
+    archive: Path, folder: Path, max_bytes: int, *, check: Callable[[Path], object]
+) -> None:
     try:
         with zipfile.ZipFile(archive) as source, published_folder(folder) as partial:
             entries = source.infolist()
@@ -60,7 +85,7 @@ def unpack(archive: Path, folder: Path, *, max_bytes: int = MAX_BYTES) -> None:
                 _extract(source, entry, partial / entry.filename)
             for weights in partial.rglob("*.safetensors"):
                 _check_weights(weights)
-            verify(partial)
+            check(partial)
     # What zipfile raises for broken headers, encryption, unknown versions and cut-off data,
     # and the file system for a name that is a file here and a folder there.
     except (

@@ -1,8 +1,10 @@
-"""The bundle: all that a user takes away from a run, in the layout that PEFT loads as it is.
+"""The bundle: all that a user takes away from a run, in the layout that others load as it is.
 
-    adapter_config.json  adapter_model.safetensors   what `PeftModel.from_pretrained` reads
+    adapter_config.json  adapter_model.safetensors   what `PeftModel.from_pretrained` reads, or
+    config.json  model.safetensors                   what `AutoModelFor….from_pretrained` reads
     tokenizer files      chat_template.jinja         what `AutoTokenizer` reads
     README.md  loss.png  metrics.csv                 the model card and its figures
+    row_losses.csv                                   which lines the model could not learn
     manifest.json                                    written last: sizes and hashes
 
 Equal contents give equal bytes: no clock, no host name, no private path goes in.
@@ -13,44 +15,45 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import peft
-import torch
 from safetensors.torch import save_file
 from transformers import PreTrainedTokenizerBase
 
+from core.adapters.adapted import AdaptedModel
 from core.artifacts.card import CardFacts, model_card
 from core.artifacts.manifest import ADAPTER_FILE, Manifest, public_name, write_manifest
-from core.artifacts.metrics import learning_curve, metrics_csv
+from core.artifacts.metrics import StepMetrics, metrics_csv
 from core.artifacts.plot import draw_loss
 from core.artifacts.publish import published_folder
-from core.spec.events import RunEvent
 from core.spec.run import BaseModelSpec
 
 
 @dataclass(frozen=True)
 class BundleContents:
-    """What a bundle is made of; `adapter_state` is keyed by the names of PEFT's files.
+    """What a bundle is made of; the weights are those after `step`."""
 
-    Such a name is `base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight`.
-    """
-
-    peft_config: peft.PeftConfig
-    adapter_state: dict[str, torch.Tensor]
+    adapted: AdaptedModel
+    step: int
     tokenizer: PreTrainedTokenizerBase
     card: CardFacts
-    history: tuple[RunEvent, ...]
+    curve: tuple[StepMetrics, ...]
+    row_losses_csv: str
 
 
 def write_bundle(folder: Path, contents: BundleContents) -> Manifest:
     """Write the bundle into `folder`, which appears complete or not at all."""
-    base = contents.card.base
-    curve = learning_curve(contents.history)
     with published_folder(folder) as partial:
-        _public_config(contents.peft_config, base).save_pretrained(str(partial))
-        _write_adapter(partial / ADAPTER_FILE, contents.adapter_state)
+        if contents.adapted.config is None:
+            _write_model(partial, contents.adapted)
+        else:
+            config = _public_config(contents.adapted.config, contents.card.base)
+            config.save_pretrained(str(partial))
+            _write_adapter(partial / ADAPTER_FILE, contents.adapted)
         contents.tokenizer.save_pretrained(str(partial))
-        (partial / "metrics.csv").write_text(metrics_csv(contents.history), encoding="utf-8")
-        draw_loss(partial / "loss.png", curve)
-        (partial / "README.md").write_text(model_card(contents.card, curve), encoding="utf-8")
+        (partial / "metrics.csv").write_text(metrics_csv(contents.curve), encoding="utf-8")
+        (partial / "row_losses.csv").write_text(contents.row_losses_csv, encoding="utf-8")
+        draw_loss(partial / "loss.png", contents.curve)
+        card = model_card(contents.card, contents.curve, contents.step)
+        (partial / "README.md").write_text(card, encoding="utf-8")
         return write_manifest(partial, contents.card.spec)
 
 
@@ -66,6 +69,15 @@ def _public_config(config: peft.PeftConfig, base: BaseModelSpec) -> peft.PeftCon
     return public
 
 
-def _write_adapter(path: Path, state: dict[str, torch.Tensor]) -> None:
-    tensors = {name: state[name].detach().cpu().contiguous() for name in sorted(state)}
+def _write_adapter(path: Path, adapted: AdaptedModel) -> None:
+    state = adapted.state()
+    tensors = {name: state[name].contiguous() for name in sorted(state)}
     save_file(tensors, path, metadata={"format": "pt"})
+
+
+def _write_model(folder: Path, adapted: AdaptedModel) -> None:
+    """Write the whole model into one file, whatever its size."""
+    adapted.model.save_pretrained(str(folder), max_shard_size=_NEVER_SPLIT)
+
+
+_NEVER_SPLIT = 2**62

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from core.artifacts.manifest import public_name
 from core.artifacts.metrics import StepMetrics
+from core.artifacts.usage import usage
 from core.spec.events import DatasetValidated, ModelReady
+from core.spec.objective import Task
 from core.spec.run import BaseModelSpec, JobSpec
 
 
@@ -17,23 +19,23 @@ class CardFacts:
     model: ModelReady
 
 
-def model_card(facts: CardFacts, curve: tuple[StepMetrics, ...]) -> str:
-    """README.md in the form that the Hugging Face Hub reads: YAML front matter, then Markdown."""
+def model_card(facts: CardFacts, curve: tuple[StepMetrics, ...], step: int) -> str:
+    """README.md in the form that the Hugging Face Hub reads: YAML front matter, then Markdown.
+
+    `step` is the one after which the weights were these.
+    """
     base = public_name(facts.base)
     return "\n".join(
         [
-            *_front_matter(base, facts),
+            *_front_matter(base, facts.spec),
             "",
-            f"# Adapter for {base}",
-            "",
-            f"A `{facts.spec.strategy.type}` adapter trained with Tunesmith. It works on the "
-            f"base model `{base}`{_revision(facts.base)} only.",
+            *_introduction(base, facts),
             "",
             "## Data",
             "",
-            *_table(("", "Rows", "Tokens", "Labelled tokens"), _data_rows(facts.dataset)),
+            *_table(("", "Rows", "Tokens", "Targets"), _data_rows(facts.dataset)),
             "",
-            "Tokens are those of one epoch, padding not counted. Labelled tokens carry the loss.",
+            f"Tokens are those of one epoch, padding not counted. {_TARGETS[_counted(facts)]}",
             "",
             "## Hyperparameters",
             "",
@@ -43,28 +45,66 @@ def model_card(facts: CardFacts, curve: tuple[StepMetrics, ...]) -> str:
             "",
             *_table(("Step", "Training loss", "Validation loss"), _metric_rows(curve)),
             "",
-            "Losses are nats per labelled token. Every step is in `metrics.csv`.",
+            f"Losses are nats per target. The weights are those after step {step:,}. Every step "
+            "is in `metrics.csv`; `row_losses.csv` says what each line of the training file cost "
+            "in each epoch.",
             "",
             "![Loss by step](loss.png)",
             "",
             "## Use",
             "",
-            *_usage(facts.base),
+            *usage(facts.spec),
         ]
     )
 
 
-def _front_matter(base: str, facts: CardFacts) -> list[str]:
+_PIPELINES: dict[Task, str] = {
+    "generation": "text-generation",
+    "seq2seq": "text2text-generation",
+    "classification": "text-classification",
+}
+
+_TARGETS = {
+    "tokens": "Targets are the labelled tokens, which carry the loss.",
+    "rows": "Targets are the texts, each with its labels.",
+    "pairs": "Targets are the pairs of answers.",
+}
+
+
+def _counted(facts: CardFacts) -> str:
+    return {"classification": "rows", "dpo": "pairs"}.get(facts.spec.objective.type, "tokens")
+
+
+def _front_matter(base: str, spec: JobSpec) -> list[str]:
+    strategy = spec.strategy.type
+    relation = "finetune" if strategy == "full" else "adapter"
+    library = {"full": "transformers", "bottleneck": "tunesmith"}.get(strategy, "peft")
     return [
         "---",
         f"base_model: {json.dumps(base)}",
-        "library_name: peft",
-        "pipeline_tag: text-generation",
+        f"library_name: {library}",
+        f"pipeline_tag: {_PIPELINES[spec.task]}",
         "tags:",
-        f"- {json.dumps(f'base_model:adapter:{base}')}",
-        f"- {facts.spec.strategy.type}",
+        f"- {json.dumps(f'base_model:{relation}:{base}')}",
+        f"- {strategy}",
         "- tunesmith",
         "---",
+    ]
+
+
+def _introduction(base: str, facts: CardFacts) -> list[str]:
+    origin = f"`{base}`{_revision(facts.base)}"
+    if facts.spec.strategy.type == "full":
+        return [
+            f"# {base}, tuned",
+            "",
+            f"A whole model trained with Tunesmith, which started from {origin}.",
+        ]
+    return [
+        f"# Adapter for {base}",
+        "",
+        f"A `{facts.spec.strategy.type}` adapter trained with Tunesmith. It works on the base "
+        f"model {origin} only.",
     ]
 
 
@@ -84,9 +124,12 @@ def _data_rows(dataset: DatasetValidated) -> list[tuple[object, ...]]:
 def _hyperparameter_rows(facts: CardFacts) -> list[tuple[object, ...]]:
     """Everything in the specs, under the specs' own names, and what became of `auto`."""
     settings: dict[str, object] = {
-        "objective": facts.spec.objective,
+        "task": facts.spec.task,
+        "objective": facts.spec.objective.type,
+        **{f"objective.{name}": value for name, value in facts.spec.objective if name != "type"},
         **{f"strategy.{name}": value for name, value in facts.spec.strategy},
         **{f"training.{name}": value for name, value in facts.spec.training},
+        **{f"evaluation.{name}": value for name, value in facts.spec.evaluation},
         "seed": facts.spec.seed,
         "optimiser steps": f"{facts.dataset.total_steps:,}",
         "trainable parameters": f"{facts.model.trainable_parameters:,} of "
@@ -106,46 +149,21 @@ def _metric_rows(curve: tuple[StepMetrics, ...]) -> list[tuple[object, ...]]:
     ]
 
 
-def _usage(base: BaseModelSpec) -> list[str]:
-    name = public_name(base)
-    pin = f', revision="{base.revision}"' if base.revision else ""
-    return [
-        "With PEFT, from this folder:"
-        if name == base.source
-        else f"With PEFT, from this folder; `{name}` stands for a local folder of that model:",
-        "",
-        "```python",
-        "from peft import PeftModel",
-        "from transformers import AutoModelForCausalLM, AutoTokenizer",
-        "",
-        f'base = AutoModelForCausalLM.from_pretrained("{name}"{pin})',
-        'model = PeftModel.from_pretrained(base, ".")',
-        'tokenizer = AutoTokenizer.from_pretrained(".")',
-        "```",
-        "",
-        "With the OpenAI client, from the service that trained it:",
-        "",
-        "```python",
-        "from openai import OpenAI",
-        "",
-        'client = OpenAI(base_url="http://localhost:8000/v1", api_key="…")',
-        "answer = client.chat.completions.create(",
-        '    model="ft:…",  # the job\'s `fine_tuned_model`',
-        '    messages=[{"role": "user", "content": "Hello"}],',
-        ")",
-        "```",
-        "",
-    ]
-
-
 def _table(header: tuple[str, ...], rows: list[tuple[object, ...]]) -> list[str]:
     lines = [header, tuple("---" for _ in header), *rows]
     escaped = ([str(cell).replace("|", "\\|") for cell in line] for line in lines)
     return ["| " + " | ".join(line) + " |" for line in escaped]
 
 
+_SHOWN = 50
+"""How many labels or modules the card lists."""
+
+
 def _text(value: object) -> str:
-    return ", ".join(value) if isinstance(value, tuple) else str(value)
+    if not isinstance(value, tuple):
+        return str(value)
+    shown = ", ".join(value[:_SHOWN])
+    return shown if len(value) <= _SHOWN else f"{shown} and {len(value) - _SHOWN} more"
 
 
 def _loss(value: float | None) -> str:

@@ -34,8 +34,7 @@ def require_cell(
 ) -> None:
     """Raise InvalidRequest with the reason when there is no such combination.
 
-    `quantised` says that the weights of the base are in four bits already. `param` names the
-    field to change.
+    `quantised` says that the stored weights of the base are. `param` names the field to change.
     """
     family = family_of(model_type)
     if task not in family.tasks:
@@ -61,7 +60,7 @@ def require_cell(
         )
     if strategy == "full" and quantised:
         raise InvalidRequest(
-            "The weights of this base are in four bits, which cannot be trained. Use qlora, or "
+            "The weights of this base are quantised and cannot be trained. Use lora or qlora, or "
             "the base that it was made from.",
             param="strategy.type",
             code="impossible_combination",

@@ -1,6 +1,7 @@
 """What the API must know of a base before it accepts a job, read without torch."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ class BaseFacts:
     model_type: str
     context_length: int
     quantised: bool = False
-    """Whether the stored weights are in four bits already."""
+    """Whether the stored weights are quantised."""
 
 
 def describe(base: BaseModelSpec) -> BaseFacts | None:
@@ -43,6 +44,25 @@ def describe(base: BaseModelSpec) -> BaseFacts | None:
     if limit is None:
         raise _unusable(base, f"its config.json does not say {family_of(model_type).positions}")
     return BaseFacts(model_type, limit, is_quantised(config))
+
+
+def is_quantised(config: Mapping[str, Any]) -> bool:
+    """Say whether a config's weights are stored quantised.
+
+    Raises InvalidRequest for any other quantisation than that of bitsandbytes.
+    """
+    quantisation = config.get("quantization_config")
+    if quantisation is None:
+        return False
+    method = quantisation.get("quant_method") if isinstance(quantisation, dict) else None
+    if method == "bitsandbytes":
+        return True
+    raise InvalidRequest(
+        f"The base model is quantised by {method}, which cannot be trained here. Take its original "
+        "weights, or those that bitsandbytes has quantised.",
+        param="model",
+        code="unsupported_model",
+    )
 
 
 def _unusable(base: BaseModelSpec, why: str) -> InvalidRequest:

@@ -46,20 +46,51 @@ def parse_messages(row: Mapping[str, Any], faults: Faults) -> tuple[dict[str, An
         faults.add("messages", f"{is_what(messages)}; write a list of messages")
         return ()
     parsed = parse_conversation(messages, faults)
-    _require_something_to_train(parsed, faults)
+    require_answer(parsed, faults)
     return parsed
 
 
-def parse_conversation(messages: list[Any], faults: Faults) -> tuple[dict[str, Any], ...]:
+def parse_conversation(
+    messages: list[Any],
+    faults: Faults,
+    where: str = "messages",
+    earlier_calls: Calls | None = None,
+) -> tuple[dict[str, Any], ...]:
     """Return the messages ready for a template; a faulty one is noted and comes out incomplete.
 
-    `role`, `content`, and where given `name`, `tool_calls`, `tool_call_id` and `weight`.
+    `role`, `content`, and where given `name`, `tool_calls`, `tool_call_id` and `weight`. The
+    messages stand at path `where`; they may answer `earlier_calls`, and their own are added.
     """
-    calls = Calls()
+    calls = Calls() if earlier_calls is None else earlier_calls
     return tuple(
-        _parse_message(message, f"messages[{index}]", calls, faults)
+        _parse_message(message, f"{where}[{index}]", calls, faults)
         for index, message in enumerate(messages)
     )
+
+
+def require_answer(
+    messages: tuple[dict[str, Any], ...], faults: Faults, where: str = "messages", start: int = 0
+) -> None:
+    """Note what keeps parsed messages from training anything.
+
+    `messages` are those from number `start` on of the list at path `where`.
+    """
+    if not all(messages):
+        return  # the faulty one may have been the answer
+    answers = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
+    if not answers:
+        faults.add(where, "holds no assistant message; add the answer to be learnt")
+        return
+    if answers[-1] != len(messages) - 1:
+        last = f"{where}[{start + len(messages) - 1}]"
+        faults.add(last, "is the last message and not the assistant's; end with role 'assistant'")
+    trained = [index for index in answers if messages[index].get("weight", 1) != 0]
+    if not trained:
+        faults.add(where, "trains nothing: every assistant message has weight 0; give one 1")
+    for index in trained:
+        if messages[index]["content"] == "" and "tool_calls" not in messages[index]:
+            cure = "write the answer, or give tool_calls"
+            faults.add(f"{where}[{start + index}].content", f"is empty; {cure}")
 
 
 def _parse_message(message: Any, where: str, calls: Calls, faults: Faults) -> dict[str, Any]:
@@ -143,22 +174,3 @@ def _content(message: dict[str, Any], where: str, faults: Faults) -> str | None:
             faults.unknown_keys(part, ("type", "text"), part_path)
             texts.append(faults.text(part, "text", part_path, empty=True))
     return "".join(texts) if len(texts) == len(content) else None
-
-
-def _require_something_to_train(messages: tuple[dict[str, Any], ...], faults: Faults) -> None:
-    if not all(messages):
-        return  # the faulty one may have been the answer
-    answers = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
-    if not answers:
-        faults.add("messages", "holds no assistant message; add the answer to be learnt")
-        return
-    if answers[-1] != len(messages) - 1:
-        where = f"messages[{len(messages) - 1}]"
-        faults.add(where, "is the last message and not the assistant's; end with role 'assistant'")
-    trained = [index for index in answers if messages[index].get("weight", 1) != 0]
-    if not trained:
-        faults.add("messages", "trains nothing: every assistant message has weight 0; give one 1")
-    for index in trained:
-        if messages[index]["content"] == "" and "tool_calls" not in messages[index]:
-            cure = "write the answer, or give tool_calls"
-            faults.add(f"messages[{index}].content", f"is empty; {cure}")

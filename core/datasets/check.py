@@ -11,14 +11,16 @@ from time import monotonic
 
 from core.datasets.faults import RowFault
 from core.datasets.read import parse_lines
+from core.datasets.summary import Summary
 from core.spec.dataset import DatasetReport, LineFault
 from core.spec.run import DatasetFormat
 
 MAX_LISTED_FAULTS = 50
+_MAPPED_BYTES = 512 << 20
 
 
 def check(path: Path, *, timeout_seconds: float = math.inf) -> DatasetReport:
-    """Read every line once and report the good rows and the faults.
+    """Read every line once and report on the good rows and the faults.
 
     The first `MAX_LISTED_FAULTS` are listed and all are counted, at most
     `core.datasets.faults.MAX_FAULTS_PER_ROW` of one row. Memory does not grow with the file.
@@ -26,7 +28,7 @@ def check(path: Path, *, timeout_seconds: float = math.inf) -> DatasetReport:
     """
     deadline = monotonic() + timeout_seconds
     format_: DatasetFormat | None = None
-    rows = 0
+    summary = Summary()
     faults: list[LineFault] = []
     fault_count = 0
     number = 0
@@ -37,16 +39,18 @@ def check(path: Path, *, timeout_seconds: float = math.inf) -> DatasetReport:
                 stopped = "checking took too long and stopped here; split the file"
                 break
             number, format_ = line.number, line.file_format
-            rows += line.example is not None
-            fault_count += len(line.faults)
+            found = line.faults
+            if line.example is not None:
+                found = summary.add(number, line.example)
+            fault_count += len(found)
             room = MAX_LISTED_FAULTS - len(faults)
-            faults += [_at(number, fault) for fault in line.faults[:room]]
+            faults += [_at(number, fault) for fault in found[:room]]
     except MemoryError:
         stopped = "checking needed too much memory and stopped here; shorten the row"
     if stopped:
         fault_count += 1
         faults = [*faults[: MAX_LISTED_FAULTS - 1], _at(number + 1, RowFault(None, stopped))]
-    return DatasetReport(format=format_, rows=rows, faults=tuple(faults), fault_count=fault_count)
+    return summary.report(format_, tuple(faults), fault_count)
 
 
 def _at(line: int, fault: RowFault) -> LineFault:
@@ -64,7 +68,10 @@ def main() -> None:
     # The deadline is looked at after each line; the processor time ends even an endless one.
     cpu_seconds = math.ceil(arguments.seconds) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
-    resource.setrlimit(resource.RLIMIT_AS, (arguments.memory_bytes, arguments.memory_bytes))
+    # What the process may fill; address space besides, for libraries that are only mapped.
+    address_space = arguments.memory_bytes + _MAPPED_BYTES
+    resource.setrlimit(resource.RLIMIT_DATA, (arguments.memory_bytes, arguments.memory_bytes))
+    resource.setrlimit(resource.RLIMIT_AS, (address_space, address_space))
     print(check(arguments.path, timeout_seconds=arguments.seconds).model_dump_json())
 
 

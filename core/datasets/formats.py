@@ -99,10 +99,11 @@ def parse_row(row: Mapping[str, Any], format_: DatasetFormat) -> Example | tuple
     form = _form(row)
     if form is None or form.format != format_:
         form = next(form for form in _FORMS if form.format == format_)
+    row = _without_nulls(row)
     faults = Faults()
     with faults.bounded():
-        faults.unknown_keys(_without_nulls(row), form.keys, where="")
-        example = form.parse(_with_lists(_without_nulls(row), faults), faults)
+        faults.unknown_keys(row, form.keys, where="")
+        example = form.parse(_with_lists(row, faults), faults)
     return faults.found or example
 
 
@@ -121,10 +122,8 @@ def unrecognised(row: Mapping[str, Any]) -> RowFault:
 
 
 def _form(row: Mapping[str, Any]) -> _Form | None:
-    for form in _FORMS:
-        if any(row.get(key) is not None for key in form.telling):
-            return form
-    return None
+    ranks = [_RANKS[key] for key, value in row.items() if key in _RANKS and value is not None]
+    return _FORMS[min(ranks)] if ranks else None
 
 
 def _without_nulls(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,13 +132,13 @@ def _without_nulls(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _with_lists(row: dict[str, Any], faults: Faults) -> dict[str, Any]:
     """Decode lists that are written as text: a CSV cell can hold nothing else."""
-    for key in _LISTS:
-        text = row.get(key)
-        if text == "":
-            del row[key]
-        elif isinstance(text, str) and text.lstrip().startswith("["):
+    written = {key: value for key, value in row.items() if key in _LISTS and isinstance(value, str)}
+    for key, text in written.items():
+        if not text:
+            row = {name: value for name, value in row.items() if name != key}
+        elif text.lstrip().startswith("["):
             try:
-                row[key] = decode(text)
+                row = {**row, key: decode(text)}
             except BadJson as error:
                 faults.add(key, f"is not JSON: {error}")
     return row
@@ -207,10 +206,10 @@ def _parse_labels(row: Mapping[str, Any], faults: Faults) -> Example:
     return LabelExample(faults.text(row, "text"), parse_labels(row, faults), multi=True)
 
 
-_LISTS = ("messages", "conversations", "tools", "functions", "labels")
+_LISTS = frozenset(("messages", "conversations", "tools", "functions", "labels"))
 """Keys that never hold plain text."""
 
-# In the order in which they are tried: 'prompt' stands in two forms and 'text' in three.
+# The first that a key of the row speaks for is taken: 'prompt' stands in two, 'text' in three.
 _FORMS = (
     _Form(
         "chat",
@@ -218,9 +217,7 @@ _FORMS = (
         ("messages", "tools", "parallel_tool_calls", "functions"),
         _parse_chat,
     ),
-    _Form(
-        "chat", ("conversations",), ("conversations", "system", "tools", "id"), _parse_sharegpt
-    ),
+    _Form("chat", ("conversations",), ("conversations", "system", "tools", "id"), _parse_sharegpt),
     _Form(
         "preference",
         ("preferred_output", "non_preferred_output"),
@@ -246,3 +243,5 @@ _FORMS = (
     _Form("classification", ("labels",), ("text", "labels"), _parse_labels),
     _Form("text", ("text",), ("text",), _parse_text),
 )
+
+_RANKS = {key: rank for rank, form in reversed([*enumerate(_FORMS)]) for key in form.telling}

@@ -39,7 +39,7 @@ def _label(value: Any, where: str, faults: Faults) -> str | None:
         faults.add(where, "is blank; write the name of the label")
     elif len(value) > MAX_LABEL_CHARACTERS:
         cure = f"shorten it to {MAX_LABEL_CHARACTERS}"
-        faults.add(where, f"is a label of {len(value)} characters; {cure}")
+        faults.add(where, f"has {len(value)} characters; {cure}")
     else:
         return value
     return None

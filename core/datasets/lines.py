@@ -22,13 +22,12 @@ _MAGIC = {
     b"\x1f\x8b": "compressed with gzip; unpack it first",
     b"PK\x03\x04": "a zip archive; unpack it first",
     b"\x28\xb5\x2f\xfd": "compressed with zstd; unpack it first",
-    b"PAR1": "a Parquet file; write it as JSONL",
     b"\xff\xfe": "UTF-16; save it as UTF-8",
     b"\xfe\xff": "UTF-16; save it as UTF-8",
     b"{\x00": "UTF-16; save it as UTF-8",
     b"\x00{": "UTF-16; save it as UTF-8",
 }
-_UTF8_MARK = b"\xef\xbb\xbf"
+UTF8_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
@@ -46,9 +45,9 @@ def read_lines(path: Path) -> Iterator[Line]:
         head = file.read(4)
         for magic, what in _MAGIC.items():
             if head.startswith(magic):
-                yield _faulty(1, f"the file is {what}")
+                yield faulty(1, f"the file is {what}")
                 return
-        file.seek(len(_UTF8_MARK) if head.startswith(_UTF8_MARK) else 0)
+        file.seek(len(UTF8_MARK) if head.startswith(UTF8_MARK) else 0)
 
         first_blank = number = 0
         for number, line in _bounded_lines(file):
@@ -56,11 +55,11 @@ def read_lines(path: Path) -> Iterator[Line]:
                 first_blank = first_blank or number
                 continue
             for blank in range(first_blank or number, number):
-                yield _faulty(blank, "the line is blank; delete it")
+                yield faulty(blank, "the line is blank; delete it")
             first_blank = 0
             yield _parsed(number, line)
         if number == 0 or first_blank == 1:
-            yield _faulty(1, "the file is empty; write one JSON object per line")
+            yield faulty(1, "the file is empty; write one JSON object per line")
 
 
 def _bounded_lines(file: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
@@ -78,28 +77,35 @@ def _bounded_lines(file: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
 
 def _parsed(number: int, line: bytes | None) -> Line:
     if line is None:
-        return _faulty(
+        return faulty(
             number, f"the line is longer than {MAX_LINE_BYTES >> 20} MiB; split or shorten the row"
         )
     if b"\0" in line:
-        cure = "the file may be binary or UTF-16; save it as UTF-8 text"
-        return _faulty(number, f"byte {line.index(0) + 1} of the line is NUL; {cure}")
+        return faulty(number, nul_fault(line))
     try:
         row = decode(line.decode().rstrip())
     except UnicodeDecodeError as error:
-        return _faulty(number, _encoding_fault(line, error.start))
+        return faulty(number, decoding_fault(line, error.start))
     except BadJson as error:
         return Line(number, None, (RowFault(error.field, str(error)),))
     if not isinstance(row, dict):
-        return _faulty(number, f"the row {is_what(row)}; each line must be one JSON object")
+        return faulty(number, f"the row {is_what(row)}; each line must be one JSON object")
     return Line(number, row)
 
 
-def _faulty(number: int, message: str) -> Line:
+def faulty(number: int, message: str) -> Line:
+    """Return a line with one fault that has no field."""
     return Line(number, None, (RowFault(None, message),))
 
 
-def _encoding_fault(line: bytes, position: int) -> str:
+def nul_fault(line: bytes) -> str:
+    """Return where the first NUL of a line stands, and the cure."""
+    cure = "the file may be binary or UTF-16; save it as UTF-8 text"
+    return f"byte {line.index(0) + 1} of the line is NUL; {cure}"
+
+
+def decoding_fault(line: bytes, position: int) -> str:
+    """Return which byte of a line is not UTF-8, what it may be, and the cure."""
     byte = line[position : position + 1]
     fault = f"byte {position + 1} of the line (0x{byte.hex()}) is not UTF-8"
     likely = byte.decode("cp1252", errors="ignore")

@@ -6,10 +6,9 @@ prompt, chosen and rejected are whole: the prompt is what both begin with. With 
 still repeat it, as many published datasets do.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from os.path import commonprefix
 from typing import Any
 
 from core.datasets.chat import parse_conversation, require_answer
@@ -17,6 +16,8 @@ from core.datasets.faults import Faults, is_what
 from core.datasets.tools import Calls, parse_tools
 
 Messages = tuple[dict[str, Any], ...]
+
+_ANSWERS = ("chosen", "rejected")
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,7 @@ def parse_preferred_outputs(
     return _answers(prompt, chosen, rejected, names, faults), parse_tools(input_, faults, "input")
 
 
-def parse_chosen_rejected(
-    row: Mapping[str, Any], faults: Faults
-) -> Answers | tuple[str, str, str]:
+def parse_chosen_rejected(row: Mapping[str, Any], faults: Faults) -> Answers | tuple[str, str, str]:
     """Return the answers of a row in TRL's form, or prompt, chosen and rejected as plain text."""
     prompt, chosen, rejected = (row.get(key) for key in ("prompt", "chosen", "rejected"))
     if isinstance(chosen, str) != isinstance(rejected, str):
@@ -71,7 +70,94 @@ def parse_chosen_rejected(
     return _whole_conversations(chosen, rejected, faults)
 
 
-_ANSWERS = ("chosen", "rejected")
+def _answers(
+    prompt: list[Any],
+    chosen: list[Any],
+    rejected: list[Any],
+    names: tuple[str, str, str],
+    faults: Faults,
+) -> Answers:
+    """Return a prompt and two answers that go on from it."""
+    calls = Calls()
+    parsed_prompt = parse_conversation(prompt, faults, names[0], calls)
+    parsed = [
+        parse_conversation(answer, faults, name, calls.copy())
+        for answer, name in zip((chosen, rejected), names[1:], strict=True)
+    ]
+    return _checked(Answers(parsed_prompt, *parsed), names[1:], 0, faults)
+
+
+def _whole_conversations(chosen: list[Any], rejected: list[Any], faults: Faults) -> Answers:
+    """Return what two conversations share as the prompt, and the rest of each as the answers."""
+    parsed_chosen = parse_conversation(chosen, faults, "chosen")
+    parsed_rejected = parse_conversation(rejected, faults, "rejected")
+    shared = _shared(parsed_chosen, parsed_rejected)
+    answers = Answers(parsed_chosen[:shared], parsed_chosen[shared:], parsed_rejected[shared:])
+    return _checked(answers, _ANSWERS, shared, faults)
+
+
+def _checked(answers: Answers, names: Sequence[str], start: int, faults: Faults) -> Answers:
+    """Note what keeps the pair from being learnt; `start` is the place of an answer in its list."""
+    both = (answers.chosen, answers.rejected)
+    if not faults.found:
+        if answers.chosen == answers.rejected:
+            faults.add(names[1], _same(names[0]))
+        else:
+            for answer, name in zip(both, names, strict=True):
+                _check_answer(answer, name, start, faults)
+    prompt = tuple(
+        {**message, "weight": 0} if message.get("role") == "assistant" else message
+        for message in answers.prompt
+    )
+    return Answers(prompt, *(_without_weights(answer) for answer in both))
+
+
+def _check_answer(answer: Messages, name: str, start: int, faults: Faults) -> None:
+    if not answer:
+        faults.add(name, "is the beginning of the other answer; end the two in different answers")
+        return
+    if (role := answer[0]["role"]) != "assistant":
+        cure = "begin it with the assistant's message; what comes before belongs to both"
+        faults.add(f"{name}[{start}].role", f"is {role!r} at the beginning of an answer; {cure}")
+    for index, message in enumerate(answer):
+        if message.get("weight") == 0:
+            cure = "the whole answer is learnt from; remove it"
+            faults.add(f"{name}[{start + index}].weight", f"is 0; {cure}")
+    require_answer(_without_weights(answer), faults, name, start)
+
+
+def _without_weights(messages: Messages) -> Messages:
+    return tuple(
+        {key: value for key, value in message.items() if key != "weight"} for message in messages
+    )
+
+
+def _plain_texts(row: Mapping[str, Any], faults: Faults) -> tuple[str, str, str]:
+    chosen, rejected = faults.text(row, "chosen"), faults.text(row, "rejected")
+    if chosen and chosen == rejected:
+        faults.add("rejected", _same("chosen"))
+    if "prompt" in row:
+        return faults.text(row, "prompt", empty=True), chosen, rejected
+    prompt = _whole_words(chosen[: _shared(chosen, rejected)])
+    return prompt, chosen[len(prompt) :], rejected[len(prompt) :]
+
+
+def _shared(one: Sequence[Any], other: Sequence[Any]) -> int:
+    """Return how many elements the two have in common at their beginnings."""
+    pairs = zip(one, other, strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+def _whole_words(text: str) -> str:
+    """Leave out the last word, which may be only half of one, and the space before it."""
+    if text[-1:].isspace():
+        return text.rstrip()
+    words = text.rsplit(maxsplit=1)
+    return words[0] if len(words) == 2 else ""
+
+
+def _same(other: str) -> str:
+    return f"is the same answer as {other}; write two different ones or remove the row"
 
 
 def _list(value: Any, where: str, faults: Faults) -> list[Any]:

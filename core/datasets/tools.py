@@ -19,12 +19,17 @@ class Calls:
     ids: set[str] = field(default_factory=set)
     id_by_function: dict[str, str] = field(default_factory=dict)
 
+    def copy(self) -> "Calls":
+        return Calls(set(self.ids), dict(self.id_by_function))
 
-def parse_tools(row: Mapping[str, Any], faults: Faults) -> tuple[dict[str, Any], ...]:
-    """Return the tools of a row, those of the older `functions` included."""
+
+def parse_tools(
+    row: Mapping[str, Any], faults: Faults, inside: str = ""
+) -> tuple[dict[str, Any], ...]:
+    """Return the tools of the object at path `inside`, those of the older `functions` included."""
     tools = []
-    for index, tool in enumerate(_list(row, "tools", faults)):
-        where = f"tools[{index}]"
+    for index, tool in enumerate(_list(row, "tools", faults, inside)):
+        where = joined(inside, f"tools[{index}]")
         if not isinstance(tool, dict):
             faults.add(where, f"{is_what(tool)}; write an object with type and function")
             continue
@@ -32,8 +37,8 @@ def parse_tools(row: Mapping[str, Any], faults: Faults) -> tuple[dict[str, Any],
         _require_type_function(tool, where, faults)
         _check_function(tool.get("function"), f"{where}.function", faults)
         tools.append(tool)
-    for index, function in enumerate(_list(row, "functions", faults)):
-        _check_function(function, f"functions[{index}]", faults)
+    for index, function in enumerate(_list(row, "functions", faults, inside)):
+        _check_function(function, joined(inside, f"functions[{index}]"), faults)
         tools.append({"type": "function", "function": function})
     return tuple(tools)
 
@@ -82,10 +87,41 @@ def _parse_tool_call(call: Any, where: str, calls: Calls, faults: Faults) -> dic
 
 def _parse_function_call(call: Any, where: str, calls: Calls, faults: Faults) -> dict[str, Any]:
     function = _parse_called_function(call, f"{where}.function_call", faults)
+    parsed = _with_new_id(function, calls)
+    calls.id_by_function[function["name"]] = parsed["id"]
+    return parsed
+
+
+def parse_written_calls(
+    text: str, where: str, calls: Calls, faults: Faults
+) -> list[dict[str, Any]]:
+    """Return the calls in a text at path `where`: one JSON object, or a list of them.
+
+    Each has `name` and `arguments`, an object or one written as a string.
+    """
+    try:
+        written = decode(text)
+    except BadJson as error:
+        faults.add(where, f"is not JSON: {error}")
+        return []
+    parsed = []
+    for call in written if isinstance(written, list) else [written]:
+        if isinstance(call, dict) and isinstance(call.get("arguments"), dict):
+            faults.unknown_keys(call, ("name", "arguments"), where)
+            name = _function_name(call, where, faults)
+            function = {"name": name, "arguments": call["arguments"]}
+        else:
+            function = _parse_called_function(call, where, faults)
+        parsed.append(_with_new_id(function, calls))
+    if not parsed:
+        faults.add(where, "is an empty list; write an object with name and arguments")
+    return parsed
+
+
+def _with_new_id(function: dict[str, Any], calls: Calls) -> dict[str, Any]:
     # Nine letters and digits: Mistral's template refuses ids of any other form.
     id_ = f"call{len(calls.ids):05d}"
     calls.ids.add(id_)
-    calls.id_by_function[function["name"]] = id_
     return {"id": id_, "type": "function", "function": function}
 
 

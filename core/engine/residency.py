@@ -18,11 +18,11 @@ class Residency(Generic[Key, Value]):
         self,
         capacity: int,
         load: Callable[[Key], Value],
-        unload: Callable[[Key], None] = lambda key: None,
+        unloaded: Callable[[Key], None] = lambda key: None,
     ) -> None:
         self.capacity = capacity
         self._load = load
-        self._unload = unload
+        self._unloaded = unloaded
         self._loaded: dict[Key, Value] = {}
 
     def keys(self) -> list[Key]:
@@ -51,5 +51,5 @@ class Residency(Generic[Key, Value]):
                 raise RuntimeError(
                     f"All {self.capacity} resident values are in use; admission must prevent this."
                 ) from None
-            self._unload(oldest)
             del self._loaded[oldest]
+            self._unloaded(oldest)

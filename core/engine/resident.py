@@ -3,20 +3,37 @@
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from peft import PeftConfig, PeftModel
+import torch
+from torch import nn
 from transformers import PreTrainedModel
 
+from core.adapters.adapted import AdaptedModel
+from core.artifacts.manifest import read_manifest
+from core.catalog.families import family_of
+from core.engine.request import BaseKey
 from core.engine.residency import Residency
 from core.errors import Unavailable
+from core.models.attention import use_packed_attention
+from core.models.load import load_base, load_tokenizer
+from core.spec.objective import ClassificationSpec
+from core.spec.run import BaseModelSpec
+from core.spec.strategy import PromptSpec
+from core.strategies.load import load_adapter
+
+
+def load_resident(base: BaseKey, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
+    """Load a base as the engine runs it: classifiers read texts packed, as in training."""
+    model = load_base(base.spec, dtype, device, task=base.task)
+    if base.task == "classification":
+        use_packed_attention(model)
+    return model
 
 
 class ResidentBase:
-    """Owns the model and its PEFT adapters, named by the hash of their archive.
+    """Owns the model and the layers of its adapters, named by the hash of their archive.
 
-    PEFT puts its layers into the model in place, so `model` is what is run, whether an
-    adapter is active or not. Base and adapters keep the dtypes that
-    `PeftModel.from_pretrained` gives: an adapter that is taken away and run with PEFT
-    answers the same.
+    The model's own modules stay what they are: an adapter is switched on by putting its layers in
+    their places, and off by putting them back.
     """
 
     def __init__(
@@ -25,53 +42,45 @@ class ResidentBase:
         adapter_folder: Callable[[str], Path],
         max_adapters: int,
     ) -> None:
-        self.model = model.eval()
-        self._adapters: Residency[str, None] = Residency(max_adapters, self._load, self._unload)
+        self._plain = self._active = AdaptedModel(model.eval(), trainable={}, config=None)
+        self._adapters: Residency[str, AdaptedModel] = Residency(max_adapters, self._load)
         self._adapter_folder = adapter_folder
-        self._peft: PeftModel | None = None
-        self._active: str | None = None
 
     def resident_adapters(self) -> list[str]:
         return self._adapters.keys()
 
-    def activate(self, adapter_sha256: str | None, in_use: Collection[str]) -> PreTrainedModel:
+    def activate(self, adapter_sha256: str | None, in_use: Collection[str]) -> AdaptedModel:
         """Return the model with this adapter switched on, or none.
 
         Loads the adapter when it is not resident, in place of one that is not `in_use`.
         Raises Unavailable `adapter_corrupt` when it does not fit the base.
         """
+        wanted = self._plain
         if adapter_sha256 is not None:
-            self._adapters.acquire(adapter_sha256, in_use)
-        if self._peft is not None and adapter_sha256 != self._active:
-            if adapter_sha256 is None:
-                self._peft.base_model.disable_adapter_layers()
-            else:
-                self._peft.base_model.enable_adapter_layers()
-                self._peft.base_model.set_adapter(adapter_sha256, inference_mode=True)
-            self._active = adapter_sha256
-        return self.model
+            wanted = self._adapters.acquire(adapter_sha256, in_use)
+        self._switch(wanted)
+        return wanted
 
-    def _load(self, sha256: str) -> None:
-        folder = self._adapter_folder(sha256)
+    def _switch(self, wanted: AdaptedModel) -> None:
+        if wanted is not self._active:
+            self._active.remove()
+            wanted.install()
+            self._active = wanted
+
+    def _load(self, sha256: str) -> AdaptedModel:
+        self._switch(self._plain)
+        model, folder = self._plain.model, self._adapter_folder(sha256)
         try:
-            if not (folder / "adapter_model.safetensors").is_file():
-                raise ValueError("adapter_model.safetensors is missing")
-            if self._peft is None:
-                config = PeftConfig.from_pretrained(str(folder))
-                config.inference_mode = True
-                self._peft = PeftModel(self.model, config, adapter_name=sha256)
-                self._peft.eval()
-                self._active = sha256
-            found = self._peft.load_adapter(
-                str(folder), sha256, torch_device=str(self.model.device)
-            )
-            if found.missing_keys or found.unexpected_keys:
-                raise ValueError(
-                    f"{len(found.missing_keys)} weights are missing and "
-                    f"{len(found.unexpected_keys)} are not of this adapter"
-                )
+            manifest = read_manifest(folder)
+            if isinstance(manifest.objective, ClassificationSpec):
+                _fit_head(model, len(manifest.objective.labels))
+            tokenizer = None
+            if isinstance(
+                manifest.strategy, PromptSpec
+            ):  # its words are tokenised before it is read
+                tokenizer = load_tokenizer(BaseModelSpec(id=sha256, source=str(folder)))
+            return load_adapter(model, folder, tokenizer)
         except Exception as error:
-            self._unload(sha256)
             raise Unavailable(
                 f"The adapter {sha256[:12]} cannot be loaded on its base: {error}",
                 param="adapter",
@@ -79,12 +88,11 @@ class ResidentBase:
                 retry_after_seconds=60,
             ) from error
 
-    def _unload(self, sha256: str) -> None:
-        if self._peft is None or sha256 not in self._peft.peft_config:
-            return
-        others = [name for name in self._peft.peft_config if name != sha256]
-        if others:
-            self._peft.base_model.set_adapter(others[0], inference_mode=True)
-        self._peft.delete_adapter(sha256)
-        # Which adapter PEFT has switched on now is its own affair: force the next switch.
-        self._active = ""
+
+def _fit_head(model: PreTrainedModel, labels: int) -> None:
+    """Give the base of classifiers a last layer for so many labels; each adapter brings its own."""
+    name = family_of(model.config.model_type).head[-1]
+    last = model.get_submodule(name)
+    if last.out_features != labels:
+        fitting = nn.Linear(last.in_features, labels, bias=last.bias is not None)
+        model.set_submodule(name, fitting.to(last.weight.device, last.weight.dtype))

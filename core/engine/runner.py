@@ -1,38 +1,21 @@
-"""Runs groups on the device: prefill and decode with a KV cache per group.
-
-Prompts of a group are padded on the left, so that all rows continue at the same column;
-mask and positions make each row compute what it would compute alone.
-"""
-# B rows of a group, T columns so far (padding and tokens), V vocabulary
+"""Runs groups on the device: reading of prompts, one token after the other, scores of texts."""
+# B rows of a group, N labels, V vocabulary
 
 import gc
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
-from core.engine.request import ModelKey
+from core.adapters.adapted import AdaptedModel
+from core.engine.batches import Batch, begin
+from core.engine.request import BaseKey, ModelKey
 from core.engine.residency import Residency
 from core.engine.resident import ResidentBase
 from core.engine.scheduler import Group
-from core.spec.run import BaseModelSpec
-
-
-@dataclass
-class _Batch:
-    """The tensors of one group; rows are in the order of the group's sequences."""
-
-    cache: DynamicCache
-    mask_BT: Tensor
-    """1 for a token, 0 for padding."""
-
-    def select(self, rows: list[int]) -> None:
-        index = torch.tensor(rows, device=self.mask_BT.device)
-        self.cache.batch_select_indices(index)
-        self.mask_BT = self.mask_BT[index]
+from core.objectives.classification import classify
 
 
 class Runner:
@@ -43,34 +26,36 @@ class Runner:
 
     def __init__(
         self,
-        load_model: Callable[[BaseModelSpec], PreTrainedModel],
+        load_model: Callable[[BaseKey], PreTrainedModel],
         adapter_folder: Callable[[str], Path],
         *,
         max_bases: int,
         max_adapters: int,
     ) -> None:
-        def load(base: BaseModelSpec) -> ResidentBase:
-            _return_freed_memory()  # of the base that made room
+        def load(base: BaseKey) -> ResidentBase:
             return ResidentBase(load_model(base), adapter_folder, max_adapters)
 
-        self._bases: Residency[BaseModelSpec, ResidentBase] = Residency(max_bases, load)
-        self._batches: dict[Group, _Batch] = {}
+        self._bases: Residency[BaseKey, ResidentBase] = Residency(
+            max_bases, load, unloaded=lambda base: _return_freed_memory()
+        )
+        self._batches: dict[Group, Batch] = {}
 
-    def resident_bases(self) -> list[BaseModelSpec]:
+    def resident_bases(self) -> list[BaseKey]:
         return self._bases.keys()
 
     def resident_adapters(self) -> list[str]:
         residents = self._bases.values()
         return [sha256 for resident in residents for sha256 in resident.resident_adapters()]
 
-    def activate(self, model: ModelKey) -> PreTrainedModel:
+    @torch.inference_mode(False)  # what is loaded here stays, as ordinary tensors
+    def activate(self, model: ModelKey) -> AdaptedModel:
         """Return the model with the right adapter on, loading what is not resident."""
         in_use = {group.model for group in self._batches}
-        resident = self._bases.acquire(model.base, {each.base for each in in_use})
+        resident = self._bases.acquire(model.base_key, {each.base_key for each in in_use})
         adapters_in_use = {
             each.adapter_sha256
             for each in in_use
-            if each.base == model.base and each.adapter_sha256 is not None
+            if each.base_key == model.base_key and each.adapter_sha256 is not None
         }
         return resident.activate(model.adapter_sha256, adapters_in_use)
 
@@ -80,20 +65,9 @@ class Runner:
 
         Choices of one request share one row here and get their own only for decoding.
         """
-        model = self.activate(group.model)
+        adapted = self.activate(group.model)
         requests = list(dict.fromkeys(sequence.request for sequence in group.sequences))
-        prompts = [request.prompt_tokens for request in requests]
-        longest = max(map(len, prompts))
-        padding = [longest - len(prompt) for prompt in prompts]
-        ids_BT = torch.tensor(
-            [[0] * pad + list(prompt) for pad, prompt in zip(padding, prompts, strict=True)],
-            device=model.device,
-        )
-        mask_BT = torch.tensor(
-            [[0] * pad + [1] * (longest - pad) for pad in padding], device=model.device
-        )
-        batch = _Batch(DynamicCache(config=model.config), mask_BT)
-        logits_BV = _forward(model, batch, ids_BT)
+        batch, logits_BV = begin(adapted, [request.prompt_tokens for request in requests])
         rows = [requests.index(sequence.request) for sequence in group.sequences]
         if rows != list(range(len(requests))):
             batch.select(rows)
@@ -104,13 +78,21 @@ class Runner:
     @torch.inference_mode()
     def decode(self, group: Group) -> Tensor:
         """Feed the last token of each sequence; return the logits (B, V) of the next ones."""
-        model = self.activate(group.model)
-        batch = self._batches[group]
+        model = self.activate(group.model).model
         last_B1 = torch.tensor(
             [[sequence.tokens[-1]] for sequence in group.sequences], device=model.device
         )
-        batch.mask_BT = torch.cat([batch.mask_BT, torch.ones_like(last_B1)], dim=1)
-        return _forward(model, batch, last_B1)
+        return self._batches[group].decode(model, last_B1)
+
+    @torch.inference_mode()
+    def score(self, group: Group) -> list[tuple[float, ...]]:
+        """Return the probabilities of the labels for each text of a group."""
+        adapted = self.activate(group.model)
+        texts = [sequence.request.texts[sequence.index] for sequence in group.sequences]
+        logits_BN = classify(adapted, texts)
+        multi_label = group.sequences[0].request.multi_label
+        probabilities_BN = logits_BN.sigmoid() if multi_label else logits_BN.softmax(dim=-1)
+        return [tuple(row) for row in probabilities_BN.tolist()]
 
     def retain(self, group: Group, rows: list[int]) -> None:
         """Keep only these rows of a group's batch; none frees it."""
@@ -122,21 +104,6 @@ class Runner:
     def release(self, group: Group) -> None:
         """Free what a group holds, if it holds anything."""
         self._batches.pop(group, None)
-
-
-def _forward(model: PreTrainedModel, batch: _Batch, ids_BT: Tensor) -> Tensor:
-    """Run new columns; return the logits (B, V) after the last one. Extends the cache."""
-    positions_BT = (batch.mask_BT.cumsum(dim=1) - 1).clamp(min=0)[:, -ids_BT.shape[1] :]
-    output = model(
-        input_ids=ids_BT,
-        attention_mask=batch.mask_BT,
-        position_ids=positions_BT,
-        past_key_values=batch.cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    logits_B1V: Tensor = output.logits
-    return logits_B1V[:, -1]
 
 
 def _return_freed_memory() -> None:

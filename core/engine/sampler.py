@@ -11,7 +11,7 @@ from hashlib import blake2b
 import torch
 from torch import Tensor
 
-from core.engine.request import Sequence
+from core.engine.request import Request, Sequence
 from core.spec.generation import SamplingSpec
 
 
@@ -30,7 +30,7 @@ class SampledToken:
     scores: TokenScores | None
 
 
-def sample(logits_BV: Tensor, sequences: list[Sequence]) -> list[SampledToken]:
+def sample(logits_BV: Tensor, sequences: list[Sequence[Request]]) -> list[SampledToken]:
     """Choose the next token of each sequence; row b of the logits belongs to sequence b.
 
     Scores are computed only for the requests that ask for them.
@@ -40,7 +40,7 @@ def sample(logits_BV: Tensor, sequences: list[Sequence]) -> list[SampledToken]:
         [sequence.request.sampling for sequence in sequences],
         [
             uniform_draw(
-                sequence.request.sampling.seed, sequence.choice, position=len(sequence.tokens)
+                sequence.request.sampling.seed, sequence.index, position=len(sequence.tokens)
             )
             for sequence in sequences
         ],

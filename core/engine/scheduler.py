@@ -4,7 +4,8 @@ Plain Python policy without tensors. A group is a batch of sequences of one mode
 together. Time goes in rounds: at the start of a round one new group may be admitted and
 reads its prompts, then every group takes one decode step, in order of admission. So neither
 a stream of new requests nor a long generation can keep a group waiting: between two turns of
-its own there are at most `max_groups` others.
+its own there are at most `max_groups` others. A group of texts to label is done after its
+first turn.
 
 Waiting is first come, first served: the head of the queue is never passed over, except
 that sequences of its own model ride along in its group.
@@ -13,8 +14,11 @@ that sequences of its own model ride along in its group.
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
-from core.engine.request import ModelKey, Request, Sequence
+from core.engine.request import AnyRequest, ModelKey, Sequence
+
+AnySequence = Sequence[Any]
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class Limits:
     """Bounds of what is held at once.
 
     `max_batch` counts running sequences of all groups together. A request is taken while
-    fewer than `max_waiting` sequences wait, whatever its own number of choices. Bases and
+    fewer than `max_waiting` sequences wait, whatever its own number of choices or texts. Bases and
     adapters of running groups stay resident, so their numbers bound admission as well.
     """
 
@@ -43,7 +47,7 @@ class Group:
     """Sequences that run in one batch; rows of the batch are in the order of `sequences`."""
 
     model: ModelKey
-    sequences: list[Sequence] = field(default_factory=list)
+    sequences: list[AnySequence] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,14 @@ class Decode:
     group: Group
 
 
-Turn = Prefill | Decode
+@dataclass(frozen=True)
+class Score:
+    """The only turn of a group of texts to label."""
+
+    group: Group
+
+
+Turn = Prefill | Decode | Score
 
 
 class Scheduler:
@@ -68,16 +79,18 @@ class Scheduler:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self.waiting: deque[Sequence] = deque()
+        self.waiting: deque[AnySequence] = deque()
         self.groups: list[Group] = []
         self._rest_of_round: deque[Group] = deque()
 
     def can_add(self) -> bool:
         return len(self.waiting) < self.limits.max_waiting
 
-    def add(self, request: Request) -> list[Sequence]:
-        """Queue every choice of a request; call only while `can_add()`."""
-        sequences = [Sequence(request, choice) for choice in range(request.sampling.n)]
+    def add(self, request: AnyRequest) -> list[AnySequence]:
+        """Queue every choice or text of a request; call only while `can_add()`."""
+        sequences: list[AnySequence] = [
+            Sequence(request, index) for index in range(request.sequences)
+        ]
         self.waiting.extend(sequences)
         return sequences
 
@@ -87,7 +100,8 @@ class Scheduler:
             admitted = self.admit() if self.can_admit() else None
             self._rest_of_round.extend(self.groups)
             if admitted is not None:
-                return Prefill(admitted)
+                scores = admitted.model.task == "classification"
+                return Score(admitted) if scores else Prefill(admitted)
         if self._rest_of_round:
             return Decode(self._rest_of_round.popleft())
         return None
@@ -96,7 +110,7 @@ class Scheduler:
         if not self.waiting or len(self.groups) >= self.limits.max_groups or self._room() < 1:
             return False
         models = {group.model for group in self.groups} | {self.waiting[0].request.model}
-        bases = {model.base for model in models}
+        bases = {model.base_key for model in models}
         adapters = {model for model in models if model.adapter_sha256 is not None}
         return len(bases) <= self.limits.max_bases and len(adapters) <= self.limits.max_adapters
 
@@ -110,7 +124,7 @@ class Scheduler:
         self.groups.append(group)
         return group
 
-    def retire(self, group: Group, sequences: Iterable[Sequence]) -> None:
+    def retire(self, group: Group, sequences: Iterable[AnySequence]) -> None:
         """Take sequences out of their group; a group without sequences is gone."""
         gone = set(sequences)
         group.sequences = [sequence for sequence in group.sequences if sequence not in gone]
@@ -119,7 +133,7 @@ class Scheduler:
             if group in self._rest_of_round:
                 self._rest_of_round.remove(group)
 
-    def withdraw(self, request: Request) -> None:
+    def withdraw(self, request: AnyRequest) -> None:
         """Forget what still waits of a request; its running sequences are retired by the engine."""
         self.waiting = deque(each for each in self.waiting if each.request is not request)
 

@@ -34,11 +34,13 @@ class TextStream:
     same character, the longest). That depends on the characters alone, not on how they
     came in tokens. A suffix is held back only while it may still become a stop string.
     Invalid bytes become U+FFFD. A token's record goes out with the last character that it
-    touches; tokens that begin inside the cut-off part are dropped with it.
+    touches; tokens that begin inside the cut-off part are dropped with it. With
+    `drops_first_space` the first token that has text loses the space that it begins with.
     """
 
-    def __init__(self, stop: tuple[str, ...] = ()) -> None:
+    def __init__(self, stop: tuple[str, ...] = (), drops_first_space: bool = False) -> None:
         self.stopped = False
+        self._drops_space = drops_first_space
         self._stop = tuple(each for each in stop if each)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._decoded_characters = 0
@@ -48,6 +50,8 @@ class TextStream:
 
     def push(self, token_bytes: bytes, record: GeneratedToken | None = None) -> Piece | None:
         """Take one token; return what can be sent now. Sets `stopped` at a stop string."""
+        if self._drops_space and token_bytes:
+            token_bytes, self._drops_space = token_bytes.lstrip(b" "), False
         first_character = self._decoded_characters
         self._take(self._decoder.decode(token_bytes))
         if record is not None:

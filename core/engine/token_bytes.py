@@ -1,14 +1,15 @@
 """The bytes that each token of a vocabulary stands for.
 
 Decoding token by token loses spaces and breaks characters that span tokens; the bytes do
-not. Two spellings cover the causal families of the catalog: byte-level BPE (GPT-2, Llama 3,
-Qwen), whose letters stand for bytes, and SentencePiece (Llama 2, Gemma, Phi-3), which
-writes a space as U+2581 and odd bytes as `<0xE2>`.
+not. Two spellings cover the families of the catalog that write: byte-level BPE (GPT-2, Llama 3,
+Qwen, BART), whose letters stand for bytes, and SentencePiece (Llama 2, Gemma, Phi-3, T5), which
+writes a space as U+2581 and, where its vocabulary has them, odd bytes as `<0xE2>`.
 """
 
 import json
 import re
 from functools import cached_property
+from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
@@ -31,10 +32,10 @@ class TokenBytes:
         self._special_ids = frozenset(tokenizer.all_special_ids) | {
             token_id for token_id, token in self._added.items() if token.special
         }
-        if not (self._is_byte_level or "ByteFallback" in self._decoder_types):
+        if not (self._is_byte_level or {"ByteFallback", "Metaspace"} & self._decoder_types):
             raise InvalidRequest(
                 f"The tokenizer's decoder ({', '.join(sorted(self._decoder_types))}) is neither "
-                "byte-level BPE nor SentencePiece with byte fallback, so text cannot be streamed.",
+                "byte-level BPE nor SentencePiece, so text cannot be streamed.",
                 param="model",
                 code="unsupported_tokenizer",
             )
@@ -59,15 +60,27 @@ class TokenBytes:
             return bytes([int(fallback[1], 16)])
         return token.replace("\u2581", " ").encode()
 
+    @property
+    def marks_first_word(self) -> bool:
+        """Whether a text's first word is spelled with a space before it that decoding drops."""
+        return any(
+            part["type"] == "Metaspace" and part.get("prepend_scheme") != "never"
+            for part in self._decoder_parts
+        )
+
     @cached_property
     def _is_byte_level(self) -> bool:
         return "ByteLevel" in self._decoder_types
 
     @cached_property
     def _decoder_types(self) -> frozenset[str]:
+        return frozenset(part["type"] for part in self._decoder_parts) or frozenset({"none"})
+
+    @cached_property
+    def _decoder_parts(self) -> list[dict[str, Any]]:
         decoder = self._tokenizer.backend_tokenizer.decoder
         if decoder is None:
-            return frozenset({"none"})
+            return []
         description = json.loads(decoder.__getstate__())
-        parts = description.get("decoders", [description])
-        return frozenset(part["type"] for part in parts)
+        parts: list[dict[str, Any]] = description.get("decoders", [description])
+        return parts

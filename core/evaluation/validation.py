@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from core.adapters.adapted import AdaptedModel
+from core.adapters.memory import within_memory
 from core.batching.packing import pack
 from core.batching.rows import TrainingRow
 from core.objectives.objective import Objective
@@ -30,14 +31,15 @@ def validate(
 ) -> Validation | None:
     """Evaluate `rows` in micro-batches of `budget_tokens`; None when `stop` turned true.
 
-    The model is left in evaluation mode.
+    The model is left in evaluation mode. Raises OutOfMemory when a micro-batch does not fit.
     """
     loss, correct, weight = 0.0, 0, 0
     adapted.model.eval()
     for micro_batch in pack(rows, budget_tokens):
         if stop():
             return None
-        sums = objective.loss(adapted, micro_batch)
+        with within_memory(micro_batch):
+            sums = objective.loss(adapted, micro_batch)
         loss += sums.loss.item()
         correct += int(sums.correct)
         weight += sums.targets

@@ -1,8 +1,8 @@
 """The life cycle of a job, as a table. `docs/job-lifecycle.md` shows it as a picture.
 
 Who moves a job: the worker that holds its claim (validated, started, succeeded, failed,
-paused), the API (created, cancelled, resumed) and housekeeping (the rescue of a job whose
-worker is dead). `core.records.jobs.advance` is the only function that writes a status.
+paused), the API (created, cancelled, resumed, paused while nobody holds it) and housekeeping
+(the rescue of a job whose worker is dead). `core.records.jobs.advance` is the only function that writes a status.
 """
 
 from enum import StrEnum
@@ -23,8 +23,8 @@ class JobStatus(StrEnum):
 _S = JobStatus
 
 MOVES: dict[JobStatus, frozenset[JobStatus]] = {
-    _S.VALIDATING_FILES: frozenset({_S.QUEUED, _S.FAILED, _S.CANCELLED}),
-    _S.QUEUED: frozenset({_S.RUNNING, _S.FAILED, _S.CANCELLED}),
+    _S.VALIDATING_FILES: frozenset({_S.QUEUED, _S.FAILED, _S.PAUSED, _S.CANCELLED}),
+    _S.QUEUED: frozenset({_S.RUNNING, _S.FAILED, _S.PAUSED, _S.CANCELLED}),
     _S.RUNNING: frozenset({_S.SUCCEEDED, _S.FAILED, _S.PAUSED, _S.QUEUED, _S.CANCELLED}),
     _S.PAUSED: frozenset({_S.QUEUED, _S.CANCELLED}),
     _S.SUCCEEDED: frozenset(),

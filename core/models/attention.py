@@ -1,24 +1,36 @@
-"""Causal attention inside each of several sequences that stand in one row.
+"""Attention inside each of several sequences that stand in one row.
 
 transformers looks the function up by name (`AttentionInterface`), so the code of the models
-stays as it is. A model that uses it must be called with `segment_lengths`.
+stays as it is. A model that uses it must be called with `segment_lengths`, and may be called with
+a `prefix`. Direction, sliding window, soft cap and dropout are what each layer asks for: attention
+dropout is therefore that of the config while the model is in training mode, as in transformers.
 """
 
-# H heads, K key/value heads, T tokens of the row, S tokens of one segment, D size of a head
+# H heads, K key/value heads, T tokens of the row, S tokens of one segment, P tokens of the prefix,
+# C consecutive queries of a segment, J keys that they may look at, D size of a head
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import dropout, scaled_dot_product_attention
+from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface, PreTrainedModel
 
 PACKED_ATTENTION = "tunesmith_packed"
 
 LONGEST_STORED_SEGMENT = 512
-"""Up to this length the probabilities (H·S·S) are kept for the backward pass, which on a CPU
+"""Up to so many keys the probabilities (H·C·J) are kept for the backward pass, which on a CPU
 takes half the time of the fused kernel; above it their memory would grow quadratically."""
+
+
+class Prefix(Protocol):
+    """Keys and values that every token of every segment may look at, as if they stood before it."""
+
+    def layer(self, index: int) -> tuple[Tensor, Tensor]:
+        """Return the keys and the values of one layer, each (K, P, D)."""
 
 
 def use_packed_attention(model: PreTrainedModel) -> None:
@@ -26,8 +38,41 @@ def use_packed_attention(model: PreTrainedModel) -> None:
     model.set_attn_implementation(PACKED_ATTENTION)
 
 
+@dataclass(frozen=True)
+class _Rule:
+    """How one layer attends; `window` counts the token itself."""
+
+    causal: bool
+    window: int | None
+    scaling: float
+    softcap: float | None
+    dropout: float
+
+    def reach(self, before: int, queries: int, keys: int) -> tuple[int, int]:
+        """Return the range of keys that `queries` with `before` keys ahead of them may look at."""
+        last = before + queries
+        if self.window is None:
+            return 0, last if self.causal else keys
+        beyond = 0 if self.causal else self.window - 1
+        return max(0, before - self.window + 1), min(keys, last + beyond)
+
+    def mask(self, before: int, queries: int, keys: int, like: Tensor) -> Tensor | None:
+        """Return (C, J): 0 where a query may look and -inf elsewhere; None where it may anywhere.
+
+        The token of query `c` is key `before + c`.
+        """
+        right = 1 if self.causal else self.window
+        mask_CJ = None
+        if right is not None and right < keys - before:
+            mask_CJ = like.new_full((queries, keys), float("-inf")).triu_(before + right)
+        if self.window is not None and self.window < before + queries:
+            left_CJ = like.new_full((queries, keys), float("-inf")).tril_(before - self.window)
+            mask_CJ = left_CJ if mask_CJ is None else mask_CJ + left_CJ
+        return mask_CJ
+
+
 def packed_attention(
-    module: torch.nn.Module,
+    module: Any,
     query_1HTD: Tensor,
     key_1KTD: Tensor,
     value_1KTD: Tensor,
@@ -37,83 +82,134 @@ def packed_attention(
     scaling: float,
     dropout: float = 0.0,
     sliding_window: int | None = None,
+    softcap: float | None = None,
+    prefix: Prefix | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Attend causally within segments that follow one another; return (1, T, H, D)."""
-    groups = query_1HTD.shape[1] // key_1KTD.shape[1]
-    if groups > 1:
-        key_1KTD = key_1KTD.repeat_interleave(groups, dim=1)
-        value_1KTD = value_1KTD.repeat_interleave(groups, dim=1)
+    """Attend within segments that follow one another; return (1, T, H, D).
+
+    A window is counted in places, those of the prefix among them, as in transformers' own masks:
+    a token of a long text has left the prefix behind in a layer with a window.
+    """
+    rule = _Rule(module.is_causal, sliding_window, scaling, softcap, dropout)
     lengths = list(segment_lengths)
-    queries, keys, values = (
-        x.contiguous().split(lengths, dim=2) for x in (query_1HTD, key_1KTD, value_1KTD)
-    )
-    outputs = [
-        _attend(query_1HSD, key_1HSD, value_1HSD, scaling, dropout, sliding_window)
-        for query_1HSD, key_1HSD, value_1HSD in zip(queries, keys, values, strict=True)
-    ]
+    groups = query_1HTD.shape[1] // key_1KTD.shape[1]
+    queries = query_1HTD.contiguous().split(lengths, dim=2)
+    keys = _per_head(key_1KTD, groups).contiguous().split(lengths, dim=2)
+    values = _per_head(value_1KTD, groups).contiguous().split(lengths, dim=2)
+    if prefix is not None:
+        key_1HPD, value_1HPD = (
+            _per_head(x_KPD[None].to(query_1HTD), groups)
+            for x_KPD in prefix.layer(module.layer_idx)
+        )
+        keys = [torch.cat((key_1HPD, key_1HSD), dim=2) for key_1HSD in keys]
+        values = [torch.cat((value_1HPD, value_1HSD), dim=2) for value_1HSD in values]
+    outputs = [_attend(*segment, rule) for segment in zip(queries, keys, values, strict=True)]
     return torch.cat(outputs, dim=2).transpose(1, 2), None
 
 
 AttentionInterface.register(PACKED_ATTENTION, packed_attention)
 
 
-def _attend(
-    query_1HSD: Tensor,
-    key_1HSD: Tensor,
-    value_1HSD: Tensor,
-    scaling: float,
-    dropout: float,
-    sliding_window: int | None,
+def _per_head(x_1KTD: Tensor, groups: int) -> Tensor:
+    """Repeat keys or values for the query heads that share them."""
+    return x_1KTD.repeat_interleave(groups, dim=1) if groups > 1 else x_1KTD
+
+
+def _attend(query_1HSD: Tensor, key_1HJD: Tensor, value_1HJD: Tensor, rule: _Rule) -> Tensor:
+    """Attend within one segment; keys beyond its own stand before them."""
+    length, keys = query_1HSD.shape[2], key_1HJD.shape[2]
+    before = keys - length
+    windowed = rule.window is not None and rule.window < keys
+    if length <= LONGEST_STORED_SEGMENT or not (windowed or rule.softcap):
+        return _attend_block(query_1HSD, key_1HJD, value_1HJD, before, rule)
+    # no fused kernel skips what lies outside a window, nor caps scores: go block by block
+    outputs = []
+    for query_1HCD in query_1HSD.split(LONGEST_STORED_SEGMENT, dim=2):
+        first, last = rule.reach(before, query_1HCD.shape[2], keys)
+        reached = key_1HJD[:, :, first:last], value_1HJD[:, :, first:last]
+        outputs.append(_attend_block(query_1HCD, *reached, before - first, rule))
+        before += query_1HCD.shape[2]
+    return torch.cat(outputs, dim=2)
+
+
+def _attend_block(
+    query_1HCD: Tensor, key_1HJD: Tensor, value_1HJD: Tensor, before: int, rule: _Rule
 ) -> Tensor:
-    length = query_1HSD.shape[2]
-    windowed = sliding_window is not None and length > sliding_window
-    on_cpu = query_1HSD.device.type == "cpu"
-    if on_cpu and length <= LONGEST_STORED_SEGMENT and not windowed and dropout == 0:
-        return _StoredProbabilities.apply(query_1HSD, key_1HSD, value_1HSD, scaling)
-    mask_SS = _window_mask(length, sliding_window, query_1HSD.device) if windowed else None
+    """Attend from consecutive queries, the first of which has `before` keys ahead of it."""
+    queries, keys = query_1HCD.shape[2], key_1HJD.shape[2]
+    few = keys <= LONGEST_STORED_SEGMENT
+    stored = few and query_1HCD.device.type == "cpu" and rule.dropout == 0
+    windowed = rule.window is not None and rule.window < keys
+    plain = rule.causal and queries == keys and not windowed
+    if plain and not stored and rule.softcap is None:
+        mask_CJ = None  # the fused kernel needs none
+    else:
+        mask_CJ = rule.mask(before, queries, keys, query_1HCD)
+    if rule.softcap is not None:
+        arguments = query_1HCD, key_1HJD, value_1HJD, mask_CJ, rule
+        output_1HCD: Tensor = (
+            _capped(*arguments) if few else checkpoint(_capped, *arguments, use_reentrant=False)
+        )
+        return output_1HCD
+    if stored:
+        return _StoredProbabilities.apply(query_1HCD, key_1HJD, value_1HJD, mask_CJ, rule.scaling)
     return scaled_dot_product_attention(
-        query_1HSD,
-        key_1HSD,
-        value_1HSD,
-        attn_mask=mask_SS,
-        is_causal=mask_SS is None,
-        dropout_p=dropout,
-        scale=scaling,
+        query_1HCD,
+        key_1HJD,
+        value_1HJD,
+        attn_mask=mask_CJ,
+        is_causal=plain,
+        dropout_p=rule.dropout,
+        scale=rule.scaling,
     )
 
 
-def _window_mask(length: int, window: int | None, device: torch.device) -> Tensor:
-    """Return True where a query may look: itself and the `window` - 1 tokens before it."""
-    ones_SS = torch.ones(length, length, dtype=torch.bool, device=device)
-    return ones_SS.tril() & ones_SS.triu(1 - (window or length))
+def _capped(
+    query_1HCD: Tensor, key_1HJD: Tensor, value_1HJD: Tensor, mask_CJ: Tensor | None, rule: _Rule
+) -> Tensor:
+    """Attend with scores bent into ±softcap (Gemma 2, https://arxiv.org/abs/2408.00118)."""
+    assert rule.softcap is not None
+    scores_1HCJ = torch.matmul(query_1HCD, key_1HJD.transpose(2, 3)) * (rule.scaling / rule.softcap)
+    scores_1HCJ = torch.tanh(scores_1HCJ) * rule.softcap
+    if mask_CJ is not None:
+        scores_1HCJ = scores_1HCJ + mask_CJ
+    probabilities_1HCJ = dropout(torch.softmax(scores_1HCJ, dim=-1), rule.dropout)
+    return torch.matmul(probabilities_1HCJ, value_1HJD)
 
 
 class _StoredProbabilities(torch.autograd.Function):
-    """softmax(Q Kᵀ · scaling + causal mask) V, with the probabilities kept for the gradient."""
+    """softmax(Q Kᵀ · scaling + mask) V, with the probabilities kept for the gradient."""
 
     @staticmethod
     def forward(
-        ctx: Any, query_1HSD: Tensor, key_1HSD: Tensor, value_1HSD: Tensor, scaling: float
+        ctx: Any,
+        query_1HCD: Tensor,
+        key_1HJD: Tensor,
+        value_1HJD: Tensor,
+        mask_CJ: Tensor | None,
+        scaling: float,
     ) -> Tensor:
-        query_HSD, key_HSD, value_HSD = query_1HSD[0], key_1HSD[0], value_1HSD[0]
-        length = query_HSD.shape[1]
-        mask_SS = query_HSD.new_full((length, length), float("-inf")).triu_(1)
-        scores_HSS = torch.baddbmm(mask_SS, query_HSD, key_HSD.transpose(1, 2), alpha=scaling)
-        probabilities_HSS = torch.softmax(scores_HSS, dim=-1)
+        query_HCD, key_HJD, value_HJD = query_1HCD[0], key_1HJD[0], value_1HJD[0]
+        key_HDJ = key_HJD.transpose(1, 2)
+        if mask_CJ is None:
+            scores_HCJ = torch.bmm(query_HCD, key_HDJ).mul_(scaling)
+        else:
+            scores_HCJ = torch.baddbmm(mask_CJ, query_HCD, key_HDJ, alpha=scaling)
+        probabilities_HCJ = torch.softmax(scores_HCJ, dim=-1)
         ctx.scaling = scaling
-        ctx.save_for_backward(query_HSD, key_HSD, value_HSD, probabilities_HSS)
-        return torch.bmm(probabilities_HSS, value_HSD)[None]
+        ctx.save_for_backward(query_HCD, key_HJD, value_HJD, probabilities_HCJ)
+        return torch.bmm(probabilities_HCJ, value_HJD)[None]
 
     @staticmethod
-    def backward(ctx: Any, grad_1HSD: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        query_HSD, key_HSD, value_HSD, probabilities_HSS = ctx.saved_tensors
-        grad_HSD = grad_1HSD[0]
-        grad_value_HSD = torch.bmm(probabilities_HSS.transpose(1, 2), grad_HSD)
-        grad_p_HSS = torch.bmm(grad_HSD, value_HSD.transpose(1, 2))
-        grad_scores_HSS = torch._softmax_backward_data(
-            grad_p_HSS, probabilities_HSS, -1, probabilities_HSS.dtype
+    def backward(ctx: Any, grad_1HCD: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        query_HCD, key_HJD, value_HJD, probabilities_HCJ = ctx.saved_tensors
+        grad_HCD = grad_1HCD[0]
+        grad_value_HJD = torch.bmm(probabilities_HCJ.transpose(1, 2), grad_HCD)
+        grad_p_HCJ = torch.bmm(grad_HCD, value_HJD.transpose(1, 2))
+        grad_scores_HCJ = torch._softmax_backward_data(
+            grad_p_HCJ, probabilities_HCJ, -1, probabilities_HCJ.dtype
         ).mul_(ctx.scaling)
-        grad_query_HSD = torch.bmm(grad_scores_HSS, key_HSD)
-        grad_key_HSD = torch.bmm(grad_scores_HSS.transpose(1, 2), query_HSD)
-        return grad_query_HSD[None], grad_key_HSD[None], grad_value_HSD[None], None
+        grad_query_HCD = torch.bmm(grad_scores_HCJ, key_HJD)
+        grad_key_HJD = torch.bmm(grad_scores_HCJ.transpose(1, 2), query_HCD)
+        return grad_query_HCD[None], grad_key_HJD[None], grad_value_HJD[None], None, None

@@ -1,9 +1,9 @@
-"""The loss head of a causal model on labelled tokens only, with its gradient taken on the way.
+"""The loss of labelled tokens only, with its gradient taken on the way.
 
-The output matrix is frozen, so the gradient of the loss with respect to the hidden states needs
-nothing that the forward pass does not already hold: two matmuls instead of three, and no logits
-kept. Cf. Hsu et al. 2024, Liger Kernel, https://arxiv.org/abs/2410.10989 (fused linear cross
-entropy).
+Every token weighs the same in the sum, so that the gradient needs nothing that the forward pass
+does not already hold: two matmuls with a frozen output matrix and three with a trained one, and no
+logits kept. Cf. Hsu et al. 2024, Liger Kernel, https://arxiv.org/abs/2410.10989 (fused linear
+cross entropy).
 """
 
 # L labelled tokens, C labelled tokens of one chunk, E hidden size, V vocabulary
@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from core.models.output_head import OutputHead
 
 CHUNK_BYTES = 64 * 2**20
 """Bound on the fp32 logits that exist at one time."""
@@ -45,31 +47,36 @@ class TargetLosses:
     losses_L: Tensor
 
 
-def labelled_cross_entropy(hidden_LE: Tensor, head_VE: Tensor, targets_L: Tensor) -> TargetLosses:
+def labelled_cross_entropy(hidden_LE: Tensor, head: OutputHead, targets_L: Tensor) -> TargetLosses:
     """Return the sums over `targets_L`, which the states `hidden_LE` predict.
 
-    The loss is fp32 (fp64 for fp64 inputs) and differentiable with respect to `hidden_LE`
-    only; softmax is taken in fp32.
+    The loss is fp32 (fp64 for fp64 inputs) and differentiable with respect to the states and to
+    the matrix of the head, if that is trained; softmax is taken in fp32, and so is the sum of the
+    matrix's gradient over chunks.
     """
-    loss, correct, losses_L = _LabelledCrossEntropy.apply(hidden_LE, head_VE, targets_L)
+    loss, correct, losses_L = _LabelledCrossEntropy.apply(
+        hidden_LE, head.weight_VE, head, targets_L
+    )
     return TargetLosses(loss, correct, losses_L)
 
 
 class _LabelledCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden_LE: Tensor, head_VE: Tensor, targets_L: Tensor
+        ctx: Any, hidden_LE: Tensor, weight_VE: Tensor, head: OutputHead, targets_L: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         wide = torch.promote_types(hidden_LE.dtype, torch.float32)
-        chunk = max(1, CHUNK_BYTES // (4 * head_VE.shape[0]))
-        needs_gradient = ctx.needs_input_grad[0]
-        grad_LE = torch.empty_like(hidden_LE) if needs_gradient else None
+        head = head.in_dtype_of(hidden_LE)
+        chunk = max(1, CHUNK_BYTES // (4 * weight_VE.shape[0]))
+        trains_states, trains_head, *_ = ctx.needs_input_grad
+        grad_LE = torch.empty_like(hidden_LE) if trains_states else None
+        grad_VE = torch.zeros_like(weight_VE, dtype=wide) if trains_head else None
         losses_L = hidden_LE.new_empty(len(targets_L), dtype=wide)
         correct = targets_L.new_zeros(())
         for start in range(0, hidden_LE.shape[0], chunk):
             hidden_CE = hidden_LE[start : start + chunk]
             targets_C1 = targets_L[start : start + chunk, None]
-            logits_CV = torch.mm(hidden_CE, head_VE.t())
+            logits_CV = head.logits(hidden_CE)
             best_C1, guesses_C1 = logits_CV.max(dim=-1, keepdim=True)
             correct += (guesses_C1 == targets_C1).sum()
             probabilities_CV = torch.softmax(logits_CV, dim=-1, dtype=wide)
@@ -77,16 +84,30 @@ class _LabelledCrossEntropy(torch.autograd.Function):
             behind_C1 = best_C1.to(wide) - logits_CV.gather(1, targets_C1).to(wide)
             losses_C1 = behind_C1 - probabilities_CV.gather(1, guesses_C1).log()
             losses_L[start : start + chunk] = losses_C1[:, 0]
+            if not (trains_states or trains_head):
+                continue
+            # d loss / d logits = softmax - one-hot, written over the probabilities
+            minus_one_C1 = probabilities_CV.new_full(targets_C1.shape, -1.0)
+            grad_CV = probabilities_CV.scatter_add_(1, targets_C1, minus_one_C1)
+            grad_CV = head.uncap(grad_CV, logits_CV).to(hidden_LE.dtype)
             if grad_LE is not None:
-                # d loss / d logits = softmax - one-hot, written over the probabilities
-                minus_one_C1 = probabilities_CV.new_full(targets_C1.shape, -1.0)
-                grad_CV = probabilities_CV.scatter_add_(1, targets_C1, minus_one_C1)
-                torch.mm(grad_CV.to(head_VE.dtype), head_VE, out=grad_LE[start : start + chunk])
-        ctx.save_for_backward(grad_LE)
+                grad_LE[start : start + chunk] = head.hidden_gradient(grad_CV)
+            if grad_VE is not None:
+                head.add_weight_gradient(grad_VE, grad_CV, hidden_CE)
+        ctx.save_for_backward(grad_LE, grad_VE)
+        ctx.weight_dtype = weight_VE.dtype
         ctx.mark_non_differentiable(correct, losses_L)
         return losses_L.sum(), correct, losses_L
 
     @staticmethod
-    def backward(ctx: Any, grad_loss: Tensor, *_: Tensor) -> tuple[Tensor, None, None]:
-        (grad_LE,) = ctx.saved_tensors
-        return grad_LE * grad_loss.to(grad_LE.dtype), None, None
+    def backward(
+        ctx: Any, grad_loss: Tensor, *_: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, None, None]:
+        grad_LE, grad_VE = ctx.saved_tensors
+        # as a matrix `grad_loss` keeps its width: with a gradient scaler it may not fit in fp16
+        if grad_LE is not None:
+            grad_LE = (grad_LE * grad_loss.view(1, 1)).to(grad_LE.dtype)
+        if grad_VE is not None:
+            # in place, for this is the moment of the greatest memory
+            grad_VE = grad_VE.mul_(grad_loss).to(ctx.weight_dtype)
+        return grad_LE, grad_VE, None, None

@@ -7,21 +7,35 @@ raise NotFound `base_not_found` for files that are missing or unreadable.
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
     AutoTokenizer,
+    BitsAndBytesConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
 
+from core.catalog.describe import is_quantised
+from core.catalog.families import context_length, family_of
 from core.errors import InvalidRequest, NotFound
+from core.spec.objective import Task
 from core.spec.run import BaseModelSpec
+from core.spec.strategy import QloraSpec
 
 logger = logging.getLogger(__name__)
+
+_MODEL_CLASSES: dict[Task, Any] = {
+    "generation": AutoModelForCausalLM,
+    "seq2seq": AutoModelForSeq2SeqLM,
+    "classification": AutoModelForSequenceClassification,
+}
 
 
 def load_config(base: BaseModelSpec) -> PreTrainedConfig:
@@ -48,18 +62,84 @@ def load_tokenizer(base: BaseModelSpec) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def load_base(base: BaseModelSpec, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
-    """Return the base on `device` in `dtype`: evaluation mode, every parameter frozen."""
+def context_of(config: PreTrainedConfig) -> int:
+    """Return how many tokens a row may hold, as `core.catalog.describe` says before a job."""
+    length = context_length(config.to_dict())
+    assert length is not None, "the configs of all families have the field of their limit"
+    return length
+
+
+def load_base(
+    base: BaseModelSpec,
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    task: Task = "generation",
+    labels: int | None = None,
+    quantisation: QloraSpec | None = None,
+) -> PreTrainedModel:
+    """Return the base on `device` in `dtype`: evaluation mode, every parameter frozen.
+
+    For the task classification it gets a head for `labels` labels; what of it the base lacks is
+    drawn from torch's global generator, so seed that first. With `quantisation` the linear layers
+    of the blocks are quantised to four bits on the way; a base that is stored quantised comes as
+    it is stored, whatever is asked for. The head is never quantised.
+
+    Raises InvalidRequest for a base that is quantised in a way that cannot be trained.
+    """
+    config = load_config(base)
+    family = family_of(config.model_type)
+    dense = _patterns(family.head if task == "classification" else ("lm_head",))
+    options: dict[str, Any] = {}
+    if is_quantised(config.to_dict()):
+        stored = config.quantization_config
+        if task == "classification":  # its head is not among the layers that the base left dense
+            stored["llm_int8_skip_modules"] = [*(stored.get("llm_int8_skip_modules") or ()), *dense]
+        options["device_map"] = {"": device}
+    elif quantisation is not None:
+        options["device_map"] = {"": device}
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=quantisation.quantisation,
+            bnb_4bit_use_double_quant=quantisation.double_quantisation,
+            bnb_4bit_compute_dtype=dtype,
+            llm_int8_skip_modules=dense,
+        )
+    if labels is not None:
+        config.num_labels = labels
+        options["ignore_mismatched_sizes"] = True  # the base may classify into other labels
     with _reading(base):
-        model = AutoModelForCausalLM.from_pretrained(
+        model: PreTrainedModel = _MODEL_CLASSES[task].from_pretrained(
             base.source,
+            config=config,
             revision=base.revision,
             dtype=dtype,
             use_safetensors=True,
             trust_remote_code=False,
+            **options,
         )
     model.requires_grad_(False)
-    return model.to(device).eval()
+    if "device_map" in options:
+        _keep_as_quantised(model)
+    else:
+        model = model.to(device)
+    return model.eval()
+
+
+def _keep_as_quantised(model: PreTrainedModel) -> None:
+    """Stop bitsandbytes from laying the weights out anew at the first forward pass on a CPU.
+
+    It does so with AVX-512-bf16 in evaluation mode, and from then on its layers pass no gradient
+    on: a validation before the last step would change the training.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def _patterns(names: tuple[str, ...]) -> list[str]:
+    """Return patterns of transformers for modules, and all in them, by the end of their paths."""
+    return [rf"(.*\.)?{name}" for name in names]
 
 
 @contextmanager

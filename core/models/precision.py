@@ -1,10 +1,17 @@
 """Which device a process computes on, and in which number format."""
 
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from core.spec.training import Precision
+
+_DTYPES: dict[Literal["bf16", "fp16", "fp32"], torch.dtype] = {
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "fp32": torch.float32,
+}
 
 _NATIVE_BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 """CPU flags of Linux: two of x86, and `bf16` of Arm."""
@@ -23,10 +30,20 @@ def has_native_bf16(device: torch.device) -> bool:
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype:
-    """Return the dtype of the base weights; `auto` is bf16 only where it is native."""
-    if precision == "auto":
-        return torch.bfloat16 if has_native_bf16(device) else torch.float32
-    return torch.bfloat16 if precision == "bf16" else torch.float32
+    """Return the dtype of the base weights; `auto` is bf16 only where it is native.
+
+    Elsewhere it is fp16 on a CUDA device, and fp32 on a CPU, which has no use for fp16.
+    """
+    if precision != "auto":
+        return _DTYPES[precision]
+    if has_native_bf16(device):
+        return torch.bfloat16
+    return torch.float16 if device.type == "cuda" else torch.float32
+
+
+def name_of(dtype: torch.dtype) -> Literal["bf16", "fp16", "fp32"]:
+    """Return what the dtype of base weights is called in a job."""
+    return next(name for name, named in _DTYPES.items() if named == dtype)
 
 
 def _cpu_flags() -> set[str]:

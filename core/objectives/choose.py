@@ -5,16 +5,44 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from core.errors import InvalidRequest
+from core.objectives.classification import Classification
+from core.objectives.dpo import Dpo
 from core.objectives.objective import Objective
+from core.objectives.pretraining import Pretraining
+from core.objectives.seq2seq import SequenceToSequence
 from core.objectives.supervised import Supervised
-from core.spec.objective import SupervisedSpec
+from core.spec.objective import ClassificationSpec, DpoSpec, PretrainingSpec, SupervisedSpec
 from core.spec.run import JobSpec
+from core.spec.strategy import PrefixSpec, PromptSpec
 
 
 def choose_objective(spec: JobSpec, tokenizer: PreTrainedTokenizerFast) -> Objective[Any]:
-    """Return the objective that the job names, for models of the job's task."""
-    match spec.objective:
-        case SupervisedSpec():
+    """Return the objective that the job names, for models of the job's task.
+
+    Raises InvalidRequest when they do not go together.
+    """
+    match spec.objective, spec.task:
+        case SupervisedSpec(), "generation":
             return Supervised(tokenizer)
-        case _:
-            raise InvalidRequest(f"{spec.objective.type} is not built yet.", param="objective")
+        case SupervisedSpec(), "seq2seq":
+            return SequenceToSequence(tokenizer)
+        case PretrainingSpec(), "generation":
+            return Pretraining(tokenizer, _longest_text(spec, tokenizer))
+        case DpoSpec(beta=beta, label_smoothing=smoothing), "generation":
+            return Dpo(tokenizer, beta, smoothing, continues=spec.parent is not None)
+        case ClassificationSpec(labels=labels, multi_label=multi_label), "classification":
+            return Classification(tokenizer, labels, multi_label)
+        case objective, task:
+            raise InvalidRequest(
+                f"The objective {objective.type} cannot train a model for {task}.",
+                param="objective",
+            )
+
+
+def _longest_text(spec: JobSpec, tokenizer: PreTrainedTokenizerFast) -> int:
+    """Return how many tokens of a text fit beside the virtual ones of the strategy."""
+    virtual = spec.strategy.virtual_tokens if isinstance(spec.strategy, _VIRTUAL) else 0
+    return min(spec.training.max_length, tokenizer.model_max_length - virtual)
+
+
+_VIRTUAL = (PrefixSpec, PromptSpec)

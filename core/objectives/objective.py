@@ -4,21 +4,39 @@ from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
 from core.adapters.adapted import AdaptedModel
-from core.batching.rows import TrainingRow
+from core.batching.rows import InvalidRow, TrainingRow
 from core.datasets.formats import Example
 from core.models.heads import LossSums
 
 RowType = TypeVar("RowType", bound=TrainingRow)
+ExampleType = TypeVar("ExampleType", bound=Example)
 
 
 class Objective(Protocol[RowType]):
     """Turns examples into rows, and rows into a loss."""
 
     def rows(self, examples: Sequence[tuple[int, Example]]) -> list[RowType]:
-        """Return a row per (line, example), in order; InvalidRow for the first that is none."""
+        """Return the rows of every (line, example), in order; mostly one each.
+
+        Raises InvalidRow for the first example that is no row of this objective.
+        """
 
     def prepare(self, adapted: AdaptedModel, rows: Sequence[RowType], budget_tokens: int) -> None:
         """Look at the untrained model once, before the first step. Most have no need to."""
 
     def loss(self, adapted: AdaptedModel, rows: Sequence[RowType]) -> LossSums:
         """Run one micro-batch and return its sums; the loss carries the gradient."""
+
+
+def only(
+    kind: type[ExampleType] | tuple[type[ExampleType], ...],
+    examples: Sequence[tuple[int, Example]],
+    wanted: str,
+) -> list[tuple[int, ExampleType]]:
+    """Return the examples if they are all of a kind; InvalidRow says that `wanted` is needed."""
+    accepted: list[tuple[int, ExampleType]] = []
+    for line, example in examples:
+        if not isinstance(example, kind):
+            raise InvalidRow(line, f"this objective needs {wanted}, and the row is something else")
+        accepted.append((line, example))
+    return accepted

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from core.errors import StaleClaim
 from core.jobs.state import CLAIMABLE, JobStatus
-from core.records import outbox
+from core.records import outbox, resume_states
 from core.records.database import database_now
 from core.records.events import NewEvent, append_events
 from core.records.jobs import NO_CLAIM, advance
@@ -93,30 +93,46 @@ def stands(session: Session, claim: Claim) -> bool:
     return session.scalars(query).one_or_none() == claim.token
 
 
+def is_pause_requested(session: Session, claim: Claim) -> bool:
+    """Say whether our job is to be parked; StaleClaim when it is not ours any more. Reads only."""
+    query = select(Job.claim_token, Job.pause_requested_at).where(Job.id == claim.job_id)
+    job = session.execute(query).one_or_none()
+    if job is None or job.claim_token != claim.token:
+        raise StaleClaim(f"{claim.job_id} was taken away.")
+    return job.pause_requested_at is not None
+
+
 def claimed_job(session: Session, claim: Claim) -> Job:
     """Hold the claim for the rest of the transaction and return its job."""
     hold(session, claim)
     return session.scalars(select(Job).where(Job.id == claim.job_id)).one()
 
 
-def release(session: Session, claim: Claim, *, message: str) -> None:
-    """Give an unfinished job back at once (the worker stops); it does not count as a crash."""
+def release(session: Session, claim: Claim, *, reason: str) -> None:
+    """Give an unfinished job back at once (its worker or its owner stops it): no crash."""
     hold(session, claim, attempts=Job.attempts - 1)
-    _requeue(session, claim.job_id, message)
+    _give_back(session, claim.job_id, reason)
 
 
-def report_crash(session: Session, claim: Claim, *, message: str) -> None:
-    """The run died under a living worker: back into the queue, or failed at the cap."""
+def park(session: Session, claim: Claim, *, message: str) -> None:
+    """Pause a job that its owner must look at before it can go on; no crash either."""
+    hold(session, claim, attempts=Job.attempts - 1)
+    step = resume_states.saved_step(session, claim.job_id)
+    advance(session, claim.job_id, JobStatus.PAUSED, message=message, level="error", step=step)
+
+
+def report_crash(session: Session, claim: Claim, *, reason: str) -> None:
+    """The run died under a living worker: the job is given back, or failed at the cap."""
     hold(session, claim)
     attempts = session.scalars(select(Job.attempts).where(Job.id == claim.job_id)).one()
     if attempts < MAX_ATTEMPTS:
-        _requeue(session, claim.job_id, f"{message} The job starts again.")
+        _give_back(session, claim.job_id, reason)
     else:
-        _fail(session, claim.job_id, "child_crashed", message)
+        _fail(session, claim.job_id, "child_crashed", reason)
 
 
 def rescue_expired(session: Session, *, worker_id: str | None = None) -> Sequence[str]:
-    """Put jobs of dead workers back into the queue, or fail those that keep killing workers.
+    """Give back the jobs of dead workers, or fail those that keep killing workers.
 
     A worker is dead when its lease has expired, or when the caller knows it: `worker_id`
     names one whose process has been seen to end. Returns the ids of rescued jobs. Several
@@ -135,7 +151,7 @@ def rescue_expired(session: Session, *, worker_id: str | None = None) -> Sequenc
     rescued = []
     for job_id, attempts in expired:
         if attempts < MAX_ATTEMPTS:
-            _requeue(session, job_id, "The worker was lost; the job starts again.")
+            _give_back(session, job_id, "The worker was lost.")
             rescued.append(job_id)
             continue
         message = f"The job was started {attempts} times; its worker died again."
@@ -148,16 +164,24 @@ def _fail(session: Session, job_id: str, code: str, message: str) -> None:
     advance(session, job_id, JobStatus.FAILED, message=message, level="error", error=error)
 
 
-def _requeue(session: Session, job_id: str, message: str) -> None:
-    """End the claim on a job and make it claimable again. One in validation keeps its status."""
-    status = session.scalars(select(Job.status).where(Job.id == job_id)).one()
+def _give_back(session: Session, job_id: str, reason: str) -> None:
+    """End the claim on a job: parked when its owner asked for that, else claimable again."""
+    status, pause_requested_at = session.execute(
+        select(Job.status, Job.pause_requested_at).where(Job.id == job_id)
+    ).one()
+    step = resume_states.saved_step(session, job_id)
+    if pause_requested_at is not None:
+        message = f"{reason} The job is paused after step {step}."
+        advance(session, job_id, JobStatus.PAUSED, message=message, level="warn", step=step)
+        return
+    message = f"{reason} The job " + (f"goes on after step {step}." if step else "starts again.")
     if status == JobStatus.RUNNING:
-        advance(session, job_id, JobStatus.QUEUED, message=message, level="warn", step=0)
-    else:
+        advance(session, job_id, JobStatus.QUEUED, message=message, level="warn", step=step)
+    else:  # one that has not begun keeps its status
         session.execute(
             update(Job)
             .where(Job.id == job_id)
-            .values(NO_CLAIM)
+            .values(NO_CLAIM | {"step": step})
             .execution_options(synchronize_session=False)
         )
         append_events(session, job_id, [NewEvent(message, "warn")])

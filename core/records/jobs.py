@@ -13,6 +13,7 @@ from core.records.database import database_now
 from core.records.events import Level, NewEvent, append_events
 from core.records.files import pin_files
 from core.records.ids import new_id
+from core.records.models import pin_parent
 from core.records.pages import Page, page
 from core.records.tables import Job, JobMetadata
 from core.spec.run import JobSpec
@@ -27,7 +28,6 @@ class NewJob:
     suffix: str | None
     training_file: str
     validation_file: str | None
-    method: dict[str, Any]
     spec: JobSpec
     metadata: dict[str, str] | None
 
@@ -37,19 +37,23 @@ NO_CLAIM: dict[str, Any] = {
     "lease_expires_at": None,
     "claim_token": Job.claim_token + 1,
     "estimated_finish": None,
+    "pause_requested_at": None,
 }
-"""What ends a claim: nobody holds the job, and every token given out is stale."""
+"""What ends a claim: nobody holds the job, every token given out is stale, no request is open."""
 
 
 def create_job(session: Session, new: NewJob) -> Job:
     """Write the job, its metadata, its first events and its wake-up call, all or nothing.
 
-    NotFound when this project lacks one of the files; they stay until the job has ended.
+    NotFound when this project lacks one of the files, or the tuned model to be trained further;
+    they stay until the job has ended.
     """
     files = {"training_file": new.training_file}
     if new.validation_file is not None:
         files["validation_file"] = new.validation_file
     pin_files(session, new.project_id, files)
+    if new.spec.parent is not None:
+        pin_parent(session, new.project_id, new.requested_model, new.spec.parent)
     job = Job(
         id=new_id("ftjob"),
         project_id=new.project_id,
@@ -58,7 +62,6 @@ def create_job(session: Session, new: NewJob) -> Job:
         suffix=new.suffix,
         training_file=new.training_file,
         validation_file=new.validation_file,
-        method=new.method,
         spec=new.spec.model_dump(mode="json"),
         user_metadata=new.metadata,
     )
@@ -130,7 +133,7 @@ def advance(
 ) -> None:
     """Move a job to another status by compare-and-swap, and write the event of the move.
 
-    `token` is the mover's fencing token; None for moves that need no claim (cancel, rescue).
+    `token` is the mover's fencing token; None for moves that need none (cancel, pause, rescue).
     A claim outlives only the moves of its own worker to `queued` (the files are valid) and
     `running`. Every other move ends it, which voids the token: in a worker's transaction
     such a move comes last. StaleClaim when the token is old, Conflict when the life cycle
@@ -141,8 +144,7 @@ def advance(
         values |= NO_CLAIM
     if to in FINAL:
         values |= {"finished_at": database_now()}
-    if to is JobStatus.PAUSED:
-        values |= {"attempts": Job.attempts - 1}  # a pause is no crash
+    values |= {"paused_at": database_now() if to is JobStatus.PAUSED else None}
     values |= columns
     swap = update(Job).where(Job.id == job_id, Job.status.in_(sources_of(to)))
     if token is not None:
@@ -153,7 +155,7 @@ def advance(
     if not moved:
         _explain_refusal(session, job_id, to, token)
     append_events(session, job_id, [NewEvent(message, level)])
-    if to in FINAL:
+    if to in FINAL or to is JobStatus.PAUSED:
         outbox.settle(session, job_id)
 
 

@@ -7,10 +7,10 @@ from typing import Any
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from core.errors import NotFound
+from core.errors import Conflict, NotFound
 from core.records.ids import checkpoint_model_id, new_id
 from core.records.tables import Checkpoint, Job, TunedModel
-from core.spec.run import KEPT_CHECKPOINTS
+from core.spec.run import KEPT_CHECKPOINTS, BundleRef
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,27 @@ def add_checkpoint(
     step: int,
     metrics: dict[str, Any],
     bundle: StoredBundle,
+    *,
+    best_step: int | None = None,
 ) -> Sequence[str]:
     """Record a checkpoint and its servable model; a second one of the same step replaces it.
 
-    Returns the storage keys of bundles that nothing names any more.
+    The newest ones are kept, and that of `best_step`. One that an unfinished job is trained from
+    stays, and then a second one of its step goes. Returns the storage keys of bundles that
+    nothing names any more.
     """
-    dropped = _drop_checkpoints(
-        session, job.id, keep=KEPT_CHECKPOINTS - 1, replacing_step=step, keeping_key=bundle.key
-    )
     servable = checkpoint_model_id(model_id, step)
+    before = session.get(TunedModel, servable, with_for_update=True, populate_existing=True)
+    if before is not None and job_trained_from(session, before.bundle_key) is not None:
+        return [bundle.key] if bundle.key != before.bundle_key else []
+    dropped = _drop_checkpoints(
+        session,
+        job.id,
+        keep=KEPT_CHECKPOINTS - 1,
+        best_step=best_step,
+        replacing_step=step,
+        keeping_key=bundle.key,
+    )
     session.add(
         Checkpoint(
             id=new_id("ftckpt"),
@@ -87,6 +99,18 @@ def get_model(session: Session, project_id: str, model_id: str) -> TunedModel:
     return model
 
 
+def pin_parent(session: Session, project_id: str, model_id: str, parent: BundleRef) -> None:
+    """Keep the model from being deleted until the transaction ends that makes a job train from it.
+
+    NotFound, naming the field, when it is gone by now.
+    """
+    model = session.get(
+        TunedModel, model_id, with_for_update={"read": True}, populate_existing=True
+    )
+    if model is None or (model.project_id, model.bundle_key) != (project_id, parent.key):
+        raise _no_model(model_id)
+
+
 def list_models(session: Session, project_id: str) -> Sequence[TunedModel]:
     """All tuned models of the project and their checkpoints, newest first."""
     return session.scalars(
@@ -97,10 +121,21 @@ def list_models(session: Session, project_id: str) -> Sequence[TunedModel]:
 
 
 def delete_model(session: Session, project_id: str, model_id: str) -> TunedModel:
-    """Remove the model's row and return it; the caller deletes its bundle after the commit."""
+    """Remove the model's row and return it; the caller deletes its bundle after the commit.
+
+    Conflict while a job that has not ended is trained from it.
+    """
     model = get_model(session, project_id, model_id)
     # The job's row is locked first, as its worker does, who may be dropping this very model.
     session.execute(select(Job.id).where(Job.id == model.job_id).with_for_update())
+    session.execute(select(TunedModel.id).where(TunedModel.id == model_id).with_for_update())
+    if (user := job_trained_from(session, model.bundle_key)) is not None:
+        raise Conflict(
+            f"The model {model_id!r} is trained further by job {user}, which has not ended. Cancel "
+            "the job first.",
+            param="model",
+            code="model_in_use",
+        )
     deleted = session.execute(
         delete(TunedModel).where(TunedModel.id == model_id).returning(TunedModel.id)
     ).all()
@@ -113,6 +148,18 @@ def delete_model(session: Session, project_id: str, model_id: str) -> TunedModel
             )
         )
     return model
+
+
+def job_trained_from(session: Session, bundle_key: str) -> str | None:
+    """A job that has not ended and is trained from this bundle."""
+    return session.scalars(
+        select(Job.id)
+        .where(
+            Job.finished_at.is_(None),  # the partial index `ix_jobs_unfinished`
+            Job.spec["parent", "key"].as_string() == bundle_key,
+        )
+        .limit(1)
+    ).first()
 
 
 def _no_model(model_id: str) -> NotFound:
@@ -136,18 +183,30 @@ def _tuned_model(
 
 
 def _drop_checkpoints(
-    session: Session, job_id: str, *, keep: int, replacing_step: int, keeping_key: str
+    session: Session,
+    job_id: str,
+    *,
+    keep: int,
+    best_step: int | None,
+    replacing_step: int,
+    keeping_key: str,
 ) -> list[str]:
-    """Delete the checkpoint of `replacing_step` and all but the newest `keep` of the others."""
+    """Delete the checkpoint of `replacing_step` and all but the newest `keep` of the others.
+
+    That of `best_step` stays; one that an unfinished job is trained from is left to the next call.
+    """
     rows = session.scalars(
         select(Checkpoint).where(Checkpoint.job_id == job_id).order_by(Checkpoint.step.desc())
     ).all()
     others = [row for row in rows if row.step != replacing_step]
-    doomed = [row for row in rows if row.step == replacing_step] + others[keep:]
+    doomed = [row for row in rows if row.step == replacing_step]
+    doomed += [row for row in others[keep:] if row.step != best_step]
     keys = []
     for row in doomed:
-        model = session.get(TunedModel, row.model_id)
+        model = session.get(TunedModel, row.model_id, with_for_update=True)
         if model is not None:
+            if job_trained_from(session, model.bundle_key) is not None:
+                continue
             keys.append(model.bundle_key)
             session.delete(model)
         session.delete(row)

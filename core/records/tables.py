@@ -41,6 +41,7 @@ class Table(DeclarativeBase):
         str: String(255),
         float: Double,
         dict[str, Any]: JSON(none_as_null=True),
+        list[dict[str, Any]]: JSON(none_as_null=True),
     }
 
 
@@ -78,6 +79,11 @@ class Job(Table):
         # Small, however long the history grows: what can be claimed, and what can expire.
         Index("ix_jobs_unfinished", "created_at", "id", **_only("finished_at IS NULL")),
         Index("ix_jobs_leased", "lease_expires_at", **_only("lease_expires_at IS NOT NULL")),
+        Index(
+            "ix_jobs_leaving_states",
+            "finished_at",
+            **_only("finished_at IS NOT NULL AND resume_states IS NOT NULL"),
+        ),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -88,8 +94,6 @@ class Job(Table):
     suffix: Mapped[str | None]
     training_file: Mapped[str]
     validation_file: Mapped[str | None]
-    method: Mapped[dict[str, Any]]
-    """As the user sent it, `"auto"` included."""
     spec: Mapped[dict[str, Any]]
     """The `core.spec.run.JobSpec` that is run."""
     user_metadata: Mapped[dict[str, Any] | None]
@@ -99,12 +103,19 @@ class Job(Table):
     """Set exactly when the status is final."""
     estimated_finish: Mapped[float | None]
     step: Mapped[int] = mapped_column(default=0)
+    """Optimiser steps done; back to the step of the newest resume state when a claim ends."""
     total_steps: Mapped[int | None]
     trained_tokens: Mapped[int | None] = mapped_column(BigInteger)
     fine_tuned_model: Mapped[str | None]
     result_file: Mapped[str | None]
     error: Mapped[dict[str, Any] | None]
     """`{code, message, param}` of a failed job."""
+    resume_states: Mapped[list[dict[str, Any]] | None]
+    """`core.records.resume_states.ResumeState`s, newest first, until housekeeping removes them."""
+    pause_requested_at: Mapped[float | None]
+    """Set while a worker holds the job and its owner wants it parked; ends with the claim."""
+    paused_at: Mapped[float | None]
+    """Set exactly when the status is `paused`."""
 
     event_count: Mapped[int] = mapped_column(default=0)
     claim_token: Mapped[int] = mapped_column(default=0)
@@ -113,7 +124,10 @@ class Job(Table):
     lease_expires_at: Mapped[float | None]
     """By the database's clock. None when nobody holds the job."""
     attempts: Mapped[int] = mapped_column(default=0)
-    """Claims that were not ended by pause or release; the cap on crashes compares with this."""
+    """Claims since the last resume state, without those that pause or release ended.
+
+    The cap on crashes compares with this.
+    """
 
 
 class JobMetadata(Table):
@@ -180,6 +194,31 @@ class TunedModel(Table):
     bundle_sha256: Mapped[str]
     checkpoint_step: Mapped[int | None]
     """None for the final model."""
+
+
+class MaskAudit(Table):
+    """What a run trains on, token by token: of a job (the same id), or asked for without one."""
+
+    __tablename__ = "mask_audits"
+    __table_args__ = (
+        Index("ix_mask_audits_waiting", "created_at", "id", **_only("finished_at IS NULL")),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    created_at: Mapped[float] = mapped_column(default=time.time)
+    training_file: Mapped[str]
+    spec: Mapped[dict[str, Any] | None]
+    """The `core.spec.run.JobSpec` to look with; None for that of a job."""
+    blob_key: Mapped[str | None]
+    """Of the training file, when there is no job."""
+    taken_at: Mapped[float | None]
+    attempts: Mapped[int] = mapped_column(default=0)
+    finished_at: Mapped[float | None]
+    rows: Mapped[list[dict[str, Any]] | None]
+    """`core.spec.mask.MaskRow`s."""
+    error: Mapped[dict[str, Any] | None]
+    """`{code, message, param}` of one that failed."""
 
 
 class OutboxMessage(Table):

@@ -14,13 +14,30 @@ class LineFault(Spec):
     message: str
 
 
+class DuplicateRow(Spec):
+    """A row that says the same as an earlier one."""
+
+    line: int
+    first_line: int
+
+
 class DatasetReport(Spec):
-    """The result of reading every line of a file once. A file with faults trains no job."""
+    """The result of reading every line of a file once. A file with faults trains no job.
+
+    Reports of older files lack what was added since; they are read with the defaults.
+    """
 
     format: DatasetFormat | None = Field(description="None when no line could be recognised")
     rows: int
     faults: tuple[LineFault, ...] = Field(description="the first ones, up to a bound")
     fault_count: int = Field(description="all of them, listed or not")
+    labels: tuple[str, ...] = Field((), description="of a classification file, sorted")
+    multi_label: bool = Field(False, description="a row may have several labels, or none")
+    duplicate_rows: int = Field(0, description="rows that say the same as an earlier one")
+    duplicates: tuple[DuplicateRow, ...] = Field((), description="the first ones, up to a bound")
+    has_tools: bool = Field(False, description="some row offers tools or calls one")
+    longest_characters: int = Field(0, description="text of the longest row")
+    longest_line: int | None = None
 
     @property
     def usable(self) -> bool:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from core.spec.base import Spec
+from core.spec.mask import MaskRow
 
 Phase = Literal["preparing data", "loading model", "training", "bundling"]
 
@@ -17,6 +18,13 @@ Phase = Literal["preparing data", "loading model", "training", "bundling"]
 class PhaseStarted(Spec):
     type: Literal["phase_started"] = "phase_started"
     phase: Phase
+
+
+class LengthBucket(Spec):
+    """How many rows have at most `tokens` tokens, and more than the bucket before allows."""
+
+    tokens: int
+    rows: int
 
 
 class DatasetValidated(Spec):
@@ -31,6 +39,19 @@ class DatasetValidated(Spec):
         "pairs themselves where the objective judges those"
     )
     total_steps: int = Field(description="optimiser steps of the whole run")
+    held_out_rows: int = Field(0, description="taken from the training file for validation")
+    duplicate_rows: int = Field(0, description="training rows that equal an earlier one")
+    duplicate_lines: tuple[int, ...] = Field((), description="the first of them")
+    truncated_rows: int = Field(0, description="training rows cut to the limit")
+    truncated_lines: tuple[int, ...] = Field((), description="the first of them")
+    lengths: tuple[LengthBucket, ...] = Field((), description="of the rows trained on")
+
+
+class MaskAudited(Spec):
+    """What the first rows train on."""
+
+    type: Literal["mask_audited"] = "mask_audited"
+    rows: tuple[MaskRow, ...]
 
 
 class ModelReady(Spec):
@@ -39,6 +60,14 @@ class ModelReady(Spec):
     total_parameters: int
     precision: Literal["bf16", "fp16", "fp32"]
     device: str
+    gradient_checkpointing: bool = False
+
+
+class RunResumed(Spec):
+    """The run goes on after `step`, from a state that an earlier attempt saved."""
+
+    type: Literal["run_resumed"] = "run_resumed"
+    step: int
 
 
 class StepDone(Spec):
@@ -55,7 +84,9 @@ class StepDone(Spec):
     loss: float
     accuracy: float
     learning_rate: float
-    gradient_norm: float
+    gradient_norm: float | None = Field(
+        description="before clipping; None where fp16 overflowed and the update was left out"
+    )
     tokens: int = Field(description="real tokens of this step")
     targets: int
     seconds: float
@@ -70,6 +101,36 @@ class Evaluated(Spec):
     accuracy: float
 
 
+class RowLoss(Spec):
+    line: int = Field(description="1 for the first line of the training file")
+    loss: float = Field(description="mean over the targets of the line, in nats")
+
+
+class RowLosses(Spec):
+    """Which rows cost most in an epoch, as they were when their step was trained."""
+
+    type: Literal["row_losses"] = "row_losses"
+    epoch: int
+    median: float
+    hardest: tuple[RowLoss, ...] = Field(description="the hardest first, up to a bound")
+
+
+class MicroBatchHalved(Spec):
+    """Memory ran out; the step is repeated in smaller parts, with the same result."""
+
+    type: Literal["micro_batch_halved"] = "micro_batch_halved"
+    step: int = Field(description="the last one done by then")
+    micro_batch_tokens: int = Field(description="the limit from here on")
+
+
+class StoppedEarly(Spec):
+    """The held-out loss no longer falls; the steps that are left are not taken."""
+
+    type: Literal["stopped_early"] = "stopped_early"
+    step: int
+    best_step: int
+
+
 class CheckpointSaved(Spec):
     """A complete bundle stands in `folder`."""
 
@@ -80,6 +141,20 @@ class CheckpointSaved(Spec):
     train_accuracy: float
     validation_loss: float | None = None
     validation_accuracy: float | None = None
+    best_step: int | None = Field(
+        None, description="of the checkpoints so far, that with the lowest held-out loss"
+    )
+
+
+class ResumeStateSaved(Spec):
+    """All that another attempt needs to go on after `step` stands, complete, in `folder`.
+
+    Said every few minutes, and once more as the last event of a run that was asked to stop.
+    """
+
+    type: Literal["resume_state_saved"] = "resume_state_saved"
+    step: int = Field(description="the last step that is in it; 0 for none")
+    folder: Path
 
 
 class RunFinished(Spec):
@@ -88,7 +163,10 @@ class RunFinished(Spec):
     type: Literal["run_finished"] = "run_finished"
     folder: Path
     weights_sha256: str = Field(description="of the file of trained weights")
-    trained_tokens: int = Field(description="real tokens over all epochs")
+    trained_tokens: int = Field(description="real tokens over all steps taken")
+    step: int | None = Field(
+        None, description="after which the weights were these: the last, or that with the best loss"
+    )
 
 
 class RunFailed(Spec):
@@ -103,10 +181,16 @@ class RunFailed(Spec):
 RunEvent = Annotated[
     PhaseStarted
     | DatasetValidated
+    | MaskAudited
     | ModelReady
+    | RunResumed
     | StepDone
     | Evaluated
+    | RowLosses
+    | MicroBatchHalved
+    | StoppedEarly
     | CheckpointSaved
+    | ResumeStateSaved
     | RunFinished
     | RunFailed,
     Field(discriminator="type"),

@@ -23,7 +23,11 @@ class SupervisedSpec(Spec):
 
 
 class PretrainingSpec(Spec):
-    """Next-token cross entropy on every token of plain text."""
+    """Next-token cross entropy on every token of plain text.
+
+    A text longer than `training.max_length` is not refused or cut short but becomes several rows.
+    Each begins with the token that the one before ends with, so every token is trained once.
+    """
 
     type: Literal["pretraining"] = "pretraining"
 

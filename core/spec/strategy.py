@@ -5,9 +5,10 @@ A strategy is one class here, one file in `core/strategies/` and one `case` in
 `num_virtual_tokens`, …) are accepted as well.
 """
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, Discriminator, Field, Tag
+from pydantic import AliasChoices, Discriminator, Field, Tag, field_validator
 
 from core.spec.base import Spec
 
@@ -49,6 +50,16 @@ class LowRankSpec(Spec):
     modules_to_save: tuple[str, ...] = Field((), max_length=64)
     bias: Literal["none"] = "none"
     """The only value: an adapter with biases of its own could not share its base with others."""
+
+    @field_validator("rank_pattern", "alpha_pattern")
+    @classmethod
+    def _require_expressions(cls, patterns: dict[str, Any]) -> dict[str, Any]:
+        for pattern in patterns:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+        return patterns
 
 
 class LoraSpec(LowRankSpec):
@@ -102,8 +113,9 @@ class PrefixSpec(Spec):
 class PromptSpec(Spec):
     """Embeddings before the first token, trained directly.
 
-    They start as those of random tokens of the vocabulary, or as those of `init_text`, repeated
-    or cut to the right number. Source: Lester et al. 2021, https://arxiv.org/abs/2104.08691.
+    They start as normal random numbers, which is PEFT's `RANDOM`, or as the embeddings of
+    `init_text`, repeated or cut to the right number. Source: Lester et al. 2021,
+    https://arxiv.org/abs/2104.08691.
     """
 
     type: Literal["prompt"] = "prompt"

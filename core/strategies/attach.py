@@ -3,21 +3,46 @@
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from core.adapters.adapted import AdaptedModel
-from core.errors import InvalidRequest
-from core.spec.strategy import LoraSpec, StrategySpec
+from core.spec.strategy import (
+    BottleneckSpec,
+    FullSpec,
+    LoraSpec,
+    PrefixSpec,
+    PromptSpec,
+    QloraSpec,
+    StrategySpec,
+)
+from core.strategies.bottleneck import attach_bottleneck
+from core.strategies.full import attach_full
 from core.strategies.lora import attach_lora
+from core.strategies.prefix import attach_prefix
+from core.strategies.prompt import attach_prompt
+from core.strategies.qlora import attach_qlora
 
 
 def attach(
-    model: PreTrainedModel, spec: StrategySpec, tokenizer: PreTrainedTokenizerBase
+    model: PreTrainedModel,
+    spec: StrategySpec,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    prepack: bool = True,
 ) -> AdaptedModel:
     """Change `model` in place so that exactly what `spec` names is trained.
 
-    New weights draw from torch's global generator: seed it first. Raises InvalidRequest when
-    the spec does not fit the model.
+    New weights draw from torch's global generator: seed it first. `prepack` lets a strategy keep
+    copies of the base's matrices that make training faster. Raises InvalidRequest when the spec
+    does not fit the model.
     """
     match spec:
         case LoraSpec():
-            return attach_lora(model, spec)
-        case _:
-            raise InvalidRequest(f"{spec.type} is not built yet.", param="strategy.type")
+            return attach_lora(model, spec, prepack=prepack)
+        case QloraSpec():
+            return attach_qlora(model, spec, prepack=prepack)
+        case FullSpec():
+            return attach_full(model)
+        case BottleneckSpec():
+            return attach_bottleneck(model, spec)
+        case PrefixSpec():
+            return attach_prefix(model, spec)
+        case PromptSpec():
+            return attach_prompt(model, spec, tokenizer)

@@ -1,4 +1,4 @@
-"""The published checkpoints of a run: the last few, each a complete bundle."""
+"""The published checkpoints of a run: the last few and the best, each a complete bundle."""
 
 import shutil
 
@@ -6,12 +6,15 @@ from core.artifacts.bundle import BundleContents, write_bundle
 from core.spec.run import KEPT_CHECKPOINTS, Workspace
 
 
-def save_checkpoint(workspace: Workspace, step: int, contents: BundleContents) -> None:
-    """Write the bundle of `step`, then drop the oldest checkpoints beyond the kept ones."""
+def save_checkpoint(
+    workspace: Workspace, step: int, contents: BundleContents, best_step: int | None
+) -> None:
+    """Write the bundle of `step`, then drop the oldest ones; that of the best step stays."""
     folder = workspace.checkpoint_folder(step)
     write_bundle(folder, contents)
     for old in _saved_steps(workspace)[:-KEPT_CHECKPOINTS]:
-        shutil.rmtree(workspace.checkpoint_folder(old))
+        if old != best_step:
+            shutil.rmtree(workspace.checkpoint_folder(old))
 
 
 def _saved_steps(workspace: Workspace) -> list[int]:

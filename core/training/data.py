@@ -1,32 +1,119 @@
 """Both files of a job as rows of tokens, every one of them fit to train on."""
 
+from bisect import bisect_left
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 
 from core.batching.rows import InvalidRow, TrainingRow
+from core.batching.truncation import cut, longest_sequence
 from core.datasets.read import read_examples
 from core.errors import TrainingFailed
+from core.models.load import context_of
 from core.objectives.objective import Objective
-from core.spec.training import TrainingSpec
+from core.spec.events import DatasetValidated, LengthBucket
+from core.spec.run import JobSpec, Workspace
+from core.spec.strategy import PrefixSpec, PromptSpec
+from core.training.split import duplicates_of, hold_out
 
 FileParam = Literal["training_file", "validation_file"]
+
+LISTED_LINES = 20
+"""How many lines a report names."""
+
+_BUCKETS = [2**power for power in range(4, 18)]
+"""16, 32, … 131,072 tokens."""
+
+
+@dataclass(frozen=True)
+class LoadedRows:
+    """The rows of a file, all of them fit to train on, and the lines that had to be cut."""
+
+    rows: list[TrainingRow]
+    truncated: list[int]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What a run trains on and is judged by."""
+
+    rows: list[TrainingRow]
+    validation_rows: list[TrainingRow]
+    held_out: int
+    """How many of the validation rows come from the training file."""
+    duplicates: list[int]
+    """Lines of the training file that equal an earlier one."""
+    truncated: list[int]
+    """Lines of the training file that were cut to the limit."""
+
+    def described(self, total_steps: int) -> DatasetValidated:
+        """Return what is to be said about it."""
+        return DatasetValidated(
+            rows=len(self.rows),
+            validation_rows=len(self.validation_rows),
+            tokens=sum(row.length for row in self.rows),
+            targets=sum(row.targets for row in self.rows),
+            total_steps=total_steps,
+            held_out_rows=self.held_out,
+            duplicate_rows=len(self.duplicates),
+            duplicate_lines=tuple(self.duplicates[:LISTED_LINES]),
+            truncated_rows=len(self.truncated),
+            truncated_lines=tuple(self.truncated[:LISTED_LINES]),
+            lengths=_histogram(self.rows),
+        )
+
+
+def load_dataset(
+    spec: JobSpec,
+    workspace: Workspace,
+    objective: Objective[Any],
+    tokenizer: PreTrainedTokenizerFast,
+    config: PreTrainedConfig,
+) -> Dataset:
+    """Read and judge both files; TrainingFailed as in `load_rows`."""
+
+    def load(path: Path, param: FileParam) -> LoadedRows:
+        return load_rows(path, param, objective, tokenizer, config, spec)
+
+    loaded = load(workspace.train_file, "training_file")
+    rows = loaded.rows
+    duplicates = duplicates_of(rows)
+    if spec.training.deduplicate:
+        rows = [row for index, row in enumerate(rows) if index not in duplicates]
+    validation_rows: list[TrainingRow] = []
+    held_out = 0
+    if workspace.validation_file.exists():
+        validation_rows = load(workspace.validation_file, "validation_file").rows
+    elif spec.evaluation.split:
+        rows, validation_rows = hold_out(rows, spec.evaluation.split, spec.seed)
+        held_out = len(validation_rows)
+    return Dataset(rows, validation_rows, held_out, list(duplicates.values()), loaded.truncated)
 
 
 def load_rows(
     path: Path,
     param: FileParam,
     objective: Objective[Any],
+    tokenizer: PreTrainedTokenizerFast,
     config: PreTrainedConfig,
-    spec: TrainingSpec,
-) -> list[TrainingRow]:
+    spec: JobSpec,
+) -> LoadedRows:
     """Return every row of the file; TrainingFailed (`invalid_<param>`) names the first bad line."""
     code = f"invalid_{param}"
+    virtual = spec.strategy.virtual_tokens if isinstance(spec.strategy, _VIRTUAL) else 0
+    context = context_of(config) - virtual
+    max_length, side = spec.training.max_length, spec.training.truncation
+    truncated = []
     try:
         rows = objective.rows(list(read_examples(path)))
-        for row in rows:
-            _require_trainable(row, config.max_position_embeddings, spec.max_length)
+        for index, row in enumerate(rows):
+            if side != "refuse":
+                rows[index] = cut(row, min(max_length, context), side, tokenizer)
+                if rows[index] is not row:
+                    truncated.append(row.line)
+            _require_trainable(rows[index], context, max_length)
     except InvalidRow as fault:
         message = f"Line {fault.line} of the {param.replace('_', ' ')}: {fault.message}."
         raise TrainingFailed(message, param=param, code=code) from None
@@ -34,25 +121,40 @@ def load_rows(
         raise TrainingFailed(fault.message, param=param, code=code) from None
     if not rows:
         raise TrainingFailed(f"The {param.replace('_', ' ')} is empty.", param=param, code=code)
-    return rows
+    return LoadedRows(rows, truncated)
+
+
+_VIRTUAL = (PrefixSpec, PromptSpec)
 
 
 def _require_trainable(row: TrainingRow, context: int, max_length: int) -> None:
-    tokens = row.length
+    tokens = longest_sequence(row)
     if tokens > context:
         raise InvalidRow(
             row.line,
             f"the row has {tokens} tokens, more than the context of the base model ({context}); "
-            "split or shorten it",
+            "split or shorten it, or set training.truncation",
         )
     if tokens > max_length:
         raise InvalidRow(
             row.line,
             f"the row has {tokens} tokens, more than training.max_length ({max_length}); "
-            "shorten it or raise the limit",
+            "shorten it, raise the limit or set training.truncation",
         )
     if not row.targets:
         raise InvalidRow(
             row.line,
             "no token would be trained; give it an assistant message with weight 1 and content",
         )
+
+
+def _histogram(rows: list[TrainingRow]) -> tuple[LengthBucket, ...]:
+    """Count rows by length, from the first bucket to the last that has any."""
+    counts = [0] * (len(_BUCKETS) + 1)
+    for row in rows:
+        counts[bisect_left(_BUCKETS, row.length)] += 1
+    last = max(index for index, count in enumerate(counts) if count)
+    bounds = [*_BUCKETS, max(row.length for row in rows)]
+    return tuple(
+        LengthBucket(tokens=bounds[index], rows=counts[index]) for index in range(last + 1)
+    )

@@ -4,157 +4,122 @@ The recipe computes and writes files; it knows no database, no queue and no call
 `list(train(spec, workspace, stop))`.
 """
 
-import math
 import time
 from collections.abc import Callable, Iterator
 
-import torch
-
-from core.artifacts.bundle import BundleContents, write_bundle
+from core.adapters.memory import OutOfMemory
+from core.artifacts.bundle import write_bundle
 from core.artifacts.card import CardFacts
-from core.batching.order import derived_seed, steps_of_epoch
-from core.errors import TrainingFailed
-from core.evaluation.validation import validate
-from core.models.attention import use_packed_attention
-from core.models.load import load_base, load_config, load_tokenizer
-from core.models.precision import pick_device, resolve_precision
+from core.evaluation.best import best_step
+from core.models.load import load_config, load_tokenizer
+from core.models.precision import name_of, pick_device, resolve_precision
 from core.objectives.choose import choose_objective
 from core.spec.events import (
-    CheckpointSaved,
-    DatasetValidated,
-    Evaluated,
     ModelReady,
     PhaseStarted,
+    ResumeStateSaved,
     RunEvent,
     RunFinished,
-    StepDone,
+    RunResumed,
 )
 from core.spec.run import JobSpec, Workspace
-from core.strategies.attach import attach
-from core.training.checkpoint import save_checkpoint
-from core.training.data import load_rows
-from core.training.optimiser import apply_gradients, build_optimiser, clip_gradients
-from core.training.schedule import learning_rate
-from core.training.step import accumulate_gradients
+from core.training.activations import use_gradient_checkpointing
+from core.training.data import load_dataset
+from core.training.loop import Stopped, Training, halve_micro_batch, review, take_step
+from core.training.model import base_of, load_model
+from core.training.neftune import add_noise
+from core.training.optimiser import build_optimiser
+from core.training.plan import StepPlan
+from core.training.resume import fingerprint_of, load_state, save_state
+from core.training.row_losses import RowLossTable
+from core.training.state import RunState
+
+RESUME_SECONDS = 180.0
+"""Between two resume states: the most work that a crash can cost."""
 
 
-def train(spec: JobSpec, workspace: Workspace, stop: Callable[[], bool]) -> Iterator[RunEvent]:
-    """Yield what happens, ending with RunFinished; end early when `stop` turns true.
+def train(
+    spec: JobSpec,
+    workspace: Workspace,
+    stop: Callable[[], bool],
+    resume_seconds: float = RESUME_SECONDS,
+) -> Iterator[RunEvent]:
+    """Yield what happens, ending with RunFinished, or with ResumeStateSaved once `stop` is true.
 
-    `stop` is asked before every micro-batch. Raises TrainingFailed when the run cannot go on:
-    `invalid_training_file`, `invalid_validation_file` (both name the line), `loss_nonfinite`;
-    NotFound `base_not_found`.
+    `stop` is asked before every micro-batch. A run that finds a resume state of its own in the
+    workspace goes on from there, and ends as it would have ended without the interruption. Raises
+    TrainingFailed when it cannot go on: `invalid_training_file`, `invalid_validation_file` (both
+    name the line), `out_of_memory`, `loss_nonfinite`; NotFound `base_not_found`.
     """
     hyper = spec.training
     device = pick_device()
     dtype = resolve_precision(hyper.precision, device)
 
     yield PhaseStarted(phase="preparing data")
-    tokenizer, config = load_tokenizer(spec.base), load_config(spec.base)
+    base = base_of(spec, workspace)
+    tokenizer, config = load_tokenizer(base), load_config(base)
     objective = choose_objective(spec, tokenizer)
-    rows = load_rows(workspace.train_file, "training_file", objective, config, hyper)
-    validation_rows = []
-    if workspace.validation_file.exists():
-        path = workspace.validation_file
-        validation_rows = load_rows(path, "validation_file", objective, config, hyper)
-    total_steps = hyper.epochs * math.ceil(len(rows) / hyper.batch_size)
-    dataset = DatasetValidated(
-        rows=len(rows),
-        validation_rows=len(validation_rows),
-        tokens=sum(row.length for row in rows),
-        targets=sum(row.targets for row in rows),
-        total_steps=total_steps,
-    )
-    yield dataset
+    dataset = load_dataset(spec, workspace, objective, tokenizer, config)
+    plan = StepPlan(spec, len(dataset.rows))
+    described = dataset.described(plan.total_steps)
+    yield described
 
     yield PhaseStarted(phase="loading model")
-    model = load_base(spec.base, dtype, device)
-    use_packed_attention(model)
-    torch.manual_seed(spec.seed)
-    adapted = attach(model, spec.strategy, tokenizer)
-    objective.prepare(adapted, [*rows, *validation_rows], hyper.micro_batch_tokens)
-    optimiser = build_optimiser(adapted.parameters, hyper)
+    adapted = load_model(spec, workspace, tokenizer, dtype, device)
+    rows = [*dataset.rows, *dataset.validation_rows]
+    objective.prepare(adapted, rows, hyper.micro_batch_tokens)
+    optimiser = build_optimiser(adapted, spec, dtype)
+    checkpointed = use_gradient_checkpointing(adapted, dataset.rows, hyper)
+    if hyper.neftune_alpha:
+        add_noise(adapted, hyper.neftune_alpha)
     ready = ModelReady(
         trainable_parameters=adapted.trainable_parameters,
         total_parameters=adapted.total_parameters,
-        precision="bf16" if dtype == torch.bfloat16 else "fp32",
+        precision=name_of(dtype),
         device=str(device),
+        gradient_checkpointing=checkpointed,
     )
     yield ready
 
-    history: list[RunEvent] = []  # what the model card plots
-
-    def bundle() -> BundleContents:
-        facts = CardFacts(spec.base, spec, dataset, ready)
-        return BundleContents(adapted.config, adapted.state(), tokenizer, facts, tuple(history))
-
     yield PhaseStarted(phase="training")
-    step = 0
-    for epoch in range(1, hyper.epochs + 1):
-        for indices in steps_of_epoch(spec.seed, epoch, len(rows), hyper.batch_size):
-            step += 1
-            started = time.perf_counter()
-            rate = learning_rate(hyper, step, total_steps)
-            sums = accumulate_gradients(
-                adapted,
-                objective,
-                [rows[index] for index in indices],
-                hyper.micro_batch_tokens,
-                derived_seed(spec.seed, step),
-                stop,
-            )
-            if sums is None:
-                return
-            norm = clip_gradients(adapted.parameters, hyper.max_grad_norm)
-            _require_finite(sums.loss, norm, step, hyper.learning_rate)
-            apply_gradients(optimiser, rate)
-            done = StepDone(
-                step=step,
-                total_steps=total_steps,
-                epoch=epoch,
-                loss=sums.loss / sums.targets,
-                accuracy=sums.correct / sums.targets,
-                learning_rate=rate,
-                gradient_norm=norm,
-                tokens=sums.tokens,
-                targets=sums.targets,
-                seconds=time.perf_counter() - started,
-            )
-            history.append(done)
-            yield done
-
-        validation = None
-        if validation_rows:
-            budget = hyper.micro_batch_tokens
-            validation = validate(adapted, objective, validation_rows, budget, stop)
-            if validation is None:
-                return
-            evaluated = Evaluated(step=step, loss=validation.loss, accuracy=validation.accuracy)
-            history.append(evaluated)
-            yield evaluated
-        save_checkpoint(workspace, step, bundle())
-        yield CheckpointSaved(
-            step=step,
-            folder=workspace.checkpoint_folder(step),
-            train_loss=done.loss,
-            train_accuracy=done.accuracy,
-            validation_loss=validation.loss if validation else None,
-            validation_accuracy=validation.accuracy if validation else None,
-        )
+    facts = CardFacts(spec.base, spec, described, ready)
+    training = Training(spec, workspace, dataset, plan, objective, tokenizer, facts, stop)
+    state = RunState(
+        adapted=adapted,
+        optimiser=optimiser,
+        budget_tokens=hyper.micro_batch_tokens,
+        row_losses=RowLossTable(dataset.rows),
+        best_file=workspace.folder / "best.safetensors",
+    )
+    fingerprint = fingerprint_of(spec, workspace)
+    if load_state(workspace, fingerprint, state):
+        yield RunResumed(step=state.step)
+    saved_at = time.monotonic()
+    try:
+        while not training.is_finished(state):
+            try:
+                due = review if state.reviewed_step < state.step else take_step
+                yield from due(training, state)
+            except OutOfMemory as shortage:
+                yield halve_micro_batch(state, shortage)
+            if time.monotonic() >= saved_at + resume_seconds:
+                folder = save_state(workspace, fingerprint, state)
+                yield ResumeStateSaved(step=state.step, folder=folder)
+                saved_at = time.monotonic()
+    except Stopped:
+        folder = save_state(workspace, fingerprint, state)
+        yield ResumeStateSaved(step=state.step, folder=folder)
+        return
 
     yield PhaseStarted(phase="bundling")
-    manifest = write_bundle(workspace.bundle_folder, bundle())
+    best = best_step(state.curve) if spec.evaluation.keep_best else None
+    chosen_step = best.step if best else state.step
+    if chosen_step != state.step:
+        state.go_back_to_best()
+    manifest = write_bundle(workspace.bundle_folder, training.bundle(state, chosen_step))
     yield RunFinished(
         folder=workspace.bundle_folder,
         weights_sha256=manifest.weights_sha256,
-        trained_tokens=hyper.epochs * dataset.tokens,
+        trained_tokens=state.trained_tokens,
+        step=chosen_step,
     )
-
-
-def _require_finite(loss: float, gradient_norm: float, step: int, rate: float) -> None:
-    if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
-        raise TrainingFailed(
-            f"The loss or its gradient is no longer finite at step {step} (loss {loss}, gradient "
-            f"norm {gradient_norm}). Lower the learning rate ({rate:g}) or lengthen the warmup.",
-            code="loss_nonfinite",
-        )

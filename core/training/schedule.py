@@ -4,6 +4,11 @@ import math
 
 from core.spec.training import TrainingSpec
 
+POLYNOMIAL_END = 1e-7
+"""The rate at which a polynomial (of the first degree) ends."""
+INVERSE_SQRT_STEPS = 10_000
+"""Without a warm-up, the steps until the inverse square root has come down to 1 / √2."""
+
 
 def learning_rate(spec: TrainingSpec, step: int, total_steps: int) -> float:
     """Return the rate of `step` (1 for the first): linear warm-up from 0, then the schedule.
@@ -22,4 +27,10 @@ def learning_rate(spec: TrainingSpec, step: int, total_steps: int) -> float:
             share = 1 - progress
         case "constant":
             share = 1.0
+        case "polynomial":
+            end = min(1.0, POLYNOMIAL_END / spec.learning_rate)
+            share = (1 - end) * (1 - progress) + end
+        case "inverse_sqrt":
+            timescale = warmup_steps or INVERSE_SQRT_STEPS
+            share = math.sqrt(timescale / (done + timescale - warmup_steps))
     return spec.learning_rate * share

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from core.adapters.adapted import AdaptedModel
+from core.adapters.memory import within_memory
 from core.batching.order import derived_seed
 from core.batching.packing import pack
 from core.batching.rows import TrainingRow
@@ -22,6 +24,8 @@ class StepSums:
     correct: int
     targets: int
     tokens: int
+    row_losses: Tensor
+    """(rows,): nats over the targets of each row, on the CPU."""
 
 
 def accumulate_gradients(
@@ -31,21 +35,27 @@ def accumulate_gradients(
     budget_tokens: int,
     seed: int,
     stop: Callable[[], bool],
+    scale: Callable[[Tensor], Tensor] = lambda loss: loss,
 ) -> StepSums | None:
     """Add the gradient of the mean loss per target of `rows`; None when told to stop.
 
     The mean is over the whole step, so the split into micro-batches does not change it. Dropout
-    draws from (seed, micro-batch); pass a seed that depends on the step.
+    draws from (seed, micro-batch); pass a seed that depends on the step. `scale` is applied to
+    what is differentiated. Raises OutOfMemory; some of the gradients are then there already.
     """
     targets = sum(row.targets for row in rows)
     loss, correct = 0.0, 0
+    row_losses = torch.empty(len(rows))
+    place = {id(row): index for index, row in enumerate(rows)}
     adapted.model.train()
     for index, micro_batch in enumerate(pack(rows, budget_tokens)):
         if stop():
             return None
         torch.manual_seed(derived_seed(seed, index))
-        sums = objective.loss(adapted, micro_batch)
-        (sums.loss / targets).backward()
+        with within_memory(micro_batch):
+            sums = objective.loss(adapted, micro_batch)
+            scale(sums.loss / targets).backward()
         loss += sums.loss.item()
         correct += int(sums.correct)
-    return StepSums(loss, correct, targets, sum(row.length for row in rows))
+        row_losses[[place[id(row)] for row in micro_batch]] = sums.row_losses.float().cpu()
+    return StepSums(loss, correct, targets, sum(row.length for row in rows), row_losses)

@@ -1,14 +1,18 @@
 """Uploading, finding, reading and deleting files."""
 
+import io
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
+import pyarrow as pa
 import pytest
+from pyarrow.parquet import write_table
 
 from api.files import upload as api_upload
+from core.records.files import add_file, new_file_key
 from tests.api.fixtures import GOOD_ROWS
 from tests.api.live import Api, running_api
 from tests.contract.contract import CheckedClient
@@ -77,6 +81,75 @@ def test_empty_file_is_an_error_of_its_own(client: httpx.Client) -> None:
     file = post_form(client, form(PURPOSE, (*FILE[:2], b""))).json()
     assert (file["bytes"], file["status"]) == (0, "error")
     assert "is empty" in file["status_details"]
+
+
+def parquet_rows() -> bytes:
+    rows = [{"prompt": f"question {n}", "completion": f"answer {n}"} for n in range(40)]
+    file = io.BytesIO()
+    write_table(pa.Table.from_pylist(rows), file)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("filename", "content", "format_"),
+    [
+        ("data.csv", b"text,label\n" + b'"two\nlines",a\nHei,b\n' * 20, "classification"),
+        ("data.parquet", parquet_rows(), "prompt-completion"),
+        ("data.jsonl", b'{"prompt": "x", "chosen": "y", "rejected": "z"}\n' * 40, "preference"),
+    ],
+    ids=["csv", "parquet", "preference"],
+)
+def test_every_kind_of_file_is_checked_by_its_content(
+    client: httpx.Client, filename: str, content: bytes, format_: str
+) -> None:
+    answer = client.post(
+        "/v1/files", data={"purpose": "fine-tune"}, files={"file": (filename, content)}
+    )
+    file = answer.json()
+    assert (file["status"], file["filename"]) == ("processed", filename)
+    report = client.get(f"/v1/files/{file['id']}/report").json()
+    assert (report["format"], report["rows"], report["fault_count"]) == (format_, 40, 0)
+    assert client.get(f"/v1/files/{file['id']}/content").content == content
+
+
+def test_report_says_what_was_found(client: httpx.Client, upload: Callable[..., str]) -> None:
+    row = b'{"text": "Hei", "label": "b"}\n'
+    file_id = upload(row + row + b'{"label": 1}')
+    assert client.get(f"/v1/files/{file_id}/report").json() == {
+        "object": "file.report",
+        "file_id": file_id,
+        "format": "classification",
+        "rows": 2,
+        "faults": [{"line": 3, "field": "text", "message": "text is missing; write a string"}],
+        "fault_count": 1,
+        "labels": ["b"],
+        "multi_label": False,
+        "duplicate_rows": 1,
+        "duplicates": [{"line": 2, "first_line": 1}],
+        "has_tools": False,
+        "longest_characters": 3,
+        "longest_line": 1,
+    }
+
+
+def test_result_of_a_job_has_no_report(api: Api, client: httpx.Client) -> None:
+    file_id, key = new_file_key()
+    blob = api.parts.store.write(key, [b"step,loss\n"])
+    with api.database.writing() as session:
+        add_file(
+            session,
+            file_id=file_id,
+            project_id="default",
+            filename="metrics.csv",
+            purpose="fine-tune-results",
+            bytes=blob.bytes,
+            sha256=blob.sha256,
+            blob_key=key,
+            report=None,
+        )
+    answer = client.get(f"/v1/files/{file_id}/report")
+    assert answer.status_code == 404
+    assert answer.json()["error"]["code"] == "report_not_found"
 
 
 @pytest.mark.parametrize(

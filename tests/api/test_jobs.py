@@ -171,16 +171,6 @@ def test_results_file_is_no_dataset(
     assert answer.json()["error"]["code"] == "invalid_file_purpose"
 
 
-def test_tuned_model_is_not_trained_further(
-    api: Api, client: httpx.Client, create_job: Callable[..., str], dataset: str
-) -> None:
-    create_job()
-    tuned = as_worker.succeed(api, as_worker.start(api))
-    answer = client.post(JOBS, json={"model": tuned, "training_file": dataset})
-    assert answer.status_code == 400
-    assert answer.json()["error"]["code"] == "unsupported_model"
-
-
 def test_lists_filter_by_metadata(client: httpx.Client, create_job: Callable[..., str]) -> None:
     both = create_job(metadata={"team": "red", "run": "1"})
     red = create_job(metadata={"team": "red"})

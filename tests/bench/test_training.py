@@ -11,20 +11,19 @@ STEPS = 3
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # those of TRL and PEFT are not ours to mend
-@pytest.mark.parametrize("layout", ["padded", "padding-free"])
-def test_trl_does_the_very_steps_of_ours(tmp_path: Path, layout: str) -> None:
+@pytest.mark.parametrize("strategy", ["lora", "qlora", "full", "bottleneck", "prefix", "prompt"])
+def test_trl_does_the_very_steps_of_ours(tmp_path: Path, strategy: str) -> None:
+    from bench.cases import CASES, TrlSetting
     from bench.ours import job_spec, run_ours
-    from bench.trl_peer import TrlSetting, run_trl
-    from core.models.load import load_config, load_tokenizer
-    from core.training.data import load_rows
+    from bench.rows import benchmark_rows
+    from bench.trl_peer import run_trl
 
     data = build(tmp_path, ROWS, seed=1)
-    spec = job_spec(data, "fp32", batch_rows=4, seed=2)
-    tokenizer, config = load_tokenizer(spec.base), load_config(spec.base)
-    rows = load_rows(data.train_file, "training_file", tokenizer, config, spec.training)
+    spec = job_spec(data, CASES[strategy].strategy, "fp32", batch_rows=4, seed=2)
+    rows = benchmark_rows(data, spec)
 
     ours = run_ours(data, spec, STEPS, perf_counter).steps
-    setting = TrlSetting(layout, "fp32")  # type: ignore[arg-type]
+    setting = TrlSetting("padded", "fp32")
     theirs = run_trl(setting, spec, rows, STEPS, perf_counter).steps
 
     assert len(ours) == len(theirs) == STEPS

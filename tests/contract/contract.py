@@ -15,6 +15,7 @@ Route = tuple[str, str]
 
 OUR_ROUTES: frozenset[Route] = frozenset(
     {
+        ("GET", "/files/{file_id}/report"),
         ("GET", "/fine_tuning/jobs/{fine_tuning_job_id}/adapter"),
         ("GET", "/healthz"),
         ("GET", "/readyz"),

@@ -17,8 +17,6 @@ NOT_SERVED: dict[Route, str] = {
     ("POST", "/uploads/{upload_id}/parts"): "as above",
     ("POST", "/uploads/{upload_id}/complete"): "as above",
     ("POST", "/uploads/{upload_id}/cancel"): "as above",
-    ("POST", "/fine_tuning/jobs/{fine_tuning_job_id}/pause"): "not offered yet",
-    ("POST", "/fine_tuning/jobs/{fine_tuning_job_id}/resume"): "not offered yet",
 }
 NEVER_REFUSED: frozenset[Route] = frozenset({("GET", "/models"), ("GET", "/healthz")})
 
@@ -31,6 +29,7 @@ def use_every_route(
     upload(b"not json\n")
     for path in ("", f"/{file_id}", f"/{file_id}/content", "?purpose=fine-tune-results"):
         assert client.get(f"/v1/files{path}").status_code == 200
+    assert client.get(f"/v1/files/{file_id}/report").status_code == 200
 
     job_id = create_job(metadata={"a": "b"}, suffix="mine", seed=1)
     look_at_job(client, job_id)
@@ -44,6 +43,10 @@ def use_every_route(
     as_worker.fail(api, as_worker.start(api))
     cancelled = create_job()
     assert client.post(f"{JOBS}/{cancelled}/cancel").status_code == 200
+    paused = create_job()
+    for move in ("pause", "resume", "cancel"):
+        assert client.post(f"{JOBS}/{paused}/{move}").status_code == 200
+        look_at_job(client, paused)
     assert client.get(JOBS).status_code == 200
 
     tuned = client.get(f"{JOBS}/{job_id}").json()["fine_tuned_model"]
@@ -73,11 +76,14 @@ def misuse_every_route(client: httpx.Client) -> None:
         ("GET", "/v1/files?after=nothing"),
         ("GET", "/v1/files/file-none"),
         ("GET", "/v1/files/file-none/content"),
+        ("GET", "/v1/files/file-none/report"),
         ("DELETE", "/v1/files/file-none"),
         ("POST", JOBS),
         ("GET", f"{JOBS}?limit=0"),
         ("GET", f"{JOBS}/ftjob-none"),
         ("POST", f"{JOBS}/ftjob-none/cancel"),
+        ("POST", f"{JOBS}/ftjob-none/pause"),
+        ("POST", f"{JOBS}/ftjob-none/resume"),
         ("GET", f"{JOBS}/ftjob-none/events"),
         ("GET", f"{JOBS}/ftjob-none/checkpoints"),
         ("GET", f"{JOBS}/ftjob-none/adapter"),

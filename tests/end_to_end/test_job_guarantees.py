@@ -65,6 +65,51 @@ def test_same_seed_gives_the_same_adapter(service: Service, small_dataset: Path)
     assert first != other
 
 
+def test_paused_job_ends_with_the_adapter_of_an_uninterrupted_one(
+    service: Service, small_dataset: Path
+) -> None:
+    client = service.client
+    file_id = upload(client, small_dataset)
+    whole, halted = (submit(client, file_id, epochs=6, seed=5) for _ in range(2))
+    wait_until(client, whole.id, "succeeded")
+    wait_until(client, halted.id, "running")
+    client.fine_tuning.jobs.pause(halted.id)
+    deadline = time.monotonic() + 60
+    while client.fine_tuning.jobs.retrieve(halted.id).paused_at is None:
+        assert time.monotonic() < deadline, "the job is not paused"
+        time.sleep(0.1)
+    paused = client.fine_tuning.jobs.retrieve(halted.id)
+    assert paused.status == "queued"
+    client.fine_tuning.jobs.resume(halted.id)
+    wait_until(client, halted.id, "succeeded")
+    messages = [e.message for e in client.fine_tuning.jobs.list_events(halted.id, limit=100)]
+    assert any(message.startswith("The run goes on after step ") for message in messages)
+    assert adapter_hash(service, halted.id) == adapter_hash(service, whole.id)
+
+
+def test_tuned_model_and_its_checkpoint_are_trained_further(
+    service: Service, small_dataset: Path
+) -> None:
+    client = service.client
+    file_id = upload(client, small_dataset)
+    first = wait_until(client, submit(client, file_id, epochs=1).id, "succeeded")
+    (checkpoint,) = client.fine_tuning.jobs.checkpoints.list(first.id).data
+    parents = (first.fine_tuned_model, checkpoint.fine_tuned_model_checkpoint)
+    jobs = [
+        client.fine_tuning.jobs.create(model=parent, training_file=file_id, seed=7)
+        for parent in parents
+    ]
+    further = [wait_until(client, job.id, "succeeded") for job in jobs]
+    assert [job.model for job in further] == [BASE_MODEL] * 2
+    hashes = [adapter_hash(service, job.id) for job in (first, *further)]
+    # The last checkpoint and the final model are the same weights, so training goes on alike.
+    assert hashes[0] != hashes[1] == hashes[2]
+    answer = client.chat.completions.create(
+        model=further[0].fine_tuned_model, messages=[{"role": "user", "content": "hello"}]
+    )
+    assert answer.model == further[0].fine_tuned_model
+
+
 @pytest.mark.parametrize("kind", FAULTY_FILES)
 def test_faulty_file_is_refused_with_its_line(service: Service, tmp_path: Path, kind: str) -> None:
     content, clue = FAULTY_FILES[kind]

@@ -16,6 +16,7 @@ import pytest
 
 from core.jobs.state import FINAL, JobStatus
 from core.records import outbox
+from core.records.resume_states import states_of
 from tests.worker.workshop import (
     ENDLESS_EPOCHS,
     Workshop,
@@ -121,6 +122,50 @@ def test_killed_child_is_replaced(workshop: Workshop, victim: subprocess.Popen[b
     assert any("was killed by SIGKILL" in message for message in workshop.messages(job_id))
 
 
+def test_paused_run_makes_room_and_goes_on_where_it_stopped(
+    workshop: Workshop, victim: subprocess.Popen[bytes]
+) -> None:
+    job_id = workshop.submit(epochs=8)
+    with held_by_victim(workshop, job_id):
+        workshop.pause(job_id)
+    wait_until(lambda: workshop.job(job_id).status == JobStatus.PAUSED, "the job is paused")
+    job = workshop.job(job_id)
+    (state,) = states_of(job)
+    assert (job.step, job.attempts, job.claimed_by) == (state.step, 0, None)
+    following = workshop.submit()
+    workshop.wake(following)
+    assert_succeeded_once(workshop, following)
+    assert workshop.job(job_id).status == JobStatus.PAUSED
+
+    workshop.resume(job_id)
+    workshop.wake(job_id)
+    assert_succeeded_once(workshop, job_id)
+    assert f"The run goes on after step {state.step}." in workshop.messages(job_id)
+    told = [e.data["step"] for e in workshop.events(job_id) if e.type == "metrics" and e.data]
+    assert told == list(range(1, (job.total_steps or 0) + 1))
+
+
+def test_frozen_worker_with_a_pause_to_heed_loses_its_job_which_is_then_paused(
+    workshop: Workshop, victim: subprocess.Popen[bytes]
+) -> None:
+    job_id = workshop.submit(epochs=ENDLESS_EPOCHS)
+    with held_by_victim(workshop, job_id):
+        child = training_child(victim.pid)
+        victim.send_signal(signal.SIGSTOP)
+    child.suspend()  # so that it cannot save a state
+    workshop.pause(job_id)
+    wait_until(lambda: workshop.job(job_id).claimed_by is None, "the lease expires")
+    assert workshop.job(job_id).status == JobStatus.PAUSED
+    messages = workshop.messages(job_id)
+    assert "The worker was lost. The job is paused after step 0." in messages
+    child.resume()
+    victim.send_signal(signal.SIGCONT)
+    child.wait(timeout=20)
+    wait_until(lambda: not (workshop.folder / "work" / job_id / "1").exists(), "it has given up")
+    assert (workshop.job(job_id).status, workshop.messages(job_id)) == ("paused", messages)
+    assert workshop.blobs(f"resume/{job_id}") == set()
+
+
 def test_frozen_worker_finds_its_job_taken_when_it_wakes(
     workshop: Workshop, victim: subprocess.Popen[bytes]
 ) -> None:
@@ -145,8 +190,15 @@ def test_frozen_worker_finds_its_job_taken_when_it_wakes(
 def test_killed_worker_takes_its_child_along_and_its_job_is_rescued(
     workshop: Workshop, victim: subprocess.Popen[bytes]
 ) -> None:
-    """The last test of this file: it ends the victim."""
-    job_id = workshop.submit(epochs=4)
+    """The last test of this file: it ends the victim. What was saved before is not lost."""
+    job_id = workshop.submit(epochs=8)
+    with held_by_victim(workshop, job_id):
+        workshop.pause(job_id)
+    wait_until(lambda: workshop.job(job_id).status == JobStatus.PAUSED, "the job is paused")
+    (state,) = states_of(workshop.job(job_id))
+    workshop.resume(job_id)
+    workshop.wake(job_id)
+    wait_until(lambda: workshop.job(job_id).step > state.step, "the job trains again")
     with held_by_victim(workshop, job_id):
         family = psutil.Process(victim.pid).children(recursive=True)
         os.kill(victim.pid, signal.SIGKILL)
@@ -156,6 +208,7 @@ def test_killed_worker_takes_its_child_along_and_its_job_is_rescued(
     wait_until(lambda: workshop.job(job_id).claimed_by is None, "the lease expires")
     with worker_here(workshop):
         assert_succeeded_once(workshop, job_id)
-    assert any("worker was lost" in message for message in workshop.messages(job_id))
+    lost = f"The worker was lost. The job goes on after step {state.step}."
+    assert lost in workshop.messages(job_id)
     finals = [e for e in workshop.messages(job_id) if e == COMPLETED]
     assert len(finals) == 1 and workshop.job(job_id).status in FINAL

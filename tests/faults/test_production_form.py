@@ -8,6 +8,7 @@ import pytest
 import redis
 
 from core.jobs.state import JobStatus
+from core.records.resume_states import states_of
 from tests.worker.workshop import ENDLESS_EPOCHS, Workshop, make_workshop, worker_process
 
 
@@ -41,5 +42,6 @@ def test_jobs_run_over_redis_and_a_terminated_worker_gives_its_job_back(
     assert process.wait(timeout=25) == 0
     job = workshop.job(job_id)
     assert (job.status, job.claimed_by, job.attempts) == (JobStatus.QUEUED, None, 0)
-    assert "The worker stops; the job waits for another one." in workshop.messages(job_id)
+    assert [state.step for state in states_of(job)] == [job.step]
+    assert any(message.startswith("The worker stops.") for message in workshop.messages(job_id))
     assert workshop.living_workers() == []

@@ -17,12 +17,12 @@ from core.spec.events import (
     StepDone,
 )
 from tests.worker.workshop import Workshop, make_workshop
+from worker.disk import DISK_FULL
 from worker.launch import archive_of
 from worker.record import METRICS_FILE, Record
+from worker.resume import ResumeStates
 
-VALIDATED = DatasetValidated(
-    rows=8, validation_rows=2, tokens=80, targets=40, total_steps=4
-)
+VALIDATED = DatasetValidated(rows=8, validation_rows=2, tokens=80, targets=40, total_steps=4)
 
 
 @pytest.fixture
@@ -39,7 +39,13 @@ def job_id(workshop: Workshop) -> str:
 
 @pytest.fixture
 def record(workshop: Workshop, job_id: str) -> Record:
-    return Record(workshop.database, workshop.store, workshop.claim())
+    return recording(workshop)
+
+
+def recording(workshop: Workshop) -> Record:
+    """The record of an attempt that has claimed the oldest job."""
+    parts = (workshop.database, workshop.store, workshop.claim())
+    return Record(*parts, ResumeStates(*parts))
 
 
 @pytest.fixture
@@ -87,8 +93,9 @@ def test_validated_job_passes_through_queued_to_running_under_one_claim(
     job = workshop.job(job_id)
     assert (job.status, job.total_steps, job.claimed_by) == (JobStatus.RUNNING, 4, "worker-here")
     assert job.started_at is not None
-    assert workshop.messages(job_id)[-2:] == [
+    assert workshop.messages(job_id)[-3:] == [
         "Files validated, moving job to queued state",
+        "8 rows with 80 tokens an epoch to train on; 2 rows to evaluate on.",
         "Fine-tuning job started",
     ]
 
@@ -107,6 +114,16 @@ def test_steps_become_metrics_events_and_an_estimate(
     assert event.data is not None
     assert event.data["train_mean_token_accuracy"] == 0.5
     assert event.data["total_steps"] == 4
+
+
+def test_estimate_of_a_resumed_run_counts_its_own_steps(
+    workshop: Workshop, job_id: str, record: Record
+) -> None:
+    record.write(VALIDATED)
+    record.write_steps([step(3, seconds=100)])
+    job = workshop.job(job_id)
+    assert job.estimated_finish is not None and job.started_at is not None
+    assert job.estimated_finish - job.started_at == pytest.approx(100, abs=20)
 
 
 def test_evaluation_is_an_event_of_its_own(workshop: Workshop, job_id: str, record: Record) -> None:
@@ -149,6 +166,19 @@ def test_failure_of_the_run_is_the_error_of_the_job(
     assert job.status == JobStatus.FAILED
     assert job.error == failure.model_dump(exclude={"type"})
     assert record.is_complete
+
+
+def test_full_disk_of_the_child_pauses_the_job(
+    workshop: Workshop, job_id: str, record: Record
+) -> None:
+    record.write(VALIDATED)
+    record.write(RunFailed(code=DISK_FULL, message="No space left on device"))
+    assert record.is_complete
+    job = workshop.job(job_id)
+    assert (job.status, job.attempts, job.error) == (JobStatus.PAUSED, 0, None)
+    event = workshop.events(job_id)[-1]
+    assert event.level == "error"
+    assert event.message.startswith("A disk is full. Free some space, then resume the job.")
 
 
 def test_late_worker_leaves_no_row_and_no_blob(

@@ -1,21 +1,26 @@
 """Reading the pipe: what is batched, what is not, and how a silent or torn end is met."""
 
 import os
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain, repeat
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from core.spec.events import PhaseStarted, RunEvent, RunFailed, StepDone
-from worker import supervise as supervise_module
+from core.spec.events import PhaseStarted, ResumeStateSaved, RunEvent, RunFailed, StepDone
 from worker.supervise import supervise
 
 PHASE = PhaseStarted(phase="training")
+SAVED = ResumeStateSaved(step=1, folder=Path("/work/resume/step-1"))
 FAILURE = RunFailed(code="loss_nonfinite", message="The loss is not finite.")
+
+
+def never() -> None:
+    """The patience with a child that nobody asks to stop."""
 
 
 def step(number: int) -> StepDone:
@@ -79,7 +84,7 @@ def test_events_keep_their_order_and_quick_steps_share_a_transaction(child: Scri
     child.say(PHASE, *(step(n) for n in range(1, 6)), FAILURE)
     child.mouth.close()
     notes = Notes()
-    assert supervise(child, notes, threading.Event()) == 7  # type: ignore[arg-type]
+    assert supervise(child, notes, never) == 7  # type: ignore[arg-type]
     assert notes.written == [PHASE, [1], [2, 3, 4, 5], FAILURE]
 
 
@@ -87,7 +92,7 @@ def test_steps_before_a_sudden_end_are_kept(child: ScriptedChild) -> None:
     child.say(step(1), step(2))
     child.mouth.close()
     notes = Notes()
-    supervise(child, notes, threading.Event())  # type: ignore[arg-type]
+    supervise(child, notes, never)  # type: ignore[arg-type]
     assert notes.written == [[1], [2]]
 
 
@@ -96,15 +101,26 @@ def test_message_torn_by_the_death_of_the_child_ends_the_stream(child: ScriptedC
     os.write(child.mouth.fileno(), (100).to_bytes(4, "big") + b'{"type": "st')
     child.mouth.close()
     notes = Notes()
-    supervise(child, notes, threading.Event())  # type: ignore[arg-type]
+    supervise(child, notes, never)  # type: ignore[arg-type]
     assert notes.written == [PHASE]
 
 
-def test_child_that_does_not_stop_is_killed(
-    child: ScriptedChild, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(supervise_module, "STOP_SECONDS", 0.0)
-    stopping = threading.Event()
-    stopping.set()
-    supervise(child, Notes(), stopping)  # type: ignore[arg-type]
+def test_child_that_does_not_stop_is_killed(child: ScriptedChild) -> None:
+    supervise(child, Notes(), lambda: 0.0)  # type: ignore[arg-type]
     assert child.heard == ["stop", "kill"]
+
+
+def test_shorter_patience_replaces_a_longer_one(child: ScriptedChild) -> None:
+    """A pause was asked for; then the worker is told to end."""
+    patience = chain([600.0, 600.0], repeat(0.0))
+    supervise(child, Notes(), lambda: next(patience))  # type: ignore[arg-type]
+    assert child.heard == ["stop", "stop", "kill"]
+
+
+def test_child_that_was_asked_to_stop_is_heard_to_its_end(child: ScriptedChild) -> None:
+    child.say(step(1), SAVED)
+    child.mouth.close()
+    notes = Notes()
+    supervise(child, notes, lambda: 600.0)  # type: ignore[arg-type]
+    assert notes.written == [[1], SAVED]
+    assert child.heard == ["stop"]

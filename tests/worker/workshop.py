@@ -14,14 +14,14 @@ from pathlib import Path
 import psutil
 
 from core.jobs.broker import FOLDER_SCHEME, Broker
-from core.jobs.state import FINAL
-from core.records import claims, events, files, jobs, workers
+from core.jobs.state import FINAL, JobStatus
+from core.records import claims, events, files, jobs, pauses, workers
 from core.records.claims import Claim
 from core.records.database import Database
 from core.records.jobs import NewJob
 from core.records.projects import DEFAULT_PROJECT, ensure_project
-from core.records.tables import Job, JobEvent
-from core.spec.run import BaseModelSpec, JobSpec
+from core.records.tables import Job, JobEvent, TunedModel
+from core.spec.run import BaseModelSpec, BundleRef, JobSpec
 from core.spec.strategy import LoraSpec
 from core.spec.training import TrainingSpec
 from core.storage.blobs import BlobStore
@@ -67,7 +67,14 @@ class Workshop:
             threads=2,
         )
 
-    def submit(self, *, epochs: int = 1, rows: int = 8, content: str | None = None) -> str:
+    def submit(
+        self,
+        *,
+        epochs: int = 1,
+        rows: int = 8,
+        content: str | None = None,
+        parent: TunedModel | None = None,
+    ) -> str:
         """Create a job as the API does, without telling the broker; return its id."""
         path = self.folder / "upload.jsonl"
         path.write_text(content or "".join(ROW % number for number in range(rows)))
@@ -77,6 +84,7 @@ class Workshop:
             base=TINY,
             strategy=LoraSpec(rank=2),
             training=TrainingSpec(epochs=epochs, batch_size=2, max_length=64),
+            parent=parent and BundleRef(key=parent.bundle_key, sha256=parent.bundle_sha256),
             seed=1,
         )
         with self.database.writing() as session:
@@ -94,11 +102,10 @@ class Workshop:
             )
             new = NewJob(
                 project_id=DEFAULT_PROJECT,
-                requested_model="tiny",
+                requested_model=parent.id if parent else "tiny",
                 suffix="test",
                 training_file=file_id,
                 validation_file=None,
-                method={},
                 spec=spec,
                 metadata=None,
             )
@@ -114,6 +121,18 @@ class Workshop:
     def cancel(self, job_id: str) -> None:
         with self.database.writing() as session:
             jobs.cancel_job(session, DEFAULT_PROJECT, job_id)
+
+    def end_badly(self, job_id: str) -> None:
+        with self.database.writing() as session:
+            jobs.advance(session, job_id, JobStatus.FAILED, message="The job failed.")
+
+    def pause(self, job_id: str) -> None:
+        with self.database.writing() as session:
+            pauses.pause_job(session, DEFAULT_PROJECT, job_id)
+
+    def resume(self, job_id: str) -> None:
+        with self.database.writing() as session:
+            pauses.resume_job(session, DEFAULT_PROJECT, job_id)
 
     def events(self, job_id: str) -> Sequence[JobEvent]:
         with self.database.reading() as session:

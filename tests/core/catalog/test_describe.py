@@ -5,6 +5,7 @@ import pytest
 
 from core.catalog.bases import Catalog
 from core.catalog.describe import BaseFacts, describe
+from core.catalog.families import RELATIVE_CONTEXT_LENGTH
 from core.errors import InvalidRequest
 from core.spec.run import BaseModelSpec
 
@@ -17,6 +18,32 @@ def test_a_folder_tells_its_family_and_its_context(tmp_path: Path) -> None:
     config = {"model_type": "qwen3", "max_position_embeddings": 2048, "vocab_size": 9}
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert describe(base(tmp_path)) == BaseFacts("qwen3", 2048)
+
+
+def test_a_quantised_base_says_so(tmp_path: Path) -> None:
+    quantisation = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    config = {"model_type": "llama", "max_position_embeddings": 64}
+    (tmp_path / "config.json").write_text(
+        json.dumps(config | {"quantization_config": quantisation})
+    )
+    assert describe(base(tmp_path)) == BaseFacts("llama", 64, quantised=True)
+
+
+@pytest.mark.parametrize(
+    ("config", "context_length"),
+    [
+        ({"model_type": "gpt2", "n_positions": 1024}, 1024),
+        ({"model_type": "bart", "max_position_embeddings": 1024}, 1024),
+        ({"model_type": "t5", "n_positions": 512}, RELATIVE_CONTEXT_LENGTH),
+        ({"model_type": "t5"}, RELATIVE_CONTEXT_LENGTH),
+    ],
+)
+def test_the_context_stands_where_the_family_writes_it(
+    config: dict[str, object], context_length: int, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    facts = describe(base(tmp_path))
+    assert facts is not None and facts.context_length == context_length
 
 
 def test_the_tiny_base_is_described() -> None:
@@ -46,7 +73,13 @@ def test_what_is_not_on_this_machine_is_left_to_the_worker(
         (b"{}", "does not say model_type"),
         (b'{"model_type": 3}', "does not say model_type"),
         (b'{"model_type": "llama"}', "does not say max_position_embeddings"),
-        (b'{"model_type": "bert"}', "Models of type 'bert' are not supported"),
+        (b'{"model_type": "gpt2"}', "does not say n_positions"),
+        (b'{"model_type": "mamba"}', "Models of type 'mamba' are not supported"),
+        (
+            b'{"model_type": "llama", "max_position_embeddings": 9, '
+            b'"quantization_config": {"quant_method": "gptq", "bits": 4}}',
+            "quantised by gptq, which cannot be trained here",
+        ),
     ],
 )
 def test_a_folder_without_a_usable_config_is_refused(

@@ -44,7 +44,7 @@ def chat(*messages: Any, **more: Any) -> dict[str, Any]:
 FAULTS: list[tuple[dict[str, Any], str | None, list[str]]] = [
     # the row
     ({"mesages": []}, None, ["(mesages)", "no known format", "perhaps you mean 'messages'"]),
-    ({"text": "x", "id": 1}, None, ["(text, id)", "write 'messages', or 'prompt' and"]),
+    ({"txt": "x", "id": 1}, None, ["(txt, id)", "write 'messages', or", "you mean 'text'"]),
     ({}, None, ["(none)"]),
     (chat(USER, ANSWER, tool=[]), "tool", ["not a known key", "perhaps you mean 'tools'"]),
     (chat(USER, ANSWER, source="x"), "source", ["remove it, or use one of messages, tools"]),

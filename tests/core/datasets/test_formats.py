@@ -1,7 +1,8 @@
 """Rows that are accepted, and what becomes of them."""
 
 import json
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 
@@ -12,6 +13,7 @@ from core.datasets.formats import (
     detect_format,
     parse_row,
 )
+from core.spec.run import DatasetFormat
 
 USER = {"role": "user", "content": "How warm is it in Oslo?"}
 ANSWER = {"role": "assistant", "content": "4 degrees."}
@@ -60,7 +62,14 @@ def chat(*messages: dict[str, Any], **more: Any) -> ChatExample:
         ({"completion": ""}, "prompt-completion"),
         ({"instruction": "", "input": "", "output": ""}, "instruction"),
         ({"instruction": "", "output": "", "messages": None}, "instruction"),
-        ({"input": "", "text": ""}, None),
+        ({"conversations": []}, "chat"),
+        ({"prompt": "", "chosen": ""}, "preference"),
+        ({"input": {}, "non_preferred_output": []}, "preference"),
+        ({"text": ""}, "text"),
+        ({"text": "", "label": 0}, "classification"),
+        ({"text": "", "labels": []}, "classification"),
+        ({"text": "", "label": None}, "text"),
+        ({"input": "", "txt": ""}, None),
         ({}, None),
     ],
 )
@@ -164,6 +173,15 @@ def test_instruction_rows_become_conversations(more: dict[str, str], question: s
     assert example == ChatExample(
         ({"role": "user", "content": question}, {"role": "assistant", "content": "Hello"})
     )
+
+
+def test_rows_of_the_documentation_are_accepted() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "datasets.md").read_text()
+    blocks = text.split("```jsonl\n")[1:]
+    rows = [json.loads(line) for block in blocks for line in block.split("```")[0].splitlines()]
+    assert {detect_format(row) for row in rows} == set(get_args(DatasetFormat))
+    for row in rows:
+        parsed(row)
 
 
 def test_parsing_leaves_the_row_as_it_was() -> None:

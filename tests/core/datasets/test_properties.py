@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 
 from core.datasets.check import check
 from core.datasets.faults import MAX_FAULTS_PER_ROW
-from core.datasets.formats import ChatExample, detect_format, parse_row, unrecognised
+from core.datasets.formats import (
+    ChatExample,
+    CompletionExample,
+    LabelExample,
+    PreferenceExample,
+    TextExample,
+    detect_format,
+    parse_row,
+    unrecognised,
+)
 from core.datasets.read import read_examples
 from core.errors import TrainingFailed
 
@@ -21,6 +30,8 @@ WORDS = [
     *("instruction", "input", "output", "role", "content", "name", "weight", "refusal"),
     *("tool_calls", "function_call", "tool_call_id", "id", "type", "text", "arguments"),
     *("parameters", "description", "strict", "{}", "[]"),
+    *("conversations", "system", "from", "value", "human", "gpt", "function_call", "observation"),
+    *("preferred_output", "non_preferred_output", "chosen", "rejected", "label", "labels"),
 ]
 words = st.sampled_from(WORDS) | st.text(max_size=8)
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | words
@@ -41,12 +52,31 @@ messages = st.fixed_dictionaries(
         "name": words,
     },
 )
+conversations = st.lists(messages, max_size=4)
+turns = st.fixed_dictionaries(
+    {
+        "from": st.sampled_from(["human", "gpt", "system", "function_call", "observation"]),
+        "value": st.sampled_from(['{"name": "f", "arguments": {}}', "[]", "Hei"]) | values,
+    }
+)
 rows = (
     st.dictionaries(words, values, max_size=6)
     | st.fixed_dictionaries({"messages": st.lists(messages | values, max_size=4)})
     | st.fixed_dictionaries(
         {"messages": st.lists(messages, max_size=4), "tools": st.lists(values, max_size=3)}
     )
+    | st.fixed_dictionaries(
+        {"conversations": st.lists(turns, max_size=4)}, optional={"system": values, "tools": values}
+    )
+    | st.fixed_dictionaries(
+        {"chosen": conversations | words, "rejected": conversations | words},
+        optional={"prompt": conversations | words, "tools": values},
+    )
+    | st.fixed_dictionaries(
+        {"preferred_output": conversations, "non_preferred_output": conversations},
+        optional={"input": st.fixed_dictionaries({"messages": conversations}) | values},
+    )
+    | st.fixed_dictionaries({"text": words}, optional={"label": values, "labels": values})
 )
 
 
@@ -63,22 +93,47 @@ def test_any_object_gives_an_example_or_explained_faults(row: dict[str, Any]) ->
         for fault in result:
             assert fault.field is not None
             assert fault.message.startswith(fault.field)
-    elif isinstance(result, ChatExample):
-        assert result.messages[-1]["role"] == "assistant"
-        assert any(
-            message["role"] == "assistant" and message.get("weight", 1) == 1
-            for message in result.messages
-        )
-        for message in result.messages:
-            assert message["role"] in ("system", "user", "assistant", "tool")
-            assert isinstance(message["content"], str)
+        return
+    match result:
+        case ChatExample():
+            assert_trains(result)
+        case PreferenceExample(chosen=ChatExample() as chosen, rejected=ChatExample() as rejected):
+            assert chosen != rejected
+            assert_trains(chosen)
+            assert_trains(rejected)
+        case PreferenceExample(
+            chosen=CompletionExample() as chosen, rejected=CompletionExample() as rejected
+        ):
+            assert chosen.prompt == rejected.prompt
+            assert chosen.completion != rejected.completion
+        case CompletionExample():
+            assert result.completion
+        case LabelExample():
+            assert result.multi or len(result.labels) == 1
+            assert all(isinstance(label, str) for label in result.labels)
+        case TextExample():
+            assert result.text
+        case _:
+            raise AssertionError(result)
+
+
+def assert_trains(example: ChatExample) -> None:
+    assert example.messages[-1]["role"] == "assistant"
+    assert any(
+        message["role"] == "assistant" and message.get("weight", 1) == 1
+        for message in example.messages
+    )
+    for message in example.messages:
+        assert message["role"] in ("system", "user", "assistant", "tool")
+        assert isinstance(message["content"], str)
 
 
 @given(
     lines=st.lists(
         st.binary(max_size=30)
         | values.map(lambda value: json.dumps(value).encode())
-        | rows.map(lambda row: json.dumps(row).encode()),
+        | rows.map(lambda row: json.dumps(row).encode())
+        | st.sampled_from([b"text,label", b'a,"b', b'c"', b"d,e", b"PAR1"]),
         max_size=5,
     )
 )

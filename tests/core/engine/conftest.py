@@ -14,9 +14,9 @@ from core.artifacts.manifest import write_manifest
 from core.engine.adapters import AdapterFiles
 from core.engine.engine import Engine
 from core.engine.prompts import PromptReader
+from core.engine.resident import load_resident
 from core.engine.runner import Runner
 from core.engine.scheduler import Limits, Scheduler
-from core.models.load import load_base
 from core.spec.run import BaseModelSpec, BundleRef, JobSpec
 from core.spec.strategy import LoraSpec
 from core.storage.blobs import BlobStore
@@ -150,7 +150,7 @@ def make_engine(files) -> Callable[..., Engine]:
         }
         bounds = Limits(**defaults | limits)
         runner = Runner(
-            lambda spec: load_base(spec, torch.float32, torch.device("cpu")),
+            lambda base: load_resident(base, torch.float32, torch.device("cpu")),
             files.folder,
             max_bases=bounds.max_bases,
             max_adapters=bounds.max_adapters,

@@ -10,6 +10,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from core.engine.answers import WrittenAnswer
 from core.engine.engine import Engine
 from core.engine.token_bytes import TokenBytes
 from core.errors import Unavailable
@@ -84,7 +85,9 @@ class Asker:
     def submit(self, prompt, adapter=None, **sampling) -> Answer:
         answer = Answer()
         request, token_bytes = self.read(prompt, adapter, **sampling)
-        self.tickets.append(self.engine.submit(request, token_bytes, answer.items.append))
+        self.tickets.append(
+            self.engine.submit(request, WrittenAnswer(request, token_bytes), answer.items.append)
+        )
         return answer
 
     def finish(self) -> None:
@@ -244,7 +247,7 @@ def test_an_end_token_ends_with_stop_and_has_no_text(asker, reference, tokenizer
     request, token_bytes = asker.read(PROMPTS[1], top_logprobs=0)
     request = dataclasses.replace(request, end_token_ids=frozenset({end}))
     answer = Answer()
-    asker.engine.submit(request, token_bytes, answer.items.append)
+    asker.engine.submit(request, WrittenAnswer(request, token_bytes), answer.items.append)
     asker.finish()
     before_end = completion[: completion.index(end)]
     finished = answer.finished()[0]
@@ -359,13 +362,14 @@ def test_more_bases_than_fit_take_turns(make_engine, reader, base, adapters):
     asker = Asker(make_engine(max_bases=1), reader, base)
     other = base.model_copy(update={"id": "other"})
     answers = []
-    for spec in (base, other, base, other):
+    for spec, adapter in ((base, adapters[0]), (other, None), (base, adapters[0]), (other, None)):
         asker.base = spec
-        answers += [asker.submit(PROMPTS[0]), asker.submit(PROMPTS[0], adapters[0])]
+        answers.append((asker.submit(PROMPTS[0]), asker.submit(PROMPTS[0], adapter)))
     asker.finish()
-    texts = [answer.text() for answer in answers]
-    assert texts == texts[:2] * 4
-    assert asker.engine.runner.resident_bases() == [other]
+    plain, tuned = (answer.text() for answer in answers[0])
+    assert plain != tuned
+    assert [(a.text(), b.text()) for a, b in answers] == [(plain, tuned), (plain, plain)] * 2
+    assert [key.spec for key in asker.engine.runner.resident_bases()] == [other]
 
 
 def test_the_model_thread_serves_until_stopped_and_ends_what_is_left(asker):
@@ -378,7 +382,7 @@ def test_the_model_thread_serves_until_stopped_and_ends_what_is_left(asker):
         if isinstance(item, ChoiceFinished):
             is_finished.set()
 
-    asker.engine.submit(request, token_bytes, emit)
+    asker.engine.submit(request, WrittenAnswer(request, token_bytes), emit)
     assert is_finished.wait(timeout=180)
     asker.engine.stop()
     thread.join(timeout=180)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from transformers import GenerationConfig
 
-from core.engine import prompts
+from core.engine import prompt_tokens
 from core.engine.prompts import PromptReader
 from core.errors import InvalidRequest, NotFound
 from core.models.load import load_tokenizer
@@ -51,8 +51,8 @@ def test_a_prompt_that_leaves_no_room_is_refused(reader, base, prompt, param):
     ],
 )
 def test_a_text_far_too_long_is_refused_untokenised(reader, base, prompt, param, monkeypatch):
-    monkeypatch.setattr(prompts, "_plain_tokens", None)
-    monkeypatch.setattr(prompts, "render_prompt", None)
+    monkeypatch.setattr(prompt_tokens, "_plain_tokens", None)
+    monkeypatch.setattr(prompt_tokens, "render_prompt", None)
     with pytest.raises(InvalidRequest, match="characters") as caught:
         reader.read(asked(base, prompt))
     assert (caught.value.code, caught.value.param) == ("context_length_exceeded", param)

@@ -10,7 +10,7 @@ from core.engine.residency import Residency
 @given(st.lists(st.tuples(st.integers(0, 5), st.sets(st.integers(0, 5), max_size=2))))
 def test_residency_behaves_like_a_list_in_order_of_use(steps: list[tuple[int, set[int]]]):
     unloaded: list[int] = []
-    residency: Residency[int, str] = Residency(3, load=str, unload=unloaded.append)
+    residency: Residency[int, str] = Residency(3, load=str, unloaded=unloaded.append)
     expected: list[int] = []
     for key, in_use in steps:
         assert residency.acquire(key, in_use) == str(key)

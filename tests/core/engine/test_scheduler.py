@@ -135,12 +135,12 @@ def test_a_request_with_more_choices_than_the_batch_holds_runs_in_parts():
     scheduler = Scheduler(LIMITS)
     scheduler.add(make_request(n=8))
     group = scheduler.schedule().group
-    assert [each.choice for each in group.sequences] == list(range(LIMITS.max_batch))
+    assert [each.index for each in group.sequences] == list(range(LIMITS.max_batch))
     assert scheduler.schedule() == Decode(group)
     scheduler.retire(group, group.sequences[:2])
     rest = scheduler.schedule()
     assert isinstance(rest, Prefill)
-    assert [each.choice for each in rest.group.sequences] == [6, 7]
+    assert [each.index for each in rest.group.sequences] == [6, 7]
 
 
 @given(st.integers(1, 20))

@@ -1,13 +1,29 @@
+import json
+from pathlib import Path
+
 import pytest
 import torch
+from bitsandbytes.nn import Linear4bit
+from torch import nn
+from transformers.pytorch_utils import Conv1D
 
-from core.errors import NotFound
+from core.catalog.describe import describe
+from core.catalog.families import FAMILIES, family_of
+from core.errors import InvalidRequest, NotFound
 from core.models import precision
-from core.models.load import load_base, load_config, load_tokenizer
-from core.models.precision import resolve_precision
+from core.models.load import context_of, load_base, load_config, load_tokenizer
+from core.models.precision import name_of, resolve_precision
 from core.spec.run import BaseModelSpec
+from core.spec.strategy import QloraSpec
+from tests.core import tiny
 
 CPU = torch.device("cpu")
+FP32 = torch.float32
+TASK_OF_KIND = {
+    "decoder": "generation",
+    "encoder": "classification",
+    "encoder-decoder": "seq2seq",
+}
 
 
 def test_base_comes_frozen_and_in_the_dtype_asked_for(base_spec):
@@ -44,6 +60,176 @@ def test_base_that_cannot_be_read_is_named_without_its_path(load, tmp_path):
     assert str(tmp_path) not in caught.value.message
 
 
+def first_task(model_type):
+    task = TASK_OF_KIND[family_of(model_type).kind]
+    return {"task": task, "labels": 3 if task == "classification" else None}
+
+
+def logits_of(model):
+    tokens = torch.arange(5, 25)[None]
+    target = {"labels": tokens} if model.config.is_encoder_decoder else {}
+    with torch.no_grad():
+        return model(input_ids=tokens, **target).logits
+
+
+@pytest.mark.parametrize("model_type", sorted(FAMILIES))
+def test_every_family_loads_for_its_tasks(model_type, base_of):
+    base = base_of(model_type)
+    original = tiny.tiny_model(model_type)
+    for task in family_of(model_type).tasks:
+        labels = 3 if task == "classification" else None
+        model = load_base(base, FP32, CPU, task=task, labels=labels)
+        assert not any(parameter.requires_grad for parameter in model.parameters())
+        assert not model.training
+        if labels:
+            assert logits_of(model).shape == (1, 3)
+        else:
+            assert torch.equal(logits_of(model), logits_of(original))
+
+
+@pytest.mark.parametrize("model_type", [*tiny.DECODERS, *tiny.ENCODERS])
+def test_new_head_of_a_classifier_follows_the_seed(model_type, base_of):
+    base, family = base_of(model_type), family_of(model_type)
+
+    def load(seed):
+        torch.manual_seed(seed)
+        model = load_base(base, FP32, CPU, task="classification", labels=3)
+        return {
+            name: parameter
+            for name, parameter in model.named_parameters()
+            if any(f"{head}." in f".{name}" for head in (f".{head}" for head in family.head))
+        }
+
+    first, again, other = load(1), load(1), load(2)
+    assert first and all(parameter.isfinite().all() for parameter in first.values())
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    in_base = {name for name in first if name.startswith("head.")}  # that of masked words
+    drawn = {name for name in first if name.endswith("weight")} - in_base
+    assert drawn and all(not torch.equal(first[name], other[name]) for name in drawn)
+    assert all(torch.equal(first[name], other[name]) for name in in_base)
+    if model_type == "bert":
+        assert "bert.pooler.dense.weight" in drawn
+
+
+def test_a_base_that_has_other_labels_gets_a_new_head(tmp_path):
+    tiny.tiny_model("bert", labels=5).save_pretrained(tmp_path)
+    base = BaseModelSpec(id="labelled", source=str(tmp_path))
+    model = load_base(base, FP32, CPU, task="classification", labels=2)
+    assert model.classifier.out_features == model.config.num_labels == 2
+
+
+@pytest.mark.parametrize("model_type", sorted(FAMILIES))
+def test_limit_of_a_row_is_the_one_that_the_api_knows(model_type, base_of):
+    base = base_of(model_type)
+    facts = describe(base)
+    assert facts is not None and context_of(load_config(base)) == facts.context_length
+
+
+WIDE = {"t5": {"d_model": 64}, "bart": {"d_model": 64}, "gpt2": {"n_embd": 64}}
+
+
+def wide_base(base_of, model_type):
+    """bitsandbytes quantises blocks of 64 numbers."""
+    return base_of(model_type, **WIDE.get(model_type, {"hidden_size": 64}))
+
+
+def split_layers(model, family):
+    """Which linear layers are quantised, and which are not."""
+    layers = {
+        path: module
+        for path, module in model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D)
+    }
+    quantised = {path for path, module in layers.items() if isinstance(module, Linear4bit)}
+    return quantised, layers.keys() - quantised
+
+
+@pytest.mark.parametrize("model_type", sorted(FAMILIES))
+def test_layers_of_the_blocks_are_quantised_and_the_head_is_not(model_type, base_of, tmp_path):
+    base, family = wide_base(base_of, model_type), family_of(model_type)
+    torch.manual_seed(3)
+    model = load_base(base, FP32, CPU, quantisation=QloraSpec(), **first_task(model_type))
+    quantised, dense = split_layers(model, family)
+    stacks = tuple(f"{blocks.stack}." for blocks in family.blocks)
+    in_blocks = {path for path in quantised | dense if path.startswith(stacks)}
+    if model_type == "t5":  # transformers keeps these wide, as in fp16
+        in_blocks = {path for path in in_blocks if not path.endswith(".wo")}
+    assert quantised == in_blocks
+    assert all(model.get_submodule(path).weight.quant_type == "nf4" for path in quantised)
+    assert all(model.get_submodule(path).weight.quant_state.nested for path in quantised)
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+    exact = load_base(base, FP32, CPU, **first_task(model_type))
+    state = dict(model.named_parameters())
+    for name, parameter in exact.named_parameters():
+        if name.rpartition(".")[0] not in quantised and not name.startswith(
+            ("score", "classifier", "bert.pooler")  # drawn anew
+        ):
+            assert torch.equal(state[name], parameter), name
+
+    model.save_pretrained(tmp_path / "quantised")
+    stored = BaseModelSpec(id="stored", source=str(tmp_path / "quantised"))
+    facts = describe(stored)
+    assert facts is not None and facts.quantised
+    again = load_base(stored, FP32, CPU, quantisation=QloraSpec(), **first_task(model_type))
+    assert split_layers(again, family) == (quantised, dense)
+    torch.testing.assert_close(logits_of(again), logits_of(model), rtol=1e-6, atol=1e-6)
+
+
+def test_a_pass_without_gradients_leaves_quantised_layers_as_they_are(base_of):
+    model = load_base(wide_base(base_of, "llama"), FP32, CPU, quantisation=QloraSpec())
+    embeddings = model.get_input_embeddings()(torch.arange(5, 25)[None])
+
+    def gradient():
+        inputs = embeddings.detach().requires_grad_()
+        model(inputs_embeds=inputs).logits.square().mean().backward()
+        return inputs.grad
+
+    before = gradient()
+    logits_of(model)
+    assert torch.equal(gradient(), before)
+
+
+def test_quantisation_is_the_one_asked_for(base_of):
+    spec = QloraSpec(quantisation="fp4", double_quantisation=False)
+    model = load_base(wide_base(base_of, "llama"), FP32, CPU, quantisation=spec)
+    weight = model.model.layers[0].mlp.up_proj.weight
+    assert (weight.quant_type, weight.quant_state.nested) == ("fp4", False)
+
+
+@pytest.mark.parametrize("skipped", [None, ["lm_head"]], ids=["by default", "by name"])
+@pytest.mark.parametrize("model_type", ["llama", "bert"])
+def test_a_classifier_on_a_stored_quantised_base_has_a_dense_head(
+    model_type, skipped, base_of, tmp_path
+):
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, BitsAndBytesConfig
+
+    base, family = wide_base(base_of, model_type), family_of(model_type)
+    model_class = AutoModelForMaskedLM if family.kind == "encoder" else AutoModelForCausalLM
+    config = BitsAndBytesConfig(load_in_4bit=True, llm_int8_skip_modules=skipped)
+    if model_type == "bert" and skipped:
+        config.llm_int8_skip_modules = ["cls"]
+    model_class.from_pretrained(base.source, quantization_config=config).save_pretrained(
+        tmp_path / "quantised"
+    )
+    stored = BaseModelSpec(id="stored", source=str(tmp_path / "quantised"))
+    model = load_base(stored, FP32, CPU, task="classification", labels=3)
+    heads = tuple(f"{head}." for head in family.head)
+    quantised, dense = split_layers(model, family)
+    assert all(path.startswith(f"{family.blocks[0].stack}.") for path in quantised) and quantised
+    assert len(dense) == len(heads)
+    assert logits_of(model).isfinite().all()
+
+
+def test_another_kind_of_quantisation_is_refused(base_of):
+    base = base_of("llama")
+    file = Path(base.source) / "config.json"
+    config = json.loads(file.read_text()) | {"quantization_config": {"quant_method": "gptq"}}
+    file.write_text(json.dumps(config))
+    with pytest.raises(InvalidRequest, match="quantised by gptq"):
+        load_base(base, FP32, CPU)
+
+
 @pytest.mark.parametrize(
     ("flags", "dtype"),
     [
@@ -57,3 +243,21 @@ def test_auto_is_bf16_only_where_the_cpu_multiplies_it(monkeypatch, flags, dtype
     assert resolve_precision("auto", CPU) == dtype
     assert resolve_precision("bf16", CPU) == torch.bfloat16
     assert resolve_precision("fp32", CPU) == torch.float32
+
+
+@pytest.mark.parametrize(("native", "dtype"), [(True, torch.bfloat16), (False, torch.float16)])
+def test_auto_on_a_gpu_is_fp16_where_bf16_is_emulated(monkeypatch, native, dtype):
+    asked = []
+
+    def is_bf16_supported(including_emulation):
+        asked.append(including_emulation)
+        return native
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_bf16_supported)
+    assert resolve_precision("auto", torch.device("cuda")) == dtype
+    assert asked == [False]
+
+
+def test_every_precision_has_its_dtype():
+    for name in ("bf16", "fp16", "fp32"):
+        assert name_of(resolve_precision(name, CPU)) == name

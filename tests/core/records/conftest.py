@@ -22,7 +22,6 @@ TEMPLATE = NewJob(
     suffix=None,
     training_file="",
     validation_file=None,
-    method={"type": "supervised"},
     spec=JobSpec(base=BaseModelSpec(id="tiny", source="/models/tiny"), seed=1),
     metadata=None,
 )

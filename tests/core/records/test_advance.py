@@ -10,7 +10,7 @@ from sqlalchemy import select, update
 
 from core.errors import Conflict, StaleClaim
 from core.jobs.state import FINAL, MOVES, JobStatus
-from core.records.claims import Claim, claim_next
+from core.records.claims import Claim, claim_next, park
 from core.records.database import Database
 from core.records.events import events_since
 from core.records.jobs import advance, cancel_job
@@ -117,7 +117,7 @@ def test_pause_is_no_crash(database: Database, start_job: StartJob, read_job: Re
     claim = start_job()
     for _ in range(8):
         with database.writing() as session:
-            advance(session, claim.job_id, JobStatus.PAUSED, message="paused", token=claim.token)
+            park(session, claim, message="paused")
             advance(session, claim.job_id, JobStatus.QUEUED, message="resumed")
             again = claim_next(session, "worker-1", 30)
             assert again is not None

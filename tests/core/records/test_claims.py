@@ -102,7 +102,7 @@ WRITES: dict[str, Callable[[Session, Claim], None]] = {
     "hold": hold,
     "hold with columns": lambda session, claim: hold(session, claim, step=7),
     "beat": lambda session, claim: beat(session, claim, 30),
-    "release": lambda session, claim: release(session, claim, message="late"),
+    "release": lambda session, claim: release(session, claim, reason="late"),
     "advance": lambda session, claim: advance(
         session, claim.job_id, JobStatus.SUCCEEDED, message="late", token=claim.token
     ),
@@ -121,7 +121,7 @@ def test_every_write_of_an_ended_claim_is_refused(
             case "rescued":
                 assert rescue_expired(session, worker_id="worker-1") == [claim.job_id]
             case "released":
-                release(session, claim, message="stopping")
+                release(session, claim, reason="stopping")
             case "succeeded":
                 advance(session, claim.job_id, JobStatus.SUCCEEDED, message="ok", token=claim.token)
     before = _row(database, claim.job_id)
@@ -154,7 +154,7 @@ def test_released_job_is_claimed_again_and_does_not_count_as_a_crash(
 ) -> None:
     claim = start_job()
     with database.writing() as session:
-        release(session, claim, message="The worker stops.")
+        release(session, claim, reason="The worker stops.")
     job = read_job(claim.job_id)
     assert (job.status, job.attempts, job.claimed_by) == ("queued", 0, None)
     with database.writing() as session:

@@ -13,7 +13,9 @@ from core.records.database import Database
 from core.records.events import events_since
 from core.records.files import list_files
 from core.records.jobs import list_jobs
+from core.records.models import job_trained_from
 from core.records.projects import DEFAULT_PROJECT
+from core.records.resume_states import left_by_ended_jobs
 from core.records.tables import Job
 
 HISTORY = 3000
@@ -40,6 +42,14 @@ QUERIES: dict[str, tuple[str, Callable[[Any, str, str], object]]] = {
         ),
     ),
     "claim": ("ix_jobs_unfinished", lambda session, job, file: claim_next(session, "w", 30)),
+    "states of ended jobs": (
+        "ix_jobs_leaving_states",
+        lambda session, job, file: left_by_ended_jobs(session),
+    ),
+    "jobs trained from a model": (
+        "ix_jobs_unfinished",
+        lambda session, job, file: job_trained_from(session, "bundles/none"),
+    ),
     "expired leases": ("ix_jobs_leased", lambda session, job, file: rescue_expired(session)),
     "events": (
         "pk_job_events|autoindex_job_events",

@@ -1,13 +1,16 @@
 """What a job leaves behind: its newest checkpoints and its model."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import pytest
 
-from core.errors import NotFound
+from core.errors import Conflict, NotFound
 from core.records.claims import Claim
 from core.records.database import Database
 from core.records.ids import tuned_model_id
+from core.records.jobs import cancel_job
 from core.records.models import (
     StoredBundle,
     add_checkpoint,
@@ -19,7 +22,7 @@ from core.records.models import (
 )
 from core.records.projects import DEFAULT_PROJECT
 from core.records.tables import Job
-from core.spec.run import KEPT_CHECKPOINTS
+from core.spec.run import KEPT_CHECKPOINTS, BaseModelSpec, BundleRef, JobSpec
 
 StartJob = Callable[..., Claim]
 
@@ -34,10 +37,13 @@ def model_id(job: Job) -> str:
     return tuned_model_id("tiny", DEFAULT_PROJECT, "pets", job.id)
 
 
-def save(database: Database, job: Job, model_id: str, step: int, key: str) -> list[str]:
+def save(
+    database: Database, job: Job, model_id: str, step: int, key: str, best: int | None = None
+) -> list[str]:
+    bundle = StoredBundle(key, "0" * 64)
     with database.writing() as session:
         return list(
-            add_checkpoint(session, job, model_id, step, {"loss": 1.0}, StoredBundle(key, "0" * 64))
+            add_checkpoint(session, job, model_id, step, {"loss": 1.0}, bundle, best_step=best)
         )
 
 
@@ -71,6 +77,15 @@ def test_checkpoint_of_the_same_step_replaces_the_older_one(
     assert model.bundle_key == "key-20-again"
 
 
+def test_best_checkpoint_stays_however_old_it_is(
+    database: Database, job: Job, model_id: str
+) -> None:
+    dropped = [save(database, job, model_id, n, f"key-{n}", best=10) for n in (10, 20, 30, 40, 50)]
+    assert dropped == [[], [], [], [], ["key-20"]]
+    assert steps(database, job) == [50, 40, 30, 10]
+    assert save(database, job, model_id, 60, "key-60", best=60) == ["key-30", "key-10"]
+
+
 def test_checkpoints_come_in_pages(database: Database, job: Job, model_id: str) -> None:
     for step in (1, 2, 3):
         save(database, job, model_id, step, f"key-{step}")
@@ -99,3 +114,85 @@ def test_deleted_model_takes_its_checkpoint_along(
         delete_model(session, DEFAULT_PROJECT, model_id)
     with database.reading() as session:
         assert list_models(session, DEFAULT_PROJECT) == []
+
+
+@pytest.fixture
+def train_from(make_job: Callable[..., str]) -> Callable[[str, str], str]:
+    """`train_from(model, key)` makes a job that trains that model, with that bundle, further."""
+
+    def make(model_id: str, key: str) -> str:
+        base = BaseModelSpec(id="tiny", source="/models/tiny")
+        spec = JobSpec(base=base, parent=BundleRef(key=key, sha256="0" * 64), seed=1)
+        return make_job(requested_model=model_id, spec=spec)
+
+    return make
+
+
+def test_model_stays_while_an_unfinished_job_is_trained_from_it(
+    database: Database, job: Job, model_id: str, train_from: Callable[[str, str], str]
+) -> None:
+    with database.writing() as session:
+        add_final_model(session, job, model_id, StoredBundle("final", "0" * 64))
+    user = train_from(model_id, "final")
+    with pytest.raises(Conflict, match=user), database.writing() as session:
+        delete_model(session, DEFAULT_PROJECT, model_id)
+    with database.writing() as session:
+        cancel_job(session, DEFAULT_PROJECT, user)
+        assert delete_model(session, DEFAULT_PROJECT, model_id).bundle_key == "final"
+
+
+def test_job_cannot_be_made_from_a_model_that_is_gone_or_another_one(
+    database: Database, job: Job, model_id: str, train_from: Callable[[str, str], str]
+) -> None:
+    with pytest.raises(NotFound) as gone:
+        train_from(model_id, "final")
+    assert gone.value.param == "model"
+    with database.writing() as session:
+        add_final_model(session, job, model_id, StoredBundle("newer", "0" * 64))
+    with pytest.raises(NotFound):
+        train_from(model_id, "final")
+
+
+def test_checkpoint_that_is_trained_from_makes_no_room(
+    database: Database, job: Job, model_id: str, train_from: Callable[[str, str], str]
+) -> None:
+    save(database, job, model_id, 10, "key-10")
+    user = train_from(f"{model_id}:ckpt-step-10", "key-10")
+    assert [save(database, job, model_id, step, f"key-{step}") for step in (20, 30, 40)] == [[]] * 3
+    assert steps(database, job) == [40, 30, 20, 10]
+    assert save(database, job, model_id, 10, "key-10-again") == ["key-10-again"]
+    with database.writing() as session:
+        cancel_job(session, DEFAULT_PROJECT, user)
+    assert save(database, job, model_id, 50, "key-50") == ["key-20", "key-10"]
+
+
+def test_deletion_and_a_job_that_needs_the_model_leave_one_winner(
+    database: Database, job: Job, model_id: str, train_from: Callable[[str, str], str]
+) -> None:
+    for number in range(6):
+        with database.writing() as session:
+            add_final_model(session, job, f"{model_id}-{number}", StoredBundle("final", "0" * 64))
+        barrier = Barrier(2)
+
+        def remove(model: str = f"{model_id}-{number}", barrier: Barrier = barrier) -> bool:
+            barrier.wait()
+            try:
+                with database.writing() as session:
+                    delete_model(session, DEFAULT_PROJECT, model)
+            except Conflict:
+                return False
+            return True
+
+        def use(model: str = f"{model_id}-{number}", barrier: Barrier = barrier) -> str | None:
+            barrier.wait()
+            try:
+                return train_from(model, "final")
+            except NotFound:
+                return None
+
+        with ThreadPoolExecutor(2) as pool:
+            removed, user = pool.submit(remove), pool.submit(use)
+        assert removed.result() == (user.result() is None)
+        if (job_id := user.result()) is not None:
+            with database.writing() as session:
+                cancel_job(session, DEFAULT_PROJECT, job_id)

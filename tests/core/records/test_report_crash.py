@@ -21,7 +21,7 @@ def test_crashed_job_waits_again_until_the_cap_and_then_fails(
             claim = claims.claim_next(session, "worker-1", 30)
             assert claim is not None
             assert not is_over(session, job_id)
-            claims.report_crash(session, claim, message="It was killed.")
+            claims.report_crash(session, claim, reason="It was killed.")
         with database.writing() as session:
             assert not claims.stands(session, claim)
             with pytest.raises(StaleClaim):

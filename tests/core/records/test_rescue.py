@@ -178,10 +178,10 @@ def test_crash_under_a_living_worker_counts_and_ends_at_the_cap(
     for _ in range(MAX_ATTEMPTS):
         assert claim is not None
         with database.writing() as session:
-            report_crash(session, claim, message="The training process died.")
+            report_crash(session, claim, reason="The training process died.")
             ended, claim = claim, claim_next(session, "worker-1", 30)
         with pytest.raises(StaleClaim), database.writing() as session:
-            report_crash(session, ended, message="twice")
+            report_crash(session, ended, reason="twice")
     assert claim is None
     job = read_job(ended.job_id)
     assert job.error is not None

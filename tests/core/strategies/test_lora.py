@@ -50,13 +50,21 @@ def test_module_names_are_taken_as_peft_takes_them(tiny_model):
 
 
 @pytest.mark.parametrize(
-    ("name", "nearest"), [("query_proj", "q_proj"), ("lm_head", "q_proj"), ("oproj", "o_proj")]
+    ("name", "nearest"), [("query_proj", "q_proj"), ("oproj", "o_proj"), ("mlp", "up_proj")]
 )
 def test_unknown_module_is_refused_with_the_nearest_names(tiny_model, name, nearest):
     with pytest.raises(InvalidRequest, match=nearest) as caught:
         attach(tiny_model(), LoraSpec(target_modules=("v_proj", name)), None)
-    assert caught.value.param == "strategy.target_modules"
-    assert repr(name) in caught.value.message
+    error = caught.value
+    assert (error.param, error.code) == ("strategy.target_modules", "unknown_target_module")
+    assert repr(name) in error.message
+
+
+@pytest.mark.parametrize("name", ["lm_head", "embed_tokens"])
+def test_vocabulary_tables_are_refused_with_what_to_do_instead(tiny_model, name):
+    with pytest.raises(InvalidRequest, match="modules_to_save") as caught:
+        attach(tiny_model(), LoraSpec(target_modules=(name,)), None)
+    assert caught.value.code == "unsupported_target_module"
 
 
 def test_empty_list_of_modules_is_refused(tiny_model):

@@ -5,7 +5,15 @@ import pytest
 
 from core.spec.run import JobSpec, Workspace
 from core.spec.strategy import LoraSpec
-from core.spec.training import TrainingSpec
+from core.spec.training import EvaluationSpec, TrainingSpec
+
+
+@pytest.fixture(autouse=True)
+def curves_in_place_of_pictures(monkeypatch):
+    """Drawing takes more than half of such a run; the pictures are tested with the bundle."""
+    monkeypatch.setattr(
+        "core.artifacts.bundle.draw_loss", lambda path, curve: path.write_text(repr(curve))
+    )
 
 
 def write_chats(path, rows, seed=0):
@@ -47,12 +55,13 @@ def many_rows(workspace):
 def job(base_spec):
     """Return a builder: `job(epochs=2)` is a JobSpec with those hyperparameters, in fp32."""
 
-    def build(strategy=None, seed=1, **hyper):
+    def build(strategy=None, seed=1, evaluation=None, **hyper):
         defaults = {"epochs": 1, "batch_size": 8, "precision": "fp32", "learning_rate": 5e-3}
         return JobSpec(
             base=base_spec,
             strategy=strategy or LoraSpec(rank=4, alpha=8),
             training=TrainingSpec(**(defaults | hyper)),
+            evaluation=EvaluationSpec(**(evaluation or {})),
             seed=seed,
         )
 

@@ -35,7 +35,7 @@ def losses(events):
 def test_events_come_in_the_promised_order(job, workspace):
     workspace.validation_file.write_bytes(workspace.train_file.read_bytes())
     events = run(job(epochs=2), workspace)
-    epoch = ["step_done", "step_done", "evaluated", "checkpoint_saved"]
+    epoch = ["step_done", "step_done", "evaluated", "checkpoint_saved", "row_losses"]
     assert [event.type for event in events] == [
         "phase_started",
         "dataset_validated",

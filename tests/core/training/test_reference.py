@@ -10,14 +10,14 @@ from transformers import AutoModelForCausalLM, get_scheduler
 
 from core.batching.order import derived_seed, steps_of_epoch
 from core.batching.rows import Row
+from core.datasets.read import read_examples
 from core.models.attention import use_packed_attention
-from core.models.load import load_config, load_tokenizer
+from core.models.load import load_tokenizer
 from core.objectives.choose import choose_objective
 from core.objectives.supervised import Supervised
 from core.spec.events import StepDone
 from core.spec.strategy import LoraSpec
 from core.strategies.attach import attach
-from core.training.data import load_rows
 from core.training.recipe import train
 from core.training.step import accumulate_gradients
 
@@ -36,9 +36,8 @@ def padded(rows):
 
 
 def reference_losses(spec, workspace):
-    tokenizer, config, hyper = load_tokenizer(spec.base), load_config(spec.base), spec.training
-    objective = choose_objective(spec, tokenizer)
-    rows = load_rows(workspace.train_file, "training_file", objective, config, hyper)
+    objective, hyper = choose_objective(spec, load_tokenizer(spec.base)), spec.training
+    rows = objective.rows(list(read_examples(workspace.train_file)))
     base = AutoModelForCausalLM.from_pretrained(spec.base.source, dtype=torch.float32)
     lora = peft.LoraConfig(
         task_type="CAUSAL_LM",

@@ -8,7 +8,13 @@ from core.training.schedule import learning_rate
 
 @pytest.mark.parametrize(
     ("schedule", "theirs"),
-    [("cosine", "cosine"), ("linear", "linear"), ("constant", "constant_with_warmup")],
+    [
+        ("cosine", "cosine"),
+        ("linear", "linear"),
+        ("constant", "constant_with_warmup"),
+        ("polynomial", "polynomial"),
+        ("inverse_sqrt", "inverse_sqrt"),
+    ],
 )
 @pytest.mark.parametrize(("warmup_ratio", "total_steps"), [(0.0, 7), (0.1, 25), (0.75, 4)])
 def test_rates_are_those_of_transformers(schedule, theirs, warmup_ratio, total_steps):

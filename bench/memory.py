@@ -1,0 +1,131 @@
+"""Peak memory of a run above what its base takes, each run in a process of its own.
+
+On a CPU: Linux keeps the highest resident size of a process and lets it be set back. What is
+counted is that peak minus the resident size after all imports. On a CUDA device it is the peak of
+the allocator. In both cases the bytes of the base's weights, as this side holds them, are taken
+off. So activations, gradients, optimiser, copies of weights and the logits of the head count, on
+both sides alike.
+"""
+
+import gc
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.cases import TrlPrecision, TrlSetting
+from bench.data import BenchmarkData
+from bench.measure import MeasuredRun
+from core.spec.run import JobSpec
+
+MEMORY_STEPS = 3
+
+
+@dataclass(frozen=True)
+class MemoryOrder:
+    """One run to look at: ours when `setting` is None."""
+
+    data: BenchmarkData
+    spec: JobSpec
+    setting: TrlSetting | None
+    threads: int
+
+
+def peak_bytes_above_base(order: MemoryOrder) -> int:
+    """Run the first steps of the order in a fresh process and return its peak."""
+    program = [sys.executable, "-m", "bench.memory"]
+    text = json.dumps(_as_json(order))
+    done = subprocess.run(program, input=text, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"The memory run failed:\n{done.stderr}")
+    return int(done.stdout.splitlines()[-1])
+
+
+def _as_json(order: MemoryOrder) -> dict[str, object]:
+    return {
+        "data": [str(order.data.base_folder), str(order.data.train_file)],
+        "spec": order.spec.model_dump(mode="json"),
+        "setting": None
+        if order.setting is None
+        else [order.setting.layout, order.setting.precision, order.setting.liger],
+        "threads": order.threads,
+    }
+
+
+def _from_json(text: str) -> MemoryOrder:
+    order = json.loads(text)
+    base_folder, train_file = order["data"]
+    return MemoryOrder(
+        BenchmarkData(Path(base_folder), Path(train_file)),
+        JobSpec.model_validate(order["spec"]),
+        None if order["setting"] is None else TrlSetting(*order["setting"]),
+        order["threads"],
+    )
+
+
+def main() -> None:
+    """Read an order from standard input, do it, print the bytes."""
+    import warnings
+
+    import datasets
+    import torch
+    import transformers
+
+    order = _from_json(sys.stdin.read())
+    warnings.filterwarnings("ignore")
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    torch.set_num_threads(order.threads)
+    base_bytes = _base_bytes(order)
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        _run(order)
+        print(torch.cuda.max_memory_allocated() - base_bytes)
+    else:
+        _reset_peak()
+        before = _status_bytes("VmRSS")
+        _run(order)
+        print(_status_bytes("VmHWM") - before - base_bytes)
+
+
+def _base_bytes(order: MemoryOrder) -> int:
+    """Load the base once to weigh it; the libraries are warm afterwards."""
+    from bench.trl_peer import load_peer_base
+
+    if order.setting is not None:
+        return load_peer_base(order.setting, order.spec).get_memory_footprint()
+    is_bf16 = order.spec.training.precision == "bf16"
+    precision: TrlPrecision = "bf16 weights" if is_bf16 else "fp32"
+    return load_peer_base(TrlSetting("padded", precision), order.spec).get_memory_footprint()
+
+
+def _run(order: MemoryOrder) -> MeasuredRun:
+    from time import perf_counter
+
+    from bench.ours import run_ours
+    from bench.rows import benchmark_rows
+    from bench.trl_peer import run_trl
+
+    if order.setting is None:
+        return run_ours(order.data, order.spec, MEMORY_STEPS, perf_counter)
+    rows = benchmark_rows(order.data, order.spec)
+    return run_trl(order.setting, order.spec, rows, MEMORY_STEPS, perf_counter)
+
+
+def _reset_peak() -> None:
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def _status_bytes(field: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    raise SystemExit(f"This system does not tell {field}; memory is measured on Linux only.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""Low-rank updates on a base: which layers get which, and how PEFT describes the result."""
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+import peft
+from peft.utils.other import get_pattern_key
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from core.adapters.adapted import AdaptedModel
+from core.adapters.dora import DoraLinear
+from core.adapters.frozen import LinearLayer
+from core.adapters.lora import LoraLinear
+from core.adapters.targets import (
+    linear_layer,
+    linear_paths,
+    peft_task,
+    target_names,
+    targeted_paths,
+    unknown_module,
+)
+from core.adapters.whole import classifier_head, trainable_copies, weights_by_name
+from core.errors import InvalidRequest
+from core.spec.strategy import LowRankSpec
+
+Number = TypeVar("Number", int, float)
+
+LARGEST_PREPACKED_BASE_BYTES = 2**30
+"""Prepacked weights triple the memory of a base; beyond this size memory is worth more."""
+
+
+def attach_low_rank(
+    model: PreTrainedModel, spec: LowRankSpec, *, prepack: bool = True
+) -> AdaptedModel:
+    """Put a `LoraLinear` or `DoraLinear` in the place of every targeted layer.
+
+    Nothing else is trained but `modules_to_save` and the head of a classifier. With `prepack` a
+    base that is not too large is laid out for speed, for two more copies of its matrices. Raises
+    InvalidRequest when the spec does not fit the model, which is then unchanged.
+    """
+    names = target_names(model, spec.target_modules)
+    whole = tuple(dict.fromkeys((*classifier_head(model), *spec.modules_to_save)))
+    paths = [path for path in targeted_paths(linear_paths(model), names) if not _in(path, whole)]
+    if not paths:
+        raise InvalidRequest(
+            "No layer is left for a low-rank update: modules_to_save holds all target_modules.",
+            param="strategy.target_modules",
+        )
+    _require_used(spec.rank_pattern, paths, "strategy.rank_pattern")
+    _require_used(spec.alpha_pattern, paths, "strategy.alpha_pattern")
+    ranks = {path: _by_pattern(spec.rank_pattern, path, spec.rank) for path in paths}
+    layers = {path: linear_layer(model, path) for path in paths}
+    for path, layer in layers.items():
+        _require_narrower(path, ranks[path], layer)
+    copies = trainable_copies(model, whole)
+
+    model.requires_grad_(False)
+    prepack = prepack and _weight_bytes(model) <= LARGEST_PREPACKED_BASE_BYTES
+    layer_class = DoraLinear if spec.use_dora else LoraLinear
+    trainable: dict[str, nn.Parameter] = {}
+    replaced: dict[str, nn.Module] = {}
+    for path, layer in layers.items():
+        alpha = _by_pattern(spec.alpha_pattern, path, spec.alpha)
+        scale = alpha / (math.sqrt(ranks[path]) if spec.use_rslora else ranks[path])
+        adapter = layer_class(layer, ranks[path], scale, spec.dropout, prepack)
+        replaced[path] = adapter
+        for name, weight in adapter.named_weights().items():
+            trainable[f"base_model.model.{path}.{name}"] = weight
+    adapted = AdaptedModel(
+        model,
+        trainable | weights_by_name(copies),
+        _peft_config(model, spec, names, whole, layers.values()),
+        replaced | copies,
+    )
+    adapted.install()
+    return adapted
+
+
+def _in(path: str, whole: Iterable[str]) -> bool:
+    """Say whether PEFT takes a layer for part of a module that is trained whole."""
+    return any(re.match(rf"(^|.*\.){re.escape(name)}($|\..*)", path) for name in whole)
+
+
+def _by_pattern(patterns: dict[str, Number], path: str, otherwise: Number) -> Number:
+    return patterns.get(get_pattern_key(patterns.keys(), path), otherwise)
+
+
+def _require_used(patterns: Iterable[str], paths: Sequence[str], param: str) -> None:
+    for pattern in patterns:
+        # PEFT's function returns the path itself when no pattern fits
+        if all(path != pattern and get_pattern_key([pattern], path) == path for path in paths):
+            raise unknown_module(pattern, paths, param)
+
+
+def _require_narrower(path: str, rank: int, layer: LinearLayer) -> None:
+    if isinstance(layer, Conv1D):
+        width = min(layer.weight.shape)
+    else:
+        width = min(layer.in_features, layer.out_features)
+    if rank > width:
+        raise InvalidRequest(
+            f"Rank {rank} is above the width {width} of {path}, beyond which it adds nothing. "
+            f"Choose at most {width}, or give this layer a rank of its own in rank_pattern.",
+            param="strategy.rank",
+            code="rank_above_width",
+        )
+
+
+def _weight_bytes(model: PreTrainedModel) -> int:
+    return sum(parameter.nbytes for parameter in model.parameters())
+
+
+def _peft_config(
+    model: PreTrainedModel,
+    spec: LowRankSpec,
+    names: Sequence[str],
+    whole: Sequence[str],
+    layers: Iterable[LinearLayer],
+) -> peft.LoraConfig:
+    return peft.LoraConfig(
+        task_type=peft_task(model),
+        r=spec.rank,
+        lora_alpha=_plain(spec.alpha),
+        lora_dropout=spec.dropout,
+        target_modules=list(names),
+        rank_pattern=dict(spec.rank_pattern),
+        alpha_pattern={path: _plain(alpha) for path, alpha in spec.alpha_pattern.items()},
+        use_rslora=spec.use_rslora,
+        use_dora=spec.use_dora,
+        modules_to_save=list(whole) or None,
+        fan_in_fan_out=any(isinstance(layer, Conv1D) for layer in layers),
+    )
+
+
+def _plain(alpha: float) -> int | float:
+    """Most readers of such a file expect a whole number where there is one."""
+    return int(alpha) if alpha.is_integer() else alpha

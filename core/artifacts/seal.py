@@ -1,0 +1,40 @@
+"""A folder that can tell whether it is whole: a list of its files with their hashes.
+
+The seal is written last. It is for folders that are no bundles, such as a run's resume state.
+"""
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from core.artifacts.manifest import ManifestFile, sha256_of
+from core.spec.base import Spec
+
+SEAL_FILE = "seal.json"
+
+
+class Seal(Spec):
+    files: tuple[ManifestFile, ...]
+
+
+def seal(folder: Path) -> None:
+    """Hash every file directly in `folder` and write the seal beside them."""
+    text = Seal(files=_files(folder)).model_dump_json(indent=2)
+    (folder / SEAL_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def is_whole(folder: Path) -> bool:
+    """Say whether the folder holds the files of its seal, byte for byte, and no others."""
+    try:
+        found = Seal.model_validate_json((folder / SEAL_FILE).read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return False
+    return found.files == _files(folder)
+
+
+def _files(folder: Path) -> tuple[ManifestFile, ...]:
+    return tuple(
+        ManifestFile(path=path.name, size_bytes=path.stat().st_size, sha256=sha256_of(path))
+        for path in sorted(folder.iterdir())
+        if path.name != SEAL_FILE
+    )

@@ -1,0 +1,87 @@
+"""How to use what a bundle holds: the lines of the model card that can be copied."""
+
+from core.artifacts.manifest import public_name
+from core.spec.objective import ClassificationSpec, Task
+from core.spec.run import JobSpec
+
+MODEL_CLASSES: dict[Task, str] = {
+    "generation": "AutoModelForCausalLM",
+    "seq2seq": "AutoModelForSeq2SeqLM",
+    "classification": "AutoModelForSequenceClassification",
+}
+
+
+def usage(spec: JobSpec) -> list[str]:
+    """Return Markdown: with the library that loads the folder, then with the service."""
+    if spec.strategy.type == "bottleneck":
+        own = [
+            "PEFT has no bottleneck adapters, so this folder runs in Tunesmith. The layers are "
+            "named in `adapter_config.json`; each adds up(activation(down(x))) to the output of "
+            "the module whose path it has.",
+            "",
+        ]
+    elif spec.strategy.type == "full":
+        own = ["With transformers, from this folder:", "", *_python(_whole_model(spec))]
+    else:
+        stands_for = public_name(spec.base) != spec.base.source
+        note = f"; `{public_name(spec.base)}` stands for a local folder of that model"
+        own = [
+            f"With PEFT, from this folder{note if stands_for else ''}:",
+            "",
+            *_python(_adapter(spec)),
+        ]
+    return [*own, "From the service that trained it:", "", *_request(spec)]
+
+
+def _whole_model(spec: JobSpec) -> list[str]:
+    name = MODEL_CLASSES[spec.task]
+    return [
+        f"from transformers import {name}, AutoTokenizer",
+        "",
+        f'model = {name}.from_pretrained(".")',
+        'tokenizer = AutoTokenizer.from_pretrained(".")',
+    ]
+
+
+def _adapter(spec: JobSpec) -> list[str]:
+    name = MODEL_CLASSES[spec.task]
+    options = f', revision="{spec.base.revision}"' if spec.base.revision else ""
+    if isinstance(spec.objective, ClassificationSpec):
+        options += f", num_labels={len(spec.objective.labels)}"
+    return [
+        "from peft import PeftModel",
+        f"from transformers import {name}, AutoTokenizer",
+        "",
+        f'base = {name}.from_pretrained("{public_name(spec.base)}"{options})',
+        'model = PeftModel.from_pretrained(base, ".")',
+        'tokenizer = AutoTokenizer.from_pretrained(".")',
+    ]
+
+
+def _request(spec: JobSpec) -> list[str]:
+    if spec.task == "classification":
+        return [
+            "```sh",
+            "curl http://localhost:8000/v1/classifications \\",
+            '  -H "Authorization: Bearer …" -H "Content-Type: application/json" \\',
+            '  -d \'{"model": "ft:…", "input": "A text to label"}\'',
+            "```",
+            "",
+            "The model is the job's `fine_tuned_model`.",
+            "",
+        ]
+    return _python(
+        [
+            "from openai import OpenAI",
+            "",
+            'client = OpenAI(base_url="http://localhost:8000/v1", api_key="…")',
+            "answer = client.chat.completions.create(",
+            '    model="ft:…",  # the job\'s `fine_tuned_model`',
+            '    messages=[{"role": "user", "content": "Hello"}],',
+            ")",
+        ]
+    )
+
+
+def _python(lines: list[str]) -> list[str]:
+    return ["```python", *lines, "```", ""]

@@ -1,0 +1,126 @@
+"""What is left of a row that is too long: a pure function of the row, the limit and the side.
+
+What opens a text for the model (its beginning-of-text token, a classifier's [CLS]) and what closes
+it ([SEP], the end of a target) stays. A limit holds for each sequence of a row on its own: each
+answer of a pair with its prompt, a source, a target.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import takewhile
+from typing import Literal, TypeVar, cast
+
+from transformers import PreTrainedTokenizerFast
+
+from core.batching.rows import (
+    InvalidRow,
+    LabelledRow,
+    PairRow,
+    Row,
+    SourceTargetRow,
+    TrainingRow,
+)
+
+RowType = TypeVar("RowType", bound=TrainingRow)
+Side = Literal["end", "start"]
+
+
+def longest_sequence(row: TrainingRow) -> int:
+    """Return the tokens of the longest sequence that the row makes the model read or write."""
+    match row:
+        case PairRow():
+            return max(row.chosen.length, row.rejected.length)
+        case SourceTargetRow():
+            return max(len(row.source), len(row.target))
+        case _:
+            return row.length
+
+
+def cut(row: RowType, max_length: int, side: Side, tokenizer: PreTrainedTokenizerFast) -> RowType:
+    """Return the row without its tokens beyond `max_length`, taken from its end or its start.
+
+    Both answers of a pair keep the same end of their prompt and lose their own end only where an
+    answer alone is too long; a target always loses its end. Raises InvalidRow when nothing of what
+    is trained would be left, or nothing in which two answers differ.
+    """
+    if longest_sequence(row) <= max_length:
+        return row
+    bound = _Bound(max_length, side, tokenizer)
+    match row:
+        case Row():
+            shorter: TrainingRow = bound.row(row)
+        case PairRow():
+            shorter = bound.pair(row)
+        case LabelledRow():
+            shorter = replace(row, tokens=bound.closed(row.tokens, side))
+        case SourceTargetRow():
+            source, target = bound.closed(row.source, side), bound.closed(row.target, "end")
+            shorter = replace(row, source=source, target=target)
+        case _:
+            raise TypeError(f"no rule for cutting a {type(row).__name__}")
+    return cast(RowType, shorter)
+
+
+class _Bound:
+    """One limit, and the tokens that stay whatever is cut."""
+
+    def __init__(self, max_length: int, side: Side, tokenizer: PreTrainedTokenizerFast) -> None:
+        self._max_length = max_length
+        self._side = side
+        self._first_token = tokenizer.bos_token_id
+        self._special_tokens = frozenset(tokenizer.all_special_ids)
+
+    def row(self, row: Row) -> Row:
+        """Cut a sequence that the model continues."""
+        if self._side == "end":
+            kept = list(range(self._max_length))
+        else:
+            opening = self._opening(row)
+            kept = [*range(opening), *range(row.length - self._max_length + opening, row.length)]
+        shorter = _selected(row, kept)
+        if row.targets and not shorter.targets:
+            raise InvalidRow(
+                row.line,
+                f"all its trained tokens are cut away: it has {row.length} tokens, and "
+                f"training.max_length with training.truncation {self._side!r} keeps "
+                f"{self._max_length}; shorten the row, raise the limit or cut at the other side",
+            )
+        return shorter
+
+    def pair(self, pair: PairRow) -> PairRow:
+        rows = pair.chosen, pair.rejected
+        prompts = [row.trained.index(True) for row in rows]
+        longest = max(row.length - start for row, start in zip(rows, prompts, strict=True))
+        opening = self._opening(pair.chosen)
+        ending = max(1, self._max_length - longest - opening)
+        shorter = []
+        for row, start in zip(rows, prompts, strict=True):
+            kept = [*range(min(opening, start)), *range(max(opening, start - ending), row.length)]
+            shorter.append(_selected(row, kept[: self._max_length]))
+        chosen, rejected = shorter
+        if chosen.tokens == rejected.tokens:
+            raise InvalidRow(
+                pair.line,
+                f"both answers are the same once cut to training.max_length ({self._max_length}); "
+                "shorten them or raise the limit",
+            )
+        return PairRow(pair.line, chosen, rejected)
+
+    def closed(self, tokens: Sequence[int], side: Side) -> tuple[int, ...]:
+        """Cut a whole text between the special tokens that open and close it."""
+        if len(tokens) <= self._max_length:
+            return tuple(tokens)
+        opening = sum(1 for _ in takewhile(self._special_tokens.__contains__, tokens))
+        closing = sum(1 for _ in takewhile(self._special_tokens.__contains__, reversed(tokens)))
+        body = tokens[opening : len(tokens) - closing]
+        room = max(0, self._max_length - opening - closing)
+        body = body[:room] if side == "end" else body[len(body) - room :]
+        return (*tokens[:opening], *body, *tokens[len(tokens) - closing :])
+
+    def _opening(self, row: Row) -> int:
+        return int(self._first_token is not None and row.tokens[0] == self._first_token)
+
+
+def _selected(row: Row, kept: Sequence[int]) -> Row:
+    trained = (row.trained[index] for index in kept[1:])
+    return Row(row.line, tuple(row.tokens[index] for index in kept), (False, *trained))

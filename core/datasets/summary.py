@@ -1,0 +1,117 @@
+"""What the good rows of a file have in common: labels, repetitions, lengths."""
+
+import json
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+from core.datasets.faults import RowFault
+from core.datasets.formats import (
+    ChatExample,
+    CompletionExample,
+    Example,
+    LabelExample,
+    PreferenceExample,
+    TextExample,
+)
+from core.spec.dataset import DatasetReport, DuplicateRow, LineFault
+from core.spec.objective import MAX_LABELS
+from core.spec.run import DatasetFormat
+
+MAX_LISTED_DUPLICATES = 20
+MAX_REMEMBERED_ROWS = 250_000
+"""Later rows are compared with these only, some 40 MB of digests; a file of any length fits."""
+
+_DIGEST_BYTES = 16
+_canonical = json.JSONEncoder(default=vars, sort_keys=True, ensure_ascii=False)
+
+
+@dataclass
+class Summary:
+    """Grows row by row; `report()` says what has been seen."""
+
+    rows: int = 0
+    labels: set[str] = field(default_factory=set)
+    multi_label: bool = False
+    duplicate_rows: int = 0
+    duplicates: list[DuplicateRow] = field(default_factory=list)
+    has_tools: bool = False
+    longest_characters: int = 0
+    longest_line: int | None = None
+    _line_by_digest: dict[bytes, int] = field(default_factory=dict)
+
+    def add(self, line: int, example: Example) -> tuple[RowFault, ...]:
+        """Take a row in, or return why it cannot be one of this file."""
+        if isinstance(example, LabelExample):
+            if len(self.labels) + len(set(example.labels) - self.labels) > MAX_LABELS:
+                message = f"the file has more than {MAX_LABELS} labels from here on; merge some"
+                return (RowFault("labels" if example.multi else "label", message),)
+            self.labels.update(example.labels)
+            self.multi_label = example.multi
+        self.rows += 1
+        self.has_tools = self.has_tools or _has_tools(example)
+        characters = _characters(example)
+        if self.longest_line is None or characters > self.longest_characters:
+            self.longest_characters, self.longest_line = characters, line
+        self._compare(line, example)
+        return ()
+
+    def report(
+        self, format_: DatasetFormat | None, faults: tuple[LineFault, ...], fault_count: int
+    ) -> DatasetReport:
+        return DatasetReport(
+            format=format_,
+            rows=self.rows,
+            faults=faults,
+            fault_count=fault_count,
+            labels=tuple(sorted(self.labels)),
+            multi_label=self.multi_label,
+            duplicate_rows=self.duplicate_rows,
+            duplicates=tuple(self.duplicates),
+            has_tools=self.has_tools,
+            longest_characters=self.longest_characters,
+            longest_line=self.longest_line,
+        )
+
+    def _compare(self, line: int, example: Example) -> None:
+        digest = _digest(example)
+        first_line = self._line_by_digest.get(digest)
+        if first_line is None:
+            if len(self._line_by_digest) < MAX_REMEMBERED_ROWS:
+                self._line_by_digest[digest] = line
+            return
+        self.duplicate_rows += 1
+        if len(self.duplicates) < MAX_LISTED_DUPLICATES:
+            self.duplicates.append(DuplicateRow(line=line, first_line=first_line))
+
+
+def _digest(example: Example) -> bytes:
+    """Equal for equal examples of one file, and for no others that anybody will meet."""
+    return blake2b(_canonical.encode(vars(example)).encode(), digest_size=_DIGEST_BYTES).digest()
+
+
+def _has_tools(example: Example) -> bool:
+    if isinstance(example, PreferenceExample):
+        return _has_tools(example.chosen) or _has_tools(example.rejected)
+    return isinstance(example, ChatExample) and bool(
+        example.tools or any("tool_calls" in message for message in example.messages)
+    )
+
+
+def _characters(example: Example) -> int:
+    """Return the length of the text, without what a template writes around it."""
+    match example:
+        case ChatExample():
+            return sum(
+                len(message["content"]) + sum(map(_call_characters, message.get("tool_calls", ())))
+                for message in example.messages
+            )
+        case CompletionExample():
+            return len(example.prompt) + len(example.completion)
+        case PreferenceExample():
+            return max(_characters(example.chosen), _characters(example.rejected))
+        case TextExample() | LabelExample():
+            return len(example.text)
+
+
+def _call_characters(call: dict[str, object]) -> int:
+    return len(json.dumps(call["function"], ensure_ascii=False))

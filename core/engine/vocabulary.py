@@ -1,0 +1,110 @@
+"""A model's tokens, limits and ends, read from its configuration and tokenizer; no weights."""
+
+import threading
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizerFast
+
+from core.artifacts.manifest import ADAPTER_FILE, MODEL_FILE, Manifest
+from core.batching.render import render_example
+from core.batching.rows import InvalidRow
+from core.catalog.families import Kind, family_of
+from core.datasets.formats import ChatExample
+from core.engine.token_bytes import TokenBytes
+from core.models.load import context_of, load_config, load_tokenizer
+from core.spec.run import BaseModelSpec
+
+_NOT_OF_THE_TOKENIZER = {
+    "adapter_config.json",
+    ADAPTER_FILE,
+    "config.json",
+    "generation_config.json",
+    MODEL_FILE,
+    "README.md",
+    "loss.png",
+    "metrics.csv",
+    "row_losses.csv",
+}
+
+
+@dataclass(frozen=True)
+class TokenizerHome:
+    """A bundle as the place of a tokenizer; bundles with the same one are equal.
+
+    All adapters of a base then share one tokenizer in memory, which may take 100 MB.
+    """
+
+    content: frozenset[tuple[str, str]]
+    folder: Path = field(compare=False)
+
+
+def tokenizer_home(folder: Path, manifest: Manifest) -> TokenizerHome:
+    """Return the bundle in `folder` as the place of its tokenizer."""
+    files = (file for file in manifest.files if file.path not in _NOT_OF_THE_TOKENIZER)
+    return TokenizerHome(frozenset((file.path, file.sha256) for file in files), folder)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """A model's tokens and limits; the tokenizer is used under its lock, it is not thread-safe."""
+
+    tokenizer: PreTrainedTokenizerFast
+    lock: threading.Lock
+    kind: Kind
+    context_length: int
+    """Tokens of a text; in an encoder-decoder of the source, and as many of the target."""
+    token_count: int
+    """Rows of the embedding; ids from here on do not exist."""
+    end_of_text_ids: frozenset[int]
+    """Where `generate` would stop."""
+
+    @cached_property
+    def token_bytes(self) -> TokenBytes:
+        return TokenBytes(self.tokenizer)
+
+    @cached_property
+    def end_token_ids(self) -> frozenset[int]:
+        """The tokens that end what the model writes."""
+        with self.lock:
+            return self.end_of_text_ids | _end_of_turn_ids(self.tokenizer)
+
+
+def read_vocabulary(base: BaseModelSpec, home: TokenizerHome | None) -> Vocabulary:
+    """Read the tokenizer from `home`, or from the base itself; the errors of `load_config`."""
+    config = load_config(base)
+    source = base if home is None else BaseModelSpec(id=base.id, source=str(home.folder))
+    return Vocabulary(
+        tokenizer=load_tokenizer(source),
+        lock=threading.Lock(),
+        kind=family_of(config.model_type).kind,
+        context_length=context_of(config),
+        token_count=config.vocab_size,
+        end_of_text_ids=frozenset(_end_of_text_ids(base, config)),
+    )
+
+
+def _end_of_text_ids(base: BaseModelSpec, config: PreTrainedConfig) -> set[int]:
+    """Return the tokens at which `generate` would stop."""
+    try:
+        generation = GenerationConfig.from_pretrained(base.source, revision=base.revision)
+    except OSError:  # the base comes without one
+        generation = GenerationConfig.from_model_config(config)
+    named = generation.eos_token_id
+    return set(named) if isinstance(named, list) else {named} - {None}
+
+
+def _end_of_turn_ids(tokenizer: PreTrainedTokenizerFast) -> set[int]:
+    """Return the tokenizer's end of text, and the token that training puts after an answer.
+
+    They differ for a base whose chat template closes turns with a token of its own.
+    """
+    ids = {tokenizer.eos_token_id} - {None}
+    messages = ({"role": "user", "content": "a"}, {"role": "assistant", "content": "b"})
+    try:
+        row = render_example(tokenizer, ChatExample(messages))
+    except InvalidRow:  # no chat template, or one that has no place for this conversation
+        return ids
+    answer = [token for token, trained in zip(row.tokens, row.trained, strict=True) if trained]
+    return ids | (set(answer[-1:]) & set(tokenizer.all_special_ids))

@@ -1,0 +1,44 @@
+"""Next-token cross entropy on every token of plain text."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerFast
+
+from core.adapters.adapted import AdaptedModel
+from core.batching.render import render_examples
+from core.batching.rows import Row
+from core.datasets.formats import Example, TextExample
+from core.models.heads import LossSums
+from core.objectives.next_token import next_token_loss
+from core.objectives.objective import only
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """Trains whole texts and the end of each; a text that is too long becomes several rows."""
+
+    tokenizer: PreTrainedTokenizerFast
+    max_length: int
+
+    def rows(self, examples: Sequence[tuple[int, Example]]) -> list[Row]:
+        texts = only(TextExample, examples, "plain text under 'text'")
+        rows = render_examples(self.tokenizer, texts)
+        return [piece for row in rows for piece in _pieces(row, self.max_length)]
+
+    def prepare(self, adapted: AdaptedModel, rows: Sequence[Row], budget_tokens: int) -> None:
+        pass
+
+    def loss(self, adapted: AdaptedModel, rows: Sequence[Row]) -> LossSums:
+        return next_token_loss(adapted, rows)
+
+
+def _pieces(row: Row, max_length: int) -> Iterator[Row]:
+    """Cut a row into rows of the same line.
+
+    Each begins with the token that the one before ends with, so that the cuts leave no token
+    untrained.
+    """
+    for start in range(0, max(1, row.length - 1), max_length - 1):
+        end = start + max_length
+        yield Row(row.line, row.tokens[start:end], (False, *row.trained[start + 1 : end]))

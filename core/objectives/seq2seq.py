@@ -1,0 +1,44 @@
+"""Cross entropy on the texts that an encoder-decoder has to write for those it reads."""
+
+# L target tokens, E hidden size
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerFast
+
+from core.adapters.adapted import AdaptedModel
+from core.batching.padding import pad
+from core.batching.rows import SourceTargetRow
+from core.batching.source_target import render_source_targets
+from core.datasets.formats import ChatExample, CompletionExample, Example
+from core.models.heads import LossSums, labelled_cross_entropy
+from core.models.output_head import output_head
+from core.objectives.next_token import sums_of_tokens
+from core.objectives.objective import only
+
+
+@dataclass(frozen=True)
+class SequenceToSequence:
+    """Trains targets; every token of one counts, as with transformers' `labels`."""
+
+    tokenizer: PreTrainedTokenizerFast
+
+    def rows(self, examples: Sequence[tuple[int, Example]]) -> list[SourceTargetRow]:
+        kinds = (ChatExample, CompletionExample)
+        wanted = "a prompt with its completion, an instruction with its output, or a conversation"
+        return render_source_targets(self.tokenizer, only(kinds, examples, wanted))
+
+    def prepare(
+        self, adapted: AdaptedModel, rows: Sequence[SourceTargetRow], budget_tokens: int
+    ) -> None:
+        pass
+
+    def loss(self, adapted: AdaptedModel, rows: Sequence[SourceTargetRow]) -> LossSums:
+        config = adapted.model.config
+        start, padding = config.decoder_start_token_id, config.pad_token_id
+        batch = pad(rows, start, padding, adapted.model.device)
+        hidden_LE = adapted.decoder_states(batch).index_select(0, batch.predicting_L)
+        head = output_head(adapted.model)
+        found = labelled_cross_entropy(hidden_LE, head, batch.targets_L)
+        return sums_of_tokens(found, batch.rows_L, len(rows))

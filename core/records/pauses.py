@@ -1,0 +1,69 @@
+"""What the owner of a job can ask for between its start and its end: a pause, and going on.
+
+A job that nobody holds is parked at once. One that a worker holds gets a request in its row; the
+worker's lease sees it, and whatever ends the claim then parks the job (`core.records.claims`).
+"""
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from core.errors import Conflict
+from core.jobs.state import FINAL, JobStatus
+from core.records import outbox
+from core.records.database import database_now
+from core.records.events import NewEvent, append_events
+from core.records.jobs import advance, get_job
+from core.records.tables import Job
+
+
+def pause_job(session: Session, project_id: str, job_id: str) -> Job:
+    """Park the job, or ask the worker that holds it to; Conflict when there is nothing to pause."""
+    job = _locked_job(session, project_id, job_id)
+    if job.status in FINAL:
+        raise _conflict(f"Job {job_id} has already ended ({job.status}) and cannot be paused.")
+    if job.paused_at is not None or job.pause_requested_at is not None:
+        raise _conflict(f"Job {job_id} is paused already, or about to be.")
+    if job.lease_expires_at is None:
+        advance(session, job_id, JobStatus.PAUSED, message="The job is paused.")
+    else:
+        _set_request(session, job_id, database_now())
+        message = "A pause was requested; the run stops once its state is saved."
+        append_events(session, job_id, [NewEvent(message)])
+    session.refresh(job)
+    return job
+
+
+def resume_job(session: Session, project_id: str, job_id: str) -> Job:
+    """Put a paused job into the queue, or withdraw the request for a pause; else Conflict."""
+    job = _locked_job(session, project_id, job_id)
+    if job.status == JobStatus.PAUSED:
+        advance(session, job_id, JobStatus.QUEUED, message="The job was resumed and waits.")
+        outbox.enqueue(session, job_id)
+    elif job.pause_requested_at is not None:
+        _set_request(session, job_id, None)
+        append_events(session, job_id, [NewEvent("The request for a pause was withdrawn.")])
+    else:
+        raise _conflict(f"Job {job_id} is {job.status} and not paused; nothing is to be resumed.")
+    session.refresh(job)
+    return job
+
+
+def _locked_job(session: Session, project_id: str, job_id: str) -> Job:
+    """The job as nobody can change it until the transaction ends."""
+    job = get_job(session, project_id, job_id)
+    session.execute(select(Job.id).where(Job.id == job_id).with_for_update())
+    session.refresh(job)
+    return job
+
+
+def _set_request(session: Session, job_id: str, value: object) -> None:
+    session.execute(
+        update(Job)
+        .where(Job.id == job_id)
+        .values(pause_requested_at=value)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _conflict(message: str) -> Conflict:
+    return Conflict(message, param="fine_tuning_job_id", code="invalid_job_status")

@@ -1,0 +1,76 @@
+"""From where a run can go on: the newest resume states of a job, and what is to become of them.
+
+The worker that holds the job writes the list, under its claim; the blobs of a job that has ended
+are housekeeping's.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from core.records.tables import Job
+from core.spec.base import Spec
+
+KEPT_RESUME_STATES = 2
+"""The newest, and one in case that it cannot be read."""
+
+
+class ResumeState(Spec):
+    """A resume state's archive in storage: all that a run needs to go on after `step`."""
+
+    step: int
+    key: str
+    sha256: str
+
+
+def states_of(job: Job) -> tuple[ResumeState, ...]:
+    """The states of a job, newest first."""
+    return tuple(ResumeState.model_validate(state) for state in job.resume_states or ())
+
+
+def with_newest(
+    states: Sequence[ResumeState], newest: ResumeState
+) -> tuple[tuple[ResumeState, ...], tuple[str, ...]]:
+    """The states to keep once `newest` is there, and the keys of those that go for it."""
+    others = [state for state in states if state.step != newest.step]
+    kept = (newest, *others[: KEPT_RESUME_STATES - 1])
+    kept_keys = {state.key for state in kept}
+    return kept, tuple(state.key for state in states if state.key not in kept_keys)
+
+
+def as_column(states: Sequence[ResumeState]) -> list[dict[str, Any]] | None:
+    """The column of a job whose states these are, newest first."""
+    return [state.model_dump() for state in states] or None
+
+
+def newest_step(states: Sequence[ResumeState]) -> int:
+    """The step from which to go on; 0 without a state."""
+    return states[0].step if states else 0
+
+
+def saved_step(session: Session, job_id: str) -> int:
+    """The same for a job in the database."""
+    return newest_step(states_of(session.scalars(select(Job).where(Job.id == job_id)).one()))
+
+
+def left_by_ended_jobs(session: Session, limit: int = 100) -> dict[str, list[str]]:
+    """Jobs that have ended and the keys of their states, which nobody needs any more."""
+    rows = session.execute(
+        select(Job.id, Job.resume_states)
+        .where(Job.finished_at.is_not(None), Job.resume_states.is_not(None))
+        .order_by(Job.finished_at)
+        .limit(limit)
+    ).all()
+    return {job_id: [state["key"] for state in states] for job_id, states in rows}
+
+
+def forget(session: Session, job_id: str) -> None:
+    """Note that the blobs of an ended job's states are gone."""
+    session.execute(
+        update(Job)
+        .where(Job.id == job_id, Job.finished_at.is_not(None))
+        .values(resume_states=None)
+        .execution_options(synchronize_session=False)
+    )

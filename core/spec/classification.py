@@ -1,0 +1,29 @@
+"""What the API asks of the engine about texts to label, and what the engine answers.
+
+One request is one POST and one JSON answer; an error is an HTTP status with
+`{"error": {message, param, code}}`.
+"""
+
+from pydantic import Field
+
+from core.spec.base import Spec
+from core.spec.run import BaseModelSpec, BundleRef
+
+MAX_TEXTS = 256
+
+
+class ClassificationRequest(Spec):
+    id: str
+    base: BaseModelSpec
+    adapter: BundleRef | None = None
+    texts: tuple[str, ...] = Field(min_length=1, max_length=MAX_TEXTS)
+
+
+class ClassificationAnswer(Spec):
+    """The probability of every label for each text, in the order of the request.
+
+    They add up to 1, unless the model was trained with several labels per text: then each is the
+    probability that its label applies.
+    """
+
+    scores: tuple[dict[str, float], ...]

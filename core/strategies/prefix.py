@@ -1,0 +1,63 @@
+"""Prefix tuning: the shape of the keys and values, and how PEFT calls them."""
+
+import peft
+import torch
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from core.adapters.adapted import AdaptedModel
+from core.adapters.targets import peft_task
+from core.adapters.virtual import Prefix, head_weights
+from core.adapters.whole import classifier_head, trainable_copies
+from core.spec.strategy import PrefixSpec
+
+
+def attach_prefix(model: PreTrainedModel, spec: PrefixSpec) -> AdaptedModel:
+    """Put keys and values before every text; they and the head of a classifier are trained.
+
+    In an encoder-decoder they stand in the decoder's attention to itself, and as PEFT reads its
+    own file there, layer i takes pair 2 i mod L: when L is even, half of the pairs serve two
+    layers each and the others none.
+    """
+    model.requires_grad_(False)
+    layers, heads, head_size = _attention_shape(model.config)
+    features = layers * 2 * heads * head_size
+    drawn_on = "meta" if model.device.type == "meta" else "cpu"
+    drawn = nn.Embedding(spec.virtual_tokens, features, device=drawn_on).weight.detach()
+    dtype = torch.promote_types(model.dtype, torch.float32)
+    task = peft_task(model)
+    submodules = 2 if task == peft.TaskType.SEQ_2_SEQ_LM else 1
+    order = [submodules * layer % layers for layer in range(layers)]
+    prefix = Prefix(drawn.to(model.device, dtype), heads, head_size, order)
+    head = classifier_head(model)
+    copies = trainable_copies(model, head)
+    adapted = AdaptedModel(
+        model,
+        {"prompt_embeddings": prefix.weights, **head_weights(copies)},
+        peft.PrefixTuningConfig(
+            task_type=task,
+            num_virtual_tokens=spec.virtual_tokens,
+            token_dim=heads * head_size,
+            num_transformer_submodules=submodules,
+            num_attention_heads=heads,
+            num_layers=layers,
+            encoder_hidden_size=heads * head_size,  # of a projection that is not there
+            modules_to_save=list(head) or None,
+        ),
+        replaced=copies,
+        virtual=prefix,
+    )
+    adapted.install()
+    return adapted
+
+
+def _attention_shape(config: PreTrainedConfig) -> tuple[int, int, int]:
+    """Return layers, key/value heads and the size of a head, of the decoder if there are two."""
+    if config.model_type == "t5":
+        return config.num_decoder_layers, config.num_heads, config.d_kv
+    if config.model_type == "bart":
+        heads = config.decoder_attention_heads
+        return config.decoder_layers, heads, config.d_model // heads
+    heads = config.num_attention_heads
+    head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return config.num_hidden_layers, getattr(config, "num_key_value_heads", heads), head_size

@@ -1,0 +1,181 @@
+"""What a run repeats: a step, and after some steps a look at how far it has come."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from core.adapters.memory import OutOfMemory
+from core.artifacts.bundle import BundleContents
+from core.artifacts.card import CardFacts
+from core.artifacts.metrics import StepMetrics
+from core.batching.order import derived_seed
+from core.errors import TrainingFailed
+from core.evaluation.best import best_step, is_out_of_patience
+from core.evaluation.validation import validate
+from core.objectives.objective import Objective
+from core.spec.events import (
+    CheckpointSaved,
+    Evaluated,
+    MicroBatchHalved,
+    RunEvent,
+    StepDone,
+    StoppedEarly,
+)
+from core.spec.run import JobSpec, Workspace
+from core.training.checkpoint import save_checkpoint
+from core.training.data import Dataset
+from core.training.plan import StepPlan
+from core.training.schedule import learning_rate
+from core.training.state import RunState
+from core.training.step import accumulate_gradients
+
+LONGEST_OVERFLOW = 20
+"""Updates left out in a row, after which the scale of fp16 is not what is wrong."""
+
+
+class Stopped(Exception):
+    """The run was asked to stop; the state is that of the last whole step."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What stays the same from the first step to the last."""
+
+    spec: JobSpec
+    workspace: Workspace
+    dataset: Dataset
+    plan: StepPlan
+    objective: Objective[Any]
+    tokenizer: PreTrainedTokenizerBase
+    facts: CardFacts
+    stop: Callable[[], bool]
+
+    def is_finished(self, state: RunState) -> bool:
+        """Say whether the last step is taken and reviewed, by plan or by early stopping."""
+        patience = self.spec.evaluation.early_stopping_patience
+        return state.reviewed_step == state.step and (
+            state.step == self.plan.total_steps or is_out_of_patience(state.curve, patience)
+        )
+
+    def bundle(self, state: RunState, step: int) -> BundleContents:
+        """Return what a bundle is made of now that the weights are those after `step`."""
+        return BundleContents(
+            adapted=state.adapted,
+            step=step,
+            tokenizer=self.tokenizer,
+            card=self.facts,
+            curve=tuple(state.curve),
+            row_losses_csv=state.row_losses.as_csv(),
+        )
+
+
+def take_step(training: Training, state: RunState) -> Iterator[RunEvent]:
+    """Take the step that comes next. Raises Stopped, OutOfMemory, TrainingFailed."""
+    started = time.perf_counter()
+    hyper = training.spec.training
+    planned = training.plan.step(state.step + 1)
+    sums = accumulate_gradients(
+        state.adapted,
+        training.objective,
+        [training.dataset.rows[index] for index in planned.rows],
+        state.budget_tokens,
+        derived_seed(training.spec.seed, planned.number),
+        training.stop,
+        state.optimiser.scale,
+    )
+    if sums is None:
+        raise Stopped
+    norm = state.optimiser.clip(hyper.max_grad_norm)
+    scaled = training.facts.model.precision == "fp16"
+    if not (math.isfinite(sums.loss) and (math.isfinite(norm) or scaled)):
+        raise _not_finite(training, planned.number, f"loss {sums.loss}, gradient norm {norm}")
+    rate = learning_rate(hyper, planned.number, training.plan.total_steps)
+    taken = state.optimiser.step(rate)
+    state.overflows = 0 if taken else state.overflows + 1
+    if state.overflows == LONGEST_OVERFLOW:
+        raise _not_finite(training, planned.number, f"{LONGEST_OVERFLOW} overflows in a row")
+    state.step = planned.number
+    state.trained_tokens += sums.tokens
+    state.row_losses.note(planned.epoch, planned.rows, sums.row_losses)
+    loss, accuracy = sums.loss / sums.targets, sums.correct / sums.targets
+    state.curve.append(StepMetrics(planned.number, loss, accuracy))
+    yield StepDone(
+        step=planned.number,
+        total_steps=training.plan.total_steps,
+        epoch=planned.epoch,
+        loss=loss,
+        accuracy=accuracy,
+        learning_rate=rate,
+        gradient_norm=norm if taken else None,
+        tokens=sums.tokens,
+        targets=sums.targets,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def review(training: Training, state: RunState) -> Iterator[RunEvent]:
+    """Do what is due after the last step. Raises Stopped, OutOfMemory; may then be repeated."""
+    planned = training.plan.step(state.step)
+    if planned.is_reviewed:
+        if training.dataset.validation_rows:
+            yield _evaluate(training, state)
+        yield _publish(training, state)
+    if planned.ends_epoch:
+        yield state.row_losses.summary(planned.epoch)
+    state.reviewed_step = state.step
+    best = best_step(state.curve)
+    if best and training.is_finished(state) and state.step < training.plan.total_steps:
+        yield StoppedEarly(step=state.step, best_step=best.step)
+
+
+def halve_micro_batch(state: RunState, shortage: OutOfMemory) -> RunEvent:
+    """Make room: drop what the failed attempt has left, and work in smaller parts from now on."""
+    state.optimiser.zero()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    state.budget_tokens = min(state.budget_tokens, shortage.half)
+    return MicroBatchHalved(step=state.step, micro_batch_tokens=state.budget_tokens)
+
+
+def _evaluate(training: Training, state: RunState) -> RunEvent:
+    rows = training.dataset.validation_rows
+    found = validate(state.adapted, training.objective, rows, state.budget_tokens, training.stop)
+    if found is None:
+        raise Stopped
+    if not math.isfinite(found.loss):
+        raise _not_finite(training, state.step, f"loss {found.loss} on held-out rows")
+    state.curve[-1] = replace(
+        state.curve[-1], valid_loss=found.loss, valid_mean_token_accuracy=found.accuracy
+    )
+    if training.spec.evaluation.keep_best and best_step(state.curve) == state.curve[-1]:
+        state.keep_as_best()
+    return Evaluated(step=state.step, loss=found.loss, accuracy=found.accuracy)
+
+
+def _publish(training: Training, state: RunState) -> RunEvent:
+    best = best_step(state.curve)
+    best_number = best.step if best else None
+    save_checkpoint(training.workspace, state.step, training.bundle(state, state.step), best_number)
+    now = state.curve[-1]
+    return CheckpointSaved(
+        step=state.step,
+        folder=training.workspace.checkpoint_folder(state.step),
+        train_loss=now.train_loss,
+        train_accuracy=now.train_accuracy,
+        validation_loss=now.valid_loss,
+        validation_accuracy=now.valid_mean_token_accuracy,
+        best_step=best_number,
+    )
+
+
+def _not_finite(training: Training, step: int, what: str) -> TrainingFailed:
+    return TrainingFailed(
+        f"The loss or its gradient is no longer finite at step {step} ({what}). Lower the "
+        f"learning rate ({training.spec.training.learning_rate:g}) or lengthen the warmup.",
+        code="loss_nonfinite",
+    )

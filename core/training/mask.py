@@ -1,0 +1,97 @@
+"""The first rows of a dataset token by token, with what is trained on.
+
+A mask that covers the wrong tokens is the most common silent fault of fine-tuning, and this is
+where a user can see it.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Literal
+
+from transformers import PreTrainedTokenizerFast
+
+from core.batching.rows import (
+    InvalidRow,
+    LabelledRow,
+    PairRow,
+    Row,
+    SourceTargetRow,
+    TrainingRow,
+)
+from core.datasets.read import read_examples
+from core.errors import TrainingFailed
+from core.models.load import load_tokenizer
+from core.objectives.choose import choose_objective
+from core.spec.mask import AUDITED_ROWS, SHOWN_TOKENS, MaskPart, MaskRow, MaskToken
+from core.spec.objective import ClassificationSpec
+from core.spec.run import JobSpec, Workspace
+
+
+def audit_file(spec: JobSpec, workspace: Workspace) -> tuple[MaskRow, ...]:
+    """Return the first rows of the workspace's training file as a run of `spec` would see them.
+
+    Raises TrainingFailed `invalid_training_file`, which names the line, and the errors of
+    `load_tokenizer`.
+    """
+    tokenizer = load_tokenizer(spec.base)
+    examples = list(islice(read_examples(workspace.train_file), AUDITED_ROWS))
+    try:
+        rows = choose_objective(spec, tokenizer).rows(examples)
+    except InvalidRow as fault:
+        raise TrainingFailed(
+            f"Line {fault.line} of the training file: {fault.message}.",
+            param="training_file",
+            code="invalid_training_file",
+        ) from None
+    return audit(spec, tokenizer, rows)
+
+
+def audit(
+    spec: JobSpec, tokenizer: PreTrainedTokenizerFast, rows: Sequence[TrainingRow]
+) -> tuple[MaskRow, ...]:
+    """Return the first of `rows` with their tokens spelled."""
+    return tuple(
+        MaskRow(
+            line=row.line,
+            parts=tuple(_parts(tokenizer, row)),
+            labels=_labels(spec, row),
+        )
+        for row in rows[:AUDITED_ROWS]
+    )
+
+
+def _parts(tokenizer: PreTrainedTokenizerFast, row: TrainingRow) -> Iterator[MaskPart]:
+    match row:
+        case Row():
+            yield _part(tokenizer, "text", row.tokens, row.trained)
+        case PairRow():
+            yield _part(tokenizer, "chosen", row.chosen.tokens, row.chosen.trained)
+            yield _part(tokenizer, "rejected", row.rejected.tokens, row.rejected.trained)
+        case LabelledRow():
+            yield _part(tokenizer, "text", row.tokens, [False] * len(row.tokens))
+        case SourceTargetRow():
+            yield _part(tokenizer, "source", row.source, [False] * len(row.source))
+            yield _part(tokenizer, "target", row.target, [True] * len(row.target))
+
+
+def _part(
+    tokenizer: PreTrainedTokenizerFast,
+    name: Literal["text", "chosen", "rejected", "source", "target"],
+    tokens: Sequence[int],
+    trained: Sequence[bool],
+) -> MaskPart:
+    shown = zip(tokens[:SHOWN_TOKENS], trained[:SHOWN_TOKENS], strict=True)
+    return MaskPart(
+        name=name,
+        tokens=tuple(
+            MaskToken(text=tokenizer.decode([token]), trained=is_) for token, is_ in shown
+        ),
+        total_tokens=len(tokens),
+        trained_tokens=sum(trained),
+    )
+
+
+def _labels(spec: JobSpec, row: TrainingRow) -> tuple[str, ...]:
+    if isinstance(row, LabelledRow) and isinstance(spec.objective, ClassificationSpec):
+        return tuple(spec.objective.labels[label] for label in row.labels)
+    return ()

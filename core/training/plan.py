@@ -1,0 +1,58 @@
+"""Which rows every optimiser step of a run trains, and what follows it: a function of the spec."""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+from core.batching.order import steps_of_epoch
+from core.spec.run import JobSpec
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """One optimiser step; `epoch` counts from 1."""
+
+    number: int
+    epoch: int
+    rows: tuple[int, ...]
+    """Indices of the rows."""
+    ends_epoch: bool
+    is_reviewed: bool
+    """Whether an evaluation and a checkpoint follow."""
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """All steps of a run over so many rows; a resumed run asks for those that are left."""
+
+    spec: JobSpec
+    rows: int
+
+    @property
+    def total_steps(self) -> int:
+        hyper = self.spec.training
+        return hyper.max_steps or hyper.epochs * self._steps_per_epoch
+
+    def step(self, number: int) -> PlannedStep:
+        """Return step `number`, 1 for the first. The last step ends its epoch, complete or not."""
+        epoch, index = divmod(number - 1, self._steps_per_epoch)
+        batch_size = self.spec.training.batch_size
+        steps = _steps_of_epoch(self.spec.seed, epoch + 1, self.rows, batch_size)
+        is_last = number == self.total_steps
+        ends_epoch = is_last or index == len(steps) - 1
+        every_steps = self.spec.evaluation.every_steps
+        return PlannedStep(
+            number=number,
+            epoch=epoch + 1,
+            rows=tuple(steps[index]),
+            ends_epoch=ends_epoch,
+            is_reviewed=is_last or (number % every_steps == 0 if every_steps else ends_epoch),
+        )
+
+    @property
+    def _steps_per_epoch(self) -> int:
+        return math.ceil(self.rows / self.spec.training.batch_size)
+
+
+# every step asks for the order of its whole epoch
+_steps_of_epoch = lru_cache(maxsize=2)(steps_of_epoch)

@@ -1,0 +1,116 @@
+"""The resume states of a run: all that another attempt needs to go on as if nothing had happened.
+
+    state.json                 how far the run has come, its curve, the optimiser's numbers
+    weights.safetensors        the trained weights, each in its own dtype
+    optimiser.safetensors      the optimiser's tensors
+    row_losses.safetensors     the losses of the rows, one tensor per epoch
+    best.safetensors           the weights with the best held-out loss, when they are to be kept
+    seal.json                  written last: sizes and hashes
+
+Order, dropout and noise are functions of (seed, step), so no state of a random generator is
+needed. A state is that after a whole step; gradients are never in it.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+
+from core.artifacts.manifest import sha256_of
+from core.artifacts.metrics import StepMetrics
+from core.artifacts.publish import published_folder
+from core.artifacts.seal import is_whole, seal
+from core.spec.run import JobSpec, Workspace
+from core.training.state import RunState
+from core.training.tensor_tree import put_together, take_apart
+
+KEPT_STATES = 2
+"""The newest, and one in case that it cannot be read."""
+
+
+def fingerprint_of(spec: JobSpec, workspace: Workspace) -> str:
+    """Return a hash over the spec and the data: states with another belong to another run."""
+    parts = [spec.model_dump_json()]
+    for path in (workspace.train_file, workspace.validation_file):
+        parts.append(sha256_of(path) if path.exists() else "")
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def save_state(workspace: Workspace, fingerprint: str, state: RunState) -> Path:
+    """Publish the state as the folder of its step; keep the newest two."""
+    plain, tensors = take_apart(state.optimiser.state())
+    facts = {
+        "fingerprint": fingerprint,
+        "step": state.step,
+        "reviewed_step": state.reviewed_step,
+        "trained_tokens": state.trained_tokens,
+        "overflows": state.overflows,
+        "budget_tokens": state.budget_tokens,
+        "curve": [dataclasses.astuple(entry) for entry in state.curve],
+        "optimiser": plain,
+    }
+    epochs = {str(epoch): losses_R for epoch, losses_R in state.row_losses.epochs.items()}
+    folder = workspace.resume_folder(state.step)
+    with published_folder(folder) as partial:
+        (partial / "state.json").write_text(json.dumps(facts), encoding="utf-8")
+        save_file(state.weights(), partial / "weights.safetensors")
+        save_file(tensors, partial / "optimiser.safetensors")
+        save_file(epochs, partial / "row_losses.safetensors")
+        if state.best_file.exists():
+            _link(state.best_file, partial / "best.safetensors")
+        seal(partial)
+    for old in list(_folders(workspace))[KEPT_STATES:]:
+        shutil.rmtree(old)
+    return folder
+
+
+def load_state(workspace: Workspace, fingerprint: str, state: RunState) -> bool:
+    """Bring `state` to the newest one that is whole and of this run; False when there is none."""
+    for folder in _folders(workspace):
+        if not is_whole(folder):
+            continue
+        facts = json.loads((folder / "state.json").read_bytes())
+        if facts["fingerprint"] == fingerprint:
+            _load(folder, facts, state)
+            return True
+    state.best_file.unlink(missing_ok=True)
+    return False
+
+
+def _load(folder: Path, facts: dict[str, Any], state: RunState) -> None:
+    state.set_weights(load_file(folder / "weights.safetensors"))
+    tensors = load_file(folder / "optimiser.safetensors")
+    state.optimiser.load(put_together(facts["optimiser"], tensors))
+    state.step = facts["step"]
+    state.reviewed_step = facts["reviewed_step"]
+    state.trained_tokens = facts["trained_tokens"]
+    state.overflows = facts["overflows"]
+    state.budget_tokens = facts["budget_tokens"]
+    state.curve = [StepMetrics(*entry) for entry in facts["curve"]]
+    epochs = load_file(folder / "row_losses.safetensors")
+    state.row_losses.epochs = {int(epoch): epochs[epoch] for epoch in sorted(epochs, key=int)}
+    state.best_file.unlink(missing_ok=True)
+    if (folder / "best.safetensors").exists():
+        _link(folder / "best.safetensors", state.best_file)
+
+
+def _folders(workspace: Workspace) -> Iterator[Path]:
+    """Return the folders of published states, the newest step first."""
+    folders = workspace.resume_folder(0).parent.glob("step-*")
+    numbers = (folder.name.removeprefix("step-") for folder in folders)
+    steps = sorted((int(number) for number in numbers if number.isdigit()), reverse=True)
+    return (workspace.resume_folder(step) for step in steps)
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give the file a second name; copy it where the file system knows no such thing."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

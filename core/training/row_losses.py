@@ -1,0 +1,68 @@
+"""What every row cost in every epoch: which rows a model cannot learn, by line number."""
+
+# R rows
+
+import csv
+import io
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from core.batching.rows import TrainingRow
+from core.spec.events import RowLoss, RowLosses
+
+HARDEST_ROWS = 20
+KEPT_EPOCHS = 100
+"""The newest ones, for runs that are long in steps over few rows."""
+
+
+class RowLossTable:
+    """The loss of each row of each epoch, as it was when the row was trained."""
+
+    def __init__(self, rows: Sequence[TrainingRow]) -> None:
+        self._lines_R = torch.tensor([row.line for row in rows])
+        self._targets_R = torch.tensor([row.targets for row in rows], dtype=torch.float32)
+        self.epochs: dict[int, Tensor] = {}
+        """The sum over the targets of each row (R,), fp32; NaN where it was not trained yet."""
+
+    def note(self, epoch: int, indices: Sequence[int], losses: Tensor) -> None:
+        """Write down the losses of a step, in the order of its rows."""
+        if epoch not in self.epochs:
+            self.epochs[epoch] = torch.full_like(self._targets_R, float("nan"))
+            self.epochs.pop(epoch - KEPT_EPOCHS, None)
+        self.epochs[epoch][list(indices)] = losses.float()
+
+    def summary(self, epoch: int) -> RowLosses:
+        """Return the mean losses of an epoch in short: the hardest lines, and the median."""
+        lines, means = self._by_line(self.epochs[epoch])
+        hardest = means.argsort(descending=True, stable=True)[:HARDEST_ROWS]
+        return RowLosses(
+            epoch=epoch,
+            median=means.median().item(),
+            hardest=tuple(
+                RowLoss(line=int(lines[index]), loss=means[index].item()) for index in hardest
+            ),
+        )
+
+    def as_csv(self) -> str:
+        """Return `line, epoch, loss` with the mean loss per target of every line trained."""
+        out = io.StringIO()
+        write = csv.writer(out, lineterminator="\n").writerow
+        write(["line", "epoch", "loss"])
+        for epoch, losses_R in self.epochs.items():
+            lines, means = self._by_line(losses_R)
+            for line, mean in zip(lines.tolist(), means.tolist(), strict=True):
+                write([line, epoch, f"{mean:.6f}"])
+        return out.getvalue()
+
+    def _by_line(self, losses_R: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the lines that were trained, sorted, and their mean losses per target.
+
+        A long text is several rows of one line.
+        """
+        seen_R = ~losses_R.isnan()
+        lines, places = self._lines_R[seen_R].unique(return_inverse=True)
+        sums = torch.zeros(len(lines)).index_add_(0, places, losses_R[seen_R])
+        targets = torch.zeros(len(lines)).index_add_(0, places, self._targets_R[seen_R])
+        return lines, sums / targets

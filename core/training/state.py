@@ -1,0 +1,57 @@
+"""All that changes while a run trains."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from core.adapters.adapted import AdaptedModel
+from core.artifacts.metrics import StepMetrics
+from core.training.optimiser import TrainingOptimiser
+from core.training.row_losses import RowLossTable
+
+
+@dataclass
+class RunState:
+    """The trained weights, the optimiser's memory, and how far the run has come.
+
+    `step` optimiser steps are done; `reviewed_step` is the last one after which everything that
+    follows a step (evaluation, checkpoint) is done as well.
+    """
+
+    adapted: AdaptedModel
+    optimiser: TrainingOptimiser
+    budget_tokens: int
+    """Of a micro-batch; smaller than asked for once memory has run out."""
+    row_losses: RowLossTable
+    best_file: Path
+    """The weights of the step with the best held-out loss."""
+    step: int = 0
+    reviewed_step: int = 0
+    trained_tokens: int = 0
+    overflows: int = 0
+    """Updates left out in a row, in fp16."""
+    curve: list[StepMetrics] = field(default_factory=list)
+    """One entry per step done."""
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the trained weights of this moment on the CPU, each in its own dtype."""
+        return {
+            name: parameter.detach().cpu().contiguous()
+            for name, parameter in self.adapted.trainable.items()
+        }
+
+    def set_weights(self, weights: dict[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, parameter in self.adapted.trainable.items():
+                parameter.copy_(weights[name])
+
+    def keep_as_best(self) -> None:
+        partial = self.best_file.with_name(self.best_file.name + ".partial")
+        save_file(self.weights(), partial)
+        partial.replace(self.best_file)
+
+    def go_back_to_best(self) -> None:
+        self.set_weights(load_file(self.best_file))

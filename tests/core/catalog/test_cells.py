@@ -1,0 +1,66 @@
+import itertools
+
+import pytest
+
+from core.catalog.cells import OBJECTIVES, require_cell
+from core.catalog.families import FAMILIES
+from core.errors import InvalidRequest
+
+TASKS = ("generation", "seq2seq", "classification")
+STRATEGIES = ("full", "lora", "qlora", "bottleneck", "prefix", "prompt")
+
+
+def is_possible(*cell):
+    try:
+        require_cell(*cell)
+    except InvalidRequest:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("cell", "param", "words"),
+    [
+        (("bert", "generation", "supervised", "lora"), "task", "cannot continue one"),
+        (("bert", "generation", "dpo", "lora"), "task", "cannot continue one"),
+        (("modernbert", "seq2seq", "supervised", "lora"), "task", "no decoder"),
+        (("llama", "seq2seq", "supervised", "lora"), "task", "has no encoder"),
+        (("t5", "classification", "classification", "lora"), "task", "label as the text"),
+        (("bart", "generation", "pretraining", "lora"), "task", "is the task seq2seq"),
+        (("bart", "seq2seq", "dpo", "lora"), "objective", "Its objectives: supervised"),
+        (("bert", "classification", "pretraining", "full"), "objective", "classification"),
+        (("llama", "classification", "supervised", "lora"), "objective", "classification"),
+        (("llama", "generation", "classification", "lora"), "objective", "supervised, pretra"),
+        (("modernbert", "classification", "classification", "prefix"), "strategy.type", "prompt"),
+        (("llama", "generation", "supervised", "full", True), "strategy.type", "are quantised"),
+        (("mamba", "generation", "supervised", "lora"), "model", "not supported"),
+    ],
+)
+def test_impossible_cell_is_refused_with_its_reason_and_field(cell, param, words):
+    with pytest.raises(InvalidRequest) as raised:
+        require_cell(*cell)
+    assert raised.value.param == param
+    assert words in raised.value.message
+
+
+def test_every_refusal_of_a_task_has_a_reason():
+    for model_type, task in itertools.product(FAMILIES, TASKS):
+        if task not in FAMILIES[model_type].tasks:
+            with pytest.raises(InvalidRequest, match="cannot be done with a base of type"):
+                require_cell(model_type, task, OBJECTIVES[task][0], "lora")
+
+
+def test_every_family_can_be_trained_by_every_strategy_but_for_one_pair():
+    impossible = {
+        (model_type, strategy)
+        for model_type, strategy in itertools.product(FAMILIES, STRATEGIES)
+        for task in FAMILIES[model_type].tasks
+        for objective in OBJECTIVES[task]
+        if not is_possible(model_type, task, objective, strategy)
+    }
+    assert impossible == {("modernbert", "prefix")}
+
+
+def test_only_full_training_needs_weights_that_are_not_quantised():
+    cells = [("llama", "generation", "supervised", strategy, True) for strategy in STRATEGIES]
+    assert [cell[3] for cell in cells if not is_possible(*cell)] == ["full"]

@@ -1,0 +1,211 @@
+"""A run that is interrupted anywhere and goes on ends as the run that was not."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from core.artifacts.manifest import read_manifest
+from core.spec.events import ResumeStateSaved, RunFinished, RunResumed, StepDone
+from core.spec.run import Workspace
+from core.spec.strategy import (
+    BottleneckSpec,
+    FullSpec,
+    LoraSpec,
+    PrefixSpec,
+    PromptSpec,
+    QloraSpec,
+)
+from core.training.recipe import train
+from tests.core.training.conftest import write_chats
+
+STRATEGIES = {
+    "lora": LoraSpec(rank=4, dropout=0.2),
+    "dora": LoraSpec(rank=4, use_dora=True),
+    "qlora": QloraSpec(rank=4),
+    "bottleneck": BottleneckSpec(reduction_factor=4),
+    "prefix": PrefixSpec(virtual_tokens=4),
+    "prompt": PromptSpec(virtual_tokens=4),
+    "full": FullSpec(),
+}
+
+
+def never():
+    return False
+
+
+def moved(workspace, name):
+    """Another machine's workspace: the data and the resume states, and nothing else."""
+    other = Workspace(folder=workspace.folder.with_name(name))
+    other.folder.mkdir()
+    for path in (workspace.train_file, workspace.validation_file):
+        if path.exists():
+            shutil.copy(path, other.folder)
+    if (states := workspace.resume_folder(0).parent).exists():
+        shutil.copytree(states, other.resume_folder(0).parent)
+    return other
+
+
+def whole_run(spec, workspace):
+    """Return every file of the bundle with its hash."""
+    other = moved(workspace, "whole")
+    *_, last = train(spec, other, never)
+    return read_manifest(last.folder).files
+
+
+def run_until(spec, workspace, is_enough):
+    """Abandon the run after the first event that is enough; return what it said until then."""
+    events = []
+    for event in train(spec, workspace, never, resume_seconds=0):
+        events.append(event)
+        if is_enough(event):
+            break
+    return events
+
+
+def run_killed_after_every_step(spec, workspace):
+    """Let each attempt take one step, in a workspace of its own, until one ends."""
+    for attempt in range(100):
+        taken = 0
+
+        def is_enough(event):
+            nonlocal taken
+            taken += isinstance(event, StepDone)
+            return taken == 1 and isinstance(event, ResumeStateSaved)
+
+        events = run_until(spec, workspace, is_enough)
+        if isinstance(events[-1], RunFinished):
+            return attempt, read_manifest(events[-1].folder).files
+        workspace = moved(workspace, f"attempt-{attempt}")
+    raise AssertionError("the run makes no progress")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES)
+def test_run_killed_after_every_step_equals_the_whole_run(job, workspace, strategy, precision):
+    shutil.copy(workspace.train_file, workspace.validation_file)
+    spec = job(strategy, max_steps=3, precision=precision, learning_rate=5e-2, weight_decay=0.1)
+    assert run_killed_after_every_step(spec, workspace) == (3, whole_run(spec, workspace))
+
+
+@pytest.mark.parametrize("optimiser", ["paged_adamw", "paged_adamw_8bit"])
+@pytest.mark.parametrize("strategy", ["qlora", "full"])
+def test_paged_optimisers_go_on_as_they_would_have(job, workspace, strategy, optimiser):
+    spec = job(STRATEGIES[strategy], max_steps=3, optimiser=optimiser)
+    assert run_killed_after_every_step(spec, workspace) == (3, whole_run(spec, workspace))
+
+
+def test_run_abandoned_at_any_event_equals_the_whole_run(job, workspace):
+    """The best step is not the last one, so its weights have to survive as well."""
+    write_chats(workspace.validation_file, 4, seed=1)
+    spec = job(max_steps=3, learning_rate=0.5, schedule="constant", evaluation={"every_steps": 1})
+    events = list(train(spec, moved(workspace, "unharmed"), never, resume_seconds=0))
+    assert events[-1].step == 2
+    expected = read_manifest(events[-1].folder).files
+    for number in range(4, len(events) - 1, 2):
+        here = moved(workspace, f"abandoned-{number}")
+        run = train(spec, here, never, resume_seconds=0)
+        for _ in range(number + 1):
+            next(run)
+        run.close()
+        *_, last = train(spec, moved(here, f"resumed-{number}"), never)
+        assert read_manifest(last.folder).files == expected, events[number]
+
+
+def test_run_that_is_killed_equals_the_whole_run(job, workspace):
+    spec = job(epochs=3, neftune_alpha=5.0)
+    program = (
+        "import sys, pathlib; from core.spec.run import JobSpec, Workspace; "
+        "from core.training.recipe import train; "
+        "spec = JobSpec.model_validate_json(sys.argv[1]); "
+        "work = Workspace(folder=pathlib.Path(sys.argv[2])); "
+        "[print(e.type, flush=True) for e in train(spec, work, lambda: False, resume_seconds=0)]"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", program, spec.model_dump_json(), str(workspace.folder)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with child:
+        assert child.stdout is not None
+        saved = (line for line in child.stdout if line.strip() == "resume_state_saved")
+        next(saved), next(saved), next(saved)
+        child.kill()
+    assert child.returncode == -signal.SIGKILL
+    resumed = list(train(spec, moved(workspace, "other"), never))
+    begun = [event.step for event in resumed if isinstance(event, RunResumed)]
+    assert len(begun) == 1 and begun[0] >= 1
+    assert read_manifest(resumed[-1].folder).files == whole_run(spec, workspace)
+
+
+@pytest.mark.parametrize("asked", [1, 2, 3, 4, 6])
+def test_run_that_is_stopped_says_where_it_goes_on(job, workspace, asked):
+    """Validation asks as well, so the third question comes in the midst of a look at step 2."""
+    shutil.copy(workspace.train_file, workspace.validation_file)
+    spec = job(epochs=2)
+    questions = 0
+
+    def stop():
+        nonlocal questions
+        questions += 1
+        return questions >= asked
+
+    events = list(train(spec, workspace, stop))
+    last = events[-1]
+    assert isinstance(last, ResumeStateSaved)
+    assert last.folder == workspace.resume_folder(last.step)
+    assert last.step == sum(isinstance(event, StepDone) for event in events)
+    resumed = list(train(spec, moved(workspace, "other"), never))
+    assert [e.step for e in resumed if isinstance(e, StepDone)] == list(range(last.step + 1, 5))
+    assert read_manifest(resumed[-1].folder).files == whole_run(spec, workspace)
+
+
+def resumed_step(spec, workspace):
+    events = run_until(spec, workspace, lambda event: isinstance(event, StepDone))
+    return next((event.step for event in events if isinstance(event, RunResumed)), 0)
+
+
+@pytest.fixture
+def interrupted(job, workspace):
+    """A run of six steps, abandoned after the third; states of steps 2 and 3 are there."""
+    spec = job(epochs=3)
+    run_until(spec, workspace, lambda e: isinstance(e, ResumeStateSaved) and e.step == 3)
+    states = sorted(path.name for path in workspace.resume_folder(0).parent.iterdir())
+    assert states == ["step-2", "step-3"]
+    return spec, workspace
+
+
+def test_newest_whole_state_is_taken(interrupted):
+    spec, workspace = interrupted
+    assert resumed_step(spec, moved(workspace, "a")) == 3
+    torn = moved(workspace, "b")
+    weights = torn.resume_folder(3) / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    assert resumed_step(spec, torn) == 2
+    (torn.resume_folder(2) / "seal.json").unlink()
+    shutil.rmtree(torn.resume_folder(0).parent / "step-1", ignore_errors=True)
+    assert resumed_step(spec, moved(torn, "c")) == 0
+
+
+def test_state_of_another_job_is_passed_over(interrupted):
+    spec, workspace = interrupted
+    assert resumed_step(spec.model_copy(update={"seed": 2}), moved(workspace, "a")) == 0
+    other = moved(workspace, "b")
+    lines = other.train_file.read_text().splitlines(keepends=True)
+    other.train_file.write_text("".join(reversed(lines)))
+    assert resumed_step(spec, other) == 0
+
+
+def test_state_keeps_every_dtype(job, workspace):
+    spec = job(FullSpec(), precision="bf16")
+    run_until(spec, workspace, lambda event: isinstance(event, ResumeStateSaved))
+    weights = load_file(workspace.resume_folder(1) / "weights.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
+    optimiser = load_file(workspace.resume_folder(1) / "optimiser.safetensors")
+    assert {tensor.dtype for tensor in optimiser.values()} == {torch.float32}

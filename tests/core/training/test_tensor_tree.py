@@ -1,0 +1,36 @@
+import json
+
+import pytest
+import torch
+
+from core.training.tensor_tree import put_together, take_apart
+
+TREE = {
+    "moments": {0: {"step": torch.tensor(3.0), "mean": torch.arange(4, dtype=torch.uint8)}},
+    "betas": (0.9, 0.1 + 0.2),
+    "names": ["a", None, True],
+    3: float("inf"),
+}
+
+
+def test_tree_survives_json_with_its_types():
+    plain, tensors = take_apart(TREE)
+    again = put_together(json.loads(json.dumps(plain)), tensors)
+    found, expected = again["moments"][0], TREE["moments"][0]
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+    assert found["mean"].dtype == torch.uint8
+    assert {key: again[key] for key in again if key != "moments"} == {
+        key: TREE[key] for key in TREE if key != "moments"
+    }
+
+
+def test_later_changes_do_not_reach_what_was_taken():
+    live = torch.zeros(2)
+    _, tensors = take_apart({"live": live})
+    live.fill_(1)
+    assert tensors["0"].tolist() == [0, 0]
+
+
+def test_what_has_no_place_is_refused():
+    with pytest.raises(TypeError, match="set has no place"):
+        take_apart({"names": {"a"}})

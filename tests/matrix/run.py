@@ -1,0 +1,226 @@
+"""One cell from data to answers: trained, bundled, taken to the engine and loaded elsewhere."""
+
+import json
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+from starlette.testclient import TestClient
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
+
+from core.artifacts.archive import pack
+from core.models.load import load_tokenizer
+from core.spec.classification import ClassificationRequest
+from core.spec.events import RunEvent, RunFinished, StepDone
+from core.spec.generation import GenerationRequest, SamplingSpec, TextPrompt
+from core.spec.objective import (
+    ClassificationSpec,
+    DpoSpec,
+    ObjectiveSpec,
+    PretrainingSpec,
+    SupervisedSpec,
+)
+from core.spec.run import BaseModelSpec, BundleRef, JobSpec, Workspace
+from core.spec.strategy import (
+    BottleneckSpec,
+    FullSpec,
+    LoraSpec,
+    PrefixSpec,
+    PromptSpec,
+    QloraSpec,
+    StrategySpec,
+)
+from core.spec.training import Precision, TrainingSpec
+from core.storage.local import open_store
+from core.strategies.load import load_adapter
+from core.training.recipe import train
+from tests.matrix.cells import Cell
+from worker.engine_app import create_app
+from worker.engine_settings import EngineSettings
+from worker.serve import build_engine
+
+LABELS = ("animal", "colour", "number")
+WORDS = ("cat", "red", "seven", "dog", "blue", "nine", "fox", "green")
+NEW_TOKENS = 6
+
+STRATEGIES: dict[str, StrategySpec] = {
+    "full": FullSpec(),
+    "lora": LoraSpec(rank=4, alpha=8),
+    "qlora": QloraSpec(rank=4, alpha=8),
+    "bottleneck": BottleneckSpec(reduction_factor=4),
+    "prefix": PrefixSpec(virtual_tokens=4),
+    "prompt": PromptSpec(virtual_tokens=4),
+}
+RATES = {
+    "full": 2e-3,
+    "lora": 1e-2,
+    "qlora": 1e-2,
+    "bottleneck": 1e-2,
+    "prefix": 0.1,
+    "prompt": 0.1,
+}
+OBJECTIVES: dict[str, ObjectiveSpec] = {
+    "supervised": SupervisedSpec(),
+    "pretraining": PretrainingSpec(),
+    "dpo": DpoSpec(beta=0.5),
+    "classification": ClassificationSpec(labels=LABELS),
+}
+MODEL_CLASSES: dict[str, Any] = {
+    "generation": AutoModelForCausalLM,
+    "seq2seq": AutoModelForSeq2SeqLM,
+    "classification": AutoModelForSequenceClassification,
+}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What is left of a run."""
+
+    spec: JobSpec
+    folder: Path
+    losses: list[float]
+    finished: RunFinished
+
+
+def train_cell(
+    cell: Cell, base: BaseModelSpec, folder: Path, precision: Precision = "fp32"
+) -> Trained:
+    """Train the cell for some steps on eight rows."""
+    spec = JobSpec(
+        base=base,
+        task=cell.task,
+        objective=OBJECTIVES[cell.objective],
+        strategy=STRATEGIES[cell.strategy],
+        training=TrainingSpec(
+            epochs=4,
+            batch_size=4,
+            learning_rate=RATES[cell.strategy],
+            schedule="constant",
+            warmup_ratio=0.0,
+            precision=precision,
+        ),
+        seed=1,
+    )
+    workspace = Workspace(folder=folder)
+    folder.mkdir(parents=True)
+    rows = [_row(cell, index) for index in range(8)]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    workspace.train_file.write_text(lines, encoding="utf-8")
+    events: list[RunEvent] = list(train(spec, workspace, lambda: False))
+    finished = events[-1]
+    assert isinstance(finished, RunFinished), finished
+    losses = [event.loss for event in events if isinstance(event, StepDone)]
+    return Trained(spec, finished.folder, losses, finished)
+
+
+def _row(cell: Cell, index: int) -> dict[str, Any]:
+    word = WORDS[index]
+    match cell.task, cell.objective:
+        case "classification", _:
+            return {"text": f"this is {word}", "label": LABELS[index % 3]}
+        case "seq2seq", _:
+            return {"prompt": f"say {word}", "completion": word * 2}
+        case _, "pretraining":
+            return {"text": f"{word} and {word} make {word}"}
+        case _, "dpo":
+            return {"prompt": f"say {word}", "chosen": f" {word}!", "rejected": f" no {index}"}
+        case _:
+            return {
+                "messages": [
+                    {"role": "user", "content": f"say {word}"},
+                    {"role": "assistant", "content": f"{word} {word}"},
+                ]
+            }
+
+
+def served(trained: Trained, folder: Path, texts: list[str]) -> list[Any]:
+    """Ask the engine's endpoints: the tokens' texts of each answer, or the scores of each text."""
+    archive = folder / "bundle.zip"
+    bundle = BundleRef(key="bundles/job/final.zip", sha256=pack(trained.folder, archive))
+    open_store(folder / "storage").write_file(bundle.key, archive)
+    settings = EngineSettings(
+        storage_folder=folder / "storage",
+        cache_folder=folder / "cache",
+        precision=trained.spec.training.precision,
+    )
+    with TestClient(create_app(*build_engine(settings))) as client:
+        base = trained.spec.base
+        if trained.spec.task == "classification":
+            asked = ClassificationRequest(id="a", base=base, adapter=bundle, texts=tuple(texts))
+            answer = client.post("/classify", content=asked.model_dump_json())
+            assert answer.status_code == 200, answer.text
+            scores: list[Any] = answer.json()["scores"]
+            return scores
+        return [_generated(client, base, bundle, text) for text in texts]
+
+
+def _generated(client: TestClient, base: BaseModelSpec, bundle: BundleRef, text: str) -> str:
+    asked = GenerationRequest(
+        id="a",
+        base=base,
+        adapter=bundle,
+        prompt=TextPrompt(text=text),
+        sampling=SamplingSpec(max_tokens=NEW_TOKENS, temperature=0, seed=0),
+    )
+    answer = client.post("/generate", content=asked.model_dump_json())
+    assert answer.status_code == 200, answer.text
+    events = [json.loads(line) for line in answer.text.splitlines()]
+    assert events[-1]["type"] == "choice_finished", events[-1]
+    return "".join(event["text"] for event in events if event["type"] == "delta")
+
+
+def loaded_elsewhere(trained: Trained, texts: list[str]) -> list[Any]:
+    """The same from the bundle alone, by transformers and PEFT as its model card says."""
+    model = _reference(trained)
+    tokenizer = AutoTokenizer.from_pretrained(trained.folder)
+    with torch.no_grad():
+        return [_reference_answer(trained, model, tokenizer, text) for text in texts]
+
+
+def _reference(trained: Trained) -> Any:
+    model_class = MODEL_CLASSES[trained.spec.task]
+    labels = {}
+    if isinstance(trained.spec.objective, ClassificationSpec):
+        labels = {"num_labels": len(trained.spec.objective.labels)}
+    strategy = trained.spec.strategy
+    if isinstance(strategy, FullSpec):
+        return model_class.from_pretrained(trained.folder).eval()
+    base = model_class.from_pretrained(trained.spec.base.source, **labels).eval()
+    if isinstance(strategy, BottleneckSpec):  # PEFT knows no such adapter
+        adapted = load_adapter(base, trained.folder, load_tokenizer(trained.spec.base))
+        adapted.install()
+        return base
+    return peft.PeftModel.from_pretrained(base, trained.folder).eval()
+
+
+def _reference_answer(trained: Trained, model: Any, tokenizer: Any, text: str) -> Any:
+    encoded = tokenizer(text, return_tensors="pt", return_token_type_ids=False)
+    if trained.spec.task == "classification":
+        scores = model(**encoded).logits[0].softmax(dim=-1)
+        return dict(zip(LABELS, scores.tolist(), strict=True))
+    ends = _end_tokens(model, tokenizer)
+    output = model.generate(
+        **encoded,
+        do_sample=False,
+        max_new_tokens=NEW_TOKENS,
+        eos_token_id=ends,
+        forced_eos_token_id=None,  # BART would end its text at the limit with a token of its own
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    start = 1 if trained.spec.task == "seq2seq" else encoded["input_ids"].shape[1]
+    written = takewhile(lambda token: token not in ends, output[0, start:].tolist())
+    return tokenizer.decode(list(written), skip_special_tokens=True)
+
+
+def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
+    """Where `generate` stops by itself, and where an answer ends by the tokenizer."""
+    ids = [model.generation_config.eos_token_id, tokenizer.eos_token_id]
+    return sorted({token for token in ids if token is not None})

@@ -1,0 +1,64 @@
+"""What a job's events say, in words."""
+
+from core.spec.events import (
+    DatasetValidated,
+    LengthBucket,
+    MicroBatchHalved,
+    ModelReady,
+    RowLoss,
+    RowLosses,
+    StoppedEarly,
+)
+from worker import news
+
+
+def test_report_of_the_rows_names_lines_and_carries_the_histogram() -> None:
+    event = DatasetValidated(
+        rows=1000,
+        validation_rows=50,
+        held_out_rows=50,
+        tokens=90_000,
+        targets=40_000,
+        total_steps=10,
+        duplicate_rows=2,
+        duplicate_lines=(4, 9),
+        truncated_rows=7,
+        truncated_lines=(1, 2, 3, 5, 6, 7),
+        lengths=(LengthBucket(tokens=64, rows=600), LengthBucket(tokens=128, rows=400)),
+    )
+    told = news.dataset_news(event)
+    assert told.message == (
+        "1,000 rows with 90,000 tokens an epoch to train on; 50 rows of the training file to "
+        "evaluate on; 2 equal an earlier row (lines 4, 9); 7 were cut to the length limit (lines "
+        "1, 2, 3, 5, 6, …)."
+    )
+    assert told.data is not None
+    assert told.data["lengths"] == [{"tokens": 64, "rows": 600}, {"tokens": 128, "rows": 400}]
+
+
+def test_hardest_rows_are_named_by_line() -> None:
+    hardest = tuple(RowLoss(line=n, loss=10.0 - n) for n in range(1, 8))
+    told = news.row_news(RowLosses(epoch=2, median=1.25, hardest=hardest))
+    assert told.message == (
+        "Epoch 2: median loss of a row=1.25; hardest: line 1 (9.00), line 2 (8.00), line 3 (7.00), "
+        "line 4 (6.00), line 5 (5.00)"
+    )
+    assert told.data is not None and len(told.data["hardest"]) == 7
+
+
+def test_what_the_run_does_by_itself_is_told() -> None:
+    ready = ModelReady(
+        trainable_parameters=1000,
+        total_parameters=2_000_000,
+        precision="fp32",
+        device="cpu",
+        gradient_checkpointing=True,
+    )
+    assert news.model_news(ready).message == (
+        "Training 1,000 of 2,000,000 parameters in fp32 on cpu, with activations computed twice "
+        "to save memory."
+    )
+    halved = news.memory_news(MicroBatchHalved(step=3, micro_batch_tokens=2048))
+    assert halved.level == "warn" and "at most 2,048 tokens" in halved.message
+    stopped = news.early_stop_news(StoppedEarly(step=9, best_step=6)).message
+    assert stopped.startswith("Stopped early after step 9: the validation loss was best at step 6")

@@ -1,0 +1,129 @@
+"""What the owner of a job reads about its run: the text and the figures of its events.
+
+Texts and keys are OpenAI's where OpenAI has them.
+"""
+
+from typing import Any
+
+from core.records.events import NewEvent
+from core.spec.events import (
+    CheckpointSaved,
+    DatasetValidated,
+    Evaluated,
+    MicroBatchHalved,
+    ModelReady,
+    PhaseStarted,
+    RowLosses,
+    RunResumed,
+    StepDone,
+    StoppedEarly,
+)
+
+SHOWN_LINES = 5
+
+
+def phase_news(event: PhaseStarted) -> NewEvent:
+    return NewEvent(f"{event.phase.capitalize()}.")
+
+
+def dataset_news(event: DatasetValidated) -> NewEvent:
+    """What became of the rows; `data` has the histogram of their lengths."""
+    parts = [f"{event.rows:,} rows with {event.tokens:,} tokens an epoch to train on"]
+    if event.validation_rows:
+        held_out = " of the training file" if event.held_out_rows else ""
+        parts.append(f"{event.validation_rows:,} rows{held_out} to evaluate on")
+    if event.duplicate_rows:
+        lines = _lines(event.duplicate_lines, event.duplicate_rows)
+        parts.append(f"{event.duplicate_rows:,} equal an earlier row ({lines})")
+    if event.truncated_rows:
+        lines = _lines(event.truncated_lines, event.truncated_rows)
+        parts.append(f"{event.truncated_rows:,} were cut to the length limit ({lines})")
+    return NewEvent("; ".join(parts) + ".", data=event.model_dump(mode="json", exclude={"type"}))
+
+
+def model_news(event: ModelReady) -> NewEvent:
+    text = (
+        f"Training {event.trainable_parameters:,} of {event.total_parameters:,} parameters "
+        f"in {event.precision} on {event.device}"
+    )
+    saving = ", with activations computed twice to save memory"
+    return NewEvent(text + (saving if event.gradient_checkpointing else "") + ".")
+
+
+def resume_news(event: RunResumed) -> NewEvent:
+    return NewEvent(f"The run goes on after step {event.step}.")
+
+
+def step_news(step: StepDone) -> NewEvent:
+    data = {
+        "step": step.step,
+        "total_steps": step.total_steps,
+        "epoch": step.epoch,
+        "train_loss": step.loss,
+        "train_mean_token_accuracy": step.accuracy,
+        "learning_rate": step.learning_rate,
+        "gradient_norm": step.gradient_norm,
+        "tokens": step.tokens,
+        "targets": step.targets,
+        "seconds": step.seconds,
+    }
+    message = f"Step {step.step}/{step.total_steps}: training loss={step.loss:.2f}"
+    return NewEvent(message, type="metrics", data=data)
+
+
+def evaluation_news(event: Evaluated, total_steps: int) -> NewEvent:
+    data = {
+        "step": event.step,
+        "total_steps": total_steps,
+        **_validation_metrics(event.loss, event.accuracy),
+    }
+    message = f"Step {event.step}/{total_steps}: full validation loss={event.loss:.2f}"
+    return NewEvent(message, type="metrics", data=data)
+
+
+def row_news(event: RowLosses) -> NewEvent:
+    """Which lines the model cannot learn."""
+    hardest = ", ".join(f"line {row.line} ({row.loss:.2f})" for row in event.hardest[:SHOWN_LINES])
+    text = f"Epoch {event.epoch}: median loss of a row={event.median:.2f}; hardest: {hardest}"
+    return NewEvent(text, data=event.model_dump(mode="json", exclude={"type"}))
+
+
+def memory_news(event: MicroBatchHalved) -> NewEvent:
+    text = (
+        f"Memory ran out after step {event.step}; from here on at most "
+        f"{event.micro_batch_tokens:,} tokens are worked on at once. The result stays the same."
+    )
+    return NewEvent(text, "warn")
+
+
+def early_stop_news(event: StoppedEarly) -> NewEvent:
+    return NewEvent(
+        f"Stopped early after step {event.step}: the validation loss was best at step "
+        f"{event.best_step} and no longer falls."
+    )
+
+
+def checkpoint_metrics(event: CheckpointSaved) -> dict[str, Any]:
+    return {
+        "step": event.step,
+        "train_loss": event.train_loss,
+        "train_mean_token_accuracy": event.train_accuracy,
+        **_validation_metrics(event.validation_loss, event.validation_accuracy),
+    }
+
+
+def _validation_metrics(loss: float | None, accuracy: float | None) -> dict[str, float]:
+    """Every evaluation reads the whole file, so OpenAI's sampled and full figures are equal."""
+    if loss is None or accuracy is None:
+        return {}
+    return {
+        "valid_loss": loss,
+        "valid_mean_token_accuracy": accuracy,
+        "full_valid_loss": loss,
+        "full_valid_mean_token_accuracy": accuracy,
+    }
+
+
+def _lines(lines: tuple[int, ...], count: int) -> str:
+    shown = ", ".join(str(line) for line in lines[:SHOWN_LINES])
+    return f"lines {shown}" + (", …" if count > SHOWN_LINES else "")
