@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from anyio import CapacityLimiter
 from fastapi import FastAPI
 
+from api.classifications.endpoints import router as classifications
 from api.errors import ERROR_RESPONSES, install_error_handlers
 from api.files.endpoints import router as files
 from api.files.upload import MAX_UPLOADS
@@ -57,7 +58,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.add_middleware(AuthMiddleware, api_key=settings.api_key)
     app.add_middleware(RequestMiddleware)
     install_error_handlers(app)
-    for router in (files, jobs, masks, models, generation):
+    for router in (files, jobs, masks, models, generation, classifications):
         app.include_router(router, prefix="/v1", responses=ERROR_RESPONSES)
     app.include_router(health)
     return app

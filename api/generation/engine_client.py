@@ -8,6 +8,7 @@ from pydantic_core import PydanticSerializationError
 
 from core.errors import InvalidRequest, NotFound, TunesmithError, Unavailable
 from core.spec.base import Spec
+from core.spec.classification import ClassificationAnswer, ClassificationRequest
 from core.spec.generation import GenerationEvent, GenerationRequest, generation_event_adapter
 
 CONNECT_SECONDS = 2.0
@@ -48,7 +49,7 @@ class EngineClient:
             async with self._http.stream(
                 "POST",
                 "/generate",
-                content=_json(request),
+                content=_json(request, "messages"),
                 headers={"content-type": "application/json"},
             ) as response:
                 if response.status_code != httpx.codes.OK:
@@ -57,6 +58,20 @@ class EngineClient:
                     yield generation_event_adapter.validate_json(line)
         except httpx.HTTPError as error:
             raise _away(error) from error
+
+    async def classify(self, request: ClassificationRequest) -> ClassificationAnswer:
+        """Return the scores; refusals and cancelling are those of `generate`."""
+        try:
+            response = await self._http.post(
+                "/classify",
+                content=_json(request, "input"),
+                headers={"content-type": "application/json"},
+            )
+        except httpx.HTTPError as error:
+            raise _away(error) from error
+        if response.status_code != httpx.codes.OK:
+            raise _refusal(response.status_code, response.content, response.headers)
+        return ClassificationAnswer.model_validate_json(response.content)
 
     async def check(self) -> None:
         """Return when the engine answers; Unavailable when it does not."""
@@ -71,13 +86,11 @@ class EngineClient:
         await self._http.aclose()
 
 
-def _json(request: GenerationRequest) -> bytes:
+def _json(request: Spec, param: str) -> bytes:
     try:
         return request.model_dump_json().encode()
     except PydanticSerializationError as error:
-        raise InvalidRequest(
-            "The messages hold text that is not valid Unicode.", param="messages"
-        ) from error
+        raise InvalidRequest("The text is not valid Unicode.", param=param) from error
 
 
 async def _lines(response: httpx.Response) -> AsyncGenerator[bytes, None]:

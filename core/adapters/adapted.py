@@ -50,7 +50,7 @@ class AdaptedModel:
     def total_parameters(self) -> int:
         """Base and strategy together, as long as the strategy is installed."""
         virtual = () if self.virtual is None else self.virtual.parameters()
-        return sum(parameter.numel() for parameter in (*self.model.parameters(), *virtual))
+        return self.model.num_parameters() + sum(parameter.numel() for parameter in virtual)
 
     @property
     def prefix(self) -> Prefix | None:

@@ -57,6 +57,7 @@ def linear_layer(model: PreTrainedModel, path: str) -> LinearLayer:
 
 
 def targeted_paths(paths: Iterable[str], names: Iterable[str]) -> list[str]:
+    """Return those of `paths` that any of `names` means, in their order."""
     names = tuple(names)
     return [path for path in paths if any(is_named(path, name) for name in names)]
 

@@ -6,6 +6,7 @@ weights do not compress, equal bundles give equal archives whatever zlib is inst
 entry cannot expand. Needs no torch.
 """
 
+import errno
 import os
 import shutil
 import stat
@@ -96,6 +97,10 @@ def _unpack(
         FileExistsError,
         NotADirectoryError,
     ) as error:
+        raise corrupt(f"{archive.name} is not a readable bundle archive: {error}") from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a place in the file that no file has
+            raise
         raise corrupt(f"{archive.name} is not a readable bundle archive: {error}") from error
 
 

@@ -35,6 +35,9 @@ class Classification:
         found = only(LabelExample, examples, "a text with its label")
         labels = [self._indices(line, example) for line, example in found]
         texts = class_tokens(self.tokenizer, [example.text for _, example in found])
+        for (line, _), tokens in zip(found, texts, strict=True):
+            if not tokens:
+                raise InvalidRow(line, "the tokenizer of the base model leaves nothing of the text")
         return [
             LabelledRow(line, tokens, indices)
             for (line, _), tokens, indices in zip(found, texts, labels, strict=True)

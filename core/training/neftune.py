@@ -22,7 +22,9 @@ def add_noise(adapted: AdaptedModel, alpha: float) -> None:
     Each text counts with its own length, whatever else is in its batch; virtual tokens are left
     alone; of an encoder-decoder it is the source. Draws from torch's global generator.
     """
-    embed = adapted.model.get_input_embeddings()
+    model = adapted.model
+    backbone = model.get_encoder() if model.config.is_encoder_decoder else model.base_model
+    embed = backbone.get_input_embeddings()
 
     def disturb(
         module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]
@@ -39,7 +41,7 @@ def add_noise(adapted: AdaptedModel, alpha: float) -> None:
         named["inputs_embeds"] = embedded + noise
         return arguments, named
 
-    adapted.model.base_model.register_forward_pre_hook(disturb, with_kwargs=True)
+    backbone.register_forward_pre_hook(disturb, with_kwargs=True)
 
 
 def _texts(noise: Tensor, virtual: int, named: dict[str, Any]) -> Iterator[Tensor]:

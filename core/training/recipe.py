@@ -15,6 +15,7 @@ from core.models.load import load_config, load_tokenizer
 from core.models.precision import name_of, pick_device, resolve_precision
 from core.objectives.choose import choose_objective
 from core.spec.events import (
+    MaskAudited,
     ModelReady,
     PhaseStarted,
     ResumeStateSaved,
@@ -26,6 +27,7 @@ from core.spec.run import JobSpec, Workspace
 from core.training.activations import use_gradient_checkpointing
 from core.training.data import load_dataset
 from core.training.loop import Stopped, Training, halve_micro_batch, review, take_step
+from core.training.mask import audit
 from core.training.model import base_of, load_model
 from core.training.neftune import add_noise
 from core.training.optimiser import build_optimiser
@@ -63,6 +65,7 @@ def train(
     plan = StepPlan(spec, len(dataset.rows))
     described = dataset.described(plan.total_steps)
     yield described
+    yield MaskAudited(rows=audit(spec, tokenizer, dataset.rows))
 
     yield PhaseStarted(phase="loading model")
     adapted = load_model(spec, workspace, tokenizer, dtype, device)

@@ -45,6 +45,7 @@ def engine(running: tuple[Api, ScriptedEngine]) -> ScriptedEngine:
     """An engine that has seen nothing."""
     engine = running[1]
     engine.requests.clear()
+    engine.classified.clear()
     engine.was_left.clear()
     return engine
 

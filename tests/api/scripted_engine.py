@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from core.spec.classification import ClassificationAnswer, ClassificationRequest
 from core.spec.generation import (
     ChatPrompt,
     ChoiceFinished,
@@ -38,11 +39,13 @@ class ScriptedEngine:
 
     def __init__(self) -> None:
         self.requests: list[GenerationRequest] = []
+        self.classified: list[ClassificationRequest] = []
         self.was_left = threading.Event()
         """A client went away in the middle of an answer."""
         self.app = Starlette(
             routes=[
                 Route("/generate", self._generate, methods=["POST"]),
+                Route("/classify", self._classify, methods=["POST"]),
                 Route("/healthz", self._healthz),
             ]
         )
@@ -60,6 +63,16 @@ class ScriptedEngine:
             return _refusal(429, "Too many requests wait.", None, "queue_full", retry_after=1)
         return StreamingResponse(self._lines(asked, text), media_type="application/x-ndjson")
 
+    async def _classify(self, request: Request) -> Response:
+        asked = ClassificationRequest.model_validate_json(await request.body())
+        self.classified.append(asked)
+        if asked.adapter is None:
+            return _refusal(400, "This model has no labels.", "model", "not_a_classifier")
+        if "be full" in asked.texts:
+            return _refusal(429, "Too many texts wait.", None, "queue_full", retry_after=1)
+        answer = ClassificationAnswer(scores=tuple(map(_scores, asked.texts)))
+        return Response(answer.model_dump_json(), media_type="application/json")
+
     async def _lines(self, asked: GenerationRequest, text: str) -> AsyncIterator[str]:
         try:
             async for event in _script(asked, text):
@@ -67,6 +80,12 @@ class ScriptedEngine:
         except asyncio.CancelledError:
             self.was_left.set()
             raise
+
+
+def _scores(text: str) -> dict[str, float]:
+    """Long texts are spam."""
+    spam = 0.75 if len(text) > 20 else 0.25
+    return {"spam": spam, "ham": 1 - spam}
 
 
 def prompt_of(asked: GenerationRequest) -> tuple[str, str]:

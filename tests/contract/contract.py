@@ -15,8 +15,12 @@ Route = tuple[str, str]
 
 OUR_ROUTES: frozenset[Route] = frozenset(
     {
+        ("POST", "/classifications"),
         ("GET", "/files/{file_id}/report"),
         ("GET", "/fine_tuning/jobs/{fine_tuning_job_id}/adapter"),
+        ("GET", "/fine_tuning/jobs/{fine_tuning_job_id}/mask"),
+        ("POST", "/fine_tuning/masks"),
+        ("GET", "/fine_tuning/masks/{mask_id}"),
         ("GET", "/healthz"),
         ("GET", "/readyz"),
     }

@@ -5,12 +5,16 @@ from collections.abc import Callable
 import httpx
 from jsonschema import Draft202012Validator
 
+from core.records.jobs import get_job
+from core.records.masks import record_job_mask
+from core.records.projects import DEFAULT_PROJECT
 from core.records.workers import worker_seen
 from tests.api import as_worker
 from tests.api.live import Api
 from tests.contract.contract import OUR_ROUTES, CheckedClient, Route, check_schema, contract
 
 JOBS = "/v1/fine_tuning/jobs"
+MASKS = "/v1/fine_tuning/masks"
 
 NOT_SERVED: dict[Route, str] = {
     ("POST", "/uploads"): "large files go through /files, which streams",
@@ -41,6 +45,13 @@ def use_every_route(
     assert client.get(f"{JOBS}/{job_id}/adapter").status_code == 200
     create_job()
     as_worker.fail(api, as_worker.start(api))
+    audit = {"model": "tunesmith/tiny", "training_file": file_id}
+    mask_id = client.post(MASKS, json=audit).json()["id"]
+    assert client.get(f"{MASKS}/{mask_id}").status_code == 200
+    masked = create_job()
+    with api.database.writing() as session:
+        record_job_mask(session, get_job(session, DEFAULT_PROJECT, masked), [])
+    assert client.get(f"{JOBS}/{masked}/mask").status_code == 200
     cancelled = create_job()
     assert client.post(f"{JOBS}/{cancelled}/cancel").status_code == 200
     paused = create_job()
@@ -57,6 +68,8 @@ def use_every_route(
     for body in (chat, chat | {"n": 2, "logprobs": True, "top_logprobs": 2, "stream": True}):
         assert client.post("/v1/chat/completions", json=body).status_code == 200
     assert client.post("/v1/completions", json=text).status_code == 200
+    texts = {"model": tuned, "input": ["hello", "again"]}
+    assert client.post("/v1/classifications", json=texts).status_code == 200
     assert client.delete(f"/v1/models/{tuned}").status_code == 200
     assert client.delete(f"/v1/files/{file_id}").status_code == 200
     with api.database.writing() as session:
@@ -87,10 +100,14 @@ def misuse_every_route(client: httpx.Client) -> None:
         ("GET", f"{JOBS}/ftjob-none/events"),
         ("GET", f"{JOBS}/ftjob-none/checkpoints"),
         ("GET", f"{JOBS}/ftjob-none/adapter"),
+        ("GET", f"{JOBS}/ftjob-none/mask"),
+        ("POST", MASKS),
+        ("GET", f"{MASKS}/mask-none"),
         ("GET", "/v1/models/none/at/all"),
         ("DELETE", "/v1/models/tunesmith/tiny"),
         ("POST", "/v1/chat/completions"),
         ("POST", "/v1/completions"),
+        ("POST", "/v1/classifications"),
     ]:
         assert 400 <= client.request(method, path).status_code < 500
     assert client.get("/readyz").status_code == 503

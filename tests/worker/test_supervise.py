@@ -15,7 +15,7 @@ from core.spec.events import PhaseStarted, ResumeStateSaved, RunEvent, RunFailed
 from worker.supervise import supervise
 
 PHASE = PhaseStarted(phase="training")
-SAVED = ResumeStateSaved(step=1, folder=Path("/work/resume/step-1"))
+SAVED = ResumeStateSaved(step=1, folder=Path("resume/step-1"))
 FAILURE = RunFailed(code="loss_nonfinite", message="The loss is not finite.")
 
 

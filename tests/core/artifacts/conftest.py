@@ -5,13 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from core.adapters.adapted import AdaptedModel
 from core.artifacts.bundle import BundleContents, write_bundle
 from core.artifacts.card import CardFacts
-from core.spec.events import DatasetValidated, Evaluated, ModelReady, RunEvent, StepDone
+from core.artifacts.metrics import StepMetrics
+from core.spec.events import DatasetValidated, ModelReady
 from core.spec.run import BaseModelSpec, JobSpec
 from core.spec.strategy import LoraSpec
 from core.spec.training import TrainingSpec
@@ -68,32 +70,24 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 @pytest.fixture(scope="package")
-def history() -> tuple[RunEvent, ...]:
-    events: list[RunEvent] = []
-    for step in range(1, 5):
-        events.append(
-            StepDone(
-                step=step,
-                total_steps=4,
-                epoch=1,
-                loss=3.25 / step,
-                accuracy=0.125 * step,
-                learning_rate=1e-4,
-                gradient_norm=1.0,
-                tokens=100,
-                targets=40,
-                seconds=0.1,
-            )
-        )
-        if step % 2 == 0:
-            events.append(Evaluated(step=step, loss=2.5 / step, accuracy=0.2 * step))
-    return tuple(events)
+def curve() -> tuple[StepMetrics, ...]:
+    return (
+        StepMetrics(1, 3.25, 0.125),
+        StepMetrics(2, 1.625, 0.25, 1.25, 0.4),
+        StepMetrics(3, 3.25 / 3, 0.375),
+        StepMetrics(4, 0.8125, 0.5, 0.625, 0.8),
+    )
 
 
 @pytest.fixture(scope="package")
 def contents(
-    tuned: PeftModel, tokenizer: PreTrainedTokenizerFast, history: tuple[RunEvent, ...]
+    tuned: PeftModel, tokenizer: PreTrainedTokenizerFast, curve: tuple[StepMetrics, ...]
 ) -> BundleContents:
+    trainable = {
+        name.replace(".default.", "."): parameter
+        for name, parameter in tuned.named_parameters()
+        if parameter.requires_grad
+    }
     base = BaseModelSpec(id="tiny-llama", source="/private/models/tiny-llama")
     spec = JobSpec(
         base=base,
@@ -108,11 +102,12 @@ def contents(
         trainable_parameters=7777, total_parameters=88888, precision="fp32", device="cpu"
     )
     return BundleContents(
-        peft_config=tuned.peft_config["default"],
-        adapter_state=get_peft_model_state_dict(tuned),
+        adapted=AdaptedModel(tuned.get_base_model(), trainable, tuned.peft_config["default"]),
+        step=4,
         tokenizer=tokenizer,
         card=CardFacts(base=base, spec=spec, dataset=dataset, model=model),
-        history=history,
+        curve=curve,
+        row_losses_csv="line,epoch,loss\n1,1,2.5\n",
     )
 
 

@@ -6,9 +6,11 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
-from core.artifacts.archive import MAX_FILES, pack, unpack
+from core.artifacts.archive import MAX_FILES, pack, pack_state, unpack, unpack_state
 from core.artifacts.manifest import (
     ADAPTER_FILE,
     MANIFEST_FILE,
@@ -204,3 +206,29 @@ def test_any_damage_to_the_archive_is_refused_or_harmless(archive: Path, tmp_pat
 def verify_of(archive: Path, folder: Path) -> object:
     unpack(archive, folder)
     return verify(folder)
+
+
+def test_resume_state_comes_out_as_it_went_in(tmp_path: Path) -> None:
+    state, archive = tmp_path / "state", tmp_path / "state.zip"
+    (state / "deep").mkdir(parents=True)
+    (state / "state.json").write_text('{"step": 3}')
+    (state / "deep" / "more.txt").write_text("more")
+    save_file({"a": np.ones(3, np.float32)}, state / "weights.safetensors")
+    digest = pack_state(state, archive)
+    assert digest == sha256_of(archive)
+    unpack_state(archive, tmp_path / "out")
+    files = [path.relative_to(state) for path in state.rglob("*") if path.is_file()]
+    assert len(files) == 3
+    for file in files:
+        assert (tmp_path / "out" / file).read_bytes() == (state / file).read_bytes()
+
+
+def test_resume_state_is_unpacked_as_warily_as_a_bundle(tmp_path: Path) -> None:
+    archive = tmp_path / "state.zip"
+    for name in ("../outside.json", "weights.pt", "weights.safetensors"):
+        with zipfile.ZipFile(archive, "w") as out:
+            out.writestr(name, b"no such thing")
+        with pytest.raises(TunesmithError) as caught:
+            unpack_state(archive, tmp_path / "out")
+        assert caught.value.code == "artifact_corrupt"
+    assert list(tmp_path.iterdir()) == [archive]

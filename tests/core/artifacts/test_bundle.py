@@ -42,8 +42,9 @@ def test_tokenizer_and_chat_template_load_from_the_bundle(
 def test_equal_contents_give_equal_bytes(
     shared_bundle: Path, contents: BundleContents, tmp_path: Path
 ) -> None:
-    backwards = dict(reversed(contents.adapter_state.items()))
-    write_bundle(tmp_path / "again", replace(contents, adapter_state=backwards))
+    backwards = dict(reversed(contents.adapted.trainable.items()))
+    adapted = replace(contents.adapted, trainable=backwards)
+    write_bundle(tmp_path / "again", replace(contents, adapted=adapted))
     files = sorted(path.name for path in shared_bundle.iterdir())
     assert files == sorted(path.name for path in (tmp_path / "again").iterdir())
     for name in files:
@@ -82,8 +83,9 @@ def test_a_base_from_the_hub_is_named_by_its_id_and_revision(
 
 def test_contents_stay_as_they_were(contents: BundleContents, tmp_path: Path) -> None:
     write_bundle(tmp_path / "bundle", contents)
-    assert contents.peft_config.base_model_name_or_path != "tiny-llama"
-    assert isinstance(contents.peft_config.target_modules, set)
+    config = contents.adapted.config
+    assert config.base_model_name_or_path != "tiny-llama"
+    assert isinstance(config.target_modules, set)
 
 
 def test_manifest_names_the_adapter_hash(shared_bundle: Path) -> None:
@@ -138,5 +140,5 @@ def test_plot_is_a_picture(shared_bundle: Path) -> None:
 
 
 def test_a_run_without_steps_can_be_bundled(contents: BundleContents, tmp_path: Path) -> None:
-    write_bundle(tmp_path / "bundle", replace(contents, history=()))
+    write_bundle(tmp_path / "bundle", replace(contents, curve=()))
     verify(tmp_path / "bundle")

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from core.engine.text import TextStream
 from core.engine.token_bytes import TokenBytes
 from core.errors import InvalidRequest
 
@@ -25,6 +26,17 @@ def sentencepiece() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>")
 
 
+@pytest.fixture(scope="module")
+def metaspace() -> PreTrainedTokenizerFast:
+    """A vocabulary as T5 has it: the first word too is spelled with a space before it."""
+    words = ["<pad>", "</s>", "<unk>", "\u2581", "\u2581the", "\u2581a", "\u2581cat", "é", "東"]
+    tokenizer = Tokenizer(models.Unigram([(word, -1.0) for word in words], unk_id=2))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
+    names = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
+
+
 def joined(token_bytes: TokenBytes, ids: list[int]) -> str:
     return b"".join(map(token_bytes.text_bytes, ids)).decode("utf-8", errors="replace")
 
@@ -41,6 +53,22 @@ def test_sentencepiece_tokens_spell_what_decode_says(text, sentencepiece):
     ids = sentencepiece(text)["input_ids"]
     assert joined(TokenBytes(sentencepiece), ids) == text
     assert sentencepiece.decode(ids, clean_up_tokenization_spaces=False) == text
+
+
+@given(words=st.lists(st.sampled_from(["the", "a", "cat", "é 東"]), min_size=1, max_size=5))
+def test_a_text_of_metaspace_tokens_loses_only_its_first_space(words, metaspace):
+    ids = metaspace(" ".join(words))["input_ids"]
+    token_bytes = TokenBytes(metaspace)
+    stream = TextStream(drops_first_space=token_bytes.marks_first_word)
+    pieces = [*(stream.push(token_bytes.text_bytes(each)) for each in ids), stream.finish()]
+    text = "".join(piece.text for piece in pieces if piece is not None)
+    assert text == metaspace.decode(ids, skip_special_tokens=True)
+    assert not text.startswith(" ")
+
+
+def test_only_metaspace_marks_the_first_word(tokenizer, sentencepiece):
+    assert not TokenBytes(tokenizer).marks_first_word
+    assert not TokenBytes(sentencepiece).marks_first_word
 
 
 def test_special_tokens_have_a_name_but_no_text(tokenizer):

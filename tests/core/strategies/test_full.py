@@ -3,8 +3,11 @@ import torch
 from bitsandbytes.nn import Linear4bit
 from safetensors import safe_open
 
+from core.batching.rows import Row
 from core.errors import InvalidRequest
+from core.models.attention import use_packed_attention
 from core.models.load import load_base
+from core.objectives.supervised import Supervised
 from core.spec.strategy import FullSpec, QloraSpec
 from core.strategies.attach import attach
 from tests.core import tiny
@@ -52,3 +55,25 @@ def test_quantised_base_is_refused(base_of):
 def test_forward_pass_is_that_of_the_base():
     base, adapted = tiny.tiny_model(), attach(tiny.tiny_model(), FullSpec(), None)
     assert torch.equal(base(**batch()).logits, adapted.model(**batch()).logits)
+
+
+ROWS = [
+    Row(line, tuple(range(line, line + length)), (False, False) + (True,) * (length - 2))
+    for line, length in enumerate((9, 17, 5, 12, 30, 8, 21, 11), start=1)
+]
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gemma2"])  # the head of Gemma is tied
+def test_one_batch_of_eight_rows_equals_four_of_two(model_type):
+    objective = Supervised(tokenizer=None)
+    targets = sum(row.targets for row in ROWS)
+    gradients = []
+    for size in (8, 2):
+        model = tiny.tiny_model(model_type)
+        use_packed_attention(model)
+        adapted = attach(model, FullSpec(), None)
+        for start in range(0, len(ROWS), size):
+            (objective.loss(adapted, ROWS[start : start + size]).loss / targets).backward()
+        gradients.append({name: p.grad for name, p in adapted.trainable.items()})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-5, atol=1e-6)

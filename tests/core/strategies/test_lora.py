@@ -1,5 +1,6 @@
 import pytest
 import torch
+from pydantic import ValidationError
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from core.errors import InvalidRequest
@@ -77,3 +78,9 @@ def test_nothing_but_the_adapter_is_trained(tiny_model):
     trained = {id(p) for p in attached.parameters}
     for parameter in attached.model.parameters():
         assert parameter.requires_grad == (id(parameter) in trained)
+
+
+@pytest.mark.parametrize("field", ["rank_pattern", "alpha_pattern"])
+def test_pattern_that_is_no_regular_expression_is_refused_with_the_spec(field):
+    with pytest.raises(ValidationError, match=r"'q\(' is no regular expression"):
+        LoraSpec(**{field: {"q(": 2}})

@@ -147,6 +147,15 @@ def test_lora_on_a_base_that_is_stored_quantised_equals_peft(
     require_equal(adapted, reference)
 
 
+def test_weights_of_four_bits_count_as_weights(base_of):
+    base = base_of("llama")
+    counts = [
+        attach(load_base(base, FP32, CPU, quantisation=q), QLORA, None).total_parameters
+        for q in (QLORA, None)
+    ]
+    assert counts[0] == counts[1]
+
+
 def test_adapter_also_fits_the_base_before_quantisation(base_of):
     adapted = attach(load_base(base_of("llama"), FP32, CPU), QLORA, None)
     assert adapted.model(**batch()).logits.isfinite().all()

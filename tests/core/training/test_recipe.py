@@ -39,6 +39,7 @@ def test_events_come_in_the_promised_order(job, workspace):
     assert [event.type for event in events] == [
         "phase_started",
         "dataset_validated",
+        "mask_audited",
         "phase_started",
         "model_ready",
         "phase_started",

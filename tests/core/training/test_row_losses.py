@@ -66,7 +66,8 @@ def test_losses_of_a_run_are_those_of_its_steps(job, workspace):
     steps = [event for event in events if isinstance(event, StepDone)]
     reports = [event for event in events if isinstance(event, RowLosses)]
     assert [report.epoch for report in reports] == [1, 2, 3]
-    rows = list(csv.DictReader((workspace.bundle_folder / "row_losses.csv").open()))
+    table = (workspace.bundle_folder / "row_losses.csv").read_text()
+    rows = list(csv.DictReader(table.splitlines()))
     assert len(rows) == 3 * 16
     hardest = max((row for row in rows if row["epoch"] == "3"), key=lambda row: float(row["loss"]))
     assert int(hardest["line"]) == reports[-1].hardest[0].line

@@ -1,0 +1,32 @@
+"""Mistral's classification request and response."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from core.spec.classification import MAX_TEXTS
+
+Text = Annotated[str, Field(min_length=1)]
+
+
+class ClassificationBody(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    model: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\x00]*$")]
+    input: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)]
+    metadata: dict[str, Any] | None = None
+    """Accepted; it changes nothing in the answer."""
+
+
+class TargetScores(BaseModel):
+    """The probability of every label; they add up to 1 unless a text may have several labels."""
+
+    scores: dict[str, float]
+
+
+class Classifications(BaseModel):
+    """A result per text, by target. A model of ours has one target, `label`."""
+
+    id: str
+    model: str
+    results: list[dict[str, TargetScores]]

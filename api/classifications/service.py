@@ -1,0 +1,28 @@
+"""What the route does: find the model, ask the engine, put its answer in Mistral's form."""
+
+from starlette.concurrency import run_in_threadpool
+
+from api.classifications.schemas import ClassificationBody, Classifications, TargetScores
+from api.models.service import find_target
+from api.parts import Parts
+from core.records.ids import new_id
+from core.spec.classification import ClassificationRequest
+
+TARGET = "label"
+"""What a model decides about a text, by the name that datasets give it."""
+
+
+async def classify(parts: Parts, project: str, body: ClassificationBody) -> Classifications:
+    target = await run_in_threadpool(find_target, parts, project, body.model)
+    request = ClassificationRequest(
+        id=new_id("clsf"),
+        base=target.base,
+        adapter=target.adapter,
+        texts=(body.input,) if isinstance(body.input, str) else tuple(body.input),
+    )
+    answer = await parts.engine.classify(request)
+    return Classifications(
+        id=request.id,
+        model=target.id,
+        results=[{TARGET: TargetScores(scores=scores)} for scores in answer.scores],
+    )

@@ -1,0 +1,47 @@
+"""What a tuned model asks of the data that it is trained further on."""
+
+import pytest
+
+from api.jobs.start import StartingPoint, objective_of
+from core.errors import InvalidRequest
+from core.spec.objective import ClassificationSpec, DpoSpec, ObjectiveSpec, SupervisedSpec, Task
+from core.spec.run import BaseModelSpec, BundleRef, JobSpec
+
+BASE = BaseModelSpec(id="tiny", source="/models/tiny")
+LABELS = ClassificationSpec(labels=("bad", "fine", "good"))
+
+
+def tuned(task: Task, objective: ObjectiveSpec) -> StartingPoint:
+    made = JobSpec(base=BASE, task=task, objective=objective, seed=1)
+    return StartingPoint(BASE, made.strategy, BundleRef(key="bundles/x", sha256="0" * 64), made)
+
+
+def test_base_takes_any_objective() -> None:
+    start = StartingPoint(BASE, JobSpec(base=BASE, seed=1).strategy)
+    assert objective_of(start, "classification", LABELS) == LABELS
+
+
+def test_tuned_generator_learns_preferences_next() -> None:
+    start = tuned("generation", SupervisedSpec())
+    assert objective_of(start, "generation", DpoSpec()) == DpoSpec()
+
+
+def test_tuned_classifier_keeps_labels_that_the_new_data_lacks() -> None:
+    some = ClassificationSpec(labels=("good", "bad"))
+    assert objective_of(tuned("classification", LABELS), "classification", some) == LABELS
+
+
+@pytest.mark.parametrize(
+    ("task", "objective", "words"),
+    [
+        ("generation", SupervisedSpec(), "does classification"),
+        ("classification", ClassificationSpec(labels=("good", "odd")), "'odd'"),
+        ("classification", LABELS.model_copy(update={"multi_label": True}), "another number"),
+    ],
+)
+def test_other_task_or_labels_than_the_classifier_has_are_refused(
+    task: Task, objective: ObjectiveSpec, words: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=words) as refused:
+        objective_of(tuned("classification", LABELS), task, objective)
+    assert refused.value.param == "training_file"
