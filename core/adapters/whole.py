@@ -77,7 +77,7 @@ def _trainable_copy(module: nn.Module) -> nn.Module:
         copied.register_forward_pre_hook(
             lambda _, args, kwargs: (_cast(args, wide), _cast(kwargs, wide)), with_kwargs=True
         )
-        copied.register_forward_hook(lambda _, __, output: output)
+        copied.register_forward_hook(lambda _, __, output: _cast(output, dtype))
     return copied
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedModel
 
 from core.adapters.adapted import AdaptedModel
 from core.adapters.virtual import Prefix
@@ -31,8 +32,15 @@ def use_gradient_checkpointing(
         )
         wanted = not drops_prefix and not _fits(adapted, rows, spec.micro_batch_tokens)
     if wanted:
-        adapted.model.gradient_checkpointing_enable({"use_reentrant": False})
+        _checkpoint_layers(adapted.model)
     return wanted
+
+
+def _checkpoint_layers(model: PreTrainedModel) -> None:
+    # transformers has renamed it; the old name warns where there is a new one
+    name = "activation_checkpointing_enable"
+    enable = getattr(model, name, None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
 
 
 def activation_bytes(adapted: AdaptedModel, rows: Sequence[TrainingRow], budget_tokens: int) -> int:

@@ -22,15 +22,19 @@ from api.generation.engine_client import EngineClient
 from core.artifacts.archive import pack
 from core.artifacts.manifest import write_manifest
 from core.engine.engine import Engine
-from core.errors import TunesmithError
+from core.errors import InvalidRequest, TunesmithError
 from core.models.load import load_base, load_tokenizer
+from core.spec.classification import ClassificationRequest
 from core.spec.generation import GenerationRequest
-from core.spec.run import BaseModelSpec, JobSpec
+from core.spec.objective import ClassificationSpec
+from core.spec.run import BaseModelSpec, BundleRef, JobSpec
 from core.spec.strategy import LoraSpec
 from core.storage.local import open_store
-from worker import serve
+from tests.core.engine.bundles import write_bundle
+from worker import engine_app
+from worker.engine_app import create_app
 from worker.engine_settings import EngineSettings
-from worker.serve import build_engine, create_app
+from worker.serve import build_engine
 
 BASE = BaseModelSpec(id="tiny", source=str(Path(core.models.__file__).parent / "tiny"))
 PATIENCE_SECONDS = 180
@@ -121,6 +125,17 @@ def adapter(settings, tmp_path_factory) -> dict:
     sha256 = pack(folder, archive)
     open_store(settings.storage_folder).write_file("bundles/job/final.zip", archive)
     return {"key": "bundles/job/final.zip", "sha256": sha256}
+
+
+@pytest.fixture(scope="module")
+def classifier(settings, tmp_path_factory) -> dict:
+    """A classifier with two labels on the same base, in the same storage."""
+    folder = tmp_path_factory.mktemp("classifier") / "bundle"
+    objective = ClassificationSpec(labels=("spam", "ham"))
+    store = open_store(settings.storage_folder)
+    strategy = LoraSpec(rank=2, target_modules=("q_proj",))
+    bundle = write_bundle(folder, store, BASE, strategy, "classification", objective)
+    return bundle.ref.model_dump()
 
 
 @contextmanager
@@ -239,6 +254,37 @@ def test_an_unknown_adapter_is_a_404_and_a_corrupt_one_a_503(service, adapter):
     assert int(corrupt.headers["retry-after"]) > 0
 
 
+def test_texts_are_scored_beside_the_answers_of_a_generator(service, classifier):
+    asked = {"id": "c", "base": BASE.model_dump(), "adapter": classifier, "texts": ["Hello", "Hi"]}
+    alone = service.client.post("/classify", json=asked).json()["scores"]
+    assert [set(each) for each in alone] == [{"spam", "ham"}] * 2
+    assert [sum(each.values()) for each in alone] == pytest.approx([1, 1])
+    thread = threading.Thread(target=lambda: text_of(service.generate()))
+    thread.start()
+    assert service.client.post("/classify", json=asked).json()["scores"] == alone
+    thread.join(PATIENCE_SECONDS)
+
+
+def test_each_route_refuses_the_models_of_the_other(service, classifier):
+    refused = service.generate(adapter=classifier)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "not_a_generator")
+    asked = {"id": "c", "base": BASE.model_dump(), "texts": ["Hello"]}
+    refused = service.client.post("/classify", json=asked)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "not_a_classifier")
+
+
+def test_a_client_that_leaves_takes_its_texts_along(service, classifier, monkeypatch):
+    gate = Gate()
+    runner = service.engine.runner
+    monkeypatch.setattr(runner, "score", gate.around(runner.score))
+    asked = {"id": "c", "base": BASE.model_dump(), "adapter": classifier, "texts": ["Hello"] * 9}
+    impatient = httpx.Timeout(PATIENCE_SECONDS, read=0.2)
+    with pytest.raises(httpx.ReadTimeout):
+        service.client.post("/classify", json=asked, timeout=impatient)
+    wait_until(lambda: not service.engine._tickets)
+    gate.opened.set()
+
+
 def test_a_full_queue_is_a_429_that_says_when_to_come_back(service, gate):
     def ask() -> None:
         text_of(service.generate(n=4))
@@ -310,7 +356,7 @@ def test_a_preloaded_base_is_there_before_the_first_request(settings):
 
 def test_a_model_thread_that_fails_ends_the_process(settings, monkeypatch):
     ended = threading.Event()
-    monkeypatch.setattr(serve, "_end_process", ended.set)
+    monkeypatch.setattr(engine_app, "_end_process", ended.set)
     with serving(settings) as service:
 
         def fail_to_schedule():
@@ -325,7 +371,7 @@ def test_a_model_thread_that_fails_ends_the_process(settings, monkeypatch):
 
 def test_a_model_thread_that_is_stopped_ends_alone(settings, monkeypatch):
     ended = threading.Event()
-    monkeypatch.setattr(serve, "_end_process", ended.set)
+    monkeypatch.setattr(engine_app, "_end_process", ended.set)
     with serving(settings) as service:
         service.engine.stop()
         wait_until(lambda: service.client.get("/healthz").status_code == 503)
@@ -340,6 +386,23 @@ def test_a_caller_without_the_key_is_refused_and_health_stays_open(settings, hea
         assert response.status_code == 401
         assert response.json()["error"]["code"] == "invalid_engine_key"
         assert service.client.get("/healthz").status_code == 200
+
+
+def test_the_client_of_the_api_gets_scores_and_refusals(settings, classifier):
+    request = ClassificationRequest(
+        id="c", base=BASE, adapter=BundleRef.model_validate(classifier), texts=("Hello",)
+    )
+
+    async def ask(url: str) -> None:
+        client = EngineClient(url)
+        answer = await client.classify(request)
+        assert answer.scores[0].keys() == {"spam", "ham"}
+        with pytest.raises(InvalidRequest, match="labels"):
+            await client.classify(request.model_copy(update={"adapter": None}))
+        await client.close()
+
+    with serving(settings) as service:
+        asyncio.run(ask(str(service.client.base_url)))
 
 
 @pytest.mark.parametrize(

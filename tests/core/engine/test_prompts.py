@@ -9,7 +9,7 @@ from transformers import GenerationConfig
 from core.engine import prompt_tokens
 from core.engine.prompts import PromptReader
 from core.errors import InvalidRequest, NotFound
-from core.models.load import load_tokenizer
+from core.models.load import load_config, load_tokenizer
 from core.spec.generation import (
     ChatPrompt,
     GenerationRequest,
@@ -19,6 +19,9 @@ from core.spec.generation import (
     TokenPrompt,
 )
 from core.spec.run import BaseModelSpec
+from core.spec.strategy import FullSpec, PrefixSpec, PromptSpec
+from tests.core.engine.bundles import write_bundle
+from tests.core.tiny import save_base
 
 HELLO = ChatPrompt(messages=({"role": "user", "content": "Hello"},))
 
@@ -95,7 +98,7 @@ def variant(base, tmp_path):
             setattr(tokenizer, name, value)
         tokenizer.save_pretrained(tmp_path)
         shutil.copy(Path(base.source) / "config.json", tmp_path)
-        return BaseModelSpec(id="variant", source=str(tmp_path))
+        return BaseModelSpec(id=base.id, source=str(tmp_path))
 
     return make
 
@@ -139,3 +142,32 @@ def test_a_base_that_is_not_there_is_not_found(reader, tmp_path):
         reader.read(asked(missing, HELLO))
     assert caught.value.code == "base_not_found"
     assert str(tmp_path) not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "change", [{"id": "another"}, {"revision": "abc123"}, {"source": "public/base"}]
+)
+def test_an_adapter_of_another_base_is_refused(reader, base, adapters, change):
+    other = base.model_copy(update=change)
+    with pytest.raises(InvalidRequest, match="was trained on tiny") as caught:
+        reader.read(asked(other, HELLO, adapters[0]))
+    assert (caught.value.code, caught.value.param) == ("adapter_of_another_base", "adapter")
+
+
+def test_a_whole_model_is_a_base_of_its_own(reader, store, tmp_path):
+    base = save_base(tmp_path / "base")
+    bundle = write_bundle(tmp_path / "bundle", store, base, FullSpec())
+    request, _ = reader.read(asked(base, HELLO, bundle.ref))
+    assert request.model.adapter_sha256 is None
+    assert request.model.base != base
+    load_config(request.model.base)
+
+
+@pytest.mark.parametrize("strategy", [PrefixSpec(virtual_tokens=20), PromptSpec(virtual_tokens=20)])
+def test_virtual_tokens_take_room_of_the_context(reader, store, tmp_path, strategy):
+    base = save_base(tmp_path / "base", max_position_embeddings=64)
+    bundle = write_bundle(tmp_path / "bundle", store, base, strategy)
+    request, _ = reader.read(asked(base, TokenPrompt(tokens=(5,) * 40), bundle.ref, None))
+    assert request.max_tokens == 4
+    with pytest.raises(InvalidRequest, match="holds 44 tokens"):
+        reader.read(asked(base, TokenPrompt(tokens=(5,) * 40), bundle.ref, 5))

@@ -2,12 +2,18 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from core.adapters.adapted import AdaptedModel
 from core.batching.packing import collate
@@ -51,7 +57,11 @@ STRATEGIES: dict[str, StrategySpec] = {
     "full": FullSpec(),
 }
 
+QUANTISED = "llama of four bits"
+
 CELLS = [
+    (QUANTISED, "lora"),
+    (QUANTISED, "prefix"),
     *(("llama", name) for name in STRATEGIES),
     *((family, name) for family in ("gemma3_text", "gpt2") for name in ("prefix", "prompt")),
     *((family, "lora") for family in ("gemma2", "phi3", "gpt2")),
@@ -74,7 +84,10 @@ class Said:
 @pytest.fixture(params=CELLS, ids=["-".join(cell) for cell in CELLS])
 def bundle(request, tmp_path, store) -> Bundle:
     family, strategy = request.param
-    base = save_base(tmp_path / "base", family, eos_token_id=None)
+    if family == QUANTISED:
+        base = _save_quantised_base(tmp_path)
+    else:
+        base = save_base(tmp_path / "base", family, eos_token_id=None)
     task: Task = "seq2seq" if family in ENCODER_DECODERS else "generation"
     return write_bundle(tmp_path / "bundle", store, base, STRATEGIES[strategy], task)
 
@@ -86,7 +99,7 @@ def ask(make_engine, reader) -> Callable[[Bundle], tuple[list[Said], list[Said]]
     def ask(bundle: Bundle) -> tuple[list[Said], list[Said]]:
         engine = make_engine(max_bases=2)
         answers: list[list] = []
-        for adapter in (bundle.ref, None):
+        for adapter in (None, bundle.ref):
             for prompt in PROMPTS:
                 asked = GenerationRequest(
                     id="r",
@@ -101,7 +114,7 @@ def ask(make_engine, reader) -> Callable[[Bundle], tuple[list[Said], list[Said]]
         while engine.step():
             pass
         said = [_said(each) for each in answers]
-        return said[: len(PROMPTS)], said[len(PROMPTS) :]
+        return said[len(PROMPTS) :], said[: len(PROMPTS)]
 
     return ask
 
@@ -160,6 +173,18 @@ def _in_training(bundle: Bundle) -> AdaptedModel:
     if bundle.task == "generation":
         use_packed_attention(adapted.model)
     return adapted
+
+
+def _save_quantised_base(folder: Path) -> BaseModelSpec:
+    """Write a base whose own config says that it is quantised, as `…-bnb-4bit` on the hub."""
+    dense = save_base(folder / "dense", "llama", eos_token_id=None)
+    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
+    model = AutoModelForCausalLM.from_pretrained(
+        dense.source, dtype=torch.float32, quantization_config=config
+    )
+    model.save_pretrained(folder / "base")
+    load_tokenizer(dense).save_pretrained(folder / "base")
+    return BaseModelSpec(id="quantised", source=str(folder / "base"))
 
 
 def _load(base: BaseModelSpec, task: Task) -> PreTrainedModel:

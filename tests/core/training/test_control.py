@@ -1,5 +1,6 @@
 """Evaluation, early stopping, the best step, and what must not change a run's result."""
 
+import functools
 import math
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from core.errors import TrainingFailed
+from core.evaluation.validation import Validation
 from core.spec.events import (
     CheckpointSaved,
     Evaluated,
@@ -26,9 +28,6 @@ from core.spec.strategy import (
 from core.training.optimiser import TrainingOptimiser
 from core.training.recipe import train
 from tests.core.training.conftest import write_chats
-
-HARSH = {"learning_rate": 0.5, "schedule": "constant", "warmup_ratio": 0.0}
-"""Held-out losses go up and down."""
 
 
 def run(spec, workspace):
@@ -50,6 +49,19 @@ def weights(folder):
     return load_file(folder / "adapter_model.safetensors")
 
 
+@pytest.fixture
+def held_out_losses(monkeypatch):
+    """Return a function that says what the evaluations of the runs to come find."""
+
+    def say(*losses):
+        coming = iter(losses)
+        monkeypatch.setattr(
+            "core.training.loop.validate", lambda *_: Validation(next(coming), accuracy=0.5)
+        )
+
+    return say
+
+
 def test_evaluations_and_checkpoints_come_every_so_many_steps(job, judged):
     events = run(job(max_steps=5, evaluation={"every_steps": 2}), judged)
     assert [event.step for event in of(Evaluated, events)] == [2, 4, 5]
@@ -59,50 +71,55 @@ def test_evaluations_and_checkpoints_come_every_so_many_steps(job, judged):
     assert len(of(StepDone, events)) == 5
 
 
-def test_checkpoint_of_the_best_step_is_kept_and_becomes_the_model(job, judged):
-    spec = job(max_steps=8, evaluation={"every_steps": 1}, **HARSH)
-    events = run(spec, judged)
-    losses = {event.step: event.loss for event in of(Evaluated, events)}
-    best = min(losses, key=losses.get)
-    assert best < 5, "a harsh run that only improves says nothing"
+def test_checkpoint_of_the_best_step_is_kept_and_becomes_the_model(job, judged, held_out_losses):
+    held_out_losses(3.0, 1.0, 2.0, 1.5, 1.0, 4.0)
+    events = run(job(max_steps=6, evaluation={"every_steps": 1}), judged)
     kept = {path.name for path in judged.checkpoint_folder(0).parent.iterdir()}
-    assert kept == {f"step-{step}" for step in (best, 6, 7, 8)}
+    assert kept == {"step-2", "step-4", "step-5", "step-6"}
     finished = events[-1]
-    assert isinstance(finished, RunFinished) and finished.step == best
-    assert of(CheckpointSaved, events)[-1].best_step == best
-    final, checkpoint = weights(finished.folder), weights(judged.checkpoint_folder(best))
-    assert all(torch.equal(final[name], checkpoint[name]) for name in checkpoint)
-    assert f"those after step {best}" in (finished.folder / "README.md").read_text()
+    assert isinstance(finished, RunFinished) and finished.step == 2
+    assert of(CheckpointSaved, events)[-1].best_step == 2
+    final, best = weights(finished.folder), weights(judged.checkpoint_folder(2))
+    assert all(torch.equal(final[name], best[name]) for name in best)
+    assert "those after step 2." in (finished.folder / "README.md").read_text()
+    later = weights(judged.checkpoint_folder(6))
+    assert not all(torch.equal(final[name], later[name]) for name in later)
 
 
-def test_last_step_is_kept_when_the_best_is_not_asked_for(job, judged):
-    spec = job(max_steps=4, evaluation={"every_steps": 1, "keep_best": False}, **HARSH)
+def test_last_step_is_kept_when_the_best_is_not_asked_for(job, judged, held_out_losses):
+    held_out_losses(1.0, 2.0)
+    spec = job(max_steps=2, evaluation={"every_steps": 1, "keep_best": False})
     finished = run(spec, judged)[-1]
-    assert finished.step == 4
-    final, last = weights(finished.folder), weights(judged.checkpoint_folder(4))
+    assert finished.step == 2
+    final, last = weights(finished.folder), weights(judged.checkpoint_folder(2))
     assert all(torch.equal(final[name], last[name]) for name in last)
 
 
-def test_run_stops_when_the_held_out_loss_no_longer_falls(job, judged):
+def test_run_stops_when_the_held_out_loss_no_longer_falls(job, judged, held_out_losses):
+    held_out_losses(3.0, 2.0, 2.5, 2.0)
     patient = {"every_steps": 1, "early_stopping_patience": 2}
-    events = run(job(max_steps=50, evaluation=patient, **HARSH), judged)
-    losses = [event.loss for event in of(Evaluated, events)]
-    stopped = of(StoppedEarly, events)[0]
-    assert stopped.step == len(losses) < 50
-    assert min(losses[-2:]) >= min(losses) == losses[stopped.best_step - 1]
-    assert stopped.best_step == stopped.step - 2 == events[-1].step
-    assert events[-1].trained_tokens == sum(event.tokens for event in of(StepDone, events))
+    events = run(job(max_steps=50, evaluation=patient), judged)
+    stopped = of(StoppedEarly, events)
+    assert [(event.step, event.best_step) for event in stopped] == [(4, 2)]
+    steps = of(StepDone, events)
+    assert len(steps) == 4
+    assert (events[-1].step, events[-1].trained_tokens) == (2, sum(s.tokens for s in steps))
+
+
+def test_patience_that_lasts_to_the_end_is_not_an_early_stop(job, judged, held_out_losses):
+    held_out_losses(1.0, 2.0, 2.0)
+    patient = {"every_steps": 1, "early_stopping_patience": 2}
+    events = run(job(max_steps=3, evaluation=patient), judged)
+    assert len(of(StepDone, events)) == 3 and not of(StoppedEarly, events)
 
 
 def test_run_without_held_out_rows_is_never_out_of_patience(job, workspace):
-    events = run(job(max_steps=4, evaluation={"early_stopping_patience": 1}, **HARSH), workspace)
+    events = run(job(max_steps=4, evaluation={"early_stopping_patience": 1}), workspace)
     assert len(of(StepDone, events)) == 4
 
 
-def test_held_out_loss_that_is_not_finite_ends_the_run(job, judged, monkeypatch):
-    from core.evaluation.validation import Validation
-
-    monkeypatch.setattr("core.training.loop.validate", lambda *_: Validation(math.nan, 0.0))
+def test_held_out_loss_that_is_not_finite_ends_the_run(job, judged, held_out_losses):
+    held_out_losses(math.nan)
     with pytest.raises(TrainingFailed, match="held-out rows") as caught:
         run(job(), judged)
     assert caught.value.code == "loss_nonfinite"
@@ -129,19 +146,30 @@ def test_bad_update_is_not_taken_and_the_last_checkpoint_stays(job, judged, monk
     assert all(tensor.isfinite().all() for tensor in weights(judged.checkpoint_folder(2)).values())
 
 
-def test_overflow_of_fp16_leaves_out_the_update_and_goes_on(job, workspace):
-    """The first scale of a GradScaler is far too high for gradients of this size."""
-    spec = job(max_steps=6, precision="fp16", learning_rate=1e-2)
+@pytest.fixture
+def first_scale(monkeypatch):
+    """Return a function that sets the scale with which fp16 begins."""
+
+    def say(scale):
+        scaler = functools.partial(torch.amp.GradScaler, init_scale=scale)
+        monkeypatch.setattr("torch.amp.GradScaler", scaler)
+
+    return say
+
+
+def test_overflow_of_fp16_leaves_out_the_update_and_goes_on(job, workspace, first_scale):
+    first_scale(2.0**22)
+    spec = job(max_steps=8, precision="fp16", learning_rate=1e-2)
     steps = of(StepDone, run(spec, workspace))
-    assert [step.step for step in steps] == [1, 2, 3, 4, 5, 6]
+    assert [step.step for step in steps] == list(range(1, 9))
     left_out = [step.gradient_norm is None for step in steps]
     assert left_out[0] and not left_out[-1]
     assert steps[-1].loss < steps[0].loss
 
 
-def test_overflow_that_does_not_end_ends_the_run(job, workspace, monkeypatch):
-    monkeypatch.setattr(TrainingOptimiser, "step", lambda self, rate: bool(self.zero()))
-    with pytest.raises(TrainingFailed, match="overflows in a row") as caught:
+def test_overflow_that_does_not_end_ends_the_run(job, workspace, first_scale):
+    first_scale(2.0**60)
+    with pytest.raises(TrainingFailed, match="20 overflows in a row") as caught:
         run(job(max_steps=50, precision="fp16"), workspace)
     assert caught.value.code == "loss_nonfinite"
 
