@@ -22,8 +22,8 @@ class PlainBottleneck(nn.Module):
         width = max(1, hidden_size // spec.reduction_factor)
         self.down = nn.Linear(hidden_size, width)
         self.up = nn.Linear(width, hidden_size)
-        nn.init.zeros_(self.up.weight)
-        nn.init.zeros_(self.up.bias)
+        for zero in (self.down.bias, self.up.weight, self.up.bias):
+            nn.init.zeros_(zero)
         self.activation = ACT2FN[spec.activation]
 
     def forward(self, *arguments: Any, **named: Any) -> Any:

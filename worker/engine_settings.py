@@ -32,7 +32,12 @@ class EngineSettings(BaseSettings):
     )
     cache_folder: Path = Field(description="unpacked adapter bundles, on a disk of this machine")
     precision: Precision = "auto"
-    max_bases: int = Field(1, ge=1, description="base models in memory")
+    max_bases: int = Field(
+        1,
+        ge=1,
+        description="models in memory on which adapters run: bases, each once for generation and "
+        "once for classification, and models that were trained whole",
+    )
     max_adapters: int = Field(16, ge=1, description="adapters in memory on each base")
     max_batch: int = Field(32, ge=1, description="sequences that run at once")
     max_groups: int = Field(8, ge=1, description="batches that take turns")

@@ -7,7 +7,7 @@ events tell stands in `worker.news`.
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 from sqlalchemy.orm import Session
 
@@ -116,6 +116,8 @@ class Record:
                 self.park(event.message)
             case RunFailed():
                 self.fail(event.code, event.message, event.param)
+            case _:
+                assert_never(event)
 
     def fail(self, code: str, message: str, param: str | None = None) -> None:
         """End the job as failed, for a reason that another attempt would meet again."""

@@ -1,4 +1,4 @@
-"""What becomes of a micro-batch that does not fit into memory."""
+"""What becomes of a run whose memory runs out: a micro-batch can be cut, all else cannot."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -40,6 +40,21 @@ def within_memory(rows: Sequence[TrainingRow]) -> Iterator[None]:
         "training.gradient_checkpointing on, or choose qlora or a smaller base.",
         code="out_of_memory",
     )
+
+
+@contextmanager
+def all_or_nothing(what: str) -> Iterator[None]:
+    """Run the block; TrainingFailed `out_of_memory` names `what` when memory runs out in it."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TrainingFailed(
+            f"{what} does not fit into memory. Choose qlora, another strategy with fewer trained "
+            "weights, or a smaller base.",
+            code="out_of_memory",
+        ) from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -74,11 +74,10 @@ class ResidentBase:
             manifest = read_manifest(folder)
             if isinstance(manifest.objective, ClassificationSpec):
                 _fit_head(model, len(manifest.objective.labels))
-            tokenizer = None
-            if isinstance(
-                manifest.strategy, PromptSpec
-            ):  # its words are tokenised before it is read
-                tokenizer = load_tokenizer(BaseModelSpec(id=sha256, source=str(folder)))
+            # only a soft prompt asks for it, to be made of words before its weights are read
+            has_words = isinstance(manifest.strategy, PromptSpec)
+            source = BaseModelSpec(id=sha256, source=str(folder))
+            tokenizer = load_tokenizer(source) if has_words else None
             return load_adapter(model, folder, tokenizer)
         except Exception as error:
             raise Unavailable(

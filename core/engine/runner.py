@@ -10,12 +10,17 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from core.adapters.adapted import AdaptedModel
+from core.batching.packing import pack
+from core.batching.rows import LabelledRow
 from core.engine.batches import Batch, begin
 from core.engine.request import BaseKey, ModelKey
 from core.engine.residency import Residency
 from core.engine.resident import ResidentBase
 from core.engine.scheduler import Group
 from core.objectives.classification import classify
+
+SCORED_TOKENS = 8192
+"""Of texts to label that go through the model at once; bounds the memory of long ones."""
 
 
 class Runner:
@@ -88,11 +93,18 @@ class Runner:
     def score(self, group: Group) -> list[tuple[float, ...]]:
         """Return the probabilities of the labels for each text of a group."""
         adapted = self.activate(group.model)
-        texts = [sequence.request.texts[sequence.index] for sequence in group.sequences]
-        logits_BN = classify(adapted, texts)
+        texts = [  # rows numbered by their place in the group
+            LabelledRow(place, sequence.request.texts[sequence.index], labels=())
+            for place, sequence in enumerate(group.sequences)
+        ]
         multi_label = group.sequences[0].request.multi_label
-        probabilities_BN = logits_BN.sigmoid() if multi_label else logits_BN.softmax(dim=-1)
-        return [tuple(row) for row in probabilities_BN.tolist()]
+        scores: dict[int, tuple[float, ...]] = {}
+        for part in pack(texts, SCORED_TOKENS):
+            logits_BN = classify(adapted, [text.tokens for text in part])
+            scores_BN = logits_BN.sigmoid() if multi_label else logits_BN.softmax(dim=-1)
+            for text, row in zip(part, scores_BN.tolist(), strict=True):
+                scores[text.line] = tuple(row)
+        return [scores[place] for place in range(len(texts))]
 
     def retain(self, group: Group, rows: list[int]) -> None:
         """Keep only these rows of a group's batch; none frees it."""

@@ -7,14 +7,25 @@ from core.artifacts.metrics import StepMetrics
 
 def best_step(curve: Sequence[StepMetrics]) -> StepMetrics | None:
     """Return the entry with the lowest held-out loss, the first of equal ones; None without any."""
-    evaluated = [entry for entry in curve if entry.valid_loss is not None]
-    return min(evaluated, key=lambda entry: entry.valid_loss or 0.0, default=None)
+    return min(_evaluated(curve), key=_loss, default=None)
 
 
 def is_out_of_patience(curve: Sequence[StepMetrics], patience: int | None) -> bool:
-    """Say whether the last `patience` evaluations were all no better than one before them."""
-    evaluated = [entry for entry in curve if entry.valid_loss is not None]
-    best = best_step(evaluated)
-    if best is None or patience is None:
+    """Say whether the curve ends with `patience` evaluations no better than one before them.
+
+    It is never so right after a step that was not evaluated.
+    """
+    if patience is None or not curve or curve[-1].valid_loss is None:
         return False
+    evaluated = _evaluated(curve)
+    best = min(evaluated, key=_loss)
     return len(evaluated) - 1 - evaluated.index(best) >= patience
+
+
+def _evaluated(curve: Sequence[StepMetrics]) -> list[StepMetrics]:
+    return [entry for entry in curve if entry.valid_loss is not None]
+
+
+def _loss(entry: StepMetrics) -> float:
+    assert entry.valid_loss is not None
+    return entry.valid_loss

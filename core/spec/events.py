@@ -128,7 +128,7 @@ class StoppedEarly(Spec):
 
     type: Literal["stopped_early"] = "stopped_early"
     step: int
-    best_step: int
+    best_step: int = Field(description="that with the lowest held-out loss")
 
 
 class CheckpointSaved(Spec):

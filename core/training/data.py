@@ -65,6 +65,13 @@ class Dataset:
         )
 
 
+def within_context(spec: JobSpec, config: PreTrainedConfig) -> JobSpec:
+    """Return the job with no longer rows than the base takes, beside its virtual tokens."""
+    max_length = min(spec.training.max_length, _context(spec, config))
+    training = spec.training.model_copy(update={"max_length": max_length})
+    return spec.model_copy(update={"training": training})
+
+
 def load_dataset(
     spec: JobSpec,
     workspace: Workspace,
@@ -102,29 +109,44 @@ def load_rows(
 ) -> LoadedRows:
     """Return every row of the file; TrainingFailed (`invalid_<param>`) names the first bad line."""
     code = f"invalid_{param}"
-    virtual = spec.strategy.virtual_tokens if isinstance(spec.strategy, _VIRTUAL) else 0
-    context = context_of(config) - virtual
-    max_length, side = spec.training.max_length, spec.training.truncation
-    truncated = []
     try:
-        rows = objective.rows(list(read_examples(path)))
-        for index, row in enumerate(rows):
-            if side != "refuse":
-                rows[index] = cut(row, min(max_length, context), side, tokenizer)
-                if rows[index] is not row:
-                    truncated.append(row.line)
-            _require_trainable(rows[index], context, max_length)
+        loaded = fit(objective.rows(list(read_examples(path))), tokenizer, config, spec)
     except InvalidRow as fault:
         message = f"Line {fault.line} of the {param.replace('_', ' ')}: {fault.message}."
         raise TrainingFailed(message, param=param, code=code) from None
     except TrainingFailed as fault:
         raise TrainingFailed(fault.message, param=param, code=code) from None
-    if not rows:
+    if not loaded.rows:
         raise TrainingFailed(f"The {param.replace('_', ' ')} is empty.", param=param, code=code)
-    return LoadedRows(rows, truncated)
+    return loaded
 
 
-_VIRTUAL = (PrefixSpec, PromptSpec)
+def fit(
+    rows: list[TrainingRow],
+    tokenizer: PreTrainedTokenizerFast,
+    config: PreTrainedConfig,
+    spec: JobSpec,
+) -> LoadedRows:
+    """Return the rows, cut where the job allows it; InvalidRow for one that cannot be trained."""
+    context = _context(spec, config)
+    max_length, side = spec.training.max_length, spec.training.truncation
+    fitting, truncated = [], []
+    for row in rows:
+        shorter = row
+        if side != "refuse":
+            shorter = cut(row, min(max_length, context), side, tokenizer)
+            if shorter is not row:
+                truncated.append(row.line)
+        _require_trainable(shorter, context, max_length)
+        fitting.append(shorter)
+    return LoadedRows(fitting, truncated)
+
+
+def _context(spec: JobSpec, config: PreTrainedConfig) -> int:
+    strategy = spec.strategy
+    if isinstance(strategy, PrefixSpec | PromptSpec):
+        return context_of(config) - strategy.virtual_tokens
+    return context_of(config)
 
 
 def _require_trainable(row: TrainingRow, context: int, max_length: int) -> None:

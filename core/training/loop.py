@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from core.adapters.memory import OutOfMemory
+from core.adapters.memory import OutOfMemory, all_or_nothing
 from core.artifacts.bundle import BundleContents
 from core.artifacts.card import CardFacts
 from core.artifacts.metrics import StepMetrics
@@ -95,7 +95,8 @@ def take_step(training: Training, state: RunState) -> Iterator[RunEvent]:
     if not (math.isfinite(sums.loss) and (math.isfinite(norm) or scaled)):
         raise _not_finite(training, planned.number, f"loss {sums.loss}, gradient norm {norm}")
     rate = learning_rate(hyper, planned.number, training.plan.total_steps)
-    taken = state.optimiser.step(rate)
+    with all_or_nothing("The optimiser's state"):
+        taken = state.optimiser.step(rate)
     state.overflows = 0 if taken else state.overflows + 1
     if state.overflows == LONGEST_OVERFLOW:
         raise _not_finite(training, planned.number, f"{LONGEST_OVERFLOW} overflows in a row")
@@ -128,8 +129,9 @@ def review(training: Training, state: RunState) -> Iterator[RunEvent]:
     if planned.ends_epoch:
         yield state.row_losses.summary(planned.epoch)
     state.reviewed_step = state.step
-    best = best_step(state.curve)
-    if best and training.is_finished(state) and state.step < training.plan.total_steps:
+    if training.is_finished(state) and state.step < training.plan.total_steps:
+        best = best_step(state.curve)
+        assert best is not None, "without an evaluation patience has no end"
         yield StoppedEarly(step=state.step, best_step=best.step)
 
 

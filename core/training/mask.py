@@ -20,23 +20,25 @@ from core.batching.rows import (
 )
 from core.datasets.read import read_examples
 from core.errors import TrainingFailed
-from core.models.load import load_tokenizer
+from core.models.load import load_config, load_tokenizer
 from core.objectives.choose import choose_objective
 from core.spec.mask import AUDITED_ROWS, SHOWN_TOKENS, MaskPart, MaskRow, MaskToken
 from core.spec.objective import ClassificationSpec
 from core.spec.run import JobSpec, Workspace
+from core.training.data import fit, within_context
 
 
 def audit_file(spec: JobSpec, workspace: Workspace) -> tuple[MaskRow, ...]:
     """Return the first rows of the workspace's training file as a run of `spec` would see them.
 
     Raises TrainingFailed `invalid_training_file`, which names the line, and the errors of
-    `load_tokenizer`.
+    `load_config`.
     """
-    tokenizer = load_tokenizer(spec.base)
+    tokenizer, config = load_tokenizer(spec.base), load_config(spec.base)
+    objective = choose_objective(within_context(spec, config), tokenizer)
     examples = list(islice(read_examples(workspace.train_file), AUDITED_ROWS))
     try:
-        rows = choose_objective(spec, tokenizer).rows(examples)
+        rows = fit(objective.rows(examples), tokenizer, config, spec).rows
     except InvalidRow as fault:
         raise TrainingFailed(
             f"Line {fault.line} of the training file: {fault.message}.",

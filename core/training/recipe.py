@@ -7,7 +7,7 @@ The recipe computes and writes files; it knows no database, no queue and no call
 import time
 from collections.abc import Callable, Iterator
 
-from core.adapters.memory import OutOfMemory
+from core.adapters.memory import OutOfMemory, all_or_nothing
 from core.artifacts.bundle import write_bundle
 from core.artifacts.card import CardFacts
 from core.evaluation.best import best_step
@@ -25,7 +25,7 @@ from core.spec.events import (
 )
 from core.spec.run import JobSpec, Workspace
 from core.training.activations import use_gradient_checkpointing
-from core.training.data import load_dataset
+from core.training.data import load_dataset, within_context
 from core.training.loop import Stopped, Training, halve_micro_batch, review, take_step
 from core.training.mask import audit
 from core.training.model import base_of, load_model
@@ -60,7 +60,7 @@ def train(
     yield PhaseStarted(phase="preparing data")
     base = base_of(spec, workspace)
     tokenizer, config = load_tokenizer(base), load_config(base)
-    objective = choose_objective(spec, tokenizer)
+    objective = choose_objective(within_context(spec, config), tokenizer)
     dataset = load_dataset(spec, workspace, objective, tokenizer, config)
     plan = StepPlan(spec, len(dataset.rows))
     described = dataset.described(plan.total_steps)
@@ -68,9 +68,10 @@ def train(
     yield MaskAudited(rows=audit(spec, tokenizer, dataset.rows))
 
     yield PhaseStarted(phase="loading model")
-    adapted = load_model(spec, workspace, tokenizer, dtype, device)
-    rows = [*dataset.rows, *dataset.validation_rows]
-    objective.prepare(adapted, rows, hyper.micro_batch_tokens)
+    with all_or_nothing("The base model"):
+        adapted = load_model(spec, workspace, tokenizer, dtype, device)
+        rows = [*dataset.rows, *dataset.validation_rows]
+        objective.prepare(adapted, rows, hyper.micro_batch_tokens)
     optimiser = build_optimiser(adapted, spec, dtype)
     checkpointed = use_gradient_checkpointing(adapted, dataset.rows, hyper)
     if hyper.neftune_alpha:
@@ -94,7 +95,7 @@ def train(
         row_losses=RowLossTable(dataset.rows),
         best_file=workspace.folder / "best.safetensors",
     )
-    fingerprint = fingerprint_of(spec, workspace)
+    fingerprint = fingerprint_of(spec, workspace, dtype, device)
     if load_state(workspace, fingerprint, state):
         yield RunResumed(step=state.step)
     saved_at = time.monotonic()

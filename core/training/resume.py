@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
 
 from core.artifacts.manifest import sha256_of
@@ -34,9 +35,15 @@ KEPT_STATES = 2
 """The newest, and one in case that it cannot be read."""
 
 
-def fingerprint_of(spec: JobSpec, workspace: Workspace) -> str:
-    """Return a hash over the spec and the data: states with another belong to another run."""
-    parts = [spec.model_dump_json()]
+def fingerprint_of(
+    spec: JobSpec, workspace: Workspace, dtype: torch.dtype, device: torch.device
+) -> str:
+    """Return a hash over all that a run depends on: states with another belong to another run.
+
+    The kinds of number and of device are in it: on another one, steps come out differently and
+    optimisers remember other things.
+    """
+    parts = [spec.model_dump_json(), str(dtype), device.type]
     for path in (workspace.train_file, workspace.validation_file):
         parts.append(sha256_of(path) if path.exists() else "")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

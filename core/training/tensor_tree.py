@@ -10,14 +10,21 @@ from torch import Tensor
 
 
 def take_apart(tree: Any) -> tuple[Any, dict[str, Tensor]]:
-    """Return the tree as JSON and its tensors, each copied to the CPU."""
+    """Return the tree as JSON and its tensors on the CPU: the live ones, where they are there.
+
+    A tensor that shares its memory with another one is copied.
+    """
     tensors: dict[str, Tensor] = {}
+    seen: set[int] = set()
 
     def plain(value: Any) -> Any:
         match value:
             case Tensor():
                 name = str(len(tensors))
-                tensors[name] = value.detach().to("cpu", copy=True).contiguous()
+                tensor = value.detach().cpu().contiguous()
+                shared = tensor.untyped_storage().data_ptr() in seen
+                tensors[name] = tensor.clone() if shared else tensor
+                seen.add(tensors[name].untyped_storage().data_ptr())
                 return {"tensor": name}
             case dict():
                 return {"mapping": [[plain(key), plain(entry)] for key, entry in value.items()]}

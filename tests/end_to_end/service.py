@@ -1,16 +1,20 @@
 """A running service and the moves of its users, for the end-to-end tests."""
 
+import io
 import json
+import os
 import socket
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from openai import OpenAI
+import psutil
+from openai import HttpxBinaryResponseContent, OpenAI
 from openai.types.fine_tuning import FineTuningJob
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -30,16 +34,23 @@ class Service:
     def client(self) -> OpenAI:
         return OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0)
 
+    def worker(self) -> psutil.Process:
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            if process.cmdline()[-2:] == ["-m", "worker"]:
+                return process
+        raise AssertionError("no worker runs")
+
 
 @contextmanager
-def running_service(data_folder: Path) -> Iterator[Service]:
-    """Run `tunesmith up` for the length of the block."""
+def running_service(data_folder: Path, settings: dict[str, str] | None = None) -> Iterator[Service]:
+    """Run `tunesmith up` for the length of the block, with these environment variables more."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "cli.main", "up"]
     process = subprocess.Popen(
         [*command, "--data-dir", str(data_folder), "--port", str(port)],
+        env={**os.environ, **(settings or {})},
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -91,3 +102,35 @@ def wait_until(
         assert job.status not in ("succeeded", "failed", "cancelled"), job.to_json()
         time.sleep(0.1)
     raise AssertionError(f"{job_id} is still {job.status}, not one of {statuses}")
+
+
+def messages_of(client: OpenAI, job_id: str) -> list[str]:
+    """Return what the job's events say, the oldest first; metrics are left out."""
+    events = list(client.fine_tuning.jobs.list_events(job_id, limit=100))
+    return [event.message for event in reversed(events) if event.type == "message"]
+
+
+def metrics_of(client: OpenAI, job_id: str) -> list[dict[str, float]]:
+    """Return the figures of the job's metrics events, the oldest first."""
+    events = list(client.fine_tuning.jobs.list_events(job_id, limit=100))
+    return [event.data for event in reversed(events) if event.type == "metrics"]
+
+
+def download_adapter(client: OpenAI, job_id: str, folder: Path, step: int | None = None) -> Path:
+    """Unpack what a job has made, or the checkpoint at a step, into `folder`."""
+    with _archive(client, job_id, step) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+def weights_hash(client: OpenAI, job_id: str, step: int | None = None) -> str:
+    """Return the SHA-256 of the weights that a job has made, or of the checkpoint at a step."""
+    with _archive(client, job_id, step) as archive:
+        found: str = json.loads(archive.read("manifest.json"))["weights_sha256"]
+    return found
+
+
+def _archive(client: OpenAI, job_id: str, step: int | None) -> zipfile.ZipFile:
+    path = f"/fine_tuning/jobs/{job_id}/adapter" + (f"?step={step}" if step else "")
+    content = client.get(path, cast_to=HttpxBinaryResponseContent).read()
+    return zipfile.ZipFile(io.BytesIO(content))

@@ -1,20 +1,22 @@
 """What must hold whatever happens: rescue, repeatability, clean refusals."""
 
-import io
-import json
 import os
 import signal
 import sqlite3
 import time
-import zipfile
 from pathlib import Path
 
 import openai
-import psutil
 import pytest
-from openai import HttpxBinaryResponseContent
 
-from tests.end_to_end.service import BASE_MODEL, Service, submit, upload, wait_until
+from tests.end_to_end.service import (
+    BASE_MODEL,
+    Service,
+    submit,
+    upload,
+    wait_until,
+    weights_hash,
+)
 
 FAULTY_FILES = {
     "broken JSON": (b'{"messages": [\n', "line 1"),
@@ -26,28 +28,12 @@ FAULTY_FILES = {
 }
 
 
-def worker_process(service: Service) -> psutil.Process:
-    for process in psutil.Process(service.process.pid).children(recursive=True):
-        command = process.cmdline()
-        if command[-2:] == ["-m", "worker"]:
-            return process
-    raise AssertionError("no worker runs")
-
-
-def adapter_hash(service: Service, job_id: str) -> str:
-    content = service.client.get(
-        f"/fine_tuning/jobs/{job_id}/adapter", cast_to=HttpxBinaryResponseContent
-    ).read()
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        return json.loads(archive.read("manifest.json"))["weights_sha256"]
-
-
 def test_killed_worker_loses_no_job(service: Service, small_dataset: Path) -> None:
     client = service.client
     job = submit(client, upload(client, small_dataset), epochs=6, suffix="rescue")
     wait_until(client, job.id, "running")
     time.sleep(0.5)
-    os.kill(worker_process(service).pid, signal.SIGKILL)
+    os.kill(service.worker().pid, signal.SIGKILL)
     job = wait_until(client, job.id, "succeeded")
     messages = [e.message for e in client.fine_tuning.jobs.list_events(job.id, limit=100)]
     assert any("worker was lost" in message for message in messages)
@@ -60,54 +46,9 @@ def test_same_seed_gives_the_same_adapter(service: Service, small_dataset: Path)
     jobs = [submit(client, file_id, epochs=1, seed=seed) for seed in (3, 3, 4)]
     for job in jobs:
         wait_until(client, job.id, "succeeded")
-    first, second, other = (adapter_hash(service, job.id) for job in jobs)
+    first, second, other = (weights_hash(client, job.id) for job in jobs)
     assert first == second
     assert first != other
-
-
-def test_paused_job_ends_with_the_adapter_of_an_uninterrupted_one(
-    service: Service, small_dataset: Path
-) -> None:
-    client = service.client
-    file_id = upload(client, small_dataset)
-    whole, halted = (submit(client, file_id, epochs=6, seed=5) for _ in range(2))
-    wait_until(client, whole.id, "succeeded")
-    wait_until(client, halted.id, "running")
-    client.fine_tuning.jobs.pause(halted.id)
-    deadline = time.monotonic() + 60
-    while client.fine_tuning.jobs.retrieve(halted.id).paused_at is None:
-        assert time.monotonic() < deadline, "the job is not paused"
-        time.sleep(0.1)
-    paused = client.fine_tuning.jobs.retrieve(halted.id)
-    assert paused.status == "queued"
-    client.fine_tuning.jobs.resume(halted.id)
-    wait_until(client, halted.id, "succeeded")
-    messages = [e.message for e in client.fine_tuning.jobs.list_events(halted.id, limit=100)]
-    assert any(message.startswith("The run goes on after step ") for message in messages)
-    assert adapter_hash(service, halted.id) == adapter_hash(service, whole.id)
-
-
-def test_tuned_model_and_its_checkpoint_are_trained_further(
-    service: Service, small_dataset: Path
-) -> None:
-    client = service.client
-    file_id = upload(client, small_dataset)
-    first = wait_until(client, submit(client, file_id, epochs=1).id, "succeeded")
-    (checkpoint,) = client.fine_tuning.jobs.checkpoints.list(first.id).data
-    parents = (first.fine_tuned_model, checkpoint.fine_tuned_model_checkpoint)
-    jobs = [
-        client.fine_tuning.jobs.create(model=parent, training_file=file_id, seed=7)
-        for parent in parents
-    ]
-    further = [wait_until(client, job.id, "succeeded") for job in jobs]
-    assert [job.model for job in further] == [BASE_MODEL] * 2
-    hashes = [adapter_hash(service, job.id) for job in (first, *further)]
-    # The last checkpoint and the final model are the same weights, so training goes on alike.
-    assert hashes[0] != hashes[1] == hashes[2]
-    answer = client.chat.completions.create(
-        model=further[0].fine_tuned_model, messages=[{"role": "user", "content": "hello"}]
-    )
-    assert answer.model == further[0].fine_tuned_model
 
 
 @pytest.mark.parametrize("kind", FAULTY_FILES)

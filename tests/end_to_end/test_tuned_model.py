@@ -1,29 +1,17 @@
 """What comes out of a job: a model that answers, and the same adapter for plain PEFT."""
 
-import io
 import json
-import zipfile
 from pathlib import Path
 
 import torch
-from openai import HttpxBinaryResponseContent
 from openai.types.fine_tuning import FineTuningJob
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.end_to_end.service import BASE_MODEL, Service, heldout_questions
+from tests.end_to_end.service import BASE_MODEL, Service, download_adapter, heldout_questions
 
 PROMPTS = 50
 NEW_TOKENS = 12
-
-
-def download_adapter(service: Service, job: FineTuningJob, folder: Path) -> Path:
-    content = service.client.get(
-        f"/fine_tuning/jobs/{job.id}/adapter", cast_to=HttpxBinaryResponseContent
-    ).read()
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        archive.extractall(folder)
-    return folder
 
 
 def test_job_reports_what_it_did(service: Service, tuned: FineTuningJob) -> None:
@@ -68,7 +56,7 @@ def test_streamed_answer_equals_plain_answer(service: Service, tuned: FineTuning
 def test_plain_peft_gives_the_answers_of_the_endpoint(
     service: Service, tuned: FineTuningJob, tmp_path: Path
 ) -> None:
-    folder = download_adapter(service, tuned, tmp_path / "adapter")
+    folder = download_adapter(service.client, tuned.id, tmp_path / "adapter")
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["weights_sha256"]
     base_folder = Path(__file__).parents[2] / "core" / "models" / "tiny"

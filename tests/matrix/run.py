@@ -102,7 +102,8 @@ def train_cell(
         training=TrainingSpec(
             epochs=4,
             batch_size=4,
-            learning_rate=RATES[cell.strategy],
+            # a classifier trains its head as well, which takes no rate as high as a prompt does
+            learning_rate=min(RATES[cell.strategy], 1e-2 if cell.task == "classification" else 1),
             schedule="constant",
             warmup_ratio=0.0,
             precision=precision,

@@ -1,99 +1,39 @@
-"""The engine behind real HTTP on loopback, with the embedded tiny base."""
+"""The engine streams answers over HTTP, and says what it cannot do."""
 
 import asyncio
 import json
-import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterator
 
 import httpx
 import pytest
 import torch
-import uvicorn
 from peft import LoraConfig, get_peft_model
 from pydantic import SecretStr
 
-import core.models
 from api.generation.engine_client import EngineClient
 from core.artifacts.archive import pack
 from core.artifacts.manifest import write_manifest
-from core.engine.engine import Engine
-from core.errors import InvalidRequest, TunesmithError
+from core.errors import TunesmithError
 from core.models.load import load_base, load_tokenizer
-from core.spec.classification import ClassificationRequest
 from core.spec.generation import GenerationRequest
-from core.spec.objective import ClassificationSpec
-from core.spec.run import BaseModelSpec, BundleRef, JobSpec
+from core.spec.run import JobSpec
 from core.spec.strategy import LoraSpec
 from core.storage.local import open_store
-from tests.core.engine.bundles import write_bundle
+from tests.worker.serving import (
+    BASE,
+    HELLO,
+    PATIENCE_SECONDS,
+    Gate,
+    Service,
+    body,
+    events,
+    serving,
+    text_of,
+    wait_until,
+)
 from worker import engine_app
-from worker.engine_app import create_app
 from worker.engine_settings import EngineSettings
-from worker.serve import build_engine
-
-BASE = BaseModelSpec(id="tiny", source=str(Path(core.models.__file__).parent / "tiny"))
-PATIENCE_SECONDS = 180
-"""Only a failing test waits as long; a process may start slowly on a busy machine."""
-HELLO = {"type": "chat", "messages": [{"role": "user", "content": "Hello"}]}
-
-
-def body(prompt: dict = HELLO, adapter: dict | None = None, **sampling) -> dict:
-    return {
-        "id": "r",
-        "base": BASE.model_dump(),
-        "adapter": adapter,
-        "prompt": prompt,
-        "sampling": {"seed": 1, "temperature": 0, "max_tokens": 8} | sampling,
-    }
-
-
-def wait_until(is_true: Callable[[], bool], pause_seconds: float = 0.01) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not is_true():
-        assert time.monotonic() < deadline, "it never became true"
-        time.sleep(pause_seconds)
-
-
-@dataclass
-class Gate:
-    """Lets the device take turns only while it is open."""
-
-    opened: threading.Event = field(default_factory=threading.Event)
-
-    def around(self, turn: Callable) -> Callable:
-        def gated(group):
-            assert self.opened.wait(PATIENCE_SECONDS)
-            return turn(group)
-
-        return gated
-
-
-@dataclass
-class Service:
-    client: httpx.Client
-    engine: Engine
-
-    def generate(self, **request) -> httpx.Response:
-        return self.client.post("/generate", json=body(**request))
-
-    def is_idle(self) -> bool:
-        engine = self.engine
-        return not (engine._tickets or engine.scheduler.groups or engine.runner._batches)
-
-
-def events(response: httpx.Response) -> list[dict]:
-    assert response.status_code == 200, response.text
-    assert response.headers["content-type"] == "application/x-ndjson"
-    return [json.loads(line) for line in response.text.splitlines()]
-
-
-def text_of(response: httpx.Response) -> str:
-    return "".join(each["text"] for each in events(response) if each["type"] == "delta")
 
 
 @pytest.fixture(scope="module")
@@ -125,37 +65,6 @@ def adapter(settings, tmp_path_factory) -> dict:
     sha256 = pack(folder, archive)
     open_store(settings.storage_folder).write_file("bundles/job/final.zip", archive)
     return {"key": "bundles/job/final.zip", "sha256": sha256}
-
-
-@pytest.fixture(scope="module")
-def classifier(settings, tmp_path_factory) -> dict:
-    """A classifier with two labels on the same base, in the same storage."""
-    folder = tmp_path_factory.mktemp("classifier") / "bundle"
-    objective = ClassificationSpec(labels=("spam", "ham"))
-    store = open_store(settings.storage_folder)
-    strategy = LoraSpec(rank=2, target_modules=("q_proj",))
-    bundle = write_bundle(folder, store, BASE, strategy, "classification", objective)
-    return bundle.ref.model_dump()
-
-
-@contextmanager
-def serving(settings: EngineSettings, preload: BaseModelSpec | None = None) -> Iterator[Service]:
-    engine, reader = build_engine(settings)
-    app = create_app(engine, reader, preload, settings.key)
-    config = uvicorn.Config(app, log_level="warning")
-    server = uvicorn.Server(config)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        with httpx.Client(base_url=address, timeout=PATIENCE_SECONDS) as client:
-            try:
-                wait_until(lambda: server.started)
-                yield Service(client, engine)
-            finally:
-                server.should_exit = True
-                thread.join(PATIENCE_SECONDS)
-    assert not thread.is_alive()
 
 
 @pytest.fixture(scope="module")
@@ -252,37 +161,6 @@ def test_an_unknown_adapter_is_a_404_and_a_corrupt_one_a_503(service, adapter):
     corrupt = service.generate(adapter=adapter | {"sha256": "0" * 64})
     assert (corrupt.status_code, corrupt.json()["error"]["code"]) == (503, "adapter_corrupt")
     assert int(corrupt.headers["retry-after"]) > 0
-
-
-def test_texts_are_scored_beside_the_answers_of_a_generator(service, classifier):
-    asked = {"id": "c", "base": BASE.model_dump(), "adapter": classifier, "texts": ["Hello", "Hi"]}
-    alone = service.client.post("/classify", json=asked).json()["scores"]
-    assert [set(each) for each in alone] == [{"spam", "ham"}] * 2
-    assert [sum(each.values()) for each in alone] == pytest.approx([1, 1])
-    thread = threading.Thread(target=lambda: text_of(service.generate()))
-    thread.start()
-    assert service.client.post("/classify", json=asked).json()["scores"] == alone
-    thread.join(PATIENCE_SECONDS)
-
-
-def test_each_route_refuses_the_models_of_the_other(service, classifier):
-    refused = service.generate(adapter=classifier)
-    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "not_a_generator")
-    asked = {"id": "c", "base": BASE.model_dump(), "texts": ["Hello"]}
-    refused = service.client.post("/classify", json=asked)
-    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "not_a_classifier")
-
-
-def test_a_client_that_leaves_takes_its_texts_along(service, classifier, monkeypatch):
-    gate = Gate()
-    runner = service.engine.runner
-    monkeypatch.setattr(runner, "score", gate.around(runner.score))
-    asked = {"id": "c", "base": BASE.model_dump(), "adapter": classifier, "texts": ["Hello"] * 9}
-    impatient = httpx.Timeout(PATIENCE_SECONDS, read=0.2)
-    with pytest.raises(httpx.ReadTimeout):
-        service.client.post("/classify", json=asked, timeout=impatient)
-    wait_until(lambda: not service.engine._tickets)
-    gate.opened.set()
 
 
 def test_a_full_queue_is_a_429_that_says_when_to_come_back(service, gate):
@@ -386,23 +264,6 @@ def test_a_caller_without_the_key_is_refused_and_health_stays_open(settings, hea
         assert response.status_code == 401
         assert response.json()["error"]["code"] == "invalid_engine_key"
         assert service.client.get("/healthz").status_code == 200
-
-
-def test_the_client_of_the_api_gets_scores_and_refusals(settings, classifier):
-    request = ClassificationRequest(
-        id="c", base=BASE, adapter=BundleRef.model_validate(classifier), texts=("Hello",)
-    )
-
-    async def ask(url: str) -> None:
-        client = EngineClient(url)
-        answer = await client.classify(request)
-        assert answer.scores[0].keys() == {"spam", "ham"}
-        with pytest.raises(InvalidRequest, match="labels"):
-            await client.classify(request.model_copy(update={"adapter": None}))
-        await client.close()
-
-    with serving(settings) as service:
-        asyncio.run(ask(str(service.client.base_url)))
 
 
 @pytest.mark.parametrize(

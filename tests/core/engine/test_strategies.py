@@ -24,7 +24,7 @@ from core.models.attention import use_packed_attention
 from core.models.load import load_base, load_tokenizer
 from core.models.log_probabilities import log_probabilities
 from core.models.output_head import output_head
-from core.spec.generation import GenerationDelta, GenerationRequest, SamplingSpec, TokenPrompt
+from core.spec.generation import GenerationRequest, GenerationStarted, SamplingSpec, TokenPrompt
 from core.spec.objective import Task
 from core.spec.run import BaseModelSpec
 from core.spec.strategy import (
@@ -128,7 +128,7 @@ class SpelledById(WrittenAnswer):
 
 
 def _said(items: list) -> Said:
-    assert any(isinstance(each, GenerationDelta) for each in items), items
+    assert isinstance(items[0], GenerationStarted), items
     tokens = [each for each in items if hasattr(each, "token_id")]
     return Said(
         tuple(each.token_id for each in tokens), tuple(each.scores.logprob for each in tokens)

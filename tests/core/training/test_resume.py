@@ -1,5 +1,6 @@
 """A run that is interrupted anywhere and goes on ends as the run that was not."""
 
+import json
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 
 from core.artifacts.manifest import read_manifest
 from core.spec.events import ResumeStateSaved, RunFinished, RunResumed, StepDone
+from core.spec.objective import ClassificationSpec, DpoSpec, PretrainingSpec, SupervisedSpec
 from core.spec.run import Workspace
 from core.spec.strategy import (
     BottleneckSpec,
@@ -22,6 +24,7 @@ from core.spec.strategy import (
     QloraSpec,
 )
 from core.training.recipe import train
+from core.training.resume import fingerprint_of
 from tests.core.training.conftest import write_chats
 
 STRATEGIES = {
@@ -100,14 +103,44 @@ def test_paged_optimisers_go_on_as_they_would_have(job, workspace, strategy, opt
     assert run_killed_after_every_step(spec, workspace) == (3, whole_run(spec, workspace))
 
 
+PAIR = {"prompt": "a {}", "chosen": "yes {}", "rejected": "no"}
+TASKS = {
+    "dpo": ("llama", "generation", DpoSpec(), PAIR),
+    "pretraining": ("llama", "generation", PretrainingSpec(), {"text": "{} and what follows it"}),
+    "t5": ("t5", "seq2seq", SupervisedSpec(), {"prompt": "a {}", "completion": "b {}"}),
+    "bart": ("bart", "seq2seq", SupervisedSpec(), {"prompt": "a {}", "completion": "b {}"}),
+    "bert": (
+        "bert",
+        "classification",
+        ClassificationSpec(labels=("even", "odd")),
+        {"text": "{}", "label": "even"},
+    ),
+}
+
+
+@pytest.mark.parametrize("strategy", ["lora", "full"])
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_every_task_goes_on_as_it_would_have(job, workspace, base_of, task, strategy):
+    """DPO compares with the model before training; new heads are drawn from the seed."""
+    model_type, name, objective, row = task
+    lines = (
+        json.dumps({key: value.format(number) for key, value in row.items()}) for number in range(8)
+    )
+    workspace.train_file.write_text("\n".join(lines))
+    spec = job(STRATEGIES[strategy], max_steps=2, batch_size=4).model_copy(
+        update={"base": base_of(model_type), "task": name, "objective": objective}
+    )
+    assert run_killed_after_every_step(spec, workspace) == (2, whole_run(spec, workspace))
+
+
 def test_run_abandoned_at_any_event_equals_the_whole_run(job, workspace):
-    """The best step is not the last one, so its weights have to survive as well."""
+    """It stops early, and the best step is not the last: its weights have to survive as well."""
     write_chats(workspace.validation_file, 4, seed=1)
     spec = job(max_steps=3, learning_rate=0.5, schedule="constant", evaluation={"every_steps": 1})
     events = list(train(spec, moved(workspace, "unharmed"), never, resume_seconds=0))
     assert events[-1].step == 2
     expected = read_manifest(events[-1].folder).files
-    for number in range(4, len(events) - 1, 2):
+    for number in range(5, len(events) - 1, 3):
         here = moved(workspace, f"abandoned-{number}")
         run = train(spec, here, never, resume_seconds=0)
         for _ in range(number + 1):
@@ -200,6 +233,16 @@ def test_state_of_another_job_is_passed_over(interrupted):
     lines = other.train_file.read_text().splitlines(keepends=True)
     other.train_file.write_text("".join(reversed(lines)))
     assert resumed_step(spec, other) == 0
+
+
+def test_state_of_another_kind_of_number_or_device_is_passed_over(job, workspace):
+    """Precision `auto` may mean something else on the next machine."""
+    kinds = [(torch.float32, "cpu"), (torch.bfloat16, "cpu"), (torch.float32, "cuda")]
+    spec = job(precision="auto")
+    found = {
+        fingerprint_of(spec, workspace, dtype, torch.device(device)) for dtype, device in kinds
+    }
+    assert len(found) == 3
 
 
 def test_state_keeps_every_dtype(job, workspace):

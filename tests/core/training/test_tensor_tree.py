@@ -2,6 +2,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from core.training.tensor_tree import put_together, take_apart
 
@@ -24,11 +25,16 @@ def test_tree_survives_json_with_its_types():
     }
 
 
-def test_later_changes_do_not_reach_what_was_taken():
-    live = torch.zeros(2)
-    _, tensors = take_apart({"live": live})
-    live.fill_(1)
-    assert tensors["0"].tolist() == [0, 0]
+def test_tensors_are_copied_only_where_they_share_memory(tmp_path):
+    table = torch.arange(4.0)
+    _, tensors = take_apart([table, torch.zeros(2), table])
+    assert [tensor.data_ptr() == table.data_ptr() for tensor in tensors.values()] == [
+        True,
+        False,
+        False,
+    ]
+    save_file(tensors, tmp_path / "saved.safetensors")
+    assert torch.equal(load_file(tmp_path / "saved.safetensors")["2"], table)
 
 
 def test_what_has_no_place_is_refused():

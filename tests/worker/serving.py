@@ -1,0 +1,99 @@
+"""The engine behind real HTTP on loopback, with the embedded tiny base."""
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import uvicorn
+
+import core.models
+from core.engine.engine import Engine
+from core.spec.run import BaseModelSpec
+from worker.engine_app import create_app
+from worker.engine_settings import EngineSettings
+from worker.serve import build_engine
+
+BASE = BaseModelSpec(id="tiny", source=str(Path(core.models.__file__).parent / "tiny"))
+PATIENCE_SECONDS = 180
+"""Only a failing test waits as long; a process may start slowly on a busy machine."""
+HELLO = {"type": "chat", "messages": [{"role": "user", "content": "Hello"}]}
+
+
+def body(prompt: dict = HELLO, adapter: dict | None = None, **sampling) -> dict:
+    return {
+        "id": "r",
+        "base": BASE.model_dump(),
+        "adapter": adapter,
+        "prompt": prompt,
+        "sampling": {"seed": 1, "temperature": 0, "max_tokens": 8} | sampling,
+    }
+
+
+def wait_until(is_true: Callable[[], bool], pause_seconds: float = 0.01) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not is_true():
+        assert time.monotonic() < deadline, "it never became true"
+        time.sleep(pause_seconds)
+
+
+@dataclass
+class Gate:
+    """Lets the device take turns only while it is open."""
+
+    opened: threading.Event = field(default_factory=threading.Event)
+
+    def around(self, turn: Callable) -> Callable:
+        def gated(group):
+            assert self.opened.wait(PATIENCE_SECONDS)
+            return turn(group)
+
+        return gated
+
+
+@dataclass
+class Service:
+    client: httpx.Client
+    engine: Engine
+
+    def generate(self, **request) -> httpx.Response:
+        return self.client.post("/generate", json=body(**request))
+
+    def is_idle(self) -> bool:
+        engine = self.engine
+        return not (engine._tickets or engine.scheduler.groups or engine.runner._batches)
+
+
+def events(response: httpx.Response) -> list[dict]:
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"] == "application/x-ndjson"
+    return [json.loads(line) for line in response.text.splitlines()]
+
+
+def text_of(response: httpx.Response) -> str:
+    return "".join(each["text"] for each in events(response) if each["type"] == "delta")
+
+
+@contextmanager
+def serving(settings: EngineSettings, preload: BaseModelSpec | None = None) -> Iterator[Service]:
+    engine, reader = build_engine(settings)
+    app = create_app(engine, reader, preload, settings.key)
+    config = uvicorn.Config(app, log_level="warning")
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with httpx.Client(base_url=address, timeout=PATIENCE_SECONDS) as client:
+            try:
+                wait_until(lambda: server.started)
+                yield Service(client, engine)
+            finally:
+                server.should_exit = True
+                thread.join(PATIENCE_SECONDS)
+    assert not thread.is_alive()
