@@ -165,7 +165,10 @@ def _http_message(request: Request, error: HTTPException) -> str:
 
 
 def _from_validation(error: RequestValidationError) -> InvalidRequest:
-    """Name the first wrong field by its dotted path, with everything that is wrong with it."""
+    """Name the first wrong field by its dotted path, with everything that is wrong with it.
+
+    Of a field that may be a name or a list, it is the wrong item of the list.
+    """
     faults: Sequence[dict[str, Any]] = error.errors()
     first = faults[0]
     if first["type"] == "json_invalid":
@@ -174,6 +177,10 @@ def _from_validation(error: RequestValidationError) -> InvalidRequest:
             code="invalid_json",
         )
     param = _dotted(first, error.body)
+    for fault in faults:
+        if (inside := _dotted(fault, error.body)).startswith(f"{param}["):
+            first, param = fault, inside
+            break
     if not param:
         return InvalidRequest("The body must be a JSON object; send application/json.")
     if first["type"] in _MESSAGE_BY_KIND:

@@ -7,16 +7,26 @@ off. So activations, gradients, optimiser, copies of weights and the logits of t
 both sides alike.
 """
 
+import ctypes
 import gc
 import json
 import subprocess
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
+
+import datasets
+import torch
+import transformers
 
 from bench.cases import TrlPrecision, TrlSetting
 from bench.data import BenchmarkData
 from bench.measure import MeasuredRun
+from bench.ours import run_ours
+from bench.rows import benchmark_rows
+from bench.trl_peer import load_peer_base, run_trl
 from core.spec.run import JobSpec
 
 MEMORY_STEPS = 3
@@ -66,12 +76,6 @@ def _from_json(text: str) -> MemoryOrder:
 
 def main() -> None:
     """Read an order from standard input, do it, print the bytes."""
-    import warnings
-
-    import datasets
-    import torch
-    import transformers
-
     order = _from_json(sys.stdin.read())
     warnings.filterwarnings("ignore")
     transformers.logging.set_verbosity_error()
@@ -94,8 +98,6 @@ def main() -> None:
 
 def _base_bytes(order: MemoryOrder) -> int:
     """Load the base once to weigh it; the libraries are warm afterwards."""
-    from bench.trl_peer import load_peer_base
-
     if order.setting is not None:
         return load_peer_base(order.setting, order.spec).get_memory_footprint()
     is_bf16 = order.spec.training.precision == "bf16"
@@ -104,12 +106,6 @@ def _base_bytes(order: MemoryOrder) -> int:
 
 
 def _run(order: MemoryOrder) -> MeasuredRun:
-    from time import perf_counter
-
-    from bench.ours import run_ours
-    from bench.rows import benchmark_rows
-    from bench.trl_peer import run_trl
-
     if order.setting is None:
         return run_ours(order.data, order.spec, MEMORY_STEPS, perf_counter)
     rows = benchmark_rows(order.data, order.spec)
@@ -117,6 +113,8 @@ def _run(order: MemoryOrder) -> MeasuredRun:
 
 
 def _reset_peak() -> None:
+    """Give back what is free, so that neither side starts with memory that nobody counts."""
+    ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
 
 

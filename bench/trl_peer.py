@@ -132,7 +132,8 @@ def _with_strategy(base: PreTrainedModel, spec: JobSpec) -> Any:
 def _config(setting: TrlSetting, spec: JobSpec, steps: int, folder: str) -> SFTConfig:
     hyper = spec.training
     max_length = {"padded": hyper.max_length, "padding-free": None, "packed": 512}
-    paged = isinstance(spec.strategy, QloraSpec)
+    # on a CPU nothing can be paged, and bitsandbytes' own AdamW adds its epsilon elsewhere
+    paged = isinstance(spec.strategy, QloraSpec) and torch.cuda.is_available()
     return SFTConfig(
         output_dir=folder,
         max_steps=steps,

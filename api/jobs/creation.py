@@ -17,7 +17,8 @@ from core.records.files import get_file
 from core.records.jobs import NewJob
 from core.spec.dataset import DatasetReport
 from core.spec.run import BaseModelSpec, JobSpec
-from core.spec.training import TrainingSpec
+from core.spec.strategy import PrefixSpec, PromptSpec, StrategySpec
+from core.spec.training import SHORTEST_ROW, TrainingSpec
 
 
 def new_job(session: Session, catalog: Catalog, project: str, body: CreateJob) -> NewJob:
@@ -40,6 +41,7 @@ def new_job(session: Session, catalog: Catalog, project: str, body: CreateJob) -
         strategy=start.strategy,
         objective=objective,
     )
+    _require_room(start.strategy, start.base, facts)
     seed = secrets.randbelow(2**31) if body.seed is None else body.seed
     return NewJob(
         project_id=project,
@@ -93,6 +95,19 @@ def _refuse_split(body: CreateJob) -> None:
             "file; give one of the two.",
             param="evaluation.split",
             code="contradictory_parameters",
+        )
+
+
+def _require_room(strategy: StrategySpec, base: BaseModelSpec, facts: BaseFacts | None) -> None:
+    """Refuse virtual tokens that leave too few places for a text."""
+    if facts is None or not isinstance(strategy, PrefixSpec | PromptSpec):
+        return
+    if strategy.virtual_tokens + SHORTEST_ROW > facts.context_length:
+        raise InvalidRequest(
+            f"{strategy.virtual_tokens} virtual tokens leave too little room for a text: the "
+            f"context of {base.id} holds {facts.context_length} tokens. Choose fewer.",
+            param="strategy.virtual_tokens",
+            code="invalid_value",
         )
 
 

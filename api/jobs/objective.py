@@ -83,9 +83,10 @@ def _objective(report: DatasetReport, asked: Hyperparameters) -> ObjectiveSpec:
             return PretrainingSpec()
         case "classification":
             if len(report.labels) < 2:
+                only = f"only the label {report.labels[0]!r}" if report.labels else "no label"
                 raise InvalidRequest(
-                    f"All rows of the training file have the same label ({report.labels[0]!r}); "
-                    "there is nothing to tell apart.",
+                    f"The rows of the training file have {only}; there is nothing to tell apart. "
+                    "Two labels are the least.",
                     param="training_file",
                     code="invalid_training_file",
                 )

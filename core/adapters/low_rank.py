@@ -55,7 +55,9 @@ def attach_low_rank(
     ranks = {path: _by_pattern(spec.rank_pattern, path, spec.rank) for path in paths}
     layers = {path: linear_layer(model, path) for path in paths}
     for path, layer in layers.items():
-        _require_narrower(path, ranks[path], layer)
+        is_own = get_pattern_key(spec.rank_pattern.keys(), path) in spec.rank_pattern
+        param = "strategy.rank_pattern" if is_own else "strategy.rank"
+        _require_narrower(path, ranks[path], layer, param)
     copies = trainable_copies(model, whole)
 
     model.requires_grad_(False)
@@ -96,7 +98,7 @@ def _require_used(patterns: Iterable[str], paths: Sequence[str], param: str) -> 
             raise unknown_module(pattern, paths, param)
 
 
-def _require_narrower(path: str, rank: int, layer: LinearLayer) -> None:
+def _require_narrower(path: str, rank: int, layer: LinearLayer, param: str) -> None:
     if isinstance(layer, Conv1D):
         width = min(layer.weight.shape)
     else:
@@ -105,7 +107,7 @@ def _require_narrower(path: str, rank: int, layer: LinearLayer) -> None:
         raise InvalidRequest(
             f"Rank {rank} is above the width {width} of {path}, beyond which it adds nothing. "
             f"Choose at most {width}, or give this layer a rank of its own in rank_pattern.",
-            param="strategy.rank",
+            param=param,
             code="rank_above_width",
         )
 

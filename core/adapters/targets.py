@@ -86,7 +86,8 @@ def unknown_module(name: str, paths: Sequence[str], param: str) -> InvalidReques
     """Return the error for a name that fits none of `paths`; it suggests the nearest ones."""
     last_parts = sorted({path.rpartition(".")[2] for path in paths})
     named = [part for part in last_parts if not part.isdigit()]
-    near = difflib.get_close_matches(name, [*named, *paths], n=3, cutoff=0.5)
+    candidates = dict.fromkeys([*named, *paths])  # a path of one part is both
+    near = difflib.get_close_matches(name, candidates, n=3, cutoff=0.5)
     return InvalidRequest(
         f"The base model has no such layer as {name!r}. Nearest names: {', '.join(near or named)}.",
         param=param,

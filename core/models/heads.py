@@ -16,8 +16,17 @@ from torch import Tensor
 
 from core.models.output_head import OutputHead
 
-CHUNK_BYTES = 64 * 2**20
-"""Bound on the fp32 logits that exist at one time."""
+CHUNK_BYTES = {"cpu": 16 * 2**20, "cuda": 512 * 2**20}
+"""Of fp32 logits that exist at one time, by device: so many that its products run at full speed."""
+
+SMALLEST_CHUNK = 64
+"""Tokens. With fewer at a time a product would mostly wait for the matrix, whatever it takes."""
+
+
+def chunk_tokens(weight_VE: Tensor) -> int:
+    """Return how many tokens to take through the head at a time."""
+    fitting = CHUNK_BYTES[weight_VE.device.type] // (4 * weight_VE.shape[0])
+    return max(SMALLEST_CHUNK, fitting)
 
 
 @dataclass(frozen=True)
@@ -67,7 +76,7 @@ class _LabelledCrossEntropy(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         wide = torch.promote_types(hidden_LE.dtype, torch.float32)
         head = head.in_dtype_of(hidden_LE)
-        chunk = max(1, CHUNK_BYTES // (4 * weight_VE.shape[0]))
+        chunk = chunk_tokens(weight_VE)
         trains_states, trains_head, *_ = ctx.needs_input_grad
         grad_LE = torch.empty_like(hidden_LE) if trains_states else None
         grad_VE = torch.zeros_like(weight_VE, dtype=wide) if trains_head else None

@@ -1,15 +1,17 @@
 """Loading of a base model and its tokenizer from a folder or the Hugging Face hub.
 
-Only safetensors are read and no code that comes with a model is ever run. All three functions
-raise NotFound `base_not_found` for files that are missing or unreadable.
+Only safetensors are read and no code that comes with a model is ever run. What reads files raises
+NotFound `base_not_found` when they are missing or unreadable.
 """
 
+import copy
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -39,11 +41,23 @@ _MODEL_CLASSES: dict[Task, Any] = {
 
 
 def load_config(base: BaseModelSpec) -> PreTrainedConfig:
-    """Return the configuration of the base; no weights are read."""
-    with _reading(base):
-        return AutoConfig.from_pretrained(
-            base.source, revision=base.revision, trust_remote_code=False
-        )
+    """Return the configuration of the base; no weights are read.
+
+    Raises InvalidRequest when no architecture takes it.
+    """
+    try:
+        with _reading(base):
+            return AutoConfig.from_pretrained(
+                base.source, revision=base.revision, trust_remote_code=False
+            )
+    except (ValueError, TypeError, AttributeError, StrictDataclassError) as error:
+        logger.error("The config of the base %s cannot be used: %s", base.id, error)
+        raise InvalidRequest(
+            f"The config.json of {base.id} describes no model that can be built here; the log of "
+            "the worker or the engine says why.",
+            param="model",
+            code="unsupported_model",
+        ) from error
 
 
 def load_tokenizer(base: BaseModelSpec) -> PreTrainedTokenizerFast:
@@ -67,6 +81,19 @@ def context_of(config: PreTrainedConfig) -> int:
     length = context_length(config.to_dict())
     assert length is not None, "the configs of all families have the field of their limit"
     return length
+
+
+def outline(config: PreTrainedConfig, task: Task, labels: int | None = None) -> PreTrainedModel:
+    """Return the model that `load_base` would load, on the meta device and not quantised.
+
+    It has every module and shape, no weights, and costs milliseconds. `config` stays as it is.
+    """
+    config = copy.deepcopy(config)
+    if labels is not None:
+        config.num_labels = labels
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        model: PreTrainedModel = _MODEL_CLASSES[task].from_config(config)
+    return model.eval()
 
 
 def load_base(

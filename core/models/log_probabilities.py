@@ -76,7 +76,7 @@ def _weight_gradient(
 
 
 def _chunks(hidden_LE: Tensor, weight_VE: Tensor) -> Iterator[slice]:
-    size = max(1, heads.CHUNK_BYTES // (4 * weight_VE.shape[0]))
+    size = heads.chunk_tokens(weight_VE)
     for start in range(0, len(hidden_LE), size):
         yield slice(start, start + size)
 

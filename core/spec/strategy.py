@@ -5,18 +5,27 @@ A strategy is one class here, one file in `core/strategies/` and one `case` in
 `num_virtual_tokens`, …) are accepted as well.
 """
 
-import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, Discriminator, Field, Tag, field_validator
+from pydantic import (
+    AliasChoices,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    field_validator,
+)
 
 from core.spec.base import Spec
+from core.spec.pattern import require_simple
 
 Preset = Literal["query-value", "attention", "attention+ffn", "all-linear"]
 """Named sets of linear layers; `core/catalog/families.py` says which modules they are."""
 
 Rank = Annotated[int, Field(ge=1, le=1024)]
 Alpha = Annotated[float, Field(gt=0, le=65536)]
+ModuleName = Annotated[str, StringConstraints(max_length=256, pattern=r"^[A-Za-z0-9_.]+$")]
+Pattern = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[ -~]+$")]
 
 
 class FullSpec(Spec):
@@ -42,23 +51,21 @@ class LowRankSpec(Spec):
     dropout: float = Field(
         0.0, ge=0, lt=1, validation_alias=AliasChoices("dropout", "lora_dropout")
     )
-    target_modules: Preset | tuple[str, ...] = "all-linear"
-    rank_pattern: dict[str, Rank] = Field({}, max_length=256)
-    alpha_pattern: dict[str, Alpha] = Field({}, max_length=256)
+    target_modules: Preset | Annotated[tuple[ModuleName, ...], Field(max_length=1024)] = (
+        "all-linear"
+    )
+    rank_pattern: dict[Pattern, Rank] = Field({}, max_length=256)
+    alpha_pattern: dict[Pattern, Alpha] = Field({}, max_length=256)
     use_rslora: bool = False
     use_dora: bool = False
-    modules_to_save: tuple[str, ...] = Field((), max_length=64)
+    modules_to_save: tuple[ModuleName, ...] = Field((), max_length=64)
     bias: Literal["none"] = "none"
     """The only value: an adapter with biases of its own could not share its base with others."""
 
     @field_validator("rank_pattern", "alpha_pattern")
     @classmethod
     def _require_expressions(cls, patterns: dict[str, Any]) -> dict[str, Any]:
-        for pattern in patterns:
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+        require_simple(patterns)
         return patterns
 
 

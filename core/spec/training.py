@@ -11,6 +11,9 @@ Precision = Literal["auto", "bf16", "fp16", "fp32"]
 Optimiser = Literal["auto", "adamw", "paged_adamw", "paged_adamw_8bit"]
 Truncation = Literal["refuse", "end", "start"]
 
+SHORTEST_ROW = 8
+"""The fewest tokens to which rows can be limited."""
+
 
 class TrainingSpec(Spec):
     """Hyperparameters after every `"auto"` that the API resolves has been replaced by a number."""
@@ -41,7 +44,7 @@ class TrainingSpec(Spec):
     )
     max_length: int = Field(
         1024,
-        ge=8,
+        ge=SHORTEST_ROW,
         le=131_072,
         description="tokens per row",
         validation_alias=AliasChoices("max_length", "max_seq_length"),

@@ -9,6 +9,7 @@ from core.adapters.adapted import AdaptedModel
 from core.adapters.targets import peft_task
 from core.adapters.virtual import SoftPrompt, head_weights
 from core.adapters.whole import classifier_head, trainable_copies
+from core.errors import InvalidRequest
 from core.spec.strategy import PromptSpec
 
 
@@ -56,8 +57,17 @@ def _random_embeddings(tokens: int, weight_VE: Tensor) -> Tensor:
 def _embeddings_of(
     text: str, tokens: int, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> Tensor:
-    """Return the embeddings of a text's tokens, repeated and cut to the right number."""
+    """Return the embeddings of a text's tokens, repeated and cut to the right number.
+
+    Raises InvalidRequest for a text without tokens.
+    """
     ids = tokenizer(text)["input_ids"]
+    if not ids:
+        raise InvalidRequest(
+            "The tokenizer of the base model leaves nothing of init_text. Give it another text.",
+            param="strategy.init_text",
+            code="invalid_value",
+        )
     repeated_P = torch.tensor((ids * -(-tokens // len(ids)))[:tokens], device=model.device)
     with torch.no_grad():
         return model.get_input_embeddings()(repeated_P)

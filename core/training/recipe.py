@@ -32,6 +32,7 @@ from core.training.model import base_of, load_model
 from core.training.neftune import add_noise
 from core.training.optimiser import build_optimiser
 from core.training.plan import StepPlan
+from core.training.preflight import require_fit
 from core.training.resume import fingerprint_of, load_state, save_state
 from core.training.row_losses import RowLossTable
 from core.training.state import RunState
@@ -51,7 +52,8 @@ def train(
     `stop` is asked before every micro-batch. A run that finds a resume state of its own in the
     workspace goes on from there, and ends as it would have ended without the interruption. Raises
     TrainingFailed when it cannot go on: `invalid_training_file`, `invalid_validation_file` (both
-    name the line), `out_of_memory`, `loss_nonfinite`; NotFound `base_not_found`.
+    name the line), `out_of_memory`, `loss_nonfinite`; NotFound `base_not_found`; InvalidRequest
+    before DatasetValidated when the job does not fit its base.
     """
     hyper = spec.training
     device = pick_device()
@@ -60,6 +62,7 @@ def train(
     yield PhaseStarted(phase="preparing data")
     base = base_of(spec, workspace)
     tokenizer, config = load_tokenizer(base), load_config(base)
+    require_fit(spec, config, tokenizer)
     objective = choose_objective(within_context(spec, config), tokenizer)
     dataset = load_dataset(spec, workspace, objective, tokenizer, config)
     plan = StepPlan(spec, len(dataset.rows))

@@ -11,7 +11,8 @@ from tests.end_to_end.service import DATASET, Service, running_service, submit, 
 
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with running_service(tmp_path_factory.mktemp("service")) as service:
+    soon = {"TUNESMITH_CHECK_SECONDS": "0.1"}  # a pause is noticed while there is still a run
+    with running_service(tmp_path_factory.mktemp("service"), soon) as service:
         yield service
 
 

@@ -86,6 +86,7 @@ ORDERS = {
     "dpo": Order(
         "preferences.jsonl",
         {"type": "lora", "rank": 4},
+        rate=0.002,
         method={"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.2}}},
     ),
     "pretraining": Order("texts.jsonl", {"type": "lora", "rank": 4}, asked=("text",)),

@@ -208,25 +208,54 @@ def test_mask_of_a_job_and_of_a_planned_one_agree(workshop: Workshop) -> None:
     assert mask["encoder, several labels"]["labels"] == ["animal", "colour"]
 
 
-@pytest.mark.parametrize("name", ["full", "decoder, several labels"])
-def test_tuned_model_of_another_strategy_is_trained_further(workshop: Workshop, name: str) -> None:
+@pytest.mark.parametrize("name", ["full", "prompt", "decoder, several labels"])
+def test_training_goes_on_from_the_weights_of_a_tuned_model(workshop: Workshop, name: str) -> None:
     client, parent = workshop.service.client, workshop.finished(name)
-    file_id = workshop.files[ORDERS[name].file]
+    no_change = {"max_steps": 1, "learning_rate": 1e-12, "precision": "fp32"}
     job = client.fine_tuning.jobs.create(
         model=parent.fine_tuned_model,
-        training_file=file_id,
-        extra_body={"training": {"max_steps": 1, "learning_rate": 1e-4, "precision": "fp32"}},
+        training_file=workshop.files[ORDERS[name].file],
+        extra_body={"training": no_change},
     )
     job = wait_until(client, job.id, "succeeded")
-    assert job.model == parent.model
-    goes_on = metrics_of(client, job.id)[0]["train_loss"]
-    began = metrics_of(client, parent.id)[0]["train_loss"]
-    assert goes_on < began
+    assert (job.model, job.strategy) == (parent.model, parent.strategy)
+    models = (parent.fine_tuned_model, job.fine_tuned_model)
+    if ORDERS[name].asked:
+        first, further = (ask(workshop, model, "chat") for model in models)
+        assert further.is_close_to(first)
+    else:
+        first, further = (classify(workshop, model, ["this is red"])[0] for model in models)
+        assert further["label"]["scores"] == pytest.approx(first["label"]["scores"], abs=1e-4)
+
+
+UNFIT = {
+    "strategy.target_modules": {"type": "lora", "target_modules": ["q_porj"]},
+    "strategy.rank": {"type": "lora", "rank": 1024},
+    "strategy.reduction_factor": {"type": "bottleneck", "reduction_factor": 1024},
+}
+
+
+@pytest.mark.parametrize("param", UNFIT)
+def test_strategy_that_does_not_fit_the_base_ends_the_job_before_it_runs(
+    workshop: Workshop, param: str
+) -> None:
+    client = workshop.service.client
+    job = client.fine_tuning.jobs.create(
+        model=BASE_MODEL,
+        training_file=workshop.files["chat.jsonl"],
+        extra_body={"strategy": UNFIT[param]},
+    )
+    job = wait_until(client, job.id, "failed")
+    assert job.error and job.error.param == param
+    messages = messages_of(client, job.id)
+    assert messages[-1] == f"The job failed: {job.error.message}"
+    assert "Fine-tuning job started" not in messages
 
 
 def test_wrong_tasks_are_refused_with_the_field(workshop: Workshop) -> None:
     client = workshop.service.client
     encoder = workshop.finished("encoder, one label").fine_tuned_model
+    jobs = [job.id for job in client.fine_tuning.jobs.list()]
     answers = [
         httpx.post(f"{workshop.service.url}/v1/{route}", json={"model": model, **body})
         for route, model, body in (
@@ -254,4 +283,4 @@ def test_wrong_tasks_are_refused_with_the_field(workshop: Workshop) -> None:
         (400, "impossible_combination"),
         (400, "impossible_combination"),
     ]
-    assert not [job for job in client.fine_tuning.jobs.list() if job.status != "succeeded"]
+    assert [job.id for job in client.fine_tuning.jobs.list()] == jobs

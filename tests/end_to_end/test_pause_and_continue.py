@@ -15,26 +15,22 @@ from tests.end_to_end.service import (
     Service,
     messages_of,
     metrics_of,
-    submit,
     upload,
     wait_until,
     weights_hash,
 )
 from tests.worker.workshop import training_child
 
-STEPS = 240
+STEPS = 150
 """So many that a run is caught in the middle."""
 
 
-def submit_long_run(client: OpenAI, file_id: str, strategy: dict[str, object]) -> FineTuningJob:
+def submit_run(
+    client: OpenAI, file_id: str, model: str, steps: int, **body: object
+) -> FineTuningJob:
+    training = {"max_steps": steps, "batch_size": 2, "learning_rate": 1e-4}
     return client.fine_tuning.jobs.create(
-        model=BASE_MODEL,
-        training_file=file_id,
-        seed=5,
-        extra_body={
-            "strategy": strategy,
-            "training": {"max_steps": STEPS, "batch_size": 2, "learning_rate": 1e-4},
-        },
+        model=model, training_file=file_id, seed=5, extra_body={"training": training, **body}
     )
 
 
@@ -63,21 +59,22 @@ def pause(client: OpenAI, job_id: str) -> int:
 
 
 @pytest.mark.parametrize(
-    "strategy",
+    ("strategy", "victim"),
     [
-        {"type": "lora", "dropout": 0.1},
-        pytest.param({"type": "qlora"}, marks=pytest.mark.slow),
-        pytest.param({"type": "full"}, marks=pytest.mark.slow),
-        pytest.param({"type": "prefix"}, marks=pytest.mark.slow),
+        pytest.param({"type": "lora", "dropout": 0.1}, "child", id="lora, child"),
+        pytest.param({"type": "qlora"}, "worker", id="qlora, worker", marks=pytest.mark.slow),
+        pytest.param({"type": "full"}, "child", id="full, child", marks=pytest.mark.slow),
+        pytest.param({"type": "prefix"}, "worker", id="prefix, worker", marks=pytest.mark.slow),
     ],
-    ids=lambda strategy: strategy["type"],
 )
 def test_paused_and_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
-    service: Service, small_dataset: Path, strategy: dict[str, object]
+    service: Service, small_dataset: Path, strategy: dict[str, object], victim: str
 ) -> None:
     client = service.client
     file_id = upload(client, small_dataset)
-    halted, whole = (submit_long_run(client, file_id, strategy) for _ in range(2))
+    halted, whole = (
+        submit_run(client, file_id, BASE_MODEL, STEPS, strategy=strategy) for _ in range(2)
+    )
     wait_for(lambda: step_of(client, halted.id) > 5, "the run has begun")
     paused_at = pause(client, halted.id)
     assert paused_at > 5
@@ -86,12 +83,14 @@ def test_paused_and_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
 
     wait_until(client, whole.id, "succeeded")
     wait_for(lambda: step_of(client, halted.id) > paused_at, "the run goes on")
-    os.kill(training_child(service.worker().pid).pid, signal.SIGKILL)
+    worker = service.worker().pid
+    os.kill(worker if victim == "worker" else training_child(worker).pid, signal.SIGKILL)
     wait_until(client, halted.id, "succeeded")
 
     messages = messages_of(client, halted.id)
     assert messages.count(f"The run goes on after step {paused_at}.") == 2
-    assert any("killed by SIGKILL" in message for message in messages)
+    end = {"child": "killed by SIGKILL", "worker": "The worker was lost."}[victim]
+    assert any(end in message for message in messages)
     assert messages.count("The job has successfully completed") == 1
     taken = [each["step"] for each in metrics_of(client, halted.id)]
     assert taken[:paused_at] == list(range(1, paused_at + 1))
@@ -100,37 +99,15 @@ def test_paused_and_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
     assert weights_hash(client, halted.id) == weights_hash(client, whole.id)
 
 
-def test_pause_before_the_start_is_held_until_resumed(
-    service: Service, small_dataset: Path
-) -> None:
-    client = service.client
-    file_id = upload(client, small_dataset)
-    before = submit_long_run(client, file_id, {"type": "lora"})
-    waiting = submit(client, file_id, epochs=1)
-    client.fine_tuning.jobs.pause(waiting.id)
-    client.fine_tuning.jobs.cancel(before.id)
-    after = wait_until(client, submit(client, file_id, epochs=1).id, "succeeded")
-    assert after.status == "succeeded"
-    held = client.fine_tuning.jobs.retrieve(waiting.id)
-    assert held.paused_at and held.status != "succeeded"  # type: ignore[attr-defined]
-    client.fine_tuning.jobs.resume(waiting.id)
-    wait_until(client, waiting.id, "succeeded")
-
-
 def test_tuned_model_and_its_checkpoint_are_trained_further(
     service: Service, small_dataset: Path
 ) -> None:
     client = service.client
     file_id = upload(client, small_dataset)
-    first = wait_until(client, submit(client, file_id, epochs=1).id, "succeeded")
+    first = wait_until(client, submit_run(client, file_id, BASE_MODEL, 4).id, "succeeded")
     (checkpoint,) = client.fine_tuning.jobs.checkpoints.list(first.id).data
     parents = (first.fine_tuned_model, checkpoint.fine_tuned_model_checkpoint)
-    jobs = [
-        client.fine_tuning.jobs.create(
-            model=parent, training_file=file_id, seed=7, hyperparameters={"n_epochs": 1}
-        )
-        for parent in parents
-    ]
+    jobs = [submit_run(client, file_id, str(parent), 4) for parent in parents]
     further = [wait_until(client, job.id, "succeeded") for job in jobs]
     assert [job.model for job in further] == [BASE_MODEL] * 2
     hashes = [weights_hash(client, job.id) for job in (first, *further)]

@@ -37,13 +37,13 @@ def plain_logits(hidden_LE, head):
     return logits_LV
 
 
-@pytest.mark.parametrize("chunk_bytes", [1, 2**26], ids=["one token per chunk", "one chunk"])
+@pytest.mark.parametrize("chunk_tokens", [1, 100], ids=["one token per chunk", "one chunk"])
 @pytest.mark.parametrize("trained", [False, True], ids=["frozen", "trained"])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_losses_gradients_and_hits_equal_plain_cross_entropy(
-    variant, trained, chunk_bytes, monkeypatch
+    variant, trained, chunk_tokens, monkeypatch
 ):
-    monkeypatch.setattr(heads, "CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr(heads, "chunk_tokens", lambda _: chunk_tokens)
     hidden_LE, head, targets_L = example(variant, trained=trained)
     found = labelled_cross_entropy(hidden_LE, head, targets_L)
     (found.loss / 11).backward()
@@ -112,7 +112,7 @@ def test_states_without_a_gradient_still_train_the_head():
 
 
 def test_logits_of_a_few_tokens_exist_at_one_time(monkeypatch):
-    monkeypatch.setattr(heads, "CHUNK_BYTES", 3 * 17 * 4)
+    monkeypatch.setattr(heads, "chunk_tokens", lambda _: 3)
     tokens, logits = [], OutputHead.logits
 
     def counted(head, hidden_CE):
@@ -140,7 +140,7 @@ def test_sum_of_bf16_states_is_fp32():
 
 def test_gradient_of_a_bf16_head_is_summed_in_fp32(monkeypatch):
     """Summed in bf16, token by token, it would be several percent off."""
-    monkeypatch.setattr(heads, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(heads, "chunk_tokens", lambda _: 1)
     hidden_LE, head, targets_L = example("plain", torch.bfloat16, trained=True, tokens=600)
     labelled_cross_entropy(hidden_LE, head, targets_L).loss.backward()
     weight_VE = head.weight_VE.detach().float().requires_grad_()
@@ -223,3 +223,8 @@ def test_scale_of_t5_survives_saving(base_of):
     assert output_head(AutoModelForSeq2SeqLM.from_pretrained(base.source)).scale == 1.0
     base = base_of("t5", seed=1)
     assert output_head(AutoModelForSeq2SeqLM.from_pretrained(base.source)).scale == 32**-0.5
+
+
+@pytest.mark.parametrize(("vocabulary", "tokens"), [(16_384, 256), (151_936, 64)])
+def test_chunks_are_bounded_in_bytes_but_never_tiny(vocabulary, tokens):
+    assert heads.chunk_tokens(torch.empty(vocabulary, 1)) == tokens

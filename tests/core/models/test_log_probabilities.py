@@ -6,13 +6,13 @@ from core.models.log_probabilities import log_probabilities
 from core.models.output_head import OutputHead
 
 
-@pytest.mark.parametrize("chunk_bytes", [1, 2**26], ids=["one token per chunk", "one chunk"])
+@pytest.mark.parametrize("chunk_tokens", [1, 100], ids=["one token per chunk", "one chunk"])
 @pytest.mark.parametrize("head_is_trained", [False, True])
 @pytest.mark.parametrize("softcap", [None, 2.0])
 def test_values_and_weighted_gradients_equal_those_of_log_softmax(
-    chunk_bytes, head_is_trained, softcap, monkeypatch
+    chunk_tokens, head_is_trained, softcap, monkeypatch
 ):
-    monkeypatch.setattr(heads, "CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr(heads, "chunk_tokens", lambda _: chunk_tokens)
     torch.manual_seed(0)
     hidden_LE = torch.randn(11, 8, requires_grad=True)
     head_VE = torch.randn(17, 8, requires_grad=head_is_trained)

@@ -1,0 +1,77 @@
+"""What a base's config alone shows to be impossible, found before any weight is loaded.
+
+The strategy is attached to an outline of the model on the meta device, so the rules and the words
+of a refusal are those of `core/strategies/`.
+"""
+
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+
+from core.adapters.targets import linear_paths
+from core.catalog.cells import require_cell
+from core.catalog.describe import is_quantised
+from core.catalog.families import family_of
+from core.errors import InvalidRequest
+from core.models.load import context_of, outline
+from core.spec.objective import ClassificationSpec
+from core.spec.run import JobSpec
+from core.spec.strategy import PrefixSpec, PromptSpec, QloraSpec
+from core.spec.training import SHORTEST_ROW
+from core.strategies.attach import attach
+
+
+def require_fit(
+    spec: JobSpec, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Raise InvalidRequest, with the field, when the job cannot be done with a base of `config`.
+
+    No weights are read, and torch's generators stay as they are.
+    """
+    stored_quantised = is_quantised(config.to_dict())
+    cell = spec.task, spec.objective.type, spec.strategy.type
+    require_cell(config.model_type, *cell, quantised=stored_quantised)
+    _require_room(spec, config, tokenizer)
+    labels = spec.objective.labels if isinstance(spec.objective, ClassificationSpec) else None
+    model = outline(config, spec.task, len(labels) if labels else None)
+    if isinstance(spec.strategy, QloraSpec) and not stored_quantised:
+        _require_dense(model, spec.strategy)
+    with torch.random.fork_rng(devices=[]):
+        attach(model, spec.strategy, tokenizer, prepack=False)
+
+
+def _require_room(
+    spec: JobSpec, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Refuse virtual tokens that leave too few places for a text."""
+    if not isinstance(spec.strategy, PrefixSpec | PromptSpec):
+        return
+    virtual = spec.strategy.virtual_tokens
+    context = min(context_of(config), tokenizer.model_max_length)
+    if virtual + SHORTEST_ROW > context:
+        raise InvalidRequest(
+            f"{virtual} virtual tokens leave too little room for a text: the context of the base "
+            f"model holds {context} tokens. Choose fewer.",
+            param="strategy.virtual_tokens",
+            code="invalid_value",
+        )
+
+
+def _require_dense(model: PreTrainedModel, strategy: QloraSpec) -> None:
+    """Refuse to train a module whole that loading will have quantised.
+
+    The outline is not quantised, so `attach` cannot see it there.
+    """
+    kept = {*family_of(model.config.model_type).head, *(model._keep_in_fp32_modules or ())}
+    for path in linear_paths(model):
+        parts = path.split(".")
+        if kept.intersection(parts):
+            continue
+        ends = [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
+        for name in strategy.modules_to_save:
+            if name and any(end.endswith(name) for end in ends):
+                raise InvalidRequest(
+                    f"The module {name} cannot be trained whole: qlora quantises {path}, and "
+                    "quantised weights cannot be trained. Use lora, or leave it out.",
+                    param="strategy.modules_to_save",
+                    code="unsupported_target_module",
+                )
