@@ -22,6 +22,9 @@ Span = tuple[int, int]
 
 _GENERATION_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
+_FAILURES = (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
+"""What the code in a template can raise on messages that it was not written for."""
+
 
 class Unrenderable(Exception):
     """The chat template cannot show these messages, or not in a way that has an exact mask."""
@@ -103,6 +106,6 @@ class ChatTemplate:
                 **options,
                 **self._special_tokens,
             )
-        except (TemplateError, TypeError, KeyError, IndexError, AttributeError) as problem:
+        except _FAILURES as problem:
             raise Unrenderable(f"the chat template refuses the messages: {problem}") from problem
         return texts[0], spans[0] if spans else []

@@ -1,7 +1,8 @@
 """Loading of a base model and its tokenizer from a folder or the Hugging Face hub.
 
-Only safetensors are read and no code that comes with a model is ever run. What reads files raises
-NotFound `base_not_found` when they are missing or unreadable.
+Only safetensors are read and no code that comes with a model is ever run. All functions of a base
+raise NotFound `base_not_found` for files that are missing or unreadable, and InvalidRequest
+`unsupported_model` for files that make no model or tokenizer.
 """
 
 import copy
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -33,6 +35,16 @@ from core.spec.strategy import QloraSpec
 
 logger = logging.getLogger(__name__)
 
+_DEFECTS = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    StrictDataclassError,
+    SafetensorError,
+)
+"""What transformers raises on files that are damaged or not of a model it knows."""
+
 _MODEL_CLASSES: dict[Task, Any] = {
     "generation": AutoModelForCausalLM,
     "seq2seq": AutoModelForSeq2SeqLM,
@@ -41,23 +53,11 @@ _MODEL_CLASSES: dict[Task, Any] = {
 
 
 def load_config(base: BaseModelSpec) -> PreTrainedConfig:
-    """Return the configuration of the base; no weights are read.
-
-    Raises InvalidRequest when no architecture takes it.
-    """
-    try:
-        with _reading(base):
-            return AutoConfig.from_pretrained(
-                base.source, revision=base.revision, trust_remote_code=False
-            )
-    except (ValueError, TypeError, AttributeError, StrictDataclassError) as error:
-        logger.error("The config of the base %s cannot be used: %s", base.id, error)
-        raise InvalidRequest(
-            f"The config.json of {base.id} describes no model that can be built here; the log of "
-            "the worker or the engine says why.",
-            param="model",
-            code="unsupported_model",
-        ) from error
+    """Return the configuration of the base; no weights are read."""
+    with _reading(base):
+        return AutoConfig.from_pretrained(
+            base.source, revision=base.revision, trust_remote_code=False
+        )
 
 
 def load_tokenizer(base: BaseModelSpec) -> PreTrainedTokenizerFast:
@@ -83,7 +83,9 @@ def context_of(config: PreTrainedConfig) -> int:
     return length
 
 
-def outline(config: PreTrainedConfig, task: Task, labels: int | None = None) -> PreTrainedModel:
+def outline(
+    base: BaseModelSpec, config: PreTrainedConfig, task: Task, labels: int | None = None
+) -> PreTrainedModel:
     """Return the model that `load_base` would load, on the meta device and not quantised.
 
     It has every module and shape, no weights, and costs milliseconds. `config` stays as it is.
@@ -91,7 +93,7 @@ def outline(config: PreTrainedConfig, task: Task, labels: int | None = None) -> 
     config = copy.deepcopy(config)
     if labels is not None:
         config.num_labels = labels
-    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+    with _reading(base), torch.device("meta"), torch.random.fork_rng(devices=[]):
         model: PreTrainedModel = _MODEL_CLASSES[task].from_config(config)
     return model.eval()
 
@@ -171,7 +173,7 @@ def _patterns(names: tuple[str, ...]) -> list[str]:
 
 @contextmanager
 def _reading(base: BaseModelSpec) -> Iterator[None]:
-    """Turn a failure to read into NotFound `base_not_found`; where it looked goes to the log."""
+    """Turn what is wrong with a base's files into our errors; where it looked goes to the log."""
     try:
         yield
     except OSError as error:
@@ -182,4 +184,13 @@ def _reading(base: BaseModelSpec) -> Iterator[None]:
             "the worker or the engine says where it looked.",
             param="model",
             code="base_not_found",
+        ) from error
+    except _DEFECTS as error:
+        logger.error("The base %s cannot be used: %s: %s", base.id, type(error).__name__, error)
+        raise InvalidRequest(
+            f"The files of the base model {base.id} make no model or no tokenizer that can be used "
+            "here; the log of the worker or the engine says why. Save it again with "
+            "save_pretrained.",
+            param="model",
+            code="unsupported_model",
         ) from error

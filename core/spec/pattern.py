@@ -71,7 +71,7 @@ def _lengths(piece: re.Match[str]) -> int:
     """Return how many lengths the repetition of a single character can have."""
     if piece["repeat"] == "?":
         return 2
-    if piece["repeat"] in "*+" or not piece["most"] and piece["comma"]:
+    if piece["repeat"] in "*+" or (not piece["most"] and piece["comma"]):
         return _LONGEST_RUN
     if not piece["comma"]:
         return 1

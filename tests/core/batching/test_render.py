@@ -108,6 +108,22 @@ def test_refusal_of_the_template_names_line_and_reason(chat_tokenizer):
         render_examples(chat_tokenizer, examples)
 
 
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        ("{{ 1 / 0 }}", "division by zero"),
+        ("{{ 'No' + 1 }}", "concatenate"),
+        ("{{ 'No' | int + ('a'.index('b')) }}", "substring"),
+        ("{% for", "unexpected"),
+        ("{{ messages[9].x.y }}", "no element 9"),
+    ],
+)
+def test_whatever_breaks_a_template_names_line_and_reason(chat_tokenizer, template, reason):
+    chat_tokenizer.chat_template = template
+    with pytest.raises(InvalidRow, match=rf"line 7: .*{reason}"):
+        render_examples(chat_tokenizer, [(7, ChatExample((QUESTION, answer("No."))))])
+
+
 def test_base_without_chat_template_cannot_train_conversations(chat_tokenizer):
     chat_tokenizer.chat_template = None
     with pytest.raises(InvalidRow, match="no chat template"):

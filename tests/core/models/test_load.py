@@ -11,7 +11,7 @@ from core.catalog.describe import describe
 from core.catalog.families import FAMILIES, family_of
 from core.errors import InvalidRequest, NotFound
 from core.models import precision
-from core.models.load import context_of, load_base, load_config, load_tokenizer
+from core.models.load import context_of, load_base, load_config, load_tokenizer, outline
 from core.models.precision import name_of, resolve_precision
 from core.spec.run import BaseModelSpec
 from core.spec.strategy import QloraSpec
@@ -70,6 +70,28 @@ def logits_of(model):
     target = {"labels": tokens} if model.config.is_encoder_decoder else {}
     with torch.no_grad():
         return model(input_ids=tokens, **target).logits
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("config.json", '{"model_type": "zzz"}'),
+        ("config.json", '{"model_type": "llama", "hidden_size": "wide"}'),
+        ("config.json", '{"model_type": "llama", "hidden_size": 33, "num_attention_heads": 4}'),
+        ("config.json", '{"model_type": "llama", "hidden_act": "zzz"}'),
+        ("tokenizer.json", "{"),
+        ("tokenizer.json", "{}"),
+        ("model.safetensors", "nothing"),
+    ],
+)
+def test_files_that_make_no_model_are_refused(base_spec, name, text):
+    (Path(base_spec.source) / name).write_text(text)
+    with pytest.raises(InvalidRequest) as caught:
+        load_tokenizer(base_spec)
+        outline(base_spec, load_config(base_spec), "generation")
+        load_base(base_spec, FP32, CPU)
+    assert (caught.value.code, caught.value.param) == ("unsupported_model", "model")
+    assert base_spec.source not in caught.value.message
 
 
 @pytest.mark.parametrize("model_type", sorted(FAMILIES))

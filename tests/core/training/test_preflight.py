@@ -17,6 +17,7 @@ from core.spec.strategy import (
     PromptSpec,
     QloraSpec,
 )
+from core.training.mask import audit_file
 from core.training.preflight import require_fit
 from core.training.recipe import train
 from tests.core.tiny import DECODERS, ENCODER_DECODERS, ENCODERS, tiny_config, tiny_tokenizer
@@ -167,7 +168,9 @@ def test_a_quantisation_that_cannot_be_trained_is_refused():
 
 def test_an_outline_of_a_large_model_has_no_weights_and_leaves_the_config():
     config = LlamaConfig(num_hidden_layers=32, hidden_size=4096, vocab_size=128_256)
-    model = outline(config, "classification", labels=7)
+    model = outline(
+        BaseModelSpec(id="large", source="/nowhere"), config, "classification", labels=7
+    )
     assert model.score.weight.shape == (7, 4096)
     assert {weight.device.type for weight in model.parameters()} == {"meta"}
     assert config.num_labels == 2
@@ -179,3 +182,10 @@ def test_a_run_that_cannot_fit_ends_before_its_data_are_validated(base_spec, wor
     with pytest.raises(InvalidRequest, match="q_proj"):
         events.extend(train(spec, workspace, lambda: False))
     assert events == [PhaseStarted(phase="preparing data")]
+
+
+def test_a_mask_is_not_shown_of_a_job_that_cannot_be_done(base_spec, workspace):
+    spec = JobSpec(base=base_spec, strategy=PrefixSpec(virtual_tokens=1024), seed=1)
+    with pytest.raises(InvalidRequest) as caught:
+        audit_file(spec, workspace)
+    assert caught.value.param == "strategy.virtual_tokens"
