@@ -91,6 +91,19 @@ class SourceTargetRow:
         return len(self.target)
 
 
+def token_sequences(row: TrainingRow) -> tuple[tuple[int, ...], ...]:
+    """Return the sequences of tokens that a row makes the model read or write."""
+    match row:
+        case Row() | LabelledRow():
+            return (row.tokens,)
+        case PairRow():
+            return row.chosen.tokens, row.rejected.tokens
+        case SourceTargetRow():
+            return row.source, row.target
+        case _:
+            raise TypeError(f"{type(row).__name__} is no row of an objective")
+
+
 class InvalidRow(Exception):
     """A row of a dataset that cannot be trained on: which line, and why."""
 

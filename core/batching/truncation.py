@@ -19,6 +19,7 @@ from core.batching.rows import (
     Row,
     SourceTargetRow,
     TrainingRow,
+    token_sequences,
 )
 
 RowType = TypeVar("RowType", bound=TrainingRow)
@@ -27,13 +28,7 @@ Side = Literal["end", "start"]
 
 def longest_sequence(row: TrainingRow) -> int:
     """Return the tokens of the longest sequence that the row makes the model read or write."""
-    match row:
-        case PairRow():
-            return max(row.chosen.length, row.rejected.length)
-        case SourceTargetRow():
-            return max(len(row.source), len(row.target))
-        case _:
-            return row.length
+    return max(map(len, token_sequences(row)))
 
 
 def cut(row: RowType, max_length: int, side: Side, tokenizer: PreTrainedTokenizerFast) -> RowType:

@@ -2,7 +2,8 @@
 
 Who moves a job: the worker that holds its claim (validated, started, succeeded, failed,
 paused), the API (created, cancelled, resumed, paused while nobody holds it) and housekeeping
-(the rescue of a job whose worker is dead). `core.records.jobs.advance` is the only function that writes a status.
+(the rescue of a job whose worker is dead). `core.records.jobs.advance` is the only function that
+writes a status.
 """
 
 from enum import StrEnum

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 
-from core.batching.rows import InvalidRow, TrainingRow
+from core.batching.rows import InvalidRow, TrainingRow, token_sequences
 from core.batching.truncation import cut, longest_sequence
 from core.datasets.read import read_examples
 from core.errors import TrainingFailed
@@ -138,6 +138,7 @@ def fit(
             if shorter is not row:
                 truncated.append(row.line)
         _require_trainable(shorter, context, max_length)
+        _require_known(shorter, config.vocab_size, tokenizer)
         fitting.append(shorter)
     return LoadedRows(fitting, truncated)
 
@@ -167,6 +168,17 @@ def _require_trainable(row: TrainingRow, context: int, max_length: int) -> None:
         raise InvalidRow(
             row.line,
             "no token would be trained; give it an assistant message with weight 1 and content",
+        )
+
+
+def _require_known(row: TrainingRow, vocabulary: int, tokenizer: PreTrainedTokenizerFast) -> None:
+    highest = max(max(tokens, default=0) for tokens in token_sequences(row))
+    if highest >= vocabulary:
+        raise InvalidRow(
+            row.line,
+            f"the row holds {tokenizer.decode([highest])!r}, token {highest} of the tokenizer, and "
+            f"the base model knows only {vocabulary} tokens; take it out of the row, or register "
+            "a base whose embeddings were resized to its tokenizer",
         )
 
 
