@@ -33,6 +33,10 @@ from core.spec.training import Precision
 SEED = 20261123
 BATCH_ROWS = 8
 WARM_UP_STEPS = 2
+_PADDED: dict[Precision, TrlSetting] = {
+    "bf16": TrlSetting("padded", "bf16 weights"),
+    "fp32": TrlSetting("padded", "fp32"),
+}
 DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
 
 
@@ -119,9 +123,8 @@ def _measure_case(
         )
         for setting in case.settings
     ]
-    padded = {"bf16": "TRL padded, bf16 weights", "fp32": "TRL padded, fp32"}
     curves = [
-        _agreement(us, next(peer for peer in peers if peer.name == padded[precision]), plan)
+        _agreement(us, partial(run_trl, _PADDED[precision], specs[precision], rows), plan, clock)
         for us, precision in zip(ours, plan.precisions, strict=True)
         if plan.curve_steps
     ]
@@ -167,8 +170,11 @@ def _interleaved(contenders: list[Contender], plan: Plan) -> tuple[Figures, ...]
     )
 
 
-def _agreement(ours: Contender, peer: Contender, plan: Plan) -> CurveAgreement:
+def _agreement(
+    ours: Contender, run_peer: Callable[..., MeasuredRun], plan: Plan, clock: Clock
+) -> CurveAgreement:
     """The distance between our losses and those of TRL padded, step by step."""
+    peer = Contender("TRL padded", partial(run_peer, clock=clock, exact=True), same_steps=True)
     our_run = _run(ours, plan.curve_steps, "loss curve")
     peer_run = _run(peer, plan.curve_steps, "loss curve")
     _require_same_work(peer.name, peer_run, our_run)

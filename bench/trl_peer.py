@@ -39,8 +39,12 @@ def run_trl(
     rows: list[Row],
     steps: int,
     clock: Clock,
+    exact: bool = False,
 ) -> MeasuredRun:
-    """Run the first `steps` steps of the job's first epoch with TRL; rows come tokenised."""
+    """Run the first `steps` steps of the job's first epoch with TRL; rows come tokenised.
+
+    `exact` keeps adapters in fp32, which TRL rounds to bf16 on a quantised base: for loss curves.
+    """
     dataset = _in_order(rows, spec)
     started = clock()
     base = load_peer_base(setting, spec)
@@ -53,6 +57,10 @@ def run_trl(
             train_dataset=dataset,
             processing_class=AutoTokenizer.from_pretrained(spec.base.source),
         )
+        if exact:
+            for parameter in trainer.model.parameters():
+                if parameter.requires_grad:
+                    parameter.data = parameter.data.float()
         step_clock = _StepClock(clock, started)
         trainer.add_callback(step_clock)
         trainer.train()
@@ -132,7 +140,7 @@ def _with_strategy(base: PreTrainedModel, spec: JobSpec) -> Any:
 def _config(setting: TrlSetting, spec: JobSpec, steps: int, folder: str) -> SFTConfig:
     hyper = spec.training
     max_length = {"padded": hyper.max_length, "padding-free": None, "packed": 512}
-    # on a CPU nothing can be paged, and bitsandbytes' own AdamW adds its epsilon elsewhere
+    # on a CPU nothing can be paged, so it is the AdamW of all other strategies there
     paged = isinstance(spec.strategy, QloraSpec) and torch.cuda.is_available()
     return SFTConfig(
         output_dir=folder,

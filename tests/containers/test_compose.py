@@ -164,7 +164,7 @@ def test_routes_of_the_health_checks_exist(tmp_path: Path, sqlite_url: str) -> N
         r"127\.0\.0\.1:8001(/\w+)", SERVICES["engine"]["healthcheck"]["test"][-1]
     )
     assert api_check in create_app(settings).openapi()["paths"]
-    assert f'Route("{engine_check}"' in (ROOT / "worker" / "serve.py").read_text()
+    assert f'Route("{engine_check}"' in (ROOT / "worker" / "engine_app.py").read_text()
 
 
 def test_processes_wait_for_the_schema() -> None:

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -111,6 +112,17 @@ def test_virtual_tokens_take_their_part_of_the_context(load):
     load(row, strategy=PrefixSpec(virtual_tokens=spare), max_length=256)
     with pytest.raises(TrainingFailed, match=rf"context of the base model \({fits - 1}\)"):
         load(row, strategy=PrefixSpec(virtual_tokens=spare + 1), max_length=256)
+
+
+@pytest.mark.parametrize(("vocab_size", "says"), [(100, "knows only 100 tokens"), (262, None)])
+def test_token_that_the_base_lacks_is_named_with_its_line(load, base_spec, vocab_size, says):
+    config = Path(base_spec.source) / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"vocab_size": vocab_size}))
+    if says is None:
+        assert len(load(A, B).rows) == 2
+        return
+    with pytest.raises(TrainingFailed, match=f"Line 1 of the training file: .*{says}"):
+        load(A, B)
 
 
 def test_lengths_are_counted_in_buckets(load):
