@@ -12,7 +12,8 @@ Source: Liu et al. 2024, https://arxiv.org/abs/2402.09353.
 import torch
 from torch import Tensor, nn
 
-from core.adapters.frozen import LinearLayer, frozen_product
+from core.adapters.frozen import frozen_product
+from core.adapters.linear_layers import LinearLayer
 from core.adapters.lora import LoraLinear
 
 

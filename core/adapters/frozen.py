@@ -2,12 +2,11 @@
 
 # T tokens, I inputs, O outputs
 
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import linear
-from transformers.pytorch_utils import Conv1D
 
 
 class FrozenMatrix:
@@ -51,21 +50,6 @@ class FrozenMatrix:
         if self._packed is None:
             return torch.mm(grad_TO, self.dense(grad_TO.dtype))
         return _packed_linear(grad_TO, self._packed[1], None)
-
-
-LinearLayer: TypeAlias = nn.Linear | Conv1D
-"""PyTorch's, of which bitsandbytes' quantised ones are subclasses, or that of GPT-2."""
-
-
-def frozen_matrix(layer: LinearLayer, prepack: bool) -> FrozenMatrix:
-    """Return the matrix of any linear layer, however it is stored."""
-    weight, bias_O = layer.weight, layer.bias
-    if hasattr(weight, "quant_state") or hasattr(weight, "SCB"):
-        # here, because a machine that trains no quantised base may lack bitsandbytes
-        from core.adapters.quantised import quantised_matrix
-
-        return quantised_matrix(layer)
-    return FrozenMatrix(weight.t() if isinstance(layer, Conv1D) else weight, bias_O, prepack)
 
 
 def frozen_product(x: Tensor, frozen: FrozenMatrix) -> Tensor:

@@ -13,7 +13,7 @@ from transformers.pytorch_utils import Conv1D
 
 from core.adapters.adapted import AdaptedModel
 from core.adapters.dora import DoraLinear
-from core.adapters.frozen import LinearLayer
+from core.adapters.linear_layers import LinearLayer
 from core.adapters.lora import LoraLinear
 from core.adapters.targets import (
     linear_layer,

@@ -8,7 +8,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from core.adapters.frozen import LinearLayer
+from core.adapters.linear_layers import LinearLayer
 from core.catalog.families import family_of
 from core.errors import InvalidRequest
 from core.spec.strategy import Preset
