@@ -138,8 +138,10 @@ def load_base(
         config.num_labels = labels
         options["ignore_mismatched_sizes"] = True  # the base may classify into other labels
     with _reading(base):
-        model: PreTrainedModel = _MODEL_CLASSES[task].from_pretrained(
+        model: PreTrainedModel
+        model, found = _MODEL_CLASSES[task].from_pretrained(
             base.source,
+            output_loading_info=True,
             config=config,
             revision=base.revision,
             dtype=dtype,
@@ -147,12 +149,29 @@ def load_base(
             trust_remote_code=False,
             **options,
         )
+    _require_complete(base, found, family.head if task == "classification" else ())
     model.requires_grad_(False)
     if "device_map" in options:
         _keep_as_quantised(model)
     else:
         model = model.to(device)
     return model.eval()
+
+
+def _require_complete(base: BaseModelSpec, found: dict[str, Any], new: tuple[str, ...]) -> None:
+    """Refuse a base that lacks weights of its config, beside those in modules that are `new`.
+
+    transformers draws what is missing and goes on; nobody would want to train that.
+    """
+    drawn = {*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])}
+    lacking = sorted(name for name in drawn if not set(name.split(".")) & set(new))
+    if lacking:
+        raise InvalidRequest(
+            f"The weights of the base model {base.id} lack {lacking[0]!r}, which its config.json "
+            f"promises ({len(lacking)} in all). Save it again with save_pretrained.",
+            param="model",
+            code="unsupported_model",
+        )
 
 
 def _keep_as_quantised(model: PreTrainedModel) -> None:

@@ -283,3 +283,13 @@ def test_auto_on_a_gpu_is_fp16_where_bf16_is_emulated(monkeypatch, native, dtype
 def test_every_precision_has_its_dtype():
     for name in ("bf16", "fp16", "fp32"):
         assert name_of(resolve_precision(name, CPU)) == name
+
+
+def test_base_that_lacks_a_layer_of_its_config_is_refused(base_of):
+    base = base_of("llama")
+    path = Path(base.source) / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"num_hidden_layers": 3}))
+    with pytest.raises(InvalidRequest, match=r"lack 'model\.layers\.2\.") as refused:
+        load_base(base, FP32, CPU)
+    assert (refused.value.param, refused.value.code) == ("model", "unsupported_model")
