@@ -91,7 +91,7 @@ def row_news(event: RowLosses) -> NewEvent:
 def memory_news(event: MicroBatchHalved) -> NewEvent:
     text = (
         f"Memory ran out after step {event.step}; from here on at most "
-        f"{event.micro_batch_tokens:,} tokens are worked on at once. The result stays the same."
+        f"{event.micro_batch_tokens:,} tokens are worked on at once. Steps hold the same rows."
     )
     return NewEvent(text, "warn")
 

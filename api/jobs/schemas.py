@@ -38,7 +38,7 @@ Suffix = Annotated[str, StringConstraints(max_length=64), AfterValidator(_part_o
 
 
 class CreateJob(BaseModel):
-    """The body of a job's creation; `strategy`, `task` and `training` are Tunesmith's own."""
+    """The body of a job's creation; `strategy` and what follows it are Tunesmith's own."""
 
     model_config = ConfigDict(extra="forbid")
 

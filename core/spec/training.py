@@ -54,7 +54,10 @@ class TrainingSpec(Spec):
     )
     deduplicate: bool = Field(False, description="train on the first of equal rows only")
     micro_batch_tokens: int = Field(
-        4096, ge=8, le=1_048_576, description="tokens per forward pass; does not change the result"
+        4096,
+        ge=8,
+        le=1_048_576,
+        description="tokens per forward pass; only the draws of dropout and noise depend on it",
     )
     gradient_checkpointing: Literal["auto"] | bool = "auto"
     precision: Precision = "auto"
