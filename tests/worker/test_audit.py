@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from core.records import masks
-from core.records.files import add_file, new_file_key
-from core.records.projects import DEFAULT_PROJECT, ensure_project
+from core.records.projects import DEFAULT_PROJECT
 from core.records.tables import MaskAudit
 from core.spec.mask import MaskRow
 from core.spec.run import BaseModelSpec, JobSpec
@@ -30,21 +29,8 @@ def ask(workshop: Workshop) -> Callable[[str], str]:
     """Ask for an audit of a file with this content; return the audit's id."""
 
     def ask(content: str) -> str:
-        file_id, key = new_file_key()
-        blob = workshop.store.write(key, [content.encode()])
+        file_id = workshop.upload(content)
         with workshop.database.writing() as session:
-            ensure_project(session)
-            add_file(
-                session,
-                file_id=file_id,
-                project_id=DEFAULT_PROJECT,
-                filename="train.jsonl",
-                purpose="fine-tune",
-                bytes=blob.bytes,
-                sha256=blob.sha256,
-                blob_key=key,
-                report=None,
-            )
             return masks.request_audit(session, DEFAULT_PROJECT, file_id, SPEC)
 
     return ask

@@ -7,9 +7,6 @@ from typing import Any
 from transformers import AutoConfig, AutoTokenizer
 
 from core.jobs.state import JobStatus
-from core.records import files, jobs
-from core.records.jobs import NewJob
-from core.records.projects import DEFAULT_PROJECT, ensure_project
 from core.spec.run import BaseModelSpec, JobSpec
 from tests.worker.workshop import TINY, Workshop, worker_here
 
@@ -41,41 +38,15 @@ def quantised_base(folder: Path) -> dict[str, str]:
 
 
 def submit(workshop: Workshop, rows: list[dict[str, Any]], fields: dict[str, Any]) -> str:
-    """Put a job into the database that the API would have looked at more closely."""
-    path = workshop.folder / "upload.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    file_id, key = files.new_file_key()
-    blob = workshop.store.write_file(key, path)
+    """Create a job that the API would have looked at more closely."""
     defaults = {
         "base": TINY,
         "strategy": {"rank": 2},
         "training": {"epochs": 1, "max_length": 64},
         "seed": 1,
     }
-    spec = JobSpec.model_validate(defaults | fields)
-    with workshop.database.writing() as session:
-        ensure_project(session)
-        files.add_file(
-            session,
-            file_id=file_id,
-            project_id=DEFAULT_PROJECT,
-            filename="train.jsonl",
-            purpose="fine-tune",
-            bytes=blob.bytes,
-            sha256=blob.sha256,
-            blob_key=key,
-            report=None,
-        )
-        new = NewJob(
-            project_id=DEFAULT_PROJECT,
-            requested_model="tiny",
-            suffix="test",
-            training_file=file_id,
-            validation_file=None,
-            spec=spec,
-            metadata=None,
-        )
-        return jobs.create_job(session, new).id
+    file_id = workshop.upload("".join(json.dumps(row) + "\n" for row in rows))
+    return workshop.create(JobSpec.model_validate(defaults | fields), file_id)
 
 
 def test_what_cannot_be_done_fails_from_validating_files(workshop: Workshop) -> None:

@@ -76,10 +76,6 @@ class Workshop:
         parent: TunedModel | None = None,
     ) -> str:
         """Create a job as the API does, without telling the broker; return its id."""
-        path = self.folder / "upload.jsonl"
-        path.write_text(content or "".join(ROW % number for number in range(rows)))
-        file_id, key = files.new_file_key()
-        blob = self.store.write_file(key, path)
         spec = JobSpec(
             base=TINY,
             strategy=LoraSpec(rank=2),
@@ -87,6 +83,13 @@ class Workshop:
             parent=parent and BundleRef(key=parent.bundle_key, sha256=parent.bundle_sha256),
             seed=1,
         )
+        file_id = self.upload(content or "".join(ROW % number for number in range(rows)))
+        return self.create(spec, file_id, parent.id if parent else "tiny")
+
+    def upload(self, content: str) -> str:
+        """Put a training file into storage and database; return its id."""
+        file_id, key = files.new_file_key()
+        blob = self.store.write(key, [content.encode()])
         with self.database.writing() as session:
             ensure_project(session)
             files.add_file(
@@ -100,15 +103,20 @@ class Workshop:
                 blob_key=key,
                 report=None,
             )
-            new = NewJob(
-                project_id=DEFAULT_PROJECT,
-                requested_model=parent.id if parent else "tiny",
-                suffix="test",
-                training_file=file_id,
-                validation_file=None,
-                spec=spec,
-                metadata=None,
-            )
+        return file_id
+
+    def create(self, spec: JobSpec, file_id: str, requested_model: str = "tiny") -> str:
+        """Put a job into the database that the API would have looked at more closely."""
+        new = NewJob(
+            project_id=DEFAULT_PROJECT,
+            requested_model=requested_model,
+            suffix="test",
+            training_file=file_id,
+            validation_file=None,
+            spec=spec,
+            metadata=None,
+        )
+        with self.database.writing() as session:
             return jobs.create_job(session, new).id
 
     def wake(self, job_id: str) -> None:

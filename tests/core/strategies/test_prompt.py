@@ -11,6 +11,7 @@ from core.models.class_head import class_logits
 from core.models.output_head import output_head
 from core.spec.strategy import PromptSpec
 from core.strategies.attach import attach
+from tests.core.strategies.peft_twin import alone, twins
 from tests.core.tiny import DECODERS, ENCODER_DECODERS, ENCODERS
 
 P = 5
@@ -18,22 +19,7 @@ TEXTS = [list(range(30, 42)), list(range(100, 130)), [7, 8, 9]]
 
 
 def both(tiny_model, model_type, labels=None):
-    """Our model and PEFT's, each with weights of its own making from the same seed."""
-    ours, theirs = tiny_model(model_type, labels=labels), tiny_model(model_type, labels=labels)
-    torch.manual_seed(3)
-    attached = attach(ours, PromptSpec(virtual_tokens=P), None)
-    torch.manual_seed(3)
-    reference = peft.get_peft_model(theirs, attached.config).eval()
-    expected = peft.get_peft_model_state_dict(reference)
-    state = attached.state()
-    assert state.keys() == expected.keys()
-    for name, tensor in state.items():
-        assert torch.equal(tensor, expected[name]), name
-    return attached, reference
-
-
-def alone(text):
-    return {"input_ids": torch.tensor([text]), "attention_mask": torch.ones(1, len(text)).long()}
+    return twins(tiny_model, model_type, PromptSpec(virtual_tokens=P), labels)
 
 
 @pytest.mark.parametrize("model_type", DECODERS)
