@@ -2,8 +2,8 @@
 
 What opens a text for the model (its beginning-of-text token, a classifier's [CLS]) stays, and so
 does what closes one that is read or written whole ([SEP], the end of a target); the end of a
-decoder's text goes with what is cut at its end. A limit holds for each sequence of a row on its own: each
-answer of a pair with its prompt, a source, a target.
+decoder's text goes with what is cut at its end. A limit holds for each sequence of a row on its
+own: each answer of a pair with its prompt, a source, a target.
 """
 
 from collections.abc import Sequence
