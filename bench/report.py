@@ -96,9 +96,9 @@ class CaseReport:
     def table(self, steps: int) -> list[str]:
         best = self.best_peer(fp32_only=False)
         lines = [
-            f"| | real tokens/s | ratio to {best.name} | seconds to {steps} steps | "
+            f"| | rounds | real tokens/s | ratio to {best.name} | seconds to {steps} steps | "
             "peak MiB above the base |",
-            "| --- | ---: | ---: | ---: | ---: |",
+            "| --- | ---: | ---: | ---: | ---: | ---: |",
         ]
         for figures in self.figures:
             ratio = median_ratio(figures.tokens_per_second, best.tokens_per_second)
@@ -107,6 +107,7 @@ class CaseReport:
             memory = "" if peak is None else f"{peak / 2**20:.0f}"
             cells = (
                 figures.name,
+                str(len(figures.tokens_per_second)),
                 f"{figures.median:.0f}",
                 f"{ratio:.2f}",
                 f"{seconds:.1f}",

@@ -33,6 +33,8 @@ from core.spec.training import Precision
 SEED = 20261123
 BATCH_ROWS = 8
 WARM_UP_STEPS = 2
+WITHIN_REACH = 0.85
+"""Of the fastest peer's speed in the first round. Who is slower than that is not run again."""
 _PADDED: dict[Precision, TrlSetting] = {
     "bf16": TrlSetting("padded", "bf16 weights"),
     "fp32": TrlSetting("padded", "fp32"),
@@ -128,7 +130,8 @@ def _measure_case(
         for us, precision in zip(ours, plan.precisions, strict=True)
         if plan.curve_steps
     ]
-    figures = _interleaved([*ours, *peers], plan)
+    figures = _interleaved(ours, peers, plan)
+    finalists = _finalists(peers, {each.name: each.tokens_per_second[0] for each in figures})
     memory: dict[str, int] = {}
     if plan.memory:
         threads = torch.get_num_threads()
@@ -137,7 +140,7 @@ def _measure_case(
             *(
                 (setting.name, plan.precisions[0], setting)
                 for setting in case.settings
-                if setting.same_steps
+                if setting.name in finalists and setting.same_steps
             ),
         ]
         for name, precision, setting in settings:
@@ -150,24 +153,45 @@ def _measure_case(
     )
 
 
-def _interleaved(contenders: list[Contender], plan: Plan) -> tuple[Figures, ...]:
-    runs: dict[str, list[MeasuredRun]] = {contender.name: [] for contender in contenders}
-    for number in range(plan.rounds):
+def _interleaved(ours: list[Contender], peers: list[Contender], plan: Plan) -> tuple[Figures, ...]:
+    """Run everybody in the first round; from then on ours and the peers within reach."""
+    contenders = [*ours, *peers]
+    runs: dict[str, list[MeasuredRun]] = {
+        each.name: [_run(each, plan.steps, "round 1")] for each in contenders
+    }
+    reference = runs[ours[0].name][0]
+    for each in contenders:
+        if each.same_steps:
+            _require_same_work(each.name, runs[each.name][0], reference)
+    finalists = _finalists(peers, {name: _speed(first) for name, [first] in runs.items()})
+    again = [*ours, *(peer for peer in peers if peer.name in finalists)]
+    for number in range(1, plan.rounds):
         # Every other round backwards, so that nobody is always first or always last.
-        for contender in contenders[:: -1 if number % 2 else 1]:
-            runs[contender.name].append(_run(contender, plan.steps, f"round {number + 1}"))
-    reference = runs[contenders[0].name][0]
-    for contender in contenders:
-        if contender.same_steps:
-            _require_same_work(contender.name, runs[contender.name][0], reference)
+        for each in again[:: -1 if number % 2 else 1]:
+            runs[each.name].append(_run(each, plan.steps, f"round {number + 1}"))
     return tuple(
         Figures(
             name,
-            tuple(run.steady_tokens_per_second(WARM_UP_STEPS) for run in measured),
+            tuple(_speed(run) for run in measured),
             tuple(run.seconds_to_last_step() for run in measured),
         )
         for name, measured in runs.items()
     )
+
+
+def _finalists(peers: list[Contender], speeds: dict[str, float]) -> set[str]:
+    """Name the peers that may be the fastest: of all, in fp32, and with the very steps of ours."""
+    found: set[str] = set()
+    fp32 = [peer for peer in peers if peer.name.endswith("fp32")]
+    same = [peer for peer in peers if peer.same_steps]
+    for group in (peers, fp32, same, [peer for peer in fp32 if peer.same_steps]):
+        best = max((speeds[peer.name] for peer in group), default=0.0)
+        found |= {peer.name for peer in group if speeds[peer.name] >= WITHIN_REACH * best}
+    return found
+
+
+def _speed(run: MeasuredRun) -> float:
+    return run.steady_tokens_per_second(WARM_UP_STEPS)
 
 
 def _agreement(

@@ -56,7 +56,7 @@ def test_each_precision_is_held_against_its_best_peer(report: Report) -> None:
 
 def test_every_contender_has_a_row(report: Report) -> None:
     table = report.markdown()
-    assert "| TRL padded, fp32 | 100 | 0.20 | 30.0 | 200 |" in table
+    assert "| TRL padded, fp32 | 3 | 100 | 0.20 | 30.0 | 200 |" in table
     assert table.count("\n| TRL ") == 3
     assert table.count("\n| Tunesmith ") == 2
 
