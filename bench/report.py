@@ -60,7 +60,7 @@ class CaseReport:
     def headlines(self, ceilings: dict[str, float]) -> list[str]:
         """Ours against TRL's best. `ceilings`: tokens/s that one FLOP per token would allow."""
         lines = []
-        for precision in ceilings:
+        for precision in ceilings if self.figures else ():
             ours = self.named(f"Tunesmith {precision}")
             best = self.best_peer(fp32_only=precision == "fp32")
             ratio = median_ratio(ours.tokens_per_second, best.tokens_per_second)
@@ -151,8 +151,9 @@ class Report:
         ]
         for case in self.cases:
             lines += ["", f"## {case.strategy}: TRL with {case.reference}", ""]
-            lines += case.table(self.steps)
-            lines += ["", *(f"- {line}" for line in case.headlines(self.ceilings()))]
+            if case.figures:
+                lines += [*case.table(self.steps), ""]
+            lines += [f"- {line}" for line in case.headlines(self.ceilings())]
         return "\n".join([*lines, ""])
 
 
@@ -160,7 +161,8 @@ def save(report: Report, folder: Path) -> tuple[Path, Path]:
     """Write the report as JSON and as Markdown, named by hardware, date and vocabulary."""
     today = datetime.date.today().isoformat()
     size = "" if report.size == SMALL else f"-{slug(report.size.name)}"
-    stem = f"training-{slug(hardware(torch.get_num_threads()))}{size}-{today}"
+    kind = "training" if any(case.figures for case in report.cases) else "loss-curves"
+    stem = f"{kind}-{slug(hardware(torch.get_num_threads()))}{size}-{today}"
     as_json, as_markdown = folder / f"{stem}.json", folder / f"{stem}.md"
     folder.mkdir(exist_ok=True)
     as_json.write_text(

@@ -130,10 +130,10 @@ def _measure_case(
         for us, precision in zip(ours, plan.precisions, strict=True)
         if plan.curve_steps
     ]
-    figures = _interleaved(ours, peers, plan)
-    finalists = _finalists(peers, {each.name: each.tokens_per_second[0] for each in figures})
+    figures = _interleaved(ours, peers, plan) if plan.rounds else ()
     memory: dict[str, int] = {}
-    if plan.memory:
+    if plan.rounds and plan.memory:
+        finalists = _finalists(peers, {each.name: each.tokens_per_second[0] for each in figures})
         threads = torch.get_num_threads()
         settings: list[tuple[str, Precision, TrlSetting | None]] = [
             *((us.name, name, None) for us, name in zip(ours, plan.precisions, strict=True)),
@@ -238,7 +238,9 @@ def _options() -> argparse.Namespace:
         action="store_true",
         help="one thread and CPU time, for a machine that others use meanwhile",
     )
-    parser.add_argument("--rounds", type=int, default=3, help="interleaved repeats")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="interleaved repeats; 0: nothing but loss curves"
+    )
     parser.add_argument("--steps", type=int, default=8, help="optimiser steps of a measured run")
     parser.add_argument(
         "--curve-steps", type=int, default=50, help="steps of the compared loss curves; 0: none"
