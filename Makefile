@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+# every test process has one thread for its arithmetic, so there may be one for each core
+SIDE_BY_SIDE := -n logical --maxprocesses 8 --dist worksteal
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
@@ -34,10 +36,10 @@ migrate: setup ## bring the database named by TUNESMITH_DATABASE_URL to the newe
 	$(BIN)/python -m migrations.upgrade
 
 test: $(VENV)/test.stamp ## run every test that a change needs (10 minutes)
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -m "not slow and not gpu" $(SIDE_BY_SIDE)
 
 test-all: $(VENV)/test.stamp ## run the whole matrix
-	$(BIN)/python -m pytest -m "not gpu"
+	$(BIN)/python -m pytest -m "not gpu" $(SIDE_BY_SIDE)
 
 test-gpu: ## run the tests that need a CUDA device, with the Python of this machine
 	$(PYTHON) -m pytest -m gpu -rs tests/gpu
