@@ -3,7 +3,7 @@
 `POST /generate` takes a GenerationRequest and streams one GenerationEvent per line. Until
 the first token an error is an HTTP status; after it, a line. `POST /classify` takes a
 ClassificationRequest and answers with a ClassificationAnswer. `GET /healthz` answers as soon as
-requests are taken.
+requests are taken, `GET /metrics` in Prometheus' text form.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import SecretStr, ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -110,11 +111,16 @@ def create_app(
             status_code=200 if is_alive else 503,
         )
 
+    async def metrics(_request: Request) -> Response:
+        text = await run_in_threadpool(generate_latest, engine.metrics.registry)
+        return Response(text, media_type=CONTENT_TYPE_LATEST)
+
     return Starlette(
         routes=[
             Route("/generate", generate, methods=["POST"]),
             Route("/classify", classify, methods=["POST"]),
             Route("/healthz", healthz, methods=["GET"]),
+            Route("/metrics", metrics, methods=["GET"]),
         ],
         exception_handlers={TunesmithError: _answer_error},
         lifespan=lifespan,
@@ -139,7 +145,7 @@ def _work(engine: Engine, reader: PromptReader, preload_base: BaseModelSpec | No
     """Run the model thread to its end."""
     if preload_base is not None:
         try:
-            engine.runner.activate(reader.key_of_base(preload_base))
+            engine.runner.load(reader.key_of_base(preload_base).base_key)
         except Exception:  # the first request for it will say so to its caller
             logger.exception("The base %s could not be preloaded.", preload_base.id)
     try:

@@ -38,9 +38,17 @@ class EngineSettings(BaseSettings):
         description="models in memory on which adapters run: bases, each once for generation and "
         "once for classification, and models that were trained whole",
     )
-    max_adapters: int = Field(16, ge=1, description="adapters in memory on each base")
+    max_adapters: int = Field(64, ge=1, description="adapters in memory on each base")
     max_batch: int = Field(32, ge=1, description="sequences that run at once")
-    max_groups: int = Field(8, ge=1, description="batches that take turns")
+    max_step_tokens: int = Field(
+        512, ge=1, description="tokens that go through a model at once; prompts are read in chunks"
+    )
+    kv_cache_mib: int | None = Field(
+        None,
+        ge=1,
+        description="memory for keys and values on each base that writes; None: 1024, or on a GPU "
+        "a quarter of its memory",
+    )
     max_waiting: int = Field(256, ge=1, description="sequences that may wait")
     threads: int | None = Field(None, ge=1, description="CPU threads; None: as torch chooses")
     preload_base: BaseModelSpec | None = Field(None, description="loaded at start; JSON")

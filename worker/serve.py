@@ -4,14 +4,12 @@ import logging
 
 import torch
 import uvicorn
-from transformers import PreTrainedModel
 
 from core.engine.adapters import AdapterFiles
 from core.engine.engine import Engine
+from core.engine.metrics import EngineMetrics
 from core.engine.prompts import PromptReader
-from core.engine.request import BaseKey
-from core.engine.resident import load_resident
-from core.engine.runner import Runner
+from core.engine.runner import BaseLoader, Runner
 from core.engine.scheduler import Limits, Scheduler
 from core.models.precision import pick_device, resolve_precision
 from core.storage.local import open_store
@@ -24,21 +22,32 @@ def build_engine(settings: EngineSettings) -> tuple[Engine, PromptReader]:
     device = pick_device()
     dtype = resolve_precision(settings.precision, device)
 
-    def load_model(base: BaseKey) -> PreTrainedModel:
-        return load_resident(base, dtype, device)
-
     adapters = AdapterFiles(open_store(settings.storage_folder), settings.cache_folder)
+    loader = BaseLoader(
+        dtype,
+        device,
+        adapters.folder,
+        cache_bytes=_cache_bytes(settings, device),
+        max_adapters=settings.max_adapters,
+    )
     limits = Limits(
-        max_batch=settings.max_batch,
-        max_groups=settings.max_groups,
+        max_sequences=settings.max_batch,
         max_waiting=settings.max_waiting,
+        max_step_tokens=settings.max_step_tokens,
         max_bases=settings.max_bases,
         max_adapters=settings.max_adapters,
     )
-    runner = Runner(
-        load_model, adapters.folder, max_bases=limits.max_bases, max_adapters=limits.max_adapters
-    )
-    return Engine(Scheduler(limits), runner), PromptReader(adapters)
+    scheduler, runner = Scheduler(limits, loader.pool), Runner(loader.load, limits.max_bases)
+    engine = Engine(scheduler, runner, EngineMetrics(scheduler, runner, loader.adapters))
+    return engine, PromptReader(adapters, loader.cache_tokens)
+
+
+def _cache_bytes(settings: EngineSettings, device: torch.device) -> int:
+    if settings.kv_cache_mib is not None:
+        return settings.kv_cache_mib * 2**20
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory // 4
+    return 2**30
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ async def classify(parts: Parts, project: str, body: ClassificationBody) -> Clas
         base=target.base,
         adapter=target.adapter,
         texts=(body.input,) if isinstance(body.input, str) else tuple(body.input),
+        project=project,
     )
     answer = await parts.engine.classify(request)
     return Classifications(

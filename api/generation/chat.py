@@ -1,5 +1,6 @@
 """OpenAI's chat completion, whole and in chunks."""
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Any
@@ -7,12 +8,14 @@ from typing import Any
 from api.generation.plan import Plan
 from api.generation.run import Answer, Choice, Events, Usage
 from api.generation.sse import Chunks
+from core.records.ids import new_id
 from core.spec.generation import (
     ChoiceFinished,
     GeneratedToken,
     GenerationDelta,
     GenerationStarted,
     TokenLogprob,
+    ToolCalled,
 )
 
 LEAST_LOGPROB = -9999.0  # what OpenAI sends for a token that is all but impossible
@@ -32,6 +35,7 @@ def chat_completion(plan: Plan, answer: Answer) -> dict[str, Any]:
 async def chat_chunks(plan: Plan, events: Events) -> Chunks:
     """Yield a chunk with the role for every choice, the texts, the ends, and perhaps the usage."""
     prompt_tokens = completion_tokens = 0
+    calls: Counter[int] = Counter()
     async with aclosing(events):
         async for _, event in events:
             match event:
@@ -42,6 +46,10 @@ async def chat_chunks(plan: Plan, events: Events) -> Chunks:
                 case GenerationDelta():
                     logprobs = _logprobs(plan, event.logprobs)
                     yield _chunk(plan, event.choice, {"content": event.text}, logprobs=logprobs)
+                case ToolCalled():
+                    call = {"index": calls[event.choice], **_tool_call(event)}
+                    calls[event.choice] += 1
+                    yield _chunk(plan, event.choice, {"tool_calls": [call]})
                 case ChoiceFinished():
                     completion_tokens += event.completion_tokens
                     yield _chunk(plan, event.choice, {}, finish_reason=event.finish_reason)
@@ -50,11 +58,23 @@ async def chat_chunks(plan: Plan, events: Events) -> Chunks:
 
 
 def _choice(plan: Plan, index: int, choice: Choice) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": choice.text, "refusal": None}
+    if choice.tool_calls:
+        message["content"] = choice.text.strip() or None
+        message["tool_calls"] = [_tool_call(call) for call in choice.tool_calls]
     return {
         "index": index,
-        "message": {"role": "assistant", "content": choice.text, "refusal": None},
+        "message": message,
         "logprobs": _logprobs(plan, choice.logprobs),
         "finish_reason": choice.finish_reason,
+    }
+
+
+def _tool_call(call: ToolCalled) -> dict[str, Any]:
+    return {
+        "id": new_id("call"),
+        "type": "function",
+        "function": {"name": call.name, "arguments": call.arguments},
     }
 
 

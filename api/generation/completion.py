@@ -14,21 +14,20 @@ from core.spec.generation import (
     GeneratedToken,
     GenerationDelta,
     GenerationStarted,
+    PromptToken,
     TextPrompt,
+    TokenLogprob,
 )
 
 
 def text_completion(plan: Plan, answer: Answer, *, echo: bool) -> dict[str, Any]:
     n = plan.sampling.n
-    choices = [
-        _choice(
-            index,
-            (prompt_text(plan, index // n) if echo else "") + choice.text,
-            TokenTable(plan).rows(choice.logprobs),
-            choice.finish_reason,
-        )
-        for index, choice in enumerate(answer.choices)
-    ]
+    choices = []
+    for index, choice in enumerate(answer.choices):
+        prompt = answer.prompts[index // n]
+        text = prompt_text(plan, index // n, prompt) if echo else ""
+        rows = TokenTable(plan).rows([*prompt, *choice.logprobs])
+        choices.append(_choice(index, text + choice.text, rows, choice.finish_reason))
     return {**_frame(plan, choices), "usage": answer.usage.body()}
 
 
@@ -43,9 +42,10 @@ async def text_chunks(plan: Plan, events: Events, *, echo: bool) -> Chunks:
                 case GenerationStarted():
                     prompt_tokens += event.prompt_tokens
                     if echo:
+                        text = prompt_text(plan, request, event.prompt)
                         for index in range(request * n, request * n + n):
-                            text = prompt_text(plan, request)
-                            yield _chunk(plan, _choice(index, text, None, None))
+                            rows = tables[index].rows(event.prompt) if event.prompt else None
+                            yield _chunk(plan, _choice(index, text, rows, None))
                 case GenerationDelta():
                     index = request * n + event.choice
                     rows = tables[index].rows(event.logprobs)
@@ -59,10 +59,12 @@ async def text_chunks(plan: Plan, events: Events, *, echo: bool) -> Chunks:
         yield {**_frame(plan, []), "usage": usage.body()}
 
 
-def prompt_text(plan: Plan, request: int) -> str:
+def prompt_text(plan: Plan, request: int, scored: Sequence[PromptToken]) -> str:
+    """Return the prompt of a request as text, that of tokens as the engine spells them."""
     prompt = plan.requests[request].prompt
-    assert isinstance(prompt, TextPrompt)  # echo of anything else has been refused
-    return prompt.text
+    if isinstance(prompt, TextPrompt):
+        return prompt.text
+    return b"".join(bytes(token.bytes) for token in scored).decode("utf-8", errors="replace")
 
 
 class TokenTable:
@@ -74,8 +76,11 @@ class TokenTable:
         # A character may be spread over several tokens; it counts with the one that ends it.
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
-    def rows(self, tokens: Sequence[GeneratedToken]) -> dict[str, Any] | None:
-        """The next tokens of the choice; `text_offset` counts characters of its text."""
+    def rows(self, tokens: Sequence[GeneratedToken | PromptToken]) -> dict[str, Any] | None:
+        """The next tokens of the choice; `text_offset` counts characters of its text.
+
+        Nothing is said of how likely a prompt's first token is: null in both lists.
+        """
         if not self._is_wanted:
             return None
         offsets = []
@@ -84,13 +89,19 @@ class TokenTable:
             self._offset += len(self._decoder.decode(bytes(token.bytes)))
         return {
             "tokens": [token.token for token in tokens],
-            "token_logprobs": [max(token.logprob, LEAST_LOGPROB) for token in tokens],
+            "token_logprobs": [_logprob(token) for token in tokens],
             "top_logprobs": [
-                {each.token: max(each.logprob, LEAST_LOGPROB) for each in (*token.top, token)}
+                None
+                if token.logprob is None
+                else {each.token: _logprob(each) for each in (*token.top, token)}
                 for token in tokens
             ],
             "text_offset": offsets,
         }
+
+
+def _logprob(token: GeneratedToken | PromptToken | TokenLogprob) -> float | None:
+    return None if token.logprob is None else max(token.logprob, LEAST_LOGPROB)
 
 
 def _choice(

@@ -9,18 +9,29 @@ from typing import Literal
 from starlette.concurrency import run_in_threadpool
 
 from api.generation.refusals import check_chat, check_completion
-from api.generation.schemas import ChatBody, CompletionBody, GenerationBody
+from api.generation.schemas import (
+    ChatBody,
+    ChosenTool,
+    CompletionBody,
+    GenerationBody,
+    JsonObjectFormat,
+    JsonSchemaFormat,
+)
 from api.models.service import Target, find_target
 from api.parts import Parts
 from core.errors import InvalidRequest
 from core.records.ids import new_id
 from core.spec.generation import (
+    AnswerFormSpec,
     ChatPrompt,
     GenerationRequest,
+    JsonObjectForm,
+    JsonSchemaForm,
     Prompt,
     SamplingSpec,
     TextPrompt,
     TokenPrompt,
+    ToolCallForm,
 )
 
 DEFAULT_COMPLETION_TOKENS = 16
@@ -45,21 +56,27 @@ class Plan:
 async def plan_chat(parts: Parts, project: str, body: ChatBody) -> Plan:
     check_chat(body)
     target = await run_in_threadpool(find_target, parts, project, body.model)
-    tools = () if body.tool_choice == "none" else tuple(body.tools or ())
+    offered = () if body.tool_choice == "none" else tuple(body.tools or ())
+    # as they came, which is how training shows them to the template
+    tools = tuple(tool.model_dump(exclude_unset=True) for tool in offered)
     prompt = ChatPrompt(messages=tuple(body.messages), tools=tools)
     sampling = _sampling(
         body,
         max_tokens=body.max_completion_tokens or body.max_tokens,
         top_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+        form=_form(body),
     )
-    return _plan("chatcmpl", target, [prompt], sampling, body)
+    return _plan("chatcmpl", project, target, [prompt], sampling, body)
 
 
 async def plan_completion(parts: Parts, project: str, body: CompletionBody) -> Plan:
     check_completion(body)
     target = await run_in_threadpool(find_target, parts, project, body.model)
     sampling = _sampling(
-        body, max_tokens=body.max_tokens or DEFAULT_COMPLETION_TOKENS, top_logprobs=body.logprobs
+        body,
+        max_tokens=DEFAULT_COMPLETION_TOKENS if body.max_tokens is None else body.max_tokens,
+        top_logprobs=body.logprobs,
+        score_prompt=bool(body.echo) and body.logprobs is not None,
     )
     prompts = prompts_of(body)
     if len(prompts) * sampling.n > MAX_CHOICES:
@@ -69,7 +86,7 @@ async def plan_completion(parts: Parts, project: str, body: CompletionBody) -> P
             param="prompt",
             code="invalid_value",
         )
-    return _plan("cmpl", target, prompts, sampling, body)
+    return _plan("cmpl", project, target, prompts, sampling, body)
 
 
 def prompts_of(body: CompletionBody) -> list[Prompt]:
@@ -86,7 +103,12 @@ def prompts_of(body: CompletionBody) -> list[Prompt]:
 
 
 def _sampling(
-    body: GenerationBody, *, max_tokens: int | None, top_logprobs: int | None
+    body: GenerationBody,
+    *,
+    max_tokens: int | None,
+    top_logprobs: int | None,
+    form: AnswerFormSpec | None = None,
+    score_prompt: bool = False,
 ) -> SamplingSpec:
     return SamplingSpec(
         max_tokens=max_tokens,
@@ -96,11 +118,31 @@ def _sampling(
         stop=(body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ()),
         n=body.n or 1,
         top_logprobs=top_logprobs,
+        logit_bias={int(token): bias for token, bias in (body.logit_bias or {}).items()},
+        frequency_penalty=body.frequency_penalty or 0.0,
+        presence_penalty=body.presence_penalty or 0.0,
+        form=form,
+        score_prompt=score_prompt,
     )
+
+
+def _form(body: ChatBody) -> AnswerFormSpec | None:
+    if body.tool_choice == "required":
+        return ToolCallForm()
+    if isinstance(body.tool_choice, ChosenTool):
+        return ToolCallForm(name=body.tool_choice.function.name)
+    match body.response_format:
+        case JsonObjectFormat():
+            return JsonObjectForm()
+        case JsonSchemaFormat(json_schema=named):
+            return JsonSchemaForm(json_schema=named.schema_ or {})
+        case _:
+            return None
 
 
 def _plan(
     prefix: Literal["chatcmpl", "cmpl"],
+    project: str,
     target: Target,
     prompts: Sequence[Prompt],
     sampling: SamplingSpec,
@@ -118,6 +160,7 @@ def _plan(
                 adapter=target.adapter,
                 prompt=prompt,
                 sampling=sampling,
+                project=project,
             )
             for index, prompt in enumerate(prompts)
         ],

@@ -3,19 +3,17 @@
 from collections.abc import Mapping
 from typing import Any
 
-from api.generation.schemas import ChatBody, CompletionBody, GenerationBody
+from api.generation.schemas import (
+    ChatBody,
+    ChosenTool,
+    CompletionBody,
+    GenerationBody,
+    JsonObjectFormat,
+    JsonSchemaFormat,
+)
 from core.errors import InvalidRequest
 
-_BOTH: Mapping[str, tuple[Any, ...]] = {
-    "frequency_penalty": (None, 0),
-    "presence_penalty": (None, 0),
-    "logit_bias": (None, {}),
-}
-
 _CHAT: Mapping[str, tuple[Any, ...]] = {
-    **_BOTH,
-    "response_format": (None, {"type": "text"}),
-    "tool_choice": (None, "auto", "none"),
     "modalities": (None, ["text"]),
     "audio": (None,),
     "moderation": (None,),
@@ -26,7 +24,7 @@ _CHAT: Mapping[str, tuple[Any, ...]] = {
     "verbosity": (None, "medium"),
 }
 
-_COMPLETION: Mapping[str, tuple[Any, ...]] = {**_BOTH, "suffix": (None, "")}
+_COMPLETION: Mapping[str, tuple[Any, ...]] = {"suffix": (None, "")}
 
 
 def check_chat(body: ChatBody) -> None:
@@ -36,10 +34,30 @@ def check_chat(body: ChatBody) -> None:
         raise InvalidRequest(
             "top_logprobs needs logprobs to be true.", param="top_logprobs", code="invalid_value"
         )
+    _check_tool_choice(body)
     if None not in (body.max_tokens, body.max_completion_tokens):
         raise InvalidRequest(
             "max_tokens is the old name of max_completion_tokens; give only one of them.",
             param="max_tokens",
+            code="contradictory_parameters",
+        )
+
+
+def _check_tool_choice(body: ChatBody) -> None:
+    if body.tool_choice in (None, "none", "auto"):
+        return
+    names = [tool.function.name for tool in body.tools or ()]
+    known = not isinstance(body.tool_choice, ChosenTool) or body.tool_choice.function.name in names
+    if not names or not known:
+        raise InvalidRequest(
+            f"tool_choice asks for a tool that is not offered ({', '.join(names) or 'none is'}).",
+            param="tool_choice",
+            code="invalid_value",
+        )
+    if isinstance(body.response_format, JsonObjectFormat | JsonSchemaFormat):
+        raise InvalidRequest(
+            "An answer cannot be a forced tool call and follow response_format; ask for one.",
+            param="tool_choice",
             code="contradictory_parameters",
         )
 
@@ -49,10 +67,14 @@ def check_completion(body: CompletionBody) -> None:
     _require_neutral(body, _COMPLETION)
     if body.best_of not in (None, body.n or 1):
         raise _unsupported("best_of", "best_of other than n")
-    if body.echo and body.logprobs is not None:
-        raise _unsupported("echo", "echo together with logprobs")
-    if body.echo and not _is_text(body.prompt):
-        raise _unsupported("echo", "echo of a prompt given as tokens")
+    if body.echo and body.logprobs is None and not _is_text(body.prompt):
+        raise _unsupported("echo", "echo of a prompt given as tokens, without logprobs,")
+    if body.max_tokens == 0 and not body.echo:
+        raise InvalidRequest(
+            "With max_tokens of 0 there is nothing to answer, unless echo asks for the prompt.",
+            param="max_tokens",
+            code="invalid_value",
+        )
 
 
 def _is_text(prompt: Any) -> bool:

@@ -20,6 +20,8 @@ from core.spec.generation import (
     GenerationFailed,
     GenerationRequest,
     GenerationStarted,
+    PromptToken,
+    ToolCalled,
 )
 
 Result = TypeVar("Result")
@@ -46,6 +48,7 @@ class Choice:
 
     text: str = ""
     logprobs: list[GeneratedToken] = field(default_factory=list)
+    tool_calls: list[ToolCalled] = field(default_factory=list)
     finish_reason: FinishReason = "stop"
 
 
@@ -53,6 +56,8 @@ class Choice:
 class Answer:
     choices: Sequence[Choice]
     usage: Usage
+    prompts: Sequence[tuple[PromptToken, ...]]
+    """Of each request: its prompt token by token, if that was to be scored."""
 
 
 Events = AsyncGenerator[tuple[int, GenerationEvent], None]
@@ -124,20 +129,24 @@ async def collect(events: Events, requests: Sequence[GenerationRequest]) -> Answ
     """Wait for everything. Choice c of request r has the index r * n + c."""
     per_request = requests[0].sampling.n
     choices = [Choice() for _ in range(per_request * len(requests))]
+    prompts: list[tuple[PromptToken, ...]] = [()] * len(requests)
     prompt_tokens = completion_tokens = 0
     async with aclosing(events):
         async for index, event in events:
             match event:
                 case GenerationStarted():
                     prompt_tokens += event.prompt_tokens
+                    prompts[index] = event.prompt
                 case GenerationDelta():
                     choice = choices[index * per_request + event.choice]
                     choice.text += event.text
                     choice.logprobs.extend(event.logprobs)
+                case ToolCalled():
+                    choices[index * per_request + event.choice].tool_calls.append(event)
                 case ChoiceFinished():
                     choices[index * per_request + event.choice].finish_reason = event.finish_reason
                     completion_tokens += event.completion_tokens
-    return Answer(choices, Usage(prompt_tokens, completion_tokens))
+    return Answer(choices, Usage(prompt_tokens, completion_tokens), prompts)
 
 
 async def unless_client_leaves(request: Request, work: Coroutine[Any, Any, Result]) -> Result:

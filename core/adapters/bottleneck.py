@@ -45,10 +45,11 @@ class Bottleneck(nn.Module):
     def forward(self, *arguments: Any, **named: Any) -> Any:
         output = self.base_layer(*arguments, **named)
         if isinstance(output, tuple):
-            return self._adapt(output[0]), *output[1:]
-        return self._adapt(output)
+            return self.adapt(output[0]), *output[1:]
+        return self.adapt(output)
 
-    def _adapt(self, h: Tensor) -> Tensor:
+    def adapt(self, h: Tensor) -> Tensor:
+        """Return what becomes of an output of the module."""
         down, up = self.adapter_down, self.adapter_up
         weights = down.weight, down.bias, up.weight, up.bias
         y: Tensor = _BottleneckProduct.apply(h, *weights, self.activation)

@@ -48,6 +48,10 @@ class DoraLinear(LoraLinear):
             y = y + frozen_product(x - dropped, self._frozen)
         return y if self._bias_O is None else y + self._bias_O
 
+    def factors(self) -> tuple[Tensor, Tensor | None]:
+        """Return m / ‖V‖ of each output, and the bias of the base, which they leave alone."""
+        return self._factors_O(), self._bias_O
+
     def _factors_O(self) -> Tensor:
         """m / ‖V‖; remembered from one pass without gradients to the next."""
         if torch.is_grad_enabled():

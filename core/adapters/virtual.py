@@ -34,6 +34,10 @@ class PrefixStates:
 
     layers: tuple[tuple[Tensor, Tensor], ...]
 
+    @property
+    def tokens(self) -> int:
+        return self.layers[0][0].shape[1]
+
     def layer(self, index: int) -> tuple[Tensor, Tensor]:
         return self.layers[index]
 

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from core.batching.tool_calls import ToolCallReader
 from core.engine.request import Request, ScoreRequest, Sequence
-from core.engine.sampler import SampledToken
+from core.engine.sampler import SampledToken, TokenScores
 from core.engine.text import Piece, TextStream
 from core.engine.token_bytes import TokenBytes
 from core.errors import TunesmithError
@@ -15,7 +16,9 @@ from core.spec.generation import (
     GenerationDelta,
     GenerationEvent,
     GenerationStarted,
+    PromptToken,
     TokenLogprob,
+    ToolCalled,
 )
 
 
@@ -41,29 +44,90 @@ class WrittenAnswer:
         self._streams = [
             TextStream(request.sampling.stop, drops_space) for _ in range(request.sequences)
         ]
+        self._readers = [
+            None if request.tool_calls is None else ToolCallReader(request.tool_calls)
+            for _ in range(request.sequences)
+        ]
         self._is_started = False
 
     def take(self, sequence: Sequence[Request], token: SampledToken) -> Iterator[GenerationEvent]:
         """Add one token to a sequence, perhaps its last; yield what follows from it."""
         if not self._is_started:
             self._is_started = True
-            yield GenerationStarted(prompt_tokens=len(self._request.prompt_tokens))
-        sequence.tokens.append(token.token_id)
+            prompt = self._request.prompt_tokens
+            yield GenerationStarted(prompt_tokens=len(prompt), prompt=self._prompt(sequence))
+        if self._request.max_tokens == 0:
+            sequence.is_finished = True
+            yield ChoiceFinished(choice=sequence.index, finish_reason="length", completion_tokens=0)
+            return
+        sequence.write(token.token_id)
         stream = self._streams[sequence.index]
         is_end = token.token_id in self._request.end_token_ids
         if not is_end:
-            text_bytes = self._token_bytes.text_bytes(token.token_id)
             record = _record(token, self._token_bytes)
-            yield from _deltas(sequence, stream.push(text_bytes, record))
+            yield from self._deltas(sequence, stream.push(self._bytes(token.token_id), record))
         reason = _finish_reason(sequence, is_end=is_end or stream.stopped)
         if reason is not None:
             sequence.is_finished = True
-            yield from _deltas(sequence, stream.finish())
+            yield from self._deltas(sequence, stream.finish())
+            calls = list(self._calls(sequence))
+            yield from calls
+            if stream.stopped:
+                reason = "stop"
             yield ChoiceFinished(
                 choice=sequence.index,
-                finish_reason="stop" if stream.stopped else reason,
+                finish_reason="tool_calls" if any(map(_is_call, calls)) else reason,
                 completion_tokens=len(sequence.tokens),
             )
+
+    def _bytes(self, token_id: int) -> bytes:
+        """Return the text of a token; a special one has some only where it opens a tool call."""
+        format_ = self._request.tool_calls
+        spelled = self._token_bytes.spelled_bytes(token_id)
+        if format_ is not None and spelled and spelled.decode("utf-8", "replace") in format_.around:
+            return spelled
+        return self._token_bytes.text_bytes(token_id)
+
+    def _deltas(
+        self, sequence: Sequence[Request], piece: Piece | None
+    ) -> Iterator[GenerationDelta]:
+        """Yield what a piece adds to the text of a choice, without what may be a tool call."""
+        if piece is None:
+            return
+        reader = self._readers[sequence.index]
+        text = piece.text if reader is None else reader.push(piece.text)
+        if text or piece.logprobs:
+            yield GenerationDelta(choice=sequence.index, text=text, logprobs=piece.logprobs)
+
+    def _calls(self, sequence: Sequence[Request]) -> Iterator[GenerationDelta | ToolCalled]:
+        """Yield what was held back at the end of a choice: text, or tool calls."""
+        reader = self._readers[sequence.index]
+        if reader is None:
+            return
+        text, calls = reader.finish()
+        if text:
+            yield GenerationDelta(choice=sequence.index, text=text)
+        for call in calls:
+            yield ToolCalled(choice=sequence.index, name=call.name, arguments=call.arguments)
+
+    def _prompt(self, sequence: Sequence[Request]) -> tuple[PromptToken, ...]:
+        """Spell the prompt with its scores, if those were asked for."""
+        request = self._request
+        if not request.sampling.score_prompt:
+            return ()
+        spelled = []
+        for number, token_id in enumerate(request.prompt_tokens):
+            scores = sequence.scores.get(request.virtual_tokens + number)
+            own_bytes = self._token_bytes.spelled_bytes(token_id)
+            spelled.append(
+                PromptToken(
+                    token=own_bytes.decode("utf-8", errors="replace"),
+                    bytes=tuple(self._token_bytes.text_bytes(token_id)),
+                    logprob=None if scores is None else scores.logprob,
+                    top=() if scores is None else _spelled_top(scores, self._token_bytes),
+                )
+            )
+        return tuple(spelled)
 
 
 class ScoredAnswer:
@@ -88,22 +152,23 @@ def _finish_reason(sequence: Sequence[Request], *, is_end: bool) -> FinishReason
     return "length" if len(sequence.tokens) == sequence.request.max_tokens else None
 
 
-def _deltas(sequence: Sequence[Request], piece: Piece | None) -> Iterator[GenerationDelta]:
-    if piece is not None:
-        yield GenerationDelta(choice=sequence.index, text=piece.text, logprobs=piece.logprobs)
+def _is_call(item: GenerationDelta | ToolCalled) -> bool:
+    return isinstance(item, ToolCalled)
 
 
 def _record(token: SampledToken, token_bytes: TokenBytes) -> GeneratedToken | None:
     """Spell a token and its alternatives, when log-probabilities were asked for."""
     if token.scores is None:
         return None
+    spelled = _spelled(token.token_id, token.scores.logprob, token_bytes)
+    return GeneratedToken(**vars(spelled), top=_spelled_top(token.scores, token_bytes))
 
-    def spelled(token_id: int, logprob: float) -> dict[str, object]:
-        own_bytes = token_bytes.spelled_bytes(token_id)
-        text = own_bytes.decode("utf-8", errors="replace")
-        return {"token": text, "bytes": tuple(own_bytes), "logprob": logprob}
 
-    return GeneratedToken(
-        **spelled(token.token_id, token.scores.logprob),
-        top=tuple(TokenLogprob(**spelled(*each)) for each in token.scores.top),
-    )
+def _spelled_top(scores: TokenScores, token_bytes: TokenBytes) -> tuple[TokenLogprob, ...]:
+    return tuple(_spelled(token_id, logprob, token_bytes) for token_id, logprob in scores.top)
+
+
+def _spelled(token_id: int, logprob: float, token_bytes: TokenBytes) -> TokenLogprob:
+    own_bytes = token_bytes.spelled_bytes(token_id)
+    text = own_bytes.decode("utf-8", errors="replace")
+    return TokenLogprob(token=text, bytes=tuple(own_bytes), logprob=logprob)

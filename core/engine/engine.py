@@ -1,4 +1,4 @@
-"""The engine: requests in, events out, one turn of the device at a time.
+"""The engine: requests in, events out, one step of the device at a time.
 
 `step()` is schedule → run → postprocess. One thread calls it; requests come in and are
 cancelled from any thread.
@@ -6,16 +6,19 @@ cancelled from any thread.
 
 import logging
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any
 
 from core.engine.answers import AnyAnswer, Item
+from core.engine.metrics import EngineMetrics
 from core.engine.request import AnyRequest
+from core.engine.results import Scored, Written
 from core.engine.runner import Runner
 from core.engine.sampler import sample
-from core.engine.scheduler import Decode, Group, Prefill, Scheduler, Score, Turn
-from core.errors import TunesmithError, Unavailable
+from core.engine.scheduler import AnySequence, Scheduler, Step
+from core.errors import InvalidRequest, TunesmithError, Unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -23,8 +26,8 @@ Emit = Callable[[Item], None]
 """Takes the items of one request in order; called on the engine's thread, must not block."""
 
 
-Results = list[Any]
-"""Of one turn, in the order of the group's sequences: SampledTokens, or a tuple of scores each."""
+Outcomes = Sequence[tuple[AnySequence, Any]]
+"""Of one step: a SampledToken of a sequence that writes, a tuple of scores of a text."""
 
 
 @dataclass(eq=False)
@@ -35,14 +38,17 @@ class Ticket:
     answer: AnyAnswer
     emit: Emit
     unfinished: int
+    arrived: float = field(default_factory=perf_counter)
+    has_begun: bool = False
 
 
 class Engine:
     """Owns scheduler, runner and the tickets of all requests in flight."""
 
-    def __init__(self, scheduler: Scheduler, runner: Runner) -> None:
+    def __init__(self, scheduler: Scheduler, runner: Runner, metrics: EngineMetrics) -> None:
         self.scheduler = scheduler
         self.runner = runner
+        self.metrics = metrics
         self._tickets: dict[AnyRequest, Ticket] = {}
         self._changed = threading.Condition()
         self._is_stopping = False
@@ -53,8 +59,9 @@ class Engine:
             if self._is_stopping:
                 raise _stopping()
             if not self.scheduler.can_add():
+                self.metrics.requests.labels("refused").inc()
                 raise Unavailable(
-                    f"{len(self.scheduler.waiting)} sequences already wait for this engine. "
+                    f"{self.scheduler.waiting} sequences already wait for this engine. "
                     "Try again in a few seconds.",
                     code="queue_full",
                 )
@@ -67,6 +74,8 @@ class Engine:
     def cancel(self, ticket: Ticket) -> None:
         """Forget a request, whatever its state; its rows leave the device at the next step."""
         with self._changed:
+            if ticket.request in self._tickets:
+                self.metrics.requests.labels("cancelled").inc()
             self._end(ticket)
             self._changed.notify()
 
@@ -86,80 +95,104 @@ class Engine:
             self._changed.notify()
 
     def step(self) -> bool:
-        """Give one group its turn; return False when there was nothing to do."""
+        """Run one step of the device; return False when there was nothing to do."""
         with self._changed:
             self._drop_ended_sequences()
-            turn = self.scheduler.schedule()
-        if turn is None:
+            step = self.scheduler.schedule()
+            in_use = {lane.base for lane in self.scheduler.lanes if lane.running}
+        if step is None:
             return False
-        group = turn.group
         try:
-            results = self._run(turn)
+            failures = self.runner.prepare(step, in_use)
+            self._fail_sequences(failures)
+            step = step.without(failures)
+            tokens = self._run(step) if step.chunks else ()
         except Exception as error:
-            self._fail_group(group, error)
+            self._fail_step(step, error)
         else:
-            self._postprocess(group, results)
+            self._postprocess(step, tokens)
+        with self._changed:
+            for base in self.runner.take_unloaded():
+                self.scheduler.drop(base)
         return True
 
-    def _run(self, turn: Turn) -> Results:
-        match turn:
-            case Prefill(group):
-                return sample(self.runner.prefill(group), group.sequences)
-            case Decode(group):
-                return sample(self.runner.decode(group), group.sequences)
-            case Score(group):
-                return self.runner.score(group)
+    def _run(self, step: Step) -> Outcomes:
+        with self.metrics.step_seconds.time():
+            results = self.runner.run(step)
+        self.metrics.read_tokens.inc(sum(chunk.end - chunk.start for chunk in step.chunks))
+        match results:
+            case Written(sequences, logits_SV):
+                for sequence, first, scores in results.prompt_scores:
+                    sequence.note_scores(first, scores)
+                self.metrics.written_tokens.inc(len(sequences))
+                return list(zip(sequences, sample(logits_SV, sequences), strict=True))
+            case Scored(sequences, scores):
+                return list(zip(sequences, scores, strict=True))
 
     def _has_work(self) -> bool:
-        return self._is_stopping or bool(self.scheduler.waiting or self.scheduler.groups)
+        return self._is_stopping or bool(self.scheduler.waiting or self.scheduler.running)
 
-    def _postprocess(self, group: Group, results: Results) -> None:
-        """Take the new tokens or scores, tell the callers and retire what has finished."""
+    def _postprocess(self, step: Step, outcomes: Outcomes) -> None:
+        """Take the new tokens or scores, tell the callers and drop what has finished."""
         with self._changed:
-            for sequence, result in zip(group.sequences, results, strict=True):
+            self.scheduler.advance(step)
+            for sequence, outcome in outcomes:
                 ticket = self._tickets.get(sequence.request)
                 if ticket is not None:
-                    for item in ticket.answer.take(sequence, result):
+                    if not ticket.has_begun:
+                        ticket.has_begun = True
+                        waited = perf_counter() - ticket.arrived
+                        self.metrics.first_token_seconds.observe(waited)
+                    for item in ticket.answer.take(sequence, outcome):
                         ticket.emit(item)
+                    if sequence.held is not None and sequence.held.error:
+                        self._fail(ticket, _beyond_its_form(sequence.held.error))
+                        continue
                     ticket.unfinished -= sequence.is_finished
                     if ticket.unfinished == 0:
+                        self.metrics.requests.labels("finished").inc()
                         self._end(ticket)
             self._drop_ended_sequences()
 
     def _drop_ended_sequences(self) -> None:
         """Take finished, failed and cancelled sequences off the device."""
-        for group in list(self.scheduler.groups):
-            kept = [
-                row
-                for row, sequence in enumerate(group.sequences)
-                if not sequence.is_finished and sequence.request in self._tickets
-            ]
-            if len(kept) < len(group.sequences):
-                kept_sequences = {group.sequences[row] for row in kept}
-                self.scheduler.retire(group, set(group.sequences) - kept_sequences)
-                self.runner.retain(group, kept)
+        for sequence in self.scheduler.running_sequences():
+            if sequence.is_finished or sequence.request not in self._tickets:
+                self.scheduler.remove(sequence)
 
-    def _fail_group(self, group: Group, error: Exception) -> None:
+    def _fail_step(self, step: Step, error: Exception) -> None:
         if not isinstance(error, TunesmithError):
-            logger.exception("A turn of %d sequences failed.", len(group.sequences))
+            logger.exception("A step of %d sequences failed.", len(step.chunks))
             error = Unavailable(
                 "The engine failed while it computed this answer; its log says why.",
                 code="engine_failed",
             )
+        self._fail_sequences({chunk.sequence: error for chunk in step.chunks})
+
+    def _fail_sequences(self, failures: Mapping[AnySequence, TunesmithError]) -> None:
         with self._changed:
-            for sequence in group.sequences:
+            for sequence, error in failures.items():
                 ticket = self._tickets.get(sequence.request)
                 if ticket is not None:
                     self._fail(ticket, error)
             self._drop_ended_sequences()
 
     def _fail(self, ticket: Ticket, error: TunesmithError) -> None:
+        self.metrics.requests.labels("failed").inc()
         self._end(ticket)
         ticket.emit(error)
 
     def _end(self, ticket: Ticket) -> None:
         self._tickets.pop(ticket.request, None)
         self.scheduler.withdraw(ticket.request)
+
+
+def _beyond_its_form(reason: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"The answer cannot be held to its form any further: {reason[:500]}. Simplify the form.",
+        param="response_format",
+        code="form_too_complex",
+    )
 
 
 def _stopping() -> Unavailable:

@@ -1,6 +1,7 @@
 """Prompts and texts as token ids, within the limits of the model that is asked."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,12 +32,20 @@ class Answerer:
     key: ModelKey
     vocabulary: Vocabulary
     manifest: Manifest | None
+    cache_tokens: int | None = None
+    """Places of the engine's cache, all of which one text may take; None where nothing counts."""
 
     @property
     def longest_prompt(self) -> int:
         """How many tokens a prompt or text may have; in a decoder the answer counts as well."""
         before_prompt = (PromptSpec,) if self.key.task == "seq2seq" else (PrefixSpec, PromptSpec)
-        return self.vocabulary.context_length - self._virtual_tokens(before_prompt)
+        longest = min(self.vocabulary.context_length, self.cache_tokens or math.inf)
+        return int(longest) - self._virtual_tokens(before_prompt)
+
+    @property
+    def places_before_prompt(self) -> int:
+        """How many places of the cache the adapter's virtual tokens take."""
+        return 0 if self.key.task == "seq2seq" else self._virtual_tokens((PrefixSpec, PromptSpec))
 
     @property
     def longest_target(self) -> int:
@@ -104,13 +113,14 @@ def text_tokens(texts: Sequence[str], model: Answerer) -> tuple[tuple[int, ...],
 def max_tokens(asked: GenerationRequest, prompt_tokens: int, model: Answerer) -> int:
     """Return how many tokens may follow; a prompt needs room for at least one."""
     wanted = asked.sampling.max_tokens
+    needed = 1 if wanted is None else wanted
     longest = model.longest_prompt
     if model.key.task == "seq2seq":
         room = model.longest_target
-        fits = prompt_tokens <= longest and room >= (wanted or 1)
+        fits = prompt_tokens <= longest and room >= needed
     else:
         room = longest - prompt_tokens
-        fits = room >= (wanted or 1)
+        fits = room >= needed
     if not fits:
         completion = f" and max_tokens is {wanted}" if wanted else ""
         raise InvalidRequest(
@@ -119,7 +129,19 @@ def max_tokens(asked: GenerationRequest, prompt_tokens: int, model: Answerer) ->
             param=_PARAM[asked.prompt.type],
             code="context_length_exceeded",
         )
-    return wanted or room
+    return room if wanted is None else wanted
+
+
+def refuse_unknown_tokens(logit_bias: Mapping[int, float], model: Answerer) -> None:
+    """Raise InvalidRequest `invalid_token` for a biased token that the model does not have."""
+    for token in logit_bias:
+        if not 0 <= token < model.vocabulary.token_count:
+            raise InvalidRequest(
+                f"Token {token} in logit_bias is outside the vocabulary of {model.base_id}, which "
+                f"has ids 0 to {model.vocabulary.token_count - 1}.",
+                param="logit_bias",
+                code="invalid_token",
+            )
 
 
 def _chat_tokens(prompt: ChatPrompt, model: Answerer) -> list[int]:

@@ -4,19 +4,26 @@ Everything that can be refused is refused here, before a request waits for the d
 weights are read.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
 from core.artifacts.manifest import Manifest, public_name, read_manifest
 from core.catalog.families import Kind
 from core.engine.adapters import AdapterFiles
-from core.engine.prompt_tokens import Answerer, max_tokens, prompt_tokens, text_tokens
-from core.engine.request import ModelKey, Request, ScoreRequest
+from core.engine.prompt_tokens import (
+    Answerer,
+    max_tokens,
+    prompt_tokens,
+    refuse_unknown_tokens,
+    text_tokens,
+)
+from core.engine.request import BaseKey, ModelKey, Request, ScoreRequest
 from core.engine.token_bytes import TokenBytes
-from core.engine.vocabulary import TokenizerHome, read_vocabulary, tokenizer_home
+from core.engine.vocabulary import TokenizerHome, Vocabulary, read_vocabulary, tokenizer_home
 from core.errors import InvalidRequest
 from core.spec.classification import ClassificationRequest
-from core.spec.generation import GenerationRequest
+from core.spec.generation import ChatPrompt, GenerationRequest
 from core.spec.objective import ClassificationSpec, Task
 from core.spec.run import BaseModelSpec, BundleRef
 from core.spec.strategy import FullSpec
@@ -45,8 +52,11 @@ class PromptReader:
     A tuned model's tokenizer and chat template are those of its bundle.
     """
 
-    def __init__(self, adapters: AdapterFiles) -> None:
+    def __init__(
+        self, adapters: AdapterFiles, cache_tokens: Callable[[BaseKey], int | None]
+    ) -> None:
         self._adapters = adapters
+        self._cache_tokens = lru_cache(MAX_CACHED_VOCABULARIES)(cache_tokens)
         self._bundle = lru_cache(MAX_CACHED_BUNDLES)(self._read_bundle)
         self._vocabulary = lru_cache(MAX_CACHED_VOCABULARIES)(read_vocabulary)
 
@@ -60,7 +70,16 @@ class PromptReader:
         model = self._model(asked.base, asked.adapter)
         if model.key.task == "classification":
             raise _not_a_generator(model)
+        if asked.sampling.score_prompt and model.key.task == "seq2seq":
+            raise InvalidRequest(
+                "An encoder-decoder does not say how likely its prompt is: it reads it whole.",
+                param="echo",
+                code="unsupported_parameter",
+            )
+        refuse_unknown_tokens(asked.sampling.logit_bias, model)
         tokens = prompt_tokens(asked.prompt, model)
+        form = asked.sampling.form
+        tools = asked.prompt.tools if isinstance(asked.prompt, ChatPrompt) else ()
         request = Request(
             id=asked.id,
             model=model.key,
@@ -68,6 +87,10 @@ class PromptReader:
             sampling=asked.sampling,
             max_tokens=max_tokens(asked, len(tokens), model),
             end_token_ids=model.vocabulary.end_token_ids,
+            project=asked.project,
+            virtual_tokens=model.places_before_prompt,
+            form=None if form is None else model.vocabulary.form(form, tools),
+            tool_calls=model.vocabulary.tool_calls if tools else None,
         )
         return request, model.vocabulary.token_bytes
 
@@ -92,6 +115,7 @@ class PromptReader:
             texts=text_tokens(asked.texts, model),
             labels=objective.labels,
             multi_label=objective.multi_label,
+            project=asked.project,
         )
 
     def key_of_base(self, base: BaseModelSpec) -> ModelKey:
@@ -100,7 +124,8 @@ class PromptReader:
 
     def _model(self, base: BaseModelSpec, adapter: BundleRef | None) -> Answerer:
         if adapter is None:
-            return Answerer(base.id, self.key_of_base(base), self._vocabulary(base, None), None)
+            key = self.key_of_base(base)
+            return self._answerer(base.id, key, self._vocabulary(base, None), None)
         folder = self._adapters.ensure(adapter)
         bundle = self._bundle(adapter.sha256)
         manifest = bundle.manifest
@@ -109,7 +134,12 @@ class PromptReader:
         if isinstance(manifest.strategy, FullSpec):  # a base of its own, wherever it came from
             whole = BaseModelSpec(id=f"{base.id}/{adapter.sha256[:12]}", source=str(folder))
             key = ModelKey(whole, None, manifest.task)
-        return Answerer(base.id, key, self._vocabulary(key.base, bundle.home), manifest)
+        return self._answerer(base.id, key, self._vocabulary(key.base, bundle.home), manifest)
+
+    def _answerer(
+        self, base_id: str, key: ModelKey, vocabulary: Vocabulary, manifest: Manifest | None
+    ) -> Answerer:
+        return Answerer(base_id, key, vocabulary, manifest, self._cache_tokens(key.base_key))
 
     def _read_bundle(self, sha256: str) -> _Bundle:
         folder = self._adapters.folder(sha256)

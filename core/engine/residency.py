@@ -1,10 +1,19 @@
 """Which loaded things stay in memory: the most recently used, and always those in use."""
 
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
+
+
+@dataclass
+class Tally:
+    """How often something was loaded, and how often something had to make room."""
+
+    loads: int = 0
+    evictions: int = 0
 
 
 class Residency(Generic[Key, Value]):
@@ -19,11 +28,13 @@ class Residency(Generic[Key, Value]):
         capacity: int,
         load: Callable[[Key], Value],
         unloaded: Callable[[Key], None] = lambda key: None,
+        tally: Tally | None = None,
     ) -> None:
         self.capacity = capacity
         self._load = load
         self._unloaded = unloaded
         self._loaded: dict[Key, Value] = {}
+        self._tally = tally or Tally()
 
     def keys(self) -> list[Key]:
         """Keys of what is loaded, least recently used first; safe to call from any thread."""
@@ -40,6 +51,7 @@ class Residency(Generic[Key, Value]):
         else:
             self._make_room(in_use)
             value = self._load(key)
+            self._tally.loads += 1
         self._loaded[key] = value
         return value
 
@@ -52,4 +64,5 @@ class Residency(Generic[Key, Value]):
                     f"All {self.capacity} resident values are in use; admission must prevent this."
                 ) from None
             del self._loaded[oldest]
+            self._tally.evictions += 1
             self._unloaded(oldest)

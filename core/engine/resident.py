@@ -1,97 +1,150 @@
-"""A base model in memory with the adapters that are loaded on it, one active at a time."""
+"""A base that writes, in memory with the adapters that are loaded on it."""
 
-from collections.abc import Callable, Collection
+# T tokens of a step, E hidden size, S sequences whose next token is sampled, V vocabulary
+
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from core.adapters.adapted import AdaptedModel
+from core.adapters.lora_stack import Segments
+from core.adapters.mixed import MixedModel
+from core.adapters.virtual import Prefix, PrefixStates
 from core.artifacts.manifest import read_manifest
-from core.catalog.families import family_of
-from core.engine.request import BaseKey
-from core.engine.residency import Residency
+from core.engine.paged_step import ScoredRun, lay_out_step
+from core.engine.residency import Residency, Tally
+from core.engine.results import Results, Written
+from core.engine.sampler import TokenScores, scores_of
+from core.engine.scheduler import AnySequence, Chunk
 from core.errors import Unavailable
-from core.models.attention import use_packed_attention
-from core.models.load import load_base, load_tokenizer
-from core.spec.objective import ClassificationSpec
+from core.models.heads import chunk_tokens
+from core.models.load import load_tokenizer
+from core.models.output_head import output_head
+from core.models.paged_attention import BlockCache, use_paged_attention
 from core.spec.run import BaseModelSpec
 from core.spec.strategy import PromptSpec
 from core.strategies.load import load_adapter
 
 
-def load_resident(base: BaseKey, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
-    """Load a base as the engine runs it: classifiers read texts packed, as in training."""
-    model = load_base(base.spec, dtype, device, task=base.task)
-    if base.task == "classification":
-        use_packed_attention(model)
-    return model
+class Resident(Protocol):
+    """A model in memory that runs the steps of its lane."""
+
+    def adapters(self) -> list[str]:
+        """Name the adapters in memory; safe to call from any thread."""
+
+    def prepare(self, adapter: str, in_use: Collection[str]) -> None:
+        """Have an adapter in memory, in place of one not `in_use`; Unavailable when it is unfit."""
+
+    def run(self, chunks: Sequence[Chunk]) -> Results:
+        """Run a step whose adapters are prepared."""
 
 
-class ResidentBase:
-    """Owns the model and the layers of its adapters, named by the hash of their archive.
-
-    The model's own modules stay what they are: an adapter is switched on by putting its layers in
-    their places, and off by putting them back.
-    """
+class WritingBase:
+    """A decoder: all adapters run in one batch, on one paged cache."""
 
     def __init__(
         self,
         model: PreTrainedModel,
+        cache: BlockCache,
         adapter_folder: Callable[[str], Path],
         max_adapters: int,
+        tally: Tally | None = None,
     ) -> None:
-        self._plain = self._active = AdaptedModel(model.eval(), trainable={}, config=None)
-        self._adapters: Residency[str, AdaptedModel] = Residency(max_adapters, self._load)
+        use_paged_attention(model)
+        self._model = model.eval()
+        self._mixed = MixedModel(model)
+        self._cache = cache
         self._adapter_folder = adapter_folder
+        self._virtual: dict[str, PrefixStates | Tensor] = {}
+        self._adapters: Residency[str, None] = Residency(
+            max_adapters, self._load, self._unload, tally
+        )
 
-    def resident_adapters(self) -> list[str]:
+    def adapters(self) -> list[str]:
         return self._adapters.keys()
 
-    def activate(self, adapter_sha256: str | None, in_use: Collection[str]) -> AdaptedModel:
-        """Return the model with this adapter switched on, or none.
+    def prepare(self, adapter: str, in_use: Collection[str]) -> None:
+        self._adapters.acquire(adapter, in_use)
 
-        Loads the adapter when it is not resident, in place of one that is not `in_use`.
-        Raises Unavailable `adapter_corrupt` when it does not fit the base.
-        """
-        wanted = self._plain
-        if adapter_sha256 is not None:
-            wanted = self._adapters.acquire(adapter_sha256, in_use)
-        self._switch(wanted)
-        return wanted
+    @torch.inference_mode()
+    def run(self, chunks: Sequence[Chunk]) -> Written:
+        step = lay_out_step(chunks, self._cache, self._virtual, self._model.device)
+        arguments: dict[str, Any] = {"position_ids": step.positions_1T, "paged": step.paged}
+        with self._mixed.running(step.segments):
+            if step.embeddings:
+                embedded_1TE = self._model.get_input_embeddings()(step.tokens_1T)
+                for rows, embeddings in step.embeddings:
+                    embedded_1TE[0, rows] = embeddings
+                arguments["inputs_embeds"] = embedded_1TE
+            else:
+                arguments["input_ids"] = step.tokens_1T
+            output = self._model.base_model(**arguments, use_cache=False)
+        states_TE = output.last_hidden_state[0]
+        logits_SV = self._logits(states_TE[step.ends_S], step.ending_segments)
+        return Written(
+            step.ending, logits_SV, [self._scores(states_TE, run) for run in step.scored]
+        )
 
-    def _switch(self, wanted: AdaptedModel) -> None:
-        if wanted is not self._active:
-            self._active.remove()
-            wanted.install()
-            self._active = wanted
+    def _logits(self, states_SE: Tensor, segments: Segments) -> Tensor:
+        with self._mixed.running(segments, stacked=False):
+            logits_SV = self._model.get_output_embeddings()(states_SE)
+        return output_head(self._model).capped(logits_SV)
 
-    def _load(self, sha256: str) -> AdaptedModel:
-        self._switch(self._plain)
-        model, folder = self._plain.model, self._adapter_folder(sha256)
-        try:
-            manifest = read_manifest(folder)
-            if isinstance(manifest.objective, ClassificationSpec):
-                _fit_head(model, len(manifest.objective.labels))
-            # only a soft prompt asks for it, to be made of words before its weights are read
-            has_words = isinstance(manifest.strategy, PromptSpec)
-            source = BaseModelSpec(id=sha256, source=str(folder))
-            tokenizer = load_tokenizer(source) if has_words else None
-            return load_adapter(model, folder, tokenizer)
-        except Exception as error:
-            raise Unavailable(
-                f"The adapter {sha256[:12]} cannot be loaded on its base: {error}",
-                param="adapter",
-                code="adapter_corrupt",
-                retry_after_seconds=60,
-            ) from error
+    def _scores(
+        self, states_TE: Tensor, run: ScoredRun
+    ) -> tuple[AnySequence, int, list[TokenScores]]:
+        """Say how likely the tokens of a prompt were, some at a time."""
+        request = run.sequence.request
+        alternatives = request.sampling.top_logprobs or 0
+        scores: list[TokenScores] = []
+        tokens_C = torch.tensor(run.next_tokens, device=states_TE.device)
+        size = chunk_tokens(output_head(self._model).weight_VE)
+        parts = zip(states_TE[run.rows].split(size), tokens_C.split(size), strict=True)
+        for states_CE, next_C in parts:
+            segments = Segments((request.model.adapter_sha256,), (len(next_C),))
+            logits_CV = self._logits(states_CE, segments)
+            scores += scores_of(logits_CV, next_C, [alternatives] * len(next_C))
+        return run.sequence, run.first, scores
+
+    def _load(self, sha256: str) -> None:
+        with self._mixed.bare() as model:
+            adapted = load_on(model, sha256, self._adapter_folder(sha256))
+        self._mixed.add(sha256, adapted)
+        if isinstance(adapted.virtual, Prefix):
+            self._virtual[sha256] = adapted.virtual.states(model.dtype)
+        elif adapted.virtual is not None:
+            self._virtual[sha256] = adapted.virtual.embeddings_PE.to(model.dtype)
+
+    def _unload(self, sha256: str) -> None:
+        self._mixed.discard(sha256)
+        self._virtual.pop(sha256, None)
 
 
-def _fit_head(model: PreTrainedModel, labels: int) -> None:
-    """Give the base of classifiers a last layer for so many labels; each adapter brings its own."""
-    name = family_of(model.config.model_type).head[-1]
-    last = model.get_submodule(name)
-    if last.out_features != labels:
-        fitting = nn.Linear(last.in_features, labels, bias=last.bias is not None)
-        model.set_submodule(name, fitting.to(last.weight.device, last.weight.dtype))
+def load_on(
+    model: PreTrainedModel,
+    sha256: str,
+    folder: Path,
+    fit: Callable[[PreTrainedModel, Path], None] = lambda model, folder: None,
+) -> AdaptedModel:
+    """Return the adapter in `folder`, not installed; Unavailable when it does not fit the base.
+
+    `fit` may make the model fit the adapter before.
+    """
+    try:
+        fit(model, folder)
+        # only a soft prompt asks for it, to be made of words before its weights are read
+        has_words = isinstance(read_manifest(folder).strategy, PromptSpec)
+        source = BaseModelSpec(id=sha256, source=str(folder))
+        tokenizer = load_tokenizer(source) if has_words else None
+        return load_adapter(model, folder, tokenizer)
+    except Exception as error:
+        raise Unavailable(
+            f"The adapter {sha256[:12]} cannot be loaded on its base: {error}",
+            param="adapter",
+            code="adapter_corrupt",
+            retry_after_seconds=60,
+        ) from error

@@ -1,125 +1,124 @@
-"""Runs groups on the device: reading of prompts, one token after the other, scores of texts."""
-# B rows of a group, N labels, V vocabulary
+"""Runs steps on the device: models in memory, their caches, and the adapters on them."""
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import torch
-from torch import Tensor
-from transformers import PreTrainedModel
 
-from core.adapters.adapted import AdaptedModel
-from core.batching.packing import pack
-from core.batching.rows import LabelledRow
-from core.engine.batches import Batch, begin
-from core.engine.request import BaseKey, ModelKey
-from core.engine.residency import Residency
-from core.engine.resident import ResidentBase
-from core.engine.scheduler import Group
-from core.objectives.classification import classify
+from core.engine.blocks import BlockPool
+from core.engine.request import BaseKey
+from core.engine.residency import Residency, Tally
+from core.engine.resident import Resident, WritingBase
+from core.engine.results import Results
+from core.engine.scheduler import AnySequence, Step
+from core.engine.switched import ClassifyingBase, TranslatingBase
+from core.errors import TunesmithError
+from core.models.load import load_base, load_config
+from core.models.paged_attention import BlockCache, bytes_per_token
 
-SCORED_TOKENS = 8192
-"""Of texts to label that go through the model at once; bounds the memory of long ones."""
+BLOCK_TOKENS = 16
 
 
-class Runner:
-    """Owns the resident models and the tensors of every running group, from prefill to release.
-
-    All methods belong to one thread, except those that only tell what is there.
-    """
+class BaseLoader:
+    """Loads bases as the engine runs them, each writing one with a cache of `cache_bytes`."""
 
     def __init__(
         self,
-        load_model: Callable[[BaseKey], PreTrainedModel],
+        dtype: torch.dtype,
+        device: torch.device,
         adapter_folder: Callable[[str], Path],
         *,
-        max_bases: int,
+        cache_bytes: int,
         max_adapters: int,
     ) -> None:
-        def load(base: BaseKey) -> ResidentBase:
-            return ResidentBase(load_model(base), adapter_folder, max_adapters)
+        self._dtype = dtype
+        self._device = device
+        self._adapter_folder = adapter_folder
+        self._cache_bytes = cache_bytes
+        self._max_adapters = max_adapters
+        self.adapters = Tally()
 
-        self._bases: Residency[BaseKey, ResidentBase] = Residency(
-            max_bases, load, unloaded=lambda base: _return_freed_memory()
-        )
-        self._batches: dict[Group, Batch] = {}
+    def load(self, base: BaseKey) -> Resident:
+        """Load a base; the errors of `load_base`."""
+        model = load_base(base.spec, self._dtype, self._device, task=base.task)
+        adapters = self._adapter_folder, self._max_adapters, self.adapters
+        match base.task:
+            case "generation":
+                blocks = self.cache_blocks(base)
+                cache = BlockCache(model.config, blocks, BLOCK_TOKENS, self._dtype, self._device)
+                return WritingBase(model, cache, *adapters)
+            case "classification":
+                return ClassifyingBase(model, *adapters)
+            case "seq2seq":
+                return TranslatingBase(model, *adapters)
+
+    def cache_blocks(self, base: BaseKey) -> int:
+        """Return how many blocks the cache of a writing base has; no weights are read."""
+        config = load_config(base.spec).get_text_config()
+        return max(1, self._cache_bytes // (BLOCK_TOKENS * bytes_per_token(config, self._dtype)))
+
+    def cache_tokens(self, base: BaseKey) -> int | None:
+        """Return how many tokens the cache of a base holds; None for one that has none."""
+        return self.cache_blocks(base) * BLOCK_TOKENS if base.task == "generation" else None
+
+    def pool(self, base: BaseKey) -> BlockPool | None:
+        """Return the blocks of a writing base for the scheduler; None for all others."""
+        if base.task != "generation":
+            return None
+        return BlockPool(self.cache_blocks(base), BLOCK_TOKENS)
+
+
+class Runner:
+    """Owns the resident models. All methods belong to one thread, except those that only tell."""
+
+    def __init__(self, load: Callable[[BaseKey], Resident], max_bases: int) -> None:
+        self._bases: Residency[BaseKey, Resident] = Residency(max_bases, load, self._unloaded)
+        self._gone: list[BaseKey] = []
 
     def resident_bases(self) -> list[BaseKey]:
         return self._bases.keys()
 
     def resident_adapters(self) -> list[str]:
-        residents = self._bases.values()
-        return [sha256 for resident in residents for sha256 in resident.resident_adapters()]
+        return [name for base in self._bases.values() for name in base.adapters()]
 
-    @torch.inference_mode(False)  # what is loaded here stays, as ordinary tensors
-    def activate(self, model: ModelKey) -> AdaptedModel:
-        """Return the model with the right adapter on, loading what is not resident."""
-        in_use = {group.model for group in self._batches}
-        resident = self._bases.acquire(model.base_key, {each.base_key for each in in_use})
-        adapters_in_use = {
-            each.adapter_sha256
-            for each in in_use
-            if each.base_key == model.base_key and each.adapter_sha256 is not None
-        }
-        return resident.activate(model.adapter_sha256, adapters_in_use)
+    def load(self, base: BaseKey) -> None:
+        """Have a base in memory before anybody asks for it; the errors of loading."""
+        self._bases.acquire(base, ())
 
-    @torch.inference_mode()
-    def prefill(self, group: Group) -> Tensor:
-        """Read the prompts of a new group; return the logits (B, V) of its first tokens.
+    def prepare(
+        self, step: Step, bases_in_use: Collection[BaseKey]
+    ) -> dict[AnySequence, TunesmithError]:
+        """Have everything in memory that a step needs; return the sequences that cannot run.
 
-        Choices of one request share one row here and get their own only for decoding.
+        Raises the errors of loading when it is the base that cannot be loaded.
         """
-        adapted = self.activate(group.model)
-        requests = list(dict.fromkeys(sequence.request for sequence in group.sequences))
-        batch, logits_BV = begin(adapted, [request.prompt_tokens for request in requests])
-        rows = [requests.index(sequence.request) for sequence in group.sequences]
-        if rows != list(range(len(requests))):
-            batch.select(rows)
-            logits_BV = logits_BV[rows]
-        self._batches[group] = batch
-        return logits_BV
+        resident = self._bases.acquire(step.base, bases_in_use)
+        names = {chunk.sequence.request.model.adapter_sha256 for chunk in step.chunks} - {None}
+        failures: dict[str, TunesmithError] = {}
+        for name in names:
+            try:
+                resident.prepare(name, names)
+            except TunesmithError as error:
+                failures[name] = error
+        return {
+            chunk.sequence: failures[name]
+            for chunk in step.chunks
+            if (name := chunk.sequence.request.model.adapter_sha256) in failures
+        }
 
-    @torch.inference_mode()
-    def decode(self, group: Group) -> Tensor:
-        """Feed the last token of each sequence; return the logits (B, V) of the next ones."""
-        model = self.activate(group.model).model
-        last_B1 = torch.tensor(
-            [[sequence.tokens[-1]] for sequence in group.sequences], device=model.device
-        )
-        return self._batches[group].decode(model, last_B1)
+    def run(self, step: Step) -> Results:
+        """Run a step that is prepared."""
+        return self._bases.acquire(step.base, {step.base}).run(step.chunks)
 
-    @torch.inference_mode()
-    def score(self, group: Group) -> list[tuple[float, ...]]:
-        """Return the probabilities of the labels for each text of a group."""
-        adapted = self.activate(group.model)
-        texts = [  # rows numbered by their place in the group
-            LabelledRow(place, sequence.request.texts[sequence.index], labels=())
-            for place, sequence in enumerate(group.sequences)
-        ]
-        multi_label = group.sequences[0].request.multi_label
-        scores: dict[int, tuple[float, ...]] = {}
-        for part in pack(texts, SCORED_TOKENS):
-            logits_BN = classify(adapted, [text.tokens for text in part])
-            scores_BN = logits_BN.sigmoid() if multi_label else logits_BN.softmax(dim=-1)
-            for text, row in zip(part, scores_BN.tolist(), strict=True):
-                scores[text.line] = tuple(row)
-        return [scores[place] for place in range(len(texts))]
+    def take_unloaded(self) -> list[BaseKey]:
+        """Return the bases that were unloaded since the last call, with all that was cached."""
+        gone, self._gone = self._gone, []
+        return gone
 
-    def retain(self, group: Group, rows: list[int]) -> None:
-        """Keep only these rows of a group's batch; none frees it."""
-        if not rows:
-            self.release(group)
-        elif group in self._batches:
-            self._batches[group].select(rows)
-
-    def release(self, group: Group) -> None:
-        """Free what a group holds, if it holds anything."""
-        self._batches.pop(group, None)
-
-
-def _return_freed_memory() -> None:
-    """Free models that only reference cycles hold, and give their memory back to the device."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    def _unloaded(self, base: BaseKey) -> None:
+        """Free models that only reference cycles hold, and give their memory to the device."""
+        self._gone.append(base)
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()

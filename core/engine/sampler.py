@@ -5,6 +5,9 @@ company in the batch cannot change it.
 """
 # B rows of the batch, V vocabulary, K alternatives
 
+from collections import Counter
+from collections.abc import Collection
+from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -30,13 +33,14 @@ class SampledToken:
     scores: TokenScores | None
 
 
-def sample(logits_BV: Tensor, sequences: list[Sequence[Request]]) -> list[SampledToken]:
+def sample(logits_BV: Tensor, sequences: Collection[Sequence[Request]]) -> list[SampledToken]:
     """Choose the next token of each sequence; row b of the logits belongs to sequence b.
 
-    Scores are computed only for the requests that ask for them.
+    Scores are computed only for the requests that ask for them, and are the model's own: bias and
+    penalties change what is chosen, not how likely the model says it is.
     """
     tokens_B = choose_tokens(
-        logits_BV,
+        held_to_form(shifted(logits_BV, sequences), sequences),
         [sequence.request.sampling for sequence in sequences],
         [
             uniform_draw(
@@ -54,6 +58,44 @@ def sample(logits_BV: Tensor, sequences: list[Sequence[Request]]) -> list[Sample
         SampledToken(token_id, each)
         for token_id, each in zip(tokens_B.tolist(), scores, strict=True)
     ]
+
+
+def shifted(logits_BV: Tensor, sequences: Collection[Sequence[Request]]) -> Tensor:
+    """Return the logits with the bias and the penalties of each request; others stay as they are.
+
+    Penalties count what a sequence has written, not its prompt, as OpenAI's do.
+    """
+    shifts = [_shifts(each.request.sampling, each.tokens) for each in sequences]
+    if not any(shifts):
+        return logits_BV
+    logits_BV = logits_BV.clone()
+    for row, of_row in enumerate(shifts):
+        if of_row:
+            tokens = torch.tensor(list(of_row), device=logits_BV.device)
+            logits_BV[row, tokens] += torch.tensor(list(of_row.values())).to(logits_BV)
+    return logits_BV
+
+
+def held_to_form(logits_BV: Tensor, sequences: Collection[Sequence[Request]]) -> Tensor:
+    """Return the logits with -inf for what the form of an answer does not allow next."""
+    if all(sequence.held is None for sequence in sequences):
+        return logits_BV
+    logits_BV = logits_BV.clone()
+    for row, sequence in enumerate(sequences):
+        if sequence.held is not None:
+            allowed_V = torch.from_numpy(sequence.held.allowed()).to(logits_BV.device)
+            logits_BV[row].masked_fill_(~allowed_V, float("-inf"))
+    return logits_BV
+
+
+def _shifts(sampling: SamplingSpec, written: list[int]) -> dict[int, float]:
+    """Return by token what is added to its logit."""
+    shifts = dict(sampling.logit_bias)
+    if sampling.frequency_penalty or sampling.presence_penalty:
+        for token, times in Counter(written).items():
+            penalty = sampling.frequency_penalty * times + sampling.presence_penalty
+            shifts[token] = shifts.get(token, 0.0) - penalty
+    return shifts
 
 
 def uniform_draw(seed: int, choice: int, position: int) -> float:
@@ -111,18 +153,24 @@ def score_tokens(
     logits_BV: Tensor, tokens_B: Tensor, top_logprobs: list[int | None]
 ) -> list[TokenScores | None]:
     """Return log-probabilities of the chosen and the k best tokens, None where not asked for."""
-    scores: list[TokenScores | None] = [None] * len(top_logprobs)
     rows = [row for row, k in enumerate(top_logprobs) if k is not None]
     if not rows:
-        return scores
-    logprobs_BV = logits_BV[rows].float().log_softmax(dim=-1)
-    chosen_B = logprobs_BV.gather(-1, tokens_B[rows, None])[:, 0].tolist()
-    most = min(max(k or 0 for k in top_logprobs), logprobs_BV.shape[-1])
-    best_BK = logprobs_BV.topk(most, dim=-1)
-    for row, logprob, ids_K, values_K in zip(
-        rows, chosen_B, best_BK.indices.tolist(), best_BK.values.tolist(), strict=True
-    ):
-        k = top_logprobs[row] or 0
-        top = tuple(zip(ids_K[:k], values_K[:k], strict=True))
-        scores[row] = TokenScores(logprob, top)
-    return scores
+        return [None] * len(top_logprobs)
+    wanted = [k for k in top_logprobs if k is not None]
+    found = iter(scores_of(logits_BV[rows], tokens_B[rows], wanted))
+    return [None if k is None else next(found) for k in top_logprobs]
+
+
+def scores_of(
+    logits_BV: Tensor, tokens_B: Tensor, top_logprobs: SequenceOf[int]
+) -> list[TokenScores]:
+    """Return log-probabilities of the given and the k best tokens of each row."""
+    logprobs_BV = logits_BV.float().log_softmax(dim=-1)
+    chosen_B = logprobs_BV.gather(-1, tokens_B[:, None])[:, 0].tolist()
+    best_BK = logprobs_BV.topk(min(max(top_logprobs), logprobs_BV.shape[-1]), dim=-1)
+    return [
+        TokenScores(logprob, tuple(zip(ids_K[:k], values_K[:k], strict=True)))
+        for k, logprob, ids_K, values_K in zip(
+            top_logprobs, chosen_B, best_BK.indices.tolist(), best_BK.values.tolist(), strict=True
+        )
+    ]

@@ -1,19 +1,31 @@
 """A model's tokens, limits and ends, read from its configuration and tokenizer; no weights."""
 
 import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizerFast
 
 from core.artifacts.manifest import ADAPTER_FILE, MODEL_FILE, Manifest
 from core.batching.render import render_example
 from core.batching.rows import InvalidRow
+from core.batching.tool_call_format import tool_call_format
+from core.batching.tool_calls import ToolCallFormat
 from core.catalog.families import Kind, family_of
 from core.datasets.formats import ChatExample
+from core.engine.answer_form import (
+    AnswerForm,
+    GrammarVocabulary,
+    compile_call,
+    compile_form,
+    grammar_vocabulary,
+)
 from core.engine.token_bytes import TokenBytes
 from core.models.load import context_of, load_config, load_tokenizer
+from core.spec.generation import AnswerFormSpec, ToolCallForm
 from core.spec.run import BaseModelSpec
 
 _NOT_OF_THE_TOKENIZER = {
@@ -69,6 +81,24 @@ class Vocabulary:
         """The tokens that end what the model writes."""
         with self.lock:
             return self.end_of_text_ids | _end_of_turn_ids(self.tokenizer)
+
+    def form(self, spec: AnswerFormSpec, tools: Sequence[Mapping[str, Any]]) -> AnswerForm:
+        """Return what holds answers to a form; InvalidRequest when it cannot be enforced."""
+        if isinstance(spec, ToolCallForm):
+            return compile_call(spec, self.tool_calls, tools, self._for_grammars)
+        return compile_form(spec, self._for_grammars)
+
+    @cached_property
+    def tool_calls(self) -> ToolCallFormat | None:
+        """How its chat template writes tool calls; None when that is not understood."""
+        with self.lock:
+            return tool_call_format(self.tokenizer)
+
+    @cached_property
+    def _for_grammars(self) -> GrammarVocabulary:
+        ends = self.end_token_ids
+        with self.lock:
+            return grammar_vocabulary(self.tokenizer, self.token_count, ends)
 
 
 def read_vocabulary(base: BaseModelSpec, home: TokenizerHome | None) -> Vocabulary:

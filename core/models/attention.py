@@ -39,7 +39,7 @@ def use_packed_attention(model: PreTrainedModel) -> None:
 
 
 @dataclass(frozen=True)
-class _Rule:
+class AttentionRule:
     """How one layer attends; `window` counts the token itself."""
 
     causal: bool
@@ -91,7 +91,7 @@ def packed_attention(
     A window is counted in places, those of the prefix among them, as in transformers' own masks:
     a token of a long text has left the prefix behind in a layer with a window.
     """
-    rule = _Rule(module.is_causal, sliding_window, scaling, softcap, dropout)
+    rule = AttentionRule(module.is_causal, sliding_window, scaling, softcap, dropout)
     lengths = list(segment_lengths)
     groups = query_1HTD.shape[1] // key_1KTD.shape[1]
     queries = query_1HTD.contiguous().split(lengths, dim=2)
@@ -104,7 +104,7 @@ def packed_attention(
         )
         keys = [torch.cat((key_1HPD, key_1HSD), dim=2) for key_1HSD in keys]
         values = [torch.cat((value_1HPD, value_1HSD), dim=2) for value_1HSD in values]
-    outputs = [_attend(*segment, rule) for segment in zip(queries, keys, values, strict=True)]
+    outputs = [attend(*segment, rule) for segment in zip(queries, keys, values, strict=True)]
     return torch.cat(outputs, dim=2).transpose(1, 2), None
 
 
@@ -116,7 +116,7 @@ def _per_head(x_1KTD: Tensor, groups: int) -> Tensor:
     return x_1KTD.repeat_interleave(groups, dim=1) if groups > 1 else x_1KTD
 
 
-def _attend(query_1HSD: Tensor, key_1HJD: Tensor, value_1HJD: Tensor, rule: _Rule) -> Tensor:
+def attend(query_1HSD: Tensor, key_1HJD: Tensor, value_1HJD: Tensor, rule: AttentionRule) -> Tensor:
     """Attend within one segment; keys beyond its own stand before them."""
     length, keys = query_1HSD.shape[2], key_1HJD.shape[2]
     before = keys - length
@@ -134,7 +134,7 @@ def _attend(query_1HSD: Tensor, key_1HJD: Tensor, value_1HJD: Tensor, rule: _Rul
 
 
 def _attend_block(
-    query_1HCD: Tensor, key_1HJD: Tensor, value_1HJD: Tensor, before: int, rule: _Rule
+    query_1HCD: Tensor, key_1HJD: Tensor, value_1HJD: Tensor, before: int, rule: AttentionRule
 ) -> Tensor:
     """Attend from consecutive queries, the first of which has `before` keys ahead of it."""
     queries, keys = query_1HCD.shape[2], key_1HJD.shape[2]
@@ -166,7 +166,11 @@ def _attend_block(
 
 
 def _capped(
-    query_1HCD: Tensor, key_1HJD: Tensor, value_1HJD: Tensor, mask_CJ: Tensor | None, rule: _Rule
+    query_1HCD: Tensor,
+    key_1HJD: Tensor,
+    value_1HJD: Tensor,
+    mask_CJ: Tensor | None,
+    rule: AttentionRule,
 ) -> Tensor:
     """Attend with scores bent into ±softcap (Gemma 2, https://arxiv.org/abs/2408.00118)."""
     assert rule.softcap is not None

@@ -33,6 +33,10 @@ class OutputHead:
             logits_CV = torch.mm(hidden_CE, self.weight_VE.t())
         else:
             logits_CV = torch.addmm(self.bias_V, hidden_CE, self.weight_VE.t())
+        return self.capped(logits_CV)
+
+    def capped(self, logits_CV: Tensor) -> Tensor:
+        """Return what the cap makes of logits, in place."""
         if self.softcap is None:
             return logits_CV
         return logits_CV.div_(self.softcap).tanh_().mul_(self.softcap)

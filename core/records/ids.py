@@ -6,7 +6,9 @@ from typing import Literal
 
 _ALPHABET = string.ascii_letters + string.digits
 
-Prefix = Literal["file", "ftjob", "ftckpt", "chatcmpl", "cmpl", "clsf", "req", "worker", "mask"]
+Prefix = Literal[
+    "file", "ftjob", "ftckpt", "call", "chatcmpl", "cmpl", "clsf", "req", "worker", "mask"
+]
 
 
 def new_id(prefix: Prefix) -> str:

@@ -17,6 +17,7 @@ class ClassificationRequest(Spec):
     base: BaseModelSpec
     adapter: BundleRef | None = None
     texts: tuple[str, ...] = Field(min_length=1, max_length=MAX_TEXTS)
+    project: str = Field("", description="on whose behalf; the engine is fair between projects")
 
 
 class ClassificationAnswer(Spec):

@@ -12,7 +12,7 @@ from pydantic import Field, TypeAdapter
 from core.spec.base import Spec
 from core.spec.run import BaseModelSpec, BundleRef
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "tool_calls"]
 
 
 class ChatPrompt(Spec):
@@ -40,10 +40,37 @@ class TokenPrompt(Spec):
 Prompt = Annotated[ChatPrompt | TextPrompt | TokenPrompt, Field(discriminator="type")]
 
 
+class JsonObjectForm(Spec):
+    """Any JSON object."""
+
+    type: Literal["json_object"] = "json_object"
+
+
+class JsonSchemaForm(Spec):
+    """JSON that a schema describes."""
+
+    type: Literal["json_schema"] = "json_schema"
+    json_schema: dict[str, Any]
+
+
+class ToolCallForm(Spec):
+    """A call of one of the prompt's tools, of `name` if it is given, as the template writes it."""
+
+    type: Literal["tool_call"] = "tool_call"
+    name: str | None = None
+
+
+AnswerFormSpec = Annotated[
+    JsonObjectForm | JsonSchemaForm | ToolCallForm, Field(discriminator="type")
+]
+
+
 class SamplingSpec(Spec):
     """How tokens are chosen. Temperature 0 is greedy."""
 
-    max_tokens: int | None = Field(None, ge=1, description="None: as many as the context holds")
+    max_tokens: int | None = Field(
+        None, ge=0, description="None: as many as the context holds; 0: only read the prompt"
+    )
     temperature: float = Field(1.0, ge=0, le=2)
     top_p: float = Field(1.0, ge=0, le=1)
     seed: int = Field(ge=0, le=2**63 - 1)
@@ -52,6 +79,19 @@ class SamplingSpec(Spec):
     top_logprobs: int | None = Field(
         None, ge=0, le=20, description="None: no log-probabilities; k: the chosen token and k best"
     )
+    logit_bias: dict[int, float] = Field(
+        default_factory=dict, description="added to the logit of a token, by its id"
+    )
+    frequency_penalty: float = Field(
+        0.0, ge=-2, le=2, description="taken off a logit for each time that the token was written"
+    )
+    presence_penalty: float = Field(
+        0.0, ge=-2, le=2, description="taken off a logit once the token was written"
+    )
+    score_prompt: bool = Field(
+        False, description="also tell how likely each token of the prompt was; needs top_logprobs"
+    )
+    form: AnswerFormSpec | None = Field(None, description="what an answer has to be; None: a text")
 
 
 class GenerationRequest(Spec):
@@ -60,6 +100,7 @@ class GenerationRequest(Spec):
     adapter: BundleRef | None = None
     prompt: Prompt
     sampling: SamplingSpec
+    project: str = Field("", description="on whose behalf; the engine is fair between projects")
 
 
 class TokenLogprob(Spec):
@@ -74,9 +115,20 @@ class GeneratedToken(TokenLogprob):
     top: tuple[TokenLogprob, ...] = ()
 
 
+class PromptToken(Spec):
+    """A token of the prompt; nothing says how likely the first one is. `bytes` are its text's."""
+
+    token: str
+    bytes: tuple[int, ...]
+    logprob: float | None
+    top: tuple[TokenLogprob, ...] = ()
+
+
 class GenerationStarted(Spec):
     type: Literal["started"] = "started"
     prompt_tokens: int
+    prompt: tuple[PromptToken, ...] = ()
+    """Empty unless the prompt was to be scored."""
 
 
 class GenerationDelta(Spec):
@@ -86,6 +138,15 @@ class GenerationDelta(Spec):
     choice: int
     text: str
     logprobs: tuple[GeneratedToken, ...] = ()
+
+
+class ToolCalled(Spec):
+    """A call that one choice ends with; the arguments are JSON."""
+
+    type: Literal["tool_call"] = "tool_call"
+    choice: int
+    name: str
+    arguments: str
 
 
 class ChoiceFinished(Spec):
@@ -103,7 +164,7 @@ class GenerationFailed(Spec):
 
 
 GenerationEvent = Annotated[
-    GenerationStarted | GenerationDelta | ChoiceFinished | GenerationFailed,
+    GenerationStarted | GenerationDelta | ToolCalled | ChoiceFinished | GenerationFailed,
     Field(discriminator="type"),
 ]
 

@@ -25,9 +25,11 @@ from core.spec.generation import (
     GenerationFailed,
     GenerationRequest,
     GenerationStarted,
+    PromptToken,
     SamplingSpec,
     TextPrompt,
     TokenLogprob,
+    ToolCalled,
 )
 
 ANSWER = "The answer is forty-two."
@@ -100,7 +102,9 @@ def prompt_of(asked: GenerationRequest) -> tuple[str, str]:
 
 
 async def _script(asked: GenerationRequest, text: str) -> AsyncIterator[GenerationEvent]:
-    yield GenerationStarted(prompt_tokens=len(text.split()))
+    words = text.split()
+    prompt = _scored(words) if asked.sampling.score_prompt else ()
+    yield GenerationStarted(prompt_tokens=len(words), prompt=prompt)
     match text:
         case "fail":
             yield GenerationDelta(choice=0, text="The")
@@ -113,6 +117,10 @@ async def _script(asked: GenerationRequest, text: str) -> AsyncIterator[Generati
                 await asyncio.sleep(0.01)
         case "think for ever":
             await asyncio.sleep(3600)
+        case "call twice":
+            for number in (1, 2):
+                yield ToolCalled(choice=0, name="add", arguments=f'{{"a": {number}}}')
+            yield ChoiceFinished(choice=0, finish_reason="tool_calls", completion_tokens=9)
         case "say the seed":
             for event in _choices(str(asked.sampling.seed), asked.sampling):
                 yield event
@@ -140,6 +148,15 @@ def _choices(text: str, sampling: SamplingSpec) -> Sequence[GenerationEvent]:
             ChoiceFinished(choice=choice, finish_reason=reason, completion_tokens=len(kept))
         )
     return events
+
+
+def _scored(words: Sequence[str]) -> tuple[PromptToken, ...]:
+    """Say of every word but the first that it was as likely as a coin's side."""
+    spelled = [word if i == 0 else " " + word for i, word in enumerate(words)]
+    return tuple(
+        PromptToken(token=word, bytes=tuple(word.encode()), logprob=-0.7 if i else None)
+        for i, word in enumerate(spelled)
+    )
 
 
 def _token(word: str, sampling: SamplingSpec) -> GeneratedToken:

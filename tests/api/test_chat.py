@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from core.spec.generation import ChatPrompt
+from core.spec.generation import ChatPrompt, JsonSchemaForm, ToolCallForm
 from core.spec.run import BundleRef
 from tests.api import as_worker
 from tests.api.live import Api
@@ -124,7 +124,7 @@ def test_request_reaches_the_engine_as_it_was_meant(
 def test_tools_stay_out_when_none_is_to_be_chosen(
     client: httpx.Client, engine: ScriptedEngine
 ) -> None:
-    client.post(CHAT, json=chat(tools=[{"type": "function"}], tool_choice="none"))
+    client.post(CHAT, json=chat(tools=[TOOL], tool_choice="none"))
     prompt = engine.requests[0].prompt
     assert isinstance(prompt, ChatPrompt)
     assert prompt.tools == ()
@@ -182,11 +182,14 @@ def test_text_with_strange_line_ends_survives(client: httpx.Client) -> None:
         ({"stop": ""}, "stop"),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
         ({"top_logprobs": 2}, "top_logprobs"),
-        ({"logit_bias": {"5": 100}}, "logit_bias"),
-        ({"frequency_penalty": 0.5}, "frequency_penalty"),
-        ({"presence_penalty": 0.5}, "presence_penalty"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"logit_bias": {"5": 101}}, "logit_bias.5"),
+        ({"logit_bias": {str(token): 1 for token in range(1025)}}, "logit_bias"),
+        ({"frequency_penalty": 2.5}, "frequency_penalty"),
+        ({"presence_penalty": -2.5}, "presence_penalty"),
+        ({"response_format": {"type": "xml"}}, "response_format.type"),
         ({"tool_choice": "required"}, "tool_choice"),
+        ({"tool_choice": "some"}, "tool_choice"),
+        ({"tools": [{"type": "function"}]}, "tools[0].function"),
         ({"modalities": ["text", "audio"]}, "modalities"),
         ({"audio": {"voice": "alloy", "format": "wav"}}, "audio"),
         ({"functions": [{"name": "f"}]}, "functions"),
@@ -217,6 +220,68 @@ def test_neutral_values_of_unserved_fields_are_taken(client: httpx.Client) -> No
         "parallel_tool_calls": True,
     }
     assert client.post(CHAT, json=chat(**neutral)).status_code == 200
+
+
+def test_the_engine_is_told_how_to_choose_and_for_whom(
+    client: httpx.Client, engine: ScriptedEngine
+) -> None:
+    schema = {"type": "object", "properties": {"answer": {"type": "string"}}}
+    asked = {
+        "logit_bias": {"5": 100, "7": -1.5},
+        "frequency_penalty": 0.5,
+        "presence_penalty": -0.25,
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": "answer", "strict": True, "schema": schema},
+        },
+    }
+    assert client.post(CHAT, json=chat(**asked)).status_code == 200
+    [request] = engine.requests
+    sampling = request.sampling
+    assert sampling.logit_bias == {5: 100, 7: -1.5}
+    assert (sampling.frequency_penalty, sampling.presence_penalty) == (0.5, -0.25)
+    assert sampling.form == JsonSchemaForm(json_schema=schema)
+    assert request.project == "default"
+
+
+TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
+
+
+@pytest.mark.parametrize(
+    ("choice", "form"),
+    [
+        ("auto", None),
+        ("required", ToolCallForm()),
+        ({"type": "function", "function": {"name": "add"}}, ToolCallForm(name="add")),
+    ],
+    ids=["auto", "required", "named"],
+)
+def test_a_call_can_be_asked_for(
+    client: httpx.Client, engine: ScriptedEngine, choice: Any, form: ToolCallForm | None
+) -> None:
+    assert client.post(CHAT, json=chat(tools=[TOOL], tool_choice=choice)).status_code == 200
+    assert engine.requests[0].sampling.form == form
+
+
+def test_a_choice_of_a_tool_that_is_not_offered_is_refused(client: httpx.Client) -> None:
+    choice = {"type": "function", "function": {"name": "subtract"}}
+    answer = client.post(CHAT, json=chat(tools=[TOOL], tool_choice=choice))
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "tool_choice")
+
+
+def test_calls_are_calls_and_no_text(client: httpx.Client) -> None:
+    body = chat("call twice", tools=[TOOL])
+    (choice,) = client.post(CHAT, json=body).json()["choices"]
+    assert choice["finish_reason"] == "tool_calls"
+    message = choice["message"]
+    assert message["content"] is None
+    functions = [call["function"] for call in message["tool_calls"]]
+    assert functions == [{"name": "add", "arguments": f'{{"a": {n}}}'} for n in (1, 2)]
+    assert len({call["id"] for call in message["tool_calls"]}) == 2
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks_of(client, body)]
+    called = [delta["tool_calls"][0] for delta in deltas if "tool_calls" in delta]
+    assert [call["index"] for call in called] == [0, 1]
+    assert [call["function"] for call in called] == functions
 
 
 @pytest.mark.parametrize("stream", [False, True])

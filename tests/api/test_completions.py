@@ -96,6 +96,36 @@ def test_logprobs_are_parallel_lists(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize(
+    ("prompt", "text", "tokens"),
+    [("one two", "one two", ["one", " two"]), ([1, 2], "1 2", ["1", " 2"])],
+    ids=["text", "tokens"],
+)
+def test_a_prompt_can_be_scored_without_an_answer(
+    client: httpx.Client, prompt: Any, text: str, tokens: list[str]
+) -> None:
+    body = completion(prompt, echo=True, logprobs=1, max_tokens=0)
+    answer = client.post(COMPLETIONS, json=body).json()
+    (choice,) = answer["choices"]
+    assert (choice["text"], choice["finish_reason"]) == (text, "length")
+    assert choice["logprobs"]["tokens"] == tokens
+    assert choice["logprobs"]["token_logprobs"] == [None, -0.7]
+    assert choice["logprobs"]["top_logprobs"] == [None, {tokens[1]: -0.7}]
+    assert choice["logprobs"]["text_offset"] == [0, len(tokens[0])]
+    assert answer["usage"]["completion_tokens"] == 0
+    first, *_ = chunks_of(client, body)
+    assert first["choices"][0]["logprobs"] == choice["logprobs"]
+
+
+def test_an_echoed_prompt_and_its_answer_are_one_table(client: httpx.Client) -> None:
+    body = completion("one two", echo=True, logprobs=1)
+    (choice,) = client.post(COMPLETIONS, json=body).json()["choices"]
+    logprobs = choice["logprobs"]
+    assert choice["text"] == "".join(logprobs["tokens"]) == f"one two{ANSWER}"
+    assert logprobs["token_logprobs"] == [None, -0.7, *[-0.5] * 4]
+    assert logprobs["text_offset"] == [0, 3, 7, 10, 17, 20]
+
+
+@pytest.mark.parametrize(
     ("change", "param"),
     [
         ({"prompt": ""}, "prompt"),
@@ -108,10 +138,11 @@ def test_logprobs_are_parallel_lists(client: httpx.Client) -> None:
         ({"logprobs": 6}, "logprobs"),
         ({"best_of": 3}, "best_of"),
         ({"suffix": "end"}, "suffix"),
-        ({"echo": True, "logprobs": 1}, "echo"),
+        ({"logit_bias": {"word": 1}}, "logit_bias.word"),
         ({"echo": True, "prompt": [1, 2]}, "echo"),
         ({"max_tokens": 0}, "max_tokens"),
-        ({"presence_penalty": 1}, "presence_penalty"),
+        ({"max_tokens": -1, "echo": True}, "max_tokens"),
+        ({"presence_penalty": 3}, "presence_penalty"),
         ({"messages": []}, "messages"),
         ({"model": "nobody"}, "model"),
     ],

@@ -48,10 +48,13 @@ class Gate:
 
     opened: threading.Event = field(default_factory=threading.Event)
 
-    def around(self, turn: Callable) -> Callable:
-        def gated(group):
-            assert self.opened.wait(PATIENCE_SECONDS)
-            return turn(group)
+    def around(self, run: Callable, free_steps: int = 0) -> Callable:
+        """Return `run` behind the gate, which the first steps may still pass."""
+        passed = iter(range(free_steps))
+
+        def gated(step):
+            assert next(passed, None) is not None or self.opened.wait(PATIENCE_SECONDS)
+            return run(step)
 
         return gated
 
@@ -66,7 +69,7 @@ class Service:
 
     def is_idle(self) -> bool:
         engine = self.engine
-        return not (engine._tickets or engine.scheduler.groups or engine.runner._batches)
+        return not (engine._tickets or engine.scheduler.running or engine.scheduler.waiting)
 
 
 def events(response: httpx.Response) -> list[dict]:

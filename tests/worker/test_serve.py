@@ -82,11 +82,10 @@ def service(shared) -> Iterator[Service]:
 
 @pytest.fixture
 def gate(service, monkeypatch) -> Iterator[Gate]:
-    """Close the way to the device; the first turn of each group waits as well."""
+    """Close the way to the device once a first prompt has been read."""
     gate = Gate()
     runner = service.engine.runner
-    monkeypatch.setattr(runner, "prefill", gate.around(runner.prefill))
-    monkeypatch.setattr(runner, "decode", gate.around(runner.decode))
+    monkeypatch.setattr(runner, "run", gate.around(runner.run, free_steps=1))
     yield gate
     gate.opened.set()
     wait_until(service.is_idle)
@@ -119,10 +118,40 @@ def test_base_and_adapter_answer_side_by_side(service, adapter):
     assert health == {"status": "ok", "bases": ["tiny"], "adapters": [adapter["sha256"]]}
 
 
+def counted(service) -> dict[str, float]:
+    """The values of all metrics by name and labels."""
+    response = service.client.get("/metrics")
+    assert response.headers["content-type"].startswith("text/plain")
+    lines = [line for line in response.text.splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
+
+
+def test_metrics_tell_what_happened_and_name_nobody(service, adapter):
+    before = counted(service)
+    prompt = {"type": "tokens", "tokens": [5] * 40}
+    text_of(service.generate(adapter=adapter, prompt=prompt, n=2))
+    text_of(service.generate(adapter=adapter, prompt=prompt))
+    after = counted(service)
+    prefix = "tunesmith_engine_"
+
+    def grown(name: str) -> float:
+        return after[prefix + name] - before.get(prefix + name, 0.0)
+
+    assert grown('requests_total{outcome="finished"}') == 2
+    assert grown("first_token_seconds_count") == 2
+    assert grown("written_tokens_total") >= 3
+    assert grown("step_seconds_count") >= 2
+    assert grown("known_tokens") > 0, "the prompt was read again"
+    assert after[prefix + "resident_adapters"] == 1
+    assert after[prefix + "waiting_sequences"] == after[prefix + "cache_use"] == 0
+    labels = {name.partition("{")[2].partition("=")[0] for name in after} - {""}
+    assert labels == {"outcome", "le"}
+
+
 def test_each_line_is_sent_as_soon_as_it_is_produced(service, monkeypatch):
     gate = Gate()
-    decode = service.engine.runner.decode
-    monkeypatch.setattr(service.engine.runner, "decode", gate.around(decode))
+    runner = service.engine.runner
+    monkeypatch.setattr(runner, "run", gate.around(runner.run, free_steps=1))
     with service.client.stream("POST", "/generate", json=body()) as response:
         lines = response.iter_lines()
         assert json.loads(next(lines))["type"] == "started"
@@ -169,7 +198,7 @@ def test_a_full_queue_is_a_429_that_says_when_to_come_back(service, gate):
 
     threads = [threading.Thread(target=ask) for _ in range(2)]
     threads[0].start()
-    wait_until(lambda: bool(service.engine.scheduler.groups))
+    wait_until(lambda: service.engine.scheduler.running == 4)
     threads[1].start()
     wait_until(lambda: bool(service.engine.scheduler.waiting))
     response = service.generate()
@@ -180,18 +209,29 @@ def test_a_full_queue_is_a_429_that_says_when_to_come_back(service, gate):
         thread.join(PATIENCE_SECONDS)
 
 
-def fail(group):
-    raise RuntimeError("out of memory")
+def failing_after(run, steps: int):
+    """Run so many steps, then fail."""
+    left = [steps]
+
+    def maybe(step):
+        left[0] -= 1
+        if left[0] < 0:
+            raise RuntimeError("out of memory")
+        return run(step)
+
+    return maybe
 
 
 def test_a_fault_before_the_first_token_is_a_503(service, monkeypatch):
-    monkeypatch.setattr(service.engine.runner, "prefill", fail)
+    runner = service.engine.runner
+    monkeypatch.setattr(runner, "run", failing_after(runner.run, 0))
     response = service.generate()
     assert (response.status_code, response.json()["error"]["code"]) == (503, "engine_failed")
 
 
 def test_a_fault_after_the_first_token_is_a_line(service, monkeypatch):
-    monkeypatch.setattr(service.engine.runner, "decode", fail)
+    runner = service.engine.runner
+    monkeypatch.setattr(runner, "run", failing_after(runner.run, 1))
     found = events(service.generate())
     assert found[0]["type"] == "started"
     assert (found[-1]["type"], found[-1]["code"]) == ("failed", "engine_failed")
@@ -199,26 +239,22 @@ def test_a_fault_after_the_first_token_is_a_line(service, monkeypatch):
 
 def test_a_client_that_leaves_in_mid_stream_frees_its_slots(service, monkeypatch):
     gate = Gate()
-    turns = []
-    decode = service.engine.runner.decode
-
-    def counted(group):
-        turns.append(group)
-        return decode(group)
-
-    monkeypatch.setattr(service.engine.runner, "decode", gate.around(counted))
+    steps = []
+    runner = service.engine.runner
+    gated = gate.around(runner.run, free_steps=1)
+    monkeypatch.setattr(runner, "run", lambda step: steps.append(step) or gated(step))
     with service.client.stream("POST", "/generate", json=body(n=4)) as response:
         assert json.loads(next(response.iter_lines()))["type"] == "started"
     wait_until(lambda: not service.engine._tickets)
     gate.opened.set()
     wait_until(service.is_idle)
-    assert len(turns) <= 1, "a turn came after the one that was under way"
+    assert len(steps) <= 2, "a step came after the one that was under way"
 
 
 def test_a_client_that_leaves_the_queue_never_runs(service, gate):
     running = threading.Thread(target=lambda: service.generate(n=4))
     running.start()
-    wait_until(lambda: bool(service.engine.scheduler.groups))
+    wait_until(lambda: service.engine.scheduler.running == 4)
     impatient = httpx.Timeout(PATIENCE_SECONDS, read=0.2)
     with pytest.raises(httpx.ReadTimeout):
         service.client.post("/generate", json=body(), timeout=impatient)
@@ -238,7 +274,7 @@ def test_a_model_thread_that_fails_ends_the_process(settings, monkeypatch):
     with serving(settings) as service:
 
         def fail_to_schedule():
-            raise RuntimeError("a fault outside of a turn")
+            raise RuntimeError("a fault outside of a step")
 
         monkeypatch.setattr(service.engine.scheduler, "schedule", fail_to_schedule)
         impatient = httpx.Timeout(PATIENCE_SECONDS, read=0.2)
@@ -288,8 +324,8 @@ def test_the_client_of_the_api_sends_the_key(settings, key, outcome):
 def test_stopping_ends_open_streams_with_a_line(settings):
     with serving(settings) as service:
         gate = Gate()
-        decode = service.engine.runner.decode
-        service.engine.runner.decode = gate.around(decode)
+        runner = service.engine.runner
+        runner.run = gate.around(runner.run, free_steps=1)
         with service.client.stream("POST", "/generate", json=body()) as response:
             lines = response.iter_lines()
             next(lines)

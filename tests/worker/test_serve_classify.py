@@ -34,7 +34,7 @@ def settings(tmp_path_factory) -> EngineSettings:
         cache_folder=tmp_path_factory.mktemp("cache"),
         precision="fp32",
         max_batch=4,
-        max_waiting=2,
+        max_waiting=4,
     )
 
 
@@ -84,7 +84,7 @@ def test_each_route_refuses_the_models_of_the_other(service, classifier):
 def test_a_client_that_leaves_takes_its_texts_along(service, classifier, monkeypatch):
     gate = Gate()
     runner = service.engine.runner
-    monkeypatch.setattr(runner, "score", gate.around(runner.score))
+    monkeypatch.setattr(runner, "run", gate.around(runner.run))
     asked = {"id": "c", "base": BASE.model_dump(), "adapter": classifier, "texts": ["Hello"] * 9}
     impatient = httpx.Timeout(PATIENCE_SECONDS, read=0.2)
     with pytest.raises(httpx.ReadTimeout):

@@ -5,22 +5,28 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from core.artifacts.archive import pack
 from core.artifacts.manifest import write_manifest
 from core.engine.adapters import AdapterFiles
 from core.engine.engine import Engine
+from core.engine.metrics import EngineMetrics
 from core.engine.prompts import PromptReader
-from core.engine.resident import load_resident
-from core.engine.runner import Runner
+from core.engine.runner import BaseLoader, Runner
 from core.engine.scheduler import Limits, Scheduler
 from core.spec.run import BaseModelSpec, BundleRef, JobSpec
 from core.spec.strategy import LoraSpec
 from core.storage.blobs import BlobStore
 from core.storage.local import open_store
+from tests.core.engine.asking import Asker
 
 CORPUS = [
     "The quick brown fox jumps over the lazy dog.",
@@ -132,8 +138,22 @@ def files(store, tmp_path_factory) -> AdapterFiles:
 
 
 @pytest.fixture(scope="session")
-def reader(files) -> PromptReader:
-    return PromptReader(files)
+def loader(files) -> BaseLoader:
+    """Bases in fp32, each with a cache for about a thousand tokens and four adapters."""
+    return make_loader(files)
+
+
+def make_loader(files: AdapterFiles, max_adapters: int = 4) -> BaseLoader:
+    cpu = torch.device("cpu")
+    cache_bytes = 400 * 2**10
+    return BaseLoader(
+        torch.float32, cpu, files.folder, cache_bytes=cache_bytes, max_adapters=max_adapters
+    )
+
+
+@pytest.fixture(scope="session")
+def reader(files, loader) -> PromptReader:
+    return PromptReader(files, loader.cache_tokens)
 
 
 @pytest.fixture
@@ -142,19 +162,30 @@ def make_engine(files) -> Callable[..., Engine]:
 
     def make(**limits: int) -> Engine:
         defaults = {
-            "max_batch": 16,
-            "max_groups": 4,
+            "max_sequences": 16,
             "max_waiting": 64,
+            "max_step_tokens": 48,
             "max_bases": 1,
             "max_adapters": 4,
         }
         bounds = Limits(**defaults | limits)
-        runner = Runner(
-            lambda base: load_resident(base, torch.float32, torch.device("cpu")),
-            files.folder,
-            max_bases=bounds.max_bases,
-            max_adapters=bounds.max_adapters,
-        )
-        return Engine(Scheduler(bounds), runner)
+        loader = make_loader(files, bounds.max_adapters)
+        scheduler, runner = Scheduler(bounds, loader.pool), Runner(loader.load, bounds.max_bases)
+        return Engine(scheduler, runner, EngineMetrics(scheduler, runner, loader.adapters))
 
     return make
+
+
+@pytest.fixture
+def asker(make_engine, reader, base) -> Asker:
+    return Asker(make_engine(), reader, base)
+
+
+@pytest.fixture
+def reference(base):
+    return AutoModelForCausalLM.from_pretrained(base.source, dtype=torch.float32).eval()
+
+
+@pytest.fixture
+def tuned(reference, adapter_folders):
+    return PeftModel.from_pretrained(reference, adapter_folders[0]).eval()

@@ -3,7 +3,6 @@
 import dataclasses
 import random
 import threading
-from dataclasses import dataclass, field
 
 import pytest
 import torch
@@ -11,143 +10,22 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from core.engine.answers import WrittenAnswer
-from core.engine.engine import Engine
 from core.engine.token_bytes import TokenBytes
 from core.errors import Unavailable
 from core.spec.generation import (
     ChatPrompt,
     ChoiceFinished,
-    GeneratedToken,
     GenerationDelta,
-    GenerationRequest,
     GenerationStarted,
-    SamplingSpec,
-    TokenPrompt,
 )
-
-NEAR_TIE_NATS = 1e-3
-"""fp32 rounding may turn a choice between tokens that are closer than this (decisions.md 16)."""
-
-END = 0
-"""The id of <|endoftext|>."""
-
-PROMPTS = [
-    (40, 41, 42),
-    tuple(range(30, 60)),
-    (300,),
-    tuple(range(200, 211)),
-]
-
-
-@dataclass
-class Answer:
-    """All items of one request, sorted out."""
-
-    items: list = field(default_factory=list)
-
-    def text(self, choice: int = 0) -> str:
-        return "".join(
-            each.text
-            for each in self.items
-            if isinstance(each, GenerationDelta) and each.choice == choice
-        )
-
-    def tokens(self, choice: int = 0) -> list[GeneratedToken]:
-        return [
-            token
-            for each in self.items
-            if isinstance(each, GenerationDelta) and each.choice == choice
-            for token in each.logprobs
-        ]
-
-    def finished(self) -> dict[int, ChoiceFinished]:
-        return {each.choice: each for each in self.items if isinstance(each, ChoiceFinished)}
-
-
-class Asker:
-    """Sends requests to an engine and steps it."""
-
-    def __init__(self, engine: Engine, reader, base) -> None:
-        self.engine = engine
-        self.reader = reader
-        self.base = base
-        self.tickets = []
-
-    def read(self, prompt, adapter=None, **sampling):
-        if isinstance(prompt, tuple):
-            prompt = TokenPrompt(tokens=prompt)
-        spec = SamplingSpec(**{"max_tokens": 12, "temperature": 0, "seed": 1} | sampling)
-        asked = GenerationRequest(
-            id="r", base=self.base, adapter=adapter, prompt=prompt, sampling=spec
-        )
-        return self.reader.read(asked)
-
-    def submit(self, prompt, adapter=None, **sampling) -> Answer:
-        answer = Answer()
-        request, token_bytes = self.read(prompt, adapter, **sampling)
-        self.tickets.append(
-            self.engine.submit(request, WrittenAnswer(request, token_bytes), answer.items.append)
-        )
-        return answer
-
-    def finish(self) -> None:
-        while self.engine.step():
-            pass
-
-    def ask(self, prompt, adapter=None, **sampling) -> Answer:
-        answer = self.submit(prompt, adapter, **sampling)
-        self.finish()
-        return answer
-
-
-@pytest.fixture
-def asker(make_engine, reader, base) -> Asker:
-    return Asker(make_engine(), reader, base)
-
-
-@pytest.fixture
-def reference(base):
-    return AutoModelForCausalLM.from_pretrained(base.source, dtype=torch.float32).eval()
-
-
-@pytest.fixture
-def tuned(reference, adapter_folders):
-    return PeftModel.from_pretrained(reference, adapter_folders[0]).eval()
-
-
-def greedy(model, prompt: tuple[int, ...], max_tokens: int = 12) -> list[int]:
-    """Return what `generate` adds to a prompt, without the token that ends the text."""
-    ids_BT = torch.tensor([prompt])
-    output_BT = model.generate(
-        input_ids=ids_BT,
-        attention_mask=torch.ones_like(ids_BT),
-        max_new_tokens=max_tokens,
-        do_sample=False,
-        pad_token_id=0,
-    )
-    return [token for token in output_BT[0, len(prompt) :].tolist() if token != END]
-
-
-@torch.inference_mode()
-def logprobs_after(model, prompt: tuple[int, ...], completion: list[int]) -> torch.Tensor:
-    """Return log-probabilities (T, V) of each completion token from one plain forward pass."""
-    ids_BT = torch.tensor([[*prompt, *completion]])
-    return model(ids_BT).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
-
-
-def assert_greedy(answer: Answer, model, prompt, tokenizer) -> None:
-    """The answer is that of `generate`, up to a first difference at a near tie."""
-    expected = greedy(model, prompt)
-    token_bytes = TokenBytes(tokenizer)
-    found = [bytes(each.bytes) for each in answer.tokens()]
-    spelled = [token_bytes.spelled_bytes(token) for token in expected]
-    for position, (left, right) in enumerate(zip(found, spelled, strict=False)):
-        if left != right:
-            best = logprobs_after(model, prompt, expected)[position].topk(2).values
-            assert best[0] - best[1] < NEAR_TIE_NATS, f"differs at token {position}"
-            return
-    assert len(found) == len(spelled)
-    assert answer.text() == tokenizer.decode(expected)
+from tests.core.engine.asking import (
+    PROMPTS,
+    Answer,
+    Asker,
+    assert_greedy,
+    greedy,
+    logprobs_after,
+)
 
 
 def test_greedy_answers_equal_generate(asker, reference, tokenizer):
@@ -189,7 +67,7 @@ def test_a_seed_gives_the_same_answer_in_any_company(make_engine, reader, base, 
     alone = Asker(make_engine(), reader, base).ask(PROMPTS[1], adapters[0], **sampling)
     assert alone.text(0) != alone.text(1)
 
-    crowd = Asker(make_engine(max_batch=5, max_groups=3), reader, base)
+    crowd = Asker(make_engine(max_sequences=5), reader, base)
     shuffled = random.Random(0)
     answers = []
     for index in range(9):
@@ -287,14 +165,14 @@ def test_a_cancelled_request_frees_its_rows_and_the_others_go_on(asker, referenc
     engine.cancel(asker.tickets[1])
     items = len(cancelled.items)
     engine.step()
-    assert [len(group.sequences) for group in engine.scheduler.groups] == [1]
+    assert engine.scheduler.running == 1
     asker.finish()
     assert len(cancelled.items) == items
     assert_greedy(kept, reference, PROMPTS[0], tokenizer)
 
 
 def test_a_waiting_request_that_is_cancelled_never_runs(make_engine, reader, base):
-    asker = Asker(make_engine(max_batch=1), reader, base)
+    asker = Asker(make_engine(max_sequences=1), reader, base)
     asker.submit(PROMPTS[0])
     waiting = asker.submit(PROMPTS[1])
     asker.engine.step()
@@ -334,10 +212,10 @@ def test_a_fault_of_the_device_ends_the_request_after_its_first_token(asker, mon
     answer = asker.submit(PROMPTS[0])
     asker.engine.step()
 
-    def out_of_memory(group):
+    def out_of_memory(step):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(asker.engine.runner, "decode", out_of_memory)
+    monkeypatch.setattr(asker.engine.runner, "run", out_of_memory)
     asker.finish()
     assert isinstance(answer.items[0], GenerationStarted)
     assert answer.items[-1].code == "engine_failed"

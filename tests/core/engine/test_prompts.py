@@ -132,7 +132,7 @@ def test_the_token_that_closes_an_answer_ends_a_sequence(reader, base, tokenizer
 def test_every_end_of_text_of_the_generation_config_counts(variant):
     base = variant(chat_template=None)
     GenerationConfig(eos_token_id=[7, 9]).save_pretrained(base.source)
-    request, _ = PromptReader(None).read(asked(base, TextPrompt(text="Hello")))
+    request, _ = PromptReader(None, lambda base: None).read(asked(base, TextPrompt(text="Hello")))
     assert request.end_token_ids == {0, 7, 9}
 
 

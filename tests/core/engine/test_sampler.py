@@ -111,3 +111,34 @@ def test_bf16_logits_are_scored_in_fp32():
 def test_more_alternatives_than_the_vocabulary_has_are_all_of_it():
     sampled = sample(torch.zeros(1, 4), [make_sequence(top_logprobs=20)])[0]
     assert len(sampled.scores.top) == 4
+
+
+def test_bias_and_penalties_change_what_is_chosen_and_not_how_likely_it_was():
+    plain = make_sequence(temperature=0, top_logprobs=0)
+    shifting = make_sequence(
+        temperature=0,
+        top_logprobs=0,
+        logit_bias={5: 3.5},
+        frequency_penalty=0.5,
+        presence_penalty=0.25,
+    )
+    chosen = []
+    for _ in range(5):
+        first, second = sample(torch.stack([LOGITS_V, LOGITS_V]), [plain, shifting])
+        assert first.token_id == 0
+        assert second.scores.logprob == pytest.approx(
+            LOGITS_V.log_softmax(-1)[second.token_id].item()
+        )
+        shifting.write(second.token_id)
+        chosen.append(second.token_id)
+    # 5 stands at 3.5, then 2.75, 2.25, 1.75; 0 at 2.0, then 1.25; 3 at 1.5
+    assert chosen == [5, 5, 5, 0, 5]
+
+
+def test_a_ban_is_a_ban_and_other_rows_are_untouched():
+    banned = make_sequence(temperature=1, logit_bias={0: -100, 3: -100})
+    logits_BV = LOGITS_V.expand(2, -1).clone()
+    for position in range(200):
+        banned.tokens[:] = [1] * position
+        assert sample(logits_BV, [banned, make_sequence()])[0].token_id not in (0, 3)
+    assert torch.equal(logits_BV, LOGITS_V.expand(2, -1))

@@ -1,0 +1,97 @@
+"""What an adapter changes at one place of a model, ready to run beside others in one batch.
+
+A delta takes the rows of a batch that belong to its adapter: what went into the module of the base
+and what came out of it. Its weights have the dtype of the base, converted once; the sums are those
+of the layers that were trained.
+"""
+
+# T tokens, I inputs, O outputs, R rank
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from core.adapters.bottleneck import Bottleneck
+from core.adapters.dora import DoraLinear
+from core.adapters.lora import LoraLinear
+
+
+class Delta(Protocol):
+    """From input and output of the base's own module to the output of the adapted one."""
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the adapted output; may write over `y`, never over `x`."""
+
+
+@dataclass(frozen=True)
+class LoraDelta:
+    """y + (x Aᵀ) Bᵀ · scale, with the scale in B."""
+
+    a_RI: Tensor
+    b_RO: Tensor
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        y_TO = y.reshape(-1, y.shape[-1])
+        low_TR = torch.mm(x.reshape(-1, x.shape[-1]), self.a_RI.t())
+        return y_TO.addmm_(low_TR, self.b_RO).view(y.shape)
+
+
+@dataclass(frozen=True)
+class DoraDelta:
+    """f · (y - b + (x Aᵀ) Bᵀ · scale) + b, where f = magnitude / length of each row."""
+
+    low_rank: LoraDelta
+    factors_O: Tensor
+    bias_O: Tensor | None
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        if self.bias_O is not None:
+            y = y - self.bias_O
+        y = self.low_rank(x, y)
+        # the factor is near 1, and x + x · (f - 1) keeps the digits that it would lose in bf16
+        y = torch.addcmul(y, y, self.factors_O)
+        return y if self.bias_O is None else y + self.bias_O
+
+
+@dataclass(frozen=True)
+class BottleneckDelta:
+    """The bottleneck's own residual layer on what the module returned."""
+
+    adapter: Bottleneck
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.adapter.adapt(y)
+
+
+@dataclass(frozen=True)
+class WholeDelta:
+    """A trained copy of the module, which takes its place."""
+
+    module: nn.Module
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        output: Tensor = self.module(x)
+        return output
+
+
+@torch.no_grad()
+def delta_of(layer: nn.Module, dtype: torch.dtype) -> Delta:
+    """Return what `layer`, one of an AdaptedModel's, adds to the module that it stands for."""
+    match layer:
+        case DoraLinear():
+            factors_O, bias_O = layer.factors()
+            share_O = (factors_O - 1).to(dtype)
+            return DoraDelta(_low_rank(layer, dtype), share_O, None if bias_O is None else bias_O)
+        case LoraLinear():
+            return _low_rank(layer, dtype)
+        case Bottleneck():
+            return BottleneckDelta(layer)
+        case _:
+            return WholeDelta(layer)
+
+
+def _low_rank(layer: LoraLinear, dtype: torch.dtype) -> LoraDelta:
+    scaled_b_RO = (layer.lora_B * layer.scale).to(dtype).t().contiguous()
+    return LoraDelta(layer.lora_A.detach().to(dtype).contiguous(), scaled_b_RO.detach())

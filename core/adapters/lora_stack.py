@@ -1,0 +1,191 @@
+"""Low-rank updates of many adapters as one batched product.
+
+The adapters that take part in a step lie side by side in one tensor per layer. An adapter is
+copied there when it joins, and stays until its row is needed by another one, so that a step reads
+the weights of its adapters once and copies nothing.
+"""
+
+# G rows of a stack, P tokens of one adapter, T tokens of the batch, I inputs, O outputs, R rank
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from core.adapters.delta import Delta, LoraDelta
+
+SHORT_SEGMENT = 4
+"""Tokens of an adapter up to which it is taken together with others; more fill a product alone."""
+
+FEWEST_STACKED = 3
+"""Adapters for which one batched product is faster than a product for each."""
+
+SMALLEST_RANK = 8
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Which adapter the rows of a batch run through, in order; None is the base alone."""
+
+    adapters: tuple[str | None, ...]
+    lengths: tuple[int, ...]
+
+
+class AdapterDeltas:
+    """What one adapter changes, by path."""
+
+    def __init__(self, by_path: dict[str, Delta]) -> None:
+        self.by_path = by_path
+        ranks = [len(each.a_RI) for each in by_path.values() if isinstance(each, LoraDelta)]
+        self.rank = max(SMALLEST_RANK, 1 << (max(ranks) - 1).bit_length()) if ranks else 0
+        """Of the stack for its low-rank updates; 0 when it has none."""
+
+
+@dataclass(frozen=True)
+class StackedRows:
+    """The segments of one batch that run through one stack."""
+
+    stack: "_Stack"
+    segments: frozenset[int]
+    """By their number in the batch."""
+    rows: int
+    """Of the stack, from its first."""
+    width: int
+    """P: tokens that each row has room for."""
+    tokens_T: Tensor
+    """Where the tokens stand in the batch."""
+    places_T: Tensor
+    """Where they go, as row · P + number in the segment."""
+    sources: Tensor
+    """(rows · P): the token of each place; any token where there is none."""
+
+    def apply(self, path: str, x: Tensor, y: Tensor) -> None:
+        """Add the updates of layer `path` to `y`, (rows of the batch, 1, O), in place."""
+        if path not in self.stack.layers:
+            return
+        a_GRI, b_GRO = self.stack.layers[path]
+        a_GRI, b_GRO = a_GRI[: self.rows], b_GRO[: self.rows]
+        x_TI, y_TO = x.flatten(0, 1), y.view(-1, y.shape[-1])
+        x_GPI = x_TI.index_select(0, self.sources).view(self.rows, self.width, -1)
+        added_GPO = torch.bmm(torch.bmm(x_GPI, a_GRI.transpose(1, 2)), b_GRO)
+        added_TO = added_GPO.flatten(0, 1).index_select(0, self.places_T)
+        y_TO.index_add_(0, self.tokens_T, added_TO)
+
+
+class LoraStacks:
+    """A stack for each rank, rounded up to a power of two."""
+
+    def __init__(self) -> None:
+        self._by_rank: dict[int, _Stack] = {}
+
+    def plan(
+        self, segments: Segments, adapters: Mapping[str, AdapterDeltas]
+    ) -> tuple[StackedRows, ...]:
+        """Say which segments run stacked, and bring their adapters into the stacks."""
+        by_rank: dict[int, list[int]] = {}
+        for index, (name, length) in enumerate(
+            zip(segments.adapters, segments.lengths, strict=True)
+        ):
+            if name is not None and length <= SHORT_SEGMENT and adapters[name].rank:
+                by_rank.setdefault(adapters[name].rank, []).append(index)
+        starts = [0]
+        for length in segments.lengths:
+            starts.append(starts[-1] + length)
+        plans = []
+        for rank, members in by_rank.items():
+            if len(members) < FEWEST_STACKED:
+                continue
+            stack = self._by_rank.setdefault(rank, _Stack(rank))
+            names = [str(segments.adapters[index]) for index in members]
+            rows = stack.bring_in({name: adapters[name].by_path for name in names})
+            width = max(segments.lengths[index] for index in members)
+            tokens, places = [], []
+            for index, name in zip(members, names, strict=True):
+                for number in range(segments.lengths[index]):
+                    tokens.append(starts[index] + number)
+                    places.append(rows[name] * width + number)
+            used = max(rows.values()) + 1
+            sources = [tokens[0]] * (used * width)
+            for token, place in zip(tokens, places, strict=True):
+                sources[place] = token
+            indices = (
+                torch.tensor(each, device=stack.device) for each in (tokens, places, sources)
+            )
+            plans.append(StackedRows(stack, frozenset(members), used, width, *indices))
+        return tuple(plans)
+
+    def forget(self, name: str) -> None:
+        """Free the rows of an adapter."""
+        for stack in self._by_rank.values():
+            stack.forget(name)
+
+
+class _Stack:
+    """The updates of up to `capacity` adapters, layer by layer; what an adapter lacks is zero."""
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+        self.layers: dict[str, tuple[Tensor, Tensor]] = {}
+        """(G, R, I) and (G, R, O) by path."""
+        self.capacity = 0
+        self._rows: dict[str, int] = {}
+        """Of the adapters that are here, those used last at the end."""
+
+    @property
+    def device(self) -> torch.device:
+        return next(iter(self.layers.values()))[0].device
+
+    def bring_in(self, adapters: Mapping[str, Mapping[str, Delta]]) -> dict[str, int]:
+        """Return the rows of these adapters, copying those that have none, or one far behind."""
+        far = max(2 * len(adapters), 8)
+        for name in adapters:
+            row = self._rows.pop(name, None)
+            if row is not None and row < far:
+                self._rows[name] = row
+        for name in adapters:
+            if name not in self._rows:
+                self._rows[name] = self._free_row(adapters, far)
+                self._copy(adapters[name], self._rows[name])
+        return {name: self._rows[name] for name in adapters}
+
+    def forget(self, name: str) -> None:
+        self._rows.pop(name, None)
+
+    def _free_row(self, needed: Mapping[str, object], far: int) -> int:
+        """Return a row near the beginning that no needed adapter has."""
+        taken = set(self._rows.values())
+        for row in range(min(self.capacity, far)):
+            if row not in taken:
+                return row
+        for name, row in self._rows.items():
+            if name not in needed and row < far:
+                del self._rows[name]
+                return row
+        self._grow()
+        return self._free_row(needed, far)
+
+    def _grow(self) -> None:
+        first_new, self.capacity = self.capacity, max(8, 2 * self.capacity)
+        for path, layer in self.layers.items():
+            grown = [each.new_zeros(self.capacity, *each.shape[1:]) for each in layer]
+            for new, old in zip(grown, layer, strict=True):
+                new[:first_new] = old
+            self.layers[path] = grown[0], grown[1]
+
+    def _copy(self, deltas: Mapping[str, Delta], row: int) -> None:
+        for path, delta in deltas.items():
+            if isinstance(delta, LoraDelta) and path not in self.layers:
+                a_GRI, b_GRO = (
+                    matrix.new_zeros(self.capacity, self.rank, matrix.shape[1])
+                    for matrix in (delta.a_RI, delta.b_RO)
+                )
+                self.layers[path] = a_GRI, b_GRO
+        for path, (a_GRI, b_GRO) in self.layers.items():
+            a_GRI[row].zero_()
+            b_GRO[row].zero_()
+            own = deltas.get(path)
+            if isinstance(own, LoraDelta):
+                rank = len(own.a_RI)
+                a_GRI[row, :rank] = own.a_RI
+                b_GRO[row, :rank] = own.b_RO

@@ -1,0 +1,165 @@
+"""One model that runs many adapters in one batch, each row through its own.
+
+The rows of a batch stand sorted by adapter. A product with the base's weights is taken once for
+all rows; then every adapter changes the rows that are its own.
+
+Source: Sheng et al. 2023, https://arxiv.org/abs/2311.03285 (S-LoRA).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from core.adapters.adapted import AdaptedModel
+from core.adapters.delta import Delta, LoraDelta, delta_of
+from core.adapters.lora_stack import AdapterDeltas, LoraStacks, Segments, StackedRows
+
+
+class MixedModel:
+    """A base and the deltas of any number of adapters on it, by name.
+
+    The modules of the base stay where they are. Where an adapter changes something, a `Site`
+    stands around the base's module and knows the deltas of all adapters for it.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+        self._places = _places(model)
+        self._sites: dict[str, Site] = {}
+        self._batch = _Batch()
+        self._adapters: dict[str, AdapterDeltas] = {}
+        self._stacks = LoraStacks()
+
+    def add(self, name: str, adapted: AdaptedModel) -> None:
+        """Make an adapter of this model known; it must not be installed."""
+        dtype = self.model.dtype
+        deltas = {path: delta_of(layer, dtype) for path, layer in adapted.replaced.items()}
+        self._adapters[name] = AdapterDeltas(deltas)
+        for path, delta in deltas.items():
+            self._site(path).deltas[name] = delta
+
+    def discard(self, name: str) -> None:
+        """Forget an adapter."""
+        self._stacks.forget(name)
+        for path in self._adapters.pop(name).by_path:
+            del self._sites[path].deltas[name]
+
+    @contextmanager
+    def bare(self) -> Iterator[PreTrainedModel]:
+        """Give the model as it was before any adapter, to put a new one on it."""
+        for path, site in self._sites.items():
+            parent, attribute = self._places[path]
+            setattr(parent, attribute, site.base)
+        try:
+            yield self.model
+        finally:
+            for path, site in self._sites.items():
+                parent, attribute = self._places[path]
+                setattr(parent, attribute, site)
+
+    @contextmanager
+    def running(self, segments: Segments, *, stacked: bool = True) -> Iterator[None]:
+        """Run the rows of `segments` through their adapters inside the block.
+
+        `stacked` takes short segments of low-rank updates together; without it each adapter is
+        run by itself, which is slower and the reference.
+        """
+        self._batch.begin(segments, self._stacks.plan(segments, self._adapters) if stacked else ())
+        try:
+            yield
+        finally:
+            self._batch.end()
+
+    def _site(self, path: str) -> "Site":
+        if path not in self._sites:
+            parent, attribute = self._places[path]
+            site = Site(path, getattr(parent, attribute), self._batch)
+            site.train(self.model.training)
+            setattr(parent, attribute, site)
+            self._sites[path] = site
+        return self._sites[path]
+
+
+class _Batch:
+    """What the sites have to know of the batch that runs."""
+
+    def __init__(self) -> None:
+        self.end()
+
+    def begin(self, segments: Segments, stacked: tuple[StackedRows, ...]) -> None:
+        in_stacks = {index for rows in stacked for index in rows.segments}
+        self.rows = sum(segments.lengths)
+        self.stacked = stacked
+        self.each: list[tuple[str, int, int, bool]] = []
+        start = 0
+        for index, (name, length) in enumerate(
+            zip(segments.adapters, segments.lengths, strict=True)
+        ):
+            if name is not None:
+                self.each.append((name, start, start + length, index in in_stacks))
+            start += length
+
+    def end(self) -> None:
+        self.rows = 0
+        self.each = []
+        self.stacked = ()
+
+
+class Site(nn.Module):
+    """A module of the base with the deltas that adapters have for it.
+
+    Its output is a tensor, or the first of a tuple. The first dimensions of the input hold the rows
+    of the batch: (1, rows, …) or (rows, …).
+    """
+
+    def __init__(self, path: str, base: nn.Module, batch: _Batch) -> None:
+        super().__init__()
+        self.base = base
+        self.deltas: dict[str, Delta] = {}
+        self._path = path
+        self._batch = batch
+
+    def __getattr__(self, name: str) -> Any:
+        """Be what the base's module is to code that asks for its weight, say."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("base"), name)
+
+    def forward(self, *arguments: Any, **named: Any) -> Any:
+        output = self.base(*arguments, **named)
+        own = [each for each in self._batch.each if each[0] in self.deltas]
+        if not own:
+            return output
+        x = arguments[0] if arguments else next(iter(named.values()))
+        if isinstance(output, tuple):
+            return self._changed(x, output[0], own), *output[1:]
+        return self._changed(x, output, own)
+
+    def _changed(self, x: Tensor, y: Tensor, own: list[tuple[str, int, int, bool]]) -> Tensor:
+        shape, rows = y.shape, self._batch.rows
+        if y.data_ptr() == x.data_ptr():  # a module that does nothing
+            y = y.clone()
+        x = x.reshape(rows, -1, x.shape[-1]) if x.is_floating_point() else x.reshape(rows, -1)
+        y = y.reshape(rows, -1, shape[-1])
+        for stacked in self._batch.stacked:
+            stacked.apply(self._path, x, y)
+        for name, start, end, is_stacked in own:
+            delta = self.deltas[name]
+            if not (is_stacked and isinstance(delta, LoraDelta)):
+                y[start:end] = delta(x[start:end], y[start:end])
+        return y.view(shape)
+
+
+def _places(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
+    """Return by path where each module hangs: its parent and its name there."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+    places = {}
+    for path in modules:
+        if path:
+            parent, _, attribute = path.rpartition(".")
+            places[path] = modules[parent], attribute
+    return places

@@ -1,0 +1,32 @@
+"""What a step of the device gives back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from core.engine.sampler import TokenScores
+from core.engine.scheduler import AnySequence
+
+
+@dataclass(frozen=True)
+class Written:
+    """Logits (S, V) of the next token of each of these sequences."""
+
+    sequences: Sequence[AnySequence]
+    logits_SV: Tensor
+    prompt_scores: Sequence[tuple[AnySequence, int, Sequence[TokenScores]]] = field(
+        default_factory=list
+    )
+    """Of sequences that score their prompt: from which place on, and the scores."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Probabilities of the labels for each of these texts."""
+
+    sequences: Sequence[AnySequence]
+    scores: Sequence[tuple[float, ...]]
+
+
+Results = Written | Scored

@@ -1,0 +1,162 @@
+"""Many adapters in one batch change their own rows only, as each does alone."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from core.adapters.adapted import AdaptedModel
+from core.adapters.lora_stack import SHORT_SEGMENT, Segments
+from core.adapters.mixed import MixedModel, Site
+from core.spec.strategy import BottleneckSpec, LoraSpec, StrategySpec
+from core.strategies.attach import attach
+from tests.core.tiny import tiny_model
+
+SPECS: dict[str, StrategySpec] = {
+    "rank 4": LoraSpec(rank=4, alpha=8),
+    "rank 4 too": LoraSpec(rank=4, alpha=2),
+    "rank 12": LoraSpec(rank=12, use_rslora=True, target_modules="attention"),
+    "ranks": LoraSpec(
+        rank=2, rank_pattern={"layers.1.mlp.up_proj": 6}, target_modules="all-linear"
+    ),
+    "query only": LoraSpec(rank=3, target_modules=("q_proj",)),
+    "dora": LoraSpec(rank=4, use_dora=True),
+    "head": LoraSpec(rank=4, modules_to_save=("lm_head",)),
+    "table": LoraSpec(rank=4, modules_to_save=("embed_tokens",)),
+    "houlsby": BottleneckSpec(reduction_factor=4, placement="houlsby"),
+    "pfeiffer": BottleneckSpec(reduction_factor=8, placement="pfeiffer"),
+}
+FAMILIES = ("llama", "gpt2", "phi3", "gemma2")
+DTYPES = {"fp32": (torch.float32, 1e-5), "bf16": (torch.bfloat16, 0.06)}
+
+
+def adapters_of(model: nn.Module) -> dict[str, AdaptedModel]:
+    """Attach every spec to the same model, with weights that change something, and take it off."""
+    made = {}
+    torch.manual_seed(0)
+    for name, spec in SPECS.items():
+        if not fits(model, spec):
+            continue
+        adapted = attach(model, spec, None, prepack=False)
+        adapted.remove()
+        for parameter in adapted.parameters:
+            parameter.data += 0.05 * torch.randn_like(parameter)
+        made[name] = adapted
+    return made
+
+
+def fits(model: nn.Module, spec: StrategySpec) -> bool:
+    names = [path.rpartition(".")[2] for path, _ in model.named_modules()]
+    if not isinstance(spec, LoraSpec):
+        return True
+    wanted = [*spec.modules_to_save]
+    wanted += spec.target_modules if isinstance(spec.target_modules, tuple) else []
+    wanted += [path.rpartition(".")[2] for path in spec.rank_pattern]
+    return all(name in names for name in wanted)
+
+
+@torch.inference_mode()
+def logits(model: nn.Module, tokens: Tensor) -> Tensor:
+    return model(tokens[:, None], use_cache=False).logits[:, -1].float()
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request) -> str:
+    return request.param
+
+
+@pytest.fixture(params=DTYPES, ids=str)
+def model(family, request):
+    dtype, _ = DTYPES[request.param]
+    return tiny_model(family).to(dtype).eval()
+
+
+def test_rows_of_a_mixed_batch_are_those_of_each_adapter_alone(model):
+    """Every row is a text of one token; both ways of running them give the same."""
+    tolerance = dict(DTYPES.values())[model.dtype]
+    adapters = adapters_of(model)
+    tokens = torch.arange(10, 10 + 2 * (len(adapters) + 1))
+    names = [None, *adapters]
+    expected = []
+    for row, name in enumerate(names):
+        if name is not None:
+            adapters[name].install()
+        expected.append(logits(model, tokens[2 * row : 2 * row + 2]))
+        if name is not None:
+            adapters[name].remove()
+    mixed = MixedModel(model)
+    for name, adapted in adapters.items():
+        with mixed.bare():
+            pass
+        mixed.add(name, adapted)
+    segments = Segments(tuple(names), (2,) * len(names))
+    for stacked in (False, True):
+        with mixed.running(segments, stacked=stacked):
+            found = logits(model, tokens)
+        torch.testing.assert_close(found, torch.cat(expected), atol=tolerance, rtol=tolerance)
+    with mixed.running(Segments((None,), (2,))):
+        torch.testing.assert_close(logits(model, tokens[:2]), expected[0])
+    assert not torch.allclose(expected[0], expected[1], atol=tolerance)
+
+
+def test_adapters_come_and_go_while_others_stay():
+    model = tiny_model("llama").eval()
+    adapters = adapters_of(model)
+    loras = [name for name in adapters if name in ("rank 4", "rank 4 too", "query only", "ranks")]
+    tokens = torch.arange(20, 20 + len(loras))
+    mixed = MixedModel(model)
+    for name in loras:
+        mixed.add(name, adapters[name])
+    whole = run(mixed, loras, tokens)
+    mixed.discard(loras[1])
+    rest = [0, 2, 3]
+    found = run(mixed, [loras[row] for row in rest], tokens[rest])
+    torch.testing.assert_close(found, whole[rest])
+    mixed.add(loras[1], adapters[loras[1]])
+    torch.testing.assert_close(run(mixed, loras[::-1], tokens.flip(0)), whole.flip(0))
+
+
+def test_many_adapters_pass_through_a_stack_and_each_stays_itself():
+    """More than a stack has rows at first, in changing company and of changing length."""
+    model = tiny_model("llama").eval()
+    torch.manual_seed(1)
+    mixed, alone = MixedModel(model), {}
+    for number in range(24):
+        with mixed.bare():
+            adapted = attach(model, LoraSpec(rank=2 + number % 7), None, prepack=False)
+            adapted.remove()
+        for parameter in adapted.parameters:
+            parameter.data += 0.1 * torch.randn_like(parameter)
+        mixed.add(str(number), adapted)
+    tokens = torch.arange(40, 40 + SHORT_SEGMENT + 1)
+    for number in range(24):
+        alone[str(number)] = run(mixed, [str(number)], tokens, len(tokens), stacked=False)
+    draw = torch.Generator().manual_seed(2)
+    for _ in range(40):
+        company = torch.randperm(24, generator=draw)[
+            : 1 + int(torch.randint(12, (), generator=draw))
+        ]
+        length = 1 + int(torch.randint(len(tokens), (), generator=draw))
+        names = [str(int(number)) for number in company]
+        found = run(mixed, names, tokens[:length].repeat(len(names)), length)
+        expected = torch.cat([alone[name][:length] for name in names])
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def run(
+    mixed: MixedModel, names: list[str], tokens: Tensor, length: int = 1, stacked: bool = True
+) -> Tensor:
+    segments = Segments(tuple(names), (length,) * len(names))
+    with mixed.running(segments, stacked=stacked):
+        return logits(mixed.model, tokens)
+
+
+def test_the_model_is_as_it_was_inside_bare():
+    model = tiny_model("llama").eval()
+    before = [type(module) for module in model.modules()]
+    mixed = MixedModel(model)
+    mixed.add("a", adapters_of(model)["houlsby"])
+    assert any(isinstance(module, Site) for module in model.modules())
+    with mixed.bare():
+        assert [type(module) for module in model.modules()] == before
+    assert any(isinstance(module, Site) for module in model.modules())
+    assert model.model.layers[0].mlp.down_proj.weight is not None, "a site is what it stands around"
