@@ -8,7 +8,7 @@ SIDE_BY_SIDE := -n logical --maxprocesses 8 --dist worksteal
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up migrate test test-all test-gpu check format bench-training bench-gpu bench-service constraints clean
+.PHONY: help setup demo up migrate test test-all test-gpu check format bench-training bench-serving bench-gpu bench-service constraints clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -57,6 +57,9 @@ format: $(VENV)/test.stamp ## rewrite the code in the project's format
 
 bench-training: $(VENV)/test.stamp ## training throughput beside TRL and PEFT, as ratios
 	$(BIN)/python -m bench.training
+
+bench-serving: $(VENV)/test.stamp ## many adapters in one batch beside PEFT, as ratios
+	$(BIN)/python -m bench.serving
 
 bench-gpu: ## training at real size on a CUDA device, with the Python of this machine
 	$(PYTHON) -m bench.gpu

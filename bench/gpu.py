@@ -45,7 +45,7 @@ def main() -> None:
             data = build(Path(folder), BATCH_ROWS * (plan.steps + 4), SEED, size)
             report = measure(data, size, cases, plan, _synchronised_clock)
         print(report.markdown())
-        print("Saved:", *save(report, Path(__file__).parent / "results"))
+        print("Saved:", *save(report))
 
 
 def _synchronised_clock() -> float:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import datetime
-import json
 import statistics
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -11,7 +10,8 @@ from pathlib import Path
 import torch
 
 from bench.data import SMALL, ModelSize
-from bench.measure import hardware, median_ratio, slug
+from bench.measure import hardware, median_ratio
+from bench.results import FOLDER, save_table
 
 
 @dataclass(frozen=True)
@@ -157,16 +157,8 @@ class Report:
         return "\n".join([*lines, ""])
 
 
-def save(report: Report, folder: Path) -> tuple[Path, Path]:
-    """Write the report as JSON and as Markdown, named by hardware, date and vocabulary."""
-    today = datetime.date.today().isoformat()
-    size = "" if report.size == SMALL else f"-{slug(report.size.name)}"
+def save(report: Report, folder: Path = FOLDER) -> tuple[Path, Path]:
+    """Write the report as JSON and as Markdown, named by hardware, vocabulary and date."""
     kind = "training" if any(case.figures for case in report.cases) else "loss-curves"
-    stem = f"{kind}-{slug(hardware(torch.get_num_threads()))}{size}-{today}"
-    as_json, as_markdown = folder / f"{stem}.json", folder / f"{stem}.md"
-    folder.mkdir(exist_ok=True)
-    as_json.write_text(
-        json.dumps(dataclasses.asdict(report), indent=2, default=str) + "\n", encoding="utf-8"
-    )
-    as_markdown.write_text(report.markdown(), encoding="utf-8")
-    return as_json, as_markdown
+    variant = "" if report.size == SMALL else report.size.name
+    return save_table(kind, report.markdown(), dataclasses.asdict(report), folder, variant)

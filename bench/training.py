@@ -32,6 +32,8 @@ from core.spec.training import Precision
 
 SEED = 20261123
 BATCH_ROWS = 8
+CURVE_BATCH_ROWS = 2
+"""Rows per step of the loss curves, which are about numbers and not about speed."""
 WARM_UP_STEPS = 2
 WITHIN_REACH = 0.85
 """Of the fastest peer's speed in the first round. Who is slower than that is not run again."""
@@ -73,13 +75,13 @@ def main() -> None:
     plan = Plan(options.rounds, options.steps, options.curve_steps, not options.no_memory)
     cases = [CASES[name] for name in options.only.split(",")]
     with tempfile.TemporaryDirectory() as folder:
-        rows_needed = BATCH_ROWS * max(plan.curve_steps, plan.steps + 4)
+        rows_needed = max(CURVE_BATCH_ROWS * plan.curve_steps, BATCH_ROWS * (plan.steps + 4))
         size = _size(options.vocabulary)
         data = build(Path(folder), rows_needed, SEED, size)
         report = measure(data, size, cases, plan, clock)
     print(report.markdown())
     if options.save:
-        print("Saved:", *save(report, Path(__file__).parent / "results"))
+        print("Saved:", *save(report))
 
 
 def measure(
@@ -87,7 +89,7 @@ def measure(
 ) -> Report:
     """Measure the machine's own peak, then case after case."""
     rows = benchmark_rows(data, job_spec(data, cases[0].strategy, "fp32", BATCH_ROWS, SEED))
-    peaks = {
+    peaks: dict[str, float] = {
         precision: matmul_gigaflops(
             getattr(torch, DTYPES[precision]),
             clock,
@@ -127,8 +129,8 @@ def _measure_case(
         for setting in case.settings
     ]
     curves = [
-        _agreement(us, partial(run_trl, _PADDED[precision], specs[precision], rows), plan, clock)
-        for us, precision in zip(ours, plan.precisions, strict=True)
+        _agreement(data, case, precision, rows, plan.curve_steps)
+        for precision in plan.precisions
         if plan.curve_steps
     ]
     figures = _interleaved(ours, peers, plan) if plan.rounds else ()
@@ -196,12 +198,17 @@ def _speed(run: MeasuredRun) -> float:
 
 
 def _agreement(
-    ours: Contender, run_peer: Callable[..., MeasuredRun], plan: Plan, clock: Clock
+    data: BenchmarkData, case: Case, precision: Precision, rows: list[Row], steps: int
 ) -> CurveAgreement:
     """The distance between our losses and those of TRL padded, step by step."""
-    peer = Contender("TRL padded", partial(run_peer, clock=clock, exact=True), same_steps=True)
-    our_run = _run(ours, plan.curve_steps, "loss curve")
-    peer_run = _run(peer, plan.curve_steps, "loss curve")
+    spec = job_spec(data, case.strategy, precision, CURVE_BATCH_ROWS, SEED)
+    ours = Contender(
+        f"Tunesmith {precision}", partial(run_ours, data, spec, clock=time.perf_counter), True
+    )
+    run_peer = partial(run_trl, _PADDED[precision], spec, rows, clock=time.perf_counter, exact=True)
+    peer = Contender("TRL padded", run_peer, True)
+    our_run = _run(ours, steps, "loss curve")
+    peer_run = _run(peer, steps, "loss curve")
     _require_same_work(peer.name, peer_run, our_run)
     distances = [
         abs(ours.loss - theirs.loss)

@@ -1,0 +1,36 @@
+"""The head of a table of results, and its files in bench/results."""
+
+import datetime
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.measure import hardware, slug
+
+FOLDER = Path(__file__).parent / "results"
+
+
+def set_up(title: str) -> list[str]:
+    """Return the lines that say on what, when and with which versions it was measured."""
+    return [
+        f"# {title}, {datetime.date.today().isoformat()}",
+        "",
+        f"{hardware(torch.get_num_threads())}; wall time; torch {torch.__version__}, "
+        f"transformers {version('transformers')}, PEFT {version('peft')}.",
+    ]
+
+
+def save_table(
+    kind: str, markdown: str, figures: Any, folder: Path = FOLDER, variant: str = ""
+) -> tuple[Path, Path]:
+    """Write a table as Markdown and its figures as JSON, named by hardware, variant and date."""
+    parts = kind, slug(hardware(torch.get_num_threads())), slug(variant)
+    stem = "-".join(part for part in (*parts, datetime.date.today().isoformat()) if part)
+    as_json, as_markdown = folder / f"{stem}.json", folder / f"{stem}.md"
+    folder.mkdir(exist_ok=True)
+    as_json.write_text(json.dumps(figures, indent=2, default=str) + "\n", encoding="utf-8")
+    as_markdown.write_text(markdown, encoding="utf-8")
+    return as_json, as_markdown

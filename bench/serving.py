@@ -1,0 +1,288 @@
+"""Serving on a CPU: many adapters in one batch beside PEFT, and the base beside transformers.
+
+    python -m bench.serving [--rounds N] [--requests 32] [--save]
+
+See bench/README.md for what is compared and how to read the table.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import statistics
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+
+import torch
+import transformers
+from peft import PeftModel
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+
+from bench.data import SMALL, build
+from bench.measure import median_ratio
+from bench.results import save_table, set_up
+from core.artifacts.manifest import ADAPTER_FILE, write_manifest
+from core.engine.answers import WrittenAnswer
+from core.engine.engine import Engine
+from core.engine.metrics import EngineMetrics
+from core.engine.request import ModelKey, Request
+from core.engine.runner import BaseLoader, Runner
+from core.engine.scheduler import Limits, Scheduler
+from core.engine.token_bytes import TokenBytes
+from core.models.load import load_tokenizer
+from core.spec.generation import SamplingSpec
+from core.spec.run import BaseModelSpec, JobSpec
+from core.spec.strategy import LoraSpec
+from core.strategies.attach import attach
+
+SEED = 20261124
+PROMPT_TOKENS = 64
+NEW_TOKENS = 48
+RANK = 16
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The same requests for everybody: prompts of one length, answers of one length."""
+
+    base: BaseModelSpec
+    adapters: Sequence[Path]
+    prompts: Sequence[tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Contender:
+    name: str
+    run: Callable[[], None]
+    """Answers every prompt of the setting."""
+
+
+def main() -> None:
+    options = _options()
+    warnings.filterwarnings("ignore")
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    torch.set_num_threads(options.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        setting = make_setting(Path(folder), options.requests)
+        speeds = measure(setting, contenders(setting), options.rounds)
+        report = markdown(setting, speeds)
+    print(report)
+    if options.save:
+        print("Saved:", *save_table("serving", report, {"tokens_per_second": speeds}))
+
+
+def make_setting(folder: Path, requests: int) -> Setting:
+    """Write a base with random weights, one adapter per request, and draw the prompts."""
+    data = build(folder, 8, SEED)
+    base = BaseModelSpec(id="benchmark-27m", source=str(data.base_folder))
+    torch.manual_seed(SEED)
+    model = AutoModelForCausalLM.from_pretrained(base.source)
+    adapters = []
+    for number in range(requests):
+        adapters.append(folder / f"adapter-{number}")
+        write_adapter(model, base, adapters[-1])
+    draw = torch.Generator().manual_seed(SEED)
+    prompts = torch.randint(10, SMALL.vocabulary, (requests, PROMPT_TOKENS), generator=draw)
+    return Setting(base, adapters, [tuple(prompt) for prompt in prompts.tolist()])
+
+
+def write_adapter(model: PreTrainedModel, base: BaseModelSpec, folder: Path) -> None:
+    """Write a bundle whose update is not zero, as training writes it."""
+    strategy = LoraSpec(rank=RANK, alpha=2.0 * RANK)
+    adapted = attach(model, strategy, load_tokenizer(base), prepack=False)
+    adapted.remove()
+    for parameter in adapted.parameters:
+        parameter.data += 0.02 * torch.randn_like(parameter)
+    folder.mkdir()
+    assert adapted.config is not None
+    adapted.config.save_pretrained(folder)
+    save_file(adapted.state(), folder / ADAPTER_FILE)
+    write_manifest(folder, JobSpec(base=base, strategy=strategy, seed=SEED))
+
+
+def contenders(setting: Setting) -> list[Contender]:
+    """Everybody loaded and ready; the first run of each warms it up."""
+    requests = len(setting.prompts)
+    served = [count for count in (1, 8, 32) if count <= requests]
+    engine = make_engine(setting)
+    base = AutoModelForCausalLM.from_pretrained(setting.base.source, dtype=torch.float32).eval()
+    peers = [
+        Contender("transformers generate, base", lambda: generate(base, setting)),
+        Contender("transformers generate_batch, base", lambda: generate_batch(base, setting)),
+    ]
+    tuned = load_peft(setting)
+    peers.append(
+        Contender(
+            f"PEFT generate, {requests} adapters",
+            lambda: generate(tuned, setting, adapter_names=[f"a{n}" for n in range(requests)]),
+        )
+    )
+    ours = [Contender("Tunesmith, base", lambda: serve(engine, setting, 0))]
+    ours += [
+        Contender(f"Tunesmith, {count} adapters", partial(serve, engine, setting, count))
+        for count in served
+    ]
+    return [*ours, *peers]
+
+
+def make_engine(setting: Setting) -> Engine:
+    folders = {f"{number:064d}": folder for number, folder in enumerate(setting.adapters)}
+    requests = len(setting.prompts)
+    loader = BaseLoader(
+        torch.float32,
+        CPU,
+        folders.__getitem__,
+        cache_bytes=512 * 2**20,
+        max_adapters=max(64, requests),
+    )
+    limits = Limits(
+        max_sequences=requests,
+        max_waiting=requests,
+        max_step_tokens=512,
+        max_bases=1,
+        max_adapters=max(64, requests),
+    )
+    scheduler, runner = Scheduler(limits, loader.pool), Runner(loader.load, 1)
+    return Engine(scheduler, runner, EngineMetrics(scheduler, runner, loader.adapters))
+
+
+def serve(engine: Engine, setting: Setting, adapters: int) -> None:
+    """Answer every prompt, in turns with so many adapters, or with the base alone."""
+    token_bytes = TokenBytes(load_tokenizer(setting.base))
+    for number, prompt in enumerate(setting.prompts):
+        name = f"{number % adapters:064d}" if adapters else None
+        request = Request(
+            id=str(number),
+            model=ModelKey(setting.base, name),
+            prompt_tokens=prompt,
+            sampling=SamplingSpec(temperature=0, seed=0),
+            max_tokens=NEW_TOKENS,
+            end_token_ids=frozenset(),
+        )
+        engine.submit(request, WrittenAnswer(request, token_bytes), lambda item: None)
+    while engine.step():
+        pass
+
+
+def load_peft(setting: Setting) -> PreTrainedModel:
+    base = AutoModelForCausalLM.from_pretrained(setting.base.source, dtype=torch.float32)
+    tuned = PeftModel.from_pretrained(base, setting.adapters[0], adapter_name="a0")
+    for number, folder in enumerate(setting.adapters[1:], 1):
+        tuned.load_adapter(folder, adapter_name=f"a{number}")
+    return tuned.eval()
+
+
+@torch.inference_mode()
+def generate(model: PreTrainedModel, setting: Setting, **named: object) -> None:
+    """Answer all prompts as one batch, which is what `generate` is quickest at."""
+    ids_BT = torch.tensor(setting.prompts)
+    output_BT = model.generate(
+        input_ids=ids_BT,
+        attention_mask=torch.ones_like(ids_BT),
+        generation_config=_greedy(),
+        **named,
+    )
+    _require_length(output_BT.shape[1] - PROMPT_TOKENS)
+
+
+def generate_batch(model: PreTrainedModel, setting: Setting) -> None:
+    """Answer all prompts by transformers' own continuous batching."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        answers = model.generate_batch(
+            [list(prompt) for prompt in setting.prompts], generation_config=_greedy()
+        )
+    for answer in answers.values():
+        _require_length(len(answer.generated_tokens))
+
+
+def _greedy() -> GenerationConfig:
+    return GenerationConfig(
+        max_new_tokens=NEW_TOKENS, do_sample=False, eos_token_id=None, pad_token_id=0
+    )
+
+
+def _require_length(tokens: int) -> None:
+    if tokens != NEW_TOKENS:
+        raise SystemExit(f"A peer wrote {tokens} tokens instead of {NEW_TOKENS}.")
+
+
+def measure(
+    setting: Setting, everybody: Sequence[Contender], rounds: int
+) -> dict[str, list[float]]:
+    """Return written tokens per second by contender, one figure per round, rounds interleaved."""
+    tokens = len(setting.prompts) * NEW_TOKENS
+    speeds: dict[str, list[float]] = {each.name: [] for each in everybody}
+    for number in range(rounds + 1):
+        for each in everybody[:: -1 if number % 2 else 1]:
+            print(f"round {number}: {each.name}", file=sys.stderr, flush=True)
+            started = perf_counter()
+            each.run()
+            if number:  # the first round loads and warms up
+                speeds[each.name].append(tokens / (perf_counter() - started))
+    return speeds
+
+
+def markdown(setting: Setting, speeds: dict[str, list[float]]) -> str:
+    """The table, and under it the ratios that count."""
+    requests = len(setting.prompts)
+    base_bytes, adapter_bytes = _weights(setting)
+    lines = [
+        *set_up("Serving: written tokens per second"),
+        f"Llama {SMALL.name} in fp32, {requests} requests at once, with {PROMPT_TOKENS} tokens of "
+        f"prompt and {NEW_TOKENS} of answer each, adapters of rank {RANK} on all linear layers.",
+        "",
+        "| | tokens/s | lowest | highest |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    for name, values in speeds.items():
+        middle = statistics.median(values)
+        lines.append(f"| {name} | {middle:.0f} | {min(values):.0f} | {max(values):.0f} |")
+    lines.append("")
+    ours = speeds["Tunesmith, base"]
+    for count in (1, 8, 32):
+        name = f"Tunesmith, {count} adapters"
+        if name in speeds:
+            cap = base_bytes / (base_bytes + count * adapter_bytes)
+            share = median_ratio(speeds[name], ours)
+            lines.append(
+                f"- {count} adapters: {share:.2f} of the speed of the base alone; the byte cap "
+                f"W/(W + Σ adapter bytes) is {cap:.2f}, so **{share / cap:.2f} of the cap**."
+            )
+    mixed = f"Tunesmith, {min(32, requests)} adapters"
+    for name, values in speeds.items():
+        if not name.startswith("Tunesmith"):
+            mine = mixed if name.startswith("PEFT") else "Tunesmith, base"
+            ratio = median_ratio(speeds[mine], values)
+            lines.append(f"- {mine} is **{ratio:.2f} times** {name}.")
+    return "\n".join([*lines, ""])
+
+
+def _weights(setting: Setting) -> tuple[int, int]:
+    """Return the bytes of the base's matrices that multiply each token, and of an adapter."""
+    config = json.loads((setting.adapters[0] / "adapter_config.json").read_text())
+    size = (setting.adapters[0] / "adapter_model.safetensors").stat().st_size
+    if config["r"] != RANK:
+        raise SystemExit("The adapters have another rank than the table says.")
+    return int(4 * SMALL.matmul_parameters(labelled_share=1.0)), size
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rounds", type=int, default=3, help="interleaved repeats")
+    parser.add_argument("--requests", type=int, default=32, help="at once, each its own adapter")
+    parser.add_argument("--threads", type=int, default=2, help="threads of torch on all sides")
+    parser.add_argument("--save", action="store_true", help="write the table into bench/results")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
