@@ -136,10 +136,17 @@ class Report:
         parameters = self.size.matmul_parameters(self.labelled_share)
         return {name: peak * 1e9 / parameters for name, peak in self.matmul_gigaflops.items()}
 
+    @property
+    def is_measured(self) -> bool:
+        """Whether there is more than loss curves."""
+        return any(case.figures for case in self.cases)
+
     def markdown(self) -> str:
         """The report as a reader sees it: set-up, then a table with its headlines per strategy."""
+        title = "Training throughput and memory" if self.is_measured else "Loss curves"
+        rows_per_step = "8 rows" if self.is_measured else "2 rows"
         lines = [
-            f"# Training throughput and memory, {datetime.date.today().isoformat()}",
+            f"# {title}, {datetime.date.today().isoformat()}",
             "",
             f"{hardware(torch.get_num_threads())}; {self.clock}; torch {torch.__version__}, "
             f"transformers {version('transformers')}, TRL {version('trl')}, "
@@ -147,7 +154,7 @@ class Report:
             f"{self.size.vocabulary:,}, {len(self.rows_tokens)} rows of "
             f"{statistics.mean(self.rows_tokens):.0f} tokens on "
             f"average ({min(self.rows_tokens)} to {max(self.rows_tokens)}), "
-            f"{self.labelled_share:.0%} labelled, 8 rows per step.",
+            f"{self.labelled_share:.0%} labelled, {rows_per_step} per step.",
         ]
         for case in self.cases:
             lines += ["", f"## {case.strategy}: TRL with {case.reference}", ""]
@@ -159,6 +166,6 @@ class Report:
 
 def save(report: Report, folder: Path = FOLDER) -> tuple[Path, Path]:
     """Write the report as JSON and as Markdown, named by hardware, vocabulary and date."""
-    kind = "training" if any(case.figures for case in report.cases) else "loss-curves"
+    kind = "training" if report.is_measured else "loss-curves"
     variant = "" if report.size == SMALL else report.size.name
     return save_table(kind, report.markdown(), dataclasses.asdict(report), folder, variant)
