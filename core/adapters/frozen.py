@@ -2,10 +2,11 @@
 
 # T tokens, I inputs, O outputs
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import linear
 
 
@@ -50,6 +51,26 @@ class FrozenMatrix:
         if self._packed is None:
             return torch.mm(grad_TO, self.dense(grad_TO.dtype))
         return _packed_linear(grad_TO, self._packed[1], None)
+
+
+def packed_layer(layer: nn.Linear) -> Callable[[Tensor], Tensor] | None:
+    """Return the layer's product, (…, I) to (…, O), on a copy of W that is laid out for it.
+
+    That is up to five times as fast on a few rows, for the memory of W once more. None where a
+    copy would bring nothing.
+    """
+    if not _can_prepack(layer.weight):
+        return None
+    packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach().contiguous(), None)
+    bias_O, outputs = layer.bias, layer.out_features
+
+    def product(x: Tensor) -> Tensor:
+        if x.numel() == 0:  # which the kernel does not take
+            return x.new_empty(*x.shape[:-1], outputs)
+        y_TO = _packed_linear(x.reshape(-1, x.shape[-1]), packed, bias_O)
+        return y_TO.view(*x.shape[:-1], outputs)
+
+    return product
 
 
 def frozen_product(x: Tensor, frozen: FrozenMatrix) -> Tensor:

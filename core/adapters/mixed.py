@@ -6,7 +6,7 @@ all rows; then every adapter changes the rows that are its own.
 Source: Sheng et al. 2023, https://arxiv.org/abs/2311.03285 (S-LoRA).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from core.adapters.adapted import AdaptedModel
 from core.adapters.delta import Delta, LoraDelta, delta_of
+from core.adapters.frozen import packed_layer
 from core.adapters.lora_stack import AdapterDeltas, LoraStacks, Segments, StackedRows
 
 
@@ -25,13 +26,18 @@ class MixedModel:
     stands around the base's module and knows the deltas of all adapters for it.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, *, prepack: bool = False) -> None:
+        """With `prepack` linear layers run on copies that are laid out for speed, on a CPU."""
         self.model = model
         self._places = _places(model)
         self._sites: dict[str, Site] = {}
         self._batch = _Batch()
         self._adapters: dict[str, AdapterDeltas] = {}
         self._stacks = LoraStacks()
+        if prepack:
+            for path, module in list(model.named_modules()):
+                if type(module) is nn.Linear and (product := packed_layer(module)) is not None:
+                    self._site(path).product = product
 
     def add(self, name: str, adapted: AdaptedModel) -> None:
         """Make an adapter of this model known; it must not be installed."""
@@ -118,6 +124,8 @@ class Site(nn.Module):
     def __init__(self, path: str, base: nn.Module, batch: _Batch) -> None:
         super().__init__()
         self.base = base
+        self.product: Callable[[Tensor], Tensor] | None = None
+        """What computes the output in the place of `base`."""
         self.deltas: dict[str, Delta] = {}
         self._path = path
         self._batch = batch
@@ -130,7 +138,7 @@ class Site(nn.Module):
             return getattr(super().__getattr__("base"), name)
 
     def forward(self, *arguments: Any, **named: Any) -> Any:
-        output = self.base(*arguments, **named)
+        output = (self.product or self.base)(*arguments, **named)
         own = [each for each in self._batch.each if each[0] in self.deltas]
         if not own:
             return output

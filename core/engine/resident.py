@@ -29,6 +29,10 @@ from core.spec.run import BaseModelSpec
 from core.spec.strategy import PromptSpec
 from core.strategies.load import load_adapter
 
+LARGEST_PREPACKED_BASE_BYTES = 2**31
+"""Copies that are laid out for speed double the memory of a base on a CPU; beyond this size memory
+is worth more."""
+
 
 class Resident(Protocol):
     """A model in memory that runs the steps of its lane."""
@@ -56,7 +60,8 @@ class WritingBase:
     ) -> None:
         use_paged_attention(model)
         self._model = model.eval()
-        self._mixed = MixedModel(model)
+        small = sum(weight.nbytes for weight in model.parameters()) <= LARGEST_PREPACKED_BASE_BYTES
+        self._mixed = MixedModel(model, prepack=small)
         self._cache = cache
         self._adapter_folder = adapter_folder
         self._virtual: dict[str, PrefixStates | Tensor] = {}
