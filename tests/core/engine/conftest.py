@@ -22,6 +22,7 @@ from core.engine.metrics import EngineMetrics
 from core.engine.prompts import PromptReader
 from core.engine.runner import BaseLoader, Runner
 from core.engine.scheduler import Limits, Scheduler
+from core.engine.vocabulary import Vocabulary, read_vocabulary
 from core.spec.run import BaseModelSpec, BundleRef, JobSpec
 from core.spec.strategy import LoraSpec
 from core.storage.blobs import BlobStore
@@ -189,3 +190,16 @@ def reference(base):
 @pytest.fixture
 def tuned(reference, adapter_folders):
     return PeftModel.from_pretrained(reference, adapter_folders[0]).eval()
+
+
+@pytest.fixture
+def calling(base) -> Vocabulary:
+    """The vocabulary of a model whose template writes calls."""
+    vocabulary = read_vocabulary(base, None)
+    calls = "{% for c in m.tool_calls or [] %}<call>{{ c.function | tojson }}</call>{% endfor %}"
+    vocabulary.tokenizer.chat_template = (
+        "{% for m in messages %}<|start|>{{ m.role }}\n{{ m.content }}"
+        + calls
+        + "<|end|>{% endfor %}{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
+    )
+    return vocabulary

@@ -118,19 +118,6 @@ TOOLS = tuple(
 )
 
 
-@pytest.fixture
-def calling(base):
-    """The vocabulary of a model whose template writes calls."""
-    vocabulary = read_vocabulary(base, None)
-    calls = "{% for c in m.tool_calls or [] %}<call>{{ c.function | tojson }}</call>{% endfor %}"
-    vocabulary.tokenizer.chat_template = (
-        "{% for m in messages %}<|start|>{{ m.role }}\n{{ m.content }}"
-        + calls
-        + "<|end|>{% endfor %}{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
-    )
-    return vocabulary
-
-
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("name", [None, "look"])
 def test_a_forced_call_is_one_call_of_an_offered_tool(calling, name, seed):
