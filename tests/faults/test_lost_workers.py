@@ -67,6 +67,14 @@ def held_by_victim(workshop: Workshop, job_id: str) -> Iterator[None]:
     yield
 
 
+def freeze(workshop: Workshop, victim: subprocess.Popen[bytes]) -> None:
+    """Stop the victim between two writes: stopped inside one it would keep SQLite's lock."""
+    with workshop.database.writing():
+        victim.send_signal(signal.SIGSTOP)
+        process = psutil.Process(victim.pid)
+        wait_until(lambda: process.status() == psutil.STATUS_STOPPED, "the victim is frozen")
+
+
 def assert_succeeded_once(workshop: Workshop, job_id: str) -> None:
     job = workshop.wait_for_end(job_id)
     assert job.status == JobStatus.SUCCEEDED, job.error
@@ -151,7 +159,7 @@ def test_frozen_worker_with_a_pause_to_heed_loses_its_job_which_is_then_paused(
     job_id = workshop.submit(epochs=ENDLESS_EPOCHS)
     with held_by_victim(workshop, job_id):
         child = training_child(victim.pid)
-        victim.send_signal(signal.SIGSTOP)
+        freeze(workshop, victim)
     child.suspend()  # so that it cannot save a state
     workshop.pause(job_id)
     wait_until(lambda: workshop.job(job_id).claimed_by is None, "the lease expires")
@@ -172,7 +180,7 @@ def test_frozen_worker_finds_its_job_taken_when_it_wakes(
     job_id = workshop.submit(epochs=4)
     with held_by_victim(workshop, job_id):
         child = training_child(victim.pid)
-        victim.send_signal(signal.SIGSTOP)
+        freeze(workshop, victim)
     child.suspend()  # so that it cannot be over before its worker wakes
     wait_until(lambda: workshop.job(job_id).claimed_by is None, "the lease expires")
     with worker_here(workshop):
