@@ -15,7 +15,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from time import perf_counter
 
@@ -157,7 +157,7 @@ def make_engine(setting: Setting) -> Engine:
 
 def serve(engine: Engine, setting: Setting, adapters: int) -> None:
     """Answer every prompt, in turns with so many adapters, or with the base alone."""
-    token_bytes = TokenBytes(load_tokenizer(setting.base))
+    token_bytes = spelling(setting.base.source)
     for number, prompt in enumerate(setting.prompts):
         name = f"{number % adapters:064d}" if adapters else None
         request = Request(
@@ -171,6 +171,12 @@ def serve(engine: Engine, setting: Setting, adapters: int) -> None:
         engine.submit(request, WrittenAnswer(request, token_bytes), lambda item: None)
     while engine.step():
         pass
+
+
+@cache
+def spelling(base_folder: str) -> TokenBytes:
+    """Return how the tokens of the base are spelt, read once as a service does."""
+    return TokenBytes(load_tokenizer(BaseModelSpec(id="base", source=base_folder)))
 
 
 def load_peft(setting: Setting) -> PreTrainedModel:

@@ -53,6 +53,8 @@ class StackedRows:
     """Of the stack, from its first."""
     width: int
     """P: tokens that each row has room for."""
+    first: int | None
+    """Where the tokens begin when they stand in the batch as in the stack, without gaps."""
     tokens_T: Tensor
     """Where the tokens stand in the batch."""
     places_T: Tensor
@@ -60,17 +62,36 @@ class StackedRows:
     sources: Tensor
     """(rows · P): the token of each place; any token where there is none."""
 
-    def apply(self, path: str, x: Tensor, y: Tensor) -> None:
-        """Add the updates of layer `path` to `y`, (rows of the batch, 1, O), in place."""
+    def layer(self, path: str) -> "StackedLayer | None":
+        """Return the updates of one layer; None when no adapter of the stack changes it."""
         if path not in self.stack.layers:
-            return
-        a_GRI, b_GRO = self.stack.layers[path]
-        a_GRI, b_GRO = a_GRI[: self.rows], b_GRO[: self.rows]
+            return None
+        a_GIR, b_GRO = self.stack.layers[path]
+        return StackedLayer(self, a_GIR[: self.rows], b_GRO[: self.rows])
+
+
+@dataclass(frozen=True)
+class StackedLayer:
+    """The updates of one layer for the segments of one batch."""
+
+    rows: StackedRows
+    a_GIR: Tensor
+    b_GRO: Tensor
+
+    def add_to(self, x: Tensor, y: Tensor) -> None:
+        """Add the updates of `x`, (rows of the batch, 1, I), to `y`, (…, O), in place."""
+        rows = self.rows
         x_TI, y_TO = x.flatten(0, 1), y.view(-1, y.shape[-1])
-        x_GPI = x_TI.index_select(0, self.sources).view(self.rows, self.width, -1)
-        added_GPO = torch.bmm(torch.bmm(x_GPI, a_GRI.transpose(1, 2)), b_GRO)
-        added_TO = added_GPO.flatten(0, 1).index_select(0, self.places_T)
-        y_TO.index_add_(0, self.tokens_T, added_TO)
+        shape = rows.rows, rows.width, -1
+        if rows.first is not None:
+            tokens = slice(rows.first, rows.first + rows.rows * rows.width)
+            low_GPR = torch.bmm(x_TI[tokens].view(shape), self.a_GIR)
+            y_TO[tokens].view(shape).baddbmm_(low_GPR, self.b_GRO)
+            return
+        x_GPI = x_TI.index_select(0, rows.sources).view(shape)
+        added_GPO = torch.bmm(torch.bmm(x_GPI, self.a_GIR), self.b_GRO)
+        added_TO = added_GPO.flatten(0, 1).index_select(0, rows.places_T)
+        y_TO.index_add_(0, rows.tokens_T, added_TO)
 
 
 class LoraStacks:
@@ -112,8 +133,19 @@ class LoraStacks:
             indices = (
                 torch.tensor(each, device=stack.device) for each in (tokens, places, sources)
             )
-            plans.append(StackedRows(stack, frozenset(members), used, width, *indices))
+            is_aligned = places == list(range(used * width)) and tokens == list(
+                range(tokens[0], tokens[0] + used * width)
+            )
+            first = tokens[0] if is_aligned else None
+            plans.append(StackedRows(stack, frozenset(members), used, width, first, *indices))
         return tuple(plans)
+
+    def place(self, name: str) -> tuple[int, int, str]:
+        """Return what to sort by: rank and row of an adapter; those that have none come first."""
+        for rank, stack in self._by_rank.items():
+            if (row := stack.row(name)) is not None:
+                return rank, row, name
+        return 0, 0, name
 
     def forget(self, name: str) -> None:
         """Free the rows of an adapter."""
@@ -127,7 +159,7 @@ class _Stack:
     def __init__(self, rank: int) -> None:
         self.rank = rank
         self.layers: dict[str, tuple[Tensor, Tensor]] = {}
-        """(G, R, I) and (G, R, O) by path."""
+        """(G, I, R) and (G, R, O) by path."""
         self.capacity = 0
         self._rows: dict[str, int] = {}
         """Of the adapters that are here, those used last at the end."""
@@ -135,6 +167,9 @@ class _Stack:
     @property
     def device(self) -> torch.device:
         return next(iter(self.layers.values()))[0].device
+
+    def row(self, name: str) -> int | None:
+        return self._rows.get(name)
 
     def bring_in(self, adapters: Mapping[str, Mapping[str, Delta]]) -> dict[str, int]:
         """Return the rows of these adapters, copying those that have none, or one far behind."""
@@ -176,16 +211,16 @@ class _Stack:
     def _copy(self, deltas: Mapping[str, Delta], row: int) -> None:
         for path, delta in deltas.items():
             if isinstance(delta, LoraDelta) and path not in self.layers:
-                a_GRI, b_GRO = (
-                    matrix.new_zeros(self.capacity, self.rank, matrix.shape[1])
-                    for matrix in (delta.a_RI, delta.b_RO)
+                inputs, outputs = delta.a_RI.shape[1], delta.b_RO.shape[1]
+                self.layers[path] = (
+                    delta.a_RI.new_zeros(self.capacity, inputs, self.rank),
+                    delta.b_RO.new_zeros(self.capacity, self.rank, outputs),
                 )
-                self.layers[path] = a_GRI, b_GRO
-        for path, (a_GRI, b_GRO) in self.layers.items():
-            a_GRI[row].zero_()
+        for path, (a_GIR, b_GRO) in self.layers.items():
+            a_GIR[row].zero_()
             b_GRO[row].zero_()
             own = deltas.get(path)
             if isinstance(own, LoraDelta):
                 rank = len(own.a_RI)
-                a_GRI[row, :rank] = own.a_RI
+                a_GIR[row, :, :rank] = own.a_RI.t()
                 b_GRO[row, :rank] = own.b_RO

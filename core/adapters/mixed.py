@@ -6,8 +6,9 @@ all rows; then every adapter changes the rows that are its own.
 Source: Sheng et al. 2023, https://arxiv.org/abs/2311.03285 (S-LoRA).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from transformers import PreTrainedModel
 from core.adapters.adapted import AdaptedModel
 from core.adapters.delta import Delta, LoraDelta, delta_of
 from core.adapters.frozen import packed_layer
-from core.adapters.lora_stack import AdapterDeltas, LoraStacks, Segments, StackedRows
+from core.adapters.lora_stack import AdapterDeltas, LoraStacks, Segments, StackedLayer, StackedRows
 
 
 class MixedModel:
@@ -31,7 +32,9 @@ class MixedModel:
         self.model = model
         self._places = _places(model)
         self._sites: dict[str, Site] = {}
-        self._batch = _Batch()
+        self._current = _Current()
+        self._plans: dict[bool, tuple[Segments, _Plan]] = {}
+        """The last one with and without stacks: a batch of writing rows stays for many steps."""
         self._adapters: dict[str, AdapterDeltas] = {}
         self._stacks = LoraStacks()
         if prepack:
@@ -44,14 +47,20 @@ class MixedModel:
         dtype = self.model.dtype
         deltas = {path: delta_of(layer, dtype) for path, layer in adapted.replaced.items()}
         self._adapters[name] = AdapterDeltas(deltas)
+        self._plans.clear()
         for path, delta in deltas.items():
             self._site(path).deltas[name] = delta
 
     def discard(self, name: str) -> None:
         """Forget an adapter."""
         self._stacks.forget(name)
+        self._plans.clear()
         for path in self._adapters.pop(name).by_path:
             del self._sites[path].deltas[name]
+
+    def order(self, name: str) -> tuple[int, int, str]:
+        """Return what to sort adapters by, so that those of a stack stand as it holds them."""
+        return self._stacks.place(name)
 
     @contextmanager
     def bare(self) -> Iterator[PreTrainedModel]:
@@ -73,45 +82,82 @@ class MixedModel:
         `stacked` takes short segments of low-rank updates together; without it each adapter is
         run by itself, which is slower and the reference.
         """
-        self._batch.begin(segments, self._stacks.plan(segments, self._adapters) if stacked else ())
+        self._current.plan = self._plan(segments, stacked)
         try:
             yield
         finally:
-            self._batch.end()
+            self._current.plan = None
+
+    def _plan(self, segments: Segments, stacked: bool) -> "_Plan":
+        known = self._plans.get(stacked)
+        if known is not None and known[0] == segments:
+            return known[1]
+        plan = _Plan(segments, self._stacks.plan(segments, self._adapters) if stacked else ())
+        self._plans[stacked] = segments, plan
+        return plan
 
     def _site(self, path: str) -> "Site":
         if path not in self._sites:
             parent, attribute = self._places[path]
-            site = Site(path, getattr(parent, attribute), self._batch)
+            site = Site(path, getattr(parent, attribute), self._current)
             site.train(self.model.training)
             setattr(parent, attribute, site)
             self._sites[path] = site
         return self._sites[path]
 
 
-class _Batch:
-    """What the sites have to know of the batch that runs."""
+@dataclass(frozen=True)
+class _Changes:
+    """What happens to the output of one module: low-rank updates taken together, then the rest."""
 
-    def __init__(self) -> None:
-        self.end()
+    stacked: Sequence[StackedLayer]
+    alone: Sequence[tuple[Delta, int, int]]
+    """With the rows [start, end) of the batch."""
 
-    def begin(self, segments: Segments, stacked: tuple[StackedRows, ...]) -> None:
-        in_stacks = {index for rows in stacked for index in rows.segments}
+
+class _Plan:
+    """Who changes which rows of a batch; worked out once for each module."""
+
+    def __init__(self, segments: Segments, stacked: Sequence[StackedRows]) -> None:
         self.rows = sum(segments.lengths)
-        self.stacked = stacked
-        self.each: list[tuple[str, int, int, bool]] = []
+        self._stacked = stacked
+        in_stacks = {index for rows in stacked for index in rows.segments}
+        self._each: list[tuple[str, int, int, bool]] = []
         start = 0
         for index, (name, length) in enumerate(
             zip(segments.adapters, segments.lengths, strict=True)
         ):
             if name is not None:
-                self.each.append((name, start, start + length, index in in_stacks))
+                self._each.append((name, start, start + length, index in in_stacks))
             start += length
+        self._changes: dict[str, _Changes | None] = {}
 
-    def end(self) -> None:
-        self.rows = 0
-        self.each = []
-        self.stacked = ()
+    def changes(self, path: str, deltas: Mapping[str, Delta]) -> _Changes | None:
+        """Return what these deltas of the module at `path` change; None when it is nothing."""
+        if path not in self._changes:
+            self._changes[path] = self._work_out(path, deltas)
+        return self._changes[path]
+
+    def _work_out(self, path: str, deltas: Mapping[str, Delta]) -> _Changes | None:
+        own = [each for each in self._each if each[0] in deltas]
+        if not own:
+            return None
+        layers = [rows.layer(path) for rows in self._stacked]
+        return _Changes(
+            [layer for layer in layers if layer is not None],
+            [
+                (deltas[name], start, end)
+                for name, start, end, is_stacked in own
+                if not (is_stacked and isinstance(deltas[name], LoraDelta))
+            ],
+        )
+
+
+@dataclass
+class _Current:
+    """The plan of the batch that runs, shared by all sites."""
+
+    plan: _Plan | None = None
 
 
 class Site(nn.Module):
@@ -121,14 +167,14 @@ class Site(nn.Module):
     of the batch: (1, rows, …) or (rows, …).
     """
 
-    def __init__(self, path: str, base: nn.Module, batch: _Batch) -> None:
+    def __init__(self, path: str, base: nn.Module, current: _Current) -> None:
         super().__init__()
         self.base = base
         self.product: Callable[[Tensor], Tensor] | None = None
         """What computes the output in the place of `base`."""
         self.deltas: dict[str, Delta] = {}
         self._path = path
-        self._batch = batch
+        self._current = current
 
     def __getattr__(self, name: str) -> Any:
         """Be what the base's module is to code that asks for its weight, say."""
@@ -139,27 +185,27 @@ class Site(nn.Module):
 
     def forward(self, *arguments: Any, **named: Any) -> Any:
         output = (self.product or self.base)(*arguments, **named)
-        own = [each for each in self._batch.each if each[0] in self.deltas]
-        if not own:
+        plan = self._current.plan
+        changes = None if plan is None else plan.changes(self._path, self.deltas)
+        if plan is None or changes is None:
             return output
         x = arguments[0] if arguments else next(iter(named.values()))
         if isinstance(output, tuple):
-            return self._changed(x, output[0], own), *output[1:]
-        return self._changed(x, output, own)
+            return _changed(x, output[0], plan.rows, changes), *output[1:]
+        return _changed(x, output, plan.rows, changes)
 
-    def _changed(self, x: Tensor, y: Tensor, own: list[tuple[str, int, int, bool]]) -> Tensor:
-        shape, rows = y.shape, self._batch.rows
-        if y.data_ptr() == x.data_ptr():  # a module that does nothing
-            y = y.clone()
-        x = x.reshape(rows, -1, x.shape[-1]) if x.is_floating_point() else x.reshape(rows, -1)
-        y = y.reshape(rows, -1, shape[-1])
-        for stacked in self._batch.stacked:
-            stacked.apply(self._path, x, y)
-        for name, start, end, is_stacked in own:
-            delta = self.deltas[name]
-            if not (is_stacked and isinstance(delta, LoraDelta)):
-                y[start:end] = delta(x[start:end], y[start:end])
-        return y.view(shape)
+
+def _changed(x: Tensor, y: Tensor, rows: int, changes: _Changes) -> Tensor:
+    shape = y.shape
+    if y.data_ptr() == x.data_ptr():  # a module that does nothing
+        y = y.clone()
+    x = x.reshape(rows, -1, x.shape[-1]) if x.is_floating_point() else x.reshape(rows, -1)
+    y = y.reshape(rows, -1, shape[-1])
+    for layer in changes.stacked:
+        layer.add_to(x, y)
+    for delta, start, end in changes.alone:
+        y[start:end] = delta(x[start:end], y[start:end])
+    return y.view(shape)
 
 
 def _places(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:

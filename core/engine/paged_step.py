@@ -3,9 +3,9 @@
 Rows stand sorted by adapter, so that each adapter's are together.
 """
 
-# T tokens of the step, B sequences with one token each, N blocks of a sequence
+# T tokens of the step, S sequences whose next token is sampled, P virtual tokens, E hidden size
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -16,13 +16,9 @@ from core.adapters.lora_stack import Segments
 from core.adapters.virtual import PrefixStates
 from core.engine.request import VIRTUAL_TOKEN
 from core.engine.scheduler import AnySequence, Chunk
-from core.models.paged_attention import (
-    BlockCache,
-    GivenStates,
-    PagedStep,
-    SingleTokens,
-    TokenRun,
-)
+from core.models.block_cache import BlockCache
+from core.models.dense_rows import DenseCache, DenseRows, Held
+from core.models.paged_attention import GivenStates, PagedStep, SingleTokens, TokenRun
 
 PLACEHOLDER = 0
 """A token that is read and has no effect: padding, or the place of a virtual token."""
@@ -44,6 +40,14 @@ class ScoredRun:
 
 
 @dataclass(frozen=True)
+class _Single:
+    """A chunk of one place, and where that stands in the step."""
+
+    row: int
+    chunk: Chunk
+
+
+@dataclass(frozen=True)
 class StepTensors:
     """One step, ready to run. `embeddings` go in the place of those of virtual tokens."""
 
@@ -60,15 +64,22 @@ class StepTensors:
 
 
 def lay_out_step(
-    chunks: Sequence[Chunk], cache: BlockCache, virtual: VirtualTokens, device: torch.device
+    chunks: Sequence[Chunk],
+    cache: BlockCache,
+    dense: DenseCache,
+    virtual: VirtualTokens,
+    order: Callable[[str], tuple[int, int, str]],
 ) -> StepTensors:
-    """Return the tensors of a step; every chunk's sequence has the blocks for it."""
-    chunks = sorted(chunks, key=_adapter)
-    size = cache.block_tokens
+    """Return the tensors of a step; every chunk's sequence has the blocks for it.
+
+    Adapters stand in the `order` of their names.
+    """
+    chunks = sorted(chunks, key=lambda chunk: order(_adapter(chunk)))
+    size, device = cache.block_tokens, cache.keys[0].device
     tokens: list[int] = []
     positions: list[int] = []
     slots: list[int] = []
-    singles: list[tuple[int, Chunk]] = []
+    singles: list[_Single] = []
     runs: list[TokenRun] = []
     given: list[GivenStates] = []
     embeddings: list[tuple[slice, Tensor]] = []
@@ -84,7 +95,7 @@ def lay_out_step(
             for place in range(chunk.start, chunk.end)
         )
         if len(places) == 1:
-            singles.append((first, chunk))
+            singles.append(_Single(first, chunk))
         else:
             used = sequence.blocks[: -(-chunk.end // size)]
             blocks_N = torch.tensor(used, device=device)
@@ -111,7 +122,7 @@ def lay_out_step(
         paged=PagedStep(
             cache,
             torch.tensor(slots, device=device),
-            [_singles(each, size, device) for each in _of_similar_length(singles)],
+            _side_by_side(singles, size, dense, device),
             runs,
             given,
         ),
@@ -152,22 +163,48 @@ def _segments(rows: Sequence[tuple[str, int]]) -> Segments:
     return Segments(tuple(name for name, _ in joined), tuple(length for _, length in joined))
 
 
-def _of_similar_length(singles: Sequence[tuple[int, Chunk]]) -> list[list[tuple[int, Chunk]]]:
-    """Group sequences whose blocks fit one table without much padding."""
+def _side_by_side(
+    singles: Sequence[_Single], block_tokens: int, dense: DenseCache, device: torch.device
+) -> list[SingleTokens]:
+    """Group sequences that read one token by length, so that none is padded to more than twice."""
+    groups: dict[int, list[_Single]] = {}
+    for single in singles:
+        blocks = 1 << (len(single.chunk.sequence.blocks) - 1).bit_length()
+        groups.setdefault(blocks * block_tokens, []).append(single)
+    rows = dense.rows({places: len(group) for places, group in groups.items()})
+    return [
+        _in_rows(group, rows[places], device)
+        if places in rows
+        else _in_blocks(group, block_tokens, device)
+        for places, group in groups.items()
+    ]
 
-    def magnitude(single: tuple[int, Chunk]) -> int:
-        return len(single[1].sequence.blocks).bit_length()
 
-    return [list(group) for _, group in groupby(sorted(singles, key=magnitude), key=magnitude)]
+def _in_rows(group: Sequence[_Single], rows: DenseRows, device: torch.device) -> SingleTokens:
+    by_sequence = {single.chunk.sequence: single for single in group}
+    seated = rows.seat(
+        {
+            sequence: Held(sequence.blocks, single.chunk.start)
+            for sequence, single in by_sequence.items()
+        }
+    )
+    return _single_tokens([by_sequence[sequence] for sequence in seated], rows, device)
 
 
-def _singles(
-    group: Sequence[tuple[int, Chunk]], block_tokens: int, device: torch.device
-) -> SingleTokens:
-    used = [chunk.sequence.blocks[: -(-chunk.end // block_tokens)] for _, chunk in group]
+def _in_blocks(group: Sequence[_Single], block_tokens: int, device: torch.device) -> SingleTokens:
+    used = [each.chunk.sequence.blocks[: -(-each.chunk.end // block_tokens)] for each in group]
     longest = max(map(len, used))
+    padded = [blocks + [0] * (longest - len(blocks)) for blocks in used]
+    return _single_tokens(group, torch.tensor(padded, device=device), device)
+
+
+def _single_tokens(
+    group: Sequence[_Single], source: DenseRows | Tensor, device: torch.device
+) -> SingleTokens:
+    lengths = [single.chunk.end for single in group]
     return SingleTokens(
-        torch.tensor([first for first, _ in group], device=device),
-        torch.tensor([blocks + [0] * (longest - len(blocks)) for blocks in used], device=device),
-        torch.tensor([chunk.end for _, chunk in group], device=device),
+        torch.tensor([single.row for single in group], device=device),
+        torch.tensor(lengths, device=device),
+        max(lengths),
+        source,
     )

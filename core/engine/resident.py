@@ -21,10 +21,12 @@ from core.engine.results import Results, Written
 from core.engine.sampler import TokenScores, scores_of
 from core.engine.scheduler import AnySequence, Chunk
 from core.errors import Unavailable
+from core.models.block_cache import BlockCache
+from core.models.dense_rows import DenseCache
 from core.models.heads import chunk_tokens
 from core.models.load import load_tokenizer
 from core.models.output_head import output_head
-from core.models.paged_attention import BlockCache, use_paged_attention
+from core.models.paged_attention import use_paged_attention
 from core.spec.run import BaseModelSpec
 from core.spec.strategy import PromptSpec
 from core.strategies.load import load_adapter
@@ -63,6 +65,7 @@ class WritingBase:
         small = sum(weight.nbytes for weight in model.parameters()) <= LARGEST_PREPACKED_BASE_BYTES
         self._mixed = MixedModel(model, prepack=small)
         self._cache = cache
+        self._dense = DenseCache(cache)
         self._adapter_folder = adapter_folder
         self._virtual: dict[str, PrefixStates | Tensor] = {}
         self._adapters: Residency[str, None] = Residency(
@@ -77,7 +80,7 @@ class WritingBase:
 
     @torch.inference_mode()
     def run(self, chunks: Sequence[Chunk]) -> Written:
-        step = lay_out_step(chunks, self._cache, self._virtual, self._model.device)
+        step = lay_out_step(chunks, self._cache, self._dense, self._virtual, self._mixed.order)
         arguments: dict[str, Any] = {"position_ids": step.positions_1T, "paged": step.paged}
         with self._mixed.running(step.segments):
             if step.embeddings:

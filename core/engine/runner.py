@@ -14,8 +14,8 @@ from core.engine.results import Results
 from core.engine.scheduler import AnySequence, Step
 from core.engine.switched import ClassifyingBase, TranslatingBase
 from core.errors import TunesmithError
+from core.models.block_cache import BlockCache, bytes_per_token
 from core.models.load import load_base, load_config
-from core.models.paged_attention import BlockCache, bytes_per_token
 
 BLOCK_TOKENS = 16
 

@@ -6,61 +6,21 @@ soft cap are what each layer asks for.
 """
 
 # T tokens of the step, H heads, K key/value heads, D size of a head, S places of a block,
-# N blocks of a sequence, B sequences with one token, J places of the longest of those
+# N blocks of a sequence, B sequences with one token, J places of the longest of those, R rows
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
+from transformers import AttentionInterface, PreTrainedModel
 
 from core.models.attention import AttentionRule, Prefix, attend
+from core.models.block_cache import BlockCache
+from core.models.dense_rows import DenseRows
 
 PAGED_ATTENTION = "tunesmith_paged"
-
-
-class BlockCache:
-    """Keys and values of every layer: `blocks` blocks of `block_tokens` places."""
-
-    def __init__(
-        self,
-        config: PreTrainedConfig,
-        blocks: int,
-        block_tokens: int,
-        dtype: torch.dtype,
-        device: torch.device,
-    ) -> None:
-        shape = (blocks, block_tokens, *key_value_shape(config))
-        self.block_tokens = block_tokens
-        layers = range(config.num_hidden_layers)
-        self.keys = [_zeros(shape, dtype, device) for _ in layers]
-        self.values = [_zeros(shape, dtype, device) for _ in layers]
-
-
-def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return zeros; on a CPU they take memory only where something has been written."""
-    if device.type != "cpu":
-        return torch.zeros(shape, dtype=dtype, device=device)
-    untouched = np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)
-    return torch.from_numpy(untouched).view(dtype).view(shape)
-
-
-def key_value_shape(config: PreTrainedConfig) -> tuple[int, int]:
-    """Return the key/value heads of a layer and the size of each."""
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return heads, size
-
-
-def bytes_per_token(config: PreTrainedConfig, dtype: torch.dtype) -> int:
-    """Return what the cache takes for one token."""
-    heads, size = key_value_shape(config)
-    return 2 * int(config.num_hidden_layers) * heads * size * dtype.itemsize
 
 
 @dataclass(frozen=True)
@@ -69,10 +29,25 @@ class SingleTokens:
 
     tokens_B: Tensor
     """Where that token stands in the step."""
-    blocks_BN: Tensor
-    """The blocks of each sequence, padded with any number."""
     lengths_B: Tensor
     """Places of each sequence, the token's own among them."""
+    longest: int
+    """The most places that one of them has."""
+    source: DenseRows | Tensor
+    """Where keys and values are: in rows, those of these sequences first and in their order; or in
+    these blocks (B, N) of the cache, padded with any number."""
+    _masks: dict[int | None, Tensor] = field(default_factory=dict)
+
+    def mask_B11J(self, window: int | None, like: Tensor) -> Tensor:
+        """Return -inf where a sequence may not look: behind its end, or before its window."""
+        if window not in self._masks:
+            places_J = torch.arange(self.longest, device=like.device)
+            hidden_BJ = places_J >= self.lengths_B[:, None]
+            if window is not None:
+                hidden_BJ |= places_J < self.lengths_B[:, None] - window
+            mask_BJ = like.new_zeros(hidden_BJ.shape).masked_fill_(hidden_BJ, float("-inf"))
+            self._masks[window] = mask_BJ[:, None, None]
+        return self._masks[window]
 
 
 @dataclass(frozen=True)
@@ -141,8 +116,10 @@ def paged_attention(
     query_THD = query_1HTD[0].transpose(0, 1)
     output_THD = torch.empty_like(query_THD, memory_format=torch.contiguous_format)
     for singles in paged.singles:
+        states = _states_of(singles, layer, paged.cache, key_TKD, value_TKD)
+        mask_B11J = singles.mask_B11J(rule.window, query_THD)
         output_THD[singles.tokens_B] = _attend_singles(
-            query_THD[singles.tokens_B], keys, values, singles, rule
+            query_THD[singles.tokens_B], *states, mask_B11J, rule
         )
     groups = query_1HTD.shape[1] // keys.shape[2]
     for run in paged.runs:
@@ -162,32 +139,40 @@ def paged_attention(
 AttentionInterface.register(PAGED_ATTENTION, paged_attention)
 
 
-def _attend_singles(
-    query_BHD: Tensor, keys: Tensor, values: Tensor, singles: SingleTokens, rule: AttentionRule
-) -> Tensor:
-    """Attend from the last place of each sequence to all of it, or to its window; (B, H, D)."""
-    batch, heads, size = query_BHD.shape
-    kv_heads = keys.shape[2]
-    key_BKJD, value_BKJD = (
-        states.index_select(0, singles.blocks_BN.flatten())
-        .view(batch, -1, kv_heads, size)
-        .transpose(1, 2)
-        for states in (keys, values)
+def _states_of(
+    singles: SingleTokens, layer: int, cache: BlockCache, key_TKD: Tensor, value_TKD: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return all keys (B, K, D, J) and values (B, K, J, D), those of this step among them."""
+    batch, places = len(singles.tokens_B), slice(singles.longest)
+    if isinstance(rows := singles.source, DenseRows):
+        own = key_TKD[singles.tokens_B], value_TKD[singles.tokens_B]
+        rows.add(layer, singles.lengths_B - 1, *own)
+        return rows.keys[layer][:batch, :, :, places], rows.values[layer][:batch, :, places]
+    key_BJKD, value_BJKD = (
+        states.index_select(0, singles.source.flatten()).view(batch, -1, *states.shape[2:])
+        for states in (cache.keys[layer], cache.values[layer])
     )
-    places_J = torch.arange(key_BKJD.shape[2], device=query_BHD.device)
-    hidden_BJ = places_J >= singles.lengths_B[:, None]
-    if rule.window is not None:
-        hidden_BJ |= places_J < singles.lengths_B[:, None] - rule.window
-    mask_B11J = query_BHD.new_zeros(hidden_BJ.shape).masked_fill_(hidden_BJ, float("-inf"))
-    mask_B11J = mask_B11J[:, None, None]
+    return key_BJKD[:, places].permute(0, 2, 3, 1), value_BJKD[:, places].transpose(1, 2)
+
+
+def _attend_singles(
+    query_BHD: Tensor,
+    key_BKDJ: Tensor,
+    value_BKJD: Tensor,
+    mask_B11J: Tensor,
+    rule: AttentionRule,
+) -> Tensor:
+    """Attend from the last place of each sequence to all of it, or to its window; (B, H, D).
+
+    On a CPU two products are faster here than the fused kernel, which is made for many queries.
+    """
+    batch, heads, size = query_BHD.shape
+    kv_heads = key_BKDJ.shape[1]
     # the query heads that share keys stand as if they were tokens of one head
     query_BKGD = query_BHD.view(batch, kv_heads, heads // kv_heads, size)
-    if rule.softcap is None:
-        output_BKGD = scaled_dot_product_attention(
-            query_BKGD, key_BKJD, value_BKJD, attn_mask=mask_B11J, scale=rule.scaling
-        )
-    else:
-        scores_BKGJ = torch.matmul(query_BKGD, key_BKJD.transpose(2, 3))
-        scores_BKGJ = torch.tanh(scores_BKGJ * (rule.scaling / rule.softcap)) * rule.softcap
-        output_BKGD = torch.matmul(torch.softmax(scores_BKGJ + mask_B11J, dim=-1), value_BKJD)
+    scores_BKGJ = torch.matmul(query_BKGD, key_BKDJ).float().mul_(rule.scaling)
+    if rule.softcap is not None:
+        scores_BKGJ = torch.tanh(scores_BKGJ / rule.softcap) * rule.softcap
+    probabilities_BKGJ = torch.softmax(scores_BKGJ.add_(mask_B11J), dim=-1)
+    output_BKGD = torch.matmul(probabilities_BKGJ.to(value_BKJD.dtype), value_BKJD)
     return output_BKGD.reshape(batch, heads, size)

@@ -10,7 +10,7 @@ from core.engine.blocks import BlockPool
 from core.engine.request import ModelKey, Request, Sequence
 from core.engine.resident import WritingBase
 from core.engine.scheduler import Limits, Scheduler
-from core.models.paged_attention import BlockCache
+from core.models.block_cache import BlockCache
 from core.spec.generation import SamplingSpec
 from core.spec.run import BaseModelSpec
 from tests.core.tiny import DECODERS, tiny_model
@@ -26,6 +26,8 @@ WINDOWS: dict[str, dict[str, object]] = {
 PROMPTS = [(7,), tuple(range(10, 21)), (3, 1, 4, 1, 5), tuple(range(30, 60))]
 MODEL = ModelKey(BaseModelSpec(id="random", source="/nowhere"))
 BLOCKS, BLOCK_TOKENS = 40, 4
+ROOMY = 1000
+"""Blocks of a cache beside which writing sequences may stand side by side."""
 CPU = torch.device("cpu")
 
 
@@ -76,15 +78,17 @@ def model(request: pytest.FixtureRequest) -> PreTrainedModel:
     return tiny_model(request.param, **WINDOWS.get(request.param, {}))
 
 
-def test_sequences_of_all_lengths_compute_what_each_computes_alone(model):
-    bench = Bench(model)
+@pytest.mark.parametrize("blocks", [BLOCKS, ROOMY], ids=["gathered", "side by side"])
+def test_sequences_of_all_lengths_compute_what_each_computes_alone(model, blocks):
+    bench = Bench(model, blocks)
     sequences = bench.add(PROMPTS)
     bench.step(14)
     assert all(len(sequence.tokens) > 5 for sequence in sequences)
 
 
-def test_sequences_join_and_leave_at_any_step(model):
-    bench = Bench(model)
+@pytest.mark.parametrize("blocks", [BLOCKS, ROOMY], ids=["gathered", "side by side"])
+def test_sequences_join_and_leave_at_any_step(model, blocks):
+    bench = Bench(model, blocks)
     first = bench.add(PROMPTS[:2])
     bench.step(3)
     second = bench.add(PROMPTS[2:])

@@ -14,7 +14,7 @@ from core.engine.request import ModelKey, Request, Sequence
 from core.engine.resident import WritingBase
 from core.engine.scheduler import Chunk
 from core.errors import Unavailable
-from core.models.paged_attention import BlockCache
+from core.models.block_cache import BlockCache
 from core.spec.generation import SamplingSpec
 
 PROMPT = tuple(range(5, 40))
