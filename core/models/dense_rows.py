@@ -9,6 +9,7 @@ place to a row and reads the rest where it lies.
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +20,8 @@ SHARE_OF_CACHE = 4
 """The rows may take a quarter of what the blocks take; beyond it keys and values are gathered."""
 
 FEWEST_ROWS = 8
+
+Owner = TypeVar("Owner", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class DenseRows:
     def __init__(self, cache: BlockCache, places: int) -> None:
         self._cache = cache
         self._places = places
-        self._owners: list[Hashable] = []
+        self._owners: list[Any] = []
         self._filled: list[int] = []
         self._rows = 0
         self.keys: list[Tensor] = []
@@ -50,7 +53,7 @@ class DenseRows:
             return self._rows
         return max(FEWEST_ROWS, 1 << (sequences - 1).bit_length())
 
-    def seat(self, sequences: Mapping[Hashable, Held]) -> list[Hashable]:
+    def seat(self, sequences: Mapping[Owner, Held]) -> list[Owner]:
         """Give each sequence a row that holds its places, and all others none; return their order.
 
         Each of them then gets one place more, by `add`.

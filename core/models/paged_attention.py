@@ -144,12 +144,13 @@ def _states_of(
 ) -> tuple[Tensor, Tensor]:
     """Return all keys (B, K, D, J) and values (B, K, J, D), those of this step among them."""
     batch, places = len(singles.tokens_B), slice(singles.longest)
-    if isinstance(rows := singles.source, DenseRows):
+    source = singles.source
+    if isinstance(source, DenseRows):
         own = key_TKD[singles.tokens_B], value_TKD[singles.tokens_B]
-        rows.add(layer, singles.lengths_B - 1, *own)
-        return rows.keys[layer][:batch, :, :, places], rows.values[layer][:batch, :, places]
+        source.add(layer, singles.lengths_B - 1, *own)
+        return source.keys[layer][:batch, :, :, places], source.values[layer][:batch, :, places]
     key_BJKD, value_BJKD = (
-        states.index_select(0, singles.source.flatten()).view(batch, -1, *states.shape[2:])
+        states.index_select(0, source.flatten()).view(batch, -1, *states.shape[2:])
         for states in (cache.keys[layer], cache.values[layer])
     )
     return key_BJKD[:, places].permute(0, 2, 3, 1), value_BJKD[:, places].transpose(1, 2)

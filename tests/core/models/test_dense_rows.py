@@ -50,7 +50,9 @@ def add_token(rows: DenseRows, cache: BlockCache, order, sequences) -> dict[str,
 def test_rows_follow_sequences_that_come_go_and_step_back():
     cache = make_cache()
     rows = DenseRows(cache, 16)
-    sequences = {name: Held([8 + 4 * n, 3 + n, 40 + n], 5 + n) for n, name in enumerate("abcd")}
+    sequences = {
+        name: Held([8 + 4 * n, 3 + n, 40 + n, 50 + n], 5 + n) for n, name in enumerate("abcd")
+    }
     leave = {3: "a", 4: "d"}
     for step in range(6):
         if step in leave:
