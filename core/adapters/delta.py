@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from core.adapters.bottleneck import Bottleneck
 from core.adapters.dora import DoraLinear
 from core.adapters.lora import LoraLinear
+from core.spec.strategy import LowRankSpec, StrategySpec
 
 
 class Delta(Protocol):
@@ -92,6 +93,11 @@ def delta_of(layer: nn.Module, dtype: torch.dtype) -> Delta:
             return WholeDelta(layer)
 
 
+def copies_weights(strategy: StrategySpec) -> bool:
+    """Say whether `delta_of` copies all weights of such an adapter and keeps none of its layers."""
+    return isinstance(strategy, LowRankSpec) and not strategy.modules_to_save
+
+
 def _low_rank(layer: LoraLinear, dtype: torch.dtype) -> LoraDelta:
     scaled_b_RO = (layer.lora_B * layer.scale).to(dtype).t().contiguous()
-    return LoraDelta(layer.lora_A.detach().to(dtype).contiguous(), scaled_b_RO.detach())
+    return LoraDelta(layer.lora_A.detach().to(dtype, copy=True), scaled_b_RO.detach())

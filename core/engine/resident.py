@@ -2,7 +2,8 @@
 
 # T tokens of a step, E hidden size, S sequences whose next token is sampled, V vocabulary
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from core.adapters.adapted import AdaptedModel
+from core.adapters.delta import copies_weights
 from core.adapters.lora_stack import Segments
 from core.adapters.mixed import MixedModel
 from core.adapters.virtual import Prefix, PrefixStates
@@ -29,11 +31,14 @@ from core.models.output_head import output_head
 from core.models.paged_attention import use_paged_attention
 from core.spec.run import BaseModelSpec
 from core.spec.strategy import PromptSpec
-from core.strategies.load import load_adapter
+from core.strategies.load import load_adapter, load_weights
 
 LARGEST_PREPACKED_BASE_BYTES = 2**31
 """Copies that are laid out for speed double the memory of a base on a CPU; beyond this size memory
 is worth more."""
+
+MOST_FORMS = 8
+"""Strategies whose layers are kept for the next adapter; each takes as much memory as an adapter."""
 
 
 class Resident(Protocol):
@@ -68,6 +73,8 @@ class WritingBase:
         self._dense = DenseCache(cache)
         self._adapter_folder = adapter_folder
         self._virtual: dict[str, PrefixStates | Tensor] = {}
+        self._forms: dict[str, AdaptedModel] = {}
+        """By strategy: layers whose weights the next adapter of that strategy may take over."""
         self._adapters: Residency[str, None] = Residency(
             max_adapters, self._load, self._unload, tally
         )
@@ -119,13 +126,31 @@ class WritingBase:
         return run.sequence, run.first, scores
 
     def _load(self, sha256: str) -> None:
-        with self._mixed.bare() as model:
-            adapted = load_on(model, sha256, self._adapter_folder(sha256))
+        adapted = self._read(sha256, self._adapter_folder(sha256))
         self._mixed.add(sha256, adapted)
         if isinstance(adapted.virtual, Prefix):
-            self._virtual[sha256] = adapted.virtual.states(model.dtype)
+            self._virtual[sha256] = adapted.virtual.states(self._model.dtype)
         elif adapted.virtual is not None:
-            self._virtual[sha256] = adapted.virtual.embeddings_PE.to(model.dtype)
+            self._virtual[sha256] = adapted.virtual.embeddings_PE.to(self._model.dtype)
+
+    def _read(self, sha256: str, folder: Path) -> AdaptedModel:
+        """Return an adapter; its layers may be those of an earlier one whose weights are copied.
+
+        Making layers anew takes four times as long as reading their weights.
+        """
+        with fit_or_unavailable(sha256):
+            strategy = read_manifest(folder).strategy
+            form = strategy.model_dump_json()
+            if form in self._forms:
+                load_weights(self._forms[form], folder)
+                return self._forms[form]
+        with self._mixed.bare() as model:
+            adapted = load_on(model, sha256, folder)
+        if copies_weights(strategy):
+            if len(self._forms) == MOST_FORMS:
+                self._forms.pop(next(iter(self._forms)))
+            self._forms[form] = adapted
+        return adapted
 
     def _unload(self, sha256: str) -> None:
         self._mixed.discard(sha256)
@@ -142,13 +167,20 @@ def load_on(
 
     `fit` may make the model fit the adapter before.
     """
-    try:
+    with fit_or_unavailable(sha256):
         fit(model, folder)
         # only a soft prompt asks for it, to be made of words before its weights are read
         has_words = isinstance(read_manifest(folder).strategy, PromptSpec)
         source = BaseModelSpec(id=sha256, source=str(folder))
         tokenizer = load_tokenizer(source) if has_words else None
         return load_adapter(model, folder, tokenizer)
+
+
+@contextmanager
+def fit_or_unavailable(sha256: str) -> Iterator[None]:
+    """Turn whatever goes wrong with an adapter inside the block into Unavailable."""
+    try:
+        yield
     except Exception as error:
         raise Unavailable(
             f"The adapter {sha256[:12]} cannot be loaded on its base: {error}",
