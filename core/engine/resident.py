@@ -38,7 +38,7 @@ LARGEST_PREPACKED_BASE_BYTES = 2**31
 is worth more."""
 
 MOST_FORMS = 8
-"""Strategies whose layers are kept for the next adapter; each takes as much memory as an adapter."""
+"""Strategies whose layers are kept for the next adapter; each takes the memory of an adapter."""
 
 
 class Resident(Protocol):
