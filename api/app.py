@@ -7,11 +7,14 @@ from anyio import CapacityLimiter
 from fastapi import FastAPI
 
 from api.classifications.endpoints import router as classifications
+from api.engines.endpoints import router as engines
 from api.errors import ERROR_RESPONSES, install_error_handlers
 from api.files.endpoints import router as files
 from api.files.upload import MAX_UPLOADS
 from api.generation.endpoints import router as generation
 from api.generation.engine_client import EngineClient
+from api.generation.engine_roster import EngineRoster
+from api.generation.engine_router import EngineRouter
 from api.health.endpoints import router as health
 from api.jobs.endpoints import router as jobs
 from api.masks.endpoints import router as masks
@@ -28,13 +31,14 @@ from core.storage.local import open_store
 
 def create_app(settings: ApiSettings) -> FastAPI:
     """Return the application; it connects to nothing before its lifespan begins."""
+    database = Database(settings.database_url)
     parts = Parts(
         settings=settings,
-        database=Database(settings.database_url),
+        database=database,
         store=open_store(settings.storage_folder),
         broker=Broker(settings.broker_url),
         catalog=Catalog.load(settings.catalog_file),
-        engine=EngineClient(settings.engine_url, settings.engine_key),
+        engines=EngineRouter(EngineClient(settings.engine_key), EngineRoster(database)),
         uploads=CapacityLimiter(MAX_UPLOADS),
     )
 
@@ -43,7 +47,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         with parts.database.writing() as session:
             ensure_project(session, settings.project)
         yield
-        await parts.engine.close()
+        await parts.engines.close()
         parts.database.close()
 
     app = FastAPI(
@@ -55,10 +59,11 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.state.parts = parts
     # The last one added is the outermost.
     app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes)
-    app.add_middleware(AuthMiddleware, api_key=settings.api_key)
+    app.add_middleware(AuthMiddleware, api_key=settings.api_key, engine_key=settings.engine_key)
     app.add_middleware(RequestMiddleware)
     install_error_handlers(app)
     for router in (files, jobs, masks, models, generation, classifications):
         app.include_router(router, prefix="/v1", responses=ERROR_RESPONSES)
     app.include_router(health)
+    app.include_router(engines)
     return app

@@ -17,7 +17,7 @@ from anyio import CapacityLimiter
 from fastapi import Depends, Request
 from sqlalchemy.orm import Session
 
-from api.generation.engine_client import EngineClient
+from api.generation.engine_router import EngineRouter
 from api.settings import ApiSettings
 from core.catalog.bases import Catalog
 from core.jobs.broker import Broker
@@ -48,7 +48,7 @@ class Parts:
     store: BlobStore
     broker: Broker
     catalog: Catalog
-    engine: EngineClient
+    engines: EngineRouter
     uploads: CapacityLimiter
 
     @contextmanager

@@ -25,8 +25,9 @@ class ApiSettings(BaseSettings):
     database_url: str = Field(description="an SQLAlchemy URL of SQLite or Postgres")
     broker_url: str = Field(description="folder:///path or redis://…")
     storage_folder: Path
-    engine_url: str = Field("http://127.0.0.1:8001", description="without a slash at the end")
-    engine_key: SecretStr | None = Field(None, description="the TUNESMITH_ENGINE_KEY of the engine")
+    engine_key: SecretStr | None = Field(
+        None, description="what engines and API send each other; needed where api_key is set"
+    )
     catalog_file: Path | None = Field(None, description="further base models and aliases; TOML")
     project: str = Field(
         "default",

@@ -1,7 +1,8 @@
 """What the `tunesmith` command reads from the environment, and what it gives its processes."""
 
 import os
-from dataclasses import dataclass
+import secrets
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from core.jobs.broker import FOLDER_SCHEME
@@ -17,6 +18,8 @@ class EmbeddedService:
     host: str
     port: int
     engine_port: int
+    engine_key: str = field(default_factory=secrets.token_urlsafe, repr=False)
+    """What API and engine send each other, unless the environment has a key for them."""
 
     @property
     def url(self) -> str:
@@ -55,6 +58,8 @@ def child_environment(service: EmbeddedService) -> dict[str, str]:
         "TUNESMITH_WORK_FOLDER": str(data_folder / "work"),
         "TUNESMITH_HOST": service.host,
         "TUNESMITH_PORT": str(service.port),
+        "TUNESMITH_ENGINE_KEY": os.environ.get("TUNESMITH_ENGINE_KEY") or service.engine_key,
+        "TUNESMITH_ENGINE_API_URL": service.url,
         "TUNESMITH_ENGINE_URL": f"http://127.0.0.1:{service.engine_port}",
         "TUNESMITH_ENGINE_HOST": "127.0.0.1",
         "TUNESMITH_ENGINE_PORT": str(service.engine_port),

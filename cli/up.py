@@ -17,7 +17,7 @@ import httpx
 
 from cli.process import Process
 from cli.settings import EmbeddedService, child_environment, worker_environment
-from core.records import claims, workers
+from core.records import claims, engines, workers
 from core.records.database import Database
 from core.records.ids import new_id
 from migrations.upgrade import upgrade
@@ -88,6 +88,8 @@ class Supervisor:
         ]
 
     def start(self) -> None:
+        with self._database.writing() as session:
+            engines.forget_dead_engines(session, after_seconds=0)  # those of an earlier run
         for process in self._processes:
             process.start()
 

@@ -34,7 +34,8 @@ from core.spec.run import BaseModelSpec
 
 logger = logging.getLogger(__name__)
 
-SHUTDOWN_SECONDS = 10
+STOP_SECONDS = 10
+"""For the step that the model thread is at."""
 
 Asked = TypeVar("Asked", bound=Spec)
 
@@ -55,7 +56,7 @@ def create_app(
         thread.start()
         yield
         engine.stop()
-        await run_in_threadpool(thread.join, SHUTDOWN_SECONDS)
+        await run_in_threadpool(thread.join, STOP_SECONDS)
 
     async def read_body(request: Request, kind: type[Asked]) -> Asked:
         if key is not None and not _has_key(request, key):

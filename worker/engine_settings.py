@@ -1,5 +1,6 @@
 """Settings of the engine process, from the environment."""
 
+import socket
 from pathlib import Path
 
 from pydantic import Field, SecretStr, model_validator
@@ -22,9 +23,21 @@ class EngineSettings(BaseSettings):
     )
 
     host: str = "127.0.0.1"
-    port: int = Field(8001, ge=0, le=65535)
+    port: int = Field(8001, ge=1, le=65535)
     key: SecretStr | None = Field(
-        None, description="what the API must send; None: nothing, on a loopback address only"
+        None,
+        description="what API and engine must send each other; None: nothing, on a loopback "
+        "address only",
+    )
+    api_url: str = Field("http://127.0.0.1:8000", description="the API to register at")
+    url: str | None = Field(
+        None,
+        pattern=r"^https?://[^/?#@\s]+$",
+        description="where the API reaches this engine, without a slash at the end; None: at host "
+        "and port, under the name of this machine when the host stands for all its addresses",
+    )
+    drain_seconds: float = Field(
+        30, ge=0, description="for the answers under way, once the engine is told to end"
     )
     storage_folder: Path = Field(
         validation_alias="TUNESMITH_STORAGE_FOLDER",
@@ -52,6 +65,14 @@ class EngineSettings(BaseSettings):
     max_waiting: int = Field(256, ge=1, description="sequences that may wait")
     threads: int | None = Field(None, ge=1, description="CPU threads; None: as torch chooses")
     preload_base: BaseModelSpec | None = Field(None, description="loaded at start; JSON")
+
+    @property
+    def reached_at(self) -> str:
+        """Where the API reaches this engine."""
+        if self.url is not None:
+            return self.url
+        host = socket.gethostname() if self.host in ("0.0.0.0", "::") else self.host
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     @model_validator(mode="after")
     def _refuse_an_open_engine(self) -> "EngineSettings":

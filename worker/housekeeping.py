@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from core.errors import Unavailable
 from core.jobs.broker import Broker
-from core.records import claims, jobs, masks, outbox, resume_states, workers
+from core.records import claims, engines, jobs, masks, outbox, resume_states, workers
 from core.records.claims import Claim
 from core.records.database import Database
 from core.storage.blobs import BlobStore
@@ -51,6 +51,12 @@ def forget_workers(database: Database, settings: WorkerSettings) -> None:
     """Remove the rows of workers that have missed a whole lease."""
     with database.writing() as session:
         workers.forget_dead_workers(session, settings.lease_seconds)
+
+
+def forget_engines(database: Database) -> None:
+    """Remove the rows of engines that have not reported for long."""
+    with database.writing() as session:
+        engines.forget_dead_engines(session)
 
 
 def tend_audits(database: Database, broker: Broker) -> None:
@@ -110,6 +116,7 @@ def run(settings: WorkerSettings, stopping: Event) -> None:
             if time.monotonic() - last_sweep >= SWEEP_SECONDS:
                 last_sweep = time.monotonic()
                 forget_workers(database, settings)
+                forget_engines(database)
                 tend_audits(database, broker)
                 delete_resume_states(database, store)
                 sweep_workspaces(database, settings.work_folder)

@@ -1,6 +1,8 @@
 """The engine process: `python -m worker.serve`. HTTP on one side, one model thread on the other."""
 
 import logging
+import sys
+from pathlib import Path
 
 import torch
 import uvicorn
@@ -12,9 +14,12 @@ from core.engine.prompts import PromptReader
 from core.engine.runner import BaseLoader, Runner
 from core.engine.scheduler import Limits, Scheduler
 from core.models.precision import pick_device, resolve_precision
+from core.spec.engine import EngineReport
 from core.storage.local import open_store
-from worker.engine_app import SHUTDOWN_SECONDS, create_app
+from worker.engine_app import create_app
+from worker.engine_server import SHUTDOWN_SECONDS, EngineServer
 from worker.engine_settings import EngineSettings
+from worker.registration import Registration
 
 
 def build_engine(settings: EngineSettings) -> tuple[Engine, PromptReader]:
@@ -50,18 +55,43 @@ def _cache_bytes(settings: EngineSettings, device: torch.device) -> int:
     return 2**30
 
 
+def report(engine: Engine, settings: EngineSettings) -> EngineReport:
+    """Say how an engine stands; safe to call from any thread."""
+    bases = [key.spec for key in engine.runner.resident_bases()]
+    # A model that was trained whole is a base whose weights are an unpacked bundle.
+    folders = [Path(base.source) for base in bases]
+    whole = [each.name for each in folders if each.parent == settings.cache_folder]
+    running, waiting = engine.sequences()
+    return EngineReport(
+        url=settings.reached_at,
+        status="draining" if engine.is_draining else "ready",
+        bases=tuple(bases),
+        max_bases=settings.max_bases,
+        bundles=(*engine.runner.resident_adapters(), *whole),
+        running=running,
+        waiting=waiting,
+        max_running=settings.max_batch,
+    )
+
+
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for every report
     settings = EngineSettings()
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     engine, reader = build_engine(settings)
-    uvicorn.run(
+    config = uvicorn.Config(
         create_app(engine, reader, settings.preload_base, settings.key),
         host=settings.host,
         port=settings.port,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
+    registration = Registration(settings.api_url, settings.key, lambda: report(engine, settings))
+    server = EngineServer(config, engine, registration, settings.drain_seconds)
+    server.run()
+    if not server.started:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

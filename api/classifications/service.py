@@ -1,4 +1,4 @@
-"""What the route does: find the model, ask the engine, put its answer in Mistral's form."""
+"""What the route does: find the model, ask an engine, put its answer in Mistral's form."""
 
 from starlette.concurrency import run_in_threadpool
 
@@ -21,7 +21,7 @@ async def classify(parts: Parts, project: str, body: ClassificationBody) -> Clas
         texts=(body.input,) if isinstance(body.input, str) else tuple(body.input),
         project=project,
     )
-    answer = await parts.engine.classify(request)
+    answer = await parts.engines.classify(request)
     return Classifications(
         id=request.id,
         model=target.id,

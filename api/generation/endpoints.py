@@ -19,7 +19,7 @@ async def create_chat_completion(
     body: ChatBody, request: Request, parts: FromParts, project: Project
 ) -> Response:
     plan = await plan_chat(parts, project, body)
-    events = run(parts.engine, plan.requests)
+    events = run(parts.engines, plan.requests)
     if body.stream:
         events = await unless_client_leaves(request, begun(events))
         return sse_response(chat_chunks(plan, events))
@@ -32,7 +32,7 @@ async def create_completion(
     body: CompletionBody, request: Request, parts: FromParts, project: Project
 ) -> Response:
     plan = await plan_completion(parts, project, body)
-    events = run(parts.engine, plan.requests)
+    events = run(parts.engines, plan.requests)
     echo = bool(body.echo)
     if body.stream:
         events = await unless_client_leaves(request, begun(events))

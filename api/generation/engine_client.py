@@ -1,5 +1,6 @@
-"""The engine over HTTP: one request, one stream of events."""
+"""Engines over HTTP: one request to one of them, one stream of events."""
 
+import socket
 from collections.abc import AsyncGenerator
 
 import httpx
@@ -13,7 +14,37 @@ from core.spec.generation import GenerationEvent, GenerationRequest, generation_
 
 CONNECT_SECONDS = 2.0
 SILENCE_SECONDS = 600.0  # a full queue, or a large base being loaded
-CHECK_SECONDS = 2.0
+IDLE_SECONDS = 2.0  # less than uvicorn's 5, so that no request meets a connection being closed
+
+# A machine that is switched off says nothing: the kernel has to ask whether it is still there.
+_PROBES = {
+    "SO_KEEPALIVE": (socket.SOL_SOCKET, 1),
+    "TCP_KEEPIDLE": (socket.IPPROTO_TCP, 5),
+    "TCP_KEEPINTVL": (socket.IPPROTO_TCP, 5),
+    "TCP_KEEPCNT": (socket.IPPROTO_TCP, 3),
+    "TCP_USER_TIMEOUT": (socket.IPPROTO_TCP, 20_000),
+}
+SOCKET_OPTIONS = [
+    (level, getattr(socket, name), value)
+    for name, (level, value) in _PROBES.items()
+    if hasattr(socket, name)  # the last one, for instance, is Linux's own
+]
+
+
+class EngineUnreachable(Unavailable):
+    """Nobody answers at the engine's address."""
+
+    code = "engine_unavailable"
+
+
+class EngineBroke(Unavailable):
+    """The connection ended before the answer did; the engine had the request."""
+
+    code = "engine_unavailable"
+
+
+class EngineRefused(Unavailable):
+    """The engine is full, or about to stop; it has not begun with the request."""
 
 
 class _Refusal(Spec):
@@ -27,28 +58,32 @@ class _RefusalBody(Spec):
 
 
 class EngineClient:
-    """Holds the connections to the engine. httpx's cap of 100 is lifted: streams are long."""
+    """Holds the connections to all engines. httpx's cap of 100 is lifted: streams are long."""
 
-    def __init__(self, url: str, key: SecretStr | None = None) -> None:
+    def __init__(self, key: SecretStr | None = None) -> None:
         headers = {b"authorization": f"Bearer {key.get_secret_value()}".encode()} if key else {}
+        limits = httpx.Limits(
+            max_connections=None, max_keepalive_connections=None, keepalive_expiry=IDLE_SECONDS
+        )
         self._http = httpx.AsyncClient(
-            base_url=url,
             headers=headers,
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
             timeout=httpx.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS),
+            transport=httpx.AsyncHTTPTransport(limits=limits, socket_options=SOCKET_OPTIONS),
             trust_env=False,  # no proxy stands between us
         )
 
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
-        """Yield the engine's events; leaving the iteration cancels the request there.
+    async def generate(
+        self, url: str, request: GenerationRequest
+    ) -> AsyncGenerator[GenerationEvent, None]:
+        """Yield the events of the engine at `url`; leaving the iteration cancels the request there.
 
-        A refusal is raised before the first event: InvalidRequest, NotFound, or Unavailable
-        when the engine is full or away.
+        A refusal is raised before the first event: InvalidRequest, NotFound, EngineRefused, or
+        EngineUnreachable; EngineBroke at any time.
         """
         try:
             async with self._http.stream(
                 "POST",
-                "/generate",
+                f"{url}/generate",
                 content=_json(request, "messages"),
                 headers={"content-type": "application/json"},
             ) as response:
@@ -56,31 +91,22 @@ class EngineClient:
                     raise _refusal(response.status_code, await response.aread(), response.headers)
                 async for line in _lines(response):
                     yield generation_event_adapter.validate_json(line)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise _away(error) from error
 
-    async def classify(self, request: ClassificationRequest) -> ClassificationAnswer:
+    async def classify(self, url: str, request: ClassificationRequest) -> ClassificationAnswer:
         """Return the scores; refusals and cancelling are those of `generate`."""
         try:
             response = await self._http.post(
-                "/classify",
+                f"{url}/classify",
                 content=_json(request, "input"),
                 headers={"content-type": "application/json"},
             )
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise _away(error) from error
         if response.status_code != httpx.codes.OK:
             raise _refusal(response.status_code, response.content, response.headers)
         return ClassificationAnswer.model_validate_json(response.content)
-
-    async def check(self) -> None:
-        """Return when the engine answers; Unavailable when it does not."""
-        try:
-            response = await self._http.get("/healthz", timeout=CHECK_SECONDS)
-        except httpx.HTTPError as error:
-            raise _away(error) from error
-        if response.status_code != httpx.codes.OK:
-            raise Unavailable(f"The engine answers with {response.status_code}.")
 
     async def close(self) -> None:
         await self._http.aclose()
@@ -102,9 +128,14 @@ async def _lines(response: httpx.Response) -> AsyncGenerator[bytes, None]:
             yield line
 
 
-def _away(error: httpx.HTTPError) -> Unavailable:
+def _away(error: httpx.HTTPError | httpx.InvalidURL) -> EngineUnreachable | EngineBroke:
     reason = str(error) or type(error).__name__
-    return Unavailable(f"The engine is away: {reason}.", code="engine_unavailable")
+    is_nobody_there = isinstance(
+        error,
+        (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol, httpx.InvalidURL),
+    )
+    kind = EngineUnreachable if is_nobody_there else EngineBroke
+    return kind(f"The engine is away: {reason}.")
 
 
 def _refusal(status: int, content: bytes, headers: httpx.Headers) -> TunesmithError:
@@ -119,7 +150,9 @@ def _refusal(status: int, content: bytes, headers: httpx.Headers) -> TunesmithEr
             return NotFound(said.message, param=said.param, code=said.code)
         case 429 | 503:
             seconds = headers.get("retry-after", "")
-            return Unavailable(
+            is_refused = status == 429 or said.code == "engine_stopping"
+            kind = EngineRefused if is_refused else Unavailable
+            return kind(
                 said.message,
                 param=said.param,
                 code="rate_limit_exceeded" if status == 429 else said.code,

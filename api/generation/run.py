@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import anyio
 from starlette.requests import ClientDisconnect, Request
 
-from api.generation.engine_client import EngineClient
+from api.generation.engine_router import EngineRouter
 from core.errors import TunesmithError, Unavailable
 from core.spec.generation import (
     ChoiceFinished,
@@ -64,13 +64,13 @@ Events = AsyncGenerator[tuple[int, GenerationEvent], None]
 """Events, each with the index of its request."""
 
 
-async def run(engine: EngineClient, requests: Sequence[GenerationRequest]) -> Events:
+async def run(engines: EngineRouter, requests: Sequence[GenerationRequest]) -> Events:
     """Yield the events of all requests as they come. A failure anywhere ends everything."""
     items: asyncio.Queue[tuple[int, GenerationEvent] | BaseException | None] = asyncio.Queue()
 
     async def follow(index: int, request: GenerationRequest) -> None:
         try:
-            async with aclosing(_checked(engine, request)) as events:
+            async with aclosing(_checked(engines, request)) as events:
                 async for event in events:
                     items.put_nowait((index, event))
             items.put_nowait(None)
@@ -98,11 +98,11 @@ async def run(engine: EngineClient, requests: Sequence[GenerationRequest]) -> Ev
 
 
 async def _checked(
-    engine: EngineClient, request: GenerationRequest
+    engines: EngineRouter, request: GenerationRequest
 ) -> AsyncGenerator[GenerationEvent, None]:
     """The engine's events of one request; an error when they say so or stop too early."""
     unfinished = request.sampling.n
-    async with aclosing(engine.generate(request)) as events:
+    async with aclosing(engines.generate(request)) as events:
         async for event in events:
             if isinstance(event, GenerationFailed):
                 raise TunesmithError(event.message, param=event.param, code=event.code)

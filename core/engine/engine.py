@@ -51,12 +51,27 @@ class Engine:
         self.metrics = metrics
         self._tickets: dict[AnyRequest, Ticket] = {}
         self._changed = threading.Condition()
+        self._is_draining = False
         self._is_stopping = False
 
-    def submit(self, request: AnyRequest, answer: AnyAnswer, emit: Emit) -> Ticket:
-        """Queue a request; Unavailable `queue_full` when too many wait already."""
+    @property
+    def is_draining(self) -> bool:
+        return self._is_draining
+
+    @property
+    def is_idle(self) -> bool:
+        """No request is in flight."""
+        return not self._tickets
+
+    def sequences(self) -> tuple[int, int]:
+        """Return how many sequences run and how many wait."""
         with self._changed:
-            if self._is_stopping:
+            return self.scheduler.running, self.scheduler.waiting
+
+    def submit(self, request: AnyRequest, answer: AnyAnswer, emit: Emit) -> Ticket:
+        """Queue a request; Unavailable `queue_full` or `engine_stopping`."""
+        with self._changed:
+            if self._is_draining:
                 raise _stopping()
             if not self.scheduler.can_add():
                 self.metrics.requests.labels("refused").inc()
@@ -89,9 +104,15 @@ class Engine:
             for ticket in list(self._tickets.values()):
                 self._fail(ticket, _stopping())
 
-    def stop(self) -> None:
+    def drain(self) -> None:
+        """Take no more requests; those in flight go on."""
         with self._changed:
-            self._is_stopping = True
+            self._is_draining = True
+
+    def stop(self) -> None:
+        """End everything, with an error for what is in flight."""
+        with self._changed:
+            self._is_draining = self._is_stopping = True
             self._changed.notify()
 
     def step(self) -> bool:

@@ -11,7 +11,7 @@ from core.records.projects import ensure_project
 from core.records.tables import Table
 from core.spec.dataset import DatasetReport
 from migrations.upgrade import upgrade
-from tests.api.live import Api, running_api, serve
+from tests.api.live import Api, register, running_api, serve
 from tests.api.scripted_engine import ScriptedEngine
 from tests.contract.contract import CheckedClient
 
@@ -36,7 +36,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Api, Scr
     database_url = f"sqlite:///{folder}/tunesmith.db"
     upgrade(database_url)
     engine = ScriptedEngine()
-    with serve(engine.app) as engine_url, running_api(folder, database_url, engine_url) as api:
+    with serve(engine.app) as engine.url, running_api(folder, database_url) as api:
         yield api, engine
 
 
@@ -52,12 +52,14 @@ def engine(running: tuple[Api, ScriptedEngine]) -> ScriptedEngine:
 
 @pytest.fixture
 def api(running: tuple[Api, ScriptedEngine]) -> Api:
-    """An API without rows, blobs and messages."""
-    api = running[0]
+    """An API without rows, blobs and messages, but with its engine, which is well."""
+    api, engine = running
+    engine.mood = "well"
     with api.database.writing() as session:
         for table in reversed(Table.metadata.sorted_tables):
             session.execute(table.delete())
         ensure_project(session)
+    register(api, engine.url)
     for kind in ("storage", "broker/messages"):
         for path in (api.folder / kind).rglob("*"):
             if path.is_file():

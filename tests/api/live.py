@@ -15,6 +15,9 @@ from api.app import create_app
 from api.parts import Parts
 from api.settings import ApiSettings
 from core.records.database import Database
+from core.records.engines import engine_seen
+from core.records.tables import RegisteredEngine
+from core.spec.engine import EngineReport
 
 
 @contextmanager
@@ -50,19 +53,31 @@ class Api:
         return self.parts.database
 
 
-def settings_for(folder: Path, database_url: str, engine_url: str, **changes: Any) -> ApiSettings:
+def settings_for(folder: Path, database_url: str, **changes: Any) -> ApiSettings:
     values = {
         "database_url": database_url,
         "broker_url": f"folder://{folder}/broker",
         "storage_folder": folder / "storage",
-        "engine_url": engine_url,
     }
     return ApiSettings(**(values | changes))
 
 
 @contextmanager
-def running_api(folder: Path, database_url: str, engine_url: str, **changes: Any) -> Iterator[Api]:
+def running_api(
+    folder: Path, database_url: str, *engine_urls: str, **changes: Any
+) -> Iterator[Api]:
     """Run the API on a migrated database, with blobs and messages in `folder`."""
-    app = create_app(settings_for(folder, database_url, engine_url, **changes))
+    app = create_app(settings_for(folder, database_url, **changes))
     with serve(app) as url:
-        yield Api(url, app.state.parts, app, folder)
+        api = Api(url, app.state.parts, app, folder)
+        for engine_url in engine_urls:
+            register(api, engine_url)
+        yield api
+
+
+def register(api: Api, engine_url: str, **report: Any) -> None:
+    """Report for an engine, once for the length of any test."""
+    with api.database.writing() as session:
+        engine_seen(session, EngineReport(url=engine_url, **report))
+        row = session.get_one(RegisteredEngine, engine_url)
+        row.seen_at += 3600

@@ -1,14 +1,14 @@
 """An engine without a model: it speaks the protocol of `core.spec.generation` and follows a script.
 
-The last user message (or the prompt) chooses the behaviour, see `_script`. Tokens are words
-with the space before them; a prompt has as many tokens as words.
+The last user message (or the prompt) chooses the behaviour, see `_script`; the engine's `mood`
+comes first. Tokens are words with the space before them; a prompt has as many tokens as words.
 """
 
 import asyncio
 import json
 import threading
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -35,6 +35,10 @@ from core.spec.generation import (
 ANSWER = "The answer is forty-two."
 CONTEXT_LENGTH = 100
 
+Mood = Literal["well", "full", "stopping", "silent", "breaking", "breaking later"]
+"""Whether requests are refused, get no event, or lose their connection before or after the first.
+"""
+
 
 class ScriptedEngine:
     """The application and what it has seen."""
@@ -44,6 +48,8 @@ class ScriptedEngine:
         self.classified: list[ClassificationRequest] = []
         self.was_left = threading.Event()
         """A client went away in the middle of an answer."""
+        self.url = ""
+        self.mood: Mood = "well"
         self.app = Starlette(
             routes=[
                 Route("/generate", self._generate, methods=["POST"]),
@@ -58,6 +64,8 @@ class ScriptedEngine:
     async def _generate(self, request: Request) -> Response:
         asked = GenerationRequest.model_validate_json(await request.body())
         self.requests.append(asked)
+        if (refusal := self._refusal()) is not None:
+            return refusal
         text, param = prompt_of(asked)
         if len(text.split()) > CONTEXT_LENGTH:
             return _refusal(400, "The prompt is too long.", param, "context_length_exceeded")
@@ -68,6 +76,8 @@ class ScriptedEngine:
     async def _classify(self, request: Request) -> Response:
         asked = ClassificationRequest.model_validate_json(await request.body())
         self.classified.append(asked)
+        if (refusal := self._refusal()) is not None:
+            return refusal
         if asked.adapter is None:
             return _refusal(400, "This model has no labels.", "model", "not_a_classifier")
         if "be full" in asked.texts:
@@ -75,13 +85,34 @@ class ScriptedEngine:
         answer = ClassificationAnswer(scores=tuple(map(_scores, asked.texts)))
         return Response(answer.model_dump_json(), media_type="application/json")
 
+    def _refusal(self) -> Response | None:
+        match self.mood:
+            case "full":
+                return _refusal(429, "Too many wait.", None, "queue_full", retry_after=3)
+            case "stopping":
+                return _refusal(503, "The engine stops.", None, "engine_stopping", retry_after=5)
+            case "silent":
+                return Response()
+            case "breaking":
+                return StreamingResponse(_broken())
+            case _:
+                return None
+
     async def _lines(self, asked: GenerationRequest, text: str) -> AsyncIterator[str]:
         try:
             async for event in _script(asked, text):
                 yield event.model_dump_json() + "\n"
+                if self.mood == "breaking later" and isinstance(event, GenerationDelta):
+                    raise ConnectionResetError("the script says so")
         except asyncio.CancelledError:
             self.was_left.set()
             raise
+
+
+async def _broken() -> AsyncIterator[str]:
+    """Fail after the status has been sent, so that the server cuts the connection."""
+    yield ""
+    raise ConnectionResetError("the script says so")
 
 
 def _scores(text: str) -> dict[str, float]:

@@ -63,9 +63,7 @@ def test_unknown_cursor_is_named(client: httpx.Client, path: str) -> None:
 @pytest.fixture
 def guarded(tmp_path: Path, sqlite_url: str) -> Iterator[Api]:
     """An API with a key, a limit for bodies, and no engine."""
-    with running_api(
-        tmp_path, sqlite_url, "http://127.0.0.1:9", api_key="secret", max_body_bytes=2000
-    ) as api:
+    with running_api(tmp_path, sqlite_url, api_key="secret", max_body_bytes=2000) as api:
         yield api
 
 

@@ -186,7 +186,7 @@ def test_json_instead_of_a_form_is_refused(client: httpx.Client) -> None:
 
 def test_file_over_the_limit_is_refused(tmp_path: Path, sqlite_url: str) -> None:
     with (
-        running_api(tmp_path, sqlite_url, "http://127.0.0.1:9", max_file_bytes=1000) as api,
+        running_api(tmp_path, sqlite_url, max_file_bytes=1000) as api,
         CheckedClient(base_url=api.url) as client,
     ):
         answer = post_form(client, form(PURPOSE, FILE))

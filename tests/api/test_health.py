@@ -5,7 +5,7 @@ from pathlib import Path
 import httpx
 
 from core.records.workers import worker_seen
-from tests.api.live import Api, running_api
+from tests.api.live import Api, register, running_api
 from tests.contract.contract import CheckedClient
 
 
@@ -22,10 +22,9 @@ def test_ready_when_every_part_answers(api: Api, client: httpx.Client) -> None:
 
 
 def test_missing_parts_are_named(tmp_path: Path, sqlite_url: str) -> None:
-    with (
-        running_api(tmp_path, sqlite_url, "http://127.0.0.1:9") as api,
-        CheckedClient(base_url=api.url) as client,
-    ):
+    with running_api(tmp_path, sqlite_url) as api, CheckedClient(base_url=api.url) as client:
+        register(api, "http://127.0.0.1:9", status="draining")
+        assert "no engine that takes requests" in client.get("/readyz").json()["parts"]["engine"]
         with api.database.engine.begin() as connection:
             connection.exec_driver_sql("DROP TABLE workers")
         (tmp_path / "broker" / "messages").rmdir()
@@ -33,5 +32,5 @@ def test_missing_parts_are_named(tmp_path: Path, sqlite_url: str) -> None:
         assert answer.status_code == 503
         parts = answer.json()["parts"]
         assert parts["database"] == "OperationalError"
-        assert "away" in parts["engine"]
+        assert "unknown" in parts["engine"]
         assert client.get("/healthz").status_code == 200

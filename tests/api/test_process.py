@@ -46,14 +46,14 @@ def test_fresh_process_is_light(environment: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.1", "example.org"])
 def test_open_service_is_refused(tmp_path: Path, host: str) -> None:
     with pytest.raises(ValidationError, match="TUNESMITH_API_KEY"):
-        settings_for(tmp_path, "sqlite://", "http://127.0.0.1:9", host=host)
-    settings = settings_for(tmp_path, "sqlite://", "http://127.0.0.1:9", host=host, api_key="k")
+        settings_for(tmp_path, "sqlite://", host=host)
+    settings = settings_for(tmp_path, "sqlite://", host=host, api_key="k")
     assert settings.host == host
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.8.8.8"])
 def test_loopback_needs_no_key(tmp_path: Path, host: str) -> None:
-    assert settings_for(tmp_path, "sqlite://", "http://127.0.0.1:9", host=host).api_key is None
+    assert settings_for(tmp_path, "sqlite://", host=host).api_key is None
 
 
 @pytest.mark.parametrize(

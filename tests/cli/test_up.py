@@ -74,7 +74,22 @@ def test_children_get_our_settings_and_keep_the_users(monkeypatch: pytest.Monkey
     assert environment["TUNESMITH_API_KEY"] == "secret"
     assert environment["TUNESMITH_DATABASE_URL"] == "sqlite:////data/tunesmith.db"
     assert environment["TUNESMITH_ENGINE_URL"] == "http://127.0.0.1:9000"
+    assert environment["TUNESMITH_ENGINE_API_URL"] == "http://127.0.0.1:8000"
     assert environment["OMP_WAIT_POLICY"] == "PASSIVE"
+
+
+def test_processes_share_a_key_for_engines_that_the_user_may_choose(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TUNESMITH_ENGINE_KEY", "")
+    service = EmbeddedService(Path("/data"), "127.0.0.1", 8000, 9000)
+    keys = {child_environment(service)["TUNESMITH_ENGINE_KEY"] for _ in range(2)}
+    another = child_environment(EmbeddedService(Path("/data"), "127.0.0.1", 8000, 9000))
+    assert len(keys) == 1 and len(keys.pop()) > 30
+    assert another["TUNESMITH_ENGINE_KEY"] != service.engine_key
+    assert service.engine_key not in repr(service)
+    monkeypatch.setenv("TUNESMITH_ENGINE_KEY", "chosen")
+    assert child_environment(service)["TUNESMITH_ENGINE_KEY"] == "chosen"
 
 
 def test_address_of_ipv6_is_written_in_brackets() -> None:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,10 @@ from pydantic_settings import BaseSettings
 from api.app import create_app
 from api.settings import ApiSettings
 from migrations.settings import MigrationSettings
+from worker.engine_app import STOP_SECONDS
+from worker.engine_server import SHUTDOWN_SECONDS
 from worker.engine_settings import EngineSettings
+from worker.registration import TIMEOUT_SECONDS
 from worker.settings import WorkerSettings
 
 ROOT = Path(__file__).parents[2]
@@ -114,6 +118,9 @@ def test_engine_accepts_its_environment(monkeypatch: pytest.MonkeyPatch) -> None
     assert (settings.host, settings.port) == ("0.0.0.0", 8001)
     assert settings.key is not None
     assert settings.key.get_secret_value() == filled_in(api["TUNESMITH_ENGINE_KEY"])
+    assert settings.api_url == f"http://api:{api['TUNESMITH_PORT']}"
+    # Every container has a name of its own, at which the others of its network reach it.
+    assert settings.reached_at == f"http://{socket.gethostname()}:8001"
 
 
 def test_optional_variables_are_named_in_the_example() -> None:
@@ -193,14 +200,19 @@ def test_gpu_variant_differs_by_its_device_and_nothing_else() -> None:
         assert (cpu.pop("profiles"), gpu.pop("profiles")) == (["cpu"], ["gpu"])
         [device] = gpu.pop("deploy")["resources"]["reservations"]["devices"]
         assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
-        gpu.pop("networks", None)
         assert cpu == gpu
-    aliases = SERVICES["engine-gpu"]["networks"]["default"]["aliases"]
-    assert SERVICES["api"]["environment"]["TUNESMITH_ENGINE_URL"] == f"http://{aliases[0]}:8001"
     assert "COMPOSE_PROFILES=cpu" in (ROOT / ".env.example").read_text()
 
 
 def test_worker_has_time_to_give_its_job_back() -> None:
     for name in ("worker", "worker-gpu"):
         assert SERVICES[name]["stop_grace_period"] == "45s"
+        assert SERVICES[name]["init"] is True
+
+
+def test_engine_has_time_to_end_its_answers() -> None:
+    drain_seconds = EngineSettings.model_fields["drain_seconds"].default
+    for name in ("engine", "engine-gpu"):
+        longest = drain_seconds + 2 * TIMEOUT_SECONDS + SHUTDOWN_SECONDS + STOP_SECONDS
+        assert int(SERVICES[name]["stop_grace_period"].removesuffix("s")) > longest
         assert SERVICES[name]["init"] is True

@@ -63,13 +63,13 @@ class Gate:
 class Service:
     client: httpx.Client
     engine: Engine
+    server: uvicorn.Server
 
     def generate(self, **request) -> httpx.Response:
         return self.client.post("/generate", json=body(**request))
 
     def is_idle(self) -> bool:
-        engine = self.engine
-        return not (engine._tickets or engine.scheduler.running or engine.scheduler.waiting)
+        return self.engine.is_idle and self.engine.sequences() == (0, 0)
 
 
 def events(response: httpx.Response) -> list[dict]:
@@ -83,11 +83,14 @@ def text_of(response: httpx.Response) -> str:
 
 
 @contextmanager
-def serving(settings: EngineSettings, preload: BaseModelSpec | None = None) -> Iterator[Service]:
+def serving(
+    settings: EngineSettings,
+    preload: BaseModelSpec | None = None,
+    server_of: Callable[[uvicorn.Config, Engine], uvicorn.Server] = lambda c, _: uvicorn.Server(c),
+) -> Iterator[Service]:
     engine, reader = build_engine(settings)
     app = create_app(engine, reader, preload, settings.key)
-    config = uvicorn.Config(app, log_level="warning")
-    server = uvicorn.Server(config)
+    server = server_of(uvicorn.Config(app, log_level="warning"), engine)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
@@ -95,7 +98,7 @@ def serving(settings: EngineSettings, preload: BaseModelSpec | None = None) -> I
         with httpx.Client(base_url=address, timeout=PATIENCE_SECONDS) as client:
             try:
                 wait_until(lambda: server.started)
-                yield Service(client, engine)
+                yield Service(client, engine, server)
             finally:
                 server.should_exit = True
                 thread.join(PATIENCE_SECONDS)

@@ -3,10 +3,13 @@
 import time
 
 import pytest
+from sqlalchemy import select
 
 from core.errors import Unavailable
 from core.jobs.broker import Broker
-from core.records import outbox, workers
+from core.records import engines, outbox, workers
+from core.records.tables import RegisteredEngine
+from core.spec.engine import EngineReport
 from tests.worker.workshop import Workshop
 from worker import housekeeping
 
@@ -50,6 +53,16 @@ def test_message_stays_due_until_the_broker_takes_it(workshop: Workshop) -> None
     with workshop.database.reading() as session:
         assert outbox.due(session) == []
     assert len(list((workshop.folder / "broker" / "messages").glob("*.train.msg"))) == 1
+
+
+def test_engines_that_ended_without_a_word_are_forgotten(workshop: Workshop) -> None:
+    with workshop.database.writing() as session:
+        for name in ("old", "new"):
+            engines.engine_seen(session, EngineReport(url=f"http://{name}:8001"))
+        session.get_one(RegisteredEngine, "http://old:8001").seen_at -= engines.LIVING_SECONDS
+    housekeeping.forget_engines(workshop.database)
+    with workshop.database.reading() as session:
+        assert session.scalars(select(RegisteredEngine.url)).all() == ["http://new:8001"]
 
 
 def test_workers_that_missed_a_lease_are_forgotten(workshop: Workshop) -> None:

@@ -309,9 +309,9 @@ def test_the_client_of_the_api_sends_the_key(settings, key, outcome):
     request = GenerationRequest.model_validate_json(json.dumps(body()))
 
     async def ask(url: str) -> str:
-        client = EngineClient(url, key)
+        client = EngineClient(key)
         try:
-            return [event.type async for event in client.generate(request)][-1]
+            return [event.type async for event in client.generate(url, request)][-1]
         except TunesmithError as error:
             return error.message
         finally:

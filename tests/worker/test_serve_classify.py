@@ -99,11 +99,11 @@ def test_the_client_of_the_api_gets_scores_and_refusals(settings, classifier):
     )
 
     async def ask(url: str) -> None:
-        client = EngineClient(url)
-        answer = await client.classify(request)
+        client = EngineClient()
+        answer = await client.classify(url, request)
         assert answer.scores[0].keys() == {"spam", "ham"}
         with pytest.raises(InvalidRequest, match="labels"):
-            await client.classify(request.model_copy(update={"adapter": None}))
+            await client.classify(url, request.model_copy(update={"adapter": None}))
         await client.close()
 
     with serving(settings) as service:

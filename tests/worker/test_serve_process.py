@@ -20,6 +20,7 @@ def test_the_process_starts_by_name_answers_and_ends_on_sigterm(tmp_path: Path) 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     environment = os.environ | {
+        "TUNESMITH_ENGINE_API_URL": "http://127.0.0.1:9",  # where nobody answers
         "TUNESMITH_ENGINE_PORT": str(port),
         "TUNESMITH_ENGINE_PRECISION": "fp32",
         "TUNESMITH_ENGINE_CACHE_FOLDER": str(tmp_path / "cache"),

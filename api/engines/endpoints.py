@@ -1,0 +1,27 @@
+"""Where engines register. No client calls this: it asks for the engines' key, and our public
+description leaves it out.
+"""
+
+from fastapi import APIRouter, Request
+
+from api.engines import service
+from api.parts import FromParts
+from core.records.engines import engine_gone, engine_seen
+from core.spec.engine import EngineReport
+
+router = APIRouter(prefix="/internal/engines", include_in_schema=False)
+
+
+@router.put("", status_code=204)
+def report(body: EngineReport, request: Request, parts: FromParts) -> None:
+    """Take a heartbeat."""
+    service.refuse_loopback_of_others(body, request)
+    with parts.transaction() as transaction:
+        engine_seen(transaction.session, body)
+
+
+@router.delete("", status_code=204)
+def leave(url: str, parts: FromParts) -> None:
+    """Forget an engine that ends."""
+    with parts.transaction() as transaction:
+        engine_gone(transaction.session, url)

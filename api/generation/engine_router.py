@@ -1,0 +1,130 @@
+"""Any number of engines, used as if they were one.
+
+A request goes to the engine that suits it best. When that does not take it, or breaks off before
+the first event, the next one is asked; after the first event never, as the client has seen it.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+from typing import TypeVar
+
+from api.errors import RATE_LIMIT_CODES
+from api.generation.engine_client import (
+    EngineBroke,
+    EngineClient,
+    EngineRefused,
+    EngineUnreachable,
+)
+from api.generation.engine_order import in_order
+from api.generation.engine_roster import EngineRoster
+from core.errors import Unavailable
+from core.spec.classification import ClassificationAnswer, ClassificationRequest
+from core.spec.generation import GenerationEvent, GenerationRequest
+
+logger = logging.getLogger(__name__)
+
+ROSTER_SECONDS = 1.0
+"""How old the list of engines may be."""
+
+MAX_BROKEN = 2
+"""Engines that may break off one request: it may be what they die of."""
+
+Result = TypeVar("Result")
+
+
+class EngineRouter:
+    """Chooses an engine for each request, and counts what it has sent to each."""
+
+    def __init__(self, client: EngineClient, roster: EngineRoster) -> None:
+        self._client = client
+        self._roster = roster
+        self._in_flight: Counter[str] = Counter()
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
+        """Yield an engine's events; leaving the iteration cancels the request there.
+
+        A refusal is raised before the first event: InvalidRequest, NotFound, or Unavailable
+        when all engines are full or away.
+        """
+
+        async def begin(url: str) -> tuple[GenerationEvent, AsyncGenerator[GenerationEvent, None]]:
+            events = self._events(url, request)
+            return await anext(events), events
+
+        first, events = await self._ask(request, begin)
+        async with aclosing(events):
+            yield first
+            async for event in events:
+                yield event
+
+    async def classify(self, request: ClassificationRequest) -> ClassificationAnswer:
+        """Return the scores; refusals and cancelling are those of `generate`."""
+
+        async def answer(url: str) -> ClassificationAnswer:
+            with self._counted(url, len(request.texts)):
+                return await self._client.classify(url, request)
+
+        return await self._ask(request, answer)
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def _ask(
+        self,
+        request: GenerationRequest | ClassificationRequest,
+        ask: Callable[[str], Awaitable[Result]],
+    ) -> Result:
+        """Return the answer of the first engine that gives one."""
+        failures: list[Unavailable] = []
+        tried: set[str] = set()
+        for max_age_seconds in (ROSTER_SECONDS, 0.0):  # then those that have come since
+            engines = await self._roster.engines(max_age_seconds)
+            untried = [engine for engine in engines if engine.url not in tried]
+            for engine in in_order(untried, request.base, request.adapter, self._in_flight):
+                tried.add(engine.url)
+                try:
+                    return await ask(engine.url)
+                except EngineUnreachable as error:
+                    self._roster.leave_out(engine)
+                    failures.append(error)
+                except (EngineRefused, EngineBroke) as error:
+                    failures.append(error)
+                logger.info("%s does not take %s: %s", engine.url, request.id, failures[-1])
+                if sum(isinstance(failure, EngineBroke) for failure in failures) == MAX_BROKEN:
+                    raise failures[-1]
+        raise _nobody_takes_it(failures)
+
+    async def _events(
+        self, url: str, request: GenerationRequest
+    ) -> AsyncGenerator[GenerationEvent, None]:
+        """Yield the events of one engine, at least one of them."""
+        has_begun = False
+        with self._counted(url, request.sampling.n):
+            async with aclosing(self._client.generate(url, request)) as events:
+                async for event in events:
+                    has_begun = True
+                    yield event
+        if not has_begun:
+            raise EngineBroke("The engine ended its answer before it began.")
+
+    @contextmanager
+    def _counted(self, url: str, sequences: int) -> Iterator[None]:
+        self._in_flight[url] += sequences
+        try:
+            yield
+        finally:
+            self._in_flight[url] -= sequences
+            if not self._in_flight[url]:
+                del self._in_flight[url]
+
+
+def _nobody_takes_it(failures: Sequence[Unavailable]) -> Unavailable:
+    """Return why, as far as the client is concerned: all are full, or some are away."""
+    if not failures:
+        return Unavailable(
+            "No engine is there to answer. Try again in a moment.", code="engine_unavailable"
+        )
+    away = [failure for failure in failures if failure.code not in RATE_LIMIT_CODES]
+    return away[-1] if away else min(failures, key=lambda full: full.retry_after_seconds)

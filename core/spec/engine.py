@@ -1,0 +1,31 @@
+"""What an engine tells the API about itself, again and again while it lives."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from core.spec.base import Spec
+from core.spec.run import BaseModelSpec
+
+BEAT_SECONDS = 2.0
+"""Between two reports of an engine."""
+
+
+class EngineReport(Spec):
+    """One heartbeat. The address is the engine's identity: a new process there is the engine."""
+
+    url: str = Field(
+        pattern=r"^https?://[^/?#@\s]+$",
+        max_length=255,
+        description="where the API reaches the engine",
+    )
+    status: Literal["ready", "draining"] = "ready"
+    bases: tuple[BaseModelSpec, ...] = Field((), description="models in memory, once per task")
+    max_bases: int = Field(1, ge=1)
+    bundles: tuple[str, ...] = Field(
+        (),
+        description="SHA-256 of the adapters in memory, and of the models that are trained whole",
+    )
+    running: int = Field(0, ge=0, description="sequences in the batch")
+    waiting: int = Field(0, ge=0, description="sequences in the queue")
+    max_running: int = Field(1, ge=1)
