@@ -26,8 +26,9 @@ class EngineRoster:
         oldest = time.monotonic() - max_age_seconds
         async with self._reading:
             if self._read_at < oldest:
-                self._read_at = time.monotonic()
+                began_at = time.monotonic()
                 self._engines = await run_in_threadpool(self._read)
+                self._read_at = began_at
                 self._left_out &= {(engine.url, engine.seen_at) for engine in self._engines}
         return [each for each in self._engines if (each.url, each.seen_at) not in self._left_out]
 
