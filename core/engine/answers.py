@@ -55,7 +55,12 @@ class WrittenAnswer:
         if not self._is_started:
             self._is_started = True
             prompt = self._request.prompt_tokens
-            yield GenerationStarted(prompt_tokens=len(prompt), prompt=self._prompt(sequence))
+            given = self._request.sampling.given_answer is not None
+            yield GenerationStarted(
+                prompt_tokens=len(prompt),
+                prompt=self._prompt(sequence),
+                prompt_ids=prompt if given else (),
+            )
         if self._request.max_tokens == 0:
             sequence.is_finished = True
             yield ChoiceFinished(choice=sequence.index, finish_reason="length", completion_tokens=0)

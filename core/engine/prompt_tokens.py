@@ -78,15 +78,20 @@ def prompt_tokens(prompt: Prompt, model: Answerer) -> tuple[int, ...]:
             tokens = list(prompt.tokens)
     if not tokens:
         raise InvalidRequest("The prompt is empty.", param=param, code="empty_prompt")
+    require_known(tokens, param, model)
+    return tuple(tokens)
+
+
+def require_known(tokens: Sequence[int], param: str, model: Answerer) -> None:
+    """Raise InvalidRequest `invalid_token` for a token that the model does not have."""
     for index, token in enumerate(tokens):
-        if not 0 <= token < vocabulary.token_count:
+        if not 0 <= token < model.vocabulary.token_count:
             raise InvalidRequest(
                 f"Token {token} at index {index} is outside the vocabulary of {model.base_id}, "
-                f"which has ids 0 to {vocabulary.token_count - 1}.",
+                f"which has ids 0 to {model.vocabulary.token_count - 1}.",
                 param=param,
                 code="invalid_token",
             )
-    return tuple(tokens)
 
 
 def text_tokens(texts: Sequence[str], model: Answerer) -> tuple[tuple[int, ...], ...]:
@@ -112,7 +117,8 @@ def text_tokens(texts: Sequence[str], model: Answerer) -> tuple[tuple[int, ...],
 
 def max_tokens(asked: GenerationRequest, prompt_tokens: int, model: Answerer) -> int:
     """Return how many tokens may follow; a prompt needs room for at least one."""
-    wanted = asked.sampling.max_tokens
+    given = asked.sampling.given_answer
+    wanted = asked.sampling.max_tokens if given is None else len(given)
     needed = 1 if wanted is None else wanted
     longest = model.longest_prompt
     if model.key.task == "seq2seq":

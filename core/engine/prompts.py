@@ -16,6 +16,7 @@ from core.engine.prompt_tokens import (
     max_tokens,
     prompt_tokens,
     refuse_unknown_tokens,
+    require_known,
     text_tokens,
 )
 from core.engine.request import BaseKey, ModelKey, Request, ScoreRequest
@@ -78,7 +79,8 @@ class PromptReader:
             )
         refuse_unknown_tokens(asked.sampling.logit_bias, model)
         tokens = prompt_tokens(asked.prompt, model)
-        form = asked.sampling.form
+        form, given = asked.sampling.form, asked.sampling.given_answer
+        require_known(given or (), "given_answer", model)
         tools = asked.prompt.tools if isinstance(asked.prompt, ChatPrompt) else ()
         request = Request(
             id=asked.id,
@@ -86,11 +88,11 @@ class PromptReader:
             prompt_tokens=tokens,
             sampling=asked.sampling,
             max_tokens=max_tokens(asked, len(tokens), model),
-            end_token_ids=model.vocabulary.end_token_ids,
+            end_token_ids=model.vocabulary.end_token_ids if given is None else frozenset(),
             project=asked.project,
             virtual_tokens=model.places_before_prompt,
             form=None if form is None else model.vocabulary.form(form, tools),
-            tool_calls=model.vocabulary.tool_calls if tools else None,
+            tool_calls=model.vocabulary.tool_calls if tools and given is None else None,
         )
         return request, model.vocabulary.token_bytes
 

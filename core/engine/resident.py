@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from core.adapters.adapted import AdaptedModel
 from core.adapters.delta import copies_weights
 from core.adapters.lora_stack import Segments
+from core.adapters.memory import is_out_of_memory
 from core.adapters.mixed import MixedModel
 from core.adapters.virtual import Prefix, PrefixStates
 from core.artifacts.manifest import read_manifest
@@ -185,6 +186,6 @@ def fit_or_unavailable(sha256: str) -> Iterator[None]:
         raise Unavailable(
             f"The adapter {sha256[:12]} cannot be loaded on its base: {error}",
             param="adapter",
-            code="adapter_corrupt",
+            code="engine_out_of_memory" if is_out_of_memory(error) else "adapter_corrupt",
             retry_after_seconds=60,
         ) from error

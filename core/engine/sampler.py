@@ -36,6 +36,8 @@ class SampledToken:
 def sample(logits_BV: Tensor, sequences: Collection[Sequence[Request]]) -> list[SampledToken]:
     """Choose the next token of each sequence; row b of the logits belongs to sequence b.
 
+    A sequence whose answer is given takes the next token of that.
+
     Scores are computed only for the requests that ask for them, and are the model's own: bias and
     penalties change what is chosen, not how likely the model says it is.
     """
@@ -49,6 +51,9 @@ def sample(logits_BV: Tensor, sequences: Collection[Sequence[Request]]) -> list[
             for sequence in sequences
         ],
     )
+    for row, sequence in enumerate(sequences):
+        if (given := sequence.request.sampling.given_answer) is not None:
+            tokens_B[row] = given[len(sequence.tokens)]
     scores = score_tokens(
         logits_BV,
         tokens_B,

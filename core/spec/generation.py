@@ -7,12 +7,14 @@ after it, a `GenerationFailed` line.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field, TypeAdapter, model_validator
 
 from core.spec.base import Spec
 from core.spec.run import BaseModelSpec, BundleRef
 
 FinishReason = Literal["stop", "length", "tool_calls"]
+
+LONGEST_GIVEN_ANSWER = 1024
 
 
 class ChatPrompt(Spec):
@@ -92,6 +94,19 @@ class SamplingSpec(Spec):
         False, description="also tell how likely each token of the prompt was; needs top_logprobs"
     )
     form: AnswerFormSpec | None = Field(None, description="what an answer has to be; None: a text")
+    given_answer: tuple[int, ...] | None = Field(
+        None,
+        min_length=1,
+        max_length=LONGEST_GIVEN_ANSWER,
+        description="tokens to write in place of any choice, to learn how likely they are; none of "
+        "them ends the answer, and they stand in place of max_tokens",
+    )
+
+    @model_validator(mode="after")
+    def _refuse_a_choice(self) -> "SamplingSpec":
+        if self.given_answer is not None and (self.n > 1 or self.form is not None or self.stop):
+            raise ValueError("a given answer goes with neither n, form nor stop")
+        return self
 
 
 class GenerationRequest(Spec):
@@ -129,6 +144,8 @@ class GenerationStarted(Spec):
     prompt_tokens: int
     prompt: tuple[PromptToken, ...] = ()
     """Empty unless the prompt was to be scored."""
+    prompt_ids: tuple[int, ...] = ()
+    """The prompt as the model reads it; empty unless the answer was given."""
 
 
 class GenerationDelta(Spec):
