@@ -3,7 +3,7 @@
 # T tokens of a packed batch, E hidden size, P virtual tokens, B rows, S longest source,
 # D longest target
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -92,6 +92,17 @@ class AdaptedModel:
             yield
         finally:
             self.install()
+
+    @contextmanager
+    def without(self, paths: Collection[str]) -> Iterator[None]:
+        """Run with the base's own modules at these of the replaced paths inside the block."""
+        for path in paths:
+            self.model.set_submodule(path, self._originals[path])
+        try:
+            yield
+        finally:
+            for path in paths:
+                self.model.set_submodule(path, self.replaced[path])
 
     def hidden_states(self, batch: PackedBatch) -> Tensor:
         """Return the states (T, E) after the last layer; the model must use packed attention."""

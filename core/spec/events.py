@@ -11,8 +11,9 @@ from pydantic import Field, TypeAdapter
 
 from core.spec.base import Spec
 from core.spec.mask import MaskRow
+from core.spec.parity import ParityReference
 
-Phase = Literal["preparing data", "loading model", "training", "bundling"]
+Phase = Literal["preparing data", "loading model", "training", "bundling", "checking parity"]
 
 
 class PhaseStarted(Spec):
@@ -166,6 +167,9 @@ class RunFinished(Spec):
     trained_tokens: int = Field(description="real tokens over all steps taken")
     step: int | None = Field(
         None, description="after which the weights were these: the last, or that with the best loss"
+    )
+    reference: ParityReference | None = Field(
+        None, description="what the engine has to say as well before the model is published"
     )
 
 

@@ -66,14 +66,14 @@ def activation_bytes(adapted: AdaptedModel, rows: Sequence[TrainingRow], budget_
 
 
 def _fits(adapted: AdaptedModel, rows: Sequence[TrainingRow], budget_tokens: int) -> bool:
-    free = _free_bytes(adapted.model.device)
+    free = free_bytes(adapted.model.device)
     # gradient, two moments and, beside weights of 16 bits, a master copy: fp32 each
     for_weights = 16 * adapted.trainable_parameters
     needed = activation_bytes(adapted, rows, budget_tokens) + for_weights
     return free is None or needed <= USABLE_SHARE * free
 
 
-def _free_bytes(device: torch.device) -> int | None:
+def free_bytes(device: torch.device) -> int | None:
     """Return the memory that is free on the device; None when the system does not say."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]

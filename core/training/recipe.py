@@ -31,8 +31,10 @@ from core.training.mask import audit
 from core.training.model import base_of, load_model
 from core.training.neftune import add_noise
 from core.training.optimiser import build_optimiser
+from core.training.parity import Trained, parity_reference
 from core.training.plan import StepPlan
 from core.training.preflight import require_fit
+from core.training.replayed import choose_rows
 from core.training.resume import fingerprint_of, load_state, save_state
 from core.training.row_losses import RowLossTable
 from core.training.state import RunState
@@ -124,9 +126,14 @@ def train(
     if chosen_step != state.step:
         state.go_back_to_best()
     manifest = write_bundle(workspace.bundle_folder, training.bundle(state, chosen_step))
+
+    yield PhaseStarted(phase="checking parity")
+    trained = Trained(spec, adapted, dtype, tokenizer, workspace.bundle_folder, state.budget_tokens)
+    reference = parity_reference(trained, choose_rows(dataset, workspace, tokenizer))
     yield RunFinished(
         folder=workspace.bundle_folder,
         weights_sha256=manifest.weights_sha256,
         trained_tokens=state.trained_tokens,
         step=chosen_step,
+        reference=reference,
     )

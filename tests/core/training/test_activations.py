@@ -17,7 +17,7 @@ def free_bytes(monkeypatch):
     """Return a function that says how much memory is free."""
 
     def say(size):
-        monkeypatch.setattr(activations, "_free_bytes", lambda device: size)
+        monkeypatch.setattr(activations, "free_bytes", lambda device: size)
 
     return say
 
@@ -88,5 +88,5 @@ def test_prefix_of_an_encoder_decoder_is_never_checkpointed_by_itself(
 
 
 def test_free_memory_of_this_machine_is_known():
-    free = activations._free_bytes(torch.device("cpu"))
+    free = activations.free_bytes(torch.device("cpu"))
     assert free is not None and 2**20 < free < 2**50

@@ -46,10 +46,17 @@ def test_events_come_in_the_promised_order(job, workspace):
         *epoch,
         *epoch,
         "phase_started",
+        "phase_started",
         "run_finished",
     ]
     phases = [event.phase for event in events if event.type == "phase_started"]
-    assert phases == ["preparing data", "loading model", "training", "bundling"]
+    assert phases == [
+        "preparing data",
+        "loading model",
+        "training",
+        "bundling",
+        "checking parity",
+    ]
     dataset = events[1]
     assert (dataset.rows, dataset.validation_rows, dataset.total_steps) == (16, 16, 4)
     assert events[-1].trained_tokens == 2 * dataset.tokens

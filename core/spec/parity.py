@@ -1,0 +1,90 @@
+"""Held-out rows as training scores them, and whether the endpoint gives them the same figures.
+
+The training child writes a `ParityReference`; the worker replays it through the engine and makes a
+`Parity` of it, which is kept with the tuned model.
+"""
+
+import math
+from typing import Literal
+
+from pydantic import Field
+
+from core.spec.base import Spec
+from core.spec.generation import Prompt
+
+NumberFormat = Literal["bf16", "fp16", "fp32"]
+
+LEAST_PROBABILITY = 1e-30
+
+
+def nats(probability: float) -> float:
+    """Return the logarithm of the probability of a label, which may have been rounded to zero."""
+    return math.log(max(probability, LEAST_PROBABILITY))
+
+
+class ReplayedRow(Spec):
+    """A row that a model writes: how it is asked for, and what training makes of it."""
+
+    type: Literal["row"] = "row"
+    line: int
+    prompt: Prompt
+    prompt_ids: tuple[int, ...] = Field(description="the prompt as training reads it")
+    answer: tuple[int, ...] = Field(min_length=1, description="the tokens that follow in the row")
+    logprobs: tuple[float | None, ...] = Field(
+        description="of prompt and answer, token by token, in nats; None where nothing is trained"
+    )
+
+
+class ReplayedText(Spec):
+    """A text that a model labels, and how likely every label is."""
+
+    type: Literal["text"] = "text"
+    line: int
+    text: str
+    logprobs: dict[str, float] = Field(description="by label, in nats")
+
+
+class Ablation(Spec):
+    """The first row once more, with some trained modules switched off.
+
+    An engine that answers just so ignores them.
+    """
+
+    modules: str = Field(description="the name that they share, such as v_proj")
+    count: int
+    figures: tuple[float, ...] = Field(description="in nats, those that are given of the row")
+
+
+class ParityReference(Spec):
+    """What training says of some rows with the weights of the bundle."""
+
+    precision: NumberFormat
+    rows: tuple[ReplayedRow, ...] | tuple[ReplayedText, ...] = ()
+    ablations: tuple[Ablation, ...] = ()
+    quantisation_gap_nats: float | None = Field(
+        None, description="of qlora: mean distance of the quantised model from the served one"
+    )
+    missing: str | None = Field(None, description="why there are no rows")
+
+
+class Parity(Spec):
+    """Whether the endpoint gives rows of the job the log-probabilities that training gave them.
+
+    Of a classifier a token is a label of a text.
+    """
+
+    status: Literal["passed", "failed", "unchecked"]
+    reason: str | None = Field(None, description="what differs, or why nothing was compared")
+    differs: Literal["template", "module", "precision", "numbers"] | None = None
+    rows: int = 0
+    token_rows: int = Field(
+        0, description="those asked by their tokens, which says nothing about templates"
+    )
+    tokens: int = 0
+    max_difference_nats: float | None = None
+    mean_difference_nats: float | None = None
+    max_allowed_nats: float | None = None
+    mean_allowed_nats: float | None = None
+    training_precision: NumberFormat | None = None
+    engine_precision: NumberFormat | None = None
+    quantisation_gap_nats: float | None = None

@@ -1,0 +1,175 @@
+"""Which rows are replayed and in what form, and when there is nothing to compare with."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from core.errors import TrainingFailed
+from core.models.load import load_base
+from core.spec.generation import ChatPrompt, TextPrompt, TokenPrompt
+from core.spec.strategy import LoraSpec, QloraSpec
+from core.training import parity
+from core.training.recipe import train
+from core.training.replayed import LONGEST_ANSWER, LONGEST_ROW, REPLAYED_ROWS
+
+
+def write(path, *rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def chat(question, answer, **message):
+    return {
+        "messages": [
+            {"role": "user", "content": question},
+            {"role": "assistant", "content": answer, **message},
+        ]
+    }
+
+
+@pytest.fixture
+def reference(job, workspace):
+    """Run a job to its end and return what it leaves to compare with."""
+
+    def run(strategy=None, **options):
+        return list(train(job(strategy, **options), workspace, lambda: False))[-1].reference
+
+    return run
+
+
+def test_held_out_rows_are_taken_and_few_of_them(reference, workspace):
+    write(workspace.validation_file, *(chat(f"{n}", "yes") for n in range(20)))
+    rows = reference().rows
+    assert [row.line for row in rows] == list(range(1, REPLAYED_ROWS + 1))
+    assert rows[3].prompt == ChatPrompt(messages=({"role": "user", "content": "3"},))
+
+
+def test_rows_held_out_of_the_training_file_keep_their_lines(reference, workspace):
+    write(workspace.train_file, *(chat(f"question {n}", "yes") for n in range(1, 17)))
+    rows = reference(evaluation={"split": 0.25}).rows
+    assert len(rows) == 4
+    for row in rows:
+        assert row.prompt.messages[0]["content"] == f"question {row.line}"
+
+
+def test_figures_are_those_of_the_trained_tokens(reference, chat_tokenizer, workspace):
+    row = reference().rows[0]
+    prompt, answer = row.logprobs[: len(row.prompt_ids)], row.logprobs[len(row.prompt_ids) :]
+    assert set(prompt) == {None}
+    assert len(answer) == len(row.answer) and all(figure < 0 for figure in answer)
+    messages = json.loads(workspace.train_file.read_text().splitlines()[0])["messages"]
+    assert chat_tokenizer.decode(row.answer) == messages[1]["content"] + "<|im_end|>"
+
+
+def test_earlier_turns_that_are_trained_are_compared_within_the_prompt(reference, workspace):
+    first, second = chat("a", "bb")["messages"], chat("c", "d")["messages"]
+    unweighted = chat("e", "f", weight=0)["messages"]
+    write(
+        workspace.train_file, {"messages": [*first, *second]}, {"messages": [*first, *unweighted]}
+    )
+    both, only_first = reference(batch_size=1).rows
+    assert len(both.prompt.messages) == 3
+    in_prompt = [figure for figure in both.logprobs[: len(both.prompt_ids)] if figure is not None]
+    assert len(in_prompt) == 3, "two letters, and the end of the turn"
+    assert len(only_first.prompt.messages) == 1, "the turn of weight 0 is not the answer"
+    assert only_first.logprobs[-1] is not None, "what follows the last trained token is left out"
+
+
+def test_completion_that_begins_within_a_token_is_asked_with_its_prompt(reference, workspace):
+    rows = ("x", "yz"), ("xa", "bz")  # "ab" is one token
+    write(workspace.train_file, *({"prompt": a, "completion": b} for a, b in rows))
+    apart, joined = reference(batch_size=1).rows
+    assert (apart.prompt, len(apart.answer)) == (TextPrompt(text="x"), 3)
+    assert (joined.prompt, len(joined.answer)) == (TextPrompt(text="xabz"), 1)
+    assert [figure is None for figure in joined.logprobs] == [True, False, False, False]
+
+
+def test_row_that_was_cut_is_asked_by_its_tokens(reference, workspace):
+    write(workspace.train_file, chat("q" * 80, "a" * 40), chat("p" * 80, "b" * 40))
+    (row, _) = reference(max_length=64, truncation="start", batch_size=1).rows
+    assert isinstance(row.prompt, TokenPrompt)
+    assert row.prompt.tokens == row.prompt_ids
+    assert len(row.prompt_ids) + len(row.answer) <= 64
+
+
+def test_long_answers_are_compared_as_far_as_the_bound(reference, workspace):
+    write(workspace.train_file, chat("a", "b" * 200), chat("c", "d" * 200))
+    row = reference(batch_size=1).rows[0]
+    assert len(row.answer) == LONGEST_ANSWER
+    assert len(row.logprobs) == len(row.prompt_ids) + LONGEST_ANSWER
+
+
+def test_shortest_row_is_taken_when_all_are_long(reference, workspace, monkeypatch):
+    assert LONGEST_ROW == 1024
+    monkeypatch.setattr("core.training.replayed.LONGEST_ROW", 20)
+    write(workspace.train_file, chat("a" * 50, "b"), chat("a" * 30, "b"), chat("a" * 40, "b"))
+    (row,) = reference(batch_size=1).rows
+    assert row.line == 2
+
+
+def test_each_kind_of_module_is_left_out_once(reference):
+    found = reference(LoraSpec(rank=4, target_modules=("q_proj", "v_proj")))
+    assert [(each.modules, each.count) for each in found.ablations] == [
+        ("q_proj", 2),
+        ("v_proj", 2),
+        ("the whole adapter", 1),
+    ]
+    trained = [figure for figure in found.rows[0].logprobs if figure is not None]
+    for ablation in found.ablations:
+        assert ablation.figures != pytest.approx(trained, abs=1e-4)
+        assert len(ablation.figures) == len(trained)
+
+
+def test_comparison_changes_nothing_in_the_bundle(job, workspace, monkeypatch):
+    def weights():
+        list(train(job(), workspace, lambda: False))
+        return load_file(workspace.bundle_folder / "adapter_model.safetensors")
+
+    with_it = weights()
+    monkeypatch.setattr("core.training.recipe.parity_reference", lambda *_: None)
+    without = weights()
+    assert all(torch.equal(with_it[name], without[name]) for name in with_it | without)
+
+
+def test_qlora_whose_plain_base_does_not_fit_says_so(reference, monkeypatch):
+    monkeypatch.setattr(parity, "free_bytes", lambda device: 1000)
+    found = reference(QloraSpec(rank=4))
+    assert found.rows == ()
+    assert "GiB beside the quantised one" in found.missing
+
+
+def test_qlora_whose_plain_base_runs_out_of_memory_says_so(reference, monkeypatch):
+    def load(*arguments, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(parity, "load_base", load)
+    assert reference(QloraSpec(rank=4)).missing.startswith("memory is too short")
+
+
+def test_qlora_is_compared_on_the_base_that_serves_it(reference, base_spec):
+    found = reference(QloraSpec(rank=4))
+    assert found.quantisation_gap_nats > 0
+    model = load_base(base_spec, torch.float32, torch.device("cpu"))
+    row = found.rows[0]
+    ids = torch.tensor([[*row.prompt_ids, *row.answer]])
+    with torch.inference_mode():
+        logprobs_TV = model(ids).logits[0].log_softmax(-1)
+    base_says = [
+        logprobs_TV[place - 1, ids[0, place]].item()
+        for place, figure in enumerate(row.logprobs)
+        if figure is not None
+    ]
+    assert list(found.ablations[-1].figures) == pytest.approx(base_says, abs=1e-4)
+
+
+def test_model_that_says_nothing_finite_ends_the_run(job, workspace, monkeypatch):
+    real = parity.figures_of
+
+    def broken(*arguments, **options):
+        return [[float("nan"), *row[1:]] for row in real(*arguments, **options)]
+
+    monkeypatch.setattr(parity, "figures_of", broken)
+    with pytest.raises(TrainingFailed, match="no longer finite") as caught:
+        list(train(job(), workspace, lambda: False))
+    assert caught.value.code == "loss_nonfinite"
