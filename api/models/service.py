@@ -11,6 +11,7 @@ from core.catalog.bases import Catalog, CatalogEntry
 from core.errors import InvalidRequest
 from core.records import models
 from core.records.tables import TunedModel
+from core.spec.parity import Parity
 from core.spec.run import BaseModelSpec, BundleRef
 
 TUNED_PREFIX = "ft:"
@@ -67,4 +68,9 @@ def _base_object(base: CatalogEntry) -> ModelObject:
 
 
 def _tuned_object(model: TunedModel) -> ModelObject:
-    return ModelObject(id=model.id, created=int(model.created_at), owned_by=model.project_id)
+    return ModelObject(
+        id=model.id,
+        created=int(model.created_at),
+        owned_by=model.project_id,
+        parity=None if model.parity is None else Parity.model_validate(model.parity),
+    )

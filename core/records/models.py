@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from core.errors import Conflict, NotFound
 from core.records.ids import checkpoint_model_id, new_id
 from core.records.tables import Checkpoint, Job, TunedModel
+from core.spec.parity import Parity
 from core.spec.run import KEPT_CHECKPOINTS, BundleRef
 
 
@@ -64,9 +65,13 @@ def add_checkpoint(
     return dropped
 
 
-def add_final_model(session: Session, job: Job, model_id: str, bundle: StoredBundle) -> None:
-    """Record the tuned model of a job that worked."""
-    session.add(_tuned_model(job, model_id, bundle, checkpoint_step=None))
+def add_final_model(
+    session: Session, job: Job, model_id: str, bundle: StoredBundle, parity: Parity | None = None
+) -> None:
+    """Record the tuned model of a job that worked, and how it was found to be served."""
+    model = _tuned_model(job, model_id, bundle, checkpoint_step=None)
+    model.parity = None if parity is None else parity.model_dump(mode="json")
+    session.add(model)
     session.flush()
 
 

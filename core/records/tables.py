@@ -194,6 +194,8 @@ class TunedModel(Table):
     bundle_sha256: Mapped[str]
     checkpoint_step: Mapped[int | None]
     """None for the final model."""
+    parity: Mapped[dict[str, Any] | None]
+    """`core.spec.parity.Parity` of a final model; None for checkpoints, and for older models."""
 
 
 class MaskAudit(Table):

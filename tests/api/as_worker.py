@@ -11,6 +11,7 @@ from core.records.files import add_file, new_file_key
 from core.records.ids import tuned_model_id
 from core.records.jobs import advance, get_job
 from core.records.models import StoredBundle, add_checkpoint, add_final_model
+from core.spec.parity import Parity
 from core.spec.run import JobSpec
 from tests.api.live import Api
 
@@ -77,7 +78,7 @@ def save_checkpoint(api: Api, held: Claim, step: int = 5) -> None:
         add_checkpoint(session, job, model_id(api, held.job_id), step, metrics, stored)
 
 
-def succeed(api: Api, held: Claim) -> str:
+def succeed(api: Api, held: Claim, parity: Parity | None = None) -> str:
     """End the job well and return the tuned model's id."""
     name = model_id(api, held.job_id)
     stored = bundle(api, f"bundles/{held.job_id}/{held.token}/final.zip")
@@ -86,7 +87,7 @@ def succeed(api: Api, held: Claim) -> str:
     with api.database.writing() as session:
         hold(session, held)
         job = get_job(session, "default", held.job_id)
-        add_final_model(session, job, name, stored)
+        add_final_model(session, job, name, stored, parity)
         add_file(
             session,
             file_id=file_id,

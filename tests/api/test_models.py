@@ -5,6 +5,7 @@ from urllib.parse import quote
 
 import httpx
 
+from core.spec.parity import Parity
 from tests.api import as_worker
 from tests.api.live import Api
 
@@ -21,6 +22,19 @@ def test_models_are_bases_and_tuned_ones(
     for name, model in listed.items():
         for path in (name, quote(name, safe="")):
             assert client.get(f"/v1/models/{path}").json() == model
+
+
+def test_model_shows_whether_it_is_served_as_it_was_trained(
+    api: Api, client: httpx.Client, create_job: Callable[..., str]
+) -> None:
+    create_job()
+    held = as_worker.start(api)
+    as_worker.save_checkpoint(api, held, 5)
+    parity = Parity(status="passed", rows=8, tokens=99, max_difference_nats=2e-6)
+    tuned = as_worker.succeed(api, held, parity)
+    assert client.get(f"/v1/models/{tuned}").json()["parity"] == parity.model_dump()
+    for name in (f"{tuned}:ckpt-step-5", "tunesmith/tiny"):
+        assert client.get(f"/v1/models/{name}").json()["parity"] is None
 
 
 def test_alias_names_its_base(client: httpx.Client) -> None:

@@ -22,6 +22,7 @@ from core.records.models import (
 )
 from core.records.projects import DEFAULT_PROJECT
 from core.records.tables import Job
+from core.spec.parity import Parity
 from core.spec.run import KEPT_CHECKPOINTS, BaseModelSpec, BundleRef, JobSpec
 
 StartJob = Callable[..., Claim]
@@ -196,3 +197,18 @@ def test_deletion_and_a_job_that_needs_the_model_leave_one_winner(
         if (job_id := user.result()) is not None:
             with database.writing() as session:
                 cancel_job(session, DEFAULT_PROJECT, job_id)
+
+
+def test_verdict_on_a_final_model_is_kept_and_checkpoints_have_none(
+    database: Database, job: Job, model_id: str
+) -> None:
+    save(database, job, model_id, 10, "key-10")
+    parity = Parity(status="unchecked", reason="no engine is known to the worker")
+    with database.writing() as session:
+        add_final_model(session, job, model_id, StoredBundle("key", "0" * 64), parity)
+    with database.reading() as session:
+        final, checkpoint = sorted(
+            list_models(session, DEFAULT_PROJECT), key=lambda model: len(model.id)
+        )
+    assert Parity.model_validate(final.parity) == parity
+    assert checkpoint.parity is None
