@@ -30,6 +30,7 @@ from core.errors import InvalidRequest, NotFound, TunesmithError, Unauthenticate
 from core.spec.base import Spec
 from core.spec.classification import ClassificationAnswer, ClassificationRequest
 from core.spec.generation import ChoiceFinished, GenerationFailed, GenerationRequest
+from core.spec.parity import NumberFormat
 from core.spec.run import BaseModelSpec
 
 logger = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ def create_app(
     reader: PromptReader,
     preload_base: BaseModelSpec | None = None,
     key: SecretStr | None = None,
+    precision: NumberFormat | None = None,
 ) -> Starlette:
     """Return the ASGI application; its lifespan runs the model thread. `key`: what callers send."""
     thread = threading.Thread(
@@ -106,6 +108,7 @@ def create_app(
         return JSONResponse(
             {
                 "status": "ok" if is_alive else "model thread ended",
+                "precision": precision,
                 "bases": [base.spec.id for base in engine.runner.resident_bases()],
                 "adapters": engine.runner.resident_adapters(),
             },

@@ -18,6 +18,7 @@ from core.spec.events import (
     StepDone,
     StoppedEarly,
 )
+from core.spec.parity import Parity
 
 SHOWN_LINES = 5
 
@@ -101,6 +102,29 @@ def early_stop_news(event: StoppedEarly) -> NewEvent:
         f"Stopped early after step {event.step}: the validation loss was best at step "
         f"{event.best_step} and no longer falls."
     )
+
+
+def parity_news(parity: Parity) -> NewEvent:
+    """Whether the endpoint says what training says; `data` has the figures."""
+    data = parity.model_dump(mode="json")
+    match parity.status:
+        case "unchecked":
+            text = f"Parity is unchecked, and the model is published all the same: {parity.reason}"
+            return NewEvent(text, "warn", data=data)
+        case "failed":
+            text = f"Parity failed ({parity.differs}), and the model is not published."
+            return NewEvent(text, "error", data=data)
+        case "passed":
+            formats = parity.training_precision, parity.engine_precision
+            served = f"trained in {formats[0]}, served in {formats[1] or 'an unknown format'}"
+            by_tokens = f" ({parity.token_rows} of them as tokens)" if parity.token_rows else ""
+            text = (
+                f"Parity passed: {parity.rows} rows{by_tokens}, {parity.tokens} tokens; the "
+                "endpoint differs "
+                f"from training by at most {parity.max_difference_nats:.2g} nat (allowed "
+                f"{parity.max_allowed_nats:g}), {served}."
+            )
+            return NewEvent(text, data=data)
 
 
 def checkpoint_metrics(event: CheckpointSaved) -> dict[str, Any]:

@@ -5,7 +5,7 @@ events tell stands in `worker.news`.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -37,28 +37,40 @@ from core.spec.events import (
     StepDone,
     StoppedEarly,
 )
+from core.spec.parity import Parity, ParityReference
+from core.spec.run import BaseModelSpec, BundleRef
 from core.storage.blobs import BlobStore
 from worker import news
 from worker.commit import commit
 from worker.disk import DISK_FULL
 from worker.launch import archive_of
+from worker.replay import Candidate, Interrupted
 from worker.resume import ResumeStates
 
 METRICS_FILE = "metrics.csv"
 RESULT_FILENAME = "step_metrics.csv"
+
+CheckParity = Callable[[ParityReference | None, Candidate], Parity]
+"""Says whether a model is served as it was trained; Interrupted when the worker has to leave."""
 
 
 class Record:
     """Writes one attempt at one job. `is_complete` once the attempt has ended in the database."""
 
     def __init__(
-        self, database: Database, store: BlobStore, claim: Claim, states: ResumeStates
+        self,
+        database: Database,
+        store: BlobStore,
+        claim: Claim,
+        states: ResumeStates,
+        check_parity: CheckParity,
     ) -> None:
         self.is_complete = False
         self._database = database
         self._store = store
         self._claim = claim
         self._states = states
+        self._check_parity = check_parity
         self._total_steps = 0
         self._steps_here = 0
         self._first_step_began: float | None = None
@@ -110,8 +122,7 @@ class Record:
             case ResumeStateSaved():
                 self._states.keep(event)
             case RunFinished():
-                self._succeed(event)
-                self.is_complete = True
+                self._finish(event)
             case RunFailed(code=code) if code == DISK_FULL:
                 self.park(event.message)
             case RunFailed():
@@ -196,16 +207,47 @@ class Record:
         for key in dropped:
             self._store.delete(key)
 
-    def _succeed(self, event: RunFinished) -> None:
-        """Blobs first, then everything that names them in one transaction."""
+    def _finish(self, event: RunFinished) -> None:
+        """Publish the model if it is served as it was trained.
+
+        When the worker has to leave off in between, the attempt stays unfinished.
+        """
         bundle = self._store_bundle(event.folder, "final")
+        try:
+            parity = self._parity(event, bundle)
+        except Interrupted:
+            self._store.delete(bundle.key)
+            return
+        except BaseException:
+            self._store.delete(bundle.key)
+            raise
+        if parity.status == "failed":
+            self._store.delete(bundle.key)
+            self._append(news.parity_news(parity))
+            reason = f"The model is not served as it was trained. {parity.reason}"
+            self.fail("parity_failed", reason)
+        else:
+            self._succeed(event, bundle, parity)
+            self.is_complete = True
+
+    def _parity(self, event: RunFinished, bundle: StoredBundle) -> Parity:
+        job = commit(self._database, lambda session: claims.claimed_job(session, self._claim))
+        candidate = Candidate(
+            base=BaseModelSpec.model_validate(job.spec["base"]),
+            bundle=BundleRef(key=bundle.key, sha256=bundle.sha256),
+            project=job.project_id,
+        )
+        return self._check_parity(event.reference, candidate)
+
+    def _succeed(self, event: RunFinished, bundle: StoredBundle, parity: Parity) -> None:
+        """Blobs first, then everything that names them in one transaction."""
         file_id, file_key = files.new_file_key()
         results = self._store.write_file(file_key, event.folder / METRICS_FILE)
 
         def write(session: Session) -> None:
             job = claims.claimed_job(session, self._claim)
             model_id = _model_id(job)
-            models.add_final_model(session, job, model_id, bundle)
+            models.add_final_model(session, job, model_id, bundle, parity)
             files.add_file(
                 session,
                 file_id=file_id,
@@ -218,7 +260,7 @@ class Record:
                 report=None,
             )
             created = NewEvent(f"New fine-tuned model created: {model_id}")
-            events.append_events(session, job.id, [created])
+            events.append_events(session, job.id, [news.parity_news(parity), created])
             jobs.advance(
                 session,
                 job.id,

@@ -13,13 +13,19 @@ from core.engine.metrics import EngineMetrics
 from core.engine.prompts import PromptReader
 from core.engine.runner import BaseLoader, Runner
 from core.engine.scheduler import Limits, Scheduler
-from core.models.precision import pick_device, resolve_precision
+from core.models.precision import name_of, pick_device, resolve_precision
 from core.spec.engine import EngineReport
+from core.spec.parity import NumberFormat
 from core.storage.local import open_store
 from worker.engine_app import create_app
 from worker.engine_server import SHUTDOWN_SECONDS, EngineServer
 from worker.engine_settings import EngineSettings
 from worker.registration import Registration
+
+
+def precision_of(settings: EngineSettings) -> NumberFormat:
+    """Return the number format of the weights of all bases."""
+    return name_of(resolve_precision(settings.precision, pick_device()))
 
 
 def build_engine(settings: EngineSettings) -> tuple[Engine, PromptReader]:
@@ -82,7 +88,7 @@ def main() -> None:
         torch.set_num_threads(settings.threads)
     engine, reader = build_engine(settings)
     config = uvicorn.Config(
-        create_app(engine, reader, settings.preload_base, settings.key),
+        create_app(engine, reader, settings.preload_base, settings.key, precision_of(settings)),
         host=settings.host,
         port=settings.port,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from core.records.ids import new_id
@@ -36,6 +36,11 @@ class WorkerSettings(BaseSettings):
         description="CPU threads of a training run; None: one per usable core",
         validation_alias=AliasChoices("TUNESMITH_THREADS", "OMP_NUM_THREADS"),
     )
+
+    engine_url: str | None = Field(
+        None, description="where models are asked before they are published; None: they are not"
+    )
+    engine_key: SecretStr | None = Field(None, description="the TUNESMITH_ENGINE_KEY of the engine")
 
     @property
     def lease_seconds(self) -> float:

@@ -19,8 +19,10 @@ from core.storage.blobs import BlobStore
 from worker.audit import audit_waiting_masks
 from worker.commit import commit
 from worker.disk import is_disk_full
+from worker.engines import find_engine
 from worker.launch import Child, Order, archive_of, launch
 from worker.lease import Lease
+from worker.parity import ParityCheck
 from worker.record import Record
 from worker.resume import ResumeStates, fetch_checked
 from worker.settings import WorkerSettings
@@ -68,9 +70,15 @@ def train(worker: Worker, claim: Claim) -> None:
     """
     workspace = worker.settings.work_folder / claim.job_id / str(claim.token)
     states = ResumeStates(worker.database, worker.store, claim)
-    record = Record(worker.database, worker.store, claim, states)
+    lease = Lease(worker.database, claim, worker.settings)
+
+    def leave_off() -> bool:
+        return worker.stopping.is_set() or lease.lost.is_set()
+
+    check_parity = ParityCheck(lambda: find_engine(worker.settings), leave_off)
+    record = Record(worker.database, worker.store, claim, states, check_parity)
     try:
-        with Lease(worker.database, claim, worker.settings) as lease:
+        with lease:
             order = _prepare(worker, claim, Workspace(folder=workspace.absolute()), states)
             _run(worker, claim, order, record, lease)
         logger.info("%s is done.", claim.job_id)

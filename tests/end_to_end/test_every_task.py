@@ -97,6 +97,9 @@ def test_tuned_model_answers_at_the_endpoints_as_its_bundle_does(
 ) -> None:
     job, client = workshop.finished(name), workshop.service.client
     assert job.trained_tokens and job.fine_tuned_model
+    parity = client.models.retrieve(job.fine_tuned_model).model_dump()["parity"]
+    assert parity["status"] == "passed", parity
+    assert parity["max_difference_nats"] < 1e-3
     folder = download_adapter(client, job.id, tmp_path / "bundle")
     assert verify(folder).weights_sha256
     is_full = ORDERS[name].strategy["type"] == "full"

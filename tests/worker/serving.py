@@ -17,7 +17,7 @@ from core.engine.engine import Engine
 from core.spec.run import BaseModelSpec
 from worker.engine_app import create_app
 from worker.engine_settings import EngineSettings
-from worker.serve import build_engine
+from worker.serve import build_engine, precision_of
 
 BASE = BaseModelSpec(id="tiny", source=str(Path(core.models.__file__).parent / "tiny"))
 PATIENCE_SECONDS = 180
@@ -89,7 +89,7 @@ def serving(
     server_of: Callable[[uvicorn.Config, Engine], uvicorn.Server] = lambda c, _: uvicorn.Server(c),
 ) -> Iterator[Service]:
     engine, reader = build_engine(settings)
-    app = create_app(engine, reader, preload, settings.key)
+    app = create_app(engine, reader, preload, settings.key, precision_of(settings))
     server = server_of(uvicorn.Config(app, log_level="warning"), engine)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

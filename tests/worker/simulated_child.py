@@ -25,6 +25,7 @@ from core.spec.events import (
     RunResumed,
     StepDone,
 )
+from core.spec.parity import ParityReference
 from worker.launch import Order, archive_of
 from worker.record import METRICS_FILE
 
@@ -37,6 +38,7 @@ class Simulation:
 
     total_steps: int = 10**9
     hears_stop: bool = True
+    reference: ParityReference | None = None
     while_stopping: Callable[[], None] = lambda: None
     orders: list[Order] = field(default_factory=list)
     started_at: list[int] = field(default_factory=list)
@@ -102,7 +104,12 @@ class SimulatedChild:
             self._say(_step_done(step, total_steps))
         folder = self._order.workspace.bundle_folder
         write_bundle(folder, self._order)
-        self._say(RunFinished(folder=folder, weights_sha256="0" * 64, trained_tokens=80))
+        reference = self._simulation.reference
+        self._say(
+            RunFinished(
+                folder=folder, weights_sha256="0" * 64, trained_tokens=80, reference=reference
+            )
+        )
 
     def _say(self, event: RunEvent) -> None:
         self._mouth.send_bytes(event.model_dump_json().encode())

@@ -16,12 +16,16 @@ from core.spec.events import (
     RunFinished,
     StepDone,
 )
+from core.spec.parity import Parity, ParityReference
 from tests.worker.workshop import Workshop, make_workshop
 from worker.disk import DISK_FULL
 from worker.launch import archive_of
-from worker.record import METRICS_FILE, Record
+from worker.parity import ParityCheck
+from worker.record import METRICS_FILE, CheckParity, Record
+from worker.replay import Candidate
 from worker.resume import ResumeStates
 
+NO_ENGINE = ParityCheck(lambda: None, lambda: False)
 VALIDATED = DatasetValidated(rows=8, validation_rows=2, tokens=80, targets=40, total_steps=4)
 
 
@@ -42,10 +46,10 @@ def record(workshop: Workshop, job_id: str) -> Record:
     return recording(workshop)
 
 
-def recording(workshop: Workshop) -> Record:
+def recording(workshop: Workshop, check_parity: CheckParity = NO_ENGINE) -> Record:
     """The record of an attempt that has claimed the oldest job."""
     parts = (workshop.database, workshop.store, workshop.claim())
-    return Record(*parts, ResumeStates(*parts))
+    return Record(*parts, ResumeStates(*parts), check_parity)
 
 
 @pytest.fixture
@@ -84,6 +88,10 @@ def checkpoint(number: int, folder: Path) -> CheckpointSaved:
         validation_loss=1.1,
         validation_accuracy=0.3,
     )
+
+
+def finished(folder: Path) -> RunFinished:
+    return RunFinished(folder=folder, weights_sha256="0" * 64, trained_tokens=9)
 
 
 def test_validated_job_passes_through_queued_to_running_under_one_claim(
@@ -188,8 +196,8 @@ def test_late_worker_leaves_no_row_and_no_blob(
     with workshop.database.writing() as session:
         assert claims.rescue_expired(session, worker_id="worker-here") == [job_id]
     messages, blobs = workshop.messages(job_id), workshop.blobs("")
-    finished = RunFinished(folder=make_bundle("bundle"), weights_sha256="0" * 64, trained_tokens=9)
-    for late in (step(1), checkpoint(1, make_bundle("step-1")), finished, VALIDATED):
+    end = finished(make_bundle("bundle"))
+    for late in (step(1), checkpoint(1, make_bundle("step-1")), end, VALIDATED):
         with pytest.raises(StaleClaim):
             record.write(late)
     assert workshop.messages(job_id) == messages
@@ -215,10 +223,55 @@ def test_end_that_was_committed_without_an_answer_is_not_undone(
 
     record.write(VALIDATED)
     monkeypatch.setattr(worker.record, "commit", twice)
-    record.write(
-        RunFinished(folder=make_bundle("bundle"), weights_sha256="0" * 64, trained_tokens=9)
-    )
+    record.write(finished(make_bundle("bundle")))
     assert record.is_complete
     assert workshop.job(job_id).status == JobStatus.SUCCEEDED
     assert workshop.messages(job_id).count("The job has successfully completed") == 1
     assert workshop.blobs("bundles") == {f"bundles/{job_id}/1/final.zip"}
+
+
+def test_model_that_is_not_served_as_trained_is_not_published(
+    workshop: Workshop, job_id: str, make_bundle: Callable[[str], Path]
+) -> None:
+    seen: list[Candidate] = []
+
+    def differs(reference: ParityReference | None, candidate: Candidate) -> Parity:
+        assert workshop.store.read(candidate.bundle.key), "it can be fetched by then"
+        seen.append(candidate)
+        return Parity(status="failed", differs="template", reason="The engine's template differs.")
+
+    record = recording(workshop, differs)
+    record.write(VALIDATED)
+    record.write(checkpoint(1, make_bundle("step-1")))
+    record.write(finished(make_bundle("bundle")))
+    job = workshop.job(job_id)
+    assert (job.status, job.fine_tuned_model, job.result_file) == (JobStatus.FAILED, None, None)
+    assert job.error == {
+        "code": "parity_failed",
+        "message": "The model is not served as it was trained. The engine's template differs.",
+        "param": None,
+    }
+    assert record.is_complete
+    assert seen[0].bundle.key == f"bundles/{job_id}/1/final.zip"
+    assert workshop.blobs("bundles") == {f"bundles/{job_id}/1/step-1.zip"}, "it stays callable"
+    told = [event for event in workshop.events(job_id) if event.message.startswith("Parity")]
+    assert [(event.level, event.data and event.data["differs"]) for event in told] == [
+        ("error", "template")
+    ]
+
+
+def test_claim_lost_during_the_check_leaves_no_bundle(
+    workshop: Workshop, job_id: str, make_bundle: Callable[[str], Path]
+) -> None:
+    def cancelled_meanwhile(reference: ParityReference | None, candidate: Candidate) -> Parity:
+        workshop.cancel(job_id)
+        return Parity(status=status)
+
+    for status in ("passed", "failed"):
+        job_id = workshop.job(job_id).id if status == "passed" else workshop.submit()
+        record = recording(workshop, cancelled_meanwhile)
+        record.write(VALIDATED)
+        with pytest.raises(StaleClaim):
+            record.write(finished(make_bundle(status)))
+        assert workshop.job(job_id).status == JobStatus.CANCELLED
+        assert workshop.blobs("bundles") == set()

@@ -115,7 +115,12 @@ def test_base_and_adapter_answer_side_by_side(service, adapter):
         thread.join(PATIENCE_SECONDS)
     assert answers == {0: base_alone, 1: tuned_alone}
     health = service.client.get("/healthz").json()
-    assert health == {"status": "ok", "bases": ["tiny"], "adapters": [adapter["sha256"]]}
+    assert health == {
+        "status": "ok",
+        "precision": "fp32",
+        "bases": ["tiny"],
+        "adapters": [adapter["sha256"]],
+    }
 
 
 def counted(service) -> dict[str, float]:

@@ -54,6 +54,7 @@ class Workshop:
     broker_url: str
     database: Database
     store: BlobStore
+    engine_url: str | None = None
 
     def settings(self, worker_id: str = "worker-here") -> WorkerSettings:
         return WorkerSettings(
@@ -65,6 +66,7 @@ class Workshop:
             beat_seconds=BEAT_SECONDS,
             check_seconds=0.1,
             threads=2,
+            engine_url=self.engine_url,
         )
 
     def submit(
@@ -201,7 +203,8 @@ def worker_process(workshop: Workshop, worker_id: str) -> Iterator[subprocess.Po
     """A real `python -m worker`, warm."""
     settings = workshop.settings(worker_id)
     environment = {
-        f"TUNESMITH_{name.upper()}": str(value) for name, value in settings.model_dump().items()
+        f"TUNESMITH_{name.upper()}": str(value)
+        for name, value in settings.model_dump(exclude_none=True).items()
     }
     log = workshop.folder / f"{worker_id}.log"
     with log.open("wb") as output:

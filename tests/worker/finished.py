@@ -1,0 +1,174 @@
+"""Runs of the real recipe in this process, their bundles in storage: what a worker has in hand
+when it asks whether a model is served as it was trained."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from transformers import GenerationConfig
+
+from core.artifacts.archive import pack
+from core.spec.events import RunEvent, RunFinished
+from core.spec.objective import (
+    ClassificationSpec,
+    DpoSpec,
+    ObjectiveSpec,
+    PretrainingSpec,
+    SupervisedSpec,
+    Task,
+)
+from core.spec.parity import ParityReference
+from core.spec.run import BundleRef, JobSpec, Workspace
+from core.spec.strategy import (
+    BottleneckSpec,
+    FullSpec,
+    LoraSpec,
+    PrefixSpec,
+    PromptSpec,
+    QloraSpec,
+    StrategySpec,
+)
+from core.spec.training import TrainingSpec
+from core.storage.blobs import BlobStore
+from core.training.recipe import train
+from tests.end_to_end.orders import KINDS, WORDS, write_files
+from worker.launch import archive_of
+from worker.replay import Candidate
+
+TOOLS = [{"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}]
+CHATS = "".join(
+    json.dumps(row) + "\n"
+    for word in WORDS
+    for row in (
+        {
+            "messages": [
+                {"role": "system", "content": "Be short."},
+                {"role": "user", "content": f"What is {word}?"},
+                {"role": "assistant", "content": f"A {word}."},
+                {"role": "user", "content": "Sure?"},
+                {"role": "assistant", "content": "Yes, größer 🙂."},
+            ]
+        },
+        {
+            "messages": [
+                {"role": "user", "content": f"Look {word} up."},
+                {
+                    "role": "assistant",
+                    "tool_calls": [
+                        {
+                            "id": "call_1",
+                            "type": "function",
+                            "function": {
+                                "name": "look_up",
+                                "arguments": json.dumps({"word": word}),
+                            },
+                        }
+                    ],
+                },
+                {"role": "tool", "tool_call_id": "call_1", "content": "found"},
+                {"role": "assistant", "content": f"It is {word}."},
+            ],
+            "tools": TOOLS,
+        },
+    )
+)
+"""Several turns, all of which are trained, with and without tools."""
+
+ONE_LABEL = ClassificationSpec(labels=KINDS)
+SEVERAL = ClassificationSpec(labels=KINDS, multi_label=True)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is trained on which base with which file; the base is a tiny one of its family."""
+
+    strategy: StrategySpec
+    family: str = "llama"
+    file: str = "chat.jsonl"
+    objective: ObjectiveSpec = field(default_factory=SupervisedSpec)
+    task: Task = "generation"
+    rate: float = 0.01
+    forced_first_token: int | None = None
+
+
+ORDERS = {
+    "lora": Order(LoraSpec(rank=4)),
+    "dora, a module trained whole": Order(
+        LoraSpec(rank=4, target_modules="attention", use_dora=True, modules_to_save=("lm_head",))
+    ),
+    "qlora": Order(QloraSpec(rank=4)),
+    "full": Order(FullSpec(), rate=1e-3),
+    "bottleneck": Order(BottleneckSpec(placement="houlsby", reduction_factor=4)),
+    "prefix": Order(PrefixSpec(virtual_tokens=6), rate=0.1),
+    "prompt": Order(PromptSpec(virtual_tokens=6), rate=0.1),
+    "gemma 2": Order(LoraSpec(rank=4), "gemma2"),
+    "dpo": Order(LoraSpec(rank=4), file="preferences.jsonl", objective=DpoSpec()),
+    "pretraining": Order(LoraSpec(rank=4), file="texts.jsonl", objective=PretrainingSpec()),
+    "prompt and completion": Order(LoraSpec(rank=4), file="pairs.csv"),
+    "encoder, one label": Order(LoraSpec(rank=4), "bert", "label.csv", ONE_LABEL, "classification"),
+    "decoder, several labels": Order(
+        PromptSpec(virtual_tokens=6), "llama", "labels.parquet", SEVERAL, "classification", 0.1
+    ),
+    "t5": Order(LoraSpec(rank=4), "t5", "pairs.csv", task="seq2seq"),
+    "bart, full": Order(FullSpec(), "bart", "pairs.csv", task="seq2seq"),
+    "bart, first token forced": Order(
+        LoraSpec(rank=4), "bart", "pairs.csv", task="seq2seq", forced_first_token=0
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run at its end, with its bundle in storage."""
+
+    spec: JobSpec
+    events: list[RunEvent]
+    candidate: Candidate
+
+    @property
+    def reference(self) -> ParityReference:
+        last = self.events[-1]
+        assert isinstance(last, RunFinished) and last.reference is not None
+        return last.reference
+
+
+def finish(
+    folder: Path, store: BlobStore, name: str, *, initializer_range: float = 0.2, **hyper: Any
+) -> Finished:
+    """Train three steps of an order, in fp32 unless told otherwise, and store the bundle."""
+    from tests.core.tiny import save_base
+
+    order = ORDERS[name]
+    workspace = Workspace(folder=folder / "workspace")
+    workspace.folder.mkdir()
+    (folder / "files").mkdir()
+    files = write_files(folder / "files")
+    files["chat.jsonl"].write_text(CHATS, encoding="utf-8")
+    workspace.train_file.write_bytes(files[order.file].read_bytes())
+    shape = {"initializer_range": initializer_range} if order.family == "llama" else {}
+    base = save_base(folder / "base", order.family, **shape)
+    if order.forced_first_token is not None:
+        config = GenerationConfig.from_pretrained(base.source)
+        config.update(forced_bos_token_id=order.forced_first_token)
+        config.save_pretrained(base.source)
+    hyper = {"max_steps": 3, "learning_rate": order.rate, "warmup_ratio": 0.0} | hyper
+    spec = JobSpec(
+        base=base,
+        task=order.task,
+        objective=order.objective,
+        strategy=order.strategy,
+        training=TrainingSpec(**{"precision": "fp32", "batch_size": 4} | hyper),
+        seed=3,
+    )
+    return run(spec, workspace, store)
+
+
+def run(spec: JobSpec, workspace: Workspace, store: BlobStore) -> Finished:
+    events = list(train(spec, workspace, lambda: False))
+    archive = archive_of(workspace.bundle_folder)
+    sha256 = pack(workspace.bundle_folder, archive)
+    key = f"bundles/{sha256[:12]}/final.zip"
+    store.write_file(key, archive)
+    candidate = Candidate(spec.base, BundleRef(key=key, sha256=sha256), "default")
+    return Finished(spec, events, candidate)

@@ -1,0 +1,117 @@
+"""The engine over HTTP, as a worker asks it: whole answers, and two kinds of no."""
+
+from types import TracebackType
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from core.spec.base import Spec
+from core.spec.classification import ClassificationAnswer, ClassificationRequest
+from core.spec.generation import (
+    GenerationEvent,
+    GenerationFailed,
+    GenerationRequest,
+    generation_event_adapter,
+)
+from core.spec.parity import NumberFormat
+from worker.engines import EngineAddress
+
+CONNECT_SECONDS = 2.0
+SILENCE_SECONDS = 600.0  # a full queue, or a large base being loaded
+
+
+class EngineAway(Exception):
+    """The engine cannot answer now; the same request may succeed later."""
+
+
+class EngineRefused(Exception):
+    """The engine answers no, and would again."""
+
+    def __init__(self, message: str, code: str | None = None, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.param = param
+
+
+class _Refusal(Spec):
+    message: str
+    param: str | None = None
+    code: str | None = None
+
+
+class _RefusalBody(Spec):
+    error: _Refusal
+
+
+class _Health(BaseModel):
+    """What is read of it; there is more."""
+
+    precision: NumberFormat | None = None
+
+
+class EngineClient:
+    """Holds the connections to one engine inside `async with`."""
+
+    def __init__(self, engine: EngineAddress) -> None:
+        key = engine.key.get_secret_value() if engine.key else None
+        self._http = httpx.AsyncClient(
+            base_url=engine.url,
+            headers={b"authorization": f"Bearer {key}".encode()} if key else {},
+            timeout=httpx.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS),
+            trust_env=False,  # no proxy stands between us
+        )
+
+    async def __aenter__(self) -> "EngineClient":
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._http.aclose()
+
+    async def precision(self) -> NumberFormat | None:
+        """Return the number format of its weights, if it tells."""
+        response = await self._ask("GET", "/healthz")
+        return _Health.model_validate_json(response.content).precision
+
+    async def generate(self, request: GenerationRequest) -> list[GenerationEvent]:
+        """Return all events of a request; being cancelled cancels it there."""
+        response = await self._ask("POST", "/generate", request)
+        lines = response.content.splitlines()
+        events = [generation_event_adapter.validate_json(line) for line in lines]
+        if events and isinstance(failed := events[-1], GenerationFailed):
+            raise EngineAway(failed.message)
+        return events
+
+    async def classify(self, request: ClassificationRequest) -> ClassificationAnswer:
+        response = await self._ask("POST", "/classify", request)
+        return ClassificationAnswer.model_validate_json(response.content)
+
+    async def _ask(self, method: str, path: str, request: Spec | None = None) -> httpx.Response:
+        try:
+            response = await self._http.request(
+                method,
+                path,
+                content=None if request is None else request.model_dump_json(),
+                headers={"content-type": "application/json"},
+            )
+        except httpx.HTTPError as error:
+            raise EngineAway(f"it is away ({error or type(error).__name__})") from error
+        if response.status_code != httpx.codes.OK:
+            raise _refusal(response)
+        return response
+
+
+def _refusal(response: httpx.Response) -> EngineAway | EngineRefused:
+    try:
+        said = _RefusalBody.model_validate_json(response.content).error
+    except ValidationError:
+        said = _Refusal(message=f"it failed with status {response.status_code}")
+    is_passing = response.status_code == 429 or response.status_code >= 500
+    if is_passing and said.code != "adapter_corrupt":
+        return EngineAway(said.message)
+    return EngineRefused(said.message, said.code, said.param)
