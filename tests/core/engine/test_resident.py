@@ -129,6 +129,20 @@ def damaged(adapter_folders, tmp_path):
     return folders
 
 
+def test_an_adapter_that_memory_is_too_short_for_is_not_called_damaged(
+    make_resident, adapter_folders, dtype, monkeypatch
+):
+    resident = make_resident(3, adapter_folders[:1])
+
+    def load(*arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("core.engine.resident.load_adapter", load)
+    with pytest.raises(Unavailable) as caught:
+        resident.prepare(W, in_use=())
+    assert caught.value.code == "engine_out_of_memory"
+
+
 @pytest.mark.parametrize("is_first", [True, False])
 def test_an_adapter_that_does_not_fit_is_refused_and_leaves_no_trace(
     is_first, damaged, make_resident, adapter_folders, expected, dtype
