@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 from pydantic import SecretStr
 
-from worker.settings import WorkerSettings
+from core.records.database import Database
+from core.records.engines import LivingEngine, living_engines
+from core.spec.run import BaseModelSpec
 
 
 @dataclass(frozen=True)
@@ -13,8 +15,16 @@ class EngineAddress:
     key: SecretStr | None = None
 
 
-def find_engine(settings: WorkerSettings) -> EngineAddress | None:
-    """Return where to ask; None when no engine is known."""
-    if settings.engine_url is None:
-        return None
-    return EngineAddress(settings.engine_url, settings.engine_key)
+def find_engine(
+    database: Database, base: BaseModelSpec, key: SecretStr | None
+) -> EngineAddress | None:
+    """Return a living engine, one with the base in memory if there is, or the least busy one."""
+
+    def reluctance(engine: LivingEngine) -> tuple[bool, int]:
+        report = engine.report
+        return base not in report.bases, report.running + report.waiting
+
+    with database.reading() as session:
+        engines = living_engines(session)
+    best = min(engines, key=reluctance, default=None)
+    return None if best is None else EngineAddress(best.url, key)

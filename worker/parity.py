@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from core.spec.parity import Parity, ParityReference
+from core.spec.run import BaseModelSpec
 from worker.engine_client import EngineAway, EngineRefused
 from worker.engines import EngineAddress
 from worker.replay import Candidate, replay
@@ -34,16 +35,16 @@ _UNSERVABLE = {
 class ParityCheck:
     """Asks whichever engine is found; `leave_off` says when the worker has to turn to others."""
 
-    find_engine: Callable[[], EngineAddress | None]
+    find_engine: Callable[[BaseModelSpec], EngineAddress | None]
     leave_off: Callable[[], bool]
 
     def __call__(self, reference: ParityReference | None, candidate: Candidate) -> Parity:
         """Return the verdict on a model. Raises Interrupted; nothing else keeps it from an end."""
         if reference is None or not reference.rows:
             return _unchecked(reference.missing if reference else "the run left no reference")
-        engine = self.find_engine()
+        engine = self.find_engine(candidate.base)
         if engine is None:
-            return _unchecked("no engine is known to the worker")
+            return _unchecked("no engine is registered")
         try:
             return judge(reference, replay(engine, reference, candidate, self.leave_off))
         except EngineAway as error:

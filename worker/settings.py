@@ -37,9 +37,6 @@ class WorkerSettings(BaseSettings):
         validation_alias=AliasChoices("TUNESMITH_THREADS", "OMP_NUM_THREADS"),
     )
 
-    engine_url: str | None = Field(
-        None, description="where models are asked before they are published; None: they are not"
-    )
     engine_key: SecretStr | None = Field(None, description="the TUNESMITH_ENGINE_KEY of the engine")
 
     @property

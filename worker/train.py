@@ -75,7 +75,8 @@ def train(worker: Worker, claim: Claim) -> None:
     def leave_off() -> bool:
         return worker.stopping.is_set() or lease.lost.is_set()
 
-    check_parity = ParityCheck(lambda: find_engine(worker.settings), leave_off)
+    key = worker.settings.engine_key
+    check_parity = ParityCheck(lambda base: find_engine(worker.database, base, key), leave_off)
     record = Record(worker.database, worker.store, claim, states, check_parity)
     try:
         with lease:

@@ -57,7 +57,7 @@ def finished(settings, tmp_path_factory) -> Callable[..., Finished]:
 
 def check(service: Service, finished: Finished) -> Parity:
     address = EngineAddress(str(service.client.base_url))
-    return ParityCheck(lambda: address, lambda: False)(finished.reference, finished.candidate)
+    return ParityCheck(lambda base: address, lambda: False)(finished.reference, finished.candidate)
 
 
 def check_with(settings: EngineSettings, finished: Finished) -> Parity:
@@ -206,7 +206,7 @@ def test_engine_that_wants_a_key_gets_it(finished, settings) -> None:
         assert check(service, finished("lora")).status == "unchecked"
         address = EngineAddress(str(service.client.base_url), SecretStr("s3cret"))
         job = finished("lora")
-        parity = ParityCheck(lambda: address, lambda: False)(job.reference, job.candidate)
+        parity = ParityCheck(lambda base: address, lambda: False)(job.reference, job.candidate)
     assert parity.status == "passed"
 
 

@@ -4,7 +4,6 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 
@@ -53,7 +52,8 @@ def children(monkeypatch: pytest.MonkeyPatch) -> Simulation:
 def silent(workshop: Workshop) -> Iterator[Workshop]:
     """A workshop whose engine takes requests and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        yield replace(workshop, engine_url=f"http://127.0.0.1:{listener.getsockname()[1]}")
+        workshop.engine_at(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        yield workshop
 
 
 @pytest.fixture
@@ -63,7 +63,8 @@ def away(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Workshop:
     monkeypatch.setattr(replay, "PAUSE_SECONDS", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    return replace(workshop, engine_url=f"http://127.0.0.1:{port}")
+    workshop.engine_at(f"http://127.0.0.1:{port}")
+    return workshop
 
 
 def parity_of(workshop: Workshop, job_id: str) -> Parity:
@@ -88,10 +89,11 @@ def test_model_is_asked_through_the_engine_and_published_with_the_result(
     )
     settings.storage_folder.mkdir(exist_ok=True)
     with serving(settings) as service:
-        shop = replace(workshop, engine_url=str(service.client.base_url))
-        job_id = shop.submit()
-        with worker_here(shop):
-            job = shop.wait_for_end(job_id)
+        job_id = workshop.submit()
+        with worker_here(workshop):
+            workshop.wait_for_steps(job_id)
+            workshop.engine_at(str(service.client.base_url))
+            job = workshop.wait_for_end(job_id)
     assert (job.status, job.error) == (JobStatus.SUCCEEDED, None)
     parity = parity_of(workshop, job_id)
     assert (parity.status, parity.rows) == ("passed", 8)
@@ -109,10 +111,10 @@ def test_without_an_engine_the_model_is_published_unchecked_at_once(
         job = workshop.wait_for_end(job_id)
     assert job.status == JobStatus.SUCCEEDED
     parity = parity_of(workshop, job_id)
-    assert (parity.status, parity.reason) == ("unchecked", "no engine is known to the worker")
+    assert (parity.status, parity.reason) == ("unchecked", "no engine is registered")
     (event,) = [each for each in workshop.events(job_id) if each.message.startswith("Parity")]
     assert event.level == "warn"
-    assert event.message.endswith(": no engine is known to the worker")
+    assert event.message.endswith(": no engine is registered")
 
 
 def test_engine_that_stays_away_is_asked_again_and_then_left(
@@ -164,7 +166,8 @@ def test_claim_lives_through_a_long_check_and_stopping_gives_the_job_back(
     assert (job.status, job.claimed_by, job.attempts) == (JobStatus.QUEUED, None, 0)
     assert not is_replaying(silent, job_id)
 
-    with worker_here(replace(silent, engine_url=None)):
+    silent.forget_engines()
+    with worker_here(silent):
         assert silent.wait_for_end(job_id).status == JobStatus.SUCCEEDED
 
 
@@ -178,7 +181,8 @@ def test_worker_killed_during_the_check_is_replaced(silent: Workshop) -> None:
     with silent.database.writing() as session:
         assert claims.rescue_expired(session, worker_id="worker-killed") == [job_id]
     assert silent.job(job_id).status == JobStatus.QUEUED
-    with worker_here(replace(silent, engine_url=None)):
+    silent.forget_engines()
+    with worker_here(silent):
         job = silent.wait_for_end(job_id)
     assert (job.status, job.attempts) == (JobStatus.SUCCEEDED, 2)
     assert silent.messages(job_id).count("The job has successfully completed") == 1

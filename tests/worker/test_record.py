@@ -25,7 +25,7 @@ from worker.record import METRICS_FILE, CheckParity, Record
 from worker.replay import Candidate
 from worker.resume import ResumeStates
 
-NO_ENGINE = ParityCheck(lambda: None, lambda: False)
+NO_ENGINE = ParityCheck(lambda base: None, lambda: False)
 VALIDATED = DatasetValidated(rows=8, validation_rows=2, tokens=80, targets=40, total_steps=4)
 
 

@@ -15,12 +15,13 @@ import psutil
 
 from core.jobs.broker import FOLDER_SCHEME, Broker
 from core.jobs.state import FINAL, JobStatus
-from core.records import claims, events, files, jobs, pauses, workers
+from core.records import claims, engines, events, files, jobs, pauses, workers
 from core.records.claims import Claim
 from core.records.database import Database
 from core.records.jobs import NewJob
 from core.records.projects import DEFAULT_PROJECT, ensure_project
 from core.records.tables import Job, JobEvent, TunedModel
+from core.spec.engine import EngineReport
 from core.spec.run import BaseModelSpec, BundleRef, JobSpec
 from core.spec.strategy import LoraSpec
 from core.spec.training import TrainingSpec
@@ -54,7 +55,6 @@ class Workshop:
     broker_url: str
     database: Database
     store: BlobStore
-    engine_url: str | None = None
 
     def settings(self, worker_id: str = "worker-here") -> WorkerSettings:
         return WorkerSettings(
@@ -66,7 +66,6 @@ class Workshop:
             beat_seconds=BEAT_SECONDS,
             check_seconds=0.1,
             threads=2,
-            engine_url=self.engine_url,
         )
 
     def submit(
@@ -120,6 +119,15 @@ class Workshop:
         )
         with self.database.writing() as session:
             return jobs.create_job(session, new).id
+
+    def engine_at(self, url: str) -> None:
+        """Let the worker find an engine there, for a few seconds."""
+        with self.database.writing() as session:
+            engines.engine_seen(session, EngineReport(url=url))
+
+    def forget_engines(self) -> None:
+        with self.database.writing() as session:
+            engines.forget_dead_engines(session, after_seconds=0)
 
     def wake(self, job_id: str) -> None:
         Broker(self.broker_url).wake(job_id)
