@@ -46,6 +46,7 @@ SEED = 20261124
 PROMPT_TOKENS = 64
 NEW_TOKENS = 48
 RANK = 16
+ALPHA = 2.0 * RANK
 CPU = torch.device("cpu")
 
 
@@ -97,7 +98,7 @@ def make_setting(folder: Path, requests: int) -> Setting:
 
 def write_adapter(model: PreTrainedModel, base: BaseModelSpec, folder: Path) -> None:
     """Write a bundle whose update is not zero, as training writes it."""
-    strategy = LoraSpec(rank=RANK, alpha=2.0 * RANK)
+    strategy = LoraSpec(rank=RANK, alpha=ALPHA)
     adapted = attach(model, strategy, load_tokenizer(base), prepack=False)
     adapted.remove()
     for parameter in adapted.parameters:
@@ -194,7 +195,7 @@ def generate(model: PreTrainedModel, setting: Setting, **named: object) -> None:
     output_BT = model.generate(
         input_ids=ids_BT,
         attention_mask=torch.ones_like(ids_BT),
-        generation_config=_greedy(),
+        generation_config=greedy(NEW_TOKENS),
         **named,
     )
     _require_length(output_BT.shape[1] - PROMPT_TOKENS)
@@ -204,15 +205,21 @@ def generate_batch(model: PreTrainedModel, setting: Setting) -> None:
     """Answer all prompts by transformers' own continuous batching."""
     with contextlib.redirect_stdout(io.StringIO()):
         answers = model.generate_batch(
-            [list(prompt) for prompt in setting.prompts], generation_config=_greedy()
+            [list(prompt) for prompt in setting.prompts], generation_config=greedy(NEW_TOKENS)
         )
     for answer in answers.values():
         _require_length(len(answer.generated_tokens))
 
 
-def _greedy() -> GenerationConfig:
+def greedy(new_tokens: int, output_logits: bool = False) -> GenerationConfig:
+    """Return how transformers is asked for so many tokens, the most likely ones."""
     return GenerationConfig(
-        max_new_tokens=NEW_TOKENS, do_sample=False, eos_token_id=None, pad_token_id=0
+        max_new_tokens=new_tokens,
+        do_sample=False,
+        eos_token_id=None,
+        pad_token_id=0,
+        output_logits=output_logits,
+        return_dict_in_generate=output_logits,
     )
 
 

@@ -1,0 +1,325 @@
+"""Serving far more adapters than memory holds, by popularity as it is in life.
+
+    python -m bench.zipf [--adapters 2000] [--resident 64] [--checked 10000] [--rounds 3] [--save]
+
+See bench/README.md for what is compared and how to read the table.
+"""
+
+import argparse
+import itertools
+import statistics
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import torch
+import transformers
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from bench.data import SMALL, build
+from bench.measure import median_ratio
+from bench.results import save_table, set_up
+from bench.serving import ALPHA, NEW_TOKENS, PROMPT_TOKENS, RANK, greedy, spelling, write_adapter
+from core.artifacts.manifest import ADAPTER_FILE
+from core.engine.answers import Item, WrittenAnswer
+from core.engine.engine import Engine
+from core.engine.metrics import EngineMetrics
+from core.engine.request import ModelKey, Request
+from core.engine.runner import BaseLoader, Runner
+from core.engine.scheduler import Limits, Scheduler
+from core.errors import TunesmithError
+from core.spec.generation import ChoiceFinished, GenerationDelta, SamplingSpec
+from core.spec.run import BaseModelSpec
+
+SEED = 20261125
+FEW, ALL = "few", "all"
+AT_ONCE = 32
+IN_HAND = 64
+"""Requests that wait or run at any time."""
+
+SIGNATURE_PROMPT_TOKENS = 16
+SIGNATURE_TOKENS = 8
+NEAR_TIE_NATS = 1e-3
+"""Below it the first and the second choice may change places (rounding in fp32)."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request: which adapter, what it reads and how much it writes."""
+
+    adapter: int
+    prompt: tuple[int, ...]
+    new_tokens: int
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What one adapter, and no other, answers to a prompt."""
+
+    prompt: tuple[int, ...]
+    text: str
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What came of asking adapters for their signatures."""
+
+    requests: int
+    adapters: int
+    """So many different ones were asked."""
+    loads: int
+    wrong: int
+
+
+def main() -> None:
+    options = _options()
+    warnings.filterwarnings("ignore")
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    torch.set_num_threads(options.threads)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        base = BaseModelSpec(id="benchmark-27m", source=str(build(folder, 8, SEED).base_folder))
+        adapters = write_adapters(folder, base, options.adapters)
+        engine = make_engine(adapters, options.resident)
+        speeds = measure(engine, base, options)
+        checked = check(engine, base, signatures_of(base, adapters), options.checked)
+    report = markdown(options, speeds, checked)
+    print(report)
+    if options.save:
+        figures = {"tokens_per_second": speeds, "checked": vars(checked)}
+        print("Saved:", *save_table("serving-zipf", report, figures))
+    if checked.wrong:
+        raise SystemExit(f"{checked.wrong} answers were not those of the adapter that was asked.")
+
+
+def write_adapters(folder: Path, base: BaseModelSpec, number: int) -> list[Path]:
+    """Write so many bundles, all different."""
+    _say(f"writing {number} adapters")
+    model = AutoModelForCausalLM.from_pretrained(base.source)
+    torch.manual_seed(SEED)
+    folders = [folder / f"adapter-{each}" for each in range(number)]
+    for each in folders:
+        write_adapter(model, base, each)
+    return folders
+
+
+def make_engine(adapters: Sequence[Path], resident: int) -> Engine:
+    """Return an engine that has so many of the adapters in memory at a time."""
+    folders = {_name(number): folder for number, folder in enumerate(adapters)}
+    loader = BaseLoader(
+        torch.float32,
+        torch.device("cpu"),
+        folders.__getitem__,
+        cache_bytes=512 * 2**20,
+        max_adapters=resident,
+    )
+    limits = Limits(
+        max_sequences=AT_ONCE,
+        max_waiting=IN_HAND,
+        max_step_tokens=512,
+        max_bases=1,
+        max_adapters=resident,
+    )
+    scheduler, runner = Scheduler(limits, loader.pool), Runner(loader.load, 1)
+    return Engine(scheduler, runner, EngineMetrics(scheduler, runner, loader.adapters))
+
+
+def zipf(adapters: int, seed: int) -> Iterator[int]:
+    """Yield adapters, the n-th most popular one with a probability proportional to 1/n."""
+    draw = torch.Generator().manual_seed(seed)
+    weights = 1 / torch.arange(1, adapters + 1, dtype=torch.float64)
+    while True:
+        yield from torch.multinomial(weights, 1024, replacement=True, generator=draw).tolist()
+
+
+def serve(engine: Engine, base: BaseModelSpec, requests: Iterable[Asked]) -> list[str]:
+    """Answer all requests, some at any time; a refusal ends the benchmark."""
+    token_bytes = spelling(base.source)
+    texts: list[str] = []
+    unfinished: set[int] = set()
+
+    def submit(number: int, asked: Asked) -> None:
+        def emit(item: Item) -> None:
+            if isinstance(item, TunesmithError):
+                raise SystemExit(f"The engine refused a request: {item.message}")
+            if isinstance(item, GenerationDelta):
+                texts[number] += item.text
+            if isinstance(item, ChoiceFinished):
+                unfinished.remove(number)
+
+        request = Request(
+            id=str(number),
+            model=ModelKey(base, _name(asked.adapter)),
+            prompt_tokens=asked.prompt,
+            sampling=SamplingSpec(temperature=0, seed=0),
+            max_tokens=asked.new_tokens,
+            end_token_ids=frozenset(),
+        )
+        texts.append("")
+        unfinished.add(number)
+        engine.submit(request, WrittenAnswer(request, token_bytes), emit)
+
+    for number, asked in enumerate(requests):
+        submit(number, asked)
+        while len(unfinished) >= IN_HAND:
+            engine.step()
+    while engine.step():
+        pass
+    if unfinished:
+        raise SystemExit(f"{len(unfinished)} requests were never answered.")
+    return texts
+
+
+def measure(
+    engine: Engine, base: BaseModelSpec, options: argparse.Namespace
+) -> dict[str, list[float]]:
+    """Return written tokens per second when few and when all adapters are asked, by round."""
+    speeds: dict[str, list[float]] = {FEW: [], ALL: []}
+    popular = {FEW: options.resident, ALL: options.adapters}
+    for number in range(options.rounds + 1):
+        for name in list(speeds)[:: -1 if number % 2 else 1]:
+            _say(f"round {number}: {name}")
+            requests = traffic(popular[name], options.requests, seed=SEED + number)
+            started = perf_counter()
+            serve(engine, base, requests)
+            if number:  # the first round warms up
+                written = options.requests * NEW_TOKENS
+                speeds[name].append(written / (perf_counter() - started))
+    return speeds
+
+
+def traffic(adapters: int, requests: int, seed: int) -> list[Asked]:
+    """Return requests with prompts of their own."""
+    draw = torch.Generator().manual_seed(seed)
+    prompts_NT = torch.randint(10, SMALL.vocabulary, (requests, PROMPT_TOKENS), generator=draw)
+    return [
+        Asked(adapter, tuple(prompt_T), NEW_TOKENS)
+        for adapter, prompt_T in zip(zipf(adapters, seed), prompts_NT.tolist(), strict=False)
+    ]
+
+
+@torch.inference_mode()
+def signatures_of(base: BaseModelSpec, adapters: Sequence[Path]) -> list[Signature]:
+    """Return a prompt for each adapter, with what it alone of all answers to it.
+
+    Each is merged into a plain model of transformers and asked alone: nothing of ours takes part.
+    """
+    _say("asking every adapter for its signature, merged into a model of transformers")
+    model = AutoModelForCausalLM.from_pretrained(base.source, dtype=torch.float32).eval()
+    plain = {name: weight.clone() for name, weight in model.state_dict().items()}
+    spell = spelling(base.source)
+    signatures: dict[str, Signature] = {}
+    for folder in adapters:
+        model.load_state_dict(plain)
+        merge(model, load_file(folder / ADAPTER_FILE), scale=ALPHA / RANK)
+        for first in itertools.count(100):
+            prompt = tuple(range(first, first + SIGNATURE_PROMPT_TOKENS))
+            tokens = sure_answer(model, prompt)
+            text = b"".join(map(spell.text_bytes, tokens)).decode("utf-8", "replace")
+            if len(tokens) == SIGNATURE_TOKENS and text not in signatures:
+                signatures[text] = Signature(prompt, text)
+                break
+    return list(signatures.values())
+
+
+def sure_answer(model: PreTrainedModel, prompt: Sequence[int]) -> list[int]:
+    """Return the most likely tokens, up to the first that rounding could replace by another."""
+    said = model.generate(
+        input_ids=torch.tensor([prompt]),
+        attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+        generation_config=greedy(SIGNATURE_TOKENS, output_logits=True),
+    )
+    top_T2 = torch.stack(said.logits)[:, 0].topk(2).values
+    is_sure_T = (top_T2[:, 0] - top_T2[:, 1] >= NEAR_TIE_NATS).cumprod(0)
+    tokens: list[int] = said.sequences[0, len(prompt) :].tolist()
+    return tokens[: int(is_sure_T.sum())]
+
+
+def merge(model: PreTrainedModel, adapter: Mapping[str, Tensor], scale: float) -> None:
+    """Add scale · B A to each matrix that the adapter changes."""
+    suffix = ".lora_A.weight"
+    for name, a_RI in adapter.items():
+        if name.endswith(suffix):
+            path = name.removeprefix("base_model.model.").removesuffix(suffix)
+            b_OR = adapter[name.replace("lora_A", "lora_B")]
+            model.get_submodule(path).weight.add_(b_OR @ a_RI, alpha=scale)
+
+
+def check(
+    engine: Engine, base: BaseModelSpec, signatures: Sequence[Signature], requests: int
+) -> Checked:
+    """Ask popular and rare adapters for their signatures, all mixed."""
+    _say(f"checking {requests} answers")
+    numbers = list(itertools.islice(zipf(len(signatures), SEED - 1), requests))
+    before = _loads(engine)
+    asked = [Asked(each, signatures[each].prompt, SIGNATURE_TOKENS) for each in numbers]
+    answers = serve(engine, base, asked)
+    wrong = sum(
+        answer != signatures[each].text for each, answer in zip(numbers, answers, strict=True)
+    )
+    return Checked(requests, len(set(numbers)), _loads(engine) - before, wrong)
+
+
+def markdown(options: argparse.Namespace, speeds: dict[str, list[float]], checked: Checked) -> str:
+    """The table, and under it what must hold."""
+    lines = [
+        *set_up(f"Serving {options.adapters} adapters: written tokens per second"),
+        f"Llama {SMALL.name} in fp32; {options.requests} requests, {AT_ONCE} at once, with "
+        f"{PROMPT_TOKENS} tokens of prompt and {NEW_TOKENS} of answer each; adapters of rank "
+        f"{RANK} on all linear layers, {options.resident} in memory; popularity 1/n.",
+        "",
+        "| | tokens/s | lowest | highest |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    names = {
+        FEW: f"{options.resident} adapters registered, all in memory",
+        ALL: f"{options.adapters} adapters registered, {options.resident} in memory",
+    }
+    for key, values in speeds.items():
+        middle = statistics.median(values)
+        lines.append(f"| {names[key]} | {middle:.0f} | {min(values):.0f} | {max(values):.0f} |")
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"- With all of them: **{median_ratio(speeds[ALL], speeds[FEW]):.2f}** of the speed.",
+            f"- {checked.requests} answers of {checked.adapters} adapters were checked, for which "
+            f"adapters were loaded {checked.loads} times: **{checked.wrong} wrong**.",
+            "",
+        ]
+    )
+
+
+def _loads(engine: Engine) -> int:
+    return int(engine.metrics.registry.get_sample_value("tunesmith_engine_adapter_loads") or 0)
+
+
+def _name(adapter: int) -> str:
+    return f"{adapter:064d}"
+
+
+def _say(what: str) -> None:
+    print(what, file=sys.stderr, flush=True)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--adapters", type=int, default=2000, help="registered")
+    parser.add_argument("--resident", type=int, default=64, help="in memory at a time")
+    parser.add_argument("--requests", type=int, default=640, help="of each round")
+    parser.add_argument("--rounds", type=int, default=3, help="interleaved repeats")
+    parser.add_argument("--checked", type=int, default=10_000, help="answers that are checked")
+    parser.add_argument("--threads", type=int, default=2, help="threads of torch")
+    parser.add_argument("--save", action="store_true", help="write the table into bench/results")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
