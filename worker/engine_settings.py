@@ -3,14 +3,15 @@
 from pathlib import Path
 
 from pydantic import Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from core.spec.addresses import is_loopback
 from core.spec.run import BaseModelSpec
 from core.spec.training import Precision
+from core.storage.settings import StorageSettings
 
 
-class EngineSettings(BaseSettings):
+class EngineSettings(StorageSettings):
     """Read once at start; every name has the prefix TUNESMITH_ENGINE_ unless it says otherwise."""
 
     model_config = SettingsConfigDict(
@@ -25,10 +26,6 @@ class EngineSettings(BaseSettings):
     port: int = Field(8001, ge=0, le=65535)
     key: SecretStr | None = Field(
         None, description="what the API must send; None: nothing, on a loopback address only"
-    )
-    storage_folder: Path = Field(
-        validation_alias="TUNESMITH_STORAGE_FOLDER",
-        description="the blob storage that API and workers use",
     )
     cache_folder: Path = Field(description="unpacked adapter bundles, on a disk of this machine")
     precision: Precision = "auto"

@@ -12,7 +12,7 @@ from core.engine.prompts import PromptReader
 from core.engine.runner import BaseLoader, Runner
 from core.engine.scheduler import Limits, Scheduler
 from core.models.precision import pick_device, resolve_precision
-from core.storage.local import open_store
+from core.storage.open import open_store
 from worker.engine_app import SHUTDOWN_SECONDS, create_app
 from worker.engine_settings import EngineSettings
 
@@ -22,7 +22,8 @@ def build_engine(settings: EngineSettings) -> tuple[Engine, PromptReader]:
     device = pick_device()
     dtype = resolve_precision(settings.precision, device)
 
-    adapters = AdapterFiles(open_store(settings.storage_folder), settings.cache_folder)
+    store = open_store(settings.storage_folder, settings.storage_url)
+    adapters = AdapterFiles(store, settings.cache_folder)
     loader = BaseLoader(
         dtype,
         device,

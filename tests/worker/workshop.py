@@ -25,7 +25,7 @@ from core.spec.run import BaseModelSpec, BundleRef, JobSpec
 from core.spec.strategy import LoraSpec
 from core.spec.training import TrainingSpec
 from core.storage.blobs import BlobStore
-from core.storage.local import open_store
+from core.storage.open import open_store
 from worker.settings import WorkerSettings
 from worker.train import Worker, train_waiting_jobs
 
