@@ -54,12 +54,14 @@ class Workshop:
     broker_url: str
     database: Database
     store: BlobStore
+    storage_url: str | None = None
 
     def settings(self, worker_id: str = "worker-here") -> WorkerSettings:
         return WorkerSettings(
             database_url=self.database_url,
             broker_url=self.broker_url,
-            storage_folder=self.folder / "storage",
+            storage_folder=None if self.storage_url else self.folder / "storage",
+            storage_url=self.storage_url,
             work_folder=self.folder / "work",
             worker_id=worker_id,
             beat_seconds=BEAT_SECONDS,
@@ -173,13 +175,19 @@ class Workshop:
         return {str(path.relative_to(storage)) for path in found if path.is_file()}
 
 
-def make_workshop(folder: Path, database_url: str, broker_url: str | None = None) -> Workshop:
+def make_workshop(
+    folder: Path,
+    database_url: str,
+    broker_url: str | None = None,
+    storage_url: str | None = None,
+) -> Workshop:
     return Workshop(
         folder=folder,
         database_url=database_url,
         broker_url=broker_url or f"{FOLDER_SCHEME}{folder / 'broker'}",
         database=Database(database_url),
-        store=open_store(folder / "storage"),
+        store=open_store(None if storage_url else folder / "storage", storage_url),
+        storage_url=storage_url,
     )
 
 
@@ -201,7 +209,8 @@ def worker_process(workshop: Workshop, worker_id: str) -> Iterator[subprocess.Po
     """A real `python -m worker`, warm."""
     settings = workshop.settings(worker_id)
     environment = {
-        f"TUNESMITH_{name.upper()}": str(value) for name, value in settings.model_dump().items()
+        f"TUNESMITH_{name.upper()}": str(value)
+        for name, value in settings.model_dump(exclude_none=True).items()
     }
     log = workshop.folder / f"{worker_id}.log"
     with log.open("wb") as output:
