@@ -39,7 +39,7 @@ def open_store(folder: Path | None, url: str | None = None) -> BlobStore:
     """Return the store of this place; a folder is created when it is missing."""
     match storage_place(folder, url):
         case S3Place(bucket, prefix):
-            from core.storage.s3 import S3BlobStore  # 40 MB, which a folder does without
+            from core.storage.s3 import S3BlobStore  # 20 MB, which a folder does without
 
             return S3BlobStore(bucket, prefix)
         case Path() as path:

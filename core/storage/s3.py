@@ -42,8 +42,8 @@ _CONFIG = Config(
     read_timeout=30,
     retries={"mode": "standard", "total_max_attempts": 3},
     max_pool_connections=50,  # as many as an API process has threads
-    # What is sent is signed, or encrypted on its way; the checksums that AWS has added since are
-    # refused by other servers, and a bundle is checked by its SHA-256.
+    # What is sent is signed, or encrypted on its way, and a bundle is checked by its SHA-256; the
+    # checksums that boto3 would add are refused by some servers other than Amazon's.
     request_checksum_calculation="when_required",
     response_checksum_validation="when_required",
 )
@@ -103,11 +103,10 @@ class S3BlobStore:
         oldest_kept = datetime.now(UTC) - timedelta(seconds=older_than_seconds)
         with self._asking_for("unfinished uploads"):
             for upload, began_at in self._unfinished():
+                if began_at >= oldest_kept:
+                    continue
                 with suppress(self._s3.exceptions.NoSuchUpload):  # its owner was faster
-                    if (
-                        began_at < oldest_kept
-                        and self._last_touched(upload, began_at) < oldest_kept
-                    ):
+                    if self._last_touched(upload, began_at) < oldest_kept:
                         self._s3.abort_multipart_upload(**upload)
 
     def check(self) -> None:

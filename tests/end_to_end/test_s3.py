@@ -129,7 +129,7 @@ def test_job_is_trained_served_and_taken_away_over_s3(
     client.files.delete(job.training_file)
     assert f"files/{job.training_file}" not in service.blobs()
 
-    assert_storage_away(service, s3_server, small_dataset, job)
+    assert_storage_away(service, s3_server, small_dataset, job, not_loaded=deleted)
     assert list(scratch.iterdir()) == []
     written = [caplog.text, *(log.read_text() for log in tmp_path.glob("*.log"))]
     assert "Storage failed" in caplog.text and all(written)
@@ -138,7 +138,7 @@ def test_job_is_trained_served_and_taken_away_over_s3(
 
 
 def assert_storage_away(
-    service: S3Service, s3_server: S3Server, dataset: Path, job: FineTuningJob
+    service: S3Service, s3_server: S3Server, dataset: Path, job: FineTuningJob, not_loaded: str
 ) -> None:
     """While S3 is away every answer says so, and when to come back; what is in memory serves on."""
     healthy = s3_server.fault
@@ -149,6 +149,7 @@ def assert_storage_away(
         download = httpx.get(f"{service.url}/v1/files/{job.result_files[0]}/content", timeout=60)
         ready = httpx.get(f"{service.url}/readyz", timeout=60)
         assert job.fine_tuned_model and service.ask(job.fine_tuned_model)
+        assert refusal(service, not_loaded) == (503, "storage_unavailable", "10")
     finally:
         s3_server.fault = healthy
     assert (refused.value.status_code, refused.value.code) == (503, "storage_unavailable")
