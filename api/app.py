@@ -26,7 +26,7 @@ from core.catalog.bases import Catalog
 from core.jobs.broker import Broker
 from core.records.database import Database
 from core.records.projects import ensure_project
-from core.storage.local import open_store
+from core.storage.open import open_store
 
 
 def create_app(settings: ApiSettings) -> FastAPI:
@@ -35,7 +35,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     parts = Parts(
         settings=settings,
         database=database,
-        store=open_store(settings.storage_folder),
+        store=open_store(settings.storage_folder, settings.storage_url),
         broker=Broker(settings.broker_url),
         catalog=Catalog.load(settings.catalog_file),
         engines=EngineRouter(EngineClient(settings.engine_key), EngineRoster(database)),

@@ -3,14 +3,15 @@
 from pathlib import Path
 
 from pydantic import Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from core.spec.addresses import is_loopback
+from core.storage.settings import StorageSettings
 
 MIB = 1 << 20
 
 
-class ApiSettings(BaseSettings):
+class ApiSettings(StorageSettings):
     """Read once at start and passed down; every name has the prefix TUNESMITH_."""
 
     model_config = SettingsConfigDict(
@@ -24,7 +25,6 @@ class ApiSettings(BaseSettings):
     )
     database_url: str = Field(description="an SQLAlchemy URL of SQLite or Postgres")
     broker_url: str = Field(description="folder:///path or redis://…")
-    storage_folder: Path
     engine_key: SecretStr | None = Field(
         None, description="what engines and API send each other; needed where api_key is set"
     )

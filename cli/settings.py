@@ -55,6 +55,7 @@ def child_environment(service: EmbeddedService) -> dict[str, str]:
         "TUNESMITH_DATABASE_URL": service.database_url,
         "TUNESMITH_BROKER_URL": f"{FOLDER_SCHEME}{data_folder / 'broker'}",
         "TUNESMITH_STORAGE_FOLDER": str(data_folder / "storage"),
+        "TUNESMITH_STORAGE_URL": "",
         "TUNESMITH_WORK_FOLDER": str(data_folder / "work"),
         "TUNESMITH_HOST": service.host,
         "TUNESMITH_PORT": str(service.port),

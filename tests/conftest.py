@@ -19,11 +19,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import pytest
 
 if TYPE_CHECKING:
     from core.records.database import Database
+    from tests.s3 import S3Server
 
 ROOT = Path(__file__).parents[1]
 
@@ -208,6 +210,32 @@ def redis_url(_redis_port: int) -> str:
     with redis.Redis(port=_redis_port) as client:
         client.flushall()
     return f"redis://127.0.0.1:{_redis_port}/0"
+
+
+@pytest.fixture(scope="session")
+def _s3_server() -> Iterator["S3Server"]:
+    from tests.s3 import running_s3
+
+    with running_s3() as server:
+        yield server
+
+
+@pytest.fixture
+def s3_server(_s3_server: "S3Server", monkeypatch: pytest.MonkeyPatch) -> "S3Server":
+    """A server that this process and its children take for S3; it has no faults yet."""
+    for name, value in _s3_server.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(_s3_server, "fault", lambda method, path: None)
+    _s3_server.requests.clear()
+    return _s3_server
+
+
+@pytest.fixture
+def s3_url(s3_server: "S3Server") -> str:
+    """An empty bucket, and a prefix in it."""
+    bucket = f"blobs-{uuid4().hex[:12]}"
+    s3_server.client.create_bucket(Bucket=bucket)
+    return f"s3://{bucket}/team/a"
 
 
 def _wait_for_redis(port: int, server: subprocess.Popen[bytes]) -> None:

@@ -9,9 +9,10 @@ def main() -> None:
     from threading import Event
 
     from core.records.database import Database
-    from core.storage.local import open_store
+    from core.storage.open import open_store
     from worker.app import serve
     from worker.launch import warm_up
+    from worker.patient_store import PatientStore
     from worker.presence import presence
     from worker.settings import WorkerSettings
     from worker.train import Worker
@@ -20,7 +21,8 @@ def main() -> None:
     settings = WorkerSettings()
     device = warm_up()
     database = Database(settings.database_url)
-    worker = Worker(settings, database, open_store(settings.storage_folder), Event())
+    store, stopping = open_store(settings.storage_folder, settings.storage_url), Event()
+    worker = Worker(settings, database, PatientStore(store, stopping), stopping)
     with presence(database, settings, device):
         serve(worker)
     database.close()

@@ -4,14 +4,15 @@ import socket
 from pathlib import Path
 
 from pydantic import Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from core.spec.addresses import is_loopback
 from core.spec.run import BaseModelSpec
 from core.spec.training import Precision
+from core.storage.settings import StorageSettings
 
 
-class EngineSettings(BaseSettings):
+class EngineSettings(StorageSettings):
     """Read once at start; every name has the prefix TUNESMITH_ENGINE_ unless it says otherwise."""
 
     model_config = SettingsConfigDict(
@@ -38,10 +39,6 @@ class EngineSettings(BaseSettings):
     )
     drain_seconds: float = Field(
         30, ge=0, description="for the answers under way, once the engine is told to end"
-    )
-    storage_folder: Path = Field(
-        validation_alias="TUNESMITH_STORAGE_FOLDER",
-        description="the blob storage that API and workers use",
     )
     cache_folder: Path = Field(description="unpacked adapter bundles, on a disk of this machine")
     precision: Precision = "auto"

@@ -18,7 +18,7 @@ from core.records import claims, engines, jobs, masks, outbox, resume_states, wo
 from core.records.claims import Claim
 from core.records.database import Database
 from core.storage.blobs import BlobStore
-from core.storage.local import open_store
+from core.storage.open import open_store
 from worker.settings import WorkerSettings
 
 logger = logging.getLogger(__name__)
@@ -107,7 +107,7 @@ def run(settings: WorkerSettings, stopping: Event) -> None:
     """Do a round every second until `stopping` is set."""
     database = Database(settings.database_url)
     broker = Broker(settings.broker_url)
-    store = open_store(settings.storage_folder)
+    store = open_store(settings.storage_folder, settings.storage_url)
     last_sweep = -SWEEP_SECONDS
     while not stopping.wait(ROUND_SECONDS):
         try:

@@ -148,6 +148,11 @@ class Record:
         commit(self._database, write)
         self.is_complete = True
 
+    def give_back(self, reason: str) -> None:
+        """Let another attempt go on: what stopped this one is no fault of the job's."""
+        commit(self._database, lambda session: claims.release(session, self._claim, reason=reason))
+        self.is_complete = True
+
     def park(self, reason: str) -> None:
         """Pause the job because a disk is full."""
         message = f"A disk is full. Free some space, then resume the job. ({reason})"

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from core.artifacts.archive import unpack_state
 from core.artifacts.manifest import corrupt, sha256_of
-from core.errors import StaleClaim, TunesmithError
+from core.errors import StaleClaim, TunesmithError, Unavailable
 from core.records import claims, events, resume_states
 from core.records.claims import Claim
 from core.records.database import Database
@@ -36,7 +36,8 @@ class ResumeStates:
     def fetch(self, workspace: Workspace) -> None:
         """Put the newest state that can be read into the workspace.
 
-        States that are missing or damaged are dropped, each with an event.
+        States that are missing or damaged are dropped, each with an event; Unavailable when storage
+        is away, which says nothing about them.
         """
         recorded = commit(
             self._database,
@@ -47,6 +48,8 @@ class ResumeStates:
             try:
                 self._unpack(usable[0], workspace)
                 break
+            except Unavailable:
+                raise
             except TunesmithError as error:
                 step = usable.pop(0).step
                 message = f"The state saved after step {step} cannot be used: {error.message}"

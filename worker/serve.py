@@ -16,7 +16,7 @@ from core.engine.scheduler import Limits, Scheduler
 from core.models.precision import name_of, pick_device, resolve_precision
 from core.spec.engine import EngineReport
 from core.spec.parity import NumberFormat
-from core.storage.local import open_store
+from core.storage.open import open_store
 from worker.engine_app import create_app
 from worker.engine_server import SHUTDOWN_SECONDS, EngineServer
 from worker.engine_settings import EngineSettings
@@ -33,7 +33,8 @@ def build_engine(settings: EngineSettings) -> tuple[Engine, PromptReader]:
     device = pick_device()
     dtype = resolve_precision(settings.precision, device)
 
-    adapters = AdapterFiles(open_store(settings.storage_folder), settings.cache_folder)
+    store = open_store(settings.storage_folder, settings.storage_url)
+    adapters = AdapterFiles(store, settings.cache_folder)
     loader = BaseLoader(
         dtype,
         device,

@@ -3,12 +3,13 @@
 from pathlib import Path
 
 from pydantic import AliasChoices, Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from core.records.ids import new_id
+from core.storage.settings import StorageSettings
 
 
-class WorkerSettings(BaseSettings):
+class WorkerSettings(StorageSettings):
     """Read once at start and passed down; every name has the prefix TUNESMITH_."""
 
     model_config = SettingsConfigDict(
@@ -21,7 +22,6 @@ class WorkerSettings(BaseSettings):
 
     database_url: str = Field(description="an SQLAlchemy URL of SQLite or Postgres")
     broker_url: str = Field(description="folder:///path or redis://…")
-    storage_folder: Path
     work_folder: Path = Field(
         Path("data/work"), description="workspaces of running jobs, on a disk of this machine"
     )

@@ -10,12 +10,12 @@ from threading import Event
 from sqlalchemy.orm import Session
 
 from core.artifacts.archive import unpack
-from core.errors import StaleClaim, TunesmithError
+from core.errors import StaleClaim, TunesmithError, Unavailable
 from core.records import claims, files
 from core.records.claims import Claim
 from core.records.database import Database
 from core.spec.run import JobSpec, Workspace
-from core.storage.blobs import BlobStore
+from core.storage.blobs import STORAGE_UNAVAILABLE, BlobStore
 from worker.audit import audit_waiting_masks
 from worker.commit import commit
 from worker.disk import is_disk_full
@@ -153,9 +153,11 @@ def _empty(folder: Path) -> None:
 
 
 def _end_badly(record: Record, error: Exception) -> None:
-    """Pause the job when a disk is full; else it fails, as it would again."""
+    """Give the job back when storage is away, pause it when a disk is full; else it fails."""
     try:
         match error:
+            case Unavailable(code=code) if code == STORAGE_UNAVAILABLE:
+                record.give_back(error.message)
             case TunesmithError():
                 record.fail(error.code, error.message, error.param)
             case _ if is_disk_full(error):

@@ -52,7 +52,8 @@ def receive(parts: Parts, project: str, content_type: str, chunks: Iterator[byte
 
 def _check(parts: Parts, key: str) -> DatasetReport:
     settings = parts.settings
-    # Beside the blobs, so that a large file is linked and not copied.
+    # Beside the blobs, so that a large file is linked and not copied; those of S3 come into the
+    # system's folder for temporary files.
     with TemporaryDirectory(prefix=".checking-", dir=settings.storage_folder) as folder:
         path = Path(folder) / "dataset.jsonl"
         parts.store.fetch(key, path)

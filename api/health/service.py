@@ -19,6 +19,7 @@ async def readiness(parts: Parts) -> Readiness:
     """Say which parts answer. The service is ready when all do."""
     found = await run_in_threadpool(_rows, parts)
     found["broker"] = await run_in_threadpool(_outcome, parts.broker.check)
+    found["storage"] = await run_in_threadpool(_outcome, parts.store.check)
     is_ready = all(outcome == OK for outcome in found.values())
     return Readiness(status="ok" if is_ready else "not ready", parts=found)
 

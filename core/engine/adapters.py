@@ -19,13 +19,13 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 class AdapterFiles:
     """Fetches, checks and unpacks each archive once; a folder named by its hash is complete.
 
-    Several engines may share the folder. Nothing is deleted here.
+    A large archive holds up no other. Several engines may share the folder. Nothing is deleted.
     """
 
     def __init__(self, store: BlobStore, cache_folder: Path) -> None:
         self._store = store
         self._cache_folder = cache_folder
-        self._fetching = threading.Lock()
+        self._fetching: dict[str, threading.Lock] = {}
         cache_folder.mkdir(parents=True, exist_ok=True)
 
     def folder(self, sha256: str) -> Path:
@@ -46,7 +46,7 @@ class AdapterFiles:
         """
         folder = self.folder(adapter.sha256)
         if not folder.is_dir():
-            with self._fetching:
+            with self._fetching.setdefault(adapter.sha256, threading.Lock()):
                 if not folder.is_dir():
                     self._fetch(adapter, folder)
         return folder

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from core.errors import InvalidRequest
+from core.errors import InvalidRequest, NotFound
 
 CHUNK_BYTES = 1 << 20
+
+STORAGE_UNAVAILABLE = "storage_unavailable"
+"""The code of an Unavailable that a store raises."""
 
 _KEY = re.compile(r"[a-z]{1,32}(/[A-Za-z0-9][A-Za-z0-9._-]{0,127}){1,8}", re.ASCII)
 
@@ -27,7 +30,10 @@ class Blob:
 
 
 class BlobStore(Protocol):
-    """Named files. Reading, sizing or fetching a key without a blob raises NotFound."""
+    """Named files. Reading, sizing or fetching a key without a blob raises NotFound.
+
+    A store behind a network raises Unavailable `storage_unavailable` while that is away.
+    """
 
     def write(self, key: str, chunks: Iterable[bytes]) -> Blob:
         """Store the chunks, one in memory at a time; after an error nothing is stored."""
@@ -61,6 +67,10 @@ class BlobStore(Protocol):
         """Remove what killed processes left half done and nobody has touched for so long."""
         ...
 
+    def check(self) -> None:
+        """Return when the store can be reached; else raise Unavailable."""
+        ...
+
 
 def checked_key(key: str) -> str:
     """Return the key, or raise InvalidRequest when it does not look like one of ours."""
@@ -71,3 +81,15 @@ def checked_key(key: str) -> str:
             code="invalid_storage_key",
         )
     return key
+
+
+def missing(key: str) -> NotFound:
+    """Return what a store raises for a key without a blob."""
+    return NotFound(f"Storage holds nothing under {key!r}; it was deleted or never written.")
+
+
+def chunks_of(path: Path, chunk_bytes: int) -> Iterator[bytes]:
+    """Yield a file's content in chunks of at most `chunk_bytes`."""
+    with path.open("rb") as file:
+        while chunk := file.read(chunk_bytes):
+            yield chunk

@@ -9,8 +9,15 @@ from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
-from core.errors import NotFound
-from core.storage.blobs import CHUNK_BYTES, Blob, BlobStore, checked_key
+from core.errors import Unavailable
+from core.storage.blobs import (
+    CHUNK_BYTES,
+    STORAGE_UNAVAILABLE,
+    Blob,
+    checked_key,
+    chunks_of,
+    missing,
+)
 
 
 class LocalBlobStore:
@@ -43,21 +50,21 @@ class LocalBlobStore:
         return Blob(key, length, digest.hexdigest())
 
     def write_file(self, key: str, path: Path) -> Blob:
-        return self.write(key, _chunks_of(path, CHUNK_BYTES))
+        return self.write(key, chunks_of(path, CHUNK_BYTES))
 
     def read(self, key: str, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
         self.size(key)  # a missing blob is an error now, not at the first chunk
-        return _chunks_of(self._path(key), chunk_bytes)
+        return chunks_of(self._path(key), chunk_bytes)
 
     def size(self, key: str) -> int:
         if not self.exists(key):
-            raise _missing(key)
+            raise missing(key)
         return self._path(key).stat().st_size
 
     def fetch(self, key: str, target: Path) -> None:
         source = self._path(key)
         if not self.exists(key):
-            raise _missing(key)
+            raise missing(key)
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{uuid4().hex}")
         try:
@@ -88,23 +95,14 @@ class LocalBlobStore:
                 else:
                     path.unlink()
 
+    def check(self) -> None:
+        if not self._incoming.is_dir():
+            raise Unavailable(
+                "The storage folder is gone; is its disk mounted?", code=STORAGE_UNAVAILABLE
+            )
+
     def _path(self, key: str) -> Path:
         return self._folder / checked_key(key)
-
-
-def open_store(folder: Path) -> BlobStore:
-    """Return the store in this folder, which is created when it is missing."""
-    return LocalBlobStore(folder)
-
-
-def _missing(key: str) -> NotFound:
-    return NotFound(f"Storage holds nothing under {key!r}; it was deleted or never written.")
-
-
-def _chunks_of(path: Path, chunk_bytes: int) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while chunk := file.read(chunk_bytes):
-            yield chunk
 
 
 def _make_folder_durably(folder: Path) -> None:

@@ -28,9 +28,10 @@ def test_missing_parts_are_named(tmp_path: Path, sqlite_url: str) -> None:
         with api.database.engine.begin() as connection:
             connection.exec_driver_sql("DROP TABLE workers")
         (tmp_path / "broker" / "messages").rmdir()
+        (tmp_path / "storage" / ".incoming").rmdir()
         answer = client.get("/readyz")
         assert answer.status_code == 503
         parts = answer.json()["parts"]
         assert parts["database"] == "OperationalError"
-        assert "unknown" in parts["engine"]
+        assert "gone" in parts["storage"]
         assert client.get("/healthz").status_code == 200

@@ -34,7 +34,11 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.Monke
     return monkeypatch
 
 
-def test_fresh_process_is_light(environment: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("storage", ["folder", "s3"])
+def test_fresh_process_is_light(environment: pytest.MonkeyPatch, storage: str) -> None:
+    if storage == "s3":
+        environment.delenv("TUNESMITH_STORAGE_FOLDER")
+        environment.setenv("TUNESMITH_STORAGE_URL", "s3://blobs/team")
     command = [sys.executable, "-c", BUILD]
     root = Path(__file__).parents[2]
     built = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, text=True, check=True)
@@ -54,6 +58,12 @@ def test_open_service_is_refused(tmp_path: Path, host: str) -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.8.8.8"])
 def test_loopback_needs_no_key(tmp_path: Path, host: str) -> None:
     assert settings_for(tmp_path, "sqlite://", host=host).api_key is None
+
+
+def test_process_wants_exactly_one_storage(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("TUNESMITH_STORAGE_URL", "s3://blobs")
+    with pytest.raises(SystemExit, match=r"STORAGE_FOLDER.* TUNESMITH_STORAGE_URL"):
+        main()
 
 
 @pytest.mark.parametrize(

@@ -69,10 +69,13 @@ def test_wrong_port_is_refused(port: str) -> None:
 def test_children_get_our_settings_and_keep_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUNESMITH_API_KEY", "secret")
     monkeypatch.setenv("TUNESMITH_DATABASE_URL", "postgresql://elsewhere")
+    monkeypatch.setenv("TUNESMITH_STORAGE_URL", "s3://elsewhere")
     service = EmbeddedService(Path("/data"), "127.0.0.1", 8000, 9000)
     environment = child_environment(service)
     assert environment["TUNESMITH_API_KEY"] == "secret"
     assert environment["TUNESMITH_DATABASE_URL"] == "sqlite:////data/tunesmith.db"
+    assert environment["TUNESMITH_STORAGE_FOLDER"] == "/data/storage"
+    assert environment["TUNESMITH_STORAGE_URL"] == ""  # with both, no process would start
     assert environment["TUNESMITH_ENGINE_URL"] == "http://127.0.0.1:9000"
     assert environment["TUNESMITH_ENGINE_API_URL"] == "http://127.0.0.1:8000"
     assert environment["OMP_WAIT_POLICY"] == "PASSIVE"

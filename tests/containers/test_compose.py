@@ -5,7 +5,9 @@ import re
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -15,6 +17,8 @@ from pydantic_settings import BaseSettings
 
 from api.app import create_app
 from api.settings import ApiSettings
+from core.storage.open import open_store
+from core.storage.settings import StorageSettings
 from migrations.settings import MigrationSettings
 from worker.engine_app import STOP_SECONDS
 from worker.engine_server import SHUTDOWN_SECONDS
@@ -64,9 +68,19 @@ def volumes(service: dict[str, Any]) -> dict[str, str]:
     return {entry[0]: entry[1] for entry in entries if not entry[0].startswith(".")}
 
 
-def filled_in(value: str) -> str:
-    """Fill required variables with some text, optional ones with their default."""
-    return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", re.sub(r"\$\{\w+:\?[^}]*\}", "x" * 40, value))
+def filled_in(value: str, given: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Fill in what .env gives; other required variables get some text, optional ones their default.
+
+    `${NAME-default}` takes an empty value as given, `${NAME:-default}` does not.
+    """
+
+    def fill(found: re.Match[str]) -> str:
+        name, colon, kind, rest = found.groups()
+        if name in given and (given[name] or not colon):
+            return given[name]
+        return "x" * 40 if kind == "?" else rest
+
+    return re.sub(r"\$\{(\w+)(:?)([-?])([^}]*)\}", fill, value)
 
 
 def test_file_follows_the_compose_specification() -> None:
@@ -93,7 +107,7 @@ def test_environment_is_what_the_process_reads(name: str) -> None:
     service = OURS[name]
     settings = SETTINGS[module(service)]
     given = {key for key in service["environment"] if key.startswith("TUNESMITH_")}
-    shared = {"TUNESMITH_BROKER_URL", "TUNESMITH_STORAGE_FOLDER"}  # in everybody's environment
+    shared = {"TUNESMITH_BROKER_URL", *variables(StorageSettings)}  # in everybody's environment
     assert given - shared <= variables(settings)
     assert variables(settings, only_required=True) <= given
 
@@ -121,6 +135,40 @@ def test_engine_accepts_its_environment(monkeypatch: pytest.MonkeyPatch) -> None
     assert settings.api_url == f"http://api:{api['TUNESMITH_PORT']}"
     # Every container has a name of its own, at which the others of its network reach it.
     assert settings.reached_at == f"http://{socket.gethostname()}:8001"
+
+
+def in_s3(endpoint: str) -> dict[str, str]:
+    """The lines about S3 in .env.example, uncommented and filled in."""
+    lines = (ROOT / ".env.example").read_text().split("in S3")[1].splitlines()
+    names = [found[1] for line in lines if (found := re.match(r"#(\w+)=", line))]
+    values = {
+        "TUNESMITH_STORAGE_FOLDER": "",
+        "TUNESMITH_STORAGE_URL": "s3://bucket/prefix",
+        "AWS_ACCESS_KEY_ID": "someone",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL_S3": endpoint,
+    }
+    assert sorted(names) == sorted(values)
+    return values
+
+
+@pytest.mark.parametrize("endpoint", ["", "http://minio:9000"], ids=["Amazon's", "another"])
+@pytest.mark.parametrize("name", ["api", "worker", "housekeeping", "engine"])
+def test_storage_is_a_volume_or_s3(
+    name: str, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = SETTINGS[module(SERVICES[name])]
+    for given in ({}, in_s3(endpoint)):
+        for key, value in SERVICES[name]["environment"].items():
+            monkeypatch.setenv(key, filled_in(value, given))
+        found = settings()
+        assert isinstance(found, StorageSettings)
+        if not given:
+            assert found.storage_folder == Path("/var/lib/tunesmith/storage")
+            assert found.storage_url is None
+    assert (found.storage_folder, found.storage_url) == (None, "s3://bucket/prefix")
+    open_store(found.storage_folder, found.storage_url)  # boto3 takes what is left empty
 
 
 def test_optional_variables_are_named_in_the_example() -> None:

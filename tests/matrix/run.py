@@ -39,7 +39,7 @@ from core.spec.strategy import (
     StrategySpec,
 )
 from core.spec.training import Precision, TrainingSpec
-from core.storage.local import open_store
+from core.storage.open import open_store
 from core.strategies.load import load_adapter
 from core.training.recipe import train
 from tests.matrix.cells import Cell

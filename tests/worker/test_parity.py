@@ -13,7 +13,7 @@ from core.artifacts.archive import unpack
 from core.artifacts.manifest import ADAPTER_FILE
 from core.spec.generation import ChatPrompt
 from core.spec.parity import Parity, ReplayedRow
-from core.storage.local import open_store
+from core.storage.open import open_store
 from tests.worker.finished import ORDERS, Finished, finish
 from tests.worker.serving import Service, serving
 from worker.engine_settings import EngineSettings

@@ -19,7 +19,7 @@ from core.models.load import load_base, load_tokenizer
 from core.spec.generation import GenerationRequest
 from core.spec.run import JobSpec
 from core.spec.strategy import LoraSpec
-from core.storage.local import open_store
+from core.storage.open import open_store
 from tests.worker.serving import (
     BASE,
     HELLO,

@@ -13,7 +13,7 @@ from core.spec.classification import ClassificationRequest
 from core.spec.objective import ClassificationSpec
 from core.spec.run import BundleRef
 from core.spec.strategy import LoraSpec
-from core.storage.local import open_store
+from core.storage.open import open_store
 from tests.core.engine.bundles import write_bundle
 from tests.worker.serving import (
     BASE,

@@ -26,7 +26,7 @@ from core.spec.run import BaseModelSpec, BundleRef, JobSpec
 from core.spec.strategy import LoraSpec
 from core.spec.training import TrainingSpec
 from core.storage.blobs import BlobStore
-from core.storage.local import open_store
+from core.storage.open import open_store
 from worker.settings import WorkerSettings
 from worker.train import Worker, train_waiting_jobs
 
@@ -55,12 +55,14 @@ class Workshop:
     broker_url: str
     database: Database
     store: BlobStore
+    storage_url: str | None = None
 
     def settings(self, worker_id: str = "worker-here") -> WorkerSettings:
         return WorkerSettings(
             database_url=self.database_url,
             broker_url=self.broker_url,
-            storage_folder=self.folder / "storage",
+            storage_folder=None if self.storage_url else self.folder / "storage",
+            storage_url=self.storage_url,
             work_folder=self.folder / "work",
             worker_id=worker_id,
             beat_seconds=BEAT_SECONDS,
@@ -183,13 +185,19 @@ class Workshop:
         return {str(path.relative_to(storage)) for path in found if path.is_file()}
 
 
-def make_workshop(folder: Path, database_url: str, broker_url: str | None = None) -> Workshop:
+def make_workshop(
+    folder: Path,
+    database_url: str,
+    broker_url: str | None = None,
+    storage_url: str | None = None,
+) -> Workshop:
     return Workshop(
         folder=folder,
         database_url=database_url,
         broker_url=broker_url or f"{FOLDER_SCHEME}{folder / 'broker'}",
         database=Database(database_url),
-        store=open_store(folder / "storage"),
+        store=open_store(None if storage_url else folder / "storage", storage_url),
+        storage_url=storage_url,
     )
 
 

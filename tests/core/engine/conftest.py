@@ -26,7 +26,7 @@ from core.engine.vocabulary import Vocabulary, read_vocabulary
 from core.spec.run import BaseModelSpec, BundleRef, JobSpec
 from core.spec.strategy import LoraSpec
 from core.storage.blobs import BlobStore
-from core.storage.local import open_store
+from core.storage.open import open_store
 from tests.core.engine.asking import Asker
 
 CORPUS = [

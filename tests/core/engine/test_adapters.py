@@ -52,6 +52,23 @@ def test_an_archive_is_fetched_once_however_many_ask(fresh_files, adapters, coun
     assert fresh_files.folder(adapters[0].sha256).is_dir()
 
 
+def test_a_slow_archive_holds_up_no_other(fresh_files, adapters, counting):
+    original, may_go_on = counting.fetch, threading.Event()
+
+    def fetch(key: str, target: Path) -> None:
+        assert key != adapters[0].key or may_go_on.wait(60)
+        original(key, target)
+
+    counting.fetch = fetch
+    slow = threading.Thread(target=fresh_files.ensure, args=(adapters[0],))
+    slow.start()
+    assert fresh_files.ensure(adapters[1]).is_dir()
+    assert not fresh_files.folder(adapters[0].sha256).exists()
+    may_go_on.set()
+    slow.join()
+    assert fresh_files.folder(adapters[0].sha256).is_dir()
+
+
 def test_two_engines_may_share_the_folder(fresh_files, adapters, counting, tmp_path):
     """The other one publishes the same bundle while this one still unpacks it."""
     other = AdapterFiles(counting.store, tmp_path)
