@@ -1,8 +1,10 @@
 """The engine over HTTP: one request, one stream of events."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
+from http import HTTPStatus
+from io import BytesIO
 
-import httpx
+import aiohttp
 from pydantic import SecretStr, ValidationError
 from pydantic_core import PydanticSerializationError
 
@@ -16,6 +18,10 @@ SILENCE_SECONDS = 600.0  # a full queue, or a large base being loaded
 CHECK_SECONDS = 2.0
 
 
+_FAILURES = (aiohttp.ClientError, TimeoutError, OSError)
+"""What the way to the engine can raise."""
+
+
 class _Refusal(Spec):
     message: str
     param: str | None = None
@@ -27,17 +33,14 @@ class _RefusalBody(Spec):
 
 
 class EngineClient:
-    """Holds the connections to the engine. httpx's cap of 100 is lifted: streams are long."""
+    """Holds the connections to the engine; there is no cap on them, as streams are long."""
 
     def __init__(self, url: str, key: SecretStr | None = None) -> None:
-        headers = {b"authorization": f"Bearer {key.get_secret_value()}".encode()} if key else {}
-        self._http = httpx.AsyncClient(
-            base_url=url,
-            headers=headers,
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
-            timeout=httpx.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS),
-            trust_env=False,  # no proxy stands between us
-        )
+        self._url = url
+        self._headers = {"content-type": "application/json"}
+        if key is not None:
+            self._headers["authorization"] = f"Bearer {key.get_secret_value()}"
+        self._session: aiohttp.ClientSession | None = None
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
         """Yield the engine's events; leaving the iteration cancels the request there.
@@ -46,68 +49,83 @@ class EngineClient:
         when the engine is full or away.
         """
         try:
-            async with self._http.stream(
-                "POST",
-                "/generate",
-                content=_json(request, "messages"),
-                headers={"content-type": "application/json"},
-            ) as response:
-                if response.status_code != httpx.codes.OK:
-                    raise _refusal(response.status_code, await response.aread(), response.headers)
-                async for line in _lines(response):
+            async with self._http.post("/generate", data=_json(request, "messages")) as response:
+                if response.status != HTTPStatus.OK:
+                    raise _refusal(response.status, await response.read(), response.headers)
+                async for line in _lines(response.content):
                     yield generation_event_adapter.validate_json(line)
-        except httpx.HTTPError as error:
+        except _FAILURES as error:
             raise _away(error) from error
 
     async def classify(self, request: ClassificationRequest) -> ClassificationAnswer:
         """Return the scores; refusals and cancelling are those of `generate`."""
         try:
-            response = await self._http.post(
-                "/classify",
-                content=_json(request, "input"),
-                headers={"content-type": "application/json"},
-            )
-        except httpx.HTTPError as error:
+            async with self._http.post("/classify", data=_json(request, "input")) as response:
+                content = await response.read()
+        except _FAILURES as error:
             raise _away(error) from error
-        if response.status_code != httpx.codes.OK:
-            raise _refusal(response.status_code, response.content, response.headers)
-        return ClassificationAnswer.model_validate_json(response.content)
+        if response.status != HTTPStatus.OK:
+            raise _refusal(response.status, content, response.headers)
+        return ClassificationAnswer.model_validate_json(content)
 
     async def check(self) -> None:
         """Return when the engine answers; Unavailable when it does not."""
+        patience = aiohttp.ClientTimeout(total=CHECK_SECONDS)
         try:
-            response = await self._http.get("/healthz", timeout=CHECK_SECONDS)
-        except httpx.HTTPError as error:
+            async with self._http.get("/healthz", timeout=patience) as response:
+                status = response.status
+        except _FAILURES as error:
             raise _away(error) from error
-        if response.status_code != httpx.codes.OK:
-            raise Unavailable(f"The engine answers with {response.status_code}.")
+        if status != HTTPStatus.OK:
+            raise Unavailable(f"The engine answers with {status}.")
 
     async def close(self) -> None:
-        await self._http.aclose()
+        if self._session is not None:
+            await self._session.close()
+
+    @property
+    def _http(self) -> aiohttp.ClientSession:
+        """Made for the first request, since it belongs to the event loop that runs then."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                self._url,
+                headers=self._headers,
+                connector=aiohttp.TCPConnector(limit=0),
+                timeout=aiohttp.ClientTimeout(
+                    sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS
+                ),
+                trust_env=False,  # no proxy stands between us
+            )
+        return self._session
 
 
-def _json(request: Spec, param: str) -> bytes:
+def _json(request: Spec, param: str) -> bytes | BytesIO:
     try:
-        return request.model_dump_json().encode()
+        body = request.model_dump_json().encode()
     except PydanticSerializationError as error:
+        if "depth" in str(error):
+            raise InvalidRequest("The body is nested too deeply.") from error
         raise InvalidRequest("The text is not valid Unicode.", param=param) from error
+    return body if len(body) < 1 << 20 else BytesIO(body)  # which is sent in pieces
 
 
-async def _lines(response: httpx.Response) -> AsyncGenerator[bytes, None]:
-    """Split at newlines only; httpx would also split at U+2028, which JSON may hold as it is."""
-    rest = b""
-    async for chunk in response.aiter_bytes():
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            yield line
+async def _lines(content: aiohttp.StreamReader) -> AsyncGenerator[bytes, None]:
+    """Split at newlines; the reader itself takes no line as long as a scored prompt may be."""
+    begun: list[bytes] = []
+    async for chunk in content.iter_any():
+        end, *others = chunk.split(b"\n")
+        begun.append(end)
+        for part in others:
+            yield b"".join(begun)
+            begun = [part]
 
 
-def _away(error: httpx.HTTPError) -> Unavailable:
+def _away(error: Exception) -> Unavailable:
     reason = str(error) or type(error).__name__
     return Unavailable(f"The engine is away: {reason}.", code="engine_unavailable")
 
 
-def _refusal(status: int, content: bytes, headers: httpx.Headers) -> TunesmithError:
+def _refusal(status: int, content: bytes, headers: Mapping[str, str]) -> TunesmithError:
     try:
         said = _RefusalBody.model_validate_json(content).error
     except ValidationError:
