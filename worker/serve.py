@@ -1,6 +1,9 @@
-"""The engine process: `python -m worker.serve`. HTTP on one side, one model thread on the other."""
+"""Serving: HTTP on one side, one model thread on the other; `worker.engine` starts it."""
 
-import logging
+import gc
+import socket
+import sys
+from collections.abc import Callable
 
 import torch
 import uvicorn
@@ -15,6 +18,14 @@ from core.models.precision import pick_device, resolve_precision
 from core.storage.local import open_store
 from worker.engine_app import SHUTDOWN_SECONDS, create_app
 from worker.engine_settings import EngineSettings
+
+KEEP_ALIVE_SECONDS = 75  # above the idle time of the API's client, so that it closes first
+GC_THRESHOLD = 10_000
+"""Values between collections: one over all there is takes 50 ms and more, and everybody waits."""
+
+SWITCH_SECONDS = 0.0002
+"""How long a thread may keep Python to itself while others wait. With the default of 5 ms a token
+waits for the model thread's next step, and the model thread for whoever reads a prompt."""
 
 
 def build_engine(settings: EngineSettings) -> tuple[Engine, PromptReader]:
@@ -50,19 +61,28 @@ def _cache_bytes(settings: EngineSettings, device: torch.device) -> int:
     return 2**30
 
 
-def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    settings = EngineSettings()
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
+class _Server(uvicorn.Server):
+    """Says when it takes requests."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._ready()
+
+
+def serve(settings: EngineSettings, listener: socket.socket, ready: Callable[[], None]) -> None:
+    """Answer what comes in at a socket until SIGTERM; call `ready` when that begins."""
+    sys.setswitchinterval(SWITCH_SECONDS)
+    gc.set_threshold(GC_THRESHOLD, 20, 50)
     engine, reader = build_engine(settings)
-    uvicorn.run(
+    config = uvicorn.Config(
         create_app(engine, reader, settings.preload_base, settings.key),
-        host=settings.host,
-        port=settings.port,
+        access_log=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
-
-
-if __name__ == "__main__":
-    main()
+    _Server(config, ready).run(sockets=[listener])
