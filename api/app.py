@@ -14,6 +14,7 @@ from api.generation.endpoints import router as generation
 from api.generation.engine_client import EngineClient
 from api.health.endpoints import router as health
 from api.jobs.endpoints import router as jobs
+from api.json_body import Turns
 from api.masks.endpoints import router as masks
 from api.middleware import AuthMiddleware, BodyLimitMiddleware, RequestMiddleware
 from api.models.endpoints import router as models
@@ -53,6 +54,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         redoc_url=None,
     )
     app.state.parts = parts
+    app.state.turns = Turns()
     # The last one added is the outermost.
     app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes)
     app.add_middleware(AuthMiddleware, api_key=settings.api_key)
