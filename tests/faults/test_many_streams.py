@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 
 import openai
+import pytest
 
 from tests.end_to_end.service import BASE_MODEL, running_service
 
@@ -54,6 +55,7 @@ def test_five_hundred_streams_say_what_each_says_alone(tmp_path: Path) -> None:
     assert different == []
 
 
+@pytest.mark.slow
 def test_beyond_the_queue_is_a_429_that_the_stock_client_comes_back_from(tmp_path: Path) -> None:
     small = {"TUNESMITH_ENGINE_MAX_BATCH": "16", "TUNESMITH_ENGINE_MAX_WAITING": "16"}
     with running_service(tmp_path, small) as service:
