@@ -8,7 +8,7 @@ SIDE_BY_SIDE := -n logical --maxprocesses 8 --dist worksteal
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up migrate test test-all test-gpu check format bench-training bench-serving bench-gpu bench-service constraints clean
+.PHONY: help setup demo up migrate test test-all test-gpu check format bench-training bench-serving bench-streams bench-gpu bench-service constraints clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -60,6 +60,9 @@ bench-training: $(VENV)/test.stamp ## training throughput beside TRL and PEFT, a
 
 bench-serving: $(VENV)/test.stamp ## many adapters in one batch beside PEFT, as ratios
 	$(BIN)/python -m bench.serving
+
+bench-streams: $(VENV)/test.stamp ## what the API costs a token, 500 streams, one stream under attack
+	$(BIN)/python -m bench.streams
 
 bench-gpu: ## training at real size on a CUDA device, with the Python of this machine
 	$(PYTHON) -m bench.gpu

@@ -1,5 +1,6 @@
 """The API process: `python -m api`."""
 
+import gc
 import logging
 import sys
 
@@ -9,14 +10,18 @@ from pydantic import ValidationError
 from api.app import create_app
 from api.settings import ApiSettings
 from core.catalog.bases import BadCatalog
+from core.open_files import allow_many_open_files
 
 KEEP_ALIVE_SECONDS = 75  # above the idle time of usual clients, so that they close first
+SWITCH_SECONDS = 0.0005  # streams wait this long at most for a thread that computes
+GC_THRESHOLD = 10_000
 SHUTDOWN_SECONDS = 5  # for answers under way; an event stream would never end by itself
 
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for every answer of the engine
+    allow_many_open_files()
+    sys.setswitchinterval(SWITCH_SECONDS)
     try:
         settings = ApiSettings()
         app = create_app(settings)
@@ -24,6 +29,11 @@ def main() -> None:
         sys.exit(f"The API cannot start:\n{_explanation(error)}")
     except BadCatalog as error:
         sys.exit(f"The API cannot start: {error}")
+    # What is there now stays: collections need not look through it. They also run seldom, since a
+    # large body would set off hundreds.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD, 20, 50)
     uvicorn.run(
         app,
         host=settings.host,

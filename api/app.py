@@ -17,6 +17,7 @@ from api.generation.engine_roster import EngineRoster
 from api.generation.engine_router import EngineRouter
 from api.health.endpoints import router as health
 from api.jobs.endpoints import router as jobs
+from api.json_body import Turns
 from api.masks.endpoints import router as masks
 from api.middleware import AuthMiddleware, BodyLimitMiddleware, RequestMiddleware
 from api.models.endpoints import router as models
@@ -57,6 +58,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         redoc_url=None,
     )
     app.state.parts = parts
+    app.state.turns = Turns()
     # The last one added is the outermost.
     app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes)
     app.add_middleware(AuthMiddleware, api_key=settings.api_key, engine_key=settings.engine_key)

@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 RATE_LIMIT_CODES = frozenset({"queue_full", "rate_limit_exceeded", "too_many_uploads"})
 """Unavailable because there is too much to do, which HTTP tells from being away."""
 
+MAX_PARAM_CHARACTERS = 500
+"""A field that nobody knows may have a name of megabytes."""
+
 _STATUS_BY_ERROR: tuple[tuple[type[TunesmithError], int], ...] = (
     (InvalidRequest, 400),
     (Unauthenticated, 401),
@@ -181,6 +184,8 @@ def _from_validation(error: RequestValidationError) -> InvalidRequest:
         if (inside := _dotted(fault, error.body)).startswith(f"{param}["):
             first, param = fault, inside
             break
+    if not param and first["type"] == "value_error":
+        return InvalidRequest(f"The body is not valid: {_reason(first)}.", code="invalid_value")
     if not param:
         return InvalidRequest("The body must be a JSON object; send application/json.")
     if first["type"] in _MESSAGE_BY_KIND:
@@ -203,7 +208,7 @@ def _dotted(fault: dict[str, Any], body: Any) -> str:
     source, *path = fault["loc"]
     steps = _steps_in_body(path, body, fault["type"]) if source == "body" else path
     dotted = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
-    return dotted.removeprefix(".")
+    return dotted.removeprefix(".")[:MAX_PARAM_CHARACTERS]
 
 
 def _steps_in_body(path: list[Any], body: Any, kind: str) -> Iterator[Any]:

@@ -35,7 +35,7 @@ class ApiSettings(StorageSettings):
         description="owns every row; part of the names of tuned models",
     )
     max_file_bytes: int = Field(8 << 30, ge=1, description="of one upload")
-    max_body_bytes: int = Field(32 * MIB, ge=1024, description="of any other request")
+    max_body_bytes: int = Field(4 * MIB, ge=1024, description="of any other request")
     check_memory_bytes: int = Field(512 * MIB, ge=256 * MIB, description="to check one upload")
     check_timeout_seconds: float = Field(300, gt=0, description="to check one upload")
 

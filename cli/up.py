@@ -82,7 +82,7 @@ class Supervisor:
             for name, module, environment in (
                 ("api", "api", self._environment),
                 ("worker", "worker", self._worker_environment),
-                ("engine", "worker.serve", self._environment),
+                ("engine", "worker.engine", self._environment),
                 ("housekeeping", "worker.housekeeping", self._environment),
             )
         ]

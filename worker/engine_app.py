@@ -11,10 +11,11 @@ import logging
 import os
 import secrets
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
+from anyio import CapacityLimiter, to_thread
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import SecretStr, ValidationError
 from starlette.applications import Starlette
@@ -27,7 +28,6 @@ from core.engine.answers import Item, ScoredAnswer, TextScored, WrittenAnswer
 from core.engine.engine import Engine, Ticket
 from core.engine.prompts import PromptReader
 from core.errors import InvalidRequest, NotFound, TunesmithError, Unauthenticated, Unavailable
-from core.spec.base import Spec
 from core.spec.classification import ClassificationAnswer, ClassificationRequest
 from core.spec.generation import ChoiceFinished, GenerationFailed, GenerationRequest
 from core.spec.parity import NumberFormat
@@ -38,7 +38,8 @@ logger = logging.getLogger(__name__)
 STOP_SECONDS = 10
 """For the step that the model thread is at."""
 
-Asked = TypeVar("Asked", bound=Spec)
+Asked = TypeVar("Asked", GenerationRequest, ClassificationRequest)
+Ready = TypeVar("Ready")
 
 
 def create_app(
@@ -48,7 +49,11 @@ def create_app(
     key: SecretStr | None = None,
     precision: NumberFormat | None = None,
 ) -> Starlette:
-    """Return the ASGI application; its lifespan runs the model thread. `key`: what callers send."""
+    """Return the ASGI application; its lifespan runs the model thread. `key`: what callers send.
+
+    Half of the cores read prompts, whatever comes in: the model needs the others.
+    """
+    readers = CapacityLimiter(max(1, len(os.sched_getaffinity(0)) // 2))
     thread = threading.Thread(
         target=_work, args=(engine, reader, preload_base), name="model", daemon=True
     )
@@ -72,9 +77,14 @@ def create_app(
         except ValidationError as error:
             raise _invalid(error) from None
 
+    async def made_ready(asked: Asked, read: Callable[[Asked], Ready]) -> Ready:
+        if asked.adapter is not None:
+            await run_in_threadpool(reader.fetch, asked.adapter)
+        return await to_thread.run_sync(read, asked, limiter=readers)
+
     async def generate(request: Request) -> Response:
         asked = await read_body(request, GenerationRequest)
-        ready, token_bytes = await run_in_threadpool(reader.read, asked)
+        ready, token_bytes = await made_ready(asked, reader.read)
         items = _Items()
         ticket = engine.submit(ready, WrittenAnswer(ready, token_bytes), items.emit)
         first = await _next_item(request, engine, ticket, items)
@@ -88,7 +98,7 @@ def create_app(
 
     async def classify(request: Request) -> Response:
         asked = await read_body(request, ClassificationRequest)
-        ready = await run_in_threadpool(reader.read_texts, asked)
+        ready = await made_ready(asked, reader.read_texts)
         items = _Items()
         ticket = engine.submit(ready, ScoredAnswer(ready), items.emit)
         scores: dict[int, dict[str, float]] = {}

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 import uvicorn
@@ -10,6 +11,9 @@ from worker.registration import Registration
 
 SHUTDOWN_SECONDS = 10
 """For what is left to send when the engine has stopped."""
+
+KEEP_ALIVE_SECONDS = 75
+"""Above the idle time of the API's client, so that it is the client who closes."""
 
 CHECK_SECONDS = 0.05
 
@@ -41,14 +45,18 @@ class EngineServer(uvicorn.Server):
         engine: Drainable,
         registration: Registration,
         drain_seconds: float,
+        ready: Callable[[], None] = lambda: None,
     ) -> None:
+        """`ready` is called when requests are taken."""
         super().__init__(config)
         self._engine = engine
         self._registration = registration
         self._drain_seconds = drain_seconds
+        self._ready = ready
 
     async def main_loop(self) -> None:
         """Do what uvicorn does between its first connection and its last."""
+        self._ready()
         async with self._registration:
             await super().main_loop()
             self._engine.drain()

@@ -1,7 +1,9 @@
-"""The engine process: `python -m worker.serve`. HTTP on one side, one model thread on the other."""
+"""Serving: HTTP on one side, one model thread on the other; `worker.engine` starts it."""
 
-import logging
+import gc
+import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -18,7 +20,7 @@ from core.spec.engine import EngineReport
 from core.spec.parity import NumberFormat
 from core.storage.open import open_store
 from worker.engine_app import create_app
-from worker.engine_server import SHUTDOWN_SECONDS, EngineServer
+from worker.engine_server import KEEP_ALIVE_SECONDS, SHUTDOWN_SECONDS, EngineServer
 from worker.engine_settings import EngineSettings
 from worker.registration import Registration
 
@@ -26,6 +28,14 @@ from worker.registration import Registration
 def precision_of(settings: EngineSettings) -> NumberFormat:
     """Return the number format of the weights of all bases."""
     return name_of(resolve_precision(settings.precision, pick_device()))
+
+
+GC_THRESHOLD = 10_000
+"""Values between collections: one over all there is takes 50 ms and more, and everybody waits."""
+
+SWITCH_SECONDS = 0.0002
+"""How long a thread may keep Python to itself while others wait. With the default of 5 ms a token
+waits for the model thread's next step, and the model thread for whoever reads a prompt."""
 
 
 def build_engine(settings: EngineSettings) -> tuple[Engine, PromptReader]:
@@ -81,25 +91,17 @@ def report(engine: Engine, settings: EngineSettings) -> EngineReport:
     )
 
 
-def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for every report
-    settings = EngineSettings()
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
+def serve(settings: EngineSettings, listener: socket.socket, ready: Callable[[], None]) -> None:
+    """Answer what comes in at a socket until SIGTERM; call `ready` when that begins."""
+    sys.setswitchinterval(SWITCH_SECONDS)
+    gc.set_threshold(GC_THRESHOLD, 20, 50)
     engine, reader = build_engine(settings)
     config = uvicorn.Config(
         create_app(engine, reader, settings.preload_base, settings.key, precision_of(settings)),
-        host=settings.host,
-        port=settings.port,
+        access_log=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
     registration = Registration(settings.api_url, settings.key, lambda: report(engine, settings))
-    server = EngineServer(config, engine, registration, settings.drain_seconds)
-    server.run()
-    if not server.started:
-        sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()
+    server = EngineServer(config, engine, registration, settings.drain_seconds, ready)
+    server.run(sockets=[listener])

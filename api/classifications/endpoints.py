@@ -5,9 +5,10 @@ from fastapi import APIRouter, Request
 from api.classifications.schemas import ClassificationBody, Classifications
 from api.classifications.service import classify
 from api.generation.run import unless_client_leaves
+from api.json_body import PromptRoute
 from api.parts import FromParts, Project
 
-router = APIRouter()
+router = APIRouter(route_class=PromptRoute)
 
 
 @router.post("/classifications", tags=["Classifications"])

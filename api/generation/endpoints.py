@@ -9,9 +9,10 @@ from api.generation.plan import plan_chat, plan_completion
 from api.generation.run import begun, collect, run, unless_client_leaves
 from api.generation.schemas import ChatBody, CompletionBody
 from api.generation.sse import sse_response
+from api.json_body import PromptRoute
 from api.parts import FromParts, Project
 
-router = APIRouter()
+router = APIRouter(route_class=PromptRoute)
 
 
 @router.post("/chat/completions", tags=["Chat"], response_class=JSONResponse)

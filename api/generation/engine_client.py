@@ -1,9 +1,12 @@
 """Engines over HTTP: one request to one of them, one stream of events."""
 
 import socket
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
+from http import HTTPStatus
+from io import BytesIO
 
-import httpx
+import aiohttp
+from aiohttp.connector import AddrInfoType
 from pydantic import SecretStr, ValidationError
 from pydantic_core import PydanticSerializationError
 
@@ -14,7 +17,6 @@ from core.spec.generation import GenerationEvent, GenerationRequest, generation_
 
 CONNECT_SECONDS = 2.0
 SILENCE_SECONDS = 600.0  # a full queue, or a large base being loaded
-IDLE_SECONDS = 2.0  # less than uvicorn's 5, so that no request meets a connection being closed
 
 # A machine that is switched off says nothing: the kernel has to ask whether it is still there.
 _PROBES = {
@@ -47,6 +49,18 @@ class EngineRefused(Unavailable):
     """The engine is full, or about to stop; it has not begun with the request."""
 
 
+_FAILURES = (aiohttp.ClientError, TimeoutError, OSError)
+"""What the way to the engine can raise."""
+
+_NOBODY_THERE = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.InvalidURL,
+    aiohttp.NonHttpUrlClientError,
+)
+"""Of these what comes before the engine has the request."""
+
+
 class _Refusal(Spec):
     message: str
     param: str | None = None
@@ -58,19 +72,13 @@ class _RefusalBody(Spec):
 
 
 class EngineClient:
-    """Holds the connections to all engines. httpx's cap of 100 is lifted: streams are long."""
+    """Holds the connections to all engines; there is no cap on them, as streams are long."""
 
     def __init__(self, key: SecretStr | None = None) -> None:
-        headers = {b"authorization": f"Bearer {key.get_secret_value()}".encode()} if key else {}
-        limits = httpx.Limits(
-            max_connections=None, max_keepalive_connections=None, keepalive_expiry=IDLE_SECONDS
-        )
-        self._http = httpx.AsyncClient(
-            headers=headers,
-            timeout=httpx.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS),
-            transport=httpx.AsyncHTTPTransport(limits=limits, socket_options=SOCKET_OPTIONS),
-            trust_env=False,  # no proxy stands between us
-        )
+        self._headers = {"content-type": "application/json"}
+        if key is not None:
+            self._headers["authorization"] = f"Bearer {key.get_secret_value()}"
+        self._session: aiohttp.ClientSession | None = None
 
     async def generate(
         self, url: str, request: GenerationRequest
@@ -81,64 +89,82 @@ class EngineClient:
         EngineUnreachable; EngineBroke at any time.
         """
         try:
-            async with self._http.stream(
-                "POST",
-                f"{url}/generate",
-                content=_json(request, "messages"),
-                headers={"content-type": "application/json"},
-            ) as response:
-                if response.status_code != httpx.codes.OK:
-                    raise _refusal(response.status_code, await response.aread(), response.headers)
-                async for line in _lines(response):
+            body = _json(request, "messages")
+            async with self._http.post(f"{url}/generate", data=body) as response:
+                if response.status != HTTPStatus.OK:
+                    raise _refusal(response.status, await response.read(), response.headers)
+                async for line in _lines(response.content):
                     yield generation_event_adapter.validate_json(line)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except _FAILURES as error:
             raise _away(error) from error
 
     async def classify(self, url: str, request: ClassificationRequest) -> ClassificationAnswer:
         """Return the scores; refusals and cancelling are those of `generate`."""
         try:
-            response = await self._http.post(
-                f"{url}/classify",
-                content=_json(request, "input"),
-                headers={"content-type": "application/json"},
-            )
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            body = _json(request, "input")
+            async with self._http.post(f"{url}/classify", data=body) as response:
+                content = await response.read()
+        except _FAILURES as error:
             raise _away(error) from error
-        if response.status_code != httpx.codes.OK:
-            raise _refusal(response.status_code, response.content, response.headers)
-        return ClassificationAnswer.model_validate_json(response.content)
+        if response.status != HTTPStatus.OK:
+            raise _refusal(response.status, content, response.headers)
+        return ClassificationAnswer.model_validate_json(content)
 
     async def close(self) -> None:
-        await self._http.aclose()
+        if self._session is not None:
+            await self._session.close()
+
+    @property
+    def _http(self) -> aiohttp.ClientSession:
+        """Made for the first request, since it belongs to the event loop that runs then."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                headers=self._headers,
+                connector=aiohttp.TCPConnector(limit=0, socket_factory=_socket),
+                timeout=aiohttp.ClientTimeout(
+                    sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS
+                ),
+                trust_env=False,  # no proxy stands between us
+            )
+        return self._session
 
 
-def _json(request: Spec, param: str) -> bytes:
+def _socket(address: AddrInfoType) -> socket.socket:
+    family, kind, protocol, *_ = address
+    made = socket.socket(family, kind, protocol)
+    for level, name, value in SOCKET_OPTIONS:
+        made.setsockopt(level, name, value)
+    return made
+
+
+def _json(request: Spec, param: str) -> bytes | BytesIO:
     try:
-        return request.model_dump_json().encode()
+        body = request.model_dump_json().encode()
     except PydanticSerializationError as error:
+        if "depth" in str(error):
+            raise InvalidRequest("The body is nested too deeply.") from error
         raise InvalidRequest("The text is not valid Unicode.", param=param) from error
+    return body if len(body) < 1 << 20 else BytesIO(body)  # which is sent in pieces
 
 
-async def _lines(response: httpx.Response) -> AsyncGenerator[bytes, None]:
-    """Split at newlines only; httpx would also split at U+2028, which JSON may hold as it is."""
-    rest = b""
-    async for chunk in response.aiter_bytes():
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            yield line
+async def _lines(content: aiohttp.StreamReader) -> AsyncGenerator[bytes, None]:
+    """Split at newlines; the reader itself takes no line as long as a scored prompt may be."""
+    begun: list[bytes] = []
+    async for chunk in content.iter_any():
+        end, *others = chunk.split(b"\n")
+        begun.append(end)
+        for part in others:
+            yield b"".join(begun)
+            begun = [part]
 
 
-def _away(error: httpx.HTTPError | httpx.InvalidURL) -> EngineUnreachable | EngineBroke:
+def _away(error: Exception) -> EngineUnreachable | EngineBroke:
     reason = str(error) or type(error).__name__
-    is_nobody_there = isinstance(
-        error,
-        (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol, httpx.InvalidURL),
-    )
-    kind = EngineUnreachable if is_nobody_there else EngineBroke
+    kind = EngineUnreachable if isinstance(error, _NOBODY_THERE) else EngineBroke
     return kind(f"The engine is away: {reason}.")
 
 
-def _refusal(status: int, content: bytes, headers: httpx.Headers) -> TunesmithError:
+def _refusal(status: int, content: bytes, headers: Mapping[str, str]) -> TunesmithError:
     try:
         said = _RefusalBody.model_validate_json(content).error
     except ValidationError:

@@ -66,6 +66,11 @@ Events = AsyncGenerator[tuple[int, GenerationEvent], None]
 
 async def run(engines: EngineRouter, requests: Sequence[GenerationRequest]) -> Events:
     """Yield the events of all requests as they come. A failure anywhere ends everything."""
+    if len(requests) == 1:  # the usual case needs no task and no queue, which every token would pay
+        async with aclosing(_checked(engines, requests[0])) as events:
+            async for event in events:
+                yield 0, event
+        return
     items: asyncio.Queue[tuple[int, GenerationEvent] | BaseException | None] = asyncio.Queue()
 
     async def follow(index: int, request: GenerationRequest) -> None:

@@ -6,34 +6,67 @@ we do not serve must have its neutral value; `api.generation.refusals` says whic
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
 
 MAX_TOKENS = 1_000_000
-MAX_MESSAGES = 10_000
+MAX_MESSAGES = 2048
 MAX_TOOLS = 128
 MAX_BIASED_TOKENS = 1024
+MAX_PROMPTS = 256
+MAX_FIELDS = 64
+"""More than any object of ours has."""
+
+
+def _at_most(limit: int) -> BeforeValidator:
+    """Refuse a large object as one fault, before each of its entries is looked at."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, dict) and len(value) > limit:
+            raise ValueError(f"it has {len(value)} entries, and may have {limit}")
+        return value
+
+    return BeforeValidator(check)
+
 
 TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Text = Annotated[str, Field(min_length=1)]
 StopText = Annotated[str, Field(min_length=1, max_length=1024)]
 BiasedToken = Annotated[str, Field(pattern=r"^[0-9]{1,10}$")]
 Bias = Annotated[float, Field(ge=-100, le=100)]
-Biases = Annotated[dict[BiasedToken, Bias], Field(max_length=MAX_BIASED_TOKENS)]
+Biases = Annotated[dict[BiasedToken, Bias], _at_most(MAX_BIASED_TOKENS)]
 Limit = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
 
 
-class StreamOptions(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class Body(BaseModel):
+    """An object that has the fields of its class and no others."""
 
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_a_crowd(cls, value: Any) -> Any:
+        """One fault for thousands of unknown fields, not one for each."""
+        if isinstance(value, dict) and len(value) > MAX_FIELDS:
+            raise ValueError(f"it has {len(value)} fields, more than are known")
+        return value
+
+
+class StreamOptions(Body):
     include_usage: bool = False
     include_obfuscation: bool = False
     """Accepted; it is about hiding lengths from a network that is not ours."""
 
 
-class GenerationBody(BaseModel):
+class GenerationBody(Body):
     """What both routes share. Null is the same as leaving a field out."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     model: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\x00]*$")]
     max_tokens: Limit | None = None
@@ -46,28 +79,20 @@ class GenerationBody(BaseModel):
     stream_options: StreamOptions | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    logit_bias: Annotated[dict[BiasedToken, Bias], Field(max_length=MAX_BIASED_TOKENS)] | None = (
-        None
-    )
+    logit_bias: Biases | None = None
     user: str | None = None
 
 
-class TextFormat(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class TextFormat(Body):
     type: Literal["text"]
 
 
-class JsonObjectFormat(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class JsonObjectFormat(Body):
     type: Literal["json_object"]
 
 
-class NamedJsonSchema(BaseModel):
+class NamedJsonSchema(Body):
     """A schema; answers are always held to it, `strict` or not. The name changes nothing."""
-
-    model_config = ConfigDict(extra="forbid")
 
     name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
     description: str | None = None
@@ -75,9 +100,7 @@ class NamedJsonSchema(BaseModel):
     strict: bool | None = None
 
 
-class JsonSchemaFormat(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class JsonSchemaFormat(Body):
     type: Literal["json_schema"]
     json_schema: NamedJsonSchema
 
@@ -90,10 +113,8 @@ ResponseFormat = Annotated[
 FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
 
 
-class Function(BaseModel):
+class Function(Body):
     """Calls are always held to the parameters when they are forced, `strict` or not."""
-
-    model_config = ConfigDict(extra="forbid")
 
     name: FunctionName
     description: str | None = None
@@ -101,22 +122,16 @@ class Function(BaseModel):
     strict: bool | None = None
 
 
-class Tool(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class Tool(Body):
     type: Literal["function"]
     function: Function
 
 
-class ChosenFunction(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class ChosenFunction(Body):
     name: FunctionName
 
 
-class ChosenTool(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class ChosenTool(Body):
     type: Literal["function"]
     function: ChosenFunction
 
@@ -124,11 +139,13 @@ class ChosenTool(BaseModel):
 class ChatBody(GenerationBody):
     """`CreateChatCompletionRequest`. The engine reads the messages, as training does."""
 
-    messages: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_MESSAGES)]
+    messages: Annotated[
+        list[dict[str, Any]], Field(fail_fast=True, min_length=1, max_length=MAX_MESSAGES)
+    ]
     max_completion_tokens: Limit | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
+    tools: Annotated[list[Tool], Field(fail_fast=True, max_length=MAX_TOOLS)] | None = None
     tool_choice: Literal["none", "auto", "required"] | ChosenTool | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
@@ -141,7 +158,7 @@ class ChatBody(GenerationBody):
     reasoning_effort: Any = None
     verbosity: Any = None
     # These change nothing in the answer of a model of one's own.
-    metadata: dict[str, str] | None = None
+    metadata: Annotated[dict[str, str], _at_most(MAX_FIELDS)] | None = None
     prediction: Any = None
     prompt_cache_key: str | None = None
     prompt_cache_options: Any = None
@@ -151,15 +168,33 @@ class ChatBody(GenerationBody):
     store: bool | None = None
 
 
+def _form_of_prompt(value: Any) -> str:
+    """Tell the forms apart by the first item, so that a long list is checked once only."""
+    if not isinstance(value, list):
+        return "text"
+    match value[:1]:
+        case [str()]:
+            return "texts"
+        case [list()]:
+            return "token lists"
+        case _:
+            return "tokens"
+
+
+TokenIds = Annotated[list[TokenId], Field(fail_fast=True, min_length=1)]
+PromptForms = Annotated[
+    Annotated[Text, Tag("text")]
+    | Annotated[list[Text], Field(fail_fast=True, max_length=MAX_PROMPTS), Tag("texts")]
+    | Annotated[TokenIds, Tag("tokens")]
+    | Annotated[list[TokenIds], Field(fail_fast=True, max_length=MAX_PROMPTS), Tag("token lists")],
+    Discriminator(_form_of_prompt),
+]
+
+
 class CompletionBody(GenerationBody):
     """`CreateCompletionRequest`."""
 
-    prompt: (
-        Text
-        | Annotated[list[Text], Field(min_length=1)]
-        | Annotated[list[TokenId], Field(min_length=1)]
-        | Annotated[list[Annotated[list[TokenId], Field(min_length=1)]], Field(min_length=1)]
-    )
+    prompt: PromptForms
     max_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)] | None = None
     best_of: Annotated[int, Field(ge=0, le=20)] | None = None
     echo: bool | None = None

@@ -8,10 +8,11 @@ from starlette.responses import StreamingResponse
 from api.jobs import service
 from api.jobs.event_stream import event_response, stream_events
 from api.jobs.schemas import CheckpointObject, CreateJob, EventObject, JobObject
+from api.json_body import JsonRoute
 from api.pagination import After, Limit, ListOf
 from api.parts import FromParts, Project
 
-router = APIRouter(prefix="/fine_tuning/jobs", tags=["Fine-tuning"])
+router = APIRouter(prefix="/fine_tuning/jobs", tags=["Fine-tuning"], route_class=JsonRoute)
 
 
 @router.post("")

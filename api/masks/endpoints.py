@@ -3,11 +3,12 @@
 from fastapi import APIRouter
 
 from api.jobs.schemas import CreateJob
+from api.json_body import JsonRoute
 from api.masks import service
 from api.masks.schemas import MaskObject
 from api.parts import FromParts, Project
 
-router = APIRouter(prefix="/fine_tuning", tags=["Fine-tuning"])
+router = APIRouter(prefix="/fine_tuning", tags=["Fine-tuning"], route_class=JsonRoute)
 
 
 @router.get("/jobs/{fine_tuning_job_id}/mask")

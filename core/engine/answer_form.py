@@ -33,6 +33,13 @@ LIMITS = LLParserLimits(
 )
 """Some 10 ms for a grammar, and as much at most for a token."""
 
+MAX_SCHEMA_CHARACTERS = 32_768
+MAX_LITERAL_CHARACTERS = 4096
+"""Of one text that an answer has to repeat or match: every token of it costs in proportion."""
+
+MAX_MULTIPLE_OF = 100_000
+"""A grammar has as many states as this number; beyond, it takes seconds to make."""
+
 _JSON_OPTIONS: "JsonCompileOptions" = {"whitespace_pattern": r"[\x20\x0A]{1,16}"}
 """Room to be readable, and none to write spaces for ever."""
 
@@ -111,6 +118,7 @@ def compile_form(
     schema: dict[str, Any] = {"type": "object"}
     if isinstance(spec, JsonSchemaForm):
         schema = spec.json_schema
+    _refuse_too_costly(schema, PARAM)
     try:
         grammar = LLMatcher.grammar_from_json_schema(schema, overrides=_JSON_OPTIONS)
     except ValueError as error:
@@ -149,6 +157,7 @@ def compile_call(
     schema: dict[str, Any] = {"anyOf": calls}
     if format_.wrapped == "list":
         schema = {"type": "array", "items": schema, "minItems": 1, "maxItems": 1}
+    _refuse_too_costly(schema, "tools")
     before, after = (json.dumps(literal) for literal in (format_.before, format_.after))
     lark = f"start: {before} call {after}\ncall: %json {json.dumps(schema)}"
     return _compile(LLMatcher.grammar_from_lark(lark), "tools", vocabulary)
@@ -158,7 +167,41 @@ def _compile(grammar: str, param: str, vocabulary: GrammarVocabulary) -> AnswerF
     first = LLMatcher(vocabulary.tokenizer, grammar, log_level=0, limits=LIMITS)
     if first.is_error():
         raise _unfit(first.get_error(), param)
+    first.compute_bitmask()  # copies share what this finds out, and the model thread does not wait
     return AnswerForm(first, vocabulary)
+
+
+def _refuse_too_costly(schema: Mapping[str, Any], param: str) -> None:
+    """Refuse what would take long to compile, or hold up every token of everybody's answers."""
+    characters = len(json.dumps(schema))
+    if characters > MAX_SCHEMA_CHARACTERS:
+        raise _unfit(f"it has {characters} characters, and may have {MAX_SCHEMA_CHARACTERS}", param)
+    parts: list[Any] = [schema]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, dict):
+            _refuse_costly_keyword(part, param)
+            parts.extend(part.values())
+        elif isinstance(part, list):
+            parts.extend(part)
+
+
+def _refuse_costly_keyword(schema: dict[str, Any], param: str) -> None:
+    literals = [schema.get("const"), schema.get("pattern"), *_items(schema.get("enum"))]
+    longest = max((len(each) for each in (*literals, *schema) if isinstance(each, str)), default=0)
+    if longest > MAX_LITERAL_CHARACTERS:
+        raise _unfit(
+            f"a const, enum, pattern or name has {longest} characters, and may have "
+            f"{MAX_LITERAL_CHARACTERS}",
+            param,
+        )
+    multiple = schema.get("multipleOf")
+    if isinstance(multiple, int | float) and multiple > MAX_MULTIPLE_OF:
+        raise _unfit(f"multipleOf may be {MAX_MULTIPLE_OF} at most", param)
+
+
+def _items(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _unfit(reason: str, param: str) -> InvalidRequest:

@@ -1,5 +1,6 @@
 """Prompts and texts as token ids, within the limits of the model that is asked."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -180,7 +181,8 @@ def _plain_tokens(text: str, model: Answerer) -> list[int]:
 
 
 def _refuse_a_text_too_long(text: Any, param: str, model: Answerer) -> None:
-    characters = _characters(text)
+    """Refuse by length alone, before a template or a tokenizer works on it."""
+    characters = len(text if isinstance(text, str) else json.dumps(text, ensure_ascii=False))
     context_length = model.vocabulary.context_length
     if characters > context_length * MAX_CHARACTERS_PER_TOKEN:
         raise InvalidRequest(
@@ -189,16 +191,3 @@ def _refuse_a_text_too_long(text: Any, param: str, model: Answerer) -> None:
             param=param,
             code="context_length_exceeded",
         )
-
-
-def _characters(text: Any) -> int:
-    """Count the characters of all strings in a JSON value, names of fields included."""
-    match text:
-        case str():
-            return len(text)
-        case dict():
-            return sum(_characters(name) + _characters(value) for name, value in text.items())
-        case list() | tuple():
-            return sum(map(_characters, text))
-        case _:
-            return 0

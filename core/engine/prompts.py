@@ -61,6 +61,10 @@ class PromptReader:
         self._bundle = lru_cache(MAX_CACHED_BUNDLES)(self._read_bundle)
         self._vocabulary = lru_cache(MAX_CACHED_VOCABULARIES)(read_vocabulary)
 
+    def fetch(self, adapter: BundleRef) -> None:
+        """Have a bundle on this machine, which may take its time; the errors of `ensure`."""
+        self._adapters.ensure(adapter)
+
     def read(self, asked: GenerationRequest) -> tuple[Request, TokenBytes]:
         """Return the request and the bytes of its tokens.
 

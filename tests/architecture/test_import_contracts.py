@@ -121,6 +121,7 @@ def test_new_file_of_the_worker_must_take_a_side() -> None:
     with_torch = {
         "worker.child",
         "worker.preload",
+        "worker.engine",
         "worker.serve",
         "worker.engine_app",
         "worker.engine_settings",

@@ -36,7 +36,7 @@ SETTINGS: dict[str, type[BaseSettings]] = {
     "migrations.upgrade": MigrationSettings,
     "worker": WorkerSettings,
     "worker.housekeeping": WorkerSettings,
-    "worker.serve": EngineSettings,
+    "worker.engine": EngineSettings,
 }
 
 

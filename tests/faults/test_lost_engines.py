@@ -100,7 +100,7 @@ def engine_process(api: Api, name: str) -> Iterator[EngineProcess]:
         "TUNESMITH_ENGINE_MAX_BATCH": str(STREAMS - 1),  # so that both engines are used
         "TUNESMITH_STORAGE_FOLDER": str(api.folder / "storage"),
     }
-    command = [sys.executable, "-m", "worker.serve"]
+    command = [sys.executable, "-m", "worker.engine"]
     with (api.folder / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
     try:

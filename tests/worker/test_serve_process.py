@@ -1,54 +1,88 @@
-"""The engine as a process of its own."""
+"""The engine as a process of its own, which is a parent and the child that serves."""
 
 import os
 import signal
 import socket
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import psutil
 
-import core.models
-
-PATIENCE_SECONDS = 180
-"""Only a failing test waits as long; a process may start slowly on a busy machine."""
+from tests.worker.serving import BASE, PATIENCE_SECONDS, body, wait_until
 
 
-def test_the_process_starts_by_name_answers_and_ends_on_sigterm(tmp_path: Path) -> None:
+@dataclass(frozen=True)
+class Running:
+    process: subprocess.Popen
+    address: str
+
+    def child(self) -> psutil.Process:
+        [child] = psutil.Process(self.process.pid).children()
+        return child
+
+    def answers(self) -> bool:
+        try:
+            return httpx.get(f"{self.address}/healthz", trust_env=False).is_success
+        except httpx.TransportError:
+            return False
+
+    def generate(self) -> str:
+        """Ask on a connection of its own: one that a dead child held is of no use."""
+        request = body(max_tokens=3)
+        patience = {"timeout": PATIENCE_SECONDS, "trust_env": False}
+        return httpx.post(f"{self.address}/generate", json=request, **patience).text
+
+
+@contextmanager
+def engine_process(folder: Path, **settings: str) -> Iterator[Running]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     environment = os.environ | {
         "TUNESMITH_ENGINE_API_URL": "http://127.0.0.1:9",  # where nobody answers
         "TUNESMITH_ENGINE_PORT": str(port),
         "TUNESMITH_ENGINE_PRECISION": "fp32",
-        "TUNESMITH_ENGINE_CACHE_FOLDER": str(tmp_path / "cache"),
-        "TUNESMITH_ENGINE_THREADS": "1",
-        "TUNESMITH_STORAGE_FOLDER": str(tmp_path / "storage"),
+        "TUNESMITH_ENGINE_CACHE_FOLDER": str(folder / "cache"),
+        "TUNESMITH_ENGINE_THREADS": "2",
+        "TUNESMITH_STORAGE_FOLDER": str(folder / "storage"),
     }
-    request = {
-        "id": "one",
-        "base": {"id": "tiny", "source": str(Path(core.models.__file__).parent / "tiny")},
-        "prompt": {"type": "chat", "messages": [{"role": "user", "content": "Hello"}]},
-        "sampling": {"max_tokens": 3, "temperature": 0, "seed": 0},
-    }
-    process = subprocess.Popen([sys.executable, "-m", "worker.serve"], env=environment)
+    process = subprocess.Popen([sys.executable, "-m", "worker.engine"], env=environment | settings)
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_SECONDS) as client:
-            wait_until_up(client)
-            assert '"choice_finished"' in client.post("/generate", json=request).text
+        yield Running(process, f"http://127.0.0.1:{port}")
     finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(PATIENCE_SECONDS) in (0, -signal.SIGTERM)
+        process.kill()
+        process.wait(PATIENCE_SECONDS)
 
 
-def wait_until_up(client: httpx.Client) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < deadline:
-        try:
-            if client.get("/healthz").is_success:
-                return
-        except httpx.ConnectError:
-            time.sleep(0.25)
-    raise AssertionError("the engine does not answer")
+def test_it_starts_by_name_replaces_a_dead_child_and_ends_on_sigterm(tmp_path: Path) -> None:
+    preload = {"TUNESMITH_ENGINE_PRELOAD_BASE": BASE.model_dump_json()}
+    with engine_process(tmp_path, **preload) as running:
+        wait_until(running.answers, 0.1)
+        first = running.child()
+        answer = running.generate()
+        assert '"choice_finished"' in answer
+        first.kill()
+        # no second try: a request that comes while there is no child waits for the next one
+        assert running.generate() == answer
+        second = running.child()
+        assert second.pid != first.pid
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(PATIENCE_SECONDS) == 0
+        assert not second.is_running()
+
+
+def test_a_child_does_not_outlive_its_parent(tmp_path: Path) -> None:
+    with engine_process(tmp_path) as running:
+        wait_until(running.answers, 0.1)
+        child = running.child()
+        running.process.kill()
+        child.wait(PATIENCE_SECONDS)
+
+
+def test_an_engine_that_cannot_serve_ends_and_is_not_tried_for_ever(tmp_path: Path) -> None:
+    with engine_process(tmp_path, TUNESMITH_ENGINE_MAX_STEP_TOKENS="1") as running:
+        assert running.process.wait(PATIENCE_SECONDS) == 1

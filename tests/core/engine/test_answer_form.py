@@ -92,8 +92,12 @@ def test_rows_of_a_padded_vocabulary_are_never_allowed(vocabulary):
         JsonSchemaForm(json_schema={"$ref": "#/nowhere"}),
         JsonSchemaForm(json_schema={"type": "string", "pattern": "("}),
         JsonSchemaForm(json_schema={"enum": [str(number) * 40 for number in range(100_000)]}),
+        JsonSchemaForm(json_schema={"const": "x" * 5_000}),
+        JsonSchemaForm(json_schema={"items": [{"enum": ["a", "x" * 5_000]}]}),
+        JsonSchemaForm(json_schema={"properties": {"x" * 5_000: {}}}),
+        JsonSchemaForm(json_schema={"type": "integer", "multipleOf": 1_000_003}),
     ],
-    ids=["type", "reference", "pattern", "huge"],
+    ids=["type", "reference", "pattern", "huge", "const", "enum", "name", "multiple"],
 )
 def test_a_schema_that_cannot_be_enforced_is_refused(vocabulary, form: AnswerFormSpec):
     with pytest.raises(InvalidRequest) as caught:

@@ -1,0 +1,92 @@
+"""JSON bodies within bounds of what parsing and checking them costs.
+
+Both happen on the event loop, and every stream waits meanwhile. The time goes into the number of
+values, hardly into their length, so that is bounded, and large bodies take turns: one of them per
+round of the loop, with all that streams have to send in between.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Coroutine
+from typing import Any, ClassVar
+
+from fastapi import Request
+from fastapi.routing import APIRoute
+from starlette.responses import Response
+
+from core.errors import InvalidRequest
+
+LARGE_BYTES = 16 << 10
+"""From here on a body takes its turn; below, it is parsed and checked in a millisecond or two."""
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+class Turns:
+    """Lets one large body through per round of the event loop."""
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+
+    async def wait(self) -> None:
+        await self._lock.acquire()
+        asyncio.get_running_loop().call_soon(self._lock.release)
+
+
+class JsonRoute(APIRoute):
+    """A route whose body is JSON of bounded cost."""
+
+    max_cost: ClassVar[int] = 45_000
+    """Enough for ten thousand names, or more items of a list."""
+
+    def get_route_handler(self) -> Handler:
+        handle: Handler = super().get_route_handler()
+
+        async def handle_bounded(request: Request) -> Response:
+            return await handle(_BoundedRequest(request, self.max_cost))
+
+        return handle_bounded
+
+
+class PromptRoute(JsonRoute):
+    """A route that takes prompts, which may be lists of 131,072 tokens."""
+
+    max_cost: ClassVar[int] = 150_000
+
+
+class _BoundedRequest(Request):
+    def __init__(self, request: Request, max_cost: int) -> None:
+        super().__init__(request.scope, request.receive)
+        self._max_cost = max_cost
+
+    async def json(self) -> Any:
+        body = await self.body()
+        _refuse_too_costly(body, self._max_cost)
+        if len(body) > LARGE_BYTES:
+            await self.app.state.turns.wait()
+        try:
+            return json.loads(body)
+        except json.JSONDecodeError:
+            raise
+        except RecursionError:
+            raise InvalidRequest(
+                "The body is nested too deeply to be read.", code="invalid_json"
+            ) from None
+        except ValueError as error:  # not UTF-8, or a number of thousands of digits
+            raise InvalidRequest(
+                f"The body is not valid JSON: {error}.", code="invalid_json"
+            ) from None
+
+
+def _refuse_too_costly(body: bytes, max_cost: int) -> None:
+    """Count what separates, opens and names values, in texts as well: quick, and never too few.
+
+    A list, an object or a name takes some three times as long as another value.
+    """
+    opened_or_named = body.count(b"[") + body.count(b"{") + body.count(b'":')
+    cost = body.count(b",") + 3 * opened_or_named
+    if cost > max_cost:
+        raise InvalidRequest(
+            f"The body holds too many values ({cost}, where a list, an object or a name counts "
+            f"thrice; {max_cost} are allowed). Send less at once."
+        )

@@ -1,0 +1,77 @@
+"""Processes of the service for a benchmark: started, waited for, ended."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from migrations.upgrade import upgrade
+
+PATIENCE_SECONDS = 180.0
+
+
+@contextmanager
+def process(
+    *command: str, url: str, environment: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `python -m command…` for the length of the block, which begins once it answers."""
+    running = subprocess.Popen(
+        [sys.executable, "-m", *command],
+        env={**os.environ, **(environment or {})},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not _answers(url):
+            if running.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit(f"{' '.join(command)} does not answer.")
+            time.sleep(0.1)
+        yield running
+    finally:
+        running.terminate()
+        running.wait()
+
+
+@contextmanager
+def api(folder: Path) -> Iterator[int]:
+    """Run the API; yield its port."""
+    port = free_port()
+    database_url = f"sqlite:///{folder / 'tunesmith.db'}"
+    upgrade(database_url)
+    environment = {
+        "TUNESMITH_DATABASE_URL": database_url,
+        "TUNESMITH_BROKER_URL": f"folder://{folder / 'broker'}",
+        "TUNESMITH_STORAGE_FOLDER": str(folder / "storage"),
+        "TUNESMITH_PORT": str(port),
+    }
+    with process("api", url=f"http://127.0.0.1:{port}/healthz", environment=environment):
+        yield port
+
+
+@contextmanager
+def service(folder: Path, **settings: str) -> Iterator[int]:
+    """Run `tunesmith up` on a data folder; yield its port."""
+    port = free_port()
+    command = "cli.main", "up", "--data-dir", str(folder), "--port", str(port)
+    with process(*command, url=f"http://127.0.0.1:{port}/readyz", environment=settings):
+        yield port
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, trust_env=False).is_success
+    except httpx.TransportError:
+        return False
