@@ -1,7 +1,7 @@
 """llama.cpp's HTTP server as a peer of the serving benchmark: one process, loaded once.
 
-It batches the slots of one adapter only, so requests of 8 adapters run as 8 groups, one after the
-other. bench/README.md says which settings were tried.
+It batches the slots of one adapter only, and of those only neighbours, so requests of 8 adapters
+run as 8 groups, one after the other. bench/README.md says which settings were tried.
 """
 
 import contextlib
@@ -22,6 +22,27 @@ BINARY = Path(__file__).parents[1] / "build/llama.cpp/bin/llama-server"
 """Where `make llama-server` puts it."""
 START_SECONDS = 120
 ANSWER_SECONDS = 600
+
+
+@dataclass(frozen=True)
+class Cache:
+    """How keys and values are kept, with flash attention where that is quicker.
+
+    A token may be `near_tie_nats` less likely than the best one of its place: sums in another
+    order, or of rounded values, exchange two that are so close.
+    """
+
+    name: str
+    dtype: str
+    flash_attention: str
+    near_tie_nats: float
+
+
+CACHES = (
+    Cache("fp32 cache", "f32", "off", near_tie_nats=1e-3),
+    Cache("fp16 cache", "f16", "on", near_tie_nats=1e-2),
+)
+"""The first computes as we do, the second is llama.cpp's own choice."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +79,14 @@ class LlamaServer:
 
 
 def completion_requests(
-    prompts: Sequence[Sequence[int]], new_tokens: int, adapters: int
+    prompts: Sequence[Sequence[int]], new_tokens: int, adapters: int, *, placed: bool = True
 ) -> list[bytes]:
-    """Return bodies that ask for the likeliest tokens, in turns with so many adapters or none."""
+    """Return bodies that ask for the likeliest tokens, in turns with so many adapters or none.
+
+    `placed` gives the requests of an adapter neighbouring slots: others never share a batch.
+    """
+    adapter_of = [number % max(adapters, 1) for number in range(len(prompts))]
+    by_adapter = sorted(range(len(prompts)), key=adapter_of.__getitem__)
     bodies = []
     for number, prompt in enumerate(prompts):
         body = {
@@ -70,7 +96,8 @@ def completion_requests(
             "samplers": ["top_k"],
             "top_k": 1,
             "cache_prompt": False,
-            "lora": [{"id": number % adapters, "scale": 1.0}] if adapters else [],
+            "id_slot": by_adapter.index(number) if placed else -1,
+            "lora": [{"id": adapter_of[number], "scale": 1.0}] if adapters else [],
             "return_tokens": True,
             "response_fields": ["tokens"],
         }
@@ -80,7 +107,7 @@ def completion_requests(
 
 @contextlib.contextmanager
 def llama_server(
-    binary: Path, base: Path, adapters: Sequence[Path], slots: Slots
+    binary: Path, base: Path, adapters: Sequence[Path], slots: Slots, cache: Cache
 ) -> Iterator[LlamaServer]:
     """Serve the base and the adapters, once converted, until the context ends."""
     with tempfile.TemporaryDirectory() as name:
@@ -90,7 +117,12 @@ def llama_server(
         for adapter, file in zip(adapters, files, strict=True):
             write_adapter(adapter, base, file)
         port, log = _free_port(), folder / "log"
-        command = _command(binary, folder / "base.gguf", files, slots, port)
+        command = [
+            str(binary),
+            *("--host", "127.0.0.1", "--port", str(port), "--offline", "--no-ui"),
+            *_model_options(folder / "base.gguf", files),
+            *_speed_options(slots, cache),
+        ]
         with log.open("w") as output:
             process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
         try:
@@ -101,25 +133,20 @@ def llama_server(
             process.wait()
 
 
-def _command(
-    binary: Path, base: Path, adapters: Sequence[Path], slots: Slots, port: int
-) -> list[str]:
-    """Return how the server is started; bench/README.md says which settings were tried."""
-    options: dict[str, object] = {
-        "--model": base,
-        # scale 0: nothing is added unless a request names an adapter
-        "--lora-scaled": ",".join(f"{adapter}:0" for adapter in adapters),
-        "--host": "127.0.0.1",
-        "--port": port,
-        "--threads": slots.threads,
-        "--parallel": slots.number,
-        "--ctx-size": slots.number * slots.tokens,
-        "--cache-type-k": "f32",
-        "--cache-type-v": "f32",
-        "--flash-attn": "off",
-    }
-    pairs = [text for option in options.items() for text in map(str, option)]
-    return [str(binary), *pairs, "--offline", "--no-ui"]
+def _model_options(base: Path, adapters: Sequence[Path]) -> list[str]:
+    """Load everything; scale 0 adds nothing of an adapter unless a request names it."""
+    return ["--model", str(base), "--lora-scaled", ",".join(f"{file}:0" for file in adapters)]
+
+
+def _speed_options(slots: Slots, cache: Cache) -> list[str]:
+    """Return the quickest settings; bench/README.md says which others were tried."""
+    return [
+        *("--threads", str(slots.threads), "--parallel", str(slots.number)),
+        *("--ctx-size", str(slots.number * slots.tokens)),
+        *("--cache-type-k", cache.dtype, "--cache-type-v", cache.dtype),
+        *("--flash-attn", cache.flash_attention),
+        *("--slot-prompt-similarity", "0"),  # no slot is chosen for what an earlier round left
+    ]
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> None:

@@ -13,7 +13,7 @@ import statistics
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,15 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from bench.data import SMALL, build
-from bench.llama_cpp import BINARY, LlamaServer, Slots, completion_requests, llama_server
+from bench.llama_cpp import (
+    BINARY,
+    CACHES,
+    Cache,
+    LlamaServer,
+    Slots,
+    completion_requests,
+    llama_server,
+)
 from bench.measure import median_ratio
 from bench.results import save_table, set_up
 from bench.serving_check import RecordedAnswer, record, require_same_model
@@ -144,26 +152,43 @@ def llama_cpp(binary: Path, setting: Setting, threads: int) -> Iterator[list[Con
         print(f"llama.cpp is left out: there is no {binary}. See bench/README.md.", file=sys.stderr)
         yield []
         return
-    served = min(8, len(setting.prompts))
+    served, base = min(8, len(setting.prompts)), Path(setting.base.source)
+    ask_for = partial(completion_requests, setting.prompts, NEW_TOKENS)
+    alone, mixed = ask_for(adapters=0), ask_for(adapters=served)
     slots = Slots(len(setting.prompts), PROMPT_TOKENS + NEW_TOKENS, threads)
-    base = Path(setting.base.source)
-    with llama_server(binary, base, setting.adapters[:served], slots) as server:
-        engine, reference = make_engine(setting), load_peft(setting)
-        peers = []
-        for adapters, name in ((0, "base"), (served, f"{served} adapters")):
-            requests = completion_requests(setting.prompts, NEW_TOKENS, adapters)
-            ours: list[RecordedAnswer] = []
-            serve(engine, setting, adapters, partial(record, ours))
-            require_same_model(
-                reference,
-                setting.prompts,
-                adapters,
-                ours=[answer.tokens for answer in ours],
-                theirs=server.answer(requests),
+    peers = []
+    with contextlib.ExitStack() as running:
+        for cache in CACHES:
+            server = running.enter_context(
+                llama_server(binary, base, setting.adapters[:served], slots, cache)
             )
-            peers.append(Contender(f"llama.cpp server, {name}", partial(ask, server, requests)))
-        del engine, reference
+            check_llama_cpp(setting, server, cache, {0: alone, served: mixed})
+            for name, requests in (
+                ("base", alone),
+                (f"{served} adapters", mixed),
+                (f"any slot, {served} adapters", ask_for(adapters=served, placed=False)),
+            ):
+                run = partial(ask, server, requests)
+                peers.append(Contender(f"llama.cpp, {cache.name}, {name}", run))
         yield peers
+
+
+def check_llama_cpp(
+    setting: Setting, server: LlamaServer, cache: Cache, requests: Mapping[int, Sequence[bytes]]
+) -> None:
+    """Stop unless a server computes what we compute; `requests` by their number of adapters."""
+    engine, reference = make_engine(setting), load_peft(setting)
+    for adapters, bodies in requests.items():
+        ours: list[RecordedAnswer] = []
+        serve(engine, setting, adapters, partial(record, ours))
+        require_same_model(
+            reference,
+            setting.prompts,
+            adapters,
+            ours=[answer.tokens for answer in ours],
+            theirs=server.answer(bodies),
+            their_near_tie_nats=cache.near_tie_nats,
+        )
 
 
 def ask(server: LlamaServer, requests: Sequence[bytes]) -> None:
