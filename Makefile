@@ -61,7 +61,7 @@ format: $(VENV)/test.stamp ## rewrite the code in the project's format
 bench-training: $(VENV)/test.stamp ## training throughput beside TRL and PEFT, as ratios
 	$(BIN)/python -m bench.training
 
-bench-serving: $(VENV)/test.stamp ## many adapters in one batch beside PEFT, as ratios
+bench-serving: $(VENV)/test.stamp ## many adapters in one batch beside PEFT and llama.cpp, as ratios
 	$(BIN)/python -m bench.serving
 
 llama-server: $(LLAMA)/bin/llama-server ## build llama.cpp's server as a peer of bench-serving (10 minutes; cmake, C++)

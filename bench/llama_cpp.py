@@ -146,6 +146,7 @@ def _speed_options(slots: Slots, cache: Cache) -> list[str]:
         *("--cache-type-k", cache.dtype, "--cache-type-v", cache.dtype),
         *("--flash-attn", cache.flash_attention),
         *("--slot-prompt-similarity", "0"),  # no slot is chosen for what an earlier round left
+        *("--cache-ram", "0", "--log-verbosity", "1"),
     ]
 
 

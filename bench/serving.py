@@ -1,4 +1,4 @@
-"""Serving on a CPU: many adapters in one batch beside PEFT, and the base beside transformers.
+"""Serving on a CPU: many adapters in one batch beside PEFT and llama.cpp, and the base alone.
 
     python -m bench.serving [--rounds N] [--requests 32] [--save]
 

@@ -67,8 +67,8 @@ def require_same_model(
             )
     same = sum(mine == other for mine, other in zip(ours, theirs, strict=True))
     print(
-        f"{adapters} adapters: {same} of {len(ours)} answers of llama.cpp are ours, the others "
-        "but for near-ties.",
+        f"{adapters} adapters: {same} of {len(ours)} answers of llama.cpp are the same as ours; in "
+        "the others only near-ties differ.",
         file=sys.stderr,
     )
 
