@@ -5,10 +5,13 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 # every test process has one thread for its arithmetic, so there may be one for each core
 SIDE_BY_SIDE := -n logical --maxprocesses 8 --dist worksteal
+# llama.cpp's server, a peer of bench-serving: its sources come with those of its Python package
+LLAMA  := build/llama.cpp
+LLAMA_PACKAGE := llama_cpp_python-0.3.36
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up migrate test test-all test-gpu check format bench-training bench-serving bench-streams bench-gpu bench-service constraints clean
+.PHONY: help setup demo up migrate test test-all test-gpu check format bench-training bench-serving bench-streams llama-server bench-gpu bench-service constraints clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -58,11 +61,21 @@ format: $(VENV)/test.stamp ## rewrite the code in the project's format
 bench-training: $(VENV)/test.stamp ## training throughput beside TRL and PEFT, as ratios
 	$(BIN)/python -m bench.training
 
-bench-serving: $(VENV)/test.stamp ## many adapters in one batch beside PEFT, as ratios
+bench-serving: $(VENV)/test.stamp ## many adapters in one batch beside PEFT and llama.cpp, as ratios
 	$(BIN)/python -m bench.serving
 
 bench-streams: $(VENV)/test.stamp ## what the API costs a token, 500 streams, one stream under attack
 	$(BIN)/python -m bench.streams
+
+llama-server: $(LLAMA)/bin/llama-server ## build llama.cpp's server as a peer of bench-serving (10 minutes; cmake, C++)
+
+$(LLAMA)/bin/llama-server: | $(VENV)/bin/python
+	$(BIN)/python -m pip download --quiet --no-deps --no-binary llama-cpp-python --dest build \
+		$(subst _,-,$(subst -,==,$(LLAMA_PACKAGE)))
+	tar -xzf build/$(LLAMA_PACKAGE).tar.gz -C build
+	cmake -S build/$(LLAMA_PACKAGE)/vendor/llama.cpp -B $(LLAMA) -DCMAKE_BUILD_TYPE=Release \
+		-DGGML_NATIVE=ON -DBUILD_SHARED_LIBS=OFF -DLLAMA_OPENSSL=OFF -DLLAMA_USE_PREBUILT_UI=OFF
+	cmake --build $(LLAMA) --target llama-server --parallel 2
 
 bench-gpu: ## training at real size on a CUDA device, with the Python of this machine
 	$(PYTHON) -m bench.gpu

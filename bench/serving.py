@@ -1,4 +1,4 @@
-"""Serving on a CPU: many adapters in one batch beside PEFT, and the base beside transformers.
+"""Serving on a CPU: many adapters in one batch beside PEFT and llama.cpp, and the base alone.
 
     python -m bench.serving [--rounds N] [--requests 32] [--save]
 
@@ -13,7 +13,7 @@ import statistics
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -26,13 +26,23 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from bench.data import SMALL, build
+from bench.llama_cpp import (
+    BINARY,
+    CACHES,
+    Cache,
+    LlamaServer,
+    Slots,
+    completion_requests,
+    llama_server,
+)
 from bench.measure import median_ratio
 from bench.results import save_table, set_up
+from bench.serving_check import RecordedAnswer, record, require_same_model
 from core.artifacts.manifest import ADAPTER_FILE, write_manifest
 from core.engine.answers import WrittenAnswer
 from core.engine.engine import Engine
 from core.engine.metrics import EngineMetrics
-from core.engine.request import ModelKey, Request
+from core.engine.request import BaseKey, ModelKey, Request
 from core.engine.runner import BaseLoader, Runner
 from core.engine.scheduler import Limits, Scheduler
 from core.engine.token_bytes import TokenBytes
@@ -74,7 +84,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:
         setting = make_setting(Path(folder), options.requests)
-        speeds = measure(setting, contenders(setting), options.rounds)
+        with llama_cpp(options.llama_server, setting, options.threads) as peers:
+            speeds = measure(setting, [*contenders(setting), *peers], options.rounds)
         report = markdown(setting, speeds)
     print(report)
     if options.save:
@@ -135,6 +146,57 @@ def contenders(setting: Setting) -> list[Contender]:
     return [*ours, *peers]
 
 
+@contextlib.contextmanager
+def llama_cpp(binary: Path, setting: Setting, threads: int) -> Iterator[list[Contender]]:
+    """llama.cpp's server with the base and with 8 adapters, or nobody where it is not built."""
+    if not binary.is_file():
+        print(f"llama.cpp is left out: there is no {binary}. See bench/README.md.", file=sys.stderr)
+        yield []
+        return
+    served, base = min(8, len(setting.prompts)), Path(setting.base.source)
+    ask_for = partial(completion_requests, setting.prompts, NEW_TOKENS)
+    alone, mixed = ask_for(adapters=0), ask_for(adapters=served)
+    slots = Slots(len(setting.prompts), PROMPT_TOKENS + NEW_TOKENS, threads)
+    peers = []
+    with contextlib.ExitStack() as running:
+        for cache in CACHES:
+            server = running.enter_context(
+                llama_server(binary, base, setting.adapters[:served], slots, cache)
+            )
+            check_llama_cpp(setting, server, cache, {0: alone, served: mixed})
+            for name, requests in (
+                ("base", alone),
+                (f"{served} adapters", mixed),
+                (f"any slot, {served} adapters", ask_for(adapters=served, placed=False)),
+            ):
+                run = partial(ask, server, requests)
+                peers.append(Contender(f"llama.cpp, {cache.name}, {name}", run))
+        yield peers
+
+
+def check_llama_cpp(
+    setting: Setting, server: LlamaServer, cache: Cache, requests: Mapping[int, Sequence[bytes]]
+) -> None:
+    """Stop unless a server computes what we compute; `requests` by their number of adapters."""
+    engine, reference = make_engine(setting), load_peft(setting)
+    for adapters, bodies in requests.items():
+        ours: list[RecordedAnswer] = []
+        serve(engine, setting, adapters, partial(record, ours))
+        require_same_model(
+            reference,
+            setting.prompts,
+            adapters,
+            ours=[answer.tokens for answer in ours],
+            theirs=server.answer(bodies),
+            their_near_tie_nats=cache.near_tie_nats,
+        )
+
+
+def ask(server: LlamaServer, requests: Sequence[bytes]) -> None:
+    for tokens in server.answer(requests):
+        _require_length(len(tokens))
+
+
 def make_engine(setting: Setting) -> Engine:
     folders = {f"{number:064d}": folder for number, folder in enumerate(setting.adapters)}
     requests = len(setting.prompts)
@@ -156,7 +218,12 @@ def make_engine(setting: Setting) -> Engine:
     return Engine(scheduler, runner, EngineMetrics(scheduler, runner, loader.adapters))
 
 
-def serve(engine: Engine, setting: Setting, adapters: int) -> None:
+def serve(
+    engine: Engine,
+    setting: Setting,
+    adapters: int,
+    answer: Callable[[Request, TokenBytes], WrittenAnswer] = WrittenAnswer,
+) -> None:
     """Answer every prompt, in turns with so many adapters, or with the base alone."""
     token_bytes = spelling(setting.base.source)
     for number, prompt in enumerate(setting.prompts):
@@ -169,9 +236,11 @@ def serve(engine: Engine, setting: Setting, adapters: int) -> None:
             max_tokens=NEW_TOKENS,
             end_token_ids=frozenset(),
         )
-        engine.submit(request, WrittenAnswer(request, token_bytes), lambda item: None)
+        engine.submit(request, answer(request, token_bytes), lambda item: None)
     while engine.step():
         pass
+    # the next round reads its prompts again, as those of the peers do
+    engine.scheduler.drop(BaseKey(setting.base))
 
 
 @cache
@@ -270,10 +339,9 @@ def markdown(setting: Setting, speeds: dict[str, list[float]]) -> str:
                 f"- {count} adapters: {share:.2f} of the speed of the base alone; the byte cap "
                 f"W/(W + Σ adapter bytes) is {cap:.2f}, so **{share / cap:.2f} of the cap**."
             )
-    mixed = f"Tunesmith, {min(32, requests)} adapters"
     for name, values in speeds.items():
-        if not name.startswith("Tunesmith"):
-            mine = mixed if name.startswith("PEFT") else "Tunesmith, base"
+        mine = f"Tunesmith, {name.split(', ')[-1]}"  # with the same adapters
+        if mine != name and mine in speeds:
             ratio = median_ratio(speeds[mine], values)
             lines.append(f"- {mine} is **{ratio:.2f} times** {name}.")
     return "\n".join([*lines, ""])
@@ -293,6 +361,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="interleaved repeats")
     parser.add_argument("--requests", type=int, default=32, help="at once, each its own adapter")
     parser.add_argument("--threads", type=int, default=2, help="threads of torch on all sides")
+    parser.add_argument(
+        "--llama-server", type=Path, default=BINARY, help="llama.cpp's server as a peer"
+    )
     parser.add_argument("--save", action="store_true", help="write the table into bench/results")
     return parser.parse_args()
 

@@ -1,0 +1,53 @@
+import json
+from functools import partial
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from bench.serving import NEW_TOKENS, PROMPT_TOKENS, RANK, Setting, make_engine, markdown, serve
+from bench.serving_check import RecordedAnswer, record
+from tests.core.tiny import save_base
+
+
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
+    """A tiny base, and an adapter of which only rank and size count."""
+    base = save_base(tmp_path_factory.mktemp("base"))
+    adapter = tmp_path_factory.mktemp("adapter")
+    (adapter / "adapter_config.json").write_text(json.dumps({"r": RANK}))
+    save_file({"weight": torch.zeros(RANK, 4)}, adapter / "adapter_model.safetensors")
+    prompts = torch.randint(10, 200, (3, PROMPT_TOKENS)).tolist()
+    return Setting(base, [adapter], [tuple(prompt) for prompt in prompts])
+
+
+def test_every_round_reads_its_prompts(setting: Setting) -> None:
+    """What a peer has to compute in every round must not come out of our cache."""
+    engine = make_engine(setting)
+    for _ in range(2):
+        recorded: list[RecordedAnswer] = []
+        serve(engine, setting, 0, partial(record, recorded))
+        assert [len(answer.tokens) for answer in recorded] == [NEW_TOKENS] * 3
+    assert engine.scheduler.known_tokens == 0
+
+
+def test_peers_are_held_against_ours_with_the_same_adapters(setting: Setting) -> None:
+    report = markdown(
+        setting,
+        {
+            "Tunesmith, base": [100.0],
+            "Tunesmith, 8 adapters": [60.0],
+            "Tunesmith, 32 adapters": [40.0],
+            "transformers generate, base": [50.0],
+            "PEFT generate, 32 adapters": [10.0],
+            "llama.cpp server, base": [80.0],
+            "llama.cpp server, 8 adapters": [20.0],
+        },
+    )
+    for line in (
+        "Tunesmith, base is **2.00 times** transformers generate, base.",
+        "Tunesmith, 32 adapters is **4.00 times** PEFT generate, 32 adapters.",
+        "Tunesmith, base is **1.25 times** llama.cpp server, base.",
+        "Tunesmith, 8 adapters is **3.00 times** llama.cpp server, 8 adapters.",
+    ):
+        assert f"- {line}" in report
