@@ -44,8 +44,12 @@ def create_app(
     reader: PromptReader,
     preload_base: BaseModelSpec | None = None,
     key: SecretStr | None = None,
+    hardware: str = "",
 ) -> Starlette:
-    """Return the ASGI application; its lifespan runs the model thread. `key`: what callers send."""
+    """Return the ASGI application; its lifespan runs the model thread.
+
+    `key` is what callers must send, `hardware` what they are told that their answers come from.
+    """
     thread = threading.Thread(
         target=_work, args=(engine, reader, preload_base), name="model", daemon=True
     )
@@ -73,7 +77,7 @@ def create_app(
         asked = await read_body(request, GenerationRequest)
         ready, token_bytes = await run_in_threadpool(reader.read, asked)
         items = _Items()
-        ticket = engine.submit(ready, WrittenAnswer(ready, token_bytes), items.emit)
+        ticket = engine.submit(ready, WrittenAnswer(ready, token_bytes, hardware), items.emit)
         first = await _next_item(request, engine, ticket, items)
         if first is None:
             return Response(status_code=499)  # nobody is there to read it

@@ -11,10 +11,11 @@ from core.engine.metrics import EngineMetrics
 from core.engine.prompts import PromptReader
 from core.engine.runner import BaseLoader, Runner
 from core.engine.scheduler import Limits, Scheduler
-from core.models.precision import pick_device, resolve_precision
+from core.models.precision import name_of, pick_device, resolve_precision
 from core.storage.local import open_store
 from worker.engine_app import SHUTDOWN_SECONDS, create_app
 from worker.engine_settings import EngineSettings
+from worker.model_memory import model_memory_bytes
 
 
 def build_engine(settings: EngineSettings) -> tuple[Engine, PromptReader]:
@@ -23,12 +24,14 @@ def build_engine(settings: EngineSettings) -> tuple[Engine, PromptReader]:
     dtype = resolve_precision(settings.precision, device)
 
     adapters = AdapterFiles(open_store(settings.storage_folder), settings.cache_folder)
+    model_bytes = _model_bytes(settings, device)
     loader = BaseLoader(
         dtype,
         device,
         adapters.folder,
         cache_bytes=_cache_bytes(settings, device),
         max_adapters=settings.max_adapters,
+        max_base_bytes=model_bytes,
     )
     limits = Limits(
         max_sequences=settings.max_batch,
@@ -36,10 +39,18 @@ def build_engine(settings: EngineSettings) -> tuple[Engine, PromptReader]:
         max_step_tokens=settings.max_step_tokens,
         max_bases=settings.max_bases,
         max_adapters=settings.max_adapters,
+        max_base_bytes=model_bytes,
     )
-    scheduler, runner = Scheduler(limits, loader.pool), Runner(loader.load, limits.max_bases)
+    scheduler = Scheduler(limits, loader.pool, loader.bytes_of)
+    runner = Runner(loader.load, limits.max_bases, model_bytes, loader.bytes_of)
     engine = Engine(scheduler, runner, EngineMetrics(scheduler, runner, loader.adapters))
-    return engine, PromptReader(adapters, loader.cache_tokens)
+    return engine, PromptReader(adapters, loader.cache_tokens, loader.require_room)
+
+
+def _model_bytes(settings: EngineSettings, device: torch.device) -> int:
+    if settings.model_memory_mib is not None:
+        return settings.model_memory_mib * 2**20
+    return model_memory_bytes(device)
 
 
 def _cache_bytes(settings: EngineSettings, device: torch.device) -> int:
@@ -50,6 +61,15 @@ def _cache_bytes(settings: EngineSettings, device: torch.device) -> int:
     return 2**30
 
 
+def _hardware(settings: EngineSettings) -> str:
+    """Name what computes, and in which precision, beside the figures of a speed test."""
+    device = pick_device()
+    dtype = name_of(resolve_precision(settings.precision, device))
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, {dtype}"
+    return f"{torch.get_num_threads()} CPU threads, {dtype}"
+
+
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     settings = EngineSettings()
@@ -57,7 +77,7 @@ def main() -> None:
         torch.set_num_threads(settings.threads)
     engine, reader = build_engine(settings)
     uvicorn.run(
-        create_app(engine, reader, settings.preload_base, settings.key),
+        create_app(engine, reader, settings.preload_base, settings.key, _hardware(settings)),
         host=settings.host,
         port=settings.port,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,

@@ -37,8 +37,9 @@ Item = GenerationEvent | TextScored | TunesmithError
 class WrittenAnswer:
     """Spells the tokens of a request as text, whole characters and nothing of a stop string."""
 
-    def __init__(self, request: Request, token_bytes: TokenBytes) -> None:
+    def __init__(self, request: Request, token_bytes: TokenBytes, hardware: str = "") -> None:
         self._request = request
+        self._hardware = hardware
         self._token_bytes = token_bytes
         drops_space = request.model.task == "seq2seq" and token_bytes.marks_first_word
         self._streams = [
@@ -55,7 +56,11 @@ class WrittenAnswer:
         if not self._is_started:
             self._is_started = True
             prompt = self._request.prompt_tokens
-            yield GenerationStarted(prompt_tokens=len(prompt), prompt=self._prompt(sequence))
+            yield GenerationStarted(
+                prompt_tokens=len(prompt),
+                prompt=self._prompt(sequence),
+                hardware=self._hardware,
+            )
         if self._request.max_tokens == 0:
             sequence.is_finished = True
             yield ChoiceFinished(choice=sequence.index, finish_reason="length", completion_tokens=0)

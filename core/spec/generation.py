@@ -7,10 +7,11 @@ after it, a `GenerationFailed` line.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field, TypeAdapter, model_validator
 
 from core.spec.base import Spec
 from core.spec.run import BaseModelSpec, BundleRef
+from core.spec.serving import ServingSpec
 
 FinishReason = Literal["stop", "length", "tool_calls"]
 
@@ -92,12 +93,24 @@ class SamplingSpec(Spec):
         False, description="also tell how likely each token of the prompt was; needs top_logprobs"
     )
     form: AnswerFormSpec | None = Field(None, description="what an answer has to be; None: a text")
+    ignore_eos: bool = Field(
+        False, description="the end token ends nothing, so that max_tokens are written"
+    )
+
+    @model_validator(mode="after")
+    def _require_an_end(self) -> "SamplingSpec":
+        if self.ignore_eos and self.form is not None:
+            raise ValueError(
+                "ignore_eos cannot be had with a form, which ends where it is complete"
+            )
+        return self
 
 
 class GenerationRequest(Spec):
     id: str
     base: BaseModelSpec
     adapter: BundleRef | None = None
+    serving: ServingSpec = Field(ServingSpec(), description="in which form the adapter is served")
     prompt: Prompt
     sampling: SamplingSpec
     project: str = Field("", description="on whose behalf; the engine is fair between projects")
@@ -127,6 +140,8 @@ class PromptToken(Spec):
 class GenerationStarted(Spec):
     type: Literal["started"] = "started"
     prompt_tokens: int
+    hardware: str = ""
+    """What computes it, and in which precision: `cpu, fp32`."""
     prompt: tuple[PromptToken, ...] = ()
     """Empty unless the prompt was to be scored."""
 
