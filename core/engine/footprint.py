@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from core.artifacts.quantise import layers_to_quantise
 from core.engine.request import BaseKey
@@ -71,7 +72,7 @@ def _saved_bytes(
     saved = 0.0
     for layer in layers_to_quantise(model).values():
         weights = layer.weight.numel()
-        outputs = max(layer.weight.shape)  # no less than there are
+        outputs = layer.weight.shape[1 if isinstance(layer, Conv1D) else 0]
         saved += weights * (dtype.itemsize - _BYTES_PER_WEIGHT[quantisation])
         saved -= outputs * _BYTES_PER_OUTPUT[quantisation]
     return int(saved)
