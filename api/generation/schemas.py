@@ -50,6 +50,8 @@ class GenerationBody(BaseModel):
         None
     )
     user: str | None = None
+    ignore_eos: bool | None = None
+    """Ours, named as in vLLM: write `max_tokens`, whatever ends a text."""
 
 
 class TextFormat(BaseModel):

@@ -2,7 +2,19 @@
 
 from typing import Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
+
+from core.spec.run import Quantisation
+
+
+class ServingObject(BaseModel):
+    """Ours: in which form the engine holds the model.
+
+    Of an adapter `quantisation` is that of the base that it runs on.
+    """
+
+    form: Literal["base", "adapter", "merged"]
+    quantisation: Quantisation | None
 
 
 class ModelObject(BaseModel):
@@ -10,6 +22,17 @@ class ModelObject(BaseModel):
     object: Literal["model"] = "model"
     created: int
     owned_by: str
+    serving: ServingObject
+
+
+class ServingBody(BaseModel):
+    """The form that a tuned model is to be served in from now on."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    form: Literal["adapter", "merged"]
+    quantisation: Quantisation | None = None
+    """Of the merged weights."""
 
 
 class ModelList(BaseModel):

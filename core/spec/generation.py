@@ -11,7 +11,7 @@ from pydantic import Field, TypeAdapter, model_validator
 
 from core.spec.base import Spec
 from core.spec.run import BaseModelSpec, BundleRef
-from core.spec.serving import ServingSpec
+from core.spec.serving import ADAPTER_FORM, ServingSpec
 
 FinishReason = Literal["stop", "length", "tool_calls"]
 
@@ -110,7 +110,7 @@ class GenerationRequest(Spec):
     id: str
     base: BaseModelSpec
     adapter: BundleRef | None = None
-    serving: ServingSpec = Field(ServingSpec(), description="in which form the adapter is served")
+    serving: ServingSpec = Field(ADAPTER_FORM, description="in which form the adapter is served")
     prompt: Prompt
     sampling: SamplingSpec
     project: str = Field("", description="on whose behalf; the engine is fair between projects")

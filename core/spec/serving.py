@@ -26,3 +26,7 @@ class ServingSpec(Spec):
                 "quantisation needs the form merged: an adapter runs on its base as that is"
             )
         return self
+
+
+ADAPTER_FORM = ServingSpec()
+"""How a model is served unless its owner has chosen."""
