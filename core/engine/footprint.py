@@ -41,8 +41,13 @@ class Footprint:
 def footprint(
     base: BaseKey, dtype: torch.dtype, device: torch.device, cache_bytes: int
 ) -> Footprint:
-    """Return what a base takes on `device` with such a cache; the errors of `load_config`."""
+    """Return what a base takes on `device` with such a cache; the errors of `load_config`.
+
+    While the outline is built, no other thread may build a model.
+    """
     config = load_config(base.spec)
+    # torch's default for all threads becomes that of the config for a moment, and steps go on
+    config.dtype = torch.float32
     quantisation = base.spec.quantisation or _stored_quantisation(config)
     model = outline(base.spec, config, base.task)
     plain = dtype.itemsize * sum(weight.numel() for weight in model.parameters())

@@ -2,11 +2,13 @@
 
 import gc
 import sys
+import threading
 from collections.abc import Callable, Collection
 from functools import lru_cache
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedModel
 
 from core.engine.blocks import BlockPool
 from core.engine.footprint import Footprint, footprint
@@ -46,15 +48,14 @@ class BaseLoader:
         self._max_adapters = max_adapters
         self._max_base_bytes = max_base_bytes
         self._footprint = lru_cache(MAX_CACHED_FOOTPRINTS)(self._measure)
+        self._building = threading.Lock()
+        """Held while a model or its outline is built, which changes torch's default dtype."""
         self.adapters = Tally()
 
     def load(self, base: BaseKey) -> Resident:
         """Load a base; the errors of `load_base` and `load_merged`."""
-        if base.merged_sha256 is None:
-            model = load_base(base.spec, self._dtype, self._device, task=base.task)
-        else:
-            folder = self._adapter_folder(base.merged_sha256)
-            model = load_merged(base, folder, self._dtype, self._device)
+        with self._building:
+            model = self._load_weights(base)
         adapters = self._adapter_folder, self._max_adapters, self.adapters
         match base.task:
             case "generation":
@@ -65,6 +66,12 @@ class BaseLoader:
                 return ClassifyingBase(model, *adapters)
             case "seq2seq":
                 return TranslatingBase(model, *adapters)
+
+    def _load_weights(self, base: BaseKey) -> PreTrainedModel:
+        if base.merged_sha256 is None:
+            return load_base(base.spec, self._dtype, self._device, task=base.task)
+        folder = self._adapter_folder(base.merged_sha256)
+        return load_merged(base, folder, self._dtype, self._device)
 
     def cache_blocks(self, base: BaseKey) -> int:
         """Return how many blocks the cache of a writing base has; no weights are read."""
@@ -95,7 +102,8 @@ class BaseLoader:
             config = load_config(base.spec).get_text_config()
             per_block = BLOCK_TOKENS * bytes_per_token(config, self._dtype)
             cache_bytes = self.cache_blocks(base) * per_block
-        return footprint(base, self._dtype, self._device, cache_bytes)
+        with self._building:
+            return footprint(base, self._dtype, self._device, cache_bytes)
 
     def cache_tokens(self, base: BaseKey) -> int | None:
         """Return how many tokens the cache of a base holds; None for one that has none."""

@@ -48,6 +48,14 @@ def test_weights_are_counted_as_they_lie_in_memory(tmp_path, model_type, dtype, 
     assert found.weights == pytest.approx(held_bytes(model), rel=slack)
 
 
+def test_measuring_leaves_the_default_dtype_of_other_threads_alone(tmp_path, monkeypatch):
+    base = save_base(tmp_path, dtype=torch.bfloat16)
+    seen = []
+    monkeypatch.setattr(torch, "set_default_dtype", seen.append)
+    footprint(BaseKey(base), torch.bfloat16, CPU, cache_bytes=0)
+    assert set(seen) == {torch.float32}
+
+
 def test_copies_for_speed_the_cache_and_what_loading_takes_count(tmp_path):
     base = save_base(tmp_path)
     plain = footprint(BaseKey(base), torch.float32, CPU, cache_bytes=1000)
