@@ -82,15 +82,7 @@ class BaseLoader:
         """Raise InvalidRequest `model_too_large` for a base that can never be loaded here."""
         needed = self._footprint(base)
         if needed.total > self._max_base_bytes:
-            raise InvalidRequest(
-                f"The model {base.spec.id} takes {_mib(needed.total)} of memory here "
-                f"({_mib(needed.weights)} of weights, {_mib(needed.copies)} of copies laid out for "
-                f"speed, {_mib(needed.cache)} of cache, {_mib(needed.loading)} while it is made), "
-                f"and the engine may fill {_mib(self._max_base_bytes)}. Ask for it quantised, or "
-                "raise TUNESMITH_ENGINE_MODEL_MEMORY_MIB.",
-                param="model",
-                code="model_too_large",
-            )
+            raise _too_large(base, needed, self._max_base_bytes)
 
     def bytes_of(self, base: BaseKey) -> int:
         """Return what a base takes of the memory at most; no weights are read."""
@@ -181,6 +173,23 @@ class Runner:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def _too_large(base: BaseKey, needed: Footprint, max_bytes: int) -> InvalidRequest:
+    parts = {
+        "weights": needed.weights,
+        "copies laid out for speed": needed.copies,
+        "cache": needed.cache,
+        "plain weights to make it from": needed.loading,
+    }
+    said = ", ".join(f"{name} {_mib(size)}" for name, size in parts.items() if size)
+    return InvalidRequest(
+        f"The model {base.spec.id} takes {_mib(needed.total)} of memory here ({said}), and the "
+        f"engine may fill {_mib(max_bytes)}. Take a smaller or a quantised one, or raise "
+        "TUNESMITH_ENGINE_MODEL_MEMORY_MIB.",
+        param="model",
+        code="model_too_large",
+    )
 
 
 def _mib(size: int) -> str:

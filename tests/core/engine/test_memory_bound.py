@@ -118,28 +118,28 @@ TestMemory.settings = settings(max_examples=200, stateful_step_count=50, deadlin
 
 def test_a_large_base_is_not_overtaken_for_ever_by_small_ones():
     sizes = {"large": 10, "small": 2, "other": 2}
-    limits = Limits(4, 32, 8, max_bases=4, max_adapters=1, max_base_bytes=MEMORY)
-    scheduler = Scheduler(limits, lambda base: BlockPool(8, 2), lambda key: sizes[key.spec.id])
+    limits = Limits(6, 99, 8, max_bases=4, max_adapters=1, max_base_bytes=MEMORY)
+    scheduler = Scheduler(limits, lambda base: BlockPool(32, 2), lambda key: sizes[key.spec.id])
 
     def add(name: str) -> None:
         model = ModelKey(key_of(name).spec)
-        scheduler.add(Request("r", model, (1,), SamplingSpec(seed=0), 2, frozenset()))
+        scheduler.add(Request("r", model, (1,), SamplingSpec(seed=0), 4, frozenset()))
 
     served = []
     add("small")
-    for number in range(12):
+    for number in range(30):  # somebody new every step, so that a small base always runs
+        add("small" if number % 2 else "other")
+        if number == 1:
+            add("large")
         step = scheduler.schedule()
         assert step is not None
         served.append(step.base.spec.id)
         scheduler.advance(step)
         for chunk in step.chunks:
             chunk.sequence.write(7)
-            if len(chunk.sequence.tokens) == 2:
+            if len(chunk.sequence.tokens) == chunk.sequence.request.max_tokens:
                 scheduler.remove(chunk.sequence)
-        if number == 0:
-            add("large")
-        add("small" if number % 2 else "other")
-    assert "large" in served[:4]
+    assert "large" in served[:15], served
 
 
 def test_three_models_trained_whole_take_turns_in_a_memory_of_two(
