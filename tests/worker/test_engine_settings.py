@@ -5,7 +5,11 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from core.catalog.bases import Catalog
+from core.errors import InvalidRequest
+from core.spec.generation import GenerationRequest, SamplingSpec, TokenPrompt
 from worker.engine_settings import EngineSettings
+from worker.serve import build_engine
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "engine", "192.0.2.1"])
@@ -14,3 +18,18 @@ def test_an_open_address_needs_a_key(tmp_path: Path, host: str) -> None:
     with pytest.raises(ValidationError, match="TUNESMITH_ENGINE_KEY"):
         EngineSettings(**given)
     assert EngineSettings(**given, key="s3cret").host == host
+
+
+def test_the_memory_that_is_set_is_what_models_may_fill(tmp_path: Path) -> None:
+    settings = EngineSettings(
+        storage_folder=tmp_path, cache_folder=tmp_path / "cache", model_memory_mib=1
+    )
+    _, reader = build_engine(settings)
+    asked = GenerationRequest(
+        id="r",
+        base=Catalog.load().resolve("tunesmith/tiny"),
+        prompt=TokenPrompt(tokens=(1,)),
+        sampling=SamplingSpec(seed=0),
+    )
+    with pytest.raises(InvalidRequest, match="the engine may fill 1 MiB"):
+        reader.read(asked)
