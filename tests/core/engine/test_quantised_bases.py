@@ -4,6 +4,10 @@ import pytest
 import torch
 from peft import PeftModel
 
+from core.engine.engine import Engine
+from core.engine.metrics import EngineMetrics
+from core.engine.runner import BaseLoader, Runner
+from core.engine.scheduler import Limits, Scheduler
 from core.errors import InvalidRequest
 from core.models.load import load_base
 from core.spec.generation import GenerationRequest, SamplingSpec, TokenPrompt
@@ -134,3 +138,22 @@ def test_a_base_is_not_quantised_twice(tmp_path, quantisation):
     twice = BaseModelSpec(id="twice", source=str(tmp_path / "stored"), quantisation=quantisation)
     with pytest.raises(InvalidRequest, match="stored quantised already"):
         load_base(twice, torch.float32, torch.device("cpu"))
+
+
+def test_it_runs_in_bf16_as_well(tmp_path, store, files, reader, quantisation):
+    base = base_in(tmp_path, quantisation)
+    bundle = write_bundle(tmp_path / "bundle", store, base, LoraSpec(rank=4, alpha=8))
+    loader = BaseLoader(
+        torch.bfloat16, torch.device("cpu"), files.folder, cache_bytes=2**19, max_adapters=1
+    )
+    scheduler = Scheduler(Limits(8, 64, 48, max_bases=1, max_adapters=1), loader.pool)
+    runner = Runner(loader.load, max_bases=1)
+    engine = Engine(scheduler, runner, EngineMetrics(scheduler, runner, loader.adapters))
+    asked = [(each, prompt) for each in (None, bundle) for prompt in PROMPTS]
+    for (each, prompt), said in zip(asked, ask(engine, reader, base, asked), strict=True):
+        model = load_base(base, torch.bfloat16, torch.device("cpu"))
+        if each is not None:
+            model = PeftModel.from_pretrained(model, each.folder).eval()
+        expected_T = next_logprobs(model, prompt, said.tokens).float().max(dim=-1).values
+        differences_T = (torch.tensor(said.logprobs) - expected_T).abs()
+        assert differences_T.mean() < 0.1, differences_T
