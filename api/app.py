@@ -23,6 +23,7 @@ from api.middleware import AuthMiddleware, BodyLimitMiddleware, RequestMiddlewar
 from api.models.endpoints import router as models
 from api.parts import Parts
 from api.settings import ApiSettings
+from api.speed.endpoints import router as speed
 from core.catalog.bases import Catalog
 from core.jobs.broker import Broker
 from core.records.database import Database
@@ -64,7 +65,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.add_middleware(AuthMiddleware, api_key=settings.api_key, engine_key=settings.engine_key)
     app.add_middleware(RequestMiddleware)
     install_error_handlers(app)
-    for router in (files, jobs, masks, models, generation, classifications):
+    for router in (files, jobs, masks, speed, models, generation, classifications):
         app.include_router(router, prefix="/v1", responses=ERROR_RESPONSES)
     app.include_router(health)
     app.include_router(engines)

@@ -19,6 +19,8 @@ from sqlalchemy.orm import Session
 
 from api.generation.engine_router import EngineRouter
 from api.settings import ApiSettings
+from api.speed.schemas import SpeedObject
+from api.speed.shared_runs import SharedRuns
 from core.catalog.bases import Catalog
 from core.jobs.broker import Broker
 from core.records.database import Database
@@ -50,6 +52,7 @@ class Parts:
     catalog: Catalog
     engines: EngineRouter
     uploads: CapacityLimiter
+    speed_tests: SharedRuns[SpeedObject] = field(default_factory=SharedRuns)
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:

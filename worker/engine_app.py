@@ -48,9 +48,11 @@ def create_app(
     preload_base: BaseModelSpec | None = None,
     key: SecretStr | None = None,
     precision: NumberFormat | None = None,
+    hardware: str = "",
 ) -> Starlette:
-    """Return the ASGI application; its lifespan runs the model thread. `key`: what callers send.
+    """Return the ASGI application; its lifespan runs the model thread.
 
+    `key` is what callers must send, `hardware` what they are told that their answers come from.
     Half of the cores read prompts, whatever comes in: the model needs the others.
     """
     readers = CapacityLimiter(max(1, len(os.sched_getaffinity(0)) // 2))
@@ -86,7 +88,7 @@ def create_app(
         asked = await read_body(request, GenerationRequest)
         ready, token_bytes = await made_ready(asked, reader.read)
         items = _Items()
-        ticket = engine.submit(ready, WrittenAnswer(ready, token_bytes), items.emit)
+        ticket = engine.submit(ready, WrittenAnswer(ready, token_bytes, hardware), items.emit)
         first = await _next_item(request, engine, ticket, items)
         if first is None:
             return Response(status_code=499)  # nobody is there to read it

@@ -43,10 +43,16 @@ class EngineSettings(StorageSettings):
     cache_folder: Path = Field(description="unpacked adapter bundles, on a disk of this machine")
     precision: Precision = "auto"
     max_bases: int = Field(
-        1,
+        16,
         ge=1,
-        description="models in memory on which adapters run: bases, each once for generation and "
-        "once for classification, and models that were trained whole",
+        description="models in memory: bases, each once for generation and once for "
+        "classification, and models that were trained whole or merged",
+    )
+    model_memory_mib: int | None = Field(
+        None,
+        ge=1,
+        description="memory for all of them with their caches; None: 90 % of a GPU's, without one "
+        "75 % of the machine's or the container's",
     )
     max_adapters: int = Field(64, ge=1, description="adapters in memory on each base")
     max_batch: int = Field(32, ge=1, description="sequences that run at once")

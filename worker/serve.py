@@ -22,6 +22,7 @@ from core.storage.open import open_store
 from worker.engine_app import create_app
 from worker.engine_server import KEEP_ALIVE_SECONDS, SHUTDOWN_SECONDS, EngineServer
 from worker.engine_settings import EngineSettings
+from worker.model_memory import model_memory_bytes
 from worker.registration import Registration
 
 
@@ -45,12 +46,14 @@ def build_engine(settings: EngineSettings) -> tuple[Engine, PromptReader]:
 
     store = open_store(settings.storage_folder, settings.storage_url)
     adapters = AdapterFiles(store, settings.cache_folder)
+    model_bytes = _model_bytes(settings, device)
     loader = BaseLoader(
         dtype,
         device,
         adapters.folder,
         cache_bytes=_cache_bytes(settings, device),
         max_adapters=settings.max_adapters,
+        max_base_bytes=model_bytes,
     )
     limits = Limits(
         max_sequences=settings.max_batch,
@@ -58,10 +61,18 @@ def build_engine(settings: EngineSettings) -> tuple[Engine, PromptReader]:
         max_step_tokens=settings.max_step_tokens,
         max_bases=settings.max_bases,
         max_adapters=settings.max_adapters,
+        max_base_bytes=model_bytes,
     )
-    scheduler, runner = Scheduler(limits, loader.pool), Runner(loader.load, limits.max_bases)
+    scheduler = Scheduler(limits, loader.pool, loader.bytes_of)
+    runner = Runner(loader.load, limits.max_bases, model_bytes, loader.bytes_of)
     engine = Engine(scheduler, runner, EngineMetrics(scheduler, runner, loader.adapters))
-    return engine, PromptReader(adapters, loader.cache_tokens)
+    return engine, PromptReader(adapters, loader.cache_tokens, loader.require_room)
+
+
+def _model_bytes(settings: EngineSettings, device: torch.device) -> int:
+    if settings.model_memory_mib is not None:
+        return settings.model_memory_mib * 2**20
+    return model_memory_bytes(device)
 
 
 def _cache_bytes(settings: EngineSettings, device: torch.device) -> int:
@@ -72,9 +83,20 @@ def _cache_bytes(settings: EngineSettings, device: torch.device) -> int:
     return 2**30
 
 
+def _hardware(settings: EngineSettings) -> str:
+    """Name what computes, and in which precision, beside the figures of a speed test."""
+    device = pick_device()
+    dtype = name_of(resolve_precision(settings.precision, device))
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, {dtype}"
+    return f"{torch.get_num_threads()} CPU threads, {dtype}"
+
+
 def report(engine: Engine, settings: EngineSettings) -> EngineReport:
     """Say how an engine stands; safe to call from any thread."""
-    bases = [key.spec for key in engine.runner.resident_bases()]
+    keys = engine.runner.resident_bases()
+    bases = [key.spec for key in keys if key.merged_sha256 is None]
+    merged = [key.merged_sha256 for key in keys if key.merged_sha256 is not None]
     # A model that was trained whole is a base whose weights are an unpacked bundle.
     folders = [Path(base.source) for base in bases]
     whole = [each.name for each in folders if each.parent == settings.cache_folder]
@@ -84,7 +106,7 @@ def report(engine: Engine, settings: EngineSettings) -> EngineReport:
         status="draining" if engine.is_draining else "ready",
         bases=tuple(bases),
         max_bases=settings.max_bases,
-        bundles=(*engine.runner.resident_adapters(), *whole),
+        bundles=(*engine.runner.resident_adapters(), *whole, *merged),
         running=running,
         waiting=waiting,
         max_running=settings.max_batch,
@@ -96,8 +118,16 @@ def serve(settings: EngineSettings, listener: socket.socket, ready: Callable[[],
     sys.setswitchinterval(SWITCH_SECONDS)
     gc.set_threshold(GC_THRESHOLD, 20, 50)
     engine, reader = build_engine(settings)
+    app = create_app(
+        engine,
+        reader,
+        settings.preload_base,
+        settings.key,
+        precision_of(settings),
+        _hardware(settings),
+    )
     config = uvicorn.Config(
-        create_app(engine, reader, settings.preload_base, settings.key, precision_of(settings)),
+        app,
         access_log=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,

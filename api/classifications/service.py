@@ -18,6 +18,7 @@ async def classify(parts: Parts, project: str, body: ClassificationBody) -> Clas
         id=new_id("clsf"),
         base=target.base,
         adapter=target.adapter,
+        serving=target.serving,
         texts=(body.input,) if isinstance(body.input, str) else tuple(body.input),
         project=project,
     )

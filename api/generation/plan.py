@@ -122,6 +122,7 @@ def _sampling(
         frequency_penalty=body.frequency_penalty or 0.0,
         presence_penalty=body.presence_penalty or 0.0,
         form=form,
+        ignore_eos=bool(body.ignore_eos),
         score_prompt=score_prompt,
     )
 
@@ -158,6 +159,7 @@ def _plan(
                 id=f"{id_}-{index}",
                 base=target.base,
                 adapter=target.adapter,
+                serving=target.serving,
                 prompt=prompt,
                 sampling=sampling,
                 project=project,

@@ -35,6 +35,7 @@ def check_chat(body: ChatBody) -> None:
             "top_logprobs needs logprobs to be true.", param="top_logprobs", code="invalid_value"
         )
     _check_tool_choice(body)
+    _check_ignore_eos(body)
     if None not in (body.max_tokens, body.max_completion_tokens):
         raise InvalidRequest(
             "max_tokens is the old name of max_completion_tokens; give only one of them.",
@@ -58,6 +59,17 @@ def _check_tool_choice(body: ChatBody) -> None:
         raise InvalidRequest(
             "An answer cannot be a forced tool call and follow response_format; ask for one.",
             param="tool_choice",
+            code="contradictory_parameters",
+        )
+
+
+def _check_ignore_eos(body: ChatBody) -> None:
+    has_form = isinstance(body.response_format, JsonObjectFormat | JsonSchemaFormat)
+    is_forced = body.tool_choice == "required" or isinstance(body.tool_choice, ChosenTool)
+    if body.ignore_eos and (has_form or is_forced):
+        raise InvalidRequest(
+            "An answer that is held to a form ends where that is complete; leave ignore_eos out.",
+            param="ignore_eos",
             code="contradictory_parameters",
         )
 

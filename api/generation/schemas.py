@@ -81,6 +81,8 @@ class GenerationBody(Body):
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     logit_bias: Biases | None = None
     user: str | None = None
+    ignore_eos: bool | None = None
+    """Ours, named as in vLLM: write `max_tokens`, whatever ends a text."""
 
 
 class TextFormat(Body):

@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 
 from api.models import service
-from api.models.schemas import DeletedModel, ModelList, ModelObject
+from api.models.schemas import DeletedModel, ModelList, ModelObject, ServingBody
 from api.parts import FromParts, Project
 
 router = APIRouter(prefix="/models", tags=["Models"])
@@ -14,6 +14,13 @@ def list_models(parts: FromParts, project: Project) -> ModelList:
     """The bases of the catalog, then tuned models and their checkpoints, newest first."""
     with parts.database.reading() as session:
         return service.find(session, parts.catalog, project)
+
+
+@router.post("/{model:path}/serving")
+def serve_model(model: str, body: ServingBody, parts: FromParts, project: Project) -> ModelObject:
+    """Serve a tuned model on its base, or merged into weights of its own."""
+    with parts.transaction() as transaction:
+        return service.serve(transaction, project, model, body)
 
 
 @router.get("/{model:path}")

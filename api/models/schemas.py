@@ -2,9 +2,20 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from core.spec.parity import Parity
+from core.spec.run import Quantisation
+
+
+class ServingObject(BaseModel):
+    """Ours: in which form the engine holds the model.
+
+    Of an adapter `quantisation` is that of the base that it runs on.
+    """
+
+    form: Literal["base", "adapter", "merged"]
+    quantisation: Quantisation | None
 
 
 class ModelObject(BaseModel):
@@ -17,6 +28,17 @@ class ModelObject(BaseModel):
         description="of a tuned model: whether it was found to be served as it was trained; null "
         "for bases and checkpoints, and for models that are older than this check",
     )
+    serving: ServingObject
+
+
+class ServingBody(BaseModel):
+    """The form that a tuned model is to be served in from now on."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    form: Literal["adapter", "merged"]
+    quantisation: Quantisation | None = None
+    """Of the merged weights."""
 
 
 class ModelList(BaseModel):

@@ -2,17 +2,28 @@
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 from sqlalchemy.orm import Session
 
-from api.models.schemas import DeletedModel, ModelList, ModelObject
+from api.models.schemas import (
+    DeletedModel,
+    ModelList,
+    ModelObject,
+    ServingBody,
+    ServingObject,
+)
 from api.parts import Parts, Transaction
 from core.catalog.bases import Catalog, CatalogEntry
+from core.catalog.cells import require_mergeable
+from core.catalog.describe import describe
 from core.errors import InvalidRequest
 from core.records import models
+from core.records.jobs import get_job
 from core.records.tables import TunedModel
 from core.spec.parity import Parity
-from core.spec.run import BaseModelSpec, BundleRef
+from core.spec.run import BaseModelSpec, BundleRef, JobSpec
+from core.spec.serving import ADAPTER_FORM, ServingSpec
 
 TUNED_PREFIX = "ft:"
 
@@ -24,6 +35,7 @@ class Target:
     id: str
     base: BaseModelSpec
     adapter: BundleRef | None
+    serving: ServingSpec = ADAPTER_FORM
 
 
 def find_target(parts: Parts, project: str, name: str) -> Target:
@@ -32,9 +44,7 @@ def find_target(parts: Parts, project: str, name: str) -> Target:
         base = parts.catalog.resolve(name)
         return Target(base.id, base, None)
     with parts.database.reading() as session:
-        tuned = models.get_model(session, project, name)
-    adapter = BundleRef(key=tuned.bundle_key, sha256=tuned.bundle_sha256)
-    return Target(tuned.id, BaseModelSpec.model_validate(tuned.base), adapter)
+        return _target(models.get_model(session, project, name))
 
 
 def find(session: Session, catalog: Catalog, project: str) -> ModelList:
@@ -48,6 +58,39 @@ def get(session: Session, catalog: Catalog, project: str, name: str) -> ModelObj
         return _tuned_object(models.get_model(session, project, name))
     base_id = catalog.resolve(name).id
     return next(_base_object(base) for base in catalog.bases() if base.id == base_id)
+
+
+def serve(transaction: Transaction, project: str, name: str, body: ServingBody) -> ModelObject:
+    if not name.startswith(TUNED_PREFIX):
+        raise InvalidRequest(
+            "A base model is served as its catalog entry says; only tuned models have a form to "
+            "choose.",
+            param="model",
+            code="model_not_tuned",
+        )
+    session = transaction.session
+    model = models.get_model(session, project, name)
+    if body.form == "merged":
+        spec = JobSpec.model_validate(get_job(session, project, model.job_id).spec)
+        facts = describe(spec.base)
+        stored_quantised = facts is not None and facts.quantised and not spec.base.quantisation
+        require_mergeable(spec.strategy.type, stored_quantised)
+    elif body.quantisation is not None:
+        raise InvalidRequest(
+            "An adapter runs on its base as that is; only merged weights can be quantised.",
+            param="quantisation",
+            code="contradictory_parameters",
+        )
+    serving = ServingSpec(form=body.form, quantisation=body.quantisation)
+    return _tuned_object(models.set_serving(session, project, name, serving))
+
+
+def serving_object(target: Target) -> ServingObject:
+    """Return how a target is shown."""
+    if target.serving.form == "merged":
+        return ServingObject(form="merged", quantisation=target.serving.quantisation)
+    form: Literal["base", "adapter"] = "base" if target.adapter is None else "adapter"
+    return ServingObject(form=form, quantisation=target.base.quantisation)
 
 
 def delete(transaction: Transaction, parts: Parts, project: str, name: str) -> DeletedModel:
@@ -64,7 +107,12 @@ def delete(transaction: Transaction, parts: Parts, project: str, name: str) -> D
 
 
 def _base_object(base: CatalogEntry) -> ModelObject:
-    return ModelObject(id=base.id, created=base.created, owned_by=base.owned_by)
+    return ModelObject(
+        id=base.id,
+        created=base.created,
+        owned_by=base.owned_by,
+        serving=serving_object(Target(base.id, base.spec, None)),
+    )
 
 
 def _tuned_object(model: TunedModel) -> ModelObject:
@@ -73,4 +121,14 @@ def _tuned_object(model: TunedModel) -> ModelObject:
         created=int(model.created_at),
         owned_by=model.project_id,
         parity=None if model.parity is None else Parity.model_validate(model.parity),
+        serving=serving_object(_target(model)),
+    )
+
+
+def _target(model: TunedModel) -> Target:
+    return Target(
+        model.id,
+        BaseModelSpec.model_validate(model.base),
+        BundleRef(key=model.bundle_key, sha256=model.bundle_sha256),
+        ServingSpec.model_validate(model.serving or {}),
     )

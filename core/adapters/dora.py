@@ -38,6 +38,12 @@ class DoraLinear(LoraLinear):
     def named_weights(self) -> dict[str, nn.Parameter]:
         return super().named_weights() | {"lora_magnitude_vector": self.lora_magnitude_vector}
 
+    def merged_weight(self) -> Tensor:
+        """Return V with rows of the trained lengths, (O, I), in the dtype of A and B."""
+        merged_OI = super().merged_weight()
+        lengths_O = torch.linalg.vector_norm(merged_OI, dim=1)
+        return merged_OI * (self.lora_magnitude_vector / lengths_O)[:, None]
+
     def forward(self, x: Tensor) -> Tensor:
         dropped = self._dropped(x)
         y = self._product(dropped, dropped)

@@ -59,6 +59,11 @@ class LoraLinear(nn.Module):
         """Return what is trained, by the last part of its name in PEFT's files."""
         return {"lora_A.weight": self.lora_A, "lora_B.weight": self.lora_B}
 
+    def merged_weight(self) -> Tensor:
+        """Return W + scale · B A, (O, I), in the dtype of A and B."""
+        dense_OI = self._frozen.dense(self.lora_A.dtype)
+        return torch.addmm(dense_OI, self.lora_B * self.scale, self.lora_A)
+
     def forward(self, x: Tensor) -> Tensor:
         return self._product(x, self._dropped(x))
 

@@ -3,7 +3,8 @@
 They are made dense for each product and dropped after it, so only one of them is dense at a time.
 Sources: Dettmers et al. 2023, https://arxiv.org/abs/2305.14314 (four bits); Dettmers et al. 2022,
 https://arxiv.org/abs/2208.07339 (eight bits, of which only the storage is used: products are
-taken with the dense matrix).
+taken with the dense matrix, because the paper's rounding of a row's input depends on which
+columns are large in the other rows of the batch).
 """
 
 # I inputs, O outputs
@@ -15,7 +16,21 @@ from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from torch import Tensor, nn
 
-from core.adapters.frozen import FrozenMatrix
+from core.adapters.frozen import FrozenMatrix, frozen_product
+
+
+class StoredInEightBits(Linear8bitLt):
+    """A `Linear8bitLt` whose input is not quantised."""
+
+    @classmethod
+    def take_over(cls, layer: nn.Module) -> None:
+        """Make one of a loaded `Linear8bitLt`; leave any other module alone."""
+        if type(layer) is Linear8bitLt:
+            layer.__class__ = cls
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x Wᵀ + b, (…, O)."""
+        return frozen_product(x, quantised_matrix(self))
 
 
 def quantised_matrix(layer: nn.Module) -> FrozenMatrix:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from core.errors import TunesmithError
 from core.spec.base import Spec
 from core.spec.objective import ObjectiveSpec, Task
-from core.spec.run import BaseModelSpec, JobSpec
+from core.spec.run import BaseModelSpec, JobSpec, Quantisation
 from core.spec.strategy import StrategySpec
 
 MANIFEST_FILE = "manifest.json"
@@ -37,6 +37,7 @@ class Manifest(Spec):
     format_version: Literal[1] = 1
     base_model: str
     base_revision: str | None
+    base_quantisation: Quantisation | None = None
     strategy: StrategySpec
     task: Task
     objective: ObjectiveSpec
@@ -58,6 +59,7 @@ def write_manifest(folder: Path, spec: JobSpec) -> Manifest:
     manifest = Manifest(
         base_model=public_name(spec.base),
         base_revision=spec.base.revision,
+        base_quantisation=spec.base.quantisation,
         strategy=spec.strategy,
         task=spec.task,
         objective=spec.objective,
@@ -136,5 +138,8 @@ def _weights(files: tuple[ManifestFile, ...]) -> ManifestFile:
 
 
 def _checksum(manifest: Manifest) -> str:
-    rest = manifest.model_dump_json(exclude={"checksum"})
+    unnamed = {"checksum"}
+    if manifest.base_quantisation is None:  # a manifest from before there was any has no such field
+        unnamed.add("base_quantisation")
+    rest = manifest.model_dump_json(exclude=unnamed)
     return hashlib.sha256(rest.encode()).hexdigest()

@@ -10,6 +10,14 @@ MODEL_CLASSES: dict[Task, str] = {
     "classification": "AutoModelForSequenceClassification",
 }
 
+_QUANTISED = {
+    "nf4": (
+        'BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", '
+        "bnb_4bit_use_double_quant=True)"
+    ),
+    "int8": "BitsAndBytesConfig(load_in_8bit=True)",
+}
+
 
 def usage(spec: JobSpec) -> list[str]:
     """Return Markdown: with the library that loads the folder, then with the service."""
@@ -48,9 +56,12 @@ def _adapter(spec: JobSpec) -> list[str]:
     options = f', revision="{spec.base.revision}"' if spec.base.revision else ""
     if isinstance(spec.objective, ClassificationSpec):
         options += f", num_labels={len(spec.objective.labels)}"
+    config = _QUANTISED.get(spec.base.quantisation or "")
+    if config is not None:
+        options += f", quantization_config={config}"
     return [
         "from peft import PeftModel",
-        f"from transformers import {name}, AutoTokenizer",
+        f"from transformers import {name}, AutoTokenizer{', BitsAndBytesConfig' if config else ''}",
         "",
         f'base = {name}.from_pretrained("{public_name(spec.base)}"{options})',
         'model = PeftModel.from_pretrained(base, ".")',

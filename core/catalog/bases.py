@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, Field, ValidationError
 
 from core.errors import NotFound
 from core.spec.base import Spec
-from core.spec.run import BaseModelSpec
+from core.spec.run import BaseModelSpec, Quantisation
 
 _SHIPPED_FILE = Path(__file__).with_name("bases.toml")
 _PACKAGE_ROOT = Path(__file__).resolve().parents[2]
@@ -45,6 +45,9 @@ class CatalogEntry(Spec):
     id: Name
     source: str = Field(min_length=1, description="absolute folder, or a Hugging Face id")
     revision: str | None = Field(None, min_length=1, description="of a Hugging Face id")
+    quantisation: Quantisation | None = Field(
+        None, description="in memory, for training and serving; None: as the source stores it"
+    )
     aliases: tuple[Name, ...] = ()
     owned_by: str = "system"
     created: Annotated[int, BeforeValidator(_unix_seconds)] = Field(
@@ -53,7 +56,12 @@ class CatalogEntry(Spec):
 
     @property
     def spec(self) -> BaseModelSpec:
-        return BaseModelSpec(id=self.id, source=self.source, revision=self.revision)
+        return BaseModelSpec(
+            id=self.id,
+            source=self.source,
+            revision=self.revision,
+            quantisation=self.quantisation,
+        )
 
 
 class Catalog:

@@ -34,7 +34,7 @@ def require_cell(
 ) -> None:
     """Raise InvalidRequest with the reason when there is no such combination.
 
-    `quantised` says that the stored weights of the base are. `param` names the field to change.
+    `quantised` says that the weights of the base are. `param` names the field to change.
     """
     family = family_of(model_type)
     if task not in family.tasks:
@@ -64,4 +64,28 @@ def require_cell(
             "the base that it was made from.",
             param="strategy.type",
             code="impossible_combination",
+        )
+
+
+_NOT_MERGEABLE: dict[Strategy, str] = {
+    "bottleneck": "puts layers of its own between those of the base",
+    "prefix": "puts keys and values before every text",
+    "prompt": "puts embeddings before every text",
+}
+
+
+def require_mergeable(strategy: Strategy, stored_quantised: bool) -> None:
+    """Raise InvalidRequest with the reason when what was trained cannot become the base's weights.
+
+    `stored_quantised` says that the base is stored quantised, so that its plain weights are gone.
+    """
+    reason = _NOT_MERGEABLE.get(strategy)
+    if reason is None and stored_quantised and strategy != "full":
+        reason = "belongs to a base that is stored quantised, whose own weights are not there"
+    if reason is not None:
+        raise InvalidRequest(
+            f"This model cannot be merged: its strategy {strategy} {reason}. Serve it as an "
+            "adapter.",
+            param="form",
+            code="not_mergeable",
         )

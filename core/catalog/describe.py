@@ -18,7 +18,7 @@ class BaseFacts:
     model_type: str
     context_length: int
     quantised: bool = False
-    """Whether the stored weights are quantised."""
+    """Whether its weights are quantised, as they are stored or while they are loaded."""
 
 
 def describe(base: BaseModelSpec) -> BaseFacts | None:
@@ -43,7 +43,23 @@ def describe(base: BaseModelSpec) -> BaseFacts | None:
     limit = context_length(config)
     if limit is None:
         raise _unusable(base, f"its config.json does not say {family_of(model_type).positions}")
-    return BaseFacts(model_type, limit, is_quantised(config))
+    return BaseFacts(model_type, limit, comes_quantised(base, config))
+
+
+def comes_quantised(base: BaseModelSpec, config: Mapping[str, Any]) -> bool:
+    """Say whether a base is quantised in memory, because it is stored so or asked for so.
+
+    Raises InvalidRequest when it is both, and what `is_quantised` raises.
+    """
+    stored = is_quantised(config)
+    if stored and base.quantisation is not None:
+        raise InvalidRequest(
+            f"The base model {base.id!r} is stored quantised already. Take quantisation out of its "
+            "catalog entry, or name its original weights there.",
+            param="model",
+            code="unsupported_model",
+        )
+    return stored or base.quantisation is not None
 
 
 def is_quantised(config: Mapping[str, Any]) -> bool:

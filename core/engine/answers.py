@@ -37,8 +37,9 @@ Item = GenerationEvent | TextScored | TunesmithError
 class WrittenAnswer:
     """Spells the tokens of a request as text, whole characters and nothing of a stop string."""
 
-    def __init__(self, request: Request, token_bytes: TokenBytes) -> None:
+    def __init__(self, request: Request, token_bytes: TokenBytes, hardware: str = "") -> None:
         self._request = request
+        self._hardware = hardware
         self._token_bytes = token_bytes
         drops_space = request.model.task == "seq2seq" and token_bytes.marks_first_word
         self._streams = [
@@ -60,6 +61,7 @@ class WrittenAnswer:
                 prompt_tokens=len(prompt),
                 prompt=self._prompt(sequence),
                 prompt_ids=prompt if given else (),
+                hardware=self._hardware,
             )
         if self._request.max_tokens == 0:
             sequence.is_finished = True

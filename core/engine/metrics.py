@@ -52,6 +52,7 @@ class EngineMetrics:
                 lambda: scheduler.cache_use,
             ),
             "resident_bases": ("Models in memory.", lambda: len(runner.resident_bases())),
+            "resident_bytes": ("What they and their caches take at most.", runner.resident_bytes),
             "resident_adapters": ("Adapters in memory.", lambda: len(runner.resident_adapters())),
             "adapter_loads": ("Adapters that were loaded.", lambda: adapters.loads),
             "adapter_evictions": ("Adapters that made room.", lambda: adapters.evictions),

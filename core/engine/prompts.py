@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from core.artifacts.manifest import Manifest, public_name, read_manifest
+from core.catalog.cells import require_mergeable
+from core.catalog.describe import is_quantised
 from core.catalog.families import Kind
 from core.engine.adapters import AdapterFiles
 from core.engine.prompt_tokens import (
@@ -23,10 +25,12 @@ from core.engine.request import BaseKey, ModelKey, Request, ScoreRequest
 from core.engine.token_bytes import TokenBytes
 from core.engine.vocabulary import TokenizerHome, Vocabulary, read_vocabulary, tokenizer_home
 from core.errors import InvalidRequest
+from core.models.load import load_config
 from core.spec.classification import ClassificationRequest
 from core.spec.generation import ChatPrompt, GenerationRequest
 from core.spec.objective import ClassificationSpec, Task
 from core.spec.run import BaseModelSpec, BundleRef
+from core.spec.serving import ServingSpec
 from core.spec.strategy import FullSpec
 
 MAX_CACHED_VOCABULARIES = 16
@@ -54,12 +58,18 @@ class PromptReader:
     """
 
     def __init__(
-        self, adapters: AdapterFiles, cache_tokens: Callable[[BaseKey], int | None]
+        self,
+        adapters: AdapterFiles,
+        cache_tokens: Callable[[BaseKey], int | None],
+        require_room: Callable[[BaseKey], None] = lambda base: None,
     ) -> None:
+        """`require_room` raises InvalidRequest for a base that the engine can never load."""
         self._adapters = adapters
+        self._require_room = require_room
         self._cache_tokens = lru_cache(MAX_CACHED_VOCABULARIES)(cache_tokens)
         self._bundle = lru_cache(MAX_CACHED_BUNDLES)(self._read_bundle)
         self._vocabulary = lru_cache(MAX_CACHED_VOCABULARIES)(read_vocabulary)
+        self._is_stored_quantised = lru_cache(MAX_CACHED_VOCABULARIES)(_is_stored_quantised)
 
     def fetch(self, adapter: BundleRef) -> None:
         """Have a bundle on this machine, which may take its time; the errors of `ensure`."""
@@ -72,7 +82,7 @@ class PromptReader:
         `no_chat_template`, `not_a_generator`, …) and the errors of `AdapterFiles.ensure` and
         `load_config`.
         """
-        model = self._model(asked.base, asked.adapter)
+        model = self._model(asked.base, asked.adapter, asked.serving)
         if model.key.task == "classification":
             raise _not_a_generator(model)
         if asked.sampling.score_prompt and model.key.task == "seq2seq":
@@ -83,16 +93,17 @@ class PromptReader:
             )
         refuse_unknown_tokens(asked.sampling.logit_bias, model)
         tokens = prompt_tokens(asked.prompt, model)
-        form, given = asked.sampling.form, asked.sampling.given_answer
+        sampling, form, given = asked.sampling, asked.sampling.form, asked.sampling.given_answer
         require_known(given or (), "given_answer", model)
+        is_endless = sampling.ignore_eos or given is not None
         tools = asked.prompt.tools if isinstance(asked.prompt, ChatPrompt) else ()
         request = Request(
             id=asked.id,
             model=model.key,
             prompt_tokens=tokens,
-            sampling=asked.sampling,
+            sampling=sampling,
             max_tokens=max_tokens(asked, len(tokens), model),
-            end_token_ids=model.vocabulary.end_token_ids if given is None else frozenset(),
+            end_token_ids=frozenset() if is_endless else model.vocabulary.end_token_ids,
             project=asked.project,
             virtual_tokens=model.places_before_prompt,
             form=None if form is None else model.vocabulary.form(form, tools),
@@ -106,7 +117,7 @@ class PromptReader:
         Raises InvalidRequest (`not_a_classifier`, `context_length_exceeded`, `empty_prompt`) and
         the errors of `AdapterFiles.ensure` and `load_config`.
         """
-        model = self._model(asked.base, asked.adapter)
+        model = self._model(asked.base, asked.adapter, asked.serving)
         objective = model.manifest and model.manifest.objective
         if not isinstance(objective, ClassificationSpec):
             raise InvalidRequest(
@@ -128,7 +139,9 @@ class PromptReader:
         """Return how a base answers for itself, without an adapter."""
         return ModelKey(base, None, _TASK_OF_BASE[self._vocabulary(base, None).kind])
 
-    def _model(self, base: BaseModelSpec, adapter: BundleRef | None) -> Answerer:
+    def _model(
+        self, base: BaseModelSpec, adapter: BundleRef | None, serving: ServingSpec
+    ) -> Answerer:
         if adapter is None:
             key = self.key_of_base(base)
             return self._answerer(base.id, key, self._vocabulary(base, None), None)
@@ -137,14 +150,18 @@ class PromptReader:
         manifest = bundle.manifest
         _refuse_another_base(base, manifest)
         key = ModelKey(base, adapter.sha256, manifest.task)
+        own = {"id": f"{base.id}/{adapter.sha256[:12]}", "quantisation": serving.quantisation}
         if isinstance(manifest.strategy, FullSpec):  # a base of its own, wherever it came from
-            whole = BaseModelSpec(id=f"{base.id}/{adapter.sha256[:12]}", source=str(folder))
-            key = ModelKey(whole, None, manifest.task)
+            key = ModelKey(BaseModelSpec(source=str(folder), **own), None, manifest.task)
+        elif serving.form == "merged":
+            require_mergeable(manifest.strategy.type, self._is_stored_quantised(base))
+            key = ModelKey(base.model_copy(update=own), None, manifest.task, adapter.sha256)
         return self._answerer(base.id, key, self._vocabulary(key.base, bundle.home), manifest)
 
     def _answerer(
         self, base_id: str, key: ModelKey, vocabulary: Vocabulary, manifest: Manifest | None
     ) -> Answerer:
+        self._require_room(key.base_key)
         return Answerer(base_id, key, vocabulary, manifest, self._cache_tokens(key.base_key))
 
     def _read_bundle(self, sha256: str) -> _Bundle:
@@ -153,20 +170,25 @@ class PromptReader:
         return _Bundle(manifest, tokenizer_home(folder, manifest))
 
 
+def _is_stored_quantised(base: BaseModelSpec) -> bool:
+    return is_quantised(load_config(base).to_dict())
+
+
 def _refuse_another_base(base: BaseModelSpec, manifest: Manifest) -> None:
-    wanted = (manifest.base_model, manifest.base_revision)
-    found = (public_name(base), base.revision)
+    wanted = (manifest.base_model, manifest.base_revision, manifest.base_quantisation)
+    found = (public_name(base), base.revision, base.quantisation)
     if wanted != found:
         raise InvalidRequest(
-            f"The adapter was trained on {_revised(*wanted)}, and cannot run on "
-            f"{_revised(*found)}.",
+            f"The adapter was trained on {_described(*wanted)}, and cannot run on "
+            f"{_described(*found)}.",
             param="adapter",
             code="adapter_of_another_base",
         )
 
 
-def _revised(name: str, revision: str | None) -> str:
-    return name if revision is None else f"{name} at revision {revision}"
+def _described(name: str, revision: str | None, quantisation: str | None) -> str:
+    revised = "" if revision is None else f" at revision {revision}"
+    return name + revised + ("" if quantisation is None else f", quantised to {quantisation}")
 
 
 def _not_a_generator(model: Answerer) -> InvalidRequest:

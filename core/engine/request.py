@@ -16,10 +16,15 @@ from core.spec.run import BaseModelSpec
 
 @dataclass(frozen=True)
 class BaseKey:
-    """Weights that stay in memory: a base, loaded for one task."""
+    """Weights that stay in memory: a base, loaded for one task, or one with an adapter in it.
+
+    What is merged (by the hash of its archive) goes into plain weights, and `spec.quantisation`
+    is that of the result.
+    """
 
     spec: BaseModelSpec
     task: Task = "generation"
+    merged_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -29,10 +34,11 @@ class ModelKey:
     base: BaseModelSpec
     adapter_sha256: str | None = None
     task: Task = "generation"
+    merged_sha256: str | None = None
 
     @property
     def base_key(self) -> BaseKey:
-        return BaseKey(self.base, self.task)
+        return BaseKey(self.base, self.task, self.merged_sha256)
 
 
 class HeldAnswer(Protocol):

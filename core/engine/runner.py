@@ -1,23 +1,31 @@
 """Runs steps on the device: models in memory, their caches, and the adapters on them."""
 
 import gc
+import sys
+import threading
 from collections.abc import Callable, Collection
+from functools import lru_cache
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedModel
 
 from core.engine.blocks import BlockPool
+from core.engine.footprint import Footprint, footprint
+from core.engine.merged import load_merged
 from core.engine.request import BaseKey
 from core.engine.residency import Residency, Tally
 from core.engine.resident import Resident, WritingBase
 from core.engine.results import Results
 from core.engine.scheduler import AnySequence, Step
 from core.engine.switched import ClassifyingBase, TranslatingBase
-from core.errors import TunesmithError
+from core.errors import InvalidRequest, TunesmithError
 from core.models.block_cache import BlockCache, bytes_per_token
 from core.models.load import load_base, load_config
 
 BLOCK_TOKENS = 16
+
+MAX_CACHED_FOOTPRINTS = 1024
 
 
 class BaseLoader:
@@ -31,17 +39,23 @@ class BaseLoader:
         *,
         cache_bytes: int,
         max_adapters: int,
+        max_base_bytes: int = sys.maxsize,
     ) -> None:
         self._dtype = dtype
         self._device = device
         self._adapter_folder = adapter_folder
         self._cache_bytes = cache_bytes
         self._max_adapters = max_adapters
+        self._max_base_bytes = max_base_bytes
+        self._footprint = lru_cache(MAX_CACHED_FOOTPRINTS)(self._measure)
+        self._building = threading.Lock()
+        """Held while a model or its outline is built, which changes torch's default dtype."""
         self.adapters = Tally()
 
     def load(self, base: BaseKey) -> Resident:
-        """Load a base; the errors of `load_base`."""
-        model = load_base(base.spec, self._dtype, self._device, task=base.task)
+        """Load a base; the errors of `load_base` and `load_merged`."""
+        with self._building:
+            model = self._load_weights(base)
         adapters = self._adapter_folder, self._max_adapters, self.adapters
         match base.task:
             case "generation":
@@ -53,10 +67,35 @@ class BaseLoader:
             case "seq2seq":
                 return TranslatingBase(model, *adapters)
 
+    def _load_weights(self, base: BaseKey) -> PreTrainedModel:
+        if base.merged_sha256 is None:
+            return load_base(base.spec, self._dtype, self._device, task=base.task)
+        folder = self._adapter_folder(base.merged_sha256)
+        return load_merged(base, folder, self._dtype, self._device)
+
     def cache_blocks(self, base: BaseKey) -> int:
         """Return how many blocks the cache of a writing base has; no weights are read."""
         config = load_config(base.spec).get_text_config()
         return max(1, self._cache_bytes // (BLOCK_TOKENS * bytes_per_token(config, self._dtype)))
+
+    def require_room(self, base: BaseKey) -> None:
+        """Raise InvalidRequest `model_too_large` for a base that can never be loaded here."""
+        needed = self._footprint(base)
+        if needed.total > self._max_base_bytes:
+            raise _too_large(base, needed, self._max_base_bytes)
+
+    def bytes_of(self, base: BaseKey) -> int:
+        """Return what a base takes of the memory at most; no weights are read."""
+        return self._footprint(base).total
+
+    def _measure(self, base: BaseKey) -> Footprint:
+        cache_bytes = 0
+        if base.task == "generation":
+            config = load_config(base.spec).get_text_config()
+            per_block = BLOCK_TOKENS * bytes_per_token(config, self._dtype)
+            cache_bytes = self.cache_blocks(base) * per_block
+        with self._building:
+            return footprint(base, self._dtype, self._device, cache_bytes)
 
     def cache_tokens(self, base: BaseKey) -> int | None:
         """Return how many tokens the cache of a base holds; None for one that has none."""
@@ -72,12 +111,24 @@ class BaseLoader:
 class Runner:
     """Owns the resident models. All methods belong to one thread, except those that only tell."""
 
-    def __init__(self, load: Callable[[BaseKey], Resident], max_bases: int) -> None:
-        self._bases: Residency[BaseKey, Resident] = Residency(max_bases, load, self._unloaded)
+    def __init__(
+        self,
+        load: Callable[[BaseKey], Resident],
+        max_bases: int,
+        max_base_bytes: int = sys.maxsize,
+        bytes_of: Callable[[BaseKey], int] = lambda base: 0,
+    ) -> None:
+        self._bases: Residency[BaseKey, Resident] = Residency(
+            max_bases, load, self._unloaded, max_bytes=max_base_bytes, bytes_of=bytes_of
+        )
         self._gone: list[BaseKey] = []
 
     def resident_bases(self) -> list[BaseKey]:
         return self._bases.keys()
+
+    def resident_bytes(self) -> int:
+        """What the resident bases take of the memory that they may fill."""
+        return self._bases.bytes
 
     def resident_adapters(self) -> list[str]:
         return [name for base in self._bases.values() for name in base.adapters()]
@@ -122,3 +173,24 @@ class Runner:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def _too_large(base: BaseKey, needed: Footprint, max_bytes: int) -> InvalidRequest:
+    parts = {
+        "weights": needed.weights,
+        "copies laid out for speed": needed.copies,
+        "cache": needed.cache,
+        "plain weights to make it from": needed.loading,
+    }
+    said = ", ".join(f"{name} {_mib(size)}" for name, size in parts.items() if size)
+    return InvalidRequest(
+        f"The model {base.spec.id} takes {_mib(needed.total)} of memory here ({said}), and the "
+        f"engine may fill {_mib(max_bytes)}. Take a smaller or a quantised one, or raise "
+        "TUNESMITH_ENGINE_MODEL_MEMORY_MIB.",
+        param="model",
+        code="model_too_large",
+    )
+
+
+def _mib(size: int) -> str:
+    return f"{-(-size // 2**20):,} MiB"

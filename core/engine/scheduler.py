@@ -10,6 +10,7 @@ Source: Yu et al. 2022, https://www.usenix.org/conference/osdi22/presentation/yu
 iteration); Agrawal et al. 2024, https://arxiv.org/abs/2403.02310 (chunked prefill).
 """
 
+import sys
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -28,7 +29,8 @@ class Limits:
 
     `max_sequences` counts running sequences of all bases together. A request is taken while fewer
     than `max_waiting` sequences wait, whatever its own number of choices or texts. `max_bases`
-    bounds the bases with running sequences, `max_adapters` the adapters of those on one base.
+    bounds the bases with running sequences, `max_base_bytes` the memory of those together,
+    `max_adapters` the adapters of those on one base.
     """
 
     max_sequences: int
@@ -36,6 +38,7 @@ class Limits:
     max_step_tokens: int
     max_bases: int
     max_adapters: int
+    max_base_bytes: int = sys.maxsize
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -79,8 +82,9 @@ class Lane:
     Without a pool prompts are read whole, and what is kept of them is not counted.
     """
 
-    def __init__(self, base: BaseKey, pool: BlockPool | None) -> None:
+    def __init__(self, base: BaseKey, base_bytes: int, pool: BlockPool | None) -> None:
         self.base = base
+        self.base_bytes = base_bytes
         self.pool = pool
         self.waiting: FairQueue[AnySequence] = FairQueue(lambda sequence: sequence.flow)
         self.running: list[AnySequence] = []
@@ -93,12 +97,19 @@ class Lane:
 class Scheduler:
     """Holds every sequence from `add` until it is removed.
 
-    `pool_of` makes the cache of a base: None for one that reads its prompts whole.
+    `pool_of` makes the cache of a base: None for one that reads its prompts whole. `bytes_of` says
+    what a base takes of the memory, with its cache.
     """
 
-    def __init__(self, limits: Limits, pool_of: Callable[[BaseKey], BlockPool | None]) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        pool_of: Callable[[BaseKey], BlockPool | None],
+        bytes_of: Callable[[BaseKey], int] = lambda base: 0,
+    ) -> None:
         self.limits = limits
         self._pool_of = pool_of
+        self._bytes_of = bytes_of
         self._lanes: dict[BaseKey, Lane] = {}
         self._arrivals = count()
         self.preemptions = 0
@@ -131,11 +142,11 @@ class Scheduler:
     def add(self, request: AnyRequest) -> list[AnySequence]:
         """Queue every choice or text of a request; call only while `can_add()`.
 
-        The longest of them must fit the cache of its base by itself.
+        The longest of them must fit the cache of its base by itself, and the base the memory.
         """
         base = request.model.base_key
         if base not in self._lanes:
-            self._lanes[base] = Lane(base, self._pool_of(base))
+            self._lanes[base] = Lane(base, self._bytes_of(base), self._pool_of(base))
         arrival, lane = next(self._arrivals), self._lanes[base]
         sequences: list[AnySequence] = []
         for index in range(request.sequences):
@@ -249,17 +260,23 @@ class Scheduler:
         """Say whether there is a place in the batch, and in memory for the base."""
         if self.running >= self.limits.max_sequences:
             return False
-        running = [each for each in self._lanes.values() if each.running]
-        if lane not in running and len(running) >= self.limits.max_bases:
+        if not lane.running and not self._fits(lane):
             return False
-        shut_out = [
-            each.oldest_arrival
-            for each in self._lanes.values()
-            if each.waiting and not each.running and each is not lane
-        ]
         # a base that waits for its place gets it: the others admit only what came before
-        crowded = len(running) >= self.limits.max_bases and shut_out
-        return not crowded or lane.oldest_arrival < min(shut_out)
+        return all(
+            lane.oldest_arrival < each.oldest_arrival
+            for each in self._lanes.values()
+            if each.waiting and not each.running and each is not lane and not self._fits(each)
+        )
+
+    def _fits(self, lane: Lane) -> bool:
+        """Say whether the base of a lane has a place beside those that run."""
+        running = [each for each in self._lanes.values() if each.running]
+        taken = sum(each.base_bytes for each in running)
+        return (
+            len(running) < self.limits.max_bases
+            and taken + lane.base_bytes <= self.limits.max_base_bytes
+        )
 
     def _is_admissible(self, lane: Lane, sequence: AnySequence) -> bool:
         """Say whether a sequence can start now; the other choices wait for the first one."""

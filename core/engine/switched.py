@@ -68,11 +68,7 @@ class SwitchedBase:
     def _load(self, sha256: str) -> AdaptedModel:
         self._active.remove()
         self._active = self._plain
-        folder = self._adapter_folder(sha256)
-        return load_on(self._plain.model, sha256, folder, self._fit)
-
-    def _fit(self, model: PreTrainedModel, folder: Path) -> None:
-        pass
+        return load_on(self._plain.model, sha256, self._adapter_folder(sha256), fit_head)
 
 
 class ClassifyingBase(SwitchedBase):
@@ -111,17 +107,6 @@ class ClassifyingBase(SwitchedBase):
                 scores_N = logits_N.sigmoid() if multi_label else logits_N.softmax(dim=-1)
                 found[text.line] = tuple(scores_N.tolist())
         return [found[place] for place in range(len(texts))]
-
-    def _fit(self, model: PreTrainedModel, folder: Path) -> None:
-        """Give the base a last layer for as many labels as the adapter has."""
-        objective = read_manifest(folder).objective
-        if not isinstance(objective, ClassificationSpec):
-            return
-        name = family_of(model.config.model_type).head[-1]
-        last = model.get_submodule(name)
-        if last.out_features != len(objective.labels):
-            fitting = nn.Linear(last.in_features, len(objective.labels), bias=last.bias is not None)
-            model.set_submodule(name, fitting.to(last.weight.device, last.weight.dtype))
 
 
 @dataclass
@@ -184,6 +169,18 @@ class TranslatingBase(SwitchedBase):
             cohort.sequences = [cohort.sequences[row] for row in rows]
         self._cohorts = [cohort for cohort in self._cohorts if cohort.sequences]
         return self._cohorts
+
+
+def fit_head(model: PreTrainedModel, folder: Path) -> None:
+    """Give a classifier a last layer for as many labels as the adapter in `folder` has."""
+    objective = read_manifest(folder).objective
+    if not isinstance(objective, ClassificationSpec):
+        return
+    name = family_of(model.config.model_type).head[-1]
+    last = model.get_submodule(name)
+    if last.out_features != len(objective.labels):
+        fitting = nn.Linear(last.in_features, len(objective.labels), bias=last.bias is not None)
+        model.set_submodule(name, fitting.to(last.weight.device, last.weight.dtype))
 
 
 def _by_model(sequences: Sequence[AnySequence]) -> Iterator[list[AnySequence]]:

@@ -26,7 +26,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from core.catalog.describe import is_quantised
+from core.catalog.describe import comes_quantised, is_quantised
 from core.catalog.families import context_length, family_of
 from core.errors import InvalidRequest, NotFound
 from core.spec.objective import Task
@@ -44,6 +44,9 @@ _DEFECTS = (
     SafetensorError,
 )
 """What transformers raises on files that are damaged or not of a model it knows."""
+
+NF4 = QloraSpec(quantisation="nf4", double_quantisation=True)
+"""What the quantisation `nf4` of a base is: that on which qlora trains unless told otherwise."""
 
 _MODEL_CLASSES: dict[Task, Any] = {
     "generation": AutoModelForCausalLM,
@@ -111,13 +114,14 @@ def load_base(
 
     For the task classification it gets a head for `labels` labels; what of it the base lacks is
     drawn from torch's global generator, so seed that first. With `quantisation` the linear layers
-    of the blocks are quantised to four bits on the way; a base that is stored quantised comes as
-    it is stored, whatever is asked for. The head is never quantised.
+    of the blocks are quantised to four bits on the way; a base that is quantised by itself, as it
+    is stored or by its catalog entry, comes so, whatever is asked for. The head is never quantised.
 
     Raises InvalidRequest for a base that is quantised in a way that cannot be trained.
     """
     config = load_config(base)
     family = family_of(config.model_type)
+    comes_quantised(base, config.to_dict())  # refuses what is quantised twice
     dense = _patterns(family.head if task == "classification" else ("lm_head",))
     options: dict[str, Any] = {}
     if is_quantised(config.to_dict()):
@@ -125,12 +129,17 @@ def load_base(
         if task == "classification":  # its head is not among the layers that the base left dense
             stored["llm_int8_skip_modules"] = [*(stored.get("llm_int8_skip_modules") or ()), *dense]
         options["device_map"] = {"": device}
-    elif quantisation is not None:
+    elif base.quantisation == "int8":
+        options["device_map"] = {"": device}
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_8bit=True, llm_int8_skip_modules=dense
+        )
+    elif (four_bits := NF4 if base.quantisation == "nf4" else quantisation) is not None:
         options["device_map"] = {"": device}
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
-            bnb_4bit_quant_type=quantisation.quantisation,
-            bnb_4bit_use_double_quant=quantisation.double_quantisation,
+            bnb_4bit_quant_type=four_bits.quantisation,
+            bnb_4bit_use_double_quant=four_bits.double_quantisation,
             bnb_4bit_compute_dtype=dtype,
             llm_int8_skip_modules=dense,
         )
@@ -152,7 +161,7 @@ def load_base(
     _require_complete(base, found, family.head if task == "classification" else ())
     model.requires_grad_(False)
     if "device_map" in options:
-        _keep_as_quantised(model)
+        keep_as_quantised(model)
     else:
         model = model.to(device)
     return model.eval()
@@ -174,15 +183,20 @@ def _require_complete(base: BaseModelSpec, found: dict[str, Any], new: tuple[str
         )
 
 
-def _keep_as_quantised(model: PreTrainedModel) -> None:
-    """Stop bitsandbytes from laying the weights out anew at the first forward pass on a CPU.
+def keep_as_quantised(model: PreTrainedModel) -> None:
+    """Have quantised layers compute the same for a row, whatever ran before it and beside it.
 
-    It does so with AVX-512-bf16 in evaluation mode, and from then on its layers pass no gradient
-    on: a validation before the last step would change the training.
+    With AVX-512-bf16 bitsandbytes lays weights of four bits out anew in evaluation mode, and from
+    then on its layers pass no gradient on: a validation before the last step would change the
+    training. Layers of eight bits round their input by what stands in the other rows.
     """
+    # here, because a machine that runs no quantised base may lack bitsandbytes
+    from core.adapters.quantised import StoredInEightBits
+
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+        StoredInEightBits.take_over(module)
 
 
 def _patterns(names: tuple[str, ...]) -> list[str]:

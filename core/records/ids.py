@@ -7,7 +7,7 @@ from typing import Literal
 _ALPHABET = string.ascii_letters + string.digits
 
 Prefix = Literal[
-    "file", "ftjob", "ftckpt", "call", "chatcmpl", "cmpl", "clsf", "req", "worker", "mask"
+    "file", "ftjob", "ftckpt", "call", "chatcmpl", "cmpl", "clsf", "req", "worker", "mask", "speed"
 ]
 
 

@@ -9,9 +9,11 @@ from sqlalchemy.orm import Session
 
 from core.errors import Conflict, NotFound
 from core.records.ids import checkpoint_model_id, new_id
+from core.records.speed_tests import forget_speed_tests
 from core.records.tables import Checkpoint, Job, TunedModel
 from core.spec.parity import Parity
 from core.spec.run import KEPT_CHECKPOINTS, BundleRef
+from core.spec.serving import ADAPTER_FORM, ServingSpec
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,18 @@ def list_models(session: Session, project_id: str) -> Sequence[TunedModel]:
     ).all()
 
 
+def set_serving(
+    session: Session, project_id: str, model_id: str, serving: ServingSpec
+) -> TunedModel:
+    """Write in which form the model is served and return it; NotFound when it is gone."""
+    model = session.get(TunedModel, model_id, with_for_update=True, populate_existing=True)
+    if model is None or model.project_id != project_id:
+        raise _no_model(model_id)
+    model.serving = None if serving == ADAPTER_FORM else serving.model_dump(mode="json")
+    session.flush()
+    return model
+
+
 def delete_model(session: Session, project_id: str, model_id: str) -> TunedModel:
     """Remove the model's row and return it; the caller deletes its bundle after the commit.
 
@@ -146,6 +160,7 @@ def delete_model(session: Session, project_id: str, model_id: str) -> TunedModel
     ).all()
     if not deleted:
         raise _no_model(model_id)
+    forget_speed_tests(session, project_id, model_id)
     if model.checkpoint_step is not None:
         session.execute(
             delete(Checkpoint).where(
@@ -213,6 +228,7 @@ def _drop_checkpoints(
             if job_trained_from(session, model.bundle_key) is not None:
                 continue
             keys.append(model.bundle_key)
+            forget_speed_tests(session, model.project_id, model.id)
             session.delete(model)
         session.delete(row)
     session.flush()

@@ -196,6 +196,24 @@ class TunedModel(Table):
     """None for the final model."""
     parity: Mapped[dict[str, Any] | None]
     """`core.spec.parity.Parity` of a final model; None for checkpoints, and for older models."""
+    serving: Mapped[dict[str, Any] | None]
+    """The `core.spec.serving.ServingSpec` that was asked for; None for the adapter form."""
+
+
+class SpeedTest(Table):
+    """How fast a base or a tuned model answers; rows of a model are replaced by the next."""
+
+    __tablename__ = "speed_tests"
+    __table_args__ = (Index(None, "project_id", "model_id", "created_at"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    created_at: Mapped[float] = mapped_column(default=time.time)
+    model_id: Mapped[str]
+    target: Mapped[dict[str, Any]]
+    """Base, bundle and serving form that the name stood for."""
+    result: Mapped[dict[str, Any]]
+    """A `core.spec.speed.SpeedResult`."""
 
 
 class MaskAudit(Table):

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from core.spec.base import Spec
 from core.spec.run import BaseModelSpec, BundleRef
+from core.spec.serving import ADAPTER_FORM, ServingSpec
 
 MAX_TEXTS = 256
 
@@ -16,6 +17,7 @@ class ClassificationRequest(Spec):
     id: str
     base: BaseModelSpec
     adapter: BundleRef | None = None
+    serving: ServingSpec = Field(ADAPTER_FORM, description="in which form the adapter is served")
     texts: tuple[str, ...] = Field(min_length=1, max_length=MAX_TEXTS)
     project: str = Field("", description="on whose behalf; the engine is fair between projects")
 

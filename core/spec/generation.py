@@ -11,6 +11,7 @@ from pydantic import Field, TypeAdapter, model_validator
 
 from core.spec.base import Spec
 from core.spec.run import BaseModelSpec, BundleRef
+from core.spec.serving import ADAPTER_FORM, ServingSpec
 
 FinishReason = Literal["stop", "length", "tool_calls"]
 
@@ -101,6 +102,9 @@ class SamplingSpec(Spec):
         description="tokens to write in place of any choice, to learn how likely they are; none of "
         "them ends the answer, and they stand in place of max_tokens",
     )
+    ignore_eos: bool = Field(
+        False, description="the end token ends nothing, so that max_tokens are written"
+    )
 
     @model_validator(mode="after")
     def _refuse_a_choice(self) -> "SamplingSpec":
@@ -108,11 +112,20 @@ class SamplingSpec(Spec):
             raise ValueError("a given answer goes with neither n, form nor stop")
         return self
 
+    @model_validator(mode="after")
+    def _require_an_end(self) -> "SamplingSpec":
+        if self.ignore_eos and self.form is not None:
+            raise ValueError(
+                "ignore_eos cannot be had with a form, which ends where it is complete"
+            )
+        return self
+
 
 class GenerationRequest(Spec):
     id: str
     base: BaseModelSpec
     adapter: BundleRef | None = None
+    serving: ServingSpec = Field(ADAPTER_FORM, description="in which form the adapter is served")
     prompt: Prompt
     sampling: SamplingSpec
     project: str = Field("", description="on whose behalf; the engine is fair between projects")
@@ -142,6 +155,8 @@ class PromptToken(Spec):
 class GenerationStarted(Spec):
     type: Literal["started"] = "started"
     prompt_tokens: int
+    hardware: str = ""
+    """What computes it, and in which precision: `cpu, fp32`."""
     prompt: tuple[PromptToken, ...] = ()
     """Empty unless the prompt was to be scored."""
     prompt_ids: tuple[int, ...] = ()

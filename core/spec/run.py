@@ -18,12 +18,19 @@ KEPT_CHECKPOINTS = 3
 """The newest checkpoints of a job; older ones are dropped when a new one arrives."""
 
 
+Quantisation = Literal["nf4", "int8"]
+"""How bitsandbytes keeps linear layers: NF4 with its scales quantised too, or int8 by row."""
+
+
 class BaseModelSpec(Spec):
     """A base model of the catalog, resolved."""
 
     id: str
     source: str = Field(description="absolute folder, or a Hugging Face id")
     revision: str | None = None
+    quantisation: Quantisation | None = Field(
+        None, description="of its linear layers, done while it is loaded; None: as it is stored"
+    )
 
 
 class BundleRef(Spec):

@@ -9,13 +9,13 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerF
 
 from core.adapters.targets import linear_paths
 from core.catalog.cells import require_cell
-from core.catalog.describe import is_quantised
+from core.catalog.describe import comes_quantised, is_quantised
 from core.catalog.families import family_of
 from core.errors import InvalidRequest
 from core.models.load import context_of, outline
 from core.spec.objective import ClassificationSpec
 from core.spec.run import JobSpec
-from core.spec.strategy import PrefixSpec, PromptSpec, QloraSpec
+from core.spec.strategy import LowRankSpec, PrefixSpec, PromptSpec, QloraSpec
 from core.spec.training import SHORTEST_ROW
 from core.strategies.attach import attach
 
@@ -27,13 +27,14 @@ def require_fit(
 
     No weights are read, and torch's generators stay as they are.
     """
-    stored_quantised = is_quantised(config.to_dict())
+    quantised = comes_quantised(spec.base, config.to_dict())
     cell = spec.task, spec.objective.type, spec.strategy.type
-    require_cell(config.model_type, *cell, quantised=stored_quantised)
+    require_cell(config.model_type, *cell, quantised=quantised)
     _require_room(spec, config, tokenizer)
     labels = spec.objective.labels if isinstance(spec.objective, ClassificationSpec) else None
     model = outline(spec.base, config, spec.task, len(labels) if labels else None)
-    if isinstance(spec.strategy, QloraSpec) and not stored_quantised:
+    quantises = spec.base.quantisation is not None or isinstance(spec.strategy, QloraSpec)
+    if isinstance(spec.strategy, LowRankSpec) and quantises and not is_quantised(config.to_dict()):
         _require_dense(model, spec.strategy)
     with torch.random.fork_rng(devices=[]):
         attach(model, spec.strategy, tokenizer, prepack=False)
@@ -56,7 +57,7 @@ def _require_room(
         )
 
 
-def _require_dense(model: PreTrainedModel, strategy: QloraSpec) -> None:
+def _require_dense(model: PreTrainedModel, strategy: LowRankSpec) -> None:
     """Refuse to train a module whole that loading will have quantised.
 
     The outline is not quantised, so `attach` cannot see it there.
@@ -70,8 +71,9 @@ def _require_dense(model: PreTrainedModel, strategy: QloraSpec) -> None:
         for name in strategy.modules_to_save:
             if name and any(end.endswith(name) for end in ends):
                 raise InvalidRequest(
-                    f"The module {name} cannot be trained whole: qlora quantises {path}, and "
-                    "quantised weights cannot be trained. Use lora, or leave it out.",
+                    f"The module {name} cannot be trained whole: {path} in it is quantised, and "
+                    "quantised weights cannot be trained. Leave it out, or use lora on a base "
+                    "that is not quantised.",
                     param="strategy.modules_to_save",
                     code="unsupported_target_module",
                 )

@@ -44,9 +44,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Api, Scr
 def engine(running: tuple[Api, ScriptedEngine]) -> ScriptedEngine:
     """An engine that has seen nothing."""
     engine = running[1]
-    engine.requests.clear()
-    engine.classified.clear()
-    engine.was_left.clear()
+    engine.reset()
     return engine
 
 

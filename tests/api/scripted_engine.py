@@ -29,6 +29,7 @@ from core.spec.generation import (
     SamplingSpec,
     TextPrompt,
     TokenLogprob,
+    TokenPrompt,
     ToolCalled,
 )
 
@@ -50,6 +51,7 @@ class ScriptedEngine:
         """A client went away in the middle of an answer."""
         self.url = ""
         self.mood: Mood = "well"
+        self.reset()
         self.app = Starlette(
             routes=[
                 Route("/generate", self._generate, methods=["POST"]),
@@ -57,6 +59,17 @@ class ScriptedEngine:
                 Route("/healthz", self._healthz),
             ]
         )
+
+    def reset(self) -> None:
+        """Forget what was seen, and answer prompts of tokens like any others."""
+        self.requests.clear()
+        self.classified.clear()
+        self.was_left.clear()
+        self.on_tokens = ""
+        """The behaviour that a prompt of tokens chooses, which holds no words."""
+        self.on_later_tokens = ""
+        """The same from the third request on."""
+        self.seconds_before_tokens = 0.0
 
     async def _healthz(self, request: Request) -> Response:
         return JSONResponse({"status": "ok"})
@@ -67,10 +80,15 @@ class ScriptedEngine:
         if (refusal := self._refusal()) is not None:
             return refusal
         text, param = prompt_of(asked)
+        if isinstance(asked.prompt, TokenPrompt):
+            await asyncio.sleep(self.seconds_before_tokens)
+            text = (self.on_later_tokens if len(self.requests) > 2 else self.on_tokens) or text
         if len(text.split()) > CONTEXT_LENGTH:
             return _refusal(400, "The prompt is too long.", param, "context_length_exceeded")
         if text == "be full":
             return _refusal(429, "Too many requests wait.", None, "queue_full", retry_after=1)
+        if text == "be a classifier":
+            return _refusal(400, "This model writes no text.", "model", "not_a_generator")
         return StreamingResponse(self._lines(asked, text), media_type="application/x-ndjson")
 
     async def _classify(self, request: Request) -> Response:
@@ -135,7 +153,7 @@ def prompt_of(asked: GenerationRequest) -> tuple[str, str]:
 async def _script(asked: GenerationRequest, text: str) -> AsyncIterator[GenerationEvent]:
     words = text.split()
     prompt = _scored(words) if asked.sampling.score_prompt else ()
-    yield GenerationStarted(prompt_tokens=len(words), prompt=prompt)
+    yield GenerationStarted(prompt_tokens=len(words), prompt=prompt, hardware="paper, fp32")
     match text:
         case "fail":
             yield GenerationDelta(choice=0, text="The")

@@ -125,5 +125,6 @@ def test_new_file_of_the_worker_must_take_a_side() -> None:
         "worker.serve",
         "worker.engine_app",
         "worker.engine_settings",
+        "worker.model_memory",
     }
     assert files == parents | with_torch

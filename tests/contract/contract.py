@@ -1,5 +1,6 @@
 """Holds answers against OpenAI's published API description, and our own routes against ours."""
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ OUR_ROUTES: frozenset[Route] = frozenset(
         ("GET", "/fine_tuning/jobs/{fine_tuning_job_id}/mask"),
         ("POST", "/fine_tuning/masks"),
         ("GET", "/fine_tuning/masks/{mask_id}"),
+        ("GET", "/models/{model}/speed"),
+        ("POST", "/models/{model}/serving"),
         ("GET", "/healthz"),
         ("GET", "/readyz"),
     }
@@ -66,23 +69,14 @@ def _apply(document: dict[str, Any], pointer: str, change: dict[str, Any]) -> No
 
 def route_of(method: str, path: str) -> Route | None:
     """The route of the contract, or of ours, that a request went to."""
-    parts = path.removeprefix("/v1").split("/")
     ours = [(m, p) for m, p in OUR_ROUTES if m == method]
     theirs = [(m.upper(), p) for p, item in contract()["paths"].items() for m in item]
     for route in (*ours, *theirs):
         if route[0] != method:
             continue
-        template = route[1].split("/")
-        if (
-            template[-1] == "{model}"
-            and parts[:2] == template[:2]
-            and len(parts) > len(template) - 1
-        ):
-            return route
-        if len(template) == len(parts) and all(
-            expected.startswith("{") or expected == found
-            for expected, found in zip(template, parts, strict=True)
-        ):
+        # the id of a model may hold slashes
+        pattern = re.sub(r"\{\w+\}", "[^/]+", route[1].replace("{model}", ".+"))
+        if re.fullmatch(pattern, path.removeprefix("/v1")):
             return route
     return None
 

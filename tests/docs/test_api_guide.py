@@ -14,9 +14,10 @@ from api.jobs.endpoints import router as jobs
 from api.jobs.schemas import CreateJob
 from api.masks.endpoints import router as masks
 from api.models.endpoints import router as models
+from api.speed.endpoints import router as speed
 
 PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
-ROUTERS = (files, jobs, masks, models, generation, classifications)
+ROUTERS = (files, jobs, masks, models, speed, generation, classifications)
 
 
 def bodies_of_jobs():

@@ -6,7 +6,11 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from core.catalog.bases import Catalog
+from core.errors import InvalidRequest
+from core.spec.generation import GenerationRequest, SamplingSpec, TokenPrompt
 from worker.engine_settings import EngineSettings
+from worker.serve import build_engine
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "engine", "192.0.2.1"])
@@ -33,3 +37,18 @@ def test_an_engine_is_reached_where_it_listens_or_where_it_is_told(
 ) -> None:
     folders = {"storage_folder": tmp_path, "cache_folder": tmp_path, "key": "s3cret"}
     assert EngineSettings(**folders, **given).reached_at == url
+
+
+def test_the_memory_that_is_set_is_what_models_may_fill(tmp_path: Path) -> None:
+    settings = EngineSettings(
+        storage_folder=tmp_path, cache_folder=tmp_path / "cache", model_memory_mib=1
+    )
+    _, reader = build_engine(settings)
+    asked = GenerationRequest(
+        id="r",
+        base=Catalog.load().resolve("tunesmith/tiny"),
+        prompt=TokenPrompt(tokens=(1,)),
+        sampling=SamplingSpec(seed=0),
+    )
+    with pytest.raises(InvalidRequest, match="the engine may fill 1 MiB"):
+        reader.read(asked)

@@ -33,6 +33,15 @@ def test_snippet_of_a_classifier_says_how_many_labels(contents: BundleContents) 
     assert "Targets are the texts" in card
 
 
+def test_snippet_loads_a_quantised_base_as_it_was_trained(contents: BundleContents) -> None:
+    for quantisation, option in [("nf4", "load_in_4bit=True"), ("int8", "load_in_8bit=True")]:
+        base = contents.card.spec.base.model_copy(update={"quantisation": quantisation})
+        card = card_of(contents, base=base)
+        assert f'("tiny-llama", quantization_config=BitsAndBytesConfig({option}' in card
+        assert "AutoTokenizer, BitsAndBytesConfig" in card
+    assert "BitsAndBytesConfig" not in card_of(contents)
+
+
 def test_bottleneck_adapter_does_not_claim_to_load_in_peft(contents: BundleContents) -> None:
     card = card_of(contents, strategy=BottleneckSpec())
     assert yaml.safe_load(card.split("---\n")[1])["library_name"] == "tunesmith"

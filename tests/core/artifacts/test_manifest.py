@@ -1,3 +1,5 @@
+import hashlib
+import json
 import random
 import shutil
 from pathlib import Path
@@ -71,3 +73,16 @@ def test_a_missing_or_broken_manifest_makes_no_bundle(bundle: Path, content: byt
 
 def test_a_folder_that_is_not_there_is_no_bundle(tmp_path: Path) -> None:
     refused(tmp_path / "nothing")
+
+
+def test_a_manifest_from_before_bases_were_quantised_still_holds(bundle: Path) -> None:
+    path = bundle / MANIFEST_FILE
+    fields = json.loads(path.read_bytes())
+    assert fields.pop("base_quantisation") is None
+    old = {name: value for name, value in fields.items() if name != "checksum"}
+    text = json.dumps(old, separators=(",", ":"), ensure_ascii=False)
+    assert fields["checksum"] == hashlib.sha256(text.encode()).hexdigest()
+    path.write_text(json.dumps(fields))
+    assert verify(bundle).base_quantisation is None
+    path.write_text(json.dumps(fields | {"base_quantisation": "nf4"}))
+    assert "checksum" in refused(bundle).message

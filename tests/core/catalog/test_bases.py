@@ -94,6 +94,16 @@ def test_a_user_file_changes_only_the_fields_that_it_gives(tmp_path: Path) -> No
     assert len(catalog.bases()) == len(before.bases())
 
 
+def test_a_base_can_stand_there_plain_and_quantised(tmp_path: Path) -> None:
+    entry = '[[bases]]\nid = "acme/{0}"\nsource = "acme/support"\nquantisation = "{0}"\n'
+    catalog = load(tmp_path, entry.format("nf4") + entry.format("int8"))
+    for name in ("nf4", "int8"):
+        spec = catalog.resolve(f"acme/{name}")
+        assert (spec.source, spec.quantisation) == ("acme/support", name)
+    with pytest.raises(BadCatalog, match=r"'acme/int3' is wrong: quantisation"):
+        load(tmp_path, entry.format("int3"))
+
+
 @pytest.mark.parametrize("source", ["./models/mine", "../there/models/mine", "{absolute}"])
 def test_folders_are_absolute_or_beside_the_file(
     source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

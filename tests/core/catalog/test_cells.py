@@ -2,7 +2,7 @@ import itertools
 
 import pytest
 
-from core.catalog.cells import OBJECTIVES, require_cell
+from core.catalog.cells import OBJECTIVES, require_cell, require_mergeable
 from core.catalog.families import FAMILIES
 from core.errors import InvalidRequest
 
@@ -64,3 +64,17 @@ def test_every_family_can_be_trained_by_every_strategy_but_for_one_pair():
 def test_only_full_training_needs_weights_that_are_not_quantised():
     cells = [("llama", "generation", "supervised", strategy, True) for strategy in STRATEGIES]
     assert [cell[3] for cell in cells if not is_possible(*cell)] == ["full"]
+
+
+def test_only_a_change_of_weights_that_are_there_can_be_merged():
+    mergeable = {(s, q) for s in STRATEGIES for q in (True, False) if can_be_merged(s, q)}
+    assert mergeable == {("full", True), ("full", False), ("lora", False), ("qlora", False)}
+
+
+def can_be_merged(strategy, stored_quantised):
+    try:
+        require_mergeable(strategy, stored_quantised)
+    except InvalidRequest as error:
+        assert (error.param, error.code) == ("form", "not_mergeable")
+        return False
+    return True

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -90,3 +91,21 @@ def test_a_folder_without_a_usable_config_is_refused(
     with pytest.raises(InvalidRequest, match=words) as raised:
         describe(base(tmp_path))
     assert (raised.value.code, raised.value.param) == ("unsupported_model", "model")
+
+
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize("asked", [None, "nf4", "int8"])
+def test_a_base_is_quantised_by_its_files_or_by_its_entry_but_not_twice(
+    tmp_path: Path, stored: bool, asked: Literal["nf4", "int8"] | None
+) -> None:
+    config = {"model_type": "llama", "max_position_embeddings": 9}
+    if stored:
+        config |= {"quantization_config": {"quant_method": "bitsandbytes"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    spec = base(tmp_path).model_copy(update={"quantisation": asked})
+    if stored and asked:
+        with pytest.raises(InvalidRequest, match="stored quantised already"):
+            describe(spec)
+        return
+    facts = describe(spec)
+    assert facts is not None and facts.quantised == bool(stored or asked)

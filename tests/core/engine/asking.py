@@ -1,8 +1,10 @@
 """Asking an engine that is stepped by hand, and what transformers and PEFT answer."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor, nn
 
 from core.engine.answers import WrittenAnswer
 from core.engine.engine import Engine
@@ -12,6 +14,7 @@ from core.spec.generation import (
     GeneratedToken,
     GenerationDelta,
     GenerationRequest,
+    GenerationStarted,
     SamplingSpec,
     TokenPrompt,
 )
@@ -124,3 +127,46 @@ def assert_greedy(answer: Answer, model, prompt, tokenizer) -> None:
             return
     assert len(found) == len(spelled)
     assert answer.text() == tokenizer.decode(expected)
+
+
+class SpelledById(WrittenAnswer):
+    """Keeps the ids of the tokens, which the text of a random model does not give back."""
+
+    def take(self, sequence, token) -> Iterator:
+        yield from super().take(sequence, token)
+        yield token
+
+
+@dataclass(frozen=True)
+class Said:
+    """An answer token by token."""
+
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...]
+
+
+def said_of(items: list) -> Said:
+    """Return what an answer that is `SpelledById` and asked for log-probabilities says."""
+    assert isinstance(items[0], GenerationStarted), items
+    tokens = [each for each in items if hasattr(each, "token_id")]
+    return Said(
+        tuple(each.token_id for each in tokens), tuple(each.scores.logprob for each in tokens)
+    )
+
+
+@torch.inference_mode()
+def next_logprobs(model: nn.Module, prompt: tuple[int, ...], said: tuple[int, ...]) -> Tensor:
+    """Return log-probabilities (T, V) of each token said, from one plain forward pass."""
+    if model.config.is_encoder_decoder:
+        start = model.config.decoder_start_token_id
+        decoder_ids = torch.tensor([[start, *said[:-1]]])
+        source = torch.tensor([prompt])
+        output = model(
+            input_ids=source,
+            attention_mask=torch.ones_like(source),
+            decoder_input_ids=decoder_ids,
+        )
+    else:
+        ids = torch.tensor([[*prompt, *said[:-1]]])
+        output = model(input_ids=ids, attention_mask=torch.ones_like(ids))
+    return output.logits[0, -len(said) :].log_softmax(dim=-1)

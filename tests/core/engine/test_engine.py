@@ -19,6 +19,7 @@ from core.spec.generation import (
     GenerationStarted,
 )
 from tests.core.engine.asking import (
+    END,
     PROMPTS,
     Answer,
     Asker,
@@ -97,6 +98,13 @@ def test_logprobs_are_those_of_a_plain_forward_pass(asker, tuned, adapters, toke
         assert found.logprob == pytest.approx(expected_V[token_id].item(), abs=1e-4)
         best = [each.logprob for each in found.top]
         assert best == pytest.approx(expected_V.topk(4).values.tolist(), abs=1e-4)
+
+
+def test_an_end_that_is_to_be_ignored_ends_nothing(asker):
+    always_ends = {"logit_bias": {END: 100}, "max_tokens": 5}
+    assert asker.ask(PROMPTS[0], **always_ends).finished()[0].completion_tokens == 1
+    finished = asker.ask(PROMPTS[0], ignore_eos=True, **always_ends).finished()[0]
+    assert (finished.finish_reason, finished.completion_tokens) == ("length", 5)
 
 
 def test_events_come_in_order_and_every_choice_ends_once(asker):

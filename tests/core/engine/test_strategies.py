@@ -1,7 +1,6 @@
 """Every strategy answers on the endpoint as its bundle does in PEFT and transformers."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,12 +18,11 @@ from core.adapters.adapted import AdaptedModel
 from core.batching.packing import collate
 from core.batching.padding import pad
 from core.batching.rows import Row, SourceTargetRow
-from core.engine.answers import WrittenAnswer
 from core.models.attention import use_packed_attention
 from core.models.load import load_base, load_tokenizer
 from core.models.log_probabilities import log_probabilities
 from core.models.output_head import output_head
-from core.spec.generation import GenerationRequest, GenerationStarted, SamplingSpec, TokenPrompt
+from core.spec.generation import GenerationRequest, SamplingSpec, TokenPrompt
 from core.spec.objective import Task
 from core.spec.run import BaseModelSpec
 from core.spec.strategy import (
@@ -37,6 +35,7 @@ from core.spec.strategy import (
     StrategySpec,
 )
 from core.strategies.load import load_adapter
+from tests.core.engine.asking import Said, SpelledById, next_logprobs, said_of
 from tests.core.engine.bundles import Bundle, write_bundle
 from tests.core.tiny import ENCODER_DECODERS, save_base
 
@@ -73,14 +72,6 @@ CELLS = [
 ]
 
 
-@dataclass(frozen=True)
-class Said:
-    """An answer token by token."""
-
-    tokens: tuple[int, ...]
-    logprobs: tuple[float, ...]
-
-
 @pytest.fixture(params=CELLS, ids=["-".join(cell) for cell in CELLS])
 def bundle(request, tmp_path, store) -> Bundle:
     family, strategy = request.param
@@ -113,32 +104,16 @@ def ask(make_engine, reader) -> Callable[[Bundle], tuple[list[Said], list[Said]]
                 engine.submit(ready, SpelledById(ready, token_bytes), answers[-1].append)
         while engine.step():
             pass
-        said = [_said(each) for each in answers]
+        said = [said_of(each) for each in answers]
         return said[len(PROMPTS) :], said[: len(PROMPTS)]
 
     return ask
 
 
-class SpelledById(WrittenAnswer):
-    """Keeps the ids of the tokens, which the text of a random model does not give back."""
-
-    def take(self, sequence, token) -> Iterator:
-        yield from super().take(sequence, token)
-        yield token
-
-
-def _said(items: list) -> Said:
-    assert isinstance(items[0], GenerationStarted), items
-    tokens = [each for each in items if hasattr(each, "token_id")]
-    return Said(
-        tuple(each.token_id for each in tokens), tuple(each.scores.logprob for each in tokens)
-    )
-
-
 def test_the_endpoint_answers_as_peft_and_transformers_do_and_as_training_did(bundle, ask):
     loaded, trained = _loaded(bundle), _in_training(bundle)
     for prompt, said, untuned in zip(PROMPTS, *ask(bundle), strict=True):
-        expected_TV = _next_logprobs(loaded, prompt, said.tokens)
+        expected_TV = next_logprobs(loaded, prompt, said.tokens)
         assert said.tokens == tuple(expected_TV.argmax(dim=-1).tolist())
         expected_T = expected_TV.max(dim=-1).values
         found_T = torch.tensor(said.logprobs)
@@ -193,24 +168,6 @@ def _load(base: BaseModelSpec, task: Task) -> PreTrainedModel:
 
 def _tokenizer(bundle: Bundle) -> PreTrainedTokenizerFast:
     return load_tokenizer(bundle.base)
-
-
-@torch.inference_mode()
-def _next_logprobs(model: nn.Module, prompt: tuple[int, ...], said: tuple[int, ...]) -> Tensor:
-    """Return log-probabilities (T, V) of each token said, from one plain forward pass."""
-    if model.config.is_encoder_decoder:
-        start = model.config.decoder_start_token_id
-        decoder_ids = torch.tensor([[start, *said[:-1]]])
-        source = torch.tensor([prompt])
-        output = model(
-            input_ids=source,
-            attention_mask=torch.ones_like(source),
-            decoder_input_ids=decoder_ids,
-        )
-    else:
-        ids = torch.tensor([[*prompt, *said[:-1]]])
-        output = model(input_ids=ids, attention_mask=torch.ones_like(ids))
-    return output.logits[0, -len(said) :].log_softmax(dim=-1)
 
 
 @torch.inference_mode()

@@ -16,7 +16,9 @@ from core.records.models import (
     delete_model,
     get_model,
     list_models,
+    set_serving,
 )
+from core.spec.serving import ServingSpec
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,9 @@ GETTERS: dict[str, Callable[[Session, str, Owned], object]] = {
     "get_job": lambda session, project, owned: get_job(session, project, owned.job),
     "cancel_job": lambda session, project, owned: cancel_job(session, project, owned.job),
     "get_model": lambda session, project, owned: get_model(session, project, owned.model),
+    "set_serving": lambda session, project, owned: set_serving(
+        session, project, owned.model, ServingSpec(form="merged")
+    ),
     "delete_model": lambda session, project, owned: delete_model(session, project, owned.model),
 }
 

@@ -19,11 +19,13 @@ from core.records.models import (
     get_model,
     list_checkpoints,
     list_models,
+    set_serving,
 )
 from core.records.projects import DEFAULT_PROJECT
 from core.records.tables import Job
 from core.spec.parity import Parity
 from core.spec.run import KEPT_CHECKPOINTS, BaseModelSpec, BundleRef, JobSpec
+from core.spec.serving import ServingSpec
 
 StartJob = Callable[..., Claim]
 
@@ -115,6 +117,21 @@ def test_deleted_model_takes_its_checkpoint_along(
         delete_model(session, DEFAULT_PROJECT, model_id)
     with database.reading() as session:
         assert list_models(session, DEFAULT_PROJECT) == []
+
+
+def test_form_of_a_model_is_written_and_taken_back(
+    database: Database, job: Job, model_id: str
+) -> None:
+    with database.writing() as session:
+        add_final_model(session, job, model_id, StoredBundle("final", "0" * 64))
+    merged = ServingSpec(form="merged", quantisation="nf4")
+    for serving, stored in ((merged, merged.model_dump()), (ServingSpec(), None)):
+        with database.writing() as session:
+            set_serving(session, DEFAULT_PROJECT, model_id, serving)
+        with database.reading() as session:
+            assert get_model(session, DEFAULT_PROJECT, model_id).serving == stored
+    with pytest.raises(NotFound), database.writing() as session:
+        set_serving(session, DEFAULT_PROJECT, f"{model_id}-none", merged)
 
 
 @pytest.fixture

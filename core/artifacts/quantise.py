@@ -1,0 +1,59 @@
+"""Quantising a model in memory, to what `load_base` makes of the same weights in a file."""
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from core.adapters.linear_layers import LinearLayer
+from core.adapters.whole import classifier_head
+from core.models.load import NF4, keep_as_quantised
+from core.spec.run import Quantisation
+
+
+def layers_to_quantise(model: PreTrainedModel) -> dict[str, LinearLayer]:
+    """Return by path the linear layers of the blocks: all but the head and what stays in fp32."""
+    dense = {"lm_head", *classifier_head(model), *(model._keep_in_fp32_modules or ())}
+    return {
+        path: module
+        for path, module in model.named_modules()
+        if (type(module) is nn.Linear or isinstance(module, Conv1D))
+        and not dense & set(path.split("."))
+    }
+
+
+def quantise(model: PreTrainedModel, quantisation: Quantisation, device: torch.device) -> None:
+    """Quantise a dense model in the CPU's memory and bring it to `device`, layer by layer."""
+    dtype = model.dtype
+    for path, layer in layers_to_quantise(model).items():
+        weight_OI = layer.weight.t() if isinstance(layer, Conv1D) else layer.weight
+        make = _in_four_bits if quantisation == "nf4" else _in_eight_bits
+        quantised = make(weight_OI.detach().contiguous(), layer.bias is not None, dtype, device)
+        quantised.bias = layer.bias
+        model.set_submodule(path, quantised.train(model.training))
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.to(device)
+    keep_as_quantised(model)
+
+
+def _in_four_bits(
+    weight_OI: torch.Tensor, has_bias: bool, dtype: torch.dtype, device: torch.device
+) -> nn.Module:
+    from bitsandbytes.nn import Linear4bit, Params4bit
+
+    outputs, inputs = weight_OI.shape
+    kind = {"quant_type": NF4.quantisation, "compress_statistics": NF4.double_quantisation}
+    layer = Linear4bit(inputs, outputs, has_bias, dtype, device="meta", **kind)
+    layer.weight = Params4bit(weight_OI, requires_grad=False, module=layer, **kind).to(device)
+    return layer
+
+
+def _in_eight_bits(
+    weight_OI: torch.Tensor, has_bias: bool, dtype: torch.dtype, device: torch.device
+) -> nn.Module:
+    from bitsandbytes.nn import Int8Params, Linear8bitLt
+
+    outputs, inputs = weight_OI.shape
+    layer = Linear8bitLt(inputs, outputs, has_bias, has_fp16_weights=False, device="meta")
+    layer.weight = Int8Params(weight_OI, requires_grad=False).to(device)
+    return layer

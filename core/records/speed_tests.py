@@ -1,0 +1,47 @@
+"""Speed tests: the newest of each model, with what was measured."""
+
+from typing import Any
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from core.records.ids import new_id
+from core.records.tables import SpeedTest
+from core.spec.speed import SpeedResult
+
+
+def find_speed_test(
+    session: Session, project_id: str, model_id: str, target: dict[str, Any]
+) -> SpeedTest | None:
+    """Return the newest test of the model, None when another target was measured under its name."""
+    newest = session.scalars(
+        select(SpeedTest)
+        .where(SpeedTest.project_id == project_id, SpeedTest.model_id == model_id)
+        .order_by(SpeedTest.created_at.desc(), SpeedTest.id)
+        .limit(1)
+    ).first()
+    return newest if newest is not None and newest.target == target else None
+
+
+def store_speed_test(
+    session: Session, project_id: str, model_id: str, target: dict[str, Any], result: SpeedResult
+) -> SpeedTest:
+    """Write a test in place of the model's older ones."""
+    forget_speed_tests(session, project_id, model_id)
+    test = SpeedTest(
+        id=new_id("speed"),
+        project_id=project_id,
+        model_id=model_id,
+        target=target,
+        result=result.model_dump(mode="json"),
+    )
+    session.add(test)
+    session.flush()
+    return test
+
+
+def forget_speed_tests(session: Session, project_id: str, model_id: str) -> None:
+    """Remove the tests of a model."""
+    session.execute(
+        delete(SpeedTest).where(SpeedTest.project_id == project_id, SpeedTest.model_id == model_id)
+    )

@@ -1,0 +1,32 @@
+"""In which form a tuned model is served."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from core.spec.base import Spec
+from core.spec.run import Quantisation
+
+
+class ServingSpec(Spec):
+    """`adapter` shares its base with other models; `merged` is weights of its own.
+
+    A model that was trained whole is weights of its own in both forms.
+    """
+
+    form: Literal["adapter", "merged"] = "adapter"
+    quantisation: Quantisation | None = Field(
+        None, description="of the merged weights; None: as the engine keeps a base"
+    )
+
+    @model_validator(mode="after")
+    def _require_own_weights(self) -> "ServingSpec":
+        if self.form == "adapter" and self.quantisation is not None:
+            raise ValueError(
+                "quantisation needs the form merged: an adapter runs on its base as that is"
+            )
+        return self
+
+
+ADAPTER_FORM = ServingSpec()
+"""How a model is served unless its owner has chosen."""

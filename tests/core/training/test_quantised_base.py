@@ -1,0 +1,94 @@
+"""A run on a base that its catalog entry quantises, and the next run from its bundle."""
+
+import shutil
+
+import pytest
+import torch
+from bitsandbytes.nn import Linear4bit, Linear8bitLt
+
+from core.artifacts.manifest import read_manifest
+from core.errors import InvalidRequest
+from core.spec.events import StepDone
+from core.spec.run import BundleRef, Workspace
+from core.spec.strategy import BottleneckSpec, FullSpec, LoraSpec, PrefixSpec, QloraSpec
+from core.training.model import load_model
+from core.training.recipe import train
+
+LAYERS = {"nf4": Linear4bit, "int8": Linear8bitLt}
+
+
+@pytest.fixture(params=LAYERS)
+def quantised_job(request, job):
+    """The builder `job`, on the same base quantised."""
+
+    def build(*args, **hyper):
+        spec = job(*args, **hyper)
+        base = spec.base.model_copy(update={"quantisation": request.param})
+        return spec.model_copy(update={"base": base})
+
+    return build
+
+
+def run(spec, workspace):
+    return list(train(spec, workspace, lambda: False))
+
+
+def losses(events):
+    return [event.loss for event in events if isinstance(event, StepDone)]
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        LoraSpec(rank=4, alpha=8),
+        LoraSpec(rank=4, use_dora=True),
+        QloraSpec(rank=4, quantisation="fp4"),
+        BottleneckSpec(reduction_factor=4),
+        PrefixSpec(virtual_tokens=4),
+    ],
+    ids=["lora", "dora", "qlora", "bottleneck", "prefix"],
+)
+def test_it_is_trained_as_it_is_quantised_and_says_so(quantised_job, workspace, tmp_path, strategy):
+    spec = quantised_job(strategy, epochs=4, learning_rate=2e-2)
+    events = run(spec, workspace)
+    assert sum(losses(events)[-2:]) < sum(losses(events)[:2])
+    manifest = read_manifest(workspace.bundle_folder)
+    assert manifest.base_quantisation == spec.base.quantisation
+
+    child = Workspace(folder=tmp_path / "child")
+    child.folder.mkdir()
+    shutil.copy(workspace.train_file, child.folder)
+    shutil.copytree(workspace.bundle_folder, child.parent_folder)
+    parent = BundleRef(key="bundles/parent.zip", sha256="0" * 64)
+    further = spec.model_copy(update={"parent": parent})
+    assert losses(run(further, child))[0] < losses(events)[0]
+
+
+def test_every_linear_layer_of_the_blocks_is_quantised_whatever_the_strategy_asks_for(
+    quantised_job, workspace
+):
+    spec = quantised_job(QloraSpec(rank=4, quantisation="fp4"))
+    adapted = load_model(spec, workspace, None, torch.float32, torch.device("cpu"))
+    adapted.remove()
+    layer_class = LAYERS[spec.base.quantisation]
+    linear = [m for m in adapted.model.modules() if isinstance(m, torch.nn.Linear)]
+    quantised = [m for m in linear if isinstance(m, layer_class)]
+    assert len(quantised) == len(linear) - 1, "only the head is dense"
+    if spec.base.quantisation == "nf4":
+        assert {layer.weight.quant_type for layer in quantised} == {"nf4"}
+
+
+@pytest.mark.parametrize(
+    ("strategy", "param"),
+    [
+        (FullSpec(), "strategy.type"),
+        (
+            LoraSpec(target_modules=("q_proj",), modules_to_save=("mlp",)),
+            "strategy.modules_to_save",
+        ),
+    ],
+)
+def test_quantised_weights_are_not_trained(quantised_job, workspace, strategy, param):
+    with pytest.raises(InvalidRequest, match="quantised") as caught:
+        run(quantised_job(strategy), workspace)
+    assert caught.value.param == param
