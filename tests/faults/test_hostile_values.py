@@ -40,6 +40,7 @@ def loops(tmp_path_factory: pytest.TempPathFactory, _sqlite_template: Path) -> I
     (folder / "tunesmith.db").write_bytes(_sqlite_template.read_bytes())
     database_url = f"sqlite:///{folder}/tunesmith.db"
     settings = EngineSettings(storage_folder=folder / "storage", cache_folder=folder / "cache")
+    others = set(threading.enumerate())
     with serving(settings) as engine:
         engine_url = str(engine.client.base_url).rstrip("/")
         with (
@@ -47,7 +48,8 @@ def loops(tmp_path_factory: pytest.TempPathFactory, _sqlite_template: Path) -> I
             httpx.Client(base_url=api.url, timeout=120, trust_env=False) as client,
         ):
             # the threads that tests start have no name but that of their target, `Server.run`
-            servers = [each for each in threading.enumerate() if each.name.endswith("(run)")]
+            started = [each for each in threading.enumerate() if each not in others]
+            servers = [each for each in started if each.name.endswith("(run)")]
             assert len(servers) == 2
             yield Loops(client, [time.pthread_getcpuclockid(each.ident) for each in servers])
 
