@@ -43,14 +43,14 @@ class DenseRows:
         self._places = places
         self._owners: list[Any] = []
         self._filled: list[int] = []
-        self._rows = 0
+        self.count = 0
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
 
     def rows_for(self, sequences: int) -> int:
         """Return how many rows there are once so many sequences have one."""
-        if sequences <= self._rows:
-            return self._rows
+        if sequences <= self.count:
+            return self.count
         return max(FEWEST_ROWS, 1 << (sequences - 1).bit_length())
 
     def seat(self, sequences: Mapping[Owner, Held]) -> list[Owner]:
@@ -92,7 +92,7 @@ class DenseRows:
         self._filled.pop()
 
     def _grow(self, rows: int) -> None:
-        if rows == self._rows:
+        if rows == self.count:
             return
         paged = self._cache.keys
         _, _, heads, size = paged[0].shape
@@ -102,8 +102,8 @@ class DenseRows:
             [untouched(shape, each.dtype, each.device) for each in paged] for shape in shapes
         )
         for old, new in (*zip(self.keys, keys), *zip(self.values, values)):  # noqa: B905
-            new[: self._rows] = old
-        self.keys, self.values, self._rows = keys, values, rows
+            new[: self.count] = old
+        self.keys, self.values, self.count = keys, values, rows
 
     def _fill(self, row: int, held: Held) -> None:
         """Copy the places of a sequence out of its blocks."""
@@ -128,17 +128,19 @@ class DenseCache:
     def rows(self, wanted: Mapping[int, int]) -> dict[int, DenseRows]:
         """Return rows by length for so many sequences of each, leaving out those without room.
 
-        Rows of lengths that nobody wants are freed.
+        Rows that nobody wants stay, since traffic comes back, until their room is needed.
         """
-        self._by_places = {
-            places: self._by_places.get(places) or DenseRows(self._cache, places)
-            for places in wanted
-        }
-        room = self._limit_places
+        taken = {places: places * rows.count for places, rows in self._by_places.items()}
+        found = {}
         for places, sequences in sorted(wanted.items()):
-            taken = places * self._by_places[places].rows_for(sequences)
-            if taken > room:
-                del self._by_places[places]
+            rows = self._by_places.get(places) or DenseRows(self._cache, places)
+            taken[places] = places * rows.rows_for(sequences)
+            for idle in [each for each in taken if each not in wanted]:
+                if sum(taken.values()) > self._limit_places:
+                    del taken[idle], self._by_places[idle]
+            if sum(taken.values()) > self._limit_places:
+                del taken[places]
+                self._by_places.pop(places, None)
             else:
-                room -= taken
-        return self._by_places
+                found[places] = self._by_places[places] = rows
+        return found
