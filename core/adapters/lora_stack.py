@@ -7,7 +7,7 @@ the weights of its adapters once and copies nothing.
 
 # G rows of a stack, P tokens of one adapter, T tokens of the batch, I inputs, O outputs, R rank
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,10 +16,13 @@ from torch import Tensor
 from core.adapters.delta import Delta, LoraDelta
 
 SHORT_SEGMENT = 4
-"""Tokens of an adapter up to which it is taken together with others; more fill a product alone."""
+"""Tokens of an adapter up to which it is taken together with all others that are as short."""
 
 FEWEST_STACKED = 3
 """Adapters for which one batched product is faster than a product for each."""
+
+LEAST_FILLED = 0.75
+"""Of the longest segment that others are padded to, so that one product takes them all."""
 
 SMALLEST_RANK = 8
 
@@ -50,7 +53,8 @@ class StackedRows:
     segments: frozenset[int]
     """By their number in the batch."""
     rows: int
-    """Of the stack, from its first."""
+    """How many of the stack's take part: from its first on, or the chosen ones."""
+    chosen_G: Tensor | None
     width: int
     """P: tokens that each row has room for."""
     first: int | None
@@ -66,8 +70,11 @@ class StackedRows:
         """Return the updates of one layer; None when no adapter of the stack changes it."""
         if path not in self.stack.layers:
             return None
-        a_GIR, b_GRO = self.stack.layers[path]
-        return StackedLayer(self, a_GIR[: self.rows], b_GRO[: self.rows])
+        a_GIR, b_GRO = (
+            each[: self.rows] if self.chosen_G is None else each.index_select(0, self.chosen_G)
+            for each in self.stack.layers[path]
+        )
+        return StackedLayer(self, a_GIR, b_GRO)
 
 
 @dataclass(frozen=True)
@@ -105,39 +112,17 @@ class LoraStacks:
     ) -> tuple[StackedRows, ...]:
         """Say which segments run stacked, and bring their adapters into the stacks."""
         by_rank: dict[int, list[int]] = {}
-        for index, (name, length) in enumerate(
-            zip(segments.adapters, segments.lengths, strict=True)
-        ):
-            if name is not None and length <= SHORT_SEGMENT and adapters[name].rank:
+        for index, name in enumerate(segments.adapters):
+            if name is not None and adapters[name].rank:
                 by_rank.setdefault(adapters[name].rank, []).append(index)
-        starts = [0]
-        for length in segments.lengths:
-            starts.append(starts[-1] + length)
         plans = []
-        for rank, members in by_rank.items():
-            if len(members) < FEWEST_STACKED:
-                continue
-            stack = self._by_rank.setdefault(rank, _Stack(rank))
-            names = [str(segments.adapters[index]) for index in members]
-            rows = stack.bring_in({name: adapters[name].by_path for name in names})
-            width = max(segments.lengths[index] for index in members)
-            tokens, places = [], []
-            for index, name in zip(members, names, strict=True):
-                for number in range(segments.lengths[index]):
-                    tokens.append(starts[index] + number)
-                    places.append(rows[name] * width + number)
-            used = max(rows.values()) + 1
-            sources = [tokens[0]] * (used * width)
-            for token, place in zip(tokens, places, strict=True):
-                sources[place] = token
-            indices = (
-                torch.tensor(each, device=stack.device) for each in (tokens, places, sources)
-            )
-            is_aligned = places == list(range(used * width)) and tokens == list(
-                range(tokens[0], tokens[0] + used * width)
-            )
-            first = tokens[0] if is_aligned else None
-            plans.append(StackedRows(stack, frozenset(members), used, width, first, *indices))
+        for rank, indices in by_rank.items():
+            groups = [group for group in _alike(segments, indices) if len(group) >= FEWEST_STACKED]
+            names = [str(segments.adapters[index]) for group in groups for index in group]
+            if names:
+                stack = self._by_rank.setdefault(rank, _Stack(rank))
+                rows = stack.bring_in({name: adapters[name].by_path for name in names})
+                plans += [_stacked(stack, rows, segments, group) for group in groups]
         return tuple(plans)
 
     def place(self, name: str) -> tuple[int, int, str]:
@@ -151,6 +136,48 @@ class LoraStacks:
         """Free the rows of an adapter."""
         for stack in self._by_rank.values():
             stack.forget(name)
+
+
+def _alike(segments: Segments, indices: Sequence[int]) -> list[list[int]]:
+    """Group segments that one product takes: the short ones, and the longest of similar length."""
+    short = [index for index in indices if segments.lengths[index] <= SHORT_SEGMENT]
+    long = [index for index in indices if segments.lengths[index] > SHORT_SEGMENT]
+    longest = max((segments.lengths[index] for index in long), default=0)
+    return [short, [i for i in long if segments.lengths[i] >= LEAST_FILLED * longest]]
+
+
+def _stacked(
+    stack: "_Stack", rows: Mapping[str, int], segments: Segments, group: Sequence[int]
+) -> StackedRows:
+    """Lay out a group of segments for the rows that their adapters have."""
+    width = max(segments.lengths[index] for index in group)
+    own = [rows[str(segments.adapters[index])] for index in group]
+    # for a few tokens it is cheaper to run rows in vain than to copy the weights of the others
+    chosen = None if width <= SHORT_SEGMENT else torch.tensor(own, device=stack.device)
+    if chosen is not None:
+        own = list(range(len(own)))
+    used = max(own) + 1
+    starts = [sum(segments.lengths[:index]) for index in group]
+    tokens: list[int] = []
+    places: list[int] = []
+    for index, start, row in zip(group, starts, own, strict=True):
+        tokens += range(start, start + segments.lengths[index])
+        places += range(row * width, row * width + segments.lengths[index])
+    sources = [tokens[0]] * (used * width)
+    for token, place in zip(tokens, places, strict=True):
+        sources[place] = token
+    is_aligned = places == list(range(used * width)) and tokens == list(
+        range(tokens[0], tokens[0] + used * width)
+    )
+    return StackedRows(
+        stack,
+        frozenset(group),
+        used,
+        chosen,
+        width,
+        tokens[0] if is_aligned else None,
+        *(torch.tensor(each, device=stack.device) for each in (tokens, places, sources)),
+    )
 
 
 class _Stack:

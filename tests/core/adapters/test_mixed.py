@@ -142,6 +142,24 @@ def test_many_adapters_pass_through_a_stack_and_each_stays_itself():
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
+def test_long_segments_of_similar_length_are_taken_together():
+    model = tiny_model("llama").eval()
+    adapters = adapters_of(model)
+    names = ["rank 4", "rank 4 too", "query only", "ranks"]
+    mixed = MixedModel(model)
+    for name in names:
+        mixed.add(name, adapters[name])
+    segments = Segments(tuple(names), (9, 10, 7, 12))  # 7 is too short to be padded to 12
+    tokens = torch.arange(40, 40 + sum(segments.lengths))
+    with mixed.running(segments, stacked=False):
+        expected = logits(model, tokens)
+    with mixed.running(segments):
+        found = logits(model, tokens)
+        [rows] = mixed._stacks.plan(segments, mixed._adapters)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert (rows.segments, rows.width) == ({0, 1, 3}, 12)
+
+
 def run(
     mixed: MixedModel, names: list[str], tokens: Tensor, length: int = 1, stacked: bool = True
 ) -> Tensor:
