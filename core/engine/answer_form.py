@@ -158,7 +158,7 @@ def compile_call(
     if format_.wrapped == "list":
         schema = {"type": "array", "items": schema, "minItems": 1, "maxItems": 1}
     _refuse_too_costly(schema, "tools")
-    before, after = (json.dumps(literal) for literal in (format_.before, format_.after))
+    before, after = (_marker(text, vocabulary) for text in (format_.before, format_.after))
     lark = f"start: {before} call {after}\ncall: %json {json.dumps(schema)}"
     return _compile(LLMatcher.grammar_from_lark(lark), "tools", vocabulary)
 
@@ -169,6 +169,20 @@ def _compile(grammar: str, param: str, vocabulary: GrammarVocabulary) -> AnswerF
         raise _unfit(first.get_error(), param)
     first.compute_bitmask()  # copies share what this finds out, and the model thread does not wait
     return AnswerForm(first, vocabulary)
+
+
+def _marker(text: str, vocabulary: GrammarVocabulary) -> str:
+    """Return a text as it stands in a grammar, with what is special to llguidance by its id.
+
+    That is every added token in angle brackets, `<tool_call>` for one: as mere text it is offered,
+    and refused when it comes.
+    """
+    tokenizer = vocabulary.tokenizer
+    parts: list[str] = []
+    for token in filter(tokenizer.is_special_token, tokenizer.tokenize_str(text)):
+        before, _, text = text.partition(tokenizer.decode_str([token]))
+        parts += [json.dumps(before), f"<[{token}]>"]
+    return " ".join([*parts, json.dumps(text)])
 
 
 def _refuse_too_costly(schema: Mapping[str, Any], param: str) -> None:

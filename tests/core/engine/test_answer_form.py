@@ -1,11 +1,13 @@
 """Whatever the model would like to say, what it says has the form that was asked for."""
 
 import json
+from pathlib import Path
 
 import jsonschema
 import pytest
 import torch
 
+import core.models
 from core.engine.answer_form import AnswerForm
 from core.engine.request import ModelKey, Request, Sequence
 from core.engine.sampler import sample
@@ -18,7 +20,9 @@ from core.spec.generation import (
     SamplingSpec,
     ToolCallForm,
 )
+from core.spec.run import BaseModelSpec
 
+TINY = BaseModelSpec(id="tiny", source=str(Path(core.models.__file__).parent / "tiny"))
 SCHEMA = {
     "type": "object",
     "properties": {
@@ -131,6 +135,19 @@ def test_a_forced_call_is_one_call_of_an_offered_tool(calling, name, seed):
     assert call.name in ("look", "stop") if name is None else call.name == "look"
     if call.name == "look":
         assert json.loads(call.arguments)["at"] in ("me", "you")
+
+
+def test_a_marker_that_is_a_token_of_its_own_can_be_forced():
+    tiny = read_vocabulary(TINY, None)
+    call = '<tool_call>{"name": "look", "arguments": {"at": "me"}}</tool_call>'
+    tokens = tiny.tokenizer.encode(call, add_special_tokens=False)
+    assert tiny.tokenizer.convert_ids_to_tokens(tokens[0]) == "<tool_call>"
+    held = tiny.form(ToolCallForm(name="look"), TOOLS).start()
+    for token in tokens:
+        assert held.allowed()[token]
+        held.take(token)
+        assert not held.error
+    assert held.allowed().nonzero()[0].tolist() == sorted(tiny.end_token_ids)
 
 
 def test_a_call_that_no_template_shows_cannot_be_forced(vocabulary):
