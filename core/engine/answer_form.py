@@ -43,6 +43,14 @@ MAX_MULTIPLE_OF = 100_000
 _JSON_OPTIONS: "JsonCompileOptions" = {"whitespace_pattern": r"[\x20\x0A]{1,16}"}
 """Room to be readable, and none to write spaces for ever."""
 
+_EXPORTED_JSON_OPTIONS: "JsonCompileOptions" = {
+    "whitespace_flexible": False,
+    "item_separator": r",[\x20\x0A]{0,16}",
+    "key_separator": r":[\x20\x0A]{0,16}",
+}
+"""A part of what the options above allow. llguidance 1.7, which vLLM has, knows no pattern of white
+space and would write it for ever."""
+
 PARAM = "response_format"
 
 
@@ -59,7 +67,9 @@ class GrammarVocabulary:
 class AnswerForm:
     """A grammar for one vocabulary; every answer is held to it by a `Held` of its own."""
 
-    def __init__(self, first: LLMatcher, vocabulary: GrammarVocabulary) -> None:
+    def __init__(self, lark: str, first: LLMatcher, vocabulary: GrammarVocabulary) -> None:
+        self.lark = lark
+        """For another server, whose llguidance may be older."""
         self._first = first
         self._vocabulary = vocabulary
 
@@ -119,11 +129,7 @@ def compile_form(
     if isinstance(spec, JsonSchemaForm):
         schema = spec.json_schema
     _refuse_too_costly(schema, PARAM)
-    try:
-        grammar = LLMatcher.grammar_from_json_schema(schema, overrides=_JSON_OPTIONS)
-    except ValueError as error:
-        raise _unfit(str(error), PARAM) from error
-    return _compile(grammar, PARAM, vocabulary)
+    return _compile("start: json", schema, _JSON_OPTIONS, PARAM, vocabulary)
 
 
 def compile_call(
@@ -159,16 +165,32 @@ def compile_call(
         schema = {"type": "array", "items": schema, "minItems": 1, "maxItems": 1}
     _refuse_too_costly(schema, "tools")
     before, after = (_marker(text, vocabulary) for text in (format_.before, format_.after))
-    lark = f"start: {before} call {after}\ncall: %json {json.dumps(schema)}"
-    return _compile(LLMatcher.grammar_from_lark(lark), "tools", vocabulary)
+    return _compile(f"start: {before} json {after}", schema, {}, "tools", vocabulary)
 
 
-def _compile(grammar: str, param: str, vocabulary: GrammarVocabulary) -> AnswerForm:
+def _compile(
+    start: str,
+    schema: Mapping[str, Any],
+    options: "JsonCompileOptions",
+    param: str,
+    vocabulary: GrammarVocabulary,
+) -> AnswerForm:
+    """Return the grammar of an answer; in its rule `start`, `json` stands for the schema."""
+    grammar = LLMatcher.grammar_from_lark(_lark(start, schema, options))
     first = LLMatcher(vocabulary.tokenizer, grammar, log_level=0, limits=LIMITS)
     if first.is_error():
         raise _unfit(first.get_error(), param)
     first.compute_bitmask()  # copies share what this finds out, and the model thread does not wait
-    return AnswerForm(first, vocabulary)
+    return AnswerForm(_lark(start, schema, _EXPORTED_JSON_OPTIONS), first, vocabulary)
+
+
+def _lark(start: str, schema: Mapping[str, Any], options: "JsonCompileOptions") -> str:
+    return f"{start}\njson: %json {_literal({**schema, 'x-guidance': options})}"
+
+
+def _literal(value: Any) -> str:
+    """Return a value as it stands in a grammar, which no server shall take for one in BNF."""
+    return json.dumps(value).replace("::=", r"\u003a:=")
 
 
 def _marker(text: str, vocabulary: GrammarVocabulary) -> str:
@@ -181,8 +203,8 @@ def _marker(text: str, vocabulary: GrammarVocabulary) -> str:
     parts: list[str] = []
     for token in filter(tokenizer.is_special_token, tokenizer.tokenize_str(text)):
         before, _, text = text.partition(tokenizer.decode_str([token]))
-        parts += [json.dumps(before), f"<[{token}]>"]
-    return " ".join([*parts, json.dumps(text)])
+        parts += [_literal(before), f"<[{token}]>"]
+    return " ".join([*parts, _literal(text)])
 
 
 def _refuse_too_costly(schema: Mapping[str, Any], param: str) -> None:

@@ -58,6 +58,10 @@ class HeldAnswer(Protocol):
 class Form(Protocol):
     """What every choice of a request is held to."""
 
+    @property
+    def lark(self) -> str:
+        """The form as a grammar in llguidance's kind of Lark."""
+
     def start(self) -> HeldAnswer:
         """Return what holds one answer, from its first token on."""
 
