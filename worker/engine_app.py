@@ -1,37 +1,36 @@
 """The HTTP face of the engine.
 
-`POST /generate` takes a GenerationRequest and streams one GenerationEvent per line. Until
-the first token an error is an HTTP status; after it, a line. `POST /classify` takes a
-ClassificationRequest and answers with a ClassificationAnswer. `GET /healthz` answers as soon as
-requests are taken, `GET /metrics` in Prometheus' text form.
+`POST /generate` takes a GenerationRequest and streams one GenerationEvent per line. `POST
+/classify` takes a ClassificationRequest and answers with a ClassificationAnswer. `GET /healthz`
+answers as soon as requests are taken, `GET /metrics` in Prometheus' text form.
 """
 
-import asyncio
 import logging
 import os
-import secrets
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TypeVar
 
 from anyio import CapacityLimiter, to_thread
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import SecretStr, ValidationError
+from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from core.engine.answers import Item, ScoredAnswer, TextScored, WrittenAnswer
-from core.engine.engine import Engine, Ticket
+from core.engine.answers import ScoredAnswer, TextScored, WrittenAnswer
+from core.engine.engine import Engine
 from core.engine.prompts import PromptReader
-from core.errors import InvalidRequest, NotFound, TunesmithError, Unauthenticated, Unavailable
+from core.errors import TunesmithError
 from core.spec.classification import ClassificationAnswer, ClassificationRequest
-from core.spec.generation import ChoiceFinished, GenerationFailed, GenerationRequest
+from core.spec.generation import GenerationRequest
 from core.spec.parity import NumberFormat
 from core.spec.run import BaseModelSpec
+from worker.engine_http import Items, answer_error, next_item, read_body, streamed
 
 logger = logging.getLogger(__name__)
 
@@ -67,45 +66,26 @@ def create_app(
         engine.stop()
         await run_in_threadpool(thread.join, STOP_SECONDS)
 
-    async def read_body(request: Request, kind: type[Asked]) -> Asked:
-        if key is not None and not _has_key(request, key):
-            raise Unauthenticated(
-                "The engine's key is missing or wrong. Give the API and the engine the same "
-                "TUNESMITH_ENGINE_KEY.",
-                code="invalid_engine_key",
-            )
-        try:
-            return kind.model_validate_json(await request.body())
-        except ValidationError as error:
-            raise _invalid(error) from None
-
     async def made_ready(asked: Asked, read: Callable[[Asked], Ready]) -> Ready:
         if asked.adapter is not None:
             await run_in_threadpool(reader.fetch, asked.adapter)
         return await to_thread.run_sync(read, asked, limiter=readers)
 
     async def generate(request: Request) -> Response:
-        asked = await read_body(request, GenerationRequest)
+        asked = await read_body(request, GenerationRequest, key)
         ready, token_bytes = await made_ready(asked, reader.read)
-        items = _Items()
+        items = Items()
         ticket = engine.submit(ready, WrittenAnswer(ready, token_bytes, hardware), items.emit)
-        first = await _next_item(request, engine, ticket, items)
-        if first is None:
-            return Response(status_code=499)  # nobody is there to read it
-        if isinstance(first, TunesmithError):
-            raise first
-        return StreamingResponse(
-            _lines(engine, ticket, first, items), media_type="application/x-ndjson"
-        )
+        return await streamed(request, items, ready.sequences, partial(engine.cancel, ticket))
 
     async def classify(request: Request) -> Response:
-        asked = await read_body(request, ClassificationRequest)
+        asked = await read_body(request, ClassificationRequest, key)
         ready = await made_ready(asked, reader.read_texts)
-        items = _Items()
+        items = Items()
         ticket = engine.submit(ready, ScoredAnswer(ready), items.emit)
         scores: dict[int, dict[str, float]] = {}
         while len(scores) < len(ready.texts):
-            item = await _next_item(request, engine, ticket, items)
+            item = await next_item(request, items, partial(engine.cancel, ticket))
             if item is None:
                 return Response(status_code=499)
             if isinstance(item, TunesmithError):
@@ -138,23 +118,9 @@ def create_app(
             Route("/healthz", healthz, methods=["GET"]),
             Route("/metrics", metrics, methods=["GET"]),
         ],
-        exception_handlers={TunesmithError: _answer_error},
+        exception_handlers={TunesmithError: answer_error},
         lifespan=lifespan,
     )
-
-
-class _Items:
-    """The items of one request on their way from the model thread to its handler."""
-
-    def __init__(self) -> None:
-        self._queue: asyncio.Queue[Item] = asyncio.Queue()
-        self._loop = asyncio.get_running_loop()
-
-    def emit(self, item: Item) -> None:
-        self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
-
-    async def get(self) -> Item:
-        return await self._queue.get()
 
 
 def _work(engine: Engine, reader: PromptReader, preload_base: BaseModelSpec | None) -> None:
@@ -172,84 +138,6 @@ def _work(engine: Engine, reader: PromptReader, preload_base: BaseModelSpec | No
         _end_process()
 
 
-async def _answer_error(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, TunesmithError)
-    return error_response(error)
-
-
-def error_response(error: TunesmithError) -> JSONResponse:
-    """Return an error before the first token as a status with an envelope."""
-    match error:
-        case InvalidRequest():
-            status = 400
-        case Unauthenticated():
-            status = 401
-        case NotFound():
-            status = 404
-        case Unavailable(code="queue_full"):
-            status = 429
-        case Unavailable():
-            status = 503
-        case _:
-            status = 500
-    headers = {}
-    if isinstance(error, Unavailable):
-        headers["retry-after"] = str(error.retry_after_seconds)
-    body = {"message": error.message, "param": error.param, "code": error.code}
-    return JSONResponse({"error": body}, status_code=status, headers=headers)
-
-
 def _end_process() -> None:
     """Close every connection at once; whoever supervises the engine starts it again."""
     os._exit(1)
-
-
-def _has_key(request: Request, key: SecretStr) -> bool:
-    said = request.headers.get("authorization", "").encode("latin-1")
-    return secrets.compare_digest(said, f"Bearer {key.get_secret_value()}".encode())
-
-
-async def _next_item(
-    request: Request, engine: Engine, ticket: Ticket, items: _Items
-) -> Item | None:
-    """Wait for an item; None, with the request cancelled, when the client goes first."""
-    item = asyncio.create_task(items.get())
-    gone = asyncio.ensure_future(request.receive())  # after the body only a disconnect can come
-    try:
-        await asyncio.wait({item, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if item.done():
-            return item.result()
-        engine.cancel(ticket)
-        return None
-    except asyncio.CancelledError:
-        engine.cancel(ticket)
-        raise
-    finally:
-        item.cancel()
-        gone.cancel()
-
-
-async def _lines(engine: Engine, ticket: Ticket, first: Item, items: _Items) -> AsyncIterator[str]:
-    """Yield the events as JSON lines to the last one; a client that goes away cancels the rest."""
-    unfinished = ticket.request.sequences
-    item = first
-    try:
-        while True:
-            if isinstance(item, TunesmithError):
-                failed = GenerationFailed(code=item.code, message=item.message, param=item.param)
-                yield failed.model_dump_json() + "\n"
-                return
-            assert not isinstance(item, TextScored)
-            yield item.model_dump_json() + "\n"
-            unfinished -= isinstance(item, ChoiceFinished)
-            if unfinished == 0:
-                return
-            item = await items.get()
-    finally:
-        engine.cancel(ticket)
-
-
-def _invalid(error: ValidationError) -> InvalidRequest:
-    first = error.errors(include_url=False, include_context=False)[0]
-    param = ".".join(map(str, first["loc"])) or None
-    return InvalidRequest(f"{param or 'body'}: {first['msg']}", param=param)

@@ -12,8 +12,11 @@ from core.spec.training import Precision
 from core.storage.settings import StorageSettings
 
 
-class EngineSettings(StorageSettings):
-    """Read once at start; every name has the prefix TUNESMITH_ENGINE_ unless it says otherwise."""
+class EngineFaceSettings(StorageSettings):
+    """What every kind of engine is told: where it is reached, and where the bundles are.
+
+    Every name has the prefix TUNESMITH_ENGINE_ unless it says otherwise.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix="TUNESMITH_ENGINE_",
@@ -41,6 +44,28 @@ class EngineSettings(StorageSettings):
         30, ge=0, description="for the answers under way, once the engine is told to end"
     )
     cache_folder: Path = Field(description="unpacked adapter bundles, on a disk of this machine")
+
+    @property
+    def reached_at(self) -> str:
+        """Where the API reaches this engine."""
+        if self.url is not None:
+            return self.url
+        host = socket.gethostname() if self.host in ("0.0.0.0", "::") else self.host
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    @model_validator(mode="after")
+    def _refuse_an_open_engine(self) -> "EngineFaceSettings":
+        if self.key is None and not is_loopback(self.host):
+            raise ValueError(
+                f"host {self.host!r} can be reached from other machines. Set TUNESMITH_ENGINE_KEY "
+                "here and for the API, or listen on 127.0.0.1."
+            )
+        return self
+
+
+class EngineSettings(EngineFaceSettings):
+    """Of our own engine; read once at start."""
+
     precision: Precision = "auto"
     max_bases: int = Field(
         16,
@@ -68,20 +93,3 @@ class EngineSettings(StorageSettings):
     max_waiting: int = Field(256, ge=1, description="sequences that may wait")
     threads: int | None = Field(None, ge=1, description="CPU threads; None: as torch chooses")
     preload_base: BaseModelSpec | None = Field(None, description="loaded at start; JSON")
-
-    @property
-    def reached_at(self) -> str:
-        """Where the API reaches this engine."""
-        if self.url is not None:
-            return self.url
-        host = socket.gethostname() if self.host in ("0.0.0.0", "::") else self.host
-        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
-
-    @model_validator(mode="after")
-    def _refuse_an_open_engine(self) -> "EngineSettings":
-        if self.key is None and not is_loopback(self.host):
-            raise ValueError(
-                f"host {self.host!r} can be reached from other machines. Set TUNESMITH_ENGINE_KEY "
-                "here and for the API, or listen on 127.0.0.1."
-            )
-        return self

@@ -1,0 +1,143 @@
+"""What the HTTP faces of all kinds of engines share: key and body, the stream, errors.
+
+Until the first event an error is an HTTP status; after it, a line.
+"""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable
+from typing import TypeVar
+
+from pydantic import SecretStr, ValidationError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from core.engine.answers import Item, TextScored
+from core.errors import InvalidRequest, NotFound, TunesmithError, Unauthenticated, Unavailable
+from core.spec.base import Spec
+from core.spec.generation import ChoiceFinished, GenerationFailed
+
+Asked = TypeVar("Asked", bound=Spec)
+
+
+class Items:
+    """The items of one request on their way from whoever computes them to its handler."""
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[Item] = asyncio.Queue()
+        self._loop = asyncio.get_running_loop()
+
+    def emit(self, item: Item) -> None:
+        """Hand an item over, from any thread."""
+        self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
+
+    async def get(self) -> Item:
+        return await self._queue.get()
+
+
+async def read_body(request: Request, kind: type[Asked], key: SecretStr | None) -> Asked:
+    """Return what is asked; Unauthenticated without the key, InvalidRequest for a wrong body."""
+    if key is not None and not _has_key(request, key):
+        raise Unauthenticated(
+            "The engine's key is missing or wrong. Give the API and the engine the same "
+            "TUNESMITH_ENGINE_KEY.",
+            code="invalid_engine_key",
+        )
+    try:
+        return kind.model_validate_json(await request.body())
+    except ValidationError as error:
+        raise _invalid(error) from None
+
+
+async def streamed(
+    request: Request, items: Items, choices: int, cancel: Callable[[], object]
+) -> Response:
+    """Answer with the events of so many choices, as JSON lines; `cancel` when the client leaves."""
+    first = await next_item(request, items, cancel)
+    if first is None:
+        return Response(status_code=499)  # nobody is there to read it
+    if isinstance(first, TunesmithError):
+        raise first
+    return StreamingResponse(
+        _lines(first, items, choices, cancel), media_type="application/x-ndjson"
+    )
+
+
+async def next_item(request: Request, items: Items, cancel: Callable[[], object]) -> Item | None:
+    """Wait for an item; None, with the request cancelled, when the client goes first."""
+    item = asyncio.create_task(items.get())
+    gone = asyncio.ensure_future(request.receive())  # after the body only a disconnect can come
+    try:
+        await asyncio.wait({item, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if item.done():
+            return item.result()
+        cancel()
+        return None
+    except asyncio.CancelledError:
+        cancel()
+        raise
+    finally:
+        item.cancel()
+        gone.cancel()
+
+
+async def _lines(
+    first: Item, items: Items, choices: int, cancel: Callable[[], object]
+) -> AsyncIterator[str]:
+    """Yield the events as JSON lines to the last one; a client that goes away cancels the rest."""
+    unfinished = choices
+    item = first
+    try:
+        while True:
+            if isinstance(item, TunesmithError):
+                failed = GenerationFailed(code=item.code, message=item.message, param=item.param)
+                yield failed.model_dump_json() + "\n"
+                return
+            assert not isinstance(item, TextScored)
+            yield item.model_dump_json() + "\n"
+            unfinished -= isinstance(item, ChoiceFinished)
+            if unfinished == 0:
+                return
+            item = await items.get()
+    finally:
+        cancel()
+
+
+async def answer_error(_request: Request, error: Exception) -> Response:
+    """Return an error before the first event as a status with an envelope."""
+    assert isinstance(error, TunesmithError)
+    match error:
+        case NotServedHere():
+            status = 421
+        case InvalidRequest():
+            status = 400
+        case Unauthenticated():
+            status = 401
+        case NotFound():
+            status = 404
+        case Unavailable(code="queue_full"):
+            status = 429
+        case Unavailable():
+            status = 503
+        case _:
+            status = 500
+    headers = {}
+    if isinstance(error, Unavailable):
+        headers["retry-after"] = str(error.retry_after_seconds)
+    body = {"message": error.message, "param": error.param, "code": error.code}
+    return JSONResponse({"error": body}, status_code=status, headers=headers)
+
+
+class NotServedHere(InvalidRequest):
+    """This kind of engine cannot do it; another one may. The API asks the others first."""
+
+
+def _has_key(request: Request, key: SecretStr) -> bool:
+    said = request.headers.get("authorization", "").encode("latin-1")
+    return secrets.compare_digest(said, f"Bearer {key.get_secret_value()}".encode())
+
+
+def _invalid(error: ValidationError) -> InvalidRequest:
+    first = error.errors(include_url=False, include_context=False)[0]
+    param = ".".join(map(str, first["loc"])) or None
+    return InvalidRequest(f"{param or 'body'}: {first['msg']}", param=param)
