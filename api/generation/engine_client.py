@@ -61,6 +61,14 @@ _NOBODY_THERE = (
 """Of these what comes before the engine has the request."""
 
 
+class EngineUnfit(InvalidRequest):
+    """The engine is of a kind that cannot do it; another one may."""
+
+
+_NOT_BEGUN = {"engine_stopping", "engine_unavailable"}
+"""Said by an engine that is about to stop, or by one whose vLLM server is away."""
+
+
 class _Refusal(Spec):
     message: str
     param: str | None = None
@@ -85,8 +93,8 @@ class EngineClient:
     ) -> AsyncGenerator[GenerationEvent, None]:
         """Yield the events of the engine at `url`; leaving the iteration cancels the request there.
 
-        A refusal is raised before the first event: InvalidRequest, NotFound, EngineRefused, or
-        EngineUnreachable; EngineBroke at any time.
+        A refusal is raised before the first event: InvalidRequest, NotFound, EngineUnfit,
+        EngineRefused, or EngineUnreachable; EngineBroke at any time.
         """
         try:
             body = _json(request, "messages")
@@ -174,9 +182,11 @@ def _refusal(status: int, content: bytes, headers: Mapping[str, str]) -> Tunesmi
             return InvalidRequest(said.message, param=said.param, code=said.code)
         case 404:
             return NotFound(said.message, param=said.param, code=said.code)
+        case 421:
+            return EngineUnfit(said.message, param=said.param, code=said.code)
         case 429 | 503:
             seconds = headers.get("retry-after", "")
-            is_refused = status == 429 or said.code == "engine_stopping"
+            is_refused = status == 429 or said.code in _NOT_BEGUN
             kind = EngineRefused if is_refused else Unavailable
             return kind(
                 said.message,

@@ -15,6 +15,7 @@ from api.generation.engine_client import (
     EngineBroke,
     EngineClient,
     EngineRefused,
+    EngineUnfit,
     EngineUnreachable,
 )
 from api.generation.engine_order import in_order
@@ -78,6 +79,7 @@ class EngineRouter:
     ) -> Result:
         """Return the answer of the first engine that gives one."""
         failures: list[Unavailable] = []
+        unfit: EngineUnfit | None = None
         tried: set[str] = set()
         for max_age_seconds in (ROSTER_SECONDS, 0.0):  # then those that have come since
             engines = await self._roster.engines(max_age_seconds)
@@ -91,9 +93,14 @@ class EngineRouter:
                     failures.append(error)
                 except (EngineRefused, EngineBroke) as error:
                     failures.append(error)
+                except EngineUnfit as error:
+                    unfit = error
+                    continue
                 logger.info("%s does not take %s: %s", engine.url, request.id, failures[-1])
                 if sum(isinstance(failure, EngineBroke) for failure in failures) == MAX_BROKEN:
                     raise failures[-1]
+        if unfit is not None and not failures:
+            raise unfit
         raise _nobody_takes_it(failures)
 
     async def _events(

@@ -36,7 +36,7 @@ from core.spec.generation import (
 ANSWER = "The answer is forty-two."
 CONTEXT_LENGTH = 100
 
-Mood = Literal["well", "full", "stopping", "silent", "breaking", "breaking later"]
+Mood = Literal["well", "unfit", "full", "stopping", "silent", "breaking", "breaking later"]
 """Whether requests are refused, get no event, or lose their connection before or after the first.
 """
 
@@ -105,6 +105,8 @@ class ScriptedEngine:
 
     def _refusal(self) -> Response | None:
         match self.mood:
+            case "unfit":
+                return _refusal(421, "Another kind of engine.", "model", "unsupported_adapter")
             case "full":
                 return _refusal(429, "Too many wait.", None, "queue_full", retry_after=3)
             case "stopping":

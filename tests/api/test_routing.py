@@ -72,7 +72,7 @@ def test_requests_go_where_their_adapter_is(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("mood", ["full", "stopping", "silent", "breaking"])
+@pytest.mark.parametrize("mood", ["unfit", "full", "stopping", "silent", "breaking"])
 def test_before_the_first_token_the_next_engine_is_asked(
     client: httpx.Client, engine: ScriptedEngine, other: ScriptedEngine, mood: Mood, stream: bool
 ) -> None:
@@ -86,7 +86,7 @@ def test_before_the_first_token_the_next_engine_is_asked(
     assert counts(engine, other) == [1, 1]
 
 
-@pytest.mark.parametrize("mood", ["full", "stopping", "breaking"])
+@pytest.mark.parametrize("mood", ["unfit", "full", "stopping", "breaking"])
 def test_texts_to_label_are_sent_to_the_next_engine_too(
     client: httpx.Client, engine: ScriptedEngine, other: ScriptedEngine, tuned: str, mood: Mood
 ) -> None:
@@ -122,6 +122,17 @@ def test_after_the_first_token_no_other_engine_is_asked(
     assert json.loads(chunks[1].removeprefix("data: "))["choices"][0]["delta"]["content"] == "The"
     assert ask(client).status_code == 503
     assert counts(engine, other) == [2, 0]
+
+
+def test_what_no_engine_can_do_is_a_wrong_request_unless_one_that_could_is_full(
+    client: httpx.Client, engine: ScriptedEngine, other: ScriptedEngine
+) -> None:
+    engine.mood = other.mood = "unfit"
+    answer = ask(client)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "unsupported_adapter")
+    assert counts(engine, other) == [1, 1]
+    other.mood = "full"
+    assert ask(client).status_code == 429
 
 
 def test_a_wrong_request_is_refused_once(
