@@ -1,0 +1,68 @@
+"""The HTTP face of the bridge: that of our own engine, over the same protocol."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import SecretStr
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from core.errors import TunesmithError
+from core.spec.classification import ClassificationRequest
+from core.spec.generation import GenerationRequest
+from worker.engine_http import Items, NotServedHere, answer_error, read_body, streamed
+from worker.vllm.bridge import Bridge
+
+
+def create_app(bridge: Bridge, key: SecretStr | None) -> Starlette:
+    """Return the ASGI application. `key`: what callers send."""
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        yield
+        bridge.stop()
+        await bridge.server.close()
+
+    async def generate(request: Request) -> Response:
+        asked = await read_body(request, GenerationRequest, key)
+        items = Items()
+        task = bridge.submit(asked, items.emit)
+        return await streamed(request, items, asked.sampling.n, task.cancel)
+
+    async def classify(request: Request) -> Response:
+        await read_body(request, ClassificationRequest, key)
+        raise NotServedHere(
+            "This engine drives a vLLM server, which labels no texts here. Start an engine of ours "
+            "(python -m worker.engine) for classifiers.",
+            param="model",
+            code="unsupported_adapter",
+        )
+
+    async def healthz(_request: Request) -> Response:
+        is_healthy = await bridge.server.is_healthy()
+        return JSONResponse(
+            {
+                "status": "ok" if is_healthy else "vLLM does not answer, or says that it failed",
+                "precision": bridge.precision,
+                "bases": [bridge.base.id],
+                "adapters": bridge.models.adapters,
+            },
+            status_code=200 if is_healthy else 503,
+        )
+
+    async def metrics(_request: Request) -> Response:
+        return Response(generate_latest(bridge.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    return Starlette(
+        routes=[
+            Route("/generate", generate, methods=["POST"]),
+            Route("/classify", classify, methods=["POST"]),
+            Route("/healthz", healthz, methods=["GET"]),
+            Route("/metrics", metrics, methods=["GET"]),
+        ],
+        exception_handlers={TunesmithError: answer_error},
+        lifespan=lifespan,
+    )

@@ -1,0 +1,167 @@
+"""Our requests in, our events out; a vLLM server does the work in between.
+
+A request is read as our own engine reads it (the bundle's tokenizer and chat template, the same
+limits), written by vLLM, and spelled by our own code again.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from time import perf_counter
+
+from starlette.concurrency import run_in_threadpool
+
+from core.artifacts.manifest import read_manifest
+from core.engine.adapters import AdapterFiles
+from core.engine.answers import Item
+from core.engine.prompts import PromptReader
+from core.engine.request import Request
+from core.engine.token_bytes import TokenBytes
+from core.errors import TunesmithError, Unavailable
+from core.spec.generation import ChoiceFinished, GenerationEvent, GenerationRequest
+from core.spec.parity import NumberFormat
+from core.spec.run import BaseModelSpec, BundleRef
+from worker.engine_http import NotServedHere
+from worker.vllm.completion import completion_body
+from worker.vllm.fitness import require_fit
+from worker.vllm.metrics import BridgeMetrics
+from worker.vllm.models import ServedModels
+from worker.vllm.server import UnknownModel, VllmServer
+from worker.vllm.transcript import Transcript
+
+logger = logging.getLogger(__name__)
+
+
+class Bridge:
+    """Owns the requests under way. Everything but the reading happens in the event loop."""
+
+    def __init__(
+        self,
+        base: BaseModelSpec,
+        server: VllmServer,
+        models: ServedModels,
+        files: AdapterFiles,
+        precision: NumberFormat,
+    ) -> None:
+        self.base = base
+        self.server = server
+        self.models = models
+        self.precision = precision
+        self.metrics = BridgeMetrics(models)
+        self.is_draining = False
+        self.sequences = 0
+        self._files = files
+        self._reader = PromptReader(files, lambda _: models.context_length)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_stopping = False
+
+    @property
+    def is_idle(self) -> bool:
+        """No request is under way."""
+        return not self._tasks
+
+    def drain(self) -> None:
+        """Take no more requests; those under way go on."""
+        self.is_draining = True
+
+    def stop(self) -> None:
+        """End everything, with an error for what is under way."""
+        self.is_draining = self._is_stopping = True
+        for task in self._tasks:
+            task.cancel()
+
+    def submit(self, asked: GenerationRequest, emit: Callable[[Item], None]) -> asyncio.Task[None]:
+        """Begin with a request, and return the handle to cancel it; errors are emitted, too."""
+        if self.is_draining:
+            raise _stopping()
+        task = asyncio.create_task(self._answer(asked, emit))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _answer(self, asked: GenerationRequest, emit: Callable[[Item], None]) -> None:
+        arrived = perf_counter()
+        has_begun = False
+        unfinished = asked.sampling.n
+        outcome = "failed"
+        self.sequences += asked.sampling.n
+        try:
+            async with aclosing(self._events(asked)) as events:
+                async for event in events:
+                    if not has_begun:
+                        has_begun = True
+                        self.metrics.first_token_seconds.observe(perf_counter() - arrived)
+                    unfinished -= isinstance(event, ChoiceFinished)
+                    emit(event)
+            outcome = "finished"
+        except asyncio.CancelledError:
+            # Whoever has read the last event leaves, perhaps before vLLM's stream is closed.
+            outcome = "cancelled" if unfinished else "finished"
+            if self._is_stopping and unfinished:
+                emit(_stopping())
+            raise
+        except TunesmithError as error:
+            emit(error)
+        except Exception:
+            logger.exception("The answer to %s failed.", asked.id)
+            emit(Unavailable("The bridge failed; its log says why.", code="engine_failed"))
+        finally:
+            self.sequences -= asked.sampling.n
+            self.metrics.requests.labels(outcome).inc()
+
+    async def _events(self, asked: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
+        if asked.base != self.base:
+            raise _another_base(asked.base, self.base)
+        await self.models.base()  # how long a text may be
+        request, token_bytes = await run_in_threadpool(self._read, asked)
+        try:
+            async with aclosing(self._ask(request, token_bytes, asked.adapter)) as events:
+                async for event in events:
+                    yield event
+        except UnknownModel as error:  # nothing has come yet
+            logger.info("vLLM was restarted, it seems: %s", error.message)
+            self.models.forget()
+            async with aclosing(self._ask(request, token_bytes, asked.adapter)) as events:
+                async for event in events:
+                    yield event
+
+    def _read(self, asked: GenerationRequest) -> tuple[Request, TokenBytes]:
+        if asked.adapter is not None:
+            require_fit(read_manifest(self._files.ensure(asked.adapter)), asked.serving)
+        return self._reader.read(asked)
+
+    async def _ask(
+        self, request: Request, token_bytes: TokenBytes, adapter: BundleRef | None
+    ) -> AsyncGenerator[GenerationEvent, None]:
+        """Yield what vLLM writes until all choices are complete; then it need not go on."""
+        transcript = Transcript(request, token_bytes, f"vLLM, {self.precision}")
+        async with (
+            self.models.holding(adapter) as model,
+            aclosing(self.server.complete(completion_body(request, model))) as chunks,
+        ):
+            async for chunk in chunks:
+                for choice in chunk.choices:
+                    for event in transcript.take(choice):
+                        yield event
+                if transcript.is_complete:
+                    return
+        raise Unavailable("vLLM ended its answer too early.", code="engine_failed")
+
+
+def _another_base(asked: BaseModelSpec, served: BaseModelSpec) -> NotServedHere:
+    return NotServedHere(
+        f"This engine drives a vLLM server that serves {_told(served)}, not {_told(asked)}. Start "
+        "another engine for that, or set TUNESMITH_ENGINE_VLLM_BASE to what the catalog says.",
+        param="model",
+        code="base_not_served",
+    )
+
+
+def _told(base: BaseModelSpec) -> str:
+    revision = "" if base.revision is None else f" at revision {base.revision}"
+    return f"{base.id} (from {base.source}{revision})"
+
+
+def _stopping() -> Unavailable:
+    return Unavailable("The engine is stopping. Try again in a moment.", code="engine_stopping")

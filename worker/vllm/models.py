@@ -1,0 +1,100 @@
+"""What a vLLM server has in memory: its base, and adapters that are loaded when they are asked for.
+
+Everything happens in the event loop; a load waits for the one before.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import PurePosixPath
+
+from core.engine.residency import Tally
+from core.errors import Unavailable
+from core.spec.run import BundleRef
+from worker.vllm.server import Served, VllmServer
+
+NAME_PREFIX = "tunesmith-"
+"""Before the hash of a bundle; adapters of other names are none of our business."""
+
+
+class ServedModels:
+    """Knows what is loaded, and unloads what was used least recently beyond `capacity`."""
+
+    def __init__(self, server: VllmServer, folder: PurePosixPath, capacity: int) -> None:
+        self.tally = Tally()
+        self._server = server
+        self._folder = folder
+        self._capacity = capacity
+        self._served: Served | None = None
+        self._loaded: dict[str, None] = {}  # by name, least recently used first
+        self._users: Counter[str] = Counter()
+        self._changing = asyncio.Lock()
+
+    @property
+    def adapters(self) -> list[str]:
+        """The hashes of the bundles that are loaded."""
+        return [name.removeprefix(NAME_PREFIX) for name in self._loaded]
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that a text may have; Unavailable as long as nothing was looked at."""
+        if self._served is None:
+            raise Unavailable("The vLLM server has not been seen yet.", code="engine_unavailable")
+        return self._served.context_length
+
+    def forget(self) -> None:
+        """Believe nothing any more: the server seems to be another one."""
+        self._served = None
+
+    async def base(self) -> str:
+        """Return the name of the base; asks the server when it was not seen yet."""
+        if self._served is None:
+            async with self._changing:
+                if self._served is None:
+                    await self._look()
+        assert self._served is not None
+        return self._served.base
+
+    @asynccontextmanager
+    async def holding(self, bundle: BundleRef | None) -> AsyncIterator[str]:
+        """Have a model loaded, the base for None, and not unloaded before the block ends.
+
+        Yields its name. The bundle has to be unpacked in the folder.
+        """
+        base = await self.base()
+        if bundle is None:
+            yield base
+            return
+        name = NAME_PREFIX + bundle.sha256
+        self._users[name] += 1
+        try:
+            if name not in self._loaded:
+                async with self._changing:
+                    if name not in self._loaded:
+                        await self._load(name, bundle)
+            self._loaded[name] = self._loaded.pop(name, None)
+            yield name
+        finally:
+            self._users[name] -= 1
+            if not self._users[name]:
+                del self._users[name]
+
+    async def _look(self) -> None:
+        """Learn what is there; a server that was restarted has no adapters any more."""
+        served = await self._server.look()
+        ours = [name for name in served.adapters if name.startswith(NAME_PREFIX)]
+        self._loaded = {name: None for name in self._loaded if name in ours} | dict.fromkeys(ours)
+        self._served = served
+
+    async def _load(self, name: str, bundle: BundleRef) -> None:
+        await self._server.load_adapter(name, self._folder / bundle.sha256)
+        self.tally.loads += 1
+        self._loaded[name] = None
+        while len(self._loaded) > self._capacity:
+            idle = next((each for each in self._loaded if not self._users[each]), None)
+            if idle is None:
+                return  # all are in use; the next load makes room
+            del self._loaded[idle]
+            await self._server.unload_adapter(idle)
+            self.tally.evictions += 1
