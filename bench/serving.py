@@ -15,7 +15,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -38,13 +38,11 @@ from bench.llama_cpp import (
 from bench.measure import median_ratio
 from bench.results import save_table, set_up
 from bench.serving_check import RecordedAnswer, record, require_same_model
+from bench.serving_engine import adapter_name, make_engine, require_answer, spelling
 from core.artifacts.manifest import ADAPTER_FILE, write_manifest
 from core.engine.answers import WrittenAnswer
 from core.engine.engine import Engine
-from core.engine.metrics import EngineMetrics
 from core.engine.request import BaseKey, ModelKey, Request
-from core.engine.runner import BaseLoader, Runner
-from core.engine.scheduler import Limits, Scheduler
 from core.engine.token_bytes import TokenBytes
 from core.models.load import load_tokenizer
 from core.spec.generation import SamplingSpec
@@ -125,7 +123,7 @@ def contenders(setting: Setting) -> list[Contender]:
     """Everybody loaded and ready; the first run of each warms it up."""
     requests = len(setting.prompts)
     served = [count for count in (1, 8, 32) if count <= requests]
-    engine = make_engine(setting)
+    engine = engine_for(setting)
     base = AutoModelForCausalLM.from_pretrained(setting.base.source, dtype=torch.float32).eval()
     peers = [
         Contender("transformers generate, base", lambda: generate(base, setting)),
@@ -178,7 +176,7 @@ def check_llama_cpp(
     setting: Setting, server: LlamaServer, cache: Cache, requests: Mapping[int, Sequence[bytes]]
 ) -> None:
     """Stop unless a server computes what we compute; `requests` by their number of adapters."""
-    engine, reference = make_engine(setting), load_peft(setting)
+    engine, reference = engine_for(setting), load_peft(setting)
     for adapters, bodies in requests.items():
         ours: list[RecordedAnswer] = []
         serve(engine, setting, adapters, partial(record, ours))
@@ -197,25 +195,11 @@ def ask(server: LlamaServer, requests: Sequence[bytes]) -> None:
         _require_length(len(tokens))
 
 
-def make_engine(setting: Setting) -> Engine:
-    folders = {f"{number:064d}": folder for number, folder in enumerate(setting.adapters)}
+def engine_for(setting: Setting) -> Engine:
+    """Return an engine that takes all requests of a setting at once."""
     requests = len(setting.prompts)
-    loader = BaseLoader(
-        torch.float32,
-        CPU,
-        folders.__getitem__,
-        cache_bytes=512 * 2**20,
-        max_adapters=max(64, requests),
-    )
-    limits = Limits(
-        max_sequences=requests,
-        max_waiting=requests,
-        max_step_tokens=512,
-        max_bases=1,
-        max_adapters=max(64, requests),
-    )
-    scheduler, runner = Scheduler(limits, loader.pool), Runner(loader.load, 1)
-    return Engine(scheduler, runner, EngineMetrics(scheduler, runner, loader.adapters))
+    resident = max(64, requests)
+    return make_engine(setting.adapters, at_once=requests, waiting=requests, resident=resident)
 
 
 def serve(
@@ -227,7 +211,7 @@ def serve(
     """Answer every prompt, in turns with so many adapters, or with the base alone."""
     token_bytes = spelling(setting.base.source)
     for number, prompt in enumerate(setting.prompts):
-        name = f"{number % adapters:064d}" if adapters else None
+        name = adapter_name(number % adapters) if adapters else None
         request = Request(
             id=str(number),
             model=ModelKey(setting.base, name),
@@ -236,17 +220,11 @@ def serve(
             max_tokens=NEW_TOKENS,
             end_token_ids=frozenset(),
         )
-        engine.submit(request, answer(request, token_bytes), lambda item: None)
+        engine.submit(request, answer(request, token_bytes), require_answer)
     while engine.step():
         pass
     # the next round reads its prompts again, as those of the peers do
     engine.scheduler.drop(BaseKey(setting.base))
-
-
-@cache
-def spelling(base_folder: str) -> TokenBytes:
-    """Return how the tokens of the base are spelt, read once as a service does."""
-    return TokenBytes(load_tokenizer(BaseModelSpec(id="base", source=base_folder)))
 
 
 def load_peft(setting: Setting) -> PreTrainedModel:

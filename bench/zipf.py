@@ -25,15 +25,12 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from bench.data import SMALL, build
 from bench.measure import median_ratio
 from bench.results import save_table, set_up
-from bench.serving import ALPHA, NEW_TOKENS, PROMPT_TOKENS, RANK, greedy, spelling, write_adapter
+from bench.serving import ALPHA, NEW_TOKENS, PROMPT_TOKENS, RANK, greedy, write_adapter
+from bench.serving_engine import adapter_name, make_engine, require_answer, spelling
 from core.artifacts.manifest import ADAPTER_FILE
 from core.engine.answers import Item, WrittenAnswer
 from core.engine.engine import Engine
-from core.engine.metrics import EngineMetrics
 from core.engine.request import ModelKey, Request
-from core.engine.runner import BaseLoader, Runner
-from core.engine.scheduler import Limits, Scheduler
-from core.errors import TunesmithError
 from core.spec.generation import ChoiceFinished, GenerationDelta, SamplingSpec
 from core.spec.run import BaseModelSpec
 
@@ -87,7 +84,7 @@ def main() -> None:
         folder = Path(name)
         base = BaseModelSpec(id="benchmark-27m", source=str(build(folder, 8, SEED).base_folder))
         adapters = write_adapters(folder, base, options.adapters)
-        engine = make_engine(adapters, options.resident)
+        engine = make_engine(adapters, at_once=AT_ONCE, waiting=IN_HAND, resident=options.resident)
         speeds = measure(engine, base, options)
         checked = check(engine, base, signatures_of(base, adapters), options.checked)
     report = markdown(options, speeds, checked)
@@ -110,27 +107,6 @@ def write_adapters(folder: Path, base: BaseModelSpec, number: int) -> list[Path]
     return folders
 
 
-def make_engine(adapters: Sequence[Path], resident: int) -> Engine:
-    """Return an engine that has so many of the adapters in memory at a time."""
-    folders = {_name(number): folder for number, folder in enumerate(adapters)}
-    loader = BaseLoader(
-        torch.float32,
-        torch.device("cpu"),
-        folders.__getitem__,
-        cache_bytes=512 * 2**20,
-        max_adapters=resident,
-    )
-    limits = Limits(
-        max_sequences=AT_ONCE,
-        max_waiting=IN_HAND,
-        max_step_tokens=512,
-        max_bases=1,
-        max_adapters=resident,
-    )
-    scheduler, runner = Scheduler(limits, loader.pool), Runner(loader.load, 1)
-    return Engine(scheduler, runner, EngineMetrics(scheduler, runner, loader.adapters))
-
-
 def zipf(adapters: int, seed: int) -> Iterator[int]:
     """Yield adapters, the n-th most popular one with a probability proportional to 1/n."""
     draw = torch.Generator().manual_seed(seed)
@@ -147,8 +123,7 @@ def serve(engine: Engine, base: BaseModelSpec, requests: Iterable[Asked]) -> lis
 
     def submit(number: int, asked: Asked) -> None:
         def emit(item: Item) -> None:
-            if isinstance(item, TunesmithError):
-                raise SystemExit(f"The engine refused a request: {item.message}")
+            require_answer(item)
             if isinstance(item, GenerationDelta):
                 texts[number] += item.text
             if isinstance(item, ChoiceFinished):
@@ -156,7 +131,7 @@ def serve(engine: Engine, base: BaseModelSpec, requests: Iterable[Asked]) -> lis
 
         request = Request(
             id=str(number),
-            model=ModelKey(base, _name(asked.adapter)),
+            model=ModelKey(base, adapter_name(asked.adapter)),
             prompt_tokens=asked.prompt,
             sampling=SamplingSpec(temperature=0, seed=0),
             max_tokens=asked.new_tokens,
@@ -299,10 +274,6 @@ def markdown(options: argparse.Namespace, speeds: dict[str, list[float]], checke
 
 def _loads(engine: Engine) -> int:
     return int(engine.metrics.registry.get_sample_value("tunesmith_engine_adapter_loads") or 0)
-
-
-def _name(adapter: int) -> str:
-    return f"{adapter:064d}"
 
 
 def _say(what: str) -> None:

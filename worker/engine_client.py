@@ -7,6 +7,7 @@ from pydantic import BaseModel, ValidationError
 
 from core.spec.base import Spec
 from core.spec.classification import ClassificationAnswer, ClassificationRequest
+from core.spec.engine import Refusal, RefusalBody
 from core.spec.generation import (
     GenerationEvent,
     GenerationFailed,
@@ -32,16 +33,6 @@ class EngineRefused(Exception):
         self.message = message
         self.code = code
         self.param = param
-
-
-class _Refusal(Spec):
-    message: str
-    param: str | None = None
-    code: str | None = None
-
-
-class _RefusalBody(Spec):
-    error: _Refusal
 
 
 class _Health(BaseModel):
@@ -108,9 +99,9 @@ class EngineClient:
 
 def _refusal(response: httpx.Response) -> EngineAway | EngineRefused:
     try:
-        said = _RefusalBody.model_validate_json(response.content).error
+        said = RefusalBody.model_validate_json(response.content).error
     except ValidationError:
-        said = _Refusal(message=f"it failed with status {response.status_code}")
+        said = Refusal(message=f"it failed with status {response.status_code}")
     is_passing = response.status_code == 429 or response.status_code >= 500
     if is_passing and said.code != "adapter_corrupt":
         return EngineAway(said.message)

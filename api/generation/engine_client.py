@@ -13,6 +13,7 @@ from pydantic_core import PydanticSerializationError
 from core.errors import InvalidRequest, NotFound, TunesmithError, Unavailable
 from core.spec.base import Spec
 from core.spec.classification import ClassificationAnswer, ClassificationRequest
+from core.spec.engine import Refusal, RefusalBody
 from core.spec.generation import GenerationEvent, GenerationRequest, generation_event_adapter
 
 CONNECT_SECONDS = 2.0
@@ -67,16 +68,6 @@ class EngineUnfit(InvalidRequest):
 
 _NOT_BEGUN = {"engine_stopping", "engine_unavailable"}
 """Said by an engine that is about to stop, or by one whose vLLM server is away."""
-
-
-class _Refusal(Spec):
-    message: str
-    param: str | None = None
-    code: str | None = None
-
-
-class _RefusalBody(Spec):
-    error: _Refusal
 
 
 class EngineClient:
@@ -174,9 +165,9 @@ def _away(error: Exception) -> EngineUnreachable | EngineBroke:
 
 def _refusal(status: int, content: bytes, headers: Mapping[str, str]) -> TunesmithError:
     try:
-        said = _RefusalBody.model_validate_json(content).error
+        said = RefusalBody.model_validate_json(content).error
     except ValidationError:
-        said = _Refusal(message=f"The engine failed with status {status}.")
+        said = Refusal(message=f"The engine failed with status {status}.")
     match status:
         case 400:
             return InvalidRequest(said.message, param=said.param, code=said.code)

@@ -1,61 +1,54 @@
-"""What the engine counts, in the form that Prometheus reads. Nothing is labelled by an id."""
+"""What our own engine counts, in the form that Prometheus reads."""
 
-from typing import Any
+from prometheus_client import Counter, Histogram
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-
+from core.engine.request_metrics import RequestMetrics
 from core.engine.residency import Tally
 from core.engine.runner import Runner
 from core.engine.scheduler import Scheduler
 
-_FIRST_TOKEN_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _STEP_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 
 
-class EngineMetrics:
-    """Counters and histograms that the engine adds to, and gauges that look at it when asked."""
+class EngineMetrics(RequestMetrics):
+    """Steps and tokens as well, and gauges of the queue, the cache and what is in memory."""
 
     def __init__(self, scheduler: Scheduler, runner: Runner, adapters: Tally) -> None:
-        self.registry = CollectorRegistry()
-        named: dict[str, Any] = {
-            "namespace": "tunesmith",
-            "subsystem": "engine",
-            "registry": self.registry,
-        }
-        self.requests = Counter("requests", "Requests, by how they ended.", ["outcome"], **named)
-        self.first_token_seconds = Histogram(
-            "first_token_seconds",
-            "From the arrival of a request to its first token.",
-            buckets=_FIRST_TOKEN_SECONDS,
-            **named,
+        super().__init__(
+            {
+                "waiting_sequences": ("Sequences in the queue.", lambda: scheduler.waiting),
+                "running_sequences": ("Sequences in the batch.", lambda: scheduler.running),
+                "known_tokens": (
+                    "Tokens of prompts that were found in the cache and not read again.",
+                    lambda: scheduler.known_tokens,
+                ),
+                "preemptions": (
+                    "Sequences that gave their blocks back.",
+                    lambda: scheduler.preemptions,
+                ),
+                "cache_use": (
+                    "Share of the cache's blocks that are in use.",
+                    lambda: scheduler.cache_use,
+                ),
+                "resident_bases": ("Models in memory.", lambda: len(runner.resident_bases())),
+                "resident_bytes": (
+                    "What they and their caches take at most.",
+                    runner.resident_bytes,
+                ),
+                "resident_adapters": (
+                    "Adapters in memory.",
+                    lambda: len(runner.resident_adapters()),
+                ),
+                "adapter_loads": ("Adapters that were loaded.", lambda: adapters.loads),
+                "adapter_evictions": ("Adapters that made room.", lambda: adapters.evictions),
+            }
         )
         self.step_seconds = Histogram(
-            "step_seconds", "Time of a step of the device.", buckets=_STEP_SECONDS, **named
+            "step_seconds", "Time of a step of the device.", buckets=_STEP_SECONDS, **self._named
         )
         self.read_tokens = Counter(
-            "read_tokens", "Tokens that went through a model, those written among them.", **named
+            "read_tokens",
+            "Tokens that went through a model, those written among them.",
+            **self._named,
         )
-        self.written_tokens = Counter("written_tokens", "Tokens that were sampled.", **named)
-        looked_up = {
-            "waiting_sequences": ("Sequences in the queue.", lambda: scheduler.waiting),
-            "running_sequences": ("Sequences in the batch.", lambda: scheduler.running),
-            "known_tokens": (
-                "Tokens of prompts that were found in the cache and not read again.",
-                lambda: scheduler.known_tokens,
-            ),
-            "preemptions": (
-                "Sequences that gave their blocks back.",
-                lambda: scheduler.preemptions,
-            ),
-            "cache_use": (
-                "Share of the cache's blocks that are in use.",
-                lambda: scheduler.cache_use,
-            ),
-            "resident_bases": ("Models in memory.", lambda: len(runner.resident_bases())),
-            "resident_bytes": ("What they and their caches take at most.", runner.resident_bytes),
-            "resident_adapters": ("Adapters in memory.", lambda: len(runner.resident_adapters())),
-            "adapter_loads": ("Adapters that were loaded.", lambda: adapters.loads),
-            "adapter_evictions": ("Adapters that made room.", lambda: adapters.evictions),
-        }
-        for name, (text, look) in looked_up.items():
-            Gauge(name, text, **named).set_function(look)
+        self.written_tokens = Counter("written_tokens", "Tokens that were sampled.", **self._named)

@@ -1,4 +1,4 @@
-"""What an engine tells the API about itself, again and again while it lives."""
+"""What an engine tells the API about itself while it lives, and how it refuses a request."""
 
 from typing import Literal
 
@@ -29,3 +29,17 @@ class EngineReport(Spec):
     running: int = Field(0, ge=0, description="sequences in the batch")
     waiting: int = Field(0, ge=0, description="sequences in the queue")
     max_running: int = Field(1, ge=1)
+
+
+class Refusal(Spec):
+    """Why an engine answers with an error instead of events."""
+
+    message: str
+    param: str | None = None
+    code: str | None = None
+
+
+class RefusalBody(Spec):
+    """Body of every answer of an engine whose status is not 200."""
+
+    error: Refusal

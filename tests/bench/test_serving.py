@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from bench.serving import NEW_TOKENS, PROMPT_TOKENS, RANK, Setting, make_engine, markdown, serve
+from bench.serving import NEW_TOKENS, PROMPT_TOKENS, RANK, Setting, engine_for, markdown, serve
 from bench.serving_check import RecordedAnswer, record
 from tests.core.tiny import save_base
 
@@ -23,12 +23,19 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
 
 def test_every_round_reads_its_prompts(setting: Setting) -> None:
     """What a peer has to compute in every round must not come out of our cache."""
-    engine = make_engine(setting)
+    engine = engine_for(setting)
     for _ in range(2):
         recorded: list[RecordedAnswer] = []
         serve(engine, setting, 0, partial(record, recorded))
         assert [len(answer.tokens) for answer in recorded] == [NEW_TOKENS] * 3
     assert engine.scheduler.known_tokens == 0
+
+
+def test_a_refusal_ends_the_benchmark(setting: Setting) -> None:
+    """An engine that refuses everything would win every race."""
+    (setting.adapters[0] / "manifest.json").write_text("damaged")
+    with pytest.raises(SystemExit, match="refused"):
+        serve(engine_for(setting), setting, 1)
 
 
 def test_peers_are_held_against_ours_with_the_same_adapters(setting: Setting) -> None:

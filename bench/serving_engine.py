@@ -1,0 +1,58 @@
+"""Our engine as the benchmarks of serving run it: in this process, stepped by hand."""
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from core.engine.answers import Item
+from core.engine.engine import Engine
+from core.engine.metrics import EngineMetrics
+from core.engine.runner import BaseLoader, Runner
+from core.engine.scheduler import Limits, Scheduler
+from core.engine.token_bytes import TokenBytes
+from core.errors import TunesmithError
+from core.models.load import load_tokenizer
+from core.spec.run import BaseModelSpec
+
+
+def make_engine(adapters: Sequence[Path], *, at_once: int, waiting: int, resident: int) -> Engine:
+    """Return an engine in fp32 that knows these adapters by `adapter_name` of their number.
+
+    `resident` of them are in memory at a time, `at_once` sequences run and `waiting` may wait.
+    """
+    folders = {adapter_name(number): folder for number, folder in enumerate(adapters)}
+    loader = BaseLoader(
+        torch.float32,
+        torch.device("cpu"),
+        folders.__getitem__,
+        cache_bytes=512 * 2**20,
+        max_adapters=resident,
+    )
+    limits = Limits(
+        max_sequences=at_once,
+        max_waiting=waiting,
+        max_step_tokens=512,
+        max_bases=1,
+        max_adapters=resident,
+    )
+    scheduler, runner = Scheduler(limits, loader.pool), Runner(loader.load, 1)
+    return Engine(scheduler, runner, EngineMetrics(scheduler, runner, loader.adapters))
+
+
+def adapter_name(number: int) -> str:
+    """Return what stands in the place of a hash."""
+    return f"{number:064d}"
+
+
+def require_answer(item: Item) -> None:
+    """End the benchmark when the engine refuses: nothing is as fast as an error."""
+    if isinstance(item, TunesmithError):
+        raise SystemExit(f"The engine refused a request: {item.message}")
+
+
+@cache
+def spelling(base_folder: str) -> TokenBytes:
+    """Return how the tokens of the base are spelt, read once as a service does."""
+    return TokenBytes(load_tokenizer(BaseModelSpec(id="base", source=base_folder)))
