@@ -85,8 +85,6 @@ def delta_of(layer: nn.Module, dtype: torch.dtype) -> Delta:
             factors_O, bias_O = layer.factors()
             share_O = (factors_O - 1).to(dtype)
             return DoraDelta(_low_rank(layer, dtype), share_O, None if bias_O is None else bias_O)
-        case LoraLinear():
-            return _low_rank(layer, dtype)
         case Bottleneck():
             return BottleneckDelta(layer)
         case _:

@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from core.adapters.adapted import AdaptedModel
-from core.adapters.delta import Delta, LoraDelta, delta_of
+from core.adapters.delta import Delta, delta_of
 from core.adapters.frozen import packed_layer
-from core.adapters.lora_stack import AdapterDeltas, LoraStacks, Segments, StackedLayer, StackedRows
+from core.adapters.lora import LoraLinear
+from core.adapters.lora_rows import LoraLayer, LoraRows, Segments, rows_together
+from core.adapters.lora_slots import LoraSlots, SlotDelta, slot_rank
 
 
 class MixedModel:
@@ -34,33 +36,43 @@ class MixedModel:
         self._sites: dict[str, Site] = {}
         self._current = _Current()
         self._plans: dict[bool, tuple[Segments, _Plan]] = {}
-        """The last one with and without stacks: a batch of writing rows stays for many steps."""
-        self._adapters: dict[str, AdapterDeltas] = {}
-        self._stacks = LoraStacks()
+        """The last one of each way to run: a batch of writing rows stays for many steps."""
+        self._adapters: dict[str, _Adapter] = {}
+        self._slots: dict[int, LoraSlots] = {}
+        """By rank."""
         if prepack:
             for path, module in list(model.named_modules()):
                 if type(module) is nn.Linear and (product := packed_layer(module)) is not None:
                     self._site(path).product = product
 
     def add(self, name: str, adapted: AdaptedModel) -> None:
-        """Make an adapter of this model known; it must not be installed."""
-        dtype = self.model.dtype
-        deltas = {path: delta_of(layer, dtype) for path, layer in adapted.replaced.items()}
-        self._adapters[name] = AdapterDeltas(deltas)
+        """Make an adapter of this model known; it must not be installed.
+
+        Of low-rank updates it keeps copies of the weights, of all others the modules themselves.
+        """
+        dtype, layers = self.model.dtype, adapted.replaced
+        low_rank = {path: layer for path, layer in layers.items() if type(layer) is LoraLinear}
+        slots = None
+        if low_rank:
+            rank = slot_rank(low_rank)
+            slots = self._slots.setdefault(rank, LoraSlots(rank))
+            slots.put(name, low_rank, dtype)
+        self._adapters[name] = _Adapter(tuple(layers), slots, len(low_rank) == len(layers))
         self._plans.clear()
-        for path, delta in deltas.items():
-            self._site(path).deltas[name] = delta
+        for path, layer in layers.items():
+            if slots is not None and path in low_rank:
+                self._site(path).deltas[name] = SlotDelta(slots, path, name)
+            else:
+                self._site(path).deltas[name] = delta_of(layer, dtype)
 
     def discard(self, name: str) -> None:
         """Forget an adapter."""
-        self._stacks.forget(name)
         self._plans.clear()
-        for path in self._adapters.pop(name).by_path:
+        adapter = self._adapters.pop(name)
+        if adapter.slots is not None:
+            adapter.slots.forget(name)
+        for path in adapter.paths:
             del self._sites[path].deltas[name]
-
-    def order(self, name: str) -> tuple[int, int, str]:
-        """Return what to sort adapters by, so that those of a stack stand as it holds them."""
-        return self._stacks.place(name)
 
     @contextmanager
     def bare(self) -> Iterator[PreTrainedModel]:
@@ -76,25 +88,37 @@ class MixedModel:
                 setattr(parent, attribute, site)
 
     @contextmanager
-    def running(self, segments: Segments, *, stacked: bool = True) -> Iterator[None]:
+    def running(self, segments: Segments, *, together: bool = True) -> Iterator[None]:
         """Run the rows of `segments` through their adapters inside the block.
 
-        `stacked` takes short segments of low-rank updates together; without it each adapter is
-        run by itself, which is slower and the reference.
+        `together` takes low-rank updates of many adapters at once; without it each adapter is run
+        by itself, which is slower and the reference.
         """
-        self._current.plan = self._plan(segments, stacked)
+        self._current.plan = self._plan(segments, together)
         try:
             yield
         finally:
             self._current.plan = None
 
-    def _plan(self, segments: Segments, stacked: bool) -> "_Plan":
-        known = self._plans.get(stacked)
+    def _plan(self, segments: Segments, together: bool) -> "_Plan":
+        known = self._plans.get(together)
         if known is not None and known[0] == segments:
             return known[1]
-        plan = _Plan(segments, self._stacks.plan(segments, self._adapters) if stacked else ())
-        self._plans[stacked] = segments, plan
+        plan = _Plan(segments, self._rows_together(segments) if together else (), self._adapters)
+        self._plans[together] = segments, plan
         return plan
+
+    def _rows_together(self, segments: Segments) -> list[LoraRows]:
+        by_rank: dict[int, list[int]] = {}
+        for index, name in enumerate(segments.adapters):
+            slots = None if name is None else self._adapters[name].slots
+            if slots is not None:
+                by_rank.setdefault(slots.rank, []).append(index)
+        return [
+            rows
+            for rank, indices in by_rank.items()
+            for rows in rows_together(segments, self._slots[rank], indices)
+        ]
 
     def _site(self, path: str) -> "Site":
         if path not in self._sites:
@@ -107,10 +131,20 @@ class MixedModel:
 
 
 @dataclass(frozen=True)
+class _Adapter:
+    """What an adapter changes, and the slots that its low-rank updates stand in."""
+
+    paths: tuple[str, ...]
+    slots: LoraSlots | None
+    is_low_rank: bool
+    """Whether nothing of it stands elsewhere."""
+
+
+@dataclass(frozen=True)
 class _Changes:
     """What happens to the output of one module: low-rank updates taken together, then the rest."""
 
-    stacked: Sequence[StackedLayer]
+    together: Sequence[LoraLayer]
     alone: Sequence[tuple[Delta, int, int]]
     """With the rows [start, end) of the batch."""
 
@@ -118,17 +152,22 @@ class _Changes:
 class _Plan:
     """Who changes which rows of a batch; worked out once for each module."""
 
-    def __init__(self, segments: Segments, stacked: Sequence[StackedRows]) -> None:
+    def __init__(
+        self,
+        segments: Segments,
+        together: Sequence[LoraRows],
+        adapters: Mapping[str, _Adapter],
+    ) -> None:
         self.rows = sum(segments.lengths)
-        self._stacked = stacked
-        in_stacks = {index for rows in stacked for index in rows.segments}
-        self._each: list[tuple[str, int, int, bool]] = []
+        self._together = together
+        covered = {index for rows in together for index in rows.segments}
+        self._alone: list[tuple[str, int, int, bool]] = []
         start = 0
         for index, (name, length) in enumerate(
             zip(segments.adapters, segments.lengths, strict=True)
         ):
-            if name is not None:
-                self._each.append((name, start, start + length, index in in_stacks))
+            if name is not None and not (index in covered and adapters[name].is_low_rank):
+                self._alone.append((name, start, start + length, index in covered))
             start += length
         self._changes: dict[str, _Changes | None] = {}
 
@@ -139,18 +178,13 @@ class _Plan:
         return self._changes[path]
 
     def _work_out(self, path: str, deltas: Mapping[str, Delta]) -> _Changes | None:
-        own = [each for each in self._each if each[0] in deltas]
-        if not own:
-            return None
-        layers = [rows.layer(path) for rows in self._stacked]
-        return _Changes(
-            [layer for layer in layers if layer is not None],
-            [
-                (deltas[name], start, end)
-                for name, start, end, is_stacked in own
-                if not (is_stacked and isinstance(deltas[name], LoraDelta))
-            ],
-        )
+        together = [layer for rows in self._together if (layer := rows.layer(path)) is not None]
+        alone = [
+            (deltas[name], start, end)
+            for name, start, end, is_covered in self._alone
+            if name in deltas and not (is_covered and isinstance(deltas[name], SlotDelta))
+        ]
+        return _Changes(together, alone) if together or alone else None
 
 
 @dataclass
@@ -197,11 +231,11 @@ class Site(nn.Module):
 
 def _changed(x: Tensor, y: Tensor, rows: int, changes: _Changes) -> Tensor:
     shape = y.shape
-    if y.data_ptr() == x.data_ptr():  # a module that does nothing
+    if changes.alone and y.data_ptr() == x.data_ptr():  # a module that does nothing
         y = y.clone()
-    x = x.reshape(rows, -1, x.shape[-1]) if x.is_floating_point() else x.reshape(rows, -1)
-    y = y.reshape(rows, -1, shape[-1])
-    for layer in changes.stacked:
+    x = x.reshape(rows, x.shape[-1]) if x.is_floating_point() else x.reshape(rows)
+    y = y.reshape(rows, shape[-1])
+    for layer in changes.together:
         layer.add_to(x, y)
     for delta, start, end in changes.alone:
         y[start:end] = delta(x[start:end], y[start:end])

@@ -1,23 +1,22 @@
 """From the chunks of a step to the tensors that the model is called with.
 
-Rows stand sorted by adapter, so that each adapter's are together.
+Rows stand sorted by the length of their chunk, then by adapter.
 """
 
 # T tokens of the step, S sequences whose next token is sampled, P virtual tokens, E hidden size
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 import torch
 from torch import Tensor
 
-from core.adapters.lora_stack import Segments
+from core.adapters.lora_rows import Segments, as_index
 from core.adapters.virtual import PrefixStates
 from core.engine.request import VIRTUAL_TOKEN
 from core.engine.scheduler import AnySequence, Chunk
-from core.models.block_cache import BlockCache
-from core.models.dense_rows import DenseCache, DenseRows, Held
+from core.models.block_cache import BlockCache, Slots
 from core.models.paged_attention import GivenStates, PagedStep, SingleTokens, TokenRun
 
 PLACEHOLDER = 0
@@ -66,19 +65,15 @@ class StepTensors:
 def lay_out_step(
     chunks: Sequence[Chunk],
     cache: BlockCache,
-    dense: DenseCache,
     virtual: VirtualTokens,
-    order: Callable[[str], tuple[int, int, str]],
 ) -> StepTensors:
-    """Return the tensors of a step; every chunk's sequence has the blocks for it.
-
-    Adapters stand in the `order` of their names.
-    """
-    chunks = sorted(chunks, key=lambda chunk: order(_adapter(chunk)))
+    """Return the tensors of a step; every chunk's sequence has the blocks for it."""
+    chunks = sorted(chunks, key=_order)
     size, device = cache.block_tokens, cache.keys[0].device
     tokens: list[int] = []
     positions: list[int] = []
-    slots: list[int] = []
+    blocks: list[int] = []
+    places_in_block: list[int] = []
     singles: list[_Single] = []
     runs: list[TokenRun] = []
     given: list[GivenStates] = []
@@ -90,10 +85,8 @@ def lay_out_step(
         places = sequence.places[chunk.start : chunk.end]
         tokens += (PLACEHOLDER if token == VIRTUAL_TOKEN else token for token in places)
         positions += range(chunk.start, chunk.end)
-        slots += (
-            sequence.blocks[place // size] * size + place % size
-            for place in range(chunk.start, chunk.end)
-        )
+        blocks += (sequence.blocks[place // size] for place in range(chunk.start, chunk.end))
+        places_in_block += (place % size for place in range(chunk.start, chunk.end))
         if len(places) == 1:
             singles.append(_Single(first, chunk))
         else:
@@ -121,8 +114,10 @@ def lay_out_step(
         segments=_segments([(_adapter(each), each.end - each.start) for each in chunks]),
         paged=PagedStep(
             cache,
-            torch.tensor(slots, device=device),
-            _side_by_side(singles, size, dense, device),
+            Slots(
+                torch.tensor(blocks, device=device), torch.tensor(places_in_block, device=device)
+            ),
+            _single_tokens(singles, size, device),
             runs,
             given,
         ),
@@ -145,6 +140,11 @@ def _scored_run(chunk: Chunk, first_row: int) -> list[ScoredRun]:
     return [ScoredRun(sequence, rows, start + 1, sequence.places[start + 1 : end + 1])]
 
 
+def _order(chunk: Chunk) -> tuple[int, str]:
+    """Sort by length and adapter: what can be computed together stands together."""
+    return chunk.end - chunk.start, _adapter(chunk)
+
+
 def _adapter(chunk: Chunk) -> str:
     """Name the adapter, "" for the base alone."""
     return chunk.sequence.request.model.adapter_sha256 or ""
@@ -163,48 +163,23 @@ def _segments(rows: Sequence[tuple[str, int]]) -> Segments:
     return Segments(tuple(name for name, _ in joined), tuple(length for _, length in joined))
 
 
-def _side_by_side(
-    singles: Sequence[_Single], block_tokens: int, dense: DenseCache, device: torch.device
+def _single_tokens(
+    singles: Sequence[_Single], block_tokens: int, device: torch.device
 ) -> list[SingleTokens]:
     """Group sequences that read one token by length, so that none is padded to more than twice."""
     groups: dict[int, list[_Single]] = {}
     for single in singles:
-        blocks = 1 << (len(single.chunk.sequence.blocks) - 1).bit_length()
-        groups.setdefault(blocks * block_tokens, []).append(single)
-    rows = dense.rows({places: len(group) for places, group in groups.items()})
-    return [
-        _in_rows(group, rows[places], device)
-        if places in rows
-        else _in_blocks(group, block_tokens, device)
-        for places, group in groups.items()
-    ]
+        groups.setdefault((len(single.chunk.sequence.blocks) - 1).bit_length(), []).append(single)
+    return [_group(group, block_tokens, device) for group in groups.values()]
 
 
-def _in_rows(group: Sequence[_Single], rows: DenseRows, device: torch.device) -> SingleTokens:
-    by_sequence = {single.chunk.sequence: single for single in group}
-    seated = rows.seat(
-        {
-            sequence: Held(sequence.blocks, single.chunk.start)
-            for sequence, single in by_sequence.items()
-        }
-    )
-    return _single_tokens([by_sequence[sequence] for sequence in seated], rows, device)
-
-
-def _in_blocks(group: Sequence[_Single], block_tokens: int, device: torch.device) -> SingleTokens:
+def _group(group: Sequence[_Single], block_tokens: int, device: torch.device) -> SingleTokens:
     used = [each.chunk.sequence.blocks[: -(-each.chunk.end // block_tokens)] for each in group]
     longest = max(map(len, used))
-    padded = [blocks + [0] * (longest - len(blocks)) for blocks in used]
-    return _single_tokens(group, torch.tensor(padded, device=device), device)
-
-
-def _single_tokens(
-    group: Sequence[_Single], source: DenseRows | Tensor, device: torch.device
-) -> SingleTokens:
-    lengths = [single.chunk.end for single in group]
+    padded = [blocks + blocks[-1:] * (longest - len(blocks)) for blocks in used]
     return SingleTokens(
-        torch.tensor([single.row for single in group], device=device),
-        torch.tensor(lengths, device=device),
-        max(lengths),
-        source,
+        as_index([single.row for single in group], device),
+        torch.tensor([single.chunk.end for single in group], device=device),
+        torch.tensor(padded, device=device),
+        block_tokens,
     )

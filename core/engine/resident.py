@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from core.adapters.adapted import AdaptedModel
 from core.adapters.delta import copies_weights
-from core.adapters.lora_stack import Segments
+from core.adapters.lora_rows import Segments
 from core.adapters.memory import is_out_of_memory
 from core.adapters.mixed import MixedModel
 from core.adapters.virtual import Prefix, PrefixStates
@@ -25,7 +25,6 @@ from core.engine.sampler import TokenScores, scores_of
 from core.engine.scheduler import AnySequence, Chunk
 from core.errors import Unavailable
 from core.models.block_cache import BlockCache
-from core.models.dense_rows import DenseCache
 from core.models.heads import chunk_tokens
 from core.models.load import load_tokenizer
 from core.models.output_head import output_head
@@ -71,7 +70,6 @@ class WritingBase:
         small = sum(weight.nbytes for weight in model.parameters()) <= LARGEST_PREPACKED_BASE_BYTES
         self._mixed = MixedModel(model, prepack=small)
         self._cache = cache
-        self._dense = DenseCache(cache)
         self._adapter_folder = adapter_folder
         self._virtual: dict[str, PrefixStates | Tensor] = {}
         self._forms: dict[str, AdaptedModel] = {}
@@ -88,7 +86,7 @@ class WritingBase:
 
     @torch.inference_mode()
     def run(self, chunks: Sequence[Chunk]) -> Written:
-        step = lay_out_step(chunks, self._cache, self._dense, self._virtual, self._mixed.order)
+        step = lay_out_step(chunks, self._cache, self._virtual)
         arguments: dict[str, Any] = {"position_ids": step.positions_1T, "paged": step.paged}
         with self._mixed.running(step.segments):
             if step.embeddings:
@@ -106,7 +104,7 @@ class WritingBase:
         )
 
     def _logits(self, states_SE: Tensor, segments: Segments) -> Tensor:
-        with self._mixed.running(segments, stacked=False):
+        with self._mixed.running(segments, together=False):
             logits_SV = self._model.get_output_embeddings()(states_SE)
         return output_head(self._model).capped(logits_SV)
 

@@ -21,7 +21,6 @@ from core.engine.scheduler import AnySequence, Step
 from core.engine.switched import ClassifyingBase, TranslatingBase
 from core.errors import InvalidRequest, TunesmithError
 from core.models.block_cache import BlockCache, bytes_per_token
-from core.models.dense_rows import SHARE_OF_CACHE
 from core.models.load import load_base, load_config
 
 BLOCK_TOKENS = 16
@@ -95,7 +94,6 @@ class BaseLoader:
             config = load_config(base.spec).get_text_config()
             per_block = BLOCK_TOKENS * bytes_per_token(config, self._dtype)
             cache_bytes = self.cache_blocks(base) * per_block
-            cache_bytes += cache_bytes // SHARE_OF_CACHE  # for the rows of writing sequences
         with self._building:
             return footprint(base, self._dtype, self._device, cache_bytes)
 

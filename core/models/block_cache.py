@@ -1,8 +1,9 @@
 """The memory of a paged cache: blocks of places for keys and values of every layer."""
 
-# S places of a block, K key/value heads, D size of a head
+# S places of a block, K key/value heads, D size of a head, T tokens, N blocks, J = N · S
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,7 +12,10 @@ from transformers import PreTrainedConfig
 
 
 class BlockCache:
-    """Keys and values of every layer, (blocks, S, K, D) each."""
+    """Keys, (blocks, K, D, S), and values, (blocks, S, K, D), of every layer.
+
+    So the S scores of a query lie side by side, as the D features of its output do.
+    """
 
     def __init__(
         self,
@@ -21,19 +25,38 @@ class BlockCache:
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
-        shape = (blocks, block_tokens, *key_value_shape(config))
+        heads, size = key_value_shape(config)
         self.block_tokens = block_tokens
         layers = range(config.num_hidden_layers)
-        self.keys = [untouched(shape, dtype, device) for _ in layers]
-        self.values = [untouched(shape, dtype, device) for _ in layers]
+        shapes = (blocks, heads, size, block_tokens), (blocks, block_tokens, heads, size)
+        self.keys, self.values = (
+            [_untouched(shape, dtype, device) for _ in layers] for shape in shapes
+        )
 
-    @property
-    def places(self) -> int:
-        """Return how many tokens all blocks hold."""
-        return len(self.keys[0]) * self.block_tokens
+    def add(self, layer: int, slots: "Slots", key_TKD: Tensor, value_TKD: Tensor) -> None:
+        """Put the keys and values of tokens into their places."""
+        self.keys[layer][slots.blocks_T, :, :, slots.places_T] = key_TKD
+        self.values[layer][slots.blocks_T, slots.places_T] = value_TKD
+
+    def sequence(self, layer: int, blocks_N: Tensor) -> tuple[Tensor, Tensor]:
+        """Return copies of the keys and values in some blocks, (K, J, D) each."""
+        key_NKDS = self.keys[layer].index_select(0, blocks_N)
+        value_NSKD = self.values[layer].index_select(0, blocks_N)
+        return (
+            key_NKDS.permute(1, 0, 3, 2).flatten(1, 2),
+            value_NSKD.flatten(0, 1).transpose(0, 1),
+        )
 
 
-def untouched(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+@dataclass(frozen=True)
+class Slots:
+    """Where tokens stand in a cache: in which block, and which place of it."""
+
+    blocks_T: Tensor
+    places_T: Tensor
+
+
+def _untouched(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return zeros; on a CPU they take memory only where something has been written."""
     if device.type != "cpu":
         return torch.zeros(shape, dtype=dtype, device=device)

@@ -5,11 +5,12 @@ called with `paged`, which says where the tokens of the step belong. Direction, 
 soft cap are what each layer asks for.
 """
 
-# T tokens of the step, H heads, K key/value heads, D size of a head, S places of a block,
-# N blocks of a sequence, B sequences with one token, J places of the longest of those, R rows
+# T tokens of the step, H heads, K key/value heads, G heads that share one, D size of a head,
+# S places of a block, N blocks of a sequence, J = N · S, B sequences with one token
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -17,8 +18,8 @@ from torch import Tensor
 from transformers import AttentionInterface, PreTrainedModel
 
 from core.models.attention import AttentionRule, Prefix, attend
-from core.models.block_cache import BlockCache
-from core.models.dense_rows import DenseRows
+from core.models.block_cache import BlockCache, Slots
+from core.models.weighted_rows import Picks, picks, weighted_sums
 
 PAGED_ATTENTION = "tunesmith_paged"
 
@@ -27,27 +28,49 @@ PAGED_ATTENTION = "tunesmith_paged"
 class SingleTokens:
     """Sequences that read one token in this step."""
 
-    tokens_B: Tensor
-    """Where that token stands in the step."""
+    tokens: slice | Tensor
+    """Where that token of each stands in the step."""
     lengths_B: Tensor
     """Places of each sequence, the token's own among them."""
-    longest: int
-    """The most places that one of them has."""
-    source: DenseRows | Tensor
-    """Where keys and values are: in rows, those of these sequences first and in their order; or in
-    these blocks (B, N) of the cache, padded with any number."""
-    _masks: dict[int | None, Tensor] = field(default_factory=dict)
+    blocks_BN: Tensor
+    """Blocks of each sequence; those behind its end are its last one."""
+    block_tokens: int
+    _hidden: dict[int | None, Tensor] = field(default_factory=dict)
+    _picks: dict[tuple[int, ...], tuple[Picks, Picks]] = field(default_factory=dict)
 
-    def mask_B11J(self, window: int | None, like: Tensor) -> Tensor:
-        """Return -inf where a sequence may not look: behind its end, or before its window."""
-        if window not in self._masks:
-            places_J = torch.arange(self.longest, device=like.device)
-            hidden_BJ = places_J >= self.lengths_B[:, None]
+    @cached_property
+    def places_J(self) -> Tensor:
+        places = self.blocks_BN.shape[1] * self.block_tokens
+        return torch.arange(places, device=self.blocks_BN.device)
+
+    def hidden_B1J(self, window: int | None) -> Tensor:
+        """Say where a sequence may not look: behind its end, or before its window."""
+        if window not in self._hidden:
+            hidden_BJ = self.places_J >= self.lengths_B[:, None]
             if window is not None:
-                hidden_BJ |= places_J < self.lengths_B[:, None] - window
-            mask_BJ = like.new_zeros(hidden_BJ.shape).masked_fill_(hidden_BJ, float("-inf"))
-            self._masks[window] = mask_BJ[:, None, None]
-        return self._masks[window]
+                hidden_BJ |= self.places_J < self.lengths_B[:, None] - window
+            self._hidden[window] = hidden_BJ[:, None]
+        return self._hidden[window]
+
+    def picks(self, heads: int, kv_heads: int, size: int) -> tuple[Picks, Picks]:
+        """Return what the queries pick of keys and of values, the same in all layers.
+
+        A score of a block is a sum over the D rows (S) of its keys, an output one over the J rows
+        (D) of the values. Behind the end a sequence picks its own last place.
+        """
+        key = heads, kv_heads, size
+        if key not in self._picks:
+            device = self.blocks_BN.device
+            heads_H = torch.arange(heads, device=device) // (heads // kv_heads)
+            features_D = torch.arange(size, device=device)
+            blocks_BHN = self.blocks_BN[:, None] * kv_heads + heads_H[:, None]
+            key_rows = blocks_BHN[..., None] * size + features_D
+            own_BJ = torch.minimum(self.places_J, self.lengths_B[:, None] - 1)
+            blocks_BJ = self.blocks_BN.gather(1, own_BJ // self.block_tokens)
+            slots_BJ = blocks_BJ * self.block_tokens + own_BJ % self.block_tokens
+            value_rows = slots_BJ[:, None] * kv_heads + heads_H[:, None]
+            self._picks[key] = picks(key_rows.flatten(0, 2)), picks(value_rows.flatten(0, 1))
+        return self._picks[key]
 
 
 @dataclass(frozen=True)
@@ -76,8 +99,8 @@ class PagedStep:
     """Where the tokens of one step stand in the cache, and who looks at what."""
 
     cache: BlockCache
-    slots_T: Tensor
-    """Block · S + place in the block, of each token."""
+    slots: Slots
+    """Where each token belongs."""
     singles: Sequence[SingleTokens]
     runs: Sequence[TokenRun]
     given: Sequence[GivenStates] = ()
@@ -110,26 +133,22 @@ def paged_attention(
             (key_TKD, value_TKD), given.prefix.layer(layer), strict=True
         ):
             states_TKD[given.tokens] = own_KPD[:, given.first : given.end].transpose(0, 1)
-    keys, values = paged.cache.keys[layer], paged.cache.values[layer]
-    keys.flatten(0, 1).index_copy_(0, paged.slots_T, key_TKD)
-    values.flatten(0, 1).index_copy_(0, paged.slots_T, value_TKD)
+    paged.cache.add(layer, paged.slots, key_TKD, value_TKD)
     query_THD = query_1HTD[0].transpose(0, 1)
     output_THD = torch.empty_like(query_THD, memory_format=torch.contiguous_format)
+    attend_singles = _attend_by_picking if query_THD.device.type == "cpu" else _attend_to_copies
     for singles in paged.singles:
-        states = _states_of(singles, layer, paged.cache, key_TKD, value_TKD)
-        mask_B11J = singles.mask_B11J(rule.window, query_THD)
-        output_THD[singles.tokens_B] = _attend_singles(
-            query_THD[singles.tokens_B], *states, mask_B11J, rule
-        )
-    groups = query_1HTD.shape[1] // keys.shape[2]
+        query_BHD = query_THD[singles.tokens]
+        output_THD[singles.tokens] = attend_singles(query_BHD, singles, paged.cache, layer, rule)
+    groups = query_1HTD.shape[1] // key_1KTD.shape[1]
     for run in paged.runs:
         tokens, end = slice(run.first, run.first + run.length), run.before + run.length
+        if run.before:
+            states = [each[:, :end] for each in paged.cache.sequence(layer, run.blocks_N)]
+        else:
+            states = [key_1KTD[0, :, tokens], value_1KTD[0, :, tokens]]
         key_1HJD, value_1HJD = (
-            states.index_select(0, run.blocks_N)
-            .flatten(0, 1)[:end]
-            .repeat_interleave(groups, dim=1)
-            .transpose(0, 1)[None]
-            for states in (keys, values)
+            each_KJD.repeat_interleave(groups, dim=0)[None] for each_KJD in states
         )
         output_1HSD = attend(query_1HTD[:, :, tokens], key_1HJD, value_1HJD, rule)
         output_THD[tokens] = output_1HSD[0].transpose(0, 1)
@@ -139,41 +158,47 @@ def paged_attention(
 AttentionInterface.register(PAGED_ATTENTION, paged_attention)
 
 
-def _states_of(
-    singles: SingleTokens, layer: int, cache: BlockCache, key_TKD: Tensor, value_TKD: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return all keys (B, K, D, J) and values (B, K, J, D), those of this step among them."""
-    batch, places = len(singles.tokens_B), slice(singles.longest)
-    source = singles.source
-    if isinstance(source, DenseRows):
-        own = key_TKD[singles.tokens_B], value_TKD[singles.tokens_B]
-        source.add(layer, singles.lengths_B - 1, *own)
-        return source.keys[layer][:batch, :, :, places], source.values[layer][:batch, :, places]
-    key_BJKD, value_BJKD = (
-        states.index_select(0, source.flatten()).view(batch, -1, *states.shape[2:])
-        for states in (cache.keys[layer], cache.values[layer])
-    )
-    return key_BJKD[:, places].permute(0, 2, 3, 1), value_BJKD[:, places].transpose(1, 2)
-
-
-def _attend_singles(
-    query_BHD: Tensor,
-    key_BKDJ: Tensor,
-    value_BKJD: Tensor,
-    mask_B11J: Tensor,
-    rule: AttentionRule,
+def _attend_by_picking(
+    query_BHD: Tensor, singles: SingleTokens, cache: BlockCache, layer: int, rule: AttentionRule
 ) -> Tensor:
-    """Attend from the last place of each sequence to all of it, or to its window; (B, H, D).
+    """Attend from the last place of each sequence to all of it, where it lies; (B, H, D).
 
-    On a CPU two products are faster here than the fused kernel, which is made for many queries.
+    On a CPU that takes half the time of side by side copies, of which fused kernels take more.
     """
     batch, heads, size = query_BHD.shape
-    kv_heads = key_BKDJ.shape[1]
+    keys, values = cache.keys[layer], cache.values[layer]
+    key_picks, value_picks = singles.picks(heads, values.shape[2], size)
+    blocks = singles.blocks_BN.shape[1]
+    query_BHND = query_BHD[:, :, None].expand(-1, -1, blocks, -1)
+    scores = weighted_sums(keys.view(-1, cache.block_tokens), key_picks, query_BHND)
+    probabilities_BHJ = _softmax(scores.view(batch, heads, -1), singles, rule)
+    output = weighted_sums(values.view(-1, size), value_picks, probabilities_BHJ.to(values.dtype))
+    return output.view(batch, heads, size)
+
+
+def _attend_to_copies(
+    query_BHD: Tensor, singles: SingleTokens, cache: BlockCache, layer: int, rule: AttentionRule
+) -> Tensor:
+    """Attend from the last place of each sequence to all of it, side by side; (B, H, D)."""
+    batch, heads, size = query_BHD.shape
+    shape = *singles.blocks_BN.shape, *cache.keys[layer].shape[1:]
+    blocks = singles.blocks_BN.flatten()
+    key_BNKDS = cache.keys[layer].index_select(0, blocks).view(shape)
+    key_BKDJ = key_BNKDS.permute(0, 2, 3, 1, 4).flatten(3)
+    value_BNSKD = cache.values[layer].index_select(0, blocks).unflatten(0, shape[:2])
+    value_BKJD = value_BNSKD.flatten(1, 2).transpose(1, 2)
     # the query heads that share keys stand as if they were tokens of one head
-    query_BKGD = query_BHD.view(batch, kv_heads, heads // kv_heads, size)
-    scores_BKGJ = torch.matmul(query_BKGD, key_BKDJ).float().mul_(rule.scaling)
-    if rule.softcap is not None:
-        scores_BKGJ = torch.tanh(scores_BKGJ / rule.softcap) * rule.softcap
-    probabilities_BKGJ = torch.softmax(scores_BKGJ.add_(mask_B11J), dim=-1)
-    output_BKGD = torch.matmul(probabilities_BKGJ.to(value_BKJD.dtype), value_BKJD)
+    query_BKGD = query_BHD.view(batch, shape[2], -1, size)
+    scores_BHJ = torch.matmul(query_BKGD, key_BKDJ).flatten(1, 2)
+    probabilities_BHJ = _softmax(scores_BHJ, singles, rule).to(value_BKJD.dtype)
+    output_BKGD = torch.matmul(probabilities_BHJ.unflatten(1, (shape[2], -1)), value_BKJD)
     return output_BKGD.reshape(batch, heads, size)
+
+
+def _softmax(scores_BHJ: Tensor, singles: SingleTokens, rule: AttentionRule) -> Tensor:
+    scores_BHJ = scores_BHJ.float().mul_(rule.scaling)
+    if rule.softcap is not None:
+        scores_BHJ = torch.tanh(scores_BHJ / rule.softcap) * rule.softcap
+    # whatever number stands there
+    scores_BHJ.masked_fill_(singles.hidden_B1J(rule.window), float("-inf"))
+    return torch.softmax(scores_BHJ, dim=-1)

@@ -10,6 +10,7 @@ from core.engine.blocks import BlockPool
 from core.engine.request import ModelKey, Request, Sequence
 from core.engine.resident import WritingBase
 from core.engine.scheduler import Limits, Scheduler
+from core.models import paged_attention
 from core.models.block_cache import BlockCache
 from core.spec.generation import SamplingSpec
 from core.spec.run import BaseModelSpec
@@ -26,8 +27,6 @@ WINDOWS: dict[str, dict[str, object]] = {
 PROMPTS = [(7,), tuple(range(10, 21)), (3, 1, 4, 1, 5), tuple(range(30, 60))]
 MODEL = ModelKey(BaseModelSpec(id="random", source="/nowhere"))
 BLOCKS, BLOCK_TOKENS = 40, 4
-ROOMY = 1000
-"""Blocks of a cache beside which writing sequences may stand side by side."""
 CPU = torch.device("cpu")
 
 
@@ -78,17 +77,25 @@ def model(request: pytest.FixtureRequest) -> PreTrainedModel:
     return tiny_model(request.param, **WINDOWS.get(request.param, {}))
 
 
-@pytest.mark.parametrize("blocks", [BLOCKS, ROOMY], ids=["gathered", "side by side"])
-def test_sequences_of_all_lengths_compute_what_each_computes_alone(model, blocks):
-    bench = Bench(model, blocks)
+@pytest.fixture(params=["where they lie", "copied"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways to read keys and values: that of a CPU, and that of all other devices."""
+    if request.param == "copied":
+        copying = paged_attention._attend_to_copies
+        monkeypatch.setattr(paged_attention, "_attend_by_picking", copying)
+
+
+@pytest.mark.usefixtures("way")
+def test_sequences_of_all_lengths_compute_what_each_computes_alone(model):
+    bench = Bench(model)
     sequences = bench.add(PROMPTS)
     bench.step(14)
     assert all(len(sequence.tokens) > 5 for sequence in sequences)
 
 
-@pytest.mark.parametrize("blocks", [BLOCKS, ROOMY], ids=["gathered", "side by side"])
-def test_sequences_join_and_leave_at_any_step(model, blocks):
-    bench = Bench(model, blocks)
+@pytest.mark.usefixtures("way")
+def test_sequences_join_and_leave_at_any_step(model):
+    bench = Bench(model)
     first = bench.add(PROMPTS[:2])
     bench.step(3)
     second = bench.add(PROMPTS[2:])
@@ -98,6 +105,15 @@ def test_sequences_join_and_leave_at_any_step(model, blocks):
     bench.scheduler.remove(second[1])
     bench.add(PROMPTS[:1])
     bench.step(5)
+
+
+def test_what_another_sequence_left_behind_disturbs_nobody(model):
+    """Not even what is no number: places behind the end of a sequence may hold anything."""
+    bench = Bench(model)
+    for states in (*bench.resident._cache.keys, *bench.resident._cache.values):
+        states.fill_(float("nan"))
+    bench.add(PROMPTS)
+    bench.step(8)
 
 
 def test_a_known_beginning_is_as_good_as_one_that_was_read(model):

@@ -97,15 +97,17 @@ def test_an_evicted_adapter_is_gone_from_memory(make_resident):
     assert deltas() is None
 
 
-def test_an_adapter_takes_no_memory_beyond_its_weights(make_resident, adapter_folders, dtype):
+def test_an_adapter_takes_no_memory_beyond_its_slot(make_resident, adapter_folders, dtype):
     """Training may lay out copies of the base's matrices; a server with many adapters must not."""
     resident = make_resident(1)
     resident.prepare(W, in_use=())
     weights = load_file(adapter_folders[0] / "adapter_model.safetensors")
     own = sum(weight.numel() for weight in weights.values()) * dtype.itemsize
-    deltas = resident._mixed._adapters[W].by_path.values()
-    held = [tensor for delta in deltas for tensor in (delta.a_RI, delta.b_RO)]
-    assert sum(tensor.untyped_storage().nbytes() for tensor in held) == own
+    [rank] = {len(weight) for name, weight in weights.items() if "lora_A" in name}
+    slots = resident._mixed._adapters[W].slots
+    held = sum(each.untyped_storage().nbytes() for pair in slots.layers.values() for each in pair)
+    assert held == own * slots.rank / rank * slots.capacity
+    assert resident._mixed._adapters[W].is_low_rank, "and holds no layers"
 
 
 @pytest.fixture

@@ -1,0 +1,39 @@
+"""Sums of weighted rows of one table, where each sum picks its rows by number.
+
+It is what attention and low-rank updates are for a row of a batch that has its keys, or its
+matrices, to itself: a product that reads the table where it lies, in any order, and copies nothing.
+"""
+
+# B sums, N rows of each, F features of a row, R rows of the table
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Picks:
+    """The rows of B sums, (B · N), and where each sum begins, (B)."""
+
+    rows: Tensor
+    starts_B: Tensor
+
+
+def picks(rows_BN: Tensor) -> Picks:
+    """Prepare sums over these rows of a table, for any number of products."""
+    sums, rows = rows_BN.shape
+    starts_B = torch.arange(0, sums * rows, rows, dtype=torch.int32, device=rows_BN.device)
+    return Picks(rows_BN.flatten().int(), starts_B)
+
+
+def weighted_sums(table_RF: Tensor, picked: Picks, weights_BN: Tensor) -> Tensor:
+    """Return for each sum Σₙ weight · row, (B, F); weights have the dtype of the table."""
+    sums_BF, *_ = torch.embedding_bag(
+        table_RF,
+        picked.rows,
+        picked.starts_B,
+        mode=0,  # the sum
+        per_sample_weights=weights_BN.reshape(-1),
+    )
+    return sums_BF
