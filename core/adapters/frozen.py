@@ -67,8 +67,7 @@ def packed_layer(layer: nn.Linear) -> Callable[[Tensor], Tensor] | None:
     def product(x: Tensor) -> Tensor:
         if x.numel() == 0:  # which the kernel does not take
             return x.new_empty(*x.shape[:-1], outputs)
-        y_TO = _packed_linear(x.reshape(-1, x.shape[-1]), packed, bias_O)
-        return y_TO.view(*x.shape[:-1], outputs)
+        return _packed_linear(x, packed, bias_O)
 
     return product
 

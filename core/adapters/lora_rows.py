@@ -96,31 +96,43 @@ class _PickedRows:
     _picks: dict[int, Picks] = field(default_factory=dict)
 
     def layer(self, path: str) -> "_PickedLayer | None":
-        weights = self.slots.layers.get(path)
-        return None if weights is None else _PickedLayer(self, *weights)
+        if path not in self.slots.layers:
+            return None
+        a_CIR, b_CRO = self.slots.layers[path]
+        return _PickedLayer(
+            self.tokens,
+            a_CIR.flatten(0, 1),
+            self._rows_of_own(a_CIR),
+            b_CRO.flatten(0, 1),
+            self._rows_of_own(b_CRO),
+        )
 
-    def times_own(self, x_TI: Tensor, weights_CIO: Tensor) -> Tensor:
-        """Return x times the matrix of its slot, row by row, (T, O)."""
-        _, inputs, outputs = weights_CIO.shape
+    def _rows_of_own(self, weights_CIO: Tensor) -> Picks:
+        """Say which rows of all matrices, one below the other, are those of each token's own."""
+        inputs = weights_CIO.shape[1]
         if inputs not in self._picks:
             inputs_I = torch.arange(inputs, device=self.slots_T.device)
             self._picks[inputs] = picks(self.slots_T[:, None] * inputs + inputs_I)
-        return weighted_sums(weights_CIO.view(-1, outputs), self._picks[inputs], x_TI)
+        return self._picks[inputs]
 
 
 @dataclass(frozen=True)
 class _PickedLayer:
-    rows: _PickedRows
-    a_CIR: Tensor
-    b_CRO: Tensor
+    """The rows of all A, and of all B, with what each token picks of them."""
+
+    tokens: slice | Tensor
+    a: Tensor
+    a_picks: Picks
+    b: Tensor
+    b_picks: Picks
 
     def add_to(self, x: Tensor, y: Tensor) -> None:
-        times_own, tokens = self.rows.times_own, self.rows.tokens
-        added_TO = times_own(times_own(x[tokens], self.a_CIR), self.b_CRO)
-        if isinstance(tokens, slice):
-            y[tokens] += added_TO
+        low_TR = weighted_sums(self.a, self.a_picks, x[self.tokens])
+        added_TO = weighted_sums(self.b, self.b_picks, low_TR)
+        if isinstance(self.tokens, slice):
+            y[self.tokens].add_(added_TO)
         else:
-            y.index_add_(0, tokens, added_TO)
+            y.index_add_(0, self.tokens, added_TO)
 
 
 def _picked(

@@ -95,12 +95,11 @@ def packed_attention(
     lengths = list(segment_lengths)
     groups = query_1HTD.shape[1] // key_1KTD.shape[1]
     queries = query_1HTD.contiguous().split(lengths, dim=2)
-    keys = _per_head(key_1KTD, groups).contiguous().split(lengths, dim=2)
-    values = _per_head(value_1KTD, groups).contiguous().split(lengths, dim=2)
+    keys = per_head(key_1KTD, groups).contiguous().split(lengths, dim=2)
+    values = per_head(value_1KTD, groups).contiguous().split(lengths, dim=2)
     if prefix is not None:
         key_1HPD, value_1HPD = (
-            _per_head(x_KPD[None].to(query_1HTD), groups)
-            for x_KPD in prefix.layer(module.layer_idx)
+            per_head(x_KPD[None].to(query_1HTD), groups) for x_KPD in prefix.layer(module.layer_idx)
         )
         keys = [torch.cat((key_1HPD, key_1HSD), dim=2) for key_1HSD in keys]
         values = [torch.cat((value_1HPD, value_1HSD), dim=2) for value_1HSD in values]
@@ -111,7 +110,7 @@ def packed_attention(
 AttentionInterface.register(PACKED_ATTENTION, packed_attention)
 
 
-def _per_head(x_1KTD: Tensor, groups: int) -> Tensor:
+def per_head(x_1KTD: Tensor, groups: int) -> Tensor:
     """Repeat keys or values for the query heads that share them."""
     return x_1KTD.repeat_interleave(groups, dim=1) if groups > 1 else x_1KTD
 

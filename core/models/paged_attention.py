@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface, PreTrainedModel
 
-from core.models.attention import AttentionRule, Prefix, attend
+from core.models.attention import AttentionRule, Prefix, attend, per_head
 from core.models.block_cache import BlockCache, Slots
 from core.models.weighted_rows import Picks, picks, weighted_sums
 
@@ -147,9 +147,7 @@ def paged_attention(
             states = [each[:, :end] for each in paged.cache.sequence(layer, run.blocks_N)]
         else:
             states = [key_1KTD[0, :, tokens], value_1KTD[0, :, tokens]]
-        key_1HJD, value_1HJD = (
-            each_KJD.repeat_interleave(groups, dim=0)[None] for each_KJD in states
-        )
+        key_1HJD, value_1HJD = (per_head(each_KJD[None], groups) for each_KJD in states)
         output_1HSD = attend(query_1HTD[:, :, tokens], key_1HJD, value_1HJD, rule)
         output_THD[tokens] = output_1HSD[0].transpose(0, 1)
     return output_THD[None], None
