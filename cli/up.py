@@ -16,7 +16,12 @@ from threading import Event
 import httpx
 
 from cli.process import Process
-from cli.settings import EmbeddedService, child_environment, worker_environment
+from cli.settings import (
+    EmbeddedService,
+    child_environment,
+    engine_environment,
+    worker_environment,
+)
 from core.records import claims, engines, workers
 from core.records.database import Database
 from core.records.ids import new_id
@@ -82,7 +87,7 @@ class Supervisor:
             for name, module, environment in (
                 ("api", "api", self._environment),
                 ("worker", "worker", self._worker_environment),
-                ("engine", "worker.engine", self._environment),
+                ("engine", "worker.engine", self._engine_environment),
                 ("housekeeping", "worker.housekeeping", self._environment),
             )
         ]
@@ -132,6 +137,9 @@ class Supervisor:
 
     def _environment(self) -> dict[str, str]:
         return child_environment(self._service)
+
+    def _engine_environment(self) -> dict[str, str]:
+        return engine_environment(self._service)
 
     def _worker_environment(self) -> dict[str, str]:
         self._worker_id = new_id("worker")

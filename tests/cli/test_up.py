@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.settings import EmbeddedService, child_environment
+from cli.settings import EmbeddedService, child_environment, engine_environment
 from tests.worker.workshop import ROOT
 
 
@@ -79,6 +79,18 @@ def test_children_get_our_settings_and_keep_the_users(monkeypatch: pytest.Monkey
     assert environment["TUNESMITH_ENGINE_URL"] == "http://127.0.0.1:9000"
     assert environment["TUNESMITH_ENGINE_API_URL"] == "http://127.0.0.1:8000"
     assert environment["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert "GLIBC_TUNABLES" not in environment
+
+
+def test_the_engine_keeps_the_memory_of_its_steps_unless_the_user_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    service = EmbeddedService(Path("/data"), "127.0.0.1", 8000, 9000)
+    kept = "glibc.malloc.trim_threshold=268435456"
+    assert kept in engine_environment(service)["GLIBC_TUNABLES"].split(":")
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.check=3")
+    assert engine_environment(service)["GLIBC_TUNABLES"] == "glibc.malloc.check=3"
 
 
 def test_processes_share_a_key_for_engines_that_the_user_may_choose(
