@@ -90,9 +90,10 @@ class WrittenAnswer:
     def _bytes(self, token_id: int) -> bytes:
         """Return the text of a token; a special one has some only where it opens a tool call."""
         format_ = self._request.tool_calls
-        spelled = self._token_bytes.spelled_bytes(token_id)
-        if format_ is not None and spelled and spelled.decode("utf-8", "replace") in format_.around:
-            return spelled
+        if format_ is not None:
+            spelled = self._token_bytes.spelled_bytes(token_id)
+            if spelled and spelled.decode("utf-8", "replace") in format_.around:
+                return spelled
         return self._token_bytes.text_bytes(token_id)
 
     def _deltas(

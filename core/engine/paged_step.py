@@ -6,7 +6,7 @@ Rows stand sorted by the length of their chunk, then by adapter.
 # T tokens of the step, S sequences whose next token is sampled, P virtual tokens, E hidden size
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import torch
@@ -118,7 +118,7 @@ def lay_out_step(
                 torch.tensor(blocks, device=device), torch.tensor(places_in_block, device=device)
             ),
             _single_tokens(singles, size, device),
-            runs,
+            _joined(runs),
             given,
         ),
         embeddings=embeddings,
@@ -161,6 +161,17 @@ def _segments(rows: Sequence[tuple[str, int]]) -> Segments:
         for name, group in groupby(rows, key=lambda row: row[0])
     ]
     return Segments(tuple(name for name, _ in joined), tuple(length for _, length in joined))
+
+
+def _joined(runs: Sequence[TokenRun]) -> list[TokenRun]:
+    """Take sequences together that begin in this step and read equally many tokens."""
+    joined: list[TokenRun] = []
+    for run in runs:
+        if joined and joined[-1].before == run.before == 0 and joined[-1].length == run.length:
+            joined[-1] = replace(joined[-1], sequences=joined[-1].sequences + 1)
+        else:
+            joined.append(run)
+    return joined
 
 
 def _single_tokens(

@@ -8,7 +8,7 @@ writes a space as U+2581 and, where its vocabulary has them, odd bytes as `<0xE2
 
 import json
 import re
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 from transformers import PreTrainedTokenizerFast
@@ -28,6 +28,8 @@ class TokenBytes:
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         self._tokenizer = tokenizer
+        self.spelled_bytes = cache(self._spelled_bytes)
+        """Return the token's own bytes; those of its name for a special token."""
         self._added = tokenizer.added_tokens_decoder
         self._special_ids = frozenset(tokenizer.all_special_ids) | {
             token_id for token_id, token in self._added.items() if token.special
@@ -44,8 +46,7 @@ class TokenBytes:
         """Return what the token adds to the text; nothing for special tokens."""
         return b"" if token_id in self._special_ids else self.spelled_bytes(token_id)
 
-    def spelled_bytes(self, token_id: int) -> bytes:
-        """Return the token's own bytes; those of its name for a special token."""
+    def _spelled_bytes(self, token_id: int) -> bytes:
         added = self._added.get(token_id)
         if added is not None:
             content: str = added.content

@@ -75,13 +75,16 @@ class SingleTokens:
 
 @dataclass(frozen=True)
 class TokenRun:
-    """A sequence that reads several tokens in this step."""
+    """A sequence that reads several tokens in this step, or several that begin and are as long."""
 
     first: int
     length: int
     blocks_N: Tensor
+    """Of the cache; read only when there are places before."""
     before: int
     """Places of the sequence before the first of these tokens."""
+    sequences: int = 1
+    """How many stand one behind the other; several have no places before."""
 
 
 @dataclass(frozen=True)
@@ -140,20 +143,33 @@ def paged_attention(
     for singles in paged.singles:
         query_BHD = query_THD[singles.tokens]
         output_THD[singles.tokens] = attend_singles(query_BHD, singles, paged.cache, layer, rule)
-    groups = query_1HTD.shape[1] // key_1KTD.shape[1]
     for run in paged.runs:
-        tokens, end = slice(run.first, run.first + run.length), run.before + run.length
+        tokens = slice(run.first, run.first + run.length * run.sequences)
+        states = key_1KTD[0, :, tokens], value_1KTD[0, :, tokens]
         if run.before:
-            states = [each[:, :end] for each in paged.cache.sequence(layer, run.blocks_N)]
-        else:
-            states = [key_1KTD[0, :, tokens], value_1KTD[0, :, tokens]]
-        key_1HJD, value_1HJD = (per_head(each_KJD[None], groups) for each_KJD in states)
-        output_1HSD = attend(query_1HTD[:, :, tokens], key_1HJD, value_1HJD, rule)
-        output_THD[tokens] = output_1HSD[0].transpose(0, 1)
+            end = run.before + run.length
+            key_KJD, value_KJD = paged.cache.sequence(layer, run.blocks_N)
+            states = key_KJD[:, :end], value_KJD[:, :end]
+        attended = _attend_run(query_1HTD[0, :, tokens], *states, run.sequences, rule)
+        output_THD[tokens] = attended
     return output_THD[None], None
 
 
 AttentionInterface.register(PAGED_ATTENTION, paged_attention)
+
+
+def _attend_run(
+    query_HTD: Tensor, key_KJD: Tensor, value_KJD: Tensor, sequences: int, rule: AttentionRule
+) -> Tensor:
+    """Attend within each of some sequences of equal length; (T, H, D)."""
+    groups = len(query_HTD) // len(key_KJD)
+    # a head of a sequence is to attention what a head of another sequence is
+    query, key, value = (
+        per_head(each[None], repeated)[0].unflatten(1, (sequences, -1)).flatten(0, 1)[None]
+        for each, repeated in ((query_HTD, 1), (key_KJD, groups), (value_KJD, groups))
+    )
+    output = attend(query, key, value, rule)[0]
+    return output.unflatten(0, (-1, sequences)).flatten(1, 2).transpose(0, 1)
 
 
 def _attend_by_picking(

@@ -107,6 +107,21 @@ def test_sequences_join_and_leave_at_any_step(model):
     bench.step(5)
 
 
+def test_prompts_of_equal_length_are_read_side_by_side(model, monkeypatch):
+    read: list[int] = []
+
+    def attend_run(query_HTD, key_KJD, value_KJD, sequences, rule):
+        read.append(sequences)
+        return attend(query_HTD, key_KJD, value_KJD, sequences, rule)
+
+    attend = paged_attention._attend_run
+    monkeypatch.setattr(paged_attention, "_attend_run", attend_run)
+    bench = Bench(model, max_step_tokens=64)
+    bench.add([PROMPTS[1], PROMPTS[1][::-1], PROMPTS[1][1:] + (5,), PROMPTS[2]])
+    bench.step(3)
+    assert sorted(set(read)) == [1, 3]
+
+
 def test_what_another_sequence_left_behind_disturbs_nobody(model):
     """Not even what is no number: places behind the end of a sequence may hold anything."""
     bench = Bench(model)
