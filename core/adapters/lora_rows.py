@@ -127,12 +127,16 @@ class _PickedLayer:
     b_picks: Picks
 
     def add_to(self, x: Tensor, y: Tensor) -> None:
-        low_TR = weighted_sums(self.a, self.a_picks, x[self.tokens])
+        tokens = self.tokens
+        is_whole = isinstance(tokens, slice) and tokens.stop - tokens.start == len(x)
+        low_TR = weighted_sums(self.a, self.a_picks, x if is_whole else x[tokens])
         added_TO = weighted_sums(self.b, self.b_picks, low_TR)
-        if isinstance(self.tokens, slice):
-            y[self.tokens].add_(added_TO)
+        if is_whole:
+            y.add_(added_TO)
+        elif isinstance(tokens, slice):
+            y[tokens].add_(added_TO)
         else:
-            y.index_add_(0, self.tokens, added_TO)
+            y.index_add_(0, tokens, added_TO)
 
 
 def _picked(

@@ -117,7 +117,7 @@ def test_prompts_of_equal_length_are_read_side_by_side(model, monkeypatch):
     attend = paged_attention._attend_run
     monkeypatch.setattr(paged_attention, "_attend_run", attend_run)
     bench = Bench(model, max_step_tokens=64)
-    bench.add([PROMPTS[1], PROMPTS[1][::-1], PROMPTS[1][1:] + (5,), PROMPTS[2]])
+    bench.add([PROMPTS[1], PROMPTS[1][::-1], (*PROMPTS[1][1:], 5), PROMPTS[2]])
     bench.step(3)
     assert sorted(set(read)) == [1, 3]
 
