@@ -82,11 +82,10 @@ class SlotDelta:
     adapter: str
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        """Take (T, I) and (T, O)."""
         a_CIR, b_CRO = self.slots.layers[self.path]
         slot = self.slots[self.adapter]
-        y_TO = y.reshape(-1, y.shape[-1])
-        low_TR = torch.mm(x.reshape(-1, x.shape[-1]), a_CIR[slot])
-        return y_TO.addmm_(low_TR, b_CRO[slot]).view(y.shape)
+        return y.addmm_(torch.mm(x, a_CIR[slot]), b_CRO[slot])
 
 
 def slot_rank(updates: Mapping[str, LoraLinear]) -> int:

@@ -238,7 +238,10 @@ def _changed(x: Tensor, y: Tensor, rows: int, changes: _Changes) -> Tensor:
     for layer in changes.together:
         layer.add_to(x, y)
     for delta, start, end in changes.alone:
-        y[start:end] = delta(x[start:end], y[start:end])
+        own = y[start:end]
+        adapted = delta(x[start:end], own)
+        if adapted is not own:
+            own.copy_(adapted)
     return y.view(shape)
 
 
