@@ -13,6 +13,7 @@ from core.datasets import csv_rows
 from core.datasets.check import check
 from core.datasets.csv_rows import MAX_COLUMNS, delimiter_of, read_csv
 from core.datasets.formats import ChatExample, CompletionExample, LabelExample
+from core.datasets.labels import MAX_LABEL_CHARACTERS
 from core.datasets.read import read_examples
 
 
@@ -157,11 +158,13 @@ def test_unknown_columns_are_named(tmp_path: Path) -> None:
     assert "the keys of the row (question, answer) belong to no known format" in fault.message
 
 
-texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
+characters = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
+texts = st.text(characters, min_size=1)
+labels = st.text(characters, min_size=1, max_size=MAX_LABEL_CHARACTERS)
 
 
 @given(
-    rows=st.lists(st.tuples(texts, texts.filter(lambda text: bool(text.strip()))), min_size=1),
+    rows=st.lists(st.tuples(texts, labels.filter(lambda label: bool(label.strip()))), min_size=1),
     end=st.sampled_from(["\n", "\r\n"]),
 )
 @settings(max_examples=100, deadline=None)
