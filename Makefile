@@ -8,8 +8,6 @@ SIDE_BY_SIDE := -n logical --maxprocesses 8 --dist worksteal
 # llama.cpp's server, a peer of bench-serving: its sources come with those of its Python package
 LLAMA  := build/llama.cpp
 LLAMA_PACKAGE := llama_cpp_python-0.3.36
-# what `tunesmith up` gives the engine; peers in the same process get it too
-TUNABLES := glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=268435456
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
@@ -64,7 +62,8 @@ bench-training: $(VENV)/test.stamp ## training throughput beside TRL and PEFT, a
 	$(BIN)/python -m bench.training
 
 bench-serving: $(VENV)/test.stamp ## many adapters in one batch beside PEFT and llama.cpp, as ratios
-	GLIBC_TUNABLES=$(TUNABLES) $(BIN)/python -m bench.serving
+	GLIBC_TUNABLES=$$($(BIN)/python -c 'from cli.settings import ENGINE_TUNABLES as t; print(t)') \
+		$(BIN)/python -m bench.serving
 
 bench-streams: $(VENV)/test.stamp ## what the API costs a token, 500 streams, one stream under attack
 	$(BIN)/python -m bench.streams

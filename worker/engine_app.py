@@ -14,13 +14,11 @@ from functools import partial
 from typing import TypeVar
 
 from anyio import CapacityLimiter, to_thread
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from core.engine.answers import ScoredAnswer, TextScored, WrittenAnswer
 from core.engine.engine import Engine
@@ -30,7 +28,7 @@ from core.spec.classification import ClassificationAnswer, ClassificationRequest
 from core.spec.generation import GenerationRequest
 from core.spec.parity import NumberFormat
 from core.spec.run import BaseModelSpec
-from worker.engine_http import Items, answer_error, next_item, read_body, streamed
+from worker.engine_http import Items, engine_application, next_item, read_body, streamed
 
 logger = logging.getLogger(__name__)
 
@@ -107,20 +105,7 @@ def create_app(
             status_code=200 if is_alive else 503,
         )
 
-    async def metrics(_request: Request) -> Response:
-        text = await run_in_threadpool(generate_latest, engine.metrics.registry)
-        return Response(text, media_type=CONTENT_TYPE_LATEST)
-
-    return Starlette(
-        routes=[
-            Route("/generate", generate, methods=["POST"]),
-            Route("/classify", classify, methods=["POST"]),
-            Route("/healthz", healthz, methods=["GET"]),
-            Route("/metrics", metrics, methods=["GET"]),
-        ],
-        exception_handlers={TunesmithError: answer_error},
-        lifespan=lifespan,
-    )
+    return engine_application(generate, classify, healthz, engine.metrics.registry, lifespan)
 
 
 def _work(engine: Engine, reader: PromptReader, preload_base: BaseModelSpec | None) -> None:

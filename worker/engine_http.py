@@ -5,12 +5,17 @@ Until the first event an error is an HTTP status; after it, a line.
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import TypeVar
 
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from pydantic import SecretStr, ValidationError
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
 
 from core.engine.answers import Item, TextScored
 from core.errors import InvalidRequest, NotFound, TunesmithError, Unauthenticated, Unavailable
@@ -18,6 +23,8 @@ from core.spec.base import Spec
 from core.spec.generation import ChoiceFinished, GenerationFailed
 
 Asked = TypeVar("Asked", bound=Spec)
+
+Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Items:
@@ -33,6 +40,31 @@ class Items:
 
     async def get(self) -> Item:
         return await self._queue.get()
+
+
+def engine_application(
+    generate: Handler,
+    classify: Handler,
+    healthz: Handler,
+    registry: CollectorRegistry,
+    lifespan: Callable[[Starlette], AbstractAsyncContextManager[None]],
+) -> Starlette:
+    """Return the ASGI application with the routes of every engine."""
+
+    async def metrics(_request: Request) -> Response:
+        text = await run_in_threadpool(generate_latest, registry)
+        return Response(text, media_type=CONTENT_TYPE_LATEST)
+
+    return Starlette(
+        routes=[
+            Route("/generate", generate, methods=["POST"]),
+            Route("/classify", classify, methods=["POST"]),
+            Route("/healthz", healthz, methods=["GET"]),
+            Route("/metrics", metrics, methods=["GET"]),
+        ],
+        exception_handlers={TunesmithError: answer_error},
+        lifespan=lifespan,
+    )
 
 
 async def read_body(request: Request, kind: type[Asked], key: SecretStr | None) -> Asked:

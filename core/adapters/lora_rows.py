@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from core.adapters.lora_slots import LoraSlots
+from core.models.indices import as_index
 from core.models.weighted_rows import Picks, picks, weighted_sums
 
 FEWEST_TOGETHER = 3
@@ -144,7 +145,8 @@ def _picked(
 ) -> _PickedRows:
     tokens = _tokens(segments, group)
     own = [slots[str(segments.adapters[i])] for i in group for _ in range(segments.lengths[i])]
-    return _PickedRows(slots, frozenset(group), torch.tensor(own), as_index(tokens, device))
+    slots_T = torch.tensor(own, device=device)
+    return _PickedRows(slots, frozenset(group), slots_T, as_index(tokens, device))
 
 
 @dataclass(frozen=True)
@@ -218,11 +220,3 @@ def _tokens(segments: Segments, group: Sequence[int]) -> list[int]:
     """Return where the tokens of these segments stand in the batch."""
     starts = [0, *accumulate(segments.lengths)]
     return [token for i in group for token in range(starts[i], starts[i] + segments.lengths[i])]
-
-
-def as_index(numbers: Sequence[int], device: torch.device) -> slice | Tensor:
-    """Return the numbers as an index; a slice when they follow one another."""
-    first, end = numbers[0], numbers[0] + len(numbers)
-    if list(numbers) == list(range(first, end)):
-        return slice(first, end)
-    return torch.tensor(numbers, device=device)

@@ -51,18 +51,18 @@ class LoraSlots:
                     zeros((self.capacity, self.rank, outputs), dtype=dtype),
                 )
         for path, (a_CIR, b_CRO) in self.layers.items():
-            layer_or_none = updates.get(path)
-            rank = 0 if layer_or_none is None else len(layer_or_none.lora_A)
+            update = updates.get(path)
+            rank = 0 if update is None else len(update.lora_A)
             if rank < self.rank:
                 a_CIR[slot].zero_()
                 b_CRO[slot].zero_()
-            if layer_or_none is not None:
-                a_CIR[slot, :, :rank] = layer_or_none.lora_A.t()
-                b_CRO[slot, :rank] = (layer_or_none.lora_B * layer_or_none.scale).t()
+            if update is not None:
+                a_CIR[slot, :, :rank] = update.lora_A.t()
+                b_CRO[slot, :rank] = (update.lora_B * update.scale).t()
 
     def forget(self, adapter: str) -> None:
         """Free the slot of an adapter."""
-        self._by_adapter.pop(adapter, None)
+        del self._by_adapter[adapter]
 
     def _grow(self) -> None:
         slots = self.capacity

@@ -12,11 +12,12 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from core.adapters.lora_rows import Segments, as_index
+from core.adapters.lora_rows import Segments
 from core.adapters.virtual import PrefixStates
 from core.engine.request import VIRTUAL_TOKEN
 from core.engine.scheduler import AnySequence, Chunk
 from core.models.block_cache import BlockCache, Slots
+from core.models.indices import as_index
 from core.models.paged_attention import GivenStates, PagedStep, SingleTokens, TokenRun
 
 PLACEHOLDER = 0

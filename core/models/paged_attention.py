@@ -150,8 +150,8 @@ def paged_attention(
             end = run.before + run.length
             key_KJD, value_KJD = paged.cache.sequence(layer, run.blocks_N)
             states = key_KJD[:, :end], value_KJD[:, :end]
-        attended = _attend_run(query_1HTD[0, :, tokens], *states, run.sequences, rule)
-        output_THD[tokens] = attended
+        query_HTD = query_1HTD[0, :, tokens]
+        output_THD[tokens] = _attend_run(query_HTD, *states, run.sequences, rule)
     return output_THD[None], None
 
 
@@ -200,7 +200,10 @@ def _attend_to_copies(
     key_BNKDS = cache.keys[layer].index_select(0, blocks).view(shape)
     key_BKDJ = key_BNKDS.permute(0, 2, 3, 1, 4).flatten(3)
     value_BNSKD = cache.values[layer].index_select(0, blocks).unflatten(0, shape[:2])
-    value_BKJD = value_BNSKD.flatten(1, 2).transpose(1, 2)
+    value_BJKD = value_BNSKD.flatten(1, 2)
+    # what another sequence left behind the end may be no number, and that times zero is none
+    value_BJKD.masked_fill_(singles.hidden_B1J(None)[:, 0, :, None, None], 0)
+    value_BKJD = value_BJKD.transpose(1, 2)
     # the query heads that share keys stand as if they were tokens of one head
     query_BKGD = query_BHD.view(batch, shape[2], -1, size)
     scores_BHJ = torch.matmul(query_BKGD, key_BKDJ).flatten(1, 2)

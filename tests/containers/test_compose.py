@@ -6,21 +6,27 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import pytest
 import yaml
+from prometheus_client import CollectorRegistry
 from pydantic import AliasChoices
 from pydantic_settings import BaseSettings
+from starlette.requests import Request
+from starlette.responses import Response
 
 from api.app import create_app
 from api.settings import ApiSettings
+from cli.settings import ENGINE_TUNABLES
 from core.storage.open import open_store
 from core.storage.settings import StorageSettings
 from migrations.settings import MigrationSettings
 from worker.engine_app import STOP_SECONDS
+from worker.engine_http import engine_application
 from worker.engine_server import SHUTDOWN_SECONDS
 from worker.engine_settings import EngineSettings
 from worker.registration import TIMEOUT_SECONDS
@@ -191,6 +197,12 @@ def test_secrets_come_from_outside() -> None:
     assert ".env" in (ROOT / ".gitignore").read_text().split()
 
 
+def test_the_allocator_of_an_engine_is_set_as_under_up() -> None:
+    engines = [each for each in OURS.values() if each["command"][-1] == "worker.engine"]
+    assert engines
+    assert all(each["environment"]["GLIBC_TUNABLES"] == ENGINE_TUNABLES for each in engines)
+
+
 def test_only_the_api_is_reachable_and_only_from_this_machine() -> None:
     assert [name for name, service in SERVICES.items() if "ports" in service] == ["api"]
     assert SERVICES["api"]["ports"] == ["${PUBLISH:-127.0.0.1:8000}:8000"]
@@ -208,6 +220,10 @@ def module_or_none(service: dict[str, Any]) -> str | None:
     return module(service) if "build" in service else None
 
 
+async def unasked(request: Request) -> Response:
+    raise AssertionError(f"{request.url} was not to be asked")
+
+
 def test_routes_of_the_health_checks_exist(tmp_path: Path, sqlite_url: str) -> None:
     settings = ApiSettings(
         database_url=sqlite_url,
@@ -219,7 +235,8 @@ def test_routes_of_the_health_checks_exist(tmp_path: Path, sqlite_url: str) -> N
         r"127\.0\.0\.1:8001(/\w+)", SERVICES["engine"]["healthcheck"]["test"][-1]
     )
     assert api_check in create_app(settings).openapi()["paths"]
-    assert f'Route("{engine_check}"' in (ROOT / "worker" / "engine_app.py").read_text()
+    engine = engine_application(*[unasked] * 3, CollectorRegistry(), lifespan=nullcontext)
+    assert engine_check in [route.path for route in engine.routes]
 
 
 def test_processes_wait_for_the_schema() -> None:

@@ -3,17 +3,20 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
-from core.errors import TunesmithError
 from core.spec.classification import ClassificationRequest
 from core.spec.generation import GenerationRequest
-from worker.engine_http import Items, NotServedHere, answer_error, read_body, streamed
+from worker.engine_http import (
+    Items,
+    NotServedHere,
+    engine_application,
+    read_body,
+    streamed,
+)
 from worker.vllm.bridge import Bridge
 
 
@@ -53,16 +56,4 @@ def create_app(bridge: Bridge, key: SecretStr | None) -> Starlette:
             status_code=200 if is_healthy else 503,
         )
 
-    async def metrics(_request: Request) -> Response:
-        return Response(generate_latest(bridge.metrics.registry), media_type=CONTENT_TYPE_LATEST)
-
-    return Starlette(
-        routes=[
-            Route("/generate", generate, methods=["POST"]),
-            Route("/classify", classify, methods=["POST"]),
-            Route("/healthz", healthz, methods=["GET"]),
-            Route("/metrics", metrics, methods=["GET"]),
-        ],
-        exception_handlers={TunesmithError: answer_error},
-        lifespan=lifespan,
-    )
+    return engine_application(generate, classify, healthz, bridge.metrics.registry, lifespan)

@@ -122,6 +122,7 @@ def test_prompts_of_equal_length_are_read_side_by_side(model, monkeypatch):
     assert sorted(set(read)) == [1, 3]
 
 
+@pytest.mark.usefixtures("way")
 def test_what_another_sequence_left_behind_disturbs_nobody(model):
     """Not even what is no number: places behind the end of a sequence may hold anything."""
     bench = Bench(model)
