@@ -2,20 +2,22 @@
 
 On a CPU each row of a short segment picks the slot of its adapter by itself, in whatever order and
 company. Everywhere else, and for long segments, the segments go through one batched product, each
-beside the others.
+beside the others. Segments that have no company go through products of their own.
 """
 
-# T tokens that take part, G segments, P places of a segment, C slots, I inputs, O outputs, R rank
+# T tokens that take part, G segments, P places of a segment, C slots, I inputs, O outputs, R rank,
+# M layers that read the same input, S = M · R
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from core.adapters.lora_slots import LoraSlots
+from core.adapters.lora_slots import InputTable, LoraSlots
 from core.models.indices import as_index
 from core.models.weighted_rows import Picks, picks, weighted_sums
 
@@ -40,35 +42,28 @@ class Segments:
     lengths: tuple[int, ...]
 
 
-class LoraLayer(Protocol):
-    """The updates of one layer for some segments of one batch."""
+def lora_rows(
+    segments: Segments, slots: LoraSlots, indices: Sequence[int], *, together: bool
+) -> list["LoraRows"]:
+    """Say how the segments at `indices`, whose adapters have these slots, run.
 
-    def add_to(self, x: Tensor, y: Tensor) -> None:
-        """Add the updates of `x`, (rows of the batch, I), to `y`, (rows of the batch, O)."""
-
-
-class LoraRows(Protocol):
-    """Segments of one batch that run together through slots of one rank."""
-
-    @property
-    def segments(self) -> frozenset[int]:
-        """By their number in the batch."""
-
-    def layer(self, path: str) -> LoraLayer | None:
-        """Return the updates of one layer; None when no slot changes it."""
+    Without `together` each runs by itself.
+    """
+    groups = _groups(segments, slots, indices) if together else []
+    grouped = {index for group in groups for index in group.segments}
+    return [*groups, *(_AloneRows(segments, slots, i) for i in indices if i not in grouped)]
 
 
-def rows_together(segments: Segments, slots: LoraSlots, indices: Sequence[int]) -> list[LoraRows]:
-    """Say which of the segments at `indices`, whose adapters have these slots, run together."""
-    device = next(iter(slots.layers.values()))[0].device
+def _groups(segments: Segments, slots: LoraSlots, indices: Sequence[int]) -> list["LoraRows"]:
     lengths = segments.lengths
-    picking = [i for i in indices if device.type == "cpu" and lengths[i] <= LONGEST_PICKING]
-    rows: list[LoraRows] = []
-    if len(picking) >= FEWEST_TOGETHER:
-        rows.append(_picked(segments, slots, picking, device))
-        indices = [index for index in indices if index not in rows[0].segments]
-    groups = [group for group in _alike(lengths, indices) if len(group) >= FEWEST_TOGETHER]
-    return [*rows, *(_padded(segments, slots, group, device) for group in groups)]
+    on_cpu = slots.device.type == "cpu"
+    picking = [i for i in indices if on_cpu and lengths[i] <= LONGEST_PICKING]
+    if len(picking) < FEWEST_TOGETHER:
+        picking = []
+    rest = [index for index in indices if index not in picking]
+    padded = [group for group in _alike(lengths, rest) if len(group) >= FEWEST_TOGETHER]
+    groups: list[LoraRows] = [_PaddedRows(segments, slots, group) for group in padded]
+    return [_PickedRows(segments, slots, picking), *groups] if picking else groups
 
 
 def _alike(lengths: Sequence[int], indices: Sequence[int]) -> list[list[int]]:
@@ -85,135 +80,209 @@ def _alike(lengths: Sequence[int], indices: Sequence[int]) -> list[list[int]]:
     return [short, *equal, sorted(similar)]
 
 
+Projection = Callable[[Tensor], Sequence[Tensor]]
+"""From x, (rows of the batch, I), to x A of each layer that reads the same x."""
+
+Addition = Callable[[Tensor, Tensor], None]
+"""Adds x A of a layer times its B to y, (rows of the batch, O)."""
+
+
+class _SharedInput:
+    """What layers read that are called with the same tensor, times A of all of them.
+
+    It is taken when the first of them runs, and kept until the last has run.
+    """
+
+    def __init__(self, project: Projection, rows: int) -> None:
+        self._project = project
+        self._rows = rows
+        self._x: Tensor | None = None
+        self._low: dict[int, Tensor] = {}
+
+    def low(self, x: Tensor, column: int) -> Tensor:
+        """Return x A of one of the layers."""
+        if self._x is not x or column not in self._low:
+            self._x = x
+            self._low = dict(enumerate(self._project(x.reshape(self._rows, -1))))
+        low = self._low.pop(column)
+        if not self._low:
+            self._x = None
+        return low
+
+
 @dataclass(frozen=True)
-class _PickedRows:
+class LoraLayer:
+    """The updates of one layer for some segments of one batch."""
+
+    input: _SharedInput
+    column: int
+    """Which of the layers that read the input it is."""
+    add: Addition
+
+    def add_to(self, y: Tensor, x: Tensor) -> None:
+        """Add to `y`, (rows of the batch, O), the updates of what the layer was called with."""
+        self.add(self.input.low(x, self.column), y)
+
+
+class LoraRows(ABC):
+    """Segments of one batch that run together through slots of one rank."""
+
+    def __init__(self, segments: Segments, slots: LoraSlots, group: Sequence[int]) -> None:
+        self.segments = frozenset(group)
+        """By their number in the batch."""
+        self._rows = sum(segments.lengths)
+        self._slots = slots
+        self._inputs: dict[InputTable, _SharedInput] = {}
+
+    def layer(self, path: str) -> LoraLayer | None:
+        """Return the updates of one layer; None when no slot changes it."""
+        layer = self._slots.layers.get(path)
+        if layer is None:
+            return None
+        table = layer.table
+        if table not in self._inputs:
+            self._inputs[table] = _SharedInput(self._projection(table.a_CIMR), self._rows)
+        return LoraLayer(self._inputs[table], layer.column, self._addition(layer.b_CRO))
+
+    @abstractmethod
+    def _projection(self, a_CIMR: Tensor) -> Projection:
+        """Return how A of all layers that read one input is applied."""
+
+    @abstractmethod
+    def _addition(self, b_CRO: Tensor) -> Addition:
+        """Return how B of one layer is applied."""
+
+
+class _AloneRows(LoraRows):
+    """One segment by itself."""
+
+    def __init__(self, segments: Segments, slots: LoraSlots, index: int) -> None:
+        super().__init__(segments, slots, [index])
+        self._slot = slots[str(segments.adapters[index])]
+        start, length = sum(segments.lengths[:index]), segments.lengths[index]
+        self._tokens = None if length == self._rows else slice(start, start + length)
+        """Where the rows stand in the batch; None when they are all of it."""
+
+    def _projection(self, a_CIMR: Tensor) -> Projection:
+        layers, tokens = a_CIMR.shape[2], self._tokens
+        a_IS = a_CIMR[self._slot].flatten(1)
+
+        def project(x: Tensor) -> Sequence[Tensor]:
+            low_TS = torch.mm(x if tokens is None else x[tokens], a_IS)
+            return (low_TS,) if layers == 1 else low_TS.chunk(layers, dim=1)
+
+        return project
+
+    def _addition(self, b_CRO: Tensor) -> Addition:
+        b_RO, tokens = b_CRO[self._slot], self._tokens
+
+        def add(low_TR: Tensor, y: Tensor) -> None:
+            (y if tokens is None else y[tokens]).addmm_(low_TR, b_RO)
+
+        return add
+
+
+class _PickedRows(LoraRows):
     """Rows that each take the matrices of their own slot."""
 
-    slots: LoraSlots
-    segments: frozenset[int]
-    slots_T: Tensor
-    tokens: slice | Tensor
-    """Where the rows stand in the batch."""
-    _picks: dict[int, Picks] = field(default_factory=dict)
+    def __init__(self, segments: Segments, slots: LoraSlots, group: Sequence[int]) -> None:
+        super().__init__(segments, slots, group)
+        own = [slots[str(segments.adapters[i])] for i in group for _ in range(segments.lengths[i])]
+        self._slots_T = torch.tensor(own, device=slots.device)
+        tokens = _tokens(segments, group)
+        is_whole = len(tokens) == self._rows
+        self._tokens = None if is_whole else as_index(tokens, slots.device)
+        """Where the rows stand in the batch; None when they are all of it."""
+        self._picks: dict[int, Picks] = {}
 
-    def layer(self, path: str) -> "_PickedLayer | None":
-        if path not in self.slots.layers:
-            return None
-        a_CIR, b_CRO = self.slots.layers[path]
-        return _PickedLayer(
-            self.tokens,
-            a_CIR.flatten(0, 1),
-            self._rows_of_own(a_CIR),
-            b_CRO.flatten(0, 1),
-            self._rows_of_own(b_CRO),
-        )
+    def _projection(self, a_CIMR: Tensor) -> Projection:
+        layers, rank = a_CIMR.shape[2:]
+        a, a_picks = a_CIMR.flatten(2).flatten(0, 1), self._rows_of_own(a_CIMR)
+        tokens = self._tokens
 
-    def _rows_of_own(self, weights_CIO: Tensor) -> Picks:
+        def project(x: Tensor) -> Sequence[Tensor]:
+            low_TS = weighted_sums(a, a_picks, x if tokens is None else x[tokens])
+            if layers == 1:
+                return (low_TS,)
+            return low_TS.view(-1, layers, rank).transpose(0, 1).contiguous().unbind()
+
+        return project
+
+    def _addition(self, b_CRO: Tensor) -> Addition:
+        return partial(_add_picked, b_CRO.flatten(0, 1), self._rows_of_own(b_CRO), self._tokens)
+
+    def _rows_of_own(self, weights: Tensor) -> Picks:
         """Say which rows of all matrices, one below the other, are those of each token's own."""
-        inputs = weights_CIO.shape[1]
+        inputs = weights.shape[1]
         if inputs not in self._picks:
-            inputs_I = torch.arange(inputs, device=self.slots_T.device)
-            self._picks[inputs] = picks(self.slots_T[:, None] * inputs + inputs_I)
+            inputs_I = torch.arange(inputs, device=self._slots_T.device)
+            self._picks[inputs] = picks(self._slots_T[:, None] * inputs + inputs_I)
         return self._picks[inputs]
 
 
-@dataclass(frozen=True)
-class _PickedLayer:
-    """The rows of all A, and of all B, with what each token picks of them."""
-
-    tokens: slice | Tensor
-    a: Tensor
-    a_picks: Picks
-    b: Tensor
-    b_picks: Picks
-
-    def add_to(self, x: Tensor, y: Tensor) -> None:
-        tokens = self.tokens
-        is_whole = isinstance(tokens, slice) and tokens.stop - tokens.start == len(x)
-        low_TR = weighted_sums(self.a, self.a_picks, x if is_whole else x[tokens])
-        added_TO = weighted_sums(self.b, self.b_picks, low_TR)
-        if is_whole:
-            y.add_(added_TO)
-        elif isinstance(tokens, slice):
-            y[tokens].add_(added_TO)
-        else:
-            y.index_add_(0, tokens, added_TO)
+def _add_picked(
+    b: Tensor, b_picks: Picks, tokens: slice | Tensor | None, low_TR: Tensor, y: Tensor
+) -> None:
+    added_TO = weighted_sums(b, b_picks, low_TR)
+    if tokens is None:
+        y.add_(added_TO)
+    elif isinstance(tokens, slice):
+        y[tokens].add_(added_TO)
+    else:
+        y.index_add_(0, tokens, added_TO)
 
 
-def _picked(
-    segments: Segments, slots: LoraSlots, group: Sequence[int], device: torch.device
-) -> _PickedRows:
-    tokens = _tokens(segments, group)
-    own = [slots[str(segments.adapters[i])] for i in group for _ in range(segments.lengths[i])]
-    slots_T = torch.tensor(own, device=device)
-    return _PickedRows(slots, frozenset(group), slots_T, as_index(tokens, device))
-
-
-@dataclass(frozen=True)
-class _PaddedRows:
+class _PaddedRows(LoraRows):
     """Segments side by side, each with the places of the longest."""
 
-    slots: LoraSlots
-    segments: frozenset[int]
-    slots_G: slice | Tensor
-    width: int
-    """P: places of each segment."""
-    tokens: slice | Tensor
-    """Where the tokens stand in the batch; a slice when nothing is padded."""
-    places_T: Tensor
-    """Where they go, as number of the segment · P + number in the segment."""
-    sources_GP: Tensor
-    """The token of each place; any token where there is none."""
+    def __init__(self, segments: Segments, slots: LoraSlots, group: Sequence[int]) -> None:
+        super().__init__(segments, slots, group)
+        lengths = [segments.lengths[index] for index in group]
+        width = max(lengths)
+        tokens = _tokens(segments, group)
+        places = [
+            number * width + place
+            for number, length in enumerate(lengths)
+            for place in range(length)
+        ]
+        sources = [tokens[0]] * (len(group) * width)
+        for token, place in zip(tokens, places, strict=True):
+            sources[place] = token
+        is_full = len(tokens) == len(sources)
+        device = slots.device
+        self._slots_G = as_index([slots[str(segments.adapters[i])] for i in group], device)
+        self._shape = len(group), width, -1
+        self._tokens = as_index(tokens, device) if is_full else torch.tensor(tokens, device=device)
+        """Where they stand in the batch; a slice when nothing is padded."""
+        self._places_T = torch.tensor(places, device=device)
+        """Where they go, as number of the segment · P + number in the segment."""
+        self._sources = torch.tensor(sources, device=device)
+        """The token of each of the G · P places; any token where there is none."""
 
-    def layer(self, path: str) -> "_PaddedLayer | None":
-        weights = self.slots.layers.get(path)
-        if weights is None:
-            return None
-        # copied, unless the slots follow one another: once for all steps of the same batch
-        return _PaddedLayer(self, *(each[self.slots_G] for each in weights))
+    # weights are copied, unless the slots follow one another: once for all steps of one batch
 
+    def _projection(self, a_CIMR: Tensor) -> Projection:
+        layers = a_CIMR.shape[2]
+        a_GIS = a_CIMR[self._slots_G].flatten(2)
 
-@dataclass(frozen=True)
-class _PaddedLayer:
-    rows: _PaddedRows
-    a_GIR: Tensor
-    b_GRO: Tensor
+        def project(x: Tensor) -> Sequence[Tensor]:
+            is_slice = isinstance(self._tokens, slice)
+            x_TI = x[self._tokens] if is_slice else x.index_select(0, self._sources)
+            return torch.bmm(x_TI.view(self._shape), a_GIS).chunk(layers, dim=2)
 
-    def add_to(self, x: Tensor, y: Tensor) -> None:
-        rows = self.rows
-        shape = len(self.a_GIR), rows.width, -1
-        if isinstance(rows.tokens, slice):
-            low_GPR = torch.bmm(x[rows.tokens].view(shape), self.a_GIR)
-            y[rows.tokens].view(shape).baddbmm_(low_GPR, self.b_GRO)
-            return
-        x_GPI = x.index_select(0, rows.sources_GP).view(shape)
-        added_GPO = torch.bmm(torch.bmm(x_GPI, self.a_GIR), self.b_GRO)
-        added_TO = added_GPO.flatten(0, 1).index_select(0, rows.places_T)
-        y.index_add_(0, rows.tokens, added_TO)
+        return project
 
+    def _addition(self, b_CRO: Tensor) -> Addition:
+        b_GRO = b_CRO[self._slots_G]
 
-def _padded(
-    segments: Segments, slots: LoraSlots, group: Sequence[int], device: torch.device
-) -> _PaddedRows:
-    lengths = [segments.lengths[index] for index in group]
-    width = max(lengths)
-    tokens = _tokens(segments, group)
-    places = [
-        number * width + place for number, length in enumerate(lengths) for place in range(length)
-    ]
-    sources = [tokens[0]] * (len(group) * width)
-    for token, place in zip(tokens, places, strict=True):
-        sources[place] = token
-    is_full = len(tokens) == len(sources)
-    return _PaddedRows(
-        slots,
-        frozenset(group),
-        as_index([slots[str(segments.adapters[index])] for index in group], device),
-        width,
-        as_index(tokens, device) if is_full else torch.tensor(tokens, device=device),
-        torch.tensor(places, device=device),
-        torch.tensor(sources, device=device),
-    )
+        def add(low_GPR: Tensor, y: Tensor) -> None:
+            if isinstance(self._tokens, slice):
+                y[self._tokens].view(self._shape).baddbmm_(low_GPR, b_GRO)
+            else:
+                added = torch.bmm(low_GPR, b_GRO).flatten(0, 1)
+                y.index_add_(0, self._tokens, added.index_select(0, self._places_T))
+
+        return add
 
 
 def _tokens(segments: Segments, group: Sequence[int]) -> list[int]:

@@ -3,9 +3,9 @@
 Source: Sheng et al. 2023, https://arxiv.org/abs/2311.03285 (S-LoRA), for one rank at a time.
 """
 
-# C slots, I inputs, O outputs, R rank
+# C slots, I inputs, O outputs, R rank, M layers that read the same input
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -18,21 +18,49 @@ SMALLEST_RANK = 8
 FEWEST_SLOTS = 8
 
 
+@dataclass(eq=False)
+class InputTable:
+    """A of the layers that read the same input, beside each other: x A of all is one product."""
+
+    a_CIMR: Tensor
+
+
+@dataclass(eq=False)
+class SlotLayer:
+    """The updates of one layer: A is the `column` of the table, B is times its scale."""
+
+    table: InputTable
+    column: int
+    b_CRO: Tensor
+
+    @property
+    def a_CIR(self) -> Tensor:
+        return self.table.a_CIMR[:, :, self.column]
+
+
 class LoraSlots:
     """A slot for each adapter of one rank, the same in all layers; what an adapter lacks is zero.
 
-    There are twice as many slots whenever they do not suffice.
+    There are twice as many slots whenever they do not suffice. `input_of` names what the layer at
+    a path reads, the same for all that read it.
     """
 
-    def __init__(self, rank: int) -> None:
+    def __init__(self, rank: int, input_of: Callable[[str], str]) -> None:
         self.rank = rank
-        self.layers: dict[str, tuple[Tensor, Tensor]] = {}
-        """A as (C, I, R) and B, times its scale, as (C, R, O), by path."""
+        self.layers: dict[str, SlotLayer] = {}
+        """By path."""
         self.capacity = 0
+        self._input_of = input_of
+        self._tables: dict[str, InputTable] = {}
+        """By what is read."""
         self._by_adapter: dict[str, int] = {}
 
     def __getitem__(self, adapter: str) -> int:
         return self._by_adapter[adapter]
+
+    @property
+    def device(self) -> torch.device:
+        return next(iter(self.layers.values())).b_CRO.device
 
     @torch.no_grad()
     def put(self, adapter: str, updates: Mapping[str, LoraLinear], dtype: torch.dtype) -> None:
@@ -42,53 +70,51 @@ class LoraSlots:
             free = {self.capacity}
             self._grow()
         slot = self._by_adapter[adapter] = min(free)
-        for path, layer in updates.items():
+        for path, update in updates.items():
             if path not in self.layers:
-                outputs, inputs = len(layer.lora_B), layer.lora_A.shape[1]
-                zeros = layer.lora_A.new_zeros
-                self.layers[path] = (
-                    zeros((self.capacity, inputs, self.rank), dtype=dtype),
-                    zeros((self.capacity, self.rank, outputs), dtype=dtype),
-                )
-        for path, (a_CIR, b_CRO) in self.layers.items():
-            update = updates.get(path)
-            rank = 0 if update is None else len(update.lora_A)
+                self.layers[path] = self._new_layer(path, update, dtype)
+        for path, layer in self.layers.items():
+            a_IR, b_RO = layer.a_CIR[slot], layer.b_CRO[slot]
+            own = updates.get(path)
+            rank = 0 if own is None else len(own.lora_A)
             if rank < self.rank:
-                a_CIR[slot].zero_()
-                b_CRO[slot].zero_()
-            if update is not None:
-                a_CIR[slot, :, :rank] = update.lora_A.t()
-                b_CRO[slot, :rank] = (update.lora_B * update.scale).t()
+                a_IR.zero_()
+                b_RO.zero_()
+            if own is not None:
+                a_IR[:, :rank] = own.lora_A.t()
+                b_RO[:rank] = (own.lora_B * own.scale).t()
 
     def forget(self, adapter: str) -> None:
         """Free the slot of an adapter."""
         del self._by_adapter[adapter]
 
+    def _new_layer(self, path: str, update: LoraLinear, dtype: torch.dtype) -> SlotLayer:
+        outputs, inputs = len(update.lora_B), update.lora_A.shape[1]
+        zeros = update.lora_A.new_zeros
+        a_CI1R = zeros((self.capacity, inputs, 1, self.rank), dtype=dtype)
+        source = self._input_of(path)
+        table = self._tables.setdefault(source, InputTable(a_CI1R[:, :, :0]))
+        table.a_CIMR = torch.cat((table.a_CIMR, a_CI1R), dim=2)
+        column = table.a_CIMR.shape[2] - 1
+        return SlotLayer(table, column, zeros((self.capacity, self.rank, outputs), dtype=dtype))
+
     def _grow(self) -> None:
-        slots = self.capacity
-        self.capacity = max(FEWEST_SLOTS, 2 * slots)
-        for path, layer in self.layers.items():
-            a, b = (each.new_zeros(self.capacity, *each.shape[1:]) for each in layer)
-            a[:slots], b[:slots] = layer
-            self.layers[path] = a, b
-
-
-@dataclass(frozen=True)
-class SlotDelta:
-    """What one adapter adds to one layer: y + x A B, with weights that stand in a slot."""
-
-    slots: LoraSlots
-    path: str
-    adapter: str
-
-    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
-        """Take (T, I) and (T, O)."""
-        a_CIR, b_CRO = self.slots.layers[self.path]
-        slot = self.slots[self.adapter]
-        return y.addmm_(torch.mm(x, a_CIR[slot]), b_CRO[slot])
+        capacity = max(FEWEST_SLOTS, 2 * self.capacity)
+        for table in self._tables.values():
+            table.a_CIMR = _longer(table.a_CIMR, capacity)
+        for layer in self.layers.values():
+            layer.b_CRO = _longer(layer.b_CRO, capacity)
+        self.capacity = capacity
 
 
 def slot_rank(updates: Mapping[str, LoraLinear]) -> int:
     """Return the rank of the slots that these updates fit: the next power of two."""
     highest = max(len(layer.lora_A) for layer in updates.values())
     return max(SMALLEST_RANK, 1 << (highest - 1).bit_length())
+
+
+def _longer(weights: Tensor, length: int) -> Tensor:
+    """Return the same weights with zeros behind them."""
+    longer = weights.new_zeros(length, *weights.shape[1:])
+    longer[: len(weights)] = weights
+    return longer

@@ -6,9 +6,10 @@ all rows; then every adapter changes the rows that are its own.
 Source: Sheng et al. 2023, https://arxiv.org/abs/2311.03285 (S-LoRA).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -18,8 +19,9 @@ from core.adapters.adapted import AdaptedModel
 from core.adapters.delta import Delta, delta_of
 from core.adapters.frozen import packed_layer
 from core.adapters.lora import LoraLinear
-from core.adapters.lora_rows import LoraLayer, LoraRows, Segments, rows_together
-from core.adapters.lora_slots import LoraSlots, SlotDelta, slot_rank
+from core.adapters.lora_rows import LoraLayer, LoraRows, Segments, lora_rows
+from core.adapters.lora_slots import LoraSlots, slot_rank
+from core.catalog.families import family_of
 
 
 class MixedModel:
@@ -35,6 +37,8 @@ class MixedModel:
         self._places = _places(model)
         self._sites: dict[str, Site] = {}
         self._current = _Current()
+        family = family_of(model.config.model_type)
+        self._input_of = partial(_input_of, family.same_input)
         self._plans: dict[bool, tuple[Segments, _Plan]] = {}
         """The last one of each way to run: a batch of writing rows stays for many steps."""
         self._adapters: dict[str, _Adapter] = {}
@@ -55,15 +59,15 @@ class MixedModel:
         slots = None
         if low_rank:
             rank = slot_rank(low_rank)
-            slots = self._slots.setdefault(rank, LoraSlots(rank))
+            slots = self._slots.setdefault(rank, LoraSlots(rank, self._input_of))
             slots.put(name, low_rank, dtype)
-        self._adapters[name] = _Adapter(tuple(layers), slots, len(low_rank) == len(layers))
+        others = {path: layer for path, layer in layers.items() if path not in low_rank}
+        self._adapters[name] = _Adapter(tuple(others), slots)
         self._plans.clear()
-        for path, layer in layers.items():
-            if slots is not None and path in low_rank:
-                self._site(path).deltas[name] = SlotDelta(slots, path, name)
-            else:
-                self._site(path).deltas[name] = delta_of(layer, dtype)
+        for path in low_rank:
+            self._site(path)
+        for path, layer in others.items():
+            self._site(path).deltas[name] = delta_of(layer, dtype)
 
     def discard(self, name: str) -> None:
         """Forget an adapter."""
@@ -71,7 +75,7 @@ class MixedModel:
         adapter = self._adapters.pop(name)
         if adapter.slots is not None:
             adapter.slots.forget(name)
-        for path in adapter.paths:
+        for path in adapter.others:
             del self._sites[path].deltas[name]
 
     @contextmanager
@@ -104,11 +108,12 @@ class MixedModel:
         known = self._plans.get(together)
         if known is not None and known[0] == segments:
             return known[1]
-        plan = _Plan(segments, self._rows_together(segments) if together else (), self._adapters)
+        low_rank = self._lora_rows(segments, together)
+        plan = _Plan(segments, low_rank, self._adapters, self._sites)
         self._plans[together] = segments, plan
         return plan
 
-    def _rows_together(self, segments: Segments) -> list[LoraRows]:
+    def _lora_rows(self, segments: Segments, together: bool) -> list[LoraRows]:
         by_rank: dict[int, list[int]] = {}
         for index, name in enumerate(segments.adapters):
             slots = None if name is None else self._adapters[name].slots
@@ -117,7 +122,7 @@ class MixedModel:
         return [
             rows
             for rank, indices in by_rank.items()
-            for rows in rows_together(segments, self._slots[rank], indices)
+            for rows in lora_rows(segments, self._slots[rank], indices, together=together)
         ]
 
     def _site(self, path: str) -> "Site":
@@ -132,59 +137,49 @@ class MixedModel:
 
 @dataclass(frozen=True)
 class _Adapter:
-    """What an adapter changes, and the slots that its low-rank updates stand in."""
+    """Where an adapter stands."""
 
-    paths: tuple[str, ...]
+    others: tuple[str, ...]
+    """Paths of the modules that it changes by more than a low-rank update."""
     slots: LoraSlots | None
-    is_low_rank: bool
-    """Whether nothing of it stands elsewhere."""
+    """Those that its low-rank updates stand in."""
 
 
 @dataclass(frozen=True)
 class _Changes:
-    """What happens to the output of one module: low-rank updates taken together, then the rest."""
+    """What happens to the output of one module: low-rank updates, then what is no such update."""
 
-    together: Sequence[LoraLayer]
-    alone: Sequence[tuple[Delta, int, int]]
+    low_rank: Sequence[LoraLayer]
+    others: Sequence[tuple[Delta, int, int]]
     """With the rows [start, end) of the batch."""
 
 
-class _Plan:
-    """Who changes which rows of a batch; worked out once for each module."""
+class _Plan(dict[str, _Changes | None]):
+    """What changes each module of a batch, by path; worked out when it is first asked for."""
 
     def __init__(
         self,
         segments: Segments,
-        together: Sequence[LoraRows],
+        low_rank: Sequence[LoraRows],
         adapters: Mapping[str, _Adapter],
+        sites: Mapping[str, "Site"],
     ) -> None:
         self.rows = sum(segments.lengths)
-        self._together = together
-        covered = {index for rows in together for index in rows.segments}
-        self._alone: list[tuple[str, int, int, bool]] = []
+        self._low_rank = low_rank
+        self._sites = sites
+        self._others: list[tuple[str, int, int]] = []
         start = 0
-        for index, (name, length) in enumerate(
-            zip(segments.adapters, segments.lengths, strict=True)
-        ):
-            if name is not None and not (index in covered and adapters[name].is_low_rank):
-                self._alone.append((name, start, start + length, index in covered))
+        for name, length in zip(segments.adapters, segments.lengths, strict=True):
+            if name is not None and adapters[name].others:
+                self._others.append((name, start, start + length))
             start += length
-        self._changes: dict[str, _Changes | None] = {}
 
-    def changes(self, path: str, deltas: Mapping[str, Delta]) -> _Changes | None:
-        """Return what these deltas of the module at `path` change; None when it is nothing."""
-        if path not in self._changes:
-            self._changes[path] = self._work_out(path, deltas)
-        return self._changes[path]
-
-    def _work_out(self, path: str, deltas: Mapping[str, Delta]) -> _Changes | None:
-        together = [layer for rows in self._together if (layer := rows.layer(path)) is not None]
-        alone = [
-            (deltas[name], start, end)
-            for name, start, end, is_covered in self._alone
-            if name in deltas and not (is_covered and isinstance(deltas[name], SlotDelta))
-        ]
-        return _Changes(together, alone) if together or alone else None
+    def __missing__(self, path: str) -> _Changes | None:
+        deltas = self._sites[path].deltas
+        low_rank = [layer for rows in self._low_rank if (layer := rows.layer(path)) is not None]
+        others = [(deltas[name], start, end) for name, start, end in self._others if name in deltas]
+        self[path] = _Changes(low_rank, others) if low_rank or others else None
+        return self[path]
 
 
 @dataclass
@@ -207,6 +202,7 @@ class Site(nn.Module):
         self.product: Callable[[Tensor], Tensor] | None = None
         """What computes the output in the place of `base`."""
         self.deltas: dict[str, Delta] = {}
+        """Of adapters that change it by more than a low-rank update, by name."""
         self._path = path
         self._current = current
 
@@ -220,7 +216,7 @@ class Site(nn.Module):
     def forward(self, *arguments: Any, **named: Any) -> Any:
         output = (self.product or self.base)(*arguments, **named)
         plan = self._current.plan
-        changes = None if plan is None else plan.changes(self._path, self.deltas)
+        changes = None if plan is None else plan[self._path]
         if plan is None or changes is None:
             return output
         x = arguments[0] if arguments else next(iter(named.values()))
@@ -229,20 +225,28 @@ class Site(nn.Module):
         return _changed(x, output, plan.rows, changes)
 
 
-def _changed(x: Tensor, y: Tensor, rows: int, changes: _Changes) -> Tensor:
-    shape = y.shape
-    if changes.alone and y.data_ptr() == x.data_ptr():  # a module that does nothing
+def _changed(x: Tensor, output: Tensor, rows: int, changes: _Changes) -> Tensor:
+    y = output.view(rows, -1)
+    for layer in changes.low_rank:
+        layer.add_to(y, x)
+    if not changes.others:
+        return output
+    if y.data_ptr() == x.data_ptr():  # a module that does nothing
         y = y.clone()
-    x = x.reshape(rows, x.shape[-1]) if x.is_floating_point() else x.reshape(rows)
-    y = y.reshape(rows, shape[-1])
-    for layer in changes.together:
-        layer.add_to(x, y)
-    for delta, start, end in changes.alone:
+    x = x.reshape(rows, -1) if x.is_floating_point() else x.reshape(rows)
+    for delta, start, end in changes.others:
         own = y[start:end]
         adapted = delta(x[start:end], own)
         if adapted is not own:
             own.copy_(adapted)
-    return y.view(shape)
+    return y.view(output.shape)
+
+
+def _input_of(same_input: Sequence[Collection[str]], path: str) -> str:
+    """Name what the layer at a path reads: the first layer of those that read the same."""
+    parent, _, name = path.rpartition(".")
+    first = next((next(iter(names)) for names in same_input if name in names), name)
+    return f"{parent}.{first}"
 
 
 def _places(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:

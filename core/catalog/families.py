@@ -54,6 +54,8 @@ class Family:
     head: tuple[str, ...]
     positions: str | None = "max_position_embeddings"
     """The field of the config that bounds the tokens of a row; None for relative positions."""
+    same_input: tuple[tuple[str, ...], ...] = ()
+    """Linear layers of one module, by name, that are called with the same tensor."""
     takes_prefix: bool = True
     """Whether transformers and PEFT can hand the model keys and values from outside."""
 
@@ -93,7 +95,12 @@ _LLAMA_BLOCKS = Blocks("model.layers", "self_attn", "mlp")
 
 _FAMILIES = (
     *(
-        _decoder(model_type, _LLAMA_PRESETS, _LLAMA_BLOCKS)
+        _decoder(
+            model_type,
+            _LLAMA_PRESETS,
+            _LLAMA_BLOCKS,
+            same_input=(("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj")),
+        )
         for model_type in ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text")
     ),
     # One layer makes query, key and value, another the gate and the way up: `query-value` adapts

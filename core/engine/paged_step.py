@@ -1,23 +1,22 @@
 """From the chunks of a step to the tensors that the model is called with.
 
-Rows stand sorted by the length of their chunk, then by adapter.
+Rows stand sorted by the length of their chunk, then by that of their sequence, then by adapter:
+what can be computed together stands together.
 """
 
 # T tokens of the step, S sequences whose next token is sampled, P virtual tokens, E hidden size
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, takewhile
 
 import torch
 from torch import Tensor
 
 from core.adapters.lora_rows import Segments
 from core.adapters.virtual import PrefixStates
-from core.engine.request import VIRTUAL_TOKEN
 from core.engine.scheduler import AnySequence, Chunk
 from core.models.block_cache import BlockCache, Slots
-from core.models.indices import as_index
 from core.models.paged_attention import GivenStates, PagedStep, SingleTokens, TokenRun
 
 PLACEHOLDER = 0
@@ -37,14 +36,6 @@ class ScoredRun:
     first: int
     """The first of the places that they predict."""
     next_tokens: Sequence[int]
-
-
-@dataclass(frozen=True)
-class _Single:
-    """A chunk of one place, and where that stands in the step."""
-
-    row: int
-    chunk: Chunk
 
 
 @dataclass(frozen=True)
@@ -69,13 +60,11 @@ def lay_out_step(
     virtual: VirtualTokens,
 ) -> StepTensors:
     """Return the tensors of a step; every chunk's sequence has the blocks for it."""
-    chunks = sorted(chunks, key=_order)
     size, device = cache.block_tokens, cache.keys[0].device
+    chunks = sorted(chunks, key=_order)
     tokens: list[int] = []
     positions: list[int] = []
     blocks: list[int] = []
-    places_in_block: list[int] = []
-    singles: list[_Single] = []
     runs: list[TokenRun] = []
     given: list[GivenStates] = []
     embeddings: list[tuple[slice, Tensor]] = []
@@ -83,24 +72,19 @@ def lay_out_step(
     scored: list[ScoredRun] = []
     for chunk in chunks:
         sequence, first = chunk.sequence, len(tokens)
-        places = sequence.places[chunk.start : chunk.end]
-        tokens += (PLACEHOLDER if token == VIRTUAL_TOKEN else token for token in places)
-        positions += range(chunk.start, chunk.end)
-        blocks += (sequence.blocks[place // size] for place in range(chunk.start, chunk.end))
-        places_in_block += (place % size for place in range(chunk.start, chunk.end))
-        if len(places) == 1:
-            singles.append(_Single(first, chunk))
-        else:
-            used = sequence.blocks[: -(-chunk.end // size)]
-            blocks_N = torch.tensor(used, device=device)
-            runs.append(TokenRun(first, len(places), blocks_N, chunk.start))
-        states = virtual.get(_adapter(chunk))
-        if states is not None:
-            end = min(chunk.end, _tokens(states))
+        places = range(chunk.start, chunk.end)
+        tokens += sequence.places[chunk.start : chunk.end]
+        positions += places
+        blocks += [sequence.blocks[place // size] for place in places]
+        if len(places) > 1:
+            used = torch.tensor(_blocks_read(chunk, size), device=device)
+            runs.append(TokenRun(first, len(places), used, chunk.start))
+        if chunk.start < sequence.request.virtual_tokens:
+            end = min(chunk.end, sequence.request.virtual_tokens)
             rows = slice(first, first + end - chunk.start)
-            if rows.start >= rows.stop:
-                pass  # the virtual places are behind it
-            elif isinstance(states, PrefixStates):
+            tokens[rows] = [PLACEHOLDER] * (end - chunk.start)
+            states = virtual[_adapter(chunk)]
+            if isinstance(states, PrefixStates):
                 given.append(GivenStates(rows, states, chunk.start, end))
             else:
                 embeddings.append((rows, states[chunk.start : end]))
@@ -109,23 +93,24 @@ def lay_out_step(
         if chunk.is_last:
             ends.append(len(tokens) - 1)
     ending = [chunk for chunk in chunks if chunk.is_last]
+    places_in_block = [position % size for position in positions]
+    numbers = torch.tensor([tokens, positions, blocks, places_in_block], device=device)
+    tokens_T, positions_T, blocks_T, places_T = numbers.unbind()
     return StepTensors(
-        tokens_1T=torch.tensor([tokens], device=device),
-        positions_1T=torch.tensor([positions], device=device),
-        segments=_segments([(_adapter(each), each.end - each.start) for each in chunks]),
+        tokens_1T=tokens_T[None],
+        positions_1T=positions_T[None],
+        segments=_segments(chunks, [chunk.end - chunk.start for chunk in chunks]),
         paged=PagedStep(
             cache,
-            Slots(
-                torch.tensor(blocks, device=device), torch.tensor(places_in_block, device=device)
-            ),
-            _single_tokens(singles, size, device),
+            Slots(blocks_T, places_T),
+            _single_tokens(chunks, size, device),
             _joined(runs),
             given,
         ),
         embeddings=embeddings,
         ends_S=torch.tensor(ends, dtype=torch.long, device=device),
         ending=[chunk.sequence for chunk in ending],
-        ending_segments=_segments([(_adapter(each), 1) for each in ending]),
+        ending_segments=_segments(ending, [1] * len(ending)),
         scored=scored,
     )
 
@@ -141,9 +126,13 @@ def _scored_run(chunk: Chunk, first_row: int) -> list[ScoredRun]:
     return [ScoredRun(sequence, rows, start + 1, sequence.places[start + 1 : end + 1])]
 
 
-def _order(chunk: Chunk) -> tuple[int, str]:
-    """Sort by length and adapter: what can be computed together stands together."""
-    return chunk.end - chunk.start, _adapter(chunk)
+def _order(chunk: Chunk) -> tuple[int, int, str]:
+    return chunk.end - chunk.start, _length_class(chunk), _adapter(chunk)
+
+
+def _length_class(chunk: Chunk) -> int:
+    """Sort sequences by length so that none in a class is more than twice as long as another."""
+    return (len(chunk.sequence.blocks) - 1).bit_length()
 
 
 def _adapter(chunk: Chunk) -> str:
@@ -151,17 +140,23 @@ def _adapter(chunk: Chunk) -> str:
     return chunk.sequence.request.model.adapter_sha256 or ""
 
 
-def _tokens(states: PrefixStates | Tensor) -> int:
-    return states.tokens if isinstance(states, PrefixStates) else len(states)
+def _blocks_read(chunk: Chunk, block_tokens: int) -> list[int]:
+    """Return the blocks of the places up to the end of a chunk."""
+    return chunk.sequence.blocks[: -(-chunk.end // block_tokens)]
 
 
-def _segments(rows: Sequence[tuple[str, int]]) -> Segments:
-    """Join the neighbours that have the same adapter."""
-    joined = [
-        (name or None, sum(length for _, length in group))
-        for name, group in groupby(rows, key=lambda row: row[0])
-    ]
-    return Segments(tuple(name for name, _ in joined), tuple(length for _, length in joined))
+def _segments(chunks: Sequence[Chunk], lengths: Sequence[int]) -> Segments:
+    """Say through which adapters the chunks run; neighbours with the same one are joined."""
+    adapters: list[str | None] = []
+    joined: list[int] = []
+    for chunk, length in zip(chunks, lengths, strict=True):
+        adapter = chunk.sequence.request.model.adapter_sha256
+        if adapters and adapters[-1] == adapter:
+            joined[-1] += length
+        else:
+            adapters.append(adapter)
+            joined.append(length)
+    return Segments(tuple(adapters), tuple(joined))
 
 
 def _joined(runs: Sequence[TokenRun]) -> list[TokenRun]:
@@ -176,22 +171,26 @@ def _joined(runs: Sequence[TokenRun]) -> list[TokenRun]:
 
 
 def _single_tokens(
-    singles: Sequence[_Single], block_tokens: int, device: torch.device
+    chunks: Sequence[Chunk], block_tokens: int, device: torch.device
 ) -> list[SingleTokens]:
-    """Group sequences that read one token by length, so that none is padded to more than twice."""
-    groups: dict[int, list[_Single]] = {}
-    for single in singles:
-        groups.setdefault((len(single.chunk.sequence.blocks) - 1).bit_length(), []).append(single)
-    return [_group(group, block_tokens, device) for group in groups.values()]
-
-
-def _group(group: Sequence[_Single], block_tokens: int, device: torch.device) -> SingleTokens:
-    used = [each.chunk.sequence.blocks[: -(-each.chunk.end // block_tokens)] for each in group]
-    longest = max(map(len, used))
-    padded = [blocks + blocks[-1:] * (longest - len(blocks)) for blocks in used]
-    return SingleTokens(
-        as_index([single.row for single in group], device),
-        torch.tensor([single.chunk.end for single in group], device=device),
-        torch.tensor(padded, device=device),
-        block_tokens,
-    )
+    """Group the sequences that read one token by length; they are the first of the step."""
+    singles = list(takewhile(lambda chunk: chunk.end - chunk.start == 1, chunks))
+    groups = []
+    first = 0
+    for _, group in groupby(singles, key=_length_class):
+        used = [_blocks_read(chunk, block_tokens) for chunk in group]
+        longest = max(map(len, used))
+        ends = [chunk.end for chunk in singles[first : first + len(used)]]
+        groups.append(
+            SingleTokens(
+                slice(first, first + len(used)),
+                torch.tensor(ends, device=device),
+                torch.tensor(
+                    [blocks + blocks[-1:] * (longest - len(blocks)) for blocks in used],
+                    device=device,
+                ),
+                block_tokens,
+            )
+        )
+        first += len(used)
+    return groups

@@ -172,8 +172,8 @@ class Sequence(Generic[RequestType]):
 
     @property
     def flow(self) -> Hashable:
-        """Whose turn it is when this sequence is served."""
-        return self.request.project, self.request.model
+        """Whose turn it is when this sequence is served, among those of the same base."""
+        return self.request.project, self.request.model.adapter_sha256
 
     @property
     def opening_length(self) -> int:

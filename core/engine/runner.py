@@ -145,7 +145,8 @@ class Runner:
         Raises the errors of loading when it is the base that cannot be loaded.
         """
         resident = self._bases.acquire(step.base, bases_in_use)
-        names = {chunk.sequence.request.model.adapter_sha256 for chunk in step.chunks} - {None}
+        named = (chunk.sequence.request.model.adapter_sha256 for chunk in step.chunks)
+        names = list(dict.fromkeys(name for name in named if name is not None))
         failures: dict[str, TunesmithError] = {}
         for name in names:
             try:

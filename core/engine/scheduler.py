@@ -209,14 +209,15 @@ class Scheduler:
             del self._lanes[base]
 
     def _chunks(self, lane: Lane) -> Iterator[Chunk]:
-        writing = sum(_unread(sequence) == 1 for sequence in lane.running)
-        budget = self.limits.max_step_tokens - writing
-        # in the order of admission, so that who steps back has not been given a chunk yet
-        for sequence in list(lane.running):
-            if sequence not in lane.running:
-                continue
+        budget = self.limits.max_step_tokens
+        budget -= sum(_unread(sequence) == 1 for sequence in lane.running)
+        # in the order of admission: whoever steps back is the last one, and has no chunk yet
+        turn = 0
+        while turn < len(lane.running):
+            sequence = lane.running[turn]
+            turn += 1
             unread = _unread(sequence)
-            take = 1 if unread == 1 else min(unread, budget)
+            take = 1 if unread == 1 else self._portion(unread, budget)
             if take and self._make_room(lane, sequence, take):
                 budget -= take if unread > 1 else 0
                 yield Chunk(sequence, sequence.computed, sequence.computed + take)
@@ -226,6 +227,16 @@ class Scheduler:
                 return
             budget -= admitted.end - admitted.start
             yield admitted
+
+    def _portion(self, unread: int, budget: int) -> int:
+        """Return how many of the unread places of a prompt go into a step with `budget` left.
+
+        A prompt that an eighth of a step more would end is read to its end: a few tokens that are
+        left over would cost a step of their own.
+        """
+        if 0 < unread - budget <= self.limits.max_step_tokens // 8 and budget > 0:
+            return unread
+        return max(0, min(unread, budget))
 
     def _make_room(self, lane: Lane, sequence: AnySequence, take: int) -> bool:
         """Give a running sequence blocks for `take` more places; False when it had to step back."""
@@ -299,7 +310,7 @@ class Scheduler:
             sequence.blocks, sequence.content, sequence.known_blocks = found, content, len(found)
             sequence.computed = len(found) * pool.block_tokens
             self.known_tokens += sequence.computed
-            take = min(len(places) - sequence.computed, budget)
+            take = self._portion(len(places) - sequence.computed, budget)
             missing = pool.blocks_for(sequence.computed + take) - len(found)
             sequence.blocks += pool.allocate(missing)
         lane.waiting.take(sequence)

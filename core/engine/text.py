@@ -80,7 +80,9 @@ class TextStream:
 
     def _safe_length(self) -> int:
         """Length of the held text without the longest suffix that begins some stop string."""
-        longest_stop = max(map(len, self._stop), default=0)
+        if not self._stop:
+            return len(self._held)
+        longest_stop = max(map(len, self._stop))
         for start in range(max(0, len(self._held) - longest_stop + 1), len(self._held)):
             suffix = self._held[start:]
             if any(stop.startswith(suffix) for stop in self._stop):

@@ -8,6 +8,8 @@ from core.adapters import lora_rows
 from core.adapters.adapted import AdaptedModel
 from core.adapters.lora_rows import LONGEST_PICKING, Segments
 from core.adapters.mixed import MixedModel, Site
+from core.catalog.families import FAMILIES as KNOWN
+from core.catalog.families import family_of
 from core.spec.strategy import BottleneckSpec, LoraSpec, StrategySpec
 from core.strategies.attach import attach
 from tests.core.tiny import tiny_model
@@ -128,8 +130,8 @@ def test_many_adapters_pass_through_the_slots_and_each_stays_itself():
         for parameter in adapted.parameters:
             parameter.data += 0.1 * torch.randn_like(parameter)
         mixed.add(str(number), adapted)
-    tables = [each for slots in mixed._slots.values() for each in slots.layers.values()]
-    assert not any(weights.requires_grad for table in tables for weights in table)
+    layers = [each for slots in mixed._slots.values() for each in slots.layers.values()]
+    assert not any(each.a_CIR.requires_grad or each.b_CRO.requires_grad for each in layers)
     tokens = torch.arange(40, 40 + LONGEST_PICKING + 2)
     for number in range(24):
         alone[str(number)] = run(mixed, [str(number)], tokens, len(tokens), together=False)
@@ -161,8 +163,9 @@ def test_long_segments_of_equal_or_similar_length_are_taken_together():
         with mixed.running(segments):
             found = logits(model, tokens)
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
-        [rows] = mixed._rows_together(segments)
-        assert rows.segments == together
+        groups = [rows.segments for rows in mixed._lora_rows(segments, together=True)]
+        assert sorted(groups, key=len)[-1] == together
+        assert sorted(each for group in groups for each in group) == list(range(len(groups) + 2))
 
 
 def test_both_ways_of_taking_short_segments_together_give_the_same(monkeypatch):
@@ -183,6 +186,46 @@ def test_both_ways_of_taking_short_segments_together_give_the_same(monkeypatch):
     with mixed.running(segments):
         side_by_side = logits(model, tokens)
     torch.testing.assert_close(picking, side_by_side, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name, family in KNOWN.items() if family.same_input])
+def test_layers_that_are_said_to_read_the_same_are_called_with_one_tensor(name):
+    model = tiny_model(name).eval()
+    inputs: dict[str, Tensor] = {}
+    for path, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            module.register_forward_pre_hook(
+                lambda _, args, path=path: inputs.__setitem__(path, args[0])
+            )
+    logits(model, torch.arange(10, 12))
+    groups: dict[tuple[str, str], list[Tensor]] = {}
+    for path, x in inputs.items():
+        parent, _, layer = path.rpartition(".")
+        for names in family_of(name).same_input:
+            if layer in names:
+                groups.setdefault((parent, names[0]), []).append(x)
+    assert len(groups) == 2 * model.config.num_hidden_layers
+    assert all(len(group) > 1 for group in groups.values())
+    assert all(x is group[0] for group in groups.values() for x in group)
+
+
+def test_what_layers_read_together_is_taken_once_and_never_for_another_input():
+    taken = []
+
+    def project(x: Tensor) -> list[Tensor]:
+        taken.append(x)
+        return [x, 2 * x, 3 * x]
+
+    one, other = torch.ones(1, 2, 4), torch.zeros(1, 2, 4)
+    shared = lora_rows._SharedInput(project, rows=2)
+    for column in range(3):
+        torch.testing.assert_close(shared.low(one, column), (column + 1) * one[0])
+    assert len(taken) == 1
+    torch.testing.assert_close(shared.low(one, 0), one[0])
+    torch.testing.assert_close(shared.low(other, 1), other[0])
+    torch.testing.assert_close(shared.low(other, 1), other[0])
+    torch.testing.assert_close(shared.low(one, 2), 3 * one[0])
+    assert len(taken) == 5
 
 
 def run(

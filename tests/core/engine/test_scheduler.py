@@ -11,7 +11,7 @@ from core.engine.scheduler import Limits, Scheduler, Step
 from core.spec.generation import SamplingSpec
 from core.spec.run import BaseModelSpec
 
-LIMITS = Limits(max_sequences=4, max_waiting=8, max_step_tokens=6, max_bases=1, max_adapters=2)
+LIMITS = Limits(max_sequences=4, max_waiting=8, max_step_tokens=8, max_bases=1, max_adapters=2)
 BLOCKS, SIZE = 7, 2
 LONGEST = BLOCKS * SIZE - 1
 
@@ -81,7 +81,8 @@ class SchedulerMachine(RuleBasedStateMachine):
     def check(self, step: Step, before: set) -> None:
         sequences = [chunk.sequence for chunk in step.chunks]
         assert len(set(sequences)) == len(sequences)
-        assert sum(chunk.end - chunk.start for chunk in step.chunks) <= LIMITS.max_step_tokens
+        tokens = sum(chunk.end - chunk.start for chunk in step.chunks)
+        assert tokens <= LIMITS.max_step_tokens * 9 / 8
         for sequence in before & set(self.scheduler.running_sequences()):
             writes = len(sequence.places) - sequence.computed == 1
             if sequence.request.model.base_key == step.base and writes:
@@ -165,16 +166,25 @@ def test_a_long_prompt_is_read_in_chunks_beside_a_stream() -> None:
     scheduler = make_scheduler()
     [stream] = scheduler.add(make_request(max_tokens=9))
     run_all(scheduler)
-    [reader] = scheduler.add(make_request(prompt=(0,) * 8, max_tokens=1))
+    [reader] = scheduler.add(make_request(prompt=(0,) * 10, max_tokens=1))
     first, second = run_all(scheduler, 2)
     assert [(each.sequence, each.start, each.end) for each in first.chunks] == [
         (stream, 1, 2),
-        (reader, 0, 5),
+        (reader, 0, 7),
     ]
     assert [(each.sequence, each.start, each.end) for each in second.chunks] == [
         (stream, 2, 3),
-        (reader, 5, 8),
+        (reader, 7, 10),
     ]
+
+
+def test_no_step_is_spent_on_the_last_few_tokens_of_a_prompt() -> None:
+    scheduler = make_scheduler()
+    [reader] = scheduler.add(make_request(prompt=(0,) * 9, max_tokens=1))
+    [other] = scheduler.add(make_request(prompt=(1,), max_tokens=1))
+    [first, second] = run_all(scheduler, 2)
+    assert [(each.sequence, each.end) for each in first.chunks] == [(reader, 9)]
+    assert [(each.sequence, each.end) for each in second.chunks] == [(other, 1)]
 
 
 def test_the_prompt_of_several_choices_is_read_once() -> None:
