@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -87,7 +88,7 @@ Addition = Callable[[Tensor, Tensor], None]
 """Adds x A of a layer times its B to y, (rows of the batch, O)."""
 
 
-class _SharedInput:
+class SharedInput:
     """What layers read that are called with the same tensor, times A of all of them.
 
     It is taken when the first of them runs, and kept until the last has run.
@@ -110,18 +111,13 @@ class _SharedInput:
         return low
 
 
-@dataclass(frozen=True)
-class LoraLayer:
-    """The updates of one layer for some segments of one batch."""
+class LoraLayer(NamedTuple):
+    """The updates of one layer for some segments of one batch: `add(input.low(x, column), y)`."""
 
-    input: _SharedInput
+    input: SharedInput
     column: int
     """Which of the layers that read the input it is."""
     add: Addition
-
-    def add_to(self, y: Tensor, x: Tensor) -> None:
-        """Add to `y`, (rows of the batch, O), the updates of what the layer was called with."""
-        self.add(self.input.low(x, self.column), y)
 
 
 class LoraRows(ABC):
@@ -132,7 +128,7 @@ class LoraRows(ABC):
         """By their number in the batch."""
         self._rows = sum(segments.lengths)
         self._slots = slots
-        self._inputs: dict[InputTable, _SharedInput] = {}
+        self._inputs: dict[InputTable, SharedInput] = {}
 
     def layer(self, path: str) -> LoraLayer | None:
         """Return the updates of one layer; None when no slot changes it."""
@@ -141,7 +137,7 @@ class LoraRows(ABC):
             return None
         table = layer.table
         if table not in self._inputs:
-            self._inputs[table] = _SharedInput(self._projection(table.a_CIMR), self._rows)
+            self._inputs[table] = SharedInput(self._projection(table.a_CIMR), self._rows)
         return LoraLayer(self._inputs[table], layer.column, self._addition(layer.b_CRO))
 
     @abstractmethod

@@ -227,8 +227,8 @@ class Site(nn.Module):
 
 def _changed(x: Tensor, output: Tensor, rows: int, changes: _Changes) -> Tensor:
     y = output.view(rows, -1)
-    for layer in changes.low_rank:
-        layer.add_to(y, x)
+    for shared, column, add in changes.low_rank:
+        add(shared.low(x, column), y)
     if not changes.others:
         return output
     if y.data_ptr() == x.data_ptr():  # a module that does nothing

@@ -217,7 +217,7 @@ def test_what_layers_read_together_is_taken_once_and_never_for_another_input():
         return [x, 2 * x, 3 * x]
 
     one, other = torch.ones(1, 2, 4), torch.zeros(1, 2, 4)
-    shared = lora_rows._SharedInput(project, rows=2)
+    shared = lora_rows.SharedInput(project, rows=2)
     for column in range(3):
         torch.testing.assert_close(shared.low(one, column), (column + 1) * one[0])
     assert len(taken) == 1
