@@ -1,5 +1,6 @@
 """What one measured run consists of, and how runs become figures."""
 
+import os
 import platform
 import re
 import statistics
@@ -73,6 +74,15 @@ def hardware(threads: int) -> str:
     except OSError:  # not Linux
         found = None
     return f"{found[1].strip() if found else name}, {threads} threads"
+
+
+def stolen_seconds() -> float:
+    """Return the processor time since boot that a host gave to others; 0 where none says so."""
+    try:
+        ticks = Path("/proc/stat").read_text().split("\n", 1)[0].split()[8]
+    except (OSError, IndexError):
+        return 0.0
+    return int(ticks) / os.sysconf("SC_CLK_TCK")
 
 
 def slug(text: str) -> str:

@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import io
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 
 import torch
 import transformers
@@ -35,7 +36,7 @@ from bench.llama_cpp import (
     completion_requests,
     llama_server,
 )
-from bench.measure import median_ratio
+from bench.measure import median_ratio, stolen_seconds
 from bench.results import save_table, set_up
 from bench.serving_check import RecordedAnswer, record, require_same_model
 from bench.serving_engine import adapter_name, make_engine, require_answer, spelling
@@ -55,7 +56,7 @@ PROMPT_TOKENS = 64
 NEW_TOKENS = 48
 RANK = 16
 ALPHA = 2.0 * RANK
-CPU = torch.device("cpu")
+SHORTEST_TURN_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -83,11 +84,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         setting = make_setting(Path(folder), options.requests)
         with llama_cpp(options.llama_server, setting, options.threads) as peers:
-            speeds = measure(setting, [*contenders(setting), *peers], options.rounds)
-        report = markdown(setting, speeds)
+            turns = measure(setting, [*contenders(setting), *peers], options.rounds)
+        report = markdown(setting, turns)
     print(report)
     if options.save:
-        print("Saved:", *save_table("serving", report, {"tokens_per_second": speeds}))
+        figures = {name: [vars(turn) for turn in own] for name, own in turns.items()}
+        print("Saved:", *save_table("serving", report, figures))
 
 
 def make_setting(folder: Path, requests: int) -> Setting:
@@ -275,37 +277,58 @@ def _require_length(tokens: int) -> None:
         raise SystemExit(f"A peer wrote {tokens} tokens instead of {NEW_TOKENS}.")
 
 
+@dataclass(frozen=True)
+class Turn:
+    """One contender in one round."""
+
+    tokens_per_second: float
+    stolen: float
+    """Share of the processors that the host gave to others meanwhile."""
+
+
 def measure(
     setting: Setting, everybody: Sequence[Contender], rounds: int
-) -> dict[str, list[float]]:
-    """Return written tokens per second by contender, one figure per round, rounds interleaved."""
-    tokens = len(setting.prompts) * NEW_TOKENS
-    speeds: dict[str, list[float]] = {each.name: [] for each in everybody}
+) -> dict[str, list[Turn]]:
+    """Return the turns by contender, one per round, rounds interleaved.
+
+    In its turn a contender answers the setting until some seconds have passed. Then the machine
+    rests as long: hosts take processors away from whoever computes without a pause.
+    """
+    turns: dict[str, list[Turn]] = {each.name: [] for each in everybody}
     for number in range(rounds + 1):
         for each in everybody[:: -1 if number % 2 else 1]:
             print(f"round {number}: {each.name}", file=sys.stderr, flush=True)
-            started = perf_counter()
-            each.run()
+            started, stolen, answered = perf_counter(), stolen_seconds(), 0
+            while perf_counter() - started < SHORTEST_TURN_SECONDS:
+                each.run()
+                answered += len(setting.prompts)
+            seconds, stolen = perf_counter() - started, stolen_seconds() - stolen
             if number:  # the first round loads and warms up
-                speeds[each.name].append(tokens / (perf_counter() - started))
-    return speeds
+                share = stolen / seconds / (os.cpu_count() or 1)
+                turns[each.name].append(Turn(answered * NEW_TOKENS / seconds, share))
+            sleep(seconds)
+    return turns
 
 
-def markdown(setting: Setting, speeds: dict[str, list[float]]) -> str:
+def markdown(setting: Setting, turns: dict[str, list[Turn]]) -> str:
     """The table, and under it the ratios that count."""
     requests = len(setting.prompts)
+    speeds = {name: [turn.tokens_per_second for turn in own] for name, own in turns.items()}
     base_bytes, adapter_bytes = _weights(setting)
     lines = [
         *set_up("Serving: written tokens per second"),
         f"Llama {SMALL.name} in fp32, {requests} requests at once, with {PROMPT_TOKENS} tokens of "
         f"prompt and {NEW_TOKENS} of answer each, adapters of rank {RANK} on all linear layers.",
         "",
-        "| | tokens/s | lowest | highest |",
-        "| --- | ---: | ---: | ---: |",
+        "| | tokens/s | lowest | highest | stolen |",
+        "| --- | ---: | ---: | ---: | ---: |",
     ]
     for name, values in speeds.items():
         middle = statistics.median(values)
-        lines.append(f"| {name} | {middle:.0f} | {min(values):.0f} | {max(values):.0f} |")
+        stolen = max(turn.stolen for turn in turns[name])
+        lines.append(
+            f"| {name} | {middle:.0f} | {min(values):.0f} | {max(values):.0f} | {stolen:.0%} |"
+        )
     lines.append("")
     ours = speeds["Tunesmith, base"]
     for count in (1, 8, 32):

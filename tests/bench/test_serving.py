@@ -5,7 +5,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from bench.serving import NEW_TOKENS, PROMPT_TOKENS, RANK, Setting, engine_for, markdown, serve
+from bench.serving import (
+    NEW_TOKENS,
+    PROMPT_TOKENS,
+    RANK,
+    Setting,
+    Turn,
+    engine_for,
+    markdown,
+    serve,
+)
 from bench.serving_check import RecordedAnswer, record
 from tests.core.tiny import save_base
 
@@ -39,18 +48,17 @@ def test_a_refusal_ends_the_benchmark(setting: Setting) -> None:
 
 
 def test_peers_are_held_against_ours_with_the_same_adapters(setting: Setting) -> None:
-    report = markdown(
-        setting,
-        {
-            "Tunesmith, base": [100.0],
-            "Tunesmith, 8 adapters": [60.0],
-            "Tunesmith, 32 adapters": [40.0],
-            "transformers generate, base": [50.0],
-            "PEFT generate, 32 adapters": [10.0],
-            "llama.cpp server, base": [80.0],
-            "llama.cpp server, 8 adapters": [20.0],
-        },
-    )
+    speeds = {
+        "Tunesmith, base": 100.0,
+        "Tunesmith, 8 adapters": 60.0,
+        "Tunesmith, 32 adapters": 40.0,
+        "transformers generate, base": 50.0,
+        "PEFT generate, 32 adapters": 10.0,
+        "llama.cpp server, base": 80.0,
+        "llama.cpp server, 8 adapters": 20.0,
+    }
+    report = markdown(setting, {name: [Turn(speed, 0.02)] for name, speed in speeds.items()})
+    assert "| Tunesmith, base | 100 | 100 | 100 | 2% |" in report
     for line in (
         "Tunesmith, base is **2.00 times** transformers generate, base.",
         "Tunesmith, 32 adapters is **4.00 times** PEFT generate, 32 adapters.",
