@@ -67,6 +67,7 @@ class WritingBase:
     ) -> None:
         use_paged_attention(model)
         self._model = model.eval()
+        self._head = output_head(model)
         small = sum(weight.nbytes for weight in model.parameters()) <= LARGEST_PREPACKED_BASE_BYTES
         self._mixed = MixedModel(model, prepack=small)
         self._cache = cache
@@ -106,7 +107,7 @@ class WritingBase:
     def _logits(self, states_SE: Tensor, segments: Segments) -> Tensor:
         with self._mixed.running(segments, together=False):
             logits_SV = self._model.get_output_embeddings()(states_SE)
-        return output_head(self._model).capped(logits_SV)
+        return self._head.capped(logits_SV)
 
     def _scores(
         self, states_TE: Tensor, run: ScoredRun
@@ -116,7 +117,7 @@ class WritingBase:
         alternatives = request.sampling.top_logprobs or 0
         scores: list[TokenScores] = []
         tokens_C = torch.tensor(run.next_tokens, device=states_TE.device)
-        size = chunk_tokens(output_head(self._model).weight_VE)
+        size = chunk_tokens(self._head.weight_VE)
         parts = zip(states_TE[run.rows].split(size), tokens_C.split(size), strict=True)
         for states_CE, next_C in parts:
             segments = Segments((request.model.adapter_sha256,), (len(next_C),))

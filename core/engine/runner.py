@@ -24,8 +24,8 @@ from core.models.block_cache import BlockCache, bytes_per_token
 from core.models.load import load_base, load_config
 
 BLOCK_TOKENS = 32
-"""Places of a block of the cache. On a CPU a query reads longer rows of keys faster (64 places bring
-little more); a block is also what a beginning is known by, so that short ones are worth it."""
+"""Places of a block of the cache. A CPU reads keys faster in longer rows, though 64 bring little
+more than 32; a shared beginning is known by whole blocks, so they should be short."""
 
 MAX_CACHED_FOOTPRINTS = 1024
 

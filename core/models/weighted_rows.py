@@ -14,17 +14,17 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Picks:
-    """The rows of B sums, (B · N), and where each sum begins, (B)."""
+    """The rows of B sums, (B · N), and where each sum begins and the last one ends, (B + 1)."""
 
     rows: Tensor
-    starts_B: Tensor
+    bounds: Tensor
 
 
 def picks(rows_BN: Tensor) -> Picks:
     """Prepare sums over these rows of a table, for any number of products."""
     sums, rows = rows_BN.shape
-    starts_B = torch.arange(0, sums * rows, rows, dtype=torch.int32, device=rows_BN.device)
-    return Picks(rows_BN.flatten().int(), starts_B)
+    bounds = torch.arange(0, sums * rows + 1, rows, dtype=torch.int32, device=rows_BN.device)
+    return Picks(rows_BN.flatten().int(), bounds)
 
 
 def weighted_sums(table_RF: Tensor, picked: Picks, weights_BN: Tensor) -> Tensor:
@@ -32,8 +32,9 @@ def weighted_sums(table_RF: Tensor, picked: Picks, weights_BN: Tensor) -> Tensor
     sums_BF, *_ = torch.embedding_bag(
         table_RF,
         picked.rows,
-        picked.starts_B,
+        picked.bounds,
         mode=0,  # the sum
         per_sample_weights=weights_BN.reshape(-1),
+        include_last_offset=True,
     )
     return sums_BF
