@@ -286,9 +286,7 @@ class Turn:
     """Share of the processors that the host gave to others meanwhile."""
 
 
-def measure(
-    setting: Setting, everybody: Sequence[Contender], rounds: int
-) -> dict[str, list[Turn]]:
+def measure(setting: Setting, everybody: Sequence[Contender], rounds: int) -> dict[str, list[Turn]]:
     """Return the turns by contender, one per round, rounds interleaved.
 
     In its turn a contender answers the setting until some seconds have passed. Then the machine
