@@ -82,7 +82,10 @@ class EngineSettings(EngineFaceSettings):
     max_adapters: int = Field(64, ge=1, description="adapters in memory on each base")
     max_batch: int = Field(32, ge=1, description="sequences that run at once")
     max_step_tokens: int = Field(
-        512, ge=1, description="tokens that go through a model at once; prompts are read in chunks"
+        512,
+        ge=1,
+        description="tokens that go through a model at once; longer prompts are read in chunks, "
+        "and one that an eighth more would end to its end",
     )
     kv_cache_mib: int | None = Field(
         None,
