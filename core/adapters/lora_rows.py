@@ -9,7 +9,7 @@ beside the others. Segments that have no company go through products of their ow
 # M layers that read the same input, S = M · R
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
@@ -91,11 +91,12 @@ Addition = Callable[[Tensor, Tensor], None]
 class SharedInput:
     """What layers read that are called with the same tensor, times A of all of them.
 
-    It is taken when the first of them runs, and kept until the last has run.
+    It is taken when the first of them runs, and kept until the last of `columns` has run.
     """
 
-    def __init__(self, project: Projection, rows: int) -> None:
+    def __init__(self, project: Projection, columns: Collection[int], rows: int) -> None:
         self._project = project
+        self._columns = columns
         self._rows = rows
         self._x: Tensor | None = None
         self._low: dict[int, Tensor] = {}
@@ -103,12 +104,12 @@ class SharedInput:
     def low(self, x: Tensor, column: int) -> Tensor:
         """Return x A of one of the layers."""
         if self._x is not x or column not in self._low:
-            self._x = x
-            self._low = dict(enumerate(self._project(x.reshape(self._rows, -1))))
-        low = self._low.pop(column)
+            low = self._project(x.reshape(self._rows, -1))
+            self._x, self._low = x, {each: low[each] for each in self._columns}
+        own = self._low.pop(column)
         if not self._low:
             self._x = None
-        return low
+        return own
 
 
 class LoraLayer(NamedTuple):
@@ -128,16 +129,20 @@ class LoraRows(ABC):
         """By their number in the batch."""
         self._rows = sum(segments.lengths)
         self._slots = slots
+        adapters = {str(segments.adapters[index]) for index in group}
+        self._paths = frozenset[str]().union(*map(slots.paths, adapters))
         self._inputs: dict[InputTable, SharedInput] = {}
 
     def layer(self, path: str) -> LoraLayer | None:
-        """Return the updates of one layer; None when no slot changes it."""
-        layer = self._slots.layers.get(path)
-        if layer is None:
+        """Return the updates of one layer; None when no adapter of these segments has any."""
+        if path not in self._paths:
             return None
+        layer = self._slots.layers[path]
         table = layer.table
         if table not in self._inputs:
-            self._inputs[table] = SharedInput(self._projection(table.a_CIMR), self._rows)
+            columns = [column for column, each in enumerate(table.paths) if each in self._paths]
+            project = self._projection(table.a_CIMR)
+            self._inputs[table] = SharedInput(project, columns, self._rows)
         return LoraLayer(self._inputs[table], layer.column, self._addition(layer.b_CRO))
 
     @abstractmethod

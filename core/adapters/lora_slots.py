@@ -6,7 +6,7 @@ Source: Sheng et al. 2023, https://arxiv.org/abs/2311.03285 (S-LoRA), for one ra
 # C slots, I inputs, O outputs, R rank, M layers that read the same input
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -23,6 +23,8 @@ class InputTable:
     """A of the layers that read the same input, beside each other: x A of all is one product."""
 
     a_CIMR: Tensor
+    paths: list[str] = field(default_factory=list)
+    """Of the M layers."""
 
 
 @dataclass(eq=False)
@@ -54,9 +56,14 @@ class LoraSlots:
         self._tables: dict[str, InputTable] = {}
         """By what is read."""
         self._by_adapter: dict[str, int] = {}
+        self._paths: dict[str, frozenset[str]] = {}
 
     def __getitem__(self, adapter: str) -> int:
         return self._by_adapter[adapter]
+
+    def paths(self, adapter: str) -> frozenset[str]:
+        """Return the paths of the layers that an adapter updates."""
+        return self._paths[adapter]
 
     @property
     def device(self) -> torch.device:
@@ -70,6 +77,7 @@ class LoraSlots:
             free = {self.capacity}
             self._grow()
         slot = self._by_adapter[adapter] = min(free)
+        self._paths[adapter] = frozenset(updates)
         for path, update in updates.items():
             if path not in self.layers:
                 self.layers[path] = self._new_layer(path, update, dtype)
@@ -86,7 +94,7 @@ class LoraSlots:
 
     def forget(self, adapter: str) -> None:
         """Free the slot of an adapter."""
-        del self._by_adapter[adapter]
+        del self._by_adapter[adapter], self._paths[adapter]
 
     def _new_layer(self, path: str, update: LoraLinear, dtype: torch.dtype) -> SlotLayer:
         outputs, inputs = len(update.lora_B), update.lora_A.shape[1]
@@ -95,8 +103,9 @@ class LoraSlots:
         source = self._input_of(path)
         table = self._tables.setdefault(source, InputTable(a_CI1R[:, :, :0]))
         table.a_CIMR = torch.cat((table.a_CIMR, a_CI1R), dim=2)
-        column = table.a_CIMR.shape[2] - 1
-        return SlotLayer(table, column, zeros((self.capacity, self.rank, outputs), dtype=dtype))
+        table.paths.append(path)
+        b_CRO = zeros((self.capacity, self.rank, outputs), dtype=dtype)
+        return SlotLayer(table, len(table.paths) - 1, b_CRO)
 
     def _grow(self) -> None:
         capacity = max(FEWEST_SLOTS, 2 * self.capacity)

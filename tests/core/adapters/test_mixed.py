@@ -217,7 +217,7 @@ def test_what_layers_read_together_is_taken_once_and_never_for_another_input():
         return [x, 2 * x, 3 * x]
 
     one, other = torch.ones(1, 2, 4), torch.zeros(1, 2, 4)
-    shared = lora_rows.SharedInput(project, rows=2)
+    shared = lora_rows.SharedInput(project, (0, 1, 2), rows=2)
     for column in range(3):
         torch.testing.assert_close(shared.low(one, column), (column + 1) * one[0])
     assert len(taken) == 1
@@ -226,6 +226,23 @@ def test_what_layers_read_together_is_taken_once_and_never_for_another_input():
     torch.testing.assert_close(shared.low(other, 1), other[0])
     torch.testing.assert_close(shared.low(one, 2), 3 * one[0])
     assert len(taken) == 5
+
+
+def test_an_adapter_runs_through_its_own_layers_only_and_nothing_is_kept():
+    """Others of its rank have more layers, and share a table with it."""
+    model = tiny_model("llama").eval()
+    adapters = adapters_of(model)
+    mixed = MixedModel(model)
+    for name in ("rank 4", "query only"):
+        mixed.add(name, adapters[name])
+    tokens = torch.arange(20, 40)
+    for length in (1, 20):
+        run(mixed, ["query only"], tokens[:length], length)
+        _, plan = mixed._plans[True]
+        changed = {path for path, changes in plan.items() if changes is not None}
+        assert changed == set(adapters["query only"].replaced)
+        inputs = [shared for path in changed for shared, _, _ in plan[path].low_rank]
+        assert inputs and all(shared._x is None for shared in inputs)
 
 
 def run(
