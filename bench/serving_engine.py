@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -42,8 +43,8 @@ def make_engine(adapters: Sequence[Path], *, at_once: int, waiting: int, residen
 
 
 def adapter_name(number: int) -> str:
-    """Return what stands in the place of a hash."""
-    return f"{number:064d}"
+    """Return what stands in the place of the hash of an archive, in no order either."""
+    return sha256(str(number).encode()).hexdigest()
 
 
 def require_answer(item: Item) -> None:

@@ -85,7 +85,7 @@ class EngineSettings(EngineFaceSettings):
         512,
         ge=1,
         description="tokens that go through a model at once; longer prompts are read in chunks, "
-        "and one that an eighth more would end to its end",
+        "the last of which may be an eighth longer",
     )
     kv_cache_mib: int | None = Field(
         None,

@@ -102,9 +102,9 @@ class LoraSlots:
         a_CI1R = zeros((self.capacity, inputs, 1, self.rank), dtype=dtype)
         source = self._input_of(path)
         table = self._tables.setdefault(source, InputTable(a_CI1R[:, :, :0]))
+        b_CRO = zeros((self.capacity, self.rank, outputs), dtype=dtype)  # memory may end here
         table.a_CIMR = torch.cat((table.a_CIMR, a_CI1R), dim=2)
         table.paths.append(path)
-        b_CRO = zeros((self.capacity, self.rank, outputs), dtype=dtype)
         return SlotLayer(table, len(table.paths) - 1, b_CRO)
 
     def _grow(self) -> None:

@@ -6,7 +6,7 @@ all rows; then every adapter changes the rows that are its own.
 Source: Sheng et al. 2023, https://arxiv.org/abs/2311.03285 (S-LoRA).
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -54,6 +54,7 @@ class MixedModel:
 
         Of low-rank updates it keeps copies of the weights, of all others the modules themselves.
         """
+        self._plans.clear()  # they hold weights that may be laid out anew
         dtype, layers = self.model.dtype, adapted.replaced
         low_rank = {path: layer for path, layer in layers.items() if type(layer) is LoraLinear}
         slots = None
@@ -63,7 +64,6 @@ class MixedModel:
             slots.put(name, low_rank, dtype)
         others = {path: layer for path, layer in layers.items() if path not in low_rank}
         self._adapters[name] = _Adapter(tuple(others), slots)
-        self._plans.clear()
         for path in low_rank:
             self._site(path)
         for path, layer in others.items():
@@ -101,6 +101,9 @@ class MixedModel:
         self._current.plan = self._plan(segments, together)
         try:
             yield
+        except BaseException:
+            self._plans.clear()  # they may hold what layers have read
+            raise
         finally:
             self._current.plan = None
 
@@ -192,8 +195,8 @@ class _Current:
 class Site(nn.Module):
     """A module of the base with the deltas that adapters have for it.
 
-    Its output is a tensor, or the first of a tuple. The first dimensions of the input hold the rows
-    of the batch: (1, rows, …) or (rows, …).
+    Its output is a contiguous tensor, or the first of a tuple. The first dimensions of the input
+    hold the rows of the batch: (1, rows, …) or (rows, …).
     """
 
     def __init__(self, path: str, base: nn.Module, current: _Current) -> None:
@@ -242,10 +245,10 @@ def _changed(x: Tensor, output: Tensor, rows: int, changes: _Changes) -> Tensor:
     return y.view(output.shape)
 
 
-def _input_of(same_input: Sequence[Collection[str]], path: str) -> str:
+def _input_of(same_input: Sequence[Sequence[str]], path: str) -> str:
     """Name what the layer at a path reads: the first layer of those that read the same."""
     parent, _, name = path.rpartition(".")
-    first = next((next(iter(names)) for names in same_input if name in names), name)
+    first = next((names[0] for names in same_input if name in names), name)
     return f"{parent}.{first}"
 
 

@@ -1,14 +1,13 @@
 """From the chunks of a step to the tensors that the model is called with.
 
-Rows stand sorted by the length of their chunk, then by that of their sequence, then by adapter:
-what can be computed together stands together.
+Rows stand sorted by the length of their chunk, then by adapter: what can be computed together
+stands together.
 """
 
 # T tokens of the step, S sequences whose next token is sampled, P virtual tokens, E hidden size
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby, takewhile
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from core.adapters.lora_rows import Segments
 from core.adapters.virtual import PrefixStates
 from core.engine.scheduler import AnySequence, Chunk
 from core.models.block_cache import BlockCache, Slots
+from core.models.indices import as_index
 from core.models.paged_attention import GivenStates, PagedStep, SingleTokens, TokenRun
 
 PLACEHOLDER = 0
@@ -132,13 +132,8 @@ def _scored_run(chunk: Chunk, first_row: int) -> list[ScoredRun]:
     return [ScoredRun(sequence, rows, start + 1, sequence.places[start + 1 : end + 1])]
 
 
-def _order(chunk: Chunk) -> tuple[int, int, str]:
-    return chunk.end - chunk.start, _length_class(chunk), _adapter(chunk)
-
-
-def _length_class(chunk: Chunk) -> int:
-    """Sort sequences by length so that none in a class is more than twice as long as another."""
-    return (len(chunk.sequence.blocks) - 1).bit_length()
+def _order(chunk: Chunk) -> tuple[int, str]:
+    return chunk.end - chunk.start, _adapter(chunk)
 
 
 def _adapter(chunk: Chunk) -> str:
@@ -179,21 +174,29 @@ def _joined(runs: Sequence[TokenRun]) -> list[TokenRun]:
 def _single_tokens(
     chunks: Sequence[Chunk], block_tokens: int, device: torch.device
 ) -> list[SingleTokens]:
-    """Group the sequences that read one token by length; they are the first of the step."""
-    singles = list(takewhile(lambda chunk: chunk.end - chunk.start == 1, chunks))
-    groups = []
-    first = 0
-    for _, group in groupby(singles, key=_length_class):
-        used = [_blocks_read(chunk, block_tokens) for chunk in group]
-        longest = max(map(len, used))
-        ends = [chunk.end for chunk in singles[first : first + len(used)]]
-        groups.append(
-            SingleTokens(
-                slice(first, first + len(used)),
-                torch.tensor(ends, device=device),
-                _tensor([each + each[-1:] * (longest - len(each)) for each in used], device),
-                block_tokens,
-            )
-        )
-        first += len(used)
-    return groups
+    """Group the sequences that read one token by length, so that none is padded to more than twice.
+
+    They are the first of the step.
+    """
+    groups: dict[int, list[int]] = {}
+    for row, chunk in enumerate(chunks):
+        if chunk.end - chunk.start > 1:
+            break
+        groups.setdefault((len(chunk.sequence.blocks) - 1).bit_length(), []).append(row)
+    return [
+        _group(rows, [chunks[row] for row in rows], block_tokens, device)
+        for rows in groups.values()
+    ]
+
+
+def _group(
+    rows: Sequence[int], chunks: Sequence[Chunk], block_tokens: int, device: torch.device
+) -> SingleTokens:
+    used = [_blocks_read(chunk, block_tokens) for chunk in chunks]
+    longest = max(map(len, used))
+    return SingleTokens(
+        as_index(rows, device),
+        torch.tensor([chunk.end for chunk in chunks], device=device),
+        _tensor([each + each[-1:] * (longest - len(each)) for each in used], device),
+        block_tokens,
+    )

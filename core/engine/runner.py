@@ -147,8 +147,9 @@ class Runner:
         Raises the errors of loading when it is the base that cannot be loaded.
         """
         resident = self._bases.acquire(step.base, bases_in_use)
-        named = (chunk.sequence.request.model.adapter_sha256 for chunk in step.chunks)
-        names = list(dict.fromkeys(name for name in named if name is not None))
+        # in the order of the rows of a step, so that those who come together stand together
+        names = sorted({chunk.sequence.request.model.adapter_sha256 or "" for chunk in step.chunks})
+        names = [name for name in names if name]
         failures: dict[str, TunesmithError] = {}
         for name in names:
             try:

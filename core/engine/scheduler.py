@@ -30,8 +30,8 @@ class Limits:
     `max_sequences` counts running sequences of all bases together. A request is taken while fewer
     than `max_waiting` sequences wait, whatever its own number of choices or texts. `max_bases`
     bounds the bases with running sequences, `max_base_bytes` the memory of those together,
-    `max_adapters` the adapters of those on one base. A step has at most `max_step_tokens` tokens,
-    and an eighth more where that ends a prompt.
+    `max_adapters` the adapters of those on one base. A step of a base with a cache has at most
+    `max_step_tokens` tokens, and an eighth more where that ends a prompt.
     """
 
     max_sequences: int

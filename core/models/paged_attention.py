@@ -28,7 +28,7 @@ PAGED_ATTENTION = "tunesmith_paged"
 class SingleTokens:
     """Sequences that read one token in this step."""
 
-    tokens: slice
+    tokens: slice | Tensor
     """Where that token of each stands in the step."""
     lengths_B: Tensor
     """Places of each sequence, the token's own among them."""
@@ -99,10 +99,7 @@ class GivenStates:
 
 @dataclass(frozen=True)
 class PagedStep:
-    """Where the tokens of one step stand in the cache, and who looks at what.
-
-    Singles and then runs, in their order, are all tokens of the step.
-    """
+    """Where the tokens of one step stand in the cache, and who looks at what."""
 
     cache: BlockCache
     slots: Slots
@@ -141,11 +138,14 @@ def paged_attention(
             states_TKD[given.tokens] = own_KPD[:, given.first : given.end].transpose(0, 1)
     paged.cache.add(layer, paged.slots, key_TKD, value_TKD)
     query_THD = query_1HTD[0].transpose(0, 1)
+    output_THD = torch.empty_like(query_THD, memory_format=torch.contiguous_format)
     attend_singles = _attend_by_picking if query_THD.device.type == "cpu" else _attend_to_copies
-    outputs = [
-        attend_singles(query_THD[singles.tokens], singles, paged.cache, layer, rule)
-        for singles in paged.singles
-    ]
+    for singles in paged.singles:
+        query_BHD = query_THD[singles.tokens]
+        attended_BHD = attend_singles(query_BHD, singles, paged.cache, layer, rule)
+        if len(attended_BHD) == len(query_THD):  # nobody else is there
+            return attended_BHD[None], None
+        output_THD[singles.tokens] = attended_BHD
     for run in paged.runs:
         tokens = slice(run.first, run.first + run.length * run.sequences)
         states = key_1KTD[0, :, tokens], value_1KTD[0, :, tokens]
@@ -154,8 +154,7 @@ def paged_attention(
             key_KJD, value_KJD = paged.cache.sequence(layer, run.blocks_N)
             states = key_KJD[:, :end], value_KJD[:, :end]
         query_HTD = query_1HTD[0, :, tokens]
-        outputs.append(_attend_run(query_HTD, *states, run.sequences, rule))
-    output_THD = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+        output_THD[tokens] = _attend_run(query_HTD, *states, run.sequences, rule)
     return output_THD[None], None
 
 
