@@ -107,11 +107,11 @@ def test_patience_ends(
     away.is_away = True
     stopping = Event()
     store = PatientStore(away.between(workshop.store), stopping)
+    began = time.monotonic()
     if how == "stopping":
         Timer(0.1, stopping.set).start()
     else:
         monkeypatch.setattr(patient_store, "PATIENCE_SECONDS", 0.1)
-    began = time.monotonic()
     with pytest.raises(Unavailable):
         store.size(KEY)
     assert 0.1 <= time.monotonic() - began < 30
