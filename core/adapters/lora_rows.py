@@ -11,7 +11,7 @@ beside the others. Segments that have no company go through products of their ow
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -41,6 +41,11 @@ class Segments:
 
     adapters: tuple[str | None, ...]
     lengths: tuple[int, ...]
+
+    @cached_property
+    def starts(self) -> tuple[int, ...]:
+        """Where each segment begins, and where the last one ends: how many rows there are."""
+        return (0, *accumulate(self.lengths))
 
 
 def lora_rows(
@@ -127,7 +132,7 @@ class LoraRows(ABC):
     def __init__(self, segments: Segments, slots: LoraSlots, group: Sequence[int]) -> None:
         self.segments = frozenset(group)
         """By their number in the batch."""
-        self._rows = sum(segments.lengths)
+        self._rows = segments.starts[-1]
         self._slots = slots
         adapters = {str(segments.adapters[index]) for index in group}
         self._paths = frozenset[str]().union(*map(slots.paths, adapters))
@@ -160,8 +165,8 @@ class _AloneRows(LoraRows):
     def __init__(self, segments: Segments, slots: LoraSlots, index: int) -> None:
         super().__init__(segments, slots, [index])
         self._slot = slots[str(segments.adapters[index])]
-        start, length = sum(segments.lengths[:index]), segments.lengths[index]
-        self._tokens = None if length == self._rows else slice(start, start + length)
+        start, end = segments.starts[index : index + 2]
+        self._tokens = None if end - start == self._rows else slice(start, end)
         """Where the rows stand in the batch; None when they are all of it."""
 
     def _projection(self, a_CIMR: Tensor) -> Projection:
@@ -234,7 +239,10 @@ def _add_picked(
 
 
 class _PaddedRows(LoraRows):
-    """Segments side by side, each with the places of the longest."""
+    """Segments side by side, each with the places of the longest.
+
+    Their weights are copied, once for all steps of one batch, unless the slots follow one another.
+    """
 
     def __init__(self, segments: Segments, slots: LoraSlots, group: Sequence[int]) -> None:
         super().__init__(segments, slots, group)
@@ -259,8 +267,6 @@ class _PaddedRows(LoraRows):
         """Where they go, as number of the segment · P + number in the segment."""
         self._sources = torch.tensor(sources, device=device)
         """The token of each of the G · P places; any token where there is none."""
-
-    # weights are copied, unless the slots follow one another: once for all steps of one batch
 
     def _projection(self, a_CIMR: Tensor) -> Projection:
         layers = a_CIMR.shape[2]
@@ -288,5 +294,5 @@ class _PaddedRows(LoraRows):
 
 def _tokens(segments: Segments, group: Sequence[int]) -> list[int]:
     """Return where the tokens of these segments stand in the batch."""
-    starts = [0, *accumulate(segments.lengths)]
-    return [token for i in group for token in range(starts[i], starts[i] + segments.lengths[i])]
+    starts = segments.starts
+    return [token for i in group for token in range(starts[i], starts[i + 1])]

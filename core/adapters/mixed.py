@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
@@ -167,15 +168,14 @@ class _Plan(dict[str, _Changes | None]):
         adapters: Mapping[str, _Adapter],
         sites: Mapping[str, "Site"],
     ) -> None:
-        self.rows = sum(segments.lengths)
+        self.rows = segments.starts[-1]
         self._low_rank = low_rank
         self._sites = sites
-        self._others: list[tuple[str, int, int]] = []
-        start = 0
-        for name, length in zip(segments.adapters, segments.lengths, strict=True):
-            if name is not None and adapters[name].others:
-                self._others.append((name, start, start + length))
-            start += length
+        self._others = [
+            (name, start, end)
+            for name, (start, end) in zip(segments.adapters, pairwise(segments.starts), strict=True)
+            if name is not None and adapters[name].others
+        ]
 
     def __missing__(self, path: str) -> _Changes | None:
         deltas = self._sites[path].deltas

@@ -148,8 +148,8 @@ class Runner:
         """
         resident = self._bases.acquire(step.base, bases_in_use)
         # in the order of the rows of a step, so that those who come together stand together
-        names = sorted({chunk.sequence.request.model.adapter_sha256 or "" for chunk in step.chunks})
-        names = [name for name in names if name]
+        asked = {chunk.sequence.request.model.adapter_sha256 for chunk in step.chunks}
+        names = sorted(name for name in asked if name is not None)
         failures: dict[str, TunesmithError] = {}
         for name in names:
             try:

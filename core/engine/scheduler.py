@@ -235,9 +235,9 @@ class Scheduler:
         A prompt that an eighth of a step more would end is read to its end: a few tokens that are
         left over would cost a step of their own.
         """
-        if 0 < unread - budget <= self.limits.max_step_tokens // 8 and budget > 0:
-            return unread
-        return max(0, min(unread, budget))
+        if budget <= 0:
+            return 0
+        return unread if unread <= budget + self.limits.max_step_tokens // 8 else budget
 
     def _make_room(self, lane: Lane, sequence: AnySequence, take: int) -> bool:
         """Give a running sequence blocks for `take` more places; False when it had to step back."""

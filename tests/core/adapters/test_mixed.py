@@ -247,6 +247,51 @@ def test_an_adapter_runs_through_its_own_layers_only_and_nothing_is_kept():
         assert inputs and all(shared._x is None for shared in inputs)
 
 
+def test_a_step_that_fails_leaves_nothing_behind():
+    model = tiny_model("llama").eval()
+    mixed = MixedModel(model)
+    mixed.add("rank 4", adapters_of(model)["rank 4"])
+    tokens = torch.arange(20, 22)
+    expected = run(mixed, ["rank 4"], tokens, 2)
+    hook = model.model.layers[0].self_attn.k_proj.base.register_forward_hook(fail)
+    with pytest.raises(MemoryError):
+        run(mixed, ["rank 4"], tokens, 2)
+    assert not mixed._plans, "which hold what layers have read"
+    hook.remove()
+    torch.testing.assert_close(run(mixed, ["rank 4"], tokens, 2), expected)
+
+
+def test_an_adapter_for_which_there_is_no_memory_can_be_loaded_later(monkeypatch):
+    model = tiny_model("llama").eval()
+    mixed = MixedModel(model)
+    adapted = adapters_of(model)["rank 4"]
+    tokens = torch.arange(20, 22)
+    made = []
+
+    def few(tensor: Tensor, *shape: object, **options: object) -> Tensor:
+        made.append(shape)
+        if len(made) == 4:  # A and B of one layer, A of the next one
+            raise MemoryError
+        return zeros(tensor, *shape, **options)
+
+    zeros = Tensor.new_zeros
+    monkeypatch.setattr(Tensor, "new_zeros", few)
+    with pytest.raises(MemoryError):
+        mixed.add("rank 4", adapted)
+    mixed.add("rank 4", adapted)
+    [slots] = mixed._slots.values()
+    for table in {layer.table for layer in slots.layers.values()}:
+        assert len(table.paths) == len(set(table.paths)) == table.a_CIMR.shape[2]
+    found = run(mixed, ["rank 4"], tokens, 2)
+    other = MixedModel(tiny_model("llama").eval())
+    other.add("rank 4", adapters_of(other.model)["rank 4"])
+    torch.testing.assert_close(found, run(other, ["rank 4"], tokens, 2))
+
+
+def fail(*_: object) -> None:
+    raise MemoryError
+
+
 def run(
     mixed: MixedModel, names: list[str], tokens: Tensor, length: int = 1, together: bool = True
 ) -> Tensor:
