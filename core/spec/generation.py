@@ -24,6 +24,9 @@ class ChatPrompt(Spec):
     type: Literal["chat"] = "chat"
     messages: tuple[dict[str, Any], ...]
     tools: tuple[dict[str, Any], ...] = ()
+    template_kwargs: dict[str, Any] = Field(
+        default_factory=dict, description="variables of the chat template, such as enable_thinking"
+    )
 
 
 class TextPrompt(Spec):
@@ -169,6 +172,7 @@ class GenerationDelta(Spec):
     type: Literal["delta"] = "delta"
     choice: int
     text: str
+    reasoning: str = Field("", description="text that the template sets apart as reasoning")
     logprobs: tuple[GeneratedToken, ...] = ()
 
 

@@ -1,7 +1,7 @@
 """One training run, complete: what the training child is given and nothing else."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -53,6 +53,15 @@ class JobSpec(Spec):
         None, description="the tuned model that this job trains further"
     )
     seed: int = Field(ge=0, le=2**31 - 1)
+    chat_template_kwargs: dict[str, Any] = Field(
+        default_factory=dict, description="variables of the chat template, such as enable_thinking"
+    )
+    template_time: float | None = Field(
+        None, description="unix seconds; the time that a chat template with a clock reads"
+    )
+    columns: dict[str, str] = Field(
+        default_factory=dict, description="names of columns of the files, by the key they stand for"
+    )
 
 
 class Workspace(Spec):
