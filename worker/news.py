@@ -39,6 +39,12 @@ def dataset_news(event: DatasetValidated) -> NewEvent:
     if event.truncated_rows:
         lines = _lines(event.truncated_lines, event.truncated_rows)
         parts.append(f"{event.truncated_rows:,} were cut to the length limit ({lines})")
+    if event.split_conversations:
+        parts.append(
+            f"{event.split_conversations:,} conversations are trained as a row for each answer, "
+            "since the chat template shows earlier answers otherwise once a message follows "
+            f"({event.split_tokens:,} tokens more an epoch)"
+        )
     return NewEvent("; ".join(parts) + ".", data=event.model_dump(mode="json", exclude={"type"}))
 
 

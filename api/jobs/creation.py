@@ -20,6 +20,8 @@ from core.spec.run import BaseModelSpec, JobSpec
 from core.spec.strategy import PrefixSpec, PromptSpec, StrategySpec
 from core.spec.training import SHORTEST_ROW, TrainingSpec
 
+SECONDS_A_DAY = 86_400
+
 
 def new_job(session: Session, catalog: Catalog, project: str, body: CreateJob) -> NewJob:
     """Return the job that `body` asks for. InvalidRequest or NotFound name the field at fault."""
@@ -58,6 +60,8 @@ def new_job(session: Session, catalog: Catalog, project: str, body: CreateJob) -
             evaluation=body.evaluation,
             parent=start.parent,
             seed=seed,
+            chat_template_kwargs=body.chat_template_kwargs,
+            template_time=_day_of_upload(session, project, body.training_file),
         ),
         metadata=body.metadata,
     )
@@ -77,6 +81,15 @@ def usable_report(session: Session, project: str, file_id: str, param: str) -> D
             f"File {file_id} cannot be used: {faults}.", param=param, code=f"invalid_{param}"
         )
     return DatasetReport.model_validate(file.report)
+
+
+def _day_of_upload(session: Session, project: str, file_id: str) -> float:
+    """Return the time that chat templates with a clock read in a job, and in its model later.
+
+    It depends on the training file alone, so that the same file and seed give the same weights.
+    """
+    uploaded_at = get_file(session, project, file_id, param="training_file").created_at
+    return uploaded_at // SECONDS_A_DAY * SECONDS_A_DAY
 
 
 def _refuse_integrations(body: CreateJob) -> None:

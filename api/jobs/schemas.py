@@ -16,6 +16,7 @@ from core.records.tables import Checkpoint, Job, JobEvent
 from core.spec.objective import ObjectiveSpec, Task
 from core.spec.run import JobSpec
 from core.spec.strategy import LoraSpec, StrategySpec
+from core.spec.template import TemplateVariables
 from core.spec.training import EvaluationSpec, TrainingSpec
 
 _NO_NUL = r"^[^\x00]*$"  # Postgres has no place for it
@@ -55,6 +56,7 @@ class CreateJob(BaseModel):
     task: Task | None = None
     training: TrainingSpec = TrainingSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
+    chat_template_kwargs: TemplateVariables = Field(default_factory=dict)
 
 
 class JobError(BaseModel):
@@ -98,6 +100,7 @@ class JobObject(BaseModel):
     strategy: StrategySpec
     training: TrainingSpec
     evaluation: EvaluationSpec
+    chat_template_kwargs: dict[str, Any]
     progress: Progress
     pause_requested_at: int | None
     paused_at: int | None
@@ -152,6 +155,7 @@ def job_object(job: Job) -> JobObject:
         strategy=spec.strategy,
         training=spec.training,
         evaluation=spec.evaluation,
+        chat_template_kwargs=spec.chat_template_kwargs,
         progress=Progress(step=job.step, total_steps=job.total_steps),
         pause_requested_at=_seconds(job.pause_requested_at),
         paused_at=_seconds(job.paused_at),

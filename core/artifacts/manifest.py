@@ -6,9 +6,9 @@ nothing else is. Needs no torch.
 
 import hashlib
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from core.errors import TunesmithError
 from core.spec.base import Spec
@@ -41,6 +41,9 @@ class Manifest(Spec):
     strategy: StrategySpec
     task: Task
     objective: ObjectiveSpec
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    template_time: float | None = None
+    """What the chat template read when the model was trained, and reads when it is served."""
     weights_file: str
     weights_sha256: str
     files: tuple[ManifestFile, ...]
@@ -63,6 +66,8 @@ def write_manifest(folder: Path, spec: JobSpec) -> Manifest:
         strategy=spec.strategy,
         task=spec.task,
         objective=spec.objective,
+        chat_template_kwargs=spec.chat_template_kwargs,
+        template_time=spec.template_time,
         weights_file=weights.path,
         weights_sha256=weights.sha256,
         files=files,
@@ -137,9 +142,11 @@ def _weights(files: tuple[ManifestFile, ...]) -> ManifestFile:
     raise corrupt(f"The bundle has neither {ADAPTER_FILE} nor {MODEL_FILE}.")
 
 
+_LATER_FIELDS = ("base_quantisation", "chat_template_kwargs", "template_time")
+"""Fields that older manifests lack: while they are empty, the checksum does not cover them."""
+
+
 def _checksum(manifest: Manifest) -> str:
-    unnamed = {"checksum"}
-    if manifest.base_quantisation is None:  # a manifest from before there was any has no such field
-        unnamed.add("base_quantisation")
-    rest = manifest.model_dump_json(exclude=unnamed)
+    unnamed = {name for name in _LATER_FIELDS if not getattr(manifest, name)}
+    rest = manifest.model_dump_json(exclude={"checksum", *unnamed})
     return hashlib.sha256(rest.encode()).hexdigest()

@@ -1,40 +1,62 @@
 """From examples to token ids, with a loss mask that names exactly what has to be written.
 
-A conversation goes through the chat template of the tokenizer; plain text gets the tokenizer's own
-special tokens before it and an end-of-text token after it. A token counts as trained when at least
-one of its characters does.
+An answer is trained after exactly the ids that the endpoint sends for its turn. Prompt and answer
+are tokenised apart, as they come when serving: in a conversation the prompt that the chat template
+writes, in plain text the prompt with the tokenizer's own special tokens before it. Answers of one
+conversation share a row where each prompt goes on from the answer before it, token by token;
+elsewhere every answer gets a row of its own.
 """
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import groupby
 
 from transformers import PreTrainedTokenizerFast
 
 from core.batching.rows import InvalidRow, Row
-from core.batching.template import ChatTemplate, Message, Span, Unrenderable
+from core.batching.template import (
+    NO_CONTEXT,
+    ChatTemplate,
+    Message,
+    TemplateContext,
+    Unrenderable,
+)
+from core.batching.tokenise import encode, encode_continued, opening_tokens
+from core.batching.turns import Turn, trained_turns
 from core.datasets.chat import parse_conversation
 from core.datasets.faults import Faults
 from core.datasets.formats import ChatExample, CompletionExample, TextExample
 from core.errors import InvalidRequest
 
 Rendered = ChatExample | CompletionExample | TextExample
-"""The kinds of example that become one sequence of tokens with a mask."""
+"""The kinds of example that become sequences of tokens with a mask."""
 
 
 def render_prompt(
-    tokenizer: PreTrainedTokenizerFast, messages: Sequence[Message], tools: Sequence[Message] = ()
+    tokenizer: PreTrainedTokenizerFast,
+    messages: Sequence[Message],
+    tools: Sequence[Message] = (),
+    context: TemplateContext = NO_CONTEXT,
 ) -> list[int]:
     """Return the tokens after which the assistant speaks; messages are in OpenAI's form.
 
-    Raises InvalidRequest when the model has no chat template or the template refuses.
+    Raises InvalidRequest when the model has no chat template, or when the template refuses the
+    conversation or leaves out a part of it.
     """
+    template = ChatTemplate(tokenizer, context)
+    text = prompt_of_request(template, messages, tools)
+    return template.source(tools).control.encode([text])[0]
+
+
+def prompt_of_request(
+    template: ChatTemplate, messages: Sequence[Message], tools: Sequence[Message]
+) -> str:
+    """Return the text of a request's prompt; InvalidRequest as in `render_prompt`."""
     parsed = conversation_of_request(messages)
     try:
-        text = ChatTemplate(tokenizer).prompt(parsed, tools)
+        return template.prompt(parsed, tools)
     except Unrenderable as problem:
-        raise InvalidRequest(f"Cannot render: {problem}.", param="messages") from None
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+        param = problem.field or "messages"
+        raise InvalidRequest(f"Cannot render the prompt: {problem}.", param=param) from None
 
 
 def conversation_of_request(messages: Sequence[Message]) -> list[Message]:
@@ -48,95 +70,105 @@ def conversation_of_request(messages: Sequence[Message]) -> list[Message]:
 
 
 def render_example(tokenizer: PreTrainedTokenizerFast, example: Rendered, line: int = 1) -> Row:
-    """Return the example as a row; InvalidRow when it has no exact mask."""
-    return render_examples(tokenizer, [(line, example)])[0]
+    """Return the example as its only row; InvalidRow when it has no exact mask."""
+    (row,) = render_examples(tokenizer, [(line, example)])
+    return row
 
 
 def render_examples(
-    tokenizer: PreTrainedTokenizerFast, examples: Sequence[tuple[int, Rendered]]
+    tokenizer: PreTrainedTokenizerFast,
+    examples: Sequence[tuple[int, Rendered]],
+    context: TemplateContext = NO_CONTEXT,
 ) -> list[Row]:
-    """Return a row per (line, example), in order; InvalidRow for the first that has no exact mask.
+    """Return the rows of every (line, example), in order: at least one each.
 
-    The tokenizer is called once for all conversations and once for all plain texts.
+    Raises InvalidRow for the first example that has no exact mask. The tokenizer is called a few
+    times for all examples of a kind.
     """
-    template = ChatTemplate(tokenizer)
-    texts = [_marked_text(template, line, example) for line, example in examples]
-    chats = [text for text in texts if not text.plain]
-    plain = [text for text in texts if text.plain]
-    rows = _tokenised(tokenizer, chats) + _tokenised(tokenizer, plain)
-    return sorted(rows, key=lambda row: row.line) if chats and plain else rows
+    chats = [(line, each) for line, each in examples if isinstance(each, ChatExample)]
+    completions = [(line, each) for line, each in examples if isinstance(each, CompletionExample)]
+    texts = [(line, each) for line, each in examples if isinstance(each, TextExample)]
+    rows = [
+        *_chat_rows(ChatTemplate(tokenizer, context), chats),
+        *_completion_rows(tokenizer, completions),
+        *_text_rows(tokenizer, texts),
+    ]
+    kinds = sum(map(bool, (chats, completions, texts)))
+    return sorted(rows, key=lambda row: row.line) if kinds > 1 else rows
 
 
-@dataclass(frozen=True)
-class _MarkedText:
-    """The text of an example, and the spans of it that are trained."""
-
-    line: int
-    text: str
-    spans: tuple[Span, ...]
-    plain: bool
-    """Plain text gets the tokenizer's own special tokens and an end-of-text token."""
+def chat_turns(template: ChatTemplate, line: int, example: ChatExample) -> list[Turn]:
+    """Return the trained turns of an example; InvalidRow when the template cannot show one."""
+    try:
+        return trained_turns(template, example)
+    except Unrenderable as problem:
+        raise InvalidRow(line, str(problem)) from None
 
 
-def _marked_text(template: ChatTemplate, line: int, example: Rendered) -> _MarkedText:
-    match example:
-        case TextExample():
-            return _MarkedText(line, example.text, ((0, len(example.text)),), plain=True)
-        case CompletionExample():
-            text = example.prompt + example.completion
-            return _MarkedText(line, text, ((len(example.prompt), len(text)),), plain=True)
-        case ChatExample():
-            try:
-                text, spans = template.conversation(example)
-            except Unrenderable as problem:
-                raise InvalidRow(line, str(problem)) from None
-            return _MarkedText(line, text, spans, plain=False)
+def _chat_rows(template: ChatTemplate, examples: Sequence[tuple[int, ChatExample]]) -> list[Row]:
+    rows: list[Row] = []
+    for with_tools, group in groupby(examples, lambda each: bool(each[1].tools)):
+        some = list(group)
+        turns = [(line, turn) for line, each in some for turn in chat_turns(template, line, each)]
+        if not turns:
+            rows += [Row(line, (0,), (False,)) for line, _ in some]
+            continue
+        control = template.source(some[0][1].tools if with_tools else ()).control
+        prompts = control.encode([turn.prompt for _, turn in turns])
+        answers = control.encode([turn.answer for _, turn in turns], continued=True)
+        rows += _joined([line for line, _ in turns], prompts, answers)
+    return rows
 
 
-def _tokenised(tokenizer: PreTrainedTokenizerFast, rendered: list[_MarkedText]) -> list[Row]:
-    """Tokenise texts of one kind, all plain or all chat."""
-    if not rendered:
-        return []
-    encoded = tokenizer(
-        [text.text for text in rendered],
-        add_special_tokens=rendered[0].plain,
-        return_offsets_mapping=True,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-        verbose=False,
-    )
+def _joined(
+    lines: Sequence[int], prompts: Sequence[list[int]], answers: Sequence[list[int]]
+) -> list[Row]:
+    """Return rows of prompt and answer, joined where one goes on from another of its line."""
+    rows: list[Row] = []
+    line, tokens, trained = 0, list[int](), list[bool]()
+
+    def close() -> None:
+        if tokens:
+            trained[0] = False  # nothing precedes it that could predict it
+            rows.append(Row(line, tuple(tokens), tuple(trained)))
+
+    for next_line, prompt, answer in zip(lines, prompts, answers, strict=True):
+        if next_line != line or prompt[: len(tokens)] != tokens:
+            close()
+            line, tokens, trained = next_line, [], []
+        trained += [False] * (len(prompt) - len(tokens)) + [True] * len(answer)
+        tokens = [*prompt, *answer]
+    close()
+    return rows
+
+
+def _completion_rows(
+    tokenizer: PreTrainedTokenizerFast, examples: Sequence[tuple[int, CompletionExample]]
+) -> list[Row]:
+    opening = list(opening_tokens(tokenizer))
+    prompts = encode(tokenizer, [example.prompt for _, example in examples])
+    completions = encode_continued(tokenizer, [example.completion for _, example in examples])
     return [
-        _row(tokenizer, text, ids, offsets)
-        for text, ids, offsets in zip(
-            rendered, encoded["input_ids"], encoded["offset_mapping"], strict=True
-        )
+        row
+        for (line, _), prompt, completion in zip(examples, prompts, completions, strict=True)
+        for row in _joined([line], [[*opening, *prompt]], [[*completion, _end(tokenizer, line)]])
     ]
 
 
-def _row(
-    tokenizer: PreTrainedTokenizerFast, text: _MarkedText, ids: list[int], offsets: list[Span]
-) -> Row:
-    if text.plain:
-        ids, offsets = _without_closing_tokens(ids, offsets)
-    starts = [start for start, _ in offsets]
-    ends = [end for _, end in offsets]
-    trained = [False] * len(ids)
-    for start, end in text.spans:
-        first = bisect_right(ends, start)  # the first token that reaches beyond `start`
-        last = bisect_left(starts, end)  # the first token that begins at `end` or later
-        trained[first:last] = [True] * (last - first)
-    if text.plain:
-        if tokenizer.eos_token_id is None:
-            raise InvalidRow(text.line, "the tokenizer of the base model has no end-of-text token")
-        ids, trained = [*ids, tokenizer.eos_token_id], [*trained, True]
-    if trained:
-        trained[0] = False
-    return Row(text.line, tuple(ids), tuple(trained))
+def _text_rows(
+    tokenizer: PreTrainedTokenizerFast, examples: Sequence[tuple[int, TextExample]]
+) -> list[Row]:
+    opening = list(opening_tokens(tokenizer))
+    texts = encode(tokenizer, [example.text for _, example in examples])
+    return [
+        row
+        for (line, _), text in zip(examples, texts, strict=True)
+        for row in _joined([line], [opening], [[*text, _end(tokenizer, line)]])
+    ]
 
 
-def _without_closing_tokens(ids: list[int], offsets: list[Span]) -> tuple[list[int], list[Span]]:
-    """Drop what the tokenizer adds after a text; its tokens there stand for no characters."""
-    length = len(ids)
-    while length > 1 and offsets[length - 1] == (0, 0):
-        length -= 1
-    return ids[:length], offsets[:length]
+def _end(tokenizer: PreTrainedTokenizerFast, line: int) -> int:
+    end: int | None = tokenizer.eos_token_id
+    if end is None:
+        raise InvalidRow(line, "the tokenizer of the base model has no end-of-text token")
+    return end

@@ -5,90 +5,103 @@ answer: the encoder reads the system text and the question as plain text. With o
 reads the rendered conversation up to an answer.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerFast
 
-from core.batching.render import conversation_of_request
+from core.batching.render import chat_turns, conversation_of_request, render_prompt
 from core.batching.rows import InvalidRow, SourceTargetRow
-from core.batching.template import ChatTemplate, Message, Unrenderable
+from core.batching.template import (
+    NO_CONTEXT,
+    ChatTemplate,
+    Message,
+    TemplateContext,
+    Unrenderable,
+)
 from core.datasets.formats import ChatExample, CompletionExample
 from core.errors import InvalidRequest
 
 
 def render_source(
-    tokenizer: PreTrainedTokenizerFast, messages: Sequence[Message], tools: Sequence[Message] = ()
+    tokenizer: PreTrainedTokenizerFast,
+    messages: Sequence[Message],
+    tools: Sequence[Message] = (),
+    context: TemplateContext = NO_CONTEXT,
 ) -> list[int]:
     """Return what the encoder reads before it answers a conversation in OpenAI's form.
 
     Raises InvalidRequest when the conversation does not fit the model.
     """
+    if tokenizer.chat_template:
+        return render_prompt(tokenizer, messages, tools, context)
     parsed = conversation_of_request(messages)
-    templated = bool(tokenizer.chat_template)
     try:
-        text = (
-            ChatTemplate(tokenizer).prompt(parsed, tools)
-            if templated
-            else _plain_source(parsed, tools)
-        )
+        text = _plain_source(parsed, tools)
     except Unrenderable as problem:
-        raise InvalidRequest(f"Cannot render: {problem}.", param="messages") from None
-    return tokenizer(text, add_special_tokens=not templated)["input_ids"]
+        raise InvalidRequest(f"Cannot render the prompt: {problem}.", param="messages") from None
+    ids: list[int] = tokenizer(text)["input_ids"]
+    return ids
 
 
 def render_source_targets(
     tokenizer: PreTrainedTokenizerFast,
     examples: Sequence[tuple[int, ChatExample | CompletionExample]],
+    context: TemplateContext = NO_CONTEXT,
 ) -> list[SourceTargetRow]:
     """Return the rows of every (line, example), in order: one for each trained answer.
 
     Plain texts get the tokenizer's own special tokens, and every target ends with its end-of-text
     token. Raises InvalidRow for the first example that has no source and target.
     """
-    template = ChatTemplate(tokenizer) if tokenizer.chat_template else None
-    texts = [text for line, example in examples for text in _texts(template, line, example)]
-    chats = [text for text in texts if not text.plain]
-    plain = [text for text in texts if text.plain]
-    rows = _tokenised(tokenizer, chats) + _tokenised(tokenizer, plain)
-    return sorted(rows, key=lambda row: row.line) if chats and plain else rows
+    template = ChatTemplate(tokenizer, context) if tokenizer.chat_template else None
+    rows: list[SourceTargetRow] = []
+    plain: list[_Texts] = []
+    for line, example in examples:
+        if isinstance(example, ChatExample) and not any(map(_is_trained, example.messages)):
+            raise InvalidRow(line, "every answer has weight 0, so nothing would be trained")
+        if isinstance(example, CompletionExample):
+            plain.append(_Texts(line, example.prompt, example.completion))
+        elif template is None:
+            plain.append(_only_turn(line, example))
+        else:
+            rows += _templated(template, line, example)
+    rows += _tokenised(tokenizer, plain)
+    return sorted(rows, key=lambda row: row.line)
 
 
 @dataclass(frozen=True)
 class _Texts:
-    """What is read and what is written; plain text gets the tokenizer's own special tokens."""
+    """What is read and what is written, both plain."""
 
     line: int
     source: str
     target: str
-    plain: bool
 
 
-def _texts(
-    template: ChatTemplate | None, line: int, example: ChatExample | CompletionExample
-) -> Iterator[_Texts]:
-    if isinstance(example, CompletionExample):
-        yield _Texts(line, example.prompt, example.completion, plain=True)
-        return
-    if not any(message.get("weight", 1) for message in _answers(example)):
-        raise InvalidRow(line, "every answer has weight 0, so nothing would be trained")
+def _is_trained(message: Message) -> bool:
+    return message["role"] == "assistant" and bool(message.get("weight", 1))
+
+
+def _templated(template: ChatTemplate, line: int, example: ChatExample) -> list[SourceTargetRow]:
+    turns = chat_turns(template, line, example)
+    control = template.source(example.tools).control
+    sources = control.encode([turn.prompt for turn in turns])
+    targets = control.encode([turn.answer for turn in turns])
+    return [
+        SourceTargetRow(line, tuple(source), _closed(template.tokenizer, line, target))
+        for source, target in zip(sources, targets, strict=True)
+    ]
+
+
+def _only_turn(line: int, example: ChatExample) -> _Texts:
+    *question, answer = example.messages
     try:
-        if template is not None:
-            text, spans = template.conversation(example)
-            for start, end in spans:
-                yield _Texts(line, text[:start], text[start:end], plain=False)
-        else:
-            *question, answer = example.messages
-            if answer.get("tool_calls"):
-                raise Unrenderable(_NO_TEMPLATE.format("tool calls"))
-            source = _plain_source(question, example.tools)
-            yield _Texts(line, source, answer["content"], plain=True)
+        if answer.get("tool_calls"):
+            raise Unrenderable(_NO_TEMPLATE.format("tool calls"))
+        return _Texts(line, _plain_source(question, example.tools), answer["content"])
     except Unrenderable as problem:
         raise InvalidRow(line, str(problem)) from None
-
-
-def _answers(example: ChatExample) -> list[Message]:
-    return [message for message in example.messages if message["role"] == "assistant"]
 
 
 _NO_TEMPLATE = (
@@ -107,16 +120,12 @@ def _plain_source(messages: Sequence[Message], tools: Sequence[Message]) -> str:
 
 
 def _tokenised(tokenizer: PreTrainedTokenizerFast, texts: list[_Texts]) -> list[SourceTargetRow]:
-    """Tokenise texts of one kind, all plain or all chat."""
+    """Tokenise plain texts, with the tokenizer's own special tokens."""
     if not texts:
         return []
-    end = tokenizer.eos_token_id
-    if end is None:
-        raise InvalidRow(texts[0].line, "the tokenizer of the base model has no end-of-text token")
     sources, targets = (
         tokenizer(
             [getattr(text, side) for text in texts],
-            add_special_tokens=texts[0].plain,
             return_attention_mask=False,
             return_token_type_ids=False,
             verbose=False,
@@ -124,8 +133,16 @@ def _tokenised(tokenizer: PreTrainedTokenizerFast, texts: list[_Texts]) -> list[
         for side in ("source", "target")
     )
     return [
-        SourceTargetRow(
-            text.line, tuple(source), tuple(target if target[-1:] == [end] else [*target, end])
-        )
+        SourceTargetRow(text.line, tuple(source), _closed(tokenizer, text.line, target))
         for text, source, target in zip(texts, sources, targets, strict=True)
     ]
+
+
+def _closed(
+    tokenizer: PreTrainedTokenizerFast, line: int, target: Sequence[int]
+) -> tuple[int, ...]:
+    """Return a target that ends with the end of text."""
+    end = tokenizer.eos_token_id
+    if end is None:
+        raise InvalidRow(line, "the tokenizer of the base model has no end-of-text token")
+    return tuple(target) if target[-1] == end else (*target, end)

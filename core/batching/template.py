@@ -1,111 +1,233 @@
-"""The chat template of a tokenizer: the text of a conversation, and which parts of it are trained.
+"""The chat template of a tokenizer: the text of a conversation up to where the assistant speaks.
 
-Trained is what the assistant has to produce: content, tool calls and the token that ends the
-turn. A template that marks it with `{% generation %}` is believed. Any other template is asked
-twice, once for the prompt of a turn and once for the conversation up to the end of that turn;
-what lies between is the turn, and both must be beginnings of the whole text.
+Messages are taken as `core/datasets/chat.py` reads them, and given to each template as it needs
+them. What a template leaves out of them is refused, since nobody would notice. Control tokens that
+a message spells are hidden in the texts that come out; `control` turns them into tokens.
 """
 
-import re
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerFast
-from transformers.utils.chat_template_utils import render_jinja_template
+from transformers.utils.chat_template_utils import _compile_jinja_template
 
-from core.datasets.formats import ChatExample
+from core.batching.control_tokens import ControlTokens
+from core.batching.omissions import after_marker, marked_conversation, omitted, parts_of, shape_of
+from core.batching.template_input import InputForm, Message, find_input_form
 
-Message = Mapping[str, Any]
-Span = tuple[int, int]
-"""Characters `start <= i < end` of a text."""
-
-_GENERATION_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
-
-_FAILURES = (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
+_FAILURES = (
+    TemplateError,
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
 """What the code in a template can raise on messages that it was not written for."""
+
+_MAX_SHAPES = 4096
 
 
 class Unrenderable(Exception):
-    """The chat template cannot show these messages, or not in a way that has an exact mask."""
+    """The chat template cannot show these messages; `field` is the path of the part at fault."""
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class Omission(Unrenderable):
+    """The chat template leaves a part of the messages out."""
+
+
+@dataclass(frozen=True)
+class TemplateContext:
+    """What a chat template reads beside the conversation."""
+
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    """Its `chat_template_kwargs`, such as enable_thinking."""
+    time: float | None = None
+    """Unix seconds, in UTC, for templates that write the date; None: now."""
+
+
+NO_CONTEXT = TemplateContext()
+"""No variables, and the time of today."""
+
+
+@dataclass
+class _Source:
+    """One template source of a tokenizer, with what was found out about it."""
+
+    text: str
+    control: ControlTokens
+    special_tokens: dict[str, Any]
+    form: InputForm = field(default_factory=InputForm)
+    memory: dict[Any, Any] = field(default_factory=dict)
+    """What was found out about it, by shapes of conversations."""
+
+
+_sources: "WeakKeyDictionary[PreTrainedTokenizerFast, dict[str, _Source]]" = WeakKeyDictionary()
 
 
 class ChatTemplate:
-    """The chat template of a tokenizer."""
+    """The chat template of a tokenizer, under one context."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
-        self._tokenizer = tokenizer
-        self._special_tokens = tokenizer.special_tokens_map
-        self._end_tokens = tuple(tokenizer.all_special_tokens)
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerFast, context: TemplateContext = NO_CONTEXT
+    ) -> None:
+        self.tokenizer = tokenizer
+        self._context = context
+        self._variables_key = json.dumps(dict(self._context.variables), sort_keys=True)
 
-    def prompt(self, messages: Sequence[Message], tools: Sequence[Message]) -> str:
-        """Return the text after which the assistant speaks."""
-        return self._render(messages, tools, add_generation_prompt=True)[0]
+    def prompt(self, messages: Sequence[Message], tools: Sequence[Message] = ()) -> str:
+        """Return the text after which the assistant speaks.
 
-    def conversation(self, example: ChatExample) -> tuple[str, tuple[Span, ...]]:
-        """Return the whole text and the spans of it that are trained."""
-        messages: list[Message] = [
-            {key: value for key, value in message.items() if key != "weight"}
-            for message in example.messages
-        ]
-        turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
-        trained = [i for i in turns if example.messages[i].get("weight", 1)]
-        tools = example.tools
-        if not _GENERATION_MARK.search(self._source(tools)):
-            text, _ = self._render(messages, tools)
-            return text, tuple(self._turn_span(text, messages, tools, turn) for turn in trained)
-        text, spans = self._render(messages, tools, return_assistant_tokens_mask=True)
-        if len(spans) == len(turns):
-            return text, tuple(spans[turns.index(turn)] for turn in trained)
-        if trained == turns:
-            return text, tuple(spans)
-        raise Unrenderable(
-            f"the chat template marks {len(spans)} generated parts in {len(turns)} assistant "
-            "messages, so messages with weight 0 cannot be told from the others"
-        )
+        Unrenderable when there is no template, when it refuses the messages, or leaves out a part.
+        """
+        source = self.source(tools)
+        hidden, hidden_tools = source.control.hide(messages), source.control.hide(tools)
+        text = self.prompt_of_hidden(hidden, hidden_tools)
+        path = omitted(parts_of(hidden, hidden_tools), text)
+        if path := path or self._omitted_by_shape(source, messages, tools):
+            raise leaves_out(path)
+        return text
 
-    def _turn_span(
-        self, text: str, messages: list[Message], tools: Sequence[Message], turn: int
-    ) -> Span:
-        """Return where the assistant's message number `turn` stands in `text`."""
-        before = self.prompt(messages[:turn], tools)
-        last = turn == len(messages) - 1
-        until = text if last else self._render(messages[: turn + 1], tools)[0]
-        if not (text.startswith(until) and until.startswith(before)):
-            raise Unrenderable(
-                f"the chat template writes messages[{turn}] otherwise in the whole conversation "
-                "than at its own turn, so it has no exact loss mask; end the row with this "
-                "message or give it weight 0"
-            )
-        return len(before), self._end_of_turn(until, len(before))
+    def prompt_of_hidden(self, messages: Sequence[Message], tools: Sequence[Message]) -> str:
+        """Return a prompt unchecked; control tokens in the messages are hidden already."""
+        text = self.render(messages, tools, prompting=True)
+        return text + self._missing_header(messages, tools)
 
-    def _end_of_turn(self, text: str, start: int) -> int:
-        """Leave out the white space that a template writes after its end-of-turn token."""
-        stripped = text.rstrip()
-        ends = len(stripped) > start and stripped.endswith(self._end_tokens)
-        return len(stripped) if ends else len(text)
+    def render(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Message] = (),
+        *,
+        prompting: bool = False,
+        form: InputForm | None = None,
+    ) -> str:
+        """Return what the template writes; Unrenderable when it refuses."""
+        source = self.source(tools)
+        values: dict[str, Any] = {
+            **source.special_tokens,
+            **_known_variables(source.text, self._context.variables),
+            "messages": (form or source.form).messages(messages),
+            "tools": (form or source.form).tools(tools) or None,
+            "documents": None,
+            "add_generation_prompt": prompting,
+        }
+        if self._context.time is not None:
+            values["strftime_now"] = datetime.fromtimestamp(self._context.time, UTC).strftime
+        try:
+            rendered: str = _compile_jinja_template(source.text).render(**values)
+        except _FAILURES as problem:
+            raise Unrenderable(f"the chat template refuses the messages: {problem}") from problem
+        return rendered
 
-    def _source(self, tools: Sequence[Message]) -> str:
-        if not self._tokenizer.chat_template:
+    def source(self, tools: Sequence[Message] = ()) -> _Source:
+        """Return the template for a conversation with or without tools."""
+        if not self.tokenizer.chat_template:
             raise Unrenderable(
                 "the base model has no chat template; use prompt and completion instead of "
                 "messages, or a base model that was tuned for chat"
             )
-        source: str = self._tokenizer.get_chat_template(None, tools or None)
+        text: str = self.tokenizer.get_chat_template(None, list(tools) or None)
+        known = _sources.setdefault(self.tokenizer, {})
+        if (source := known.get(text)) is None:
+            control = ControlTokens(self.tokenizer, text)
+            source = known[text] = _Source(text, control, dict(self.tokenizer.special_tokens_map))
+            source.form = find_input_form(self._tried)
         return source
 
-    def _render(
-        self, messages: Sequence[Message], tools: Sequence[Message], **options: bool
-    ) -> tuple[str, list[Span]]:
-        source = self._source(tools)
+    def remembered(self, tools: Sequence[Message], key: Any, find: Any) -> Any:
+        """Return `find()`, asked once for a key under this template and these variables."""
+        memory = self.source(tools).memory
+        key = (self._variables_key, key)
+        if key not in memory:
+            if len(memory) >= _MAX_SHAPES:
+                memory.clear()
+            memory[key] = find()
+        return memory[key]
+
+    def _tried(
+        self, form: InputForm, messages: Sequence[Message], tools: Sequence[Message]
+    ) -> str | None:
         try:
-            texts, spans = render_jinja_template(
-                conversations=[messages],
-                tools=list(tools) or None,
-                chat_template=source,
-                **options,
-                **self._special_tokens,
-            )
-        except _FAILURES as problem:
-            raise Unrenderable(f"the chat template refuses the messages: {problem}") from problem
-        return texts[0], spans[0] if spans else []
+            return self.render(messages, tools, form=form)
+        except Unrenderable:
+            return None
+
+    def _missing_header(self, messages: Sequence[Message], tools: Sequence[Message]) -> str:
+        """Return what a template that ignores add_generation_prompt writes before an answer.
+
+        White space alone belongs to the answer, as in `[/INST] Hello`.
+        """
+
+        def find() -> str:
+            marked, marked_tools = marked_conversation(messages, tools)
+            answer = {"role": "assistant", "content": "an_answer"}
+            try:
+                text = self.render(marked, marked_tools, prompting=True)
+                if text != self.render(marked, marked_tools):
+                    return ""
+                whole = self.render([*marked, answer], marked_tools)
+            except Unrenderable:
+                return ""
+            written = after_marker(whole.partition("an_answer")[0])
+            header = written.removeprefix(after_marker(text))
+            return header if header.strip() else ""
+
+        found: str = self.remembered(tools, ("header", shape_of(messages, tools)), find)
+        return found
+
+    def _omitted_by_shape(
+        self, source: _Source, messages: Sequence[Message], tools: Sequence[Message]
+    ) -> str | None:
+        """Return the part that the template leaves out of every conversation of this shape."""
+
+        def find() -> str | None:
+            marked, marked_tools = marked_conversation(messages, tools)
+            try:
+                text = self.prompt_of_hidden(marked, marked_tools)
+            except Unrenderable:  # it may accept the real messages only
+                return None
+            return omitted(parts_of(marked, marked_tools), text)
+
+        found: str | None = self.remembered(tools, ("prompt", shape_of(messages, tools)), find)
+        return found
+
+
+def leaves_out(path: str) -> Omission:
+    """Return the error for a part that the template does not show."""
+    if path.startswith("tools"):
+        what, hint = "has no place for tools", "use a base model that was trained to call tools"
+    elif "tool_calls" in path:
+        what, hint = f"leaves out {path}", "use a base model that was trained to call tools"
+    elif "reasoning" in path:
+        what, hint = f"leaves out {path}", "write the reasoning into content, or remove it"
+    else:
+        what = f"leaves out or rewrites {path}"
+        hint = "move this text to a message of its own, or use another base model"
+    return Omission(f"the chat template of the base model {what}; {hint}", path)
+
+
+def _known_variables(source: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the variables, with reasoning_effort as this template understands it."""
+    known = dict(variables)
+    effort = known.get("reasoning_effort")
+    if effort is None or "reasoning_effort" in source:
+        return known
+    del known["reasoning_effort"]
+    if "enable_thinking" in source:
+        known.setdefault("enable_thinking", effort != "none")
+    elif effort != "none":
+        raise Unrenderable(
+            "the chat template of this model knows no reasoning effort; leave it out",
+            "reasoning_effort",
+        )
+    return known

@@ -6,13 +6,14 @@ Llama 3, Mistral, and others like them).
 """
 
 import json
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerFast
 
-from core.batching.template import ChatTemplate, Unrenderable
+from core.batching.template import ChatTemplate, Message, Unrenderable
 from core.batching.tool_calls import ToolCallFormat
-from core.datasets.formats import ChatExample
+from core.batching.turns import turn_of
 
 _NAME, _KEY, _VALUE = "tunesmith_probe", "probe_key", "probe_value"
 _ARGUMENTS = {_KEY: _VALUE}
@@ -31,11 +32,7 @@ def tool_call_format(tokenizer: PreTrainedTokenizerFast) -> ToolCallFormat | Non
         {"role": "user", "content": "a"},
         {"role": "assistant", "content": "", "tool_calls": [call]},
     )
-    try:
-        text, spans = ChatTemplate(tokenizer).conversation(ChatExample(messages, (tool,)))
-    except Unrenderable:
-        return None
-    turn = text[slice(*spans[-1])] if spans else ""
+    turn = _written(ChatTemplate(tokenizer), messages, (tool,))
     for start, character in enumerate(turn):
         if character in "[{":
             try:
@@ -47,6 +44,16 @@ def tool_call_format(tokenizer: PreTrainedTokenizerFast) -> ToolCallFormat | Non
                 after = _without_end(turn[end:], tokenizer)
                 return ToolCallFormat(turn[:start], after, *keys, _wrapping(value, keys[0]))
     return None
+
+
+def _written(template: ChatTemplate, messages: Sequence[Message], tools: Sequence[Message]) -> str:
+    """Return the turn with the call; some templates show calls but no tools."""
+    for offered in (tools, ()):
+        try:
+            return turn_of(template, messages, offered, 1).answer
+        except Unrenderable:
+            continue
+    return ""
 
 
 def _keys_of_call(value: Any) -> tuple[str, str] | None:

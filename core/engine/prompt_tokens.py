@@ -9,6 +9,8 @@ from typing import Any
 from core.artifacts.manifest import Manifest
 from core.batching.render import render_prompt
 from core.batching.source_target import render_source
+from core.batching.template import TemplateContext
+from core.batching.tokenise import plain_prompt
 from core.engine.request import ModelKey
 from core.engine.vocabulary import Vocabulary
 from core.errors import InvalidRequest
@@ -53,6 +55,13 @@ class Answerer:
         """How many tokens an encoder-decoder may write."""
         taken = OPENING_TOKENS + self._virtual_tokens((PrefixSpec,))
         return self.vocabulary.context_length - taken
+
+    def template_context(self, prompt: ChatPrompt) -> TemplateContext:
+        """Return what the chat template reads: as in training, but for what the request says."""
+        if self.manifest is None:
+            return TemplateContext(prompt.template_kwargs)
+        variables = {**self.manifest.chat_template_kwargs, **prompt.template_kwargs}
+        return TemplateContext(variables, self.manifest.template_time)
 
     def _virtual_tokens(self, strategies: tuple[type[PrefixSpec | PromptSpec], ...]) -> int:
         strategy = self.manifest.strategy if self.manifest is not None else None
@@ -152,10 +161,10 @@ def refuse_unknown_tokens(logit_bias: Mapping[int, float], model: Answerer) -> N
 
 
 def _chat_tokens(prompt: ChatPrompt, model: Answerer) -> list[int]:
-    tokenizer = model.vocabulary.tokenizer
+    tokenizer, context = model.vocabulary.tokenizer, model.template_context(prompt)
     if model.key.task == "seq2seq":
         with model.vocabulary.lock:
-            return render_source(tokenizer, prompt.messages, prompt.tools)
+            return render_source(tokenizer, prompt.messages, prompt.tools, context)
     if tokenizer.chat_template is None:
         raise InvalidRequest(
             f"{model.base_id} has no chat template, so it cannot answer messages. Use "
@@ -164,7 +173,7 @@ def _chat_tokens(prompt: ChatPrompt, model: Answerer) -> list[int]:
             code="no_chat_template",
         )
     with model.vocabulary.lock:
-        return render_prompt(tokenizer, prompt.messages, prompt.tools)
+        return render_prompt(tokenizer, prompt.messages, prompt.tools, context)
 
 
 def _plain_tokens(text: str, model: Answerer) -> list[int]:
@@ -173,10 +182,9 @@ def _plain_tokens(text: str, model: Answerer) -> list[int]:
     What an encoder reads is a whole text, and keeps both.
     """
     tokenizer = model.vocabulary.tokenizer
+    if model.key.task != "seq2seq":
+        return plain_prompt(tokenizer, text)
     tokens: list[int] = tokenizer(text)["input_ids"]
-    closes = tokens[-1:] == [tokenizer.eos_token_id] and not text.endswith(tokenizer.eos_token)
-    if closes and model.key.task != "seq2seq":
-        tokens.pop()
     return tokens
 
 

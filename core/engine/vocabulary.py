@@ -10,12 +10,11 @@ from typing import Any
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizerFast
 
 from core.artifacts.manifest import ADAPTER_FILE, MODEL_FILE, Manifest
-from core.batching.render import render_example
-from core.batching.rows import InvalidRow
+from core.batching.template import ChatTemplate
 from core.batching.tool_call_format import tool_call_format
 from core.batching.tool_calls import ToolCallFormat
+from core.batching.turns import end_token_ids
 from core.catalog.families import Kind, family_of
-from core.datasets.formats import ChatExample
 from core.engine.answer_form import (
     AnswerForm,
     GrammarVocabulary,
@@ -126,15 +125,9 @@ def _end_of_text_ids(base: BaseModelSpec, config: PreTrainedConfig) -> set[int]:
 
 
 def _end_of_turn_ids(tokenizer: PreTrainedTokenizerFast) -> set[int]:
-    """Return the tokenizer's end of text, and the token that training puts after an answer.
+    """Return the tokenizer's end of text, and the tokens that training puts after answers.
 
     They differ for a base whose chat template closes turns with a token of its own.
     """
     ids = {tokenizer.eos_token_id} - {None}
-    messages = ({"role": "user", "content": "a"}, {"role": "assistant", "content": "b"})
-    try:
-        row = render_example(tokenizer, ChatExample(messages))
-    except InvalidRow:  # no chat template, or one that has no place for this conversation
-        return ids
-    answer = [token for token, trained in zip(row.tokens, row.trained, strict=True) if trained]
-    return ids | (set(answer[-1:]) & set(tokenizer.all_special_ids))
+    return ids | end_token_ids(ChatTemplate(tokenizer))

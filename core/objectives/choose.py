@@ -4,6 +4,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
+from core.batching.template import TemplateContext
 from core.errors import InvalidRequest
 from core.objectives.classification import Classification
 from core.objectives.dpo import Dpo
@@ -21,15 +22,18 @@ def choose_objective(spec: JobSpec, tokenizer: PreTrainedTokenizerFast) -> Objec
 
     Raises InvalidRequest when they do not go together.
     """
+    context = template_context(spec)
     match spec.objective, spec.task:
         case SupervisedSpec(), "generation":
-            return Supervised(tokenizer)
+            return Supervised(tokenizer, context)
         case SupervisedSpec(), "seq2seq":
-            return SequenceToSequence(tokenizer)
+            return SequenceToSequence(tokenizer, context)
         case PretrainingSpec(), "generation":
             return Pretraining(tokenizer, _longest_text(spec, tokenizer))
         case DpoSpec(beta=beta, label_smoothing=smoothing), "generation":
-            return Dpo(tokenizer, beta, smoothing, continues=spec.parent is not None)
+            return Dpo(
+                tokenizer, beta, smoothing, continues=spec.parent is not None, context=context
+            )
         case ClassificationSpec(labels=labels, multi_label=multi_label), "classification":
             return Classification(tokenizer, labels, multi_label)
         case objective, task:
@@ -37,6 +41,11 @@ def choose_objective(spec: JobSpec, tokenizer: PreTrainedTokenizerFast) -> Objec
                 f"The objective {objective.type} cannot train a model for {task}.",
                 param="objective",
             )
+
+
+def template_context(spec: JobSpec) -> TemplateContext:
+    """Return what chat templates read in this job beside the conversations."""
+    return TemplateContext(spec.chat_template_kwargs, spec.template_time)
 
 
 def _longest_text(spec: JobSpec, tokenizer: PreTrainedTokenizerFast) -> int:

@@ -11,6 +11,7 @@ with weight ε: conservative DPO of https://ericmitchell.ai/cdpo.pdf.
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -20,8 +21,9 @@ from transformers import PreTrainedTokenizerFast
 from core.adapters.adapted import AdaptedModel
 from core.adapters.memory import OutOfMemory, within_memory
 from core.batching.packing import collate, pack
-from core.batching.render import render_examples
-from core.batching.rows import InvalidRow, PairRow
+from core.batching.render import Rendered, render_examples
+from core.batching.rows import InvalidRow, PairRow, Row
+from core.batching.template import NO_CONTEXT, TemplateContext
 from core.datasets.formats import Example, PreferenceExample
 from core.models.heads import LossSums
 from core.models.log_probabilities import log_probabilities
@@ -43,25 +45,34 @@ class Dpo:
     label_smoothing: float
     continues: bool
     """The job trains a tuned model further, so the reference is that model, not its base."""
+    context: TemplateContext = NO_CONTEXT
     _reference: dict[PairRow, tuple[float, float]] = field(default_factory=dict)
     """Log-probabilities of both answers."""
 
     def rows(self, examples: Sequence[tuple[int, Example]]) -> list[PairRow]:
         pairs = only(PreferenceExample, examples, "two answers, a chosen and a rejected one,")
-        answers = [
-            (line, answer) for line, pair in pairs for answer in (pair.chosen, pair.rejected)
-        ]
-        rows = render_examples(self.tokenizer, answers)
-        found = [
-            PairRow(chosen.line, chosen, rejected)
-            for chosen, rejected in zip(rows[::2], rows[1::2], strict=True)
-        ]
+        chosen = self._answers([(line, pair.chosen) for line, pair in pairs])
+        rejected = self._answers([(line, pair.rejected) for line, pair in pairs])
+        found = [PairRow(a.line, a, b) for a, b in zip(chosen, rejected, strict=True)]
         for pair in found:
             if not (pair.chosen.targets and pair.rejected.targets):
                 raise InvalidRow(pair.line, "an answer has no token that could be trained")
             if pair.chosen.tokens == pair.rejected.tokens:
                 raise InvalidRow(pair.line, "both answers are the same tokens; delete the row")
         return found
+
+    def _answers(self, examples: Sequence[tuple[int, Rendered]]) -> list[Row]:
+        """Return a row for each answer; InvalidRow for one that needs several."""
+        rows = render_examples(self.tokenizer, examples, self.context)
+        if len(rows) != len(examples):
+            line = next(a.line for a, b in pairwise(rows) if a.line == b.line)
+            raise InvalidRow(
+                line,
+                "the chat template of the base model shows an earlier part of an answer otherwise "
+                "once another message follows, so the answer does not fit one row; end each answer "
+                "with its first assistant message",
+            )
+        return rows
 
     @torch.no_grad()
     def prepare(self, adapted: AdaptedModel, rows: Sequence[PairRow], budget_tokens: int) -> None:

@@ -11,6 +11,7 @@ from core.adapters.adapted import AdaptedModel
 from core.batching.padding import pad
 from core.batching.rows import SourceTargetRow
 from core.batching.source_target import render_source_targets
+from core.batching.template import NO_CONTEXT, TemplateContext
 from core.datasets.formats import ChatExample, CompletionExample, Example
 from core.models.heads import LossSums, labelled_cross_entropy
 from core.models.output_head import output_head
@@ -23,11 +24,12 @@ class SequenceToSequence:
     """Trains targets; every token of one counts, as with transformers' `labels`."""
 
     tokenizer: PreTrainedTokenizerFast
+    context: TemplateContext = NO_CONTEXT
 
     def rows(self, examples: Sequence[tuple[int, Example]]) -> list[SourceTargetRow]:
         kinds = (ChatExample, CompletionExample)
         wanted = "a prompt with its completion, an instruction with its output, or a conversation"
-        return render_source_targets(self.tokenizer, only(kinds, examples, wanted))
+        return render_source_targets(self.tokenizer, only(kinds, examples, wanted), self.context)
 
     def prepare(
         self, adapted: AdaptedModel, rows: Sequence[SourceTargetRow], budget_tokens: int

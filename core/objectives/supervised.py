@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerFast
 from core.adapters.adapted import AdaptedModel
 from core.batching.render import render_examples
 from core.batching.rows import Row
+from core.batching.template import NO_CONTEXT, TemplateContext
 from core.datasets.formats import ChatExample, CompletionExample, Example
 from core.models.heads import LossSums
 from core.objectives.next_token import next_token_loss
@@ -19,11 +20,12 @@ class Supervised:
     """Trains what the assistant has to write."""
 
     tokenizer: PreTrainedTokenizerFast
+    context: TemplateContext = NO_CONTEXT
 
     def rows(self, examples: Sequence[tuple[int, Example]]) -> list[Row]:
         kinds = (ChatExample, CompletionExample)
         wanted = "a conversation, an instruction with its output, or a prompt with its completion"
-        return render_examples(self.tokenizer, only(kinds, examples, wanted))
+        return render_examples(self.tokenizer, only(kinds, examples, wanted), self.context)
 
     def prepare(self, adapted: AdaptedModel, rows: Sequence[Row], budget_tokens: int) -> None:
         pass

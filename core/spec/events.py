@@ -46,6 +46,10 @@ class DatasetValidated(Spec):
     truncated_rows: int = Field(0, description="training rows cut to the limit")
     truncated_lines: tuple[int, ...] = Field((), description="the first of them")
     lengths: tuple[LengthBucket, ...] = Field((), description="of the rows trained on")
+    split_conversations: int = Field(
+        0, description="conversations trained as a row for each answer, as their template demands"
+    )
+    split_tokens: int = Field(0, description="what that adds to the tokens of one epoch")
 
 
 class MaskAudited(Spec):

@@ -15,7 +15,8 @@ SHOWN_TOKENS = 2048
 
 class MaskToken(Spec):
     text: str = Field(
-        description="a part of a character outside the vocabulary's words is '\ufffd'"
+        description="what the token adds to the text; a character of several tokens stands with "
+        "the last of them"
     )
     trained: bool
 

@@ -1,6 +1,8 @@
 """Both files of a job as rows of tokens, every one of them fit to train on."""
 
 from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -9,6 +11,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 
 from core.batching.rows import InvalidRow, TrainingRow, token_sequences
 from core.batching.truncation import cut, longest_sequence
+from core.datasets.formats import Example
 from core.datasets.read import read_examples
 from core.errors import TrainingFailed
 from core.models.load import context_of
@@ -36,6 +39,17 @@ class LoadedRows:
 
 
 @dataclass(frozen=True)
+class SplitConversations:
+    """How many there are, and the tokens that they cost beyond a row for each conversation."""
+
+    lines: int
+    tokens: int
+
+
+NOTHING_SPLIT = SplitConversations(0, 0)
+
+
+@dataclass(frozen=True)
 class Dataset:
     """What a run trains on and is judged by."""
 
@@ -47,6 +61,8 @@ class Dataset:
     """Lines of the training file that equal an earlier one."""
     truncated: list[int]
     """Lines of the training file that were cut to the limit."""
+    split: SplitConversations = NOTHING_SPLIT
+    """Conversations of the training file whose answers need rows of their own."""
 
     def described(self, total_steps: int) -> DatasetValidated:
         """Return what is to be said about it."""
@@ -62,6 +78,8 @@ class Dataset:
             truncated_rows=len(self.truncated),
             truncated_lines=tuple(self.truncated[:LISTED_LINES]),
             lengths=_histogram(self.rows),
+            split_conversations=self.split.lines,
+            split_tokens=self.split.tokens,
         )
 
 
@@ -96,7 +114,25 @@ def load_dataset(
     elif spec.evaluation.split:
         rows, validation_rows = hold_out(rows, spec.evaluation.split, spec.seed)
         held_out = len(validation_rows)
-    return Dataset(rows, validation_rows, held_out, list(duplicates.values()), loaded.truncated)
+    return Dataset(
+        rows,
+        validation_rows,
+        held_out,
+        list(duplicates.values()),
+        loaded.truncated,
+        _split_conversations(spec, loaded.rows),
+    )
+
+
+def _split_conversations(spec: JobSpec, rows: Sequence[TrainingRow]) -> SplitConversations:
+    """Count lines whose answers are in several rows, each with the prompt of its turn."""
+    if spec.objective.type != "supervised" or spec.task != "generation":
+        return NOTHING_SPLIT
+    lengths: dict[int, list[int]] = defaultdict(list)
+    for row in rows:
+        lengths[row.line].append(row.length)
+    split = [each for each in lengths.values() if len(each) > 1]
+    return SplitConversations(len(split), sum(sum(each) - max(each) for each in split))
 
 
 def load_rows(
@@ -107,18 +143,52 @@ def load_rows(
     config: PreTrainedConfig,
     spec: JobSpec,
 ) -> LoadedRows:
-    """Return every row of the file; TrainingFailed (`invalid_<param>`) names the first bad line."""
+    """Return every row of the file; TrainingFailed (`invalid_<param>`) names the bad lines."""
     code = f"invalid_{param}"
+    examples = list(read_examples(path))
+
+    def rows_of(examples: Sequence[tuple[int, Example]]) -> LoadedRows:
+        return fit(objective.rows(examples), tokenizer, config, spec)
+
     try:
-        loaded = fit(objective.rows(list(read_examples(path))), tokenizer, config, spec)
-    except InvalidRow as fault:
-        message = f"Line {fault.line} of the {param.replace('_', ' ')}: {fault.message}."
+        loaded = rows_of(examples)
+    except InvalidRow:
+        message = invalid_lines(param, list(faults_by_line(examples, rows_of)))
         raise TrainingFailed(message, param=param, code=code) from None
     except TrainingFailed as fault:
         raise TrainingFailed(fault.message, param=param, code=code) from None
     if not loaded.rows:
         raise TrainingFailed(f"The {param.replace('_', ' ')} is empty.", param=param, code=code)
     return loaded
+
+
+def faults_by_line(
+    examples: Sequence[tuple[int, Example]],
+    rows_of: Callable[[Sequence[tuple[int, Example]]], object],
+) -> Iterator[InvalidRow]:
+    """Yield the faults of the first `LISTED_LINES` bad lines, found one by one."""
+    found = 0
+    for example in examples:
+        try:
+            rows_of([example])
+        except InvalidRow as fault:
+            yield fault
+            found += 1
+            if found == LISTED_LINES:
+                return
+
+
+def invalid_lines(param: FileParam, faults: Sequence[InvalidRow]) -> str:
+    """Return a message with every bad line, those with the same fault together."""
+    lines: dict[str, list[int]] = {}
+    for fault in faults:
+        lines.setdefault(fault.message, []).append(fault.line)
+    file = param.replace("_", " ")
+    return " ".join(
+        f"{'Line' if len(which) == 1 else 'Lines'} {', '.join(map(str, which))} of the {file}: "
+        f"{message}."
+        for message, which in lines.items()
+    )
 
 
 def fit(

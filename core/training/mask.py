@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Literal
 
+from tokenizers.decoders import DecodeStream
 from transformers import PreTrainedTokenizerFast
 
 from core.batching.rows import (
@@ -84,15 +85,23 @@ def _part(
     tokens: Sequence[int],
     trained: Sequence[bool],
 ) -> MaskPart:
-    shown = zip(tokens[:SHOWN_TOKENS], trained[:SHOWN_TOKENS], strict=True)
+    texts = _texts(tokenizer, tokens[:SHOWN_TOKENS])
     return MaskPart(
         name=name,
         tokens=tuple(
-            MaskToken(text=tokenizer.decode([token]), trained=is_) for token, is_ in shown
+            MaskToken(text=text, trained=is_)
+            for text, is_ in zip(texts, trained[:SHOWN_TOKENS], strict=True)
         ),
         total_tokens=len(tokens),
         trained_tokens=sum(trained),
     )
+
+
+def _texts(tokenizer: PreTrainedTokenizerFast, tokens: Sequence[int]) -> Iterator[str]:
+    """Yield the text that each token completes; a character of several counts with the last."""
+    stream = DecodeStream(skip_special_tokens=False)
+    for token in tokens:
+        yield stream.step(tokenizer.backend_tokenizer, token) or ""
 
 
 def _labels(spec: JobSpec, row: TrainingRow) -> tuple[str, ...]:

@@ -71,6 +71,7 @@ def train(
     described = dataset.described(plan.total_steps)
     yield described
     yield MaskAudited(rows=audit(spec, tokenizer, dataset.rows))
+    replays = choose_rows(dataset, spec, workspace, tokenizer)
 
     yield PhaseStarted(phase="loading model")
     with all_or_nothing("The base model"):
@@ -129,7 +130,7 @@ def train(
 
     yield PhaseStarted(phase="checking parity")
     trained = Trained(spec, adapted, dtype, tokenizer, workspace.bundle_folder, state.budget_tokens)
-    reference = parity_reference(trained, choose_rows(dataset, workspace, tokenizer))
+    reference = parity_reference(trained, replays)
     yield RunFinished(
         folder=workspace.bundle_folder,
         weights_sha256=manifest.weights_sha256,

@@ -1,8 +1,7 @@
 """Rows of a run in the form in which the public endpoint is asked for them.
 
-A row is taken when the prompt, rendered as the endpoint renders it, is how the row begins. Where
-no form of the row gives that (it was cut, or its last word joins the answer's first in one token)
-its own tokens are the prompt, and nothing is learnt about templates.
+A row begins with the prompt as the endpoint renders it. Where it was cut its own tokens are the
+prompt, and nothing is learnt about templates.
 """
 
 import json
@@ -13,9 +12,11 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
-from core.batching.render import render_example, render_prompt
+from core.batching.render import render_prompt
 from core.batching.rows import LabelledRow, PairRow, Row, SourceTargetRow, TrainingRow
 from core.batching.source_target import render_source
+from core.batching.template import TemplateContext
+from core.batching.tokenise import plain_prompt
 from core.datasets.formats import (
     ChatExample,
     CompletionExample,
@@ -26,9 +27,10 @@ from core.datasets.formats import (
 )
 from core.datasets.read import read_examples
 from core.errors import InvalidRequest
+from core.objectives.choose import template_context
 from core.objectives.classification import class_tokens
 from core.spec.generation import ChatPrompt, Prompt, TextPrompt, TokenPrompt
-from core.spec.run import Workspace
+from core.spec.run import JobSpec, Workspace
 from core.training.data import Dataset
 
 REPLAYED_ROWS = 8
@@ -50,9 +52,12 @@ class Replay:
 
 
 def choose_rows(
-    dataset: Dataset, workspace: Workspace, tokenizer: PreTrainedTokenizerFast
+    dataset: Dataset, spec: JobSpec, workspace: Workspace, tokenizer: PreTrainedTokenizerFast
 ) -> list[Replay]:
-    """Return the first held-out rows that are short enough; without any, rows trained on."""
+    """Return the first held-out rows that are short enough; without any, rows trained on.
+
+    Rows that can be asked for as users ask come alone, where there are any.
+    """
     rows = dataset.validation_rows or dataset.rows
     own_file = bool(dataset.validation_rows) and not dataset.held_out
     file = workspace.validation_file if own_file else workspace.train_file
@@ -61,72 +66,99 @@ def choose_rows(
     lines = {row.line for row in chosen}
     read = islice(read_examples(file), max(lines))
     examples = {line: example for line, example in read if line in lines}
-    found = (_replay(row, examples[row.line], tokenizer) for row in chosen)
-    return [replay for replay in found if replay is not None]
+    asking = _Asking(tokenizer, template_context(spec), spec.chat_template_kwargs)
+    found = [asking.replay(row, examples[row.line]) for row in chosen]
+    replays = [replay for replay in found if replay is not None]
+    by_users = [each for each in replays if not isinstance(each.prompt, TokenPrompt)]
+    return by_users or replays
 
 
-def _replay(
-    row: TrainingRow, example: Example, tokenizer: PreTrainedTokenizerFast
-) -> Replay | None:
-    match row, example:
-        case PairRow(), PreferenceExample():
-            return _replay(row.chosen, example.chosen, tokenizer)
-        case Row(), _:
-            return _written(row, example, tokenizer)
-        case SourceTargetRow(), _:
-            return _translated(row, example, tokenizer)
-        case LabelledRow(), LabelExample():
-            if class_tokens(tokenizer, [example.text]) != [row.tokens]:
-                return None  # it was cut, and texts to label are taken as texts only
-            return Replay(row, TextPrompt(text=example.text), row.tokens, ())
-        case _:
-            raise TypeError(f"{type(example).__name__} makes no {type(row).__name__}")
+@dataclass(frozen=True)
+class _Asking:
+    """Finds what the endpoint has to be asked so that a row, or the rest of it, is the answer."""
 
+    tokenizer: PreTrainedTokenizerFast
+    context: TemplateContext
+    variables: Mapping[str, Any]
 
-def _written(row: Row, example: Example, tokenizer: PreTrainedTokenizerFast) -> Replay:
-    prompt: Prompt
-    for prompt in _prompts(example):
-        ids = _read_by_decoder(prompt, tokenizer)
-        begins_it = 0 < len(ids) < row.length and ids == row.tokens[: len(ids)]
-        if begins_it and any(row.trained[: len(ids) + LONGEST_ANSWER]):
-            break
-    else:
-        ids = row.tokens[: row.trained.index(True)]
-        prompt = TokenPrompt(tokens=ids)
-    length = row.length - row.trained[::-1].index(True)  # white space after the last turn goes
-    end = min(max(length, len(ids) + 1), len(ids) + LONGEST_ANSWER)
-    part = Row(row.line, row.tokens[:end], row.trained[:end])
-    return Replay(part, prompt, ids, part.tokens[len(ids) :])
+    def replay(self, row: TrainingRow, example: Example) -> Replay | None:
+        match row:
+            case PairRow():
+                assert isinstance(example, PreferenceExample)
+                return self.replay(row.chosen, example.chosen)
+            case Row():
+                return self._written(row, example)
+            case SourceTargetRow():
+                return self._translated(row, example)
+            case LabelledRow():
+                assert isinstance(example, LabelExample)
+                if class_tokens(self.tokenizer, [example.text]) != [row.tokens]:
+                    return None  # it was cut, and texts to label are taken as texts only
+                return Replay(row, TextPrompt(text=example.text), row.tokens, ())
+            case _:
+                raise TypeError(f"no rule for asking for a {type(row).__name__}")
 
+    def _written(self, row: Row, example: Example) -> Replay:
+        prompt: Prompt
+        for prompt in self._prompts(example):
+            ids = self._read_by_decoder(prompt)
+            begins_it = 0 < len(ids) < row.length and ids == row.tokens[: len(ids)]
+            if begins_it and any(row.trained[: len(ids) + LONGEST_ANSWER]):
+                break
+        else:
+            ids = row.tokens[: row.trained.index(True)]
+            prompt = TokenPrompt(tokens=ids)
+        length = row.length - row.trained[::-1].index(True)
+        end = min(max(length, len(ids) + 1), len(ids) + LONGEST_ANSWER)
+        part = Row(row.line, row.tokens[:end], row.trained[:end])
+        return Replay(part, prompt, ids, part.tokens[len(ids) :])
 
-def _translated(
-    row: SourceTargetRow, example: Example, tokenizer: PreTrainedTokenizerFast
-) -> Replay:
-    target = row.target[:LONGEST_ANSWER]
-    part = SourceTargetRow(row.line, row.source, target)
-    for prompt in _prompts(example):
-        if _read_by_encoder(prompt, tokenizer) == row.source:
-            return Replay(part, prompt, row.source, target)
-    return Replay(part, TokenPrompt(tokens=row.source), row.source, target)
+    def _translated(self, row: SourceTargetRow, example: Example) -> Replay:
+        target = row.target[:LONGEST_ANSWER]
+        part = SourceTargetRow(row.line, row.source, target)
+        for prompt in self._prompts(example):
+            if self._read_by_encoder(prompt) == row.source:
+                return Replay(part, prompt, row.source, target)
+        return Replay(part, TokenPrompt(tokens=row.source), row.source, target)
 
+    def _prompts(self, example: Example) -> Iterator[Prompt]:
+        """Yield what the endpoint can be asked, the last answer of a conversation first."""
+        match example:
+            case ChatExample():
+                messages = [_openai_form(message) for message in example.messages]
+                turns = [
+                    index
+                    for index, message in enumerate(example.messages)
+                    if message["role"] == "assistant" and message.get("weight", 1)
+                ]
+                for turn in reversed(turns):
+                    yield ChatPrompt(
+                        messages=tuple(messages[:turn]),
+                        tools=example.tools,
+                        template_kwargs=dict(self.variables),
+                    )
+            case CompletionExample():
+                yield TextPrompt(text=example.prompt)
+            case TextExample():
+                yield TextPrompt(text=example.text)
 
-def _prompts(example: Example) -> Iterator[Prompt]:
-    """Yield what the endpoint can be asked so that the row, or the rest of it, is the answer."""
-    match example:
-        case ChatExample():
-            messages = [_openai_form(message) for message in example.messages]
-            turns = [
-                index
-                for index, message in enumerate(example.messages)
-                if message["role"] == "assistant" and message.get("weight", 1)
-            ]
-            for turn in reversed(turns):
-                yield ChatPrompt(messages=tuple(messages[:turn]), tools=example.tools)
-        case CompletionExample():
-            yield TextPrompt(text=example.prompt)
-            yield TextPrompt(text=example.prompt + example.completion)
-        case TextExample():
-            yield TextPrompt(text=example.text)
+    def _read_by_decoder(self, prompt: Prompt) -> tuple[int, ...]:
+        if isinstance(prompt, ChatPrompt):
+            return self._or_nothing(render_prompt, prompt)
+        assert isinstance(prompt, TextPrompt)
+        return tuple(plain_prompt(self.tokenizer, prompt.text))
+
+    def _read_by_encoder(self, prompt: Prompt) -> tuple[int, ...]:
+        if isinstance(prompt, ChatPrompt):
+            return self._or_nothing(render_source, prompt)
+        assert isinstance(prompt, TextPrompt)
+        return tuple(self.tokenizer(prompt.text)["input_ids"])
+
+    def _or_nothing(self, render: Any, prompt: ChatPrompt) -> tuple[int, ...]:
+        try:
+            return tuple(render(self.tokenizer, prompt.messages, prompt.tools, self.context))
+        except InvalidRequest:  # the template has no place for a conversation that ends there
+            return ()
 
 
 def _openai_form(message: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,26 +171,3 @@ def _openai_form(message: Mapping[str, Any]) -> dict[str, Any]:
 
 def _with_text(function: Mapping[str, Any]) -> dict[str, Any]:
     return {**function, "arguments": json.dumps(function["arguments"], ensure_ascii=False)}
-
-
-def _read_by_decoder(prompt: Prompt, tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
-    if isinstance(prompt, ChatPrompt):
-        return _or_nothing(render_prompt, tokenizer, prompt)
-    assert isinstance(prompt, TextPrompt)
-    return render_example(tokenizer, TextExample(prompt.text)).tokens[:-1]  # without its end
-
-
-def _read_by_encoder(prompt: Prompt, tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
-    if isinstance(prompt, ChatPrompt):
-        return _or_nothing(render_source, tokenizer, prompt)
-    assert isinstance(prompt, TextPrompt)
-    return tuple(tokenizer(prompt.text)["input_ids"])
-
-
-def _or_nothing(
-    render: Any, tokenizer: PreTrainedTokenizerFast, prompt: ChatPrompt
-) -> tuple[int, ...]:
-    try:
-        return tuple(render(tokenizer, prompt.messages, prompt.tools))
-    except InvalidRequest:  # the template has no place for a conversation that ends there
-        return ()

@@ -2,6 +2,7 @@ import pytest
 
 from core.batching.render import render_example, render_examples, render_prompt
 from core.batching.rows import InvalidRow
+from core.batching.tokenise import plain_prompt
 from core.datasets.formats import ChatExample, CompletionExample
 from core.errors import InvalidRequest
 
@@ -82,23 +83,25 @@ def test_tool_calls_are_trained_and_tool_answers_are_not(chat_tokenizer):
     assert chat_tokenizer.decode(row.tokens).startswith("<|im_start|>tools\n")
 
 
-def test_end_marker_that_is_plain_white_space_is_trained(chat_tokenizer):
+def test_end_of_text_takes_the_place_of_an_end_that_is_plain_white_space(chat_tokenizer):
     chat_tokenizer.chat_template = (
         "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n\n{% endfor %}"
         "{% if add_generation_prompt %}assistant: {% endif %}"
     )
     row = chat_row(chat_tokenizer, QUESTION, answer("No."))
-    assert trained_text(chat_tokenizer, row) == ["No.\n\n"]
+    assert trained_text(chat_tokenizer, row) == ["No.<|im_end|>"]
 
 
-def test_turn_that_the_template_rewrites_later_is_refused(chat_tokenizer):
+def test_turn_that_the_template_rewrites_later_gets_a_row_for_each_answer(chat_tokenizer):
     chat_tokenizer.chat_template = (
         "{% for m in messages %}{{ m['role'] }}{% if loop.last %} (last){% endif %}: "
         "{{ m['content'] }}<|im_end|>{% endfor %}"
     )
-    with pytest.raises(InvalidRow, match=r"line 1: .*messages\[1\] otherwise") as caught:
-        chat_row(chat_tokenizer, QUESTION, answer("one"), QUESTION, answer("two"))
-    assert caught.value.line == 1
+    example = ChatExample((QUESTION, answer("one"), QUESTION, answer("two")))
+    first, second = render_examples(chat_tokenizer, [(1, example)])
+    assert trained_text(chat_tokenizer, first) == ["one<|im_end|>"]
+    assert trained_text(chat_tokenizer, second) == ["two<|im_end|>"]
+    assert "one" in chat_tokenizer.decode(second.tokens)
 
 
 def test_refusal_of_the_template_names_line_and_reason(chat_tokenizer):
@@ -158,10 +161,12 @@ def test_completion_and_end_token_are_trained(chat_tokenizer):
     assert chat_tokenizer.decode(row.tokens) == "2+2=4<|im_end|>"
 
 
-def test_token_across_the_boundary_is_trained(chat_tokenizer):
-    # "abcd" is one token, and only its second half belongs to the completion
+def test_prompt_and_completion_are_tokenised_apart_as_when_serving(chat_tokenizer):
+    # "abcd" is one token, which the endpoint never sends: its prompt ends with "ab"
     row = render_example(chat_tokenizer, CompletionExample("x ab", "cd!"))
-    assert trained_text(chat_tokenizer, row) == ["abcd!<|im_end|>"]
+    assert trained_text(chat_tokenizer, row) == ["cd!<|im_end|>"]
+    prompt = plain_prompt(chat_tokenizer, "x ab")
+    assert list(row.tokens[: len(prompt)]) == prompt
 
 
 def test_characters_of_several_tokens_are_trained_whole(chat_tokenizer):

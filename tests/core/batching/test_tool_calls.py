@@ -14,7 +14,7 @@ from core.batching.tool_calls import (
     ToolCallFormat,
     ToolCallReader,
 )
-from core.datasets.formats import ChatExample
+from core.batching.turns import turn_of
 
 HEAD = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
 TAIL = "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -57,8 +57,7 @@ def written(tokenizer, content: str, calls: list[dict]) -> str:
         {"role": "user", "content": "a"},
         {"role": "assistant", "content": content, "tool_calls": tool_calls},
     )
-    text, spans = ChatTemplate(tokenizer).conversation(ChatExample(messages))
-    return text[slice(*spans[-1])].removesuffix("<|im_end|>")
+    return turn_of(ChatTemplate(tokenizer), messages, (), 1).answer.removesuffix("<|im_end|>")
 
 
 def read(format_, text: str, size: int) -> tuple[str, list[ToolCall]]:

@@ -1,0 +1,113 @@
+"""Control tokens, and the text in which somebody merely spells them.
+
+A chat template writes control tokens such as `<|im_end|>`. When a message holds the same
+characters, they are text: they must not end the turn, neither in a request nor in a training row.
+Before rendering, each spelling in a message is hidden behind a placeholder of two characters that
+Unicode reserves for internal use and a number. After rendering, a placeholder is tokenised as
+plain text. The template never sees the spelling, so it cannot act on it either.
+"""
+
+import re
+from collections.abc import Sequence
+from itertools import chain, takewhile
+from typing import Any
+
+from transformers import PreTrainedTokenizerFast
+
+from core.batching.tokenise import encode, encode_continued
+
+_OPEN, _CLOSE = "\ufdd0", "\ufdd1"
+_PLACEHOLDER = re.compile(rf"(?:{_OPEN}|\\ufdd0)(\d+)(?:{_CLOSE}|\\ufdd1)")
+"""As it is, and as a JSON writer that escapes all but ASCII leaves it."""
+
+
+class ControlTokens:
+    """The control tokens of one tokenizer under one chat template.
+
+    These are its special tokens, and the other added tokens that the template spells, such as
+    `<tool_call>`. Added tokens that no template spells are ordinary words of the vocabulary.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, template: str) -> None:
+        self._tokenizer = tokenizer
+        added = tokenizer.added_tokens_decoder
+        self.ids = {
+            token.content: token_id
+            for token_id, token in added.items()
+            if token.content.strip() and (token.special or token.content in template)
+        }
+        self._spellings = [*sorted(self.ids, key=len, reverse=True), _OPEN, _CLOSE]
+        self._numbers = {text: number for number, text in enumerate(self._spellings)}
+        self._pattern = re.compile("|".join(map(re.escape, self._spellings)))
+        self._pieces = re.compile(f"({self._pattern.pattern})")
+        self._added_ids = frozenset(added)
+
+    def hide(self, value: Any) -> Any:
+        """Return a JSON value in which no string, key or other, spells a control token."""
+        if isinstance(value, str):
+            return self._pattern.sub(self._placeholder, value)
+        if isinstance(value, dict):
+            return {self.hide(key): self.hide(each) for key, each in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.hide(each) for each in value]
+        return value
+
+    def show(self, text: str) -> str:
+        """Return a text with all that was hidden in it."""
+        return _PLACEHOLDER.sub(lambda found: self._spelling(found[1]), text)
+
+    def encode(self, texts: Sequence[str], *, continued: bool = False) -> list[list[int]]:
+        """Return the ids of rendered texts; what was hidden in them becomes plain text.
+
+        A `continued` text follows another one in the same sequence.
+        """
+        first = encode_continued if continued else encode
+        pieces = [_PLACEHOLDER.split(text) for text in texts]
+        heads = first(self._tokenizer, [piece[0] for piece in pieces])
+        return [
+            head if len(piece) == 1 else [*head, *self._rest(piece[1:])]
+            for head, piece in zip(heads, pieces, strict=True)
+        ]
+
+    def common_end(self, alone: str, later: str) -> str:
+        """Return the end of a turn that `alone` and `later` have in common at their beginnings.
+
+        A control token that opens something else in each, such as the header of a message, is not
+        part of it; nor is a part of a control token.
+        """
+        pieces = zip(self._pieces.split(alone), self._pieces.split(later), strict=False)
+        shared = "".join(piece for piece, _ in takewhile(lambda pair: pair[0] == pair[1], pieces))
+        rest = alone[len(shared) :].lstrip()
+        if rest and not self.opening(rest):
+            shared = shared.rstrip().removesuffix(self.ending(shared.rstrip()))
+        return shared.rstrip()
+
+    def ending(self, text: str) -> str:
+        """Return the control token that a text ends with; empty when there is none."""
+        return next((token for token in self._spellings if text.endswith(token)), "")
+
+    def opening(self, text: str) -> str:
+        """Return the control token that a text begins with; empty when there is none."""
+        return next((token for token in self._spellings if text.startswith(token)), "")
+
+    def _placeholder(self, found: re.Match[str]) -> str:
+        return f"{_OPEN}{self._numbers[found[0]]}{_CLOSE}"
+
+    def _spelling(self, number: str) -> str:
+        index = int(number)
+        return self._spellings[index] if index < len(self._spellings) else ""
+
+    def _rest(self, pieces: Sequence[str]) -> list[int]:
+        """Return the ids of what follows the first placeholder, itself included."""
+        spelled = [self._plain(self._spelling(number)) for number in pieces[::2]]
+        texts = encode_continued(self._tokenizer, pieces[1::2])
+        return list(chain.from_iterable(chain.from_iterable(zip(spelled, texts, strict=True))))
+
+    def _plain(self, spelling: str) -> list[int]:
+        """Return a spelling as plain text: cut in two where neither part is an added token."""
+        for cut in range(1, len(spelling)):
+            parts = encode_continued(self._tokenizer, [spelling[:cut], spelling[cut:]])
+            if not self._added_ids.intersection(chain(*parts)):
+                return [*parts[0], *parts[1]]
+        letters = encode_continued(self._tokenizer, list(spelling))
+        return [token for ids in letters for token in ids if token not in self._added_ids]

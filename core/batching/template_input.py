@@ -1,0 +1,134 @@
+"""What messages have to look like for one chat template.
+
+Templates disagree on details of OpenAI's form: arguments of calls as an object or as JSON text, no
+content beside a call as "" or null, text as a string or as a list of parts, ids of any form or of
+nine letters and digits. The form of a template is found by rendering messages that are known.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from itertools import product
+from typing import Any
+
+Message = Mapping[str, Any]
+
+_NINE = 9
+"""The length of the ids that Mistral's templates accept."""
+
+
+@dataclass(frozen=True)
+class InputForm:
+    """How one chat template takes messages."""
+
+    parts: bool = False
+    """Content is a list of parts."""
+    null_content: bool = False
+    """Content is null where a message is nothing but calls."""
+    text_arguments: bool = False
+    """The arguments of a call are JSON text."""
+    short_ids: bool = False
+    """Ids of calls are nine letters and digits."""
+    complete_tools: bool = False
+    """Every tool has a description and parameters."""
+
+    def messages(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
+        """Return messages, read by `core/datasets/chat.py`, in this form."""
+        names: dict[str, str] = {}
+        return [self._message(message, names) for message in messages]
+
+    def tools(self, tools: Sequence[Message]) -> list[Any]:
+        """Return the definitions of tools in this form. A null in one is no key."""
+        defined = [_without_nulls(tool) for tool in tools]
+        if not self.complete_tools:
+            return defined
+        return [{**tool, "function": {**_EMPTY_DEFINITION, **tool["function"]}} for tool in defined]
+
+    def _message(self, message: Message, names: dict[str, str]) -> dict[str, Any]:
+        given = {key: value for key, value in message.items() if key != "weight"}
+        if calls := message.get("tool_calls"):
+            names.update((call["id"], call["function"]["name"]) for call in calls)
+            given["tool_calls"] = [self._call(call) for call in calls]
+        if reasoning := message.get("reasoning_content"):
+            given["thinking"] = reasoning  # as templates of gpt-oss call it
+        if (answered := message.get("tool_call_id")) is not None:
+            given["tool_call_id"] = self._id(answered)
+            given.setdefault("name", names.get(answered, ""))
+        content = message["content"]
+        if self.null_content and content == "" and calls:
+            given["content"] = None
+        elif self.parts:
+            given["content"] = [{"type": "text", "text": content}] if content else []
+        return given
+
+    def _call(self, call: Message) -> dict[str, Any]:
+        function = dict(call["function"])
+        if self.text_arguments:
+            function["arguments"] = json.dumps(function["arguments"], ensure_ascii=False)
+        return {**call, "id": self._id(call["id"]), "function": function}
+
+    def _id(self, id_: str) -> str:
+        if not self.short_ids or (len(id_) == _NINE and id_.isascii() and id_.isalnum()):
+            return id_
+        return blake2b(id_.encode(), digest_size=8).hexdigest()[:_NINE]
+
+
+_EMPTY_DEFINITION = {"description": "", "parameters": {"type": "object", "properties": {}}}
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nulls(each) for key, each in value.items() if each is not None}
+    return [_without_nulls(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+_QUESTION = {"role": "user", "content": "probe_question"}
+_ANSWER: Message = {"role": "assistant", "content": "probe_answer"}
+_CALL = {
+    "id": "call_0123456789abcdef",
+    "type": "function",
+    "function": {
+        "name": "probe_function",
+        "arguments": {"probe_key": "probe_value", "probe_flag": True},
+    },
+}
+_CALLING = {"role": "assistant", "content": "", "tool_calls": [_CALL]}
+_RESULT: Message = {"role": "tool", "content": "probe_result", "tool_call_id": _CALL["id"]}
+_TOOL = {"type": "function", "function": {"name": "probe_tool"}}
+
+Render = Callable[[InputForm, Sequence[Message], Sequence[Message]], str | None]
+"""Renders messages and tools in a form; None where the template refuses them."""
+
+
+def find_input_form(render: Render) -> InputForm:
+    """Return the form in which a template shows most of a conversation with a call."""
+    plain = InputForm(
+        parts=not _shows(InputForm(), render) and _shows(InputForm(parts=True), render)
+    )
+    flags = sorted(product((False, True), repeat=3), key=sum)
+    forms = [InputForm(plain.parts, *each) for each in flags]
+    texts = [(form, text) for form in forms if (text := _with_call(form, render))]
+    # Python's way to write a dict, or JSON inside of a JSON string, is what no model was shown
+    right = [
+        form for form, text in texts if "'probe_key'" not in text and '\\"probe_key' not in text
+    ]
+    form = next(iter([*right, *(form for form, _ in texts), plain]))
+    if render(form, [_QUESTION], [_TOOL]) is None:
+        form = replace(form, complete_tools=True)
+    return form
+
+
+def _shows(form: InputForm, render: Render) -> bool:
+    text = render(form, [_QUESTION, _ANSWER], []) or ""
+    return "probe_question" in text and "probe_answer" in text
+
+
+def _with_call(form: InputForm, render: Render) -> str | None:
+    """Return a conversation with a call as far as the template shows all of it; else None."""
+    for rest in ([_RESULT, _ANSWER], [_RESULT], []):
+        text = render(form, [_QUESTION, _CALLING, *rest], []) or ""
+        told = ["probe_function", "probe_key", "probe_value"]
+        if all(each in text for each in [*told, *(str(message["content"]) for message in rest)]):
+            return text
+    return None
