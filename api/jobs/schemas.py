@@ -37,6 +37,10 @@ def _part_of_a_name(suffix: str) -> str:
 Suffix = Annotated[str, StringConstraints(max_length=64), AfterValidator(_part_of_a_name)]
 
 
+Columns = Annotated[dict[str, str], Field(max_length=16)]
+"""The column that stands for each key of a known form; None: as the training file was uploaded."""
+
+
 class CreateJob(BaseModel):
     """The body of a job's creation; `strategy` and what follows it are Tunesmith's own."""
 
@@ -55,6 +59,7 @@ class CreateJob(BaseModel):
     task: Task | None = None
     training: TrainingSpec = TrainingSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
+    columns: Columns | None = None
 
 
 class JobError(BaseModel):
@@ -98,6 +103,7 @@ class JobObject(BaseModel):
     strategy: StrategySpec
     training: TrainingSpec
     evaluation: EvaluationSpec
+    columns: dict[str, str]
     progress: Progress
     pause_requested_at: int | None
     paused_at: int | None
@@ -152,6 +158,7 @@ def job_object(job: Job) -> JobObject:
         strategy=spec.strategy,
         training=spec.training,
         evaluation=spec.evaluation,
+        columns=spec.columns,
         progress=Progress(step=job.step, total_steps=job.total_steps),
         pause_requested_at=_seconds(job.pause_requested_at),
         paused_at=_seconds(job.paused_at),

@@ -16,6 +16,7 @@ from core.batching.template import ChatTemplate, Message, Span, Unrenderable
 from core.datasets.chat import parse_conversation
 from core.datasets.faults import Faults
 from core.datasets.formats import ChatExample, CompletionExample, TextExample
+from core.datasets.tools import without_nulls
 from core.errors import InvalidRequest
 
 Rendered = ChatExample | CompletionExample | TextExample
@@ -31,7 +32,7 @@ def render_prompt(
     """
     parsed = conversation_of_request(messages)
     try:
-        text = ChatTemplate(tokenizer).prompt(parsed, tools)
+        text = ChatTemplate(tokenizer).prompt(parsed, without_nulls([*tools]))
     except Unrenderable as problem:
         raise InvalidRequest(f"Cannot render: {problem}.", param="messages") from None
     return tokenizer(text, add_special_tokens=False)["input_ids"]

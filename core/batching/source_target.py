@@ -14,6 +14,7 @@ from core.batching.render import conversation_of_request
 from core.batching.rows import InvalidRow, SourceTargetRow
 from core.batching.template import ChatTemplate, Message, Unrenderable
 from core.datasets.formats import ChatExample, CompletionExample
+from core.datasets.tools import without_nulls
 from core.errors import InvalidRequest
 
 
@@ -25,6 +26,7 @@ def render_source(
     Raises InvalidRequest when the conversation does not fit the model.
     """
     parsed = conversation_of_request(messages)
+    tools = without_nulls([*tools])
     templated = bool(tokenizer.chat_template)
     try:
         text = (

@@ -32,10 +32,10 @@ _IN_LIST = "[]"
 PARQUET_MARK = b"PAR1"
 
 
-def read_parquet(path: Path, wanted: Collection[str] = ()) -> Iterator[Line]:
+def read_parquet(path: Path, wanted: Collection[str] | None = None) -> Iterator[Line]:
     """Yield every row in order, numbered from 1; what ends the reading early is the last fault.
 
-    `wanted` are the columns that must not be left out.
+    `wanted` are the columns that must not be left out; None: all.
     """
     import pyarrow
     from pyarrow import parquet
@@ -134,7 +134,7 @@ def _has_too_many(file: Any) -> bool:
     return bool(file.metadata.num_columns > MAX_COLUMNS)
 
 
-def _schema_fault(file: Any, leaves: Sequence[_Leaf], wanted: Collection[str]) -> str | None:
+def _schema_fault(file: Any, leaves: Sequence[_Leaf], wanted: Collection[str] | None) -> str | None:
     if _has_too_many(file):
         found = f"the Parquet file has {file.metadata.num_columns} columns"
         return f"{found}, more than {MAX_COLUMNS}, those inside of structs counted; remove some"
@@ -148,10 +148,11 @@ def _schema_fault(file: Any, leaves: Sequence[_Leaf], wanted: Collection[str]) -
     return None
 
 
-def _is_needed(leaf: _Leaf, wanted: Collection[str]) -> bool:
+def _is_needed(leaf: _Leaf, wanted: Collection[str] | None) -> bool:
     """Say whether a form reads the leaf: an own key of it, or one inside of messages and tools."""
     inside = [name for name in leaf.path[1:] if name != _IN_LIST]
-    return leaf.path[0] in wanted and (not inside or any(name in KEYS_INSIDE for name in inside))
+    is_wanted = wanted is None or leaf.path[0] in wanted
+    return is_wanted and (not inside or any(name in KEYS_INSIDE for name in inside))
 
 
 def _leaves(fields: list[Any], inside: tuple[str, ...]) -> list[_Leaf]:

@@ -51,10 +51,9 @@ def _explained(error: json.JSONDecodeError) -> str:
 
 
 def _integer(digits: str) -> int:
-    if len(digits.lstrip("-")) > MAX_INTEGER_DIGITS:
+    if (length := len(digits.lstrip("-"))) > MAX_INTEGER_DIGITS:
         raise BadJson(
-            f"an integer has {len(digits)} digits, more than {MAX_INTEGER_DIGITS}; "
-            "write it as a string"
+            f"an integer has {length} digits, more than {MAX_INTEGER_DIGITS}; write it as a string"
         )
     return int(digits)
 

@@ -44,22 +44,23 @@ def parse_tools(
         if not isinstance(given, dict):
             faults.add(where, f"{is_what(given)}; write an object with type and function")
             continue
-        tool = _without_nulls(given)
+        tool = without_nulls(given)
         faults.unknown_keys(tool, ("type", "function"), where)
         _require_type_function(tool, where, faults)
         function = _parse_function(tool.get("function"), f"{where}.function", faults)
         tools.append({"type": "function", "function": function})
     for index, given in enumerate(_list(row, "functions", faults, inside)):
         where = joined(inside, f"functions[{index}]")
-        function = _parse_function(_without_nulls(given), where, faults)
+        function = _parse_function(without_nulls(given), where, faults)
         tools.append({"type": "function", "function": function})
     return tuple(tools)
 
 
-def _without_nulls(value: Any) -> Any:
+def without_nulls(value: Any) -> Any:
+    """Return the definition of a tool as it goes into prompts, in training and in serving."""
     if isinstance(value, dict):
-        return {key: _without_nulls(child) for key, child in value.items() if child is not None}
-    return [_without_nulls(child) for child in value] if isinstance(value, list) else value
+        return {key: without_nulls(child) for key, child in value.items() if child is not None}
+    return [without_nulls(child) for child in value] if isinstance(value, list) else value
 
 
 def parse_tool_calls(

@@ -16,7 +16,7 @@ from core.objectives.objective import Objective
 from core.spec.events import DatasetValidated, LengthBucket
 from core.spec.run import JobSpec, Workspace
 from core.spec.strategy import PrefixSpec, PromptSpec
-from core.training.split import duplicates_of, hold_out
+from core.training.split import duplicates_of, hold_out, shared_by
 
 FileParam = Literal["training_file", "validation_file"]
 
@@ -47,6 +47,8 @@ class Dataset:
     """Lines of the training file that equal an earlier one."""
     truncated: list[int]
     """Lines of the training file that were cut to the limit."""
+    shared: int = 0
+    """How many rows of the validation file are trained on too."""
 
     def described(self, total_steps: int) -> DatasetValidated:
         """Return what is to be said about it."""
@@ -57,6 +59,7 @@ class Dataset:
             targets=sum(row.targets for row in self.rows),
             total_steps=total_steps,
             held_out_rows=self.held_out,
+            shared_rows=self.shared,
             duplicate_rows=len(self.duplicates),
             duplicate_lines=tuple(self.duplicates[:LISTED_LINES]),
             truncated_rows=len(self.truncated),
@@ -90,13 +93,15 @@ def load_dataset(
     if spec.training.deduplicate:
         rows = [row for index, row in enumerate(rows) if index not in duplicates]
     validation_rows: list[TrainingRow] = []
-    held_out = 0
+    held_out = shared = 0
     if workspace.validation_file.exists():
         validation_rows = load(workspace.validation_file, "validation_file").rows
+        shared = shared_by(rows, validation_rows)
     elif spec.evaluation.split:
         rows, validation_rows = hold_out(rows, spec.evaluation.split, spec.seed)
         held_out = len(validation_rows)
-    return Dataset(rows, validation_rows, held_out, list(duplicates.values()), loaded.truncated)
+    repeated = list(duplicates.values())
+    return Dataset(rows, validation_rows, held_out, repeated, loaded.truncated, shared)
 
 
 def load_rows(
@@ -110,7 +115,8 @@ def load_rows(
     """Return every row of the file; TrainingFailed (`invalid_<param>`) names the first bad line."""
     code = f"invalid_{param}"
     try:
-        loaded = fit(objective.rows(list(read_examples(path))), tokenizer, config, spec)
+        examples = list(read_examples(path, spec.columns))
+        loaded = fit(objective.rows(examples), tokenizer, config, spec)
     except InvalidRow as fault:
         message = f"Line {fault.line} of the {param.replace('_', ' ')}: {fault.message}."
         raise TrainingFailed(message, param=param, code=code) from None

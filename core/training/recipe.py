@@ -129,7 +129,7 @@ def train(
 
     yield PhaseStarted(phase="checking parity")
     trained = Trained(spec, adapted, dtype, tokenizer, workspace.bundle_folder, state.budget_tokens)
-    reference = parity_reference(trained, choose_rows(dataset, workspace, tokenizer))
+    reference = parity_reference(trained, choose_rows(dataset, workspace, tokenizer, spec.columns))
     yield RunFinished(
         folder=workspace.bundle_folder,
         weights_sha256=manifest.weights_sha256,

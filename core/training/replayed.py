@@ -50,7 +50,10 @@ class Replay:
 
 
 def choose_rows(
-    dataset: Dataset, workspace: Workspace, tokenizer: PreTrainedTokenizerFast
+    dataset: Dataset,
+    workspace: Workspace,
+    tokenizer: PreTrainedTokenizerFast,
+    columns: Mapping[str, str],
 ) -> list[Replay]:
     """Return the first held-out rows that are short enough; without any, rows trained on."""
     rows = dataset.validation_rows or dataset.rows
@@ -59,7 +62,7 @@ def choose_rows(
     short = [row for row in rows if row.length <= LONGEST_ROW]
     chosen = short[:REPLAYED_ROWS] or [min(rows, key=lambda row: row.length)]
     lines = {row.line for row in chosen}
-    read = islice(read_examples(file), max(lines))
+    read = islice(read_examples(file, columns), max(lines))
     examples = {line: example for line, example in read if line in lines}
     found = (_replay(row, examples[row.line], tokenizer) for row in chosen)
     return [replay for replay in found if replay is not None]

@@ -51,7 +51,9 @@ def test_faults_are_listed_up_to_a_bound_and_all_counted(tmp_path: Path) -> None
 
 
 def test_the_bound_cuts_inside_a_row(tmp_path: Path) -> None:
-    report = check(write(tmp_path / "x", *[{**CHAT, "tool": 1, "functoins": 2, "Functions": 3}] * 20))
+    report = check(
+        write(tmp_path / "x", *[{**CHAT, "tool": 1, "functoins": 2, "Functions": 3}] * 20)
+    )
     assert len(report.faults) == 50
     assert report.fault_count == 60
 
@@ -77,7 +79,9 @@ def test_reading_a_faulty_file_names_the_line(tmp_path: Path) -> None:
     path = write(tmp_path / "train.jsonl", CHAT, {**CHAT, "tool": 1})
     examples = read_examples(path)
     assert next(examples)[0] == 1
-    with pytest.raises(TrainingFailed, match=r"train\.jsonl has faults\. Line 2: tool is") as raised:
+    with pytest.raises(
+        TrainingFailed, match=r"train\.jsonl has faults\. Line 2: tool is"
+    ) as raised:
         next(examples)
     assert raised.value.code == "invalid_training_file"
 
