@@ -4,11 +4,32 @@ import json
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-_QUESTIONS = ("question", "query", "problem", "instruction", "prompt", "input", "user", "source")
-_ANSWERS = (
-    *("answer", "response", "output", "completion", "solution", "answers", "reply", "target"),
-    *("assistant", "generation", "summary", "highlights"),
+_QUESTIONS = (
+    "question",
+    "query",
+    "problem",
+    "instruction",
+    "prompt",
+    "input",
+    "inputs",
+    "user",
+    "source",
 )
+_ANSWERS = (
+    *(
+        "answer",
+        "response",
+        "output",
+        "completion",
+        "solution",
+        "answers",
+        "reply",
+        "target",
+        "targets",
+    ),
+    *("assistant", "generation", "generated_solution"),
+)
+_SUMMARIES = ("summary", "highlights")
 _CONTEXTS = ("context", "passage", "input")
 _SYSTEMS = ("system", "system_prompt")
 _TEXTS = (
@@ -26,7 +47,13 @@ def suggested_columns(
     Columns in `placed` have their place in a form already, if they are messages.
     """
     others = {column: value for column, value in row.items() if column not in placed}
-    for mapping in (_turns(others), _question_and_answer(row), _text_and_label(row), _text(row)):
+    for mapping in (
+        _turns(others),
+        _question_and_answer(row),
+        _source_and_target(row),
+        _text_and_label(row),
+        _text(row),
+    ):
         if mapping:
             changed = {key: column for key, column in mapping.items() if key != column}
             return changed or mapping
@@ -46,9 +73,10 @@ def written(mapping: Mapping[str, str]) -> str:
 def _turns(row: Mapping[str, Any]) -> dict[str, str] | None:
     for column, value in row.items():
         if isinstance(value, list) and value and isinstance(value[0], dict):
-            if value[0].get("role") is not None and "content" in value[0]:
+            last = value[-1] if isinstance(value[-1], dict) else {}
+            if last.get("role") == "assistant" and "content" in last:
                 return {"messages": column}
-            if value[0].get("from") is not None and "value" in value[0]:
+            if last.get("from") in ("gpt", "assistant", "chatgpt") and "value" in last:
                 return {"conversations": column}
     return None
 
@@ -69,15 +97,31 @@ def _question_and_answer(row: Mapping[str, Any]) -> dict[str, str] | None:
     return mapping
 
 
+def _source_and_target(row: Mapping[str, Any]) -> dict[str, str] | None:
+    """Return a text and its summary, or the two languages of a translation."""
+    text, summary = _named(row, _TEXTS), _named(row, _SUMMARIES)
+    if text and summary:
+        return {"prompt": text, "completion": summary}
+    pair = row.get("translation")
+    if isinstance(pair, dict) and len(pair) == 2:
+        source, target = pair
+        return {"prompt": f"translation.{source}", "completion": f"translation.{target}"}
+    return None
+
+
 def _first_of_answers(row: Mapping[str, Any]) -> str | None:
-    """Return the path of the first of several answers, as SQuAD and its like hold them."""
+    """Return the path of an answer inside of a column, as SQuAD and its like hold them."""
     for column in row:
         value = row[column]
         if column.lower() not in _ANSWERS:
             continue
         if isinstance(value, list) and value and isinstance(value[0], str):
             return f"{column}[0]"
-        texts = value.get("text") if isinstance(value, dict) else None
+        if not isinstance(value, dict):
+            continue
+        if isinstance(value.get("value"), str):
+            return f"{column}.value"
+        texts = value.get("text")
         if isinstance(texts, list) and texts and isinstance(texts[0], str):
             return f"{column}.text[0]"
     return None

@@ -90,10 +90,10 @@ def unrecognised(row: Mapping[str, Any]) -> RowFault:
         "'output', or 'prompt', 'chosen' and 'rejected', or 'text' with or without 'label'"
         f"{''.join(guesses[:1])}, or say with columns which of yours stands for which"
     )
-    if mapping := suggested_columns(row):
-        cure = f"say which of them stands for what, such as columns {written(mapping)}"
-    elif "role" in row and "content" in row:
+    if "role" in row and "content" in row:
         cure = "the row is one message; put each conversation into one row, as a list in 'messages'"
+    elif mapping := suggested_columns(row):
+        cure = f"say which of them stands for what, such as columns {written(mapping)}"
     return RowFault(
         None,
         f"the keys of the row ({', '.join(joined('', key) for key in found) or 'none'}) belong to "

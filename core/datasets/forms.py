@@ -34,7 +34,7 @@ from core.datasets.faults import Faults, is_what
 from core.datasets.labels import parse_label, parse_labels
 from core.datasets.preference import Answers, parse_chosen_rejected, parse_preferred_outputs
 from core.datasets.reasoning import assistant_message
-from core.datasets.sharegpt import parse_conversations, wrapped
+from core.datasets.sharegpt import alternating, parse_conversations, wrapped
 from core.datasets.tools import Calls, parse_tools, parse_written_calls
 from core.spec.run import DatasetFormat
 
@@ -68,17 +68,9 @@ def _parse_sharegpt(row: Mapping[str, Any], faults: Faults) -> Example:
 
 def _parse_alternating(row: Mapping[str, Any], faults: Faults) -> Example:
     """Read the older form of UltraChat: the texts of user and assistant in turn."""
-    messages = []
-    for index, text in enumerate(row["data"]):
-        if not isinstance(text, str):
-            faults.add(f"data[{index}]", f"{is_what(text)}; write a string")
-        elif index % 2:
-            messages.append(assistant_message(text))
-        else:
-            messages.append({"role": "user", "content": text})
-    if not faults.found:
-        require_answer(tuple(messages), faults, "data")
-    return ChatExample(tuple(messages))
+    messages = alternating(row["data"], "data", faults)
+    require_answer(messages, faults, "data")
+    return ChatExample(messages)
 
 
 def _alternates(row: Mapping[str, Any]) -> bool:

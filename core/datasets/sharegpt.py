@@ -2,8 +2,10 @@
 
 `human`, `gpt` and `system` are user, assistant and system. `function_call` holds a call, or a
 list of calls, as JSON; `observation` answers the calls before it in their order. `tool` is an
-answer as well, and may stand alone: some data sets write their calls into the text. A turn with
-`role` and `content` is read as a message, as some data sets write them under this name.
+answer as well, and may stand alone: some data sets write their calls into the text.
+
+Other data sets write something else under this name: messages with `role` and `content`, or mere
+texts of user and assistant in turn.
 """
 
 from collections import deque
@@ -37,13 +39,29 @@ def parse_conversations(row: Mapping[str, Any], faults: Faults) -> tuple[Message
     if not isinstance(turns, list) or not turns:
         faults.add("conversations", f"{is_what(turns)}; write a list of turns")
         return (), ()
-    if isinstance(turns[0], dict) and turns[0].get("role") is not None:
+    if isinstance(turns[0], str):
+        parsed = alternating(turns, "conversations", faults)
+    elif isinstance(turns[0], dict) and turns[0].get("role") is not None:
         parsed = parse_conversation(turns, faults, "conversations")
     else:
         parsed = _parse_turns(turns, faults)
     require_answer(parsed, faults, "conversations")
     parsed = with_system(row, parsed, "conversations", faults)
     return parsed, parse_tools({"tools": wrapped(row.get("tools"))}, faults)
+
+
+def alternating(texts: list[Any], where: str, faults: Faults) -> Messages:
+    """Return the texts of user and assistant in turn as messages."""
+    messages: list[dict[str, Any]] = []
+    for index, text in enumerate(texts):
+        if not isinstance(text, str):
+            faults.add(f"{where}[{index}]", f"{is_what(text)}; write a string, as before")
+            messages.append({})
+        else:
+            messages.append(
+                assistant_message(text) if index % 2 else {"role": "user", "content": text}
+            )
+    return tuple(messages)
 
 
 def wrapped(tools: Any) -> Any:

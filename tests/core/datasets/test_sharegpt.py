@@ -75,7 +75,7 @@ def test_tools_are_taken_with_and_without_wrapping_and_as_text(tools: object) ->
     [
         (turns(), "conversations", "is an empty list; write a list of turns"),
         ({"conversations": "hi"}, "conversations", "is 'hi'; write a list of turns"),
-        (turns("hi"), "conversations[0]", "is 'hi'; write an object with from and value"),
+        (turns(1), "conversations[0]", "is 1; write an object with from and value"),
         (turns({"from": "users", "value": "x"}), "conversations[0].from", "use one of human, gpt"),
         (turns({"from": ["gpt"], "value": "x"}), "conversations[0].from", "is a list; use one"),
         (turns({"form": "gpt", "value": "x"}), "conversations[0].form", "you mean 'from'"),
