@@ -5,29 +5,12 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 _QUESTIONS = (
-    "question",
-    "query",
-    "problem",
-    "instruction",
-    "prompt",
-    "input",
-    "inputs",
-    "user",
-    "source",
+    *("question", "query", "problem", "instruction", "prompt", "input", "inputs"),
+    *("user", "source"),
 )
 _ANSWERS = (
-    *(
-        "answer",
-        "response",
-        "output",
-        "completion",
-        "solution",
-        "answers",
-        "reply",
-        "target",
-        "targets",
-    ),
-    *("assistant", "generation", "generated_solution"),
+    *("answer", "response", "output", "completion", "solution", "answers", "reply", "target"),
+    *("targets", "assistant", "generation", "generated_solution"),
 )
 _SUMMARIES = ("summary", "highlights")
 _CONTEXTS = ("context", "passage", "input")

@@ -42,6 +42,8 @@ def renamed(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any
 
     A column that happens to be called like a mapped key is left out: it is not what is meant.
     """
+    if not columns:
+        return dict(row)
     used = {_of_row(row, column) for column in columns.values()}
     others = {name: row[name] for name in row if name not in used and name not in columns}
     return {key: _value(row, column) for key, column in columns.items()} | others

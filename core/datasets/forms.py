@@ -235,16 +235,18 @@ def form_of(row: Mapping[str, Any], mapped: Mapping[str, str] | None = None) -> 
 
     Keys that a mapping of columns gives count most. Plain text is what nothing else speaks for.
     """
-    row = {key: value for key, value in row.items() if value is not None}
+    present = {key for key, value in row.items() if value is not None}
     given = mapped or {}
     best: Form | None = None
     best_rank = (0, False)
     for form in FORMS:
-        full = all(key in row for key in form.required) and form.fits(row)
+        full = present.issuperset(form.required) and form.fits(row)
         telling = form.required if form.telling is None else form.telling
-        if not full and not any(key in row for key in telling):
+        if not full and present.isdisjoint(telling):
             continue
         rank = (sum(key in given for key in form.keys), full and form.format != "text")
         if best is None or rank > best_rank:
             best, best_rank = form, rank
+        if best_rank[1] and not given:
+            break  # no later form has more
     return best

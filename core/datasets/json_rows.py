@@ -29,6 +29,7 @@ HOLDERS = (
 )
 """Names under which a file may hold its rows as one list."""
 
+_HEAD_BYTES = 1 << 16  # in which the list of the rows has to begin
 _CHUNK_BYTES = 1 << 16
 _SCALAR = rb'(?:"[^"\\]{0,1000}"|[-\w.+]{1,40})'
 _NAME = rb'"[^"\\]{1,64}"\s*:\s*'
@@ -39,7 +40,8 @@ _HOLDER = re.compile(
 _AFTER_HOLDER = re.compile(rb"\s*(?:,\s*" + _NAME + _SCALAR + rb"\s*){0,16}\}\s*")
 _BLANK = re.compile(rb"\s*")
 _OUTSIDE = re.compile(rb"[^\s,]")
-_INSIDE = re.compile(rb'["{}\[\]]')
+_PASSED_OVER = re.compile(rb'(?:[^"{}\[\]]++|"(?:[^"\\\n]++|\\.)*+")*+', re.DOTALL)
+"""Whatever changes no depth: whole strings, and what stands between them and the brackets."""
 _STRING = re.compile(rb'["\\\n]')
 
 
@@ -48,7 +50,7 @@ def read_json(path: Path, columns: Collection[str] = ()) -> Iterator[Line]:
     with path.open("rb") as file:
         start = len(UTF8_MARK) if file.read(len(UTF8_MARK)) == UTF8_MARK else 0
         file.seek(start)
-        head = file.read(_CHUNK_BYTES)
+        head = file.read(_HEAD_BYTES)
         if kind_fault(head):
             opening, after = 0, None
         elif head.lstrip().startswith(b"["):
@@ -68,7 +70,7 @@ def read_json(path: Path, columns: Collection[str] = ()) -> Iterator[Line]:
 def _holds_rows(file: BinaryIO, start: int, name: bytes, columns: Collection[str]) -> bool:
     """Say whether the list under `name` holds the rows, and is not a part of the first row."""
     file.seek(start)
-    first, second = file.readline(MAX_LINE_BYTES + 1), file.readline(_CHUNK_BYTES)
+    first, second = file.readline(MAX_LINE_BYTES + 1), file.readline(_HEAD_BYTES)
     return name.decode() not in columns and not (_is_object(first) and second.strip())
 
 
@@ -109,11 +111,16 @@ def _rows(file: BinaryIO, cutter: "_Cutter", after: re.Pattern[bytes]) -> Iterat
     elif cutter.in_list and not cutter.has_ended:
         cure = "close it with ']', or fetch the file again if it was cut off"
         yield faulty(cutter.line, f"the list of rows does not end; {cure}")
-    elif cutter.in_list and not after.fullmatch(cutter.rest + file.read(_CHUNK_BYTES)):
+    elif cutter.in_list and not after.fullmatch(cutter.rest + file.read(_HEAD_BYTES)):
         cure = "put all rows into one list"
         yield faulty(cutter.line, f"something follows the list of rows; {cure}")
     elif empty:
         yield faulty(cutter.line, "the list holds no rows; write one JSON object per example")
+
+
+def _end_of(pattern: re.Pattern[bytes], chunk: bytes, place: int) -> int:
+    found = pattern.match(chunk, place)
+    return found.end() if found else place
 
 
 @dataclass
@@ -147,7 +154,9 @@ class _Cutter:
                 self._is_escaped = False
                 place += 1
                 continue
-            pattern = _STRING if self._in_string else _INSIDE if self._depth else _OUTSIDE
+            if self._depth and not self._in_string:
+                place = _end_of(_PASSED_OVER, chunk, place)
+            pattern = _STRING if self._in_string else _OUTSIDE
             if (found := pattern.search(chunk, place)) is None:
                 break
             place = found.end()

@@ -123,7 +123,8 @@ def _parse(
         parsed = replace(parsed, unused=(*parsed.unused, *hidden, *shadowed(line.row, columns)))
     else:
         parsed = read_row(row, form)
-    parsed = replace(parsed, unused=(*parsed.unused, *line.unread))
+    if line.unread:
+        parsed = replace(parsed, unused=(*parsed.unused, *line.unread))
     example = parsed.example
     if isinstance(example, LabelExample) and (key := _label_key(example)) != (label_key or key):
         return _refused(
