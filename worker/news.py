@@ -28,11 +28,19 @@ def phase_news(event: PhaseStarted) -> NewEvent:
 
 
 def dataset_news(event: DatasetValidated) -> NewEvent:
-    """What became of the rows; `data` has the histogram of their lengths."""
+    """What became of the rows; `data` has the histogram of their lengths.
+
+    A warning when most of the validation rows are trained on too.
+    """
     parts = [f"{event.rows:,} rows with {event.tokens:,} tokens an epoch to train on"]
     if event.validation_rows:
         held_out = " of the training file" if event.held_out_rows else ""
         parts.append(f"{event.validation_rows:,} rows{held_out} to evaluate on")
+    if event.shared_rows:
+        parts.append(
+            f"{event.shared_rows:,} of those are trained on too, so the validation loss says less "
+            "about new texts; take them out of one of the files"
+        )
     if event.duplicate_rows:
         lines = _lines(event.duplicate_lines, event.duplicate_rows)
         parts.append(f"{event.duplicate_rows:,} equal an earlier row ({lines})")
@@ -45,7 +53,9 @@ def dataset_news(event: DatasetValidated) -> NewEvent:
             "since the chat template shows earlier answers otherwise once a message follows "
             f"({event.split_tokens:,} tokens more an epoch)"
         )
-    return NewEvent("; ".join(parts) + ".", data=event.model_dump(mode="json", exclude={"type"}))
+    data = event.model_dump(mode="json", exclude={"type"})
+    mostly_shared = 2 * event.shared_rows > event.validation_rows
+    return NewEvent("; ".join(parts) + ".", level="warn" if mostly_shared else "info", data=data)
 
 
 def model_news(event: ModelReady) -> NewEvent:

@@ -21,6 +21,11 @@ UPLOAD_FORM = {
                     "properties": {
                         "file": {"type": "string", "format": "binary"},
                         "purpose": {"type": "string", "enum": ["fine-tune"]},
+                        "columns": {
+                            "type": "string",
+                            "description": "Ours: a JSON object of the columns that stand for keys "
+                            'of a known form, such as {"prompt": "question"}.',
+                        },
                     },
                 }
             }
@@ -40,6 +45,8 @@ class FileObject(BaseModel):
     status: Literal["processed", "error"]
     status_details: str | None = Field(exclude_if=lambda details: details is None)
     """Left out unless the status is error."""
+    unused_columns: list[str] = Field(exclude_if=lambda columns: not columns)
+    """Ours: columns, and keys inside of them, that nothing is read from. Left out without any."""
 
 
 class FileReport(DatasetReport):
@@ -57,6 +64,7 @@ class DeletedFile(BaseModel):
 
 def file_object(file: File) -> FileObject:
     details = faults_of(file)
+    report = file.report or {}
     return FileObject(
         id=file.id,
         bytes=file.bytes,
@@ -65,14 +73,17 @@ def file_object(file: File) -> FileObject:
         purpose=file.purpose,
         status="error" if details else "processed",
         status_details=details,
+        unused_columns=report.get("unused_columns", []),
     )
 
 
 def faults_of(file: File) -> str | None:
     """Why no job can train on it: line, field and cure of the first faults; None when one can."""
-    if file.report is None:
-        return None
-    report = DatasetReport.model_validate(file.report)
+    return None if file.report is None else shown_faults(DatasetReport.model_validate(file.report))
+
+
+def shown_faults(report: DatasetReport) -> str | None:
+    """Return the first faults of a report in one sentence; None when it has none."""
     if report.usable:
         return None
     shown = report.faults[:SHOWN_FAULTS]

@@ -2,22 +2,19 @@
 
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from sqlalchemy.orm import Session
 from starlette.responses import StreamingResponse
 
 from api.downloads import download
+from api.files.checking import check_blob
 from api.files.schemas import DeletedFile, FileObject, FileReport, file_object
 from api.files.upload import store_upload
 from api.pagination import ListOf, list_of
 from api.parts import Parts, Transaction
-from core.datasets.bounded import check_in_child
 from core.errors import NotFound
 from core.records import files
 from core.records.pages import Order
-from core.spec.dataset import DatasetReport
 from core.storage.blobs import BlobStore
 
 
@@ -31,7 +28,7 @@ def receive(parts: Parts, project: str, content_type: str, chunks: Iterator[byte
         parts.store, key, content_type, chunks, max_bytes=parts.settings.max_file_bytes
     )
     try:
-        report = _check(parts, key)
+        report = check_blob(parts, key, upload.columns)
         with parts.database.writing() as session:
             file = files.add_file(
                 session,
@@ -48,20 +45,6 @@ def receive(parts: Parts, project: str, content_type: str, chunks: Iterator[byte
         parts.store.delete(key)
         raise
     return file_object(file)
-
-
-def _check(parts: Parts, key: str) -> DatasetReport:
-    settings = parts.settings
-    # Beside the blobs, so that a large file is linked and not copied; those of S3 come into the
-    # system's folder for temporary files.
-    with TemporaryDirectory(prefix=".checking-", dir=settings.storage_folder) as folder:
-        path = Path(folder) / "dataset.jsonl"
-        parts.store.fetch(key, path)
-        return check_in_child(
-            path,
-            memory_bytes=settings.check_memory_bytes,
-            timeout_seconds=settings.check_timeout_seconds,
-        )
 
 
 def find(

@@ -12,15 +12,18 @@ from dataclasses import dataclass, field
 import anyio
 import anyio.from_thread
 from fastapi import Request
+from pydantic import TypeAdapter, ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from core.datasets.columns import require_known_keys
 from core.errors import InvalidRequest, TooLarge, Unavailable
 from core.storage.blobs import Blob, BlobStore
 
 MAX_UPLOADS = 8  # at the same time; each holds a thread, and a child while it is checked
 IDLE_SECONDS = 60.0  # until the next bytes have to be there
 MAX_FIELD_BYTES = 256
+MAX_COLUMNS_BYTES = 8192
 MAX_FILENAME_LENGTH = 255
 
 KNOWN_PURPOSES = ("fine-tune",)
@@ -32,6 +35,8 @@ class Upload:
 
     filename: str
     blob: Blob
+    columns: dict[str, str]
+    """Which column of the file stands for which key of a known form."""
 
 
 @dataclass
@@ -88,17 +93,20 @@ def store_upload(
     InvalidRequest for a form that is broken, cut short, or not one of a dataset; TooLarge for
     a file of more than `max_bytes`.
     """
-    upload: Upload | None = None
+    stored: tuple[str, Blob] | None = None
     purpose: str | None = None
+    columns: dict[str, str] | None = None
     try:
         for part in read_form(content_type, chunks):
             match part.name:
-                case "file" if upload is None:
+                case "file" if stored is None:
                     blob = store.write(key, _at_most(part.chunks, max_bytes))
-                    upload = Upload(part.filename[:MAX_FILENAME_LENGTH], blob)
+                    stored = part.filename[:MAX_FILENAME_LENGTH], blob
                 case "purpose" if purpose is None:
                     purpose = _known_purpose(_text(part))
-                case "file" | "purpose":
+                case "columns" if columns is None:
+                    columns = _columns(_text(part, MAX_COLUMNS_BYTES))
+                case "file" | "purpose" | "columns":
                     raise InvalidRequest(f"The form has two fields {part.name!r}.", param=part.name)
                 case _:
                     raise InvalidRequest(
@@ -106,7 +114,7 @@ def store_upload(
                         param=part.name,
                         code="unknown_parameter",
                     )
-        for name, value in (("file", upload), ("purpose", purpose)):
+        for name, value in (("file", stored), ("purpose", purpose)):
             if value is None:
                 raise InvalidRequest(
                     f"Missing required parameter: {name!r}.",
@@ -116,8 +124,8 @@ def store_upload(
     except BaseException:
         store.delete(key)
         raise
-    assert upload is not None
-    return upload
+    assert stored is not None
+    return Upload(*stored, columns or {})
 
 
 def _known_purpose(purpose: str) -> str:
@@ -130,6 +138,20 @@ def _known_purpose(purpose: str) -> str:
     return purpose
 
 
+def _columns(text: str) -> dict[str, str]:
+    try:
+        columns = TypeAdapter(dict[str, str]).validate_json(text or "{}")
+    except ValidationError:
+        raise InvalidRequest(
+            "columns must be a JSON object of strings: a key of a known form, and the column that "
+            'stands for it, such as {"prompt": "question", "completion": "answer"}.',
+            param="columns",
+            code="invalid_value",
+        ) from None
+    require_known_keys(columns)
+    return columns
+
+
 def _at_most(chunks: Iterator[bytes], max_bytes: int) -> Iterator[bytes]:
     length = 0
     for chunk in chunks:
@@ -139,11 +161,11 @@ def _at_most(chunks: Iterator[bytes], max_bytes: int) -> Iterator[bytes]:
         yield chunk
 
 
-def _text(part: Part) -> str:
+def _text(part: Part, max_bytes: int = MAX_FIELD_BYTES) -> str:
     value = b""
     for chunk in part.chunks:
         value += chunk
-        if len(value) > MAX_FIELD_BYTES:
+        if len(value) > max_bytes:
             raise InvalidRequest(f"The field {part.name!r} is too long.", param=part.name)
     return value.decode(errors="replace")
 

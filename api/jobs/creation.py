@@ -4,7 +4,7 @@ import secrets
 
 from sqlalchemy.orm import Session
 
-from api.files.schemas import faults_of
+from api.jobs.datasets import Rechecked, datasets_of
 from api.jobs.hyperparameters import resolve
 from api.jobs.method import asked_hyperparameters
 from api.jobs.objective import resolve_objective, resolve_task
@@ -15,7 +15,6 @@ from core.catalog.describe import BaseFacts, describe
 from core.errors import InvalidRequest
 from core.records.files import get_file
 from core.records.jobs import NewJob
-from core.spec.dataset import DatasetReport
 from core.spec.run import BaseModelSpec, JobSpec
 from core.spec.strategy import PrefixSpec, PromptSpec, StrategySpec
 from core.spec.training import SHORTEST_ROW, TrainingSpec
@@ -23,15 +22,20 @@ from core.spec.training import SHORTEST_ROW, TrainingSpec
 SECONDS_A_DAY = 86_400
 
 
-def new_job(session: Session, catalog: Catalog, project: str, body: CreateJob) -> NewJob:
-    """Return the job that `body` asks for. InvalidRequest or NotFound name the field at fault."""
+def new_job(
+    session: Session, catalog: Catalog, project: str, body: CreateJob, rechecked: Rechecked
+) -> NewJob:
+    """Return the job that `body` asks for. InvalidRequest or NotFound name the field at fault.
+
+    `rechecked` is what `api.jobs.datasets.recheck` has found.
+    """
     _refuse_integrations(body)
     hyperparameters = asked_hyperparameters(body.method, body.hyperparameters)
     start = starting_point(session, catalog, project, body)
-    report = usable_report(session, project, body.training_file, "training_file")
-    validation_report = None
-    if body.validation_file is not None:
-        validation_report = usable_report(session, project, body.validation_file, "validation_file")
+    columns, datasets = datasets_of(session, project, body, rechecked)
+    report = datasets[0].report
+    validation_report = datasets[1].report if len(datasets) > 1 else None
+    if validation_report is not None:
         _refuse_split(body)
     facts = describe(start.base)
     objective = resolve_objective(report, validation_report, hyperparameters)
@@ -62,25 +66,10 @@ def new_job(session: Session, catalog: Catalog, project: str, body: CreateJob) -
             seed=seed,
             chat_template_kwargs=body.chat_template_kwargs,
             template_time=_day_of_upload(session, project, body.training_file),
+            columns=columns,
         ),
         metadata=body.metadata,
     )
-
-
-def usable_report(session: Session, project: str, file_id: str, param: str) -> DatasetReport:
-    """Return what is in a file that can be trained on; InvalidRequest says where it cannot."""
-    file = get_file(session, project, file_id, param=param)
-    if file.purpose != "fine-tune":
-        raise InvalidRequest(
-            f"File {file_id} has purpose {file.purpose!r}; upload a dataset as 'fine-tune'.",
-            param=param,
-            code="invalid_file_purpose",
-        )
-    if (faults := faults_of(file)) is not None:
-        raise InvalidRequest(
-            f"File {file_id} cannot be used: {faults}.", param=param, code=f"invalid_{param}"
-        )
-    return DatasetReport.model_validate(file.report)
 
 
 def _day_of_upload(session: Session, project: str, file_id: str) -> float:

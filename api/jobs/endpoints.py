@@ -6,6 +6,7 @@ from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import StreamingResponse
 
 from api.jobs import service
+from api.jobs.datasets import recheck
 from api.jobs.event_stream import event_response, stream_events
 from api.jobs.schemas import CheckpointObject, CreateJob, EventObject, JobObject
 from api.json_body import JsonRoute
@@ -17,8 +18,9 @@ router = APIRouter(prefix="/fine_tuning/jobs", tags=["Fine-tuning"], route_class
 
 @router.post("")
 def create_job(body: CreateJob, parts: FromParts, project: Project) -> JobObject:
+    rechecked = recheck(parts, project, body)
     with parts.transaction() as transaction:
-        return service.create(transaction, parts, project, body)
+        return service.create(transaction, parts, project, body, rechecked)
 
 
 @router.get("")

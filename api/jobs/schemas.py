@@ -38,6 +38,10 @@ def _part_of_a_name(suffix: str) -> str:
 Suffix = Annotated[str, StringConstraints(max_length=64), AfterValidator(_part_of_a_name)]
 
 
+Columns = Annotated[dict[str, str], Field(max_length=16)]
+"""The column that stands for each key of a known form; None: as the training file was uploaded."""
+
+
 class CreateJob(BaseModel):
     """The body of a job's creation; `strategy` and what follows it are Tunesmith's own."""
 
@@ -57,6 +61,7 @@ class CreateJob(BaseModel):
     training: TrainingSpec = TrainingSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
     chat_template_kwargs: TemplateVariables = Field(default_factory=dict)
+    columns: Columns | None = None
 
 
 class JobError(BaseModel):
@@ -101,6 +106,7 @@ class JobObject(BaseModel):
     training: TrainingSpec
     evaluation: EvaluationSpec
     chat_template_kwargs: dict[str, Any]
+    columns: dict[str, str]
     progress: Progress
     pause_requested_at: int | None
     paused_at: int | None
@@ -156,6 +162,7 @@ def job_object(job: Job) -> JobObject:
         training=spec.training,
         evaluation=spec.evaluation,
         chat_template_kwargs=spec.chat_template_kwargs,
+        columns=spec.columns,
         progress=Progress(step=job.step, total_steps=job.total_steps),
         pause_requested_at=_seconds(job.pause_requested_at),
         paused_at=_seconds(job.paused_at),

@@ -9,6 +9,7 @@ from starlette.responses import StreamingResponse
 
 from api.downloads import download
 from api.jobs.creation import new_job
+from api.jobs.datasets import Rechecked, notices
 from api.jobs.schemas import (
     CheckpointObject,
     CreateJob,
@@ -30,10 +31,14 @@ MAX_METADATA_PAIRS = 16  # as many as a job carries
 MAX_EVENT_DIGITS = 9  # no job has more events; a longer number is none that we gave out
 
 
-def create(transaction: Transaction, parts: Parts, project: str, body: CreateJob) -> JobObject:
+def create(
+    transaction: Transaction, parts: Parts, project: str, body: CreateJob, rechecked: Rechecked
+) -> JobObject:
     """Write the job and wake a worker. If the wake-up is lost, housekeeping sends it again."""
-    new = new_job(transaction.session, parts.catalog, project, body)
-    job = jobs.create_job(transaction.session, new)
+    session = transaction.session
+    job = jobs.create_job(session, new_job(session, parts.catalog, project, body, rechecked))
+    events.append_events(session, job.id, notices(session, project, body, rechecked))
+    session.refresh(job)
     transaction.after_commit(partial(parts.broker.wake, job.id))
     return job_object(job)
 

@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter
 
+from api.jobs.datasets import recheck
 from api.jobs.schemas import CreateJob
 from api.json_body import JsonRoute
 from api.masks import service
@@ -20,8 +21,9 @@ def job_mask(fine_tuning_job_id: str, parts: FromParts, project: Project) -> Mas
 @router.post("/masks")
 def request_mask(body: CreateJob, parts: FromParts, project: Project) -> MaskObject:
     """Take the body of a job's creation and, instead of training, look at what it would train."""
+    rechecked = recheck(parts, project, body)
     with parts.transaction() as transaction:
-        return service.request(transaction, parts, project, body)
+        return service.request(transaction, parts, project, body, rechecked)
 
 
 @router.get("/masks/{mask_id}")

@@ -5,6 +5,7 @@ from functools import partial
 from sqlalchemy.orm import Session
 
 from api.jobs.creation import new_job
+from api.jobs.datasets import Rechecked
 from api.jobs.schemas import CreateJob
 from api.masks.schemas import MaskObject, mask_object
 from api.parts import Parts, Transaction
@@ -14,10 +15,12 @@ from core.records import masks
 from core.records.jobs import get_job
 
 
-def request(transaction: Transaction, parts: Parts, project: str, body: CreateJob) -> MaskObject:
+def request(
+    transaction: Transaction, parts: Parts, project: str, body: CreateJob, rechecked: Rechecked
+) -> MaskObject:
     """Refuse what a job would be refused for, write the audit and wake a worker."""
     session = transaction.session
-    job = new_job(session, parts.catalog, project, body)
+    job = new_job(session, parts.catalog, project, body, rechecked)
     audit_id = masks.request_audit(session, project, job.training_file, job.spec)
     transaction.after_commit(partial(parts.broker.wake, audit_id))
     return mask_object(masks.require_audit(session, project, audit_id))

@@ -20,6 +20,7 @@ from core.batching.template import (
     Unrenderable,
 )
 from core.datasets.formats import ChatExample, CompletionExample
+from core.datasets.tools import without_nulls
 from core.errors import InvalidRequest
 
 
@@ -36,6 +37,7 @@ def render_source(
     if tokenizer.chat_template:
         return render_prompt(tokenizer, messages, tools, context)
     parsed = conversation_of_request(messages)
+    tools = without_nulls([*tools])
     try:
         text = _plain_source(parsed, tools)
     except Unrenderable as problem:

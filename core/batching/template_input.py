@@ -12,6 +12,8 @@ from hashlib import blake2b
 from itertools import product
 from typing import Any
 
+from core.datasets.tools import without_nulls
+
 Message = Mapping[str, Any]
 
 _NINE = 9
@@ -40,7 +42,7 @@ class InputForm:
 
     def tools(self, tools: Sequence[Message]) -> list[Any]:
         """Return the definitions of tools in this form. A null in one is no key."""
-        defined = [_without_nulls(tool) for tool in tools]
+        defined = [without_nulls(tool) for tool in tools]
         if not self.complete_tools:
             return defined
         return [{**tool, "function": {**_EMPTY_DEFINITION, **tool["function"]}} for tool in defined]
@@ -75,12 +77,6 @@ class InputForm:
 
 
 _EMPTY_DEFINITION = {"description": "", "parameters": {"type": "object", "properties": {}}}
-
-
-def _without_nulls(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _without_nulls(each) for key, each in value.items() if each is not None}
-    return [_without_nulls(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 _QUESTION = {"role": "user", "content": "probe_question"}

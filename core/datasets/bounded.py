@@ -1,7 +1,9 @@
 """Checking a file that a stranger sent: in a child process with limits of its own."""
 
+import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from core.spec.dataset import DatasetReport, LineFault
@@ -18,7 +20,13 @@ _ENVIRONMENT = {
 _GRACE_SECONDS = 5  # beyond its own limit, for a child that is stuck inside one line
 
 
-def check_in_child(path: Path, *, memory_bytes: int, timeout_seconds: float) -> DatasetReport:
+def check_in_child(
+    path: Path,
+    columns: Mapping[str, str] = {},
+    *,
+    memory_bytes: int,
+    timeout_seconds: float,
+) -> DatasetReport:
     """Return the report of `core.datasets.check.check`, whatever the file does to the checker.
 
     A child that runs into its limits gives a report with a fault that says so. 256 MiB
@@ -27,6 +35,7 @@ def check_in_child(path: Path, *, memory_bytes: int, timeout_seconds: float) -> 
     """
     command = [
         *(sys.executable, *_CHECKER, str(path.resolve(strict=True))),
+        *("--columns", json.dumps(dict(columns))),
         *("--memory-bytes", str(memory_bytes)),
         *("--seconds", str(timeout_seconds)),
     ]

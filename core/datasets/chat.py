@@ -9,15 +9,18 @@ The two differ, and every difference is settled here, once:
   `tojson`, which would quote a string a second time.
 - The older `functions`, `function_call` and role `function` become tools and tool calls.
 - `refusal` is the answer's text when there is no content.
+- What an assistant thought before its answer becomes `reasoning_content` (`reasoning.py`).
 - `parallel_tool_calls` is checked and dropped: it steers a request and is not part of the text.
 
-A null is the same as leaving the key out, as exports of tables write it.
+A null is the same as leaving the key out, as exports of tables write it. Keys that carry no text,
+such as `annotations` in what a server has answered, are passed over (`misspelt.py` says which).
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 from core.datasets.faults import Faults, is_what, joined
+from core.datasets.reasoning import REASONING_KEYS, assistant_message, given_reasoning
 from core.datasets.tools import Calls, answered_call, parse_tool_calls
 
 _KEYS_BY_ROLE = {
@@ -25,18 +28,25 @@ _KEYS_BY_ROLE = {
     "developer": ("role", "content", "name"),
     "user": ("role", "content", "name"),
     "assistant": (
-        "role",
-        "content",
-        "name",
-        "tool_calls",
-        "function_call",
-        "refusal",
-        "weight",
+        *("role", "content", "name", "tool_calls", "function_call", "refusal", "weight"),
+        *REASONING_KEYS,
     ),
     "tool": ("role", "content", "name", "tool_call_id"),
     "function": ("role", "content", "name"),
 }
-_ALL_KEYS = sorted({key for keys in _KEYS_BY_ROLE.values() for key in keys})
+KEYS_INSIDE = frozenset(
+    (
+        *(key for keys in _KEYS_BY_ROLE.values() for key in keys),
+        *("from", "value", "type", "text", "messages", "function", "arguments", "parameters"),
+        *("description", "strict"),
+    )
+)
+"""What is read inside of messages, turns, calls and tools."""
+
+_READ_ELSEWHERE = ("tool_calls", "function_call", "tool_call_id", "weight")
+"""Keys that say something about the role as well; at another one they are a mistake."""
+
+_REASONING_PARTS = ("thinking", "reasoning")
 
 
 def parse_messages(row: Mapping[str, Any], faults: Faults) -> tuple[dict[str, Any], ...]:
@@ -47,7 +57,7 @@ def parse_messages(row: Mapping[str, Any], faults: Faults) -> tuple[dict[str, An
         return ()
     parsed = parse_conversation(messages, faults)
     require_answer(parsed, faults)
-    return parsed
+    return with_system(row, parsed, "messages", faults)
 
 
 def parse_conversation(
@@ -58,14 +68,29 @@ def parse_conversation(
 ) -> tuple[dict[str, Any], ...]:
     """Return the messages ready for a template; a faulty one is noted and comes out incomplete.
 
-    `role`, `content`, and where given `name`, `tool_calls`, `tool_call_id` and `weight`. The
-    messages stand at path `where`; they may answer `earlier_calls`, and their own are added.
+    `role`, `content`, and where given `name`, `reasoning_content`, `tool_calls`, `tool_call_id`
+    and `weight`. The messages stand at path `where`; they may answer `earlier_calls`, and their
+    own are added.
     """
     calls = Calls() if earlier_calls is None else earlier_calls
     return tuple(
         _parse_message(message, f"{where}[{index}]", calls, faults)
         for index, message in enumerate(messages)
     )
+
+
+def with_system(
+    row: Mapping[str, Any], messages: tuple[dict[str, Any], ...], where: str, faults: Faults
+) -> tuple[dict[str, Any], ...]:
+    """Return the messages after the text under the row's `system`, if it has one."""
+    if not row.get("system"):
+        return messages
+    system = {"role": "system", "content": faults.text(row, "system")}
+    if not messages or messages[0].get("role") != "system":
+        return (system, *messages)
+    if messages[0] != system:
+        faults.add("system", f"differs from the system message in {where}; keep one of them")
+    return messages
 
 
 def require_answer(
@@ -93,6 +118,16 @@ def require_answer(
             faults.add(f"{where}[{start + index}].content", f"is empty; {cure}")
 
 
+def weight_of(message: Mapping[str, Any], where: str, faults: Faults) -> int:
+    """Return the weight of an assistant's message; 1.0, as tables write it, is 1."""
+    weight = message["weight"]
+    if isinstance(weight, bool) or weight not in (0, 1):
+        cure = "use 1 to train on the message or 0 to leave it out of the loss"
+        faults.add(f"{where}.weight", f"{is_what(weight)}; {cure}")
+        return 1
+    return int(weight)
+
+
 def _parse_message(message: Any, where: str, calls: Calls, faults: Faults) -> dict[str, Any]:
     if not isinstance(message, dict):
         faults.add(where, f"{is_what(message)}; write an object with role and content")
@@ -107,29 +142,29 @@ def _parse_message(message: Any, where: str, calls: Calls, faults: Faults) -> di
         case "assistant":
             parsed = _parse_assistant(message, where, calls, faults)
         case "tool" | "function":
-            content = _content(message, where, faults)
-            id_ = answered_call(message, where, calls, faults)
-            parsed = {"role": "tool", "content": content, "tool_call_id": id_}
+            content = _content(message, where, faults)[0]
+            parsed = {"role": "tool", "content": content}
+            parsed["tool_call_id"] = answered_call(message, where, calls, faults)
         case _:
             parsed = {
                 "role": "system" if role == "developer" else role,
-                "content": _content(message, where, faults),
+                "content": _content(message, where, faults)[0],
             }
-    if "name" in message:
+    if message.get("name", "") != "":
         parsed["name"] = faults.text(message, "name", where)
     return parsed
 
 
 def _check_keys(message: dict[str, Any], role: str, where: str, faults: Faults) -> None:
-    for key in message:
-        if key in _KEYS_BY_ROLE[role]:
-            continue
-        if key in _ALL_KEYS:
+    foreign = [key for key in _READ_ELSEWHERE if key not in _KEYS_BY_ROLE[role] and key in message]
+    for key in foreign:
+        # Exports write [] or "" where a role has no such key, and weight 0 is what others have.
+        if message[key]:
             owners = [name for name, keys in _KEYS_BY_ROLE.items() if key in keys]
             cure = f"belongs to {' and '.join(owners)} messages, not to {role} ones; remove it"
             faults.add(joined(where, key), cure)
-        else:
-            faults.unknown_keys({key: None}, _KEYS_BY_ROLE[role], where)
+    rest = {key: value for key, value in message.items() if key not in foreign}
+    faults.unknown_keys(rest, _KEYS_BY_ROLE[role], where)
 
 
 def _parse_assistant(
@@ -137,40 +172,63 @@ def _parse_assistant(
 ) -> dict[str, Any]:
     tool_calls = parse_tool_calls(message, where, calls, faults)
     content: str | None = ""
-    if "content" not in message and "refusal" in message:
+    thoughts: str | None = None
+    if "content" not in message and message.get("refusal"):
         content = faults.text(message, "refusal", where)
     elif "content" in message or not tool_calls:
-        content = _content(message, where, faults)
-    parsed: dict[str, Any] = {"role": "assistant", "content": content}
+        content, thoughts = _content(message, where, faults)
+    reasoning = given_reasoning(message, where, faults)
+    parsed = assistant_message(content or "", thoughts if reasoning is None else reasoning)
+    if content is None:
+        parsed["content"] = None  # the fault has been noted; nothing more is said of it
     if tool_calls:
         parsed["tool_calls"] = tool_calls
     if "weight" in message:
-        weight = message["weight"]
-        if type(weight) is not int or weight not in (0, 1):
-            cure = "use 1 to train on the message or 0 to leave it out of the loss"
-            faults.add(f"{where}.weight", f"{is_what(weight)}; {cure}")
-        parsed["weight"] = weight
+        parsed["weight"] = weight_of(message, where, faults)
     return parsed
 
 
-def _content(message: dict[str, Any], where: str, faults: Faults) -> str | None:
-    """Return the text of a message, or None when it is faulty, which has then been noted."""
+def _content(message: dict[str, Any], where: str, faults: Faults) -> tuple[str | None, str | None]:
+    """Return the text and the reasoning of a message; no text when it is faulty and noted."""
     content = message.get("content")
     if isinstance(content, str):
-        return content
+        return content, None
     if not isinstance(content, list):
         cure = "write a string or a list of text parts"
         faults.add(f"{where}.content", f"{is_what(content)}; {cure}")
-        return None
-    texts = []
+        return None, None
+    texts: list[str] = []
+    thoughts: list[str] = []
     for index, part in enumerate(content):
-        part_path = f"{where}.content[{index}]"
-        if not isinstance(part, dict):
-            faults.add(part_path, f"{is_what(part)}; write an object with type and text")
-        elif part.get("type") != "text":
-            cure = "only parts of type 'text' can be trained on"
-            faults.add(f"{part_path}.type", f"{is_what(part.get('type'))}; {cure}")
+        _parse_part(part, f"{where}.content[{index}]", texts, thoughts, faults)
+    if message["role"] != "assistant" and thoughts:
+        faults.pass_over("content[].thinking", where)
+    complete = len(texts) + len(thoughts) == len(content)
+    return "".join(texts) if complete else None, "".join(thoughts) if thoughts else None
+
+
+def _parse_part(
+    part: Any, where: str, texts: list[str], thoughts: list[str], faults: Faults
+) -> None:
+    """Add the text of a part of the content where it belongs."""
+    if not isinstance(part, dict):
+        faults.add(where, f"{is_what(part)}; write an object with type and text")
+        return
+    part = {key: value for key, value in part.items() if value is not None}
+    kind = part.get("type")
+    if kind == "text":
+        faults.unknown_keys(part, ("type", "text"), where)
+        texts.append(faults.text(part, "text", where, empty=True))
+    elif kind in _REASONING_PARTS:
+        key = kind if kind in part else "text"
+        faults.unknown_keys(part, ("type", key), where)
+        if isinstance(part.get(key), list):  # Mistral writes thoughts as parts of their own
+            inner: list[str] = []
+            for index, piece in enumerate(part[key]):
+                _parse_part(piece, f"{where}.{key}[{index}]", inner, inner, faults)
+            thoughts.append("".join(inner))
         else:
-            faults.unknown_keys(part, ("type", "text"), part_path)
-            texts.append(faults.text(part, "text", part_path, empty=True))
-    return "".join(texts) if len(texts) == len(content) else None
+            thoughts.append(faults.text(part, key, where, empty=True))
+    else:
+        cure = "only parts of type 'text' can be trained on"
+        faults.add(f"{where}.type", f"{is_what(kind)}; {cure}")

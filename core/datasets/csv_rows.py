@@ -7,7 +7,7 @@ or `labels` are written as JSON into their cell.
 
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -32,14 +32,19 @@ _CURES = {
 }
 
 
-def delimiter_of(head: bytes) -> str | None:
-    """Return what separates the cells; None when a file that begins so has no header row."""
+def delimiter_of(head: bytes, columns: Collection[str] = ()) -> str | None:
+    """Return what separates the cells; None when a file that begins so has no header row.
+
+    `columns` are names that a header may have.
+    """
     first = head.removeprefix(UTF8_MARK).split(b"\n", 1)[0].decode(errors="replace").strip()
     if not first or first[0] in "{[":
         return None
     for delimiter in _DELIMITERS:
         names = _names(first, delimiter)
-        if detect_format(dict.fromkeys(names, "")) is not None:
+        if detect_format(dict.fromkeys(names, "")) is not None or any(
+            name in columns for name in names
+        ):
             return delimiter
         if len(names) > 1 and all(_COLUMN_NAME.fullmatch(name) for name in names):
             return delimiter

@@ -1,14 +1,19 @@
 """Collecting what is wrong with a row, in words that say where and how to mend it."""
 
+import re
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import islice
-from typing import Any
+from typing import Any, NoReturn
+
+from core.datasets.misspelt import meant_by
 
 MAX_FAULTS_PER_ROW = 20
+MAX_UNUSED_PER_ROW = 100
 _SHOWN_CHARACTERS = 40
+_INDEX = re.compile(r"\[\d+\]")
 
 
 @dataclass(frozen=True)
@@ -19,38 +24,56 @@ class RowFault:
     message: str
 
 
-class _TooManyFaults(Exception):
+class _Enough(Exception):
     """Looking on would only cost time."""
 
 
 class Faults:
-    """The faults of one row, gathered inside `bounded()`."""
+    """The faults of one row, gathered inside `bounded()`, and what of it is passed over."""
 
     def __init__(self) -> None:
         self._found: list[RowFault] = []
+        self._unused: dict[str, None] = {}
 
     @property
     def found(self) -> tuple[RowFault, ...]:
         return tuple(self._found)
 
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """The keys that are not read, as in `source` and `messages[].annotations`."""
+        return tuple(self._unused)
+
     def bounded(self) -> AbstractContextManager[None]:
         """Return a block that a row with `MAX_FAULTS_PER_ROW` faults leaves at once."""
-        return suppress(_TooManyFaults)
+        return suppress(_Enough)
 
     def add(self, field: str, what: str) -> None:
         """Note that `field` … `what` ("is 'assitant'; use one of …")."""
         self._found.append(RowFault(field, f"{field} {what}"))
         if len(self._found) == MAX_FAULTS_PER_ROW:
-            raise _TooManyFaults
+            raise _Enough
+
+    def stop(self) -> NoReturn:
+        """Leave the block of `bounded()`: whatever else is wrong follows from what was noted."""
+        raise _Enough
 
     def unknown_keys(self, row: Mapping[str, Any], known: Iterable[str], where: str) -> None:
-        """Note every key that is not in `known`, with the nearest one that is."""
+        """Pass over every key that is not in `known`; a misspelt one (`misspelt.py`) is a fault."""
         names = list(known)
         for key in row:
-            if key not in names:
-                field = joined(where, key)
-                cure = nearest(key, names) or f"remove it, or use one of {', '.join(names)}"
-                self.add(field, f"is not a known key; {cure}")
+            if key in names:
+                continue
+            if (meant := meant_by(key, names, row)) is None:
+                self.pass_over(key, where)
+            else:
+                cure = f"perhaps you mean {meant!r}; rename it, or remove it"
+                self.add(joined(where, key), f"is not a known key; {cure}")
+
+    def pass_over(self, key: str, where: str) -> None:
+        """Note that what stands under `key` is not used."""
+        if len(self._unused) < MAX_UNUSED_PER_ROW:
+            self._unused[column_name(_INDEX.sub("[]", joined(where, key)))] = None
 
     def text(
         self, row: Mapping[str, Any], key: str, where: str = "", *, empty: bool = False
@@ -68,6 +91,11 @@ def joined(where: str, key: str) -> str:
     """Return the path of a key inside the object at path `where`."""
     name = key if len(key) <= _SHOWN_CHARACTERS else key[:_SHOWN_CHARACTERS] + "…"
     return f"{where}.{name}" if where else name
+
+
+def column_name(name: str) -> str:
+    """Return a name as reports show it: not too long, and storable in every database."""
+    return joined("", name).replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
@@ -90,5 +118,7 @@ def is_what(value: Any) -> str:
             return "is a list" if value else "is an empty list"
         case dict():
             return "is an object"
+        case int() if abs(value) >= 10**_SHOWN_CHARACTERS:
+            return f"is an integer of more than {_SHOWN_CHARACTERS} digits"
         case _:
             return f"is {value}"

@@ -1,4 +1,4 @@
-"""The labels of a row, always as text: 1 and "1" are the same label."""
+"""The labels of a row, always as text: 1, 1.0 and "1" are the same label."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +18,10 @@ def parse_labels(row: Mapping[str, Any], faults: Faults) -> tuple[str, ...]:
     """Return the labels under `labels`, perhaps none, in their order."""
     labels = row.get("labels")
     if not isinstance(labels, list):
-        faults.add("labels", f'{is_what(labels)}; write a list, such as ["urgent", "billing"]')
+        cure = 'write a list, such as ["urgent", "billing"]'
+        if "parent_id" in row:  # OpenAssistant's data set
+            cure = "the row is one message of a tree; put whole conversations into 'messages'"
+        faults.add("labels", f"{is_what(labels)}; {cure}")
         return ()
     parsed: dict[str, None] = {}
     for index, value in enumerate(labels):
@@ -31,8 +34,10 @@ def parse_labels(row: Mapping[str, Any], faults: Faults) -> tuple[str, ...]:
 
 
 def _label(value: Any, where: str, faults: Faults) -> str | None:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # pandas turns the integers of a column with a gap into floats
     if type(value) is int:
-        return str(value)
+        value = str(value)
     if not isinstance(value, str):
         faults.add(where, f"{is_what(value)}; write a string or an integer")
     elif not value.strip():

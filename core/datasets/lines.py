@@ -26,6 +26,8 @@ _MAGIC = {
     b"\xfe\xff": "UTF-16; save it as UTF-8",
     b"{\x00": "UTF-16; save it as UTF-8",
     b"\x00{": "UTF-16; save it as UTF-8",
+    b"[\x00": "UTF-16; save it as UTF-8",
+    b"\x00[": "UTF-16; save it as UTF-8",
 }
 UTF8_MARK = b"\xef\xbb\xbf"
 
@@ -37,16 +39,17 @@ class Line:
     number: int
     row: dict[str, Any] | None
     faults: tuple[RowFault, ...] = ()
+    unread: tuple[str, ...] = ()
+    """Columns that hold nothing that can be read, and that no form has."""
 
 
 def read_lines(path: Path) -> Iterator[Line]:
     """Yield every line of the file in order; blank lines at its end are passed over."""
     with path.open("rb") as file:
         head = file.read(4)
-        for magic, what in _MAGIC.items():
-            if head.startswith(magic):
-                yield faulty(1, f"the file is {what}")
-                return
+        if fault := kind_fault(head):
+            yield faulty(1, fault)
+            return
         file.seek(len(UTF8_MARK) if head.startswith(UTF8_MARK) else 0)
 
         first_blank = number = 0
@@ -57,7 +60,7 @@ def read_lines(path: Path) -> Iterator[Line]:
             for blank in range(first_blank or number, number):
                 yield faulty(blank, "the line is blank; delete it")
             first_blank = 0
-            yield _parsed(number, line)
+            yield parsed_line(number, line)
         if number == 0 or first_blank == 1:
             yield faulty(1, "the file is empty; write one JSON object per line")
 
@@ -75,7 +78,16 @@ def _bounded_lines(file: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
         yield number, None
 
 
-def _parsed(number: int, line: bytes | None) -> Line:
+def kind_fault(head: bytes) -> str | None:
+    """Return what a file is that begins so, when it is no text in UTF-8."""
+    for magic, what in _MAGIC.items():
+        if head.startswith(magic):
+            return f"the file is {what}"
+    return None
+
+
+def parsed_line(number: int, line: bytes | None) -> Line:
+    """Return the row in a line, None being one beyond the cap."""
     if line is None:
         return faulty(
             number, f"the line is longer than {MAX_LINE_BYTES >> 20} MiB; split or shorten the row"

@@ -1,7 +1,8 @@
 """A Parquet file, one row at a time; row 1 is the first, and its number is given as the line.
 
 Structs become objects, lists become lists, and a null is left out: in a table every struct of a
-column has every key. pyarrow is loaded when the first such file is read.
+column has every key. A column of a type that rows cannot hold, such as a time or an image, is not
+read, and is a fault only where a form needs it. pyarrow is loaded when the first such file is read.
 
 A few bytes of Parquet can stand for gigabytes. Rows are read in batches that the file itself
 says are small, page by page and on one thread; the limits of the child that checks an upload
@@ -9,11 +10,13 @@ says are small, page by page and on one thread; the limits of the child that che
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from core.datasets.faults import joined
+from core.datasets.chat import KEYS_INSIDE
+from core.datasets.faults import column_name
 from core.datasets.lines import MAX_LINE_BYTES, Line, faulty
 from core.datasets.strict_json import MAX_DEPTH
 
@@ -24,11 +27,16 @@ _READ_BYTES = 1 << 20
 _MAX_METADATA_ENTRIES = 100_000  # of one list in the file's description of itself
 _MAX_METADATA_BYTES = 16 << 20
 
+_IN_LIST = "[]"
+
 PARQUET_MARK = b"PAR1"
 
 
-def read_parquet(path: Path) -> Iterator[Line]:
-    """Yield every row in order, numbered from 1; what ends the reading early is the last fault."""
+def read_parquet(path: Path, wanted: Collection[str] | None = None) -> Iterator[Line]:
+    """Yield every row in order, numbered from 1; what ends the reading early is the last fault.
+
+    `wanted` are the columns that must not be left out; None: all.
+    """
     import pyarrow
     from pyarrow import parquet
 
@@ -43,13 +51,15 @@ def read_parquet(path: Path) -> Iterator[Line]:
             schema_depth_limit=MAX_DEPTH,
             arrow_extensions_enabled=False,
         ) as file:
-            if fault := _schema_fault(file):
+            leaves = [] if _has_too_many(file) else _leaves(list(file.schema_arrow), ())
+            if fault := _schema_fault(file, leaves, wanted):
                 yield faulty(1, fault)
                 return
-            for batch in _batches(file):
+            unread = tuple(_shown(leaf.path) for leaf in leaves if leaf.unreadable)
+            for batch in _batches(file, _paths(file, leaves)):
                 for row in _rows(batch):
                     number += 1
-                    yield _line(number, row)
+                    yield replace(_line(number, row), unread=unread)
     except MemoryError:
         raise
     except (pyarrow.ArrowException, OSError, ValueError) as error:
@@ -60,12 +70,12 @@ def read_parquet(path: Path) -> Iterator[Line]:
         yield faulty(1, "the Parquet file has no rows; write one row per example")
 
 
-def _batches(file: Any) -> Iterator[Any]:
+def _batches(file: Any, leaves: list[str] | None) -> Iterator[Any]:
     for index in range(file.num_row_groups):
         group = file.metadata.row_group(index)
         row_bytes = max(1, group.total_byte_size) / max(1, group.num_rows)
         rows = min(_MAX_BATCH_ROWS, max(1, int(_BATCH_BYTES / row_bytes)))
-        yield from file.iter_batches(rows, row_groups=[index], use_threads=False)
+        yield from file.iter_batches(rows, row_groups=[index], columns=leaves, use_threads=False)
 
 
 def _rows(batch: Any) -> Iterator[dict[str, Any] | None]:
@@ -110,36 +120,80 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _schema_fault(file: Any) -> str | None:
-    if file.metadata.num_columns > MAX_COLUMNS:
+@dataclass(frozen=True)
+class _Leaf:
+    """A column of plain values: one of the table, or one inside of structs and lists."""
+
+    path: tuple[str, ...]
+    """The names from the outside in; "[]" for what is in a list."""
+    unreadable: str | None
+    """The type, when rows cannot hold it."""
+
+
+def _has_too_many(file: Any) -> bool:
+    return bool(file.metadata.num_columns > MAX_COLUMNS)
+
+
+def _schema_fault(file: Any, leaves: Sequence[_Leaf], wanted: Collection[str] | None) -> str | None:
+    if _has_too_many(file):
         found = f"the Parquet file has {file.metadata.num_columns} columns"
         return f"{found}, more than {MAX_COLUMNS}, those inside of structs counted; remove some"
-    return _fields_fault(list(file.schema_arrow), "")
-
-
-def _fields_fault(fields: list[Any], inside: str) -> str | None:
-    names = [field.name for field in fields]
-    for field in fields:
-        where = joined(inside, field.name)
-        if names.count(field.name) > 1:
-            return f"the column {where!r} stands twice in the Parquet file; remove one"
-        if fault := _type_fault(field.type, where):
-            return fault
+    for leaf in leaves:
+        if sum(leaf.path == other.path for other in leaves) > 1:
+            return f"the column {_shown(leaf.path)!r} stands twice in the Parquet file; remove one"
+    for leaf in leaves:
+        if leaf.unreadable and _is_needed(leaf, wanted):
+            what = f"the column {_shown(leaf.path)!r} of the Parquet file holds {leaf.unreadable}"
+            return f"{what}; write text, numbers, lists and structs only"
     return None
 
 
-def _type_fault(type_: Any, where: str) -> str | None:
+def _is_needed(leaf: _Leaf, wanted: Collection[str] | None) -> bool:
+    """Say whether a form reads the leaf: an own key of it, or one inside of messages and tools."""
+    inside = [name for name in leaf.path[1:] if name != _IN_LIST]
+    is_wanted = wanted is None or leaf.path[0] in wanted
+    return is_wanted and (not inside or any(name in KEYS_INSIDE for name in inside))
+
+
+def _leaves(fields: list[Any], inside: tuple[str, ...]) -> list[_Leaf]:
+    """Return the leaves in the order in which Parquet counts them."""
+    return [leaf for field in fields for leaf in _of_type(field.type, (*inside, field.name))]
+
+
+def _of_type(type_: Any, path: tuple[str, ...]) -> list[_Leaf]:
     from pyarrow import types
 
     if types.is_struct(type_):
-        return _fields_fault(list(type_), where)
-    if types.is_list(type_) or types.is_large_list(type_) or types.is_dictionary(type_):
-        return _type_fault(type_.value_type, where)
+        return _leaves(list(type_), path)
+    if types.is_list(type_) or types.is_large_list(type_):
+        return _of_type(type_.value_type, (*path, _IN_LIST))
+    if types.is_dictionary(type_):
+        return _of_type(type_.value_type, path)
     readable = (
         *(types.is_string, types.is_large_string, types.is_boolean),
         *(types.is_integer, types.is_floating, types.is_null),
     )
     if any(is_type(type_) for is_type in readable):
+        return [_Leaf(path, None)]
+    # A map is two leaves: its name tells them apart from each other, not from a twin.
+    names = [path] if _width(type_) == 1 else [(*path, str(n)) for n in range(_width(type_))]
+    return [_Leaf(name, str(type_)[:40]) for name in names]
+
+
+def _width(type_: Any) -> int:
+    """Return how many leaves Parquet stores a type in."""
+    inner = [type_.field(index).type for index in range(type_.num_fields)]
+    return sum(map(_width, inner)) if inner else 1
+
+
+def _paths(file: Any, leaves: Sequence[_Leaf]) -> list[str] | None:
+    """Return what to ask the reader for: the readable leaves, or None for all."""
+    if not any(leaf.unreadable for leaf in leaves):
         return None
-    cure = "write text, numbers, lists and structs only"
-    return f"the column {where!r} of the Parquet file holds {str(type_)[:40]}; {cure}"
+    return [
+        file.schema.column(index).path for index, leaf in enumerate(leaves) if not leaf.unreadable
+    ]
+
+
+def _shown(path: tuple[str, ...]) -> str:
+    return column_name(".".join(path).replace("." + _IN_LIST, _IN_LIST))

@@ -3,15 +3,16 @@
 OpenAI names the prompt `input` and the answers `preferred_output` and `non_preferred_output`.
 TRL names them `prompt`, `chosen` and `rejected`, each a text or a list of messages. Without a
 prompt, chosen and rejected are whole: the prompt is what both begin with. With one they may
-still repeat it, as many published datasets do.
+still repeat it, as many published datasets do. A `system` beside them makes texts messages.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any
 
-from core.datasets.chat import parse_conversation, require_answer
+from core.datasets.advice import question_in, written
+from core.datasets.chat import parse_conversation, require_answer, with_system
 from core.datasets.faults import Faults, is_what
 from core.datasets.tools import Calls, parse_tools
 
@@ -56,18 +57,45 @@ def parse_chosen_rejected(row: Mapping[str, Any], faults: Faults) -> Answers | t
         cure = "write both as text or both as lists of messages"
         faults.add("rejected", f"{is_what(rejected)} and chosen {is_what(chosen)}; {cure}")
         return "", "", ""
-    if isinstance(chosen, str) and not isinstance(prompt, list):
+    if prompt is None and (question := question_in(row)) and _lacks_prompt(chosen):
+        cure = f"{question!r} looks like it; say so with columns {written({'prompt': question})}"
+        faults.add("prompt", f"is missing, and the column {cure}")
+        return "", "", ""
+    if isinstance(chosen, str) and not isinstance(prompt, list) and "system" not in row:
         return _plain_texts(row, faults)
+    answers = _in_messages(prompt, chosen, rejected, faults)
+    return replace(answers, prompt=with_system(row, answers.prompt, "prompt", faults))
+
+
+def _lacks_prompt(answer: Any) -> bool:
+    """Say whether an answer does not begin with its prompt, as far as can be seen from it alone."""
+    if not isinstance(answer, list):
+        return True
+    return bool(answer) and isinstance(answer[0], dict) and answer[0].get("role") == "assistant"
+
+
+def _in_messages(prompt: Any, chosen: Any, rejected: Any, faults: Faults) -> Answers:
     if isinstance(chosen, str):
-        chosen, rejected = ([{"role": "assistant", "content": row[key]}] for key in _ANSWERS)
+        chosen, rejected = ([{"role": "assistant", "content": text}] for text in (chosen, rejected))
     if isinstance(prompt, str):
         prompt = [{"role": "user", "content": prompt}]
     chosen, rejected = _list(chosen, "chosen", faults), _list(rejected, "rejected", faults)
-    if "prompt" in row:
+    if prompt is not None:
         prompt = _list(prompt, "prompt", faults)
-        if prompt != chosen[: len(prompt)] or prompt != rejected[: len(prompt)]:
+        if not (_begins(chosen, prompt) and _begins(rejected, prompt)):
             return _answers(prompt, chosen, rejected, ("prompt", *_ANSWERS), faults)
     return _whole_conversations(chosen, rejected, faults)
+
+
+def _begins(answer: list[Any], prompt: list[Any]) -> bool:
+    """Say whether an answer repeats the prompt, whatever else its messages carry."""
+    return [*map(_said, prompt)] == [*map(_said, answer[: len(prompt)])]
+
+
+def _said(message: Any) -> Any:
+    if not isinstance(message, dict):
+        return message
+    return [message.get(key) for key in ("role", "content", "tool_calls", "tool_call_id")]
 
 
 def _answers(

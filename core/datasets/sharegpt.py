@@ -3,17 +3,32 @@
 `human`, `gpt` and `system` are user, assistant and system. `function_call` holds a call, or a
 list of calls, as JSON; `observation` answers the calls before it in their order. `tool` is an
 answer as well, and may stand alone: some data sets write their calls into the text.
+
+Other data sets write something else under this name: messages with `role` and `content`, or mere
+texts of user and assistant in turn.
 """
 
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from core.datasets.chat import require_answer
+from core.datasets.chat import parse_conversation, require_answer, weight_of, with_system
 from core.datasets.faults import Faults, is_what
+from core.datasets.reasoning import assistant_message
 from core.datasets.tools import Calls, parse_tools, parse_written_calls
 
-_SPEAKERS = ("human", "gpt", "system", "function_call", "observation", "tool")
+_SPEAKERS = {
+    "human": "user",
+    "gpt": "assistant",
+    "system": "system",
+    "function_call": "assistant",
+    "observation": "tool",
+    "tool": "tool",
+    "user": "user",
+    "assistant": "assistant",
+    "chatgpt": "assistant",
+}
+_SHOWN_SPEAKERS = ("human", "gpt", "system", "function_call", "observation", "tool")
 
 Messages = tuple[dict[str, Any], ...]
 
@@ -24,18 +39,50 @@ def parse_conversations(row: Mapping[str, Any], faults: Faults) -> tuple[Message
     if not isinstance(turns, list) or not turns:
         faults.add("conversations", f"{is_what(turns)}; write a list of turns")
         return (), ()
+    if isinstance(turns[0], str):
+        parsed = alternating(turns, "conversations", faults)
+    elif isinstance(turns[0], dict) and turns[0].get("role") is not None:
+        parsed = parse_conversation(turns, faults, "conversations")
+    else:
+        parsed = _parse_turns(turns, faults)
+    require_answer(parsed, faults, "conversations")
+    parsed = with_system(row, parsed, "conversations", faults)
+    return parsed, parse_tools({"tools": wrapped(row.get("tools"))}, faults)
+
+
+def alternating(texts: list[Any], where: str, faults: Faults) -> Messages:
+    """Return the texts of user and assistant in turn as messages."""
+    messages: list[dict[str, Any]] = []
+    for index, text in enumerate(texts):
+        if not isinstance(text, str):
+            faults.add(f"{where}[{index}]", f"{is_what(text)}; write a string, as before")
+            messages.append({})
+        else:
+            messages.append(
+                assistant_message(text) if index % 2 else {"role": "user", "content": text}
+            )
+    return tuple(messages)
+
+
+def wrapped(tools: Any) -> Any:
+    """Return functions that stand in the list without their wrapping as tools."""
+    if not isinstance(tools, list):
+        return tools
+    return [
+        {"type": "function", "function": tool}
+        if isinstance(tool, dict) and "name" in tool and "function" not in tool
+        else tool
+        for tool in tools
+    ]
+
+
+def _parse_turns(turns: list[Any], faults: Faults) -> Messages:
     calls = Calls()
     unanswered: deque[str] = deque()
-    parsed = tuple(
+    return tuple(
         _parse_turn(turn, f"conversations[{index}]", calls, unanswered, faults)
         for index, turn in enumerate(turns)
     )
-    require_answer(parsed, faults, "conversations")
-    if row.get("system"):
-        parsed = ({"role": "system", "content": faults.text(row, "system")}, *parsed)
-        if len(parsed) > 1 and parsed[1].get("role") == "system":
-            faults.add("system", "stands beside a system turn in conversations; keep one of them")
-    return parsed, parse_tools({"tools": _wrapped(row.get("tools"))}, faults)
 
 
 def _parse_turn(
@@ -45,25 +92,28 @@ def _parse_turn(
         faults.add(where, f"{is_what(turn)}; write an object with from and value")
         return {}
     turn = {key: value for key, value in turn.items() if value is not None}
-    faults.unknown_keys(turn, ("from", "value"), where)
+    faults.unknown_keys(turn, ("from", "value", "weight"), where)
     speaker = turn.get("from")
-    if speaker not in _SPEAKERS:
-        faults.add(f"{where}.from", f"{is_what(speaker)}; use one of {', '.join(_SPEAKERS)}")
+    if not isinstance(speaker, str) or speaker not in _SPEAKERS:
+        faults.add(f"{where}.from", f"{is_what(speaker)}; use one of {', '.join(_SHOWN_SPEAKERS)}")
         return {}
-    text = faults.text(turn, "value", where, empty=speaker != "gpt")
-    match speaker:
-        case "human":
-            return {"role": "user", "content": text}
-        case "gpt":
-            return {"role": "assistant", "content": text}
-        case "system":
-            return {"role": "system", "content": text}
-        case "function_call":
-            tool_calls = parse_written_calls(text, f"{where}.value", calls, faults)
-            unanswered.extend(call["id"] for call in tool_calls)
-            return {"role": "assistant", "content": "", "tool_calls": tool_calls}
-        case _:
+    role = _SPEAKERS[speaker]
+    answers = role == "assistant"
+    text = faults.text(turn, "value", where, empty=not answers)
+    match role:
+        case "tool":
             return _parse_result(text, speaker, where, unanswered, faults)
+        case "assistant":
+            message = assistant_message(text)
+            if speaker == "function_call":
+                tool_calls = parse_written_calls(text, f"{where}.value", calls, faults)
+                unanswered.extend(call["id"] for call in tool_calls)
+                message = {"role": role, "content": "", "tool_calls": tool_calls}
+            if "weight" in turn:
+                message["weight"] = weight_of(turn, where, faults)
+            return message
+        case _:
+            return {"role": role, "content": text}
 
 
 def _parse_result(
@@ -76,15 +126,3 @@ def _parse_result(
         cure = "put a function_call before it, or write 'tool'"
         faults.add(f"{where}.from", f"is 'observation', and every call is answered; {cure}")
     return message
-
-
-def _wrapped(tools: Any) -> Any:
-    """Return functions that stand in the list without their wrapping as tools."""
-    if not isinstance(tools, list):
-        return tools
-    return [
-        {"type": "function", "function": tool}
-        if isinstance(tool, dict) and "name" in tool and "function" not in tool
-        else tool
-        for tool in tools
-    ]

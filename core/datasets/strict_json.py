@@ -11,7 +11,9 @@ from collections.abc import Iterable
 from typing import Any, NoReturn
 
 MAX_DEPTH = 64
-_MAX_INTEGER_DIGITS = 18  # all of them fit 64 bits
+MAX_INTEGER_DIGITS = 4300
+"""What Python converts to text and back; templates, messages and storage write integers as text."""
+
 _TOO_DEEP = f"lists and objects are nested more than {MAX_DEPTH} deep; flatten the row"
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -49,10 +51,9 @@ def _explained(error: json.JSONDecodeError) -> str:
 
 
 def _integer(digits: str) -> int:
-    if len(digits.lstrip("-")) > _MAX_INTEGER_DIGITS:
+    if (length := len(digits.lstrip("-"))) > MAX_INTEGER_DIGITS:
         raise BadJson(
-            f"an integer has {len(digits)} digits, more than {_MAX_INTEGER_DIGITS}; "
-            "write it as a string"
+            f"an integer has {length} digits, more than {MAX_INTEGER_DIGITS}; write it as a string"
         )
     return int(digits)
 

@@ -1,10 +1,12 @@
 """What the good rows of a file have in common: labels, repetitions, lengths."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from itertools import islice
 
-from core.datasets.faults import RowFault
+from core.datasets.faults import RowFault, column_name
 from core.datasets.formats import (
     ChatExample,
     CompletionExample,
@@ -18,6 +20,7 @@ from core.spec.objective import MAX_LABELS
 from core.spec.run import DatasetFormat
 
 MAX_LISTED_DUPLICATES = 20
+MAX_LISTED_COLUMNS = 256
 MAX_REMEMBERED_ROWS = 250_000
 """Later rows are compared with these only, some 40 MB of digests; a file of any length fits."""
 
@@ -37,7 +40,17 @@ class Summary:
     has_tools: bool = False
     longest_characters: int = 0
     longest_line: int | None = None
+    unused: dict[str, None] = field(default_factory=dict)
+    column_names: dict[str, None] = field(default_factory=dict)
     _line_by_digest: dict[bytes, int] = field(default_factory=dict)
+
+    def see(self, row: Iterable[str], unused: Iterable[str]) -> None:
+        """Take in the names of a row's columns, and of what is passed over in it."""
+        for names, found in ((self.column_names, row), (self.unused, unused)):
+            for name in islice(found, MAX_LISTED_COLUMNS):
+                if len(names) == MAX_LISTED_COLUMNS:
+                    break
+                names[column_name(name)] = None
 
     def add(self, line: int, example: Example) -> tuple[RowFault, ...]:
         """Take a row in, or return why it cannot be one of this file."""
@@ -70,6 +83,8 @@ class Summary:
             has_tools=self.has_tools,
             longest_characters=self.longest_characters,
             longest_line=self.longest_line,
+            unused_columns=tuple(self.unused),
+            column_names=tuple(self.column_names),
         )
 
     def _compare(self, line: int, example: Example) -> None:
@@ -102,7 +117,9 @@ def _characters(example: Example) -> int:
     match example:
         case ChatExample():
             return sum(
-                len(message["content"]) + sum(map(_call_characters, message.get("tool_calls", ())))
+                len(message["content"])
+                + len(message.get("reasoning_content", ""))
+                + sum(map(_call_characters, message.get("tool_calls", ())))
                 for message in example.messages
             )
         case CompletionExample():

@@ -1,6 +1,10 @@
-"""Tools, calls of them and their answers, in OpenAI's form, the older one of functions included."""
+"""Tools, calls of them and their answers, in OpenAI's form, the older one of functions included.
+
+Calls may lack an id, as in TRL's form: answers without an id are then theirs, in order.
+"""
 
 import re
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,7 +12,8 @@ from typing import Any
 from core.datasets.faults import Faults, is_what, joined, nearest
 from core.datasets.strict_json import BadJson, decode
 
-_FUNCTION_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+_FUNCTION_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
+_FUNCTION_KEYS = ("name", "description", "parameters", "strict")
 _ARGUMENTS_CURE = 'write one JSON object as a string, such as "{}"'
 
 
@@ -18,29 +23,44 @@ class Calls:
 
     ids: set[str] = field(default_factory=set)
     id_by_function: dict[str, str] = field(default_factory=dict)
+    without_id: deque[str] = field(default_factory=deque)
+    """The ids that we gave to calls without any, until each is answered."""
 
     def copy(self) -> "Calls":
-        return Calls(set(self.ids), dict(self.id_by_function))
+        return Calls(set(self.ids), dict(self.id_by_function), deque(self.without_id))
 
 
 def parse_tools(
     row: Mapping[str, Any], faults: Faults, inside: str = ""
 ) -> tuple[dict[str, Any], ...]:
-    """Return the tools of the object at path `inside`, those of the older `functions` included."""
+    """Return the tools of the object at path `inside`, those of the older `functions` included.
+
+    Keys with null are left out at every depth: a table has every key in every struct, and the same
+    tools have to come out of it.
+    """
     tools = []
-    for index, tool in enumerate(_list(row, "tools", faults, inside)):
+    for index, given in enumerate(_list(row, "tools", faults, inside)):
         where = joined(inside, f"tools[{index}]")
-        if not isinstance(tool, dict):
-            faults.add(where, f"{is_what(tool)}; write an object with type and function")
+        if not isinstance(given, dict):
+            faults.add(where, f"{is_what(given)}; write an object with type and function")
             continue
+        tool = without_nulls(given)
         faults.unknown_keys(tool, ("type", "function"), where)
         _require_type_function(tool, where, faults)
-        _check_function(tool.get("function"), f"{where}.function", faults)
-        tools.append(tool)
-    for index, function in enumerate(_list(row, "functions", faults, inside)):
-        _check_function(function, joined(inside, f"functions[{index}]"), faults)
+        function = _parse_function(tool.get("function"), f"{where}.function", faults)
+        tools.append({"type": "function", "function": function})
+    for index, given in enumerate(_list(row, "functions", faults, inside)):
+        where = joined(inside, f"functions[{index}]")
+        function = _parse_function(without_nulls(given), where, faults)
         tools.append({"type": "function", "function": function})
     return tuple(tools)
+
+
+def without_nulls(value: Any) -> Any:
+    """Return the definition of a tool as it goes into prompts, in training and in serving."""
+    if isinstance(value, dict):
+        return {key: without_nulls(child) for key, child in value.items() if child is not None}
+    return [without_nulls(child) for child in value] if isinstance(value, list) else value
 
 
 def parse_tool_calls(
@@ -51,7 +71,7 @@ def parse_tool_calls(
         _parse_tool_call(call, f"{where}.tool_calls[{index}]", calls, faults)
         for index, call in enumerate(_list(message, "tool_calls", faults, where))
     ]
-    if "function_call" in message:
+    if message.get("function_call"):
         parsed.append(_parse_function_call(message["function_call"], where, calls, faults))
     return parsed
 
@@ -59,6 +79,8 @@ def parse_tool_calls(
 def answered_call(message: Mapping[str, Any], where: str, calls: Calls, faults: Faults) -> str:
     """Return the id of the earlier call that a message of role tool or function answers."""
     if message["role"] == "tool":
+        if not message.get("tool_call_id") and calls.without_id:
+            return calls.without_id.popleft()
         id_ = faults.text(message, "tool_call_id", where)
         if id_ and id_ not in calls.ids:
             cure = nearest(id_, calls.ids) or "use the id of an assistant message's tool call"
@@ -79,9 +101,13 @@ def _parse_tool_call(call: Any, where: str, calls: Calls, faults: Faults) -> dic
         return {}
     faults.unknown_keys(call, ("id", "type", "function"), where)
     _require_type_function(call, where, faults)
+    function = _parse_called_function(call.get("function"), f"{where}.function", faults)
+    if call.get("id") in (None, ""):
+        parsed = _with_new_id(function, calls)
+        calls.without_id.append(parsed["id"])
+        return parsed
     id_ = faults.text(call, "id", where)
     calls.ids.add(id_)
-    function = _parse_called_function(call.get("function"), f"{where}.function", faults)
     return {"id": id_, "type": "function", "function": function}
 
 
@@ -93,26 +119,20 @@ def _parse_function_call(call: Any, where: str, calls: Calls, faults: Faults) ->
 
 
 def parse_written_calls(
-    text: str, where: str, calls: Calls, faults: Faults
+    written: Any, where: str, calls: Calls, faults: Faults
 ) -> list[dict[str, Any]]:
-    """Return the calls in a text at path `where`: one JSON object, or a list of them.
+    """Return the calls at path `where`: an object or a list of them, or either as a string of JSON.
 
     Each has `name` and `arguments`, an object or one written as a string.
     """
     try:
-        written = decode(text)
+        written = decode(written) if isinstance(written, str) else written
     except BadJson as error:
         faults.add(where, f"is not JSON: {error}")
         return []
     parsed = []
     for call in written if isinstance(written, list) else [written]:
-        if isinstance(call, dict) and isinstance(call.get("arguments"), dict):
-            faults.unknown_keys(call, ("name", "arguments"), where)
-            name = _function_name(call, where, faults)
-            function = {"name": name, "arguments": call["arguments"]}
-        else:
-            function = _parse_called_function(call, where, faults)
-        parsed.append(_with_new_id(function, calls))
+        parsed.append(_with_new_id(_parse_called_function(call, where, faults), calls))
     if not parsed:
         faults.add(where, "is an empty list; write an object with name and arguments")
     return parsed
@@ -120,7 +140,9 @@ def parse_written_calls(
 
 def _with_new_id(function: dict[str, Any], calls: Calls) -> dict[str, Any]:
     # Nine letters and digits: Mistral's template refuses ids of any other form.
-    id_ = f"call{len(calls.ids):05d}"
+    number = len(calls.ids)
+    while (id_ := f"call{number:05d}") in calls.ids:
+        number += 1
     calls.ids.add(id_)
     return {"id": id_, "type": "function", "function": function}
 
@@ -135,9 +157,14 @@ def _parse_called_function(function: Any, where: str, faults: Faults) -> dict[st
 
 
 def _arguments(written: Any, where: str, faults: Faults) -> dict[str, Any]:
+    """Return what a call was given: an object, or one as text, where "" is a call without any."""
     path = f"{where}.arguments"
+    if isinstance(written, dict):
+        return written
     if not isinstance(written, str):
         faults.add(path, f"{is_what(written)}; {_ARGUMENTS_CURE}")
+        return {}
+    if not written.strip():
         return {}
     try:
         arguments = decode(written)
@@ -150,25 +177,27 @@ def _arguments(written: Any, where: str, faults: Faults) -> dict[str, Any]:
     return arguments
 
 
-def _check_function(function: Any, where: str, faults: Faults) -> None:
+def _parse_function(function: Any, where: str, faults: Faults) -> dict[str, Any]:
+    """Return the keys of a function that go into prompts."""
     if not isinstance(function, dict):
         faults.add(where, f"{is_what(function)}; write an object with name and parameters")
-        return
-    faults.unknown_keys(function, ("name", "description", "parameters", "strict"), where)
+        return {}
+    faults.unknown_keys(function, _FUNCTION_KEYS, where)
     _function_name(function, where, faults)
-    if not isinstance(function.get("description") or "", str):
+    if not isinstance(function.get("description", ""), str):
         faults.add(f"{where}.description", f"{is_what(function['description'])}; write a string")
-    if not isinstance(function.get("parameters") or {}, dict):
+    if not isinstance(function.get("parameters", {}), dict):
         cure = "write a JSON schema object"
         faults.add(f"{where}.parameters", f"{is_what(function['parameters'])}; {cure}")
-    if not isinstance(function.get("strict") or False, bool):
+    if not isinstance(function.get("strict", False), bool):
         faults.add(f"{where}.strict", f"{is_what(function['strict'])}; use true or false")
+    return {key: value for key, value in function.items() if key in _FUNCTION_KEYS}
 
 
 def _function_name(function: dict[str, Any], where: str, faults: Faults) -> str:
     name = faults.text(function, "name", where)
     if name and not _FUNCTION_NAME.fullmatch(name):
-        cure = "use 1 to 64 letters, digits, '_' and '-'"
+        cure = "use 1 to 64 letters, digits, '_', '-' and '.'"
         faults.add(f"{where}.name", f"{is_what(name)}; {cure}")
     return name
 

@@ -38,6 +38,13 @@ class DatasetReport(Spec):
     has_tools: bool = Field(False, description="some row offers tools or calls one")
     longest_characters: int = Field(0, description="text of the longest row")
     longest_line: int | None = None
+    columns: dict[str, str] = Field(
+        default_factory=dict, description="the mapping that the rows were read with"
+    )
+    column_names: tuple[str, ...] = Field((), description="of the rows, up to a bound")
+    unused_columns: tuple[str, ...] = Field(
+        (), description="columns, and keys inside of them, that nothing is read from, up to a bound"
+    )
 
     @property
     def usable(self) -> bool:

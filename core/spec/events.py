@@ -41,6 +41,7 @@ class DatasetValidated(Spec):
     )
     total_steps: int = Field(description="optimiser steps of the whole run")
     held_out_rows: int = Field(0, description="taken from the training file for validation")
+    shared_rows: int = Field(0, description="rows of the validation file that are trained on too")
     duplicate_rows: int = Field(0, description="training rows that equal an earlier one")
     duplicate_lines: tuple[int, ...] = Field((), description="the first of them")
     truncated_rows: int = Field(0, description="training rows cut to the limit")

@@ -19,7 +19,7 @@ from core.objectives.objective import Objective
 from core.spec.events import DatasetValidated, LengthBucket
 from core.spec.run import JobSpec, Workspace
 from core.spec.strategy import PrefixSpec, PromptSpec
-from core.training.split import duplicates_of, hold_out
+from core.training.split import duplicates_of, hold_out, shared_by
 
 FileParam = Literal["training_file", "validation_file"]
 
@@ -63,6 +63,8 @@ class Dataset:
     """Lines of the training file that were cut to the limit."""
     split: SplitConversations = NOTHING_SPLIT
     """Conversations of the training file whose answers need rows of their own."""
+    shared: int = 0
+    """How many rows of the validation file are trained on too."""
 
     def described(self, total_steps: int) -> DatasetValidated:
         """Return what is to be said about it."""
@@ -73,6 +75,7 @@ class Dataset:
             targets=sum(row.targets for row in self.rows),
             total_steps=total_steps,
             held_out_rows=self.held_out,
+            shared_rows=self.shared,
             duplicate_rows=len(self.duplicates),
             duplicate_lines=tuple(self.duplicates[:LISTED_LINES]),
             truncated_rows=len(self.truncated),
@@ -108,9 +111,10 @@ def load_dataset(
     if spec.training.deduplicate:
         rows = [row for index, row in enumerate(rows) if index not in duplicates]
     validation_rows: list[TrainingRow] = []
-    held_out = 0
+    held_out = shared = 0
     if workspace.validation_file.exists():
         validation_rows = load(workspace.validation_file, "validation_file").rows
+        shared = shared_by(rows, validation_rows)
     elif spec.evaluation.split:
         rows, validation_rows = hold_out(rows, spec.evaluation.split, spec.seed)
         held_out = len(validation_rows)
@@ -120,7 +124,8 @@ def load_dataset(
         held_out,
         list(duplicates.values()),
         loaded.truncated,
-        _split_conversations(spec, loaded.rows),
+        shared=shared,
+        split=_split_conversations(spec, loaded.rows),
     )
 
 
@@ -145,12 +150,12 @@ def load_rows(
 ) -> LoadedRows:
     """Return every row of the file; TrainingFailed (`invalid_<param>`) names the bad lines."""
     code = f"invalid_{param}"
-    examples = list(read_examples(path))
 
     def rows_of(examples: Sequence[tuple[int, Example]]) -> LoadedRows:
         return fit(objective.rows(examples), tokenizer, config, spec)
 
     try:
+        examples = list(read_examples(path, spec.columns))
         loaded = rows_of(examples)
     except InvalidRow:
         message = invalid_lines(param, list(faults_by_line(examples, rows_of)))

@@ -39,7 +39,7 @@ def audit_file(spec: JobSpec, workspace: Workspace) -> tuple[MaskRow, ...]:
     tokenizer, config = load_tokenizer(spec.base), load_config(spec.base)
     require_fit(spec, config, tokenizer)
     objective = choose_objective(within_context(spec, config), tokenizer)
-    examples = list(islice(read_examples(workspace.train_file), AUDITED_ROWS))
+    examples = list(islice(read_examples(workspace.train_file, spec.columns), AUDITED_ROWS))
     try:
         rows = fit(objective.rows(examples), tokenizer, config, spec).rows
     except InvalidRow as fault:

@@ -64,7 +64,7 @@ def choose_rows(
     short = [row for row in rows if row.length <= LONGEST_ROW]
     chosen = short[:REPLAYED_ROWS] or [min(rows, key=lambda row: row.length)]
     lines = {row.line for row in chosen}
-    read = islice(read_examples(file), max(lines))
+    read = islice(read_examples(file, spec.columns), max(lines))
     examples = {line: example for line, example in read if line in lines}
     asking = _Asking(tokenizer, template_context(spec), spec.chat_template_kwargs)
     found = [asking.replay(row, examples[row.line]) for row in chosen]

@@ -1,4 +1,4 @@
-"""Equal rows, and the rows that a run holds out of its training file."""
+"""Equal rows, in one file and in both, and the rows that a run holds out of its training file."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import fields, is_dataclass
@@ -19,6 +19,12 @@ def duplicates_of(rows: Sequence[TrainingRow]) -> dict[int, int]:
             found[index] = row.line
         seen.add(content)
     return found
+
+
+def shared_by(trained: Sequence[TrainingRow], judged: Sequence[TrainingRow]) -> int:
+    """Return how many of the rows to be judged by are trained on as well."""
+    contents = set(map(_content, trained))
+    return sum(_content(row) in contents for row in judged)
 
 
 def hold_out(

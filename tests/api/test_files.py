@@ -129,6 +129,9 @@ def test_report_says_what_was_found(client: httpx.Client, upload: Callable[..., 
         "has_tools": False,
         "longest_characters": 3,
         "longest_line": 1,
+        "columns": {},
+        "column_names": ["text", "label"],
+        "unused_columns": [],
     }
 
 

@@ -1,6 +1,6 @@
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -43,7 +43,7 @@ def test_a_good_file_is_usable(row: object, format_: str, tmp_path: Path) -> Non
 
 
 def test_faults_are_listed_up_to_a_bound_and_all_counted(tmp_path: Path) -> None:
-    report = check(write(tmp_path / "x", *[{**CHAT, "extra": 1}] * 70, CHAT))
+    report = check(write(tmp_path / "x", *[{**CHAT, "tool": 1}] * 70, CHAT))
     assert len(report.faults) == MAX_LISTED_FAULTS == 50
     assert [fault.line for fault in report.faults] == list(range(1, 51))
     assert report.fault_count == 70
@@ -51,7 +51,9 @@ def test_faults_are_listed_up_to_a_bound_and_all_counted(tmp_path: Path) -> None
 
 
 def test_the_bound_cuts_inside_a_row(tmp_path: Path) -> None:
-    report = check(write(tmp_path / "x", *[{**CHAT, "a": 1, "b": 2, "c": 3}] * 20))
+    report = check(
+        write(tmp_path / "x", *[{**CHAT, "tool": 1, "functoins": 2, "Functions": 3}] * 20)
+    )
     assert len(report.faults) == 50
     assert report.fault_count == 60
 
@@ -77,7 +79,9 @@ def test_reading_a_faulty_file_names_the_line(tmp_path: Path) -> None:
     path = write(tmp_path / "train.jsonl", CHAT, {**CHAT, "tool": 1})
     examples = read_examples(path)
     assert next(examples)[0] == 1
-    with pytest.raises(TrainingFailed, match=r"Line 2 of train\.jsonl: tool is not") as raised:
+    with pytest.raises(
+        TrainingFailed, match=r"train\.jsonl has faults\. Line 2: tool is"
+    ) as raised:
         next(examples)
     assert raised.value.code == "invalid_training_file"
 
@@ -85,8 +89,8 @@ def test_reading_a_faulty_file_names_the_line(tmp_path: Path) -> None:
 def test_running_out_of_memory_reports_the_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def parse_lines(path: Path) -> Iterator[ParsedLine]:
-        yield from list(parse_really(path))[:3]
+    def parse_lines(path: Path, columns: Mapping[str, str]) -> Iterator[ParsedLine]:
+        yield from list(parse_really(path, columns))[:3]
         raise MemoryError
 
     parse_really = checking.parse_lines
@@ -102,7 +106,7 @@ def test_running_out_of_time_reports_the_line(
 ) -> None:
     seconds = itertools.count()
     monkeypatch.setattr(checking, "monotonic", lambda: next(seconds))
-    report = check(write(tmp_path / "x", *[{**CHAT, "extra": 1}] * 100), timeout_seconds=60)
+    report = check(write(tmp_path / "x", *[{**CHAT, "tool": 1}] * 100), timeout_seconds=60)
     assert report.rows == 0
     assert report.fault_count == 61
     assert len(report.faults) == 50

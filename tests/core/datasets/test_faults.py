@@ -47,7 +47,7 @@ FAULTS: list[tuple[dict[str, Any], str | None, list[str]]] = [
     ({"txt": "x", "id": 1}, None, ["(txt, id)", "write 'messages', or", "you mean 'text'"]),
     ({}, None, ["(none)"]),
     (chat(USER, ANSWER, tool=[]), "tool", ["not a known key", "perhaps you mean 'tools'"]),
-    (chat(USER, ANSWER, source="x"), "source", ["remove it, or use one of messages, tools"]),
+    (chat(USER, ANSWER, Functions=[]), "Functions", ["perhaps you mean 'functions'; rename it"]),
     (chat(USER, ANSWER, parallel_tool_calls=1), "parallel_tool_calls", ["is 1; use true or"]),
     ({"messages": "Hei"}, "messages", ["is 'Hei'; write a list of messages"]),
     (chat(), "messages", ["is an empty list; write a list of messages"]),
@@ -74,14 +74,20 @@ FAULTS: list[tuple[dict[str, Any], str | None, list[str]]] = [
         ["is missing; write a string"],
     ),
     (
-        chat({**USER, "content": [{"type": "text", "text": "", "txt": ""}]}, ANSWER),
-        "messages[0].content[0].txt",
+        chat({**USER, "content": [{"type": "text", "txet": ""}]}, ANSWER),
+        "messages[0].content[0].txet",
         ["perhaps you mean 'text'"],
     ),
-    (chat({**USER, "contnet": ""}, ANSWER), "messages[0].contnet", ["perhaps you mean 'content'"]),
+    (
+        chat({"role": "user", "contnet": ""}, ANSWER),
+        "messages[0].contnet",
+        ["perhaps you mean 'content'"],
+    ),
+    (chat(USER, {**ANSWER, "wieght": 0}), "messages[1].wieght", ["perhaps you mean 'weight'"]),
+    (chat(USER, {**ANSWER, "toolCalls": []}), "messages[1].toolCalls", ["you mean 'tool_calls'"]),
     (chat({**USER, "name": 7}, ANSWER), "messages[0].name", ["is 7; write a string"]),
     (
-        chat({**USER, "weight": 0}, ANSWER),
+        chat({**USER, "weight": 1}, ANSWER),
         "messages[0].weight",
         ["belongs to assistant messages, not to user ones; remove it"],
     ),
@@ -102,9 +108,13 @@ FAULTS: list[tuple[dict[str, Any], str | None, list[str]]] = [
         "messages[1].tool_calls[0]",
         ["is 'x'; write an object with id, type and function"],
     ),
-    (chat(USER, call(id=None)), "messages[1].tool_calls[0].id", ["is missing; write a string"]),
+    (chat(USER, call(id=7)), "messages[1].tool_calls[0].id", ["is 7; write a string"]),
     (chat(USER, call(type="fn")), "messages[1].tool_calls[0].type", ["is 'fn'; use 'function'"]),
-    (chat(USER, call(index=0)), "messages[1].tool_calls[0].index", ["remove it, or use one of id"]),
+    (
+        chat(USER, {"role": "assistant", "tool_calls": [{"id": "a", "typ": "function"}]}),
+        "messages[1].tool_calls[0].typ",
+        ["perhaps you mean 'type'"],
+    ),
     (chat(USER, call(function=1)), "messages[1].tool_calls[0].function", ["is 1; write an object"]),
     (
         chat(USER, called(name="get weather")),
@@ -112,12 +122,12 @@ FAULTS: list[tuple[dict[str, Any], str | None, list[str]]] = [
         ["is 'get weather'; use 1 to 64 letters, digits"],
     ),
     (
-        chat(USER, called(arguments={"a": 1})),
+        chat(USER, called(arguments=[1])),
         "messages[1].tool_calls[0].function.arguments",
-        ["is an object; write one JSON object as a string"],
+        ["is a list; write one JSON object as a string"],
     ),
     (
-        chat(USER, called(arguments="")),
+        chat(USER, called(arguments="x")),
         "messages[1].tool_calls[0].function.arguments",
         ["is not JSON: Expecting value at character 1; write one complete JSON object"],
     ),
@@ -184,9 +194,9 @@ FAULTS: list[tuple[dict[str, Any], str | None, list[str]]] = [
     ({"prompt": "x"}, "completion", ["is missing; write a string"]),
     ({"completion": "x"}, "prompt", ["is missing; write a string"]),
     ({"prompt": "x", "completion": ""}, "completion", ["is an empty string; write some text"]),
-    ({"prompt": ["x"], "completion": "y"}, "prompt", ["is a list; write a string"]),
+    ({"prompt": ["x"], "completion": "y"}, "prompt[0]", ["is 'x'; write an object with role"]),
     (
-        {"prompt": "x", "completion": "y", "completions": ""},
+        {"prompt": "x", "completions": "y"},
         "completions",
         ["perhaps you mean 'completion'"],
     ),
@@ -222,9 +232,9 @@ def faults_of(row: dict[str, Any], path: Path) -> list[str | None]:
 
 
 def test_all_faults_of_a_row_are_reported(tmp_path: Path) -> None:
-    row = chat({"role": "user"}, {**ANSWER, "weight": 3}, tools=[tool(strict=1)], extra=1)
+    row = chat({"role": "user"}, {**ANSWER, "weight": 3}, tools=[tool(strict=1)], function=1)
     assert faults_of(row, tmp_path / "x") == [
-        "extra",
+        "function",
         "messages[0].content",
         "messages[1].weight",
         "tools[0].function.strict",

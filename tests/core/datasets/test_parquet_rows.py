@@ -98,7 +98,7 @@ def test_a_fault_inside_of_a_row_names_the_row(tmp_path: Path) -> None:
         ),
         (
             pa.table({"messages": [[{"role": b"a"}]]}),
-            "the column 'messages.role' of the Parquet file holds binary",
+            "the column 'messages[].role' of the Parquet file holds binary",
         ),
         (
             pa.table({f"c{n}": ["a"] for n in range(257)}),

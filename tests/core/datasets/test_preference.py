@@ -124,7 +124,7 @@ FAULTS: list[tuple[dict[str, Any], str, str]] = [
         "input.parallel_tool_calls",
         "is 1; use true or false",
     ),
-    (openai(output=1), "output", "is not a known key"),
+    (openai(Input=1, input=None), "Input", "perhaps you mean 'input'"),
     ({"prompt": "x", "chosen": "y", "rejected": "y"}, "rejected", "the same answer as chosen"),
     ({"prompt": [USER], "chosen": [GOOD], "rejected": [GOOD]}, "rejected", "the same answer as"),
     ({"chosen": [USER, GOOD], "rejected": [USER, GOOD]}, "rejected", "the same answer as chosen"),

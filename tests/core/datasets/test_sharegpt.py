@@ -75,8 +75,8 @@ def test_tools_are_taken_with_and_without_wrapping_and_as_text(tools: object) ->
     [
         (turns(), "conversations", "is an empty list; write a list of turns"),
         ({"conversations": "hi"}, "conversations", "is 'hi'; write a list of turns"),
-        (turns("hi"), "conversations[0]", "is 'hi'; write an object with from and value"),
-        (turns({"from": "user", "value": "x"}), "conversations[0].from", "use one of human, gpt"),
+        (turns(1), "conversations[0]", "is 1; write an object with from and value"),
+        (turns({"from": "users", "value": "x"}), "conversations[0].from", "use one of human, gpt"),
         (turns({"from": ["gpt"], "value": "x"}), "conversations[0].from", "is a list; use one"),
         (turns({"form": "gpt", "value": "x"}), "conversations[0].form", "you mean 'from'"),
         (turns({"from": "human", "value": 1}, GPT), "conversations[0].value", "is 1; write a"),
@@ -87,7 +87,7 @@ def test_tools_are_taken_with_and_without_wrapping_and_as_text(tools: object) ->
         (turns(HUMAN, GPT, system=1), "system", "is 1; write a string"),
         (turns(HUMAN, GPT, tools="{"), "tools", "is '{'; write a list"),
         (turns(HUMAN, GPT, tools="[{"), "tools", "is not JSON"),
-        (turns(HUMAN, GPT, tools=[{"nam": 1}]), "tools[0].nam", "is not a known key"),
+        (turns(HUMAN, GPT, tools=[{"nam": 1}]), "tools[0].type", "is missing; use 'function'"),
         (
             turns(HUMAN, {"from": "function_call", "value": "weather()"}),
             "conversations[1].value",

@@ -1,0 +1,147 @@
+"""The files of a job: whether they can be used, read with which columns, and what is to be said.
+
+A file is checked when it is uploaded. A job that maps other columns than the upload did has it
+checked once more, before the transaction that creates the job: that may take minutes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from api.files.checking import check_blob, checking_place
+from api.files.schemas import shown_faults
+from api.jobs.schemas import CreateJob
+from api.parts import Parts
+from core.datasets.columns import missing_columns, require_known_keys
+from core.datasets.summary import MAX_LISTED_COLUMNS
+from core.errors import InvalidRequest
+from core.records.events import NewEvent
+from core.records.files import get_file
+from core.records.tables import File
+from core.spec.dataset import DatasetReport
+
+SHOWN_COLUMNS = 20
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A file that a job can train on or be judged by."""
+
+    param: str
+    file: File
+    report: DatasetReport
+
+
+Rechecked = Mapping[str, DatasetReport]
+"""By file id, the reports of files that were read with a job's own columns."""
+
+
+def recheck(parts: Parts, project: str, body: CreateJob) -> Rechecked:
+    """Read the files with the columns of the job, where their uploads had others."""
+    require_known_keys(body.columns or {})
+    with parts.database.reading() as session:
+        files = _files(session, project, body)
+        columns = _columns(files, body)
+        stale: dict[str, str] = {}
+        for param, file in files.items():
+            report = _report(file, param)
+            if report.columns != columns:
+                _require_columns(columns, report, param)
+                stale[file.id] = file.blob_key
+    if not stale:
+        return {}
+    with checking_place(parts.uploads):
+        return {id_: check_blob(parts, key, columns) for id_, key in stale.items()}
+
+
+def datasets_of(
+    session: Session, project: str, body: CreateJob, rechecked: Rechecked
+) -> tuple[dict[str, str], list[Dataset]]:
+    """Return the columns to read with, and the training file with, if given, the validation file.
+
+    InvalidRequest says where a file cannot be trained on.
+    """
+    files = _files(session, project, body)
+    columns = _columns(files, body)
+    datasets = []
+    for param, file in files.items():
+        report = rechecked.get(file.id) or _report(file, param)
+        _require_columns(columns, report, param)
+        if (faults := shown_faults(report)) is not None:
+            raise InvalidRequest(
+                f"File {file.id} cannot be used: {faults}.", param=param, code=f"invalid_{param}"
+            )
+        datasets.append(Dataset(param, file, report))
+    return columns, datasets
+
+
+def notices(
+    session: Session, project: str, body: CreateJob, rechecked: Rechecked
+) -> list[NewEvent]:
+    """Return what the owner of a job should know of its files."""
+    _, datasets = datasets_of(session, project, body, rechecked)
+    return [*_unused(datasets), *_not_apart(datasets)]
+
+
+def _unused(datasets: list[Dataset]) -> list[NewEvent]:
+    events = []
+    for dataset in datasets:
+        if unused := dataset.report.unused_columns:
+            shown = ", ".join(unused[:SHOWN_COLUMNS])
+            if len(unused) > SHOWN_COLUMNS:
+                shown += f", and {len(unused) - SHOWN_COLUMNS} more"
+            text = f"Columns of the {dataset.param.replace('_', ' ')} that are not used: {shown}."
+            data = {"file": dataset.file.id, "unused_columns": list(unused)}
+            events.append(NewEvent(text, data=data))
+    return events
+
+
+def _not_apart(datasets: list[Dataset]) -> list[NewEvent]:
+    """Warn of a validation that says nothing about texts which the model has not seen."""
+    if len(datasets) < 2 or datasets[0].file.sha256 != datasets[1].file.sha256:
+        return []
+    text = (
+        "The validation file has the same content as the training file, so the validation loss "
+        "says nothing about new texts. Leave validation_file out and set evaluation.split, or "
+        "upload rows that are not trained on."
+    )
+    data = {"validation_equals_training": True}
+    return [NewEvent(text, level="warn", data=data)]
+
+
+def _files(session: Session, project: str, body: CreateJob) -> dict[str, File]:
+    files = {"training_file": get_file(session, project, body.training_file, param="training_file")}
+    if body.validation_file is not None:
+        param = "validation_file"
+        files[param] = get_file(session, project, body.validation_file, param=param)
+    return files
+
+
+def _columns(files: Mapping[str, File], body: CreateJob) -> dict[str, str]:
+    """Return the job's own mapping, or that with which its training file was uploaded."""
+    if body.columns is not None:
+        return body.columns
+    return _report(files["training_file"], "training_file").columns
+
+
+def _report(file: File, param: str) -> DatasetReport:
+    if file.purpose != "fine-tune":
+        raise InvalidRequest(
+            f"File {file.id} has purpose {file.purpose!r}; upload a dataset as 'fine-tune'.",
+            param=param,
+            code="invalid_file_purpose",
+        )
+    return DatasetReport.model_validate(file.report)
+
+
+def _require_columns(columns: Mapping[str, str], report: DatasetReport, param: str) -> None:
+    """Refuse a mapping to columns that the file lacks, as far as its columns are known."""
+    if not 0 < len(report.column_names) < MAX_LISTED_COLUMNS:
+        return
+    for key, why in missing_columns(columns, report.column_names).items():
+        raise InvalidRequest(
+            f"columns.{key} does not fit the {param.replace('_', ' ')}: {why}.",
+            param=f"columns.{key}",
+            code="invalid_value",
+        )

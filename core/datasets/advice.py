@@ -1,0 +1,136 @@
+"""Which `columns` to give for a row that has no known form: read from its names and its values."""
+
+import json
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+_QUESTIONS = (
+    *("question", "query", "problem", "instruction", "prompt", "input", "inputs"),
+    *("user", "source"),
+)
+_ANSWERS = (
+    *("answer", "response", "output", "completion", "solution", "answers", "reply", "target"),
+    *("targets", "assistant", "generation", "generated_solution"),
+)
+_SUMMARIES = ("summary", "highlights")
+_CONTEXTS = ("context", "passage", "input")
+_SYSTEMS = ("system", "system_prompt")
+_TEXTS = (
+    *("text", "sentence", "content", "review", "document", "article", "tweet", "body", "passage"),
+    *("utterance", "comment", "story", "code", "chat", "dialogue"),
+)
+_LABELS = ("label", "class", "category", "sentiment", "intent", "label_text", "coarse_label")
+
+
+def suggested_columns(
+    row: Mapping[str, Any], placed: Collection[str] = ()
+) -> dict[str, str] | None:
+    """Return a mapping that gives the row a form, or None where its columns do not tell one.
+
+    Columns in `placed` have their place in a form already, if they are messages.
+    """
+    others = {column: value for column, value in row.items() if column not in placed}
+    for mapping in (
+        _turns(others),
+        _question_and_answer(row),
+        _source_and_target(row),
+        _text_and_label(row),
+        _text(row),
+    ):
+        if mapping:
+            changed = {key: column for key, column in mapping.items() if key != column}
+            return changed or mapping
+    return None
+
+
+def question_in(row: Mapping[str, Any]) -> str | None:
+    """Return the column of a row that is a question by its name."""
+    return _named(row, _QUESTIONS)
+
+
+def written(mapping: Mapping[str, str]) -> str:
+    """Return a mapping as it is given in a request."""
+    return json.dumps(mapping, ensure_ascii=False)
+
+
+def _turns(row: Mapping[str, Any]) -> dict[str, str] | None:
+    for column, value in row.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            last = value[-1] if isinstance(value[-1], dict) else {}
+            if last.get("role") == "assistant" and "content" in last:
+                return {"messages": column}
+            if last.get("from") in ("gpt", "assistant", "chatgpt") and "value" in last:
+                return {"conversations": column}
+    return None
+
+
+def _question_and_answer(row: Mapping[str, Any]) -> dict[str, str] | None:
+    question = _named(row, _QUESTIONS)
+    answer = _named(row, _ANSWERS) or _first_of_answers(row)
+    if question is None or answer is None:
+        return None
+    if question == "prompt":
+        return {"prompt": question, "completion": answer}
+    mapping = {"instruction": question, "output": answer}
+    others = {column: value for column, value in row.items() if column not in (question, answer)}
+    if context := _named(others, _CONTEXTS):
+        mapping["input"] = context
+    if system := _named(others, _SYSTEMS):
+        mapping["system"] = system
+    return mapping
+
+
+def _source_and_target(row: Mapping[str, Any]) -> dict[str, str] | None:
+    """Return a text and its summary, or the two languages of a translation."""
+    text, summary = _named(row, _TEXTS), _named(row, _SUMMARIES)
+    if text and summary:
+        return {"prompt": text, "completion": summary}
+    pair = row.get("translation")
+    if isinstance(pair, dict) and len(pair) == 2:
+        source, target = pair
+        return {"prompt": f"translation.{source}", "completion": f"translation.{target}"}
+    return None
+
+
+def _first_of_answers(row: Mapping[str, Any]) -> str | None:
+    """Return the path of an answer inside of a column, as SQuAD and its like hold them."""
+    for column in row:
+        value = row[column]
+        if column.lower() not in _ANSWERS:
+            continue
+        if isinstance(value, list) and value and isinstance(value[0], str):
+            return f"{column}[0]"
+        if not isinstance(value, dict):
+            continue
+        if isinstance(value.get("value"), str):
+            return f"{column}.value"
+        texts = value.get("text")
+        if isinstance(texts, list) and texts and isinstance(texts[0], str):
+            return f"{column}.text[0]"
+    return None
+
+
+def _text_and_label(row: Mapping[str, Any]) -> dict[str, str] | None:
+    label = _named(row, _LABELS, (str, int, float))
+    if label is None:
+        return None
+    others = {column: value for column, value in row.items() if column != label}
+    text = _named(others, _TEXTS)
+    return {"text": text, "label": label} if text else None
+
+
+def _text(row: Mapping[str, Any]) -> dict[str, str] | None:
+    text = _named(row, _TEXTS)
+    return {"text": text} if text else None
+
+
+def _named(
+    row: Mapping[str, Any], names: Iterable[str], kinds: type | tuple[type, ...] = str
+) -> str | None:
+    """Return the column with the first of `names`, in whatever case, that holds such a value."""
+    columns = {
+        column.lower(): column
+        for column, value in row.items()
+        if isinstance(value, kinds) and not isinstance(value, bool) and len(column) <= 64
+    }
+    return next((columns[name] for name in names if name in columns), None)

@@ -1,0 +1,51 @@
+"""The kinds of example that training sees, whatever form a row had."""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ChatExample:
+    """A conversation. Assistant messages are trained unless their `weight` is 0."""
+
+    messages: tuple[dict[str, Any], ...]
+    tools: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class CompletionExample:
+    """Plain text: `completion` is trained, `prompt` only conditions it; no chat template."""
+
+    prompt: str
+    completion: str
+
+
+@dataclass(frozen=True)
+class PreferenceExample:
+    """Two different answers to one prompt, of which `chosen` is the better one.
+
+    Both are whole examples of the same kind, beginning with the same prompt and trained on the
+    answer alone: conversations whose earlier assistant messages have weight 0, or plain texts.
+    """
+
+    chosen: ChatExample | CompletionExample
+    rejected: ChatExample | CompletionExample
+
+
+@dataclass(frozen=True)
+class TextExample:
+    """Plain text that is trained from beginning to end."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class LabelExample:
+    """A text and its label, or with `multi` all labels that hold of it, perhaps none."""
+
+    text: str
+    labels: tuple[str, ...]
+    multi: bool
+
+
+Example = ChatExample | CompletionExample | PreferenceExample | TextExample | LabelExample

@@ -1,0 +1,42 @@
+"""What an assistant thought before its answer, under one key whatever the source calls it.
+
+It comes as `reasoning_content` (DeepSeek, vLLM), `reasoning` (OpenRouter, newer vLLM), `thinking`
+(gpt-oss), as parts of the content, or as a `<think>` block with which the content begins. It leaves
+as the message's `reasoning_content`; how a chat template shows it is for the template to say.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from core.datasets.faults import Faults
+
+REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
+"""The first one that holds a text is taken."""
+
+_BLOCK = re.compile(r"\s*<think>(.*?)</think>", re.DOTALL)
+
+
+def assistant_message(content: str, reasoning: str | None = None) -> dict[str, Any]:
+    """Return an assistant's message; without `reasoning`, that of a block in the content."""
+    if reasoning is None and (block := _BLOCK.match(content)):
+        reasoning = block[1]
+        content = content[block.end() :].lstrip("\r\n")
+    message = {"role": "assistant", "content": content}
+    if reasoning is not None:
+        message["reasoning_content"] = reasoning.strip("\r\n")
+    return message
+
+
+def given_reasoning(message: Mapping[str, Any], where: str, faults: Faults) -> str | None:
+    """Return the reasoning under a key of the message; what stands under the others is unused."""
+    taken: str | None = None
+    for key in REASONING_KEYS:
+        if key not in message:
+            continue
+        value = message[key]
+        if taken is None and (isinstance(value, str) or key == "reasoning_content"):
+            taken = faults.text(message, key, where, empty=True)
+        elif value != taken:
+            faults.pass_over(key, where)
+    return taken
