@@ -85,6 +85,13 @@ class ChatTemplate:
         self._context = context
         self._variables_key = json.dumps(dict(self._context.variables), sort_keys=True)
 
+    @property
+    def thinking_is_off(self) -> bool:
+        """Whether the job or the request says that answers have no reasoning."""
+        variables = self._context.variables
+        named = (variables.get("enable_thinking"), variables.get("thinking"))
+        return False in named or variables.get("reasoning_effort") == "none"
+
     def prompt(self, messages: Sequence[Message], tools: Sequence[Message] = ()) -> str:
         """Return the text after which the assistant speaks.
 
@@ -209,7 +216,8 @@ def leaves_out(path: str) -> Omission:
     elif "tool_calls" in path:
         what, hint = f"leaves out {path}", "use a base model that was trained to call tools"
     elif "reasoning" in path:
-        what, hint = f"leaves out {path}", "write the reasoning into content, or remove it"
+        what = f"leaves out {path}"
+        hint = "set chat_template_kwargs.enable_thinking, or remove the reasoning"
     else:
         what = f"leaves out or rewrites {path}"
         hint = "move this text to a message of its own, or use another base model"

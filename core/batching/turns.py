@@ -152,8 +152,8 @@ def _candidates(
         # The prompt may open a thought which the template then writes only where there is one.
         text = rendered({**plain, "reasoning_content": _MARK})
         yield candidate(text if isinstance(text, Unrenderable) else _emptied(text), parts)
-    elif _EMPTY_THOUGHT.search(prompt):
-        yield candidate(rendered(plain), parts)  # thinking is off at this turn
+    elif template.thinking_is_off:
+        yield candidate(rendered(plain), parts)
     if opened := _OPEN_THOUGHT.search(prompt):
         text = rendered(plain, len(opened[0]))
         if isinstance(text, str):
