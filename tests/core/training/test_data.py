@@ -61,7 +61,6 @@ def test_validation_rows_that_are_trained_on_are_counted(load):
     said = load(A, B, validation=[C, B, A, B]).described(total_steps=1)
     assert (said.validation_rows, said.shared_rows) == (4, 3)
     assert load(A, B, validation=[C]).described(total_steps=1).shared_rows == 0
-    assert load(A, B, C, A, evaluation={"split": 0.5}).described(total_steps=1).shared_rows == 0
 
 
 def test_duplicates_are_left_out_when_asked_for(load):
