@@ -21,7 +21,7 @@ from core.datasets.lines import (
     parsed_line,
     read_lines,
 )
-from core.datasets.strict_json import BadJson, decode
+from core.datasets.strict_json import MAX_DEPTH, BadJson, decode
 
 HOLDERS = (
     *("data", "rows", "examples", "train", "training", "instances", "items", "records", "samples"),
@@ -105,6 +105,9 @@ def _rows(file: BinaryIO, cutter: "_Cutter", after: re.Pattern[bytes]) -> Iterat
         found = cutter.stray.decode(errors="replace")
         cure = "write each row as a JSON object; nothing behind this was read"
         yield faulty(cutter.line, f"{found!r} stands where a row should begin; {cure}")
+    elif cutter.is_too_deep:
+        what = f"lists and objects are nested more than {MAX_DEPTH} deep"
+        yield faulty(cutter.began, f"{what}; flatten the row; nothing behind it was read")
     elif cutter.is_inside:
         cure = "close it, or fetch the file again if it was cut off"
         yield faulty(cutter.began, f"the row that begins here does not end; {cure}")
@@ -130,7 +133,8 @@ class _Cutter:
     line: int
     in_list: bool
     has_ended: bool = False
-    """The list is closed, or something stands in it that is no row."""
+    """The list is closed, or what stands here is no row: looking on would only cost time."""
+    is_too_deep: bool = False
     stray: bytes = b""
     rest: bytes = b""
     """What follows the list in the chunk in which it ends."""
@@ -149,7 +153,7 @@ class _Cutter:
     def cut(self, chunk: bytes) -> Iterator[tuple[int, bytes | None]]:
         """Yield (line, value) for every value that ends in the chunk."""
         place = kept = counted = 0
-        while place < len(chunk):
+        while place < len(chunk) and not self.has_ended:
             if self._is_escaped:
                 self._is_escaped = False
                 place += 1
@@ -194,6 +198,7 @@ class _Cutter:
             self._in_string = True
         else:
             self._depth += 1 if mark in (b"{", b"[") else -1
+            self.has_ended = self.is_too_deep = self._depth > MAX_DEPTH
         return self._depth == 0
 
     def _keep(self, piece: bytes) -> None:

@@ -237,6 +237,20 @@ def test_slow_uploads_have_a_limit_and_give_their_places_back(
     assert answer.status_code == 200
 
 
+def test_checks_of_jobs_share_the_places_of_uploads(
+    api: Api, client: httpx.Client, dataset: str
+) -> None:
+    job = {"model": "tunesmith/tiny", "training_file": dataset, "columns": {"tools": "messages"}}
+    with ExitStack() as slow:
+        for _ in range(api_upload.MAX_UPLOADS):
+            slow.enter_context(begun_upload(api))
+        while len(stored_blobs(api)) < api_upload.MAX_UPLOADS + 1:
+            pass
+        refused = client.post("/v1/fine_tuning/jobs", json=job)
+        assert refused.status_code == 429
+        assert refused.json()["error"]["code"] == "too_many_uploads"
+
+
 def test_upload_that_stalls_is_ended(
     api: Api, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

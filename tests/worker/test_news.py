@@ -36,6 +36,18 @@ def test_report_of_the_rows_names_lines_and_carries_the_histogram() -> None:
     assert told.data["lengths"] == [{"tokens": 64, "rows": 600}, {"tokens": 128, "rows": 400}]
 
 
+def test_validation_rows_that_are_trained_on_are_a_warning_when_they_are_most() -> None:
+    event = DatasetValidated(
+        rows=100, validation_rows=10, tokens=9, targets=9, total_steps=1, shared_rows=5
+    )
+    told = news.dataset_news(event)
+    assert told.level == "info"
+    assert "5 of those are trained on too" in told.message
+    mostly = news.dataset_news(event.model_copy(update={"shared_rows": 6}))
+    assert mostly.level == "warn"
+    assert mostly.data is not None and mostly.data["shared_rows"] == 6
+
+
 def test_hardest_rows_are_named_by_line() -> None:
     hardest = tuple(RowLoss(line=n, loss=10.0 - n) for n in range(1, 8))
     told = news.row_news(RowLosses(epoch=2, median=1.25, hardest=hardest))

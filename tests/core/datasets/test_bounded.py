@@ -65,6 +65,20 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
         "nested more than 64 deep",
     ),
     "deep objects": (lambda: b'{"a":' * (MAX_LINE_BYTES // 5), "nested more than 64 deep"),
+    "a list of lists": (
+        lambda: b"[" * (8 << 20),
+        "nested more than 64 deep; flatten the row; nothing",
+    ),
+    "a list of rows that are too long": (
+        lambda: b"[" + b'{"a":"' + b"x" * (50 << 20) + b'"},' + GOOD + b"]",
+        "longer than 4 MiB",
+    ),
+    "a list of numbers": (lambda: b"[" + b"1," * 5_000_000, "stands where a row should begin"),
+    "a list of braces that close nothing": (
+        lambda: b"[" + b"}" * (10 << 20),
+        "stands where a row should begin",
+    ),
+    "quotes in a list": (lambda: b'[{"' + b'\\"' * (4 << 20), "does not end"),
     "a huge integer": (
         lambda: b'{"a":' + b"9" * (MAX_LINE_BYTES - 7) + b"}",
         "an integer has",

@@ -86,6 +86,15 @@ def test_reading_a_faulty_file_names_the_line(tmp_path: Path) -> None:
     assert raised.value.code == "invalid_training_file"
 
 
+def test_reading_a_faulty_file_names_several_lines(tmp_path: Path) -> None:
+    path = write(tmp_path / "train.jsonl", CHAT, *[17, CHAT] * 8)
+    with pytest.raises(TrainingFailed) as raised:
+        list(read_examples(path))
+    for line in (2, 4, 6, 8, 10):
+        assert f"ine {line}: the row is 17" in raised.value.message
+    assert raised.value.message.endswith("; and 3 more of the next 1,000 lines.")
+
+
 def test_running_out_of_memory_reports_the_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,13 +24,13 @@ def chat(question, answer):
 def load(job, tmp_path):
     """Return a function from rows and a job's settings to the dataset of the run."""
 
-    def build(*rows, validation=(), **settings):
+    def build(*rows, validation=(), columns=None, **settings):
         workspace = Workspace(folder=tmp_path)
         files = {workspace.train_file: rows, workspace.validation_file: validation}
         for path, lines in files.items():
             if lines:
                 path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        spec = job(**settings)
+        spec = job(**settings).model_copy(update={"columns": columns or {}})
         tokenizer, config = load_tokenizer(spec.base), load_config(spec.base)
         return load_dataset(spec, workspace, choose_objective(spec, tokenizer), tokenizer, config)
 
@@ -49,6 +49,18 @@ def test_duplicates_are_counted_and_trained(load):
     assert lines(dataset.rows) == [1, 2, 3, 4, 5]
     said = dataset.described(total_steps=1)
     assert (said.duplicate_rows, said.duplicate_lines) == (2, (3, 4))
+
+
+def test_rows_are_read_with_the_columns_of_the_job(load):
+    asked = {"question": "a", "answer": "x", "level": 1}
+    mapped = load(asked, columns={"instruction": "question", "output": "answer"})
+    assert mapped.rows == load(A).rows
+
+
+def test_validation_rows_that_are_trained_on_are_counted(load):
+    said = load(A, B, validation=[C, B, A, B]).described(total_steps=1)
+    assert (said.validation_rows, said.shared_rows) == (4, 3)
+    assert load(A, B, validation=[C]).described(total_steps=1).shared_rows == 0
 
 
 def test_duplicates_are_left_out_when_asked_for(load):
