@@ -29,6 +29,15 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 
+if importlib.util.find_spec("hypothesis"):
+    import hypothesis
+
+    # A busy machine is slow, which is no fault of what is tested.
+    hypothesis.settings.register_profile(
+        "steady", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    )
+    hypothesis.settings.load_profile("steady")
+
 NOBODY = 65534
 
 

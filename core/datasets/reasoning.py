@@ -1,8 +1,9 @@
 """What an assistant thought before its answer, under one key whatever the source calls it.
 
 It comes as `reasoning_content` (DeepSeek, vLLM), `reasoning` (OpenRouter, newer vLLM), `thinking`
-(gpt-oss), as parts of the content, or as a `<think>` block with which the content begins. It leaves
-as the message's `reasoning_content`; how a chat template shows it is for the template to say.
+(gpt-oss), as parts of the content, or as a `<think>` block with which the content begins; the tag
+that opens the block may be missing, since many prompts write it. It leaves as the message's
+`reasoning_content`; how a chat template shows it is for the template to say.
 """
 
 import re
@@ -15,11 +16,17 @@ REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 """The first one that holds a text is taken."""
 
 _BLOCK = re.compile(r"\s*<think>(.*?)</think>", re.DOTALL)
+_CLOSED_ONLY = re.compile(r"((?:(?!<think>).)*?\n)</think>(?=\r?\n|\Z)", re.DOTALL)
+"""What a model wrote whose prompt had opened the block; the tag stands in a line of its own."""
 
 
 def assistant_message(content: str, reasoning: str | None = None) -> dict[str, Any]:
     """Return an assistant's message; without `reasoning`, that of a block in the content."""
-    if reasoning is None and (block := _BLOCK.match(content)):
+    if reasoning is None and "</think>" in content:
+        block = _BLOCK.match(content) or _CLOSED_ONLY.match(content)
+    else:
+        block = None
+    if block:
         reasoning = block[1]
         content = content[block.end() :].lstrip("\r\n")
     message = {"role": "assistant", "content": content}

@@ -30,6 +30,7 @@ def answer(row: dict[str, Any]) -> dict[str, Any]:
         {"content": "2", "reasoning": "One and one.", "reasoning_content": "One and one."},
         {"content": "<think>One and one.</think>2"},
         {"content": " \n<think>\nOne and one.\n</think>\n\n2"},
+        {"content": "One and one.\n</think>\n\n2"},
         {
             "content": [
                 {"type": "thinking", "thinking": "One and one.", "signature": "x"},
@@ -51,7 +52,13 @@ def test_every_way_of_writing_it_comes_out_the_same(message: dict[str, Any]) -> 
 
 @pytest.mark.parametrize(
     "content",
-    ["<think>One and one. 2", "2 <think>One.</think>", "The tag <think> opens.", "</think>2"],
+    [
+        "<think>One and one. 2",
+        "2 <think>One.</think>",
+        "The tag <think> opens.",
+        "</think>2",
+        "Split at `</think>`.\n2",
+    ],
 )
 def test_any_other_tag_is_plain_content(content: str) -> None:
     assert answer({"messages": [USER, {"role": "assistant", "content": content}]}) == {
