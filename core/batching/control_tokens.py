@@ -8,7 +8,7 @@ plain text. The template never sees the spelling, so it cannot act on it either.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain, takewhile
 from typing import Any
 
@@ -75,12 +75,34 @@ class ControlTokens:
         A control token that opens something else in each, such as the header of a message, is not
         part of it; nor is a part of a control token.
         """
-        pieces = zip(self._pieces.split(alone), self._pieces.split(later), strict=False)
-        shared = "".join(piece for piece, _ in takewhile(lambda pair: pair[0] == pair[1], pieces))
+        shared = self.common(alone, later)
         rest = alone[len(shared) :].lstrip()
         if rest and not self.opening(rest):
             shared = shared.rstrip().removesuffix(self.ending(shared.rstrip()))
         return shared.rstrip()
+
+    def common(self, one: str, other: str) -> str:
+        """Return the common beginning of two texts, without a part of a control token."""
+        shared = ""
+        for a, b in zip(self._pieces.split(one), self._pieces.split(other), strict=False):
+            if a != b:
+                return shared if a in self.ids or b in self.ids else shared + _common(a, b)
+            shared += a
+        return shared
+
+    def from_last(self, text: str) -> str:
+        """Return the end of a text from its last control token on; all where there is none."""
+        pieces = self._pieces.split(text)
+        return "".join(pieces[-2:]) if len(pieces) > 1 else text
+
+    def to_first(self, text: str) -> str:
+        """Return the beginning of a text up to its first control token, which is included."""
+        return "".join(self._pieces.split(text)[:2])
+
+    def suffixes(self, text: str) -> Iterator[str]:
+        """Yield the ends of a text that begin at a control token, the longest first."""
+        for found in self._pattern.finditer(text):
+            yield text[found.start() :]
 
     def ending(self, text: str) -> str:
         """Return the control token that a text ends with; empty when there is none."""
@@ -111,3 +133,8 @@ class ControlTokens:
                 return [*parts[0], *parts[1]]
         letters = encode_continued(self._tokenizer, list(spelling))
         return [token for ids in letters for token in ids if token not in self._added_ids]
+
+
+def _common(one: str, other: str) -> str:
+    pairs = takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
+    return "".join(letter for letter, _ in pairs)

@@ -186,7 +186,8 @@ class ChatTemplate:
             except Unrenderable:
                 return ""
             written = after_marker(whole.partition("an_answer")[0])
-            header = written.removeprefix(after_marker(text))
+            end = after_marker(text)
+            header = written.removeprefix(end) if written.startswith(end) else ""
             return header if header.strip() else ""
 
         found: str = self.remembered(tools, ("header", shape_of(messages, tools)), find)

@@ -6,10 +6,8 @@ and Qwen 3 drop their opening of a thought); there both texts are aligned at the
 the answer. The end of an answer is the token that lets the engine stop, and nothing after it.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from core.batching.omissions import (
     Part,
@@ -22,15 +20,11 @@ from core.batching.omissions import (
 )
 from core.batching.template import ChatTemplate, Omission, Unrenderable, leaves_out
 from core.batching.template_input import Message
+from core.batching.thoughts import THINK, thought_marks
 from core.datasets.formats import ChatExample
 
 _MARK = "\ufdd0\ufdd1"
 """No text of a message holds it: both characters are hidden there."""
-
-_OPEN_THOUGHT = re.compile(r"<think>\s*\Z")
-_EMPTY_THOUGHT = re.compile(r"<think>\s*</think>\s*\Z")
-_WRITTEN_THOUGHT = re.compile(r"\A\s*<think>\s*</think>\s*")
-_END_OF_THOUGHT = "\n</think>\n\n"
 
 
 @dataclass(frozen=True)
@@ -132,68 +126,87 @@ def _candidates(
     """Yield what the template may write for the last message, and the parts that it must show."""
     *before, message = messages
     index = len(before)
+    marks = thought_marks(template, tools)
     plain = {key: value for key, value in message.items() if key != "reasoning_content"}
     reasoning = message.get("reasoning_content", "")
     parts = list(parts_of([message], first=index))
     thought = list(reasoning_of(message, index))
 
-    def rendered(variant: Message, removed: int = 0) -> str | Unrenderable:
-        start = prompt[: len(prompt) - removed]
+    def written(variant: Message, parts: list[Part]) -> tuple[str, list[Part]] | Unrenderable:
         try:
-            return _continuation(template, [*before, variant], tools, start, removed)
+            missing, text = _after_prompt(template, [*before, variant], tools, prompt, parts)
         except Unrenderable as problem:
             return problem
+        if not missing:
+            return text, parts
+        if variant["content"] != message["content"]:  # a thought after one that the prompt closes
+            return leaves_out(thought[0][0])
+        answer = marks.without_empty(text)
+        if not marks.opened_by(prompt):
+            return answer, parts
+        return variant.get("reasoning_content", "") + marks.end + answer, parts
 
-    def candidate(text: str | Unrenderable, parts: list[Part]) -> Any:
-        return text if isinstance(text, Unrenderable) else (text, parts)
-
-    yield candidate(rendered(message), [*thought, *parts])
-    if not reasoning:
-        # The prompt may open a thought which the template then writes only where there is one.
-        text = rendered({**plain, "reasoning_content": _MARK})
-        yield candidate(text if isinstance(text, Unrenderable) else _emptied(text), parts)
-    elif template.thinking_is_off:
-        yield candidate(rendered(plain), parts)
-    if opened := _OPEN_THOUGHT.search(prompt):
-        text = rendered(plain, len(opened[0]))
-        if isinstance(text, str):
-            text = reasoning + _END_OF_THOUGHT + _WRITTEN_THOUGHT.sub("", text)
-        yield candidate(text, [*thought, *parts])
-    elif reasoning and not _EMPTY_THOUGHT.search(prompt):
-        content = f"<think>\n{reasoning}{_END_OF_THOUGHT}{plain['content']}"
-        yield candidate(rendered({**plain, "content": content}), [*thought, *parts])
+    if marks.opened_by(prompt) and not reasoning:
+        # The template writes the end of a thought only where there is one.
+        yield _emptied(written({**plain, "reasoning_content": _MARK}, parts))
+    if reasoning and marks.closed_by(prompt):
+        yield leaves_out(thought[0][0])
+    else:
+        yield written(message, [*thought, *parts])
+    if reasoning and template.thinking_is_off:
+        yield written(plain, parts)
+    if reasoning and not marks.opened_by(prompt) and not marks.closed_by(prompt):
+        content = THINK.around(reasoning) + plain["content"]
+        yield written({**plain, "content": content}, [*thought, *parts])
 
 
-def _emptied(text: str) -> str | Unrenderable:
+def _emptied(
+    written: tuple[str, list[Part]] | Unrenderable,
+) -> tuple[str, list[Part]] | Unrenderable:
+    if isinstance(written, Unrenderable):
+        return written
+    text, parts = written
     if _MARK not in text:
         return Unrenderable("the chat template shows no reasoning")
-    return text.replace(_MARK, "")
+    return text.replace(_MARK, ""), parts
 
 
-def _continuation(
+def _after_prompt(
     template: ChatTemplate,
     messages: Sequence[Message],
     tools: Sequence[Message],
     prompt: str,
-    removed: int = 0,
-) -> str:
-    """Return what the template writes after `prompt` once the last of the messages is there.
+    parts: Sequence[Part],
+) -> tuple[str, str]:
+    """Return the end of the prompt that the template leaves out later, and the answer.
 
-    So many characters were `removed` from the end of the prompt, to be written by the answer.
+    The first is empty for most templates. Others write `<think>` into the prompt and not into the
+    conversation.
     """
     text = template.render(messages, tools)
     if text.startswith(prompt):
-        return text[len(prompt) :]
+        return "", text[len(prompt) :]
     *before, message = messages
-    if before:
-        marked = [*before[:-1], {**before[-1], "content": before[-1]["content"] + _MARK}]
-        _, mark, header = template.prompt_of_hidden(marked, tools).rpartition(_MARK)
-        header = header[: len(header) - removed]
-        rest = template.render([*marked, message], tools).rpartition(_MARK)[2]
-        if mark and rest.startswith(header):
-            return rest[len(header) :]
-    index = len(before)
-    raise Unrenderable(
+    if not before:
+        raise _misaligned(0)
+    marked = [*before[:-1], {**before[-1], "content": before[-1]["content"] + _MARK}]
+    _, mark, header = template.prompt_of_hidden(marked, tools).rpartition(_MARK)
+    rest = template.render([*marked, message], tools).rpartition(_MARK)[2]
+    if not mark:
+        raise _misaligned(len(before))
+    control = template.source(tools).control
+    if rest.startswith(header):
+        return "", rest[len(header) :]
+    for end in control.suffixes(header):
+        _, found, answer = rest.partition(end)
+        if found and omitted(iter(parts), answer) is None:
+            return "", answer
+    shared = control.common(header, rest)
+    return header[len(shared) :], rest[len(shared) :]
+
+
+def _misaligned(index: int) -> Unrenderable:
+    return Unrenderable(
         f"the chat template writes messages[{index}] otherwise than the prompt of its turn begins "
         "it, so it has no exact loss mask; give it weight 0, or use another base model",
         f"messages[{index}]",

@@ -104,8 +104,11 @@ def as_text(message):
 
 
 def shows_thought(message, prompt, text):
-    thought = message.get("reasoning_content", "")
-    return thought in text or prompt.rstrip().endswith("<think>")
+    """A prompt that closes the thought leaves no place for one."""
+    thought, end = message.get("reasoning_content", ""), prompt.rstrip()
+    if thought and end.endswith(("</think>", "<channel|>", "<|END_THINKING|>")):
+        return False
+    return thought in text or end.endswith("<think>")
 
 
 def both(tokenizer, messages, tools, turn, thoughts):

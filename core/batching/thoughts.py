@@ -1,0 +1,69 @@
+"""How a chat template marks reasoning, and whether a prompt opens or closes it."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from core.batching.template import ChatTemplate, Unrenderable
+from core.batching.template_input import Message
+
+
+@dataclass(frozen=True)
+class ThoughtMarks:
+    """What stands before and after reasoning, without white space around it."""
+
+    opening: str
+    closing: str
+
+    def opened_by(self, prompt: str) -> bool:
+        """Whether the answer to a prompt begins as reasoning."""
+        return prompt.rstrip().endswith(self.opening)
+
+    def closed_by(self, prompt: str) -> bool:
+        """Whether a prompt ends the reasoning itself, so that the answer has none."""
+        return prompt.rstrip().endswith(self.closing)
+
+    def around(self, reasoning: str) -> str:
+        """Return reasoning as a block of its own before an answer."""
+        return f"{self.opening}\n{reasoning}{self.end}"
+
+    @property
+    def end(self) -> str:
+        """What ends reasoning that a prompt has opened, up to the answer."""
+        return f"\n{self.closing}\n\n"
+
+    def without_empty(self, text: str) -> str:
+        """Return a text without the empty block that it begins with, or the end of one."""
+        block = rf"\A\s*(?:{re.escape(self.opening)})?\s*{re.escape(self.closing)}\s*"
+        return re.sub(block, "", text)
+
+
+THINK = ThoughtMarks("<think>", "</think>")
+"""Those of most models; also where a template shows no reasoning."""
+
+
+def thought_marks(template: ChatTemplate, tools: Sequence[Message]) -> ThoughtMarks:
+    """Return the marks of a template, found once by rendering known reasoning."""
+    found: ThoughtMarks = template.remembered(
+        tools, "thought marks", lambda: _find_marks(template, tools)
+    )
+    return found
+
+
+def _find_marks(template: ChatTemplate, tools: Sequence[Message]) -> ThoughtMarks:
+    messages = (
+        {"role": "user", "content": "a_question"},
+        {"role": "assistant", "content": "an_answer", "reasoning_content": "a_thought"},
+    )
+    try:
+        text = template.render(messages)
+    except Unrenderable:
+        return THINK
+    before, thought, rest = text.rpartition("a_question")[2].partition("a_thought")
+    after = rest.partition("an_answer")[0]
+    if not (thought and before.strip() and after.strip()):
+        return THINK
+    control = template.source().control
+    opening = control.from_last(before.rstrip().rsplit("\n", 1)[-1])
+    closing = control.to_first(after.strip().split("\n", 1)[0])
+    return ThoughtMarks(opening, closing)
