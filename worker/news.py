@@ -39,6 +39,8 @@ def dataset_news(event: DatasetValidated) -> NewEvent:
     if event.truncated_rows:
         lines = _lines(event.truncated_lines, event.truncated_rows)
         parts.append(f"{event.truncated_rows:,} were cut to the length limit ({lines})")
+    if event.learning_rate is not None:
+        parts.append(f"learning rate {event.learning_rate:g}")
     return NewEvent("; ".join(parts) + ".", data=event.model_dump(mode="json", exclude={"type"}))
 
 

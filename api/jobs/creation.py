@@ -34,12 +34,13 @@ def new_job(session: Session, catalog: Catalog, project: str, body: CreateJob) -
     facts = describe(start.base)
     objective = resolve_objective(report, validation_report, hyperparameters)
     task = resolve_task(body.task, objective, start.strategy, facts)
-    training = resolve(
+    resolved = resolve(
         hyperparameters,
         body.training,
         rows=report.rows,
         strategy=start.strategy,
         objective=objective,
+        hidden_size=None if facts is None else facts.hidden_size,
     )
     _require_room(start.strategy, start.base, facts)
     seed = secrets.randbelow(2**31) if body.seed is None else body.seed
@@ -54,7 +55,8 @@ def new_job(session: Session, catalog: Catalog, project: str, body: CreateJob) -
             task=task,
             objective=objective_of(start, task, objective),
             strategy=start.strategy,
-            training=_fitted(training, start.base, facts),
+            training=_fitted(resolved.training, start.base, facts),
+            learning_rate_multiplier=resolved.learning_rate_multiplier,
             evaluation=body.evaluation,
             parent=start.parent,
             seed=seed,

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from core.adapters.adapted import AdaptedModel
 from core.spec.run import JobSpec
+from core.training.schedule import peak_rate
 
 _UNDECAYED = re.compile(r"bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|\.)")
 """Parts of the names of weights that Hugging Face's trainer does not decay."""
@@ -140,6 +141,7 @@ def build_optimiser(adapted: AdaptedModel, spec: JobSpec, dtype: torch.dtype) ->
     name = hyper.optimiser
     if name == "auto":
         name = "paged_adamw" if spec.strategy.type == "qlora" else "adamw"
+    rate = peak_rate(hyper)
     device = adapted.parameters[0].device
     undecayed = _undecayed(adapted)
 
@@ -149,14 +151,14 @@ def build_optimiser(adapted: AdaptedModel, spec: JobSpec, dtype: torch.dtype) ->
         shares = (decays, hyper.weight_decay), (stays, 0.0)
         groups = [{"params": some, "weight_decay": share} for some, share in shares if some]
         if name == "adamw" or (name == "paged_adamw" and device.type == "cpu"):
-            return torch.optim.AdamW(groups, lr=hyper.learning_rate, fused=True)
+            return torch.optim.AdamW(groups, lr=rate, fused=True)
         # here, because importing it asks a GPU for its abilities
         import bitsandbytes
 
         bits = 8 if name == "paged_adamw_8bit" else 32
         paged = device.type != "cpu"
         return bitsandbytes.optim.AdamW(
-            groups, hyper.learning_rate, optim_bits=bits, is_paged=paged
+            groups, rate, optim_bits=bits, is_paged=paged
         )
 
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
