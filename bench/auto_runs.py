@@ -6,7 +6,7 @@ Every result goes into a file at once and is never measured twice.
 import json
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ class Case:
     base: str
     rows: int
     held_out: int = 100
-    strategy: StrategySpec = LoraSpec()
+    strategy: StrategySpec = field(default_factory=LoraSpec)
     seed: int = 1
 
     @property
@@ -73,6 +73,11 @@ class Bench:
         with self.results.open("a", encoding="utf-8") as out:
             out.write(json.dumps({"key": key, "score": asdict(score)}) + "\n")
         return score
+
+    def has(self, case: Case, hypers: list[dict[str, Any]]) -> bool:
+        """Say whether all of these runs were made before."""
+        made = [line["key"] for line in self._lines()]
+        return all({"case": case.key, "hyper": hyper} in made for hyper in hypers)
 
     def untrained(self, case: Case) -> Score:
         """Return the score of the base; of a classifier that of a head as it was drawn."""

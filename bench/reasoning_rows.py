@@ -1,6 +1,6 @@
 """Writes questions of reasoning-gym as JSON lines; runs where that package is installed.
 
-    python bench/reasoning_rows.py build/auto/reasoning_gym.jsonl
+python bench/reasoning_rows.py build/auto/reasoning_gym.jsonl
 """
 
 import json

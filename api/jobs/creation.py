@@ -17,7 +17,7 @@ from core.records.files import get_file
 from core.records.jobs import NewJob
 from core.spec.dataset import DatasetReport
 from core.spec.run import BaseModelSpec, JobSpec
-from core.spec.strategy import PrefixSpec, PromptSpec, StrategySpec
+from core.spec.strategy import StrategySpec, virtual_tokens
 from core.spec.training import SHORTEST_ROW, TrainingSpec
 
 
@@ -102,11 +102,12 @@ def _refuse_split(body: CreateJob) -> None:
 
 def _require_room(strategy: StrategySpec, base: BaseModelSpec, facts: BaseFacts | None) -> None:
     """Refuse virtual tokens that leave too few places for a text."""
-    if facts is None or not isinstance(strategy, PrefixSpec | PromptSpec):
+    virtual = virtual_tokens(strategy)
+    if facts is None or not virtual:
         return
-    if strategy.virtual_tokens + SHORTEST_ROW > facts.context_length:
+    if virtual + SHORTEST_ROW > facts.context_length:
         raise InvalidRequest(
-            f"{strategy.virtual_tokens} virtual tokens leave too little room for a text: the "
+            f"{virtual} virtual tokens leave too little room for a text: the "
             f"context of {base.id} holds {facts.context_length} tokens. Choose fewer.",
             param="strategy.virtual_tokens",
             code="invalid_value",

@@ -7,6 +7,7 @@ that somebody adds is never met by a default after hours of training.
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
+Key = TypeVar("Key", bound=str)
 Value = TypeVar("Value")
 
 
@@ -28,11 +29,11 @@ def types_of(union: Any) -> tuple[str, ...]:
     )
 
 
-def for_each(union: Any, table: Mapping[str, Value]) -> dict[str, Value]:
+def for_each(union: Any, table: Mapping[Key, Value]) -> dict[Key, Value]:
     """Return the table, by `type`; TypeError when it has not exactly the members of the union."""
-    wanted = set(types_of(union))
-    if missing := sorted(wanted - table.keys()):
+    wanted, there = set(types_of(union)), set[str](table)
+    if missing := sorted(wanted - there):
         raise TypeError(f"A table has no entry for {', '.join(missing)}; say what holds for it.")
-    if extra := sorted(table.keys() - wanted):
+    if extra := sorted(there - wanted):
         raise TypeError(f"A table has an entry for {', '.join(extra)}, which is not there.")
     return dict(table)

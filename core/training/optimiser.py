@@ -14,11 +14,28 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from core.adapters.adapted import AdaptedModel
+from core.spec.members import for_each
 from core.spec.run import JobSpec
+from core.spec.strategy import StrategySpec
+from core.spec.training import Optimiser
 from core.training.schedule import peak_rate
 
 _UNDECAYED = re.compile(r"bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|\.)")
 """Parts of the names of weights that Hugging Face's trainer does not decay."""
+
+
+_USUAL: dict[str, Optimiser] = for_each(
+    StrategySpec,
+    {
+        "full": "adamw",
+        "lora": "adamw",
+        "qlora": "paged_adamw",
+        "bottleneck": "adamw",
+        "prefix": "adamw",
+        "prompt": "adamw",
+    },
+)
+"""What `auto` is."""
 
 
 class TrainingOptimiser:
@@ -140,7 +157,7 @@ def build_optimiser(adapted: AdaptedModel, spec: JobSpec, dtype: torch.dtype) ->
     hyper = spec.training
     name = hyper.optimiser
     if name == "auto":
-        name = "paged_adamw" if spec.strategy.type == "qlora" else "adamw"
+        name = _USUAL[spec.strategy.type]
     rate = peak_rate(hyper)
     device = adapted.parameters[0].device
     undecayed = _undecayed(adapted)
@@ -157,9 +174,7 @@ def build_optimiser(adapted: AdaptedModel, spec: JobSpec, dtype: torch.dtype) ->
 
         bits = 8 if name == "paged_adamw_8bit" else 32
         paged = device.type != "cpu"
-        return bitsandbytes.optim.AdamW(
-            groups, rate, optim_bits=bits, is_paged=paged
-        )
+        return bitsandbytes.optim.AdamW(groups, rate, optim_bits=bits, is_paged=paged)
 
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     return TrainingOptimiser(adapted.trainable, make, scaler)
