@@ -67,7 +67,7 @@ FEW_STEPS = 48
 FEWEST_STEPS = 12
 """Between them the rate of weights rises, to twice what it is otherwise."""
 
-HIGHEST_OF_A_HEAD = 1e-2
+HIGHEST_OF_A_HEAD = 5e-3
 
 FULL_RATE_STEPS: dict[str, int | None] = for_each(
     ObjectiveSpec, {"supervised": None, "pretraining": None, "classification": None, "dpo": 16}

@@ -36,7 +36,7 @@ def test_a_short_run_takes_a_higher_rate_and_the_rule_has_no_jump() -> None:
     rates = [base_learning_rate(LoraSpec(), DEMONSTRATIONS, 2048, steps) for steps in range(1, 900)]
     assert rates == sorted(rates, reverse=True)
     assert 1.2 < rates[0] / rates[-1] < 3
-    assert all(after > 0.97 * before for before, after in itertools.pairwise(rates))
+    assert all(after > 0.95 * before for before, after in itertools.pairwise(rates))
 
 
 def test_rank_changes_nothing_and_what_scales_the_update_does() -> None:
