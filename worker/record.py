@@ -305,7 +305,8 @@ def _model_id(job: Job) -> str:
 
 def _with_learning_rate(spec: dict[str, Any], event: DatasetValidated) -> dict[str, Any]:
     """Return a stored spec with the numbers that the run has put in place of `"auto"`."""
-    if "auto" not in (spec["training"]["learning_rate"], spec.get("learning_rate_multiplier")):
+    numbers = spec["training"]["learning_rate"], spec.get("learning_rate_multiplier")
+    if event.learning_rate is None or "auto" not in numbers:
         return spec
     training = spec["training"] | {"learning_rate": event.learning_rate}
     multiplier = event.learning_rate_multiplier

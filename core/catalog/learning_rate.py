@@ -22,7 +22,7 @@ of demonstrations, which is what published recipes of thousands of steps take.
 
 A run of very few steps has to get as far in them: by the same root, its rate is higher.
 
-A classifier's head takes the same rate as the strategy, and none as high as virtual tokens do.
+A classifier's new head is trained at the rate of the strategy, and bears that of LoRA at most.
 docs/decisions/0022-auto-learning-rate.md has the table that the constants come from; `bench.auto`
 compares what follows with grids of rates.
 """
@@ -67,8 +67,6 @@ FEW_STEPS = 48
 FEWEST_STEPS = 12
 """Between them the rate of weights rises, to twice what it is otherwise."""
 
-HIGHEST_OF_A_HEAD = 5e-3
-
 FULL_RATE_STEPS: dict[str, int | None] = for_each(
     ObjectiveSpec, {"supervised": None, "pretraining": None, "classification": None, "dpo": 16}
 )
@@ -76,14 +74,9 @@ FULL_RATE_STEPS: dict[str, int | None] = for_each(
 LEAST_SHARE = 0.05
 """Of that rate, however long the run."""
 
-_HIGHEST: dict[str, float] = for_each(
+TRAINS_A_HEAD: dict[str, bool] = for_each(
     ObjectiveSpec,
-    {
-        "supervised": HIGHEST_RATE,
-        "pretraining": HIGHEST_RATE,
-        "classification": HIGHEST_OF_A_HEAD,
-        "dpo": HIGHEST_RATE,
-    },
+    {"supervised": False, "pretraining": False, "classification": True, "dpo": False},
 )
 
 
@@ -100,7 +93,9 @@ def base_learning_rate(
 ) -> float:
     """Return the rate that a multiplier of 1 stands for, in three digits."""
     rate = _of_strategy(strategy, hidden_size, steps) * _share(objective, steps)
-    return _short(min(rate, _HIGHEST[objective.type]), 3)
+    if TRAINS_A_HEAD[objective.type]:
+        rate = min(rate, _of_strategy(LoraSpec(), hidden_size, steps))
+    return _short(min(rate, HIGHEST_RATE), 3)
 
 
 def _of_strategy(strategy: StrategySpec, hidden_size: int, steps: int) -> float:

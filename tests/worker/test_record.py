@@ -307,3 +307,10 @@ def test_what_the_run_makes_of_an_open_learning_rate_is_written_to_the_job(
     left = {"training": spec.training, "learning_rate_multiplier": multiplier}
     assert found.model_copy(update=left) == spec
     assert f"learning rate {shown[0]:g}" in workshop.messages(job_id)[-2]
+
+
+def test_a_child_that_does_not_tell_its_rate_leaves_it_open(workshop: Workshop) -> None:
+    spec = JobSpec(base=TINY, learning_rate_multiplier=1.0, seed=1)
+    job_id = workshop.create(spec, workshop.upload("{}"))
+    recording(workshop).write(VALIDATED)
+    assert JobSpec.model_validate(workshop.job(job_id).spec) == spec

@@ -71,6 +71,29 @@ def test_every_combination_has_a_rate(kind, hidden_size, steps, objective) -> No
     assert 1e-7 < base_learning_rate(strategy, objective, hidden_size, steps) <= 0.5
 
 
+def test_a_classifiers_head_gets_no_rate_of_virtual_tokens() -> None:
+    labelled = ClassificationSpec(labels=("a", "b"))
+    lora, prompt, full = (
+        base_learning_rate(STRATEGIES.validate_python({"type": kind}), labelled, 384, LONG)
+        for kind in ("lora", "prompt", "full")
+    )
+    assert prompt == lora
+    assert full < lora
+
+
+def test_preferences_take_less_the_longer_they_pull() -> None:
+    def share(steps: int) -> float:
+        own, other = (
+            base_learning_rate(LoraSpec(), objective, 2048, steps)
+            for objective in (DpoSpec(), DEMONSTRATIONS)
+        )
+        return own / other
+
+    assert share(8) == share(16) == 1
+    assert share(160) == pytest.approx(0.1, rel=0.01)
+    assert share(320) == share(100_000) == pytest.approx(0.05, rel=0.01)
+
+
 def test_extreme_options_leave_a_rate_within_bounds() -> None:
     assert base_learning_rate(LoraSpec(alpha=1e-3), DEMONSTRATIONS, 64, 1) == 1
 
