@@ -34,6 +34,7 @@ BASES = {
 }
 EARLIER = 2e-4
 ENOUGH = 0.95
+FEWEST_RATES = 4
 
 RATES = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
 MODULE = "module of a docstring"
@@ -99,15 +100,20 @@ class Compared:
 
 
 def compare(bench: Bench, grid: Grid, *, measure: bool) -> Compared | None:
-    """Return the grid's losses; with `measure` False None unless all is measured already."""
+    """Return the grid's losses; with `measure` False those that were measured before.
+
+    None where that is not the rate of `auto` with three others at least.
+    """
     case = grid.case
     hyper = _automatic(bench, case)
     automatic = hyper.pop("learning_rate")
     rates = sorted({*grid.rates, automatic, *([EARLIER] if case.strategy == LoraSpec() else [])})
-    asked = [hyper | {"learning_rate": rate} for rate in rates]
-    if not measure and not bench.has(case, asked):
-        return None
-    untrained, scores = bench.untrained(case), [bench.run(case, each) for each in asked]
+    if not measure:
+        rates = [rate for rate in rates if bench.has(case, hyper | {"learning_rate": rate})]
+        if automatic not in rates or len(rates) < FEWEST_RATES:
+            return None
+    untrained = bench.untrained(case)
+    scores = [bench.run(case, hyper | {"learning_rate": rate}) for rate in rates]
     losses = dict(zip(rates, (score.loss for score in scores), strict=True))
     name = f"{case.strategy.type}{' with rsLoRA' * getattr(case.strategy, 'use_rslora', False)}"
     steps = _steps(scores)
@@ -139,9 +145,9 @@ def _automatic(bench: Bench, case: Case) -> dict[str, Any]:
 def table(found: list[Compared]) -> list[str]:
     """Return Markdown: a line per grid."""
     lines = [
-        "| Dataset | Base | Strategy | Rows | Steps | Untrained | Best of the grid | `auto` | "
-        "Share of `auto` | At 2e-4 |",
-        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| Dataset | Base | Strategy | Rows | Steps | Rates | Untrained | Best of the grid | "
+        "`auto` | Share of `auto` | At 2e-4 |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for each in found:
         earlier = f"{each.share(EARLIER):.3f}" if EARLIER in each.losses else ""
@@ -153,6 +159,7 @@ def table(found: list[Compared]) -> list[str]:
             each.strategy,
             each.rows,
             each.steps,
+            len(each.losses),
             f"{each.untrained:.3f}",
             f"{each.losses[each.best]:.3f} at {each.best:g}",
             f"{each.losses[each.auto]:.3f} at {each.auto:g}",

@@ -74,10 +74,10 @@ class Bench:
             out.write(json.dumps({"key": key, "score": asdict(score)}) + "\n")
         return score
 
-    def has(self, case: Case, hypers: list[dict[str, Any]]) -> bool:
-        """Say whether all of these runs were made before."""
-        made = [line["key"] for line in self._lines()]
-        return all({"case": case.key, "hyper": hyper} in made for hyper in hypers)
+    def has(self, case: Case, hyper: dict[str, Any]) -> bool:
+        """Say whether this run was made before."""
+        key = {"case": case.key, "hyper": hyper}
+        return any(line["key"] == key for line in self._lines())
 
     def untrained(self, case: Case) -> Score:
         """Return the score of the base; of a classifier that of a head as it was drawn."""

@@ -1,8 +1,9 @@
 """The benchmark of `auto`: what its score means, and that its data do not leak."""
 
 import json
+from pathlib import Path
 
-from bench.auto import ENOUGH, Compared, table
+from bench.auto import ENOUGH, Compared, Grid, compare, table
 from bench.auto_data import take
 from bench.auto_runs import Bench, Case, Score, objective_of
 from core.spec.objective import ClassificationSpec, DpoSpec, PretrainingSpec, SupervisedSpec
@@ -64,7 +65,21 @@ def test_a_run_is_measured_once(tmp_path, monkeypatch):
         return Score(1.0, 0.5, 3, 0.1)
 
     monkeypatch.setattr(Bench, "_measured", measure)
-    assert not bench.has(case, [hyper])
+    assert not bench.has(case, hyper)
     assert bench.run(case, hyper) == bench.run(case, hyper)
-    assert bench.has(case, [hyper])
+    assert bench.has(case, hyper)
     assert len(measured) == 1
+
+
+def test_the_table_leaves_out_a_case_whose_auto_was_not_measured(tmp_path, monkeypatch):
+    tiny = Path(__file__).parents[2] / "core" / "models" / "tiny"
+    bench = Bench({"tiny": tiny}, tmp_path, tmp_path / "runs.jsonl")
+    monkeypatch.setattr(Bench, "_measured", lambda self, case, hyper: Score(1.0, 0.5, 3, 0.1))
+    grid = Grid(Case("docstrings", "tiny", 48, 10), (1e-3, 2e-3, 4e-3))
+    assert compare(bench, grid, measure=False) is None
+    bench.run(grid.case, {"epochs": 3, "batch_size": 3, "learning_rate": 1e-3})
+    assert compare(bench, grid, measure=False) is None
+    everything = compare(bench, grid, measure=True)
+    assert everything is not None
+    assert set(everything.losses) == {2e-4, 1e-3, 2e-3, 4e-3, everything.auto}
+    assert compare(bench, grid, measure=False) == everything
