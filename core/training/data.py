@@ -16,7 +16,6 @@ from core.objectives.objective import Objective
 from core.spec.events import DatasetValidated, LengthBucket
 from core.spec.run import JobSpec, Workspace
 from core.spec.strategy import virtual_tokens
-from core.training.schedule import peak_rate
 from core.training.split import duplicates_of, hold_out
 
 FileParam = Literal["training_file", "validation_file"]
@@ -49,17 +48,14 @@ class Dataset:
     truncated: list[int]
     """Lines of the training file that were cut to the limit."""
 
-    def described(self, spec: JobSpec, total_steps: int) -> DatasetValidated:
-        """Return what is to be said about it, with the rate at which `spec` trains it."""
-        multiplier = spec.learning_rate_multiplier
+    def described(self, total_steps: int) -> DatasetValidated:
+        """Return what is to be said about it."""
         return DatasetValidated(
             rows=len(self.rows),
             validation_rows=len(self.validation_rows),
             tokens=sum(row.length for row in self.rows),
             targets=sum(row.targets for row in self.rows),
             total_steps=total_steps,
-            learning_rate=peak_rate(spec.training),
-            learning_rate_multiplier=None if isinstance(multiplier, str) else multiplier,
             held_out_rows=self.held_out,
             duplicate_rows=len(self.duplicates),
             duplicate_lines=tuple(self.duplicates[:LISTED_LINES]),

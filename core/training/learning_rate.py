@@ -4,7 +4,9 @@ from transformers import PreTrainedConfig
 
 from core.catalog.families import hidden_size
 from core.catalog.learning_rate import base_learning_rate, settle
+from core.spec.events import DatasetValidated
 from core.spec.run import JobSpec
+from core.training.schedule import peak_rate
 
 
 def settled(spec: JobSpec, config: PreTrainedConfig, steps: int) -> JobSpec:
@@ -24,3 +26,12 @@ def settled(spec: JobSpec, config: PreTrainedConfig, steps: int) -> JobSpec:
     return spec.model_copy(
         update={"training": training, "learning_rate_multiplier": found.multiplier}
     )
+
+
+def with_rate(event: DatasetValidated, spec: JobSpec) -> DatasetValidated:
+    """Return the event with the rate and the multiplier of a settled job."""
+    numbers = {
+        "learning_rate": peak_rate(spec.training),
+        "learning_rate_multiplier": spec.learning_rate_multiplier,
+    }
+    return event.model_copy(update=numbers)

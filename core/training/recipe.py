@@ -26,7 +26,7 @@ from core.spec.events import (
 from core.spec.run import JobSpec, Workspace
 from core.training.activations import use_gradient_checkpointing
 from core.training.data import load_dataset, within_context
-from core.training.learning_rate import settled
+from core.training.learning_rate import settled, with_rate
 from core.training.loop import Stopped, Training, halve_micro_batch, review, take_step
 from core.training.mask import audit
 from core.training.model import base_of, load_model
@@ -70,7 +70,7 @@ def train(
     plan = StepPlan(spec, len(dataset.rows))
     spec = settled(spec, config, plan.total_steps)
     hyper = spec.training
-    described = dataset.described(spec, plan.total_steps)
+    described = with_rate(dataset.described(plan.total_steps), spec)
     yield described
     yield MaskAudited(rows=audit(spec, tokenizer, dataset.rows))
 
