@@ -11,7 +11,7 @@ LLAMA_PACKAGE := llama_cpp_python-0.3.36
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up migrate test test-all test-gpu check format bench-training bench-serving bench-streams llama-server bench-gpu bench-service constraints clean
+.PHONY: help setup demo up migrate test test-all test-gpu check format bench-training bench-serving bench-streams bench-auto llama-server bench-gpu bench-service constraints clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -67,6 +67,22 @@ bench-serving: $(VENV)/test.stamp ## many adapters in one batch beside PEFT and 
 
 bench-streams: $(VENV)/test.stamp ## what the API costs a token, 500 streams, one stream under attack
 	$(BIN)/python -m bench.streams
+
+bench-auto: $(VENV)/test.stamp build/auto/sources.stamp ## the learning rate of auto beside grids of rates (hours); needs `make real-bases`
+	$(BIN)/python -m bench.auto --save
+
+# small datasets of real text, from the packages that carry them
+build/auto/sources.stamp: bench/reasoning_rows.py
+	mkdir -p build/auto
+	$(PYTHON) -m venv build/auto/venv
+	build/auto/venv/bin/pip install --quiet --disable-pip-version-check reasoning-gym==0.1.25
+	build/auto/venv/bin/python bench/reasoning_rows.py build/auto/reasoning_gym.jsonl
+	build/auto/venv/bin/pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: \
+		--dest build/auto vaderSentiment==3.3.2
+	tar -xzf build/auto/vaderSentiment-3.3.2.tar.gz -C build/auto
+	tar -xzOf build/auto/vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz \
+		hutto_ICWSM_2014/tweets_GroundTruth.txt > build/auto/tweets_GroundTruth.txt
+	@touch $@
 
 llama-server: $(LLAMA)/bin/llama-server ## build llama.cpp's server as a peer of bench-serving (10 minutes; cmake, C++)
 

@@ -47,6 +47,8 @@ def dataset_news(event: DatasetValidated) -> NewEvent:
     if event.truncated_rows:
         lines = _lines(event.truncated_lines, event.truncated_rows)
         parts.append(f"{event.truncated_rows:,} were cut to the length limit ({lines})")
+    if event.learning_rate is not None:
+        parts.append(f"learning rate {event.learning_rate:g}")
     if event.split_conversations:
         parts.append(
             f"{event.split_conversations:,} conversations are trained as a row for each answer, "

@@ -182,6 +182,7 @@ class Record:
             message="Fine-tuning job started",
             token=token,
             total_steps=event.total_steps,
+            spec=_with_learning_rate(job.spec, event),
             started_at=job.started_at or database_now(),
         )
 
@@ -300,3 +301,13 @@ class Record:
 
 def _model_id(job: Job) -> str:
     return tuned_model_id(job.spec["base"]["id"], job.project_id, job.suffix, job.id)
+
+
+def _with_learning_rate(spec: dict[str, Any], event: DatasetValidated) -> dict[str, Any]:
+    """Return a stored spec with the numbers that the run has put in place of `"auto"`."""
+    numbers = spec["training"]["learning_rate"], spec.get("learning_rate_multiplier")
+    if event.learning_rate is None or "auto" not in numbers:
+        return spec
+    training = spec["training"] | {"learning_rate": event.learning_rate}
+    multiplier = event.learning_rate_multiplier
+    return spec | {"training": training, "learning_rate_multiplier": multiplier}

@@ -16,7 +16,7 @@ from core.errors import InvalidRequest
 from core.records.files import get_file
 from core.records.jobs import NewJob
 from core.spec.run import BaseModelSpec, JobSpec
-from core.spec.strategy import PrefixSpec, PromptSpec, StrategySpec
+from core.spec.strategy import StrategySpec, virtual_tokens
 from core.spec.training import SHORTEST_ROW, TrainingSpec
 
 SECONDS_A_DAY = 86_400
@@ -40,12 +40,13 @@ def new_job(
     facts = describe(start.base)
     objective = resolve_objective(report, validation_report, hyperparameters)
     task = resolve_task(body.task, objective, start.strategy, facts)
-    training = resolve(
+    resolved = resolve(
         hyperparameters,
         body.training,
         rows=report.rows,
         strategy=start.strategy,
         objective=objective,
+        hidden_size=None if facts is None else facts.hidden_size,
     )
     _require_room(start.strategy, start.base, facts)
     seed = secrets.randbelow(2**31) if body.seed is None else body.seed
@@ -60,7 +61,8 @@ def new_job(
             task=task,
             objective=objective_of(start, task, objective),
             strategy=start.strategy,
-            training=_fitted(training, start.base, facts),
+            training=_fitted(resolved.training, start.base, facts),
+            learning_rate_multiplier=resolved.learning_rate_multiplier,
             evaluation=body.evaluation,
             parent=start.parent,
             seed=seed,
@@ -102,11 +104,12 @@ def _refuse_split(body: CreateJob) -> None:
 
 def _require_room(strategy: StrategySpec, base: BaseModelSpec, facts: BaseFacts | None) -> None:
     """Refuse virtual tokens that leave too few places for a text."""
-    if facts is None or not isinstance(strategy, PrefixSpec | PromptSpec):
+    virtual = virtual_tokens(strategy)
+    if facts is None or not virtual:
         return
-    if strategy.virtual_tokens + SHORTEST_ROW > facts.context_length:
+    if virtual + SHORTEST_ROW > facts.context_length:
         raise InvalidRequest(
-            f"{strategy.virtual_tokens} virtual tokens leave too little room for a text: the "
+            f"{virtual} virtual tokens leave too little room for a text: the "
             f"context of {base.id} holds {facts.context_length} tokens. Choose fewer.",
             param="strategy.virtual_tokens",
             code="invalid_value",

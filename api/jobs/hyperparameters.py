@@ -7,23 +7,27 @@
 - Batch size: 8 rows. Adapters tolerate large batches worse than full fine-tuning does
   (Schulman et al. 2025, "LoRA Without Regret"), so it only grows with 0.2 % of the rows, to
   32. A tiny dataset gets smaller batches, so that an epoch keeps about 16 steps.
-- Learning rate: what the strategy usually takes (`LEARNING_RATES`: low-rank updates some ten
-  times as much as full fine-tuning, freshly drawn vectors more still), a twentieth of it for
-  preferences, times the multiplier.
+- Learning rate: what suits the base's hidden size, the strategy, the objective and the steps
+  (`core/catalog/learning_rate.py`), times the multiplier. When the base's config is on the
+  workers only, the worker that begins the job works it out, and the job shows it from then on.
 - Beta of preferences: 0.1.
 """
 
+import math
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from core.catalog.learning_rate import base_learning_rate, settle
 from core.errors import InvalidRequest
+from core.spec.members import for_each
 from core.spec.objective import DpoSpec, ObjectiveSpec
 from core.spec.run import JobSpec
 from core.spec.strategy import StrategySpec
 from core.spec.training import TrainingSpec
 
-LEARNING_RATES = {
+_EARLIER_RATES = {
     "full": 2e-5,
     "lora": 2e-4,
     "qlora": 2e-4,
@@ -31,10 +35,13 @@ LEARNING_RATES = {
     "prefix": 1e-2,
     "prompt": 3e-2,
 }
-"""What a learning rate multiplier of 1 stands for, unless the objective is DPO."""
+"""What a multiplier of 1 stood for in jobs that were stored without a multiplier."""
+_EARLIER_DPO_SHARE = 0.05
 
-DPO_SHARE = 0.05
-"""The part of that rate which learning from preferences takes."""
+_USUAL_EPOCHS: dict[str, int | None] = for_each(
+    ObjectiveSpec, {"supervised": None, "pretraining": None, "classification": None, "dpo": 1}
+)
+"""None: as many as the rows ask for."""
 
 MAX_EPOCHS = 50
 MAX_BATCH_SIZE = 256
@@ -70,18 +77,24 @@ class DpoHyperparameters(Hyperparameters):
 
 
 class ResolvedHyperparameters(BaseModel):
-    """The same, after every `"auto"` has become a number."""
+    """The same, as a job shows them.
+
+    `learning_rate_multiplier` is `"auto"` only where a learning rate was given in numbers and no
+    worker has yet seen the base.
+    """
 
     n_epochs: int
     batch_size: int
-    learning_rate_multiplier: float
+    learning_rate_multiplier: float | Auto
     beta: float | None = Field(None, exclude_if=lambda beta: beta is None)
 
 
-def base_learning_rate(strategy: StrategySpec, objective: ObjectiveSpec) -> float:
-    """Return the rate that a multiplier of 1 stands for."""
-    share = DPO_SHARE if isinstance(objective, DpoSpec) else 1.0
-    return LEARNING_RATES[strategy.type] * share
+@dataclass(frozen=True)
+class Resolved:
+    """The numbers of a run, and how many times the base's rate its learning rate is."""
+
+    training: TrainingSpec
+    learning_rate_multiplier: float | Auto
 
 
 def resolve(
@@ -91,43 +104,56 @@ def resolve(
     rows: int,
     strategy: StrategySpec,
     objective: ObjectiveSpec,
-) -> TrainingSpec:
-    """Return `training` with every number that it leaves open, for a dataset of `rows` rows.
+    hidden_size: int | None,
+) -> Resolved:
+    """Return `training` with every number that it leaves open, to train `rows` rows.
 
-    What was set in `training` stands. InvalidRequest when `asked` says something else.
+    Without a hidden size the learning rate stays `"auto"`. What was set in `training` stands.
+    InvalidRequest when `asked` says something else, or something out of bounds.
     """
-    rate, multiplier = base_learning_rate(strategy, objective), asked.learning_rate_multiplier
-    epochs = 1 if isinstance(objective, DpoSpec) else _epochs(rows)
+    epochs = _USUAL_EPOCHS[objective.type] or _epochs(rows)
     resolved = training.model_copy(
         update={
             "epochs": _once(training, "epochs", "n_epochs", asked.n_epochs, automatic=epochs),
             "batch_size": _once(
                 training, "batch_size", "batch_size", asked.batch_size, automatic=_batch_size(rows)
             ),
-            "learning_rate": _once(
-                training,
-                "learning_rate",
-                "learning_rate_multiplier",
-                "auto" if multiplier == "auto" else multiplier * rate,
-                automatic=rate,
-            ),
         }
     )
     _require_at_most(resolved.epochs, MAX_EPOCHS, "training.epochs")
     _require_at_most(resolved.batch_size, MAX_BATCH_SIZE, "training.batch_size")
-    _require_at_most(resolved.learning_rate, 1, "learning_rate_multiplier")
-    return resolved
+    rate, multiplier = training.learning_rate, asked.learning_rate_multiplier
+    if hidden_size is None:
+        _refuse_two(rate, multiplier)
+        if isinstance(rate, str) and multiplier == "auto":
+            multiplier = 1.0
+        return Resolved(resolved, multiplier)
+    steps = resolved.max_steps or resolved.epochs * math.ceil(rows / resolved.batch_size)
+    base = base_learning_rate(strategy, objective, hidden_size, steps)
+    _refuse_two(rate, multiplier, base)
+    settled = settle(rate, multiplier, base)
+    training = resolved.model_copy(update={"learning_rate": settled.peak})
+    return Resolved(training, settled.multiplier)
 
 
 def resolved_hyperparameters(spec: JobSpec) -> ResolvedHyperparameters:
     """Return a run's numbers under OpenAI's names."""
-    rate = base_learning_rate(spec.strategy, spec.objective)
     return ResolvedHyperparameters(
         n_epochs=spec.training.epochs,
         batch_size=spec.training.batch_size,
-        learning_rate_multiplier=float(f"{spec.training.learning_rate / rate:.6g}"),
+        learning_rate_multiplier=_shown_multiplier(spec),
         beta=spec.objective.beta if isinstance(spec.objective, DpoSpec) else None,
     )
+
+
+def _shown_multiplier(spec: JobSpec) -> float | Auto:
+    multiplier, rate = spec.learning_rate_multiplier, spec.training.learning_rate
+    if multiplier is not None:
+        return multiplier
+    if isinstance(rate, str):
+        return "auto"
+    share = _EARLIER_DPO_SHARE if isinstance(spec.objective, DpoSpec) else 1.0
+    return float(f"{rate / (_EARLIER_RATES[spec.strategy.type] * share):.6g}")
 
 
 def _epochs(rows: int) -> int:
@@ -144,20 +170,30 @@ def _batch_size(rows: int) -> int:
     return max(1, small, large)
 
 
-def _once(
-    training: TrainingSpec, field: str, name: str, asked: float | Auto, *, automatic: float
-) -> float:
+def _once(training: TrainingSpec, field: str, name: str, asked: int | Auto, automatic: int) -> int:
     """The value of `training.<field>`, of OpenAI's `<name>`, or the automatic one."""
     if field not in training.model_fields_set:
         return automatic if asked == "auto" else asked
-    own: float = getattr(training, field)
+    own: int = getattr(training, field)
     if asked not in ("auto", own):
-        raise InvalidRequest(
-            f"training.{field} and the hyperparameter {name} say different things; give one.",
-            param=f"training.{field}",
-            code="contradictory_parameters",
-        )
+        raise _contradiction(field, name)
     return own
+
+
+def _refuse_two(rate: float | Auto, multiplier: float | Auto, base: float | None = None) -> None:
+    """Refuse a rate beside a multiplier, unless the base's rate shows that they agree."""
+    if isinstance(rate, str) or isinstance(multiplier, str):
+        return
+    if base is None or not math.isclose(rate, multiplier * base, rel_tol=1e-6):
+        raise _contradiction("learning_rate", "learning_rate_multiplier")
+
+
+def _contradiction(field: str, name: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"training.{field} and the hyperparameter {name} say different things; give one.",
+        param=f"training.{field}",
+        code="contradictory_parameters",
+    )
 
 
 def _require_at_most(value: float, limit: float, param: str) -> None:

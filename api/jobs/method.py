@@ -11,7 +11,8 @@ from api.jobs.hyperparameters import (
     resolved_hyperparameters,
 )
 from core.errors import InvalidRequest
-from core.spec.objective import DpoSpec
+from core.spec.members import for_each
+from core.spec.objective import ObjectiveSpec
 from core.spec.run import JobSpec
 
 
@@ -93,8 +94,21 @@ def asked_hyperparameters(
 
 
 def resolved_method(spec: JobSpec) -> ResolvedMethod:
-    """Return what the job shows; everything but DPO is supervised in OpenAI's words."""
+    """Return what the job shows, in OpenAI's words."""
     body = ResolvedMethodBody(hyperparameters=resolved_hyperparameters(spec))
-    if isinstance(spec.objective, DpoSpec):
-        return ResolvedMethod(type="dpo", dpo=body)
-    return ResolvedMethod(type="supervised", supervised=body)
+    match _METHODS[spec.objective.type]:
+        case "dpo":
+            return ResolvedMethod(type="dpo", dpo=body)
+        case "supervised":
+            return ResolvedMethod(type="supervised", supervised=body)
+
+
+_METHODS: dict[str, Literal["supervised", "dpo"]] = for_each(
+    ObjectiveSpec,
+    {
+        "supervised": "supervised",
+        "pretraining": "supervised",
+        "dpo": "dpo",
+        "classification": "supervised",
+    },
+)

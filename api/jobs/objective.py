@@ -1,11 +1,14 @@
 """What a job learns: from the request, the form of its data and the family of its base."""
 
+from typing import assert_never
+
 from api.jobs.hyperparameters import DpoHyperparameters, Hyperparameters
 from core.catalog.cells import require_cell
 from core.catalog.describe import BaseFacts
 from core.catalog.families import family_of
 from core.errors import InvalidRequest
 from core.spec.dataset import DatasetReport
+from core.spec.members import for_each
 from core.spec.objective import (
     ClassificationSpec,
     DpoSpec,
@@ -17,6 +20,17 @@ from core.spec.objective import (
 from core.spec.strategy import StrategySpec
 
 SHOWN_LABELS = 5
+
+_TASKS: dict[str, Task] = for_each(
+    ObjectiveSpec,
+    {
+        "supervised": "generation",
+        "pretraining": "generation",
+        "dpo": "generation",
+        "classification": "classification",
+    },
+)
+"""Of a decoder; an encoder-decoder does seq2seq in place of generation."""
 
 
 def resolve_objective(
@@ -54,12 +68,12 @@ def resolve_task(
     A base that this machine does not have (`facts` is None) is looked at on a worker, and taken
     for a decoder until then.
     """
-    if isinstance(objective, ClassificationSpec):
-        natural: Task = "classification"
-    elif facts is not None and family_of(facts.model_type).kind == "encoder-decoder":
+    natural = _TASKS[objective.type]
+    if natural == "generation" and facts is None and asked == "seq2seq":
         natural = "seq2seq"
-    else:
-        natural = asked if asked == "seq2seq" and facts is None else "generation"
+    if natural == "generation" and facts is not None:
+        encodes = family_of(facts.model_type).kind == "encoder-decoder"
+        natural = "seq2seq" if encodes else "generation"
     task = asked or natural
     if facts is not None:
         require_cell(facts.model_type, task, objective.type, strategy.type, facts.quantised)
@@ -91,8 +105,12 @@ def _objective(report: DatasetReport, asked: Hyperparameters) -> ObjectiveSpec:
                     code="invalid_training_file",
                 )
             return ClassificationSpec(labels=report.labels, multi_label=report.multi_label)
-        case _:
+        case "chat" | "instruction" | "prompt-completion":
             return SupervisedSpec()
+        case "preference" | None:
+            raise AssertionError(f"files of format {report.format} are refused before")
+        case _:
+            assert_never(report.format)
 
 
 def _require_same_kind(training: DatasetReport, validation: DatasetReport) -> None:
@@ -122,5 +140,9 @@ def _kind(report: DatasetReport) -> str:
             return "plain text"
         case "classification":
             return "several labels per row" if report.multi_label else "one label per row"
-        case _:
+        case "chat" | "instruction" | "prompt-completion":
             return "demonstrations"
+        case None:
+            raise AssertionError("a file without a format has no rows and is refused before")
+        case _:
+            assert_never(report.format)

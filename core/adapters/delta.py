@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from core.adapters.bottleneck import Bottleneck
 from core.adapters.dora import DoraLinear
 from core.adapters.lora import LoraLinear
+from core.spec.members import for_each
 from core.spec.strategy import LowRankSpec, StrategySpec
 
 
@@ -87,13 +88,29 @@ def delta_of(layer: nn.Module, dtype: torch.dtype) -> Delta:
             return DoraDelta(_low_rank(layer, dtype), share_O, None if bias_O is None else bias_O)
         case Bottleneck():
             return BottleneckDelta(layer)
+        case _ if hasattr(layer, "base_layer"):  # it runs a module of the base and adds to it
+            raise TypeError(f"no delta for a {type(layer).__name__}")
         case _:
             return WholeDelta(layer)
 
 
 def copies_weights(strategy: StrategySpec) -> bool:
     """Say whether `delta_of` copies all weights of such an adapter and keeps none of its layers."""
-    return isinstance(strategy, LowRankSpec) and not strategy.modules_to_save
+    whole_modules = isinstance(strategy, LowRankSpec) and bool(strategy.modules_to_save)
+    return _COPIES_WEIGHTS[strategy.type] and not whole_modules
+
+
+_COPIES_WEIGHTS = for_each(
+    StrategySpec,
+    {
+        "full": False,
+        "lora": True,
+        "qlora": True,
+        "bottleneck": False,
+        "prefix": False,
+        "prompt": False,
+    },
+)
 
 
 def _low_rank(layer: LoraLinear, dtype: torch.dtype) -> LoraDelta:

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 
 from core.artifacts.manifest import public_name
 from core.artifacts.metrics import StepMetrics
-from core.artifacts.usage import usage
+from core.artifacts.usage import LIBRARIES, usage
 from core.spec.events import DatasetValidated, ModelReady
-from core.spec.objective import Task
+from core.spec.members import for_each
+from core.spec.objective import ObjectiveSpec, Task
 from core.spec.run import BaseModelSpec, JobSpec
+from core.spec.strategy import WHOLE_MODEL
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ def model_card(facts: CardFacts, curve: tuple[StepMetrics, ...], step: int) -> s
             "",
             *_table(("", "Rows", "Tokens", "Targets"), _data_rows(facts.dataset)),
             "",
-            f"Tokens are those of one epoch, padding not counted. {_TARGETS[_counted(facts)]}",
+            "Tokens are those of one epoch, padding not counted. "
+            + _TARGETS[_COUNTED[facts.spec.objective.type]],
             "",
             "## Hyperparameters",
             "",
@@ -58,11 +61,19 @@ def model_card(facts: CardFacts, curve: tuple[StepMetrics, ...], step: int) -> s
     )
 
 
-_PIPELINES: dict[Task, str] = {
-    "generation": "text-generation",
-    "seq2seq": "text2text-generation",
-    "classification": "text-classification",
-}
+_PIPELINES: dict[Task, str] = for_each(
+    Task,
+    {
+        "generation": "text-generation",
+        "seq2seq": "text2text-generation",
+        "classification": "text-classification",
+    },
+)
+
+_COUNTED = for_each(
+    ObjectiveSpec,
+    {"supervised": "tokens", "pretraining": "tokens", "dpo": "pairs", "classification": "rows"},
+)
 
 _TARGETS = {
     "tokens": "Targets are the labelled tokens, which carry the loss.",
@@ -71,18 +82,13 @@ _TARGETS = {
 }
 
 
-def _counted(facts: CardFacts) -> str:
-    return {"classification": "rows", "dpo": "pairs"}.get(facts.spec.objective.type, "tokens")
-
-
 def _front_matter(base: str, spec: JobSpec) -> list[str]:
     strategy = spec.strategy.type
-    relation = "finetune" if strategy == "full" else "adapter"
-    library = {"full": "transformers", "bottleneck": "tunesmith"}.get(strategy, "peft")
+    relation = "finetune" if WHOLE_MODEL[strategy] else "adapter"
     return [
         "---",
         f"base_model: {json.dumps(base)}",
-        f"library_name: {library}",
+        f"library_name: {LIBRARIES[strategy]}",
         f"pipeline_tag: {_PIPELINES[spec.task]}",
         "tags:",
         f"- {json.dumps(f'base_model:{relation}:{base}')}",
@@ -94,7 +100,7 @@ def _front_matter(base: str, spec: JobSpec) -> list[str]:
 
 def _introduction(base: str, facts: CardFacts) -> list[str]:
     origin = f"`{base}`{_revision(facts.base)}"
-    if facts.spec.strategy.type == "full":
+    if WHOLE_MODEL[facts.spec.strategy.type]:
         return [
             f"# {base}, tuned",
             "",

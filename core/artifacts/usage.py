@@ -1,14 +1,38 @@
 """How to use what a bundle holds: the lines of the model card that can be copied."""
 
+from typing import Literal
+
 from core.artifacts.manifest import public_name
+from core.spec.members import for_each
 from core.spec.objective import ClassificationSpec, Task
 from core.spec.run import JobSpec
+from core.spec.strategy import StrategySpec
 
-MODEL_CLASSES: dict[Task, str] = {
-    "generation": "AutoModelForCausalLM",
-    "seq2seq": "AutoModelForSeq2SeqLM",
-    "classification": "AutoModelForSequenceClassification",
-}
+MODEL_CLASSES: dict[Task, str] = for_each(
+    Task,
+    {
+        "generation": "AutoModelForCausalLM",
+        "seq2seq": "AutoModelForSeq2SeqLM",
+        "classification": "AutoModelForSequenceClassification",
+    },
+)
+
+Library = Literal["transformers", "peft", "tunesmith"]
+
+LIBRARIES: dict[str, Library] = for_each(
+    StrategySpec,
+    {
+        "full": "transformers",
+        "lora": "peft",
+        "qlora": "peft",
+        "bottleneck": "tunesmith",
+        "prefix": "peft",
+        "prompt": "peft",
+    },
+)
+"""What loads the bundle."""
+
+_ANSWERS_MESSAGES = for_each(Task, {"generation": True, "seq2seq": True, "classification": False})
 
 _QUANTISED = {
     "nf4": (
@@ -21,23 +45,24 @@ _QUANTISED = {
 
 def usage(spec: JobSpec) -> list[str]:
     """Return Markdown: with the library that loads the folder, then with the service."""
-    if spec.strategy.type == "bottleneck":
-        own = [
-            "PEFT has no bottleneck adapters, so this folder runs in Tunesmith. The layers are "
-            "named in `adapter_config.json`; each adds up(activation(down(x))) to the output of "
-            "the module whose path it has.",
-            "",
-        ]
-    elif spec.strategy.type == "full":
-        own = ["With transformers, from this folder:", "", *_python(_whole_model(spec))]
-    else:
-        stands_for = public_name(spec.base) != spec.base.source
-        note = f"; `{public_name(spec.base)}` stands for a local folder of that model"
-        own = [
-            f"With PEFT, from this folder{note if stands_for else ''}:",
-            "",
-            *_python(_adapter(spec)),
-        ]
+    match LIBRARIES[spec.strategy.type]:
+        case "tunesmith":
+            own = [
+                "PEFT has no bottleneck adapters, so this folder runs in Tunesmith. The layers are "
+                "named in `adapter_config.json`; each adds up(activation(down(x))) to the output "
+                "of the module whose path it has.",
+                "",
+            ]
+        case "transformers":
+            own = ["With transformers, from this folder:", "", *_python(_whole_model(spec))]
+        case "peft":
+            stands_for = public_name(spec.base) != spec.base.source
+            note = f"; `{public_name(spec.base)}` stands for a local folder of that model"
+            own = [
+                f"With PEFT, from this folder{note if stands_for else ''}:",
+                "",
+                *_python(_adapter(spec)),
+            ]
     return [*own, "From the service that trained it:", "", *_request(spec)]
 
 
@@ -70,7 +95,7 @@ def _adapter(spec: JobSpec) -> list[str]:
 
 
 def _request(spec: JobSpec) -> list[str]:
-    if spec.task == "classification":
+    if not _ANSWERS_MESSAGES[spec.task]:
         return [
             "```sh",
             "curl http://localhost:8000/v1/classifications \\",

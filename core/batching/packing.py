@@ -14,7 +14,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from core.batching.rows import Row, SourceTargetRow, TrainingRow
+from core.batching.rows import LabelledRow, PairRow, Row, SourceTargetRow, TrainingRow
 
 RowType = TypeVar("RowType", bound=TrainingRow)
 
@@ -76,9 +76,13 @@ def collate(rows: Sequence[Row], device: torch.device) -> LabelledBatch:
 
 
 def _size(row: TrainingRow) -> tuple[int, ...]:
-    if isinstance(row, SourceTargetRow):
-        return len(row.source), len(row.target)
-    return (row.length,)
+    match row:
+        case SourceTargetRow():
+            return len(row.source), len(row.target)
+        case Row() | LabelledRow() | PairRow():
+            return (row.length,)
+        case _:
+            raise TypeError(f"no rule for the size of a {type(row).__name__}")
 
 
 def _first_fit(rows: Iterable[RowType], budget_tokens: int) -> list[list[RowType]]:

@@ -1,10 +1,13 @@
 """Which combinations of family, task, objective and strategy exist, and why the others do not."""
 
+from itertools import chain
 from typing import Literal
 
 from core.catalog.families import Kind, family_of
 from core.errors import InvalidRequest
-from core.spec.objective import Task
+from core.spec.members import for_each
+from core.spec.objective import ObjectiveSpec, Task
+from core.spec.strategy import WHOLE_MODEL, StrategySpec
 
 Objective = Literal["supervised", "pretraining", "dpo", "classification"]
 Strategy = Literal["full", "lora", "qlora", "bottleneck", "prefix", "prompt"]
@@ -14,6 +17,20 @@ OBJECTIVES: dict[Task, tuple[Objective, ...]] = {
     "seq2seq": ("supervised",),
     "classification": ("classification",),
 }
+for_each(Task, OBJECTIVES)
+for_each(ObjectiveSpec, dict.fromkeys(chain.from_iterable(OBJECTIVES.values())))
+
+_HANDS_OVER_KEYS: dict[Strategy, bool] = for_each(
+    StrategySpec,
+    {
+        "full": False,
+        "lora": False,
+        "qlora": False,
+        "bottleneck": False,
+        "prefix": True,
+        "prompt": False,
+    },
+)
 
 _WHY_NOT: dict[tuple[Kind, Task], str] = {
     ("decoder", "seq2seq"): (
@@ -51,14 +68,14 @@ def require_cell(
             param="objective",
             code="impossible_combination",
         )
-    if strategy == "prefix" and not family.takes_prefix:
+    if _HANDS_OVER_KEYS[strategy] and not family.takes_prefix:
         raise InvalidRequest(
             f"A base of type {model_type} cannot be given keys and values from outside, so no "
             "program could run it with a prefix. The strategy prompt comes nearest.",
             param="strategy.type",
             code="impossible_combination",
         )
-    if strategy == "full" and quantised:
+    if WHOLE_MODEL[strategy] and quantised:
         raise InvalidRequest(
             "The weights of this base are quantised and cannot be trained. Use lora or qlora, or "
             "the base that it was made from.",
@@ -67,11 +84,18 @@ def require_cell(
         )
 
 
-_NOT_MERGEABLE: dict[Strategy, str] = {
-    "bottleneck": "puts layers of its own between those of the base",
-    "prefix": "puts keys and values before every text",
-    "prompt": "puts embeddings before every text",
-}
+_NOT_MERGEABLE: dict[Strategy, str | None] = for_each(
+    StrategySpec,
+    {
+        "full": None,
+        "lora": None,
+        "qlora": None,
+        "bottleneck": "puts layers of its own between those of the base",
+        "prefix": "puts keys and values before every text",
+        "prompt": "puts embeddings before every text",
+    },
+)
+"""Why what was trained cannot become weights of the base; None where it can."""
 
 
 def require_mergeable(strategy: Strategy, stored_quantised: bool) -> None:
@@ -79,8 +103,8 @@ def require_mergeable(strategy: Strategy, stored_quantised: bool) -> None:
 
     `stored_quantised` says that the base is stored quantised, so that its plain weights are gone.
     """
-    reason = _NOT_MERGEABLE.get(strategy)
-    if reason is None and stored_quantised and strategy != "full":
+    reason = _NOT_MERGEABLE[strategy]
+    if reason is None and stored_quantised and not WHOLE_MODEL[strategy]:
         reason = "belongs to a base that is stored quantised, whose own weights are not there"
     if reason is not None:
         raise InvalidRequest(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.catalog.families import context_length, family_of
+from core.catalog.families import context_length, family_of, hidden_size
 from core.errors import InvalidRequest
 from core.spec.run import BaseModelSpec
 
@@ -19,6 +19,8 @@ class BaseFacts:
     context_length: int
     quantised: bool = False
     """Whether its weights are quantised, as they are stored or while they are loaded."""
+    hidden_size: int | None = None
+    """None where the config leaves it to the defaults of its class."""
 
 
 def describe(base: BaseModelSpec) -> BaseFacts | None:
@@ -43,7 +45,7 @@ def describe(base: BaseModelSpec) -> BaseFacts | None:
     limit = context_length(config)
     if limit is None:
         raise _unusable(base, f"its config.json does not say {family_of(model_type).positions}")
-    return BaseFacts(model_type, limit, comes_quantised(base, config))
+    return BaseFacts(model_type, limit, comes_quantised(base, config), hidden_size(config))
 
 
 def comes_quantised(base: BaseModelSpec, config: Mapping[str, Any]) -> bool:

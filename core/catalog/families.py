@@ -54,6 +54,8 @@ class Family:
     head: tuple[str, ...]
     positions: str | None = "max_position_embeddings"
     """The field of the config that bounds the tokens of a row; None for relative positions."""
+    width: str = "hidden_size"
+    """The field of the config with the size of a token's vector between blocks."""
     same_input: tuple[tuple[str, ...], ...] = ()
     """Linear layers of one module, by name, that are called with the same tensor."""
     takes_prefix: bool = True
@@ -124,6 +126,7 @@ _FAMILIES = (
         ),
         Blocks("transformer.h", "attn", "mlp"),
         positions="n_positions",
+        width="n_embd",
     ),
     # The names cover cross-attention as well. The first T5 has `wi`, the later ones have the
     # gate `wi_0` and the way up `wi_1`.
@@ -143,6 +146,7 @@ _FAMILIES = (
         ),
         head=(),
         positions=None,
+        width="d_model",
     ),
     # The names cover cross-attention as well; there is no gate.
     Family(
@@ -159,6 +163,7 @@ _FAMILIES = (
             Blocks("model.decoder.layers", "self_attn", "fc2"),
         ),
         head=(),
+        width="d_model",
     ),
     # No gate. A checkpoint of masked words has no pooler, so the pooler belongs to the head.
     Family(
@@ -217,3 +222,12 @@ def context_length(config: Mapping[str, Any]) -> int | None:
         return RELATIVE_CONTEXT_LENGTH
     limit = config.get(positions)
     return limit if isinstance(limit, int) else None
+
+
+def hidden_size(config: Mapping[str, Any]) -> int | None:
+    """Return the size of a token's vector between blocks, or None if the config does not say.
+
+    Raises InvalidRequest when the family is not known.
+    """
+    size = config.get(family_of(config["model_type"]).width)
+    return size if isinstance(size, int) and size > 0 else None

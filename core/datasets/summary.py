@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import islice
+from typing import assert_never
 
 from core.datasets.faults import RowFault, column_name
 from core.datasets.formats import (
@@ -105,11 +106,15 @@ def _digest(example: Example) -> bytes:
 
 
 def _has_tools(example: Example) -> bool:
-    if isinstance(example, PreferenceExample):
-        return _has_tools(example.chosen) or _has_tools(example.rejected)
-    return isinstance(example, ChatExample) and bool(
-        example.tools or any("tool_calls" in message for message in example.messages)
-    )
+    match example:
+        case ChatExample():
+            return bool(example.tools) or any("tool_calls" in each for each in example.messages)
+        case PreferenceExample():
+            return _has_tools(example.chosen) or _has_tools(example.rejected)
+        case CompletionExample() | TextExample() | LabelExample():
+            return False
+        case _:
+            assert_never(example)
 
 
 def _characters(example: Example) -> int:
@@ -128,6 +133,8 @@ def _characters(example: Example) -> int:
             return max(_characters(example.chosen), _characters(example.rejected))
         case TextExample() | LabelExample():
             return len(example.text)
+        case _:
+            assert_never(example)
 
 
 def _call_characters(call: dict[str, object]) -> int:

@@ -14,7 +14,7 @@ from core.objectives.seq2seq import SequenceToSequence
 from core.objectives.supervised import Supervised
 from core.spec.objective import ClassificationSpec, DpoSpec, PretrainingSpec, SupervisedSpec
 from core.spec.run import JobSpec
-from core.spec.strategy import PrefixSpec, PromptSpec
+from core.spec.strategy import virtual_tokens
 
 
 def choose_objective(spec: JobSpec, tokenizer: PreTrainedTokenizerFast) -> Objective[Any]:
@@ -50,8 +50,5 @@ def template_context(spec: JobSpec) -> TemplateContext:
 
 def _longest_text(spec: JobSpec, tokenizer: PreTrainedTokenizerFast) -> int:
     """Return how many tokens of a text fit beside the virtual ones of the strategy."""
-    virtual = spec.strategy.virtual_tokens if isinstance(spec.strategy, _VIRTUAL) else 0
-    return min(spec.training.max_length, tokenizer.model_max_length - virtual)
-
-
-_VIRTUAL = (PrefixSpec, PromptSpec)
+    room = tokenizer.model_max_length - virtual_tokens(spec.strategy)
+    return min(spec.training.max_length, room)

@@ -40,6 +40,12 @@ class DatasetValidated(Spec):
         "pairs themselves where the objective judges those"
     )
     total_steps: int = Field(description="optimiser steps of the whole run")
+    learning_rate: float | None = Field(
+        None, description="the highest of the run; None in events from before there was an auto"
+    )
+    learning_rate_multiplier: float | None = Field(
+        None, description="how many times the base's own rate that is; None: it was not asked"
+    )
     held_out_rows: int = Field(0, description="taken from the training file for validation")
     shared_rows: int = Field(0, description="rows of the validation file that are trained on too")
     duplicate_rows: int = Field(0, description="training rows that equal an earlier one")

@@ -41,13 +41,21 @@ class BundleRef(Spec):
 
 
 class JobSpec(Spec):
-    """What the user asked for, resolved and complete; stored with the job and never changed."""
+    """What the user asked for, resolved and complete; stored with the job.
+
+    It changes once at most: a learning rate of `"auto"` becomes a number when its run begins.
+    """
 
     base: BaseModelSpec
     task: Task = "generation"
     objective: ObjectiveSpec = SupervisedSpec()
     strategy: StrategySpec = LoraSpec()
     training: TrainingSpec = TrainingSpec()
+    learning_rate_multiplier: float | Literal["auto"] | None = Field(
+        None,
+        description="how many times the base's own rate training.learning_rate is; auto: not "
+        "known before a worker has seen the base; None: stored before bases had rates",
+    )
     evaluation: EvaluationSpec = EvaluationSpec()
     parent: BundleRef | None = Field(
         None, description="the tuned model that this job trains further"

@@ -1,6 +1,6 @@
 """How the training runs: the optimiser's view of a job."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field
 
@@ -14,16 +14,24 @@ Truncation = Literal["refuse", "end", "start"]
 SHORTEST_ROW = 8
 """The fewest tokens to which rows can be limited."""
 
+HIGHEST_RATE = 1.0
+"""Of a learning rate."""
+
 
 class TrainingSpec(Spec):
-    """Hyperparameters after every `"auto"` that the API resolves has been replaced by a number."""
+    """Hyperparameters after every `"auto"` that the API resolves has been replaced by a number.
+
+    The learning rate is still `"auto"` when only a worker can look at the base.
+    """
 
     epochs: int = Field(3, ge=1, le=100)
     max_steps: int | None = Field(
         None, ge=1, le=10_000_000, description="optimiser steps in place of epochs"
     )
     batch_size: int = Field(8, ge=1, le=4096, description="rows per optimiser step")
-    learning_rate: float = Field(2e-4, gt=0, le=1)
+    learning_rate: Annotated[float, Field(gt=0, le=HIGHEST_RATE)] | Literal["auto"] = Field(
+        "auto", description="auto: what suits base, strategy, objective and steps"
+    )
     schedule: Schedule = Field(
         "cosine", validation_alias=AliasChoices("schedule", "lr_scheduler_type")
     )

@@ -1,5 +1,7 @@
 """From a frozen base model to one with something to train."""
 
+from typing import assert_never
+
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from core.adapters.adapted import AdaptedModel
@@ -46,3 +48,5 @@ def attach(
             return attach_prefix(model, spec)
         case PromptSpec():
             return attach_prompt(model, spec, tokenizer)
+        case _:
+            assert_never(spec)

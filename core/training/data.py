@@ -18,7 +18,7 @@ from core.models.load import context_of
 from core.objectives.objective import Objective
 from core.spec.events import DatasetValidated, LengthBucket
 from core.spec.run import JobSpec, Workspace
-from core.spec.strategy import PrefixSpec, PromptSpec
+from core.spec.strategy import virtual_tokens
 from core.training.split import duplicates_of, hold_out, shared_by
 
 FileParam = Literal["training_file", "validation_file"]
@@ -219,10 +219,7 @@ def fit(
 
 
 def _context(spec: JobSpec, config: PreTrainedConfig) -> int:
-    strategy = spec.strategy
-    if isinstance(strategy, PrefixSpec | PromptSpec):
-        return context_of(config) - strategy.virtual_tokens
-    return context_of(config)
+    return context_of(config) - virtual_tokens(spec.strategy)
 
 
 def _require_trainable(row: TrainingRow, context: int, max_length: int) -> None:

@@ -30,7 +30,7 @@ from core.spec.run import JobSpec, Workspace
 from core.training.checkpoint import save_checkpoint
 from core.training.data import Dataset
 from core.training.plan import StepPlan
-from core.training.schedule import learning_rate
+from core.training.schedule import learning_rate, peak_rate
 from core.training.state import RunState
 from core.training.step import accumulate_gradients
 
@@ -178,6 +178,6 @@ def _publish(training: Training, state: RunState) -> RunEvent:
 def _not_finite(training: Training, step: int, what: str) -> TrainingFailed:
     return TrainingFailed(
         f"The loss or its gradient is no longer finite at step {step} ({what}). Lower the "
-        f"learning rate ({training.spec.training.learning_rate:g}) or lengthen the warmup.",
+        f"learning rate ({peak_rate(training.spec.training):g}) or lengthen the warmup.",
         code="loss_nonfinite",
     )

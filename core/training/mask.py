@@ -77,6 +77,8 @@ def _parts(tokenizer: PreTrainedTokenizerFast, row: TrainingRow) -> Iterator[Mas
         case SourceTargetRow():
             yield _part(tokenizer, "source", row.source, [False] * len(row.source))
             yield _part(tokenizer, "target", row.target, [True] * len(row.target))
+        case _:
+            raise TypeError(f"a {type(row).__name__} has no mask to show")
 
 
 def _part(

@@ -14,10 +14,27 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from core.adapters.adapted import AdaptedModel
+from core.spec.members import for_each
 from core.spec.run import JobSpec
+from core.spec.strategy import StrategySpec
+from core.spec.training import Optimiser
 
 _UNDECAYED = re.compile(r"bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|\.)")
 """Parts of the names of weights that Hugging Face's trainer does not decay."""
+
+
+_USUAL: dict[str, Optimiser] = for_each(
+    StrategySpec,
+    {
+        "full": "adamw",
+        "lora": "adamw",
+        "qlora": "paged_adamw",
+        "bottleneck": "adamw",
+        "prefix": "adamw",
+        "prompt": "adamw",
+    },
+)
+"""What `auto` is."""
 
 
 class TrainingOptimiser:
@@ -134,12 +151,13 @@ def build_optimiser(adapted: AdaptedModel, spec: JobSpec, dtype: torch.dtype) ->
     `dtype` is the one that the base computes in. Betas, epsilon and which weights decay are those
     of Hugging Face's trainer. `auto` is paged AdamW for qlora and AdamW for all others. Paged
     states (Dettmers et al. 2023, https://arxiv.org/abs/2305.14314) move to host memory when the
-    GPU's is short; where there is no GPU nothing can be paged, and `paged_adamw` is AdamW.
+    GPU's is short; where there is no GPU nothing can be paged, and `paged_adamw` is AdamW. Each
+    step brings its own learning rate.
     """
     hyper = spec.training
     name = hyper.optimiser
     if name == "auto":
-        name = "paged_adamw" if spec.strategy.type == "qlora" else "adamw"
+        name = _USUAL[spec.strategy.type]
     device = adapted.parameters[0].device
     undecayed = _undecayed(adapted)
 
@@ -149,15 +167,13 @@ def build_optimiser(adapted: AdaptedModel, spec: JobSpec, dtype: torch.dtype) ->
         shares = (decays, hyper.weight_decay), (stays, 0.0)
         groups = [{"params": some, "weight_decay": share} for some, share in shares if some]
         if name == "adamw" or (name == "paged_adamw" and device.type == "cpu"):
-            return torch.optim.AdamW(groups, lr=hyper.learning_rate, fused=True)
+            return torch.optim.AdamW(groups, lr=0.0, fused=True)
         # here, because importing it asks a GPU for its abilities
         import bitsandbytes
 
         bits = 8 if name == "paged_adamw_8bit" else 32
         paged = device.type != "cpu"
-        return bitsandbytes.optim.AdamW(
-            groups, hyper.learning_rate, optim_bits=bits, is_paged=paged
-        )
+        return bitsandbytes.optim.AdamW(groups, 0.0, optim_bits=bits, is_paged=paged)
 
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     return TrainingOptimiser(adapted.trainable, make, scaler)

@@ -10,13 +10,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import assert_never
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from core.adapters.adapted import AdaptedModel
 from core.adapters.memory import OutOfMemory, is_out_of_memory
-from core.batching.rows import Row, SourceTargetRow
+from core.batching.rows import LabelledRow, Row, SourceTargetRow
 from core.catalog.describe import is_quantised
 from core.catalog.families import family_of
 from core.errors import TrainingFailed
@@ -183,6 +184,10 @@ def _row(replay: Replay, figures: Sequence[float], opening: int | None) -> Repla
         case Row(trained=trained):
             found = iter(figures)
             logprobs = [next(found) if is_trained else None for is_trained in trained]
+        case LabelledRow():
+            raise TypeError("a text to label has no tokens to replay; `_text` describes it")
+        case _:
+            assert_never(replay.row)
     return ReplayedRow(
         line=replay.row.line,
         prompt=replay.prompt,

@@ -15,7 +15,7 @@ from core.errors import InvalidRequest
 from core.models.load import context_of, outline
 from core.spec.objective import ClassificationSpec
 from core.spec.run import JobSpec
-from core.spec.strategy import LowRankSpec, PrefixSpec, PromptSpec, QloraSpec
+from core.spec.strategy import LowRankSpec, QloraSpec, virtual_tokens
 from core.spec.training import SHORTEST_ROW
 from core.strategies.attach import attach
 
@@ -44,11 +44,9 @@ def _require_room(
     spec: JobSpec, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     """Refuse virtual tokens that leave too few places for a text."""
-    if not isinstance(spec.strategy, PrefixSpec | PromptSpec):
-        return
-    virtual = spec.strategy.virtual_tokens
+    virtual = virtual_tokens(spec.strategy)
     context = min(context_of(config), tokenizer.model_max_length)
-    if virtual + SHORTEST_ROW > context:
+    if virtual and virtual + SHORTEST_ROW > context:
         raise InvalidRequest(
             f"{virtual} virtual tokens leave too little room for a text: the context of the base "
             f"model holds {context} tokens. Choose fewer.",

@@ -26,6 +26,7 @@ from core.spec.events import (
 from core.spec.run import JobSpec, Workspace
 from core.training.activations import use_gradient_checkpointing
 from core.training.data import load_dataset, within_context
+from core.training.learning_rate import settled, with_rate
 from core.training.loop import Stopped, Training, halve_micro_batch, review, take_step
 from core.training.mask import audit
 from core.training.model import base_of, load_model
@@ -57,9 +58,8 @@ def train(
     name the line), `out_of_memory`, `loss_nonfinite`; NotFound `base_not_found`; InvalidRequest
     before DatasetValidated when the job does not fit its base.
     """
-    hyper = spec.training
     device = pick_device()
-    dtype = resolve_precision(hyper.precision, device)
+    dtype = resolve_precision(spec.training.precision, device)
 
     yield PhaseStarted(phase="preparing data")
     base = base_of(spec, workspace)
@@ -68,7 +68,9 @@ def train(
     objective = choose_objective(within_context(spec, config), tokenizer)
     dataset = load_dataset(spec, workspace, objective, tokenizer, config)
     plan = StepPlan(spec, len(dataset.rows))
-    described = dataset.described(plan.total_steps)
+    spec = settled(spec, config, plan.total_steps)
+    hyper = spec.training
+    described = with_rate(dataset.described(plan.total_steps), spec)
     yield described
     yield MaskAudited(rows=audit(spec, tokenizer, dataset.rows))
     replays = choose_rows(dataset, spec, workspace, tokenizer)

@@ -15,10 +15,11 @@ def learning_rate(spec: TrainingSpec, step: int, total_steps: int) -> float:
 
     The last step is never one of the warm-up, so that a run of one step trains something.
     """
+    peak = peak_rate(spec)
     done = step - 1
     warmup_steps = min(math.ceil(spec.warmup_ratio * total_steps), total_steps - 1)
     if done < warmup_steps:
-        return spec.learning_rate * done / warmup_steps
+        return peak * done / warmup_steps
     progress = (done - warmup_steps) / max(1, total_steps - warmup_steps)
     match spec.schedule:
         case "cosine":
@@ -28,9 +29,19 @@ def learning_rate(spec: TrainingSpec, step: int, total_steps: int) -> float:
         case "constant":
             share = 1.0
         case "polynomial":
-            end = min(1.0, POLYNOMIAL_END / spec.learning_rate)
+            end = min(1.0, POLYNOMIAL_END / peak)
             share = (1 - end) * (1 - progress) + end
         case "inverse_sqrt":
             timescale = warmup_steps or INVERSE_SQRT_STEPS
             share = math.sqrt(timescale / (done + timescale - warmup_steps))
-    return spec.learning_rate * share
+    return peak * share
+
+
+def peak_rate(spec: TrainingSpec) -> float:
+    """Return the highest rate; ValueError while it is still `"auto"`."""
+    if isinstance(spec.learning_rate, str):
+        raise ValueError(
+            "training.learning_rate is still 'auto'; `core.training.learning_rate.settled` makes "
+            "it a number once the base and the steps are known"
+        )
+    return spec.learning_rate

@@ -1,20 +1,23 @@
 """What "auto" means."""
 
+from typing import Any
+
 import pytest
 
 from api.jobs.hyperparameters import (
     DpoHyperparameters,
     Hyperparameters,
-    ResolvedHyperparameters,
-    base_learning_rate,
     resolve,
     resolved_hyperparameters,
 )
+from core.catalog.learning_rate import base_learning_rate
 from core.errors import InvalidRequest
 from core.spec.objective import DpoSpec, ObjectiveSpec, SupervisedSpec
 from core.spec.run import BaseModelSpec, JobSpec
-from core.spec.strategy import FullSpec, LoraSpec, PrefixSpec, PromptSpec, StrategySpec
+from core.spec.strategy import LoraSpec, StrategySpec
 from core.spec.training import TrainingSpec
+
+HIDDEN_SIZE = 256
 
 
 def resolved(
@@ -23,19 +26,28 @@ def resolved(
     rows: int = 10,
     strategy: StrategySpec = LoraSpec(),  # noqa: B008
     objective: ObjectiveSpec = SupervisedSpec(),  # noqa: B008
-) -> TrainingSpec:
-    own = training or TrainingSpec()
-    return resolve(asked, own, rows=rows, strategy=strategy, objective=objective)
-
-
-def shown(
-    training: TrainingSpec, objective: ObjectiveSpec | None = None
-) -> ResolvedHyperparameters:
-    base = BaseModelSpec(id="a", source="a/a")
-    objective = objective or SupervisedSpec()
-    return resolved_hyperparameters(
-        JobSpec(base=base, training=training, objective=objective, seed=0)
+    hidden_size: int | None = HIDDEN_SIZE,
+) -> JobSpec:
+    found = resolve(
+        asked,
+        training or TrainingSpec(),
+        rows=rows,
+        strategy=strategy,
+        objective=objective,
+        hidden_size=hidden_size,
     )
+    return JobSpec(
+        base=BaseModelSpec(id="a", source="a/a"),
+        training=found.training,
+        learning_rate_multiplier=found.learning_rate_multiplier,
+        strategy=strategy,
+        objective=objective,
+        seed=0,
+    )
+
+
+def rate_of(strategy: StrategySpec, objective: ObjectiveSpec, steps: int) -> float:
+    return base_learning_rate(strategy, objective, HIDDEN_SIZE, steps)
 
 
 @pytest.mark.parametrize(
@@ -53,17 +65,30 @@ def shown(
     ],
 )
 def test_auto_follows_the_number_of_rows(rows: int, epochs: int, batch_size: int) -> None:
-    training = resolved(Hyperparameters(), rows=rows)
+    training = resolved(Hyperparameters(), rows=rows).training
     assert (training.epochs, training.batch_size) == (epochs, batch_size)
-    assert training.learning_rate == 2e-4
+    steps = epochs * -(-rows // batch_size)
+    assert training.learning_rate == rate_of(LoraSpec(), SupervisedSpec(), steps)
+
+
+def test_max_steps_counts_in_place_of_epochs() -> None:
+    few, many = (
+        resolved(Hyperparameters(), TrainingSpec(max_steps=steps)).training.learning_rate
+        for steps in (10, 10_000)
+    )
+    assert (few, many) == tuple(
+        rate_of(LoraSpec(), SupervisedSpec(), steps) for steps in (10, 10_000)
+    )
 
 
 def test_numbers_stand() -> None:
     asked = Hyperparameters(n_epochs=5, batch_size=7, learning_rate_multiplier=0.1)
-    training = resolved(asked, TrainingSpec(warmup_ratio=0.5))
+    job = resolved(asked, TrainingSpec(warmup_ratio=0.5))
+    training = job.training
     assert (training.epochs, training.batch_size, training.warmup_ratio) == (5, 7, 0.5)
-    assert training.learning_rate == pytest.approx(2e-5)
-    assert shown(training).model_dump() == {
+    own = rate_of(LoraSpec(), SupervisedSpec(), 10)
+    assert training.learning_rate == pytest.approx(0.1 * own)
+    assert resolved_hyperparameters(job).model_dump() == {
         "n_epochs": 5,
         "batch_size": 7,
         "learning_rate_multiplier": 0.1,
@@ -72,17 +97,23 @@ def test_numbers_stand() -> None:
 
 def test_absolute_values_win_over_auto() -> None:
     own = TrainingSpec(epochs=2, batch_size=4, learning_rate=1e-3)
-    training = resolved(Hyperparameters(), own)
+    job = resolved(Hyperparameters(), own)
+    training = job.training
     assert (training.epochs, training.batch_size, training.learning_rate) == (2, 4, 1e-3)
-    assert shown(training).learning_rate_multiplier == 5.0
+    multiplier = resolved_hyperparameters(job).learning_rate_multiplier
+    assert multiplier == pytest.approx(1e-3 / rate_of(LoraSpec(), SupervisedSpec(), 6), rel=1e-5)
 
 
 def test_saying_the_same_twice_is_fine_and_two_things_are_not() -> None:
     asked = Hyperparameters(n_epochs=2)
-    assert resolved(asked, TrainingSpec(epochs=2)).epochs == 2
+    assert resolved(asked, TrainingSpec(epochs=2)).training.epochs == 2
     with pytest.raises(InvalidRequest) as refused:
         resolved(asked, TrainingSpec(epochs=3))
     assert refused.value.param == "training.epochs"
+    twice = TrainingSpec(learning_rate=2 * rate_of(LoraSpec(), SupervisedSpec(), 100))
+    assert resolved(Hyperparameters(learning_rate_multiplier=2), twice).training == (
+        resolved(Hyperparameters(), twice).training
+    )
     with pytest.raises(InvalidRequest) as refused:
         resolved(Hyperparameters(learning_rate_multiplier=2), TrainingSpec(learning_rate=1e-3))
     assert refused.value.param == "training.learning_rate"
@@ -95,28 +126,53 @@ def test_learning_rate_above_one_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("strategy", "objective", "rate"),
+    ("asked", "given", "rate", "multiplier"),
     [
-        (FullSpec(), SupervisedSpec(), 2e-5),
-        (LoraSpec(), SupervisedSpec(), 2e-4),
-        (LoraSpec(), DpoSpec(), 1e-5),
-        (PrefixSpec(), SupervisedSpec(), 1e-2),
-        (PromptSpec(), SupervisedSpec(), 3e-2),
+        ("auto", "auto", "auto", 1.0),
+        (0.5, "auto", "auto", 0.5),
+        ("auto", 1e-3, 1e-3, "auto"),
     ],
 )
-def test_learning_rate_follows_strategy_and_objective(
-    strategy: StrategySpec, objective: ObjectiveSpec, rate: float
+def test_a_base_that_only_workers_have_leaves_open_what_nobody_can_know(
+    asked: Any, given: Any, rate: Any, multiplier: Any
 ) -> None:
-    assert base_learning_rate(strategy, objective) == pytest.approx(rate)
-    training = resolved(Hyperparameters(), strategy=strategy, objective=objective)
-    assert training.learning_rate == pytest.approx(rate)
+    hyperparameters = Hyperparameters(learning_rate_multiplier=asked)
+    job = resolved(hyperparameters, TrainingSpec(learning_rate=given), hidden_size=None)
+    assert job.training.learning_rate == rate
+    assert resolved_hyperparameters(job).learning_rate_multiplier == multiplier
+
+
+def test_a_rate_beside_a_multiplier_is_refused_where_nobody_can_know_that_they_agree() -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        resolved(
+            Hyperparameters(learning_rate_multiplier=1),
+            TrainingSpec(learning_rate=1e-3),
+            hidden_size=None,
+        )
+    assert refused.value.param == "training.learning_rate"
+
+
+@pytest.mark.parametrize(
+    ("objective", "multiplier"), [(SupervisedSpec(), 5.0), (DpoSpec(beta=0.3), 100.0)]
+)
+def test_a_job_from_before_bases_had_rates_shows_what_it_showed(
+    objective: ObjectiveSpec, multiplier: float
+) -> None:
+    job = JobSpec(
+        base=BaseModelSpec(id="a", source="a/a"),
+        training=TrainingSpec(learning_rate=1e-3),
+        objective=objective,
+        seed=0,
+    )
+    stored = job.model_dump(mode="json", exclude={"learning_rate_multiplier"})
+    shown = resolved_hyperparameters(JobSpec.model_validate(stored))
+    assert shown.learning_rate_multiplier == multiplier
 
 
 def test_preferences_are_gone_through_once_and_show_their_beta() -> None:
-    training = resolved(DpoHyperparameters(), rows=10, objective=DpoSpec())
-    assert training.epochs == 1
-    numbers = shown(training, DpoSpec(beta=0.3)).model_dump()
-    assert numbers == {
+    job = resolved(DpoHyperparameters(), rows=10, objective=DpoSpec(beta=0.3))
+    assert job.training.learning_rate == rate_of(LoraSpec(), DpoSpec(), 10)
+    assert resolved_hyperparameters(job).model_dump() == {
         "n_epochs": 1,
         "batch_size": 1,
         "learning_rate_multiplier": 1.0,

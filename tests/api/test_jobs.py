@@ -9,12 +9,16 @@ from typing import Any
 import httpx
 import pytest
 
+from core.catalog.learning_rate import base_learning_rate
 from core.records.outbox import due
 from core.records.tables import OutboxMessage
+from core.spec.objective import SupervisedSpec
+from core.spec.strategy import LoraSpec
 from tests.api import as_worker
 from tests.api.live import Api
 
 JOBS = "/v1/fine_tuning/jobs"
+TINY_WIDTH = 256
 
 
 def waiting_messages(api: Api) -> int:
@@ -38,7 +42,9 @@ def test_new_job_shows_what_will_run(api: Api, client: httpx.Client, dataset: st
     job = client.post(JOBS, json=body).json()
     assert job["status"] == "validating_files"
     assert job["model"] == job["requested_model"] == "tunesmith/tiny"
-    expected = {"n_epochs": 2, "batch_size": 2, "learning_rate_multiplier": 5.0}
+    own = base_learning_rate(LoraSpec(rank=4, alpha=8), SupervisedSpec(), TINY_WIDTH, steps=40)
+    multiplier = pytest.approx(1e-3 / own, rel=1e-5)
+    expected = {"n_epochs": 2, "batch_size": 2, "learning_rate_multiplier": multiplier}
     assert job["hyperparameters"] == expected
     assert job["method"]["supervised"]["hyperparameters"] == expected
     assert (job["seed"], job["metadata"]) == (5, {"team": "red"})
@@ -58,7 +64,10 @@ def test_older_hyperparameters_field_is_read(
     job_id = create_job(hyperparameters={"n_epochs": 7, "learning_rate_multiplier": 0.5})
     job = client.get(f"{JOBS}/{job_id}").json()
     assert job["hyperparameters"]["n_epochs"] == 7
-    assert job["training"]["learning_rate"] == 1e-4
+    steps = 7 * -(-40 // job["hyperparameters"]["batch_size"])
+    own = base_learning_rate(LoraSpec(), SupervisedSpec(), TINY_WIDTH, steps)
+    assert job["hyperparameters"]["learning_rate_multiplier"] == 0.5
+    assert job["training"]["learning_rate"] == pytest.approx(own / 2)
 
 
 def test_seed_is_made_up_and_told(client: httpx.Client, create_job: Callable[..., str]) -> None:

@@ -8,10 +8,11 @@ from typing import get_args
 import pytest
 from pydantic import TypeAdapter
 
-from api.jobs.hyperparameters import LEARNING_RATES
 from core.catalog.cells import OBJECTIVES, Strategy, require_cell
 from core.catalog.families import FAMILIES
+from core.catalog.learning_rate import base_learning_rate
 from core.errors import InvalidRequest
+from core.spec.objective import SupervisedSpec
 from core.spec.strategy import StrategySpec
 
 PAGE = (Path(__file__).parents[2] / "docs" / "strategies.md").read_text(encoding="utf-8")
@@ -32,8 +33,17 @@ def names_in(cell):
 
 
 def test_learning_rates_are_those_of_the_code():
-    told = dict(re.findall(r"^\| `(\w+)` \| ([\de.-]+) \|", PAGE, re.MULTILINE))
-    assert {name: float(rate) for name, rate in told.items()} == LEARNING_RATES
+    header = r"\| `type` \| Learning rate, tiny \| 1B \| 8B \|"
+    assert re.search(header, PAGE)
+    number = r"([\de.-]+)"
+    told = re.findall(rf"^\| `(\w+)` \| {number} \| {number} \| {number} \|", PAGE, re.MULTILINE)
+    assert {name for name, *_ in told} == set(STRATEGIES)
+    for name, *rates in told:
+        strategy = SPECS.validate_python({"type": name})
+        assert list(map(float, rates)) == [
+            base_learning_rate(strategy, SupervisedSpec(), hidden_size, steps=75)
+            for hidden_size in (256, 2048, 4096)
+        ]
 
 
 def test_options_with_their_defaults_and_aliases_are_those_of_the_code():

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,9 @@ from core.spec.events import (
     StepDone,
 )
 from core.spec.parity import Parity, ParityReference
-from tests.worker.workshop import Workshop, make_workshop
+from core.spec.run import JobSpec
+from core.spec.training import TrainingSpec
+from tests.worker.workshop import TINY, Workshop, make_workshop
 from worker.disk import DISK_FULL
 from worker.launch import archive_of
 from worker.parity import ParityCheck
@@ -275,3 +278,39 @@ def test_claim_lost_during_the_check_leaves_no_bundle(
             record.write(finished(make_bundle(status)))
         assert workshop.job(job_id).status == JobStatus.CANCELLED
         assert workshop.blobs("bundles") == set()
+
+
+@pytest.mark.parametrize(
+    ("rate", "multiplier", "shown"),
+    [
+        ("auto", 1.0, (3e-3, 1.0)),
+        (1e-3, "auto", (1e-3, 0.4)),
+        # of a job that was stored before bases had rates nothing changes
+        (1e-3, None, (1e-3, None)),
+    ],
+)
+def test_what_the_run_makes_of_an_open_learning_rate_is_written_to_the_job(
+    workshop: Workshop, rate: Any, multiplier: Any, shown: tuple[float, float | None]
+) -> None:
+    spec = JobSpec(
+        base=TINY,
+        training=TrainingSpec(learning_rate=rate),
+        learning_rate_multiplier=multiplier,
+        seed=1,
+    )
+    job_id = workshop.create(spec, workshop.upload("{}"))
+    settled = {"learning_rate": shown[0], "learning_rate_multiplier": shown[1]}
+    recording(workshop).write(VALIDATED.model_copy(update=settled))
+    job = workshop.job(job_id)
+    found = JobSpec.model_validate(job.spec)
+    assert (found.training.learning_rate, found.learning_rate_multiplier) == shown
+    left = {"training": spec.training, "learning_rate_multiplier": multiplier}
+    assert found.model_copy(update=left) == spec
+    assert f"learning rate {shown[0]:g}" in workshop.messages(job_id)[-2]
+
+
+def test_a_child_that_does_not_tell_its_rate_leaves_it_open(workshop: Workshop) -> None:
+    spec = JobSpec(base=TINY, learning_rate_multiplier=1.0, seed=1)
+    job_id = workshop.create(spec, workshop.upload("{}"))
+    recording(workshop).write(VALIDATED)
+    assert JobSpec.model_validate(workshop.job(job_id).spec) == spec

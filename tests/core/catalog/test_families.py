@@ -6,7 +6,13 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from core.catalog.families import FAMILIES, RELATIVE_CONTEXT_LENGTH, context_length, family_of
+from core.catalog.families import (
+    FAMILIES,
+    RELATIVE_CONTEXT_LENGTH,
+    context_length,
+    family_of,
+    hidden_size,
+)
 from core.errors import InvalidRequest
 from tests.core import tiny
 
@@ -165,3 +171,15 @@ def test_limit_of_a_config_is_that_of_the_model(model_type):
 def test_limit_is_unknown_where_the_config_does_not_say_it():
     assert context_length({"model_type": "gpt2", "max_position_embeddings": 9}) is None
     assert context_length({"model_type": "gpt2", "n_positions": 9}) == 9
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_the_hidden_size_is_that_of_the_embeddings(model_type):
+    model = model_of(model_type)
+    embeddings = model.get_input_embeddings().weight
+    assert hidden_size(model.config.to_dict()) == embeddings.shape[1]
+
+
+def test_a_config_that_does_not_say_its_width_leaves_it_open():
+    assert hidden_size({"model_type": "llama"}) is None
+    assert hidden_size({"model_type": "llama", "hidden_size": "256"}) is None

@@ -1,0 +1,154 @@
+"""The learning rate that suits a base, a strategy, an objective and a number of steps.
+
+Adam moves every weight by about the rate in each step, whatever the size of its gradient. How far
+the output of a layer moves depends on how many weights add up in it, and on where they start:
+
+- `full`: the `hidden` inputs of a matrix move it together, so the rate falls with the width. The
+  power is measured, as is the constant: 0.78 and 5e-5 at a width of 2,000, over Llamas of 1B to
+  70B (Schulman et al. 2025, "LoRA Without Regret", https://thinkingmachines.ai/blog/lora/).
+- Low rank: B starts at 0, so early on W x moves by about scale · rank · rate · |A x|. With a scale
+  of alpha / rank the rank drops out and alpha stays; with `use_rslora`, where the scale is
+  alpha / √rank, √rank stays too. The same source measures the same power, and ten times the rate of
+  `full`, at alpha 32. Our grids at widths of 256, 384 and 576 confirm both constants.
+- `bottleneck`: the way up starts at 0 too, and hidden / reduction_factor inner values add up in
+  each of its outputs, so the rate falls with their number.
+- `prefix` and `prompt`: their vectors start with entries of size 1, on bases of any width, and have
+  to move by more than that. A sum of n steps whose signs vary grows with √n, so the rate falls
+  with the root of the steps, and not with the width.
+
+Preferences pull for as long as the run lasts and away from the reference, which nothing in the data
+holds: rate times steps is what they may use up. From 320 steps on that is a twentieth of the rate
+of demonstrations, which is what published recipes of thousands of steps take.
+
+A run of very few steps has to get as far in them: by the same root, its rate is higher.
+
+A classifier's new head is trained at the rate of the strategy, and bears that of LoRA at most.
+docs/decisions/0022-auto-learning-rate.md has the table that the constants come from; `bench.auto`
+compares what follows with grids of rates.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, assert_never
+
+from core.errors import InvalidRequest
+from core.spec.members import for_each
+from core.spec.objective import ObjectiveSpec
+from core.spec.strategy import (
+    BottleneckSpec,
+    FullSpec,
+    LoraSpec,
+    LowRankSpec,
+    PrefixSpec,
+    PromptSpec,
+    QloraSpec,
+    StrategySpec,
+)
+from core.spec.training import HIGHEST_RATE
+
+Auto = Literal["auto"]
+
+WIDTH = 2000
+"""The hidden size for which the constants stand: a base of about 1B."""
+POWER = 0.78
+FULL = 5e-5
+LOW_RANK = 5e-4
+ALPHA = 32
+BOTTLENECK = 1e-3
+INNER_VALUES = 125
+"""Of a bottleneck at that width with the usual reduction factor."""
+
+PREFIX = 0.2
+PROMPT = 0.3
+MANY_STEPS = 100
+"""Steps from which on the rate of virtual tokens falls."""
+
+FEW_STEPS = 48
+FEWEST_STEPS = 12
+"""Between them the rate of weights rises, to twice what it is otherwise."""
+
+FULL_RATE_STEPS: dict[str, int | None] = for_each(
+    ObjectiveSpec, {"supervised": None, "pretraining": None, "classification": None, "dpo": 16}
+)
+"""Steps up to which an objective takes the rate of demonstrations; None: always."""
+LEAST_SHARE = 0.05
+"""Of that rate, however long the run."""
+
+TRAINS_A_HEAD: dict[str, bool] = for_each(
+    ObjectiveSpec,
+    {"supervised": False, "pretraining": False, "classification": True, "dpo": False},
+)
+
+
+@dataclass(frozen=True)
+class LearningRate:
+    """The highest rate of a run, and how many times the base's own it is."""
+
+    peak: float
+    multiplier: float
+
+
+def base_learning_rate(
+    strategy: StrategySpec, objective: ObjectiveSpec, hidden_size: int, steps: int
+) -> float:
+    """Return the rate that a multiplier of 1 stands for, in three digits."""
+    rate = _of_strategy(strategy, hidden_size, steps) * _share(objective, steps)
+    if TRAINS_A_HEAD[objective.type]:
+        rate = min(rate, _of_strategy(LoraSpec(), hidden_size, steps))
+    return _short(min(rate, HIGHEST_RATE), 3)
+
+
+def _of_strategy(strategy: StrategySpec, hidden_size: int, steps: int) -> float:
+    """Return the rate for demonstrations."""
+    narrower = math.pow(WIDTH / hidden_size, POWER)
+    quicker = math.sqrt(FEW_STEPS / min(FEW_STEPS, max(steps, FEWEST_STEPS)))
+    shorter = math.sqrt(MANY_STEPS / max(MANY_STEPS, steps))
+    match strategy:
+        case FullSpec():
+            return FULL * narrower * quicker
+        case LoraSpec() | QloraSpec():
+            return LOW_RANK * narrower * quicker * ALPHA / _strength(strategy)
+        case BottleneckSpec():
+            inner_values = hidden_size / strategy.reduction_factor
+            return BOTTLENECK * quicker * INNER_VALUES / inner_values
+        case PrefixSpec():
+            return PREFIX * shorter
+        case PromptSpec():
+            return PROMPT * shorter
+        case _:
+            assert_never(strategy)
+
+
+def _share(objective: ObjectiveSpec, steps: int) -> float:
+    """Return how much of the rate for demonstrations the objective takes in so many steps."""
+    few = FULL_RATE_STEPS[objective.type]
+    return 1.0 if few is None else max(LEAST_SHARE, min(1.0, few / steps))
+
+
+def _strength(strategy: LowRankSpec) -> float:
+    """Return scale · rank: how far the update goes for the rate."""
+    return strategy.alpha * (math.sqrt(strategy.rank) if strategy.use_rslora else 1)
+
+
+def settle(rate: float | Auto, multiplier: float | Auto, base: float) -> LearningRate:
+    """Return both numbers, now that the base's rate is known; a rate that is given stands.
+
+    InvalidRequest when the multiplier makes it more than a rate may be.
+    """
+    if not isinstance(rate, str):
+        return LearningRate(rate, _short(rate / base, 6))
+    multiplier = 1.0 if isinstance(multiplier, str) else multiplier
+    peak = _short(multiplier * base, 6)
+    if peak > HIGHEST_RATE:
+        raise InvalidRequest(
+            f"A learning_rate_multiplier of {multiplier:g} makes a learning rate of {peak:g}: this "
+            f"base has {base:g} with this strategy, and {HIGHEST_RATE:g} is the most. Multiply by "
+            f"{HIGHEST_RATE / base:.3g} at most.",
+            param="learning_rate_multiplier",
+            code="invalid_value",
+        )
+    return LearningRate(peak, multiplier)
+
+
+def _short(value: float, digits: int) -> float:
+    return float(f"{value:.{digits}g}")

@@ -1,0 +1,169 @@
+"""A new strategy, objective or task is met by no default: what does not know it fails at import."""
+
+import importlib.util
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, get_args
+
+import pytest
+import torch
+from torch import nn
+
+import core.spec.members
+import core.spec.objective
+import core.spec.strategy
+from core.adapters.delta import delta_of
+from core.batching.packing import pack
+from core.batching.rows import TrainingRow, token_sequences
+from core.batching.truncation import cut
+from core.catalog.learning_rate import base_learning_rate
+from core.datasets.summary import Summary
+from core.errors import InvalidRequest
+from core.models.load import load_tokenizer
+from core.objectives.choose import choose_objective
+from core.spec.base import Spec
+from core.spec.objective import SupervisedSpec
+from core.spec.run import BaseModelSpec, JobSpec
+from core.strategies.attach import attach
+from core.training.mask import audit
+
+ROOT = Path(__file__).parents[2]
+TINY = BaseModelSpec(id="tiny", source=str(ROOT / "core" / "models" / "tiny"))
+
+# every module with a table, by the union that its table is about
+BY_STRATEGY = (
+    "core/adapters/delta.py",
+    "core/artifacts/usage.py",
+    "core/catalog/cells.py",
+    "core/training/optimiser.py",
+)
+BY_OBJECTIVE = (
+    "api/jobs/hyperparameters.py",
+    "api/jobs/method.py",
+    "api/jobs/objective.py",
+    "core/artifacts/card.py",
+    "core/catalog/cells.py",
+    "core/catalog/learning_rate.py",
+)
+BY_TASK = ("core/artifacts/card.py", "core/artifacts/usage.py", "core/catalog/cells.py")
+
+
+class PretendSpec(Spec):
+    type: Literal["pretend"] = "pretend"
+
+
+@dataclass(frozen=True)
+class PretendRow:
+    line: int = 1
+    length: int = 9000
+    targets: int = 1
+
+
+def import_afresh(path: str) -> ModuleType:
+    """Run a module as a new one; what it imports stays as it is."""
+    spec = importlib.util.spec_from_file_location("afresh", ROOT / path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["afresh"] = module  # dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        del sys.modules["afresh"]
+    return module
+
+
+def extended(union: Any, extra: Any) -> Any:
+    members = core.spec.members.members(union)
+    return Literal[(*members, extra)] if isinstance(extra, str) else _union(*members, extra)
+
+
+def _union(*classes: Any) -> Any:
+    joined = classes[0]
+    for each in classes[1:]:
+        joined = joined | each
+    return joined
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "extra", "path"),
+    [
+        *((core.spec.strategy, "StrategySpec", PretendSpec, path) for path in BY_STRATEGY),
+        *((core.spec.objective, "ObjectiveSpec", PretendSpec, path) for path in BY_OBJECTIVE),
+        *((core.spec.objective, "Task", "pretend", path) for path in BY_TASK),
+    ],
+)
+def test_a_table_that_misses_a_new_member_fails_at_import(
+    monkeypatch: pytest.MonkeyPatch, place: ModuleType, name: str, extra: Any, path: str
+) -> None:
+    import_afresh(path)
+    monkeypatch.setattr(place, name, extended(getattr(place, name), extra))
+    with pytest.raises(TypeError, match="no entry for pretend"):
+        import_afresh(path)
+
+
+def test_the_strategies_of_the_spec_fail_at_import_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = core.spec.members.types_of
+    monkeypatch.setattr(core.spec.members, "types_of", lambda union: (*known(union), "pretend"))
+    with pytest.raises(TypeError, match="no entry for pretend"):
+        import_afresh("core/spec/strategy.py")
+
+
+def test_every_module_with_a_table_is_tested_here() -> None:
+    tested = {*BY_STRATEGY, *BY_OBJECTIVE, *BY_TASK, "core/spec/strategy.py"}
+    with_tables = {
+        path.relative_to(ROOT).as_posix()
+        for folder in ("api", "core", "worker", "cli")
+        for path in (ROOT / folder).rglob("*.py")
+        if "for_each(" in path.read_text(encoding="utf-8")
+    }
+    assert with_tables - {"core/spec/members.py"} == tested
+
+
+def test_literals_of_the_cells_are_the_unions() -> None:
+    from core.catalog.cells import Objective, Strategy
+
+    assert get_args(Strategy) == core.spec.members.types_of(core.spec.strategy.StrategySpec)
+    assert get_args(Objective) == core.spec.members.types_of(core.spec.objective.ObjectiveSpec)
+
+
+def test_what_asks_for_a_class_refuses_an_unknown_one() -> None:
+    pretend: Any = PretendSpec()
+    with pytest.raises(AssertionError, match="unreachable"):
+        base_learning_rate(pretend, SupervisedSpec(), 256, 100)
+    with pytest.raises(AssertionError, match="unreachable"):
+        attach(nn.Module(), pretend, None)  # type: ignore[arg-type]
+    with pytest.raises(AssertionError, match="unreachable"):
+        Summary().add(1, pretend)
+
+
+def test_an_unknown_objective_is_refused_before_the_model_is_loaded() -> None:
+    job = JobSpec(base=TINY, seed=0)
+    job = job.model_copy(update={"objective": PretendSpec()})
+    with pytest.raises(InvalidRequest, match="pretend cannot train"):
+        choose_objective(job, None)  # type: ignore[arg-type]
+
+
+def test_an_unknown_kind_of_row_is_refused_before_the_model_is_loaded() -> None:
+    tokenizer = load_tokenizer(TINY)
+    row: TrainingRow = PretendRow()
+    job = JobSpec(base=TINY, seed=0)
+    with pytest.raises(TypeError, match="PretendRow"):
+        audit(job, tokenizer, [row])
+    with pytest.raises(TypeError, match="PretendRow"):
+        token_sequences(row)
+    with pytest.raises(TypeError, match="PretendRow"):
+        cut(row, 8, "end", tokenizer)
+    with pytest.raises(TypeError, match="PretendRow"):
+        pack([row], 64)
+
+
+def test_an_unknown_layer_of_an_adapter_has_no_delta() -> None:
+    class PretendLayer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.base_layer = nn.Linear(2, 2)
+
+    with pytest.raises(TypeError, match="no delta for a PretendLayer"):
+        delta_of(PretendLayer(), torch.float32)

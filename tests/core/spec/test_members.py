@@ -1,0 +1,25 @@
+"""Tables that have an entry for each member of a union."""
+
+from typing import Literal
+
+import pytest
+
+from core.spec.members import for_each, types_of
+from core.spec.objective import ObjectiveSpec
+from core.spec.strategy import StrategySpec
+
+Size = Literal["small", "large"]
+
+
+def test_members_are_found_under_their_annotations() -> None:
+    assert types_of(StrategySpec) == ("full", "lora", "qlora", "bottleneck", "prefix", "prompt")
+    assert types_of(ObjectiveSpec) == ("supervised", "pretraining", "dpo", "classification")
+    assert types_of(Size) == ("small", "large")
+
+
+def test_a_table_with_a_gap_names_what_is_missing() -> None:
+    assert for_each(Size, {"large": 2, "small": 1}) == {"small": 1, "large": 2}
+    with pytest.raises(TypeError, match="no entry for large"):
+        for_each(Size, {"small": 1})
+    with pytest.raises(TypeError, match="an entry for huge"):
+        for_each(Size, {"small": 1, "large": 2, "huge": 3})
