@@ -190,6 +190,7 @@ def download(package: str, folder: Path) -> Path:
         [*command, "--no-deps", "--only-binary=:all:", "--dest", str(folder), package],
         stderr=subprocess.PIPE,
         text=True,
+        check=False,
     )
     wheels = list(folder.glob("*.whl"))
     if done.returncode or len(wheels) != 1:
