@@ -156,13 +156,13 @@ def follow(client: OpenAI, job: FineTuningJob) -> FineTuningJob:
     columns = (
         TextColumn("  {task.description}"),
         BarColumn(bar_width=40),
-        TextColumn("step {task.completed:.0f}/{task.total}"),
+        TextColumn("step {task.fields[steps]}"),
         TextColumn("loss {task.fields[loss]}"),
         TimeRemainingColumn(),
     )
     started = time.monotonic()
     with Progress(*columns, console=console) as progress:
-        bar = progress.add_task(job.status, total=None, loss="-")
+        bar = progress.add_task(job.status, total=None, steps="-", loss="-")
         while job.status not in ("succeeded", "failed", "cancelled"):
             time.sleep(0.5)
             job = client.fine_tuning.jobs.retrieve(job.id)
@@ -174,6 +174,7 @@ def follow(client: OpenAI, job: FineTuningJob) -> FineTuningJob:
                     bar,
                     total=metrics["total_steps"],
                     completed=metrics["step"],
+                    steps=f"{metrics['step']}/{metrics['total_steps']}",
                     loss=f"{metrics['train_loss']:.3f}",
                 )
     if job.status != "succeeded":
