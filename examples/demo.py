@@ -42,6 +42,8 @@ class DemoBase:
     model: str
     hyperparameters: SupervisedHyperparametersParam
     learning_rate: float
+    evaluate_every: int | None = None
+    """Steps between two measurements of the validation loss; None: an epoch."""
     training_rows: int | None = None
     validation_rows: int | None = None
     questions: int | None = None
@@ -54,6 +56,7 @@ BASES = {
         "HuggingFaceTB/SmolLM2-135M-Instruct",
         {"n_epochs": 1, "batch_size": 8},
         1e-3,
+        evaluate_every=8,
         training_rows=256,
         validation_rows=32,
         questions=64,
@@ -88,6 +91,7 @@ def main() -> None:
             extra_body={
                 "strategy": {"type": "lora", "rank": 16},
                 "training": {"learning_rate": base.learning_rate},
+                "evaluation": {"every_steps": base.evaluate_every},
             },
         )
         job = follow(client, job)
@@ -214,8 +218,9 @@ def compare(client: OpenAI, base: DemoBase, tuned_model: str) -> None:
     tuned_answers = ask_all(client, tuned_model, questions)
 
     table = Table(show_lines=False)
-    for name in ("held-out question (start)", "right answer", "base", "tuned"):
-        table.add_column(name, overflow="ellipsis", no_wrap=True)
+    widths = {"held-out question (start)": 38, "right answer": 12, "base": 24, "tuned": 13}
+    for name, width in widths.items():
+        table.add_column(name, width=width, overflow="ellipsis", no_wrap=True)
     for index in range(SHOWN_ROWS):
         question = " ".join(questions[index][-1]["content"].split())[:40]
         answers = (" ".join(each[index].split()) for each in (base_answers, tuned_answers))
