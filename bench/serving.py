@@ -130,7 +130,7 @@ def write_adapter(model: PreTrainedModel, base: BaseModelSpec, folder: Path) -> 
 def contenders(setting: Setting) -> list[Contender]:
     """Everybody loaded and ready; the first run of each warms it up."""
     requests = len(setting.prompts)
-    served = [count for count in (1, 8, 32) if count <= requests]
+    served = sorted({count for count in (1, 8, 32) if count < requests} | {requests})
     engine = engine_for(setting)
     base = AutoModelForCausalLM.from_pretrained(setting.base.source, dtype=torch.float32).eval()
     peers = [
@@ -138,7 +138,7 @@ def contenders(setting: Setting) -> list[Contender]:
         Contender("transformers generate_batch, base", lambda: generate_batch(base, setting)),
     ]
     tuned = load_peft(setting)
-    for count in sorted({*served, requests} - {1}):
+    for count in served[1:]:
         names = [f"a{number % count}" for number in range(requests)]
         run = partial(generate, tuned, setting, adapter_names=names)
         peers.append(Contender(f"PEFT generate, {count} adapters", run))

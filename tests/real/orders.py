@@ -15,7 +15,7 @@ ORDERS = {
     "dora": Order("chat.jsonl", LORA | {"use_dora": True}, "smollm2", 2e-3),
     "qlora": Order("chat.jsonl", {"type": "qlora", "rank": 8}, "smollm2", 2e-3),
     "full": Order("chat.jsonl", {"type": "full"}, "smollm2", 1e-4),
-    "bottleneck": Order("chat.jsonl", {"type": "bottleneck"}, "smollm2", 2e-3),
+    "bottleneck": Order("chat.jsonl", {"type": "bottleneck"}, "smollm2", 3e-4),
     "prefix": Order("chat.jsonl", {"type": "prefix"}, "smollm2", 0.05),
     "prompt": Order(
         "chat.jsonl", {"type": "prompt", "init_text": "Name the module."}, "smollm2", 0.05
