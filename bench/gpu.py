@@ -43,7 +43,7 @@ def main() -> None:
         size, cases = SIZES[name], [_on_gpu(CASES[each]) for each in STRATEGIES[name]]
         with tempfile.TemporaryDirectory() as folder:
             data = build(Path(folder), BATCH_ROWS * (plan.steps + 4), SEED, size)
-            report = measure(data, size, cases, plan, _synchronised_clock)
+            report = measure(data, cases, plan, _synchronised_clock)
         print(report.markdown())
         print("Saved:", *save(report))
 

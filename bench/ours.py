@@ -17,7 +17,7 @@ def job_spec(
 ) -> JobSpec:
     """The strategy at a constant rate, which the peer is given as well."""
     return JobSpec(
-        base=BaseModelSpec(id="benchmark-27m", source=str(data.base_folder)),
+        base=BaseModelSpec(id=f"benchmark-{data.size.name.lower()}", source=str(data.base_folder)),
         strategy=strategy,
         training=TrainingSpec(
             epochs=1,

@@ -1,6 +1,6 @@
 """Serving on a CPU: many adapters in one batch beside PEFT and llama.cpp, and the base alone.
 
-    python -m bench.serving [--rounds N] [--requests 32] [--save]
+    python -m bench.serving [--base FOLDER] [--rounds N] [--requests 32] [--save]
 
 See bench/README.md for what is compared and how to read the table.
 """
@@ -26,7 +26,7 @@ from peft import PeftModel
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
-from bench.data import SMALL, build
+from bench.data import SMALL, ModelSize, build, size_of
 from bench.llama_cpp import (
     BINARY,
     CACHES,
@@ -57,6 +57,8 @@ NEW_TOKENS = 48
 RANK = 16
 ALPHA = 2.0 * RANK
 SHORTEST_TURN_SECONDS = 3.0
+FIRST_DRAWN_TOKEN = 32
+"""Prompts are drawn from what comes after control tokens."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Setting:
     base: BaseModelSpec
     adapters: Sequence[Path]
     prompts: Sequence[tuple[int, ...]]
+    size: ModelSize = SMALL
 
 
 @dataclass(frozen=True)
@@ -82,29 +85,32 @@ def main() -> None:
     transformers.logging.disable_progress_bar()
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:
-        setting = make_setting(Path(folder), options.requests)
+        setting = make_setting(Path(folder), options.requests, options.base)
         with llama_cpp(options.llama_server, setting, options.threads) as peers:
             turns = measure(setting, [*contenders(setting), *peers], options.rounds)
         report = markdown(setting, turns)
     print(report)
     if options.save:
         figures = {name: [vars(turn) for turn in own] for name, own in turns.items()}
-        print("Saved:", *save_table("serving", report, figures))
+        variant = setting.size.name if options.base else ""
+        print("Saved:", *save_table("serving", report, figures, variant=variant))
 
 
-def make_setting(folder: Path, requests: int) -> Setting:
-    """Write a base with random weights, one adapter per request, and draw the prompts."""
-    data = build(folder, 8, SEED)
-    base = BaseModelSpec(id="benchmark-27m", source=str(data.base_folder))
+def make_setting(folder: Path, requests: int, base_folder: Path | None = None) -> Setting:
+    """Write one adapter per request, and the base unless one is given; draw the prompts."""
+    size = size_of(base_folder) if base_folder else SMALL
+    source = base_folder.resolve() if base_folder else build(folder, 8, SEED).base_folder
+    base = BaseModelSpec(id=f"benchmark-{size.name.lower()}", source=str(source))
     torch.manual_seed(SEED)
-    model = AutoModelForCausalLM.from_pretrained(base.source)
+    model = AutoModelForCausalLM.from_pretrained(base.source, dtype=torch.float32)
     adapters = []
     for number in range(requests):
         adapters.append(folder / f"adapter-{number}")
         write_adapter(model, base, adapters[-1])
     draw = torch.Generator().manual_seed(SEED)
-    prompts = torch.randint(10, SMALL.vocabulary, (requests, PROMPT_TOKENS), generator=draw)
-    return Setting(base, adapters, [tuple(prompt) for prompt in prompts.tolist()])
+    shape = requests, PROMPT_TOKENS
+    prompts = torch.randint(FIRST_DRAWN_TOKEN, size.vocabulary, shape, generator=draw)
+    return Setting(base, adapters, [tuple(prompt) for prompt in prompts.tolist()], size)
 
 
 def write_adapter(model: PreTrainedModel, base: BaseModelSpec, folder: Path) -> None:
@@ -124,7 +130,7 @@ def write_adapter(model: PreTrainedModel, base: BaseModelSpec, folder: Path) -> 
 def contenders(setting: Setting) -> list[Contender]:
     """Everybody loaded and ready; the first run of each warms it up."""
     requests = len(setting.prompts)
-    served = [count for count in (1, 8, 32) if count <= requests]
+    served = sorted({count for count in (1, 8, 32) if count < requests} | {requests})
     engine = engine_for(setting)
     base = AutoModelForCausalLM.from_pretrained(setting.base.source, dtype=torch.float32).eval()
     peers = [
@@ -132,12 +138,10 @@ def contenders(setting: Setting) -> list[Contender]:
         Contender("transformers generate_batch, base", lambda: generate_batch(base, setting)),
     ]
     tuned = load_peft(setting)
-    peers.append(
-        Contender(
-            f"PEFT generate, {requests} adapters",
-            lambda: generate(tuned, setting, adapter_names=[f"a{n}" for n in range(requests)]),
-        )
-    )
+    for count in served[1:]:
+        names = [f"a{number % count}" for number in range(requests)]
+        run = partial(generate, tuned, setting, adapter_names=names)
+        peers.append(Contender(f"PEFT generate, {count} adapters", run))
     ours = [Contender("Tunesmith, base", lambda: serve(engine, setting, 0))]
     ours += [
         Contender(f"Tunesmith, {count} adapters", partial(serve, engine, setting, count))
@@ -315,8 +319,9 @@ def markdown(setting: Setting, turns: dict[str, list[Turn]]) -> str:
     base_bytes, adapter_bytes = _weights(setting)
     lines = [
         *set_up("Serving: written tokens per second"),
-        f"Llama {SMALL.name} in fp32, {requests} requests at once, with {PROMPT_TOKENS} tokens of "
-        f"prompt and {NEW_TOKENS} of answer each, adapters of rank {RANK} on all linear layers.",
+        f"Llama {setting.size.name} in fp32, {requests} requests at once, with {PROMPT_TOKENS} "
+        f"tokens of prompt and {NEW_TOKENS} of answer each, adapters of rank {RANK} on all linear "
+        "layers.",
         "",
         "| | tokens/s | lowest | highest | stolen |",
         "| --- | ---: | ---: | ---: | ---: |",
@@ -352,11 +357,14 @@ def _weights(setting: Setting) -> tuple[int, int]:
     size = (setting.adapters[0] / "adapter_model.safetensors").stat().st_size
     if config["r"] != RANK:
         raise SystemExit("The adapters have another rank than the table says.")
-    return int(4 * SMALL.matmul_parameters(labelled_share=1.0)), size
+    return int(4 * setting.size.matmul_parameters(labelled_share=1.0)), size
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument(
+        "--base", type=Path, help="folder of a Llama, in place of one with random weights"
+    )
     parser.add_argument("--rounds", type=int, default=3, help="interleaved repeats")
     parser.add_argument("--requests", type=int, default=32, help="at once, each its own adapter")
     parser.add_argument("--threads", type=int, default=2, help="threads of torch on all sides")

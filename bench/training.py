@@ -1,6 +1,7 @@
 """Training on a CPU: jobs of ours beside TRL and PEFT, in one run, as ratios.
 
-    python -m bench.training [--only lora,full] [--vocabulary 151936] [--rounds N] [--save]
+    python -m bench.training [--only lora,full] [--vocabulary 151936] [--base FOLDER] [--rounds N]
+                             [--save]
 
 See bench/README.md for what is compared and how to read the tables.
 """
@@ -20,7 +21,7 @@ import torch
 import transformers
 
 from bench.cases import CASES, Case, TrlSetting
-from bench.data import SMALL, BenchmarkData, ModelSize, build
+from bench.data import SMALL, BenchmarkData, ModelSize, build, build_on
 from bench.measure import Clock, MeasuredRun, matmul_gigaflops
 from bench.memory import MemoryOrder, peak_bytes_above_base
 from bench.ours import job_spec, run_ours
@@ -76,18 +77,19 @@ def main() -> None:
     cases = [CASES[name] for name in options.only.split(",")]
     with tempfile.TemporaryDirectory() as folder:
         rows_needed = max(CURVE_BATCH_ROWS * plan.curve_steps, BATCH_ROWS * (plan.steps + 4))
-        size = _size(options.vocabulary)
-        data = build(Path(folder), rows_needed, SEED, size)
-        report = measure(data, size, cases, plan, clock)
+        if options.base:
+            data = build_on(options.base, Path(folder), rows_needed, SEED)
+        else:
+            data = build(Path(folder), rows_needed, SEED, _size(options.vocabulary))
+        report = measure(data, cases, plan, clock)
     print(report.markdown())
     if options.save:
         print("Saved:", *save(report))
 
 
-def measure(
-    data: BenchmarkData, size: ModelSize, cases: list[Case], plan: Plan, clock: Clock
-) -> Report:
+def measure(data: BenchmarkData, cases: list[Case], plan: Plan, clock: Clock) -> Report:
     """Measure the machine's own peak, then case after case."""
+    size = data.size
     rows = benchmark_rows(data, job_spec(data, cases[0].strategy, "fp32", BATCH_ROWS, SEED))
     peaks: dict[str, float] = {
         precision: matmul_gigaflops(
@@ -240,6 +242,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", default=",".join(CASES), help="strategies, comma between them")
     parser.add_argument(
         "--vocabulary", type=int, default=SMALL.vocabulary, help="tokens that the model knows"
+    )
+    parser.add_argument(
+        "--base", type=Path, help="folder of a Llama, in place of one with random weights"
     )
     parser.add_argument(
         "--busy",

@@ -1,11 +1,13 @@
-"""The whole of Tunesmith in a minute or two: tune the tiny base on real text and compare.
+"""The whole of Tunesmith in a minute or two: tune a base on real text and compare.
 
-Run it with `make demo`. It starts the service with embedded parts in a folder of its own,
-does everything else through the stock `openai` client, and stops the service again.
+Run it with `make demo`, or with `make demo BASE=smollm2` on a real model, which takes longer. It
+starts the service with embedded parts in a folder of its own, does everything else through the
+stock `openai` client, and stops the service again.
 """
 
 import argparse
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import plotext
@@ -23,49 +26,89 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from examples.real_bases import CATALOG, FOLDER
+
 DATASET = Path(__file__).parent / "python_docs"
-BASE_MODEL = "tunesmith/tiny"
-HYPERPARAMETERS: SupervisedHyperparametersParam = {"n_epochs": 2, "batch_size": 16}
-TRAINING = {"learning_rate": 3e-3}
+CATALOG_SETTING = "TUNESMITH_CATALOG_FILE"
 SHOWN_ROWS = 8
 
 console = Console(width=100)
 
 
+@dataclass(frozen=True)
+class DemoBase:
+    """A base, and as many rows of each part of the dataset as it gets through in good time."""
+
+    model: str
+    hyperparameters: SupervisedHyperparametersParam
+    learning_rate: float
+    evaluate_every: int | None = None
+    """Steps between two measurements of the validation loss; None: an epoch."""
+    training_rows: int | None = None
+    validation_rows: int | None = None
+    questions: int | None = None
+    catalog_file: Path | None = None
+
+
+BASES = {
+    "tiny": DemoBase("tunesmith/tiny", {"n_epochs": 2, "batch_size": 16}, 3e-3),
+    "smollm2": DemoBase(
+        "HuggingFaceTB/SmolLM2-135M-Instruct",
+        {"n_epochs": 1, "batch_size": 8},
+        1e-3,
+        evaluate_every=8,
+        training_rows=256,
+        validation_rows=32,
+        questions=64,
+        catalog_file=FOLDER.resolve() / CATALOG,
+    ),
+}
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--data-dir", type=Path, default=Path(".data/demo"))
-    data_folder = arguments.parse_args().data_dir.resolve()
+    arguments.add_argument("--base", choices=BASES, default="tiny")
+    arguments.add_argument("--data-dir", type=Path, help="default: .data/demo, or .data/demo-BASE")
+    options = arguments.parse_args()
+    base = BASES[options.base]
+    folder = "demo" if options.base == "tiny" else f"demo-{options.base}"
+    data_folder = (options.data_dir or Path(".data") / folder).resolve()
 
     step("Starting the service")
-    with service(data_folder) as client:
+    with service(data_folder, base) as client:
         step("Uploading the dataset: docstrings of Python's library, and the module of each")
-        training = upload(client, DATASET / "train.jsonl")
-        validation = upload(client, DATASET / "validation.jsonl")
+        training = upload(client, "train.jsonl", base.training_rows)
+        validation = upload(client, "validation.jsonl", base.validation_rows)
 
-        step(f"Training a LoRA adapter on {BASE_MODEL}")
+        step(f"Training a LoRA adapter on {base.model}")
         job = client.fine_tuning.jobs.create(
-            model=BASE_MODEL,
+            model=base.model,
             training_file=training,
             validation_file=validation,
             suffix="demo",
             seed=42,
-            method={"type": "supervised", "supervised": {"hyperparameters": HYPERPARAMETERS}},
-            extra_body={"strategy": {"type": "lora", "rank": 16}, "training": TRAINING},
+            method={"type": "supervised", "supervised": {"hyperparameters": base.hyperparameters}},
+            extra_body={
+                "strategy": {"type": "lora", "rank": 16},
+                "training": {"learning_rate": base.learning_rate},
+                "evaluation": {"every_steps": base.evaluate_every},
+            },
         )
         job = follow(client, job)
         draw_loss_curve(client, job)
 
         step("Asking base and tuned model the same held-out questions")
         assert job.fine_tuned_model is not None
-        compare(client, job.fine_tuned_model)
+        compare(client, base, job.fine_tuned_model)
 
         archive = data_folder / "adapter.zip"
         download_adapter(client, job, archive)
     step("Done; the service has stopped")
     console.print(f"  Adapter (PEFT layout): {archive}")
     console.print("  Start the service again and call the tuned model:\n")
-    console.print(f"    .venv/bin/tunesmith up --data-dir {data_folder}\n", soft_wrap=True)
+    settings = f"{CATALOG_SETTING}={base.catalog_file} " if base.catalog_file else ""
+    up = f"{settings}.venv/bin/tunesmith up --data-dir {data_folder}"
+    console.print(f"    {up}\n", soft_wrap=True)
     console.print(
         f"    OpenAI(base_url='http://127.0.0.1:8000/v1', api_key='none').chat.completions"
         f".create(\n        model='{job.fine_tuned_model}', messages=[…])",
@@ -79,14 +122,16 @@ def step(title: str) -> None:
 
 
 @contextmanager
-def service(data_folder: Path) -> Iterator[OpenAI]:
+def service(data_folder: Path, base: DemoBase) -> Iterator[OpenAI]:
     """Run `tunesmith up` for the length of the block and yield a client of it."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "cli.main", "up"]
+    catalog = {CATALOG_SETTING: str(base.catalog_file)} if base.catalog_file else {}
     process = subprocess.Popen(
         [*command, "--data-dir", str(data_folder), "--port", str(port)],
+        env=os.environ | catalog,
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -102,10 +147,11 @@ def service(data_folder: Path) -> Iterator[OpenAI]:
         process.wait(timeout=60)
 
 
-def upload(client: OpenAI, path: Path) -> str:
-    with path.open("rb") as content:
-        file = client.files.create(file=content, purpose="fine-tune")
-    console.print(f"  {path.name}: {file.bytes:,} bytes as {file.id}")
+def upload(client: OpenAI, name: str, rows: int | None) -> str:
+    """Upload the first rows of a part of the dataset, or all of them."""
+    lines = (DATASET / name).read_bytes().splitlines(keepends=True)[:rows]
+    file = client.files.create(file=(name, b"".join(lines)), purpose="fine-tune")
+    console.print(f"  {name}: {len(lines):,} rows, {file.bytes:,} bytes as {file.id}")
     return file.id
 
 
@@ -114,13 +160,13 @@ def follow(client: OpenAI, job: FineTuningJob) -> FineTuningJob:
     columns = (
         TextColumn("  {task.description}"),
         BarColumn(bar_width=40),
-        TextColumn("step {task.completed:.0f}/{task.total}"),
+        TextColumn("step {task.fields[steps]}"),
         TextColumn("loss {task.fields[loss]}"),
         TimeRemainingColumn(),
     )
     started = time.monotonic()
     with Progress(*columns, console=console) as progress:
-        bar = progress.add_task(job.status, total=None, loss="-")
+        bar = progress.add_task(job.status, total=None, steps="-", loss="-")
         while job.status not in ("succeeded", "failed", "cancelled"):
             time.sleep(0.5)
             job = client.fine_tuning.jobs.retrieve(job.id)
@@ -132,6 +178,7 @@ def follow(client: OpenAI, job: FineTuningJob) -> FineTuningJob:
                     bar,
                     total=metrics["total_steps"],
                     completed=metrics["step"],
+                    steps=f"{metrics['step']}/{metrics['total_steps']}",
                     loss=f"{metrics['train_loss']:.3f}",
                 )
     if job.status != "succeeded":
@@ -161,20 +208,23 @@ def draw_loss_curve(client: OpenAI, job: FineTuningJob) -> None:
     print(figure.build())
 
 
-def compare(client: OpenAI, tuned_model: str) -> None:
-    """Ask both models every held-out question; print some answers and all scores."""
-    rows = [json.loads(line) for line in (DATASET / "heldout.jsonl").read_text().splitlines()]
+def compare(client: OpenAI, base: DemoBase, tuned_model: str) -> None:
+    """Ask both models the same held-out questions; print some answers and all scores."""
+    lines = (DATASET / "heldout.jsonl").read_text().splitlines()[: base.questions]
+    rows = [json.loads(line) for line in lines]
     questions = [row["messages"][:-1] for row in rows]
     wanted = [row["messages"][-1]["content"] for row in rows]
-    base_answers = ask_all(client, BASE_MODEL, questions)
+    base_answers = ask_all(client, base.model, questions)
     tuned_answers = ask_all(client, tuned_model, questions)
 
     table = Table(show_lines=False)
-    for name in ("held-out question (start)", "right answer", "base", "tuned"):
-        table.add_column(name, overflow="ellipsis", no_wrap=True)
+    widths = {"held-out question (start)": 38, "right answer": 12, "base": 24, "tuned": 13}
+    for name, width in widths.items():
+        table.add_column(name, width=width, overflow="ellipsis", no_wrap=True)
     for index in range(SHOWN_ROWS):
         question = " ".join(questions[index][-1]["content"].split())[:40]
-        table.add_row(question, wanted[index], base_answers[index], tuned_answers[index])
+        answers = (" ".join(each[index].split()) for each in (base_answers, tuned_answers))
+        table.add_row(question, wanted[index], *answers)
     console.print(table)
 
     majority = Counter(wanted).most_common(1)[0]

@@ -1,17 +1,20 @@
 import json
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from bench.serving import (
+    FIRST_DRAWN_TOKEN,
     NEW_TOKENS,
     PROMPT_TOKENS,
     RANK,
     Setting,
     Turn,
     engine_for,
+    make_setting,
     markdown,
     serve,
 )
@@ -38,6 +41,29 @@ def test_every_round_reads_its_prompts(setting: Setting) -> None:
         serve(engine, setting, 0, partial(record, recorded))
         assert [len(answer.tokens) for answer in recorded] == [NEW_TOKENS] * 3
     assert engine.scheduler.known_tokens == 0
+
+
+def test_a_given_base_is_served_with_its_own_adapters(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "llama", "llama")
+    setting = make_setting(tmp_path, 2, Path(base.source))
+    config = json.loads((Path(base.source) / "config.json").read_text())
+    assert setting.size.vocabulary == config["vocab_size"]
+    assert setting.size.name == "llama"
+    tokens = [token for prompt in setting.prompts for token in prompt]
+    assert min(tokens) >= FIRST_DRAWN_TOKEN and max(tokens) < config["vocab_size"]
+    texts = []
+    for adapters in (0, 2):
+        recorded: list[RecordedAnswer] = []
+        serve(engine_for(setting), setting, adapters, partial(record, recorded))
+        assert [len(answer.tokens) for answer in recorded] == [NEW_TOKENS] * 2
+        texts.append([answer.tokens for answer in recorded])
+    assert texts[0] != texts[1]
+
+
+def test_a_base_that_is_no_llama_is_refused(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "bert", "bert")
+    with pytest.raises(SystemExit, match="is a bert; benchmarks take a Llama"):
+        make_setting(tmp_path, 2, Path(base.source))
 
 
 def test_a_refusal_ends_the_benchmark(setting: Setting) -> None:

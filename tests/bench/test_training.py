@@ -3,10 +3,24 @@ from time import perf_counter
 
 import pytest
 
-from bench.data import build
+from bench.data import build, build_on, size_of
 
+SHIPPED_BASE = Path(__file__).parents[2] / "core" / "models" / "tiny"
 ROWS = 24
 STEPS = 3
+
+
+def test_rows_for_a_given_base_are_as_long_for_its_tokenizer(tmp_path: Path) -> None:
+    from bench.ours import job_spec
+    from bench.rows import benchmark_rows
+    from core.spec.strategy import LoraSpec
+
+    data = build_on(SHIPPED_BASE, tmp_path, ROWS, seed=1)
+    rows = benchmark_rows(data, job_spec(data, LoraSpec(), "fp32", batch_rows=4, seed=2))
+    assert len(rows) == ROWS
+    assert all(24 <= row.length <= 385 for row in rows)
+    assert data.size == size_of(SHIPPED_BASE)
+    assert data.size.name == "tiny"
 
 
 @pytest.mark.slow
