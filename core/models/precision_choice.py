@@ -73,7 +73,7 @@ class PrecisionChooser:
         return PrecisionChoice(choice="fp32", reason="measured", cost=cost)
 
     def fits_in_fp32(self, base: BaseModelSpec) -> bool:
-        """Say whether the base has room in fp32; its quantised weights stay as small as they are."""
+        """Say whether the base has room in fp32; quantised weights stay as small as they are."""
         config = load_config(base)
         return comes_quantised(base, config.to_dict()) or self._fits(self._fp32_bytes(base))
 

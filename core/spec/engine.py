@@ -29,7 +29,7 @@ class EngineReport(Spec):
     )
     status: Literal["ready", "draining"] = "ready"
     bases: tuple[BaseModelSpec, ...] = Field(
-        (), description="models in memory, once per task and format"
+        (), description="models in memory, per task and precision"
     )
     precisions: tuple[BasePrecision, ...] = Field(
         (), description="of the bases asked for so far, where no format is set for all"
