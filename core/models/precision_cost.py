@@ -6,6 +6,7 @@ judge by can flatter; an encoder writes nothing, so its states are compared.
 
 # B texts, T tokens of the longest, P real tokens of all, E hidden size, V vocabulary, C a chunk
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -43,13 +44,13 @@ def measure_cost(base: BaseModelSpec, format_: SixteenBits, device: torch.device
     config, tokenizer = load_config(base), load_tokenizer(base)
     longest = min(LONGEST_TEXT, context_of(config))
     kind = family_of(config.model_type).kind
-    batch = _batch(_texts(tokenizer, kind == "decoder", longest), device)
+    batch = read_texts(tokenizer, longest, with_chats=kind == "decoder").to(device)
     with torch.random.fork_rng(devices=[]):
         # in fp32 first: a model that is built in another dtype changes the default of all threads
         model = load_base(base, torch.float32, device, task=TASK_OF_KIND[kind])
-    exact = _outputs(model, batch, writes=kind != "encoder")
+    exact = outputs_of(model, batch)
     cast(model, dtype_of(format_))
-    rough = _outputs(model, batch, writes=kind != "encoder")
+    rough = outputs_of(model, batch)
     tokens = len(exact)
     if not rough.isfinite().all():
         return PrecisionCost(format=format_, tokens=tokens, is_finite=False)
@@ -67,30 +68,29 @@ def measure_cost(base: BaseModelSpec, format_: SixteenBits, device: torch.device
 
 
 @dataclass(frozen=True)
-class _Batch:
+class Batch:
     """Texts beside each other, each filled up at its end."""
 
     ids_BT: Tensor
     mask_BT: Tensor
 
+    def to(self, device: torch.device) -> "Batch":
+        return Batch(self.ids_BT.to(device), self.mask_BT.to(device))
 
-def _texts(tokenizer: PreTrainedTokenizerFast, with_chats: bool, longest: int) -> list[list[int]]:
+
+def read_texts(tokenizer: PreTrainedTokenizerFast, longest: int, *, with_chats: bool) -> Batch:
     """Return the texts as the base reads them, conversations only where it has a template."""
     texts = [tokenizer(text)["input_ids"] for text in TEXTS]
     if with_chats:
-        try:
+        # no chat template, or one that has no place for such a conversation, is no loss
+        with suppress(InvalidRow):
             rows = render_examples(tokenizer, list(enumerate(CHATS)))
             texts += [list(row.tokens) for row in rows]
-        except InvalidRow:  # no chat template, or one that has no place for such a conversation
-            pass
-    return [text[:longest] for text in texts if text]
-
-
-def _batch(texts: list[list[int]], device: torch.device) -> _Batch:
-    longest = max(map(len, texts))
-    ids = [text + [0] * (longest - len(text)) for text in texts]
-    mask = [[1] * len(text) + [0] * (longest - len(text)) for text in texts]
-    return _Batch(torch.tensor(ids, device=device), torch.tensor(mask, device=device))
+    texts = [text[:longest] for text in texts if text]
+    width = max(map(len, texts))
+    ids = [text + [0] * (width - len(text)) for text in texts]
+    mask = [[1] * len(text) + [0] * (width - len(text)) for text in texts]
+    return Batch(torch.tensor(ids), torch.tensor(mask))
 
 
 def cast(model: PreTrainedModel, dtype: torch.dtype) -> None:
@@ -107,18 +107,17 @@ def cast(model: PreTrainedModel, dtype: torch.dtype) -> None:
             tensor.data = tensor.data.to(dtype)
 
 
-def _outputs(model: PreTrainedModel, batch: _Batch, *, writes: bool) -> Tensor:
+def outputs_of(model: PreTrainedModel, batch: Batch) -> Tensor:
     """Return logits (P, V) of a model that writes, the last states (P, E) of an encoder; fp32."""
     arguments = {"input_ids": batch.ids_BT, "attention_mask": batch.mask_BT}
-    if model.config.is_encoder_decoder:
-        # it is asked to write the text that it reads
-        start = model.config.decoder_start_token_id
+    is_real_BT = batch.mask_BT.bool()
+    if model.config.is_encoder_decoder:  # it is asked to write the text that it reads
         shifted_BT = batch.ids_BT.roll(1, dims=1)
-        shifted_BT[:, 0] = start
-        arguments["decoder_input_ids"] = shifted_BT
-    output = model.base_model(**arguments)
-    states_PE = output.last_hidden_state[batch.mask_BT.bool()]
-    if not writes:
+        shifted_BT[:, 0] = model.config.decoder_start_token_id
+        logits_BTV = model(**arguments, decoder_input_ids=shifted_BT).logits
+        return logits_BTV[is_real_BT].float()
+    states_PE = model.base_model(**arguments).last_hidden_state[is_real_BT]
+    if family_of(model.config.model_type).kind == "encoder":
         return states_PE.float()
     head = output_head(model).in_dtype_of(states_PE)
     return torch.cat([head.logits(part_CE).float() for part_CE in states_PE.split(CHUNK_TOKENS)])
