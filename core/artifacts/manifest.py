@@ -153,7 +153,7 @@ def _unset(manifest: Manifest) -> set[str]:
     """
     return {
         name
-        for name, field in Manifest.model_fields.items()
+        for name, field in type(manifest).model_fields.items()
         if name not in _FIRST_FIELDS
         and not field.is_required()
         and getattr(manifest, name) == field.get_default(call_default_factory=True)
