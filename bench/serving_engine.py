@@ -25,7 +25,6 @@ def make_engine(adapters: Sequence[Path], *, at_once: int, waiting: int, residen
     """
     folders = {adapter_name(number): folder for number, folder in enumerate(adapters)}
     loader = BaseLoader(
-        torch.float32,
         torch.device("cpu"),
         folders.__getitem__,
         cache_bytes=512 * 2**20,

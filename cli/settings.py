@@ -66,6 +66,7 @@ def child_environment(service: EmbeddedService) -> dict[str, str]:
         "TUNESMITH_STORAGE_FOLDER": str(data_folder / "storage"),
         "TUNESMITH_STORAGE_URL": "",
         "TUNESMITH_WORK_FOLDER": str(data_folder / "work"),
+        "TUNESMITH_PRECISION_FOLDER": str(data_folder / "precision"),
         "TUNESMITH_HOST": service.host,
         "TUNESMITH_PORT": str(service.port),
         "TUNESMITH_ENGINE_KEY": os.environ.get("TUNESMITH_ENGINE_KEY") or service.engine_key,

@@ -49,7 +49,10 @@ def main(events: Connection, order: Order) -> None:
         events.send_bytes(event.model_dump_json().encode())
 
     try:
-        for event in train(order.spec, order.workspace, stop.is_set):
+        events_of_run = train(
+            order.spec, order.workspace, stop.is_set, precision_folder=order.precision_folder
+        )
+        for event in events_of_run:
             if isinstance(event, CheckpointSaved | RunFinished):
                 pack(event.folder, archive_of(event.folder))
             elif isinstance(event, ResumeStateSaved):

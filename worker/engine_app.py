@@ -49,7 +49,8 @@ def create_app(
 ) -> Starlette:
     """Return the ASGI application; its lifespan runs the model thread.
 
-    `key` is what callers must send, `hardware` what they are told that their answers come from.
+    `key` is what callers must send, `hardware` what they are told that their answers come from,
+    `precision` the format of all weights where one is set.
     Half of the cores read prompts, whatever comes in: the model needs the others.
     """
     readers = CapacityLimiter(max(1, len(os.sched_getaffinity(0)) // 2))
@@ -65,8 +66,8 @@ def create_app(
         await run_in_threadpool(thread.join, STOP_SECONDS)
 
     async def made_ready(asked: Asked, read: Callable[[Asked], Ready]) -> Ready:
-        if asked.adapter is not None:
-            await run_in_threadpool(reader.fetch, asked.adapter)
+        if not reader.is_fetched(asked.base, asked.adapter):
+            await run_in_threadpool(reader.fetch, asked.base, asked.adapter)
         return await to_thread.run_sync(read, asked, limiter=readers)
 
     async def generate(request: Request) -> Response:
@@ -90,16 +91,20 @@ def create_app(
                 raise item
             assert isinstance(item, TextScored)
             scores[item.index] = item.scores
-        answer = ClassificationAnswer(scores=tuple(scores[i] for i in range(len(scores))))
+        answer = ClassificationAnswer(
+            scores=tuple(scores[i] for i in range(len(scores))), precision=ready.model.precision
+        )
         return Response(answer.model_dump_json(), media_type="application/json")
 
     async def healthz(_request: Request) -> Response:
         is_alive = thread.is_alive()
+        residents = engine.runner.resident_bases()
         return JSONResponse(
             {
                 "status": "ok" if is_alive else "model thread ended",
                 "precision": precision,
-                "bases": [base.spec.id for base in engine.runner.resident_bases()],
+                "bases": [base.spec.id for base in residents],
+                "precisions": [base.precision for base in residents],
                 "adapters": engine.runner.resident_adapters(),
             },
             status_code=200 if is_alive else 503,

@@ -66,7 +66,17 @@ class EngineFaceSettings(StorageSettings):
 class EngineSettings(EngineFaceSettings):
     """Of our own engine; read once at start."""
 
-    precision: Precision = "auto"
+    precision: Precision = Field(
+        "auto",
+        description="of all weights; auto: a tuned model as it was trained, a base in 16 bits "
+        "where those are measured to cost little",
+    )
+    precision_folder: Path | None = Field(
+        None,
+        description="where it is kept what 16 bits cost a base, on a disk of this machine; may be "
+        "the worker's; None: a folder in the cache folder",
+        validation_alias="TUNESMITH_PRECISION_FOLDER",
+    )
     max_bases: int = Field(
         16,
         ge=1,
@@ -96,3 +106,8 @@ class EngineSettings(EngineFaceSettings):
     max_waiting: int = Field(256, ge=1, description="sequences that may wait")
     threads: int | None = Field(None, ge=1, description="CPU threads; None: as torch chooses")
     preload_base: BaseModelSpec | None = Field(None, description="loaded at start; JSON")
+
+    @property
+    def measured_in(self) -> Path:
+        """Where it is kept what 16 bits cost a base."""
+        return self.precision_folder or self.cache_folder / "precision"

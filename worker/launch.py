@@ -36,6 +36,7 @@ class Order:
     spec: JobSpec
     workspace: Workspace
     threads: int | None
+    precision_folder: Path | None = None
 
     @property
     def log_file(self) -> Path:

@@ -61,12 +61,19 @@ def dataset_news(event: DatasetValidated) -> NewEvent:
 
 
 def model_news(event: ModelReady) -> NewEvent:
+    """What is trained, in which number format and why; a warning where that costs much."""
     text = (
         f"Training {event.trainable_parameters:,} of {event.total_parameters:,} parameters "
         f"in {event.precision} on {event.device}"
     )
-    saving = ", with activations computed twice to save memory"
-    return NewEvent(text + (saving if event.gradient_checkpointing else "") + ".")
+    if event.gradient_checkpointing:
+        text += ", with activations computed twice to save memory"
+    chosen = event.chosen
+    if chosen is None:
+        return NewEvent(text + ".")
+    text += f"; {remark}." if (remark := chosen.remark) else "."
+    data = {"precision": chosen.model_dump(mode="json")}
+    return NewEvent(text, "warn" if chosen.warning else "info", data=data)
 
 
 def resume_news(event: RunResumed) -> NewEvent:

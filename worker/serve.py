@@ -12,11 +12,13 @@ import uvicorn
 from core.engine.adapters import AdapterFiles
 from core.engine.engine import Engine
 from core.engine.metrics import EngineMetrics
+from core.engine.precisions import ServedPrecisions
 from core.engine.prompts import PromptReader
 from core.engine.runner import BaseLoader, Runner
 from core.engine.scheduler import Limits, Scheduler
-from core.models.precision import name_of, pick_device, resolve_precision
-from core.spec.engine import EngineReport
+from core.models.precision import pick_device
+from core.models.precision_choice import PrecisionChooser
+from core.spec.engine import BasePrecision, EngineReport
 from core.spec.parity import NumberFormat
 from core.storage.open import open_store
 from worker.engine_app import create_app
@@ -26,9 +28,9 @@ from worker.model_memory import model_memory_bytes
 from worker.registration import Registration
 
 
-def precision_of(settings: EngineSettings) -> NumberFormat:
-    """Return the number format of the weights of all bases."""
-    return name_of(resolve_precision(settings.precision, pick_device()))
+def precision_of(settings: EngineSettings) -> NumberFormat | None:
+    """Return the number format of all weights; None for `auto`, where each answer tells its own."""
+    return None if settings.precision == "auto" else settings.precision
 
 
 GC_THRESHOLD = 10_000
@@ -42,16 +44,13 @@ waits for the model thread's next step, and the model thread for whoever reads a
 def build_engine(settings: EngineSettings) -> tuple[Engine, PromptReader]:
     """Put together what the settings describe; no model is loaded yet."""
     device = pick_device()
-    dtype = resolve_precision(settings.precision, device)
-
     store = open_store(settings.storage_folder, settings.storage_url)
     adapters = AdapterFiles(store, settings.cache_folder)
-    model_bytes = _model_bytes(settings, device)
+    model_bytes, cache_bytes = _model_bytes(settings, device), _cache_bytes(settings, device)
     loader = BaseLoader(
-        dtype,
         device,
         adapters.folder,
-        cache_bytes=_cache_bytes(settings, device),
+        cache_bytes=cache_bytes,
         max_adapters=settings.max_adapters,
         max_base_bytes=model_bytes,
     )
@@ -66,7 +65,15 @@ def build_engine(settings: EngineSettings) -> tuple[Engine, PromptReader]:
     scheduler = Scheduler(limits, loader.pool, loader.bytes_of)
     runner = Runner(loader.load, limits.max_bases, model_bytes, loader.bytes_of)
     engine = Engine(scheduler, runner, EngineMetrics(scheduler, runner, loader.adapters))
-    return engine, PromptReader(adapters, loader.cache_tokens, loader.require_room)
+    chooser = PrecisionChooser(
+        device,
+        settings.measured_in,
+        fits=lambda weights: weights + cache_bytes <= model_bytes,
+        measuring=loader.building,
+    )
+    precisions = ServedPrecisions(settings.precision, chooser)
+    reader = PromptReader(adapters, loader.cache_tokens, loader.require_room, precisions)
+    return engine, reader
 
 
 def _model_bytes(settings: EngineSettings, device: torch.device) -> int:
@@ -83,16 +90,17 @@ def _cache_bytes(settings: EngineSettings, device: torch.device) -> int:
     return 2**30
 
 
-def _hardware(settings: EngineSettings) -> str:
-    """Name what computes, and in which precision, beside the figures of a speed test."""
+def _hardware() -> str:
+    """Name what computes, beside the figures of a speed test."""
     device = pick_device()
-    dtype = name_of(resolve_precision(settings.precision, device))
     if device.type == "cuda":
-        return f"{torch.cuda.get_device_name(device)}, {dtype}"
-    return f"{torch.get_num_threads()} CPU threads, {dtype}"
+        return torch.cuda.get_device_name(device)
+    return f"{torch.get_num_threads()} CPU threads"
 
 
-def report(engine: Engine, settings: EngineSettings) -> EngineReport:
+def report(
+    engine: Engine, settings: EngineSettings, precisions: ServedPrecisions | None = None
+) -> EngineReport:
     """Say how an engine stands; safe to call from any thread."""
     keys = engine.runner.resident_bases()
     bases = [key.spec for key in keys if key.merged_sha256 is None]
@@ -107,6 +115,10 @@ def report(engine: Engine, settings: EngineSettings) -> EngineReport:
         bases=tuple(bases),
         max_bases=settings.max_bases,
         bundles=(*engine.runner.resident_adapters(), *whole, *merged),
+        precisions=tuple(
+            BasePrecision(base=base, precision=choice)
+            for base, choice in (() if precisions is None else precisions.choices())
+        ),
         running=running,
         waiting=waiting,
         max_running=settings.max_batch,
@@ -124,7 +136,7 @@ def serve(settings: EngineSettings, listener: socket.socket, ready: Callable[[],
         settings.preload_base,
         settings.key,
         precision_of(settings),
-        _hardware(settings),
+        _hardware(),
     )
     config = uvicorn.Config(
         app,
@@ -132,6 +144,8 @@ def serve(settings: EngineSettings, listener: socket.socket, ready: Callable[[],
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
-    registration = Registration(settings.api_url, settings.key, lambda: report(engine, settings))
+    registration = Registration(
+        settings.api_url, settings.key, lambda: report(engine, settings, reader.precisions)
+    )
     server = EngineServer(config, engine, registration, settings.drain_seconds, ready)
     server.run(sockets=[listener])

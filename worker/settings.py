@@ -25,6 +25,11 @@ class WorkerSettings(StorageSettings):
     work_folder: Path = Field(
         Path("data/work"), description="workspaces of running jobs, on a disk of this machine"
     )
+    precision_folder: Path | None = Field(
+        None,
+        description="where it is kept what 16 bits cost a base, on a disk of this machine; may be "
+        "the engine's; None: a folder in the work folder",
+    )
     worker_id: str = Field(
         default_factory=lambda: new_id("worker"), description="another one for every process start"
     )
@@ -38,6 +43,11 @@ class WorkerSettings(StorageSettings):
     )
 
     engine_key: SecretStr | None = Field(None, description="the TUNESMITH_ENGINE_KEY of the engine")
+
+    @property
+    def measured_in(self) -> Path:
+        """Where it is kept what 16 bits cost a base."""
+        return self.precision_folder or self.work_folder / "precision"
 
     @property
     def lease_seconds(self) -> float:

@@ -144,7 +144,8 @@ def _prepare(worker: Worker, claim: Claim, workspace: Workspace, states: ResumeS
         unpack(archive, workspace.parent_folder)
         archive.unlink()
     states.fetch(workspace)
-    return Order(spec, workspace, worker.settings.threads)
+    measured_in = worker.settings.measured_in.absolute()
+    return Order(spec, workspace, worker.settings.threads, measured_in)
 
 
 def _empty(folder: Path) -> None:

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.spec.parity import Parity
+from core.spec.precision import PrecisionChoice
 from core.spec.run import Quantisation
 
 
@@ -29,6 +30,12 @@ class ModelObject(BaseModel):
         "for bases and checkpoints, and for models that are older than this check",
     )
     serving: ServingObject
+    precision: PrecisionChoice | None = Field(
+        None,
+        description="of a base: the number format that `auto` takes for it and what 16 bits were "
+        "measured to cost; null until an engine has met it, and for tuned models, which are served "
+        "in the format that they were trained in",
+    )
 
 
 class ServingBody(BaseModel):

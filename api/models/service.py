@@ -1,5 +1,6 @@
 """What the model routes do, and how a request's `model` is found."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -19,9 +20,11 @@ from core.catalog.cells import require_mergeable
 from core.catalog.describe import describe
 from core.errors import InvalidRequest
 from core.records import models
+from core.records.engines import living_engines
 from core.records.jobs import get_job
 from core.records.tables import TunedModel
 from core.spec.parity import Parity
+from core.spec.precision import PrecisionChoice
 from core.spec.run import BaseModelSpec, BundleRef, JobSpec
 from core.spec.serving import ADAPTER_FORM, ServingSpec
 
@@ -48,7 +51,8 @@ def find_target(parts: Parts, project: str, name: str) -> Target:
 
 
 def find(session: Session, catalog: Catalog, project: str) -> ModelList:
-    bases = [_base_object(base) for base in catalog.bases()]
+    precisions = _precisions(session)
+    bases = [_base_object(base, precisions) for base in catalog.bases()]
     tuned = [_tuned_object(model) for model in models.list_models(session, project)]
     return ModelList(data=bases + tuned)
 
@@ -57,7 +61,8 @@ def get(session: Session, catalog: Catalog, project: str, name: str) -> ModelObj
     if name.startswith(TUNED_PREFIX):
         return _tuned_object(models.get_model(session, project, name))
     base_id = catalog.resolve(name).id
-    return next(_base_object(base) for base in catalog.bases() if base.id == base_id)
+    precisions = _precisions(session)
+    return next(_base_object(base, precisions) for base in catalog.bases() if base.id == base_id)
 
 
 def serve(transaction: Transaction, project: str, name: str, body: ServingBody) -> ModelObject:
@@ -106,12 +111,24 @@ def delete(transaction: Transaction, parts: Parts, project: str, name: str) -> D
     return DeletedModel(id=model.id)
 
 
-def _base_object(base: CatalogEntry) -> ModelObject:
+def _precisions(session: Session) -> dict[BaseModelSpec, PrecisionChoice]:
+    """Return what living engines have chosen for bases by themselves."""
+    return {
+        each.base: each.precision
+        for engine in living_engines(session)
+        for each in engine.report.precisions
+    }
+
+
+def _base_object(
+    base: CatalogEntry, precisions: Mapping[BaseModelSpec, PrecisionChoice]
+) -> ModelObject:
     return ModelObject(
         id=base.id,
         created=base.created,
         owned_by=base.owned_by,
         serving=serving_object(Target(base.id, base.spec, None)),
+        precision=precisions.get(base.spec),
     )
 
 

@@ -54,7 +54,7 @@ def write_bundle(folder: Path, contents: BundleContents) -> Manifest:
         draw_loss(partial / "loss.png", contents.curve)
         card = model_card(contents.card, contents.curve, contents.step)
         (partial / "README.md").write_text(card, encoding="utf-8")
-        return write_manifest(partial, contents.card.spec)
+        return write_manifest(partial, contents.card.spec, contents.card.model.precision)
 
 
 def _public_config(config: peft.PeftConfig, base: BaseModelSpec) -> peft.PeftConfig:

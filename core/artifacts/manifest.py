@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError
 from core.errors import TunesmithError
 from core.spec.base import Spec
 from core.spec.objective import ObjectiveSpec, Task
+from core.spec.precision import NumberFormat
 from core.spec.run import BaseModelSpec, JobSpec, Quantisation
 from core.spec.strategy import StrategySpec
 
@@ -38,6 +39,8 @@ class Manifest(Spec):
     base_model: str
     base_revision: str | None
     base_quantisation: Quantisation | None = None
+    precision: NumberFormat | None = None
+    """In which the base computed while the weights were trained; None of an older bundle."""
     strategy: StrategySpec
     task: Task
     objective: ObjectiveSpec
@@ -55,7 +58,7 @@ def corrupt(message: str) -> TunesmithError:
     return TunesmithError(message, code="artifact_corrupt")
 
 
-def write_manifest(folder: Path, spec: JobSpec) -> Manifest:
+def write_manifest(folder: Path, spec: JobSpec, precision: NumberFormat | None = None) -> Manifest:
     """Hash every file in `folder` and write its manifest there; the weights must be among them."""
     files = tuple(_described(folder, path) for path in _paths(folder))
     weights = _weights(files)
@@ -63,6 +66,7 @@ def write_manifest(folder: Path, spec: JobSpec) -> Manifest:
         base_model=public_name(spec.base),
         base_revision=spec.base.revision,
         base_quantisation=spec.base.quantisation,
+        precision=precision,
         strategy=spec.strategy,
         task=spec.task,
         objective=spec.objective,
@@ -142,11 +146,24 @@ def _weights(files: tuple[ManifestFile, ...]) -> ManifestFile:
     raise corrupt(f"The bundle has neither {ADAPTER_FILE} nor {MODEL_FILE}.")
 
 
-_LATER_FIELDS = ("base_quantisation", "chat_template_kwargs", "template_time")
-"""Fields that older manifests lack: while they are empty, the checksum does not cover them."""
-
-
 def _checksum(manifest: Manifest) -> str:
-    unnamed = {name for name in _LATER_FIELDS if not getattr(manifest, name)}
-    rest = manifest.model_dump_json(exclude={"checksum", *unnamed})
+    rest = manifest.model_dump_json(exclude={"checksum", *_unset(manifest)})
     return hashlib.sha256(rest.encode()).hexdigest()
+
+
+def _unset(manifest: Manifest) -> set[str]:
+    """Name the fields that say nothing: a manifest from before there were such has none of them.
+
+    So a field that comes later needs a default, and changes no older checksum.
+    """
+    return {
+        name
+        for name, field in type(manifest).model_fields.items()
+        if name not in _FIRST_FIELDS
+        and not field.is_required()
+        and getattr(manifest, name) == field.get_default(call_default_factory=True)
+    }
+
+
+_FIRST_FIELDS = {"format_version"}
+"""With a default, and in the checksum from the beginning."""

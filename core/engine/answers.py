@@ -61,7 +61,8 @@ class WrittenAnswer:
                 prompt_tokens=len(prompt),
                 prompt=self._prompt(sequence),
                 prompt_ids=prompt if given else (),
-                hardware=self._hardware,
+                hardware=", ".join(filter(None, (self._hardware, self._request.model.precision))),
+                precision=self._request.model.precision,
             )
         if self._request.max_tokens == 0:
             sequence.is_finished = True

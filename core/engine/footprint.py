@@ -11,6 +11,7 @@ from core.artifacts.quantise import layers_to_quantise
 from core.engine.request import BaseKey
 from core.engine.resident import LARGEST_PREPACKED_BASE_BYTES
 from core.models.load import load_config, outline
+from core.models.precision import dtype_of
 from core.spec.run import Quantisation
 
 _BYTES_PER_WEIGHT: dict[Quantisation, float] = {
@@ -38,14 +39,12 @@ class Footprint:
         return max(self.weights + self.copies + self.cache, self.loading)
 
 
-def footprint(
-    base: BaseKey, dtype: torch.dtype, device: torch.device, cache_bytes: int
-) -> Footprint:
+def footprint(base: BaseKey, device: torch.device, cache_bytes: int) -> Footprint:
     """Return what a base takes on `device` with such a cache; the errors of `load_config`.
 
     While the outline is built, no other thread may build a model.
     """
-    config = load_config(base.spec)
+    config, dtype = load_config(base.spec), dtype_of(base.precision)
     # torch's default for all threads becomes that of the config for a moment, and steps go on
     config.dtype = torch.float32
     quantisation = base.spec.quantisation or _stored_quantisation(config)

@@ -11,11 +11,10 @@ from core.engine.request import BaseKey
 from core.engine.resident import load_on
 from core.engine.switched import fit_head
 from core.models.load import load_base
+from core.models.precision import dtype_of
 
 
-def load_merged(
-    base: BaseKey, folder: Path, dtype: torch.dtype, device: torch.device
-) -> PreTrainedModel:
+def load_merged(base: BaseKey, folder: Path, device: torch.device) -> PreTrainedModel:
     """Return the plain weights of a base with the adapter in `folder` merged into them.
 
     Quantisation comes after that: then the whole model stands in the CPU's memory first, and only
@@ -24,7 +23,7 @@ def load_merged(
     quantisation = base.spec.quantisation
     plain = base.spec.model_copy(update={"quantisation": None})
     at = device if quantisation is None else torch.device("cpu")
-    model = load_base(plain, dtype, at, task=base.task)
+    model = load_base(plain, dtype_of(base.precision), at, task=base.task)
     merge(load_on(model, str(base.merged_sha256), folder, fit_head))
     if quantisation is not None:
         quantise(model, quantisation, device)

@@ -13,6 +13,7 @@ from core.catalog.cells import require_mergeable
 from core.catalog.describe import is_quantised
 from core.catalog.families import Kind
 from core.engine.adapters import AdapterFiles
+from core.engine.precisions import ServedPrecisions
 from core.engine.prompt_tokens import (
     Answerer,
     max_tokens,
@@ -62,8 +63,13 @@ class PromptReader:
         adapters: AdapterFiles,
         cache_tokens: Callable[[BaseKey], int | None],
         require_room: Callable[[BaseKey], None] = lambda base: None,
+        precisions: ServedPrecisions | None = None,
     ) -> None:
-        """`require_room` raises InvalidRequest for a base that the engine can never load."""
+        """`require_room` raises InvalidRequest for a base that the engine can never load.
+
+        Without `precisions` every model is one in fp32.
+        """
+        self.precisions = precisions or ServedPrecisions("fp32")
         self._adapters = adapters
         self._require_room = require_room
         self._cache_tokens = lru_cache(MAX_CACHED_VOCABULARIES)(cache_tokens)
@@ -71,9 +77,20 @@ class PromptReader:
         self._vocabulary = lru_cache(MAX_CACHED_VOCABULARIES)(read_vocabulary)
         self._is_stored_quantised = lru_cache(MAX_CACHED_VOCABULARIES)(_is_stored_quantised)
 
-    def fetch(self, adapter: BundleRef) -> None:
-        """Have a bundle on this machine, which may take its time; the errors of `ensure`."""
-        self._adapters.ensure(adapter)
+    def is_fetched(self, base: BaseModelSpec, adapter: BundleRef | None) -> bool:
+        """Say whether `fetch` has nothing to do; False where only a look at the disk would tell."""
+        return adapter is None and self.precisions.is_known(base)
+
+    def fetch(self, base: BaseModelSpec, adapter: BundleRef | None) -> None:
+        """Have a bundle on this machine, and a base measured, which may take their time.
+
+        The errors of `ensure`, `load_config`, `load_tokenizer` and `load_base`.
+        """
+        manifest = None
+        if adapter is not None:
+            self._adapters.ensure(adapter)
+            manifest = self._bundle(adapter.sha256).manifest
+        self.precisions.of(base, manifest)
 
     def read(self, asked: GenerationRequest) -> tuple[Request, TokenBytes]:
         """Return the request and the bytes of its tokens.
@@ -137,7 +154,8 @@ class PromptReader:
 
     def key_of_base(self, base: BaseModelSpec) -> ModelKey:
         """Return how a base answers for itself, without an adapter."""
-        return ModelKey(base, None, _TASK_OF_BASE[self._vocabulary(base, None).kind])
+        task = _TASK_OF_BASE[self._vocabulary(base, None).kind]
+        return ModelKey(base, None, task, precision=self.precisions.of(base))
 
     def _model(
         self, base: BaseModelSpec, adapter: BundleRef | None, serving: ServingSpec
@@ -149,13 +167,16 @@ class PromptReader:
         bundle = self._bundle(adapter.sha256)
         manifest = bundle.manifest
         _refuse_another_base(base, manifest)
-        key = ModelKey(base, adapter.sha256, manifest.task)
+        precision = self.precisions.of(base, manifest)
+        key = ModelKey(base, adapter.sha256, manifest.task, precision=precision)
         own = {"id": f"{base.id}/{adapter.sha256[:12]}", "quantisation": serving.quantisation}
         if isinstance(manifest.strategy, FullSpec):  # a base of its own, wherever it came from
-            key = ModelKey(BaseModelSpec(source=str(folder), **own), None, manifest.task)
+            whole = BaseModelSpec(source=str(folder), **own)
+            key = ModelKey(whole, None, manifest.task, precision=precision)
         elif serving.form == "merged":
             require_mergeable(manifest.strategy.type, self._is_stored_quantised(base))
-            key = ModelKey(base.model_copy(update=own), None, manifest.task, adapter.sha256)
+            merged = base.model_copy(update=own)
+            key = ModelKey(merged, None, manifest.task, adapter.sha256, precision)
         return self._answerer(base.id, key, self._vocabulary(key.base, bundle.home), manifest)
 
     def _answerer(

@@ -11,6 +11,7 @@ from core.batching.tool_calls import ToolCallFormat
 from core.engine.blocks import Content
 from core.spec.generation import SamplingSpec
 from core.spec.objective import Task
+from core.spec.precision import NumberFormat
 from core.spec.run import BaseModelSpec
 
 
@@ -19,12 +20,13 @@ class BaseKey:
     """Weights that stay in memory: a base, loaded for one task, or one with an adapter in it.
 
     What is merged (by the hash of its archive) goes into plain weights, and `spec.quantisation`
-    is that of the result.
+    is that of the result. One base in two number formats is two of them.
     """
 
     spec: BaseModelSpec
     task: Task = "generation"
     merged_sha256: str | None = None
+    precision: NumberFormat = "fp32"
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,11 @@ class ModelKey:
     adapter_sha256: str | None = None
     task: Task = "generation"
     merged_sha256: str | None = None
+    precision: NumberFormat = "fp32"
 
     @property
     def base_key(self) -> BaseKey:
-        return BaseKey(self.base, self.task, self.merged_sha256)
+        return BaseKey(self.base, self.task, self.merged_sha256, self.precision)
 
 
 class HeldAnswer(Protocol):

@@ -22,6 +22,7 @@ from core.engine.switched import ClassifyingBase, TranslatingBase
 from core.errors import InvalidRequest, TunesmithError
 from core.models.block_cache import BlockCache, bytes_per_token
 from core.models.load import load_base, load_config
+from core.models.precision import dtype_of
 
 BLOCK_TOKENS = 32
 """Places of a block of the cache. A CPU reads keys faster in longer rows, though 64 bring little
@@ -35,7 +36,6 @@ class BaseLoader:
 
     def __init__(
         self,
-        dtype: torch.dtype,
         device: torch.device,
         adapter_folder: Callable[[str], Path],
         *,
@@ -43,26 +43,26 @@ class BaseLoader:
         max_adapters: int,
         max_base_bytes: int = sys.maxsize,
     ) -> None:
-        self._dtype = dtype
         self._device = device
         self._adapter_folder = adapter_folder
         self._cache_bytes = cache_bytes
         self._max_adapters = max_adapters
         self._max_base_bytes = max_base_bytes
         self._footprint = lru_cache(MAX_CACHED_FOOTPRINTS)(self._measure)
-        self._building = threading.Lock()
+        self.building = threading.Lock()
         """Held while a model or its outline is built, which changes torch's default dtype."""
         self.adapters = Tally()
 
     def load(self, base: BaseKey) -> Resident:
         """Load a base; the errors of `load_base` and `load_merged`."""
-        with self._building:
+        with self.building:
             model = self._load_weights(base)
         adapters = self._adapter_folder, self._max_adapters, self.adapters
         match base.task:
             case "generation":
                 blocks = self.cache_blocks(base)
-                cache = BlockCache(model.config, blocks, BLOCK_TOKENS, self._dtype, self._device)
+                dtype = dtype_of(base.precision)
+                cache = BlockCache(model.config, blocks, BLOCK_TOKENS, dtype, self._device)
                 return WritingBase(model, cache, *adapters)
             case "classification":
                 return ClassifyingBase(model, *adapters)
@@ -71,14 +71,12 @@ class BaseLoader:
 
     def _load_weights(self, base: BaseKey) -> PreTrainedModel:
         if base.merged_sha256 is None:
-            return load_base(base.spec, self._dtype, self._device, task=base.task)
-        folder = self._adapter_folder(base.merged_sha256)
-        return load_merged(base, folder, self._dtype, self._device)
+            return load_base(base.spec, dtype_of(base.precision), self._device, task=base.task)
+        return load_merged(base, self._adapter_folder(base.merged_sha256), self._device)
 
     def cache_blocks(self, base: BaseKey) -> int:
         """Return how many blocks the cache of a writing base has; no weights are read."""
-        config = load_config(base.spec).get_text_config()
-        return max(1, self._cache_bytes // (BLOCK_TOKENS * bytes_per_token(config, self._dtype)))
+        return max(1, self._cache_bytes // _bytes_per_block(base))
 
     def require_room(self, base: BaseKey) -> None:
         """Raise InvalidRequest `model_too_large` for a base that can never be loaded here."""
@@ -93,11 +91,9 @@ class BaseLoader:
     def _measure(self, base: BaseKey) -> Footprint:
         cache_bytes = 0
         if base.task == "generation":
-            config = load_config(base.spec).get_text_config()
-            per_block = BLOCK_TOKENS * bytes_per_token(config, self._dtype)
-            cache_bytes = self.cache_blocks(base) * per_block
-        with self._building:
-            return footprint(base, self._dtype, self._device, cache_bytes)
+            cache_bytes = self.cache_blocks(base) * _bytes_per_block(base)
+        with self.building:
+            return footprint(base, self._device, cache_bytes)
 
     def cache_tokens(self, base: BaseKey) -> int | None:
         """Return how many tokens the cache of a base holds; None for one that has none."""
@@ -108,6 +104,11 @@ class BaseLoader:
         if base.task != "generation":
             return None
         return BlockPool(self.cache_blocks(base), BLOCK_TOKENS)
+
+
+def _bytes_per_block(base: BaseKey) -> int:
+    config = load_config(base.spec).get_text_config()
+    return BLOCK_TOKENS * bytes_per_token(config, dtype_of(base.precision))
 
 
 class Runner:

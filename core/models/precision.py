@@ -1,13 +1,13 @@
 """Which device a process computes on, and in which number format."""
 
 from pathlib import Path
-from typing import Literal
 
 import torch
 
+from core.spec.precision import NumberFormat, SixteenBits
 from core.spec.training import Precision
 
-_DTYPES: dict[Literal["bf16", "fp16", "fp32"], torch.dtype] = {
+_DTYPES: dict[NumberFormat, torch.dtype] = {
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
     "fp32": torch.float32,
@@ -30,9 +30,10 @@ def has_native_bf16(device: torch.device) -> bool:
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype:
-    """Return the dtype of the base weights; `auto` is bf16 only where it is native.
+    """Return the dtype of the base weights by the device alone; `auto` is bf16 where it is native.
 
-    Elsewhere it is fp16 on a CUDA device, and fp32 on a CPU, which has no use for fp16.
+    Elsewhere it is fp16 on a CUDA device, and fp32 on a CPU, which has no use for fp16. What 16
+    bits cost a base is for `PrecisionChooser` to weigh.
     """
     if precision != "auto":
         return _DTYPES[precision]
@@ -41,7 +42,18 @@ def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype
     return torch.float16 if device.type == "cuda" else torch.float32
 
 
-def name_of(dtype: torch.dtype) -> Literal["bf16", "fp16", "fp32"]:
+def dtype_of(name: NumberFormat) -> torch.dtype:
+    """Return the dtype of base weights by what a job calls it."""
+    return _DTYPES[name]
+
+
+def sixteen_bits_of(device: torch.device) -> SixteenBits | None:
+    """Return the format of 16 bits that `device` computes in; None for one that has none."""
+    name = name_of(resolve_precision("auto", device))
+    return None if name == "fp32" else name
+
+
+def name_of(dtype: torch.dtype) -> NumberFormat:
     """Return what the dtype of base weights is called in a job."""
     return next(name for name, named in _DTYPES.items() if named == dtype)
 

@@ -7,6 +7,7 @@ One request is one POST and one JSON answer; an error is an HTTP status with
 from pydantic import Field
 
 from core.spec.base import Spec
+from core.spec.precision import NumberFormat
 from core.spec.run import BaseModelSpec, BundleRef
 from core.spec.serving import ADAPTER_FORM, ServingSpec
 
@@ -30,3 +31,5 @@ class ClassificationAnswer(Spec):
     """
 
     scores: tuple[dict[str, float], ...]
+    precision: NumberFormat | None = None
+    """Of the weights that computed them; None of an engine that does not tell."""

@@ -5,10 +5,18 @@ from typing import Literal
 from pydantic import Field
 
 from core.spec.base import Spec
+from core.spec.precision import PrecisionChoice
 from core.spec.run import BaseModelSpec
 
 BEAT_SECONDS = 2.0
 """Between two reports of an engine."""
+
+
+class BasePrecision(Spec):
+    """In which number format an engine runs a base by itself, and what it measured."""
+
+    base: BaseModelSpec
+    precision: PrecisionChoice
 
 
 class EngineReport(Spec):
@@ -20,7 +28,12 @@ class EngineReport(Spec):
         description="where the API reaches the engine",
     )
     status: Literal["ready", "draining"] = "ready"
-    bases: tuple[BaseModelSpec, ...] = Field((), description="models in memory, once per task")
+    bases: tuple[BaseModelSpec, ...] = Field(
+        (), description="models in memory, per task and precision"
+    )
+    precisions: tuple[BasePrecision, ...] = Field(
+        (), description="of the bases asked for so far, where no format is set for all"
+    )
     max_bases: int = Field(1, ge=1)
     bundles: tuple[str, ...] = Field(
         (),

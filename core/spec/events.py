@@ -12,6 +12,7 @@ from pydantic import Field, TypeAdapter
 from core.spec.base import Spec
 from core.spec.mask import MaskRow
 from core.spec.parity import ParityReference
+from core.spec.precision import NumberFormat, PrecisionChoice
 
 Phase = Literal["preparing data", "loading model", "training", "bundling", "checking parity"]
 
@@ -70,9 +71,10 @@ class ModelReady(Spec):
     type: Literal["model_ready"] = "model_ready"
     trainable_parameters: int
     total_parameters: int
-    precision: Literal["bf16", "fp16", "fp32"]
+    precision: NumberFormat
     device: str
     gradient_checkpointing: bool = False
+    chosen: PrecisionChoice | None = Field(None, description="why in this precision")
 
 
 class RunResumed(Spec):

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, model_validator
 
 from core.spec.base import Spec
+from core.spec.precision import NumberFormat
 from core.spec.run import BaseModelSpec, BundleRef
 from core.spec.serving import ADAPTER_FORM, ServingSpec
 
@@ -160,6 +161,8 @@ class GenerationStarted(Spec):
     prompt_tokens: int
     hardware: str = ""
     """What computes it, and in which precision: `cpu, fp32`."""
+    precision: NumberFormat | None = None
+    """Of the weights that compute it; None of an engine that does not tell."""
     prompt: tuple[PromptToken, ...] = ()
     """Empty unless the prompt was to be scored."""
     prompt_ids: tuple[int, ...] = ()

@@ -11,8 +11,7 @@ from pydantic import Field
 
 from core.spec.base import Spec
 from core.spec.generation import Prompt
-
-NumberFormat = Literal["bf16", "fp16", "fp32"]
+from core.spec.precision import NumberFormat as NumberFormat
 
 LEAST_PROBABILITY = 1e-30
 

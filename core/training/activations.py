@@ -1,19 +1,16 @@
 """Whether a run keeps its activations for the backward pass or computes them again."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-import torch
 from transformers import PreTrainedModel
 
 from core.adapters.adapted import AdaptedModel
 from core.adapters.virtual import Prefix
 from core.batching.rows import TrainingRow
 from core.models.attention import LONGEST_STORED_SEGMENT
+from core.models.memory import USABLE_SHARE as USABLE_SHARE
+from core.models.memory import free_bytes as free_bytes
 from core.spec.training import TrainingSpec
-
-USABLE_SHARE = 0.8
-"""Of the free memory; the rest is for what the estimate leaves out."""
 
 
 def use_gradient_checkpointing(
@@ -71,35 +68,6 @@ def _fits(adapted: AdaptedModel, rows: Sequence[TrainingRow], budget_tokens: int
     for_weights = 16 * adapted.trainable_parameters
     needed = activation_bytes(adapted, rows, budget_tokens) + for_weights
     return free is None or needed <= USABLE_SHARE * free
-
-
-def free_bytes(device: torch.device) -> int | None:
-    """Return the memory that is free on the device; None when the system does not say."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    found = [_available_bytes(), _left_of_limit_bytes()]
-    return min((size for size in found if size is not None), default=None)
-
-
-def _available_bytes() -> int | None:
-    """Return what the Linux kernel thinks can be used without swapping."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    fields = dict(line.split(":", 1) for line in lines)
-    return int(fields["MemAvailable"].split()[0]) * 1024
-
-
-def _left_of_limit_bytes() -> int | None:
-    """Return what is left of the limit of this container, if it has one."""
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit = (group / "memory.max").read_text(encoding="utf-8").strip()
-        used = int((group / "memory.current").read_text(encoding="utf-8"))
-    except OSError:
-        return None
-    return None if limit == "max" else max(0, int(limit) - used)
 
 
 def _field(config: object, names: Sequence[str], otherwise: int) -> int:

@@ -6,13 +6,15 @@ The recipe computes and writes files; it knows no database, no queue and no call
 
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from core.adapters.memory import OutOfMemory, all_or_nothing
 from core.artifacts.bundle import write_bundle
 from core.artifacts.card import CardFacts
 from core.evaluation.best import best_step
 from core.models.load import load_config, load_tokenizer
-from core.models.precision import name_of, pick_device, resolve_precision
+from core.models.precision import dtype_of, pick_device
+from core.models.precision_choice import PrecisionChooser
 from core.objectives.choose import choose_objective
 from core.spec.events import (
     MaskAudited,
@@ -49,18 +51,19 @@ def train(
     workspace: Workspace,
     stop: Callable[[], bool],
     resume_seconds: float = RESUME_SECONDS,
+    precision_folder: Path | None = None,
 ) -> Iterator[RunEvent]:
     """Yield what happens, ending with RunFinished, or with ResumeStateSaved once `stop` is true.
 
     `stop` is asked before every micro-batch. A run that finds a resume state of its own in the
-    workspace goes on from there, and ends as it would have ended without the interruption. Raises
-    TrainingFailed when it cannot go on: `invalid_training_file`, `invalid_validation_file` (both
+    workspace goes on from there, and ends as it would have ended without the interruption. What 16
+    bits cost a base is kept in `precision_folder`.
+
+    Raises TrainingFailed when it cannot go on: `invalid_training_file`, `invalid_validation_file` (both
     name the line), `out_of_memory`, `loss_nonfinite`; NotFound `base_not_found`; InvalidRequest
     before DatasetValidated when the job does not fit its base.
     """
     device = pick_device()
-    dtype = resolve_precision(spec.training.precision, device)
-
     yield PhaseStarted(phase="preparing data")
     base = base_of(spec, workspace)
     tokenizer, config = load_tokenizer(base), load_config(base)
@@ -76,6 +79,8 @@ def train(
     replays = choose_rows(dataset, spec, workspace, tokenizer)
 
     yield PhaseStarted(phase="loading model")
+    chosen = PrecisionChooser(device, precision_folder).choose(spec.base, hyper.precision)
+    dtype = dtype_of(chosen.choice)
     with all_or_nothing("The base model"):
         adapted = load_model(spec, workspace, tokenizer, dtype, device)
         rows = [*dataset.rows, *dataset.validation_rows]
@@ -87,9 +92,10 @@ def train(
     ready = ModelReady(
         trainable_parameters=adapted.trainable_parameters,
         total_parameters=adapted.total_parameters,
-        precision=name_of(dtype),
+        precision=chosen.choice,
         device=str(device),
         gradient_checkpointing=checkpointed,
+        chosen=chosen,
     )
     yield ready
 

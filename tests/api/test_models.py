@@ -5,7 +5,10 @@ from urllib.parse import quote
 
 import httpx
 
+from core.records.engines import engine_seen
+from core.spec.engine import BasePrecision, EngineReport
 from core.spec.parity import Parity
+from core.spec.precision import PrecisionChoice, PrecisionCost
 from tests.api import as_worker
 from tests.api.live import Api
 
@@ -70,3 +73,22 @@ def test_unknown_model_is_not_found(client: httpx.Client) -> None:
             error = answer.json()["error"]
             assert (answer.status_code, error["code"]) == (404, "model_not_found")
             assert error["param"] == "model"
+
+
+def test_a_base_shows_the_precision_that_a_living_engine_chose(
+    api: Api, client: httpx.Client
+) -> None:
+    base = api.parts.catalog.resolve("tunesmith/tiny")
+    assert client.get("/v1/models/tunesmith/tiny").json()["precision"] is None
+    cost = PrecisionCost(format="bf16", tokens=280, kl_nats=0.31, kl_p99_nats=2.0)
+    chosen = PrecisionChoice(choice="fp32", reason="measured", cost=cost)
+    report = EngineReport(
+        url="http://127.0.0.1:9", precisions=(BasePrecision(base=base, precision=chosen),)
+    )
+    with api.parts.database.writing() as session:
+        engine_seen(session, report)
+    shown = client.get("/v1/models/tunesmith/tiny").json()["precision"]
+    assert (shown["choice"], shown["cost"]["kl_nats"]) == ("fp32", 0.31)
+    listed = {model["id"]: model for model in client.get("/v1/models").json()["data"]}
+    assert listed["tunesmith/tiny"]["precision"] == shown
+    assert listed["Qwen/Qwen3-0.6B"]["precision"] is None

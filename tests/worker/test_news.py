@@ -1,5 +1,7 @@
 """What a job's events say, in words."""
 
+import pytest
+
 from core.spec.events import (
     DatasetValidated,
     LengthBucket,
@@ -9,6 +11,7 @@ from core.spec.events import (
     RowLosses,
     StoppedEarly,
 )
+from core.spec.precision import PrecisionChoice, PrecisionCost
 from worker import news
 
 
@@ -74,3 +77,59 @@ def test_what_the_run_does_by_itself_is_told() -> None:
     assert halved.level == "warn" and "at most 2,048 tokens" in halved.message
     stopped = news.early_stop_news(StoppedEarly(step=9, best_step=6)).message
     assert stopped.startswith("Stopped early after step 9: the validation loss was best at step 6")
+
+
+def ready(chosen: PrecisionChoice | None) -> ModelReady:
+    return ModelReady(
+        trainable_parameters=1000,
+        total_parameters=2_000_000,
+        precision="fp32" if chosen is None else chosen.choice,
+        device="cpu",
+        chosen=chosen,
+    )
+
+
+@pytest.mark.parametrize(
+    ("choice", "reason", "kl_nats", "level", "end"),
+    [
+        (
+            "fp32",
+            "measured",
+            0.31,
+            "info",
+            "in fp32 on cpu; bf16 costs this base 0.31 nat a token.",
+        ),
+        (
+            "bf16",
+            "measured",
+            1e-4,
+            "info",
+            "in bf16 on cpu; bf16 costs this base 0.0001 nat a token.",
+        ),
+        (
+            "bf16",
+            "set",
+            0.31,
+            "warn",
+            "bf16 costs this base 0.31 nat a token; precision fp32 avoids that.",
+        ),
+        (
+            "bf16",
+            "memory",
+            0.31,
+            "warn",
+            "0.31 nat a token; fp32, which would avoid that, does not fit into the memory here.",
+        ),
+        ("bf16", "memory", None, "warn", "so what bf16 costs this base is not known."),
+        ("bf16", "quantised", None, "info", "in bf16 on cpu."),
+        ("fp32", "set", None, "info", "in fp32 on cpu."),
+    ],
+)
+def test_the_precision_is_told_with_its_reason(choice, reason, kl_nats, level, end) -> None:
+    cost = None
+    if kl_nats is not None:
+        cost = PrecisionCost(format="bf16", tokens=280, kl_nats=kl_nats, kl_p99_nats=2 * kl_nats)
+    told = news.model_news(ready(PrecisionChoice(choice=choice, reason=reason, cost=cost)))
+    assert told.message.endswith(end), told.message
+    assert told.level == level
+    assert told.data is not None and told.data["precision"]["choice"] == choice

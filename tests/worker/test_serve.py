@@ -119,6 +119,7 @@ def test_base_and_adapter_answer_side_by_side(service, adapter):
         "status": "ok",
         "precision": "fp32",
         "bases": ["tiny"],
+        "precisions": ["fp32"],
         "adapters": [adapter["sha256"]],
     }
 

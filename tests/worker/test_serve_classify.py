@@ -64,7 +64,9 @@ def service(shared) -> Iterator[Service]:
 
 def test_texts_are_scored_beside_the_answers_of_a_generator(service, classifier):
     asked = {"id": "c", "base": BASE.model_dump(), "adapter": classifier, "texts": ["Hello", "Hi"]}
-    alone = service.client.post("/classify", json=asked).json()["scores"]
+    answer = service.client.post("/classify", json=asked).json()
+    alone, precision = answer["scores"], answer["precision"]
+    assert precision == "fp32"
     assert [set(each) for each in alone] == [{"spam", "ham"}] * 2
     assert [sum(each.values()) for each in alone] == pytest.approx([1, 1])
     thread = threading.Thread(target=lambda: text_of(service.generate()))

@@ -15,6 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from core.artifacts.manifest import read_manifest
 from core.engine.adapters import AdapterFiles
 from core.engine.answers import Item
+from core.engine.precisions import ServedPrecisions
 from core.engine.prompts import PromptReader
 from core.engine.request import Request
 from core.engine.token_bytes import TokenBytes
@@ -52,7 +53,9 @@ class Bridge:
         self.is_draining = False
         self.sequences = 0
         self._files = files
-        self._reader = PromptReader(files, lambda _: models.context_length)
+        self._reader = PromptReader(
+            files, lambda _: models.context_length, precisions=ServedPrecisions(precision)
+        )
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_stopping = False
 
@@ -135,7 +138,7 @@ class Bridge:
         self, request: Request, token_bytes: TokenBytes, adapter: BundleRef | None
     ) -> AsyncGenerator[GenerationEvent, None]:
         """Yield what vLLM writes until all choices are complete; then it need not go on."""
-        transcript = Transcript(request, token_bytes, f"vLLM, {self.precision}")
+        transcript = Transcript(request, token_bytes, "vLLM")
         async with (
             self.models.holding(adapter) as model,
             aclosing(self.server.complete(completion_body(request, model))) as chunks,

@@ -3,11 +3,20 @@ import json
 import random
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import Field
 
-from core.artifacts.manifest import MANIFEST_FILE, read_manifest, verify
+from core.artifacts.manifest import (
+    MANIFEST_FILE,
+    Manifest,
+    read_manifest,
+    verify,
+    write_manifest,
+)
 from core.errors import TunesmithError
+from core.spec.run import BaseModelSpec, JobSpec
 
 
 @pytest.fixture
@@ -85,4 +94,33 @@ def test_a_manifest_from_before_bases_were_quantised_still_holds(bundle: Path) -
     path.write_text(json.dumps(fields))
     assert verify(bundle).base_quantisation is None
     path.write_text(json.dumps(fields | {"base_quantisation": "nf4"}))
+    assert "checksum" in refused(bundle).message
+
+
+def test_a_field_that_says_nothing_changes_no_older_checksum(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Later(Manifest):
+        """As some later version may have it."""
+
+        template_time: float | None = None
+        variables: dict[str, Any] = Field(default_factory=dict)
+
+    before = read_manifest(bundle).checksum
+    monkeypatch.setattr("core.artifacts.manifest.Manifest", Later)
+    assert read_manifest(bundle).checksum == before
+    path = bundle / MANIFEST_FILE
+    fields = json.loads(path.read_bytes())
+    path.write_text(json.dumps(fields | {"variables": {"enable_thinking": False}}))
+    assert "checksum" in refused(bundle).message
+
+
+def test_the_precision_of_training_is_recorded_and_guarded(bundle: Path) -> None:
+    spec = JobSpec(base=BaseModelSpec(id="b", source="b"), seed=0)
+    (bundle / MANIFEST_FILE).unlink()
+    assert write_manifest(bundle, spec).precision is None
+    assert write_manifest(bundle, spec, "fp32").precision == "fp32"
+    assert verify(bundle).precision == "fp32"
+    path = bundle / MANIFEST_FILE
+    path.write_text(path.read_text().replace('"fp32"', '"bf16"'))
     assert "checksum" in refused(bundle).message

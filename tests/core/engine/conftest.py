@@ -147,9 +147,7 @@ def loader(files) -> BaseLoader:
 def make_loader(files: AdapterFiles, max_adapters: int = 4) -> BaseLoader:
     cpu = torch.device("cpu")
     cache_bytes = 400 * 2**10
-    return BaseLoader(
-        torch.float32, cpu, files.folder, cache_bytes=cache_bytes, max_adapters=max_adapters
-    )
+    return BaseLoader(cpu, files.folder, cache_bytes=cache_bytes, max_adapters=max_adapters)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from core.engine.request import BaseKey
 from core.engine.runner import BaseLoader
 from core.errors import InvalidRequest
 from core.models.load import load_base
+from core.models.precision import name_of
 from core.spec.generation import GenerationRequest, SamplingSpec, TokenPrompt
 from core.spec.serving import ServingSpec
 from core.spec.strategy import LoraSpec
@@ -42,7 +43,7 @@ def test_weights_are_counted_as_they_lie_in_memory(tmp_path, model_type, dtype, 
     base = stored.model_copy(update={"quantisation": quantisation})
     task = "seq2seq" if model_type == "t5" else "generation"
     model = load_base(base, dtype, CPU, task=task)
-    found = footprint(BaseKey(base, task), dtype, CPU, cache_bytes=0)
+    found = footprint(BaseKey(base, task, precision=name_of(dtype)), CPU, cache_bytes=0)
     # scales of blocks that a small matrix does not fill, at most
     slack = 0.02 if quantisation == "nf4" else 0
     assert found.weights == pytest.approx(held_bytes(model), rel=slack)
@@ -52,13 +53,13 @@ def test_measuring_leaves_the_default_dtype_of_other_threads_alone(tmp_path, mon
     base = save_base(tmp_path, dtype=torch.bfloat16)
     seen = []
     monkeypatch.setattr(torch, "set_default_dtype", seen.append)
-    footprint(BaseKey(base), torch.bfloat16, CPU, cache_bytes=0)
+    footprint(BaseKey(base, precision="bf16"), CPU, cache_bytes=0)
     assert set(seen) == {torch.float32}
 
 
 def test_copies_for_speed_the_cache_and_what_loading_takes_count(tmp_path):
     base = save_base(tmp_path)
-    plain = footprint(BaseKey(base), torch.float32, CPU, cache_bytes=1000)
+    plain = footprint(BaseKey(base), CPU, cache_bytes=1000)
     linear = sum(
         module.weight.nbytes
         for module in load_base(base, torch.float32, CPU).modules()
@@ -67,22 +68,21 @@ def test_copies_for_speed_the_cache_and_what_loading_takes_count(tmp_path):
     assert (plain.copies, plain.cache) == (linear, 1000)
     assert plain.total == plain.weights + linear + 1000
     quantised = base.model_copy(update={"quantisation": "nf4"})
-    late = footprint(BaseKey(quantised, merged_sha256="0" * 64), torch.float32, CPU, 0)
+    late = footprint(BaseKey(quantised, merged_sha256="0" * 64), CPU, 0)
     assert late.loading == plain.weights and late.total == plain.weights
     on_gpu = BaseKey(quantised, merged_sha256="0" * 64)
-    found = footprint(on_gpu, torch.float32, torch.device("cuda"), 0)
+    found = footprint(on_gpu, torch.device("cuda"), 0)
     assert (found.loading, found.copies) == (0, 0), "it is made in another memory"
 
 
 def test_a_model_that_can_never_fit_is_refused_with_numbers(tmp_path, store, files):
     base = save_base(tmp_path / "base", **WIDE)
     bundle = write_bundle(tmp_path / "bundle", store, base, LoraSpec(rank=2))
-    needed = BaseLoader(torch.float32, CPU, files.folder, cache_bytes=1, max_adapters=1)
+    needed = BaseLoader(CPU, files.folder, cache_bytes=1, max_adapters=1)
     total = needed.bytes_of(BaseKey(base))
 
     def read(memory_bytes: int, serving: ServingSpec):
         loader = BaseLoader(
-            torch.float32,
             CPU,
             files.folder,
             cache_bytes=1,

@@ -167,11 +167,9 @@ def test_three_models_trained_whole_take_turns_in_a_memory_of_two(
         for bundle in bundles
     ]
     options = {"cache_bytes": 2**16, "max_adapters": 1}
-    probe = BaseLoader(torch.float32, torch.device("cpu"), files.folder, **options)
+    probe = BaseLoader(torch.device("cpu"), files.folder, **options)
     memory = 2 * probe.bytes_of(asked[0][0].model.base_key)
-    loader = BaseLoader(
-        torch.float32, torch.device("cpu"), files.folder, max_base_bytes=memory, **options
-    )
+    loader = BaseLoader(torch.device("cpu"), files.folder, max_base_bytes=memory, **options)
     limits = Limits(8, 64, 32, max_bases=16, max_adapters=1, max_base_bytes=memory)
     scheduler = Scheduler(limits, loader.pool, loader.bytes_of)
     runner = Runner(loader.load, limits.max_bases, memory, loader.bytes_of)

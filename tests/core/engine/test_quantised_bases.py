@@ -6,6 +6,8 @@ from peft import PeftModel
 
 from core.engine.engine import Engine
 from core.engine.metrics import EngineMetrics
+from core.engine.precisions import ServedPrecisions
+from core.engine.prompts import PromptReader
 from core.engine.runner import BaseLoader, Runner
 from core.engine.scheduler import Limits, Scheduler
 from core.errors import InvalidRequest
@@ -140,12 +142,11 @@ def test_a_base_is_not_quantised_twice(tmp_path, quantisation):
         load_base(twice, torch.float32, torch.device("cpu"))
 
 
-def test_it_runs_in_bf16_as_well(tmp_path, store, files, reader, quantisation):
+def test_it_runs_in_bf16_as_well(tmp_path, store, files, quantisation):
     base = base_in(tmp_path, quantisation)
     bundle = write_bundle(tmp_path / "bundle", store, base, LoraSpec(rank=4, alpha=8))
-    loader = BaseLoader(
-        torch.bfloat16, torch.device("cpu"), files.folder, cache_bytes=2**19, max_adapters=1
-    )
+    loader = BaseLoader(torch.device("cpu"), files.folder, cache_bytes=2**19, max_adapters=1)
+    reader = PromptReader(files, loader.cache_tokens, precisions=ServedPrecisions("bf16"))
     scheduler = Scheduler(Limits(8, 64, 48, max_bases=1, max_adapters=1), loader.pool)
     runner = Runner(loader.load, max_bases=1)
     engine = Engine(scheduler, runner, EngineMetrics(scheduler, runner, loader.adapters))
