@@ -1,0 +1,71 @@
+"""Variables that a request sets for the chat template, within bounds of what they may say."""
+
+import json
+import re
+from typing import Any
+
+MAX_VARIABLES = 32
+MAX_CHARACTERS = 16_384
+MAX_DEPTH = 16
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}", re.ASCII)
+
+OURS = frozenset(
+    {
+        "messages",
+        "tools",
+        "documents",
+        "add_generation_prompt",
+        "continue_final_message",
+        "chat_template",
+        "tokenize",
+        "return_assistant_tokens_mask",
+        "return_dict",
+        "raise_exception",
+        "strftime_now",
+        "bos_token",
+        "eos_token",
+        "pad_token",
+        "unk_token",
+        "sep_token",
+        "cls_token",
+        "mask_token",
+        "image_token",
+        "audio_token",
+        "video_token",
+    }
+)
+"""What the service passes to a template itself, and what templates call."""
+
+
+def check_template_variables(value: Any) -> Any:
+    """Return an object of variables as it is; ValueError for one that is no such object."""
+    if not isinstance(value, dict):
+        return value  # the type is told by its own error
+    if len(value) > MAX_VARIABLES:
+        raise ValueError(f"it has {len(value)} variables, and may have {MAX_VARIABLES}")
+    for name in value:
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r:.80} is no name of a variable: use letters, digits and '_'")
+        if name in OURS or name.startswith("__"):
+            raise ValueError(f"{name!r} is set by the service; leave it out")
+    if _depth(value) > MAX_DEPTH:
+        raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
+    characters = len(json.dumps(value))
+    if characters > MAX_CHARACTERS:
+        raise ValueError(f"it has {characters} characters, and may have {MAX_CHARACTERS}")
+    return value
+
+
+def _depth(value: Any) -> int:
+    """Return how deep lists and objects are nested, one more than the bound at most."""
+    level, depth = [value], 0
+    while level and depth <= MAX_DEPTH:
+        level = [
+            child
+            for parent in level
+            if isinstance(parent, dict | list)
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+        ]
+        depth += 1
+    return depth
