@@ -196,7 +196,7 @@ class NamedCalls:
         except NotAValue:
             return None
         closed = self._tail.match(text, end)
-        if closed is None and text[end:].strip():
+        if closed is None and not self.frame.tail.strip().startswith(text[end:].strip()):
             return None
         return [ToolCall(name, arguments)], closed.end() if closed else len(text)
 

@@ -159,7 +159,7 @@ class TurnReader:
         if place == "calls":
             self._call()
             return False
-        self._held = self._held[end:]
+        self._held = self._held[end - start :]
         self._enter(place)
         return True
 
