@@ -46,6 +46,8 @@ def template_tokenizer(name: str) -> PreTrainedTokenizerFast:
     tags = sorted(set(_TAGS.findall(source)) - present)
     tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in control])
     tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in tags])
+    if tokenizer.bos_token is None and "bos_token" in source:
+        tokenizer.add_special_tokens({"bos_token": "<s>"})
     tokenizer.chat_template = source
     return tokenizer
 

@@ -3,6 +3,7 @@
 Plain Python.
 """
 
+import ast
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -30,20 +31,28 @@ def typed(text: str, schema: Any, root: Mapping[str, Any]) -> Any:
     word = text.strip()
     try:
         value = _PYTHON_WORDS[word] if word in _PYTHON_WORDS else _decoded(word)
-    except ValueError:
-        return None if word == "None" and types != {"string"} else text
+    except NotAValue:
+        return text
     if types and not _is_of(value, types):
         return text
     return value
 
 
 def _decoded(text: str) -> Any:
-    if text == "None":
-        raise NotAValue
+    """Return a value written as JSON or, as templates do that print an object, as Python."""
     try:
         return json.loads(text)
     except RecursionError:
         raise NotAValue from None
+    except ValueError:
+        if text[:1] not in ("[", "{"):
+            raise NotAValue from None
+    try:
+        value = ast.literal_eval(text)
+        json.dumps(value, allow_nan=False)
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+        raise NotAValue from None
+    return value
 
 
 def _is_of(value: Any, types: set[str]) -> bool:

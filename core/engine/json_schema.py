@@ -97,7 +97,19 @@ def _mapped(schema: Any, param: str) -> Any:
                 fit[key] = bound
         else:
             fit[key] = _mapped(value, param)
-    return fit
+    return fit | _bounds_of_an_integer(fit)
+
+
+def _bounds_of_an_integer(schema: Mapping[str, Any]) -> dict[str, int]:
+    """Return bounds for an integer that has none: a model in doubt writes digits without end."""
+    if schema.get("type") != "integer" or "multipleOf" in schema:
+        return {}
+    bounds = {}
+    if not set(_LOWER) & schema.keys():
+        bounds["minimum"] = -GREATEST_BOUND
+    if not set(_UPPER) & schema.keys():
+        bounds["maximum"] = GREATEST_BOUND
+    return bounds
 
 
 def _bound(key: str, value: float, param: str) -> float | None:
