@@ -6,7 +6,7 @@ them: without them a template's text would be cut into pieces that no such model
 
 import copy
 import re
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 import core.models
 
 _CONTROL = re.compile(
-    r"<\|[^<>|\s]{1,40}\|>|<｜[^<>\s]{1,40}｜>|<\|[a-z_]+>|<[a-z_]+\|>|<\|\"\|>"
+    r"<\|[^<>|\s]{1,40}\|>|<\uff5c[^<>\s]{1,40}\uff5c>|<\|[a-z_]+>|<[a-z_]+\|>|<\|\"\|>"
     r"|\[/?[A-Z][A-Z_]+\]|<(?:start|end)_of_\w+>"
 )
 _TAGS = re.compile(r"</?(?:think|tool_call|arg_key|arg_value)>")
@@ -36,7 +36,7 @@ def template_source(name: str) -> str:
     return (_folder() / f"{name}.jinja").read_text(encoding="utf-8")
 
 
-@lru_cache(maxsize=None)
+@cache
 def template_tokenizer(name: str) -> PreTrainedTokenizerFast:
     """Return a tokenizer with a template and its control tokens; do not change it."""
     source = template_source(name)

@@ -42,7 +42,8 @@ TEMPLATES = {
     "{{ c.function.arguments | tojson }}{% endfor %}",
     "openai": "{% if m.tool_calls %}calls: {{ m.tool_calls | tojson }}{% endif %}",
     "command": "{% if m.tool_calls %}Action: ```json\n[{% for c in m.tool_calls %}"
-    '{"tool_name": {{ c.function.name | tojson }}, "parameters": {{ c.function.arguments | tojson }}}'
+    '{"tool_name": {{ c.function.name | tojson }}, '
+    '"parameters": {{ c.function.arguments | tojson }}}'
     "{{ ', ' if not loop.last }}{% endfor %}]\n```{% endif %}",
     "functionary": EACH + "<function={{ c.function.name }}>{{ c.function.arguments | tojson }}"
     "</function>{% endfor %}",

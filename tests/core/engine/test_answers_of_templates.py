@@ -55,7 +55,7 @@ def shows_calls(name: str) -> bool:
 
 
 def written(name: str, text: str, calls: Any = (), **parts: str) -> tuple[str, bool] | None:
-    """What a model has to write, its end of turn left out, and whether the prompt opened a block."""
+    """What a model has to write, without its end, and whether the prompt opened a block."""
     tokenizer = template_tokenizer(name)
     turn = answer_with(ChatTemplate(tokenizer), text, calls, parts)
     if turn is None:

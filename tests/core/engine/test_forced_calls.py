@@ -5,8 +5,8 @@ from functools import cache
 
 import pytest
 
-from core.batching.template import ChatTemplate
 from core.batching.probe import answer_with
+from core.batching.template import ChatTemplate
 from core.batching.turn_probe import special_tokens, turn_format
 from core.engine.answer_form import GrammarVocabulary, grammar_vocabulary
 from core.engine.form_grammars import compile_call, compile_form
