@@ -1,10 +1,12 @@
 """Answers of real chat templates are read back as what was written, whole and token by token."""
 
+import copy
 import json
 from functools import cache
 from typing import Any
 
 import pytest
+from trl.chat_template_utils import add_response_schema, parse_response
 
 from core.batching.probe import answer_with
 from core.batching.template import ChatTemplate
@@ -142,3 +144,21 @@ def test_text_and_reasoning_are_read_back(name: str) -> None:
         for way in (read, served):
             part = way(name, answer[0], opened=answer[1])
             assert part == Part("It is 5.\n\nOr 6.", shown.get("reasoning_content", ""))
+
+
+REFERENCED = ("qwen3", "qwen2_5", "qwen3_5_think", "llama3_1", "nemotron_3_nano", "glm4moe")
+
+
+@pytest.mark.parametrize("name", REFERENCED)
+def test_trl_reads_the_same_in_an_answer(name: str) -> None:
+    """TRL has parsers of its own, written by hand for each of its templates."""
+    tokenizer = add_response_schema(copy.deepcopy(template_tokenizer(name)))
+    for calls in (CALLS["two arguments"], CALLS["nested"], CALLS["text"]):
+        answer = written(name, "", calls)
+        assert answer is not None
+        ids = tokenizer(answer[0], add_special_tokens=False)["input_ids"]
+        parsed = parse_response(tokenizer, ids)
+        theirs = [each["function"] for each in parsed["tool_calls"]]
+        assert found(served(name, answer[0], opened=answer[1])) == [
+            (each["name"], each["arguments"]) for each in theirs
+        ]
