@@ -153,12 +153,22 @@ REFERENCED = ("qwen3", "qwen2_5", "qwen3_5_think", "llama3_1", "nemotron_3_nano"
 def test_trl_reads_the_same_in_an_answer(name: str) -> None:
     """TRL has parsers of its own, written by hand for each of its templates."""
     tokenizer = add_response_schema(copy.deepcopy(template_tokenizer(name)))
-    for calls in (CALLS["two arguments"], CALLS["nested"], CALLS["text"]):
-        answer = written(name, "", calls)
-        assert answer is not None
-        ids = tokenizer(answer[0], add_special_tokens=False)["input_ids"]
-        parsed = parse_response(tokenizer, ids)
-        theirs = [each["function"] for each in parsed["tool_calls"]]
-        assert found(served(name, answer[0], opened=answer[1])) == [
-            (each["name"], each["arguments"]) for each in theirs
+    for calls, type_ in ((CALLS["two arguments"], "integer"), (CALLS["nested"], "array")):
+        properties = {"city": {"type": "string"}, "days": {"type": type_}}
+        parameters = {"type": "object", "properties": properties}
+        tools = [
+            {"type": "function", "function": {"name": each, "parameters": parameters}}
+            for each in NAMES
+        ]
+        turn = answer_with(ChatTemplate(tokenizer), "", calls)
+        assert turn is not None
+        prompt, answer = (
+            tokenizer(text, add_special_tokens=False)["input_ids"]
+            for text in (turn.prompt, turn.answer.rstrip())
+        )
+        theirs = parse_response(tokenizer, answer, prefix=prompt, tools=tools)["tool_calls"]
+        ours = written(name, "", calls)
+        assert ours is not None
+        assert found(served(name, ours[0], opened=ours[1])) == [
+            (each["function"]["name"], each["function"]["arguments"]) for each in theirs
         ]
