@@ -16,7 +16,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 import core.models
 
 _CONTROL = re.compile(
-    r"<\|[^<>|\s]{1,40}\|>|<｜[^<>\s]{1,40}｜>|<\|[a-z_]+>|<[a-z_]+\|>|<\|\"\|>"
+    r"<\|[^<>|\s]{1,40}\|>|<\uff5c[^<>\s]{1,40}\uff5c>|<\|[a-z_]+>|<[a-z_]+\|>|<\|\"\|>"
     r"|\[/?[A-Z][A-Z_]+\]|<(?:start|end)_of_\w+>"
 )
 _TAGS = re.compile(r"</?(?:think|tool_call|arg_key|arg_value)>")

@@ -34,7 +34,7 @@ def chat_completion(plan: Plan, answer: Answer) -> dict[str, Any]:
 
 async def chat_chunks(plan: Plan, events: Events) -> Chunks:
     """Yield a chunk with the role for every choice, the texts, the ends, and perhaps the usage."""
-    prompt_tokens = completion_tokens = 0
+    prompt_tokens = completion_tokens = reasoning_tokens = 0
     calls: Counter[int] = Counter()
     async with aclosing(events):
         async for _, event in events:
@@ -45,20 +45,32 @@ async def chat_chunks(plan: Plan, events: Events) -> Chunks:
                         yield _chunk(plan, index, {"role": "assistant", "content": ""})
                 case GenerationDelta():
                     logprobs = _logprobs(plan, event.logprobs)
-                    yield _chunk(plan, event.choice, {"content": event.text}, logprobs=logprobs)
+                    yield _chunk(plan, event.choice, _delta(event), logprobs=logprobs)
                 case ToolCalled():
                     call = {"index": calls[event.choice], **_tool_call(event)}
                     calls[event.choice] += 1
                     yield _chunk(plan, event.choice, {"tool_calls": [call]})
                 case ChoiceFinished():
                     completion_tokens += event.completion_tokens
+                    reasoning_tokens += event.reasoning_tokens
                     yield _chunk(plan, event.choice, {}, finish_reason=event.finish_reason)
     if plan.include_usage:
-        yield _chunk_around(plan, [], Usage(prompt_tokens, completion_tokens))
+        usage = Usage(prompt_tokens, completion_tokens, reasoning_tokens)
+        yield _chunk_around(plan, [], usage)
+
+
+def _delta(event: GenerationDelta) -> dict[str, Any]:
+    """Return new text; `reasoning_content` is vLLM's name for reasoning."""
+    if not event.reasoning:
+        return {"content": event.text}
+    delta = {"reasoning_content": event.reasoning}
+    return delta | ({"content": event.text} if event.text else {})
 
 
 def _choice(plan: Plan, index: int, choice: Choice) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": choice.text, "refusal": None}
+    if choice.reasoning:
+        message["reasoning_content"] = choice.reasoning
     if choice.tool_calls:
         message["content"] = choice.text.strip() or None
         message["tool_calls"] = [_tool_call(call) for call in choice.tool_calls]

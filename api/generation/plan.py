@@ -4,7 +4,7 @@ import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from starlette.concurrency import run_in_threadpool
 
@@ -59,7 +59,9 @@ async def plan_chat(parts: Parts, project: str, body: ChatBody) -> Plan:
     offered = () if body.tool_choice == "none" else tuple(body.tools or ())
     # as they came, which is how training shows them to the template
     tools = tuple(tool.model_dump(exclude_unset=True) for tool in offered)
-    prompt = ChatPrompt(messages=tuple(body.messages), tools=tools)
+    prompt = ChatPrompt(
+        messages=tuple(body.messages), tools=tools, template_kwargs=_template_kwargs(body)
+    )
     sampling = _sampling(
         body,
         max_tokens=body.max_completion_tokens or body.max_tokens,
@@ -67,6 +69,23 @@ async def plan_chat(parts: Parts, project: str, body: ChatBody) -> Plan:
         form=_form(body),
     )
     return _plan("chatcmpl", project, target, [prompt], sampling, body)
+
+
+def _template_kwargs(body: ChatBody) -> dict[str, Any]:
+    """Return the variables of the chat template; the effort is one, unless there is to be none.
+
+    An effort of `none` goes along where the template knows it: the engine decides.
+    """
+    variables = dict(body.chat_template_kwargs or {})
+    if body.reasoning_effort is not None:
+        if "reasoning_effort" in variables:
+            raise InvalidRequest(
+                "reasoning_effort stands in chat_template_kwargs as well; give only one of them.",
+                param="reasoning_effort",
+                code="contradictory_parameters",
+            )
+        variables["reasoning_effort"] = body.reasoning_effort
+    return variables
 
 
 async def plan_completion(parts: Parts, project: str, body: CompletionBody) -> Plan:

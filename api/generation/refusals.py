@@ -20,7 +20,6 @@ _CHAT: Mapping[str, tuple[Any, ...]] = {
     "web_search_options": (None,),
     "functions": (None, []),
     "function_call": (None, "auto", "none"),
-    "reasoning_effort": (None, "none"),
     "verbosity": (None, "medium"),
 }
 

@@ -33,13 +33,18 @@ class Usage:
 
     prompt_tokens: int
     completion_tokens: int
+    reasoning_tokens: int = 0
+    """How many of the latter are reasoning."""
 
-    def body(self) -> dict[str, int]:
-        return {
+    def body(self) -> dict[str, Any]:
+        body: dict[str, Any] = {
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
             "total_tokens": self.prompt_tokens + self.completion_tokens,
         }
+        if self.reasoning_tokens:
+            body["completion_tokens_details"] = {"reasoning_tokens": self.reasoning_tokens}
+        return body
 
 
 @dataclass
@@ -47,6 +52,7 @@ class Choice:
     """One finished text."""
 
     text: str = ""
+    reasoning: str = ""
     logprobs: list[GeneratedToken] = field(default_factory=list)
     tool_calls: list[ToolCalled] = field(default_factory=list)
     finish_reason: FinishReason = "stop"
@@ -135,7 +141,7 @@ async def collect(events: Events, requests: Sequence[GenerationRequest]) -> Answ
     per_request = requests[0].sampling.n
     choices = [Choice() for _ in range(per_request * len(requests))]
     prompts: list[tuple[PromptToken, ...]] = [()] * len(requests)
-    prompt_tokens = completion_tokens = 0
+    prompt_tokens = completion_tokens = reasoning_tokens = 0
     async with aclosing(events):
         async for index, event in events:
             match event:
@@ -145,13 +151,15 @@ async def collect(events: Events, requests: Sequence[GenerationRequest]) -> Answ
                 case GenerationDelta():
                     choice = choices[index * per_request + event.choice]
                     choice.text += event.text
+                    choice.reasoning += event.reasoning
                     choice.logprobs.extend(event.logprobs)
                 case ToolCalled():
                     choices[index * per_request + event.choice].tool_calls.append(event)
                 case ChoiceFinished():
                     choices[index * per_request + event.choice].finish_reason = event.finish_reason
                     completion_tokens += event.completion_tokens
-    return Answer(choices, Usage(prompt_tokens, completion_tokens), prompts)
+                    reasoning_tokens += event.reasoning_tokens
+    return Answer(choices, Usage(prompt_tokens, completion_tokens, reasoning_tokens), prompts)
 
 
 async def unless_client_leaves(request: Request, work: Coroutine[Any, Any, Result]) -> Result:

@@ -16,6 +16,8 @@ from pydantic import (
     model_validator,
 )
 
+from core.spec.template import TemplateVariables
+
 MAX_TOKENS = 1_000_000
 MAX_MESSAGES = 2048
 MAX_TOOLS = 128
@@ -138,6 +140,9 @@ class ChosenTool(Body):
     function: ChosenFunction
 
 
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+
+
 class ChatBody(GenerationBody):
     """`CreateChatCompletionRequest`. The engine reads the messages, as training does."""
 
@@ -157,7 +162,9 @@ class ChatBody(GenerationBody):
     web_search_options: Any = None
     functions: Any = None
     function_call: Any = None
-    reasoning_effort: Any = None
+    reasoning_effort: Effort | None = None
+    chat_template_kwargs: TemplateVariables | None = None
+    """Ours, named as in vLLM: variables of the chat template."""
     verbosity: Any = None
     # These change nothing in the answer of a model of one's own.
     metadata: Annotated[dict[str, str], _at_most(MAX_FIELDS)] | None = None

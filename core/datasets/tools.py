@@ -99,7 +99,7 @@ def _parse_tool_call(call: Any, where: str, calls: Calls, faults: Faults) -> dic
     if not isinstance(call, dict):
         faults.add(where, f"{is_what(call)}; write an object with id, type and function")
         return {}
-    faults.unknown_keys(call, ("id", "type", "function"), where)
+    faults.unknown_keys(call, ("id", "type", "function", "index"), where)  # chunks have an index
     _require_type_function(call, where, faults)
     function = _parse_called_function(call.get("function"), f"{where}.function", faults)
     if call.get("id") in (None, ""):

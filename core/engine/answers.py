@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from core.batching.tool_calls import ToolCallReader
+from core.batching.turn_reader import Part, TurnMarkers, TurnReader
 from core.engine.request import Request, ScoreRequest, Sequence
 from core.engine.sampler import SampledToken, TokenScores
 from core.engine.text import Piece, TextStream
@@ -45,10 +45,10 @@ class WrittenAnswer:
         self._streams = [
             TextStream(request.sampling.stop, drops_space) for _ in range(request.sequences)
         ]
-        self._readers = [
-            None if request.tool_calls is None else ToolCallReader(request.tool_calls)
-            for _ in range(request.sequences)
-        ]
+        self._readers = _readers(request)
+        format_ = request.turn_format
+        self._codes = {} if format_ is None else format_.control.codes
+        self._reasoning_tokens = [0] * request.sequences
         self._is_started = False
 
     def take(self, sequence: Sequence[Request], token: SampledToken) -> Iterator[GenerationEvent]:
@@ -73,12 +73,16 @@ class WrittenAnswer:
         is_end = token.token_id in self._request.end_token_ids
         if not is_end:
             record = _record(token, self._token_bytes)
-            yield from self._deltas(sequence, stream.push(self._bytes(token.token_id), record))
+            code = self._codes.get(token.token_id, "")
+            own_bytes = b"" if code else self._token_bytes.text_bytes(token.token_id)
+            yield from self._deltas(sequence, stream.push(own_bytes, record, code))
+            reader = self._readers[sequence.index]
+            self._reasoning_tokens[sequence.index] += reader is not None and reader.is_reasoning
         reason = _finish_reason(sequence, is_end=is_end or stream.stopped)
         if reason is not None:
             sequence.is_finished = True
             yield from self._deltas(sequence, stream.finish())
-            calls = list(self._calls(sequence))
+            calls = list(self._rest(sequence))
             yield from calls
             if stream.stopped:
                 reason = "stop"
@@ -86,37 +90,34 @@ class WrittenAnswer:
                 choice=sequence.index,
                 finish_reason="tool_calls" if any(map(_is_call, calls)) else reason,
                 completion_tokens=len(sequence.tokens),
+                reasoning_tokens=self._reasoning_tokens[sequence.index],
             )
-
-    def _bytes(self, token_id: int) -> bytes:
-        """Return the text of a token; a special one has some only where it opens a tool call."""
-        format_ = self._request.tool_calls
-        if format_ is not None:
-            spelled = self._token_bytes.spelled_bytes(token_id)
-            if spelled and spelled.decode("utf-8", "replace") in format_.around:
-                return spelled
-        return self._token_bytes.text_bytes(token_id)
 
     def _deltas(
         self, sequence: Sequence[Request], piece: Piece | None
     ) -> Iterator[GenerationDelta]:
-        """Yield what a piece adds to the text of a choice, without what may be a tool call."""
+        """Yield what a piece adds to a choice, without what may be a marker or a tool call."""
         if piece is None:
             return
         reader = self._readers[sequence.index]
-        text = piece.text if reader is None else reader.push(piece.text)
-        if text or piece.logprobs:
-            yield GenerationDelta(choice=sequence.index, text=text, logprobs=piece.logprobs)
+        part = Part(piece.text) if reader is None else reader.push(piece.text)
+        if part or piece.logprobs:
+            yield GenerationDelta(
+                choice=sequence.index,
+                text=part.text,
+                reasoning=part.reasoning,
+                logprobs=piece.logprobs,
+            )
 
-    def _calls(self, sequence: Sequence[Request]) -> Iterator[GenerationDelta | ToolCalled]:
+    def _rest(self, sequence: Sequence[Request]) -> Iterator[GenerationDelta | ToolCalled]:
         """Yield what was held back at the end of a choice: text, or tool calls."""
         reader = self._readers[sequence.index]
         if reader is None:
             return
-        text, calls = reader.finish()
-        if text:
-            yield GenerationDelta(choice=sequence.index, text=text)
-        for call in calls:
+        rest = reader.finish()
+        if rest.text or rest.reasoning:
+            yield GenerationDelta(choice=sequence.index, text=rest.text, reasoning=rest.reasoning)
+        for call in rest.calls:
             yield ToolCalled(choice=sequence.index, name=call.name, arguments=call.arguments)
 
     def _prompt(self, sequence: Sequence[Request]) -> tuple[PromptToken, ...]:
@@ -137,6 +138,23 @@ class WrittenAnswer:
                 )
             )
         return tuple(spelled)
+
+
+def _readers(request: Request) -> list[TurnReader | None]:
+    """Return what takes each choice apart; None where all of it is text."""
+    format_ = request.turn_format
+    if format_ is None:
+        return [None] * request.sequences
+    markers = TurnMarkers(format_)
+    return [
+        TurnReader(
+            format_,
+            markers,
+            request.tools or {},
+            begins_in_reasoning=request.begins_in_reasoning,
+        )
+        for _ in range(request.sequences)
+    ]
 
 
 class ScoredAnswer:

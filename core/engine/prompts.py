@@ -4,11 +4,13 @@ Everything that can be refused is refused here, before a request waits for the d
 weights are read.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 from core.artifacts.manifest import Manifest, public_name, read_manifest
+from core.batching.turn_format import ReasoningAt, TurnFormat
 from core.catalog.cells import require_mergeable
 from core.catalog.describe import is_quantised
 from core.catalog.families import Kind
@@ -28,7 +30,7 @@ from core.engine.vocabulary import TokenizerHome, Vocabulary, read_vocabulary, t
 from core.errors import InvalidRequest
 from core.models.load import load_config
 from core.spec.classification import ClassificationRequest
-from core.spec.generation import ChatPrompt, GenerationRequest
+from core.spec.generation import ChatPrompt, GenerationRequest, Prompt
 from core.spec.objective import ClassificationSpec, Task
 from core.spec.run import BaseModelSpec, BundleRef
 from core.spec.serving import ServingSpec
@@ -36,6 +38,8 @@ from core.spec.strategy import FullSpec
 
 MAX_CACHED_VOCABULARIES = 16
 MAX_CACHED_BUNDLES = 4096
+_END_OF_PROMPT = 32
+"""Tokens that tell whether a prompt has opened the reasoning."""
 
 _TASK_OF_BASE: dict[Kind, Task] = {
     "decoder": "generation",
@@ -114,6 +118,10 @@ class PromptReader:
         require_known(given or (), "given_answer", model)
         is_endless = sampling.ignore_eos or given is not None
         tools = asked.prompt.tools if isinstance(asked.prompt, ChatPrompt) else ()
+        turn = _turn_format(asked.prompt, model) if given is None else None
+        reasoning: ReasoningAt = "closed"
+        if turn is not None:
+            reasoning = turn.reasoning_after(model.vocabulary.spelled(tokens[-_END_OF_PROMPT:]))
         request = Request(
             id=asked.id,
             model=model.key,
@@ -123,8 +131,10 @@ class PromptReader:
             end_token_ids=frozenset() if is_endless else model.vocabulary.end_token_ids,
             project=asked.project,
             virtual_tokens=model.places_before_prompt,
-            form=None if form is None else model.vocabulary.form(form, tools),
-            tool_calls=model.vocabulary.tool_calls if tools and given is None else None,
+            form=None if form is None else model.vocabulary.form(form, tools, reasoning),
+            turn_format=turn,
+            begins_in_reasoning=reasoning == "open",
+            tools=parameters_of(tools) if tools else None,
         )
         return request, model.vocabulary.token_bytes
 
@@ -189,6 +199,22 @@ class PromptReader:
         folder = self._adapters.folder(sha256)
         manifest = read_manifest(folder)
         return _Bundle(manifest, tokenizer_home(folder, manifest))
+
+
+def _turn_format(prompt: Prompt, model: Answerer) -> TurnFormat | None:
+    """Return how an answer to a prompt is taken apart; None where it is all text."""
+    if not isinstance(prompt, ChatPrompt) or model.vocabulary.tokenizer.chat_template is None:
+        return None
+    format_ = model.vocabulary.turn_format
+    if not prompt.tools:
+        format_ = replace(format_, calls=None)
+    return None if format_.is_plain else format_
+
+
+def parameters_of(tools: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the parameters of tools in OpenAI's form, by their names."""
+    functions = [tool["function"] for tool in tools]
+    return {function["name"]: function.get("parameters") for function in functions}
 
 
 def _is_stored_quantised(base: BaseModelSpec) -> bool:

@@ -3,11 +3,11 @@
 Plain Python; tensors belong to the runner.
 """
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
-from core.batching.tool_calls import ToolCallFormat
+from core.batching.turn_format import TurnFormat
 from core.engine.blocks import Content
 from core.spec.generation import SamplingSpec
 from core.spec.objective import Task
@@ -94,8 +94,12 @@ class Request:
     """Places of the cache before the prompt that belong to the adapter."""
     form: Form | None = None
     """What every choice is held to."""
-    tool_calls: ToolCallFormat | None = None
-    """How calls are written, where tools were offered."""
+    turn_format: TurnFormat | None = None
+    """How the parts of an answer are told apart; None where it is all text."""
+    begins_in_reasoning: bool = False
+    """Whether the prompt has opened the reasoning."""
+    tools: Mapping[str, Any] | None = None
+    """The parameters of the tools that were offered, by name."""
 
     @property
     def sequences(self) -> int:

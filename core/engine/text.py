@@ -48,12 +48,17 @@ class TextStream:
         self._held = ""
         self._unsent: deque[_Spelled] = deque()
 
-    def push(self, token_bytes: bytes, record: GeneratedToken | None = None) -> Piece | None:
-        """Take one token; return what can be sent now. Sets `stopped` at a stop string."""
+    def push(
+        self, token_bytes: bytes, record: GeneratedToken | None = None, code: str = ""
+    ) -> Piece | None:
+        """Take one token; return what can be sent now. Sets `stopped` at a stop string.
+
+        `code` stands for a control token, which ends a character that is not complete.
+        """
         if self._drops_space and token_bytes:
             token_bytes, self._drops_space = token_bytes.lstrip(b" "), False
         first_character = self._decoded_characters
-        self._take(self._decoder.decode(token_bytes))
+        self._take(self._decoder.decode(token_bytes, final=bool(code)) + code)
         if record is not None:
             is_inside_character = bool(self._decoder.getstate()[0])
             end = self._decoded_characters + is_inside_character

@@ -11,17 +11,12 @@ from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizer
 
 from core.artifacts.manifest import ADAPTER_FILE, MODEL_FILE, Manifest
 from core.batching.template import ChatTemplate
-from core.batching.tool_call_format import tool_call_format
-from core.batching.tool_calls import ToolCallFormat
+from core.batching.turn_format import ReasoningAt, TurnFormat
+from core.batching.turn_probe import turn_format
 from core.batching.turns import end_token_ids
 from core.catalog.families import Kind, family_of
-from core.engine.answer_form import (
-    AnswerForm,
-    GrammarVocabulary,
-    compile_call,
-    compile_form,
-    grammar_vocabulary,
-)
+from core.engine.answer_form import AnswerForm, GrammarVocabulary, grammar_vocabulary
+from core.engine.form_grammars import compile_call, compile_form
 from core.engine.token_bytes import TokenBytes
 from core.models.load import context_of, load_config, load_tokenizer
 from core.spec.generation import AnswerFormSpec, ToolCallForm
@@ -81,17 +76,28 @@ class Vocabulary:
         with self.lock:
             return self.end_of_text_ids | _end_of_turn_ids(self.tokenizer)
 
-    def form(self, spec: AnswerFormSpec, tools: Sequence[Mapping[str, Any]]) -> AnswerForm:
+    def form(
+        self,
+        spec: AnswerFormSpec,
+        tools: Sequence[Mapping[str, Any]],
+        reasoning: ReasoningAt = "ahead",
+    ) -> AnswerForm:
         """Return what holds answers to a form; InvalidRequest when it cannot be enforced."""
+        grammars = self._for_grammars
         if isinstance(spec, ToolCallForm):
-            return compile_call(spec, self.tool_calls, tools, self._for_grammars)
-        return compile_form(spec, self._for_grammars)
+            return compile_call(spec, self.turn_format, tools, reasoning, grammars)
+        return compile_form(spec, self.turn_format, reasoning, grammars)
 
     @cached_property
-    def tool_calls(self) -> ToolCallFormat | None:
-        """How its chat template writes tool calls; None when that is not understood."""
+    def turn_format(self) -> TurnFormat:
+        """How its chat template writes reasoning, text and tool calls."""
         with self.lock:
-            return tool_call_format(self.tokenizer)
+            return turn_format(self.tokenizer)
+
+    def spelled(self, tokens: Sequence[int]) -> str:
+        """Return tokens as text, control tokens by their names."""
+        own = b"".join(map(self.token_bytes.spelled_bytes, tokens))
+        return own.decode("utf-8", errors="replace")
 
     @cached_property
     def _for_grammars(self) -> GrammarVocabulary:

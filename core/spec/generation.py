@@ -193,6 +193,7 @@ class ChoiceFinished(Spec):
     choice: int
     finish_reason: FinishReason
     completion_tokens: int
+    reasoning_tokens: int = 0
 
 
 class GenerationFailed(Spec):

@@ -1,30 +1,77 @@
 """Variables of chat templates, as jobs and requests give them: `chat_template_kwargs`."""
 
 import json
+import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import BeforeValidator
 
 MAX_VARIABLES = 32
 MAX_CHARACTERS = 16_384
-"""Of all variables, written as JSON."""
+MAX_DEPTH = 16
 
-RESERVED = frozenset(
-    ("messages", "tools", "documents", "add_generation_prompt", "strftime_now", "raise_exception")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}", re.ASCII)
+
+OURS = frozenset(
+    {
+        "messages",
+        "tools",
+        "documents",
+        "add_generation_prompt",
+        "continue_final_message",
+        "chat_template",
+        "tokenize",
+        "return_assistant_tokens_mask",
+        "return_dict",
+        "raise_exception",
+        "strftime_now",
+        "bos_token",
+        "eos_token",
+        "pad_token",
+        "unk_token",
+        "sep_token",
+        "cls_token",
+        "mask_token",
+        "image_token",
+        "audio_token",
+        "video_token",
+    }
 )
-"""What the server passes to every template itself."""
+"""What the service passes to a template itself, and what templates call."""
 
 
-def _checked(variables: dict[str, Any]) -> dict[str, Any]:
-    taken = sorted(name for name in variables if name in RESERVED or name.endswith("_token"))
-    if taken:
-        raise ValueError(f"{taken[0]!r} is set by the server and cannot be given")
-    if len(json.dumps(variables)) > MAX_CHARACTERS:
-        raise ValueError(f"the variables have more than {MAX_CHARACTERS} characters as JSON")
-    return variables
+def check_template_variables(value: Any) -> Any:
+    """Return an object of variables as it is; ValueError for one that is no such object."""
+    if not isinstance(value, dict):
+        return value  # the type is told by its own error
+    if len(value) > MAX_VARIABLES:
+        raise ValueError(f"it has {len(value)} variables, and may have {MAX_VARIABLES}")
+    for name in value:
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r:.80} is no name of a variable: use letters, digits and '_'")
+        if name in OURS or name.startswith("__"):
+            raise ValueError(f"{name!r} is set by the service; leave it out")
+    if _depth(value) > MAX_DEPTH:
+        raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
+    characters = len(json.dumps(value))
+    if characters > MAX_CHARACTERS:
+        raise ValueError(f"it has {characters} characters, and may have {MAX_CHARACTERS}")
+    return value
 
 
-TemplateVariables = Annotated[
-    dict[str, Any], Field(max_length=MAX_VARIABLES), AfterValidator(_checked)
-]
+def _depth(value: Any) -> int:
+    """Return how deep lists and objects are nested, one more than the bound at most."""
+    level, depth = [value], 0
+    while level and depth <= MAX_DEPTH:
+        level = [
+            child
+            for parent in level
+            if isinstance(parent, dict | list)
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+        ]
+        depth += 1
+    return depth
+
+
+TemplateVariables = Annotated[dict[str, Any], BeforeValidator(check_template_variables)]
 """Named values for a chat template, such as `{"enable_thinking": false}`."""

@@ -59,8 +59,8 @@ def train(
     workspace goes on from there, and ends as it would have ended without the interruption. What 16
     bits cost a base is kept in `precision_folder`.
 
-    Raises TrainingFailed when it cannot go on: `invalid_training_file`, `invalid_validation_file` (both
-    name the line), `out_of_memory`, `loss_nonfinite`; NotFound `base_not_found`; InvalidRequest
+    Raises TrainingFailed when it cannot go on: `invalid_training_file`, `invalid_validation_file`
+    (both name the lines), `out_of_memory`, `loss_nonfinite`; NotFound `base_not_found`; InvalidRequest
     before DatasetValidated when the job does not fit its base.
     """
     device = pick_device()

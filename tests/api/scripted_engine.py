@@ -172,6 +172,13 @@ async def _script(asked: GenerationRequest, text: str) -> AsyncIterator[Generati
             for number in (1, 2):
                 yield ToolCalled(choice=0, name="add", arguments=f'{{"a": {number}}}')
             yield ChoiceFinished(choice=0, finish_reason="tool_calls", completion_tokens=9)
+        case "think first":
+            for thought in ("Six times ", "seven."):
+                yield GenerationDelta(choice=0, text="", reasoning=thought)
+            yield GenerationDelta(choice=0, text="42", reasoning=" Done.")
+            yield ChoiceFinished(
+                choice=0, finish_reason="stop", completion_tokens=9, reasoning_tokens=6
+            )
         case "say the seed":
             for event in _choices(str(asked.sampling.seed), asked.sampling):
                 yield event

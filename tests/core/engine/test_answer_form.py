@@ -8,7 +8,9 @@ import pytest
 import torch
 
 import core.models
+from core.batching.tool_calls import read_calls
 from core.engine.answer_form import AnswerForm
+from core.engine.prompts import parameters_of
 from core.engine.request import ModelKey, Request, Sequence
 from core.engine.sampler import sample
 from core.engine.vocabulary import read_vocabulary
@@ -131,7 +133,7 @@ TOOLS = tuple(
 def test_a_forced_call_is_one_call_of_an_offered_tool(calling, name, seed):
     form = calling.form(ToolCallForm(name=name), TOOLS)
     text = write(calling, form, seed)
-    [call] = calling.tool_calls.read(text)
+    [call] = read_calls(calling.turn_format.calls, text, parameters_of(TOOLS)).calls
     assert call.name in ("look", "stop") if name is None else call.name == "look"
     if call.name == "look":
         assert json.loads(call.arguments)["at"] in ("me", "you")

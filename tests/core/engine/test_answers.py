@@ -21,7 +21,8 @@ def told(vocabulary, text: str, *, offered: bool = True, ends: bool = True) -> l
         SamplingSpec(seed=0),
         len(tokens) + ends,
         vocabulary.end_token_ids,
-        tool_calls=vocabulary.tool_calls if offered else None,
+        turn_format=vocabulary.turn_format if offered else None,
+        tools={"look": None} if offered else None,
     )
     sequence, answer = Sequence(request, 0), WrittenAnswer(request, vocabulary.token_bytes)
     events = [

@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from core.engine import answer_form
 from tests.worker.serving import HELLO, events
 
 MODELS = ["base", "first adapter", "second adapter"]
@@ -197,10 +196,7 @@ def test_an_answer_is_held_to_be_an_object(either):
     ],
     ids=lambda form: form["type"],
 )
-def test_with_the_very_same_grammar_the_answer_is_equal(engine, service, model, form, monkeypatch):
-    monkeypatch.setattr(answer_form, "_EXPORTED_JSON_OPTIONS", answer_form._JSON_OPTIONS)
-    if form["type"] == "tool_call":
-        monkeypatch.setattr(answer_form, "_EXPORTED_JSON_OPTIONS", {})
+def test_with_the_very_same_grammar_the_answer_is_equal(engine, service, model, form):
     compared(
         engine,
         service,

@@ -1,0 +1,208 @@
+"""Values of arguments that are not written as JSON: bare text, loose objects, Python literals.
+
+Plain Python.
+"""
+
+import ast
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from core.batching.json_types import types_of
+
+_decoder = json.JSONDecoder()
+_PYTHON_WORDS = {"True": True, "False": False, "None": None, "true": True, "false": False}
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
+MAX_DEPTH = 64
+
+
+class NotAValue(ValueError):
+    """The text at this place is no value of this kind."""
+
+
+def typed(text: str, schema: Any, root: Mapping[str, Any]) -> Any:
+    """Return a bare text as the value that the schema of its argument means.
+
+    A text that the schema does not decide about is JSON if it can be, as templates write it.
+    """
+    types = types_of(schema, root)
+    if types == {"string"}:
+        return text
+    word = text.strip()
+    try:
+        value = _PYTHON_WORDS[word] if word in _PYTHON_WORDS else _decoded(word)
+    except NotAValue:
+        return text
+    if types and not _is_of(value, types):
+        return text
+    return value
+
+
+def _decoded(text: str) -> Any:
+    """Return a value written as JSON or, as templates do that print an object, as Python."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise NotAValue from None
+    except ValueError:
+        if text[:1] not in ("[", "{"):
+            raise NotAValue from None
+    try:
+        value = ast.literal_eval(text)
+        json.dumps(value, allow_nan=False)
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+        raise NotAValue from None
+    return value
+
+
+def _is_of(value: Any, types: set[str]) -> bool:
+    match value:
+        case bool():
+            return "boolean" in types
+        case None:
+            return "null" in types
+        case int():
+            return bool({"integer", "number"} & types)
+        case float():
+            return "number" in types or ("integer" in types and value.is_integer())
+        case str():
+            return "string" in types
+        case list():
+            return "array" in types
+        case _:
+            return "object" in types
+
+
+class LooseReader:
+    """Reads objects with bare names, and texts between quotes of the template's own choice.
+
+    With `calls` an object stands in round brackets and has `=` after names, as in Python.
+    """
+
+    def __init__(self, quotes: tuple[str, ...], escapes: bool, *, is_python: bool = False) -> None:
+        self._quotes = quotes
+        self._escapes = escapes
+        self._open, self._close, self._colon = "()=" if is_python else "{}:"
+
+    def arguments(self, text: str, start: int) -> tuple[dict[str, Any], int]:
+        """Return the object that begins at a place, and where it ends; NotAValue for none."""
+        return self._object(text, start, self._open, self._close, self._colon, 0)
+
+    def _value(self, text: str, start: int, depth: int) -> tuple[Any, int]:
+        if depth > MAX_DEPTH:
+            raise NotAValue
+        start = _after_space(text, start)
+        for quote in self._quotes:
+            if text.startswith(quote, start):
+                return self._text(text, start + len(quote), quote)
+        if text.startswith("{", start):
+            return self._object(text, start, "{", "}", ":", depth)
+        if text.startswith("[", start):
+            return self._list(text, start, depth)
+        return _bare(text, start)
+
+    def _object(
+        self, text: str, start: int, opening: str, closing: str, colon: str, depth: int
+    ) -> tuple[dict[str, Any], int]:
+        if not text.startswith(opening, start):
+            raise NotAValue
+        value: dict[str, Any] = {}
+        place = _after_space(text, start + 1)
+        while not text.startswith(closing, place):
+            name, place = self._name(text, place, colon)
+            value[name], place = self._value(text, place, depth + 1)
+            place = _after_item(text, place, closing)
+        return value, place + 1
+
+    def _list(self, text: str, start: int, depth: int) -> tuple[list[Any], int]:
+        value = []
+        place = _after_space(text, start + 1)
+        while not text.startswith("]", place):
+            item, place = self._value(text, place, depth + 1)
+            value.append(item)
+            place = _after_item(text, place, "]")
+        return value, place + 1
+
+    def _name(self, text: str, start: int, colon: str) -> tuple[str, int]:
+        for quote in self._quotes:
+            if text.startswith(quote, start):
+                name, end = self._text(text, start + len(quote), quote, f"{colon}")
+                break
+        else:
+            end = text.find(colon, start)
+            if end < 0:
+                raise NotAValue
+            name = text[start:end].strip()
+        end = _after_space(text, end)
+        if not name or not text.startswith(colon, end):
+            raise NotAValue
+        return name, end + 1
+
+    def _text(
+        self, text: str, start: int, quote: str, followed_by: str = ",)]}"
+    ) -> tuple[str, int]:
+        """Return a text up to its closing quote: one that something of the object follows."""
+        end = start
+        while True:
+            end = text.find(quote, end)
+            if end < 0:
+                raise NotAValue
+            escaped = self._escapes and _is_escaped(text, start, end)
+            after = _after_space(text, end + len(quote))
+            if not escaped and text[after : after + 1] and text[after] in followed_by:
+                break
+            end += 1
+        inner = text[start:end]
+        return (_unescaped(inner) if self._escapes else inner), end + len(quote)
+
+
+def _is_escaped(text: str, start: int, end: int) -> bool:
+    slashes = 0
+    while end - slashes > start and text[end - slashes - 1] == "\\":
+        slashes += 1
+    return slashes % 2 == 1
+
+
+def _unescaped(text: str) -> str:
+    parts = []
+    place = 0
+    while (slash := text.find("\\", place)) >= 0:
+        parts.append(text[place:slash])
+        letter = text[slash + 1 : slash + 2]
+        digits = text[slash + 2 : slash + 6]
+        if letter == "u" and len(digits) == 4:
+            try:
+                parts.append(chr(int(digits, 16)))
+                place = slash + 6
+                continue
+            except ValueError:
+                pass
+        parts.append(_ESCAPES.get(letter, letter))
+        place = slash + 2
+    joined = "".join([*parts, text[place:]])
+    return joined.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _bare(text: str, start: int) -> tuple[Any, int]:
+    for word in (*_PYTHON_WORDS, "None", "null"):
+        if text.startswith(word, start):
+            return _PYTHON_WORDS.get(word), start + len(word)
+    try:
+        return _decoder.raw_decode(text, start)
+    except (ValueError, RecursionError):
+        raise NotAValue from None
+
+
+def _after_space(text: str, place: int) -> int:
+    while place < len(text) and text[place].isspace():
+        place += 1
+    return place
+
+
+def _after_item(text: str, place: int, closing: str) -> int:
+    place = _after_space(text, place)
+    if text.startswith(",", place):
+        return _after_space(text, place + 1)
+    if not text.startswith(closing, place):
+        raise NotAValue
+    return place

@@ -1,0 +1,69 @@
+"""Control tokens in a text, each as one character that no other token can write.
+
+A template marks calls and reasoning with tokens such as `<|channel|>`. A model may also spell them
+in plain tokens, which is text and marks nothing. In coded text a control token is one surrogate,
+which no bytes of UTF-8 decode to, so the two cannot be confused.
+
+Plain Python.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+_FIRST, _LAST = 0xDC00, 0xDFEF
+"""Low surrogates; those after the last are the holes of `core.batching.call_literals`."""
+
+_CODES = re.compile(f"[{chr(_FIRST)}-{chr(_LAST)}]")
+
+
+@dataclass(frozen=True)
+class CodedTokens:
+    """The control tokens that the answers of a template hold, by their text."""
+
+    ids: Mapping[str, int]
+
+    @staticmethod
+    def found_in(texts: Iterable[str], special: Mapping[str, int]) -> "CodedTokens":
+        """Return those of the special tokens of a vocabulary that occur in any of the texts."""
+        whole = "\n".join(texts)
+        present = sorted(token for token in special if token and token in whole)
+        return CodedTokens({token: special[token] for token in present[: _LAST - _FIRST]})
+
+    @cached_property
+    def codes(self) -> dict[int, str]:
+        """The character of each, by its id in the vocabulary."""
+        return {id_: chr(_FIRST + index) for index, id_ in enumerate(self.ids.values())}
+
+    def coded(self, text: str) -> str:
+        """Return a text of the template with a character for each control token."""
+        return self._pattern.sub(lambda match: self._code_of[match[0]], text)
+
+    def spelled(self, coded: str) -> str:
+        """Return coded text as the template writes it."""
+        return _CODES.sub(lambda match: self._text_of.get(match[0], ""), coded)
+
+    def parts(self, coded: str) -> list[str | int]:
+        """Return coded text as texts and the ids of the control tokens between them."""
+        id_of = {code: id_ for id_, code in self.codes.items()}
+        pieces = re.split(f"({_CODES.pattern})", coded)
+        return [id_of.get(piece, piece) for piece in pieces if piece]
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        longest_first = sorted(self.ids, key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+
+    @cached_property
+    def _code_of(self) -> dict[str, str]:
+        return {text: self.codes[id_] for text, id_ in self.ids.items()}
+
+    @cached_property
+    def _text_of(self) -> dict[str, str]:
+        return {code: text for text, code in self._code_of.items()}
+
+
+def without_codes(coded: str) -> str:
+    """Return the text of coded text alone."""
+    return _CODES.sub("", coded)

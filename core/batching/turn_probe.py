@@ -1,0 +1,139 @@
+"""How a chat template writes answers, found by letting it write some that are known."""
+
+import re
+from collections.abc import Iterable, Iterator
+
+from transformers import PreTrainedTokenizerFast
+
+from core.batching.coded_tokens import CodedTokens
+from core.batching.probe import NAMES, REASONING, TEXT, answer_with
+from core.batching.section import Section
+from core.batching.template import ChatTemplate
+from core.batching.tool_call_format import ONE, Written, tool_call_format
+from core.batching.turn_format import TurnFormat
+from core.batching.turns import Turn
+
+_REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
+_END_OF_PROMPT = 80
+_THINK = ("<think>", "</think>")
+
+
+def turn_format(tokenizer: PreTrainedTokenizerFast) -> TurnFormat:
+    """Return how the chat template of a tokenizer writes an answer; plain text without one."""
+    template = ChatTemplate(tokenizer)
+    plain = answer_with(template, TEXT)
+    if plain is None or TEXT not in plain.answer:
+        return TurnFormat(CodedTokens({}))
+    thought = _thought(template)
+    written = Written.by(template)
+    turns = [turn for turn in (plain, thought, *written.turns) if turn is not None]
+    special = special_tokens(tokenizer)
+    control = CodedTokens.found_in(_texts(turns), special)
+    ends = tuple(special)
+    reasoning, content = _sections(plain, thought, control, ends)
+    if reasoning is None:
+        reasoning = _section_before_calls(template, written, control)
+    if reasoning is None:
+        reasoning = _think_section(tokenizer, plain.prompt, control)
+    calls = tool_call_format(written, control, ends, reasoning)
+    return TurnFormat(control, reasoning, content, calls, _before_calls(written))
+
+
+def _texts(turns: Iterable[Turn]) -> Iterator[str]:
+    """Yield the answers, and the ends of their prompts, which may open the reasoning."""
+    for turn in turns:
+        yield turn.answer
+        yield turn.prompt[-_END_OF_PROMPT:]
+
+
+def special_tokens(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
+    """Return the ids of the tokens that have no text of their own, by their names."""
+    ids = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
+    added = tokenizer.added_tokens_decoder.items()
+    return ids | {token.content: id_ for id_, token in added if token.special}
+
+
+def _thought(template: ChatTemplate) -> Turn | None:
+    """Return an answer with reasoning, if the template shows any."""
+    for key in _REASONING_KEYS:
+        turn = answer_with(template, TEXT, parts={key: REASONING})
+        if turn is not None and REASONING in turn.answer and TEXT in turn.answer:
+            return turn
+    return None
+
+
+def _sections(
+    plain: Turn, thought: Turn | None, control: CodedTokens, ends: tuple[str, ...]
+) -> tuple[Section | None, Section]:
+    """Return what stands around reasoning and text."""
+    before, _, after = control.coded(plain.answer).partition(TEXT)
+    closing = without_end(after, control, ends)
+    if thought is None:
+        return None, Section(_without_thinking(before), closing)
+    opening, _, rest = control.coded(thought.answer).partition(REASONING)
+    between, _, after = rest.partition(TEXT)
+    closing = without_end(after, control, ends)
+    if not opening.strip():
+        opening = _last_tag(control.coded(thought.prompt))
+    end = between.removesuffix(before)
+    if before.strip() and between.endswith(before) and end.strip():
+        return Section(opening, end), Section(before, closing)
+    return Section(opening, between), Section("", closing)
+
+
+def _section_before_calls(
+    template: ChatTemplate, written: Written, control: CodedTokens
+) -> Section | None:
+    """Return what stands around reasoning where a template shows it beside calls only."""
+    for key in _REASONING_KEYS if written.one else ():
+        turn = answer_with(template, "", ONE, {key: REASONING})
+        if turn is None or REASONING not in turn.answer or written.one is None:
+            continue
+        before_name = written.one.answer.partition(NAMES[0])[0]
+        opening, _, rest = turn.answer.partition(REASONING)
+        between = rest.partition(NAMES[0])[0]
+        if opening.strip() and before_name and between.endswith(before_name):
+            closing = between.removesuffix(before_name)
+            return Section(control.coded(opening), control.coded(closing))
+    return None
+
+
+def _without_thinking(before: str) -> str:
+    """Take an empty block of reasoning off what stands before a text."""
+    _, closed, rest = before.rpartition(_THINK[1])
+    return rest.lstrip() if closed else before
+
+
+def _last_tag(prompt: str) -> str:
+    """Return the tag or control token that a prompt ends with, and the word after it."""
+    found = re.search(r"(?:<[^<>\n]*>|[\udc00-\udfef])\w*\s*$", prompt)
+    return found[0] if found else ""
+
+
+def _think_section(
+    tokenizer: PreTrainedTokenizerFast, prompt: str, control: CodedTokens
+) -> Section | None:
+    """Return the usual pair of tags where the template or its prompt knows of them."""
+    source = tokenizer.get_chat_template()
+    if _THINK[1] not in source and not prompt.rstrip().endswith(_THINK[0]):
+        return None
+    opening, closing = map(control.coded, _THINK)
+    return Section(f"{opening}\n", f"\n{closing}\n\n")
+
+
+def _before_calls(written: Written) -> str:
+    """Return the white space between a text and the first call after it."""
+    if written.content is None:
+        return ""
+    _, found, after = written.content.answer.partition(TEXT)
+    space = after[: len(after) - len(after.lstrip())]
+    return space if found and NAMES[0] in after else ""
+
+
+def without_end(text: str, control: CodedTokens, ends: tuple[str, ...]) -> str:
+    """Return what closes a part, without the token that ends the turn."""
+    spelled = control.spelled(text).rstrip()
+    for end in sorted(ends, key=len, reverse=True):
+        if end and spelled.endswith(end):
+            return control.coded(spelled.removesuffix(end)).strip()
+    return control.coded(spelled).strip()

@@ -1,0 +1,216 @@
+"""Parts an answer, as it comes, into reasoning, text and tool calls.
+
+Each piece of text goes out as soon as it cannot be the beginning of a marker any more. Plain
+Python; the text is coded (`core.batching.control_tokens`).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from core.batching.coded_tokens import without_codes
+from core.batching.tool_calls import ToolCall, Tools, read_calls
+from core.batching.turn_format import TurnFormat
+
+_Place = Literal["between", "reasoning", "content", "calls"]
+"""Where an answer is; `between` is before its first part and after a part that was closed."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What an answer turned out to hold, so far as it is certain."""
+
+    text: str = ""
+    reasoning: str = ""
+    calls: tuple[ToolCall, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.text or self.reasoning or self.calls)
+
+
+class _Markers:
+    """Literals to look for, each with the place that an answer is at after it."""
+
+    def __init__(self, place_after: dict[str, _Place]) -> None:
+        self._place_after = {literal: place for literal, place in place_after.items() if literal}
+        self._longest_first = sorted(self._place_after, key=len, reverse=True)
+        self._first_letters = {literal[0] for literal in self._place_after}
+
+    def first(self, text: str) -> tuple[int, int, _Place] | None:
+        """Return start, end and place of the first marker, the longest of several there."""
+        found = [
+            (start, -len(literal), literal)
+            for literal in self._longest_first
+            if (start := text.find(literal)) >= 0
+        ]
+        if not found:
+            return None
+        start, length, literal = min(found)
+        return start, start - length, self._place_after[literal]
+
+    def unfinished(self, text: str) -> int:
+        """Return where the first beginning of a marker stands that the text may yet complete."""
+        for start, letter in enumerate(text):
+            if letter in self._first_letters:
+                rest = text[start:]
+                if any(
+                    len(literal) > len(rest) and literal.startswith(rest)
+                    for literal in self._longest_first
+                ):
+                    return start
+        return len(text)
+
+
+class TurnMarkers:
+    """The markers of a format, by the place at which they count; made once for all answers."""
+
+    def __init__(self, format_: TurnFormat) -> None:
+        calls = format_.calls
+        call = "" if calls is None else calls.frame.marker
+        text = format_.content
+        reasoning = format_.reasoning
+        to_calls: dict[str, _Place] = {
+            literal: "calls" for literal in (call, format_.before_calls + call) if call
+        }
+        to_parts: dict[str, _Place] = dict(to_calls)
+        if reasoning is not None:
+            to_parts[reasoning.opening.strip()] = "reasoning"
+        to_parts[text.opening.strip()] = "content"
+        self.is_bare = calls is not None and not call
+        """Whether calls begin like any JSON or list."""
+        self.between = _Markers(to_parts)
+        self.content = _Markers(
+            _closings([text.closing]) | (to_calls if not text.opening.strip() else {})
+        )
+        self.reasoning = _Markers(_closings([reasoning.closing] if reasoning else []))
+
+
+def _closings(literals: Iterable[str]) -> dict[str, _Place]:
+    """Return what closes a part, with the white space before it and without."""
+    return {
+        literal: "between"
+        for closing in literals
+        for literal in (closing.rstrip(), closing.strip())
+        if literal
+    }
+
+
+class TurnReader:
+    """Follows one answer."""
+
+    def __init__(
+        self,
+        format_: TurnFormat,
+        markers: TurnMarkers,
+        tools: Tools,
+        *,
+        begins_in_reasoning: bool = False,
+    ) -> None:
+        self._format = format_
+        self._markers = markers
+        self._tools = tools
+        self._held = ""
+        self._calls: list[str] = []
+        self._place: _Place = "reasoning" if begins_in_reasoning else "between"
+        self._drops_newlines = begins_in_reasoning
+        self._is_first = not begins_in_reasoning
+
+    @property
+    def is_reasoning(self) -> bool:
+        return self._place == "reasoning"
+
+    def push(self, text: str) -> Part:
+        """Take some text of the answer; return what is certain."""
+        if self._place == "calls":
+            self._calls.append(text)
+            return Part()
+        self._held += text
+        given: list[tuple[_Place, str]] = []
+        while self._advance(given):
+            pass
+        return self._part(given)
+
+    def finish(self) -> Part:
+        """Return the rest of the answer."""
+        if self._place != "calls":
+            place: _Place = "content" if self._place == "between" else self._place
+            given: list[tuple[_Place, str]] = []
+            self._give(given, place, len(self._held))
+            return self._part(given)
+        assert self._format.calls is not None
+        read = read_calls(self._format.calls, "".join(self._calls), self._tools)
+        if not read.calls:
+            return Part(text=self._format.control.spelled(read.text))
+        rest = read.text.removeprefix(self._format.content.opening)
+        return Part(text=without_codes(rest).strip(), calls=tuple(read.calls))
+
+    def _advance(self, given: list[tuple[_Place, str]]) -> bool:
+        """Go as far as the next marker, or as far as is certain; say whether to go on."""
+        if self._place == "between":
+            return self._begin(given)
+        markers = self._markers.content if self._place == "content" else self._markers.reasoning
+        found = markers.first(self._held)
+        unfinished = markers.unfinished(self._held)
+        if found is None or unfinished < found[0]:
+            self._give(given, self._place, unfinished)
+            return False
+        start, end, place = found
+        self._give(given, self._place, start)
+        if place == "calls":
+            self._call()
+            return False
+        self._held = self._held[end - start :]
+        self._enter(place)
+        return True
+
+    def _begin(self, given: list[tuple[_Place, str]]) -> bool:
+        """Find out which part begins; a text that no marker opens is content."""
+        rest = self._held.lstrip()
+        if not rest:
+            return False
+        found = self._markers.between.first(rest)
+        if found is not None and found[0] == 0 and not self._may_be_longer(rest, found[1]):
+            _, end, place = found
+            if place == "calls":
+                self._call()
+                return False
+            self._held = rest[end:]
+            self._enter(place)
+            return True
+        if self._markers.between.unfinished(rest) == 0:
+            return False
+        if self._markers.is_bare and rest[0] in "[{":
+            self._call()
+            return False
+        self._place = "content"
+        self._drops_newlines = not self._is_first
+        self._is_first = False
+        return True
+
+    def _may_be_longer(self, rest: str, length: int) -> bool:
+        return len(rest) >= length and self._markers.between.unfinished(rest) == 0
+
+    def _enter(self, place: _Place) -> None:
+        self._place = place
+        self._drops_newlines = True
+        self._is_first = False
+
+    def _call(self) -> None:
+        self._place = "calls"
+        self._calls.append(self._held)
+        self._held = ""
+
+    def _give(self, given: list[tuple[_Place, str]], place: _Place, length: int) -> None:
+        text, self._held = self._held[:length], self._held[length:]
+        if self._drops_newlines:
+            text = text.lstrip("\r\n")
+            self._drops_newlines = not text
+        if text:
+            given.append((place, text))
+
+    def _part(self, given: list[tuple[_Place, str]]) -> Part:
+        if not given:
+            return Part()
+        content = "".join(text for place, text in given if place != "reasoning")
+        reasoning = "".join(text for place, text in given if place == "reasoning")
+        return Part(without_codes(content), without_codes(reasoning))

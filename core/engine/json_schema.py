@@ -1,0 +1,162 @@
+"""JSON schemas as a grammar can follow them: bounded in cost, and with numbers that it can count.
+
+llguidance counts in 64 bits and in doubles. Beyond that it refuses what is harmless (the greatest
+integer of 64 bits as a bound), writes other numbers than those of a const, and overflows its stack.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from core.errors import InvalidRequest
+
+MAX_SCHEMA_CHARACTERS = 32_768
+MAX_LITERAL_CHARACTERS = 4096
+"""Of one text that an answer has to repeat or match: every token of it costs in proportion."""
+
+MAX_MULTIPLE_OF = 100_000
+"""Of all together. A grammar has as many states as this number: beyond, it takes seconds."""
+
+GREATEST_BOUND = 10**18
+GREATEST_COUNT = 1_000_000
+GREATEST_LITERAL = 2**63 - 1
+
+_UPPER, _LOWER = ("maximum", "exclusiveMaximum"), ("minimum", "exclusiveMinimum")
+_MOST = ("maxLength", "maxItems", "maxProperties")
+_LEAST = ("minLength", "minItems", "minProperties")
+_DATA = ("const", "enum", "default", "examples")
+"""Their values are no schemas, whatever they look like."""
+_NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+"""Their values are schemas by names, which are no keywords."""
+
+
+def fitted(schema: Mapping[str, Any], param: str) -> dict[str, Any]:
+    """Return a schema with bounds that can be counted; InvalidRequest for one that costs too much.
+
+    A bound that no answer should reach is drawn in, never out.
+    """
+    refuse_too_costly([schema], param)
+    return _mapped(schema, param)
+
+
+def refuse_too_costly(schemas: list[Any], param: str) -> None:
+    """Refuse what would take long to compile, or hold up every token of everybody's answers."""
+    characters = sum(len(json.dumps(schema)) for schema in schemas)
+    if characters > MAX_SCHEMA_CHARACTERS:
+        raise unfit(f"it has {characters} characters, and may have {MAX_SCHEMA_CHARACTERS}", param)
+    multiples = 0.0
+    for part in _objects(schemas):
+        _refuse_long_literals(part, param)
+        multiple = part.get("multipleOf")
+        if isinstance(multiple, int | float):
+            multiples += abs(multiple)
+    if multiples > MAX_MULTIPLE_OF:
+        raise unfit(f"multipleOf may be {MAX_MULTIPLE_OF} at most, all added up", param)
+
+
+def _objects(value: Any) -> Iterator[dict[str, Any]]:
+    parts = [value]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, dict):
+            yield part
+            parts.extend(part.values())
+        elif isinstance(part, list):
+            parts.extend(part)
+
+
+def _refuse_long_literals(schema: dict[str, Any], param: str) -> None:
+    named = schema.get("enum")
+    choices = named if isinstance(named, list) else []
+    literals = [schema.get("const"), schema.get("pattern"), *choices]
+    longest = max((len(each) for each in (*literals, *schema) if isinstance(each, str)), default=0)
+    if longest > MAX_LITERAL_CHARACTERS:
+        raise unfit(
+            f"a const, enum, pattern or name has {longest} characters, and may have "
+            f"{MAX_LITERAL_CHARACTERS}",
+            param,
+        )
+
+
+def _mapped(schema: Any, param: str) -> Any:
+    if isinstance(schema, list):
+        return [_mapped(each, param) for each in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    fit: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key in _DATA:
+            _refuse_uncounted(value, key, param)
+            fit[key] = value
+        elif key in _NAMED and isinstance(value, Mapping):
+            fit[key] = {name: _mapped(each, param) for name, each in value.items()}
+        elif _is_number(value):
+            bound = _bound(key, value, param)
+            if bound is not None:
+                fit[key] = bound
+        else:
+            fit[key] = _mapped(value, param)
+    return fit | _bounds_of_an_integer(fit)
+
+
+def _bounds_of_an_integer(schema: Mapping[str, Any]) -> dict[str, int]:
+    """Return bounds for an integer that has none: a model in doubt writes digits without end."""
+    if schema.get("type") != "integer" or "multipleOf" in schema:
+        return {}
+    bounds = {}
+    if not set(_LOWER) & schema.keys():
+        bounds["minimum"] = -GREATEST_BOUND
+    if not set(_UPPER) & schema.keys():
+        bounds["maximum"] = GREATEST_BOUND
+    return bounds
+
+
+def _bound(key: str, value: float, param: str) -> float | None:
+    """Return a number of a schema as it can be counted; None where it bounds nothing."""
+    if key in _UPPER or key in _LOWER:
+        beyond = value < -GREATEST_BOUND if key in _UPPER else value > GREATEST_BOUND
+        if beyond:
+            raise unfit(
+                f"{key} is {value}, and leaves no number between -{GREATEST_BOUND} and "
+                f"{GREATEST_BOUND}",
+                param,
+            )
+        return max(-GREATEST_BOUND, min(GREATEST_BOUND, value))
+    if key in _MOST or key in _LEAST:
+        if value < 0 or not math.isfinite(value) or value != int(value):
+            raise unfit(f"{key} is {value}; it has to be a whole number", param)
+        if value <= GREATEST_COUNT:
+            return int(value)
+        if key in _MOST:
+            return None
+        raise unfit(f"{key} may be {GREATEST_COUNT} at most", param)
+    return value
+
+
+def _refuse_uncounted(value: Any, key: str, param: str) -> None:
+    """Refuse an integer that an answer would have to repeat and cannot: it is read as a double."""
+    if key not in ("const", "enum"):
+        return
+    parts = [value]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, Mapping):
+            parts.extend(part.values())
+        elif isinstance(part, list):
+            parts.extend(part)
+        elif _is_number(part) and isinstance(part, int) and abs(part) > GREATEST_LITERAL:
+            raise unfit(f"the integer {part} in {key} does not fit 64 bits", param)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def unfit(reason: str, param: str) -> InvalidRequest:
+    """Return the error for a schema that answers cannot be held to."""
+    return InvalidRequest(
+        f"Answers cannot be held to this JSON schema: {reason[:500]}",
+        param=param,
+        code="invalid_json_schema",
+    )

@@ -1,0 +1,195 @@
+"""Schemas as users have them: a schema that works as a form works as the arguments of a call."""
+
+import datetime
+import enum
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from pydantic import BaseModel
+
+import core.models
+from core.engine.vocabulary import Vocabulary, read_vocabulary
+from core.errors import InvalidRequest
+from core.spec.generation import AnswerFormSpec, JsonSchemaForm, ToolCallForm
+from core.spec.run import BaseModelSpec
+
+
+class Colour(enum.Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Place(BaseModel):
+    name: str
+    colour: Colour | None = None
+
+
+class Node(BaseModel):
+    value: int
+    children: list["Node"] = []
+
+
+class Trip(BaseModel):
+    start: Place
+    stops: list[Place]
+    by_name: dict[str, Place]
+    day: datetime.date
+    kind: Literal["bus", "train"] = "bus"
+    cost: int | str | None = None
+
+
+PLACE = {"name": "Bern", "colour": "red"}
+CASES: dict[str, tuple[dict[str, Any], Any, Any]] = {
+    "nested": (Place.model_json_schema(), PLACE, {"name": "Bern", "colour": "green"}),
+    "recursive": (
+        Node.model_json_schema(),
+        {"value": 1, "children": [{"value": 2, "children": []}]},
+        {"value": 1, "children": [{"value": "x", "children": []}]},
+    ),
+    "trip": (
+        Trip.model_json_schema(),
+        {"start": PLACE, "stops": [PLACE], "by_name": {"b": PLACE}, "day": "2026-11-28"},
+        {"start": PLACE, "stops": [PLACE], "by_name": {"b": 1}, "day": "2026-11-28"},
+    ),
+    "old definitions": (
+        {
+            "type": "object",
+            "properties": {"a": {"$ref": "#/definitions/A"}},
+            "required": ["a"],
+            "definitions": {"A": {"type": "integer"}},
+        },
+        {"a": 1},
+        {"a": "1"},
+    ),
+    "itself": (
+        {"type": "object", "properties": {"a": {"$ref": "#"}}, "additionalProperties": False},
+        {"a": {"a": {}}},
+        {"a": {"b": {}}},
+    ),
+    "names with signs": (
+        {
+            "type": "object",
+            "properties": {"a": {"$ref": "#/$defs/A~1b~0c%25%20d"}},
+            "required": ["a"],
+            "$defs": {"A/b~c% d": {"type": "integer"}},
+        },
+        {"a": 1},
+        {"a": "1"},
+    ),
+    "an id and an anchor": (
+        {
+            "$id": "http://example.org/a",
+            "type": "object",
+            "properties": {"a": {"$ref": "#here"}},
+            "required": ["a"],
+            "$defs": {"A": {"$anchor": "here", "type": "integer"}},
+        },
+        {"a": 1},
+        {"a": "1"},
+    ),
+    "64 bits": (
+        {
+            "type": "object",
+            "properties": {"a": {"type": "integer", "maximum": 2**63 - 1, "minimum": -(2**63)}},
+            "required": ["a"],
+        },
+        {"a": 10**17},
+        {"a": 1.5},
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Vocabulary:
+    folder = Path(core.models.__file__).parent / "tiny"
+    return read_vocabulary(BaseModelSpec(id="tiny", source=str(folder)), None)
+
+
+def accepts(vocabulary: Vocabulary, form: AnswerFormSpec, tools: Any, text: str) -> bool:
+    """Whether a form lets a model write a text and end there."""
+    held = vocabulary.form(form, tools).start()
+    for token in vocabulary.tokenizer.encode(text, add_special_tokens=False):
+        if not held.allowed()[token]:
+            return False
+        held.take(token)
+    return bool(held.allowed()[min(vocabulary.end_token_ids)])
+
+
+def tool(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, "parameters": parameters}}
+
+
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")], ids=["compact", "spaced"])
+@pytest.mark.parametrize("case", CASES)
+def test_a_schema_works_as_a_form_and_as_a_tool(tiny, case, separators):
+    schema, right, wrong = CASES[case]
+    for value, is_right in ((right, True), (wrong, False)):
+        text = json.dumps(value, separators=separators)
+        assert accepts(tiny, JsonSchemaForm(json_schema=schema), (), text) is is_right
+        call = f'<tool_call>{{"name": "look", "arguments": {text}}}</tool_call>'
+        assert accepts(tiny, ToolCallForm(), (tool("look", schema),), call) is is_right
+
+
+def test_tools_may_have_definitions_of_the_same_name(tiny):
+    def of(type_: str) -> dict[str, Any]:
+        return {
+            "type": "object",
+            "properties": {"a": {"$ref": "#/$defs/A"}},
+            "required": ["a"],
+            "$defs": {"A": {"type": type_}},
+        }
+
+    tools = (tool("look", of("integer")), tool("stop", of("boolean")))
+    for name, value, is_right in (("look", 1, True), ("look", True, False), ("stop", True, True)):
+        text = json.dumps({"name": name, "arguments": {"a": value}})
+        call = f"<tool_call>{text}</tool_call>"
+        assert accepts(tiny, ToolCallForm(), tools, call) is is_right
+
+
+@pytest.mark.parametrize("text", ['{ "a":1}', '{"a" :1}', '{"a":  1}', '{"a":1 }', '{"a":\n1}'])
+def test_there_is_no_room_for_white_space_but_after_commas_and_colons(tiny, text):
+    form = JsonSchemaForm(json_schema={"type": "object", "properties": {"a": {"type": "integer"}}})
+    assert not accepts(tiny, form, (), text)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "integer", "minimum": -(10**30), "maximum": -(10**25)},
+        {"type": "integer", "minimum": 10**25},
+        {"const": 2**64 - 1},
+        {"enum": [1, 10**30]},
+        {"type": "array", "minItems": 10**30},
+        {"type": "array", "maxItems": 1.5},
+        {"anyOf": [{"multipleOf": 60_000}, {"multipleOf": 60_001}]},
+    ],
+)
+def test_numbers_that_a_grammar_cannot_count_are_refused(tiny, schema):
+    """The first of them made llguidance overflow its stack, and the process end."""
+    with pytest.raises(InvalidRequest) as caught:
+        tiny.form(JsonSchemaForm(json_schema=schema), ())
+    assert caught.value.code == "invalid_json_schema"
+
+
+@pytest.mark.parametrize(
+    ("schema", "text"),
+    [
+        ({"type": "number", "maximum": 1e30, "minimum": 0}, "5.5"),
+        ({"type": "string", "maxLength": 2**63 - 1}, '"a"'),
+        ({"type": "array", "maxItems": 3.0}, "[1,2]"),
+        ({"const": {"maximum": 1e30}}, '{"maximum":1e+30}'),
+        ({"type": "object", "properties": {"maximum": {"type": "integer"}}}, '{"maximum":5}'),
+    ],
+)
+def test_bounds_beyond_what_a_grammar_counts_change_no_answer(tiny, schema, text):
+    tiny.form(JsonSchemaForm(json_schema=schema), ())
+    if "const" not in schema:
+        assert accepts(tiny, JsonSchemaForm(json_schema=schema), (), text)
+
+
+def test_an_integer_has_an_end(tiny):
+    form = JsonSchemaForm(json_schema={"type": "integer"})
+    assert accepts(tiny, form, (), "9" * 18)
+    assert not accepts(tiny, form, (), "9" * 20)
