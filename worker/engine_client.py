@@ -5,6 +5,7 @@ from types import TracebackType
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from core.parity.asking import EngineAway, EngineRefused
 from core.spec.base import Spec
 from core.spec.classification import ClassificationAnswer, ClassificationRequest
 from core.spec.engine import Refusal, RefusalBody
@@ -19,20 +20,6 @@ from worker.engines import EngineAddress
 
 CONNECT_SECONDS = 2.0
 SILENCE_SECONDS = 600.0  # a full queue, or a large base being loaded
-
-
-class EngineAway(Exception):
-    """The engine cannot answer now; the same request may succeed later."""
-
-
-class EngineRefused(Exception):
-    """The engine answers no, and would again."""
-
-    def __init__(self, message: str, code: str | None = None, param: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.code = code
-        self.param = param
 
 
 class _Health(BaseModel):

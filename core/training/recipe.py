@@ -31,7 +31,7 @@ from core.training.mask import audit
 from core.training.model import base_of, load_model
 from core.training.neftune import add_noise
 from core.training.optimiser import build_optimiser
-from core.training.parity import Trained, parity_reference
+from core.training.parity import parity_reference
 from core.training.plan import StepPlan
 from core.training.preflight import require_fit
 from core.training.replayed import choose_rows
@@ -92,7 +92,10 @@ def train(
 
     yield PhaseStarted(phase="training")
     facts = CardFacts(spec.base, spec, described, ready)
-    training = Training(spec, workspace, dataset, plan, objective, tokenizer, facts, stop)
+    replays = choose_rows(dataset, workspace, tokenizer)
+    training = Training(
+        spec, workspace, dataset, plan, objective, tokenizer, facts, stop, dtype, replays
+    )
     state = RunState(
         adapted=adapted,
         optimiser=optimiser,
@@ -128,8 +131,9 @@ def train(
     manifest = write_bundle(workspace.bundle_folder, training.bundle(state, chosen_step))
 
     yield PhaseStarted(phase="checking parity")
-    trained = Trained(spec, adapted, dtype, tokenizer, workspace.bundle_folder, state.budget_tokens)
-    reference = parity_reference(trained, choose_rows(dataset, workspace, tokenizer))
+    reference = state.references.get(chosen_step)  # the checkpoint has the same weights
+    if reference is None:
+        reference = parity_reference(training.trained(state, workspace.bundle_folder), replays)
     yield RunFinished(
         folder=workspace.bundle_folder,
         weights_sha256=manifest.weights_sha256,

@@ -3,11 +3,11 @@
 import math
 
 import pytest
+from worker.verdict import judge
 
 from core.spec.generation import TokenPrompt
 from core.spec.parity import Ablation, ParityReference, ReplayedRow, ReplayedText
 from worker.replay import Replies, Reply
-from worker.verdict import judge
 
 IDS = (5, 6, 7)
 
