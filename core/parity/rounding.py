@@ -16,8 +16,8 @@ from core.spec.parity import NumberFormat, ParityReference
 _PRIOR_REPEATS = 4
 """The deviation of a single token is drawn towards that of all, as so many repeats would do."""
 _LEAST_DEVIATION = 1e-6
-_LEAST_SIGNAL = 0.2
-"""Of what a direction measures, the share that must not be rounding."""
+_LEAST_SIGNAL = 4.0
+"""Deviations by which a change must exceed what rounding makes of no change at all."""
 MANTISSA_BITS: dict[NumberFormat, int] = {"fp32": 23, "fp16": 10, "bf16": 7}
 
 
@@ -136,7 +136,7 @@ class Rounding:
         # a deviation is that of two roundings: the change holds those of one and of a mean
         of_rounding = len(changed) * (1 + 1 / len(repeats)) / 2
         signal = energy - of_rounding
-        if signal <= _LEAST_SIGNAL * energy:
+        if signal <= _LEAST_SIGNAL * of_rounding * math.sqrt(2 / len(changed)):
             return None
         return Share(along / signal, math.sqrt(energy) / signal)
 

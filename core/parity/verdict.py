@@ -29,7 +29,7 @@ LARGE_COST_NATS = 0.1
 
 IGNORED_SHARE = 0.5
 OTHER_SHARE = 0.1
-ERRORS = 5.0
+ERRORS = 4.0
 """How many times its error a share must be from 0."""
 
 
