@@ -90,11 +90,6 @@ class Rounding:
         error = math.sqrt(sum(squares) / len(squares)) if squares else 0.0
         return Share(share.value, max(share.error, error))
 
-    def distance(self, changed: Sequence[float], said: Sequence[float]) -> float:
-        """Return how far `said` is from `changed`, in deviations squared."""
-        pairs = zip(changed, said, self._deviations(), strict=False)
-        return sum(((b - a) / deviation) ** 2 for a, b, deviation in pairs)
-
     def _differences(self) -> list[float]:
         return [
             abs(b - a) for repeat in self.repeats for a, b in zip(self.figures, repeat, strict=True)

@@ -57,7 +57,7 @@ def judge(reference: ParityReference, replies: Replies) -> Parity:
     rounding = Rounding.measured(reference, served)
     found = _with_figures(found, reference, rounding, said)
     figures = _figures(found, reference, replies)
-    if ignored := _ignored(reference.ablations, rounding, said):
+    if ignored := _ignored(reference.ablations, rounding, said, found):
         return _failed(found, "module", f"{_words_of(ignored)}. {figures}")
     holds = _is_within(found)
     if is_coarser(served, trained) and not (holds and _mean(found) <= LARGE_COST_NATS):
@@ -136,16 +136,17 @@ def _other_tokens(row: ReplayedRow, ids: tuple[int, ...]) -> str:
 
 
 def _ignored(
-    ablations: Sequence[Ablation], rounding: Rounding, said: Sequence[float]
+    ablations: Sequence[Ablation], rounding: Rounding, said: Sequence[float], found: Parity
 ) -> Ablation | None:
-    """Return the modules whose lack explains best what the engine says; None if none does."""
-    found = []
+    """Return the modules whose lack explains all that the engine says; None if none does."""
+    assert found.mean_allowed_nats is not None
+    fitting = []
     for ablation in ablations:
+        left = _mean_distance(ablation.figures, said)
         share = rounding.share_of(ablation.figures, said)
-        if share is not None and share.is_beyond(IGNORED_SHARE, ERRORS):
-            distance = rounding.distance(ablation.figures, said) / len(ablation.figures)
-            found.append((distance, ablation))
-    return min(found, key=lambda each: each[0])[1] if found else None
+        if left <= found.mean_allowed_nats and share and share.is_beyond(IGNORED_SHARE, ERRORS):
+            fitting.append((left, ablation))
+    return min(fitting, key=lambda each: each[0])[1] if fitting else None
 
 
 def _words_of(ignored: Ablation) -> str:

@@ -186,6 +186,10 @@ class _Measuring:
                 rows = self._enough_rows()
         if len(by_name) == 1:
             return
+        saved = set(getattr(adapted.config, "modules_to_save", None) or ())
+        if kept := saved & by_name.keys():  # an engine may run these and ignore all others
+            others = [path for name in by_name.keys() - saved for path in by_name[name]]
+            by_name[f"all but {', '.join(sorted(kept))}"] = others
         for name, paths in by_name.items():
             if (found := self._ablated(rows, adapted.without(paths))) is not None:
                 yield Ablation(modules=name, count=len(paths), figures=found)

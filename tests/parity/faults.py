@@ -35,15 +35,10 @@ def tampered(finished: Finished, store: BlobStore, folder: Path, change: Change)
 
 
 def other_template(bundle: Path) -> None:
-    """One space in place of a newline before every message; another tokenizer of a classifier."""
+    """A word before every conversation; a classifier's texts without their marks."""
     template = bundle / "chat_template.jinja"
     if template.exists():
-        text = template.read_text()
-        changed = text.replace("['role'] + '\\n'", "['role'] + ' '")
-        changed = changed.replace("{{ m['role'] }}\n", "{{ m['role'] }} ")
-        changed = changed.replace("['role'] ~ '\\n'", "['role'] ~ ' '")
-        assert changed != text, text
-        template.write_text(changed)
+        template.write_text("Note: " + template.read_text())
         return
     path = bundle / "tokenizer.json"
     tokenizer = json.loads(path.read_text())

@@ -41,7 +41,20 @@ STRATEGIES: dict[str, tuple[StrategySpec, float]] = {
 }
 """With a rate at which a few steps change something."""
 
-WORDS = "river stone green window paper music winter garden silver bridge letter market".split()
+WORDS = [
+    "river",
+    "stone",
+    "green",
+    "window",
+    "paper",
+    "music",
+    "winter",
+    "garden",
+    "silver",
+    "bridge",
+    "letter",
+    "market",
+]
 LABELS = ("question", "answer")
 STEPS = 3
 
