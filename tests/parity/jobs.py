@@ -41,22 +41,11 @@ STRATEGIES: dict[str, tuple[StrategySpec, float]] = {
 }
 """With a rate at which a few steps change something."""
 
-WORDS = [
-    "river",
-    "stone",
-    "green",
-    "window",
-    "paper",
-    "music",
-    "winter",
-    "garden",
-    "silver",
-    "bridge",
-    "letter",
-    "market",
-]
+WORDS = ("river", "stone", "green", "window", "paper", "music")
+WORDS += ("winter", "garden", "silver", "bridge", "letter", "market")
 LABELS = ("question", "answer")
 STEPS = 3
+FORMATS: tuple[NumberFormat, ...] = ("bf16", "fp32", "fp16")
 
 
 @dataclass(frozen=True)
@@ -87,13 +76,13 @@ class Job:
 
 def honest_jobs(base: str) -> Iterator[Job]:
     """Yield every strategy in every format that the base is tried in."""
-    for precision in ("bf16", "fp32", "fp16"):
+    for precision in FORMATS:
         for strategy in STRATEGIES:
             if base == "minilm" and strategy in ("prefix", "qlora"):
                 continue
             if base == "smollm2" and precision == "fp16":
                 continue  # CPUs emulate it: minutes for each
-            yield Job(base, strategy, precision)  # type: ignore[arg-type]
+            yield Job(base, strategy, precision)
 
 
 def train_job(job: Job, folder: Path, store: BlobStore) -> Finished:
