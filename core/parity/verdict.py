@@ -28,6 +28,9 @@ LARGE_COST_NATS = 0.1
 """What a coarser format may change on average: a tenth of every probability."""
 
 IGNORED_SHARE = 0.5
+UNEXPLAINED_SHARE = 0.1
+"""Of a difference, what may be left beside the lack of a module; a base rounds more than a tuned
+model, to which the rows are likely."""
 OTHER_SHARE = 0.1
 ERRORS = 4.0
 """How many times its error a share must be from 0."""
@@ -138,13 +141,14 @@ def _other_tokens(row: ReplayedRow, ids: tuple[int, ...]) -> str:
 def _ignored(
     ablations: Sequence[Ablation], rounding: Rounding, said: Sequence[float], found: Parity
 ) -> Ablation | None:
-    """Return the modules whose lack explains all that the engine says; None if none does."""
+    """Return the modules whose lack explains nearly all of a difference; None if none does."""
     assert found.mean_allowed_nats is not None
+    near = max(found.mean_allowed_nats, UNEXPLAINED_SHARE * _mean(found))
     fitting = []
     for ablation in ablations:
         left = _mean_distance(ablation.figures, said)
         share = rounding.share_of(ablation.figures, said)
-        if left <= found.mean_allowed_nats and share and share.is_beyond(IGNORED_SHARE, ERRORS):
+        if left <= near and share and share.is_beyond(IGNORED_SHARE, ERRORS):
             fitting.append((left, ablation))
     return min(fitting, key=lambda each: each[0])[1] if fitting else None
 

@@ -27,7 +27,7 @@ class Bench:
     stack: ExitStack
     done: dict[Job, Finished] = field(default_factory=dict)
     engines: dict[tuple[NumberFormat, NumberFormat], Service] = field(default_factory=dict)
-    plants: int = 0
+    folders: int = 0
 
     @property
     def storage(self) -> Path:
@@ -39,7 +39,7 @@ class Bench:
 
     def finished(self, job: Job) -> Finished:
         if job not in self.done:
-            self.done[job] = train_job(job, self.folder / f"job-{len(self.done)}", self.store)
+            self.done[job] = train_job(job, self._new_folder(), self.store)
         return self.done[job]
 
     def honest(self, job: Job, served: NumberFormat | None = None) -> Parity:
@@ -48,9 +48,7 @@ class Bench:
 
     def planted(self, job: Job, change: Change) -> Parity:
         """Ask about the job's bundle after a change that nobody has told the worker of."""
-        self.plants += 1
-        folder = self.folder / f"plant-{self.plants}"
-        candidate = tampered(self.finished(job), self.store, folder, change)
+        candidate = tampered(self.finished(job), self.store, self._new_folder(), change)
         return self._ask(job, candidate, job.precision)
 
     def pretending(self, job: Job, computed: NumberFormat) -> Parity:
@@ -59,12 +57,16 @@ class Bench:
 
     def bundle(self, job: Job) -> Path:
         """Return the unpacked bundle of a job."""
-        self.plants += 1
-        folder = self.folder / f"plant-{self.plants}"
+        folder = self._new_folder()
         folder.mkdir()
         self.store.fetch(self.finished(job).candidate.bundle.key, folder / "bundle.zip")
         unpack(folder / "bundle.zip", folder / "bundle")
         return folder / "bundle"
+
+    def _new_folder(self) -> Path:
+        """Return the path of a folder that nobody has made yet."""
+        self.folders += 1
+        return self.folder / f"work-{self.folders}"
 
     def _ask(
         self,

@@ -6,8 +6,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from core.adapters.memory import OutOfMemory
 from core.errors import TrainingFailed
 from core.models.load import load_base
+from core.spec.events import CheckpointSaved, ResumeStateSaved, RunFinished, StepDone
 from core.spec.generation import ChatPrompt, TextPrompt, TokenPrompt
 from core.spec.strategy import LoraSpec, QloraSpec
 from core.training import parity
@@ -126,7 +128,8 @@ def test_comparison_changes_nothing_in_the_bundle(job, workspace, monkeypatch):
         return load_file(workspace.bundle_folder / "adapter_model.safetensors")
 
     with_it = weights()
-    monkeypatch.setattr("core.training.recipe.parity_reference", lambda *_: None)
+    empty = parity.ParityReference(precision="fp32", missing="not measured")
+    monkeypatch.setattr("core.training.loop.parity_reference", lambda *_: empty)
     without = weights()
     assert all(torch.equal(with_it[name], without[name]) for name in with_it | without)
 
@@ -173,3 +176,79 @@ def test_model_that_says_nothing_finite_ends_the_run(job, workspace, monkeypatch
     with pytest.raises(TrainingFailed, match="no longer finite") as caught:
         list(train(job(), workspace, lambda: False))
     assert caught.value.code == "loss_nonfinite"
+
+
+def test_checkpoints_have_a_reference_of_their_own_and_the_last_one_is_the_models(job, workspace):
+    write(workspace.train_file, *(chat(f"question {n}", f"answer {n}") for n in range(8)))
+    events = list(train(job(epochs=2, batch_size=4, learning_rate=1e-2), workspace, lambda: False))
+    first, last = [event for event in events if isinstance(event, CheckpointSaved)]
+    assert [row.line for row in first.reference.rows] == list(range(1, 9))
+    assert first.reference.figures != pytest.approx(last.reference.figures, abs=1e-3)
+    assert events[-1].reference == last.reference, "the same weights"
+
+
+def test_reference_of_checkpoints_changes_nothing_in_training(job, workspace, monkeypatch):
+    def losses():
+        events = train(job(epochs=2, batch_size=2), workspace, lambda: False)
+        return [event.loss for event in events if isinstance(event, StepDone)]
+
+    with_them = losses()
+    empty = parity.ParityReference(precision="fp32", missing="not measured")
+    monkeypatch.setattr("core.training.loop.parity_reference", lambda *_: empty)
+    assert losses() == with_them
+
+
+def test_run_that_is_stopped_while_it_measures_saves_its_state(job, workspace, monkeypatch):
+    asked = []
+    real = parity.rounded_otherwise
+
+    def rounding(*arguments):
+        asked.append(arguments)
+        return real(*arguments)
+
+    monkeypatch.setattr(parity, "rounded_otherwise", rounding)
+    events = list(train(job(), workspace, lambda: bool(asked)))
+    assert isinstance(events[-1], ResumeStateSaved)
+    assert len(asked) == 1
+    monkeypatch.undo()
+    assert isinstance(list(train(job(), workspace, lambda: False))[-1], RunFinished)
+
+
+def test_rows_are_repeated_with_other_roundings(reference):
+    found = reference()
+    own = [each.figures for each in found.repeats if each.precision == "fp32"]
+    coarser = [each.figures for each in found.repeats if each.precision == "bf16"]
+    assert (len(own), len(coarser)) == (parity.REPEATS, parity.COARSER_REPEATS)
+    assert len(set(own)) == len(own) and found.figures not in own
+    for figures, nats in [(own[0], 1e-4), (coarser[0], 0.5)]:
+        assert figures == pytest.approx(found.figures, abs=nats)
+    assert coarser[0] != pytest.approx(found.figures, abs=1e-3)
+
+
+def test_memory_that_runs_out_leaves_a_smaller_measurement(reference, monkeypatch):
+    real, calls = parity.figures_of, []
+
+    def short(adapted, rows, budget, **options):
+        calls.append(budget)
+        if len(rows) > 1 and budget > 30:
+            raise OutOfMemory(60)
+        return real(adapted, rows, budget, **options)
+
+    monkeypatch.setattr(parity, "figures_of", short)
+    found = reference()
+    assert found.rows and len(found.repeats) == parity.REPEATS + parity.COARSER_REPEATS
+    assert 30 in calls
+
+
+def test_pass_that_does_not_fit_at_all_is_left_out(reference, monkeypatch):
+    real, calls = parity.figures_of, []
+
+    def short(*arguments, **options):
+        calls.append(arguments)
+        if len(calls) > 3:
+            raise TrainingFailed("no room", code="out_of_memory")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(parity, "figures_of", short)
+    found = reference(epochs=1)
+    assert (len(found.repeats), found.ablations) == (2, ())
