@@ -30,7 +30,7 @@ from core.spec.events import (
 from core.spec.run import JobSpec, Workspace
 from core.training.checkpoint import save_checkpoint
 from core.training.data import Dataset
-from core.training.parity import Trained, parity_reference
+from core.training.parity import CHECKPOINT, FINAL, Trained, parity_reference
 from core.training.plan import StepPlan
 from core.training.replayed import Replay
 from core.training.schedule import learning_rate
@@ -177,10 +177,13 @@ def _publish(training: Training, state: RunState) -> RunEvent:
     best = best_step(state.curve)
     best_number = best.step if best else None
     save_checkpoint(training.workspace, state.step, training.bundle(state, state.step), best_number)
-    reference = parity_reference(training.trained(state, folder), training.replays, training.stop)
+    is_last = state.step == training.plan.total_steps
+    trained, effort = training.trained(state, folder), FINAL if is_last else CHECKPOINT
+    reference = parity_reference(trained, training.replays, training.stop, effort)
     if reference is None:
         raise Stopped
-    state.references[state.step] = reference
+    if is_last:
+        state.last_reference = reference
     now = state.curve[-1]
     return CheckpointSaved(
         step=state.step,

@@ -39,12 +39,24 @@ from core.spec.run import JobSpec
 from core.spec.strategy import QloraSpec
 from core.strategies.load import load_adapter
 from core.training.activations import USABLE_SHARE, free_bytes
-from core.training.replayed import Replay
+from core.training.replayed import REPLAYED_ROWS, Replay
 
-REPEATS = 4
-"""Passes that are rounded otherwise: enough for the size of rounding and its direction."""
-COARSER_REPEATS = 2
-"""The same as a coarser format rounds, should the engine compute in one."""
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured."""
+
+    rows: int
+    repeats: int
+    """Passes that are rounded otherwise."""
+    coarser_repeats: int
+    """The same as a coarser format rounds, should the engine compute in one."""
+
+
+FINAL = Effort(REPLAYED_ROWS, repeats=4, coarser_repeats=2)
+CHECKPOINT = Effort(rows=4, repeats=2, coarser_repeats=1)
+"""A run may have many, and waits for each."""
+
 ABLATION_SEED = 1000
 ENOUGH_FIGURES = 128
 """Of which rows have to be run without the modules of each name."""
@@ -97,7 +109,10 @@ class Trained:
 
 
 def parity_reference(
-    trained: Trained, replays: Sequence[Replay], stop: Callable[[], bool] = lambda: False
+    trained: Trained,
+    replays: Sequence[Replay],
+    stop: Callable[[], bool] = lambda: False,
+    effort: Effort = FINAL,
 ) -> ParityReference | None:
     """Return what training says of `replays`, or why it can say nothing; None when told to stop.
 
@@ -106,7 +121,7 @@ def parity_reference(
     model is left as it was, in evaluation mode. Raises TrainingFailed for figures that are not
     finite.
     """
-    precision = name_of(trained.dtype)
+    precision, replays = name_of(trained.dtype), replays[: effort.rows]
     if not replays:
         return ParityReference(
             precision=precision, missing="every text was cut to the length limit"
@@ -126,7 +141,7 @@ def parity_reference(
             "learning rate or lengthen the warmup.",
             code="loss_nonfinite",
         )
-    measuring = _Measuring(trained, adapted, replays, figures, stop)
+    measuring = _Measuring(trained, adapted, replays, figures, stop, effort)
     try:
         repeats = tuple(measuring.repeats())
         ablations = tuple(measuring.ablations(repeats))
@@ -158,12 +173,13 @@ class _Measuring:
     replays: Sequence[Replay]
     figures: Sequence[Sequence[float]]
     stop: Callable[[], bool]
+    effort: Effort
 
     def repeats(self) -> Iterator[Repeat]:
         """Yield the rows rounded otherwise, as training's format does and as a coarser one does."""
-        own = self.trained.dtype
-        coarser = [] if own == torch.bfloat16 else [torch.bfloat16] * COARSER_REPEATS
-        for seed, dtype in enumerate([own] * REPEATS + coarser):
+        own, effort = self.trained.dtype, self.effort
+        coarser = [] if own == torch.bfloat16 else [torch.bfloat16] * effort.coarser_repeats
+        for seed, dtype in enumerate([own] * effort.repeats + coarser):
             if (found := self._rounded(len(self.replays), seed, dtype)) is not None:
                 yield Repeat(precision=name_of(dtype), figures=found)
 

@@ -131,7 +131,8 @@ def train(
     manifest = write_bundle(workspace.bundle_folder, training.bundle(state, chosen_step))
 
     yield PhaseStarted(phase="checking parity")
-    reference = state.references.get(chosen_step)  # the checkpoint has the same weights
+    # the last checkpoint has the same weights, unless an earlier one was the best
+    reference = state.last_reference if chosen_step == plan.total_steps else None
     if reference is None:
         reference = parity_reference(training.trained(state, workspace.bundle_folder), replays)
     yield RunFinished(

@@ -36,8 +36,8 @@ class RunState:
     """Updates left out in a row, in fp16."""
     curve: list[StepMetrics] = field(default_factory=list)
     """One entry per step done."""
-    references: dict[int, ParityReference] = field(default_factory=dict)
-    """Of the checkpoints of this attempt, by their steps."""
+    last_reference: ParityReference | None = None
+    """Of the checkpoint after the last step, if this attempt has made it."""
 
     def weights(self) -> dict[str, Tensor]:
         """Return the trained weights of this moment on the CPU, each in its own dtype."""
