@@ -35,14 +35,15 @@ def tampered(finished: Finished, store: BlobStore, folder: Path, change: Change)
 
 
 def other_template(bundle: Path) -> None:
-    """A word before every conversation; a classifier's texts without their marks."""
+    """A word before every conversation; a classifier's tokenizer takes two words for each other."""
     template = bundle / "chat_template.jinja"
     if template.exists():
         template.write_text("Note: " + template.read_text())
         return
     path = bundle / "tokenizer.json"
     tokenizer = json.loads(path.read_text())
-    tokenizer["post_processor"] = None  # [CLS] and [SEP] are not put around a text
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["the"], vocabulary["by"] = vocabulary["by"], vocabulary["the"]
     path.write_text(json.dumps(tokenizer))
 
 
