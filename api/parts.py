@@ -53,6 +53,7 @@ class Parts:
     engines: EngineRouter
     uploads: CapacityLimiter
     speed_tests: SharedRuns[SpeedObject] = field(default_factory=SharedRuns)
+    parity_checks: SharedRuns[None] = field(default_factory=SharedRuns)
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:

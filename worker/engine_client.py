@@ -3,8 +3,9 @@
 from types import TracebackType
 
 import httpx
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
+from core.parity.asking import EngineAway, EngineRefused
 from core.spec.base import Spec
 from core.spec.classification import ClassificationAnswer, ClassificationRequest
 from core.spec.engine import Refusal, RefusalBody
@@ -14,31 +15,10 @@ from core.spec.generation import (
     GenerationRequest,
     generation_event_adapter,
 )
-from core.spec.parity import NumberFormat
 from worker.engines import EngineAddress
 
 CONNECT_SECONDS = 2.0
 SILENCE_SECONDS = 600.0  # a full queue, or a large base being loaded
-
-
-class EngineAway(Exception):
-    """The engine cannot answer now; the same request may succeed later."""
-
-
-class EngineRefused(Exception):
-    """The engine answers no, and would again."""
-
-    def __init__(self, message: str, code: str | None = None, param: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.code = code
-        self.param = param
-
-
-class _Health(BaseModel):
-    """What is read of it; there is more."""
-
-    precision: NumberFormat | None = None
 
 
 class EngineClient:
@@ -63,11 +43,6 @@ class EngineClient:
         traceback: TracebackType | None,
     ) -> None:
         await self._http.aclose()
-
-    async def precision(self) -> NumberFormat | None:
-        """Return the number format of its weights, if it tells."""
-        response = await self._ask("GET", "/healthz")
-        return _Health.model_validate_json(response.content).precision
 
     async def generate(self, request: GenerationRequest) -> list[GenerationEvent]:
         """Return all events of a request; being cancelled cancels it there."""

@@ -129,15 +129,22 @@ def early_stop_news(event: StoppedEarly) -> NewEvent:
     )
 
 
-def parity_news(parity: Parity) -> NewEvent:
+def parity_news(parity: Parity, model_id: str) -> NewEvent:
     """Whether the endpoint says what training says; `data` has the figures."""
     data = parity.model_dump(mode="json")
     match parity.status:
         case "unchecked":
-            text = f"Parity is unchecked, and the model is published all the same: {parity.reason}"
+            text = (
+                "Parity is unchecked, and the model is published all the same. It is checked when "
+                f"it is first asked, if an engine can be asked then: {parity.reason}"
+            )
             return NewEvent(text, "warn", data=data)
         case "failed":
-            text = f"Parity failed ({parity.differs}), and the model is not published."
+            text = (
+                f"Parity failed ({parity.differs}): the model is not served as it was trained. It "
+                "is kept and can be downloaded, and answers once you send "
+                f"POST /v1/models/{model_id}/publish. {parity.reason}"
+            )
             return NewEvent(text, "error", data=data)
         case "passed":
             formats = parity.training_precision, parity.engine_precision
@@ -147,7 +154,7 @@ def parity_news(parity: Parity) -> NewEvent:
                 f"Parity passed: {parity.rows} rows{by_tokens}, {parity.tokens} tokens; the "
                 "endpoint differs "
                 f"from training by at most {parity.max_difference_nats:.2g} nat (allowed "
-                f"{parity.max_allowed_nats:g}), {served}."
+                f"{parity.max_allowed_nats:.2g}), {served}."
             )
             return NewEvent(text, data=data)
 

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from core.errors import StaleClaim
 from core.jobs.state import JobStatus
+from core.parity.asking import Candidate
 from core.records import claims, events, files, jobs, masks, models
 from core.records.claims import Claim
 from core.records.database import Database, database_now
@@ -44,7 +45,7 @@ from worker import news
 from worker.commit import commit
 from worker.disk import DISK_FULL
 from worker.launch import archive_of
-from worker.replay import Candidate, Interrupted
+from worker.replay import Interrupted
 from worker.resume import ResumeStates
 
 METRICS_FILE = "metrics.csv"
@@ -198,7 +199,14 @@ class Record:
             model_id = _model_id(job)
             metrics = news.checkpoint_metrics(event)
             dropped = models.add_checkpoint(
-                session, job, model_id, event.step, metrics, bundle, best_step=event.best_step
+                session,
+                job,
+                model_id,
+                event.step,
+                metrics,
+                bundle,
+                best_step=event.best_step,
+                reference=event.reference,
             )
             name = checkpoint_model_id(model_id, event.step)
             message = f"Checkpoint created at step {event.step} with Snapshot ID: {name}"
@@ -214,7 +222,7 @@ class Record:
             self._store.delete(key)
 
     def _finish(self, event: RunFinished) -> None:
-        """Publish the model if it is served as it was trained.
+        """Record the model, with what is known of how it is served.
 
         When the worker has to leave off in between, the attempt stays unfinished.
         """
@@ -227,14 +235,8 @@ class Record:
         except BaseException:
             self._store.delete(bundle.key)
             raise
-        if parity.status == "failed":
-            self._store.delete(bundle.key)
-            self._append(news.parity_news(parity))
-            reason = f"The model is not served as it was trained. {parity.reason}"
-            self.fail("parity_failed", reason)
-        else:
-            self._succeed(event, bundle, parity)
-            self.is_complete = True
+        self._succeed(event, bundle, parity)
+        self.is_complete = True
 
     def _parity(self, event: RunFinished, bundle: StoredBundle) -> Parity:
         job = commit(self._database, lambda session: claims.claimed_job(session, self._claim))
@@ -253,7 +255,7 @@ class Record:
         def write(session: Session) -> None:
             job = claims.claimed_job(session, self._claim)
             model_id = _model_id(job)
-            models.add_final_model(session, job, model_id, bundle, parity)
+            models.add_final_model(session, job, model_id, bundle, parity, event.reference)
             files.add_file(
                 session,
                 file_id=file_id,
@@ -266,7 +268,7 @@ class Record:
                 report=None,
             )
             created = NewEvent(f"New fine-tuned model created: {model_id}")
-            events.append_events(session, job.id, [news.parity_news(parity), created])
+            events.append_events(session, job.id, [news.parity_news(parity, model_id), created])
             jobs.advance(
                 session,
                 job.id,

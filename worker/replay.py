@@ -6,14 +6,20 @@ The worker's own duties go on meanwhile: whoever replays says when to leave off.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from core.spec.classification import ClassificationRequest
-from core.spec.generation import GenerationDelta, GenerationRequest, GenerationStarted, SamplingSpec
-from core.spec.parity import NumberFormat, ParityReference, ReplayedRow, ReplayedText, nats
-from core.spec.run import BaseModelSpec, BundleRef
-from worker.engine_client import EngineAway, EngineClient, EngineRefused
+from core.parity.asking import (
+    Candidate,
+    EngineAway,
+    Replies,
+    Reply,
+    classification_request,
+    generation_request,
+    labelled_reply,
+    written_reply,
+)
+from core.spec.parity import ParityReference, ReplayedRow, ReplayedText
+from worker.engine_client import EngineClient
 from worker.engines import EngineAddress
 
 AWAY_SECONDS = 60.0
@@ -28,30 +34,6 @@ Result = TypeVar("Result")
 
 class Interrupted(Exception):
     """The worker has to leave off: it stops, or has lost the job."""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A model that is to be published."""
-
-    base: BaseModelSpec
-    bundle: BundleRef
-    project: str
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What the engine says of a row: the prompt as it reads it, and figures in nats."""
-
-    prompt_ids: tuple[int, ...]
-    figures: tuple[float, ...]
-    """For each that the reference has; empty when the prompt was read otherwise."""
-
-
-@dataclass(frozen=True)
-class Replies:
-    engine_precision: NumberFormat | None
-    rows: tuple[Reply, ...]
 
 
 def replay(
@@ -81,59 +63,17 @@ async def _replay(
         try:
             async with asyncio.timeout(REPLAY_SECONDS):
                 rows = await _all([ask(row) for row in reference.rows])
-                return Replies(await _patiently(client.precision), tuple(rows))
+                return Replies(tuple(rows))
         except TimeoutError:
             raise EngineAway(f"it did not answer within {REPLAY_SECONDS:.0f} s") from None
 
 
 async def _written(client: EngineClient, row: ReplayedRow, candidate: Candidate) -> Reply:
-    of_prompt = row.logprobs[: len(row.prompt_ids)]
-    request = GenerationRequest(
-        id=f"parity-{row.line}",
-        base=candidate.base,
-        adapter=candidate.bundle,
-        prompt=row.prompt,
-        sampling=SamplingSpec(
-            temperature=0,
-            seed=0,
-            top_logprobs=0,
-            given_answer=row.answer,
-            score_prompt=any(logprob is not None for logprob in of_prompt),
-        ),
-        project=candidate.project,
-    )
-    events = await client.generate(request)
-    started = next((each for each in events if isinstance(each, GenerationStarted)), None)
-    written = [
-        token.logprob
-        for each in events
-        if isinstance(each, GenerationDelta)
-        for token in each.logprobs
-    ]
-    if started is None or len(written) != len(row.answer):
-        raise EngineAway("its answer ended too early")
-    if started.prompt_ids != row.prompt_ids:
-        return Reply(started.prompt_ids, ())
-    read = [token.logprob for token in started.prompt] or [None] * len(row.prompt_ids)
-    pairs = list(zip([*read, *written], row.logprobs, strict=True))
-    figures = [found for found, wanted in pairs if found is not None and wanted is not None]
-    if len(figures) != sum(wanted is not None for _, wanted in pairs):
-        raise EngineRefused("it does not say how likely the prompt is")
-    return Reply(started.prompt_ids, tuple(figures))
+    return written_reply(row, await client.generate(generation_request(row, candidate)))
 
 
 async def _labelled(client: EngineClient, row: ReplayedText, candidate: Candidate) -> Reply:
-    request = ClassificationRequest(
-        id=f"parity-{row.line}",
-        base=candidate.base,
-        adapter=candidate.bundle,
-        texts=(row.text,),
-        project=candidate.project,
-    )
-    (scores,) = (await client.classify(request)).scores
-    if scores.keys() != row.logprobs.keys():
-        raise EngineRefused(f"it knows the labels {', '.join(scores)}", "other_labels")
-    return Reply((), tuple(nats(scores[label]) for label in row.logprobs))
+    return labelled_reply(row, await client.classify(classification_request(row, candidate)))
 
 
 async def _patiently(ask: Callable[[], Awaitable[Result]]) -> Result:

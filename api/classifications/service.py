@@ -1,9 +1,7 @@
 """What the route does: find the model, ask an engine, put its answer in Mistral's form."""
 
-from starlette.concurrency import run_in_threadpool
-
 from api.classifications.schemas import ClassificationBody, Classifications, TargetScores
-from api.models.service import find_target
+from api.models.first_use import answering_target
 from api.parts import Parts
 from core.records.ids import new_id
 from core.spec.classification import ClassificationRequest
@@ -13,7 +11,7 @@ TARGET = "label"
 
 
 async def classify(parts: Parts, project: str, body: ClassificationBody) -> Classifications:
-    target = await run_in_threadpool(find_target, parts, project, body.model)
+    target = await answering_target(parts, project, body.model)
     request = ClassificationRequest(
         id=new_id("clsf"),
         base=target.base,

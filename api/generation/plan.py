@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from starlette.concurrency import run_in_threadpool
-
 from api.generation.refusals import check_chat, check_completion
 from api.generation.schemas import (
     ChatBody,
@@ -17,7 +15,8 @@ from api.generation.schemas import (
     JsonObjectFormat,
     JsonSchemaFormat,
 )
-from api.models.service import Target, find_target
+from api.models.first_use import answering_target
+from api.models.service import Target
 from api.parts import Parts
 from core.errors import InvalidRequest
 from core.records.ids import new_id
@@ -55,7 +54,7 @@ class Plan:
 
 async def plan_chat(parts: Parts, project: str, body: ChatBody) -> Plan:
     check_chat(body)
-    target = await run_in_threadpool(find_target, parts, project, body.model)
+    target = await answering_target(parts, project, body.model)
     offered = () if body.tool_choice == "none" else tuple(body.tools or ())
     # as they came, which is how training shows them to the template
     tools = tuple(tool.model_dump(exclude_unset=True) for tool in offered)
@@ -90,7 +89,7 @@ def _template_kwargs(body: ChatBody) -> dict[str, Any]:
 
 async def plan_completion(parts: Parts, project: str, body: CompletionBody) -> Plan:
     check_completion(body)
-    target = await run_in_threadpool(find_target, parts, project, body.model)
+    target = await answering_target(parts, project, body.model)
     sampling = _sampling(
         body,
         max_tokens=DEFAULT_COMPLETION_TOKENS if body.max_tokens is None else body.max_tokens,

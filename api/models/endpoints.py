@@ -23,6 +23,13 @@ def serve_model(model: str, body: ServingBody, parts: FromParts, project: Projec
         return service.serve(transaction, project, model, body)
 
 
+@router.post("/{model:path}/publish")
+def publish_model(model: str, parts: FromParts, project: Project) -> ModelObject:
+    """Have a model answer that is not served as it was trained; any other stays as it is."""
+    with parts.transaction() as transaction:
+        return service.publish(transaction, project, model)
+
+
 @router.get("/{model:path}")
 def retrieve_model(model: str, parts: FromParts, project: Project) -> ModelObject:
     with parts.database.reading() as session:

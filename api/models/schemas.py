@@ -27,7 +27,12 @@ class ModelObject(BaseModel):
     parity: Parity | None = Field(
         None,
         description="of a tuned model: whether it was found to be served as it was trained; null "
-        "for bases and checkpoints, and for models that are older than this check",
+        "for bases, for checkpoints until they are first asked, and for models that are older than "
+        "this check",
+    )
+    published_at: int | None = Field(
+        None,
+        description="of a model whose parity failed: when its owner had it answer all the same",
     )
     serving: ServingObject
     precision: PrecisionChoice | None = Field(

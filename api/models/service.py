@@ -18,10 +18,11 @@ from api.parts import Parts, Transaction
 from core.catalog.bases import Catalog, CatalogEntry
 from core.catalog.cells import require_mergeable
 from core.catalog.describe import describe
-from core.errors import InvalidRequest
-from core.records import models
+from core.errors import Conflict, InvalidRequest
+from core.records import models, parity
 from core.records.engines import living_engines
 from core.records.jobs import get_job
+from core.records.parity import is_to_be_checked, is_withheld
 from core.records.tables import TunedModel
 from core.spec.parity import Parity
 from core.spec.precision import PrecisionChoice
@@ -39,15 +40,23 @@ class Target:
     base: BaseModelSpec
     adapter: BundleRef | None
     serving: ServingSpec = ADAPTER_FORM
+    is_to_be_checked: bool = False
+    """Nobody has found out yet whether it is served as it was trained."""
 
 
 def find_target(parts: Parts, project: str, name: str) -> Target:
-    """Return the model that a request names; NotFound with code `model_not_found`."""
+    """Return the model that a request names; NotFound with code `model_not_found`.
+
+    Conflict `parity_failed` for a model that is withheld.
+    """
     if not name.startswith(TUNED_PREFIX):
         base = parts.catalog.resolve(name)
         return Target(base.id, base, None)
     with parts.database.reading() as session:
-        return _target(models.get_model(session, project, name))
+        model = models.get_model(session, project, name)
+        if is_withheld(model):
+            raise _withheld(model)
+        return _target(model)
 
 
 def find(session: Session, catalog: Catalog, project: str) -> ModelList:
@@ -88,6 +97,16 @@ def serve(transaction: Transaction, project: str, name: str, body: ServingBody) 
         )
     serving = ServingSpec(form=body.form, quantisation=body.quantisation)
     return _tuned_object(models.set_serving(session, project, name, serving))
+
+
+def publish(transaction: Transaction, project: str, name: str) -> ModelObject:
+    if not name.startswith(TUNED_PREFIX):
+        raise InvalidRequest(
+            "A base model of the catalog answers as it is; only tuned models are published.",
+            param="model",
+            code="model_not_tuned",
+        )
+    return _tuned_object(parity.publish(transaction.session, project, name))
 
 
 def serving_object(target: Target) -> ServingObject:
@@ -138,6 +157,7 @@ def _tuned_object(model: TunedModel) -> ModelObject:
         created=int(model.created_at),
         owned_by=model.project_id,
         parity=None if model.parity is None else Parity.model_validate(model.parity),
+        published_at=None if model.published_at is None else int(model.published_at),
         serving=serving_object(_target(model)),
     )
 
@@ -148,4 +168,15 @@ def _target(model: TunedModel) -> Target:
         BaseModelSpec.model_validate(model.base),
         BundleRef(key=model.bundle_key, sha256=model.bundle_sha256),
         ServingSpec.model_validate(model.serving or {}),
+        is_to_be_checked(model),
+    )
+
+
+def _withheld(model: TunedModel) -> Conflict:
+    found = Parity.model_validate(model.parity)
+    return Conflict(
+        f"The model {model.id!r} is not served as it was trained ({found.differs}). "
+        f"{found.reason} To have it answer all the same, send POST /v1/models/{model.id}/publish.",
+        param="model",
+        code="parity_failed",
     )

@@ -11,9 +11,12 @@ from core.errors import Conflict, NotFound
 from core.records.ids import checkpoint_model_id, new_id
 from core.records.speed_tests import forget_speed_tests
 from core.records.tables import Checkpoint, Job, TunedModel
-from core.spec.parity import Parity
+from core.spec.parity import Parity, ParityReference
 from core.spec.run import KEPT_CHECKPOINTS, BundleRef
 from core.spec.serving import ADAPTER_FORM, ServingSpec
+
+DUE_AT_ONCE = 0.0
+"""`parity_due_at` of a model that is to be checked when it is next asked."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,11 @@ def add_checkpoint(
     bundle: StoredBundle,
     *,
     best_step: int | None = None,
+    reference: ParityReference | None = None,
 ) -> Sequence[str]:
     """Record a checkpoint and its servable model; a second one of the same step replaces it.
+
+    With a `reference` the model is checked when it is first asked.
 
     The newest ones are kept, and that of `best_step`. One that an unfinished job is trained from
     stays, and then a second one of its step goes. Returns the storage keys of bundles that
@@ -62,17 +68,29 @@ def add_checkpoint(
             model_id=servable,
         )
     )
-    session.add(_tuned_model(job, servable, bundle, checkpoint_step=step))
+    model = _tuned_model(job, servable, bundle, checkpoint_step=step)
+    _have_checked(model, reference)
+    session.add(model)
     session.flush()
     return dropped
 
 
 def add_final_model(
-    session: Session, job: Job, model_id: str, bundle: StoredBundle, parity: Parity | None = None
+    session: Session,
+    job: Job,
+    model_id: str,
+    bundle: StoredBundle,
+    parity: Parity | None = None,
+    reference: ParityReference | None = None,
 ) -> None:
-    """Record the tuned model of a job that worked, and how it was found to be served."""
+    """Record the tuned model of a job that worked, and how it was found to be served.
+
+    One that could not be checked is checked with the `reference` when it is first asked.
+    """
     model = _tuned_model(job, model_id, bundle, checkpoint_step=None)
     model.parity = None if parity is None else parity.model_dump(mode="json")
+    if parity is None or parity.status == "unchecked":
+        _have_checked(model, reference)
     session.add(model)
     session.flush()
 
@@ -102,7 +120,7 @@ def get_model(session: Session, project_id: str, model_id: str) -> TunedModel:
     """Return the tuned model; NotFound when this project has none of that name."""
     model = session.get(TunedModel, model_id)
     if model is None or model.project_id != project_id:
-        raise _no_model(model_id)
+        raise no_model(model_id)
     return model
 
 
@@ -115,7 +133,7 @@ def pin_parent(session: Session, project_id: str, model_id: str, parent: BundleR
         TunedModel, model_id, with_for_update={"read": True}, populate_existing=True
     )
     if model is None or (model.project_id, model.bundle_key) != (project_id, parent.key):
-        raise _no_model(model_id)
+        raise no_model(model_id)
 
 
 def list_models(session: Session, project_id: str) -> Sequence[TunedModel]:
@@ -133,7 +151,7 @@ def set_serving(
     """Write in which form the model is served and return it; NotFound when it is gone."""
     model = session.get(TunedModel, model_id, with_for_update=True, populate_existing=True)
     if model is None or model.project_id != project_id:
-        raise _no_model(model_id)
+        raise no_model(model_id)
     model.serving = None if serving == ADAPTER_FORM else serving.model_dump(mode="json")
     session.flush()
     return model
@@ -159,7 +177,7 @@ def delete_model(session: Session, project_id: str, model_id: str) -> TunedModel
         delete(TunedModel).where(TunedModel.id == model_id).returning(TunedModel.id)
     ).all()
     if not deleted:
-        raise _no_model(model_id)
+        raise no_model(model_id)
     forget_speed_tests(session, project_id, model_id)
     if model.checkpoint_step is not None:
         session.execute(
@@ -182,7 +200,14 @@ def job_trained_from(session: Session, bundle_key: str) -> str | None:
     ).first()
 
 
-def _no_model(model_id: str) -> NotFound:
+def _have_checked(model: TunedModel, reference: ParityReference | None) -> None:
+    """Have the model checked with the rows of `reference`, if it has any, when it is asked."""
+    if reference is not None and reference.rows:
+        model.parity_reference = reference.model_dump(mode="json")
+        model.parity_due_at = DUE_AT_ONCE
+
+
+def no_model(model_id: str) -> NotFound:
     return NotFound(
         f"The model {model_id!r} does not exist.", param="model", code="model_not_found"
     )

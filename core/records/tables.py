@@ -195,7 +195,15 @@ class TunedModel(Table):
     checkpoint_step: Mapped[int | None]
     """None for the final model."""
     parity: Mapped[dict[str, Any] | None]
-    """`core.spec.parity.Parity` of a final model; None for checkpoints, and for older models."""
+    """`core.spec.parity.Parity`; None for a checkpoint until it is first asked, and for models that
+    are older than this check."""
+    parity_reference: Mapped[dict[str, Any] | None] = mapped_column(deferred=True)
+    """`core.spec.parity.ParityReference` of a model that is still to be checked."""
+    parity_due_at: Mapped[float | None]
+    """When the model may be checked: later than now while someone is at it or has tried in vain,
+    None when there is nothing to check. By the database's clock."""
+    published_at: Mapped[float | None]
+    """When its owner had it answer although it is not served as it was trained."""
     serving: Mapped[dict[str, Any] | None]
     """The `core.spec.serving.ServingSpec` that was asked for; None for the adapter form."""
 

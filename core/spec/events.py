@@ -158,6 +158,9 @@ class CheckpointSaved(Spec):
     best_step: int | None = Field(
         None, description="of the checkpoints so far, that with the lowest held-out loss"
     )
+    reference: ParityReference | None = Field(
+        None, description="what the engine has to say as well when the checkpoint is first asked"
+    )
 
 
 class ResumeStateSaved(Spec):
@@ -182,7 +185,7 @@ class RunFinished(Spec):
         None, description="after which the weights were these: the last, or that with the best loss"
     )
     reference: ParityReference | None = Field(
-        None, description="what the engine has to say as well before the model is published"
+        None, description="what the engine has to say as well"
     )
 
 

@@ -33,6 +33,11 @@ class ReplayedRow(Spec):
         description="of prompt and answer, token by token, in nats; None where nothing is trained"
     )
 
+    @property
+    def figures(self) -> tuple[float, ...]:
+        """What is compared, in nats."""
+        return tuple(logprob for logprob in self.logprobs if logprob is not None)
+
 
 class ReplayedText(Spec):
     """A text that a model labels, and how likely every label is."""
@@ -42,16 +47,29 @@ class ReplayedText(Spec):
     text: str
     logprobs: dict[str, float] = Field(description="by label, in nats")
 
+    @property
+    def figures(self) -> tuple[float, ...]:
+        """What is compared, in nats."""
+        return tuple(self.logprobs.values())
+
 
 class Ablation(Spec):
-    """The first row once more, with some trained modules switched off.
+    """The rows once more, with some trained modules switched off.
 
-    An engine that answers just so ignores them.
+    An engine that ignores these modules answers so.
     """
 
     modules: str = Field(description="the name that they share, such as v_proj")
     count: int
-    figures: tuple[float, ...] = Field(description="in nats, those that are given of the row")
+    is_whole: bool = Field(False, description="nothing of the adapter is left")
+    figures: tuple[float, ...] = Field(description="of all rows one after another, in nats")
+
+
+class Repeat(Spec):
+    """The rows once more by the same model, rounded otherwise at random as `precision` rounds."""
+
+    precision: NumberFormat
+    figures: tuple[float, ...] = Field(description="of all rows one after another, in nats")
 
 
 class ParityReference(Spec):
@@ -59,11 +77,19 @@ class ParityReference(Spec):
 
     precision: NumberFormat
     rows: tuple[ReplayedRow, ...] | tuple[ReplayedText, ...] = ()
+    repeats: tuple[Repeat, ...] = Field(
+        (), description="what rounding alone changes, in this precision and in coarser ones"
+    )
     ablations: tuple[Ablation, ...] = ()
     quantisation_gap_nats: float | None = Field(
         None, description="of qlora: mean distance of the quantised model from the served one"
     )
     missing: str | None = Field(None, description="why there are no rows")
+
+    @property
+    def figures(self) -> tuple[float, ...]:
+        """What is compared, of all rows one after another, in nats."""
+        return tuple(figure for row in self.rows for figure in row.figures)
 
 
 class Parity(Spec):
@@ -74,7 +100,7 @@ class Parity(Spec):
 
     status: Literal["passed", "failed", "unchecked"]
     reason: str | None = Field(None, description="what differs, or why nothing was compared")
-    differs: Literal["template", "module", "precision", "numbers"] | None = None
+    differs: Literal["template", "module", "adapter", "precision", "numbers"] | None = None
     rows: int = 0
     token_rows: int = Field(
         0, description="those asked by their tokens, which says nothing about templates"
@@ -84,6 +110,17 @@ class Parity(Spec):
     mean_difference_nats: float | None = None
     max_allowed_nats: float | None = None
     mean_allowed_nats: float | None = None
+    max_rounding_nats: float | None = Field(
+        None, description="what rounding alone changed in training's own figures, at most"
+    )
+    mean_rounding_nats: float | None = Field(None, description="the same on average")
+    adapter_effect_nats: float | None = Field(
+        None, description="mean distance of the adapter's answers from those of its base"
+    )
+    adapter_share: float | None = Field(
+        None,
+        description="how much of that the engine gives: 1 is all; null where rounding hides it",
+    )
     training_precision: NumberFormat | None = None
     engine_precision: NumberFormat | None = None
     quantisation_gap_nats: float | None = None

@@ -2,8 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,7 +30,9 @@ from core.spec.events import (
 from core.spec.run import JobSpec, Workspace
 from core.training.checkpoint import save_checkpoint
 from core.training.data import Dataset
+from core.training.parity import CHECKPOINT, FINAL, Trained, parity_reference
 from core.training.plan import StepPlan
+from core.training.replayed import Replay
 from core.training.schedule import learning_rate, peak_rate
 from core.training.state import RunState
 from core.training.step import accumulate_gradients
@@ -54,6 +57,10 @@ class Training:
     tokenizer: PreTrainedTokenizerBase
     facts: CardFacts
     stop: Callable[[], bool]
+    dtype: torch.dtype
+    """Of the base's weights."""
+    replays: Sequence[Replay]
+    """Rows that an engine is to be asked for as well."""
 
     def is_finished(self, state: RunState) -> bool:
         """Say whether the last step is taken and reviewed, by plan or by early stopping."""
@@ -71,6 +78,12 @@ class Training:
             card=self.facts,
             curve=tuple(state.curve),
             row_losses_csv=state.row_losses.as_csv(),
+        )
+
+    def trained(self, state: RunState, bundle: Path) -> Trained:
+        """Return the model of this moment, which has just been written to `bundle`."""
+        return Trained(
+            self.spec, state.adapted, self.dtype, self.tokenizer, bundle, state.budget_tokens
         )
 
 
@@ -160,18 +173,27 @@ def _evaluate(training: Training, state: RunState) -> RunEvent:
 
 
 def _publish(training: Training, state: RunState) -> RunEvent:
+    folder = training.workspace.checkpoint_folder(state.step)
     best = best_step(state.curve)
     best_number = best.step if best else None
     save_checkpoint(training.workspace, state.step, training.bundle(state, state.step), best_number)
+    is_last = state.step == training.plan.total_steps
+    trained, effort = training.trained(state, folder), FINAL if is_last else CHECKPOINT
+    reference = parity_reference(trained, training.replays, training.stop, effort)
+    if reference is None:
+        raise Stopped
+    if is_last:
+        state.last_reference = reference
     now = state.curve[-1]
     return CheckpointSaved(
         step=state.step,
-        folder=training.workspace.checkpoint_folder(state.step),
+        folder=folder,
         train_loss=now.train_loss,
         train_accuracy=now.train_accuracy,
         validation_loss=now.valid_loss,
         validation_accuracy=now.valid_mean_token_accuracy,
         best_step=best_number,
+        reference=reference,
     )
 
 

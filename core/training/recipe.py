@@ -34,7 +34,7 @@ from core.training.mask import audit
 from core.training.model import base_of, load_model
 from core.training.neftune import add_noise
 from core.training.optimiser import build_optimiser
-from core.training.parity import Trained, parity_reference
+from core.training.parity import parity_reference
 from core.training.plan import StepPlan
 from core.training.preflight import require_fit
 from core.training.replayed import choose_rows
@@ -60,8 +60,8 @@ def train(
     bits cost a base is kept in `precision_folder`.
 
     Raises TrainingFailed when it cannot go on: `invalid_training_file`, `invalid_validation_file`
-    (both name the lines), `out_of_memory`, `loss_nonfinite`; NotFound `base_not_found`; InvalidRequest
-    before DatasetValidated when the job does not fit its base.
+    (both name the lines), `out_of_memory`, `loss_nonfinite`; NotFound `base_not_found`;
+    InvalidRequest before DatasetValidated when the job does not fit its base.
     """
     device = pick_device()
     yield PhaseStarted(phase="preparing data")
@@ -101,7 +101,9 @@ def train(
 
     yield PhaseStarted(phase="training")
     facts = CardFacts(spec.base, spec, described, ready)
-    training = Training(spec, workspace, dataset, plan, objective, tokenizer, facts, stop)
+    training = Training(
+        spec, workspace, dataset, plan, objective, tokenizer, facts, stop, dtype, replays
+    )
     state = RunState(
         adapted=adapted,
         optimiser=optimiser,
@@ -137,8 +139,10 @@ def train(
     manifest = write_bundle(workspace.bundle_folder, training.bundle(state, chosen_step))
 
     yield PhaseStarted(phase="checking parity")
-    trained = Trained(spec, adapted, dtype, tokenizer, workspace.bundle_folder, state.budget_tokens)
-    reference = parity_reference(trained, replays)
+    # the last checkpoint has the same weights, unless an earlier one was the best
+    reference = state.last_reference if chosen_step == plan.total_steps else None
+    if reference is None:
+        reference = parity_reference(training.trained(state, workspace.bundle_folder), replays)
     yield RunFinished(
         folder=workspace.bundle_folder,
         weights_sha256=manifest.weights_sha256,

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from core.adapters.adapted import AdaptedModel
 from core.artifacts.metrics import StepMetrics
+from core.spec.parity import ParityReference
 from core.training.optimiser import TrainingOptimiser
 from core.training.row_losses import RowLossTable
 
@@ -35,6 +36,8 @@ class RunState:
     """Updates left out in a row, in fp16."""
     curve: list[StepMetrics] = field(default_factory=list)
     """One entry per step done."""
+    last_reference: ParityReference | None = None
+    """Of the checkpoint after the last step, if this attempt has made it."""
 
     def weights(self) -> dict[str, Tensor]:
         """Return the trained weights of this moment on the CPU, each in its own dtype."""

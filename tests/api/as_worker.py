@@ -11,7 +11,7 @@ from core.records.files import add_file, new_file_key
 from core.records.ids import tuned_model_id
 from core.records.jobs import advance, get_job
 from core.records.models import StoredBundle, add_checkpoint, add_final_model
-from core.spec.parity import Parity
+from core.spec.parity import Parity, ParityReference
 from core.spec.run import JobSpec
 from tests.api.live import Api
 
@@ -78,7 +78,9 @@ def save_checkpoint(api: Api, held: Claim, step: int = 5) -> None:
         add_checkpoint(session, job, model_id(api, held.job_id), step, metrics, stored)
 
 
-def succeed(api: Api, held: Claim, parity: Parity | None = None) -> str:
+def succeed(
+    api: Api, held: Claim, parity: Parity | None = None, reference: ParityReference | None = None
+) -> str:
     """End the job well and return the tuned model's id."""
     name = model_id(api, held.job_id)
     stored = bundle(api, f"bundles/{held.job_id}/{held.token}/final.zip")
@@ -87,7 +89,7 @@ def succeed(api: Api, held: Claim, parity: Parity | None = None) -> str:
     with api.database.writing() as session:
         hold(session, held)
         job = get_job(session, "default", held.job_id)
-        add_final_model(session, job, name, stored, parity)
+        add_final_model(session, job, name, stored, parity, reference)
         add_file(
             session,
             file_id=file_id,

@@ -155,8 +155,18 @@ def prompt_of(asked: GenerationRequest) -> tuple[str, str]:
 async def _script(asked: GenerationRequest, text: str) -> AsyncIterator[GenerationEvent]:
     words = text.split()
     prompt = _scored(words) if asked.sampling.score_prompt else ()
-    yield GenerationStarted(prompt_tokens=len(words), prompt=prompt, hardware="paper, fp32")
+    given = asked.sampling.given_answer
+    yield GenerationStarted(
+        prompt_tokens=len(words),
+        prompt=prompt,
+        hardware="paper, fp32",
+        prompt_ids=(1, 2) if given else (),
+    )
     match text:
+        case "say what is given":
+            tokens = tuple(_token(str(token), asked.sampling) for token in given or ())
+            yield GenerationDelta(choice=0, text="", logprobs=tokens)
+            yield ChoiceFinished(choice=0, finish_reason="stop", completion_tokens=len(tokens))
         case "fail":
             yield GenerationDelta(choice=0, text="The")
             yield GenerationFailed(code="out_of_memory", message="The device is out of memory.")

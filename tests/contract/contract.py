@@ -24,6 +24,7 @@ OUR_ROUTES: frozenset[Route] = frozenset(
         ("GET", "/fine_tuning/masks/{mask_id}"),
         ("GET", "/models/{model}/speed"),
         ("POST", "/models/{model}/serving"),
+        ("POST", "/models/{model}/publish"),
         ("GET", "/healthz"),
         ("GET", "/readyz"),
     }

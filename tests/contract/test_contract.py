@@ -66,6 +66,7 @@ def use_every_route(
     assert client.get(f"/v1/models/{tuned}/speed").status_code == 200
     merged = {"form": "merged", "quantisation": "nf4"}
     assert client.post(f"/v1/models/{tuned}/serving", json=merged).status_code == 200
+    assert client.post(f"/v1/models/{tuned}/publish").status_code == 200
     chat = {"model": tuned, "messages": [{"role": "user", "content": "hello"}]}
     text = {"model": tuned, "prompt": ["hello", "again"], "logprobs": 2, "n": 2}
     for body in (chat, chat | {"n": 2, "logprobs": True, "top_logprobs": 2, "stream": True}):
@@ -110,6 +111,7 @@ def misuse_every_route(client: httpx.Client) -> None:
         ("DELETE", "/v1/models/tunesmith/tiny"),
         ("GET", "/v1/models/none/at/all/speed"),
         ("POST", "/v1/models/tunesmith/tiny/serving"),
+        ("POST", "/v1/models/tunesmith/tiny/publish"),
         ("POST", "/v1/chat/completions"),
         ("POST", "/v1/completions"),
         ("POST", "/v1/classifications"),

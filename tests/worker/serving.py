@@ -14,6 +14,7 @@ import uvicorn
 
 import core.models
 from core.engine.engine import Engine
+from core.spec.parity import NumberFormat
 from core.spec.run import BaseModelSpec
 from worker.engine_app import create_app
 from worker.engine_settings import EngineSettings
@@ -87,9 +88,11 @@ def serving(
     settings: EngineSettings,
     preload: BaseModelSpec | None = None,
     server_of: Callable[[uvicorn.Config, Engine], uvicorn.Server] = lambda c, _: uvicorn.Server(c),
+    said: NumberFormat | None = None,
 ) -> Iterator[Service]:
+    """Serve; the engine says that it computes as its settings have it, or as `said`."""
     engine, reader = build_engine(settings)
-    app = create_app(engine, reader, preload, settings.key, precision_of(settings))
+    app = create_app(engine, reader, preload, settings.key, said or precision_of(settings))
     server = server_of(uvicorn.Config(app, log_level="warning"), engine)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

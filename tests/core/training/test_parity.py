@@ -6,8 +6,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from core.adapters.memory import OutOfMemory
 from core.errors import TrainingFailed
 from core.models.load import load_base
+from core.spec.events import CheckpointSaved, ResumeStateSaved, RunFinished, StepDone
 from core.spec.generation import ChatPrompt, TextPrompt, TokenPrompt
 from core.spec.strategy import LoraSpec, QloraSpec
 from core.training import parity
@@ -110,15 +112,14 @@ def test_shortest_row_is_taken_when_all_are_long(reference, workspace, monkeypat
 
 def test_each_kind_of_module_is_left_out_once(reference):
     found = reference(LoraSpec(rank=4, target_modules=("q_proj", "v_proj")))
-    assert [(each.modules, each.count) for each in found.ablations] == [
-        ("q_proj", 2),
-        ("v_proj", 2),
-        ("the whole adapter", 1),
+    assert [(each.modules, each.count, each.is_whole) for each in found.ablations] == [
+        ("the whole adapter", 1, True),
+        ("q_proj", 2, False),
+        ("v_proj", 2, False),
     ]
-    trained = [figure for figure in found.rows[0].logprobs if figure is not None]
     for ablation in found.ablations:
-        assert ablation.figures != pytest.approx(trained, abs=1e-4)
-        assert len(ablation.figures) == len(trained)
+        begun = found.figures[: len(ablation.figures)]
+        assert ablation.figures != pytest.approx(begun, abs=1e-4)
 
 
 def test_comparison_changes_nothing_in_the_bundle(job, workspace, monkeypatch):
@@ -127,7 +128,8 @@ def test_comparison_changes_nothing_in_the_bundle(job, workspace, monkeypatch):
         return load_file(workspace.bundle_folder / "adapter_model.safetensors")
 
     with_it = weights()
-    monkeypatch.setattr("core.training.recipe.parity_reference", lambda *_: None)
+    empty = parity.ParityReference(precision="fp32", missing="not measured")
+    monkeypatch.setattr("core.training.loop.parity_reference", lambda *_: empty)
     without = weights()
     assert all(torch.equal(with_it[name], without[name]) for name in with_it | without)
 
@@ -160,7 +162,8 @@ def test_qlora_is_compared_on_the_base_that_serves_it(reference, base_spec):
         for place, figure in enumerate(row.logprobs)
         if figure is not None
     ]
-    assert list(found.ablations[-1].figures) == pytest.approx(base_says, abs=1e-4)
+    (whole,) = [each for each in found.ablations if each.is_whole]
+    assert whole.figures[: len(base_says)] == pytest.approx(base_says, abs=1e-4)
 
 
 def test_model_that_says_nothing_finite_ends_the_run(job, workspace, monkeypatch):
@@ -173,3 +176,81 @@ def test_model_that_says_nothing_finite_ends_the_run(job, workspace, monkeypatch
     with pytest.raises(TrainingFailed, match="no longer finite") as caught:
         list(train(job(), workspace, lambda: False))
     assert caught.value.code == "loss_nonfinite"
+
+
+def test_checkpoints_have_a_reference_of_their_own_and_the_last_one_is_the_models(job, workspace):
+    write(workspace.train_file, *(chat(f"question {n}", f"answer {n}") for n in range(8)))
+    events = list(train(job(epochs=2, batch_size=4, learning_rate=1e-2), workspace, lambda: False))
+    first, last = [event for event in events if isinstance(event, CheckpointSaved)]
+    assert len(first.reference.rows) == parity.CHECKPOINT.rows
+    assert len(last.reference.rows) == REPLAYED_ROWS
+    begun = last.reference.figures[: len(first.reference.figures)]
+    assert first.reference.figures != pytest.approx(begun, abs=1e-3)
+    assert events[-1].reference == last.reference, "the same weights"
+
+
+def test_reference_of_checkpoints_changes_nothing_in_training(job, workspace, monkeypatch):
+    def losses():
+        events = train(job(epochs=2, batch_size=2), workspace, lambda: False)
+        return [event.loss for event in events if isinstance(event, StepDone)]
+
+    with_them = losses()
+    empty = parity.ParityReference(precision="fp32", missing="not measured")
+    monkeypatch.setattr("core.training.loop.parity_reference", lambda *_: empty)
+    assert losses() == with_them
+
+
+def test_run_that_is_stopped_while_it_measures_saves_its_state(job, workspace, monkeypatch):
+    asked = []
+    real = parity.rounded_otherwise
+
+    def rounding(*arguments):
+        asked.append(arguments)
+        return real(*arguments)
+
+    monkeypatch.setattr(parity, "rounded_otherwise", rounding)
+    events = list(train(job(), workspace, lambda: bool(asked)))
+    assert isinstance(events[-1], ResumeStateSaved)
+    assert len(asked) == 1
+    monkeypatch.undo()
+    assert isinstance(list(train(job(), workspace, lambda: False))[-1], RunFinished)
+
+
+def test_rows_are_repeated_with_other_roundings(reference):
+    found = reference()
+    own = [each.figures for each in found.repeats if each.precision == "fp32"]
+    coarser = [each.figures for each in found.repeats if each.precision == "bf16"]
+    assert (len(own), len(coarser)) == (parity.FINAL.repeats, parity.FINAL.coarser_repeats)
+    assert len(set(own)) == len(own) and found.figures not in own
+    for figures, nats in [(own[0], 1e-4), (coarser[0], 0.5)]:
+        assert figures == pytest.approx(found.figures, abs=nats)
+    assert coarser[0] != pytest.approx(found.figures, abs=1e-3)
+
+
+def test_memory_that_runs_out_leaves_a_smaller_measurement(reference, monkeypatch):
+    real, calls = parity.figures_of, []
+
+    def short(adapted, rows, budget, **options):
+        calls.append(budget)
+        if len(rows) > 1 and budget > 30:
+            raise OutOfMemory(60)
+        return real(adapted, rows, budget, **options)
+
+    monkeypatch.setattr(parity, "figures_of", short)
+    found = reference()
+    assert found.rows and len(found.repeats) == 6
+    assert 30 in calls
+
+
+def test_pass_that_does_not_fit_at_all_is_left_out(reference, monkeypatch):
+    real, calls = parity.figures_of, []
+
+    def short(*arguments, **options):
+        calls.append(arguments)
+        if len(calls) > 3:
+            raise TrainingFailed("no room", code="out_of_memory")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(parity, "figures_of", short)
+    found = reference(epochs=1)
+    assert (len(found.repeats), found.ablations) == (2, ())

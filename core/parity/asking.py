@@ -1,0 +1,125 @@
+"""How an engine is asked for the rows of a parity reference, and what is read of its answers.
+
+Worker and API ask, each over its own connections.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from core.parity.rounding import MANTISSA_BITS
+from core.spec.classification import ClassificationAnswer, ClassificationRequest
+from core.spec.generation import (
+    GenerationDelta,
+    GenerationEvent,
+    GenerationRequest,
+    GenerationStarted,
+    SamplingSpec,
+)
+from core.spec.parity import NumberFormat, ReplayedRow, ReplayedText, nats
+from core.spec.run import BaseModelSpec, BundleRef
+
+
+class EngineAway(Exception):
+    """The engine cannot answer now; the same request may succeed later."""
+
+
+class EngineRefused(Exception):
+    """The engine answers no, and would again."""
+
+    def __init__(self, message: str, code: str | None = None, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.param = param
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model that is to be asked."""
+
+    base: BaseModelSpec
+    bundle: BundleRef
+    project: str
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the engine says of a row: the prompt as it reads it, and figures in nats."""
+
+    prompt_ids: tuple[int, ...]
+    figures: tuple[float, ...]
+    """For each that the reference has; empty when the prompt was read otherwise."""
+    precision: NumberFormat | None = None
+    """In which the engine computed them, if it tells."""
+
+
+@dataclass(frozen=True)
+class Replies:
+    """One for each row of the reference."""
+
+    rows: tuple[Reply, ...]
+
+    @property
+    def engine_precision(self) -> NumberFormat | None:
+        """The coarsest format in which any row was computed."""
+        said = {row.precision for row in self.rows if row.precision is not None}
+        return min(said, key=lambda each: MANTISSA_BITS[each], default=None)
+
+
+def generation_request(row: ReplayedRow, candidate: Candidate) -> GenerationRequest:
+    """Return the request that has the engine write the row's own answer."""
+    of_prompt = row.logprobs[: len(row.prompt_ids)]
+    return GenerationRequest(
+        id=f"parity-{row.line}",
+        base=candidate.base,
+        adapter=candidate.bundle,
+        prompt=row.prompt,
+        sampling=SamplingSpec(
+            temperature=0,
+            seed=0,
+            top_logprobs=0,
+            given_answer=row.answer,
+            score_prompt=any(logprob is not None for logprob in of_prompt),
+        ),
+        project=candidate.project,
+    )
+
+
+def written_reply(row: ReplayedRow, events: Sequence[GenerationEvent]) -> Reply:
+    """Read the events of such a request. Raises EngineAway or EngineRefused for half an answer."""
+    started = next((each for each in events if isinstance(each, GenerationStarted)), None)
+    written = [
+        token.logprob
+        for each in events
+        if isinstance(each, GenerationDelta)
+        for token in each.logprobs
+    ]
+    if started is None or len(written) != len(row.answer):
+        raise EngineAway("its answer ended too early")
+    if started.prompt_ids != row.prompt_ids:
+        return Reply(started.prompt_ids, (), started.precision)
+    read = [token.logprob for token in started.prompt] or [None] * len(row.prompt_ids)
+    pairs = list(zip([*read, *written], row.logprobs, strict=True))
+    figures = [found for found, wanted in pairs if found is not None and wanted is not None]
+    if len(figures) != sum(wanted is not None for _, wanted in pairs):
+        raise EngineRefused("it does not say how likely the prompt is")
+    return Reply(started.prompt_ids, tuple(figures), started.precision)
+
+
+def classification_request(row: ReplayedText, candidate: Candidate) -> ClassificationRequest:
+    return ClassificationRequest(
+        id=f"parity-{row.line}",
+        base=candidate.base,
+        adapter=candidate.bundle,
+        texts=(row.text,),
+        project=candidate.project,
+    )
+
+
+def labelled_reply(row: ReplayedText, answer: ClassificationAnswer) -> Reply:
+    """Read the scores of a text; EngineRefused when they are of other labels."""
+    (scores,) = answer.scores
+    if scores.keys() != row.logprobs.keys():
+        raise EngineRefused(f"it knows the labels {', '.join(scores)}", "other_labels")
+    figures = tuple(nats(scores[label]) for label in row.logprobs)
+    return Reply((), figures, answer.precision)

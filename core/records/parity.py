@@ -1,0 +1,107 @@
+"""What is known of how tuned models are served: checks on first use, and what owners decide."""
+
+import time
+from dataclasses import dataclass
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session, undefer
+
+from core.records.database import database_now
+from core.records.events import NewEvent, append_events
+from core.records.models import DUE_AT_ONCE, no_model
+from core.records.tables import TunedModel
+from core.spec.parity import Parity, ParityReference
+
+
+@dataclass(frozen=True)
+class UnderCheck:
+    """Somebody else asks an engine for the model's rows; a verdict is to come."""
+
+
+def is_to_be_checked(model: TunedModel) -> bool:
+    """Say whether the model's rows may have to be asked for now; `begin_check` decides."""
+    if model.parity_due_at is None:
+        return False
+    was_tried = model.parity is not None
+    return not was_tried or model.parity_due_at <= time.time()
+
+
+def is_withheld(model: TunedModel) -> bool:
+    """Say whether the model must not answer: it is not served as trained, and not published."""
+    failed = model.parity is not None and model.parity["status"] == "failed"
+    return failed and model.published_at is None
+
+
+def begin_check(
+    session: Session, model_id: str, sha256: str, seconds: float
+) -> ParityReference | UnderCheck | None:
+    """Take it on oneself to check a model, for so long; return the rows to ask for.
+
+    None when there is nothing to check, or when the last attempt was a moment ago.
+    """
+    taken = session.execute(
+        update(TunedModel)
+        .where(
+            TunedModel.id == model_id,
+            TunedModel.bundle_sha256 == sha256,
+            TunedModel.parity_due_at <= database_now(),
+        )
+        .values(parity_due_at=database_now() + seconds)
+        .returning(TunedModel.parity_reference)
+        .execution_options(synchronize_session=False)
+    ).all()
+    if taken:
+        return ParityReference.model_validate(taken[0][0])
+    under_check = session.scalars(
+        select(TunedModel.id).where(
+            TunedModel.id == model_id,
+            TunedModel.parity.is_(None),
+            TunedModel.parity_due_at > database_now(),
+        )
+    ).all()
+    return UnderCheck() if under_check else None
+
+
+def end_check(
+    session: Session, model_id: str, sha256: str, parity: Parity | None, retry_seconds: float
+) -> None:
+    """Write a verdict down. Without one the next request begins again, now or in a while.
+
+    Nothing happens when the model is gone, or another one has its name by now.
+    """
+    values: dict[str, object] = {"parity_due_at": DUE_AT_ONCE}
+    if parity is not None:
+        values["parity"] = parity.model_dump(mode="json")
+        if parity.status == "unchecked":
+            values["parity_due_at"] = database_now() + retry_seconds
+        else:
+            values |= {"parity_due_at": None, "parity_reference": None}
+    session.execute(
+        update(TunedModel)
+        .where(TunedModel.id == model_id, TunedModel.bundle_sha256 == sha256)
+        .where(TunedModel.parity_due_at.is_not(None))
+        .values(values)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def publish(session: Session, project_id: str, model_id: str) -> TunedModel:
+    """Have a withheld model answer from now on, and return it; any other stays as it is.
+
+    NotFound when this project has none of that name.
+    """
+    model = session.get(
+        TunedModel,
+        model_id,
+        with_for_update=True,
+        populate_existing=True,
+        options=[undefer(TunedModel.parity_reference)],
+    )
+    if model is None or model.project_id != project_id:
+        raise no_model(model_id)
+    if is_withheld(model):
+        model.published_at = session.scalars(select(database_now())).one()
+        text = f"The owner published {model_id}, which is not served as it was trained."
+        append_events(session, model.job_id, [NewEvent(text, "warn")])
+        session.flush()
+    return model
