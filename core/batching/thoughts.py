@@ -43,14 +43,22 @@ THINK = ThoughtMarks("<think>", "</think>")
 
 
 def thought_marks(template: ChatTemplate, tools: Sequence[Message]) -> ThoughtMarks:
-    """Return the marks of a template, found once by rendering known reasoning."""
-    found: ThoughtMarks = template.remembered(
-        tools, "thought marks", lambda: _find_marks(template, tools)
+    """Return the marks with which reasoning is written under a template."""
+    return own_marks(template, tools) or THINK
+
+
+def own_marks(template: ChatTemplate, tools: Sequence[Message] = ()) -> ThoughtMarks | None:
+    """Return the marks that a template writes around reasoning; None when it shows none.
+
+    They are found once, by rendering known reasoning.
+    """
+    found: ThoughtMarks | None = template.remembered(
+        tools, "thought marks", lambda: _find_marks(template)
     )
     return found
 
 
-def _find_marks(template: ChatTemplate, tools: Sequence[Message]) -> ThoughtMarks:
+def _find_marks(template: ChatTemplate) -> ThoughtMarks | None:
     messages = (
         {"role": "user", "content": "a_question"},
         {"role": "assistant", "content": "an_answer", "reasoning_content": "a_thought"},
@@ -58,11 +66,11 @@ def _find_marks(template: ChatTemplate, tools: Sequence[Message]) -> ThoughtMark
     try:
         text = template.render(messages)
     except Unrenderable:
-        return THINK
+        return None
     before, thought, rest = text.rpartition("a_question")[2].partition("a_thought")
     after = rest.partition("an_answer")[0]
     if not (thought and before.strip() and after.strip()):
-        return THINK
+        return None
     control = template.source().control
     opening = control.from_last(before.rstrip().rsplit("\n", 1)[-1])
     closing = control.to_first(after.strip().split("\n", 1)[0])

@@ -2,7 +2,7 @@
 
 Four ways are known: JSON objects that hold name and arguments, a name and then its arguments as one
 object, a name and then a pair of texts for each argument, and calls of Python. All work on coded
-text (`core.batching.control_tokens`). Plain Python.
+text (`core.batching.coded_tokens`). Plain Python.
 """
 
 import json

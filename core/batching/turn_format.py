@@ -1,6 +1,6 @@
 """How a chat template writes an answer: its reasoning, its text and its calls.
 
-All texts are coded (`core.batching.control_tokens`). Plain Python.
+All texts are coded (`core.batching.coded_tokens`). Plain Python.
 """
 
 from dataclasses import dataclass
@@ -24,6 +24,9 @@ class TurnFormat:
     reasoning: Section | None = None
     content: Section = PLAIN
     calls: ToolCallFormat | None = None
+    writes_reasoning: bool = True
+    """Whether the template itself shows reasoning. Where it does not, a block in the content is
+    read as such, and structured answers have none."""
     before_calls: str = ""
     """The white space that the template writes between a text and the calls after it."""
 

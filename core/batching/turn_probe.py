@@ -9,6 +9,7 @@ from core.batching.coded_tokens import CodedTokens
 from core.batching.probe import NAMES, REASONING, TEXT, answer_with
 from core.batching.section import Section
 from core.batching.template import ChatTemplate
+from core.batching.thoughts import own_marks
 from core.batching.tool_call_format import ONE, Written, tool_call_format
 from core.batching.turn_format import TurnFormat
 from core.batching.turns import Turn
@@ -36,7 +37,8 @@ def turn_format(tokenizer: PreTrainedTokenizerFast) -> TurnFormat:
     if reasoning is None:
         reasoning = _think_section(tokenizer, plain.prompt, control)
     calls = tool_call_format(written, control, ends, reasoning)
-    return TurnFormat(control, reasoning, content, calls, _before_calls(written))
+    writes = own_marks(template) is not None or thought is None
+    return TurnFormat(control, reasoning, content, calls, writes, _before_calls(written))
 
 
 def _texts(turns: Iterable[Turn]) -> Iterator[str]:
@@ -78,7 +80,7 @@ def _sections(
     end = between.removesuffix(before)
     if before.strip() and between.endswith(before) and end.strip():
         return Section(opening, end), Section(before, closing)
-    return Section(opening, between), Section("", closing)
+    return Section(opening, between), Section("" if before.strip() else before, closing)
 
 
 def _section_before_calls(

@@ -1,7 +1,7 @@
 """Parts an answer, as it comes, into reasoning, text and tool calls.
 
 Each piece of text goes out as soon as it cannot be the beginning of a marker any more. Plain
-Python; the text is coded (`core.batching.control_tokens`).
+Python; the text is coded (`core.batching.coded_tokens`).
 """
 
 from collections.abc import Iterable
@@ -183,6 +183,8 @@ class TurnReader:
             self._call()
             return False
         self._place = "content"
+        if self._is_first and not self._format.content.opening.strip():
+            self._held = self._held.removeprefix(self._format.content.opening)
         self._drops_newlines = not self._is_first
         self._is_first = False
         return True

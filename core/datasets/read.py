@@ -79,11 +79,17 @@ def read_examples(
 
 def _named_faults(path: Path, first: ParsedLine, rest: Iterator[ParsedLine]) -> str:
     faulty = [first, *(line for line in islice(rest, _LOOKED_AT) if line.example is None)]
-    shown = [f"line {line.number}: {line.faults[0].message}" for line in faulty[:NAMED_FAULTS]]
+    file = _FILES.get(path.name, path.name)
+    shown = [f"Line {first.number} of {file}: {first.faults[0].message}"]
+    shown += [f"line {line.number}: {line.faults[0].message}" for line in faulty[1:NAMED_FAULTS]]
     more = len(faulty) - len(shown)
     if more:
         shown.append(f"and {more} more of the next {_LOOKED_AT:,} lines")
-    return f"{path.name} has faults. {'; '.join(shown)}.".replace(". line", ". Line", 1)
+    return f"{'; '.join(shown)}."
+
+
+_FILES = {"train.jsonl": "the training file", "validation.jsonl": "the validation file"}
+"""What users call the files of a workspace."""
 
 
 def _lines(path: Path, columns: Mapping[str, str]) -> Iterator[Line]:

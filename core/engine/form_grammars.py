@@ -69,7 +69,7 @@ def compile_call(
 def _thinking(grammar: Grammar, format_: TurnFormat, reasoning: ReasoningAt) -> str:
     """Return the symbols of reasoning before a form."""
     section = format_.reasoning
-    if section is None or reasoning == "closed":
+    if section is None or reasoning == "closed" or not format_.writes_reasoning:
         return ""
     text = f"{grammar.until(section.closing.strip())} {grammar.rule(_NEWLINES)}"
     if reasoning == "open":

@@ -27,7 +27,7 @@ _ID = "/[A-Za-z0-9]{9}/"
 
 
 class Grammar:
-    """Rules in the making; texts are coded (`core.batching.control_tokens`)."""
+    """Rules in the making; texts are coded (`core.batching.coded_tokens`)."""
 
     def __init__(self, vocabulary: GrammarVocabulary, control: CodedTokens) -> None:
         self._vocabulary = vocabulary

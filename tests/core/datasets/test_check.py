@@ -79,9 +79,7 @@ def test_reading_a_faulty_file_names_the_line(tmp_path: Path) -> None:
     path = write(tmp_path / "train.jsonl", CHAT, {**CHAT, "tool": 1})
     examples = read_examples(path)
     assert next(examples)[0] == 1
-    with pytest.raises(
-        TrainingFailed, match=r"train\.jsonl has faults\. Line 2: tool is"
-    ) as raised:
+    with pytest.raises(TrainingFailed, match=r"Line 2 of the training file: tool is") as raised:
         next(examples)
     assert raised.value.code == "invalid_training_file"
 
@@ -90,8 +88,9 @@ def test_reading_a_faulty_file_names_several_lines(tmp_path: Path) -> None:
     path = write(tmp_path / "train.jsonl", CHAT, *[17, CHAT] * 8)
     with pytest.raises(TrainingFailed) as raised:
         list(read_examples(path))
-    for line in (2, 4, 6, 8, 10):
-        assert f"ine {line}: the row is 17" in raised.value.message
+    assert raised.value.message.startswith("Line 2 of the training file: the row is 17")
+    for line in (4, 6, 8, 10):
+        assert f"line {line}: the row is 17" in raised.value.message
     assert raised.value.message.endswith("; and 3 more of the next 1,000 lines.")
 
 

@@ -56,7 +56,6 @@ def test_the_answer_of_a_server_is_read_back(tmp_path: Path) -> None:
     assert set(report.unused_columns) == {
         "messages[].annotations",
         "messages[].parsed",
-        "messages[].tool_calls[].index",
     }
     assert only(path).messages[0] == USER
     assert only(path).messages[3] == ANSWER

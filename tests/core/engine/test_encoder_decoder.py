@@ -118,7 +118,7 @@ def test_a_chat_without_a_template_is_its_question_as_training_reads_it(served):
     assert text_of(plain) == served.generated(TEXTS[1])
     assert text_of(instructed) == served.generated(f"Answer.\n\n{TEXTS[1]}")
     tokens = len(served.tokenizer(TEXTS[1])["input_ids"])
-    assert plain[0] == GenerationStarted(prompt_tokens=tokens)
+    assert plain[0] == GenerationStarted(prompt_tokens=tokens, hardware="fp32", precision="fp32")
 
 
 def test_several_turns_are_refused_without_a_template(served):

@@ -109,7 +109,8 @@ def test_an_end_that_is_to_be_ignored_ends_nothing(asker):
 
 def test_events_come_in_order_and_every_choice_ends_once(asker):
     answer = asker.ask(PROMPTS[0], n=3, temperature=1)
-    assert answer.items[0] == GenerationStarted(prompt_tokens=3)
+    started = GenerationStarted(prompt_tokens=3, hardware="fp32", precision="fp32")
+    assert answer.items[0] == started
     assert not any(isinstance(each, GenerationStarted) for each in answer.items[1:])
     assert answer.finished().keys() == {0, 1, 2}
     for choice in range(3):

@@ -121,4 +121,10 @@ def test_a_prompt_tells_where_its_reasoning_stands():
     assert format_.reasoning_after(start) == "ahead"
     assert format_.reasoning_after(start + "<think>\n") == "open"
     assert format_.reasoning_after(start + "<think>\n\n</think>\n\n") == "closed"
-    assert turn_format(template_tokenizer("qwen2_5")).reasoning_after(start) == "closed"
+
+
+def test_a_form_has_no_reasoning_where_the_template_shows_none():
+    format_ = turn_format(template_tokenizer("qwen2_5"))
+    form = compile_form(JsonSchemaForm(json_schema=SCHEMA), format_, "ahead", vocabulary("qwen2_5"))
+    assert accepts("qwen2_5", form, '{"a":1}')
+    assert not accepts("qwen2_5", form, '<think>\nhm\n</think>\n\n{"a":1}')

@@ -133,7 +133,7 @@ def test_token_that_the_base_lacks_is_named_with_its_line(load, base_spec, vocab
     if says is None:
         assert len(load(A, B).rows) == 2
         return
-    with pytest.raises(TrainingFailed, match=f"Line 1 of the training file: .*{says}"):
+    with pytest.raises(TrainingFailed, match=f"Lines 1, 2 of the training file: .*{says}"):
         load(A, B)
 
 

@@ -78,13 +78,13 @@ def test_earlier_turns_that_are_trained_are_compared_within_the_prompt(reference
     assert only_first.logprobs[-1] is not None, "what follows the last trained token is left out"
 
 
-def test_completion_that_begins_within_a_token_is_asked_with_its_prompt(reference, workspace):
+def test_completion_is_asked_for_apart_from_its_prompt_as_users_ask(reference, workspace):
     rows = ("x", "yz"), ("xa", "bz")  # "ab" is one token
     write(workspace.train_file, *({"prompt": a, "completion": b} for a, b in rows))
     apart, joined = reference(batch_size=1).rows
     assert (apart.prompt, len(apart.answer)) == (TextPrompt(text="x"), 3)
-    assert (joined.prompt, len(joined.answer)) == (TextPrompt(text="xabz"), 1)
-    assert [figure is None for figure in joined.logprobs] == [True, False, False, False]
+    assert (joined.prompt, len(joined.answer)) == (TextPrompt(text="xa"), 3)
+    assert [figure is None for figure in joined.logprobs] == [True, True, False, False, False]
 
 
 def test_row_that_was_cut_is_asked_by_its_tokens(reference, workspace):

@@ -178,13 +178,15 @@ def test_bad_row_fails_the_run_before_a_model_is_loaded(job, workspace, param, r
     assert (caught.value.param, caught.value.code) == (param, f"invalid_{param}")
 
 
-def test_row_that_trains_no_token_is_named(job, workspace, chat_tokenizer, base_spec):
+def test_row_whose_answer_the_template_leaves_out_is_named(
+    job, workspace, chat_tokenizer, base_spec
+):
     chat_tokenizer.chat_template = (
-        "{% for m in messages %}{{ m['content'] }}{% generation %}{% endgeneration %}{% endfor %}"
+        "{% for m in messages if m['role'] != 'assistant' %}{{ m['content'] }}{% endfor %}"
     )
     chat_tokenizer.save_pretrained(base_spec.source)
     write_lines(workspace.train_file, CHAT)
-    with pytest.raises(TrainingFailed, match=r"Line 1 of .*no token would be trained"):
+    with pytest.raises(TrainingFailed, match=r"Line 1 of .*messages\[1\]\.content"):
         run(job(), workspace)
 
 
