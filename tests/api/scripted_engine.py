@@ -160,6 +160,7 @@ async def _script(asked: GenerationRequest, text: str) -> AsyncIterator[Generati
         prompt_tokens=len(words),
         prompt=prompt,
         hardware="paper, fp32",
+        precision="fp32",
         prompt_ids=(1, 2) if given else (),
     )
     match text:

@@ -84,12 +84,12 @@ class Bench:
         if (said, computed) not in self.engines:
             settings = EngineSettings(
                 storage_folder=self.storage,
-                cache_folder=self.folder / f"cache-{computed}",
-                precision=computed,
+                cache_folder=self.folder / f"cache-{said}-{computed}",
+                precision=said,
                 kv_cache_mib=32,
                 max_bases=4,
             )
-            service = self.stack.enter_context(serving(settings, said=said))
+            service = self.stack.enter_context(serving(settings, computed=computed))
             self.engines[said, computed] = service
         return self.engines[said, computed]
 

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import httpx
@@ -88,11 +88,15 @@ def serving(
     settings: EngineSettings,
     preload: BaseModelSpec | None = None,
     server_of: Callable[[uvicorn.Config, Engine], uvicorn.Server] = lambda c, _: uvicorn.Server(c),
-    said: NumberFormat | None = None,
+    computed: NumberFormat | None = None,
 ) -> Iterator[Service]:
-    """Serve; the engine says that it computes as its settings have it, or as `said`."""
+    """Serve; the engine computes as it says, or in the format `computed`."""
     engine, reader = build_engine(settings)
-    app = create_app(engine, reader, preload, settings.key, said or precision_of(settings))
+    if computed not in (None, settings.precision):
+        residency = engine.runner._bases
+        load = residency._load
+        residency._load = lambda base: load(replace(base, precision=computed))
+    app = create_app(engine, reader, preload, settings.key, precision_of(settings))
     server = server_of(uvicorn.Config(app, log_level="warning"), engine)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
