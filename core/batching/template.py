@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from hashlib import blake2b
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -68,8 +69,8 @@ class _Source:
     control: ControlTokens
     special_tokens: dict[str, Any]
     form: InputForm = field(default_factory=InputForm)
-    memory: dict[Any, Any] = field(default_factory=dict)
-    """What was found out about it, by shapes of conversations."""
+    memory: dict[bytes, Any] = field(default_factory=dict)
+    """What was found out about it, by digests of what was asked."""
 
 
 _sources: "WeakKeyDictionary[PreTrainedTokenizerFast, dict[str, _Source]]" = WeakKeyDictionary()
@@ -148,18 +149,22 @@ class ChatTemplate:
         if (source := known.get(text)) is None:
             control = ControlTokens(self.tokenizer, text)
             source = known[text] = _Source(text, control, dict(self.tokenizer.special_tokens_map))
-            source.form = find_input_form(self._tried)
+            # without the variables of this request, since others will use it too
+            source.form = find_input_form(ChatTemplate(self.tokenizer)._tried)
         return source
 
     def remembered(self, tools: Sequence[Message], key: Any, find: Any) -> Any:
-        """Return `find()`, asked once for a key under this template and these variables."""
+        """Return `find()`, asked once for a key under this template and these variables.
+
+        Keys may be as long as conversations, so their digests are kept.
+        """
         memory = self.source(tools).memory
-        key = (self._variables_key, key)
-        if key not in memory:
+        digest = blake2b(repr((self._variables_key, key)).encode(), digest_size=16).digest()
+        if digest not in memory:
             if len(memory) >= _MAX_SHAPES:
                 memory.clear()
-            memory[key] = find()
-        return memory[key]
+            memory[digest] = find()
+        return memory[digest]
 
     def _tried(
         self, form: InputForm, messages: Sequence[Message], tools: Sequence[Message]

@@ -59,19 +59,32 @@ def own_marks(template: ChatTemplate, tools: Sequence[Message] = ()) -> ThoughtM
 
 
 def _find_marks(template: ChatTemplate) -> ThoughtMarks | None:
-    messages = (
-        {"role": "user", "content": "a_question"},
-        {"role": "assistant", "content": "an_answer", "reasoning_content": "a_thought"},
-    )
-    try:
-        text = template.render(messages)
-    except Unrenderable:
-        return None
-    before, thought, rest = text.rpartition("a_question")[2].partition("a_thought")
-    after = rest.partition("an_answer")[0]
-    if not (thought and before.strip() and after.strip()):
-        return None
-    control = template.source().control
-    opening = control.from_last(before.rstrip().rsplit("\n", 1)[-1])
-    closing = control.to_first(after.strip().split("\n", 1)[0])
-    return ThoughtMarks(opening, closing)
+    """Look at an answer with reasoning, then at a call: some templates show it there only."""
+    for answer, following in ((_ANSWERING, "an_answer"), (_CALLING, "a_function")):
+        try:
+            text = template.render([_QUESTION, answer])
+        except Unrenderable:
+            continue
+        before, thought, rest = text.rpartition("a_question")[2].partition("a_thought")
+        after = rest.partition(following)[0]
+        if thought and before.strip() and after.strip():
+            control = template.source().control
+            opening = control.from_last(before.rstrip().rsplit("\n", 1)[-1])
+            closing = control.to_first(after.strip().split("\n", 1)[0])
+            return ThoughtMarks(opening, closing)
+    return None
+
+
+_QUESTION = {"role": "user", "content": "a_question"}
+_ANSWERING = {"role": "assistant", "content": "an_answer", "reasoning_content": "a_thought"}
+_CALLING = {
+    **_ANSWERING,
+    "content": "",
+    "tool_calls": [
+        {
+            "id": "call00000",
+            "type": "function",
+            "function": {"name": "a_function", "arguments": {"a": "b"}},
+        }
+    ],
+}

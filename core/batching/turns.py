@@ -20,7 +20,7 @@ from core.batching.omissions import (
 )
 from core.batching.template import ChatTemplate, Omission, Unrenderable, leaves_out
 from core.batching.template_input import Message
-from core.batching.thoughts import THINK, thought_marks
+from core.batching.thoughts import thought_marks
 from core.datasets.formats import ChatExample
 
 _MARK = "\ufdd0\ufdd1"
@@ -156,8 +156,17 @@ def _candidates(
     if reasoning and template.thinking_is_off:
         yield written(plain, parts)
     if reasoning and not marks.opened_by(prompt) and not marks.closed_by(prompt):
-        content = THINK.around(reasoning) + plain["content"]
-        yield written({**plain, "content": content}, [*thought, *parts])
+        content = marks.around(reasoning) + plain["content"]
+        embedded = written({**plain, "content": content}, [*thought, *parts])
+        if not isinstance(embedded, Unrenderable) and _follows_calls(thought, parts, embedded[0]):
+            embedded = leaves_out(thought[0][0])
+        yield embedded
+
+
+def _follows_calls(thought: Sequence[Part], parts: Sequence[Part], text: str) -> bool:
+    """Whether reasoning comes after a call, where it is none."""
+    calls = [text.find(part) for path, part in parts if "tool_calls" in path]
+    return any(0 <= at < text.find(thought[0][1]) for at in calls[:1])
 
 
 def _emptied(
