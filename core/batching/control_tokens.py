@@ -8,7 +8,7 @@ plain text. The template never sees the spelling, so it cannot act on it either.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, takewhile
 from typing import Any
 
@@ -22,25 +22,39 @@ _PLACEHOLDER = re.compile(rf"(?:{_OPEN}|\\ufdd0)(\d+)(?:{_CLOSE}|\\ufdd1)")
 
 
 class ControlTokens:
-    """The control tokens of one tokenizer under one chat template.
+    """Control tokens by their spelling. `added_ids` are all added tokens of the tokenizer.
 
-    These are its special tokens, and the other added tokens that the template spells, such as
-    `<tool_call>`. Added tokens that no template spells are ordinary words of the vocabulary.
+    It holds no tokenizer, so that one may leave memory while what is known of it is kept.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, template: str) -> None:
-        self._tokenizer = tokenizer
-        added = tokenizer.added_tokens_decoder
-        self.ids = {
-            token.content: token_id
-            for token_id, token in added.items()
-            if token.content.strip() and (token.special or token.content in template)
-        }
+    def __init__(self, ids: Mapping[str, int], added_ids: Iterable[int]) -> None:
+        self.ids = dict(ids)
         self._spellings = [*sorted(self.ids, key=len, reverse=True), _OPEN, _CLOSE]
         self._numbers = {text: number for number, text in enumerate(self._spellings)}
         self._pattern = re.compile("|".join(map(re.escape, self._spellings)))
         self._pieces = re.compile(f"({self._pattern.pattern})")
-        self._added_ids = frozenset(added)
+        self._added_ids = frozenset(added_ids)
+
+    @classmethod
+    def of_template(cls, tokenizer: PreTrainedTokenizerFast, template: str) -> "ControlTokens":
+        """Return those of a tokenizer under one chat template.
+
+        These are its special tokens, and the other added tokens that the template spells, such as
+        `<tool_call>`. Added tokens that no template spells are ordinary words of the vocabulary.
+        """
+        added = tokenizer.added_tokens_decoder
+        control = {
+            token.content: token_id
+            for token_id, token in added.items()
+            if token.content.strip() and (token.special or token.content in template)
+        }
+        return cls(control, added)
+
+    @classmethod
+    def of_ids(cls, tokenizer: PreTrainedTokenizerFast, ids: Collection[int]) -> "ControlTokens":
+        """Return some added tokens of a tokenizer, such as those that end a text."""
+        added = tokenizer.added_tokens_decoder
+        return cls({added[each].content: each for each in ids if each in added}, added)
 
     def hide(self, value: Any) -> Any:
         """Return a JSON value in which no string, key or other, spells a control token."""
@@ -56,16 +70,18 @@ class ControlTokens:
         """Return a text with all that was hidden in it."""
         return _PLACEHOLDER.sub(lambda found: self._spelling(found[1]), text)
 
-    def encode(self, texts: Sequence[str], *, continued: bool = False) -> list[list[int]]:
+    def encode(
+        self, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], *, continued: bool = False
+    ) -> list[list[int]]:
         """Return the ids of rendered texts; what was hidden in them becomes plain text.
 
         A `continued` text follows another one in the same sequence.
         """
         first = encode_continued if continued else encode
         pieces = [_PLACEHOLDER.split(text) for text in texts]
-        heads = first(self._tokenizer, [piece[0] for piece in pieces])
+        heads = first(tokenizer, [piece[0] for piece in pieces])
         return [
-            head if len(piece) == 1 else [*head, *self._rest(piece[1:])]
+            head if len(piece) == 1 else [*head, *self._rest(tokenizer, piece[1:])]
             for head, piece in zip(heads, pieces, strict=True)
         ]
 
@@ -119,19 +135,19 @@ class ControlTokens:
         index = int(number)
         return self._spellings[index] if index < len(self._spellings) else ""
 
-    def _rest(self, pieces: Sequence[str]) -> list[int]:
+    def _rest(self, tokenizer: PreTrainedTokenizerFast, pieces: Sequence[str]) -> list[int]:
         """Return the ids of what follows the first placeholder, itself included."""
-        spelled = [self._plain(self._spelling(number)) for number in pieces[::2]]
-        texts = encode_continued(self._tokenizer, pieces[1::2])
+        spelled = [self._plain(tokenizer, self._spelling(number)) for number in pieces[::2]]
+        texts = encode_continued(tokenizer, pieces[1::2])
         return list(chain.from_iterable(chain.from_iterable(zip(spelled, texts, strict=True))))
 
-    def _plain(self, spelling: str) -> list[int]:
+    def _plain(self, tokenizer: PreTrainedTokenizerFast, spelling: str) -> list[int]:
         """Return a spelling as plain text: cut in two where neither part is an added token."""
         for cut in range(1, len(spelling)):
-            parts = encode_continued(self._tokenizer, [spelling[:cut], spelling[cut:]])
+            parts = encode_continued(tokenizer, [spelling[:cut], spelling[cut:]])
             if not self._added_ids.intersection(chain(*parts)):
                 return [*parts[0], *parts[1]]
-        letters = encode_continued(self._tokenizer, list(spelling))
+        letters = encode_continued(tokenizer, list(spelling))
         return [token for ids in letters for token in ids if token not in self._added_ids]
 
 

@@ -9,6 +9,7 @@ messages are looked for in what was rendered.
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from typing import Any
 
 Message = Mapping[str, Any]
@@ -38,7 +39,7 @@ def marked_conversation(
     messages: Sequence[Message], tools: Sequence[Message]
 ) -> tuple[list[Message], list[Message]]:
     """Return messages and tools of the same shape, in which every text is a word of its own."""
-    words = (f"marker{number}" for number in range(10_000))
+    words = (f"marker{number}" for number in count())
     functions = [f"function_{next(words)}" for _ in tools] or [f"function_{next(words)}"]
     parameters = {"type": "object", "properties": {"name": {"type": "string"}}}
     marked = [_marked(message, words, functions[0]) for message in messages]

@@ -12,6 +12,7 @@ from itertools import groupby
 
 from transformers import PreTrainedTokenizerFast
 
+from core.batching.control_tokens import ControlTokens
 from core.batching.rows import InvalidRow, Row
 from core.batching.template import (
     NO_CONTEXT,
@@ -20,8 +21,8 @@ from core.batching.template import (
     TemplateContext,
     Unrenderable,
 )
-from core.batching.tokenise import encode, encode_continued, opening_tokens
-from core.batching.turns import Turn, trained_turns
+from core.batching.tokenise import encode, opening_tokens
+from core.batching.turns import Turn, end_token_ids, trained_turns
 from core.datasets.chat import parse_conversation
 from core.datasets.faults import Faults
 from core.datasets.formats import ChatExample, CompletionExample, TextExample
@@ -44,7 +45,7 @@ def render_prompt(
     """
     template = ChatTemplate(tokenizer, context)
     text = prompt_of_request(template, messages, tools)
-    return template.source(tools).control.encode([text])[0]
+    return template.source(tools).control.encode(tokenizer, [text])[0]
 
 
 def prompt_of_request(
@@ -114,8 +115,10 @@ def _chat_rows(template: ChatTemplate, examples: Sequence[tuple[int, ChatExample
             rows += [Row(line, (0,), (False,)) for line, _ in some]
             continue
         control = template.source(some[0][1].tools if with_tools else ()).control
-        prompts = control.encode([turn.prompt for _, turn in turns])
-        answers = control.encode([turn.answer for _, turn in turns], continued=True)
+        prompts = control.encode(template.tokenizer, [turn.prompt for _, turn in turns])
+        answers = control.encode(
+            template.tokenizer, [turn.answer for _, turn in turns], continued=True
+        )
         rows += _joined([line for line, _ in turns], prompts, answers)
     return rows
 
@@ -147,12 +150,21 @@ def _completion_rows(
 ) -> list[Row]:
     opening = list(opening_tokens(tokenizer))
     prompts = encode(tokenizer, [example.prompt for _, example in examples])
-    completions = encode_continued(tokenizer, [example.completion for _, example in examples])
+    # An answer that spells the end of a text ends there only where it does so at its own end.
+    ends = ControlTokens.of_ids(tokenizer, _end_ids(tokenizer))
+    texts = [example.completion.removesuffix(tokenizer.eos_token or "") for _, example in examples]
+    completions = ends.encode(tokenizer, ends.hide(texts), continued=True)
     return [
         row
         for (line, _), prompt, completion in zip(examples, prompts, completions, strict=True)
         for row in _joined([line], [[*opening, *prompt]], [[*completion, _end(tokenizer, line)]])
     ]
+
+
+def _end_ids(tokenizer: PreTrainedTokenizerFast) -> set[int]:
+    """Return the tokens at which the engine stops."""
+    turns = end_token_ids(ChatTemplate(tokenizer)) if tokenizer.chat_template else set()
+    return turns | ({tokenizer.eos_token_id} - {None})
 
 
 def _text_rows(

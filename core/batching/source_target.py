@@ -88,8 +88,8 @@ def _is_trained(message: Message) -> bool:
 def _templated(template: ChatTemplate, line: int, example: ChatExample) -> list[SourceTargetRow]:
     turns = chat_turns(template, line, example)
     control = template.source(example.tools).control
-    sources = control.encode([turn.prompt for turn in turns])
-    targets = control.encode([turn.answer for turn in turns])
+    sources = control.encode(template.tokenizer, [turn.prompt for turn in turns])
+    targets = control.encode(template.tokenizer, [turn.answer for turn in turns])
     return [
         SourceTargetRow(line, tuple(source), _closed(template.tokenizer, line, target))
         for source, target in zip(sources, targets, strict=True)

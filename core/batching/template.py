@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import blake2b
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -58,7 +59,7 @@ class TemplateContext:
 
 
 NO_CONTEXT = TemplateContext()
-"""No variables, and the time of today."""
+"""No variables, and the current time."""
 
 
 @dataclass
@@ -117,15 +118,25 @@ class ChatTemplate:
         tools: Sequence[Message] = (),
         *,
         prompting: bool = False,
-        form: InputForm | None = None,
     ) -> str:
         """Return what the template writes; Unrenderable when it refuses."""
         source = self.source(tools)
+        return self._rendered(source, source.form, messages, tools, prompting=prompting)
+
+    def _rendered(
+        self,
+        source: _Source,
+        form: InputForm,
+        messages: Sequence[Message],
+        tools: Sequence[Message],
+        *,
+        prompting: bool,
+    ) -> str:
         values: dict[str, Any] = {
             **source.special_tokens,
             **_known_variables(source.text, self._context.variables),
-            "messages": (form or source.form).messages(messages),
-            "tools": (form or source.form).tools(tools) or None,
+            "messages": form.messages(messages),
+            "tools": form.tools(tools) or None,
             "documents": None,
             "add_generation_prompt": prompting,
         }
@@ -147,10 +158,11 @@ class ChatTemplate:
         text: str = self.tokenizer.get_chat_template(None, list(tools) or None)
         known = _sources.setdefault(self.tokenizer, {})
         if (source := known.get(text)) is None:
-            control = ControlTokens(self.tokenizer, text)
-            source = known[text] = _Source(text, control, dict(self.tokenizer.special_tokens_map))
+            control = ControlTokens.of_template(self.tokenizer, text)
+            source = _Source(text, control, dict(self.tokenizer.special_tokens_map))
             # without the variables of this request, since others will use it too
-            source.form = find_input_form(ChatTemplate(self.tokenizer)._tried)
+            source.form = find_input_form(partial(ChatTemplate(self.tokenizer)._tried, source))
+            known[text] = source
         return source
 
     def remembered(self, tools: Sequence[Message], key: Any, find: Any) -> Any:
@@ -167,10 +179,14 @@ class ChatTemplate:
         return memory[digest]
 
     def _tried(
-        self, form: InputForm, messages: Sequence[Message], tools: Sequence[Message]
+        self,
+        source: _Source,
+        form: InputForm,
+        messages: Sequence[Message],
+        tools: Sequence[Message],
     ) -> str | None:
         try:
-            return self.render(messages, tools, form=form)
+            return self._rendered(source, form, messages, tools, prompting=False)
         except Unrenderable:
             return None
 
@@ -195,7 +211,8 @@ class ChatTemplate:
             header = written.removeprefix(end) if written.startswith(end) else ""
             return header if header.strip() else ""
 
-        found: str = self.remembered(tools, ("header", shape_of(messages, tools)), find)
+        last = shape_of(messages[-1:], tools)
+        found: str = self.remembered(tools, ("header", last), find)
         return found
 
     def _omitted_by_shape(
@@ -223,7 +240,7 @@ def leaves_out(path: str) -> Omission:
         what, hint = f"leaves out {path}", "use a base model that was trained to call tools"
     elif "reasoning" in path:
         what = f"leaves out {path}"
-        hint = "set chat_template_kwargs.enable_thinking, or remove the reasoning"
+        hint = "set chat_template_kwargs.enable_thinking to true, or remove the reasoning"
     else:
         what = f"leaves out or rewrites {path}"
         hint = "move this text to a message of its own, or use another base model"

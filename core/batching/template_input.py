@@ -45,7 +45,10 @@ class InputForm:
         defined = [without_nulls(tool) for tool in tools]
         if not self.complete_tools:
             return defined
-        return [{**tool, "function": {**_EMPTY_DEFINITION, **tool["function"]}} for tool in defined]
+        return [
+            {**tool, "function": {**tool["function"], **_lacking(tool["function"])}}
+            for tool in defined
+        ]
 
     def _message(self, message: Message, names: dict[str, str]) -> dict[str, Any]:
         given = {key: value for key, value in message.items() if key != "weight"}
@@ -77,6 +80,10 @@ class InputForm:
 
 
 _EMPTY_DEFINITION = {"description": "", "parameters": {"type": "object", "properties": {}}}
+
+
+def _lacking(function: Message) -> dict[str, Any]:
+    return {key: value for key, value in _EMPTY_DEFINITION.items() if key not in function}
 
 
 _QUESTION = {"role": "user", "content": "probe_question"}

@@ -27,6 +27,10 @@ OPENING_TOKENS = 2
 _PARAM = {"chat": "messages", "text": "prompt", "tokens": "prompt"}
 
 
+_THINKING = {"enable_thinking", "reasoning_effort", "thinking"}
+"""Variables of chat templates that say how much reasoning there is."""
+
+
 @dataclass(frozen=True)
 class Answerer:
     """The model that is asked: a base, or a bundle with its manifest."""
@@ -60,8 +64,10 @@ class Answerer:
         """Return what the chat template reads: as in training, but for what the request says."""
         if self.manifest is None:
             return TemplateContext(prompt.template_kwargs)
-        variables = {**self.manifest.chat_template_kwargs, **prompt.template_kwargs}
-        return TemplateContext(variables, self.manifest.template_time)
+        trained, asked = self.manifest.chat_template_kwargs, prompt.template_kwargs
+        if _THINKING & asked.keys():  # two names for one thing: what is asked counts
+            trained = {key: value for key, value in trained.items() if key not in _THINKING}
+        return TemplateContext({**trained, **asked}, self.manifest.template_time)
 
     def _virtual_tokens(self, strategies: tuple[type[PrefixSpec | PromptSpec], ...]) -> int:
         strategy = self.manifest.strategy if self.manifest is not None else None

@@ -66,7 +66,7 @@ def choose_rows(
     lines = {row.line for row in chosen}
     read = islice(read_examples(file, spec.columns), max(lines))
     examples = {line: example for line, example in read if line in lines}
-    asking = _Asking(tokenizer, template_context(spec), spec.chat_template_kwargs)
+    asking = _Asking(tokenizer, template_context(spec))
     found = [asking.replay(row, examples[row.line]) for row in chosen]
     replays = [replay for replay in found if replay is not None]
     by_users = [each for each in replays if not isinstance(each.prompt, TokenPrompt)]
@@ -79,7 +79,7 @@ class _Asking:
 
     tokenizer: PreTrainedTokenizerFast
     context: TemplateContext
-    variables: Mapping[str, Any]
+    """As the job has it. Users send no variables, and the engine reads those of the bundle."""
 
     def replay(self, row: TrainingRow, example: Example) -> Replay | None:
         match row:
@@ -132,11 +132,7 @@ class _Asking:
                     if message["role"] == "assistant" and message.get("weight", 1)
                 ]
                 for turn in reversed(turns):
-                    yield ChatPrompt(
-                        messages=tuple(messages[:turn]),
-                        tools=example.tools,
-                        template_kwargs=dict(self.variables),
-                    )
+                    yield ChatPrompt(messages=tuple(messages[:turn]), tools=example.tools)
             case CompletionExample():
                 yield TextPrompt(text=example.prompt)
             case TextExample():
