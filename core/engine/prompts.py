@@ -94,7 +94,7 @@ class PromptReader:
         if adapter is not None:
             self._adapters.ensure(adapter)
             manifest = self._bundle(adapter.sha256).manifest
-        self.precisions.of(base, manifest)
+        self.precisions.prepare(base, manifest)
 
     def read(self, asked: GenerationRequest) -> tuple[Request, TokenBytes]:
         """Return the request and the bytes of its tokens.
