@@ -16,7 +16,7 @@ from core.errors import TunesmithError
 from core.models.load import load_config, outline
 from core.models.memory import USABLE_SHARE, free_bytes, total_bytes
 from core.models.precision import sixteen_bits_of
-from core.models.precision_cost import TASK_OF_KIND, measure_cost
+from core.models.precision_cost import measure_cost
 from core.models.precision_store import PrecisionStore
 from core.spec.precision import PrecisionChoice, PrecisionCost, SixteenBits
 from core.spec.run import BaseModelSpec
@@ -115,7 +115,7 @@ class PrecisionChooser:
         config = load_config(base)
         config.dtype = torch.float32  # what is built in another one changes torch's default
         with self.measuring:
-            model = outline(base, config, TASK_OF_KIND[family_of(config.model_type).kind])
+            model = outline(base, config, family_of(config.model_type).own_task)
         return sum(4 * weight.numel() for weight in model.parameters())
 
 
