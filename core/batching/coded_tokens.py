@@ -7,6 +7,7 @@ which no bytes of UTF-8 decode to, so the two cannot be confused.
 Plain Python.
 """
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ _FIRST, _LAST = 0xDC00, 0xDFEF
 """Low surrogates; those after the last are the holes of `core.batching.call_literals`."""
 
 _CODES = re.compile(f"[{chr(_FIRST)}-{chr(_LAST)}]")
+_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,15 @@ class CodedTokens:
     def spelled(self, coded: str) -> str:
         """Return coded text as the template writes it."""
         return _CODES.sub(lambda match: self._text_of.get(match[0], ""), coded)
+
+    def spelled_in_json(self, coded: str) -> str:
+        """Return coded JSON with the control tokens in its strings spelled.
+
+        A lone surrogate, which JSON may escape, is escaped again: UTF-8 has no place for it.
+        """
+        return _SURROGATES.sub(
+            lambda match: json.dumps(self._text_of.get(match[0], match[0]))[1:-1], coded
+        )
 
     def parts(self, coded: str) -> list[str | int]:
         """Return coded text as texts and the ids of the control tokens between them."""

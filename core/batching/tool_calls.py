@@ -210,10 +210,18 @@ class NamedCalls:
 
 
 def read_calls(format_: ToolCallFormat, text: str, tools: Tools) -> ReadAnswer:
-    """Return the calls in the rest of an answer; none when one of them is broken.
+    """Return the calls in the rest of an answer; all of it is text when one of them is broken.
 
     Where no marker begins calls, the rest has to be calls of offered tools and nothing else.
+    Values that are nested deeper than Python follows are broken too.
     """
+    try:
+        return _read_calls(format_, text, tools)
+    except (RecursionError, ValueError):
+        return ReadAnswer([], text)
+
+
+def _read_calls(format_: ToolCallFormat, text: str, tools: Tools) -> ReadAnswer:
     frame = format_.frame
     calls: list[ToolCall] = []
     end = _skipped(frame.opening, text, 0)

@@ -142,7 +142,13 @@ class TurnReader:
         if not read.calls:
             return Part(text=self._format.control.spelled(read.text))
         rest = read.text.removeprefix(self._format.content.opening)
-        return Part(text=without_codes(rest).strip(), calls=tuple(read.calls))
+        return Part(text=without_codes(rest).strip(), calls=tuple(map(self._spelled, read.calls)))
+
+    def _spelled(self, call: ToolCall) -> ToolCall:
+        """Return a call as it goes out: whole characters, and control tokens as text."""
+        control = self._format.control
+        name = control.spelled(call.name).encode("utf-8", errors="replace").decode("utf-8")
+        return ToolCall(name, control.spelled_in_json(call.arguments))
 
     def _advance(self, given: list[tuple[_Place, str]]) -> bool:
         """Go as far as the next marker, or as far as is certain; say whether to go on."""

@@ -65,6 +65,11 @@ class Family:
     def tasks(self) -> tuple[Task, ...]:
         return _TASKS[self.kind]
 
+    @property
+    def own_task(self) -> Task:
+        """What a base of this family does before it is tuned."""
+        return self.tasks[0]
+
 
 def _presets(
     query_value: tuple[str, ...],

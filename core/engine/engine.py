@@ -164,8 +164,12 @@ class Engine:
                         ticket.has_begun = True
                         waited = perf_counter() - ticket.arrived
                         self.metrics.first_token_seconds.observe(waited)
-                    for item in ticket.answer.take(sequence, outcome):
-                        ticket.emit(item)
+                    try:
+                        for item in ticket.answer.take(sequence, outcome):
+                            ticket.emit(item)
+                    except Exception as error:
+                        self._fail(ticket, _told(error, "What a model wrote could not be read."))
+                        continue
                     if sequence.held is not None and sequence.held.error:
                         self._fail(ticket, _beyond_its_form(sequence.held.error))
                         continue
@@ -182,13 +186,8 @@ class Engine:
                 self.scheduler.remove(sequence)
 
     def _fail_step(self, step: Step, error: Exception) -> None:
-        if not isinstance(error, TunesmithError):
-            logger.exception("A step of %d sequences failed.", len(step.chunks))
-            error = Unavailable(
-                "The engine failed while it computed this answer; its log says why.",
-                code="engine_failed",
-            )
-        self._fail_sequences({chunk.sequence: error for chunk in step.chunks})
+        told = _told(error, f"A step of {len(step.chunks)} sequences failed.")
+        self._fail_sequences({chunk.sequence: told for chunk in step.chunks})
 
     def _fail_sequences(self, failures: Mapping[AnySequence, TunesmithError]) -> None:
         with self._changed:
@@ -206,6 +205,17 @@ class Engine:
     def _end(self, ticket: Ticket) -> None:
         self._tickets.pop(ticket.request, None)
         self.scheduler.withdraw(ticket.request)
+
+
+def _told(error: Exception, what: str) -> TunesmithError:
+    """Return what the caller is told of an error; one that nobody expected goes to the log."""
+    if isinstance(error, TunesmithError):
+        return error
+    logger.error(what, exc_info=error)
+    return Unavailable(
+        "The engine failed while it computed this answer; its log says why.",
+        code="engine_failed",
+    )
 
 
 def _beyond_its_form(reason: str) -> InvalidRequest:

@@ -13,7 +13,6 @@ from core.artifacts.manifest import Manifest, public_name, read_manifest
 from core.batching.turn_format import ReasoningAt, TurnFormat
 from core.catalog.cells import require_mergeable
 from core.catalog.describe import is_quantised
-from core.catalog.families import Kind
 from core.engine.adapters import AdapterFiles
 from core.engine.precisions import ServedPrecisions
 from core.engine.prompt_tokens import (
@@ -31,7 +30,7 @@ from core.errors import InvalidRequest
 from core.models.load import load_config
 from core.spec.classification import ClassificationRequest
 from core.spec.generation import ChatPrompt, GenerationRequest, Prompt
-from core.spec.objective import ClassificationSpec, Task
+from core.spec.objective import ClassificationSpec
 from core.spec.run import BaseModelSpec, BundleRef
 from core.spec.serving import ServingSpec
 from core.spec.strategy import FullSpec
@@ -40,12 +39,6 @@ MAX_CACHED_VOCABULARIES = 16
 MAX_CACHED_BUNDLES = 4096
 _END_OF_PROMPT = 32
 """Tokens that tell whether a prompt has opened the reasoning."""
-
-_TASK_OF_BASE: dict[Kind, Task] = {
-    "decoder": "generation",
-    "encoder": "classification",
-    "encoder-decoder": "seq2seq",
-}
 
 
 @dataclass(frozen=True)
@@ -94,7 +87,7 @@ class PromptReader:
         if adapter is not None:
             self._adapters.ensure(adapter)
             manifest = self._bundle(adapter.sha256).manifest
-        self.precisions.of(base, manifest)
+        self.precisions.prepare(base, manifest)
 
     def read(self, asked: GenerationRequest) -> tuple[Request, TokenBytes]:
         """Return the request and the bytes of its tokens.
@@ -164,7 +157,7 @@ class PromptReader:
 
     def key_of_base(self, base: BaseModelSpec) -> ModelKey:
         """Return how a base answers for itself, without an adapter."""
-        task = _TASK_OF_BASE[self._vocabulary(base, None).kind]
+        task = self._vocabulary(base, None).own_task
         return ModelKey(base, None, task, precision=self.precisions.of(base))
 
     def _model(

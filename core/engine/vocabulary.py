@@ -14,12 +14,13 @@ from core.batching.template import ChatTemplate
 from core.batching.turn_format import ReasoningAt, TurnFormat
 from core.batching.turn_probe import turn_format
 from core.batching.turns import end_token_ids
-from core.catalog.families import Kind, family_of
+from core.catalog.families import family_of
 from core.engine.answer_form import AnswerForm, GrammarVocabulary, grammar_vocabulary
 from core.engine.form_grammars import compile_call, compile_form
 from core.engine.token_bytes import TokenBytes
 from core.models.load import context_of, load_config, load_tokenizer
 from core.spec.generation import AnswerFormSpec, ToolCallForm
+from core.spec.objective import Task
 from core.spec.run import BaseModelSpec
 
 _NOT_OF_THE_TOKENIZER = {
@@ -58,7 +59,8 @@ class Vocabulary:
 
     tokenizer: PreTrainedTokenizerFast
     lock: threading.Lock
-    kind: Kind
+    own_task: Task
+    """What the base does before it is tuned."""
     context_length: int
     """Tokens of a text; in an encoder-decoder of the source, and as many of the target."""
     token_count: int
@@ -113,7 +115,7 @@ def read_vocabulary(base: BaseModelSpec, home: TokenizerHome | None) -> Vocabula
     return Vocabulary(
         tokenizer=load_tokenizer(source),
         lock=threading.Lock(),
-        kind=family_of(config.model_type).kind,
+        own_task=family_of(config.model_type).own_task,
         context_length=context_of(config),
         token_count=config.vocab_size,
         end_of_text_ids=frozenset(_end_of_text_ids(base, config)),

@@ -5,7 +5,6 @@ from pathlib import Path
 import torch
 
 from core.spec.precision import NumberFormat, SixteenBits
-from core.spec.training import Precision
 
 _DTYPES: dict[NumberFormat, torch.dtype] = {
     "bf16": torch.bfloat16,
@@ -29,28 +28,19 @@ def has_native_bf16(device: torch.device) -> bool:
     return bool(_cpu_flags() & _NATIVE_BF16_FLAGS)
 
 
-def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype:
-    """Return the dtype of the base weights by the device alone; `auto` is bf16 where it is native.
-
-    Elsewhere it is fp16 on a CUDA device, and fp32 on a CPU, which has no use for fp16. What 16
-    bits cost a base is for `PrecisionChooser` to weigh.
-    """
-    if precision != "auto":
-        return _DTYPES[precision]
-    if has_native_bf16(device):
-        return torch.bfloat16
-    return torch.float16 if device.type == "cuda" else torch.float32
-
-
 def dtype_of(name: NumberFormat) -> torch.dtype:
     """Return the dtype of base weights by what a job calls it."""
     return _DTYPES[name]
 
 
 def sixteen_bits_of(device: torch.device) -> SixteenBits | None:
-    """Return the format of 16 bits that `device` computes in; None for one that has none."""
-    name = name_of(resolve_precision("auto", device))
-    return None if name == "fp32" else name
+    """Return the format of 16 bits that `device` computes in; None for one that has none.
+
+    That is fp16 on a CUDA device that only emulates bf16; a CPU has no use for fp16.
+    """
+    if has_native_bf16(device):
+        return "bf16"
+    return "fp16" if device.type == "cuda" else None
 
 
 def name_of(dtype: torch.dtype) -> NumberFormat:

@@ -16,7 +16,7 @@ from core.errors import TunesmithError
 from core.models.load import load_config, outline
 from core.models.memory import USABLE_SHARE, free_bytes, total_bytes
 from core.models.precision import sixteen_bits_of
-from core.models.precision_cost import TASK_OF_KIND, measure_cost
+from core.models.precision_cost import measure_cost
 from core.models.precision_store import PrecisionStore
 from core.spec.precision import PrecisionChoice, PrecisionCost, SixteenBits
 from core.spec.run import BaseModelSpec
@@ -35,9 +35,10 @@ LARGEST_FACTOR = 1.25
 class PrecisionChooser:
     """Chooses for bases on one device; the cost of each is measured once and kept in `folder`.
 
-    The choice depends on the base, the device and its whole memory, never on the job, so a job
-    and the engine come to the same, and so does a job that is resumed. `fits` says whether fp32
-    weights of so many bytes may be taken. Safe to use from several threads.
+    A lasting choice depends on the base, the device and its whole memory, never on the job, so the
+    next one is the same. One that was made because the cost could not be measured just then
+    (`PrecisionChoice.is_lasting`) may be another the next time. `fits` says whether fp32 weights of
+    so many bytes may be taken. Safe to use from several threads.
     """
 
     device: torch.device
@@ -79,7 +80,7 @@ class PrecisionChooser:
 
     def _cost(
         self, base: BaseModelSpec, coarse: SixteenBits
-    ) -> PrecisionCost | Literal["memory", "unmeasured"]:
+    ) -> PrecisionCost | Literal["memory", "busy", "unmeasured"]:
         store = PrecisionStore(self.folder, self.device)
         if (cost := store.find(base, coarse)) is not None:
             return cost
@@ -87,10 +88,11 @@ class PrecisionChooser:
         with self.measuring:
             if (cost := store.find(base, coarse)) is not None:
                 return cost  # another thread was faster
-            free = free_bytes(self.device)
-            short = free is not None and needed * LARGEST_FACTOR > USABLE_SHARE * free
-            if short or not self._fits(needed):
+            if not self._fits(needed):
                 return "memory"
+            free = free_bytes(self.device)
+            if free is not None and needed * LARGEST_FACTOR > USABLE_SHARE * free:
+                return "busy"
             try:
                 cost = measure_cost(base, coarse, self.device)
             except TunesmithError:
@@ -113,7 +115,7 @@ class PrecisionChooser:
         config = load_config(base)
         config.dtype = torch.float32  # what is built in another one changes torch's default
         with self.measuring:
-            model = outline(base, config, TASK_OF_KIND[family_of(config.model_type).kind])
+            model = outline(base, config, family_of(config.model_type).own_task)
         return sum(4 * weight.numel() for weight in model.parameters())
 
 

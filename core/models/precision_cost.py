@@ -20,17 +20,10 @@ from core.models.load import context_of, load_base, load_config, load_tokenizer
 from core.models.output_head import output_head
 from core.models.precision import dtype_of
 from core.models.precision_texts import CHATS, LONGEST_TEXT, TEXTS
-from core.spec.objective import Task
 from core.spec.precision import PrecisionCost, SixteenBits
 from core.spec.run import BaseModelSpec
 
 CHUNK_TOKENS = 64
-
-TASK_OF_KIND: dict[str, Task] = {
-    "decoder": "generation",
-    "encoder": "classification",
-    "encoder-decoder": "seq2seq",
-}
 
 
 @torch.inference_mode()
@@ -43,18 +36,18 @@ def measure_cost(base: BaseModelSpec, format_: SixteenBits, device: torch.device
     """
     config, tokenizer = load_config(base), load_tokenizer(base)
     longest = min(LONGEST_TEXT, context_of(config))
-    kind = family_of(config.model_type).kind
-    batch = read_texts(tokenizer, longest, with_chats=kind == "decoder").to(device)
+    family = family_of(config.model_type)
+    batch = read_texts(tokenizer, longest, with_chats=family.kind == "decoder").to(device)
     with torch.random.fork_rng(devices=[]):
         # in fp32 first: a model that is built in another dtype changes the default of all threads
-        model = load_base(base, torch.float32, device, task=TASK_OF_KIND[kind])
+        model = load_base(base, torch.float32, device, task=family.own_task)
     exact = outputs_of(model, batch)
     cast(model, dtype_of(format_))
     rough = outputs_of(model, batch)
     tokens = len(exact)
     if not rough.isfinite().all():
         return PrecisionCost(format=format_, tokens=tokens, is_finite=False)
-    if kind == "encoder":
+    if family.kind == "encoder":
         error_P = (rough - exact).norm(dim=-1) / exact.norm(dim=-1)
         return PrecisionCost(format=format_, tokens=tokens, state_error=float(error_P.mean()))
     kl_P, changed = _divergence(exact, rough)

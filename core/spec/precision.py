@@ -15,7 +15,7 @@ HIGHEST_KL_NATS = 1e-3
 HIGHEST_STATE_ERROR = 2e-2
 """What 16 bits may cost an encoder: mean distance of its states, as a share of their length."""
 
-Reason = Literal["set", "measured", "not native", "quantised", "memory", "unmeasured"]
+Reason = Literal["set", "measured", "not native", "quantised", "memory", "busy", "unmeasured"]
 
 
 class PrecisionCost(Spec):
@@ -57,12 +57,18 @@ class PrecisionChoice(Spec):
 
     `set`: it was asked for. `measured`: by the cost of 16 bits. `not native`: the device has no
     16 bits to compute in. `quantised`: the base comes quantised, which is made for 16 bits.
-    `memory`: fp32 would not fit. `unmeasured`: the measurement itself failed.
+    `memory`: fp32 would not fit. `busy`: too little memory was free to measure the cost.
+    `unmeasured`: the measurement itself failed.
     """
 
     choice: NumberFormat
     reason: Reason
     cost: PrecisionCost | None = None
+
+    @property
+    def is_lasting(self) -> bool:
+        """Say whether the same base on the same device is given the same choice at any time."""
+        return self.reason not in ("busy", "unmeasured")
 
     @property
     def warning(self) -> str | None:
@@ -78,6 +84,11 @@ class PrecisionChoice(Spec):
             return (
                 f"fp32 does not fit into the memory here, so what {self.choice} costs this base "
                 "is not known"
+            )
+        if self.reason == "busy":
+            return (
+                f"what {self.choice} costs this base is not known, because too little memory was "
+                "free to measure it; precision fp32 avoids any cost"
             )
         if self.reason == "unmeasured":
             return f"what {self.choice} costs this base could not be measured"

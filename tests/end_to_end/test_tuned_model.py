@@ -8,6 +8,7 @@ from openai.types.fine_tuning import FineTuningJob
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from core.models.precision import dtype_of
 from tests.end_to_end.service import BASE_MODEL, Service, download_adapter, heldout_questions
 
 PROMPTS = 50
@@ -61,7 +62,7 @@ def test_plain_peft_gives_the_answers_of_the_endpoint(
     assert manifest["weights_sha256"]
     base_folder = Path(__file__).parents[2] / "core" / "models" / "tiny"
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    dtype = serving_dtype(service)
+    dtype = dtype_of(manifest["precision"])
     base = AutoModelForCausalLM.from_pretrained(base_folder, dtype=dtype)
     model = PeftModel.from_pretrained(base, folder).eval()
 
@@ -80,10 +81,3 @@ def test_plain_peft_gives_the_answers_of_the_endpoint(
         new_tokens = tokens[prompt["input_ids"].shape[1] :]
         expected = tokenizer.decode(new_tokens, skip_special_tokens=True)
         assert endpoint.choices[0].message.content == expected
-
-
-def serving_dtype(service: Service) -> torch.dtype:
-    """Training and serving share a precision; the manifest of a job would tell it too."""
-    from core.models.precision import pick_device, resolve_precision
-
-    return resolve_precision("auto", pick_device())

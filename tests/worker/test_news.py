@@ -121,6 +121,7 @@ def ready(chosen: PrecisionChoice | None) -> ModelReady:
             "0.31 nat a token; fp32, which would avoid that, does not fit into the memory here.",
         ),
         ("bf16", "memory", None, "warn", "so what bf16 costs this base is not known."),
+        ("bf16", "busy", None, "warn", "free to measure it; precision fp32 avoids any cost."),
         ("bf16", "quantised", None, "info", "in bf16 on cpu."),
         ("fp32", "set", None, "info", "in fp32 on cpu."),
     ],

@@ -25,6 +25,7 @@ from core.batching.tool_calls import (
 from core.batching.turn_format import TurnFormat
 from core.batching.turn_probe import turn_format
 from core.batching.turn_reader import TurnMarkers, TurnReader
+from core.spec.generation import ToolCalled
 
 HEAD = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content or '' }}"
 TAIL = "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -155,8 +156,55 @@ def test_brackets_without_end_are_text_in_good_time():
             assert read(format_, text, 100_000) == (text, [])
 
 
+def test_brackets_that_are_read_but_too_deep_to_be_written_are_text():
+    """Python reads a little deeper than it writes; how deep depends on who calls."""
+    for depth in range(800, 1020):
+        arguments = '{"a": ' + "[" * depth + "]" * depth + "}"
+        text = '<tool_call>\n{"name": "f", "arguments": ' + arguments + "}\n</tool_call>"
+        found = read_calls(hermes().calls, text, {})
+        assert found.text == text or [call.arguments for call in found.calls] == [arguments]
+    assert found.text == text
+
+
 PAIRS = PairArguments("\n<parameter=", ">\n", "\n</parameter>", "\n</function>")
 KEY_VALUE = NamedCalls(Frame("", "<function=", "\n</function>", "\n"), ">", PAIRS)
+
+
+@pytest.mark.parametrize(
+    ("calls", "written", "name", "arguments"),
+    [
+        (
+            JsonCalls(Frame("", "<f>", "</f>"), "name", "arguments"),
+            r'<f>{"name": "f◆\ud800", "arguments": {"◆": "◆é◇\ud800"}}</f>',
+            "f<|im_start|>?",
+            {"<|im_start|>": '<|im_start|>é<|"|>\ud800'},
+        ),
+        (
+            NamedCalls(Frame("", "<f>", "</f>"), "=", JsonArguments()),
+            r'<f>f={"◆": "◆é◇\ud800"}</f>',
+            "f",
+            {"<|im_start|>": '<|im_start|>é<|"|>\ud800'},
+        ),
+        (
+            KEY_VALUE,
+            "<function=f>\n<parameter=◆>\n◆é◇\n</parameter>\n</function>",
+            "f",
+            {"<|im_start|>": '<|im_start|>é<|"|>'},
+        ),
+    ],
+    ids=["json", "named", "pairs"],
+)
+def test_control_tokens_in_a_call_are_spelled_and_surrogates_stay_escaped(
+    calls, written, name, arguments
+):
+    control = CodedTokens({"<|im_start|>": 1, '<|"|>': 2})
+    format_ = TurnFormat(control, calls=calls)
+    reader = TurnReader(format_, TurnMarkers(format_), {})
+    reader.push(written.translate(dict(zip(map(ord, "◆◇"), control.codes.values(), strict=True))))
+    (call,) = reader.finish().calls
+    assert (call.name, json.loads(call.arguments)) == (name, arguments)
+    assert "é" in call.arguments, "what needs no escape has none"
+    ToolCalled(choice=0, name=call.name, arguments=call.arguments).model_dump_json()
 
 
 @pytest.mark.parametrize(

@@ -234,6 +234,26 @@ def test_a_fault_of_the_device_ends_the_request_after_its_first_token(asker, mon
     assert asker.ask(PROMPTS[0]).finished()
 
 
+def test_an_answer_that_cannot_be_read_fails_its_request_alone(asker, reference, tokenizer, caplog):
+    class Unreadable(WrittenAnswer):
+        def take(self, sequence, token):
+            yield from super().take(sequence, token)
+            if len(sequence.tokens) == 3:
+                raise RecursionError("too deep")
+
+    request, token_bytes = asker.read(PROMPTS[1], n=2)
+    failed = Answer()
+    other = asker.submit(PROMPTS[0], top_logprobs=0)
+    asker.engine.submit(request, Unreadable(request, token_bytes), failed.items.append)
+    asker.finish()
+    assert [each.code for each in failed.items if isinstance(each, Unavailable)] == [
+        "engine_failed"
+    ]
+    assert failed.items[-1].code == "engine_failed" and "too deep" in caplog.text
+    assert_greedy(other, reference, PROMPTS[0], tokenizer)
+    assert asker.engine.is_idle and asker.engine.sequences() == (0, 0)
+
+
 def test_more_adapters_than_fit_take_turns(make_engine, reader, base, adapters, files):
     asker = Asker(make_engine(max_adapters=1), reader, base)
     answers = [asker.submit(PROMPTS[0], adapter) for adapter in (*adapters, *adapters)]

@@ -6,13 +6,14 @@ from peft import PeftModel
 
 from core.artifacts.archive import pack
 from core.artifacts.manifest import write_manifest
+from core.engine import precisions as served
 from core.engine.engine import Engine
 from core.engine.metrics import EngineMetrics
 from core.engine.precisions import ServedPrecisions
 from core.engine.prompts import PromptReader
 from core.engine.runner import BaseLoader, Runner
 from core.engine.scheduler import Limits, Scheduler
-from core.models import precision
+from core.models import precision, precision_choice
 from core.models.load import load_base
 from core.models.precision import dtype_of
 from core.models.precision_choice import PrecisionChooser
@@ -158,3 +159,76 @@ def test_a_base_is_fetched_once_it_is_measured(files, calm):
     assert not asked.reader.is_fetched(calm, None)
     asked.reader.fetch(calm, None)
     assert asked.reader.is_fetched(calm, None)
+
+
+@pytest.mark.parametrize("want", ["memory", "measurement"])
+def test_a_base_that_could_not_be_measured_is_asked_for_again_later(
+    tmp_path, files, monkeypatch, want
+):
+    wild = save_base(tmp_path / "base", "llama", initializer_range=1.0)
+    tried, now = [], [1000.0]
+    measure = precision_choice.measure_cost
+
+    def broken(base, *_):
+        tried.append(base)
+        raise RuntimeError("no kernel for that")
+
+    monkeypatch.setattr(served, "monotonic", lambda: now[0])
+    with monkeypatch.context() as meanwhile:
+        if want == "memory":
+            meanwhile.setattr(precision_choice, "free_bytes", lambda device: 1000)
+        else:
+            meanwhile.setattr(precision_choice, "measure_cost", broken)
+        asked = asker(files, wild)
+        asked.reader.fetch(wild, None)
+        asked.reader.fetch(wild, None)
+        assert started(asked.ask(PROMPTS[0])).precision == "bf16"
+    assert len(tried) == (want == "measurement"), "not with every request"
+    assert precision_choice.measure_cost is measure
+    assert asked.reader.is_fetched(wild, None)
+    now[0] += served.ASKED_AGAIN_AFTER_SECONDS
+    assert not asked.reader.is_fetched(wild, None)
+    assert started(asked.ask(PROMPTS[0])).precision == "bf16", "reading a prompt measures nothing"
+    asked.reader.fetch(wild, None)
+    assert asked.reader.is_fetched(wild, None)
+    assert started(asked.ask(PROMPTS[0])).precision == "fp32"
+    now[0] += served.ASKED_AGAIN_AFTER_SECONDS
+    assert asked.reader.is_fetched(wild, None), "what was measured lasts"
+
+
+class Building:
+    """A lock that says who would wait for it."""
+
+    is_held = False
+
+    def __enter__(self):
+        assert not self.is_held, "this waits for another base to be built"
+
+    def __exit__(self, *_):
+        pass
+
+
+def test_requests_to_a_model_trained_in_fp32_build_no_model_and_wait_for_none(
+    tmp_path, store, files, calm, monkeypatch
+):
+    bundle = write_bundle(tmp_path / "bundle", store, calm, LoraSpec(rank=4, alpha=8))
+    adapter = trained_in(store, bundle, "fp32")
+    building, built = Building(), []
+    outline = precision_choice.outline
+    loader = BaseLoader(CPU, files.folder, cache_bytes=2**19, max_adapters=2)
+    precisions = ServedPrecisions("auto", PrecisionChooser(CPU, measuring=building))
+    reader = PromptReader(files, loader.cache_tokens, precisions=precisions)
+
+    def counted(base, *rest):
+        built.append(base)
+        return outline(base, *rest)
+
+    monkeypatch.setattr(precision_choice, "outline", counted)
+    reader.fetch(calm, adapter)
+    building.is_held = True
+    asked = Asker(None, reader, calm)
+    for _ in range(3):
+        reader.fetch(calm, adapter)
+        request, _ = asked.read(PROMPTS[0], adapter)
+        assert request.model.precision == "fp32"
+    assert built == [calm]

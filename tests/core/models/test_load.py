@@ -12,18 +12,13 @@ from core.catalog.families import FAMILIES, family_of
 from core.errors import InvalidRequest, NotFound
 from core.models import precision
 from core.models.load import context_of, load_base, load_config, load_tokenizer, outline
-from core.models.precision import name_of, resolve_precision
+from core.models.precision import dtype_of, name_of, sixteen_bits_of
 from core.spec.run import BaseModelSpec
 from core.spec.strategy import QloraSpec
 from tests.core import tiny
 
 CPU = torch.device("cpu")
 FP32 = torch.float32
-TASK_OF_KIND = {
-    "decoder": "generation",
-    "encoder": "classification",
-    "encoder-decoder": "seq2seq",
-}
 
 
 def test_base_comes_frozen_and_in_the_dtype_asked_for(base_spec):
@@ -61,7 +56,7 @@ def test_base_that_cannot_be_read_is_named_without_its_path(load, tmp_path):
 
 
 def first_task(model_type):
-    task = TASK_OF_KIND[family_of(model_type).kind]
+    task = family_of(model_type).own_task
     return {"task": task, "labels": 3 if task == "classification" else None}
 
 
@@ -253,22 +248,16 @@ def test_another_kind_of_quantisation_is_refused(base_of):
 
 
 @pytest.mark.parametrize(
-    ("flags", "dtype"),
-    [
-        ({"avx512f", "avx512_bf16"}, torch.bfloat16),
-        ({"amx_bf16"}, torch.bfloat16),
-        ({"avx2", "avx512f"}, torch.float32),
-    ],
+    ("flags", "format_"),
+    [({"avx512f", "avx512_bf16"}, "bf16"), ({"amx_bf16"}, "bf16"), ({"avx2", "avx512f"}, None)],
 )
-def test_auto_is_bf16_only_where_the_cpu_multiplies_it(monkeypatch, flags, dtype):
+def test_a_cpu_computes_in_bf16_only_where_it_multiplies_it(monkeypatch, flags, format_):
     monkeypatch.setattr(precision, "_cpu_flags", lambda: flags)
-    assert resolve_precision("auto", CPU) == dtype
-    assert resolve_precision("bf16", CPU) == torch.bfloat16
-    assert resolve_precision("fp32", CPU) == torch.float32
+    assert sixteen_bits_of(CPU) == format_
 
 
-@pytest.mark.parametrize(("native", "dtype"), [(True, torch.bfloat16), (False, torch.float16)])
-def test_auto_on_a_gpu_is_fp16_where_bf16_is_emulated(monkeypatch, native, dtype):
+@pytest.mark.parametrize(("native", "format_"), [(True, "bf16"), (False, "fp16")])
+def test_a_gpu_computes_in_fp16_where_bf16_is_emulated(monkeypatch, native, format_):
     asked = []
 
     def is_bf16_supported(including_emulation):
@@ -276,13 +265,13 @@ def test_auto_on_a_gpu_is_fp16_where_bf16_is_emulated(monkeypatch, native, dtype
         return native
 
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_bf16_supported)
-    assert resolve_precision("auto", torch.device("cuda")) == dtype
+    assert sixteen_bits_of(torch.device("cuda")) == format_
     assert asked == [False]
 
 
 def test_every_precision_has_its_dtype():
     for name in ("bf16", "fp16", "fp32"):
-        assert name_of(resolve_precision(name, CPU)) == name
+        assert name_of(dtype_of(name)) == name
 
 
 def test_base_that_lacks_a_layer_of_its_config_is_refused(base_of):

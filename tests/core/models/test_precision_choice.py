@@ -64,6 +64,27 @@ def test_without_room_for_fp32_it_is_16_bits_with_a_warning(calm, wild, tmp_path
     assert measured == [wild.id]
 
 
+def test_what_was_chosen_for_want_of_free_memory_does_not_last(
+    wild, tmp_path, measured, monkeypatch
+):
+    chooser = PrecisionChooser(CPU, tmp_path)
+    monkeypatch.setattr(precision_choice, "free_bytes", lambda device: 1000)
+    busy = chooser.choose(wild, "auto")
+    assert (busy.choice, busy.reason, busy.cost, busy.is_lasting) == ("bf16", "busy", None, False)
+    assert "too little memory was free" in busy.warning and measured == []
+    monkeypatch.undo()
+    monkeypatch.setattr(precision, "_cpu_flags", lambda: {"avx512_bf16"})
+    quiet = chooser.choose(wild, "auto")
+    assert (quiet.choice, quiet.reason, quiet.is_lasting) == ("fp32", "measured", True)
+    monkeypatch.setattr(precision_choice, "free_bytes", lambda device: 1000)
+    assert chooser.choose(wild, "auto") == quiet, "what is measured needs no memory"
+
+
+def test_what_the_whole_memory_has_no_room_for_lasts(wild):
+    chosen = PrecisionChooser(CPU, fits=lambda fp32_bytes: False).choose(wild, "auto")
+    assert (chosen.reason, chosen.is_lasting) == ("memory", True)
+
+
 def test_fp32_weights_are_counted_before_anything_is_measured(calm, measured):
     asked = []
     PrecisionChooser(CPU, fits=asked.append).choose(calm, "auto")
@@ -148,5 +169,5 @@ def test_a_measurement_that_fails_stops_nobody(calm, monkeypatch):
 
     monkeypatch.setattr(precision_choice, "measure_cost", broken)
     chosen = PrecisionChooser(CPU).choose(calm, "auto")
-    assert (chosen.choice, chosen.reason) == ("bf16", "unmeasured")
+    assert (chosen.choice, chosen.reason, chosen.is_lasting) == ("bf16", "unmeasured", False)
     assert "could not be measured" in chosen.warning

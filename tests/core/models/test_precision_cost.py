@@ -9,7 +9,6 @@ from core.batching.render import render_examples
 from core.catalog.families import FAMILIES, family_of
 from core.models.load import load_base, load_tokenizer
 from core.models.precision_cost import (
-    TASK_OF_KIND,
     cast,
     measure_cost,
     outputs_of,
@@ -27,7 +26,7 @@ TINY = BaseModelSpec(id="tiny", source=f"{core.models.__path__[0]}/tiny")
 @pytest.mark.parametrize("model_type", sorted(FAMILIES))
 def test_a_base_that_is_cast_is_the_base_that_is_loaded_so(model_type, dtype, base_of):
     base = base_of(model_type)
-    task = TASK_OF_KIND[family_of(model_type).kind]
+    task = family_of(model_type).own_task
     loaded, changed = (load_base(base, each, CPU, task=task) for each in (dtype, torch.float32))
     cast(changed, dtype)
     assert {name: each.dtype for name, each in changed.named_parameters()} == {
