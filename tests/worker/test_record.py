@@ -15,6 +15,8 @@ from core.spec.events import (
     Evaluated,
     RunFailed,
     RunFinished,
+    RunRestarted,
+    RunResumed,
     StepDone,
 )
 from core.spec.generation import TextPrompt
@@ -149,6 +151,25 @@ def test_estimate_of_a_resumed_run_counts_its_own_steps(
     job = workshop.job(job_id)
     assert job.estimated_finish is not None and job.started_at is not None
     assert job.estimated_finish - job.started_at == pytest.approx(100, abs=20)
+
+
+def test_resumed_run_says_from_which_step(workshop: Workshop, job_id: str, record: Record) -> None:
+    record.write(VALIDATED)
+    record.write(RunResumed(step=2))
+    assert workshop.job(job_id).step == 2
+    assert workshop.messages(job_id)[-1] == "Resumed from step 2."
+
+
+def test_run_that_cannot_use_its_state_starts_again_and_says_so(
+    workshop: Workshop, job_id: str, record: Record
+) -> None:
+    record.write(VALIDATED)
+    record.write_steps([step(3)])
+    record.write(RunRestarted(step=3))
+    assert workshop.job(job_id).step == 0
+    event = workshop.events(job_id)[-1]
+    assert event.level == "warn"
+    assert event.message.startswith("The state saved after step 3 is not used: ")
 
 
 def test_evaluation_is_an_event_of_its_own(workshop: Workshop, job_id: str, record: Record) -> None:
