@@ -14,6 +14,7 @@ from core.spec.events import (
     ModelReady,
     PhaseStarted,
     RowLosses,
+    RunRestarted,
     RunResumed,
     StepDone,
     StoppedEarly,
@@ -77,7 +78,15 @@ def model_news(event: ModelReady) -> NewEvent:
 
 
 def resume_news(event: RunResumed) -> NewEvent:
-    return NewEvent(f"The run goes on after step {event.step}.")
+    return NewEvent(f"Resumed from step {event.step}.")
+
+
+def restart_news(event: RunRestarted) -> NewEvent:
+    text = (
+        f"The state saved after step {event.step} is not used: since then the rows, the number "
+        "format, the device or the version of the service have changed. The run starts again."
+    )
+    return NewEvent(text, "warn")
 
 
 def step_news(step: StepDone) -> NewEvent:

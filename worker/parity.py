@@ -1,4 +1,4 @@
-"""Parity: a model is asked as users will ask it before it is published.
+"""Parity: a model is asked as users will ask it before it first answers.
 
 The design, and what is done when nobody can be asked, is in
 docs/decisions/0018-parity-knows-its-own-noise.md.
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from core.parity.asking import Candidate, EngineAway, EngineRefused
-from core.parity.refusal import refused, unchecked, unreadable
+from core.parity.refusal import CHECK_FAILED, refused, unchecked, unreadable
 from core.parity.verdict import judge
 from core.spec.parity import Parity, ParityReference
 from core.spec.run import BaseModelSpec
 from worker.engines import EngineAddress
-from worker.replay import replay
+from worker.replay import Interrupted, replay
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +30,15 @@ class ParityCheck:
 
     def __call__(self, reference: ParityReference | None, candidate: Candidate) -> Parity:
         """Return the verdict on a model. Raises Interrupted; nothing else keeps it from an end."""
+        try:
+            return self._verdict(reference, candidate)
+        except Interrupted:
+            raise
+        except Exception:
+            logger.exception("The check of %s failed itself.", candidate.bundle.key)
+            return unchecked(CHECK_FAILED)
+
+    def _verdict(self, reference: ParityReference | None, candidate: Candidate) -> Parity:
         if reference is None or not reference.rows:
             return unchecked(reference.missing if reference else "the run left no reference")
         engine = self.find_engine(candidate.base)

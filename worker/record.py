@@ -34,6 +34,7 @@ from core.spec.events import (
     RunEvent,
     RunFailed,
     RunFinished,
+    RunRestarted,
     RunResumed,
     StepDone,
     StoppedEarly,
@@ -108,6 +109,8 @@ class Record:
                 self._append(news.model_news(event))
             case RunResumed():
                 self._append(news.resume_news(event), step=event.step)
+            case RunRestarted():
+                self._append(news.restart_news(event), step=0)
             case StepDone():
                 self.write_steps([event])
             case Evaluated():

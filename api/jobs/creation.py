@@ -9,7 +9,7 @@ from api.jobs.hyperparameters import resolve
 from api.jobs.method import asked_hyperparameters
 from api.jobs.objective import resolve_objective, resolve_task
 from api.jobs.schemas import CreateJob
-from api.jobs.start import objective_of, starting_point
+from api.jobs.start import objective_of, starting_point, template_variables
 from core.catalog.bases import Catalog
 from core.catalog.describe import BaseFacts, describe
 from core.errors import InvalidRequest
@@ -66,7 +66,7 @@ def new_job(
             evaluation=body.evaluation,
             parent=start.parent,
             seed=seed,
-            chat_template_kwargs=body.chat_template_kwargs,
+            chat_template_kwargs=template_variables(start, body),
             template_time=_day_of_upload(session, project, body.training_file),
             columns=columns,
         ),

@@ -1,6 +1,7 @@
 """From what a job starts: a base of the catalog, or a tuned model that is trained further."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -13,6 +14,10 @@ from core.records.models import get_model
 from core.spec.objective import ClassificationSpec, ObjectiveSpec, Task
 from core.spec.run import BaseModelSpec, BundleRef, JobSpec
 from core.spec.strategy import StrategySpec
+from core.spec.template import check_template_variables
+
+_OF_REASONING = frozenset({"enable_thinking", "thinking", "reasoning_effort"})
+"""Names for one choice: a body that makes it with one of them replaces the others too."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,25 @@ def starting_point(
         )
     parent = BundleRef(key=model.bundle_key, sha256=model.bundle_sha256)
     return StartingPoint(made.base, made.strategy, parent, made)
+
+
+def template_variables(start: StartingPoint, body: CreateJob) -> dict[str, Any]:
+    """Return the variables of the chat template; a tuned model keeps those that `body` leaves out.
+
+    The limits on variables hold for both together: InvalidRequest names `chat_template_kwargs`.
+    """
+    kept, asked = start.made.chat_template_kwargs if start.made else {}, body.chat_template_kwargs
+    replaced = _OF_REASONING if _OF_REASONING & asked.keys() else frozenset()
+    merged = {name: kept[name] for name in kept if name not in replaced} | asked
+    try:
+        check_template_variables(merged)
+    except ValueError as fault:
+        raise InvalidRequest(
+            f"chat_template_kwargs, with those of {body.model}, cannot be used: {fault}.",
+            param="chat_template_kwargs",
+            code="invalid_value",
+        ) from None
+    return merged
 
 
 def objective_of(start: StartingPoint, task: Task, objective: ObjectiveSpec) -> ObjectiveSpec:

@@ -2,7 +2,8 @@
 
 Checkpoints are published while their run goes on, and a final model while no engine can be asked.
 Whoever asks such a model first waits until some rows of its job have been asked for, as the worker
-asks for those of a final model. When no engine answers in time the model answers unchecked.
+asks for those of a final model. When no engine answers in time, or the check itself fails, the
+model answers unchecked.
 """
 
 import asyncio
@@ -27,7 +28,7 @@ from core.parity.asking import (
     labelled_reply,
     written_reply,
 )
-from core.parity.refusal import refused, unchecked, unreadable
+from core.parity.refusal import CHECK_FAILED, refused, unchecked, unreadable
 from core.parity.verdict import judge
 from core.records.parity import UnderCheck, begin_check, end_check
 from core.spec.parity import Parity, ParityReference, ReplayedRow, ReplayedText
@@ -70,8 +71,13 @@ async def _check(parts: Parts, project: str, target: Target) -> None:
         with parts.database.writing() as session:
             end_check(session, target.id, candidate.bundle.sha256, parity, RETRY_SECONDS)
 
-    while isinstance(taken := await run_in_threadpool(begin), UnderCheck):
-        await asyncio.sleep(POLL_SECONDS)
+    try:
+        while isinstance(taken := await run_in_threadpool(begin), UnderCheck):
+            await asyncio.sleep(POLL_SECONDS)
+    except ValidationError:
+        logger.exception("The parity reference of %s cannot be read.", target.id)
+        await run_in_threadpool(end, unchecked(CHECK_FAILED))
+        return
     if taken is None:
         return
     parity = None
@@ -98,6 +104,9 @@ async def _verdict(parts: Parts, reference: ParityReference, candidate: Candidat
     except ValidationError as error:
         logger.warning("The engine's answer cannot be read: %s", error)
         return unreadable(error)
+    except Exception:
+        logger.exception("The check of %s failed itself.", candidate.bundle.key)
+        return unchecked(CHECK_FAILED)
 
 
 async def _replies(parts: Parts, reference: ParityReference, candidate: Candidate) -> Replies:

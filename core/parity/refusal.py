@@ -17,6 +17,10 @@ _UNSERVABLE = {
 """Refusals that every user of the model would meet, and what they say of it."""
 
 
+CHECK_FAILED = "the check itself failed"
+"""The reason of a model whose check met a fault of the service: it says nothing of the model."""
+
+
 def unchecked(reason: str | None) -> Parity:
     return Parity(status="unchecked", reason=reason)
 

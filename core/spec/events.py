@@ -78,9 +78,16 @@ class ModelReady(Spec):
 
 
 class RunResumed(Spec):
-    """The run goes on after `step`, from a state that an earlier attempt saved."""
+    """Resumed from `step`, with a state that an earlier attempt saved."""
 
     type: Literal["run_resumed"] = "run_resumed"
+    step: int
+
+
+class RunRestarted(Spec):
+    """An earlier attempt saved a state after `step` that does not fit; the run begins at step 1."""
+
+    type: Literal["run_restarted"] = "run_restarted"
     step: int
 
 
@@ -204,6 +211,7 @@ RunEvent = Annotated[
     | MaskAudited
     | ModelReady
     | RunResumed
+    | RunRestarted
     | StepDone
     | Evaluated
     | RowLosses

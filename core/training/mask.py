@@ -33,6 +33,10 @@ from core.training.preflight import require_fit
 def audit_file(spec: JobSpec, workspace: Workspace) -> tuple[MaskRow, ...]:
     """Return the first rows of the workspace's training file as a run of `spec` would see them.
 
+    A whole model that is trained further is shown with the tokenizer of its base, since nobody
+    fetches the parent for an audit. The run reads the parent's own (`base_of`): another one only
+    where the files of the base have changed since the parent was trained.
+
     Raises TrainingFailed `invalid_training_file`, which names the line, and the errors of
     `load_config` and `require_fit`.
     """

@@ -23,7 +23,6 @@ from core.spec.events import (
     ResumeStateSaved,
     RunEvent,
     RunFinished,
-    RunResumed,
 )
 from core.spec.run import JobSpec, Workspace
 from core.training.activations import use_gradient_checkpointing
@@ -111,9 +110,11 @@ def train(
         row_losses=RowLossTable(dataset.rows),
         best_file=workspace.folder / "best.safetensors",
     )
-    fingerprint = fingerprint_of(spec, workspace, dtype, device)
-    if load_state(workspace, fingerprint, state):
-        yield RunResumed(step=state.step)
+    fingerprint = fingerprint_of(
+        spec, workspace, dtype, device, dataset.rows, dataset.validation_rows
+    )
+    if (begun := load_state(workspace, fingerprint, state)) is not None:
+        yield begun
     saved_at = time.monotonic()
     try:
         while not training.is_finished(state):

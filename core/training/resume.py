@@ -16,7 +16,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from core.artifacts.manifest import sha256_of
 from core.artifacts.metrics import StepMetrics
 from core.artifacts.publish import published_folder
 from core.artifacts.seal import is_whole, seal
+from core.batching.rows import TrainingRow
+from core.spec.events import RunRestarted, RunResumed
 from core.spec.run import JobSpec, Workspace
 from core.training.state import RunState
 from core.training.tensor_tree import put_together, take_apart
@@ -36,17 +39,43 @@ KEPT_STATES = 2
 
 
 def fingerprint_of(
-    spec: JobSpec, workspace: Workspace, dtype: torch.dtype, device: torch.device
+    spec: JobSpec,
+    workspace: Workspace,
+    dtype: torch.dtype,
+    device: torch.device,
+    rows: Sequence[TrainingRow],
+    validation_rows: Sequence[TrainingRow],
 ) -> str:
     """Return a hash over all that a run depends on: states with another belong to another run.
 
     The kinds of number and of device are in it: on another one, steps come out differently and
-    optimisers remember other things.
+    optimisers remember other things. The rows are in it beside the files, since another version of
+    the service may make other rows of the same files.
     """
     parts = [spec.model_dump_json(), str(dtype), device.type]
     for path in (workspace.train_file, workspace.validation_file):
         parts.append(sha256_of(path) if path.exists() else "")
+    parts += [_digest(rows), _digest(validation_rows)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _digest(rows: Sequence[TrainingRow]) -> str:
+    """Return a hash over every number in `rows`: lines, tokens, masks and labels."""
+    digest = hashlib.sha256()
+
+    def add(value: Any) -> None:
+        if dataclasses.is_dataclass(value):
+            digest.update(type(value).__name__.encode())
+            for field in dataclasses.fields(value):
+                add(getattr(value, field.name))
+        else:
+            numbers = array("q", value if isinstance(value, tuple) else (value,))
+            digest.update(len(numbers).to_bytes(8, "little"))
+            digest.update(numbers)
+
+    for row in rows:
+        add(row)
+    return digest.hexdigest()
 
 
 def save_state(workspace: Workspace, fingerprint: str, state: RunState) -> Path:
@@ -77,17 +106,26 @@ def save_state(workspace: Workspace, fingerprint: str, state: RunState) -> Path:
     return folder
 
 
-def load_state(workspace: Workspace, fingerprint: str, state: RunState) -> bool:
-    """Bring `state` to the newest one that is whole and of this run; False when there is none."""
+def load_state(
+    workspace: Workspace, fingerprint: str, state: RunState
+) -> RunResumed | RunRestarted | None:
+    """Bring `state` to the newest one that is whole and of this run, and return what to tell.
+
+    When there is none, all states leave the workspace: their steps may be later than the new ones.
+    """
+    dropped = None
     for folder in _folders(workspace):
         if not is_whole(folder):
             continue
         facts = json.loads((folder / "state.json").read_bytes())
         if facts["fingerprint"] == fingerprint:
             _load(folder, facts, state)
-            return True
+            return RunResumed(step=state.step)
+        dropped = dropped or RunRestarted(step=facts["step"])
+    for folder in _folders(workspace):
+        shutil.rmtree(folder)
     state.best_file.unlink(missing_ok=True)
-    return False
+    return dropped
 
 
 def _load(folder: Path, facts: dict[str, Any], state: RunState) -> None:

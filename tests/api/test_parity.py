@@ -273,6 +273,35 @@ def test_slow_engine_leaves_it_unchecked_and_answers(
     assert parity is not None and parity["status"] == "unchecked"
 
 
+def test_check_that_fails_itself_leaves_it_unchecked_and_answers(
+    client: httpx.Client, engine: ScriptedEngine, checkpoint: Callable[..., str]
+) -> None:
+    """A repeat with too few figures cannot be compared; nothing of that is the user's doing."""
+    told = reference()
+    short = told.repeats[0].model_copy(update={"figures": told.repeats[0].figures[:1]})
+    name = checkpoint(told.model_copy(update={"repeats": (short, short)}))
+    assert [ask(client, name).status_code for _ in range(2)] == [200] * 2
+    parity = parity_of(client, name)
+    assert parity is not None
+    assert (parity["status"], parity["reason"]) == ("unchecked", "the check itself failed")
+    assert checks(engine) == 1, "it is not tried again at once"
+
+
+def test_reference_that_cannot_be_read_leaves_it_unchecked_and_answers(
+    api: Api, client: httpx.Client, engine: ScriptedEngine, checkpoint: Callable[..., str]
+) -> None:
+    name = checkpoint(reference())
+    with api.database.writing() as session:
+        model = session.get(TunedModel, name)
+        assert model is not None
+        model.parity_reference = {"rows": "of another version"}
+    assert ask(client, name).status_code == 200
+    parity = parity_of(client, name)
+    assert parity is not None
+    assert (parity["status"], parity["reason"]) == ("unchecked", "the check itself failed")
+    assert checks(engine) == 0
+
+
 def test_classifier_is_checked_by_its_labels(
     client: httpx.Client, engine: ScriptedEngine, checkpoint: Callable[..., str]
 ) -> None:

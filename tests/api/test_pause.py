@@ -111,6 +111,39 @@ def test_checkpoint_is_trained_further(api: Api, create_job: Callable[..., str])
     assert spec.parent is not None and spec.parent.key.endswith("/step-5.zip")
 
 
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        (None, {"enable_thinking": False, "style": "short"}),
+        ({"style": "long"}, {"enable_thinking": False, "style": "long"}),
+        ({"enable_thinking": True}, {"enable_thinking": True, "style": "short"}),
+        ({"reasoning_effort": "high"}, {"reasoning_effort": "high", "style": "short"}),
+    ],
+)
+def test_tuned_model_keeps_the_variables_of_its_template_but_for_those_in_the_body(
+    api: Api,
+    create_job: Callable[..., str],
+    asked: dict[str, Any] | None,
+    expected: dict[str, Any],
+) -> None:
+    create_job(chat_template_kwargs={"enable_thinking": False, "style": "short"})
+    tuned = as_worker.succeed(api, as_worker.start(api))
+    body = {} if asked is None else {"chat_template_kwargs": asked}
+    assert spec_of(api, create_job(model=tuned, **body)).chat_template_kwargs == expected
+
+
+def test_variables_of_tuned_model_and_body_keep_the_limits_together(
+    api: Api, client: httpx.Client, create_job: Callable[..., str], dataset: str
+) -> None:
+    many = {f"kept_{number}": 1 for number in range(32)}
+    create_job(chat_template_kwargs=many)
+    tuned = as_worker.succeed(api, as_worker.start(api))
+    body = {"model": tuned, "training_file": dataset, "chat_template_kwargs": {"one": 1}}
+    answer = client.post(JOBS, json=body)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "chat_template_kwargs")
+    assert "it has 33 variables" in answer.json()["error"]["message"]
+
+
 def test_another_strategy_than_that_of_the_tuned_model_is_refused(
     api: Api, client: httpx.Client, create_job: Callable[..., str], dataset: str
 ) -> None:

@@ -88,7 +88,7 @@ def test_paused_and_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
     wait_until(client, halted.id, "succeeded")
 
     messages = messages_of(client, halted.id)
-    assert messages.count(f"The run goes on after step {paused_at}.") == 2
+    assert messages.count(f"Resumed from step {paused_at}.") == 2
     end = {"child": "killed by SIGKILL", "worker": "The worker was lost."}[victim]
     assert any(end in message for message in messages)
     assert messages.count("The job has successfully completed") == 1

@@ -148,7 +148,7 @@ def test_paused_run_makes_room_and_goes_on_where_it_stopped(
     workshop.resume(job_id)
     workshop.wake(job_id)
     assert_succeeded_once(workshop, job_id)
-    assert f"The run goes on after step {state.step}." in workshop.messages(job_id)
+    assert f"Resumed from step {state.step}." in workshop.messages(job_id)
     told = [e.data["step"] for e in workshop.events(job_id) if e.type == "metrics" and e.data]
     assert told == list(range(1, (job.total_steps or 0) + 1))
 

@@ -15,19 +15,35 @@ from core.spec.events import (
     Evaluated,
     RunFailed,
     RunFinished,
+    RunRestarted,
+    RunResumed,
     StepDone,
 )
-from core.spec.parity import Parity, ParityReference
-from core.spec.run import JobSpec
+from core.spec.generation import TextPrompt
+from core.spec.parity import Parity, ParityReference, ReplayedRow
+from core.spec.run import BaseModelSpec, JobSpec
 from core.spec.training import TrainingSpec
 from tests.worker.workshop import TINY, Workshop, make_workshop
 from worker.disk import DISK_FULL
+from worker.engines import EngineAddress
 from worker.launch import archive_of
 from worker.parity import ParityCheck
 from worker.record import METRICS_FILE, CheckParity, Record
 from worker.replay import Candidate
 from worker.resume import ResumeStates
 
+REFERENCE = ParityReference(
+    precision="fp32",
+    rows=(
+        ReplayedRow(
+            line=1,
+            prompt=TextPrompt(text="a"),
+            prompt_ids=(1,),
+            answer=(2,),
+            logprobs=(None, -1.0),
+        ),
+    ),
+)
 NO_ENGINE = ParityCheck(lambda base: None, lambda: False)
 VALIDATED = DatasetValidated(rows=8, validation_rows=2, tokens=80, targets=40, total_steps=4)
 
@@ -135,6 +151,25 @@ def test_estimate_of_a_resumed_run_counts_its_own_steps(
     job = workshop.job(job_id)
     assert job.estimated_finish is not None and job.started_at is not None
     assert job.estimated_finish - job.started_at == pytest.approx(100, abs=20)
+
+
+def test_resumed_run_says_from_which_step(workshop: Workshop, job_id: str, record: Record) -> None:
+    record.write(VALIDATED)
+    record.write(RunResumed(step=2))
+    assert workshop.job(job_id).step == 2
+    assert workshop.messages(job_id)[-1] == "Resumed from step 2."
+
+
+def test_run_that_cannot_use_its_state_starts_again_and_says_so(
+    workshop: Workshop, job_id: str, record: Record
+) -> None:
+    record.write(VALIDATED)
+    record.write_steps([step(3)])
+    record.write(RunRestarted(step=3))
+    assert workshop.job(job_id).step == 0
+    event = workshop.events(job_id)[-1]
+    assert event.level == "warn"
+    assert event.message.startswith("The state saved after step 3 is not used: ")
 
 
 def test_evaluation_is_an_event_of_its_own(workshop: Workshop, job_id: str, record: Record) -> None:
@@ -262,6 +297,49 @@ def test_model_that_is_not_served_as_trained_is_kept_and_marked(
     ]
     assert f"POST /v1/models/{job.fine_tuned_model}/publish" in told[0].message
     assert "The engine's template differs." in told[0].message
+
+
+def lost_database(base: BaseModelSpec) -> EngineAddress | None:
+    raise RuntimeError("the database went away")
+
+
+def no_address(base: BaseModelSpec) -> EngineAddress | None:
+    return EngineAddress("http://[no address")
+
+
+@pytest.mark.parametrize("find_engine", [lost_database, no_address])
+def test_check_that_fails_itself_costs_no_model(
+    workshop: Workshop,
+    job_id: str,
+    make_bundle: Callable[[str], Path],
+    find_engine: Callable[[BaseModelSpec], EngineAddress | None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    record = recording(workshop, ParityCheck(find_engine, lambda: False))
+    record.write(VALIDATED)
+    end = finished(make_bundle("bundle"))
+    record.write(end.model_copy(update={"reference": REFERENCE}))
+    job = workshop.job(job_id)
+    assert (job.status, job.error) == (JobStatus.SUCCEEDED, None)
+    assert workshop.blobs("bundles") == {f"bundles/{job_id}/1/final.zip"}
+    told = [event.message for event in workshop.events(job_id) if "Parity" in event.message]
+    assert len(told) == 1 and told[0].endswith(": the check itself failed")
+    assert [entry.levelname for entry in caplog.records if entry.exc_info] == ["ERROR"]
+
+
+def test_interrupted_check_leaves_the_attempt_unfinished_and_no_bundle(
+    workshop: Workshop, job_id: str, make_bundle: Callable[[str], Path]
+) -> None:
+    def engine_at(base: BaseModelSpec) -> EngineAddress | None:
+        return EngineAddress("http://127.0.0.1:9")
+
+    record = recording(workshop, ParityCheck(engine_at, lambda: True))
+    record.write(VALIDATED)
+    end = finished(make_bundle("bundle"))
+    record.write(end.model_copy(update={"reference": REFERENCE}))
+    assert not record.is_complete
+    assert workshop.job(job_id).status == JobStatus.RUNNING
+    assert workshop.blobs("bundles") == set()
 
 
 def test_claim_lost_during_the_check_leaves_no_bundle(

@@ -6,13 +6,15 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from core.artifacts.manifest import read_manifest
-from core.spec.events import ResumeStateSaved, RunFinished, RunResumed, StepDone
+from core.batching.rows import LabelledRow, PairRow, Row, SourceTargetRow
+from core.spec.events import ResumeStateSaved, RunFinished, RunRestarted, RunResumed, StepDone
 from core.spec.objective import ClassificationSpec, DpoSpec, PretrainingSpec, SupervisedSpec
 from core.spec.run import Workspace
 from core.spec.strategy import (
@@ -23,6 +25,7 @@ from core.spec.strategy import (
     PromptSpec,
     QloraSpec,
 )
+from core.training import recipe
 from core.training.recipe import train
 from core.training.resume import fingerprint_of
 from tests.core.training.conftest import write_chats
@@ -235,12 +238,62 @@ def test_state_of_another_job_is_passed_over(interrupted):
     assert resumed_step(spec, other) == 0
 
 
+def test_state_made_of_other_rows_is_dropped_and_the_owner_told(interrupted, monkeypatch):
+    """Another version of the service may make other rows of the same files."""
+    spec, workspace = interrupted
+    here = moved(workspace, "a")
+    of_now = recipe.load_dataset
+
+    def of_next_version(*parts):
+        dataset = of_now(*parts)
+        first = replace(dataset.rows[0], trained=(False, *dataset.rows[0].trained[:-1]))
+        return replace(dataset, rows=[first, *dataset.rows[1:]])
+
+    monkeypatch.setattr(recipe, "load_dataset", of_next_version)
+    is_saved = lambda event: isinstance(event, ResumeStateSaved)  # noqa: E731
+    events = run_until(spec, here, is_saved)
+    assert [event for event in events if isinstance(event, RunRestarted)] == [RunRestarted(step=3)]
+    assert [event.step for event in events if isinstance(event, StepDone)] == [1]
+    states = sorted(path.name for path in here.resume_folder(0).parent.iterdir())
+    assert states == ["step-1"], "no dropped state takes the place of a newer one"
+    assert resumed_step(spec, here) == 1
+
+
+def test_run_without_a_state_restarts_nothing(job, workspace):
+    events = run_until(job(), workspace, lambda event: isinstance(event, StepDone))
+    assert not any(isinstance(event, RunRestarted | RunResumed) for event in events)
+
+
+ROW = Row(1, (1, 2, 3), (False, True, True))
+ROWS = [
+    [ROW],
+    [ROW, ROW],
+    [replace(ROW, line=2)],
+    [replace(ROW, tokens=(1, 2, 4))],
+    [replace(ROW, trained=(False, False, True))],
+    [LabelledRow(1, (1, 2, 3), (0, 1, 1))],
+    [SourceTargetRow(1, (1, 2), (3, 4))],
+    [SourceTargetRow(1, (1, 2, 3), (4,))],
+    [PairRow(1, ROW, replace(ROW, tokens=(1, 2, 4)))],
+    [PairRow(1, replace(ROW, tokens=(1, 2, 4)), ROW)],
+]
+
+
+def test_every_token_and_mask_of_a_row_counts_and_so_does_the_side_it_is_on(job, workspace):
+    def found(rows, judged):
+        return fingerprint_of(job(), workspace, torch.float32, torch.device("cpu"), rows, judged)
+
+    assert len({found(rows, []) for rows in ROWS} | {found([], [ROW])}) == len(ROWS) + 1
+    assert found([ROW], [ROW]) == found([replace(ROW)], [replace(ROW)])
+
+
 def test_state_of_another_kind_of_number_or_device_is_passed_over(job, workspace):
     """Precision `auto` may mean something else on the next machine."""
     kinds = [(torch.float32, "cpu"), (torch.bfloat16, "cpu"), (torch.float32, "cuda")]
     spec = job(precision="auto")
     found = {
-        fingerprint_of(spec, workspace, dtype, torch.device(device)) for dtype, device in kinds
+        fingerprint_of(spec, workspace, dtype, torch.device(device), [], [])
+        for dtype, device in kinds
     }
     assert len(found) == 3
 
