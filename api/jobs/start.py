@@ -14,10 +14,7 @@ from core.records.models import get_model
 from core.spec.objective import ClassificationSpec, ObjectiveSpec, Task
 from core.spec.run import BaseModelSpec, BundleRef, JobSpec
 from core.spec.strategy import StrategySpec
-from core.spec.template import check_template_variables
-
-_OF_REASONING = frozenset({"enable_thinking", "thinking", "reasoning_effort"})
-"""Names for one choice: a body that makes it with one of them replaces the others too."""
+from core.spec.template import check_template_variables, merged_variables
 
 
 @dataclass(frozen=True)
@@ -57,9 +54,8 @@ def template_variables(start: StartingPoint, body: CreateJob) -> dict[str, Any]:
 
     The limits on variables hold for both together: InvalidRequest names `chat_template_kwargs`.
     """
-    kept, asked = start.made.chat_template_kwargs if start.made else {}, body.chat_template_kwargs
-    replaced = _OF_REASONING if _OF_REASONING & asked.keys() else frozenset()
-    merged = {name: kept[name] for name in kept if name not in replaced} | asked
+    kept = start.made.chat_template_kwargs if start.made else {}
+    merged = merged_variables(kept, body.chat_template_kwargs)
     try:
         check_template_variables(merged)
     except ValueError as fault:

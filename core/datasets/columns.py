@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from core.datasets.faults import RowFault, column_name, is_what, joined, nearest
-from core.datasets.forms import KEYS
+from core.datasets.forms import FORMS, KEYS
 from core.errors import InvalidRequest
 
 MAX_COLUMN_CHARACTERS = 200
@@ -35,6 +35,21 @@ def require_known_keys(columns: Mapping[str, str]) -> None:
                 param=f"columns.{key}",
                 code="invalid_value",
             )
+    _require_one_form(columns)
+
+
+def _require_one_form(columns: Mapping[str, str]) -> None:
+    """Raise InvalidRequest for keys that no form has together: one of them would be unused."""
+    forms = sorted(FORMS, key=lambda form: len(columns.keys() & set(form.keys)), reverse=True)
+    outside = [key for key in columns if key not in forms[0].keys] if columns else []
+    if outside:
+        raise InvalidRequest(
+            f"columns.{outside[0]} does not go with the other columns: a row with "
+            f"{' and '.join(forms[0].required)} has the keys {', '.join(forms[0].keys)}. Use one "
+            "of them, or leave it out.",
+            param=f"columns.{outside[0]}",
+            code="invalid_value",
+        )
 
 
 def renamed(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:

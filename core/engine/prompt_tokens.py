@@ -17,6 +17,7 @@ from core.errors import InvalidRequest
 from core.objectives.classification import class_tokens
 from core.spec.generation import ChatPrompt, GenerationRequest, Prompt, TextPrompt
 from core.spec.strategy import PrefixSpec, PromptSpec
+from core.spec.template import merged_variables
 
 MAX_CHARACTERS_PER_TOKEN = 64
 """Of a whole text; far above what any tokenizer reaches. Bounds the work under the lock."""
@@ -25,10 +26,6 @@ OPENING_TOKENS = 2
 """At most what the decoder of an encoder-decoder reads before the first token of its own."""
 
 _PARAM = {"chat": "messages", "text": "prompt", "tokens": "prompt"}
-
-
-_THINKING = {"enable_thinking", "reasoning_effort", "thinking"}
-"""Variables of chat templates that say how much reasoning there is."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +61,9 @@ class Answerer:
         """Return what the chat template reads: as in training, but for what the request says."""
         if self.manifest is None:
             return TemplateContext(prompt.template_kwargs)
-        trained, asked = self.manifest.chat_template_kwargs, prompt.template_kwargs
-        if _THINKING & asked.keys():  # two names for one thing: what is asked counts
-            trained = {key: value for key, value in trained.items() if key not in _THINKING}
-        return TemplateContext({**trained, **asked}, self.manifest.template_time)
+        trained = self.manifest.chat_template_kwargs
+        variables = merged_variables(trained, prompt.template_kwargs)
+        return TemplateContext(variables, self.manifest.template_time)
 
     def _virtual_tokens(self, strategies: tuple[type[PrefixSpec | PromptSpec], ...]) -> int:
         strategy = self.manifest.strategy if self.manifest is not None else None

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
@@ -25,6 +26,10 @@ OURS = frozenset(
         "return_dict",
         "raise_exception",
         "strftime_now",
+        "self",
+        "range",
+        "dict",
+        "namespace",
         "bos_token",
         "eos_token",
         "pad_token",
@@ -53,10 +58,29 @@ def check_template_variables(value: Any) -> Any:
             raise ValueError(f"{name!r} is set by the service; leave it out")
     if _depth(value) > MAX_DEPTH:
         raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
-    characters = len(json.dumps(value))
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        text.encode()
+    except ValueError:  # of which the error of an encoding is one
+        raise ValueError("it holds a number or a text that JSON cannot carry") from None
+    if "\\u0000" in text:
+        raise ValueError("a text in it holds a NUL character; remove it")
+    characters = len(text)
     if characters > MAX_CHARACTERS:
         raise ValueError(f"it has {characters} characters, and may have {MAX_CHARACTERS}")
     return value
+
+
+def merged_variables(kept: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the variables of a model with those that somebody asks for in their place.
+
+    Several variables say how much reasoning there is. One that is asked replaces all of them.
+    """
+    replaced = _OF_REASONING if _OF_REASONING & asked.keys() else frozenset[str]()
+    return {name: value for name, value in kept.items() if name not in replaced} | {**asked}
+
+
+_OF_REASONING = frozenset({"enable_thinking", "thinking", "reasoning_effort"})
 
 
 def _depth(value: Any) -> int:

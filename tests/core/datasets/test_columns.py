@@ -124,3 +124,11 @@ def test_a_mapping_that_can_name_nothing_is_refused(
     with pytest.raises(InvalidRequest, match=words) as raised:
         require_known_keys(columns)
     assert raised.value.param == param
+
+
+def test_keys_that_no_form_has_together_are_refused() -> None:
+    mapping = {"instruction": "question", "context": "context", "output": "answers.text[0]"}
+    with pytest.raises(InvalidRequest, match="context does not go with") as caught:
+        require_known_keys(mapping)
+    assert caught.value.param == "columns.context"
+    require_known_keys({"instruction": "question", "input": "context", "output": "answers.text[0]"})
