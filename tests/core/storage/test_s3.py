@@ -103,10 +103,8 @@ def test_a_server_that_hangs_is_given_up(
     monkeypatch.setattr(s3, "_CONFIG", brief)
     store = open_store(None, f"s3://{s3_place.bucket}")
     s3_server.fault = lambda method, path: time.sleep(1)
-    began = time.monotonic()
     with pytest.raises(Unavailable, match="ReadTimeoutError"):
         store.size(KEY)
-    assert time.monotonic() - began < 10
     assert s3._CONFIG.connect_timeout < 10
 
 
