@@ -171,13 +171,13 @@ def _parse_assistant(
     message: dict[str, Any], where: str, calls: Calls, faults: Faults
 ) -> dict[str, Any]:
     tool_calls = parse_tool_calls(message, where, calls, faults)
+    reasoning = given_reasoning(message, where, faults)
     content: str | None = ""
     thoughts: str | None = None
     if "content" not in message and message.get("refusal"):
         content = faults.text(message, "refusal", where)
-    elif "content" in message or not tool_calls:
+    elif "content" in message or not (tool_calls or reasoning):
         content, thoughts = _content(message, where, faults)
-    reasoning = given_reasoning(message, where, faults)
     parsed = assistant_message(content or "", thoughts if reasoning is None else reasoning)
     if content is None:
         parsed["content"] = None  # the fault has been noted; nothing more is said of it

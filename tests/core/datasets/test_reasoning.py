@@ -128,3 +128,14 @@ def test_it_counts_as_text_of_the_row(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_text(json.dumps({"messages": [USER, BOTH]}))
     assert check(path).longest_characters == len("1+1?2One and one.")
+
+
+def test_an_answer_that_ended_within_its_reasoning_can_be_sent_back() -> None:
+    ended = {"role": "assistant", "content": None, "reasoning_content": "One and"}
+    messages = [USER, ended, USER, {"role": "assistant", "content": "2"}]
+    example = parse_row({"messages": messages}, "chat")
+    assert not isinstance(example, ChatExample), "nothing of it could be trained"
+    messages[1] = {**ended, "weight": 0}
+    example = parse_row({"messages": messages}, "chat")
+    assert isinstance(example, ChatExample)
+    assert example.messages[1]["content"] == ""
