@@ -46,34 +46,34 @@ class AnswerForm:
 
     def start(self) -> "Held":
         """Return what holds one answer to the form, from its first token on."""
-        ends = list(self._vocabulary.end_token_ids)
-        return Held(self._first.deep_copy(), ends, self._vocabulary.tokens)
+        return Held(self._first.deep_copy(), self._vocabulary)
 
 
 class Held:
     """One answer that is held to a form."""
 
-    def __init__(self, matcher: LLMatcher, end_token_ids: list[int], tokens: int) -> None:
+    def __init__(self, matcher: LLMatcher, vocabulary: GrammarVocabulary) -> None:
         self._matcher = matcher
-        self._end_token_ids = end_token_ids
-        self._tokens = tokens
+        self._vocabulary = vocabulary
+        self._end_token_ids = list(vocabulary.end_token_ids)
+        self._stuck = False
 
     @property
     def error(self) -> str:
         """Why the form cannot be followed any further; empty as long as it can."""
         message: str = self._matcher.get_error()
+        if not message and self._stuck:
+            return "no token may follow, and the form is not complete"
         return message
 
     def allowed(self) -> NDArray[np.bool_]:
         """Return by token (V,) which may come next; an end only where the form is complete."""
-        if self._matcher.is_stopped():
-            allowed_V = np.zeros(self._tokens, dtype=bool)
-        else:
-            bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
-            allowed_V = np.unpackbits(bits, count=self._tokens, bitorder="little").astype(bool)
+        allowed_V = self._following()
         may_end = self._matcher.is_stopped() or self._matcher.is_accepting()
-        allowed_V[self._end_token_ids] = may_end
-        if not allowed_V.any():  # nothing follows: the caller looks at `error`
+        if may_end and not self._matcher.is_error():
+            allowed_V[self._end_token_ids] = True
+        if not allowed_V.any():  # something has to be drawn: the caller looks at `error`
+            self._stuck = not any(map(self._is_due, self._end_token_ids))
             allowed_V[self._end_token_ids] = True
         return allowed_V
 
@@ -81,6 +81,35 @@ class Held:
         """Go on by a token that was allowed."""
         if token not in self._end_token_ids:
             self._matcher.consume_token(token)
+
+    def _following(self) -> NDArray[np.bool_]:
+        """Return by token (V,) which may come next, ends left out."""
+        allowed_V = np.zeros(self._vocabulary.tokens, dtype=bool)
+        if self._matcher.is_stopped():
+            return allowed_V
+        bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
+        allowed_V[:] = np.unpackbits(bits, count=len(allowed_V), bitorder="little")
+        if np.count_nonzero(allowed_V) == 1:
+            [token] = allowed_V.nonzero()[0].tolist()
+            if self._vocabulary.tokenizer.is_special_token(token) and not self._is_due(token):
+                allowed_V[token] = False
+                allowed_V[self._spelling()] = True
+        allowed_V[self._end_token_ids] = False
+        return allowed_V
+
+    def _is_due(self, token: int) -> bool:
+        return not self._matcher.is_stopped() and self._matcher.validate_tokens([token]) == 1
+
+    def _spelling(self) -> list[int]:
+        """Return the tokens that begin the text that the form prescribes next.
+
+        Where that text spells a special token, llguidance offers the token, and refuses it.
+        """
+        tokenizer = self._vocabulary.tokenizer
+        text = self._matcher.compute_ff_bytes().decode("utf-8", errors="ignore")
+        beginnings = [tokenizer.greedy_tokenize(text[:end]) for end in range(1, 33)]
+        whole = {tokens[0] for tokens in beginnings if len(tokens) == 1}
+        return sorted(whole | set(tokenizer.greedy_tokenize(text)[:1]))
 
 
 def grammar_vocabulary(

@@ -3,6 +3,7 @@
 import datetime
 import enum
 import json
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -111,7 +112,7 @@ def accepts(vocabulary: Vocabulary, form: AnswerFormSpec, tools: Any, text: str)
     """Whether a form lets a model write a text and end there."""
     held = vocabulary.form(form, tools).start()
     for token in vocabulary.tokenizer.encode(text, add_special_tokens=False):
-        if not held.allowed()[token]:
+        if not held.allowed()[token] or held.error:
             return False
         held.take(token)
     return bool(held.allowed()[min(vocabulary.end_token_ids)])
@@ -193,3 +194,41 @@ def test_an_integer_has_an_end(tiny):
     form = JsonSchemaForm(json_schema={"type": "integer"})
     assert accepts(tiny, form, (), "9" * 18)
     assert not accepts(tiny, form, (), "9" * 20)
+
+
+SPELLED = ("<|im_end|>", "x<|im_end|>y", "<|im_start|>", "<|endoftext|>", "<tool_call>", "<think>")
+
+
+def written(vocabulary: Vocabulary, form: AnswerFormSpec, tools: Any = ()) -> str:
+    """Write what a form allows, the last token of it each time, and end where it may."""
+    held = vocabulary.form(form, tools).start()
+    tokens: list[int] = []
+    for _ in range(200):
+        allowed = held.allowed()
+        assert not held.error, tokens
+        if allowed[list(vocabulary.end_token_ids)].any():
+            return b"".join(map(vocabulary.token_bytes.text_bytes, tokens)).decode()
+        tokens.append(int(allowed.nonzero()[0][-1]))
+        held.take(tokens[-1])
+    raise AssertionError("it has no end")
+
+
+@pytest.mark.parametrize("spelled", SPELLED)
+def test_a_schema_may_spell_a_control_token(tiny, spelled):
+    """As text in plain tokens: the token itself would end the answer, or break it."""
+    for value, own in (
+        ({"a": spelled}, {"enum": [spelled]}),
+        ({spelled: 5}, {"const": 5}),
+        ({"a": spelled}, {"type": "string", "pattern": f"^{re.escape(spelled)}$"}),
+    ):
+        [name] = value
+        schema = {
+            "type": "object",
+            "properties": {name: own},
+            "required": [name],
+            "additionalProperties": False,
+        }
+        answer = written(tiny, JsonSchemaForm(json_schema=schema))
+        assert json.loads(answer) == value
+        call = written(tiny, ToolCallForm(), (tool("w", schema),))
+        assert json.dumps(value, separators=(",", ":")) in call.replace(": ", ":")
