@@ -13,6 +13,10 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
+MOST_DIGITS = 20
+"""Of a number, in each of its parts: as many as the greatest integer of 64 bits without a sign has.
+A model in doubt writes digits without end, and llguidance cannot count as far as that integer."""
+
 LIMITS = LLParserLimits(
     initial_lexer_fuel=500_000,
     step_lexer_fuel=100_000,
@@ -25,6 +29,10 @@ LIMITS = LLParserLimits(
 """Some 10 ms for a grammar, and as much at most for a token."""
 
 
+_DIGITS = b"0123456789"
+_GO_ON = {b"", b".", b"e", b"E", *(bytes([digit]) for digit in _DIGITS)}
+
+
 @dataclass(frozen=True)
 class GrammarVocabulary:
     """A vocabulary as llguidance needs it."""
@@ -33,6 +41,18 @@ class GrammarVocabulary:
     tokens: int
     """Rows of the model's embedding."""
     end_token_ids: tuple[int, ...]
+    first_digits_V: NDArray[np.uint8]
+    """How many digits a token begins with."""
+    goes_on_V: NDArray[np.bool_]
+    """Whether a token may go on a number: it begins with a digit, a point or an exponent."""
+    quote: int
+    """The token of a quotation mark."""
+
+    def digits_after(self, token: int, before: int) -> int:
+        """Return how many digits in a row the text has at its end, after a token."""
+        own = self.tokenizer.decode_bytes([token])
+        last = len(own) - len(own.rstrip(_DIGITS))
+        return before + last if last == len(own) else last
 
 
 class AnswerForm:
@@ -57,6 +77,7 @@ class Held:
         self._vocabulary = vocabulary
         self._end_token_ids = list(vocabulary.end_token_ids)
         self._stuck = False
+        self._digits = 0
 
     @property
     def error(self) -> str:
@@ -81,6 +102,7 @@ class Held:
         """Go on by a token that was allowed."""
         if token not in self._end_token_ids:
             self._matcher.consume_token(token)
+            self._digits = self._vocabulary.digits_after(token, self._digits)
 
     def _following(self) -> NDArray[np.bool_]:
         """Return by token (V,) which may come next, ends left out."""
@@ -95,7 +117,22 @@ class Held:
                 allowed_V[token] = False
                 allowed_V[self._spelling()] = True
         allowed_V[self._end_token_ids] = False
+        self._bound_a_number(allowed_V)
         return allowed_V
+
+    def _bound_a_number(self, allowed_V: NDArray[np.bool_]) -> None:
+        """Forbid the tokens that would give a number, which may end here, too many digits.
+
+        Where digits stand in a text, a quotation mark may follow as soon as the text may end.
+        """
+        vocabulary = self._vocabulary
+        room = max(MOST_DIGITS - self._digits, 0)
+        too_many_V = vocabulary.first_digits_V > room
+        if not self._digits or not (allowed_V & too_many_V).any():
+            return
+        may_end = self._matcher.is_accepting() or (allowed_V & ~vocabulary.goes_on_V).any()
+        if may_end and not allowed_V[vocabulary.quote]:
+            allowed_V &= ~too_many_V
 
     def _is_due(self, token: int) -> bool:
         return not self._matcher.is_stopped() and self._matcher.validate_tokens([token]) == 1
@@ -118,4 +155,14 @@ def grammar_vocabulary(
     """Return a vocabulary of `tokens` tokens as llguidance needs it; takes up to a second."""
     ends = tuple(sorted(end_token_ids))
     made = llguidance.hf.from_tokenizer(tokenizer, tokens, list(ends))
-    return GrammarVocabulary(made, tokens, ends)
+    texts = [made.decode_bytes([token]) for token in range(tokens)]
+    return GrammarVocabulary(
+        made,
+        tokens,
+        ends,
+        first_digits_V=np.array(
+            [min(len(text) - len(text.lstrip(_DIGITS)), 255) for text in texts], dtype=np.uint8
+        ),
+        goes_on_V=np.array([text[:1] in _GO_ON for text in texts]),
+        quote=made.greedy_tokenize('"')[0],
+    )

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from core.engine.answer_form import MOST_DIGITS
 from core.errors import InvalidRequest
 
 MAX_SCHEMA_CHARACTERS = 32_768
@@ -19,6 +20,10 @@ MAX_MULTIPLE_OF = 100_000
 """Of all together. A grammar has as many states as this number: beyond, it takes seconds."""
 
 GREATEST_BOUND = 10**18
+"""Of a number: beyond, llguidance fails on a range of doubles."""
+GREATEST_INTEGER = 2**63 - 1
+LEAST_INTEGER = -(2**63) + 1024
+"""Of a bound of integers: it is read as a double, and has to fit 64 bits then."""
 GREATEST_COUNT = 1_000_000
 GREATEST_LITERAL = 2**63 - 1
 
@@ -84,6 +89,7 @@ def _mapped(schema: Any, param: str) -> Any:
         return [_mapped(each, param) for each in schema]
     if not isinstance(schema, Mapping):
         return schema
+    least, greatest = _range_of(schema)
     fit: dict[str, Any] = {}
     for key, value in schema.items():
         if key in _DATA:
@@ -91,47 +97,75 @@ def _mapped(schema: Any, param: str) -> Any:
             fit[key] = value
         elif key in _NAMED and isinstance(value, Mapping):
             fit[key] = {name: _mapped(each, param) for name, each in value.items()}
-        elif _is_number(value):
-            bound = _bound(key, value, param)
-            if bound is not None:
-                fit[key] = bound
+        elif _is_number(value) and key in _UPPER + _LOWER:
+            if not _bounds_nothing(schema, key, value):
+                fit[key] = _bound(key, value, least, greatest, param)
+        elif _is_number(value) and key in _MOST + _LEAST:
+            count = _count(key, value, param)
+            if count is not None:
+                fit[key] = count
         else:
             fit[key] = _mapped(value, param)
-    return fit | _bounds_of_an_integer(fit)
+    return fit
 
 
-def _bounds_of_an_integer(schema: Mapping[str, Any]) -> dict[str, int]:
-    """Return bounds for an integer that has none: a model in doubt writes digits without end."""
-    if schema.get("type") != "integer" or "multipleOf" in schema:
-        return {}
-    bounds = {}
-    if not set(_LOWER) & schema.keys():
-        bounds["minimum"] = -GREATEST_BOUND
-    if not set(_UPPER) & schema.keys():
-        bounds["maximum"] = GREATEST_BOUND
-    return bounds
+def _range_of(schema: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the least and the greatest bound that can be counted for the type of a schema."""
+    if schema.get("type") == "integer":
+        return LEAST_INTEGER, GREATEST_INTEGER
+    return -GREATEST_BOUND, GREATEST_BOUND
 
 
-def _bound(key: str, value: float, param: str) -> float | None:
-    """Return a number of a schema as it can be counted; None where it bounds nothing."""
-    if key in _UPPER or key in _LOWER:
-        beyond = value < -GREATEST_BOUND if key in _UPPER else value > GREATEST_BOUND
-        if beyond:
-            raise unfit(
-                f"{key} is {value}, and leaves no number between -{GREATEST_BOUND} and "
-                f"{GREATEST_BOUND}",
-                param,
-            )
-        return max(-GREATEST_BOUND, min(GREATEST_BOUND, value))
-    if key in _MOST or key in _LEAST:
-        if value < 0 or not math.isfinite(value) or value != int(value):
-            raise unfit(f"{key} is {value}; it has to be a whole number", param)
-        if value <= GREATEST_COUNT:
-            return int(value)
-        if key in _MOST:
-            return None
-        raise unfit(f"{key} may be {GREATEST_COUNT} at most", param)
-    return value
+def _bounds_nothing(schema: Mapping[str, Any], key: str, value: float) -> bool:
+    """Whether an integer has too few digits to reach a bound."""
+    outward = value if key in _UPPER else -value
+    return schema.get("type") == "integer" and outward >= 10**MOST_DIGITS
+
+
+def with_bounds(schema: Any) -> Any:
+    """Return a schema with bounds for integers that have none, for a server that counts no digits.
+
+    A model in doubt writes digits without end.
+    """
+    if isinstance(schema, list):
+        return [with_bounds(each) for each in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    bounded = {
+        key: {name: with_bounds(each) for name, each in value.items()}
+        if key in _NAMED and isinstance(value, Mapping)
+        else value
+        if key in _DATA
+        else with_bounds(value)
+        for key, value in schema.items()
+    }
+    if schema.get("type") == "integer" and "multipleOf" not in schema:
+        if not set(_LOWER) & schema.keys():
+            bounded["minimum"] = LEAST_INTEGER
+        if not set(_UPPER) & schema.keys():
+            bounded["maximum"] = GREATEST_INTEGER
+    return bounded
+
+
+def _bound(key: str, value: float, least: int, greatest: int, param: str) -> float:
+    """Return a bound of numbers as it can be counted."""
+    if value < least if key in _UPPER else value > greatest:
+        raise unfit(
+            f"{key} is {value}, and leaves no number between {least} and {greatest}",
+            param,
+        )
+    return max(least, min(greatest, value))
+
+
+def _count(key: str, value: float, param: str) -> int | None:
+    """Return a bound of a length as it can be counted; None where it bounds nothing."""
+    if value < 0 or not math.isfinite(value) or value != int(value):
+        raise unfit(f"{key} is {value}; it has to be a whole number", param)
+    if value <= GREATEST_COUNT:
+        return int(value)
+    if key in _MOST:
+        return None
+    raise unfit(f"{key} may be {GREATEST_COUNT} at most", param)
 
 
 def _refuse_uncounted(value: Any, key: str, param: str) -> None:

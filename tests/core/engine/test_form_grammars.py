@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from llguidance import LLMatcher
 from pydantic import BaseModel
 
 import core.models
@@ -190,10 +191,45 @@ def test_bounds_beyond_what_a_grammar_counts_change_no_answer(tiny, schema, text
         assert accepts(tiny, JsonSchemaForm(json_schema=schema), (), text)
 
 
-def test_an_integer_has_an_end(tiny):
-    form = JsonSchemaForm(json_schema={"type": "integer"})
-    assert accepts(tiny, form, (), "9" * 18)
-    assert not accepts(tiny, form, (), "9" * 20)
+@pytest.mark.parametrize("number", [2**63 - 1, 2**64 - 1, -(2**63), 922337203685477581])
+@pytest.mark.parametrize("bounds", [{}, {"maximum": 10**30}, {"multipleOf": 1}])
+def test_an_integer_of_64_bits_can_be_written(tiny, number, bounds):
+    own = {"type": "integer", **bounds}
+    form = JsonSchemaForm(json_schema=own)
+    assert accepts(tiny, form, (), str(number))
+    schema = {"type": "object", "properties": {"n": own}, "required": ["n"]}
+    call = f'<tool_call>{{"name": "w", "arguments": {{"n": {number}}}}}</tool_call>'
+    assert accepts(tiny, ToolCallForm(), (tool("w", schema),), call)
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        {"type": "integer"},
+        {"type": "integer", "multipleOf": 5},
+        {"type": "number"},
+        {"type": "number", "minimum": 0, "maximum": 1},
+        {},
+    ],
+)
+def test_a_number_has_an_end(tiny, bounds):
+    schema = {"type": "object", "properties": {"n": bounds}, "required": ["n"]}
+    start = '{"n":0.' if bounds.get("type") == "number" else '{"n":'
+    for digits, is_right in ((20, True), (25, False), (100, False)):
+        text = f"{start}{'5' * digits}}}"
+        assert accepts(tiny, JsonSchemaForm(json_schema=schema), (), text) is is_right
+
+
+@pytest.mark.parametrize("own", [{}, {"pattern": "^[0-9]+$"}, {"pattern": "^[0-9]{40}$"}])
+def test_digits_in_a_text_are_not_counted(tiny, own):
+    form = JsonSchemaForm(json_schema={"type": "string", **own})
+    assert accepts(tiny, form, (), json.dumps("7" * 40))
+
+
+def test_another_server_gets_bounds_that_it_can_count(tiny):
+    form = tiny.form(JsonSchemaForm(json_schema={"type": "integer"}), ())
+    assert f'"maximum": {2**63 - 1}' in form.lark
+    assert not LLMatcher.validate_grammar(LLMatcher.grammar_from_lark(form.lark))
 
 
 SPELLED = ("<|im_end|>", "x<|im_end|>y", "<|im_start|>", "<|endoftext|>", "<tool_call>", "<think>")
