@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from core.datasets.tools import without_nulls
 from core.engine.answer_form import MOST_DIGITS
 from core.errors import InvalidRequest
 
@@ -58,6 +59,22 @@ def refuse_too_costly(schemas: list[Any], param: str) -> None:
             multiples += abs(multiple)
     if multiples > MAX_MULTIPLE_OF:
         raise unfit(f"multipleOf may be {MAX_MULTIPLE_OF} at most, all added up", param)
+
+
+def without_null_keys(schema: Any) -> Any:
+    """Return a tool's schema as prompts show it: a null is no key. Only `const` may be null."""
+    if isinstance(schema, list):
+        return [without_null_keys(each) for each in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    kept: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key in _NAMED and isinstance(value, Mapping):
+            named = {name: each for name, each in value.items() if each is not None}
+            kept[key] = {name: without_null_keys(each) for name, each in named.items()}
+        elif value is not None or key == "const":
+            kept[key] = without_nulls(value) if key in _DATA else without_null_keys(value)
+    return kept
 
 
 def _objects(value: Any) -> Iterator[dict[str, Any]]:

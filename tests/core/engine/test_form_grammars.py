@@ -268,3 +268,41 @@ def test_a_schema_may_spell_a_control_token(tiny, spelled):
         assert json.loads(answer) == value
         call = written(tiny, ToolCallForm(), (tool("w", schema),))
         assert json.dumps(value, separators=(",", ":")) in call.replace(": ", ":")
+
+
+def accepts_arguments(vocabulary: Vocabulary, function: dict[str, Any], arguments: str) -> bool:
+    tools = ({"type": "function", "function": {"name": "w", **function}},)
+    call = f'<tool_call>{{"name": "w", "arguments": {arguments}}}</tool_call>'
+    return accepts(vocabulary, ToolCallForm(), tools, call)
+
+
+@pytest.mark.parametrize(
+    "own", [{"enum": None}, {"type": None, "enum": ["x"]}, {"items": {"type": None}}]
+)
+def test_a_null_in_the_schema_of_a_tool_is_no_key(tiny, own):
+    given = {"type": "string", **own, "default": None}
+    schema = {"type": "object", "properties": {"a": given, "b": None}, "required": ["a"]}
+    nulls = {"additionalProperties": None, "$defs": {"A": None}}
+    assert accepts_arguments(tiny, {"parameters": {**schema, **nulls}}, '{"a":"x"}')
+    assert not accepts_arguments(tiny, {"parameters": {**schema, **nulls}}, '{"a":"x","b":1}')
+
+
+def test_a_null_that_a_tool_prescribes_stays(tiny):
+    for own in ({"const": None}, {"enum": [None]}):
+        function = {"parameters": {"properties": {"a": own}, "required": ["a"]}}
+        assert accepts_arguments(tiny, function, '{"a":null}')
+        assert not accepts_arguments(tiny, function, '{"a":1}')
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        {},
+        {"parameters": None},
+        {"parameters": {}},
+        {"parameters": {"type": "object", "properties": {}, "required": []}},
+    ],
+)
+def test_a_tool_without_parameters_gets_none(tiny, function):
+    assert accepts_arguments(tiny, function, "{}")
+    assert not accepts_arguments(tiny, function, '{"a":1}')
