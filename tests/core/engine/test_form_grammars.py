@@ -3,7 +3,9 @@
 import datetime
 import enum
 import json
+import random
 import re
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -163,7 +165,7 @@ def test_there_is_no_room_for_white_space_but_after_commas_and_colons(tiny, text
         {"type": "integer", "minimum": 10**25},
         {"const": 2**64 - 1},
         {"enum": [1, 10**30]},
-        {"type": "array", "minItems": 10**30},
+        {"type": "array", "minItems": 10**400},
         {"type": "array", "maxItems": 1.5},
         {"anyOf": [{"multipleOf": 60_000}, {"multipleOf": 60_001}]},
     ],
@@ -306,3 +308,61 @@ def test_a_null_that_a_tool_prescribes_stays(tiny):
 def test_a_tool_without_parameters_gets_none(tiny, function):
     assert accepts_arguments(tiny, function, "{}")
     assert not accepts_arguments(tiny, function, '{"a":1}')
+
+
+CHAINED = {"A": {"$ref": "#/$defs/B"}, "B": {"$ref": "#/$defs/A"}}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$id": "urn:x", "properties": {"a": {"$id": "urn:x", "type": "integer"}}},
+        {"$id": "http://e.org/s/x", "properties": {"a": {"$id": "x", "type": "integer"}}},
+        {"$ref": "#"},
+        {"$ref": "#/$defs/A", "$defs": CHAINED},
+        {"properties": {"a": {"$ref": "#/$defs/A"}}, "required": ["a"], "$defs": CHAINED},
+        {"$ref": "#/$defs/A", "$defs": {"A": {"allOf": [{"$ref": "#/$defs/A"}]}}},
+        {"$ref": "#/$defs/A", "$defs": {"A": {"anyOf": [{"$ref": "#/$defs/A"}]}}},
+        {"type": "number", "exclusiveMinimum": 10**15, "exclusiveMaximum": 10**15 + 0.5},
+        {"type": "integer", "multipleOf": 99_991},
+        {"type": "number", "multipleOf": 0.99991},
+        {"anyOf": [{"multipleOf": 10_007}, {"multipleOf": 9_973}]},
+        {"multipleOf": 10**400},
+    ],
+)
+def test_a_schema_that_would_not_be_held_is_refused(tiny, schema):
+    with pytest.raises(InvalidRequest) as caught:
+        tiny.form(JsonSchemaForm(json_schema=schema), ())
+    assert caught.value.code == "invalid_json_schema"
+    with pytest.raises(InvalidRequest) as caught:
+        tiny.form(ToolCallForm(), (tool("w", schema),))
+    assert (caught.value.code, caught.value.param) == ("invalid_json_schema", "tools")
+
+
+@pytest.mark.parametrize("multiples", [(20_000,), (19_997,), (127, 131), (100, 250, 500)])
+def test_a_multiple_within_the_limit_can_be_written(tiny, multiples):
+    """Random digits visit as many states as there are."""
+    schema = {"anyOf": [{"type": "integer", "multipleOf": each} for each in multiples]}
+    form = tiny.form(JsonSchemaForm(json_schema=schema), ())
+    chance = random.Random(0)
+    for _ in range(100):
+        held = form.start()
+        for _ in range(30):
+            token = int(chance.choice(held.allowed().nonzero()[0]))
+            assert not held.error
+            if token in tiny.end_token_ids:
+                break
+            held.take(token)
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "inside"),
+    [(0, 1e-7, "0.00000005"), (0, 0.5, "0.25"), (1, 1.001, "1.0002"), (-1.5, -1, "-1.2")],
+)
+def test_bounds_that_are_left_out_are_not_written(tiny, least, most, inside):
+    schema = {"type": "number", "exclusiveMinimum": least, "exclusiveMaximum": most}
+    form = JsonSchemaForm(json_schema=schema)
+    assert accepts(tiny, form, (), inside)
+    for bound in (least, most):
+        text = format(Decimal(str(bound)), "f")
+        assert not accepts(tiny, form, (), text)
