@@ -23,6 +23,9 @@ MAX_MULTIPLE_OF = 20_000
 """Of all together. An answer visits up to two states for each, and may visit 50,000 of all kinds.
 """
 
+MAX_REFERENCES = 100
+"""In a row."""
+
 GREATEST_BOUND = 10**18
 """Of a number: beyond, llguidance fails on a range of doubles."""
 GREATEST_INTEGER = 2**63 - 1
@@ -125,7 +128,7 @@ def _leads_back(part: Any, root: Mapping[str, Any], path: list[int], ended: set[
     """Whether what holds at the same place as a schema leads back to a schema on its path."""
     if not isinstance(part, Mapping) or id(part) in ended:
         return False
-    if id(part) in path:
+    if id(part) in path or len(path) == MAX_REFERENCES:
         return True
     path.append(id(part))
     following = []

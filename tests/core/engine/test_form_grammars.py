@@ -328,6 +328,7 @@ CHAINED = {"A": {"$ref": "#/$defs/B"}, "B": {"$ref": "#/$defs/A"}}
         {"type": "number", "multipleOf": 0.99991},
         {"anyOf": [{"multipleOf": 10_007}, {"multipleOf": 9_973}]},
         {"multipleOf": 10**400},
+        {"$ref": "#/$defs/0", "$defs": {str(n): {"$ref": f"#/$defs/{n + 1}"} for n in range(900)}},
     ],
 )
 def test_a_schema_that_would_not_be_held_is_refused(tiny, schema):
