@@ -13,7 +13,7 @@ from core.batching.json_types import types_of
 from core.batching.turn_format import ReasoningAt, TurnFormat
 from core.engine.answer_form import AnswerForm, GrammarVocabulary
 from core.engine.grammar import Grammar
-from core.engine.json_schema import fitted, refuse_too_costly
+from core.engine.json_schema import fitted, refuse_too_costly, without_null_keys
 from core.errors import InvalidRequest
 from core.spec.generation import JsonObjectForm, JsonSchemaForm, ToolCallForm
 
@@ -80,7 +80,8 @@ def _thinking(grammar: Grammar, format_: TurnFormat, reasoning: ReasoningAt) -> 
 def _call(grammar: Grammar, forced: ForcedCall, function: Mapping[str, Any]) -> str:
     """Return the symbols of a call of one tool."""
     name = function["name"]
-    parameters = _closed({"type": "object"} | (function.get("parameters") or {}))
+    given = without_null_keys(function.get("parameters") or {})
+    parameters = _closed({"type": "object"} | (given or {"properties": {}}))
     opening = grammar.literal(forced.before.lstrip().replace(NAME_HOLE, name) + name + forced.amid)
     if forced.pairs is None:
         arguments = grammar.json(fitted(parameters, _TOOLS))
@@ -92,11 +93,14 @@ def _call(grammar: Grammar, forced: ForcedCall, function: Mapping[str, Any]) -> 
 def _closed(parameters: dict[str, Any]) -> dict[str, Any]:
     """Return parameters without room for arguments that nobody described.
 
-    A model in doubt fills such room for as long as it may.
+    A model in doubt fills such room for as long as it may. A tool without parameters takes none.
     """
     open_keys = {"additionalProperties", "patternProperties", "unevaluatedProperties", "$ref"}
     composed = {"allOf", "anyOf", "oneOf", "if", "not", "dependentSchemas"}
-    if not parameters.get("properties") or (open_keys | composed) & parameters.keys():
+    described = parameters.get("properties")
+    if described is None or (open_keys | composed | {"minProperties"}) & parameters.keys():
+        return parameters
+    if not described and parameters.get("required"):
         return parameters
     return {**parameters, "additionalProperties": False}
 

@@ -9,7 +9,7 @@ from llguidance import LLMatcher
 from core.batching.call_literals import ID_HOLE
 from core.batching.coded_tokens import CodedTokens
 from core.engine.answer_form import LIMITS, AnswerForm, GrammarVocabulary
-from core.engine.json_schema import unfit
+from core.engine.json_schema import unfit, with_bounds
 
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
@@ -33,16 +33,21 @@ class Grammar:
         self._vocabulary = vocabulary
         self._control = control
         self._rules: list[str] = []
+        self._bounded: list[str] = []
+        """The rules for another server."""
 
     def rule(self, body: str, attributes: str = "") -> str:
         """Add a rule and return its name."""
         name = f"r{len(self._rules)}"
         self._rules.append(f"{name}{attributes}: {body}")
+        self._bounded.append(self._rules[-1])
         return name
 
     def json(self, schema: Mapping[str, Any]) -> str:
         """Return the rule of a JSON value. References in a schema are to that schema."""
-        return self.rule(f"%json {_quoted({**schema, 'x-guidance': JSON_OPTIONS})}")
+        name = self.rule(_json(schema))
+        self._bounded[-1] = f"{name}: {_json(with_bounds(schema))}"
+        return name
 
     def literal(self, text: str) -> str:
         """Return a text as symbols, nothing for none."""
@@ -68,7 +73,8 @@ class Grammar:
         if matcher.is_error():
             raise unfit(matcher.get_error(), param)
         matcher.compute_bitmask()  # copies share what this finds; the model thread does not wait
-        return AnswerForm(lark, matcher, self._vocabulary)
+        bounded = "\n".join([f"start: {start}", *self._bounded])
+        return AnswerForm(bounded, matcher, self._vocabulary)
 
     def _parts(self, coded: str) -> list[str | int]:
         """Return a literal as texts and ids of tokens.
@@ -89,6 +95,10 @@ class Grammar:
                 parts += [before, token]
             parts.append(text)
         return [part for part in parts if part != ""]
+
+
+def _json(schema: Mapping[str, Any]) -> str:
+    return f"%json {_quoted({**schema, 'x-guidance': JSON_OPTIONS})}"
 
 
 def _symbol(part: str | int) -> str:

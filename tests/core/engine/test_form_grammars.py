@@ -3,10 +3,14 @@
 import datetime
 import enum
 import json
+import random
+import re
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from llguidance import LLMatcher
 from pydantic import BaseModel
 
 import core.models
@@ -111,7 +115,7 @@ def accepts(vocabulary: Vocabulary, form: AnswerFormSpec, tools: Any, text: str)
     """Whether a form lets a model write a text and end there."""
     held = vocabulary.form(form, tools).start()
     for token in vocabulary.tokenizer.encode(text, add_special_tokens=False):
-        if not held.allowed()[token]:
+        if not held.allowed()[token] or held.error:
             return False
         held.take(token)
     return bool(held.allowed()[min(vocabulary.end_token_ids)])
@@ -161,7 +165,7 @@ def test_there_is_no_room_for_white_space_but_after_commas_and_colons(tiny, text
         {"type": "integer", "minimum": 10**25},
         {"const": 2**64 - 1},
         {"enum": [1, 10**30]},
-        {"type": "array", "minItems": 10**30},
+        {"type": "array", "minItems": 10**400},
         {"type": "array", "maxItems": 1.5},
         {"anyOf": [{"multipleOf": 60_000}, {"multipleOf": 60_001}]},
     ],
@@ -189,7 +193,177 @@ def test_bounds_beyond_what_a_grammar_counts_change_no_answer(tiny, schema, text
         assert accepts(tiny, JsonSchemaForm(json_schema=schema), (), text)
 
 
-def test_an_integer_has_an_end(tiny):
-    form = JsonSchemaForm(json_schema={"type": "integer"})
-    assert accepts(tiny, form, (), "9" * 18)
-    assert not accepts(tiny, form, (), "9" * 20)
+@pytest.mark.parametrize("number", [2**63 - 1, 2**64 - 1, -(2**63), 922337203685477581])
+@pytest.mark.parametrize("bounds", [{}, {"maximum": 10**30}, {"multipleOf": 1}])
+def test_an_integer_of_64_bits_can_be_written(tiny, number, bounds):
+    own = {"type": "integer", **bounds}
+    form = JsonSchemaForm(json_schema=own)
+    assert accepts(tiny, form, (), str(number))
+    schema = {"type": "object", "properties": {"n": own}, "required": ["n"]}
+    call = f'<tool_call>{{"name": "w", "arguments": {{"n": {number}}}}}</tool_call>'
+    assert accepts(tiny, ToolCallForm(), (tool("w", schema),), call)
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        {"type": "integer"},
+        {"type": "integer", "multipleOf": 5},
+        {"type": "number"},
+        {"type": "number", "minimum": 0, "maximum": 1},
+        {},
+    ],
+)
+def test_a_number_has_an_end(tiny, bounds):
+    schema = {"type": "object", "properties": {"n": bounds}, "required": ["n"]}
+    start = '{"n":0.' if bounds.get("type") == "number" else '{"n":'
+    for digits, is_right in ((20, True), (25, False), (100, False)):
+        text = f"{start}{'5' * digits}}}"
+        assert accepts(tiny, JsonSchemaForm(json_schema=schema), (), text) is is_right
+
+
+@pytest.mark.parametrize("own", [{}, {"pattern": "^[0-9]+$"}, {"pattern": "^[0-9]{40}$"}])
+def test_digits_in_a_text_are_not_counted(tiny, own):
+    form = JsonSchemaForm(json_schema={"type": "string", **own})
+    assert accepts(tiny, form, (), json.dumps("7" * 40))
+
+
+def test_another_server_gets_bounds_that_it_can_count(tiny):
+    form = tiny.form(JsonSchemaForm(json_schema={"type": "integer"}), ())
+    assert f'"maximum": {2**63 - 1}' in form.lark
+    assert not LLMatcher.validate_grammar(LLMatcher.grammar_from_lark(form.lark))
+
+
+SPELLED = ("<|im_end|>", "x<|im_end|>y", "<|im_start|>", "<|endoftext|>", "<tool_call>", "<think>")
+
+
+def written(vocabulary: Vocabulary, form: AnswerFormSpec, tools: Any = ()) -> str:
+    """Write what a form allows, the last token of it each time, and end where it may."""
+    held = vocabulary.form(form, tools).start()
+    tokens: list[int] = []
+    for _ in range(200):
+        allowed = held.allowed()
+        assert not held.error, tokens
+        if allowed[list(vocabulary.end_token_ids)].any():
+            return b"".join(map(vocabulary.token_bytes.text_bytes, tokens)).decode()
+        tokens.append(int(allowed.nonzero()[0][-1]))
+        held.take(tokens[-1])
+    raise AssertionError("it has no end")
+
+
+@pytest.mark.parametrize("spelled", SPELLED)
+def test_a_schema_may_spell_a_control_token(tiny, spelled):
+    """As text in plain tokens: the token itself would end the answer, or break it."""
+    for value, own in (
+        ({"a": spelled}, {"enum": [spelled]}),
+        ({spelled: 5}, {"const": 5}),
+        ({"a": spelled}, {"type": "string", "pattern": f"^{re.escape(spelled)}$"}),
+    ):
+        [name] = value
+        schema = {
+            "type": "object",
+            "properties": {name: own},
+            "required": [name],
+            "additionalProperties": False,
+        }
+        answer = written(tiny, JsonSchemaForm(json_schema=schema))
+        assert json.loads(answer) == value
+        call = written(tiny, ToolCallForm(), (tool("w", schema),))
+        assert json.dumps(value, separators=(",", ":")) in call.replace(": ", ":")
+
+
+def accepts_arguments(vocabulary: Vocabulary, function: dict[str, Any], arguments: str) -> bool:
+    tools = ({"type": "function", "function": {"name": "w", **function}},)
+    call = f'<tool_call>{{"name": "w", "arguments": {arguments}}}</tool_call>'
+    return accepts(vocabulary, ToolCallForm(), tools, call)
+
+
+@pytest.mark.parametrize(
+    "own", [{"enum": None}, {"type": None, "enum": ["x"]}, {"items": {"type": None}}]
+)
+def test_a_null_in_the_schema_of_a_tool_is_no_key(tiny, own):
+    given = {"type": "string", **own, "default": None}
+    schema = {"type": "object", "properties": {"a": given, "b": None}, "required": ["a"]}
+    nulls = {"additionalProperties": None, "$defs": {"A": None}}
+    assert accepts_arguments(tiny, {"parameters": {**schema, **nulls}}, '{"a":"x"}')
+    assert not accepts_arguments(tiny, {"parameters": {**schema, **nulls}}, '{"a":"x","b":1}')
+
+
+def test_a_null_that_a_tool_prescribes_stays(tiny):
+    for own in ({"const": None}, {"enum": [None]}):
+        function = {"parameters": {"properties": {"a": own}, "required": ["a"]}}
+        assert accepts_arguments(tiny, function, '{"a":null}')
+        assert not accepts_arguments(tiny, function, '{"a":1}')
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        {},
+        {"parameters": None},
+        {"parameters": {}},
+        {"parameters": {"type": "object", "properties": {}, "required": []}},
+    ],
+)
+def test_a_tool_without_parameters_gets_none(tiny, function):
+    assert accepts_arguments(tiny, function, "{}")
+    assert not accepts_arguments(tiny, function, '{"a":1}')
+
+
+CHAINED = {"A": {"$ref": "#/$defs/B"}, "B": {"$ref": "#/$defs/A"}}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$id": "urn:x", "properties": {"a": {"$id": "urn:x", "type": "integer"}}},
+        {"$id": "http://e.org/s/x", "properties": {"a": {"$id": "x", "type": "integer"}}},
+        {"$ref": "#"},
+        {"$ref": "#/$defs/A", "$defs": CHAINED},
+        {"properties": {"a": {"$ref": "#/$defs/A"}}, "required": ["a"], "$defs": CHAINED},
+        {"$ref": "#/$defs/A", "$defs": {"A": {"allOf": [{"$ref": "#/$defs/A"}]}}},
+        {"$ref": "#/$defs/A", "$defs": {"A": {"anyOf": [{"$ref": "#/$defs/A"}]}}},
+        {"type": "number", "exclusiveMinimum": 10**15, "exclusiveMaximum": 10**15 + 0.5},
+        {"type": "integer", "multipleOf": 99_991},
+        {"type": "number", "multipleOf": 0.99991},
+        {"anyOf": [{"multipleOf": 10_007}, {"multipleOf": 9_973}]},
+        {"multipleOf": 10**400},
+        {"$ref": "#/$defs/0", "$defs": {str(n): {"$ref": f"#/$defs/{n + 1}"} for n in range(900)}},
+    ],
+)
+def test_a_schema_that_would_not_be_held_is_refused(tiny, schema):
+    with pytest.raises(InvalidRequest) as caught:
+        tiny.form(JsonSchemaForm(json_schema=schema), ())
+    assert caught.value.code == "invalid_json_schema"
+    with pytest.raises(InvalidRequest) as caught:
+        tiny.form(ToolCallForm(), (tool("w", schema),))
+    assert (caught.value.code, caught.value.param) == ("invalid_json_schema", "tools")
+
+
+@pytest.mark.parametrize("multiples", [(20_000,), (19_997,), (127, 131), (100, 250, 500)])
+def test_a_multiple_within_the_limit_can_be_written(tiny, multiples):
+    """Random digits visit as many states as there are."""
+    schema = {"anyOf": [{"type": "integer", "multipleOf": each} for each in multiples]}
+    form = tiny.form(JsonSchemaForm(json_schema=schema), ())
+    chance = random.Random(0)
+    for _ in range(100):
+        held = form.start()
+        for _ in range(30):
+            token = int(chance.choice(held.allowed().nonzero()[0]))
+            assert not held.error
+            if token in tiny.end_token_ids:
+                break
+            held.take(token)
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "inside"),
+    [(0, 1e-7, "0.00000005"), (0, 0.5, "0.25"), (1, 1.001, "1.0002"), (-1.5, -1, "-1.2")],
+)
+def test_bounds_that_are_left_out_are_not_written(tiny, least, most, inside):
+    schema = {"type": "number", "exclusiveMinimum": least, "exclusiveMaximum": most}
+    form = JsonSchemaForm(json_schema=schema)
+    assert accepts(tiny, form, (), inside)
+    for bound in (least, most):
+        text = format(Decimal(str(bound)), "f")
+        assert not accepts(tiny, form, (), text)
