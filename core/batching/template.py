@@ -235,6 +235,7 @@ class ChatTemplate:
 def leaves_out(path: str) -> Omission:
     """Return the error for a part that the template does not show."""
     if path.startswith("tools"):
+        path = "tools"  # none of them is shown
         what, hint = "has no place for tools", "use a base model that was trained to call tools"
     elif "tool_calls" in path:
         what, hint = f"leaves out {path}", "use a base model that was trained to call tools"

@@ -154,5 +154,5 @@ def test_rows_with_tools_are_refused_where_the_template_hides_them(workshop: Wor
     )
     job = wait_until(client, job.id, "failed", timeout_seconds=PATIENCE_SECONDS)
     assert job.error and job.error.code == "invalid_training_file"
-    assert "tool" in job.error.message and "line 1" in job.error.message
+    assert job.error.message.startswith("Lines 1, 2, ") and "tools" in job.error.message
     assert "Fine-tuning job started" not in messages_of(client, job.id)
