@@ -42,6 +42,7 @@ async def ask_all(url: str, retries: int) -> tuple[list, list]:
         return alone, await asyncio.gather(*tasks, return_exceptions=True)
 
 
+@pytest.mark.slow
 def test_five_hundred_streams_say_what_each_says_alone(tmp_path: Path) -> None:
     with running_service(tmp_path, ROOM) as service:
         alone, together = asyncio.run(ask_all(service.url, retries=0))
