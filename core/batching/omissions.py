@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any
 
-Message = Mapping[str, Any]
+from core.batching.template_input import Message
+
 _MARKER = re.compile(r"marker\d+")
 
 Part = tuple[str, str]

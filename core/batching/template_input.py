@@ -56,7 +56,7 @@ class InputForm:
             names.update((call["id"], call["function"]["name"]) for call in calls)
             given["tool_calls"] = [self._call(call) for call in calls]
         if reasoning := message.get("reasoning_content"):
-            given["thinking"] = reasoning  # as templates of gpt-oss call it
+            given["thinking"] = given["reasoning"] = reasoning  # as other templates call it
         if (answered := message.get("tool_call_id")) is not None:
             given["tool_call_id"] = self._id(answered)
             given.setdefault("name", names.get(answered, ""))

@@ -9,14 +9,13 @@ from core.batching.coded_tokens import CodedTokens
 from core.batching.probe import NAMES, REASONING, TEXT, answer_with
 from core.batching.section import Section
 from core.batching.template import ChatTemplate
-from core.batching.thoughts import own_marks
+from core.batching.thoughts import THINK, own_marks
 from core.batching.tool_call_format import ONE, Written, tool_call_format
 from core.batching.turn_format import TurnFormat
 from core.batching.turns import Turn
 
-_REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 _END_OF_PROMPT = 80
-_THINK = ("<think>", "</think>")
+_REASONED = {"reasoning_content": REASONING}
 
 
 def turn_format(tokenizer: PreTrainedTokenizerFast) -> TurnFormat:
@@ -57,11 +56,9 @@ def special_tokens(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
 
 def _thought(template: ChatTemplate) -> Turn | None:
     """Return an answer with reasoning, if the template shows any."""
-    for key in _REASONING_KEYS:
-        turn = answer_with(template, TEXT, parts={key: REASONING})
-        if turn is not None and REASONING in turn.answer and TEXT in turn.answer:
-            return turn
-    return None
+    turn = answer_with(template, TEXT, parts=_REASONED)
+    shown = turn is not None and REASONING in turn.answer and TEXT in turn.answer
+    return turn if shown else None
 
 
 def _sections(
@@ -87,22 +84,20 @@ def _section_before_calls(
     template: ChatTemplate, written: Written, control: CodedTokens
 ) -> Section | None:
     """Return what stands around reasoning where a template shows it beside calls only."""
-    for key in _REASONING_KEYS if written.one else ():
-        turn = answer_with(template, "", ONE, {key: REASONING})
-        if turn is None or REASONING not in turn.answer or written.one is None:
-            continue
-        before_name = written.one.answer.partition(NAMES[0])[0]
-        opening, _, rest = turn.answer.partition(REASONING)
-        between = rest.partition(NAMES[0])[0]
-        if opening.strip() and before_name and between.endswith(before_name):
-            closing = between.removesuffix(before_name)
-            return Section(control.coded(opening), control.coded(closing))
-    return None
+    turn = answer_with(template, "", ONE, _REASONED) if written.one else None
+    if turn is None or REASONING not in turn.answer or written.one is None:
+        return None
+    before_name = written.one.answer.partition(NAMES[0])[0]
+    opening, _, rest = turn.answer.partition(REASONING)
+    between = rest.partition(NAMES[0])[0]
+    if not (opening.strip() and before_name and between.endswith(before_name)):
+        return None
+    return Section(control.coded(opening), control.coded(between.removesuffix(before_name)))
 
 
 def _without_thinking(before: str) -> str:
     """Take an empty block of reasoning off what stands before a text."""
-    _, closed, rest = before.rpartition(_THINK[1])
+    _, closed, rest = before.rpartition(THINK.closing)
     return rest.lstrip() if closed else before
 
 
@@ -117,10 +112,9 @@ def _think_section(
 ) -> Section | None:
     """Return the usual pair of tags where the template or its prompt knows of them."""
     source = tokenizer.get_chat_template()
-    if _THINK[1] not in source and not prompt.rstrip().endswith(_THINK[0]):
+    if THINK.closing not in source and not prompt.rstrip().endswith(THINK.opening):
         return None
-    opening, closing = map(control.coded, _THINK)
-    return Section(f"{opening}\n", f"\n{closing}\n\n")
+    return Section(control.coded(f"{THINK.opening}\n"), control.coded(THINK.end))
 
 
 def _before_calls(written: Written) -> str:
