@@ -9,6 +9,7 @@ import copy
 import pytest
 
 from core.batching.render import render_example, render_examples, render_prompt
+from core.batching.turn_probe import turn_format
 from core.datasets.formats import ChatExample, parse_row
 from tests.conversations import TOOL, answer, call, user
 from tests.templates import template_tokenizer
@@ -101,6 +102,19 @@ def test_thought_that_is_closed_but_not_opened_is_one_thought(name):
     assert isinstance(example, ChatExample)
     (text,) = trained(template_tokenizer(name), *example.messages)
     assert text.count("</think>") == 1 and "<think>" not in text
+
+
+@pytest.mark.parametrize("key", ["reasoning_content", "reasoning", "thinking"])
+def test_reasoning_is_shown_under_the_name_that_the_template_reads(chat_tokenizer, key):
+    tokenizer = copy.deepcopy(chat_tokenizer)
+    thought = f"{{% if m['{key}'] %}}{{{{ '[THINK]' + m['{key}'] + '[/THINK]' }}}}{{% endif %}}"
+    tokenizer.chat_template = CHATML.replace("{{ m['content']", thought + "{{ m['content']")
+    answered = {**answer("Four."), "reasoning_content": "Two and two."}
+    assert trained(tokenizer, user("2+2?"), answered) == [
+        "[THINK]Two and two.[/THINK]Four.<|im_end|>"
+    ]
+    reasoning = turn_format(tokenizer).reasoning
+    assert reasoning is not None and "THINK" in reasoning.opening
 
 
 @pytest.mark.parametrize("name", ["qwen3", "qwen3_5_think", "nemotron_3_nano", "glm4moe"])
