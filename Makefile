@@ -5,8 +5,8 @@ PYTHON ?= python3
 BASE   ?= tiny
 VENV   := .venv
 BIN    := $(VENV)/bin
-# every test process has one thread for its arithmetic, so there may be one for each core
-SIDE_BY_SIDE := -n logical --maxprocesses 8 --dist worksteal
+# a test process computes on one thread and waits for a third of its time: one more than there are cores
+SIDE_BY_SIDE := -n $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --maxprocesses 8 --dist worksteal
 # llama.cpp's server, a peer of bench-serving: its sources come with those of its Python package
 LLAMA  := build/llama.cpp
 LLAMA_PACKAGE := llama_cpp_python-0.3.36
