@@ -12,7 +12,7 @@ from core.spec.objective import ClassificationSpec, DpoSpec, PretrainingSpec, Su
 def compared(*losses):
     """Of the rates 2e-4, 1e-3 (that of `auto`) and 4e-3; untrained it is 3."""
     found = dict(zip((2e-4, 1e-3, 4e-3), losses, strict=True))
-    return Compared("sums", "tiny", "lora", 96, 48, untrained=3.0, losses=found, auto=1e-3)
+    return Compared("sums", "tiny", "lora", 96, 48, 1, untrained=3.0, losses=found, auto=1e-3)
 
 
 def test_the_score_is_the_share_of_what_the_best_rate_gains():
@@ -75,7 +75,7 @@ def test_the_table_leaves_out_a_case_whose_auto_was_not_measured(tmp_path, monke
     tiny = Path(__file__).parents[2] / "core" / "models" / "tiny"
     bench = Bench({"tiny": tiny}, tmp_path, tmp_path / "runs.jsonl")
     monkeypatch.setattr(Bench, "_measured", lambda self, case, hyper: Score(1.0, 0.5, 3, 0.1))
-    grid = Grid(Case("docstrings", "tiny", 48, 10), (1e-3, 2e-3, 4e-3))
+    grid = Grid(Case("docstrings", "tiny", 48, 10), (1e-3, 2e-3, 4e-3), seeds=(1, 2))
     assert compare(bench, grid, measure=False) is None
     bench.run(grid.case, {"epochs": 3, "batch_size": 3, "learning_rate": 1e-3})
     assert compare(bench, grid, measure=False) is None
