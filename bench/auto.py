@@ -217,8 +217,9 @@ def main() -> None:
     lines = [
         *set_up("The learning rate of auto beside grids of rates"),
         "fp32, one thread, wall time not compared. Losses are held-out means in nats per target "
-        "after the last step and over the seeds. The share is (untrained - loss) / (untrained - best "
-        f"loss), where the best is that of all rates run, `auto` among them; bold from {ENOUGH} on.",
+        "after the last step and over the seeds. The share is (untrained - loss) / "
+        "(untrained - best loss), where the best is that of all rates run, `auto` among them; bold "
+        f"from {ENOUGH} on.",
         "",
         *table(found),
     ]
