@@ -238,6 +238,9 @@ def worker_process(workshop: Workshop, worker_id: str) -> Iterator[subprocess.Po
         )
         assert process.poll() is None, log.read_text()
         yield process
+    except BaseException:
+        print(f"{worker_id} wrote:\n{log.read_text()}")
+        raise
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGCONT)
