@@ -5,27 +5,28 @@ never found. Lists run newest first over (created_at, id), which is why those pa
 indexed.
 """
 
-from core.records.tables.base import Table
+from core.records.tables.base import Leased, Table
 from core.records.tables.files import File, Project
 from core.records.tables.jobs import Job, JobEvent, JobMetadata
-from core.records.tables.masks import MaskAudit
+from core.records.tables.masks import JobMask
 from core.records.tables.models import Checkpoint, TunedModel
 from core.records.tables.outbox import OutboxMessage
 from core.records.tables.processes import RegisteredEngine, Worker
-from core.records.tables.speed import SpeedTest
+from core.records.tables.tasks import Task
 
 __all__ = [
     "Checkpoint",
     "File",
     "Job",
     "JobEvent",
+    "JobMask",
     "JobMetadata",
-    "MaskAudit",
+    "Leased",
     "OutboxMessage",
     "Project",
     "RegisteredEngine",
-    "SpeedTest",
     "Table",
+    "Task",
     "TunedModel",
     "Worker",
 ]

@@ -1,9 +1,10 @@
 """What every table shares: the naming of constraints, the types of columns, partial indexes."""
 
+import time
 from typing import Any
 
-from sqlalchemy import JSON, Double, MetaData, String, text
-from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy import JSON, Double, ForeignKey, MetaData, String, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 _NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -26,3 +27,26 @@ class Table(DeclarativeBase):
         dict[str, Any]: JSON(none_as_null=True),
         list[dict[str, Any]]: JSON(none_as_null=True),
     }
+
+
+class Leased(Table):
+    """Rows that a worker claims, holds by a lease and ends: jobs and tasks.
+
+    `core.records.leases` is the only code that writes the claim's columns.
+    """
+
+    __abstract__ = True
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    created_at: Mapped[float] = mapped_column(default=time.time)
+    finished_at: Mapped[float | None]
+    """Set exactly when nothing will be done for the row again."""
+
+    claim_token: Mapped[int] = mapped_column(default=0)
+    """Fencing token: rises when a claim begins and when it ends, whoever ends it."""
+    claimed_by: Mapped[str | None]
+    lease_expires_at: Mapped[float | None]
+    """By the database's clock. None when nobody holds the row."""
+    attempts: Mapped[int] = mapped_column(default=0)
+    """Claims that count towards the cap on crashes."""

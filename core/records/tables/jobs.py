@@ -6,11 +6,15 @@ from typing import Any
 from sqlalchemy import BigInteger, ForeignKey, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from core.records.tables.base import Table, rows_where
+from core.records.tables.base import Leased, Table, rows_where
 
 
-class Job(Table):
-    """A fine-tuning job. `status` is written by `core.records.jobs.advance` alone."""
+class Job(Leased):
+    """A fine-tuning job. `status` is written by `core.records.jobs.advance` alone.
+
+    `finished_at` is set exactly when the status is final. `attempts` counts the claims since the
+    last resume state, without those that a pause or a release ended.
+    """
 
     __tablename__ = "jobs"
     __table_args__ = (
@@ -25,9 +29,6 @@ class Job(Table):
         ),
     )
 
-    id: Mapped[str] = mapped_column(primary_key=True)
-    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
-    created_at: Mapped[float] = mapped_column(default=time.time)
     status: Mapped[str]
     requested_model: Mapped[str]
     suffix: Mapped[str | None]
@@ -38,8 +39,6 @@ class Job(Table):
     user_metadata: Mapped[dict[str, Any] | None]
 
     started_at: Mapped[float | None]
-    finished_at: Mapped[float | None]
-    """Set exactly when the status is final."""
     estimated_finish: Mapped[float | None]
     step: Mapped[int] = mapped_column(default=0)
     """Optimiser steps done; back to the step of the newest resume state when a claim ends."""
@@ -57,16 +56,6 @@ class Job(Table):
     """Set exactly when the status is `paused`."""
 
     event_count: Mapped[int] = mapped_column(default=0)
-    claim_token: Mapped[int] = mapped_column(default=0)
-    """Fencing token: rises when a claim begins and when it ends, whoever ends it."""
-    claimed_by: Mapped[str | None]
-    lease_expires_at: Mapped[float | None]
-    """By the database's clock. None when nobody holds the job."""
-    attempts: Mapped[int] = mapped_column(default=0)
-    """Claims since the last resume state, without those that pause or release ended.
-
-    The cap on crashes compares with this.
-    """
 
 
 class JobMetadata(Table):

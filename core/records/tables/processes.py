@@ -15,6 +15,8 @@ class Worker(Table):
     id: Mapped[str] = mapped_column(primary_key=True)
     seen_at: Mapped[float]
     device: Mapped[str]
+    queue: Mapped[str]
+    """The `core.tasks.kinds.Queue` that it serves."""
 
 
 class RegisteredEngine(Table):
