@@ -7,10 +7,12 @@ from sqlalchemy import select
 
 from core.errors import Unavailable
 from core.jobs.broker import Broker
-from core.records import engines, outbox, workers
+from core.records import engines, outbox, tasks, workers
 from core.records.tables import RegisteredEngine
 from core.spec.engine import EngineReport
 from core.tasks.kinds import JOB, Queue, Work
+from tests.worker.nap import nap_kind
+from tests.worker.naps import Naps
 from tests.worker.workshop import Workshop
 from worker import housekeeping
 
@@ -30,6 +32,21 @@ def test_workspaces_of_dead_claims_go_and_the_living_one_stays(workshop: Worksho
     housekeeping.sweep_workspaces(workshop.database, work)
     assert {str(path.relative_to(work)) for path in work.glob("*/*")} == {f"{running}/1"}
     assert not (work / over).exists()
+
+
+def test_folders_of_dead_attempts_go_and_those_of_living_ones_stay(workshop: Workshop) -> None:
+    folder = workshop.folder / "work" / "tasks"
+    with nap_kind():
+        living, given_back = Naps(workshop).ask(), Naps(workshop).ask()
+        with workshop.database.writing() as session:
+            for _ in range(2):
+                claim = tasks.claim_next(session, "worker-here", ["nap"])
+            assert claim is not None and claim.id == given_back
+            tasks.release(session, claim)
+    for name in (f"{living}.0", f"{living}.1", f"{given_back}.1", "nap-unknown.1", "stray"):
+        (folder / name).mkdir(parents=True)
+    housekeeping.sweep_workspaces(workshop.database, workshop.folder / "work")
+    assert [path.name for path in folder.iterdir()] == [f"{living}.1"]
 
 
 def test_stray_names_in_the_work_folder_are_passed_over(workshop: Workshop) -> None:

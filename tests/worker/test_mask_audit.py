@@ -57,6 +57,20 @@ def test_audit_is_answered_token_by_token(workshop: Workshop, ask: Callable[[str
     assert list(workshop.settings().work_folder.glob("tasks/*")) == []
 
 
+def test_audit_of_a_worker_that_stops_waits_for_another(
+    workshop: Workshop, ask: Callable[[str], str]
+) -> None:
+    audit_id = ask(json.dumps(CHAT) + "\n")
+    stopping = threading.Event()
+    stopping.set()
+    worker = Worker(workshop.settings(), workshop.database, workshop.store, stopping)
+    assert TaskDesk(worker, Queue.LIGHT).run_next()
+    with workshop.database.reading() as session:
+        audit = masks.require_audit(session, DEFAULT_PROJECT, audit_id)
+        assert (audit.finished_at, audit.attempts, audit.claimed_by) == (None, 0, None)
+    assert answered(workshop, audit_id).error is None
+
+
 def test_audit_of_a_faulty_file_names_the_line(
     workshop: Workshop, ask: Callable[[str], str]
 ) -> None:

@@ -14,6 +14,7 @@ from core.tasks.kinds import KINDS, Queue, Work
 from tests.worker.nap import nap_kind
 from tests.worker.naps import Naps
 from tests.worker.workshop import Workshop, wait_until
+from worker import housekeeping
 from worker.app import device_work
 from worker.tasks.desk import TaskDesk
 from worker.train import Worker
@@ -94,6 +95,24 @@ def test_attempt_that_takes_too_long_ends_the_task(workshop: Workshop) -> None:
         TaskDesk(worker_of(workshop), Queue.LIGHT).run_waiting()
         task = naps.row(task_id)
     assert task.error is not None and task.error["code"] == "task_timed_out"
+
+
+def test_attempt_that_ignores_its_limit_loses_its_claim(workshop: Workshop) -> None:
+    with nap_kind(limit_seconds=0.1, lease_seconds=0.4, max_attempts=1):
+        naps = Naps(workshop)
+        task_id = naps.ask(dream="sleepwalk")
+        with running(worker_of(workshop)):
+            naps.wait_for_start("nap")
+
+            def is_lost() -> bool:
+                housekeeping.rescue_work(workshop.database)
+                return naps.row(task_id).finished_at is not None
+
+            wait_until(is_lost, "its lease expires")
+            naps.end()
+        task = naps.row(task_id)
+    assert task.result is None
+    assert task.error is not None and task.error["code"] == "worker_lost"
 
 
 def test_stopping_worker_gives_its_task_back_without_counting_the_attempt(

@@ -32,7 +32,7 @@ class Table(DeclarativeBase):
 class Leased(Table):
     """Rows that a worker claims, holds by a lease and ends: jobs and tasks.
 
-    `core.records.leases` is the only code that writes the claim's columns.
+    What the columns of the claim mean is up to `core.records.leases`.
     """
 
     __abstract__ = True
