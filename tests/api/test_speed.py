@@ -157,7 +157,7 @@ def test_stopping_worker_gives_it_back_and_another_one_measures(
         while not engine.requests:
             time.sleep(0.01)
         light_worker.stopping.set()
-        assert engine.was_left.wait(5)
+        assert engine.was_left.wait(60)
         engine.reset()
         another = replace(light_worker, stopping=threading.Event())
         while not TaskDesk(another, Queue.LIGHT).run_next():

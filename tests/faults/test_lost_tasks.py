@@ -77,7 +77,8 @@ def run_here(workshop: Workshop) -> None:
 
 def freeze(workshop: Workshop, victim: subprocess.Popen[bytes]) -> None:
     """Stop the victim between two writes: stopped inside one it would keep SQLite's lock."""
-    with workshop.database.writing():
+    with workshop.database.writing() as session:
+        session.connection()  # a session takes the lock with its first statement
         victim.send_signal(signal.SIGSTOP)
         process = psutil.Process(victim.pid)
         wait_until(lambda: process.status() == psutil.STATUS_STOPPED, "the victim is frozen")

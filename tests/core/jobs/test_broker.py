@@ -42,7 +42,7 @@ def test_wake_up_call_names_the_work_in_the_queue_of_its_kind(
     broker.wake(work)
     with celery_app(broker_url).connection_for_read() as connection:
         queue = connection.SimpleQueue(queue_name)
-        message = queue.get(timeout=10)
+        message = queue.get(timeout=60)
         message.ack()
         queue.close()
     assert message.headers["task"] == WORK_TASK
