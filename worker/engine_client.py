@@ -1,15 +1,19 @@
 """The engine over HTTP, as a worker asks it: whole answers, and two kinds of no."""
 
+from collections.abc import AsyncIterator
 from types import TracebackType
+from typing import Any
 
 import httpx
 from pydantic import ValidationError
 
+from core.errors import TunesmithError, Unavailable
 from core.parity.asking import EngineAway, EngineRefused
 from core.spec.base import Spec
 from core.spec.classification import ClassificationAnswer, ClassificationRequest
 from core.spec.engine import Refusal, RefusalBody
 from core.spec.generation import (
+    ChoiceFinished,
     GenerationEvent,
     GenerationFailed,
     GenerationRequest,
@@ -19,6 +23,16 @@ from worker.engines import EngineAddress
 
 CONNECT_SECONDS = 2.0
 SILENCE_SECONDS = 600.0  # a full queue, or a large base being loaded
+
+
+class EngineFull(EngineAway):
+    """Too many requests wait at the engine."""
+
+    retry_after_seconds = 5
+
+
+class EngineUnfit(EngineRefused):
+    """This kind of engine cannot do it; another kind may."""
 
 
 class EngineClient:
@@ -53,18 +67,35 @@ class EngineClient:
             raise EngineAway(failed.message)
         return events
 
+    async def events(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
+        """Yield the events of a request as they come; being cancelled cancels it there.
+
+        Raises TunesmithError for an answer that fails, Unavailable for one that ends too early.
+        """
+        unfinished = request.sampling.n
+        try:
+            async with self._http.stream("POST", "/generate", **_body(request)) as response:
+                if response.status_code != httpx.codes.OK:
+                    await response.aread()
+                    raise _refusal(response)
+                async for line in _lines(response.aiter_bytes()):
+                    event = generation_event_adapter.validate_json(line)
+                    if isinstance(event, GenerationFailed):
+                        raise TunesmithError(event.message, param=event.param, code=event.code)
+                    unfinished -= isinstance(event, ChoiceFinished)
+                    yield event
+        except httpx.HTTPError as error:
+            raise EngineAway(f"it is away ({error or type(error).__name__})") from error
+        if unfinished:
+            raise Unavailable("The engine stopped in the middle.", code="engine_unavailable")
+
     async def classify(self, request: ClassificationRequest) -> ClassificationAnswer:
         response = await self._ask("POST", "/classify", request)
         return ClassificationAnswer.model_validate_json(response.content)
 
     async def _ask(self, method: str, path: str, request: Spec | None = None) -> httpx.Response:
         try:
-            response = await self._http.request(
-                method,
-                path,
-                content=None if request is None else request.model_dump_json(),
-                headers={"content-type": "application/json"},
-            )
+            response = await self._http.request(method, path, **_body(request))
         except httpx.HTTPError as error:
             raise EngineAway(f"it is away ({error or type(error).__name__})") from error
         if response.status_code != httpx.codes.OK:
@@ -72,12 +103,32 @@ class EngineClient:
         return response
 
 
+def _body(request: Spec | None) -> dict[str, Any]:
+    return {
+        "content": None if request is None else request.model_dump_json(),
+        "headers": {"content-type": "application/json"},
+    }
+
+
+async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Split at newlines only: httpx would also split at the separators within a text."""
+    begun = b""
+    async for chunk in chunks:
+        *lines, begun = (begun + chunk).split(b"\n")
+        for line in lines:
+            yield line
+
+
 def _refusal(response: httpx.Response) -> EngineAway | EngineRefused:
     try:
         said = RefusalBody.model_validate_json(response.content).error
     except ValidationError:
         said = Refusal(message=f"it failed with status {response.status_code}")
-    is_passing = response.status_code == 429 or response.status_code >= 500
+    if response.status_code == 429:
+        return EngineFull(said.message)
+    if response.status_code == 421:
+        return EngineUnfit(said.message, said.code, said.param)
+    is_passing = response.status_code >= 500
     if is_passing and said.code != "adapter_corrupt":
         return EngineAway(said.message)
     return EngineRefused(said.message, said.code, said.param)

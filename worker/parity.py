@@ -15,8 +15,9 @@ from core.parity.refusal import CHECK_FAILED, refused, unchecked, unreadable
 from core.parity.verdict import judge
 from core.spec.parity import Parity, ParityReference
 from core.spec.run import BaseModelSpec
+from worker.coroutines import Interrupted
 from worker.engines import EngineAddress
-from worker.replay import Interrupted, replay
+from worker.replay import replay
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from core.errors import StaleClaim
 from core.jobs.state import JobStatus
 from core.parity.asking import Candidate
-from core.records import claims, events, files, jobs, masks, models
+from core.records import claims, events, files, jobs, leases, masks, models
 from core.records.claims import Claim
 from core.records.database import Database, database_now
 from core.records.events import NewEvent
@@ -44,9 +44,9 @@ from core.spec.run import BaseModelSpec, BundleRef
 from core.storage.blobs import BlobStore
 from worker import news
 from worker.commit import commit
+from worker.coroutines import Interrupted
 from worker.disk import DISK_FULL
 from worker.launch import archive_of
-from worker.replay import Interrupted
 from worker.resume import ResumeStates
 
 METRICS_FILE = "metrics.csv"
@@ -88,7 +88,7 @@ class Record:
 
         def write(session: Session) -> None:
             estimate = database_now() + remaining_seconds
-            claims.hold(session, self._claim, step=last.step, estimated_finish=estimate)
+            leases.hold(session, self._claim, step=last.step, estimated_finish=estimate)
             events.append_events(
                 session, self._claim.job_id, [news.step_news(step) for step in steps]
             )
@@ -165,7 +165,7 @@ class Record:
 
     def _append(self, event: NewEvent, **columns: Any) -> None:
         def write(session: Session) -> None:
-            claims.hold(session, self._claim, **columns)
+            leases.hold(session, self._claim, **columns)
             events.append_events(session, self._claim.job_id, [event])
 
         commit(self._database, write)

@@ -16,12 +16,11 @@ from core.records.claims import Claim
 from core.records.database import Database
 from core.spec.run import JobSpec, Workspace
 from core.storage.blobs import STORAGE_UNAVAILABLE, BlobStore
-from worker.audit import audit_waiting_masks
 from worker.commit import commit
 from worker.disk import is_disk_full
 from worker.engines import find_engine
 from worker.launch import Child, Order, archive_of, launch
-from worker.lease import Lease
+from worker.lease import JobLease
 from worker.parity import ParityCheck
 from worker.record import Record
 from worker.resume import ResumeStates, fetch_checked
@@ -49,17 +48,22 @@ class Worker:
 
 def train_waiting_jobs(worker: Worker) -> None:
     """Claim and run the oldest waiting job, then the next, until none waits."""
+    while not worker.stopping.is_set() and train_next_job(worker):
+        pass
+
+
+def train_next_job(worker: Worker) -> bool:
+    """Claim and run the oldest waiting job; say whether there was one."""
     settings = worker.settings
-    while not worker.stopping.is_set():
-        audit_waiting_masks(settings, worker.database, worker.store)
-        claim = commit(
-            worker.database,
-            lambda session: claims.claim_next(session, settings.worker_id, settings.lease_seconds),
-        )
-        if claim is None:
-            return
-        logger.info("Claimed %s with token %d.", claim.job_id, claim.token)
-        train(worker, claim)
+    claim = commit(
+        worker.database,
+        lambda session: claims.claim_next(session, settings.worker_id, settings.lease_seconds),
+    )
+    if claim is None:
+        return False
+    logger.info("Claimed %s with token %d.", claim.job_id, claim.token)
+    train(worker, claim)
+    return True
 
 
 def train(worker: Worker, claim: Claim) -> None:
@@ -70,7 +74,7 @@ def train(worker: Worker, claim: Claim) -> None:
     """
     workspace = worker.settings.work_folder / claim.job_id / str(claim.token)
     states = ResumeStates(worker.database, worker.store, claim)
-    lease = Lease(worker.database, claim, worker.settings)
+    lease = JobLease(worker.database, claim, worker.settings)
 
     def leave_off() -> bool:
         return worker.stopping.is_set() or lease.lost.is_set()
@@ -91,7 +95,7 @@ def train(worker: Worker, claim: Claim) -> None:
         shutil.rmtree(workspace, ignore_errors=True)
 
 
-def _run(worker: Worker, claim: Claim, order: Order, record: Record, lease: Lease) -> None:
+def _run(worker: Worker, claim: Claim, order: Order, record: Record, lease: JobLease) -> None:
     def patience() -> float | None:
         if worker.stopping.is_set():
             return STOP_SECONDS
