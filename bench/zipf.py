@@ -28,9 +28,9 @@ from bench.results import save_table, set_up
 from bench.serving import ALPHA, NEW_TOKENS, PROMPT_TOKENS, RANK, greedy, write_adapter
 from bench.serving_engine import adapter_name, make_engine, require_answer, spelling
 from core.artifacts.manifest import ADAPTER_FILE
-from core.engine.answers import Item, WrittenAnswer
 from core.engine.engine import Engine
-from core.engine.request import ModelKey, Request
+from core.engine.policy.request import ModelKey, Request
+from core.engine.text.answers import Item, WrittenAnswer
 from core.spec.generation import ChoiceFinished, GenerationDelta, SamplingSpec
 from core.spec.run import BaseModelSpec
 

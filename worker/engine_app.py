@@ -20,9 +20,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from core.engine.answers import ScoredAnswer, TextScored, WrittenAnswer
 from core.engine.engine import Engine
-from core.engine.prompts import PromptReader
+from core.engine.text.answers import ScoredAnswer, TextScored, WrittenAnswer
+from core.engine.text.prompts import PromptReader
 from core.errors import TunesmithError
 from core.spec.classification import ClassificationAnswer, ClassificationRequest
 from core.spec.generation import GenerationRequest

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
-from core.engine.answers import AnyAnswer, Item
+from core.engine.device.runner import Runner
+from core.engine.device.sampler import sample
 from core.engine.metrics import EngineMetrics
-from core.engine.request import AnyRequest
+from core.engine.policy.request import AnyRequest
+from core.engine.policy.scheduler import AnySequence, Scheduler, Step
 from core.engine.results import Scored, Written
-from core.engine.runner import Runner
-from core.engine.sampler import sample
-from core.engine.scheduler import AnySequence, Scheduler, Step
+from core.engine.text.answers import AnyAnswer, Item
 from core.errors import InvalidRequest, TunesmithError, Unavailable
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from core.engine.request import BaseKey
+from core.engine.policy.request import BaseKey
 from core.spec.run import BaseModelSpec
 from tests.worker.reporting import ReportingDesk, reporting_desk
 from tests.worker.serving import (

@@ -14,11 +14,11 @@ from starlette.concurrency import run_in_threadpool
 
 from core.artifacts.manifest import read_manifest
 from core.engine.adapters import AdapterFiles
-from core.engine.answers import Item
+from core.engine.policy.request import Request
 from core.engine.precisions import ServedPrecisions
-from core.engine.prompts import PromptReader
-from core.engine.request import Request
-from core.engine.token_bytes import TokenBytes
+from core.engine.text.answers import Item
+from core.engine.text.prompts import PromptReader
+from core.engine.text.token_bytes import TokenBytes
 from core.errors import TunesmithError, Unavailable
 from core.spec.generation import ChoiceFinished, GenerationEvent, GenerationRequest
 from core.spec.parity import NumberFormat

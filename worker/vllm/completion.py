@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from core.engine.request import Request
-from core.engine.sampler import TokenScores
+from core.engine.policy.request import Request
+from core.engine.results import TokenScores
 
 TOKEN_PREFIX = "token_id:"
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from core.engine.answers import WrittenAnswer
-from core.engine.request import Request, Sequence
-from core.engine.sampler import SampledToken, TokenScores
-from core.engine.token_bytes import TokenBytes
+from core.engine.policy.request import Request, Sequence
+from core.engine.results import SampledToken, TokenScores
+from core.engine.text.answers import WrittenAnswer
+from core.engine.text.token_bytes import TokenBytes
 from core.errors import Unavailable
 from core.spec.generation import GenerationEvent
 from worker.vllm.completion import Choice, is_greedy, reads_prompt

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from core.engine.answers import WrittenAnswer
 from core.engine.engine import Engine
-from core.engine.token_bytes import TokenBytes
+from core.engine.text.answers import WrittenAnswer
+from core.engine.text.token_bytes import TokenBytes
 from core.spec.generation import (
     ChoiceFinished,
     GeneratedToken,

@@ -9,8 +9,8 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from core.engine.answers import WrittenAnswer
-from core.engine.token_bytes import TokenBytes
+from core.engine.text.answers import WrittenAnswer
+from core.engine.text.token_bytes import TokenBytes
 from core.errors import Unavailable
 from core.spec.generation import (
     ChatPrompt,

@@ -7,12 +7,12 @@ from peft import PeftModel
 from core.artifacts.archive import pack
 from core.artifacts.manifest import write_manifest
 from core.engine import precisions as served
+from core.engine.device.runner import BaseLoader, Runner
 from core.engine.engine import Engine
 from core.engine.metrics import EngineMetrics
+from core.engine.policy.scheduler import Limits, Scheduler
 from core.engine.precisions import ServedPrecisions
-from core.engine.prompts import PromptReader
-from core.engine.runner import BaseLoader, Runner
-from core.engine.scheduler import Limits, Scheduler
+from core.engine.text.prompts import PromptReader
 from core.models import precision, precision_choice
 from core.models.load import load_base
 from core.models.precision import dtype_of
