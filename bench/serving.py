@@ -46,8 +46,9 @@ from core.engine.policy.request import BaseKey, ModelKey, Request
 from core.engine.text.answers import WrittenAnswer
 from core.engine.text.token_bytes import TokenBytes
 from core.models.load import load_tokenizer
+from core.spec.base_model import BaseModelSpec
 from core.spec.generation import SamplingSpec
-from core.spec.run import BaseModelSpec, JobSpec
+from core.spec.job import JobSpec
 from core.spec.strategy import LoraSpec
 from core.strategies.attach import attach
 

@@ -15,7 +15,7 @@ from core.engine.text.answers import Item
 from core.engine.text.token_bytes import TokenBytes
 from core.errors import TunesmithError
 from core.models.load import load_tokenizer
-from core.spec.run import BaseModelSpec
+from core.spec.base_model import BaseModelSpec
 
 
 def make_engine(adapters: Sequence[Path], *, at_once: int, waiting: int, resident: int) -> Engine:

@@ -31,8 +31,8 @@ from core.artifacts.manifest import ADAPTER_FILE
 from core.engine.engine import Engine
 from core.engine.policy.request import ModelKey, Request
 from core.engine.text.answers import Item, WrittenAnswer
+from core.spec.base_model import BaseModelSpec
 from core.spec.generation import ChoiceFinished, GenerationDelta, SamplingSpec
-from core.spec.run import BaseModelSpec
 
 SEED = 20261125
 FEW, ALL = "few", "all"

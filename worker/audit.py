@@ -10,7 +10,7 @@ from core.records import masks
 from core.records.database import Database
 from core.records.masks import WaitingAudit
 from core.spec.events import MaskAudited, RunFailed
-from core.spec.run import Workspace
+from core.spec.workspace import Workspace
 from core.storage.blobs import BlobStore
 from worker.commit import commit
 from worker.launch import Order, ask_for_audit

@@ -24,10 +24,10 @@ from core.engine.engine import Engine
 from core.engine.text.answers import ScoredAnswer, TextScored, WrittenAnswer
 from core.engine.text.prompts import PromptReader
 from core.errors import TunesmithError
+from core.spec.base_model import BaseModelSpec
 from core.spec.classification import ClassificationAnswer, ClassificationRequest
 from core.spec.generation import GenerationRequest
 from core.spec.parity import NumberFormat
-from core.spec.run import BaseModelSpec
 from worker.engine_http import Items, engine_application, next_item, read_body, streamed
 
 logger = logging.getLogger(__name__)

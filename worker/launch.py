@@ -19,7 +19,8 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from core.spec.events import MaskAudited, RunFailed
-from core.spec.run import JobSpec, Workspace
+from core.spec.job import JobSpec
+from core.spec.workspace import Workspace
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["worker.preload"])

@@ -11,9 +11,9 @@ from api.jobs.hyperparameters import (
     resolved_hyperparameters,
 )
 from core.errors import InvalidRequest
+from core.spec.job import JobSpec
 from core.spec.members import for_each
 from core.spec.objective import ObjectiveSpec
-from core.spec.run import JobSpec
 
 
 class _Body(BaseModel):

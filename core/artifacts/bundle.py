@@ -24,7 +24,7 @@ from core.artifacts.manifest import ADAPTER_FILE, Manifest, public_name, write_m
 from core.artifacts.metrics import StepMetrics, metrics_csv
 from core.artifacts.plot import draw_loss
 from core.artifacts.publish import published_folder
-from core.spec.run import BaseModelSpec
+from core.spec.base_model import BaseModelSpec
 
 
 @dataclass(frozen=True)

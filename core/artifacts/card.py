@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from core.artifacts.manifest import public_name
 from core.artifacts.metrics import StepMetrics
 from core.artifacts.usage import LIBRARIES, usage
+from core.spec.base_model import BaseModelSpec
 from core.spec.events import DatasetValidated, ModelReady
+from core.spec.job import JobSpec
 from core.spec.members import for_each
 from core.spec.objective import ObjectiveSpec, Task
-from core.spec.run import BaseModelSpec, JobSpec
 from core.spec.strategy import WHOLE_MODEL
 
 

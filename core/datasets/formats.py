@@ -20,7 +20,7 @@ from core.datasets.examples import (
 from core.datasets.faults import Faults, RowFault, joined, nearest
 from core.datasets.forms import FORMS, KEYS, Form, form_of
 from core.datasets.strict_json import BadJson, decode
-from core.spec.run import DatasetFormat
+from core.spec.dataset import DatasetFormat
 
 __all__ = [
     "ChatExample",

@@ -36,7 +36,7 @@ from core.datasets.preference import Answers, parse_chosen_rejected, parse_prefe
 from core.datasets.reasoning import assistant_message
 from core.datasets.sharegpt import alternating, parse_conversations, wrapped
 from core.datasets.tools import Calls, parse_tools, parse_written_calls
-from core.spec.run import DatasetFormat
+from core.spec.dataset import DatasetFormat
 
 
 @dataclass(frozen=True)

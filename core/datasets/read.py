@@ -15,7 +15,7 @@ from core.datasets.json_rows import read_json
 from core.datasets.lines import Line
 from core.datasets.parquet_rows import PARQUET_MARK, read_parquet
 from core.errors import TrainingFailed
-from core.spec.run import DatasetFormat
+from core.spec.dataset import DatasetFormat
 
 NAMED_FAULTS = 5
 """How many faulty lines an error names, and among how many lines after the first they are."""

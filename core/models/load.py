@@ -29,8 +29,8 @@ from transformers import (
 from core.catalog.describe import comes_quantised, is_quantised
 from core.catalog.families import context_length, family_of
 from core.errors import InvalidRequest, NotFound
+from core.spec.base_model import BaseModelSpec
 from core.spec.objective import Task
-from core.spec.run import BaseModelSpec
 from core.spec.strategy import QloraSpec
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from core.records.ids import new_id
 from core.records.models import pin_parent
 from core.records.pages import Page, page
 from core.records.tables import Job, JobMetadata
-from core.spec.run import JobSpec
+from core.spec.job import JobSpec
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from core.records.database import database_now
 from core.records.files import get_file
 from core.records.ids import new_id
 from core.records.tables import Job, MaskAudit
+from core.spec.job import JobSpec
 from core.spec.mask import MaskRow
-from core.spec.run import JobSpec
 
 MAX_ATTEMPTS = 3
 TAKEN_FOR_SECONDS = 120.0

@@ -95,7 +95,7 @@ class Job(Table):
     training_file: Mapped[str]
     validation_file: Mapped[str | None]
     spec: Mapped[dict[str, Any]]
-    """The `core.spec.run.JobSpec` that is run."""
+    """The `core.spec.job.JobSpec` that is run."""
     user_metadata: Mapped[dict[str, Any] | None]
 
     started_at: Mapped[float | None]
@@ -189,7 +189,7 @@ class TunedModel(Table):
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
     created_at: Mapped[float] = mapped_column(default=time.time)
     base: Mapped[dict[str, Any]]
-    """The `core.spec.run.BaseModelSpec` that it was trained on."""
+    """The `core.spec.base_model.BaseModelSpec` that it was trained on."""
     bundle_key: Mapped[str]
     bundle_sha256: Mapped[str]
     checkpoint_step: Mapped[int | None]
@@ -237,7 +237,7 @@ class MaskAudit(Table):
     created_at: Mapped[float] = mapped_column(default=time.time)
     training_file: Mapped[str]
     spec: Mapped[dict[str, Any] | None]
-    """The `core.spec.run.JobSpec` to look with; None for that of a job."""
+    """The `core.spec.job.JobSpec` to look with; None for that of a job."""
     blob_key: Mapped[str | None]
     """Of the training file, when there is no job."""
     taken_at: Mapped[float | None]

@@ -27,7 +27,8 @@ from core.spec.events import (
     StepDone,
     StoppedEarly,
 )
-from core.spec.run import JobSpec, Workspace
+from core.spec.job import JobSpec
+from core.spec.workspace import Workspace
 from core.training.checkpoint import save_checkpoint
 from core.training.data import Dataset
 from core.training.parity import CHECKPOINT, FINAL, Trained, parity_reference

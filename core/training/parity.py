@@ -28,6 +28,7 @@ from core.models.attention import use_packed_attention
 from core.models.load import load_base, load_config, outline
 from core.models.precision import name_of
 from core.spec.generation import TextPrompt
+from core.spec.job import JobSpec
 from core.spec.objective import ClassificationSpec
 from core.spec.parity import (
     Ablation,
@@ -36,7 +37,6 @@ from core.spec.parity import (
     ReplayedRow,
     ReplayedText,
 )
-from core.spec.run import JobSpec
 from core.spec.strategy import QloraSpec
 from core.strategies.load import load_adapter
 from core.training.activations import USABLE_SHARE, free_bytes

@@ -24,7 +24,8 @@ from core.spec.events import (
     RunEvent,
     RunFinished,
 )
-from core.spec.run import JobSpec, Workspace
+from core.spec.job import JobSpec
+from core.spec.workspace import Workspace
 from core.training.activations import use_gradient_checkpointing
 from core.training.data import load_dataset, within_context
 from core.training.learning_rate import settled, with_rate

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from core.records.tables import Job, MaskAudit
-from core.spec.run import JobSpec
+from core.spec.job import JobSpec
 from tests.api.live import Api
 
 JOBS = "/v1/fine_tuning/jobs"

@@ -18,8 +18,8 @@ from api.models.service import Target
 from api.speed.measure import COMPLETION_TOKENS, LEVELS, PROMPT_TOKENS, measure
 from core.errors import Unavailable
 from core.records.tables import SpeedTest
+from core.spec.base_model import BaseModelSpec
 from core.spec.generation import TokenPrompt
-from core.spec.run import BaseModelSpec
 from core.spec.serving import ServingSpec
 from tests.api import as_worker
 from tests.api.live import Api, serve

@@ -9,8 +9,9 @@ import pytest
 from core.records import masks
 from core.records.projects import DEFAULT_PROJECT
 from core.records.tables import MaskAudit
+from core.spec.base_model import BaseModelSpec
+from core.spec.job import JobSpec
 from core.spec.mask import MaskRow
-from core.spec.run import BaseModelSpec, JobSpec
 from tests.worker.workshop import Workshop
 from worker.audit import audit_waiting_masks
 

@@ -17,7 +17,7 @@ from core.artifacts.manifest import write_manifest
 from core.errors import TunesmithError
 from core.models.load import load_base, load_tokenizer
 from core.spec.generation import GenerationRequest
-from core.spec.run import JobSpec
+from core.spec.job import JobSpec
 from core.spec.strategy import LoraSpec
 from core.storage.open import open_store
 from tests.worker.serving import (

@@ -20,9 +20,10 @@ from core.engine.text.answers import Item
 from core.engine.text.prompts import PromptReader
 from core.engine.text.token_bytes import TokenBytes
 from core.errors import TunesmithError, Unavailable
+from core.spec.base_model import BaseModelSpec
+from core.spec.bundle import BundleRef
 from core.spec.generation import ChoiceFinished, GenerationEvent, GenerationRequest
 from core.spec.parity import NumberFormat
-from core.spec.run import BaseModelSpec, BundleRef
 from worker.engine_http import NotServedHere
 from worker.vllm.completion import completion_body
 from worker.vllm.fitness import require_fit

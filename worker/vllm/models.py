@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 
 from core.engine.policy.residency import Tally
 from core.errors import Unavailable
-from core.spec.run import BundleRef
+from core.spec.bundle import BundleRef
 from worker.vllm.server import Served, VllmServer
 
 NAME_PREFIX = "tunesmith-"

@@ -12,7 +12,7 @@ from core.engine.device.resident import LARGEST_PREPACKED_BASE_BYTES
 from core.engine.policy.request import BaseKey
 from core.models.load import load_config, outline
 from core.models.precision import dtype_of
-from core.spec.run import Quantisation
+from core.spec.base_model import Quantisation
 
 _BYTES_PER_WEIGHT: dict[Quantisation, float] = {
     # half a byte, and for each 64 weights a scale of one byte, of which 256 share one of four

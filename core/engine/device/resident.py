@@ -29,7 +29,7 @@ from core.models.heads import chunk_tokens
 from core.models.load import load_tokenizer
 from core.models.output_head import output_head
 from core.models.paged_attention import use_paged_attention
-from core.spec.run import BaseModelSpec
+from core.spec.base_model import BaseModelSpec
 from core.spec.strategy import PromptSpec
 from core.strategies.load import load_adapter, load_weights
 

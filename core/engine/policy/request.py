@@ -9,10 +9,10 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from core.batching.turn_format import TurnFormat
 from core.engine.policy.blocks import Content
+from core.spec.base_model import BaseModelSpec
 from core.spec.generation import SamplingSpec
 from core.spec.objective import Task
 from core.spec.precision import NumberFormat
-from core.spec.run import BaseModelSpec
 
 
 @dataclass(frozen=True)

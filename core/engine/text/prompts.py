@@ -28,10 +28,11 @@ from core.engine.text.token_bytes import TokenBytes
 from core.engine.text.vocabulary import TokenizerHome, Vocabulary, read_vocabulary, tokenizer_home
 from core.errors import InvalidRequest
 from core.models.load import load_config
+from core.spec.base_model import BaseModelSpec
+from core.spec.bundle import BundleRef
 from core.spec.classification import ClassificationRequest
 from core.spec.generation import ChatPrompt, GenerationRequest, Prompt
 from core.spec.objective import ClassificationSpec
-from core.spec.run import BaseModelSpec, BundleRef
 from core.spec.serving import ServingSpec
 from core.spec.strategy import FullSpec
 

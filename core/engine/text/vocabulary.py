@@ -19,9 +19,9 @@ from core.engine.text.answer_form import AnswerForm, GrammarVocabulary, grammar_
 from core.engine.text.form_grammars import compile_call, compile_form
 from core.engine.text.token_bytes import TokenBytes
 from core.models.load import context_of, load_config, load_tokenizer
+from core.spec.base_model import BaseModelSpec
 from core.spec.generation import AnswerFormSpec, ToolCallForm
 from core.spec.objective import Task
-from core.spec.run import BaseModelSpec
 
 _NOT_OF_THE_TOKENIZER = {
     "adapter_config.json",

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from core.artifacts.bundle import BundleContents, write_bundle
 from core.artifacts.manifest import ADAPTER_FILE, read_manifest, sha256_of, verify
-from core.spec.run import BaseModelSpec
+from core.spec.base_model import BaseModelSpec
 from tests.core.artifacts.conftest import CHAT_TEMPLATE, tiny_llama
 
 

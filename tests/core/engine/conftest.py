@@ -23,7 +23,9 @@ from core.engine.metrics import EngineMetrics
 from core.engine.policy.scheduler import Limits, Scheduler
 from core.engine.text.prompts import PromptReader
 from core.engine.text.vocabulary import Vocabulary, read_vocabulary
-from core.spec.run import BaseModelSpec, BundleRef, JobSpec
+from core.spec.base_model import BaseModelSpec
+from core.spec.bundle import BundleRef
+from core.spec.job import JobSpec
 from core.spec.strategy import LoraSpec
 from core.storage.blobs import BlobStore
 from core.storage.open import open_store

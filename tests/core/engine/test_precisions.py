@@ -17,8 +17,9 @@ from core.models import precision, precision_choice
 from core.models.load import load_base
 from core.models.precision import dtype_of
 from core.models.precision_choice import PrecisionChooser
+from core.spec.bundle import BundleRef
 from core.spec.generation import GenerationStarted
-from core.spec.run import BundleRef, JobSpec
+from core.spec.job import JobSpec
 from core.spec.strategy import FullSpec, LoraSpec
 from tests.core.engine.asking import PROMPTS, Asker, logprobs_after
 from tests.core.engine.bundles import write_bundle

@@ -22,9 +22,9 @@ from core.models.attention import use_packed_attention
 from core.models.load import load_base, load_tokenizer
 from core.models.log_probabilities import log_probabilities
 from core.models.output_head import output_head
+from core.spec.base_model import BaseModelSpec
 from core.spec.generation import GenerationRequest, SamplingSpec, TokenPrompt
 from core.spec.objective import Task
-from core.spec.run import BaseModelSpec
 from core.spec.strategy import (
     BottleneckSpec,
     FullSpec,

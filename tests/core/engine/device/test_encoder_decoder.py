@@ -17,6 +17,7 @@ from transformers import (
 from core.engine.text.answers import WrittenAnswer
 from core.errors import InvalidRequest
 from core.models.load import load_tokenizer
+from core.spec.base_model import BaseModelSpec
 from core.spec.generation import (
     ChatPrompt,
     ChoiceFinished,
@@ -28,7 +29,6 @@ from core.spec.generation import (
     TextPrompt,
     TokenPrompt,
 )
-from core.spec.run import BaseModelSpec
 from tests.core.tiny import ENCODER_DECODERS, save_base
 
 TEXTS = ("abcd", "A much longer text, of many more tokens than the others.", "Hi", "x y z")

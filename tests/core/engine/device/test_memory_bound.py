@@ -13,8 +13,8 @@ from core.engine.policy.blocks import BlockPool
 from core.engine.policy.request import BaseKey, ModelKey, Request
 from core.engine.policy.residency import Residency
 from core.engine.policy.scheduler import Limits, Scheduler
+from core.spec.base_model import BaseModelSpec
 from core.spec.generation import GenerationRequest, SamplingSpec, TokenPrompt
-from core.spec.run import BaseModelSpec
 from core.spec.strategy import FullSpec
 from tests.core.engine.asking import SpelledById, next_logprobs, said_of
 from tests.core.engine.bundles import write_bundle

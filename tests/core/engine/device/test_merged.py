@@ -7,10 +7,10 @@ import torch
 
 from core.engine.text.answers import ScoredAnswer
 from core.errors import InvalidRequest
+from core.spec.base_model import BaseModelSpec
 from core.spec.classification import ClassificationRequest
 from core.spec.generation import GenerationRequest, TokenPrompt
 from core.spec.objective import ClassificationSpec
-from core.spec.run import BaseModelSpec
 from core.spec.serving import ServingSpec
 from core.spec.strategy import (
     BottleneckSpec,

@@ -12,8 +12,8 @@ from core.engine.policy.request import ModelKey, Request, Sequence
 from core.engine.policy.scheduler import Limits, Scheduler
 from core.models import paged_attention
 from core.models.block_cache import BlockCache
+from core.spec.base_model import BaseModelSpec
 from core.spec.generation import SamplingSpec
-from core.spec.run import BaseModelSpec
 from tests.core.tiny import DECODERS, tiny_model
 
 WINDOWS: dict[str, dict[str, object]] = {

@@ -12,8 +12,8 @@ from core.engine.precisions import ServedPrecisions
 from core.engine.text.prompts import PromptReader
 from core.errors import InvalidRequest
 from core.models.load import load_base
+from core.spec.base_model import BaseModelSpec
 from core.spec.generation import GenerationRequest, SamplingSpec, TokenPrompt
-from core.spec.run import BaseModelSpec
 from core.spec.strategy import LoraSpec, PrefixSpec, PromptSpec, QloraSpec
 from tests.core.engine.asking import Said, SpelledById, next_logprobs, said_of
 from tests.core.engine.bundles import Bundle, write_bundle

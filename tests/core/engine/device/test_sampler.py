@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from core.engine.device.sampler import choose_tokens, sample, uniform_draw
 from core.engine.policy.request import ModelKey, Request, Sequence
+from core.spec.base_model import BaseModelSpec
 from core.spec.generation import SamplingSpec
-from core.spec.run import BaseModelSpec
 
 DRAWS = 20_000
 

@@ -8,8 +8,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from core.engine.policy.blocks import BlockPool
 from core.engine.policy.request import BaseKey, ModelKey, Request
 from core.engine.policy.scheduler import Limits, Scheduler, Step
+from core.spec.base_model import BaseModelSpec
 from core.spec.generation import SamplingSpec
-from core.spec.run import BaseModelSpec
 
 LIMITS = Limits(max_sequences=4, max_waiting=8, max_step_tokens=8, max_bases=1, max_adapters=2)
 BLOCKS, SIZE = 7, 2

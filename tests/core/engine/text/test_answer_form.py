@@ -15,6 +15,7 @@ from core.engine.text.answer_form import AnswerForm
 from core.engine.text.prompts import parameters_of
 from core.engine.text.vocabulary import read_vocabulary
 from core.errors import InvalidRequest
+from core.spec.base_model import BaseModelSpec
 from core.spec.generation import (
     AnswerFormSpec,
     JsonObjectForm,
@@ -22,7 +23,6 @@ from core.spec.generation import (
     SamplingSpec,
     ToolCallForm,
 )
-from core.spec.run import BaseModelSpec
 
 TINY = BaseModelSpec(id="tiny", source=str(Path(core.models.__file__).parent / "tiny"))
 SCHEMA = {

@@ -16,8 +16,8 @@ from pydantic import BaseModel
 import core.models
 from core.engine.text.vocabulary import Vocabulary, read_vocabulary
 from core.errors import InvalidRequest
+from core.spec.base_model import BaseModelSpec
 from core.spec.generation import AnswerFormSpec, JsonSchemaForm, ToolCallForm
-from core.spec.run import BaseModelSpec
 
 
 class Colour(enum.Enum):

@@ -10,6 +10,7 @@ from core.engine.text import prompt_tokens
 from core.engine.text.prompts import PromptReader
 from core.errors import InvalidRequest, NotFound
 from core.models.load import load_config, load_tokenizer
+from core.spec.base_model import BaseModelSpec
 from core.spec.generation import (
     ChatPrompt,
     GenerationRequest,
@@ -18,7 +19,6 @@ from core.spec.generation import (
     TextPrompt,
     TokenPrompt,
 )
-from core.spec.run import BaseModelSpec
 from core.spec.strategy import FullSpec, PrefixSpec, PromptSpec
 from tests.core.engine.bundles import write_bundle
 from tests.core.tiny import save_base
