@@ -18,11 +18,11 @@ from transformers import PreTrainedModel
 
 from core.adapters.adapted import AdaptedModel
 from core.adapters.delta import Delta, delta_of
-from core.adapters.frozen import packed_layer
 from core.adapters.lora import LoraLinear
 from core.adapters.lora_rows import LoraLayer, LoraRows, Segments, lora_rows
 from core.adapters.lora_slots import LoraSlots, slot_rank
 from core.catalog.families import family_of
+from core.models.frozen import packed_layer
 
 
 class MixedModel:

@@ -191,7 +191,7 @@ def keep_as_quantised(model: PreTrainedModel) -> None:
     training. Layers of eight bits round their input by what stands in the other rows.
     """
     # here, because a machine that runs no quantised base may lack bitsandbytes
-    from core.adapters.quantised import StoredInEightBits
+    from core.models.quantised import StoredInEightBits
 
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):

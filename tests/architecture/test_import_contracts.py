@@ -66,6 +66,11 @@ PLANTS = {
         "def late():\n    import core.engine.device.sampler",
         "core.engine.text.planted -> core.engine.device.sampler",
     ),
+    "No circles, not even by a late import": (
+        "core/spec/base.py",
+        "def late():\n    import core.spec.job",
+        ".base -> .job",
+    ),
 }
 
 

@@ -16,7 +16,7 @@ from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from torch import Tensor, nn
 
-from core.adapters.frozen import FrozenMatrix, frozen_product
+from core.models.frozen import FrozenMatrix, frozen_product
 
 
 class StoredInEightBits(Linear8bitLt):

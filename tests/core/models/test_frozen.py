@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from core.adapters.frozen import FrozenMatrix
+from core.models.frozen import FrozenMatrix
 
 
 @pytest.mark.parametrize("bias", [True, False])
