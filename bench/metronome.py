@@ -19,9 +19,10 @@ from core.engine.device.resident import Resident
 from core.engine.device.runner import Runner
 from core.engine.engine import Emit, Engine, Ticket
 from core.engine.metrics import EngineMetrics
-from core.engine.policy.request import AnyRequest, BaseKey
+from core.engine.policy.request import AnyRequest, AnySequence, BaseKey
 from core.engine.policy.residency import Tally
-from core.engine.policy.scheduler import AnySequence, Scheduler, Step
+from core.engine.policy.scheduler import Scheduler
+from core.engine.policy.step import Step
 from core.engine.results import Written
 from core.engine.text.answers import AnyAnswer
 from core.errors import TunesmithError

@@ -10,7 +10,8 @@ import torch
 from core.engine.device.runner import BaseLoader, Runner
 from core.engine.engine import Engine
 from core.engine.metrics import EngineMetrics
-from core.engine.policy.scheduler import Limits, Scheduler
+from core.engine.policy.scheduler import Scheduler
+from core.engine.policy.step import Limits
 from core.engine.text.answers import Item
 from core.engine.text.token_bytes import TokenBytes
 from core.errors import TunesmithError

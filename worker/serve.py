@@ -13,7 +13,8 @@ from core.engine.adapters import AdapterFiles
 from core.engine.device.runner import BaseLoader, Runner
 from core.engine.engine import Engine
 from core.engine.metrics import EngineMetrics
-from core.engine.policy.scheduler import Limits, Scheduler
+from core.engine.policy.scheduler import Scheduler
+from core.engine.policy.step import Limits
 from core.engine.precisions import ServedPrecisions
 from core.engine.text.prompts import PromptReader
 from core.models.precision import pick_device

@@ -14,8 +14,9 @@ from typing import Any
 from core.engine.device.runner import Runner
 from core.engine.device.sampler import sample
 from core.engine.metrics import EngineMetrics
-from core.engine.policy.request import AnyRequest
-from core.engine.policy.scheduler import AnySequence, Scheduler, Step
+from core.engine.policy.request import AnyRequest, AnySequence
+from core.engine.policy.scheduler import Scheduler
+from core.engine.policy.step import Step
 from core.engine.results import Scored, Written
 from core.engine.text.answers import AnyAnswer, Item
 from core.errors import InvalidRequest, TunesmithError, Unavailable

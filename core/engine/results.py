@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from core.engine.policy.scheduler import AnySequence
+from core.engine.policy.request import AnySequence
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from core.adapters.lora_rows import Segments
 from core.adapters.virtual import PrefixStates
-from core.engine.policy.scheduler import AnySequence, Chunk
+from core.engine.policy.request import AnySequence
+from core.engine.policy.step import Chunk
 from core.models.block_cache import BlockCache, Slots
 from core.models.indices import as_index
 from core.models.paged_attention import GivenStates, PagedStep, SingleTokens, TokenRun

@@ -20,8 +20,9 @@ from core.adapters.virtual import Prefix, PrefixStates
 from core.artifacts.manifest import read_manifest
 from core.engine.device.paged_step import ScoredRun, lay_out_step
 from core.engine.device.sampler import scores_of
+from core.engine.policy.request import AnySequence
 from core.engine.policy.residency import Residency, Tally
-from core.engine.policy.scheduler import AnySequence, Chunk
+from core.engine.policy.step import Chunk
 from core.engine.results import Results, TokenScores, Written
 from core.errors import Unavailable
 from core.models.block_cache import BlockCache

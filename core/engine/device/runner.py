@@ -15,9 +15,9 @@ from core.engine.device.merged import load_merged
 from core.engine.device.resident import Resident, WritingBase
 from core.engine.device.switched import ClassifyingBase, TranslatingBase
 from core.engine.policy.blocks import BlockPool
-from core.engine.policy.request import BaseKey
+from core.engine.policy.request import AnySequence, BaseKey
 from core.engine.policy.residency import Residency, Tally
-from core.engine.policy.scheduler import AnySequence, Step
+from core.engine.policy.step import Step
 from core.engine.results import Results
 from core.errors import InvalidRequest, TunesmithError
 from core.models.block_cache import BlockCache, bytes_per_token

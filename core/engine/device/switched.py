@@ -22,8 +22,9 @@ from core.batching.rows import LabelledRow
 from core.catalog.families import family_of
 from core.engine.device.encoder_decoder import EncoderDecoderBatch
 from core.engine.device.resident import load_on
+from core.engine.policy.request import AnySequence
 from core.engine.policy.residency import Residency, Tally
-from core.engine.policy.scheduler import AnySequence, Chunk
+from core.engine.policy.step import Chunk
 from core.engine.results import Scored, Written
 from core.models.attention import use_packed_attention
 from core.objectives.classification import classify

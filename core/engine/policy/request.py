@@ -183,6 +183,11 @@ class Sequence(Generic[RequestType]):
         return self.request.project, self.request.model.adapter_sha256
 
     @property
+    def unread(self) -> int:
+        """How many places have not been through the model."""
+        return len(self.places) - self.computed
+
+    @property
     def opening_length(self) -> int:
         """How many places there were before it wrote anything."""
         return len(self.places) - len(self.tokens)
@@ -197,3 +202,6 @@ class Sequence(Generic[RequestType]):
         self.places.append(token)
         if self.held is not None:
             self.held.take(token)
+
+
+AnySequence = Sequence[Any]

@@ -10,89 +10,13 @@ Source: Yu et al. 2022, https://www.usenix.org/conference/osdi22/presentation/yu
 iteration); Agrawal et al. 2024, https://arxiv.org/abs/2403.02310 (chunked prefill).
 """
 
-import sys
-from collections.abc import Callable, Container, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from itertools import count
-from typing import Any
 
 from core.engine.policy.blocks import BlockPool
-from core.engine.policy.fair_queue import FairQueue
-from core.engine.policy.request import AnyRequest, BaseKey, Sequence
-
-AnySequence = Sequence[Any]
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Bounds of what is held at once.
-
-    `max_sequences` counts running sequences of all bases together. A request is taken while fewer
-    than `max_waiting` sequences wait, whatever its own number of choices or texts. `max_bases`
-    bounds the bases with running sequences, `max_base_bytes` the memory of those together,
-    `max_adapters` the adapters of those on one base. A step of a base with a cache has at most
-    `max_step_tokens` tokens, and an eighth more where that ends a prompt.
-    """
-
-    max_sequences: int
-    max_waiting: int
-    max_step_tokens: int
-    max_bases: int
-    max_adapters: int
-    max_base_bytes: int = sys.maxsize
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1.")
-        if self.max_step_tokens < self.max_sequences:
-            raise ValueError("max_step_tokens must not be less than max_sequences.")
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Places [start, end) of a sequence, which go through the model in this step."""
-
-    sequence: AnySequence
-    start: int
-    end: int
-
-    @property
-    def is_last(self) -> bool:
-        """Whether all places have been read then, so that the next token can be sampled."""
-        return self.end == len(self.sequence.places)
-
-
-@dataclass(frozen=True)
-class Step:
-    """What goes through one base at once."""
-
-    base: BaseKey
-    chunks: tuple[Chunk, ...]
-
-    def without(self, sequences: Container[AnySequence]) -> "Step":
-        """Return the step with these sequences left out."""
-        return Step(
-            self.base, tuple(chunk for chunk in self.chunks if chunk.sequence not in sequences)
-        )
-
-
-class Lane:
-    """The sequences of one base: those that wait, and those that run, in order of admission.
-
-    Without a pool prompts are read whole, and what is kept of them is not counted.
-    """
-
-    def __init__(self, base: BaseKey, base_bytes: int, pool: BlockPool | None) -> None:
-        self.base = base
-        self.base_bytes = base_bytes
-        self.pool = pool
-        self.waiting: FairQueue[AnySequence] = FairQueue(lambda sequence: sequence.flow)
-        self.running: list[AnySequence] = []
-
-    @property
-    def oldest_arrival(self) -> int:
-        return min(sequence.arrival for sequence in self.waiting)
+from core.engine.policy.lane import Lane
+from core.engine.policy.request import AnyRequest, AnySequence, BaseKey, Sequence
+from core.engine.policy.step import Chunk, Limits, Step
 
 
 class Scheduler:
@@ -172,11 +96,7 @@ class Scheduler:
         """Note that a step has run; call it before what was sampled is written."""
         lane = self._lanes[step.base]
         for chunk in step.chunks:
-            sequence = chunk.sequence
-            lane.waiting.charge(sequence, chunk.end - chunk.start)
-            sequence.computed = chunk.end
-            if lane.pool is not None and sequence.blocks:
-                _note_full_blocks(sequence, lane.pool)
+            lane.advance(chunk)
         lane.waiting.forget_idle({sequence.flow for sequence in lane.running})
 
     def running_sequences(self) -> list[AnySequence]:
@@ -194,7 +114,7 @@ class Scheduler:
         lane = self._lanes[sequence.request.model.base_key]
         if sequence in lane.running:
             lane.running.remove(sequence)
-            _release(sequence, lane.pool)
+            lane.release(sequence)
         else:
             lane.waiting.take(sequence)
 
@@ -210,18 +130,26 @@ class Scheduler:
             del self._lanes[base]
 
     def _chunks(self, lane: Lane) -> Iterator[Chunk]:
+        """Yield the chunks of one step of a lane; the budget counts tokens."""
+        # 1. Set one token aside for each sequence that writes: no prompt may delay a stream.
         budget = self.limits.max_step_tokens
-        budget -= sum(_unread(sequence) == 1 for sequence in lane.running)
-        # in the order of admission: whoever steps back is the last one, and has no chunk yet
+        budget -= sum(sequence.unread == 1 for sequence in lane.running)
+        # 2. Serve what runs, in order of admission. Preemption takes the last sequence of `running`
+        #    first, which has no chunk yet; hence the index, as the list may shrink meanwhile.
         turn = 0
         while turn < len(lane.running):
             sequence = lane.running[turn]
             turn += 1
-            unread = _unread(sequence)
+            unread = sequence.unread
             take = 1 if unread == 1 else self._portion(unread, budget)
-            if take and self._make_room(lane, sequence, take):
+            if take == 0:
+                continue
+            preempted = lane.make_room(sequence, take)
+            self.preemptions += len(preempted)
+            if sequence not in preempted:
                 budget -= take if unread > 1 else 0
                 yield Chunk(sequence, sequence.computed, sequence.computed + take)
+        # 3. Admit waiting sequences with what is left of the budget.
         while budget > 0:
             admitted = self._admit(lane, budget)
             if admitted is None:
@@ -239,33 +167,27 @@ class Scheduler:
             return 0
         return unread if unread <= budget + self.limits.max_step_tokens // 8 else budget
 
-    def _make_room(self, lane: Lane, sequence: AnySequence, take: int) -> bool:
-        """Give a running sequence blocks for `take` more places; False when it had to step back."""
-        if lane.pool is None:
-            return True
-        missing = lane.pool.blocks_for(sequence.computed + take) - len(sequence.blocks)
-        while missing > lane.pool.free:
-            latest = lane.running.pop()
-            _release(latest, lane.pool)
-            lane.waiting.put_back(latest)
-            self.preemptions += 1
-            if latest is sequence:
-                return False
-        sequence.blocks += lane.pool.allocate(max(0, missing))
-        return True
-
     def _admit(self, lane: Lane, budget: int) -> Chunk | None:
         """Let the next waiting sequence run, if one can; return its first chunk."""
+        # 1. The batch must have a place, and the memory room for the base.
         if not lane.waiting or not self._may_admit(lane):
             return None
+        # 2. Take the first sequence of each flow, the flow that was served least first.
         adapters = {sequence.request.model.adapter_sha256 for sequence in lane.running} - {None}
         for sequence in lane.waiting.candidates():
-            if not self._is_admissible(lane, sequence):
+            # 3. Pass over choices whose first choice still reads the prompt they share.
+            if not self._is_admissible(sequence):
                 continue
+            # 4. A sequence whose adapter has no place waits, and nobody overtakes it: a stream of
+            #    requests to the adapters in memory would starve it.
             wanted = {sequence.request.model.adapter_sha256} - {None}
             if len(adapters | wanted) > self.limits.max_adapters:
-                return None  # it waits for an adapter's place, and nobody overtakes it
-            return self._begin(lane, sequence, budget)
+                return None
+            # 5. The same holds for a sequence for which the cache has no room.
+            chunk = lane.begin(sequence, lambda unread: self._portion(unread, budget))
+            if chunk is not None:
+                self.known_tokens += chunk.start
+            return chunk
         return None
 
     def _may_admit(self, lane: Lane) -> bool:
@@ -290,52 +212,8 @@ class Scheduler:
             and taken + lane.base_bytes <= self.limits.max_base_bytes
         )
 
-    def _is_admissible(self, lane: Lane, sequence: AnySequence) -> bool:
+    @staticmethod
+    def _is_admissible(sequence: AnySequence) -> bool:
         """Say whether a sequence can start now; the other choices wait for the first one."""
         first = sequence.first
         return first is None or first.is_finished or first.computed >= first.opening_length
-
-    def _begin(self, lane: Lane, sequence: AnySequence, budget: int) -> Chunk | None:
-        """Move a sequence from waiting to running; None when the cache has no room for it."""
-        pool, places = lane.pool, sequence.places
-        if pool is None:
-            take = len(places)  # at once, even if that is more than the budget
-        else:
-            # the last place is always read, since its state is what the next token comes from
-            known = [] if sequence.scores_places else places[:-1]
-            found, content = pool.find(sequence.request.model, known)
-            held = sum(pool.is_unused(block) for block in found)
-            if pool.blocks_for(len(places) + 1) - len(found) > pool.free - held:
-                return None
-            pool.use(found)
-            sequence.blocks, sequence.content, sequence.known_blocks = found, content, len(found)
-            sequence.computed = len(found) * pool.block_tokens
-            self.known_tokens += sequence.computed
-            take = self._portion(len(places) - sequence.computed, budget)
-            missing = pool.blocks_for(sequence.computed + take) - len(found)
-            sequence.blocks += pool.allocate(missing)
-        lane.waiting.take(sequence)
-        lane.running.append(sequence)
-        return Chunk(sequence, sequence.computed, sequence.computed + take)
-
-
-def _unread(sequence: AnySequence) -> int:
-    return len(sequence.places) - sequence.computed
-
-
-def _note_full_blocks(sequence: AnySequence, pool: BlockPool) -> None:
-    """Tell the pool what the blocks hold that are full by now."""
-    size = pool.block_tokens
-    while (sequence.known_blocks + 1) * size <= sequence.computed:
-        number = sequence.known_blocks
-        tokens = sequence.places[number * size : (number + 1) * size]
-        sequence.content = pool.hold(sequence.blocks[number], sequence.content, tokens)
-        sequence.known_blocks += 1
-
-
-def _release(sequence: AnySequence, pool: BlockPool | None) -> None:
-    """Give the blocks back; what they hold may be found again."""
-    if pool is not None:
-        pool.release(sequence.blocks)
-    sequence.blocks, sequence.computed, sequence.known_blocks = [], 0, 0
-    sequence.content = sequence.request.model

@@ -20,7 +20,8 @@ from core.engine.adapters import AdapterFiles
 from core.engine.device.runner import BaseLoader, Runner
 from core.engine.engine import Engine
 from core.engine.metrics import EngineMetrics
-from core.engine.policy.scheduler import Limits, Scheduler
+from core.engine.policy.scheduler import Scheduler
+from core.engine.policy.step import Limits
 from core.engine.text.prompts import PromptReader
 from core.engine.text.vocabulary import Vocabulary, read_vocabulary
 from core.spec.base_model import BaseModelSpec

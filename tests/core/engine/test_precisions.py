@@ -10,7 +10,8 @@ from core.engine import precisions as served
 from core.engine.device.runner import BaseLoader, Runner
 from core.engine.engine import Engine
 from core.engine.metrics import EngineMetrics
-from core.engine.policy.scheduler import Limits, Scheduler
+from core.engine.policy.scheduler import Scheduler
+from core.engine.policy.step import Limits
 from core.engine.precisions import ServedPrecisions
 from core.engine.text.prompts import PromptReader
 from core.models import precision, precision_choice

@@ -12,7 +12,8 @@ from core.engine.metrics import EngineMetrics
 from core.engine.policy.blocks import BlockPool
 from core.engine.policy.request import BaseKey, ModelKey, Request
 from core.engine.policy.residency import Residency
-from core.engine.policy.scheduler import Limits, Scheduler
+from core.engine.policy.scheduler import Scheduler
+from core.engine.policy.step import Limits
 from core.spec.base_model import BaseModelSpec
 from core.spec.generation import GenerationRequest, SamplingSpec, TokenPrompt
 from core.spec.strategy import FullSpec

@@ -9,7 +9,8 @@ from transformers import PreTrainedModel
 from core.engine.device.resident import WritingBase
 from core.engine.policy.blocks import BlockPool
 from core.engine.policy.request import ModelKey, Request, Sequence
-from core.engine.policy.scheduler import Limits, Scheduler
+from core.engine.policy.scheduler import Scheduler
+from core.engine.policy.step import Limits
 from core.models import paged_attention
 from core.models.block_cache import BlockCache
 from core.spec.base_model import BaseModelSpec

@@ -7,7 +7,8 @@ from peft import PeftModel
 from core.engine.device.runner import BaseLoader, Runner
 from core.engine.engine import Engine
 from core.engine.metrics import EngineMetrics
-from core.engine.policy.scheduler import Limits, Scheduler
+from core.engine.policy.scheduler import Scheduler
+from core.engine.policy.step import Limits
 from core.engine.precisions import ServedPrecisions
 from core.engine.text.prompts import PromptReader
 from core.errors import InvalidRequest

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from core.engine.device.resident import WritingBase
 from core.engine.policy.request import ModelKey, Request, Sequence
-from core.engine.policy.scheduler import Chunk
+from core.engine.policy.step import Chunk
 from core.errors import Unavailable
 from core.models.block_cache import BlockCache
 from core.spec.generation import SamplingSpec

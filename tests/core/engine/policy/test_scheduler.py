@@ -7,7 +7,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from core.engine.policy.blocks import BlockPool
 from core.engine.policy.request import BaseKey, ModelKey, Request
-from core.engine.policy.scheduler import Limits, Scheduler, Step
+from core.engine.policy.scheduler import Scheduler
+from core.engine.policy.step import Limits, Step
 from core.spec.base_model import BaseModelSpec
 from core.spec.generation import SamplingSpec
 
