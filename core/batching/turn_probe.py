@@ -10,7 +10,8 @@ from core.batching.probe import NAMES, REASONING, TEXT, answer_with
 from core.batching.section import Section
 from core.batching.template import ChatTemplate
 from core.batching.thoughts import THINK, own_marks
-from core.batching.tool_call_format import ONE, Written, tool_call_format
+from core.batching.tool_call_format import tool_call_format
+from core.batching.tool_call_probes import ONE, Written
 from core.batching.turn_format import TurnFormat
 from core.batching.turns import Turn
 

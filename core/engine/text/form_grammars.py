@@ -13,7 +13,9 @@ from core.batching.json_types import types_of
 from core.batching.turn_format import ReasoningAt, TurnFormat
 from core.engine.text.answer_form import AnswerForm, GrammarVocabulary
 from core.engine.text.grammar import Grammar
-from core.engine.text.json_schema import fitted, refuse_too_costly, without_null_keys
+from core.engine.text.json_schema import fitted
+from core.engine.text.schema_cost import refuse_too_costly
+from core.engine.text.schema_keywords import without_null_keys
 from core.errors import InvalidRequest
 from core.spec.generation import JsonObjectForm, JsonSchemaForm, ToolCallForm
 

@@ -9,7 +9,8 @@ from llguidance import LLMatcher
 from core.batching.call_literals import ID_HOLE
 from core.batching.coded_tokens import CodedTokens
 from core.engine.text.answer_form import LIMITS, AnswerForm, GrammarVocabulary
-from core.engine.text.json_schema import unfit, with_bounds
+from core.engine.text.schema_keywords import unfit
+from core.engine.text.schema_numbers import with_bounds
 
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
