@@ -1,4 +1,7 @@
-"""How a chat template marks reasoning, and whether a prompt opens or closes it."""
+"""How a chat template marks reasoning, and whether a prompt opens or closes it.
+
+The one place where marks are found: rows are rendered with them, and answers are read by them.
+"""
 
 import re
 from collections.abc import Sequence
@@ -9,7 +12,7 @@ from core.batching.template_input import Message
 
 
 @dataclass(frozen=True)
-class ThoughtMarks:
+class ReasoningMarks:
     """What stands before and after reasoning, without white space around it."""
 
     opening: str
@@ -37,28 +40,34 @@ class ThoughtMarks:
         block = rf"\A\s*(?:{re.escape(self.opening)})?\s*{re.escape(self.closing)}\s*"
         return re.sub(block, "", text)
 
+    def opening_in(self, prompt: str) -> str:
+        """Return the opening that a prompt ends with, and the white space after it."""
+        if not self.opened_by(prompt):
+            return ""
+        return self.opening + prompt[len(prompt.rstrip()) :]
 
-THINK = ThoughtMarks("<think>", "</think>")
+
+THINK = ReasoningMarks("<think>", "</think>")
 """Those of most models; also where a template shows no reasoning."""
 
 
-def thought_marks(template: ChatTemplate, tools: Sequence[Message]) -> ThoughtMarks:
+def reasoning_marks(template: ChatTemplate, tools: Sequence[Message]) -> ReasoningMarks:
     """Return the marks with which reasoning is written under a template."""
     return own_marks(template, tools) or THINK
 
 
-def own_marks(template: ChatTemplate, tools: Sequence[Message] = ()) -> ThoughtMarks | None:
+def own_marks(template: ChatTemplate, tools: Sequence[Message] = ()) -> ReasoningMarks | None:
     """Return the marks that a template writes around reasoning; None when it shows none.
 
     They are found once, by rendering known reasoning.
     """
-    found: ThoughtMarks | None = template.remembered(
-        tools, "thought marks", lambda: _find_marks(template)
+    found: ReasoningMarks | None = template.remembered(
+        tools, "reasoning marks", lambda: _find_marks(template)
     )
     return found
 
 
-def _find_marks(template: ChatTemplate) -> ThoughtMarks | None:
+def _find_marks(template: ChatTemplate) -> ReasoningMarks | None:
     """Look at an answer with reasoning, then at a call: some templates show it there only."""
     for answer, following in ((_ANSWERING, "an_answer"), (_CALLING, "a_function")):
         try:
@@ -71,7 +80,7 @@ def _find_marks(template: ChatTemplate) -> ThoughtMarks | None:
             control = template.source().control
             opening = control.from_last(before.rstrip().rsplit("\n", 1)[-1])
             closing = control.to_first(after.strip().split("\n", 1)[0])
-            return ThoughtMarks(opening, closing)
+            return ReasoningMarks(opening, closing)
     return None
 
 
