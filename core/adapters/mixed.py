@@ -19,8 +19,10 @@ from transformers import PreTrainedModel
 from core.adapters.adapted import AdaptedModel
 from core.adapters.delta import Delta, delta_of
 from core.adapters.lora import LoraLinear
-from core.adapters.lora_rows import LoraLayer, LoraRows, Segments, lora_rows
+from core.adapters.lora_groups import lora_rows
+from core.adapters.lora_rows import LoraLayer, LoraRows
 from core.adapters.lora_slots import LoraSlots, slot_rank
+from core.adapters.segments import Segments
 from core.catalog.families import family_of
 from core.models.frozen import packed_layer
 
@@ -229,14 +231,20 @@ class Site(nn.Module):
 
 
 def _changed(x: Tensor, output: Tensor, rows: int, changes: _Changes) -> Tensor:
+    """Return the output of a module with the changes of the adapters, each to rows of its own."""
+    # 1. One row per token, whatever dimensions come before: (T, O), a view of the output.
     y = output.view(rows, -1)
+    # 2. Add the low-rank updates in place. `low` is x A for all layers that read this x: the first
+    #    of them computes it, the others take their part.
     for shared, column, add in changes.low_rank:
         add(shared.low(x, column), y)
     if not changes.others:
         return output
-    if y.data_ptr() == x.data_ptr():  # a module that does nothing
+    # 3. All other changes replace rows [start, end). A module that returns its input must not have
+    #    it overwritten, since others read it too.
+    if y.data_ptr() == x.data_ptr():
         y = y.clone()
-    x = x.reshape(rows, -1) if x.is_floating_point() else x.reshape(rows)
+    x = x.reshape(rows, -1) if x.is_floating_point() else x.reshape(rows)  # (T, I), or T token ids
     for delta, start, end in changes.others:
         own = y[start:end]
         adapted = delta(x[start:end], own)

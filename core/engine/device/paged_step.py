@@ -4,16 +4,17 @@ Rows stand sorted by the length of their chunk, then by adapter: what can be com
 stands together.
 """
 
-# T tokens of the step, S sequences whose next token is sampled, P virtual tokens, E hidden size
+# T tokens of the step, S sequences whose next token is sampled, N blocks of a sequence,
+# P virtual tokens, E hidden size
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from core.adapters.lora_rows import Segments
+from core.adapters.segments import Segments
 from core.adapters.virtual import PrefixStates
 from core.engine.policy.request import AnySequence
 from core.engine.policy.step import Chunk
@@ -63,58 +64,87 @@ def lay_out_step(
 ) -> StepTensors:
     """Return the tensors of a step; every chunk's sequence has the blocks for it."""
     size, device = cache.block_tokens, cache.keys[0].device
+    # 1. Sort the chunks. Single tokens come first, so attention takes them as one group, and rows
+    #    of one adapter are neighbours, so its weights are applied once.
     chunks = sorted(chunks, key=_order)
-    tokens: list[int] = []
-    positions: list[int] = []
-    blocks: list[int] = []
-    runs: list[TokenRun] = []
-    given: list[GivenStates] = []
-    embeddings: list[tuple[slice, Tensor]] = []
-    ends: list[int] = []
-    scored: list[ScoredRun] = []
+    # 2. Put the T tokens of all chunks one behind the other.
+    rows = _Rows(size, device, virtual)
     for chunk in chunks:
-        sequence, first = chunk.sequence, len(tokens)
-        places = range(chunk.start, chunk.end)
-        tokens += sequence.places[chunk.start : chunk.end]
-        positions += places
-        blocks += [sequence.blocks[place // size] for place in places]
-        if len(places) > 1:
-            used = torch.tensor(_blocks_read(chunk, size), device=device)
-            runs.append(TokenRun(first, len(places), used, chunk.start))
-        if chunk.start < sequence.request.virtual_tokens:
-            end = min(chunk.end, sequence.request.virtual_tokens)
-            rows = slice(first, first + end - chunk.start)
-            tokens[rows] = [PLACEHOLDER] * (end - chunk.start)
-            states = virtual[_adapter(chunk)]
-            if isinstance(states, PrefixStates):
-                given.append(GivenStates(rows, states, chunk.start, end))
-            else:
-                embeddings.append((rows, states[chunk.start : end]))
-        if sequence.scores_places:
-            scored += _scored_run(chunk, first)
-        if chunk.is_last:
-            ends.append(len(tokens) - 1)
+        rows.add(chunk)
+    # 3. Bring token, position, block and offset in the block to the device: one copy of (4, T).
+    offsets = [position % size for position in rows.positions]
+    numbers_4T = _tensor([rows.tokens, rows.positions, rows.blocks, offsets], device)
+    tokens_T, positions_T, blocks_T, offsets_T = numbers_4T.unbind()
+    # 4. Sample a next token only for the S chunks that end their sequence: the output head, the
+    #    largest matrix of many models, runs on S rows instead of T.
     ending = [chunk for chunk in chunks if chunk.is_last]
-    places_in_block = [position % size for position in positions]
-    numbers = _tensor([tokens, positions, blocks, places_in_block], device)
-    tokens_T, positions_T, blocks_T, places_T = numbers.unbind()
     return StepTensors(
         tokens_1T=tokens_T[None],
         positions_1T=positions_T[None],
         segments=_segments(chunks, [chunk.end - chunk.start for chunk in chunks]),
         paged=PagedStep(
             cache,
-            Slots(blocks_T, places_T),
+            Slots(blocks_T, offsets_T),
             _single_tokens(chunks, size, device),
-            _joined(runs),
-            given,
+            _joined(rows.runs),
+            rows.given,
         ),
-        embeddings=embeddings,
-        ends_S=torch.tensor(ends, dtype=torch.long, device=device),
+        embeddings=rows.embeddings,
+        ends_S=torch.tensor(rows.ends, dtype=torch.long, device=device),
         ending=[chunk.sequence for chunk in ending],
         ending_segments=_segments(ending, [1] * len(ending)),
-        scored=scored,
+        scored=rows.scored,
     )
+
+
+@dataclass
+class _Rows:
+    """The T rows of a step, which grow by one chunk after another."""
+
+    block_tokens: int
+    device: torch.device
+    virtual: VirtualTokens
+    tokens: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    """In their sequences."""
+    blocks: list[int] = field(default_factory=list)
+    """Of the cache, in which the keys and values of each row go."""
+    ends: list[int] = field(default_factory=list)
+    """Rows from whose state a next token is sampled."""
+    runs: list[TokenRun] = field(default_factory=list)
+    given: list[GivenStates] = field(default_factory=list)
+    embeddings: list[tuple[slice, Tensor]] = field(default_factory=list)
+    scored: list[ScoredRun] = field(default_factory=list)
+
+    def add(self, chunk: Chunk) -> None:
+        """Append the rows of a chunk."""
+        sequence, first = chunk.sequence, len(self.tokens)
+        places = range(chunk.start, chunk.end)
+        self.tokens += sequence.places[chunk.start : chunk.end]
+        self.positions += places
+        self.blocks += [sequence.blocks[place // self.block_tokens] for place in places]
+        # a chunk of several tokens attends by itself, to all blocks up to its end
+        if len(places) > 1:
+            used_N = torch.tensor(_blocks_read(chunk, self.block_tokens), device=self.device)
+            self.runs.append(TokenRun(first, len(places), used_N, chunk.start))
+        if chunk.start < sequence.request.virtual_tokens:
+            self._add_virtual(chunk, first)
+        if sequence.scores_places:
+            self.scored += _scored_run(chunk, first)
+        if chunk.is_last:
+            self.ends.append(len(self.tokens) - 1)
+
+    def _add_virtual(self, chunk: Chunk, first: int) -> None:
+        """Note what stands in for the virtual tokens of a chunk, whose rows begin at `first`."""
+        end = min(chunk.end, chunk.sequence.request.virtual_tokens)
+        rows = slice(first, first + end - chunk.start)
+        # virtual tokens are in no vocabulary: the model reads any token there, with no effect
+        self.tokens[rows] = [PLACEHOLDER] * (end - chunk.start)
+        states = self.virtual[_adapter(chunk)]
+        if isinstance(states, PrefixStates):
+            self.given.append(GivenStates(rows, states, chunk.start, end))
+        else:
+            self.embeddings.append((rows, states[chunk.start : end]))
 
 
 def _tensor(rows: Sequence[Sequence[int]], device: torch.device) -> Tensor:

@@ -13,9 +13,9 @@ from transformers import PreTrainedModel
 
 from core.adapters.adapted import AdaptedModel
 from core.adapters.delta import copies_weights
-from core.adapters.lora_rows import Segments
 from core.adapters.memory import is_out_of_memory
 from core.adapters.mixed import MixedModel
+from core.adapters.segments import Segments
 from core.adapters.virtual import Prefix, PrefixStates
 from core.artifacts.manifest import read_manifest
 from core.engine.device.paged_step import ScoredRun, lay_out_step
