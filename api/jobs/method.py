@@ -53,10 +53,6 @@ class ResolvedMethod(BaseModel):
     dpo: ResolvedMethodBody | None = Field(None, exclude_if=_is_absent)
 
 
-def is_dpo(method: Method | None) -> bool:
-    return method is not None and method.type == "dpo"
-
-
 def asked_hyperparameters(
     method: Method | None, older: Hyperparameters | None
 ) -> Hyperparameters | DpoHyperparameters:

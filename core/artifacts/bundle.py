@@ -45,7 +45,7 @@ def write_bundle(folder: Path, contents: BundleContents) -> Manifest:
         if contents.adapted.config is None:
             _write_model(partial, contents.adapted)
         else:
-            config = _public_config(contents.adapted.config, contents.card.base)
+            config = _public_config(contents.adapted.config, contents.card.spec.base)
             config.save_pretrained(str(partial))
             _write_adapter(partial / ADAPTER_FILE, contents.adapted)
         contents.tokenizer.save_pretrained(str(partial))

@@ -16,7 +16,8 @@ from core.spec.strategy import WHOLE_MODEL
 
 @dataclass(frozen=True)
 class CardFacts:
-    base: BaseModelSpec
+    """What a model card tells of a run."""
+
     spec: JobSpec
     dataset: DatasetValidated
     model: ModelReady
@@ -27,7 +28,7 @@ def model_card(facts: CardFacts, curve: tuple[StepMetrics, ...], step: int) -> s
 
     `step` is the one after which the weights were these.
     """
-    base = public_name(facts.base)
+    base = public_name(facts.spec.base)
     return "\n".join(
         [
             *_front_matter(base, facts.spec),
@@ -100,7 +101,7 @@ def _front_matter(base: str, spec: JobSpec) -> list[str]:
 
 
 def _introduction(base: str, facts: CardFacts) -> list[str]:
-    origin = f"`{base}`{_revision(facts.base)}"
+    origin = f"`{base}`{_revision(facts.spec.base)}"
     if WHOLE_MODEL[facts.spec.strategy.type]:
         return [
             f"# {base}, tuned",

@@ -122,27 +122,7 @@ def load_base(
     config = load_config(base)
     family = family_of(config.model_type)
     comes_quantised(base, config.to_dict())  # refuses what is quantised twice
-    dense = _patterns(family.head if task == "classification" else ("lm_head",))
-    options: dict[str, Any] = {}
-    if is_quantised(config.to_dict()):
-        stored = config.quantization_config
-        if task == "classification":  # its head is not among the layers that the base left dense
-            stored["llm_int8_skip_modules"] = [*(stored.get("llm_int8_skip_modules") or ()), *dense]
-        options["device_map"] = {"": device}
-    elif base.quantisation == "int8":
-        options["device_map"] = {"": device}
-        options["quantization_config"] = BitsAndBytesConfig(
-            load_in_8bit=True, llm_int8_skip_modules=dense
-        )
-    elif (four_bits := NF4 if base.quantisation == "nf4" else quantisation) is not None:
-        options["device_map"] = {"": device}
-        options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type=four_bits.quantisation,
-            bnb_4bit_use_double_quant=four_bits.double_quantisation,
-            bnb_4bit_compute_dtype=dtype,
-            llm_int8_skip_modules=dense,
-        )
+    options = _quantisation_options(base, config, dtype, device, task, quantisation)
     if labels is not None:
         config.num_labels = labels
         options["ignore_mismatched_sizes"] = True  # the base may classify into other labels
@@ -165,6 +145,41 @@ def load_base(
     else:
         model = model.to(device)
     return model.eval()
+
+
+def _quantisation_options(
+    base: BaseModelSpec,
+    config: PreTrainedConfig,
+    dtype: torch.dtype,
+    device: torch.device,
+    task: Task,
+    quantisation: QloraSpec | None,
+) -> dict[str, Any]:
+    """Return what `from_pretrained` is told to load a quantised base; nothing for a dense one.
+
+    The config of a base that is stored quantised may be changed.
+    """
+    head = family_of(config.model_type).head if task == "classification" else ("lm_head",)
+    dense = _patterns(head)
+    if is_quantised(config.to_dict()):
+        stored = config.quantization_config
+        if task == "classification":  # its head is not among the layers that the base left dense
+            stored["llm_int8_skip_modules"] = [*(stored.get("llm_int8_skip_modules") or ()), *dense]
+        return {"device_map": {"": device}}
+    if base.quantisation == "int8":
+        eight_bits = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=dense)
+        return {"device_map": {"": device}, "quantization_config": eight_bits}
+    chosen = NF4 if base.quantisation == "nf4" else quantisation
+    if chosen is None:
+        return {}
+    four_bits = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=chosen.quantisation,
+        bnb_4bit_use_double_quant=chosen.double_quantisation,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=dense,
+    )
+    return {"device_map": {"": device}, "quantization_config": four_bits}
 
 
 def _require_complete(base: BaseModelSpec, found: dict[str, Any], new: tuple[str, ...]) -> None:

@@ -131,11 +131,7 @@ def paged_attention(
     rule = AttentionRule(True, sliding_window, scaling, softcap, dropout=0.0)
     layer = module.layer_idx
     key_TKD, value_TKD = key_1KTD[0].transpose(0, 1), value_1KTD[0].transpose(0, 1)
-    for given in paged.given:
-        for states_TKD, own_KPD in zip(
-            (key_TKD, value_TKD), given.prefix.layer(layer), strict=True
-        ):
-            states_TKD[given.tokens] = own_KPD[:, given.first : given.end].transpose(0, 1)
+    _put_given(paged.given, layer, key_TKD, value_TKD)
     paged.cache.add(layer, paged.slots, key_TKD, value_TKD)
     query_THD = query_1HTD[0].transpose(0, 1)
     output_THD = torch.empty_like(query_THD, memory_format=torch.contiguous_format)
@@ -159,6 +155,15 @@ def paged_attention(
 
 
 AttentionInterface.register(PAGED_ATTENTION, paged_attention)
+
+
+def _put_given(
+    given: Sequence[GivenStates], layer: int, key_TKD: Tensor, value_TKD: Tensor
+) -> None:
+    """Replace the keys and values of virtual tokens by those of their trained prefix."""
+    for each in given:
+        for states_TKD, own_KPD in zip((key_TKD, value_TKD), each.prefix.layer(layer), strict=True):
+            states_TKD[each.tokens] = own_KPD[:, each.first : each.end].transpose(0, 1)
 
 
 def _attend_run(

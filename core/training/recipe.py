@@ -100,7 +100,7 @@ def train(
     yield ready
 
     yield PhaseStarted(phase="training")
-    facts = CardFacts(spec.base, spec, described, ready)
+    facts = CardFacts(spec, described, ready)
     training = Training(
         spec, workspace, dataset, plan, objective, tokenizer, facts, stop, dtype, replays
     )

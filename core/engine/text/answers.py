@@ -55,15 +55,7 @@ class WrittenAnswer:
         """Add one token to a sequence, perhaps its last; yield what follows from it."""
         if not self._is_started:
             self._is_started = True
-            prompt = self._request.prompt_tokens
-            given = self._request.sampling.given_answer is not None
-            yield GenerationStarted(
-                prompt_tokens=len(prompt),
-                prompt=self._prompt(sequence),
-                prompt_ids=prompt if given else (),
-                hardware=", ".join(filter(None, (self._hardware, self._request.model.precision))),
-                precision=self._request.model.precision,
-            )
+            yield self._started(sequence)
         if self._request.max_tokens == 0:
             sequence.is_finished = True
             yield ChoiceFinished(choice=sequence.index, finish_reason="length", completion_tokens=0)
@@ -92,6 +84,17 @@ class WrittenAnswer:
                 completion_tokens=len(sequence.tokens),
                 reasoning_tokens=self._reasoning_tokens[sequence.index],
             )
+
+    def _started(self, sequence: Sequence[Request]) -> GenerationStarted:
+        prompt, precision = self._request.prompt_tokens, self._request.model.precision
+        given = self._request.sampling.given_answer is not None
+        return GenerationStarted(
+            prompt_tokens=len(prompt),
+            prompt=self._prompt(sequence),
+            prompt_ids=prompt if given else (),
+            hardware=", ".join(filter(None, (self._hardware, precision))),
+            precision=precision,
+        )
 
     def _deltas(
         self, sequence: Sequence[Request], piece: Piece | None

@@ -98,14 +98,7 @@ class PromptReader:
         `load_config`.
         """
         model = self._model(asked.base, asked.adapter, asked.serving)
-        if model.key.task == "classification":
-            raise _not_a_generator(model)
-        if asked.sampling.score_prompt and model.key.task == "seq2seq":
-            raise InvalidRequest(
-                "An encoder-decoder does not say how likely its prompt is: it reads it whole.",
-                param="echo",
-                code="unsupported_parameter",
-            )
+        _require_generator(asked, model)
         refuse_unknown_tokens(asked.sampling.logit_bias, model)
         tokens = prompt_tokens(asked.prompt, model)
         sampling, form, given = asked.sampling, asked.sampling.form, asked.sampling.given_answer
@@ -232,10 +225,18 @@ def _described(name: str, revision: str | None, quantisation: str | None) -> str
     return name + revised + ("" if quantisation is None else f", quantised to {quantisation}")
 
 
-def _not_a_generator(model: Answerer) -> InvalidRequest:
-    how = "It labels texts: ask it on /v1/classifications."
-    if model.manifest is None:
-        how = "It is an encoder: tune it to classify, or choose a base that writes."
-    return InvalidRequest(
-        f"This model writes no text. {how}", param="model", code="not_a_generator"
-    )
+def _require_generator(asked: GenerationRequest, model: Answerer) -> None:
+    """Raise InvalidRequest for a model that writes no text, or cannot score the prompt asked."""
+    if model.key.task == "classification":
+        how = "It labels texts: ask it on /v1/classifications."
+        if model.manifest is None:
+            how = "It is an encoder: tune it to classify, or choose a base that writes."
+        raise InvalidRequest(
+            f"This model writes no text. {how}", param="model", code="not_a_generator"
+        )
+    if asked.sampling.score_prompt and model.key.task == "seq2seq":
+        raise InvalidRequest(
+            "An encoder-decoder does not say how likely its prompt is: it reads it whole.",
+            param="echo",
+            code="unsupported_parameter",
+        )

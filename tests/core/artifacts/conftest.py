@@ -106,7 +106,7 @@ def contents(
         adapted=AdaptedModel(tuned.get_base_model(), trainable, tuned.peft_config["default"]),
         step=4,
         tokenizer=tokenizer,
-        card=CardFacts(base=base, spec=spec, dataset=dataset, model=model),
+        card=CardFacts(spec=spec, dataset=dataset, model=model),
         curve=curve,
         row_losses_csv="line,epoch,loss\n1,1,2.5\n",
     )

@@ -71,7 +71,7 @@ def test_a_base_from_the_hub_is_named_by_its_id_and_revision(
 ) -> None:
     base = BaseModelSpec(id="small", source="someone/small-model", revision="abc123")
     spec = contents.card.spec.model_copy(update={"base": base})
-    card = replace(contents.card, base=base, spec=spec)
+    card = replace(contents.card, spec=spec)
     write_bundle(tmp_path / "bundle", replace(contents, card=card))
     config = json.loads((tmp_path / "bundle" / "adapter_config.json").read_text())
     assert (config["base_model_name_or_path"], config["revision"]) == (base.source, base.revision)
