@@ -43,7 +43,7 @@ from bench.serving_engine import adapter_name, make_engine, require_answer, spel
 from core.artifacts.manifest import ADAPTER_FILE, write_manifest
 from core.engine.engine import Engine
 from core.engine.policy.request import BaseKey, ModelKey, Request
-from core.engine.text.answers import WrittenAnswer
+from core.engine.text.answers import Detokenizer
 from core.engine.text.token_bytes import TokenBytes
 from core.models.load import load_tokenizer
 from core.spec.base_model import BaseModelSpec
@@ -213,7 +213,7 @@ def serve(
     engine: Engine,
     setting: Setting,
     adapters: int,
-    answer: Callable[[Request, TokenBytes], WrittenAnswer] = WrittenAnswer,
+    answer: Callable[[Request, TokenBytes], Detokenizer] = Detokenizer,
 ) -> None:
     """Answer every prompt, in turns with so many adapters, or with the base alone."""
     token_bytes = spelling(setting.base.source)

@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from core.engine.engine import Engine
-from core.engine.text.answers import ScoredAnswer, TextScored, WrittenAnswer
+from core.engine.text.answers import Detokenizer, ScoredAnswer, TextScored
 from core.engine.text.prompts import PromptReader
 from core.errors import TunesmithError
 from core.spec.base_model import BaseModelSpec
@@ -74,7 +74,7 @@ def create_app(
         asked = await read_body(request, GenerationRequest, key)
         ready, token_bytes = await made_ready(asked, reader.read)
         items = Items()
-        ticket = engine.submit(ready, WrittenAnswer(ready, token_bytes, hardware), items.emit)
+        ticket = engine.submit(ready, Detokenizer(ready, token_bytes, hardware), items.emit)
         return await streamed(request, items, ready.sequences, partial(engine.cancel, ticket))
 
     async def classify(request: Request) -> Response:

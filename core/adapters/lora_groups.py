@@ -1,13 +1,13 @@
 """Which segments of a batch run together through the low-rank updates of their adapters.
 
-On a CPU each row of a short segment picks the slot of its adapter by itself, in whatever order and
-company. Everywhere else, and for long segments, the segments go through one batched product, each
-beside the others. Segments that have no company go through products of their own.
+On a CPU each row of a short segment gathers the matrices of its adapter by itself, in whatever
+order and company. Everywhere else, and for long segments, segments side by side go through one
+batched product. Segments that have no company go through products of their own.
 """
 
 from collections.abc import Sequence
 
-from core.adapters.lora_rows import AloneRows, LoraRows, PaddedRows, PickedRows
+from core.adapters.lora_rows import AloneRows, GatheredRows, LoraRows, PaddedRows
 from core.adapters.lora_slots import LoraSlots
 from core.adapters.segments import Segments
 
@@ -17,8 +17,8 @@ FEWEST_TOGETHER = 3
 SHORT_SEGMENT = 4
 """Tokens of a segment up to which all that are as short go through one product."""
 
-LONGEST_PICKING = 32
-"""Tokens of a segment up to which its rows may pick their slots; more are faster as a matrix."""
+LONGEST_GATHERED = 32
+"""Tokens of a segment up to which its rows gather their matrices; more are faster as a matrix."""
 
 LEAST_FILLED = 0.75
 """Of the longest segment that others are padded to, so that one product takes them all."""
@@ -39,13 +39,13 @@ def lora_rows(
 def _groups(segments: Segments, slots: LoraSlots, indices: Sequence[int]) -> list[LoraRows]:
     lengths = segments.lengths
     on_cpu = slots.device.type == "cpu"
-    picking = [i for i in indices if on_cpu and lengths[i] <= LONGEST_PICKING]
-    if len(picking) < FEWEST_TOGETHER:
-        picking = []
-    rest = [index for index in indices if index not in picking]
+    gathering = [i for i in indices if on_cpu and lengths[i] <= LONGEST_GATHERED]
+    if len(gathering) < FEWEST_TOGETHER:
+        gathering = []
+    rest = [index for index in indices if index not in gathering]
     padded = [group for group in _alike(lengths, rest) if len(group) >= FEWEST_TOGETHER]
     groups: list[LoraRows] = [PaddedRows(segments, slots, group) for group in padded]
-    return [PickedRows(segments, slots, picking), *groups] if picking else groups
+    return [GatheredRows(segments, slots, gathering), *groups] if gathering else groups
 
 
 def _alike(lengths: Sequence[int], indices: Sequence[int]) -> list[list[int]]:

@@ -3,8 +3,8 @@
 `core.adapters.lora_groups` chooses among them.
 """
 
-# T tokens that take part, G segments, P places of a segment, C slots, I inputs, O outputs, R rank,
-# M layers that read the same input, S = M · R
+# T tokens that take part, G segments, P positions of a padded segment, C slots, I inputs,
+# O outputs, R rank, M layers that read the same input, S = M · R
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
@@ -17,7 +17,7 @@ from torch import Tensor
 from core.adapters.lora_slots import InputTable, LoraSlots
 from core.adapters.segments import Segments
 from core.models.indices import as_index
-from core.models.weighted_rows import Picks, picks, weighted_sums
+from core.models.row_gather import RowIndices, row_indices, weighted_sums
 
 Projection = Callable[[Tensor], Sequence[Tensor]]
 """From x, (rows of the batch, I), to x A of each layer that reads the same x."""
@@ -121,7 +121,7 @@ class AloneRows(LoraRows):
         return add
 
 
-class PickedRows(LoraRows):
+class GatheredRows(LoraRows):
     """Rows that each take the matrices of their own slot."""
 
     def __init__(self, segments: Segments, slots: LoraSlots, group: Sequence[int]) -> None:
@@ -132,17 +132,17 @@ class PickedRows(LoraRows):
         is_whole = len(tokens) == self._rows
         self._tokens = None if is_whole else as_index(tokens, slots.device)
         """Where the rows stand in the batch; None when they are all of it."""
-        self._picks: dict[int, Picks] = {}
+        self._indices: dict[int, RowIndices] = {}
 
     def _projection(self, a_CIMR: Tensor) -> Projection:
         # A of all C slots one below the other, (C · I, S): token t gathers the I rows of its own
         # slot, row i weighted with x[t, i], and their sum is x A of all M layers, (T, S)
         layers, rank = a_CIMR.shape[2:]
-        a, a_picks = a_CIMR.flatten(2).flatten(0, 1), self._rows_of_own(a_CIMR)
+        a, a_rows = a_CIMR.flatten(2).flatten(0, 1), self._rows_of_own(a_CIMR)
         tokens = self._tokens
 
         def project(x: Tensor) -> Sequence[Tensor]:
-            low_TS = weighted_sums(a, a_picks, x if tokens is None else x[tokens])
+            low_TS = weighted_sums(a, a_rows, x if tokens is None else x[tokens])
             if layers == 1:
                 return (low_TS,)
             return low_TS.view(-1, layers, rank).transpose(0, 1).contiguous().unbind()
@@ -150,24 +150,24 @@ class PickedRows(LoraRows):
         return project
 
     def _addition(self, b_CRO: Tensor) -> Addition:
-        return partial(_add_picked, b_CRO.flatten(0, 1), self._rows_of_own(b_CRO), self._tokens)
+        return partial(_add_gathered, b_CRO.flatten(0, 1), self._rows_of_own(b_CRO), self._tokens)
 
-    def _rows_of_own(self, weights: Tensor) -> Picks:
+    def _rows_of_own(self, weights: Tensor) -> RowIndices:
         """Return which rows of all matrices, one below the other, are those of each token's own.
 
         `weights` (C, I, …) as (C · I, …): those of slot c are rows c · I to (c + 1) · I.
         """
         inputs = weights.shape[1]
-        if inputs not in self._picks:
+        if inputs not in self._indices:
             inputs_I = torch.arange(inputs, device=self._slots_T.device)
-            self._picks[inputs] = picks(self._slots_T[:, None] * inputs + inputs_I)
-        return self._picks[inputs]
+            self._indices[inputs] = row_indices(self._slots_T[:, None] * inputs + inputs_I)
+        return self._indices[inputs]
 
 
-def _add_picked(
-    b: Tensor, b_picks: Picks, tokens: slice | Tensor | None, low_TR: Tensor, y: Tensor
+def _add_gathered(
+    b: Tensor, b_rows: RowIndices, tokens: slice | Tensor | None, low_TR: Tensor, y: Tensor
 ) -> None:
-    added_TO = weighted_sums(b, b_picks, low_TR)
+    added_TO = weighted_sums(b, b_rows, low_TR)
     if tokens is None:
         y.add_(added_TO)
     elif isinstance(tokens, slice):
@@ -177,7 +177,7 @@ def _add_picked(
 
 
 class PaddedRows(LoraRows):
-    """Segments side by side, each with the places of the longest.
+    """Segments side by side, each padded to the length of the longest.
 
     Their weights are copied, once for all steps of one batch, unless the slots follow one another.
     """
@@ -192,24 +192,24 @@ class PaddedRows(LoraRows):
         # 2. Segment g has the adapter of slot g. As a slice where the slots follow one another:
         #    then the matrices of the adapters are read where they are.
         self._slots_G = as_index([slots[str(segments.adapters[i])] for i in group], device)
-        # 3. Token t of the T in these segments is row tokens[t] of the batch, and goes to place
+        # 3. Token t of the T in these segments is row tokens[t] of the batch, and goes to position
         #    g · P + p of the padded one.
         tokens = segments.rows(group)
-        places = [
-            number * width + place
+        positions = [
+            number * width + position
             for number, length in enumerate(lengths)
-            for place in range(length)
+            for position in range(length)
         ]
-        # 4. The other way round: each of the G · P places takes a row of the batch. Padding takes
-        #    the first row, and what is computed for it is never read.
+        # 4. The other way round: each of the G · P positions takes a row of the batch. Padding
+        #    takes the first row, and what is computed for it is never read.
         sources = [tokens[0]] * (len(group) * width)
-        for token, place in zip(tokens, places, strict=True):
-            sources[place] = token
+        for token, position in zip(tokens, positions, strict=True):
+            sources[position] = token
         # 5. Equal lengths need no padding: a slice of the batch, if it has no gaps, is a view.
         is_full = len(tokens) == len(sources)
         self._tokens = as_index(tokens, device) if is_full else torch.tensor(tokens, device=device)
         """Where they stand in the batch; a slice when nothing is padded."""
-        self._places_T = torch.tensor(places, device=device)
+        self._positions_T = torch.tensor(positions, device=device)
         self._sources = torch.tensor(sources, device=device)
 
     def _projection(self, a_CIMR: Tensor) -> Projection:
@@ -233,8 +233,8 @@ class PaddedRows(LoraRows):
                 # nothing is padded: add to the rows of y where they are
                 y[self._tokens].view(self._shape).baddbmm_(low_GPR, b_GRO)
             else:
-                # scatter: take the T places that hold tokens, and add each to its row of y
+                # scatter: take the T positions that hold tokens, and add each to its row of y
                 added = torch.bmm(low_GPR, b_GRO).flatten(0, 1)
-                y.index_add_(0, self._tokens, added.index_select(0, self._places_T))
+                y.index_add_(0, self._tokens, added.index_select(0, self._positions_T))
 
         return add

@@ -37,7 +37,7 @@ class MixedModel:
     def __init__(self, model: PreTrainedModel, *, prepack: bool = False) -> None:
         """With `prepack` linear layers run on copies that are laid out for speed, on a CPU."""
         self.model = model
-        self._places = _places(model)
+        self._parents = _parents(model)
         self._sites: dict[str, Site] = {}
         self._current = _Current()
         family = family_of(model.config.model_type)
@@ -85,13 +85,13 @@ class MixedModel:
     def bare(self) -> Iterator[PreTrainedModel]:
         """Give the model as it was before any adapter, to put a new one on it."""
         for path, site in self._sites.items():
-            parent, attribute = self._places[path]
+            parent, attribute = self._parents[path]
             setattr(parent, attribute, site.base)
         try:
             yield self.model
         finally:
             for path, site in self._sites.items():
-                parent, attribute = self._places[path]
+                parent, attribute = self._parents[path]
                 setattr(parent, attribute, site)
 
     @contextmanager
@@ -133,7 +133,7 @@ class MixedModel:
 
     def _site(self, path: str) -> "Site":
         if path not in self._sites:
-            parent, attribute = self._places[path]
+            parent, attribute = self._parents[path]
             site = Site(path, getattr(parent, attribute), self._current)
             site.train(self.model.training)
             setattr(parent, attribute, site)
@@ -260,12 +260,12 @@ def _input_of(same_input: Sequence[Sequence[str]], path: str) -> str:
     return f"{parent}.{first}"
 
 
-def _places(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
+def _parents(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
     """Return by path where each module hangs: its parent and its name there."""
     modules = dict(model.named_modules(remove_duplicate=False))
-    places = {}
+    parents = {}
     for path in modules:
         if path:
             parent, _, attribute = path.rpartition(".")
-            places[path] = modules[parent], attribute
-    return places
+            parents[path] = modules[parent], attribute
+    return parents

@@ -171,8 +171,8 @@ class Engine:
                     except Exception as error:
                         self._fail(ticket, _told(error, "What a model wrote could not be read."))
                         continue
-                    if sequence.held is not None and sequence.held.error:
-                        self._fail(ticket, _beyond_its_form(sequence.held.error))
+                    if sequence.matcher is not None and sequence.matcher.error:
+                        self._fail(ticket, _decoding_failed(sequence.matcher.error))
                         continue
                     ticket.unfinished -= sequence.is_finished
                     if ticket.unfinished == 0:
@@ -219,9 +219,9 @@ def _told(error: Exception, what: str) -> TunesmithError:
     )
 
 
-def _beyond_its_form(reason: str) -> InvalidRequest:
+def _decoding_failed(reason: str) -> InvalidRequest:
     return InvalidRequest(
-        f"The answer cannot be held to its form any further: {reason[:500]}. Simplify the form.",
+        f"Constrained decoding failed for `response_format`: {reason[:500]}. Simplify the schema.",
         param="response_format",
         code="form_too_complex",
     )

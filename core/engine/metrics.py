@@ -18,9 +18,9 @@ class EngineMetrics(RequestMetrics):
             {
                 "waiting_sequences": ("Sequences in the queue.", lambda: scheduler.waiting),
                 "running_sequences": ("Sequences in the batch.", lambda: scheduler.running),
-                "known_tokens": (
+                "prefix_cache_hits": (
                     "Tokens of prompts that were found in the cache and not read again.",
-                    lambda: scheduler.known_tokens,
+                    lambda: scheduler.prefix_cache_hits,
                 ),
                 "preemptions": (
                     "Sequences that gave their blocks back.",

@@ -34,7 +34,7 @@ class Written:
     prompt_scores: Sequence[tuple[AnySequence, int, Sequence[TokenScores]]] = field(
         default_factory=list
     )
-    """Of sequences that score their prompt: from which place on, and the scores."""
+    """Of sequences that score their prompt: from which position on, and the scores."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Our requests in, our events out; a vLLM server does the work in between.
 
 A request is read as our own engine reads it (the bundle's tokenizer and chat template, the same
-limits), written by vLLM, and spelled by our own code again.
+limits), written by vLLM, and decoded by our own code again.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """The tensors of sequences of an encoder-decoder that began together.
 
 The encoder reads all sources once, padded on the right, since some models take positions from the
-place in the row; all rows of the decoder start together.
+position in the row; all rows of the decoder start together.
 """
 # B rows, T tokens of the decoder, S columns of the longest source, E hidden size, V vocabulary
 

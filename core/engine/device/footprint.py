@@ -8,7 +8,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from core.artifacts.quantise import layers_to_quantise
-from core.engine.device.resident import LARGEST_PREPACKED_BASE_BYTES
+from core.engine.device.causal_model import LARGEST_PREPACKED_BASE_BYTES
 from core.engine.policy.request import BaseKey
 from core.models.load import load_config, outline
 from core.models.precision import dtype_of
@@ -28,7 +28,7 @@ class Footprint:
 
     weights: int
     copies: int
-    """Of matrices that are laid out for speed, see `WritingBase`."""
+    """Of matrices that are laid out for speed, see `CausalModel`."""
     cache: int
     loading: int
     """What the weights take before they are quantised, where that is the same memory."""

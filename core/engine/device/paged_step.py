@@ -23,7 +23,7 @@ from core.models.indices import as_index
 from core.models.paged_attention import GivenStates, PagedStep, SingleTokens, TokenRun
 
 PLACEHOLDER = 0
-"""A token that is read and has no effect: padding, or the place of a virtual token."""
+"""A token that is read and has no effect: padding, or what stands for a virtual token."""
 
 VirtualTokens = Mapping[str, PrefixStates | Tensor]
 """By adapter: the keys and values of its virtual tokens, or their embeddings (P, E)."""
@@ -37,13 +37,13 @@ class ScoredRun:
     rows: slice
     """Where they stand in the step."""
     first: int
-    """The first of the places that they predict."""
+    """The first of the positions that they predict."""
     next_tokens: Sequence[int]
 
 
 @dataclass(frozen=True)
 class StepTensors:
-    """One step, ready to run. `embeddings` go in the place of those of virtual tokens."""
+    """One step, ready to run. `embeddings` replace those of virtual tokens."""
 
     tokens_1T: Tensor
     positions_1T: Tensor
@@ -51,7 +51,7 @@ class StepTensors:
     paged: PagedStep
     embeddings: Sequence[tuple[slice, Tensor]]
     ends_S: Tensor
-    """Where the last place of each sequence stands whose next token is to be sampled."""
+    """The row of the last position of each sequence whose next token is sampled."""
     ending: Sequence[AnySequence]
     ending_segments: Segments
     scored: Sequence[ScoredRun]
@@ -119,17 +119,17 @@ class _Rows:
     def add(self, chunk: Chunk) -> None:
         """Append the rows of a chunk."""
         sequence, first = chunk.sequence, len(self.tokens)
-        places = range(chunk.start, chunk.end)
-        self.tokens += sequence.places[chunk.start : chunk.end]
-        self.positions += places
-        self.blocks += [sequence.blocks[place // self.block_tokens] for place in places]
+        positions = range(chunk.start, chunk.end)
+        self.tokens += sequence.all_tokens[chunk.start : chunk.end]
+        self.positions += positions
+        self.blocks += [sequence.blocks[position // self.block_tokens] for position in positions]
         # a chunk of several tokens attends by itself, to all blocks up to its end
-        if len(places) > 1:
+        if len(positions) > 1:
             used_N = torch.tensor(_blocks_read(chunk, self.block_tokens), device=self.device)
-            self.runs.append(TokenRun(first, len(places), used_N, chunk.start))
+            self.runs.append(TokenRun(first, len(positions), used_N, chunk.start))
         if chunk.start < sequence.request.virtual_tokens:
             self._add_virtual(chunk, first)
-        if sequence.scores_places:
+        if sequence.scores_prompt:
             self.scored += _scored_run(chunk, first)
         if chunk.is_last:
             self.ends.append(len(self.tokens) - 1)
@@ -153,14 +153,14 @@ def _tensor(rows: Sequence[Sequence[int]], device: torch.device) -> Tensor:
 
 
 def _scored_run(chunk: Chunk, first_row: int) -> list[ScoredRun]:
-    """Return the places of a chunk that predict a token of the prompt after its first."""
+    """Return the positions of a chunk that predict a token of the prompt after its first."""
     sequence = chunk.sequence
     start = max(chunk.start, sequence.request.virtual_tokens)
     end = min(chunk.end, sequence.opening_length - 1)
     if start >= end:
         return []
     rows = slice(first_row + start - chunk.start, first_row + end - chunk.start)
-    return [ScoredRun(sequence, rows, start + 1, sequence.places[start + 1 : end + 1])]
+    return [ScoredRun(sequence, rows, start + 1, sequence.all_tokens[start + 1 : end + 1])]
 
 
 def _order(chunk: Chunk) -> tuple[int, str]:
@@ -173,7 +173,7 @@ def _adapter(chunk: Chunk) -> str:
 
 
 def _blocks_read(chunk: Chunk, block_tokens: int) -> list[int]:
-    """Return the blocks of the places up to the end of a chunk."""
+    """Return the blocks of the positions up to the end of a chunk."""
     return chunk.sequence.blocks[: -(-chunk.end // block_tokens)]
 
 

@@ -10,10 +10,12 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
+from core.engine.device.causal_model import CausalModel
+from core.engine.device.classifier_model import ClassifierModel
 from core.engine.device.footprint import Footprint, footprint
 from core.engine.device.merged import load_merged
-from core.engine.device.resident import Resident, WritingBase
-from core.engine.device.switched import ClassifyingBase, TranslatingBase
+from core.engine.device.resident import Resident
+from core.engine.device.seq2seq_model import Seq2SeqModel
 from core.engine.policy.blocks import BlockPool
 from core.engine.policy.request import AnySequence, BaseKey
 from core.engine.policy.residency import Residency, Tally
@@ -63,11 +65,11 @@ class BaseLoader:
                 blocks = self.cache_blocks(base)
                 dtype = dtype_of(base.precision)
                 cache = BlockCache(model.config, blocks, BLOCK_TOKENS, dtype, self._device)
-                return WritingBase(model, cache, *adapters)
+                return CausalModel(model, cache, *adapters)
             case "classification":
-                return ClassifyingBase(model, *adapters)
+                return ClassifierModel(model, *adapters)
             case "seq2seq":
-                return TranslatingBase(model, *adapters)
+                return Seq2SeqModel(model, *adapters)
 
     def _load_weights(self, base: BaseKey) -> PreTrainedModel:
         if base.merged_sha256 is None:

@@ -6,19 +6,18 @@ company in the batch cannot change it.
 # B rows of the batch, V vocabulary, K alternatives
 
 from collections import Counter
-from collections.abc import Collection
-from collections.abc import Sequence as SequenceOf
+from collections.abc import Collection, Sequence
 from hashlib import blake2b
 
 import torch
 from torch import Tensor
 
-from core.engine.policy.request import Request, Sequence
+from core.engine.policy.request import Request, SequenceState
 from core.engine.results import SampledToken, TokenScores
 from core.spec.generation import SamplingSpec
 
 
-def sample(logits_BV: Tensor, sequences: Collection[Sequence[Request]]) -> list[SampledToken]:
+def sample(logits_BV: Tensor, sequences: Collection[SequenceState[Request]]) -> list[SampledToken]:
     """Choose the next token of each sequence; row b of the logits belongs to sequence b.
 
     A sequence whose answer is given takes the next token of that.
@@ -27,7 +26,7 @@ def sample(logits_BV: Tensor, sequences: Collection[Sequence[Request]]) -> list[
     penalties change what is chosen, not how likely the model says it is.
     """
     tokens_B = choose_tokens(
-        held_to_form(shifted(logits_BV, sequences), sequences),
+        apply_grammars(apply_penalties(logits_BV, sequences), sequences),
         [sequence.request.sampling for sequence in sequences],
         [_draw(sequence) for sequence in sequences],
     )
@@ -45,45 +44,45 @@ def sample(logits_BV: Tensor, sequences: Collection[Sequence[Request]]) -> list[
     ]
 
 
-def shifted(logits_BV: Tensor, sequences: Collection[Sequence[Request]]) -> Tensor:
+def apply_penalties(logits_BV: Tensor, sequences: Collection[SequenceState[Request]]) -> Tensor:
     """Return the logits with the bias and the penalties of each request; others stay as they are.
 
     Penalties count what a sequence has written, not its prompt, as OpenAI's do.
     """
-    shifts = [_shifts(each.request.sampling, each.tokens) for each in sequences]
-    if not any(shifts):
+    penalties = [_penalties(each.request.sampling, each.tokens) for each in sequences]
+    if not any(penalties):
         return logits_BV
     logits_BV = logits_BV.clone()
-    for row, of_row in enumerate(shifts):
+    for row, of_row in enumerate(penalties):
         if of_row:
             tokens = torch.tensor(list(of_row), device=logits_BV.device)
             logits_BV[row, tokens] += torch.tensor(list(of_row.values())).to(logits_BV)
     return logits_BV
 
 
-def held_to_form(logits_BV: Tensor, sequences: Collection[Sequence[Request]]) -> Tensor:
-    """Return the logits with -inf for what the form of an answer does not allow next."""
-    if all(sequence.held is None for sequence in sequences):
+def apply_grammars(logits_BV: Tensor, sequences: Collection[SequenceState[Request]]) -> Tensor:
+    """Return the logits with -inf for what the grammar of an answer does not allow next."""
+    if all(sequence.matcher is None for sequence in sequences):
         return logits_BV
     logits_BV = logits_BV.clone()
     for row, sequence in enumerate(sequences):
-        if sequence.held is not None:
-            allowed_V = torch.from_numpy(sequence.held.allowed()).to(logits_BV.device)
+        if sequence.matcher is not None:
+            allowed_V = torch.from_numpy(sequence.matcher.allowed()).to(logits_BV.device)
             logits_BV[row].masked_fill_(~allowed_V, float("-inf"))
     return logits_BV
 
 
-def _shifts(sampling: SamplingSpec, written: list[int]) -> dict[int, float]:
+def _penalties(sampling: SamplingSpec, written: list[int]) -> dict[int, float]:
     """Return by token what is added to its logit."""
-    shifts = dict(sampling.logit_bias)
+    penalties = dict(sampling.logit_bias)
     if sampling.frequency_penalty or sampling.presence_penalty:
         for token, times in Counter(written).items():
             penalty = sampling.frequency_penalty * times + sampling.presence_penalty
-            shifts[token] = shifts.get(token, 0.0) - penalty
-    return shifts
+            penalties[token] = penalties.get(token, 0.0) - penalty
+    return penalties
 
 
-def _draw(sequence: Sequence[Request]) -> float:
+def _draw(sequence: SequenceState[Request]) -> float:
     """Return the number that decides about the next token; anything where none is drawn."""
     sampling = sequence.request.sampling
     if sampling.temperature == 0:
@@ -163,7 +162,7 @@ def score_tokens(
 
 
 def scores_of(
-    logits_BV: Tensor, tokens_B: Tensor, top_logprobs: SequenceOf[int]
+    logits_BV: Tensor, tokens_B: Tensor, top_logprobs: Sequence[int]
 ) -> list[TokenScores]:
     """Return log-probabilities of the given and the k best tokens of each row."""
     logprobs_BV = logits_BV.float().log_softmax(dim=-1)

@@ -20,7 +20,7 @@ class OutOfBlocks(Exception):
 
 
 class BlockPool:
-    """`blocks` blocks of `block_tokens` places each; a block may serve several sequences."""
+    """`blocks` blocks of `block_tokens` positions each; a block may serve several sequences."""
 
     def __init__(self, blocks: int, block_tokens: int) -> None:
         self.blocks = blocks

@@ -28,24 +28,24 @@ class Lane:
     def begin(self, sequence: AnySequence, portion: Callable[[int], int]) -> Chunk | None:
         """Move a sequence from waiting to running; None when the cache has no room for it.
 
-        `portion` says how many of its unread places go into this step.
+        `portion` says how many of its unread positions go into this step.
         """
         if self.pool is None:
-            take = len(sequence.places)  # at once, even if that is more than the budget
+            take = len(sequence.all_tokens)  # at once, even if that is more than the budget
         else:
             # 1. Look up the longest beginning that the cache holds, as F full blocks. The last
-            #    place is always read: the next token is sampled from its state. A prompt that is
-            #    scored needs the state of every place, so nothing is looked up for it.
-            lookup = [] if sequence.scores_places else sequence.places[:-1]
+            #    position is always read: the next token is sampled from its state. A prompt that is
+            #    scored needs the state of every position, so nothing is looked up for it.
+            lookup = [] if sequence.scores_prompt else sequence.all_tokens[:-1]
             found, content = self.pool.find(sequence.request.model, lookup)
-            # 2. Admit only if all places and the first token of the answer fit now, so that a new
-            #    sequence need not be preempted at once. Of the F found blocks, those that nobody
+            # 2. Admit only if all positions and the first token of the answer fit now: a new
+            #    sequence must not be preempted at once. Of the F found blocks, those that nobody
             #    uses count as free, and stop doing so as soon as this sequence uses them.
-            missing = self.pool.blocks_for(len(sequence.places) + 1) - len(found)
+            missing = self.pool.blocks_for(len(sequence.all_tokens) + 1) - len(found)
             if missing > self.pool.free - sum(map(self.pool.is_unused, found)):
                 return None
             # 3. Claim the found blocks before anything is allocated, which could give them away.
-            #    Their F · block_tokens places count as computed.
+            #    Their F · block_tokens positions count as computed.
             self.pool.use(found)
             sequence.blocks, sequence.content, sequence.known_blocks = found, content, len(found)
             sequence.computed = len(found) * self.pool.block_tokens
@@ -58,7 +58,7 @@ class Lane:
         return Chunk(sequence, sequence.computed, sequence.computed + take)
 
     def make_room(self, sequence: AnySequence, take: int) -> list[AnySequence]:
-        """Give a running sequence blocks for `take` more places; return those that stepped back.
+        """Give a running sequence blocks for `take` more positions; return those that stepped back.
 
         The sequence that was admitted last steps back first, which may be this one.
         """
@@ -86,7 +86,7 @@ class Lane:
         size = self.pool.block_tokens
         while (sequence.known_blocks + 1) * size <= sequence.computed:
             number = sequence.known_blocks
-            tokens = sequence.places[number * size : (number + 1) * size]
+            tokens = sequence.all_tokens[number * size : (number + 1) * size]
             sequence.content = self.pool.hold(sequence.blocks[number], sequence.content, tokens)
             sequence.known_blocks += 1
 

@@ -44,33 +44,33 @@ class ModelKey:
         return BaseKey(self.base, self.task, self.merged_sha256, self.precision)
 
 
-class HeldAnswer(Protocol):
-    """One answer that is held to a form."""
+class Matcher(Protocol):
+    """Matches one answer against a grammar, token by token."""
 
     @property
     def error(self) -> str:
-        """Why the form cannot be followed any further; empty as long as it can."""
+        """Why no token can follow; empty as long as one can."""
 
     def allowed(self) -> Any:
-        """Return by token (V,), as booleans of numpy, which may come next."""
+        """Return a numpy array of booleans (V,): which tokens may come next."""
 
     def take(self, token: int) -> None:
-        """Go on by a token that was allowed."""
+        """Advance by a token that was allowed."""
 
 
-class Form(Protocol):
-    """What every choice of a request is held to."""
+class Grammar(Protocol):
+    """The grammar of structured output, which every choice of a request follows."""
 
     @property
     def lark(self) -> str:
-        """The form as a grammar in llguidance's kind of Lark."""
+        """The grammar in llguidance's dialect of Lark."""
 
-    def start(self) -> HeldAnswer:
-        """Return what holds one answer, from its first token on."""
+    def start(self) -> Matcher:
+        """Return a matcher at the beginning of an answer."""
 
 
 VIRTUAL_TOKEN = -1
-"""Stands in the places of virtual tokens, which have no number in the vocabulary."""
+"""Stands at the positions of virtual tokens, which have no id in the vocabulary."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,9 +91,9 @@ class Request:
     project: str = ""
     """On whose behalf; no project crowds out another one."""
     virtual_tokens: int = 0
-    """Places of the cache before the prompt that belong to the adapter."""
-    form: Form | None = None
-    """What every choice is held to."""
+    """Positions before the prompt that belong to the adapter."""
+    grammar: Grammar | None = None
+    """Of structured output; None where any token may follow."""
     turn_format: TurnFormat | None = None
     """How the parts of an answer are told apart; None where it is all text."""
     begins_in_reasoning: bool = False
@@ -137,43 +137,43 @@ RequestType = TypeVar("RequestType", Request, ScoreRequest)
 
 
 @dataclass(eq=False)
-class Sequence(Generic[RequestType]):
+class SequenceState(Generic[RequestType]):
     """One choice of a request with the tokens that it has written, or one text to label.
 
-    `places` is all that it has to read, in order: virtual tokens, prompt, and what it wrote.
+    `all_tokens` has the token at each position: virtual tokens, prompt, and what it wrote.
     """
 
     request: RequestType
     index: int
     """The number of the choice, or of the text, in its request."""
-    first: "Sequence[RequestType] | None" = None
+    first: "SequenceState[RequestType] | None" = None
     """The first choice, whose reading of the prompt this one waits for; None for that one."""
     arrival: int = 0
     tokens: list[int] = field(default_factory=list)
-    places: list[int] = field(default_factory=list)
+    all_tokens: list[int] = field(default_factory=list)
     is_finished: bool = False
 
     computed: int = 0
-    """So many places have been through the model."""
+    """So many positions have been through the model."""
     blocks: list[int] = field(default_factory=list)
-    """Those of the cache that hold the places, in order."""
+    """Of the cache, in the order of the positions that they hold."""
     content: Content = None
     """Of the full blocks that the pool knows of."""
     known_blocks: int = 0
-    held: HeldAnswer | None = None
-    """What holds it to a form."""
+    matcher: Matcher | None = None
+    """Of the grammar of its request."""
     scores: dict[int, Any] = field(default_factory=dict)
-    """How likely the tokens of its prompt were, by place, if that was asked for."""
+    """How likely the tokens of its prompt were, by position, if that was asked for."""
 
     def __post_init__(self) -> None:
-        self.places = self.request.opening(self.index)
+        self.all_tokens = self.request.opening(self.index)
         self.content = self.request.model
-        if isinstance(self.request, Request) and self.request.form is not None:
-            self.held = self.request.form.start()
+        if isinstance(self.request, Request) and self.request.grammar is not None:
+            self.matcher = self.request.grammar.start()
 
     @property
-    def scores_places(self) -> bool:
-        """Whether every place of the prompt has to be read, even if the cache knows it."""
+    def scores_prompt(self) -> bool:
+        """Whether every position of the prompt has to be read, even if the cache holds it."""
         request = self.request
         return isinstance(request, Request) and request.sampling.score_prompt and self.index == 0
 
@@ -184,24 +184,24 @@ class Sequence(Generic[RequestType]):
 
     @property
     def unread(self) -> int:
-        """How many places have not been through the model."""
-        return len(self.places) - self.computed
+        """How many positions have not been through the model."""
+        return len(self.all_tokens) - self.computed
 
     @property
     def opening_length(self) -> int:
-        """How many places there were before it wrote anything."""
-        return len(self.places) - len(self.tokens)
+        """How many positions there were before it wrote anything."""
+        return len(self.all_tokens) - len(self.tokens)
 
     def note_scores(self, first: int, scores: Iterable[Any]) -> None:
-        """Keep the scores of places of the prompt, `first` and those after it."""
+        """Keep the scores of positions of the prompt, from `first` on."""
         self.scores.update(enumerate(scores, first))
 
     def write(self, token: int) -> None:
         """Add a token that was sampled."""
         self.tokens.append(token)
-        self.places.append(token)
-        if self.held is not None:
-            self.held.take(token)
+        self.all_tokens.append(token)
+        if self.matcher is not None:
+            self.matcher.take(token)
 
 
-AnySequence = Sequence[Any]
+AnySequence = SequenceState[Any]

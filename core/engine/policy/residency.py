@@ -74,7 +74,7 @@ class Residency(Generic[Key, Value]):
             except StopIteration:
                 raise RuntimeError(
                     f"{len(self._loaded)} resident values ({self.bytes} bytes) are in use, and "
-                    f"{needed_bytes} bytes more do not fit into {self.capacity} places and "
+                    f"{needed_bytes} bytes more do not fit into {self.capacity} slots and "
                     f"{self.max_bytes} bytes; admission must prevent this."
                 ) from None
             del self._loaded[oldest]

@@ -15,7 +15,7 @@ from itertools import count
 
 from core.engine.policy.blocks import BlockPool
 from core.engine.policy.lane import Lane
-from core.engine.policy.request import AnyRequest, AnySequence, BaseKey, Sequence
+from core.engine.policy.request import AnyRequest, AnySequence, BaseKey, SequenceState
 from core.engine.policy.step import Chunk, Limits, Step
 
 
@@ -38,8 +38,8 @@ class Scheduler:
         self._lanes: dict[BaseKey, Lane] = {}
         self._arrivals = count()
         self.preemptions = 0
-        self.known_tokens = 0
-        """Places that were found in a cache, so that nobody had to read them."""
+        self.prefix_cache_hits = 0
+        """Positions found in a cache, so that they were not computed again."""
 
     @property
     def cache_use(self) -> float:
@@ -76,7 +76,7 @@ class Scheduler:
         sequences: list[AnySequence] = []
         for index in range(request.sequences):
             first = sequences[0] if sequences and lane.pool is not None else None
-            sequences.append(Sequence(request, index, first, arrival))
+            sequences.append(SequenceState(request, index, first, arrival))
             lane.waiting.append(sequences[-1])
         return sequences
 
@@ -158,7 +158,7 @@ class Scheduler:
             yield admitted
 
     def _portion(self, unread: int, budget: int) -> int:
-        """Return how many of the unread places of a prompt go into a step with `budget` left.
+        """Return how many of the unread positions of a prompt go into a step with `budget` left.
 
         A prompt that an eighth of a step more would end is read to its end: a few tokens that are
         left over would cost a step of their own.
@@ -169,7 +169,7 @@ class Scheduler:
 
     def _admit(self, lane: Lane, budget: int) -> Chunk | None:
         """Let the next waiting sequence run, if one can; return its first chunk."""
-        # 1. The batch must have a place, and the memory room for the base.
+        # 1. The batch must have a free row, and the memory room for the base.
         if not lane.waiting or not self._may_admit(lane):
             return None
         # 2. Take the first sequence of each flow, the flow that was served least first.
@@ -178,7 +178,7 @@ class Scheduler:
             # 3. Pass over choices whose first choice still reads the prompt they share.
             if not self._is_admissible(sequence):
                 continue
-            # 4. A sequence whose adapter has no place waits, and nobody overtakes it: a stream of
+            # 4. A sequence whose adapter has no slot waits, and nobody overtakes it: a stream of
             #    requests to the adapters in memory would starve it.
             wanted = {sequence.request.model.adapter_sha256} - {None}
             if len(adapters | wanted) > self.limits.max_adapters:
@@ -186,17 +186,17 @@ class Scheduler:
             # 5. The same holds for a sequence for which the cache has no room.
             chunk = lane.begin(sequence, lambda unread: self._portion(unread, budget))
             if chunk is not None:
-                self.known_tokens += chunk.start
+                self.prefix_cache_hits += chunk.start
             return chunk
         return None
 
     def _may_admit(self, lane: Lane) -> bool:
-        """Say whether there is a place in the batch, and in memory for the base."""
+        """Return whether the batch has a free row, and the memory room for the base."""
         if self.running >= self.limits.max_sequences:
             return False
         if not lane.running and not self._fits(lane):
             return False
-        # a base that waits for its place gets it: the others admit only what came before
+        # a base that waits for memory gets it: the others admit only what came before
         return all(
             lane.oldest_arrival < each.oldest_arrival
             for each in self._lanes.values()
@@ -204,7 +204,7 @@ class Scheduler:
         )
 
     def _fits(self, lane: Lane) -> bool:
-        """Say whether the base of a lane has a place beside those that run."""
+        """Return whether the memory has room for the base of a lane beside those that run."""
         running = [each for each in self._lanes.values() if each.running]
         taken = sum(each.base_bytes for each in running)
         return (
@@ -214,6 +214,6 @@ class Scheduler:
 
     @staticmethod
     def _is_admissible(sequence: AnySequence) -> bool:
-        """Say whether a sequence can start now; the other choices wait for the first one."""
+        """Return whether a sequence can start now; the other choices wait for the first one."""
         first = sequence.first
         return first is None or first.is_finished or first.computed >= first.opening_length

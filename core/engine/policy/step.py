@@ -43,8 +43,8 @@ class Chunk:
 
     @property
     def is_last(self) -> bool:
-        """Whether all places have been read then, so that the next token can be sampled."""
-        return self.end == len(self.sequence.places)
+        """Whether all positions have been read then, so that the next token can be sampled."""
+        return self.end == len(self.sequence.all_tokens)
 
 
 @dataclass(frozen=True)

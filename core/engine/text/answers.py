@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from core.batching.turn_reader import Part, TurnMarkers, TurnReader
-from core.engine.policy.request import Request, ScoreRequest, Sequence
+from core.engine.policy.request import Request, ScoreRequest, SequenceState
 from core.engine.results import SampledToken, TokenScores
 from core.engine.text.text_stream import Piece, TextStream
 from core.engine.text.token_bytes import TokenBytes
@@ -34,7 +34,7 @@ Item = GenerationEvent | TextScored | TunesmithError
 """An event, or the error that ends the request."""
 
 
-class WrittenAnswer:
+class Detokenizer:
     """Spells the tokens of a request as text, whole characters and nothing of a stop string."""
 
     def __init__(self, request: Request, token_bytes: TokenBytes, hardware: str = "") -> None:
@@ -51,7 +51,9 @@ class WrittenAnswer:
         self._reasoning_tokens = [0] * request.sequences
         self._is_started = False
 
-    def take(self, sequence: Sequence[Request], token: SampledToken) -> Iterator[GenerationEvent]:
+    def take(
+        self, sequence: SequenceState[Request], token: SampledToken
+    ) -> Iterator[GenerationEvent]:
         """Add one token to a sequence, perhaps its last; yield what follows from it."""
         if not self._is_started:
             self._is_started = True
@@ -85,7 +87,7 @@ class WrittenAnswer:
                 reasoning_tokens=self._reasoning_tokens[sequence.index],
             )
 
-    def _started(self, sequence: Sequence[Request]) -> GenerationStarted:
+    def _started(self, sequence: SequenceState[Request]) -> GenerationStarted:
         prompt, precision = self._request.prompt_tokens, self._request.model.precision
         given = self._request.sampling.given_answer is not None
         return GenerationStarted(
@@ -97,7 +99,7 @@ class WrittenAnswer:
         )
 
     def _deltas(
-        self, sequence: Sequence[Request], piece: Piece | None
+        self, sequence: SequenceState[Request], piece: Piece | None
     ) -> Iterator[GenerationDelta]:
         """Yield what a piece adds to a choice, without what may be a marker or a tool call."""
         if piece is None:
@@ -112,7 +114,7 @@ class WrittenAnswer:
                 logprobs=piece.logprobs,
             )
 
-    def _rest(self, sequence: Sequence[Request]) -> Iterator[GenerationDelta | ToolCalled]:
+    def _rest(self, sequence: SequenceState[Request]) -> Iterator[GenerationDelta | ToolCalled]:
         """Yield what was held back at the end of a choice: text, or tool calls."""
         reader = self._readers[sequence.index]
         if reader is None:
@@ -123,24 +125,24 @@ class WrittenAnswer:
         for call in rest.calls:
             yield ToolCalled(choice=sequence.index, name=call.name, arguments=call.arguments)
 
-    def _prompt(self, sequence: Sequence[Request]) -> tuple[PromptToken, ...]:
+    def _prompt(self, sequence: SequenceState[Request]) -> tuple[PromptToken, ...]:
         """Spell the prompt with its scores, if those were asked for."""
         request = self._request
         if not request.sampling.score_prompt:
             return ()
-        spelled = []
+        decoded = []
         for number, token_id in enumerate(request.prompt_tokens):
             scores = sequence.scores.get(request.virtual_tokens + number)
-            own_bytes = self._token_bytes.spelled_bytes(token_id)
-            spelled.append(
+            own_bytes = self._token_bytes.decoded_bytes(token_id)
+            decoded.append(
                 PromptToken(
                     token=own_bytes.decode("utf-8", errors="replace"),
                     bytes=tuple(self._token_bytes.text_bytes(token_id)),
                     logprob=None if scores is None else scores.logprob,
-                    top=() if scores is None else _spelled_top(scores, self._token_bytes),
+                    top=() if scores is None else _decoded_top(scores, self._token_bytes),
                 )
             )
-        return tuple(spelled)
+        return tuple(decoded)
 
 
 def _readers(request: Request) -> list[TurnReader | None]:
@@ -167,16 +169,16 @@ class ScoredAnswer:
         self._labels = request.labels
 
     def take(
-        self, sequence: Sequence[ScoreRequest], scores: tuple[float, ...]
+        self, sequence: SequenceState[ScoreRequest], scores: tuple[float, ...]
     ) -> Iterator[TextScored]:
         sequence.is_finished = True
         yield TextScored(sequence.index, dict(zip(self._labels, scores, strict=True)))
 
 
-AnyAnswer = WrittenAnswer | ScoredAnswer
+AnyAnswer = Detokenizer | ScoredAnswer
 
 
-def _finish_reason(sequence: Sequence[Request], *, is_end: bool) -> FinishReason | None:
+def _finish_reason(sequence: SequenceState[Request], *, is_end: bool) -> FinishReason | None:
     if is_end:
         return "stop"
     return "length" if len(sequence.tokens) == sequence.request.max_tokens else None
@@ -190,15 +192,15 @@ def _record(token: SampledToken, token_bytes: TokenBytes) -> GeneratedToken | No
     """Spell a token and its alternatives, when log-probabilities were asked for."""
     if token.scores is None:
         return None
-    spelled = _spelled(token.token_id, token.scores.logprob, token_bytes)
-    return GeneratedToken(**vars(spelled), top=_spelled_top(token.scores, token_bytes))
+    decoded = _decoded(token.token_id, token.scores.logprob, token_bytes)
+    return GeneratedToken(**vars(decoded), top=_decoded_top(token.scores, token_bytes))
 
 
-def _spelled_top(scores: TokenScores, token_bytes: TokenBytes) -> tuple[TokenLogprob, ...]:
-    return tuple(_spelled(token_id, logprob, token_bytes) for token_id, logprob in scores.top)
+def _decoded_top(scores: TokenScores, token_bytes: TokenBytes) -> tuple[TokenLogprob, ...]:
+    return tuple(_decoded(token_id, logprob, token_bytes) for token_id, logprob in scores.top)
 
 
-def _spelled(token_id: int, logprob: float, token_bytes: TokenBytes) -> TokenLogprob:
-    own_bytes = token_bytes.spelled_bytes(token_id)
+def _decoded(token_id: int, logprob: float, token_bytes: TokenBytes) -> TokenLogprob:
+    own_bytes = token_bytes.decoded_bytes(token_id)
     text = own_bytes.decode("utf-8", errors="replace")
     return TokenLogprob(token=text, bytes=tuple(own_bytes), logprob=logprob)

@@ -1,76 +1,24 @@
 """Prompts and texts as token ids, within the limits of the model that is asked."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from core.artifacts.manifest import Manifest
 from core.batching.render import render_prompt
 from core.batching.source_target import render_source
-from core.batching.template import TemplateContext
 from core.batching.tokenise import plain_prompt
-from core.engine.policy.request import ModelKey
-from core.engine.text.vocabulary import Vocabulary
+from core.engine.text.served_model import ServedModel
 from core.errors import InvalidRequest
 from core.objectives.classification import class_tokens
 from core.spec.generation import ChatPrompt, GenerationRequest, Prompt, TextPrompt
-from core.spec.strategy import PrefixSpec, PromptSpec
-from core.spec.template import merged_variables
 
 MAX_CHARACTERS_PER_TOKEN = 64
 """Of a whole text; far above what any tokenizer reaches. Bounds the work under the lock."""
 
-OPENING_TOKENS = 2
-"""At most what the decoder of an encoder-decoder reads before the first token of its own."""
-
 _PARAM = {"chat": "messages", "text": "prompt", "tokens": "prompt"}
 
 
-@dataclass(frozen=True)
-class Answerer:
-    """The model that is asked: a base, or a bundle with its manifest."""
-
-    base_id: str
-    key: ModelKey
-    vocabulary: Vocabulary
-    manifest: Manifest | None
-    cache_tokens: int | None = None
-    """Places of the engine's cache, all of which one text may take; None where nothing counts."""
-
-    @property
-    def longest_prompt(self) -> int:
-        """How many tokens a prompt or text may have; in a decoder the answer counts as well."""
-        before_prompt = (PromptSpec,) if self.key.task == "seq2seq" else (PrefixSpec, PromptSpec)
-        longest = min(self.vocabulary.context_length, self.cache_tokens or math.inf)
-        return int(longest) - self._virtual_tokens(before_prompt)
-
-    @property
-    def places_before_prompt(self) -> int:
-        """How many places of the cache the adapter's virtual tokens take."""
-        return 0 if self.key.task == "seq2seq" else self._virtual_tokens((PrefixSpec, PromptSpec))
-
-    @property
-    def longest_target(self) -> int:
-        """How many tokens an encoder-decoder may write."""
-        taken = OPENING_TOKENS + self._virtual_tokens((PrefixSpec,))
-        return self.vocabulary.context_length - taken
-
-    def template_context(self, prompt: ChatPrompt) -> TemplateContext:
-        """Return what the chat template reads: as in training, but for what the request says."""
-        if self.manifest is None:
-            return TemplateContext(prompt.template_kwargs)
-        trained = self.manifest.chat_template_kwargs
-        variables = merged_variables(trained, prompt.template_kwargs)
-        return TemplateContext(variables, self.manifest.template_time)
-
-    def _virtual_tokens(self, strategies: tuple[type[PrefixSpec | PromptSpec], ...]) -> int:
-        strategy = self.manifest.strategy if self.manifest is not None else None
-        return strategy.virtual_tokens if isinstance(strategy, strategies) else 0
-
-
-def prompt_tokens(prompt: Prompt, model: Answerer) -> tuple[int, ...]:
+def prompt_tokens(prompt: Prompt, model: ServedModel) -> tuple[int, ...]:
     """Return a prompt as the model reads it.
 
     Raises InvalidRequest (`context_length_exceeded`, `invalid_token`, `empty_prompt`,
@@ -94,7 +42,7 @@ def prompt_tokens(prompt: Prompt, model: Answerer) -> tuple[int, ...]:
     return tuple(tokens)
 
 
-def require_known(tokens: Sequence[int], param: str, model: Answerer) -> None:
+def require_known(tokens: Sequence[int], param: str, model: ServedModel) -> None:
     """Raise InvalidRequest `invalid_token` for a token that the model does not have."""
     for index, token in enumerate(tokens):
         if not 0 <= token < model.vocabulary.token_count:
@@ -106,7 +54,7 @@ def require_known(tokens: Sequence[int], param: str, model: Answerer) -> None:
             )
 
 
-def text_tokens(texts: Sequence[str], model: Answerer) -> tuple[tuple[int, ...], ...]:
+def text_tokens(texts: Sequence[str], model: ServedModel) -> tuple[tuple[int, ...], ...]:
     """Return texts to label as the model reads them; InvalidRequest for one it cannot read."""
     for text in texts:
         _refuse_a_text_too_long(text, "input", model)
@@ -127,7 +75,7 @@ def text_tokens(texts: Sequence[str], model: Answerer) -> tuple[tuple[int, ...],
     return tuple(tokenised)
 
 
-def max_tokens(asked: GenerationRequest, prompt_tokens: int, model: Answerer) -> int:
+def max_tokens(asked: GenerationRequest, prompt_tokens: int, model: ServedModel) -> int:
     """Return how many tokens may follow; a prompt needs room for at least one."""
     given = asked.sampling.given_answer
     wanted = asked.sampling.max_tokens if given is None else len(given)
@@ -150,7 +98,7 @@ def max_tokens(asked: GenerationRequest, prompt_tokens: int, model: Answerer) ->
     return room if wanted is None else wanted
 
 
-def refuse_unknown_tokens(logit_bias: Mapping[int, float], model: Answerer) -> None:
+def refuse_unknown_tokens(logit_bias: Mapping[int, float], model: ServedModel) -> None:
     """Raise InvalidRequest `invalid_token` for a biased token that the model does not have."""
     for token in logit_bias:
         if not 0 <= token < model.vocabulary.token_count:
@@ -162,7 +110,7 @@ def refuse_unknown_tokens(logit_bias: Mapping[int, float], model: Answerer) -> N
             )
 
 
-def _chat_tokens(prompt: ChatPrompt, model: Answerer) -> list[int]:
+def _chat_tokens(prompt: ChatPrompt, model: ServedModel) -> list[int]:
     tokenizer, context = model.vocabulary.tokenizer, model.template_context(prompt)
     if model.key.task == "seq2seq":
         with model.vocabulary.lock:
@@ -178,7 +126,7 @@ def _chat_tokens(prompt: ChatPrompt, model: Answerer) -> list[int]:
         return render_prompt(tokenizer, prompt.messages, prompt.tools, context)
 
 
-def _plain_tokens(text: str, model: Answerer) -> list[int]:
+def _plain_tokens(text: str, model: ServedModel) -> list[int]:
     """Tokenise as training does: with the special tokens that open a text, none that closes it.
 
     What an encoder reads is a whole text, and keeps both.
@@ -190,7 +138,7 @@ def _plain_tokens(text: str, model: Answerer) -> list[int]:
     return tokens
 
 
-def _refuse_a_text_too_long(text: Any, param: str, model: Answerer) -> None:
+def _refuse_a_text_too_long(text: Any, param: str, model: ServedModel) -> None:
     """Refuse by length alone, before a template or a tokenizer works on it."""
     characters = len(text if isinstance(text, str) else json.dumps(text, ensure_ascii=False))
     context_length = model.vocabulary.context_length

@@ -17,13 +17,13 @@ from core.engine.adapters import AdapterFiles
 from core.engine.policy.request import BaseKey, ModelKey, Request, ScoreRequest
 from core.engine.precisions import ServedPrecisions
 from core.engine.text.prompt_tokens import (
-    Answerer,
     max_tokens,
     prompt_tokens,
     refuse_unknown_tokens,
     require_known,
     text_tokens,
 )
+from core.engine.text.served_model import ServedModel
 from core.engine.text.token_bytes import TokenBytes
 from core.engine.text.vocabulary import TokenizerHome, Vocabulary, read_vocabulary, tokenizer_home
 from core.errors import InvalidRequest
@@ -108,7 +108,7 @@ class PromptReader:
         turn = _turn_format(asked.prompt, model) if given is None else None
         reasoning: ReasoningAt = "closed"
         if turn is not None:
-            reasoning = turn.reasoning_after(model.vocabulary.spelled(tokens[-_END_OF_PROMPT:]))
+            reasoning = turn.reasoning_after(model.vocabulary.decode(tokens[-_END_OF_PROMPT:]))
         request = Request(
             id=asked.id,
             model=model.key,
@@ -117,8 +117,8 @@ class PromptReader:
             max_tokens=max_tokens(asked, len(tokens), model),
             end_token_ids=frozenset() if is_endless else model.vocabulary.end_token_ids,
             project=asked.project,
-            virtual_tokens=model.places_before_prompt,
-            form=None if form is None else model.vocabulary.form(form, tools, reasoning),
+            virtual_tokens=model.positions_before_prompt,
+            grammar=None if form is None else model.vocabulary.grammar(form, tools, reasoning),
             turn_format=turn,
             begins_in_reasoning=reasoning == "open",
             tools=parameters_of(tools) if tools else None,
@@ -156,10 +156,10 @@ class PromptReader:
 
     def _model(
         self, base: BaseModelSpec, adapter: BundleRef | None, serving: ServingSpec
-    ) -> Answerer:
+    ) -> ServedModel:
         if adapter is None:
             key = self.key_of_base(base)
-            return self._answerer(base.id, key, self._vocabulary(base, None), None)
+            return self._served_model(base.id, key, self._vocabulary(base, None), None)
         folder = self._adapters.ensure(adapter)
         bundle = self._bundle(adapter.sha256)
         manifest = bundle.manifest
@@ -174,13 +174,13 @@ class PromptReader:
             require_mergeable(manifest.strategy.type, self._is_stored_quantised(base))
             merged = base.model_copy(update=own)
             key = ModelKey(merged, None, manifest.task, adapter.sha256, precision)
-        return self._answerer(base.id, key, self._vocabulary(key.base, bundle.home), manifest)
+        return self._served_model(base.id, key, self._vocabulary(key.base, bundle.home), manifest)
 
-    def _answerer(
+    def _served_model(
         self, base_id: str, key: ModelKey, vocabulary: Vocabulary, manifest: Manifest | None
-    ) -> Answerer:
+    ) -> ServedModel:
         self._require_room(key.base_key)
-        return Answerer(base_id, key, vocabulary, manifest, self._cache_tokens(key.base_key))
+        return ServedModel(base_id, key, vocabulary, manifest, self._cache_tokens(key.base_key))
 
     def _read_bundle(self, sha256: str) -> _Bundle:
         folder = self._adapters.folder(sha256)
@@ -188,7 +188,7 @@ class PromptReader:
         return _Bundle(manifest, tokenizer_home(folder, manifest))
 
 
-def _turn_format(prompt: Prompt, model: Answerer) -> TurnFormat | None:
+def _turn_format(prompt: Prompt, model: ServedModel) -> TurnFormat | None:
     """Return how an answer to a prompt is taken apart; None where it is all text."""
     if not isinstance(prompt, ChatPrompt) or model.vocabulary.tokenizer.chat_template is None:
         return None
@@ -225,7 +225,7 @@ def _described(name: str, revision: str | None, quantisation: str | None) -> str
     return name + revised + ("" if quantisation is None else f", quantised to {quantisation}")
 
 
-def _require_generator(asked: GenerationRequest, model: Answerer) -> None:
+def _require_generator(asked: GenerationRequest, model: ServedModel) -> None:
     """Raise InvalidRequest for a model that writes no text, or cannot score the prompt asked."""
     if model.key.task == "classification":
         how = "It labels texts: ask it on /v1/classifications."

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-from core.engine.text.answer_form import MOST_DIGITS
 from core.engine.text.schema_keywords import DATA, LOWER, NAMED, UPPER, is_number, unfit
+from core.engine.text.structured_output import MOST_DIGITS
 
 GREATEST_BOUND = 10**18
 """Of a number: beyond, llguidance fails on a range of doubles."""

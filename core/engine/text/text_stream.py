@@ -19,7 +19,7 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class _Spelled:
+class _Decoded:
     """A token's record and the characters, counted from the start, that its bytes touch."""
 
     record: GeneratedToken
@@ -46,7 +46,7 @@ class TextStream:
         self._decoded_characters = 0
         self._sent_characters = 0
         self._held = ""
-        self._unsent: deque[_Spelled] = deque()
+        self._unsent: deque[_Decoded] = deque()
 
     def push(
         self, token_bytes: bytes, record: GeneratedToken | None = None, code: str = ""
@@ -62,7 +62,7 @@ class TextStream:
         if record is not None:
             is_inside_character = bool(self._decoder.getstate()[0])
             end = self._decoded_characters + is_inside_character
-            self._unsent.append(_Spelled(record, first_character, end))
+            self._unsent.append(_Decoded(record, first_character, end))
         return self._send(len(self._held) if self.stopped else self._safe_length())
 
     def finish(self) -> Piece | None:

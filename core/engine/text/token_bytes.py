@@ -28,7 +28,7 @@ class TokenBytes:
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         self._tokenizer = tokenizer
-        self.spelled_bytes = cache(self._spelled_bytes)
+        self.decoded_bytes = cache(self._decoded_bytes)
         """Return the token's own bytes; those of its name for a special token."""
         self._added = tokenizer.added_tokens_decoder
         self._special_ids = frozenset(tokenizer.all_special_ids) | {
@@ -44,9 +44,9 @@ class TokenBytes:
 
     def text_bytes(self, token_id: int) -> bytes:
         """Return what the token adds to the text; nothing for special tokens."""
-        return b"" if token_id in self._special_ids else self.spelled_bytes(token_id)
+        return b"" if token_id in self._special_ids else self.decoded_bytes(token_id)
 
-    def _spelled_bytes(self, token_id: int) -> bytes:
+    def _decoded_bytes(self, token_id: int) -> bytes:
         added = self._added.get(token_id)
         if added is not None:
             content: str = added.content
@@ -63,7 +63,7 @@ class TokenBytes:
 
     @property
     def marks_first_word(self) -> bool:
-        """Whether a text's first word is spelled with a space before it that decoding drops."""
+        """Whether a text's first word has a space before it that decoding drops."""
         return any(
             part["type"] == "Metaspace" and part.get("prepend_scheme") != "never"
             for part in self._decoder_parts

@@ -15,8 +15,12 @@ from core.batching.turn_format import ReasoningAt, TurnFormat
 from core.batching.turn_probe import turn_format
 from core.batching.turns import end_token_ids
 from core.catalog.families import family_of
-from core.engine.text.answer_form import AnswerForm, GrammarVocabulary, grammar_vocabulary
-from core.engine.text.form_grammars import compile_call, compile_form
+from core.engine.text.output_grammars import compile_call, compile_json
+from core.engine.text.structured_output import (
+    CompiledGrammar,
+    GrammarVocabulary,
+    grammar_vocabulary,
+)
 from core.engine.text.token_bytes import TokenBytes
 from core.models.load import context_of, load_config, load_tokenizer
 from core.spec.base_model import BaseModelSpec
@@ -38,7 +42,7 @@ _NOT_OF_THE_TOKENIZER = {
 
 @dataclass(frozen=True)
 class TokenizerHome:
-    """A bundle as the place of a tokenizer; bundles with the same one are equal.
+    """A bundle as the source of a tokenizer; bundles with the same one are equal.
 
     All adapters of a base then share one tokenizer in memory, which may take 100 MB.
     """
@@ -48,7 +52,7 @@ class TokenizerHome:
 
 
 def tokenizer_home(folder: Path, manifest: Manifest) -> TokenizerHome:
-    """Return the bundle in `folder` as the place of its tokenizer."""
+    """Return the bundle in `folder` as the source of its tokenizer."""
     files = (file for file in manifest.files if file.path not in _NOT_OF_THE_TOKENIZER)
     return TokenizerHome(frozenset((file.path, file.sha256) for file in files), folder)
 
@@ -78,17 +82,17 @@ class Vocabulary:
         with self.lock:
             return self.end_of_text_ids | _end_of_turn_ids(self.tokenizer)
 
-    def form(
+    def grammar(
         self,
         spec: AnswerFormSpec,
         tools: Sequence[Mapping[str, Any]],
         reasoning: ReasoningAt = "ahead",
-    ) -> AnswerForm:
-        """Return what holds answers to a form; InvalidRequest when it cannot be enforced."""
+    ) -> CompiledGrammar:
+        """Return the grammar of a form of answers; InvalidRequest when it cannot be enforced."""
         grammars = self._for_grammars
         if isinstance(spec, ToolCallForm):
             return compile_call(spec, self.turn_format, tools, reasoning, grammars)
-        return compile_form(spec, self.turn_format, reasoning, grammars)
+        return compile_json(spec, self.turn_format, reasoning, grammars)
 
     @cached_property
     def turn_format(self) -> TurnFormat:
@@ -96,9 +100,9 @@ class Vocabulary:
         with self.lock:
             return turn_format(self.tokenizer)
 
-    def spelled(self, tokens: Sequence[int]) -> str:
+    def decode(self, tokens: Sequence[int]) -> str:
         """Return tokens as text, control tokens by their names."""
-        own = b"".join(map(self.token_bytes.spelled_bytes, tokens))
+        own = b"".join(map(self.token_bytes.decoded_bytes, tokens))
         return own.decode("utf-8", errors="replace")
 
     @cached_property

@@ -14,7 +14,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from core.engine.text.answers import WrittenAnswer
+from core.engine.text.answers import Detokenizer
 from core.errors import InvalidRequest
 from core.models.load import load_tokenizer
 from core.spec.base_model import BaseModelSpec
@@ -71,7 +71,7 @@ def ask_all(make_engine, reader) -> Callable[..., list[list]]:
                 GenerationRequest(id="r", base=base, prompt=prompt, sampling=spec)
             )
             answers.append([])
-            engine.submit(ready, WrittenAnswer(ready, token_bytes), answers[-1].append)
+            engine.submit(ready, Detokenizer(ready, token_bytes), answers[-1].append)
         while engine.step():
             pass
         return answers

@@ -17,7 +17,7 @@ from core.engine.policy.step import Limits
 from core.spec.base_model import BaseModelSpec
 from core.spec.generation import GenerationRequest, SamplingSpec, TokenPrompt
 from core.spec.strategy import FullSpec
-from tests.core.engine.asking import SpelledById, next_logprobs, said_of
+from tests.core.engine.asking import DecodedById, next_logprobs, said_of
 from tests.core.engine.bundles import write_bundle
 from tests.core.engine.own_weights import plain
 from tests.core.tiny import save_base
@@ -179,7 +179,7 @@ def test_three_models_trained_whole_take_turns_in_a_memory_of_two(
     for _ in range(2):  # all three at once, twice: each is loaded again in its turn
         for number, (request, token_bytes) in enumerate(asked):
             answers.append((number, []))
-            engine.submit(request, SpelledById(request, token_bytes), answers[-1][1].append)
+            engine.submit(request, DecodedById(request, token_bytes), answers[-1][1].append)
         while engine.step():
             assert len(runner.resident_bases()) <= 2
             assert runner.resident_bytes() <= memory

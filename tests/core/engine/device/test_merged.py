@@ -21,7 +21,7 @@ from core.spec.strategy import (
     QloraSpec,
     StrategySpec,
 )
-from tests.core.engine.asking import SpelledById, next_logprobs, said_of
+from tests.core.engine.asking import DecodedById, next_logprobs, said_of
 from tests.core.engine.bundles import Bundle, write_bundle
 from tests.core.engine.device.test_quantised_bases import GREEDY, require_said
 from tests.core.engine.own_weights import merged, plain, quantised
@@ -75,7 +75,7 @@ def ask(engine, reader, requests):
     for asked in requests:
         ready, token_bytes = reader.read(asked)
         answers.append([])
-        engine.submit(ready, SpelledById(ready, token_bytes), answers[-1].append)
+        engine.submit(ready, DecodedById(ready, token_bytes), answers[-1].append)
     while engine.step():
         pass
     return [said_of(each) for each in answers]

@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from core.engine.device.resident import WritingBase
+from core.engine.device.causal_model import CausalModel
 from core.engine.policy.blocks import BlockPool
-from core.engine.policy.request import ModelKey, Request, Sequence
+from core.engine.policy.request import ModelKey, Request, SequenceState
 from core.engine.policy.scheduler import Scheduler
 from core.engine.policy.step import Limits
 from core.models import paged_attention
@@ -40,9 +40,9 @@ class Bench:
         self.reference = copy.deepcopy(model)
         self.scheduler = Scheduler(bounds, lambda base: BlockPool(blocks, BLOCK_TOKENS))
         cache = BlockCache(model.config, blocks, BLOCK_TOKENS, torch.float32, CPU)
-        self.resident = WritingBase(model, cache, no_adapters, max_adapters=1)
+        self.resident = CausalModel(model, cache, no_adapters, max_adapters=1)
 
-    def add(self, prompts, n: int = 1) -> list[Sequence]:
+    def add(self, prompts, n: int = 1) -> list[SequenceState]:
         sampling = SamplingSpec(seed=0, n=n)
         return [
             sequence
@@ -64,9 +64,9 @@ class Bench:
                 sequence.write(int(logits_V.topk(3).indices[sequence.index]))
 
     @torch.inference_mode()
-    def alone(self, sequence: Sequence) -> torch.Tensor:
-        """Return the logits (V) after all places of a sequence, without cache or batch."""
-        return self.reference(torch.tensor([sequence.places]), use_cache=False).logits[0, -1]
+    def alone(self, sequence: SequenceState) -> torch.Tensor:
+        """Return the logits (V) after all positions of a sequence, without cache or batch."""
+        return self.reference(torch.tensor([sequence.all_tokens]), use_cache=False).logits[0, -1]
 
 
 def no_adapters(sha256: str):
@@ -83,7 +83,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
     """Both ways to read keys and values: that of a CPU, and that of all other devices."""
     if request.param == "copied":
         copying = paged_attention._attend_to_copies
-        monkeypatch.setattr(paged_attention, "_attend_by_picking", copying)
+        monkeypatch.setattr(paged_attention, "_attend_by_gathering", copying)
 
 
 @pytest.mark.usefixtures("way")
@@ -125,7 +125,7 @@ def test_prompts_of_equal_length_are_read_side_by_side(model, monkeypatch):
 
 @pytest.mark.usefixtures("way")
 def test_what_another_sequence_left_behind_disturbs_nobody(model):
-    """Not even what is no number: places behind the end of a sequence may hold anything."""
+    """Not even what is no number: positions behind the end of a sequence may hold anything."""
     bench = Bench(model)
     for states in (*bench.resident._cache.keys, *bench.resident._cache.values):
         states.fill_(float("nan"))

@@ -33,5 +33,5 @@ def test_requests_of_one_prompt_read_it_once(asker):
     read = asker.engine.metrics.read_tokens._value.get()
     asker.ask(prompt, max_tokens=1)
     known = 50 // BLOCK_TOKENS * BLOCK_TOKENS
-    assert 0 < known == asker.engine.scheduler.known_tokens
+    assert 0 < known == asker.engine.scheduler.prefix_cache_hits
     assert asker.engine.metrics.read_tokens._value.get() - read == 50 - known

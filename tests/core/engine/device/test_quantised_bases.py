@@ -16,7 +16,7 @@ from core.models.load import load_base
 from core.spec.base_model import BaseModelSpec
 from core.spec.generation import GenerationRequest, SamplingSpec, TokenPrompt
 from core.spec.strategy import LoraSpec, PrefixSpec, PromptSpec, QloraSpec
-from tests.core.engine.asking import Said, SpelledById, next_logprobs, said_of
+from tests.core.engine.asking import DecodedById, Said, next_logprobs, said_of
 from tests.core.engine.bundles import Bundle, write_bundle
 from tests.core.engine.own_weights import plain, quantised
 from tests.core.engine.test_strategies import CLOSE_NATS, PROMPTS
@@ -58,7 +58,7 @@ def ask(engine, reader, base: BaseModelSpec, asked: list[tuple[Bundle | None, tu
             )
         )
         answers.append([])
-        engine.submit(ready, SpelledById(ready, token_bytes), answers[-1].append)
+        engine.submit(ready, DecodedById(ready, token_bytes), answers[-1].append)
     while engine.step():
         pass
     return [said_of(each) for each in answers]

@@ -10,8 +10,8 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from core.engine.device.resident import WritingBase
-from core.engine.policy.request import ModelKey, Request, Sequence
+from core.engine.device.causal_model import CausalModel
+from core.engine.policy.request import ModelKey, Request, SequenceState
 from core.engine.policy.step import Chunk
 from core.errors import Unavailable
 from core.models.block_cache import BlockCache
@@ -33,11 +33,11 @@ def dtype(request: pytest.FixtureRequest) -> torch.dtype:
 def make_resident(base, dtype, adapter_folders):
     """Make a base with these adapters, named W, X, Y and Z."""
 
-    def make(max_adapters: int, folders=adapter_folders) -> WritingBase:
+    def make(max_adapters: int, folders=adapter_folders) -> CausalModel:
         model = AutoModelForCausalLM.from_pretrained(base.source, dtype=dtype)
         cache = BlockCache(model.config, BLOCKS, BLOCK_TOKENS, dtype, model.device)
         by_name = dict(zip([W, X, Y, Z], folders, strict=False))
-        return WritingBase(model, cache, by_name.__getitem__, max_adapters)
+        return CausalModel(model, cache, by_name.__getitem__, max_adapters)
 
     return make
 
@@ -54,13 +54,13 @@ def expected(base, dtype, adapter_folders) -> dict[str | None, torch.Tensor]:
     return found
 
 
-def after_prompt(resident: WritingBase, name: str | None, in_use=()) -> torch.Tensor:
+def after_prompt(resident: CausalModel, name: str | None, in_use=()) -> torch.Tensor:
     """The same of a resident base, which loads the adapter if it must."""
     if name is not None:
         resident.prepare(name, in_use)
     model = ModelKey(None, name)
     request = Request("r", model, PROMPT, SamplingSpec(seed=0), 1, frozenset())
-    sequence = Sequence(request, 0, blocks=list(range(BLOCKS)))
+    sequence = SequenceState(request, 0, blocks=list(range(BLOCKS)))
     written = resident.run([Chunk(sequence, 0, len(PROMPT))])
     return written.logits_SV[0].log_softmax(-1)
 
@@ -142,7 +142,7 @@ def test_an_adapter_that_memory_is_too_short_for_is_not_called_damaged(
     def load(*arguments):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("core.engine.device.resident.load_adapter", load)
+    monkeypatch.setattr("core.engine.device.causal_model.load_adapter", load)
     with pytest.raises(Unavailable) as caught:
         resident.prepare(W, in_use=())
     assert caught.value.code == "engine_out_of_memory"

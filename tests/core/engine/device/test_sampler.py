@@ -6,18 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.engine.device.sampler import choose_tokens, sample, uniform_draw
-from core.engine.policy.request import ModelKey, Request, Sequence
+from core.engine.policy.request import ModelKey, Request, SequenceState
 from core.spec.base_model import BaseModelSpec
 from core.spec.generation import SamplingSpec
 
 DRAWS = 20_000
 
 
-def make_sequence(choice: int = 0, position: int = 0, **sampling) -> Sequence:
+def make_sequence(choice: int = 0, position: int = 0, **sampling) -> SequenceState:
     spec = SamplingSpec(**{"seed": 7} | sampling)
     model = ModelKey(BaseModelSpec(id="x", source="/x"))
     request = Request("r", model, (1,), spec, 100, frozenset())
-    return Sequence(request, choice, tokens=[0] * position)
+    return SequenceState(request, choice, tokens=[0] * position)
 
 
 def frequencies(logits_V: torch.Tensor, **sampling) -> torch.Tensor:

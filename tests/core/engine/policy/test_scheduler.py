@@ -41,8 +41,8 @@ def make_request(
 class SchedulerMachine(RuleBasedStateMachine):
     """Requests arrive, steps run, sequences finish, clients leave, in any order.
 
-    A dictionary plays the cache: each place of each block remembers all that stood before it. A
-    sequence whose places are not all where its blocks say would answer with another's text.
+    A dictionary plays the cache: each position of each block remembers all that stood before it. A
+    sequence whose positions are not all where its blocks say would answer with another's text.
     """
 
     def __init__(self) -> None:
@@ -85,17 +85,17 @@ class SchedulerMachine(RuleBasedStateMachine):
         tokens = sum(chunk.end - chunk.start for chunk in step.chunks)
         assert tokens <= LIMITS.max_step_tokens * 9 / 8
         for sequence in before & set(self.scheduler.running_sequences()):
-            writes = len(sequence.places) - sequence.computed == 1
+            writes = len(sequence.all_tokens) - sequence.computed == 1
             if sequence.request.model.base_key == step.base and writes:
                 assert sequence in sequences, "a stream was passed over"
 
     def run(self, base: BaseKey, sequence, start: int, end: int) -> None:
         """Write what the model would write, and look at all that it would look at."""
         model = sequence.request.model
-        for place in range(end):
-            where = base, sequence.blocks[place // SIZE], place % SIZE
-            content = model, tuple(sequence.places[: place + 1])
-            if place >= start:
+        for position in range(end):
+            where = base, sequence.blocks[position // SIZE], position % SIZE
+            content = model, tuple(sequence.all_tokens[: position + 1])
+            if position >= start:
                 self.cache[where] = content
             assert self.cache[where] == content, "a block holds something else"
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from core.engine.policy.request import ModelKey, Request, Sequence
+from core.engine.policy.request import ModelKey, Request, SequenceState
 from core.engine.results import SampledToken
-from core.engine.text.answers import WrittenAnswer
+from core.engine.text.answers import Detokenizer
 from core.spec.generation import ChoiceFinished, GenerationDelta, SamplingSpec, ToolCalled
 
 CALL = '<call>{"name": "look", "arguments": {"at": "größer"}}</call>'
@@ -24,7 +24,7 @@ def told(vocabulary, text: str, *, offered: bool = True, ends: bool = True) -> l
         turn_format=vocabulary.turn_format if offered else None,
         tools={"look": None} if offered else None,
     )
-    sequence, answer = Sequence(request, 0), WrittenAnswer(request, vocabulary.token_bytes)
+    sequence, answer = SequenceState(request, 0), Detokenizer(request, vocabulary.token_bytes)
     events = [
         event
         for token in [*tokens, *([end] if ends else [])]

@@ -14,9 +14,9 @@ from core.batching.tool_calls import ToolCall
 from core.batching.turn_format import TurnFormat
 from core.batching.turn_probe import special_tokens, turn_format
 from core.batching.turn_reader import Part, TurnMarkers, TurnReader
-from core.engine.policy.request import ModelKey, Request, Sequence
+from core.engine.policy.request import ModelKey, Request, SequenceState
 from core.engine.results import SampledToken
-from core.engine.text.answers import WrittenAnswer
+from core.engine.text.answers import Detokenizer
 from core.engine.text.token_bytes import TokenBytes
 from core.spec.generation import GenerationDelta, SamplingSpec, ToolCalled
 from tests.templates import TEMPLATES, template_tokenizer
@@ -86,7 +86,7 @@ def served(name: str, answer: str, *, opened: bool) -> Part:
         begins_in_reasoning=opened,
         tools=TOOLS,
     )
-    sequence, writer = Sequence(request, 0), WrittenAnswer(request, TokenBytes(tokenizer))
+    sequence, writer = SequenceState(request, 0), Detokenizer(request, TokenBytes(tokenizer))
     events = [
         event for token in tokens for event in writer.take(sequence, SampledToken(token, None))
     ]

@@ -3,9 +3,9 @@
 import pytest
 
 from core.batching.turn_probe import turn_format
-from core.engine.policy.request import ModelKey, Request, Sequence
+from core.engine.policy.request import ModelKey, Request, SequenceState
 from core.engine.results import SampledToken, TokenScores
-from core.engine.text.answers import WrittenAnswer
+from core.engine.text.answers import Detokenizer
 from core.engine.text.token_bytes import TokenBytes
 from core.spec.generation import ChoiceFinished, GenerationDelta, SamplingSpec
 from tests.templates import template_tokenizer
@@ -20,7 +20,7 @@ def told(name: str, tokens: list[int], *, opened: bool, top: int | None = None) 
         turn_format=turn_format(tokenizer),
         begins_in_reasoning=opened,
     )
-    sequence, answer = Sequence(request, 0), WrittenAnswer(request, TokenBytes(tokenizer))
+    sequence, answer = SequenceState(request, 0), Detokenizer(request, TokenBytes(tokenizer))
     scores = None if top is None else TokenScores(-1.0, ())
     events = [
         event for token in tokens for event in answer.take(sequence, SampledToken(token, scores))

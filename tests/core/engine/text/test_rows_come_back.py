@@ -16,9 +16,9 @@ from core.batching.turn_format import TurnFormat
 from core.batching.turn_probe import turn_format
 from core.batching.turns import end_token_ids
 from core.datasets.formats import ChatExample
-from core.engine.policy.request import ModelKey, Request, Sequence
+from core.engine.policy.request import ModelKey, Request, SequenceState
 from core.engine.results import SampledToken
-from core.engine.text.answers import WrittenAnswer
+from core.engine.text.answers import Detokenizer
 from core.engine.text.token_bytes import TokenBytes
 from core.spec.generation import ChoiceFinished, GenerationDelta, SamplingSpec, ToolCalled
 from tests.conversations import KINDS, TOOL
@@ -43,7 +43,7 @@ def served(name: str, prompt: list[int], answer: list[int], *, tools: bool) -> d
         begins_in_reasoning=opened,
         tools=PARAMETERS if tools else None,
     )
-    sequence, writer = Sequence(request, 0), WrittenAnswer(request, TokenBytes(tokenizer))
+    sequence, writer = SequenceState(request, 0), Detokenizer(request, TokenBytes(tokenizer))
     events = [e for token in answer for e in writer.take(sequence, SampledToken(token, None))]
     assert isinstance(events[-1], ChoiceFinished), "the engine did not stop at the end of the row"
     deltas = [event for event in events if isinstance(event, GenerationDelta)]

@@ -75,7 +75,7 @@ def test_special_tokens_have_a_name_but_no_text(tokenizer):
     token_bytes = TokenBytes(tokenizer)
     end = tokenizer.convert_tokens_to_ids("<|end|>")
     assert token_bytes.text_bytes(end) == b""
-    assert token_bytes.spelled_bytes(end) == b"<|end|>"
+    assert token_bytes.decoded_bytes(end) == b"<|end|>"
 
 
 def test_an_added_token_that_is_not_special_is_text(sentencepiece):

@@ -11,11 +11,11 @@ from core.batching.call_literals import NAME_HOLE
 from core.batching.forced_call import ForcedCall, ForcedPairs
 from core.batching.json_types import types_of
 from core.batching.turn_format import ReasoningAt, TurnFormat
-from core.engine.text.answer_form import AnswerForm, GrammarVocabulary
-from core.engine.text.grammar import Grammar
+from core.engine.text.grammar_builder import GrammarBuilder
 from core.engine.text.json_schema import fitted
 from core.engine.text.schema_cost import refuse_too_costly
 from core.engine.text.schema_keywords import without_null_keys
+from core.engine.text.structured_output import CompiledGrammar, GrammarVocabulary
 from core.errors import InvalidRequest
 from core.spec.generation import JsonObjectForm, JsonSchemaForm, ToolCallForm
 
@@ -23,17 +23,17 @@ _FORM, _TOOLS = "response_format", "tools"
 _NEWLINES = r"/\n{0,2}/"
 
 
-def compile_form(
+def compile_json(
     spec: JsonObjectForm | JsonSchemaForm,
     format_: TurnFormat,
     reasoning: ReasoningAt,
     vocabulary: GrammarVocabulary,
-) -> AnswerForm:
+) -> CompiledGrammar:
     """Return the grammar of a form; InvalidRequest `invalid_json_schema` when there is none."""
     schema: dict[str, Any] = {"type": "object"}
     if isinstance(spec, JsonSchemaForm):
         schema = spec.json_schema
-    grammar = Grammar(vocabulary, format_.control)
+    grammar = GrammarBuilder(vocabulary, format_.control)
     parts = [
         _thinking(grammar, format_, reasoning),
         grammar.literal(format_.content.opening.lstrip()),
@@ -49,7 +49,7 @@ def compile_call(
     tools: Sequence[Mapping[str, Any]],
     reasoning: ReasoningAt,
     vocabulary: GrammarVocabulary,
-) -> AnswerForm:
+) -> CompiledGrammar:
     """Return the grammar of one call of a tool; InvalidRequest when it cannot be enforced."""
     forced = None if format_.calls is None else format_.calls.forced
     if forced is None:
@@ -62,13 +62,13 @@ def compile_call(
     functions = [tool["function"] for tool in tools]
     chosen = [each for each in functions if spec.name in (None, each["name"])]
     refuse_too_costly([each.get("parameters") for each in chosen], _TOOLS)
-    grammar = Grammar(vocabulary, format_.control)
+    grammar = GrammarBuilder(vocabulary, format_.control)
     calls = " | ".join(_call(grammar, forced, function) for function in chosen)
     parts = [_thinking(grammar, format_, reasoning), grammar.rule(calls)]
     return grammar.compiled(" ".join(filter(None, parts)), _TOOLS)
 
 
-def _thinking(grammar: Grammar, format_: TurnFormat, reasoning: ReasoningAt) -> str:
+def _thinking(grammar: GrammarBuilder, format_: TurnFormat, reasoning: ReasoningAt) -> str:
     """Return the symbols of reasoning before a form."""
     section = format_.reasoning
     if section is None or reasoning == "closed" or not format_.writes_reasoning:
@@ -79,7 +79,7 @@ def _thinking(grammar: Grammar, format_: TurnFormat, reasoning: ReasoningAt) -> 
     return f"({grammar.literal(section.opening.strip())} {text})?"
 
 
-def _call(grammar: Grammar, forced: ForcedCall, function: Mapping[str, Any]) -> str:
+def _call(grammar: GrammarBuilder, forced: ForcedCall, function: Mapping[str, Any]) -> str:
     """Return the symbols of a call of one tool."""
     name = function["name"]
     given = without_null_keys(function.get("parameters") or {})
@@ -107,7 +107,7 @@ def _closed(parameters: dict[str, Any]) -> dict[str, Any]:
     return {**parameters, "additionalProperties": False}
 
 
-def _pairs(grammar: Grammar, pairs: ForcedPairs, parameters: Mapping[str, Any]) -> str:
+def _pairs(grammar: GrammarBuilder, pairs: ForcedPairs, parameters: Mapping[str, Any]) -> str:
     """Return the symbols of arguments, each as a pair of texts, in the order of the schema."""
     required = parameters.get("required") or ()
     symbols = []
@@ -118,7 +118,7 @@ def _pairs(grammar: Grammar, pairs: ForcedPairs, parameters: Mapping[str, Any]) 
     return " ".join(symbols)
 
 
-def _value(grammar: Grammar, schema: Any, root: Mapping[str, Any], closing: str) -> str:
+def _value(grammar: GrammarBuilder, schema: Any, root: Mapping[str, Any], closing: str) -> str:
     """Return the symbols of a value and of what closes it: a text as it is, all else as JSON."""
     own = schema if isinstance(schema, Mapping) else {}
     texts = own.get("enum") or ([own["const"]] if "const" in own else [])

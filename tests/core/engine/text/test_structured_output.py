@@ -10,9 +10,9 @@ import torch
 import core.models
 from core.batching.tool_calls import read_calls
 from core.engine.device.sampler import sample
-from core.engine.policy.request import ModelKey, Request, Sequence
-from core.engine.text.answer_form import AnswerForm
+from core.engine.policy.request import ModelKey, Request, SequenceState
 from core.engine.text.prompts import parameters_of
+from core.engine.text.structured_output import CompiledGrammar
 from core.engine.text.vocabulary import read_vocabulary
 from core.errors import InvalidRequest
 from core.spec.base_model import BaseModelSpec
@@ -44,18 +44,18 @@ def vocabulary(base):
     return read_vocabulary(base, None)
 
 
-def write(vocabulary, form: AnswerForm, seed: int, temperature: float = 1.0) -> str:
+def write(vocabulary, form: CompiledGrammar, seed: int, temperature: float = 1.0) -> str:
     """Let a model without any sense write, until it ends."""
     spec = SamplingSpec(seed=seed, temperature=temperature)
     model = ModelKey(None)
     ends = vocabulary.end_token_ids
-    sequence = Sequence(Request("r", model, (1,), spec, 400, ends, form=form), 0)
+    sequence = SequenceState(Request("r", model, (1,), spec, 400, ends, grammar=form), 0)
     noise = torch.Generator().manual_seed(seed)
     for _ in range(400):
         logits_1V = torch.randn(1, vocabulary.token_count, generator=noise)
         [token] = sample(logits_1V, [sequence])
         sequence.write(token.token_id)
-        assert not sequence.held.error
+        assert not sequence.matcher.error
         if token.token_id in ends:
             written = b"".join(map(vocabulary.token_bytes.text_bytes, sequence.tokens))
             return written.decode()
@@ -64,29 +64,29 @@ def write(vocabulary, form: AnswerForm, seed: int, temperature: float = 1.0) -> 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_noise_becomes_what_the_schema_describes(vocabulary, seed):
-    form = vocabulary.form(JsonSchemaForm(json_schema=SCHEMA), ())
+    form = vocabulary.grammar(JsonSchemaForm(json_schema=SCHEMA), ())
     answer = json.loads(write(vocabulary, form, seed))
     jsonschema.validate(answer, SCHEMA)
 
 
 def test_each_answer_is_held_by_itself(vocabulary):
-    form = vocabulary.form(JsonSchemaForm(json_schema=SCHEMA), ())
+    form = vocabulary.grammar(JsonSchemaForm(json_schema=SCHEMA), ())
     assert write(vocabulary, form, 1) == write(vocabulary, form, 1) != write(vocabulary, form, 2)
 
 
 def test_any_object_is_an_object(vocabulary):
-    held = vocabulary.form(JsonObjectForm(), ()).start()
+    held = vocabulary.grammar(JsonObjectForm(), ()).start()
     tokens = vocabulary.tokenizer('{"a": [1, "\U0001f642"]}')["input_ids"]
     for token in tokens:
         assert held.allowed()[token]
         assert not held.allowed()[list(vocabulary.end_token_ids)].any(), "it is not complete yet"
         held.take(token)
     assert held.allowed()[list(vocabulary.end_token_ids)].all()
-    assert not vocabulary.form(JsonObjectForm(), ()).start().allowed()[tokens[-1]]
+    assert not vocabulary.grammar(JsonObjectForm(), ()).start().allowed()[tokens[-1]]
 
 
 def test_rows_of_a_padded_vocabulary_are_never_allowed(vocabulary):
-    allowed_V = vocabulary.form(JsonObjectForm(), ()).start().allowed()
+    allowed_V = vocabulary.grammar(JsonObjectForm(), ()).start().allowed()
     assert len(allowed_V) == vocabulary.token_count > len(vocabulary.tokenizer)
     assert not allowed_V[len(vocabulary.tokenizer) :].any()
 
@@ -107,7 +107,7 @@ def test_rows_of_a_padded_vocabulary_are_never_allowed(vocabulary):
 )
 def test_a_schema_that_cannot_be_enforced_is_refused(vocabulary, form: AnswerFormSpec):
     with pytest.raises(InvalidRequest) as caught:
-        vocabulary.form(form, ())
+        vocabulary.grammar(form, ())
     assert (caught.value.code, caught.value.param) == ("invalid_json_schema", "response_format")
     assert len(caught.value.message) < 700
 
@@ -144,7 +144,7 @@ def test_a_marker_that_is_a_token_of_its_own_can_be_forced():
     call = '<tool_call>{"name": "look", "arguments": {"at": "me"}}</tool_call>'
     tokens = tiny.tokenizer.encode(call, add_special_tokens=False)
     assert tiny.tokenizer.convert_ids_to_tokens(tokens[0]) == "<tool_call>"
-    held = tiny.form(ToolCallForm(name="look"), TOOLS).start()
+    held = tiny.grammar(ToolCallForm(name="look"), TOOLS).start()
     for token in tokens:
         assert held.allowed()[token]
         held.take(token)
@@ -154,5 +154,5 @@ def test_a_marker_that_is_a_token_of_its_own_can_be_forced():
 
 def test_a_call_that_no_template_shows_cannot_be_forced(vocabulary):
     with pytest.raises(InvalidRequest) as caught:
-        vocabulary.form(ToolCallForm(), TOOLS)
+        vocabulary.grammar(ToolCallForm(), TOOLS)
     assert (caught.value.code, caught.value.param) == ("unsupported_parameter", "tool_choice")

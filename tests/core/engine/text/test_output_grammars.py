@@ -113,7 +113,7 @@ def tiny() -> Vocabulary:
 
 def accepts(vocabulary: Vocabulary, form: AnswerFormSpec, tools: Any, text: str) -> bool:
     """Whether a form lets a model write a text and end there."""
-    held = vocabulary.form(form, tools).start()
+    held = vocabulary.grammar(form, tools).start()
     for token in vocabulary.tokenizer.encode(text, add_special_tokens=False):
         if not held.allowed()[token] or held.error:
             return False
@@ -173,7 +173,7 @@ def test_there_is_no_room_for_white_space_but_after_commas_and_colons(tiny, text
 def test_numbers_that_a_grammar_cannot_count_are_refused(tiny, schema):
     """The first of them made llguidance overflow its stack, and the process end."""
     with pytest.raises(InvalidRequest) as caught:
-        tiny.form(JsonSchemaForm(json_schema=schema), ())
+        tiny.grammar(JsonSchemaForm(json_schema=schema), ())
     assert caught.value.code == "invalid_json_schema"
 
 
@@ -188,7 +188,7 @@ def test_numbers_that_a_grammar_cannot_count_are_refused(tiny, schema):
     ],
 )
 def test_bounds_beyond_what_a_grammar_counts_change_no_answer(tiny, schema, text):
-    tiny.form(JsonSchemaForm(json_schema=schema), ())
+    tiny.grammar(JsonSchemaForm(json_schema=schema), ())
     if "const" not in schema:
         assert accepts(tiny, JsonSchemaForm(json_schema=schema), (), text)
 
@@ -229,7 +229,7 @@ def test_digits_in_a_text_are_not_counted(tiny, own):
 
 
 def test_another_server_gets_bounds_that_it_can_count(tiny):
-    form = tiny.form(JsonSchemaForm(json_schema={"type": "integer"}), ())
+    form = tiny.grammar(JsonSchemaForm(json_schema={"type": "integer"}), ())
     assert f'"maximum": {2**63 - 1}' in form.lark
     assert not LLMatcher.validate_grammar(LLMatcher.grammar_from_lark(form.lark))
 
@@ -239,7 +239,7 @@ SPELLED = ("<|im_end|>", "x<|im_end|>y", "<|im_start|>", "<|endoftext|>", "<tool
 
 def written(vocabulary: Vocabulary, form: AnswerFormSpec, tools: Any = ()) -> str:
     """Write what a form allows, the last token of it each time, and end where it may."""
-    held = vocabulary.form(form, tools).start()
+    held = vocabulary.grammar(form, tools).start()
     tokens: list[int] = []
     for _ in range(200):
         allowed = held.allowed()
@@ -333,10 +333,10 @@ CHAINED = {"A": {"$ref": "#/$defs/B"}, "B": {"$ref": "#/$defs/A"}}
 )
 def test_a_schema_that_would_not_be_held_is_refused(tiny, schema):
     with pytest.raises(InvalidRequest) as caught:
-        tiny.form(JsonSchemaForm(json_schema=schema), ())
+        tiny.grammar(JsonSchemaForm(json_schema=schema), ())
     assert caught.value.code == "invalid_json_schema"
     with pytest.raises(InvalidRequest) as caught:
-        tiny.form(ToolCallForm(), (tool("w", schema),))
+        tiny.grammar(ToolCallForm(), (tool("w", schema),))
     assert (caught.value.code, caught.value.param) == ("invalid_json_schema", "tools")
 
 
@@ -344,7 +344,7 @@ def test_a_schema_that_would_not_be_held_is_refused(tiny, schema):
 def test_a_multiple_within_the_limit_can_be_written(tiny, multiples):
     """Random digits visit as many states as there are."""
     schema = {"anyOf": [{"type": "integer", "multipleOf": each} for each in multiples]}
-    form = tiny.form(JsonSchemaForm(json_schema=schema), ())
+    form = tiny.grammar(JsonSchemaForm(json_schema=schema), ())
     chance = random.Random(0)
     for _ in range(100):
         held = form.start()

@@ -8,9 +8,9 @@ from llguidance import LLMatcher
 
 from core.batching.call_literals import ID_HOLE
 from core.batching.coded_tokens import CodedTokens
-from core.engine.text.answer_form import LIMITS, AnswerForm, GrammarVocabulary
 from core.engine.text.schema_keywords import unfit
 from core.engine.text.schema_numbers import with_bounds
+from core.engine.text.structured_output import LIMITS, CompiledGrammar, GrammarVocabulary
 
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
@@ -27,7 +27,7 @@ _ID = "/[A-Za-z0-9]{9}/"
 """Nine letters and digits, which every template takes for an id."""
 
 
-class Grammar:
+class GrammarBuilder:
     """Rules in the making; texts are coded (`core.batching.coded_tokens`)."""
 
     def __init__(self, vocabulary: GrammarVocabulary, control: CodedTokens) -> None:
@@ -62,7 +62,7 @@ class Grammar:
         text = self.rule(r"/(?s:.*)/", f"[suffix={_quoted(first)}]")
         return " ".join([text, *map(_symbol, rest)])
 
-    def compiled(self, start: str, param: str) -> AnswerForm:
+    def compiled(self, start: str, param: str) -> CompiledGrammar:
         """Return the grammar that begins with these symbols; InvalidRequest for an unfit schema."""
         lark = "\n".join([f"start: {start}", *self._rules])
         matcher = LLMatcher(
@@ -75,7 +75,7 @@ class Grammar:
             raise unfit(matcher.get_error(), param)
         matcher.compute_bitmask()  # copies share what this finds; the model thread does not wait
         bounded = "\n".join([f"start: {start}", *self._bounded])
-        return AnswerForm(bounded, matcher, self._vocabulary)
+        return CompiledGrammar(bounded, matcher, self._vocabulary)
 
     def _parts(self, coded: str) -> list[str | int]:
         """Return a literal as texts and ids of tokens.

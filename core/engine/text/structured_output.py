@@ -1,4 +1,4 @@
-"""Answers of a given form: which tokens may come next.
+"""Structured output: which tokens may come next under a grammar.
 
 The grammars and their matching are those of llguidance, with bounds on what one token may cost: all
 streams of a model wait for it.
@@ -55,8 +55,8 @@ class GrammarVocabulary:
         return before + last if last == len(own) else last
 
 
-class AnswerForm:
-    """A grammar for one vocabulary; every answer is held to it by a `Held` of its own."""
+class CompiledGrammar:
+    """A grammar for one vocabulary; each answer has a `GrammarMatcher` of its own."""
 
     def __init__(self, lark: str, first: LLMatcher, vocabulary: GrammarVocabulary) -> None:
         self.lark = lark
@@ -64,13 +64,13 @@ class AnswerForm:
         self._first = first
         self._vocabulary = vocabulary
 
-    def start(self) -> "Held":
-        """Return what holds one answer to the form, from its first token on."""
-        return Held(self._first.deep_copy(), self._vocabulary)
+    def start(self) -> "GrammarMatcher":
+        """Return a matcher at the beginning of an answer."""
+        return GrammarMatcher(self._first.deep_copy(), self._vocabulary)
 
 
-class Held:
-    """One answer that is held to a form."""
+class GrammarMatcher:
+    """Matches one answer against a grammar, token by token."""
 
     def __init__(self, matcher: LLMatcher, vocabulary: GrammarVocabulary) -> None:
         self._matcher = matcher
@@ -81,14 +81,14 @@ class Held:
 
     @property
     def error(self) -> str:
-        """Why the form cannot be followed any further; empty as long as it can."""
+        """Why no token can follow; empty as long as one can."""
         message: str = self._matcher.get_error()
         if not message and self._stuck:
-            return "no token may follow, and the form is not complete"
+            return "no token can follow, and the grammar is not complete"
         return message
 
     def allowed(self) -> NDArray[np.bool_]:
-        """Return by token (V,) which may come next; an end only where the form is complete."""
+        """Return by token (V,) which may come next; an end only where the grammar is complete."""
         allowed_V = self._following()
         may_end = self._matcher.is_stopped() or self._matcher.is_accepting()
         if may_end and not self._matcher.is_error():
@@ -99,7 +99,7 @@ class Held:
         return allowed_V
 
     def take(self, token: int) -> None:
-        """Go on by a token that was allowed."""
+        """Advance by a token that was allowed."""
         if token not in self._end_token_ids:
             self._matcher.consume_token(token)
             self._digits = self._vocabulary.digits_after(token, self._digits)
@@ -138,7 +138,7 @@ class Held:
         return not self._matcher.is_stopped() and self._matcher.validate_tokens([token]) == 1
 
     def _spelling(self) -> list[int]:
-        """Return the tokens that begin the text that the form prescribes next.
+        """Return the tokens that begin the text that the grammar prescribes next.
 
         Where that text spells a special token, llguidance offers the token, and refuses it.
         """
