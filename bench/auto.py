@@ -24,7 +24,7 @@ from bench.auto_data import take
 from bench.auto_runs import Bench, Case, Score, objective_of
 from bench.results import save_table, set_up
 from core.catalog.describe import describe
-from core.spec.run import BaseModelSpec
+from core.spec.base_model import BaseModelSpec
 from core.spec.strategy import BottleneckSpec, FullSpec, LoraSpec, PrefixSpec, PromptSpec
 from core.spec.training import TrainingSpec
 

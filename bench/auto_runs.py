@@ -12,7 +12,9 @@ from typing import Any
 
 from bench.auto_data import JsonRow, Rows, take
 from core.errors import TrainingFailed
+from core.spec.base_model import BaseModelSpec
 from core.spec.events import Evaluated, StepDone
+from core.spec.job import JobSpec
 from core.spec.objective import (
     ClassificationSpec,
     DpoSpec,
@@ -20,9 +22,9 @@ from core.spec.objective import (
     PretrainingSpec,
     SupervisedSpec,
 )
-from core.spec.run import BaseModelSpec, JobSpec, Workspace
 from core.spec.strategy import LoraSpec, StrategySpec
 from core.spec.training import EvaluationSpec, TrainingSpec
+from core.spec.workspace import Workspace
 from core.training.recipe import train
 
 UNTRAINED_RATE = 1e-12

@@ -27,7 +27,7 @@ from bench.measure import MeasuredRun
 from bench.ours import run_ours
 from bench.rows import benchmark_rows
 from bench.trl_peer import load_peer_base, run_trl
-from core.spec.run import JobSpec
+from core.spec.job import JobSpec
 
 MEMORY_STEPS = 3
 

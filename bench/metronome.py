@@ -15,15 +15,16 @@ from typing import Any
 import torch
 import uvicorn
 
-from core.engine.answers import AnyAnswer
+from core.engine.device.resident import Resident
+from core.engine.device.runner import Runner
 from core.engine.engine import Emit, Engine, Ticket
 from core.engine.metrics import EngineMetrics
-from core.engine.request import AnyRequest, BaseKey
-from core.engine.residency import Tally
-from core.engine.resident import Resident
+from core.engine.policy.request import AnyRequest, AnySequence, BaseKey
+from core.engine.policy.residency import Tally
+from core.engine.policy.scheduler import Scheduler
+from core.engine.policy.step import Step
 from core.engine.results import Written
-from core.engine.runner import Runner
-from core.engine.scheduler import AnySequence, Scheduler, Step
+from core.engine.text.answers import AnyAnswer
 from core.errors import TunesmithError
 from core.spec.generation import GenerationDelta
 from worker.engine_app import create_app

@@ -5,10 +5,12 @@ from pathlib import Path
 
 from bench.data import BenchmarkData
 from bench.measure import Clock, MeasuredRun, MeasuredStep
+from core.spec.base_model import BaseModelSpec
 from core.spec.events import StepDone
-from core.spec.run import BaseModelSpec, JobSpec, Workspace
+from core.spec.job import JobSpec
 from core.spec.strategy import StrategySpec
 from core.spec.training import Precision, TrainingSpec
+from core.spec.workspace import Workspace
 from core.training.recipe import train
 
 

@@ -6,7 +6,7 @@ from bench.data import BenchmarkData
 from core.batching.rows import Row
 from core.models.load import load_config, load_tokenizer
 from core.objectives.supervised import Supervised
-from core.spec.run import JobSpec
+from core.spec.job import JobSpec
 from core.training.data import load_rows
 
 

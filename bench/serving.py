@@ -41,13 +41,14 @@ from bench.results import save_table, set_up
 from bench.serving_check import RecordedAnswer, record, require_same_model
 from bench.serving_engine import adapter_name, make_engine, require_answer, spelling
 from core.artifacts.manifest import ADAPTER_FILE, write_manifest
-from core.engine.answers import WrittenAnswer
 from core.engine.engine import Engine
-from core.engine.request import BaseKey, ModelKey, Request
-from core.engine.token_bytes import TokenBytes
+from core.engine.policy.request import BaseKey, ModelKey, Request
+from core.engine.text.answers import Detokenizer
+from core.engine.text.token_bytes import TokenBytes
 from core.models.load import load_tokenizer
+from core.spec.base_model import BaseModelSpec
 from core.spec.generation import SamplingSpec
-from core.spec.run import BaseModelSpec, JobSpec
+from core.spec.job import JobSpec
 from core.spec.strategy import LoraSpec
 from core.strategies.attach import attach
 
@@ -212,7 +213,7 @@ def serve(
     engine: Engine,
     setting: Setting,
     adapters: int,
-    answer: Callable[[Request, TokenBytes], WrittenAnswer] = WrittenAnswer,
+    answer: Callable[[Request, TokenBytes], Detokenizer] = Detokenizer,
 ) -> None:
     """Answer every prompt, in turns with so many adapters, or with the base alone."""
     token_bytes = spelling(setting.base.source)

@@ -10,17 +10,17 @@ from typing import Any
 import torch
 from peft import PeftModel
 
-from core.engine.answers import WrittenAnswer
-from core.engine.request import Request
-from core.engine.sampler import SampledToken
-from core.engine.token_bytes import TokenBytes
+from core.engine.policy.request import Request
+from core.engine.results import SampledToken
+from core.engine.text.answers import Detokenizer
+from core.engine.text.token_bytes import TokenBytes
 from core.spec.generation import GenerationEvent
 
 NEAR_TIE_NATS = 1e-3
 """Sums of fp32 in another order may exchange two tokens that are no further apart."""
 
 
-class RecordedAnswer(WrittenAnswer):
+class RecordedAnswer(Detokenizer):
     """Keeps the numbers of the tokens besides."""
 
     def __init__(self, request: Request, token_bytes: TokenBytes) -> None:

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import torch
 
-from core.engine.answers import Item
+from core.engine.device.runner import BaseLoader, Runner
 from core.engine.engine import Engine
 from core.engine.metrics import EngineMetrics
-from core.engine.runner import BaseLoader, Runner
-from core.engine.scheduler import Limits, Scheduler
-from core.engine.token_bytes import TokenBytes
+from core.engine.policy.scheduler import Scheduler
+from core.engine.policy.step import Limits
+from core.engine.text.answers import Item
+from core.engine.text.token_bytes import TokenBytes
 from core.errors import TunesmithError
 from core.models.load import load_tokenizer
-from core.spec.run import BaseModelSpec
+from core.spec.base_model import BaseModelSpec
 
 
 def make_engine(adapters: Sequence[Path], *, at_once: int, waiting: int, resident: int) -> Engine:

@@ -20,7 +20,7 @@ from bench.measure import Clock, MeasuredRun, MeasuredStep
 from bench.plain_bottleneck import add_bottlenecks
 from core.batching.order import steps_of_epoch
 from core.batching.rows import Row
-from core.spec.run import JobSpec
+from core.spec.job import JobSpec
 from core.spec.strategy import (
     BottleneckSpec,
     FullSpec,

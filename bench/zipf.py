@@ -28,11 +28,11 @@ from bench.results import save_table, set_up
 from bench.serving import ALPHA, NEW_TOKENS, PROMPT_TOKENS, RANK, greedy, write_adapter
 from bench.serving_engine import adapter_name, make_engine, require_answer, spelling
 from core.artifacts.manifest import ADAPTER_FILE
-from core.engine.answers import Item, WrittenAnswer
 from core.engine.engine import Engine
-from core.engine.request import ModelKey, Request
+from core.engine.policy.request import ModelKey, Request
+from core.engine.text.answers import Detokenizer, Item
+from core.spec.base_model import BaseModelSpec
 from core.spec.generation import ChoiceFinished, GenerationDelta, SamplingSpec
-from core.spec.run import BaseModelSpec
 
 SEED = 20261125
 FEW, ALL = "few", "all"
@@ -139,7 +139,7 @@ def serve(engine: Engine, base: BaseModelSpec, requests: Iterable[Asked]) -> lis
         )
         texts.append("")
         unfinished.add(number)
-        engine.submit(request, WrittenAnswer(request, token_bytes), emit)
+        engine.submit(request, Detokenizer(request, token_bytes), emit)
 
     for number, asked in enumerate(requests):
         submit(number, asked)

@@ -20,14 +20,14 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from core.engine.answers import ScoredAnswer, TextScored, WrittenAnswer
 from core.engine.engine import Engine
-from core.engine.prompts import PromptReader
+from core.engine.text.answers import Detokenizer, ScoredAnswer, TextScored
+from core.engine.text.prompts import PromptReader
 from core.errors import TunesmithError
+from core.spec.base_model import BaseModelSpec
 from core.spec.classification import ClassificationAnswer, ClassificationRequest
 from core.spec.generation import GenerationRequest
 from core.spec.parity import NumberFormat
-from core.spec.run import BaseModelSpec
 from worker.engine_http import Items, engine_application, next_item, read_body, streamed
 
 logger = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ def create_app(
         asked = await read_body(request, GenerationRequest, key)
         ready, token_bytes = await made_ready(asked, reader.read)
         items = Items()
-        ticket = engine.submit(ready, WrittenAnswer(ready, token_bytes, hardware), items.emit)
+        ticket = engine.submit(ready, Detokenizer(ready, token_bytes, hardware), items.emit)
         return await streamed(request, items, ready.sequences, partial(engine.cancel, ticket))
 
     async def classify(request: Request) -> Response:

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from core.engine.answers import Item, TextScored
+from core.engine.text.answers import Item, TextScored
 from core.errors import InvalidRequest, NotFound, TunesmithError, Unauthenticated, Unavailable
 from core.spec.base import Spec
 from core.spec.generation import ChoiceFinished, GenerationFailed

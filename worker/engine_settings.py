@@ -7,7 +7,7 @@ from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from core.spec.addresses import is_loopback
-from core.spec.run import BaseModelSpec
+from core.spec.base_model import BaseModelSpec
 from core.spec.training import Precision
 from core.storage.settings import StorageSettings
 

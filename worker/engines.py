@@ -6,7 +6,7 @@ from pydantic import SecretStr
 
 from core.records.database import Database
 from core.records.engines import LivingEngine, living_engines
-from core.spec.run import BaseModelSpec
+from core.spec.base_model import BaseModelSpec
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from core.spec.events import MaskAudited, RunFailed
-from core.spec.run import JobSpec, Workspace
+from core.spec.job import JobSpec
+from core.spec.workspace import Workspace
 from worker.coroutines import CHECK_SECONDS, Interrupted
 
 _context = multiprocessing.get_context("forkserver")

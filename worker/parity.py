@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from core.parity.asking import Candidate, EngineAway, EngineRefused
 from core.parity.refusal import CHECK_FAILED, refused, unchecked, unreadable
 from core.parity.verdict import judge
+from core.spec.base_model import BaseModelSpec
 from core.spec.parity import Parity, ParityReference
-from core.spec.run import BaseModelSpec
 from worker.coroutines import Interrupted
 from worker.engines import EngineAddress
 from worker.replay import replay

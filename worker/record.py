@@ -21,6 +21,8 @@ from core.records.events import NewEvent
 from core.records.ids import checkpoint_model_id, tuned_model_id
 from core.records.models import StoredBundle
 from core.records.tables import Job
+from core.spec.base_model import BaseModelSpec
+from core.spec.bundle import BundleRef
 from core.spec.events import (
     CheckpointSaved,
     DatasetValidated,
@@ -40,7 +42,6 @@ from core.spec.events import (
     StoppedEarly,
 )
 from core.spec.parity import Parity, ParityReference
-from core.spec.run import BaseModelSpec, BundleRef
 from core.storage.blobs import BlobStore
 from worker import news
 from worker.commit import commit

@@ -17,8 +17,9 @@ from core.records.claims import Claim
 from core.records.database import Database
 from core.records.events import NewEvent
 from core.records.resume_states import ResumeState
+from core.spec.bundle import BundleRef
 from core.spec.events import ResumeStateSaved
-from core.spec.run import BundleRef, Workspace
+from core.spec.workspace import Workspace
 from core.storage.blobs import BlobStore
 from worker.commit import commit
 from worker.launch import archive_of

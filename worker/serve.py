@@ -10,12 +10,13 @@ import torch
 import uvicorn
 
 from core.engine.adapters import AdapterFiles
+from core.engine.device.runner import BaseLoader, Runner
 from core.engine.engine import Engine
 from core.engine.metrics import EngineMetrics
+from core.engine.policy.scheduler import Scheduler
+from core.engine.policy.step import Limits
 from core.engine.precisions import ServedPrecisions
-from core.engine.prompts import PromptReader
-from core.engine.runner import BaseLoader, Runner
-from core.engine.scheduler import Limits, Scheduler
+from core.engine.text.prompts import PromptReader
 from core.models.precision import pick_device
 from core.models.precision_choice import PrecisionChooser
 from core.spec.engine import BasePrecision, EngineReport

@@ -14,7 +14,8 @@ from core.errors import StaleClaim, TunesmithError, Unavailable
 from core.records import claims, files
 from core.records.claims import Claim
 from core.records.database import Database
-from core.spec.run import JobSpec, Workspace
+from core.spec.job import JobSpec
+from core.spec.workspace import Workspace
 from core.storage.blobs import STORAGE_UNAVAILABLE, BlobStore
 from worker.commit import commit
 from worker.disk import is_disk_full

@@ -4,7 +4,8 @@ import hashlib
 from collections.abc import Iterable, Mapping
 
 from core.records.engines import LivingEngine
-from core.spec.run import BaseModelSpec, BundleRef
+from core.spec.base_model import BaseModelSpec
+from core.spec.bundle import BundleRef
 
 
 def in_order(

@@ -15,7 +15,8 @@ from core.catalog.describe import BaseFacts, describe
 from core.errors import InvalidRequest
 from core.records.files import get_file
 from core.records.jobs import NewJob
-from core.spec.run import BaseModelSpec, JobSpec
+from core.spec.base_model import BaseModelSpec
+from core.spec.job import JobSpec
 from core.spec.strategy import StrategySpec, virtual_tokens
 from core.spec.training import SHORTEST_ROW, TrainingSpec
 

@@ -21,9 +21,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from core.catalog.learning_rate import base_learning_rate, settle
 from core.errors import InvalidRequest
+from core.spec.job import JobSpec
 from core.spec.members import for_each
 from core.spec.objective import DpoSpec, ObjectiveSpec
-from core.spec.run import JobSpec
 from core.spec.strategy import StrategySpec
 from core.spec.training import TrainingSpec
 

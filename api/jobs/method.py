@@ -11,9 +11,9 @@ from api.jobs.hyperparameters import (
     resolved_hyperparameters,
 )
 from core.errors import InvalidRequest
+from core.spec.job import JobSpec
 from core.spec.members import for_each
 from core.spec.objective import ObjectiveSpec
-from core.spec.run import JobSpec
 
 
 class _Body(BaseModel):
@@ -51,10 +51,6 @@ class ResolvedMethod(BaseModel):
     type: Literal["supervised", "dpo"]
     supervised: ResolvedMethodBody | None = Field(None, exclude_if=_is_absent)
     dpo: ResolvedMethodBody | None = Field(None, exclude_if=_is_absent)
-
-
-def is_dpo(method: Method | None) -> bool:
-    return method is not None and method.type == "dpo"
 
 
 def asked_hyperparameters(

@@ -13,8 +13,8 @@ from api.jobs.hyperparameters import (
 from api.jobs.method import Method, ResolvedMethod, resolved_method
 from core.jobs.state import JobStatus
 from core.records.tables import Checkpoint, Job, JobEvent
+from core.spec.job import JobSpec
 from core.spec.objective import ObjectiveSpec, Task
-from core.spec.run import JobSpec
 from core.spec.strategy import LoraSpec, StrategySpec
 from core.spec.template import TemplateVariables
 from core.spec.training import EvaluationSpec, TrainingSpec

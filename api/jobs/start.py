@@ -11,8 +11,10 @@ from core.catalog.bases import Catalog
 from core.errors import InvalidRequest
 from core.records.jobs import get_job
 from core.records.models import get_model
+from core.spec.base_model import BaseModelSpec
+from core.spec.bundle import BundleRef
+from core.spec.job import JobSpec
 from core.spec.objective import ClassificationSpec, ObjectiveSpec, Task
-from core.spec.run import BaseModelSpec, BundleRef, JobSpec
 from core.spec.strategy import StrategySpec
 from core.spec.template import check_template_variables, merged_variables
 

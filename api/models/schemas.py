@@ -4,9 +4,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from core.spec.base_model import Quantisation
 from core.spec.parity import Parity
 from core.spec.precision import PrecisionChoice
-from core.spec.run import Quantisation
 
 
 class ServingObject(BaseModel):

@@ -24,9 +24,11 @@ from core.records.engines import living_engines
 from core.records.jobs import get_job
 from core.records.parity import is_to_be_checked, is_withheld
 from core.records.tables import TunedModel
+from core.spec.base_model import BaseModelSpec
+from core.spec.bundle import BundleRef
+from core.spec.job import JobSpec
 from core.spec.parity import Parity
 from core.spec.precision import PrecisionChoice
-from core.spec.run import BaseModelSpec, BundleRef, JobSpec
 from core.spec.serving import ADAPTER_FORM, ServingSpec
 
 TUNED_PREFIX = "ft:"

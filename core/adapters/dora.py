@@ -12,9 +12,9 @@ Source: Liu et al. 2024, https://arxiv.org/abs/2402.09353.
 import torch
 from torch import Tensor, nn
 
-from core.adapters.frozen import frozen_product
 from core.adapters.linear_layers import LinearLayer
 from core.adapters.lora import LoraLinear
+from core.models.frozen import frozen_product
 
 
 class DoraLinear(LoraLinear):

@@ -5,7 +5,7 @@ from typing import TypeAlias
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from core.adapters.frozen import FrozenMatrix
+from core.models.frozen import FrozenMatrix
 
 LinearLayer: TypeAlias = nn.Linear | Conv1D
 """PyTorch's, of which bitsandbytes' quantised ones are subclasses, or that of GPT-2."""
@@ -16,7 +16,7 @@ def frozen_matrix(layer: LinearLayer, prepack: bool) -> FrozenMatrix:
     weight, bias_O = layer.weight, layer.bias
     if hasattr(weight, "quant_state") or hasattr(weight, "SCB"):
         # here, because a machine that trains no quantised base may lack bitsandbytes
-        from core.adapters.quantised import quantised_matrix
+        from core.models.quantised import quantised_matrix
 
         return quantised_matrix(layer)
     return FrozenMatrix(weight.t() if isinstance(layer, Conv1D) else weight, bias_O, prepack)

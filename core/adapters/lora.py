@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout
 
-from core.adapters.frozen import FrozenMatrix
 from core.adapters.linear_layers import LinearLayer, frozen_matrix
+from core.models.frozen import FrozenMatrix
 
 
 class LoraLinear(nn.Module):

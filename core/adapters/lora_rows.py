@@ -1,90 +1,23 @@
-"""How the rows of one batch run through the low-rank updates of their adapters, many at once.
+"""How rows of one batch run through the low-rank updates of their adapters, one way each class.
 
-On a CPU each row of a short segment picks the slot of its adapter by itself, in whatever order and
-company. Everywhere else, and for long segments, the segments go through one batched product, each
-beside the others. Segments that have no company go through products of their own.
+`core.adapters.lora_groups` chooses among them.
 """
 
-# T tokens that take part, G segments, P places of a segment, C slots, I inputs, O outputs, R rank,
-# M layers that read the same input, S = M · R
+# T tokens that take part, G segments, P positions of a padded segment, C slots, I inputs,
+# O outputs, R rank, M layers that read the same input, S = M · R
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
-from itertools import accumulate
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from core.adapters.lora_slots import InputTable, LoraSlots
+from core.adapters.segments import Segments
 from core.models.indices import as_index
-from core.models.weighted_rows import Picks, picks, weighted_sums
-
-FEWEST_TOGETHER = 3
-"""Segments for which one product is faster than a product for each."""
-
-SHORT_SEGMENT = 4
-"""Tokens of a segment up to which all that are as short go through one product."""
-
-LONGEST_PICKING = 32
-"""Tokens of a segment up to which its rows may pick their slots; more are faster as a matrix."""
-
-LEAST_FILLED = 0.75
-"""Of the longest segment that others are padded to, so that one product takes them all."""
-
-
-@dataclass(frozen=True)
-class Segments:
-    """Which adapter the rows of a batch run through, in order; None is the base alone."""
-
-    adapters: tuple[str | None, ...]
-    lengths: tuple[int, ...]
-
-    @cached_property
-    def starts(self) -> tuple[int, ...]:
-        """Where each segment begins, and where the last one ends: how many rows there are."""
-        return (0, *accumulate(self.lengths))
-
-
-def lora_rows(
-    segments: Segments, slots: LoraSlots, indices: Sequence[int], *, together: bool
-) -> list["LoraRows"]:
-    """Say how the segments at `indices`, whose adapters have these slots, run.
-
-    Without `together` each runs by itself.
-    """
-    groups = _groups(segments, slots, indices) if together else []
-    grouped = {index for group in groups for index in group.segments}
-    return [*groups, *(_AloneRows(segments, slots, i) for i in indices if i not in grouped)]
-
-
-def _groups(segments: Segments, slots: LoraSlots, indices: Sequence[int]) -> list["LoraRows"]:
-    lengths = segments.lengths
-    on_cpu = slots.device.type == "cpu"
-    picking = [i for i in indices if on_cpu and lengths[i] <= LONGEST_PICKING]
-    if len(picking) < FEWEST_TOGETHER:
-        picking = []
-    rest = [index for index in indices if index not in picking]
-    padded = [group for group in _alike(lengths, rest) if len(group) >= FEWEST_TOGETHER]
-    groups: list[LoraRows] = [_PaddedRows(segments, slots, group) for group in padded]
-    return [_PickedRows(segments, slots, picking), *groups] if picking else groups
-
-
-def _alike(lengths: Sequence[int], indices: Sequence[int]) -> list[list[int]]:
-    """Group segments that one product takes: short, of equal length, and of similar length."""
-    short = [index for index in indices if lengths[index] <= SHORT_SEGMENT]
-    by_length: dict[int, list[int]] = {}
-    for index in indices:
-        if lengths[index] > SHORT_SEGMENT:
-            by_length.setdefault(lengths[index], []).append(index)
-    equal = [group for group in by_length.values() if len(group) >= FEWEST_TOGETHER]
-    rest = [group for group in by_length.values() if len(group) < FEWEST_TOGETHER]
-    longest = max((lengths[group[0]] for group in rest), default=0)
-    similar = [i for group in rest for i in group if lengths[i] >= LEAST_FILLED * longest]
-    return [short, *equal, sorted(similar)]
-
+from core.models.row_gather import RowIndices, row_indices, weighted_sums
 
 Projection = Callable[[Tensor], Sequence[Tensor]]
 """From x, (rows of the batch, I), to x A of each layer that reads the same x."""
@@ -159,7 +92,7 @@ class LoraRows(ABC):
         """Return how B of one layer is applied."""
 
 
-class _AloneRows(LoraRows):
+class AloneRows(LoraRows):
     """One segment by itself."""
 
     def __init__(self, segments: Segments, slots: LoraSlots, index: int) -> None:
@@ -188,26 +121,28 @@ class _AloneRows(LoraRows):
         return add
 
 
-class _PickedRows(LoraRows):
+class GatheredRows(LoraRows):
     """Rows that each take the matrices of their own slot."""
 
     def __init__(self, segments: Segments, slots: LoraSlots, group: Sequence[int]) -> None:
         super().__init__(segments, slots, group)
         own = [slots[str(segments.adapters[i])] for i in group for _ in range(segments.lengths[i])]
         self._slots_T = torch.tensor(own, device=slots.device)
-        tokens = _tokens(segments, group)
+        tokens = segments.rows(group)
         is_whole = len(tokens) == self._rows
         self._tokens = None if is_whole else as_index(tokens, slots.device)
         """Where the rows stand in the batch; None when they are all of it."""
-        self._picks: dict[int, Picks] = {}
+        self._indices: dict[int, RowIndices] = {}
 
     def _projection(self, a_CIMR: Tensor) -> Projection:
+        # A of all C slots one below the other, (C · I, S): token t gathers the I rows of its own
+        # slot, row i weighted with x[t, i], and their sum is x A of all M layers, (T, S)
         layers, rank = a_CIMR.shape[2:]
-        a, a_picks = a_CIMR.flatten(2).flatten(0, 1), self._rows_of_own(a_CIMR)
+        a, a_rows = a_CIMR.flatten(2).flatten(0, 1), self._rows_of_own(a_CIMR)
         tokens = self._tokens
 
         def project(x: Tensor) -> Sequence[Tensor]:
-            low_TS = weighted_sums(a, a_picks, x if tokens is None else x[tokens])
+            low_TS = weighted_sums(a, a_rows, x if tokens is None else x[tokens])
             if layers == 1:
                 return (low_TS,)
             return low_TS.view(-1, layers, rank).transpose(0, 1).contiguous().unbind()
@@ -215,21 +150,24 @@ class _PickedRows(LoraRows):
         return project
 
     def _addition(self, b_CRO: Tensor) -> Addition:
-        return partial(_add_picked, b_CRO.flatten(0, 1), self._rows_of_own(b_CRO), self._tokens)
+        return partial(_add_gathered, b_CRO.flatten(0, 1), self._rows_of_own(b_CRO), self._tokens)
 
-    def _rows_of_own(self, weights: Tensor) -> Picks:
-        """Say which rows of all matrices, one below the other, are those of each token's own."""
+    def _rows_of_own(self, weights: Tensor) -> RowIndices:
+        """Return which rows of all matrices, one below the other, are those of each token's own.
+
+        `weights` (C, I, …) as (C · I, …): those of slot c are rows c · I to (c + 1) · I.
+        """
         inputs = weights.shape[1]
-        if inputs not in self._picks:
+        if inputs not in self._indices:
             inputs_I = torch.arange(inputs, device=self._slots_T.device)
-            self._picks[inputs] = picks(self._slots_T[:, None] * inputs + inputs_I)
-        return self._picks[inputs]
+            self._indices[inputs] = row_indices(self._slots_T[:, None] * inputs + inputs_I)
+        return self._indices[inputs]
 
 
-def _add_picked(
-    b: Tensor, b_picks: Picks, tokens: slice | Tensor | None, low_TR: Tensor, y: Tensor
+def _add_gathered(
+    b: Tensor, b_rows: RowIndices, tokens: slice | Tensor | None, low_TR: Tensor, y: Tensor
 ) -> None:
-    added_TO = weighted_sums(b, b_picks, low_TR)
+    added_TO = weighted_sums(b, b_rows, low_TR)
     if tokens is None:
         y.add_(added_TO)
     elif isinstance(tokens, slice):
@@ -238,41 +176,49 @@ def _add_picked(
         y.index_add_(0, tokens, added_TO)
 
 
-class _PaddedRows(LoraRows):
-    """Segments side by side, each with the places of the longest.
+class PaddedRows(LoraRows):
+    """Segments side by side, each padded to the length of the longest.
 
     Their weights are copied, once for all steps of one batch, unless the slots follow one another.
     """
 
     def __init__(self, segments: Segments, slots: LoraSlots, group: Sequence[int]) -> None:
         super().__init__(segments, slots, group)
+        device = slots.device
+        # 1. The G segments become a batch (G, P) with the width P of the longest.
         lengths = [segments.lengths[index] for index in group]
         width = max(lengths)
-        tokens = _tokens(segments, group)
-        places = [
-            number * width + place
-            for number, length in enumerate(lengths)
-            for place in range(length)
-        ]
-        sources = [tokens[0]] * (len(group) * width)
-        for token, place in zip(tokens, places, strict=True):
-            sources[place] = token
-        is_full = len(tokens) == len(sources)
-        device = slots.device
-        self._slots_G = as_index([slots[str(segments.adapters[i])] for i in group], device)
         self._shape = len(group), width, -1
+        # 2. Segment g has the adapter of slot g. As a slice where the slots follow one another:
+        #    then the matrices of the adapters are read where they are.
+        self._slots_G = as_index([slots[str(segments.adapters[i])] for i in group], device)
+        # 3. Token t of the T in these segments is row tokens[t] of the batch, and goes to position
+        #    g · P + p of the padded one.
+        tokens = segments.rows(group)
+        positions = [
+            number * width + position
+            for number, length in enumerate(lengths)
+            for position in range(length)
+        ]
+        # 4. The other way round: each of the G · P positions takes a row of the batch. Padding
+        #    takes the first row, and what is computed for it is never read.
+        sources = [tokens[0]] * (len(group) * width)
+        for token, position in zip(tokens, positions, strict=True):
+            sources[position] = token
+        # 5. Equal lengths need no padding: a slice of the batch, if it has no gaps, is a view.
+        is_full = len(tokens) == len(sources)
         self._tokens = as_index(tokens, device) if is_full else torch.tensor(tokens, device=device)
         """Where they stand in the batch; a slice when nothing is padded."""
-        self._places_T = torch.tensor(places, device=device)
-        """Where they go, as number of the segment · P + number in the segment."""
+        self._positions_T = torch.tensor(positions, device=device)
         self._sources = torch.tensor(sources, device=device)
-        """The token of each of the G · P places; any token where there is none."""
 
     def _projection(self, a_CIMR: Tensor) -> Projection:
         layers = a_CIMR.shape[2]
         a_GIS = a_CIMR[self._slots_G].flatten(2)
 
         def project(x: Tensor) -> Sequence[Tensor]:
+            # gather the rows into (G, P, I), multiply each segment by its own A, and part the
+            # product (G, P, S) by the M layers that read x
             is_slice = isinstance(self._tokens, slice)
             x_TI = x[self._tokens] if is_slice else x.index_select(0, self._sources)
             return torch.bmm(x_TI.view(self._shape), a_GIS).chunk(layers, dim=2)
@@ -284,15 +230,11 @@ class _PaddedRows(LoraRows):
 
         def add(low_GPR: Tensor, y: Tensor) -> None:
             if isinstance(self._tokens, slice):
+                # nothing is padded: add to the rows of y where they are
                 y[self._tokens].view(self._shape).baddbmm_(low_GPR, b_GRO)
             else:
+                # scatter: take the T positions that hold tokens, and add each to its row of y
                 added = torch.bmm(low_GPR, b_GRO).flatten(0, 1)
-                y.index_add_(0, self._tokens, added.index_select(0, self._places_T))
+                y.index_add_(0, self._tokens, added.index_select(0, self._positions_T))
 
         return add
-
-
-def _tokens(segments: Segments, group: Sequence[int]) -> list[int]:
-    """Return where the tokens of these segments stand in the batch."""
-    starts = segments.starts
-    return [token for i in group for token in range(starts[i], starts[i + 1])]

@@ -18,11 +18,13 @@ from transformers import PreTrainedModel
 
 from core.adapters.adapted import AdaptedModel
 from core.adapters.delta import Delta, delta_of
-from core.adapters.frozen import packed_layer
 from core.adapters.lora import LoraLinear
-from core.adapters.lora_rows import LoraLayer, LoraRows, Segments, lora_rows
+from core.adapters.lora_groups import lora_rows
+from core.adapters.lora_rows import LoraLayer, LoraRows
 from core.adapters.lora_slots import LoraSlots, slot_rank
+from core.adapters.segments import Segments
 from core.catalog.families import family_of
+from core.models.frozen import packed_layer
 
 
 class MixedModel:
@@ -35,7 +37,7 @@ class MixedModel:
     def __init__(self, model: PreTrainedModel, *, prepack: bool = False) -> None:
         """With `prepack` linear layers run on copies that are laid out for speed, on a CPU."""
         self.model = model
-        self._places = _places(model)
+        self._parents = _parents(model)
         self._sites: dict[str, Site] = {}
         self._current = _Current()
         family = family_of(model.config.model_type)
@@ -83,13 +85,13 @@ class MixedModel:
     def bare(self) -> Iterator[PreTrainedModel]:
         """Give the model as it was before any adapter, to put a new one on it."""
         for path, site in self._sites.items():
-            parent, attribute = self._places[path]
+            parent, attribute = self._parents[path]
             setattr(parent, attribute, site.base)
         try:
             yield self.model
         finally:
             for path, site in self._sites.items():
-                parent, attribute = self._places[path]
+                parent, attribute = self._parents[path]
                 setattr(parent, attribute, site)
 
     @contextmanager
@@ -131,7 +133,7 @@ class MixedModel:
 
     def _site(self, path: str) -> "Site":
         if path not in self._sites:
-            parent, attribute = self._places[path]
+            parent, attribute = self._parents[path]
             site = Site(path, getattr(parent, attribute), self._current)
             site.train(self.model.training)
             setattr(parent, attribute, site)
@@ -229,14 +231,20 @@ class Site(nn.Module):
 
 
 def _changed(x: Tensor, output: Tensor, rows: int, changes: _Changes) -> Tensor:
+    """Return the output of a module with the changes of the adapters, each to rows of its own."""
+    # 1. One row per token, whatever dimensions come before: (T, O), a view of the output.
     y = output.view(rows, -1)
+    # 2. Add the low-rank updates in place. `low` is x A for all layers that read this x: the first
+    #    of them computes it, the others take their part.
     for shared, column, add in changes.low_rank:
         add(shared.low(x, column), y)
     if not changes.others:
         return output
-    if y.data_ptr() == x.data_ptr():  # a module that does nothing
+    # 3. All other changes replace rows [start, end). A module that returns its input must not have
+    #    it overwritten, since others read it too.
+    if y.data_ptr() == x.data_ptr():
         y = y.clone()
-    x = x.reshape(rows, -1) if x.is_floating_point() else x.reshape(rows)
+    x = x.reshape(rows, -1) if x.is_floating_point() else x.reshape(rows)  # (T, I), or T token ids
     for delta, start, end in changes.others:
         own = y[start:end]
         adapted = delta(x[start:end], own)
@@ -252,12 +260,12 @@ def _input_of(same_input: Sequence[Sequence[str]], path: str) -> str:
     return f"{parent}.{first}"
 
 
-def _places(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
+def _parents(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
     """Return by path where each module hangs: its parent and its name there."""
     modules = dict(model.named_modules(remove_duplicate=False))
-    places = {}
+    parents = {}
     for path in modules:
         if path:
             parent, _, attribute = path.rpartition(".")
-            places[path] = modules[parent], attribute
-    return places
+            parents[path] = modules[parent], attribute
+    return parents

@@ -24,7 +24,7 @@ from core.artifacts.manifest import ADAPTER_FILE, Manifest, public_name, write_m
 from core.artifacts.metrics import StepMetrics, metrics_csv
 from core.artifacts.plot import draw_loss
 from core.artifacts.publish import published_folder
-from core.spec.run import BaseModelSpec
+from core.spec.base_model import BaseModelSpec
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def write_bundle(folder: Path, contents: BundleContents) -> Manifest:
         if contents.adapted.config is None:
             _write_model(partial, contents.adapted)
         else:
-            config = _public_config(contents.adapted.config, contents.card.base)
+            config = _public_config(contents.adapted.config, contents.card.spec.base)
             config.save_pretrained(str(partial))
             _write_adapter(partial / ADAPTER_FILE, contents.adapted)
         contents.tokenizer.save_pretrained(str(partial))

@@ -6,16 +6,18 @@ from dataclasses import dataclass
 from core.artifacts.manifest import public_name
 from core.artifacts.metrics import StepMetrics
 from core.artifacts.usage import LIBRARIES, usage
+from core.spec.base_model import BaseModelSpec
 from core.spec.events import DatasetValidated, ModelReady
+from core.spec.job import JobSpec
 from core.spec.members import for_each
 from core.spec.objective import ObjectiveSpec, Task
-from core.spec.run import BaseModelSpec, JobSpec
 from core.spec.strategy import WHOLE_MODEL
 
 
 @dataclass(frozen=True)
 class CardFacts:
-    base: BaseModelSpec
+    """What a model card tells of a run."""
+
     spec: JobSpec
     dataset: DatasetValidated
     model: ModelReady
@@ -26,7 +28,7 @@ def model_card(facts: CardFacts, curve: tuple[StepMetrics, ...], step: int) -> s
 
     `step` is the one after which the weights were these.
     """
-    base = public_name(facts.base)
+    base = public_name(facts.spec.base)
     return "\n".join(
         [
             *_front_matter(base, facts.spec),
@@ -99,7 +101,7 @@ def _front_matter(base: str, spec: JobSpec) -> list[str]:
 
 
 def _introduction(base: str, facts: CardFacts) -> list[str]:
-    origin = f"`{base}`{_revision(facts.base)}"
+    origin = f"`{base}`{_revision(facts.spec.base)}"
     if WHOLE_MODEL[facts.spec.strategy.type]:
         return [
             f"# {base}, tuned",

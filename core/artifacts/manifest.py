@@ -12,9 +12,10 @@ from pydantic import Field, ValidationError
 
 from core.errors import TunesmithError
 from core.spec.base import Spec
+from core.spec.base_model import BaseModelSpec, Quantisation
+from core.spec.job import JobSpec
 from core.spec.objective import ObjectiveSpec, Task
 from core.spec.precision import NumberFormat
-from core.spec.run import BaseModelSpec, JobSpec, Quantisation
 from core.spec.strategy import StrategySpec
 
 MANIFEST_FILE = "manifest.json"

@@ -8,7 +8,7 @@ from transformers.pytorch_utils import Conv1D
 from core.adapters.linear_layers import LinearLayer
 from core.adapters.whole import classifier_head
 from core.models.load import NF4, keep_as_quantised
-from core.spec.run import Quantisation
+from core.spec.base_model import Quantisation
 
 
 def layers_to_quantise(model: PreTrainedModel) -> dict[str, LinearLayer]:

@@ -3,9 +3,9 @@
 from typing import Literal
 
 from core.artifacts.manifest import public_name
+from core.spec.job import JobSpec
 from core.spec.members import for_each
 from core.spec.objective import ClassificationSpec, Task
-from core.spec.run import JobSpec
 from core.spec.strategy import StrategySpec
 
 MODEL_CLASSES: dict[Task, str] = for_each(

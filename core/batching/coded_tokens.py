@@ -42,12 +42,12 @@ class CodedTokens:
         """Return a text of the template with a character for each control token."""
         return self._pattern.sub(lambda match: self._code_of[match[0]], text)
 
-    def spelled(self, coded: str) -> str:
+    def decoded(self, coded: str) -> str:
         """Return coded text as the template writes it."""
         return _CODES.sub(lambda match: self._text_of.get(match[0], ""), coded)
 
-    def spelled_in_json(self, coded: str) -> str:
-        """Return coded JSON with the control tokens in its strings spelled.
+    def decoded_in_json(self, coded: str) -> str:
+        """Return coded JSON with the control tokens in its strings decoded.
 
         A lone surrogate, which JSON may escape, is escaped again: UTF-8 has no place for it.
         """

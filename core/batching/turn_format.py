@@ -41,7 +41,7 @@ class TurnFormat:
             return "closed"
         end = prompt.rstrip()
         opening, closing = (
-            self.control.spelled(literal).strip()
+            self.control.decoded(literal).strip()
             for literal in (self.reasoning.opening, self.reasoning.closing)
         )
         if opening and end.endswith(opening):

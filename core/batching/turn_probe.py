@@ -1,16 +1,17 @@
 """How a chat template writes answers, found by letting it write some that are known."""
 
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerFast
 
 from core.batching.coded_tokens import CodedTokens
-from core.batching.probe import NAMES, REASONING, TEXT, answer_with
+from core.batching.probe import NAMES, REASONING, TEXT, Call, answer_with
+from core.batching.reasoning_marks import THINK, ReasoningMarks, own_marks
 from core.batching.section import Section
 from core.batching.template import ChatTemplate
-from core.batching.thoughts import THINK, own_marks
-from core.batching.tool_call_format import ONE, Written, tool_call_format
+from core.batching.tool_call_format import tool_call_format
+from core.batching.tool_call_probes import ONE, Written
 from core.batching.turn_format import TurnFormat
 from core.batching.turns import Turn
 
@@ -24,20 +25,53 @@ def turn_format(tokenizer: PreTrainedTokenizerFast) -> TurnFormat:
     plain = answer_with(template, TEXT)
     if plain is None or TEXT not in plain.answer:
         return TurnFormat(CodedTokens({}))
-    thought = _thought(template)
+    reasoned = _reasoned(template, TEXT, ())
     written = Written.by(template)
-    turns = [turn for turn in (plain, thought, *written.turns) if turn is not None]
+    turns = [turn for turn in (plain, reasoned, *written.turns) if turn is not None]
     special = special_tokens(tokenizer)
     control = CodedTokens.found_in(_texts(turns), special)
     ends = tuple(special)
-    reasoning, content = _sections(plain, thought, control, ends)
-    if reasoning is None:
-        reasoning = _section_before_calls(template, written, control)
-    if reasoning is None:
-        reasoning = _think_section(tokenizer, plain.prompt, control)
+    own = own_marks(template)
+    marks = _CodedMarks(own or THINK, control)
+    reasoning: Section | None
+    if reasoned is not None:
+        reasoning, content = _sections(plain, reasoned, marks, ends)
+    else:
+        reasoning = _section_before_call(template, written, marks)
+        if reasoning is None and marks.are_known(tokenizer.get_chat_template(), plain.prompt):
+            reasoning = marks.section
+        content = _content(plain, marks, ends)
     calls = tool_call_format(written, control, ends, reasoning)
-    writes = own_marks(template) is not None or thought is None
+    writes = own is not None or reasoned is None
     return TurnFormat(control, reasoning, content, calls, writes, _before_calls(written))
+
+
+@dataclass(frozen=True)
+class _CodedMarks:
+    """The marks of reasoning, and the control tokens in what is read with them."""
+
+    own: ReasoningMarks
+    control: CodedTokens
+
+    @property
+    def section(self) -> Section:
+        """What stands around reasoning where the template shows none."""
+        opening = self.control.coded(f"{self.own.opening}\n")
+        return Section(opening, self.control.coded(self.own.end))
+
+    def are_known(self, source: str, prompt: str) -> bool:
+        """Whether the source of a template ends reasoning, or its prompt opens it."""
+        return self.own.closing in source or self.own.opened_by(prompt)
+
+    def opening(self, turn: Turn) -> str:
+        """Return what stands before the reasoning of a turn, in its answer or in its prompt."""
+        opening = self.control.coded(turn.answer).partition(REASONING)[0]
+        in_prompt = self.control.coded(self.own.opening_in(turn.prompt))
+        return opening if opening.strip() else in_prompt
+
+    def after(self, turn: Turn) -> str:
+        """Return what follows the reasoning of a turn."""
+        return self.control.coded(turn.answer).partition(REASONING)[2]
 
 
 def _texts(turns: Iterable[Turn]) -> Iterator[str]:
@@ -54,67 +88,45 @@ def special_tokens(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
     return ids | {token.content: id_ for id_, token in added if token.special}
 
 
-def _thought(template: ChatTemplate) -> Turn | None:
+def _reasoned(template: ChatTemplate, text: str, calls: Sequence[Call]) -> Turn | None:
     """Return an answer with reasoning, if the template shows any."""
-    turn = answer_with(template, TEXT, parts=_REASONED)
-    shown = turn is not None and REASONING in turn.answer and TEXT in turn.answer
+    turn = answer_with(template, text, calls, _REASONED)
+    shown = turn is not None and REASONING in turn.answer and text in turn.answer
     return turn if shown else None
 
 
 def _sections(
-    plain: Turn, thought: Turn | None, control: CodedTokens, ends: tuple[str, ...]
-) -> tuple[Section | None, Section]:
+    plain: Turn, reasoned: Turn, marks: _CodedMarks, ends: tuple[str, ...]
+) -> tuple[Section, Section]:
     """Return what stands around reasoning and text."""
-    before, _, after = control.coded(plain.answer).partition(TEXT)
-    closing = without_end(after, control, ends)
-    if thought is None:
-        return None, Section(_without_thinking(before), closing)
-    opening, _, rest = control.coded(thought.answer).partition(REASONING)
-    between, _, after = rest.partition(TEXT)
-    closing = without_end(after, control, ends)
-    if not opening.strip():
-        opening = _last_tag(control.coded(thought.prompt))
+    before = marks.control.coded(plain.answer).partition(TEXT)[0]
+    between, _, after = marks.after(reasoned).partition(TEXT)
+    opening, closing = marks.opening(reasoned), without_end(after, marks.control, ends)
     end = between.removesuffix(before)
     if before.strip() and between.endswith(before) and end.strip():
         return Section(opening, end), Section(before, closing)
     return Section(opening, between), Section("" if before.strip() else before, closing)
 
 
-def _section_before_calls(
-    template: ChatTemplate, written: Written, control: CodedTokens
+def _content(plain: Turn, marks: _CodedMarks, ends: tuple[str, ...]) -> Section:
+    """Return what stands around a text, without an empty block of reasoning before it."""
+    before, _, after = marks.control.coded(plain.answer).partition(TEXT)
+    _, closed, rest = before.rpartition(marks.control.coded(marks.own.closing))
+    return Section(rest.lstrip() if closed else before, without_end(after, marks.control, ends))
+
+
+def _section_before_call(
+    template: ChatTemplate, written: Written, marks: _CodedMarks
 ) -> Section | None:
     """Return what stands around reasoning where a template shows it beside calls only."""
-    turn = answer_with(template, "", ONE, _REASONED) if written.one else None
-    if turn is None or REASONING not in turn.answer or written.one is None:
+    turn = _reasoned(template, "", ONE) if written.one else None
+    if turn is None or written.one is None:
         return None
-    before_name = written.one.answer.partition(NAMES[0])[0]
-    opening, _, rest = turn.answer.partition(REASONING)
-    between = rest.partition(NAMES[0])[0]
-    if not (opening.strip() and before_name and between.endswith(before_name)):
+    before = marks.control.coded(written.one.answer).partition(NAMES[0])[0]
+    opening, between = marks.opening(turn), marks.after(turn).partition(NAMES[0])[0]
+    if not (opening.strip() and before and between.endswith(before)):
         return None
-    return Section(control.coded(opening), control.coded(between.removesuffix(before_name)))
-
-
-def _without_thinking(before: str) -> str:
-    """Take an empty block of reasoning off what stands before a text."""
-    _, closed, rest = before.rpartition(THINK.closing)
-    return rest.lstrip() if closed else before
-
-
-def _last_tag(prompt: str) -> str:
-    """Return the tag or control token that a prompt ends with, and the word after it."""
-    found = re.search(r"(?:<[^<>\n]*>|[\udc00-\udfef])\w*\s*$", prompt)
-    return found[0] if found else ""
-
-
-def _think_section(
-    tokenizer: PreTrainedTokenizerFast, prompt: str, control: CodedTokens
-) -> Section | None:
-    """Return the usual pair of tags where the template or its prompt knows of them."""
-    source = tokenizer.get_chat_template()
-    if THINK.closing not in source and not prompt.rstrip().endswith(THINK.opening):
-        return None
-    return Section(control.coded(f"{THINK.opening}\n"), control.coded(THINK.end))
+    return Section(opening, between.removesuffix(before))
 
 
 def _before_calls(written: Written) -> str:
@@ -128,8 +140,8 @@ def _before_calls(written: Written) -> str:
 
 def without_end(text: str, control: CodedTokens, ends: tuple[str, ...]) -> str:
     """Return what closes a part, without the token that ends the turn."""
-    spelled = control.spelled(text).rstrip()
+    decoded = control.decoded(text).rstrip()
     for end in sorted(ends, key=len, reverse=True):
-        if end and spelled.endswith(end):
-            return control.coded(spelled.removesuffix(end)).strip()
-    return control.coded(spelled).strip()
+        if end and decoded.endswith(end):
+            return control.coded(decoded.removesuffix(end)).strip()
+    return control.coded(decoded).strip()

@@ -140,15 +140,15 @@ class TurnReader:
         assert self._format.calls is not None
         read = read_calls(self._format.calls, "".join(self._calls), self._tools)
         if not read.calls:
-            return Part(text=self._format.control.spelled(read.text))
+            return Part(text=self._format.control.decoded(read.text))
         rest = read.text.removeprefix(self._format.content.opening)
-        return Part(text=without_codes(rest).strip(), calls=tuple(map(self._spelled, read.calls)))
+        return Part(text=without_codes(rest).strip(), calls=tuple(map(self._decoded, read.calls)))
 
-    def _spelled(self, call: ToolCall) -> ToolCall:
+    def _decoded(self, call: ToolCall) -> ToolCall:
         """Return a call as it goes out: whole characters, and control tokens as text."""
         control = self._format.control
-        name = control.spelled(call.name).encode("utf-8", errors="replace").decode("utf-8")
-        return ToolCall(name, control.spelled_in_json(call.arguments))
+        name = control.decoded(call.name).encode("utf-8", errors="replace").decode("utf-8")
+        return ToolCall(name, control.decoded_in_json(call.arguments))
 
     def _advance(self, given: list[tuple[_Place, str]]) -> bool:
         """Go as far as the next marker, or as far as is certain; say whether to go on."""

@@ -18,9 +18,9 @@ from core.batching.omissions import (
     reasoning_of,
     shape_of,
 )
+from core.batching.reasoning_marks import reasoning_marks
 from core.batching.template import ChatTemplate, Omission, Unrenderable, leaves_out
 from core.batching.template_input import Message
-from core.batching.thoughts import thought_marks
 from core.datasets.formats import ChatExample
 
 _MARK = "\ufdd0\ufdd1"
@@ -126,7 +126,7 @@ def _candidates(
     """Yield what the template may write for the last message, and the parts that it must show."""
     *before, message = messages
     index = len(before)
-    marks = thought_marks(template, tools)
+    marks = reasoning_marks(template, tools)
     plain = {key: value for key, value in message.items() if key != "reasoning_content"}
     reasoning = message.get("reasoning_content", "")
     parts = list(parts_of([message], first=index))

@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, Field, ValidationError
 
 from core.errors import NotFound
 from core.spec.base import Spec
-from core.spec.run import BaseModelSpec, Quantisation
+from core.spec.base_model import BaseModelSpec, Quantisation
 
 _SHIPPED_FILE = Path(__file__).with_name("bases.toml")
 _PACKAGE_ROOT = Path(__file__).resolve().parents[2]

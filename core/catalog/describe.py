@@ -8,7 +8,7 @@ from typing import Any
 
 from core.catalog.families import context_length, family_of, hidden_size
 from core.errors import InvalidRequest
-from core.spec.run import BaseModelSpec
+from core.spec.base_model import BaseModelSpec
 
 
 @dataclass(frozen=True)

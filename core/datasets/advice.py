@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any
+
+from core.datasets.json_values import Row
 
 _QUESTIONS = (
     *("question", "query", "problem", "instruction", "prompt", "input", "inputs"),
@@ -22,9 +23,7 @@ _TEXTS = (
 _LABELS = ("label", "class", "category", "sentiment", "intent", "label_text", "coarse_label")
 
 
-def suggested_columns(
-    row: Mapping[str, Any], placed: Collection[str] = ()
-) -> dict[str, str] | None:
+def suggested_columns(row: Row, placed: Collection[str] = ()) -> dict[str, str] | None:
     """Return a mapping that gives the row a form, or None where its columns do not tell one.
 
     Columns in `placed` have their place in a form already, if they are messages.
@@ -43,7 +42,7 @@ def suggested_columns(
     return None
 
 
-def question_in(row: Mapping[str, Any]) -> str | None:
+def question_in(row: Row) -> str | None:
     """Return the column of a row that is a question by its name."""
     return _named(row, _QUESTIONS)
 
@@ -53,7 +52,7 @@ def written(mapping: Mapping[str, str]) -> str:
     return json.dumps(mapping, ensure_ascii=False)
 
 
-def _turns(row: Mapping[str, Any]) -> dict[str, str] | None:
+def _turns(row: Row) -> dict[str, str] | None:
     for column, value in row.items():
         if isinstance(value, list) and value and isinstance(value[0], dict):
             last = value[-1] if isinstance(value[-1], dict) else {}
@@ -64,7 +63,7 @@ def _turns(row: Mapping[str, Any]) -> dict[str, str] | None:
     return None
 
 
-def _question_and_answer(row: Mapping[str, Any]) -> dict[str, str] | None:
+def _question_and_answer(row: Row) -> dict[str, str] | None:
     question = _named(row, _QUESTIONS)
     answer = _named(row, _ANSWERS) or _first_of_answers(row)
     if question is None or answer is None:
@@ -80,7 +79,7 @@ def _question_and_answer(row: Mapping[str, Any]) -> dict[str, str] | None:
     return mapping
 
 
-def _source_and_target(row: Mapping[str, Any]) -> dict[str, str] | None:
+def _source_and_target(row: Row) -> dict[str, str] | None:
     """Return a text and its summary, or the two languages of a translation."""
     text, summary = _named(row, _TEXTS), _named(row, _SUMMARIES)
     if text and summary:
@@ -92,7 +91,7 @@ def _source_and_target(row: Mapping[str, Any]) -> dict[str, str] | None:
     return None
 
 
-def _first_of_answers(row: Mapping[str, Any]) -> str | None:
+def _first_of_answers(row: Row) -> str | None:
     """Return the path of an answer inside of a column, as SQuAD and its like hold them."""
     for column in row:
         value = row[column]
@@ -110,7 +109,7 @@ def _first_of_answers(row: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _text_and_label(row: Mapping[str, Any]) -> dict[str, str] | None:
+def _text_and_label(row: Row) -> dict[str, str] | None:
     label = _named(row, _LABELS, (str, int, float))
     if label is None:
         return None
@@ -119,14 +118,12 @@ def _text_and_label(row: Mapping[str, Any]) -> dict[str, str] | None:
     return {"text": text, "label": label} if text else None
 
 
-def _text(row: Mapping[str, Any]) -> dict[str, str] | None:
+def _text(row: Row) -> dict[str, str] | None:
     text = _named(row, _TEXTS)
     return {"text": text} if text else None
 
 
-def _named(
-    row: Mapping[str, Any], names: Iterable[str], kinds: type | tuple[type, ...] = str
-) -> str | None:
+def _named(row: Row, names: Iterable[str], kinds: type | tuple[type, ...] = str) -> str | None:
     """Return the column with the first of `names`, in whatever case, that holds such a value."""
     columns = {
         column.lower(): column

@@ -16,10 +16,8 @@ A null is the same as leaving the key out, as exports of tables write it. Keys t
 such as `annotations` in what a server has answered, are passed over (`misspelt.py` says which).
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 from core.datasets.faults import Faults, is_what, joined
+from core.datasets.json_values import JsonObject, Row
 from core.datasets.reasoning import REASONING_KEYS, assistant_message, given_reasoning
 from core.datasets.tools import Calls, answered_call, parse_tool_calls
 
@@ -49,7 +47,7 @@ _READ_ELSEWHERE = ("tool_calls", "function_call", "tool_call_id", "weight")
 _REASONING_PARTS = ("thinking", "reasoning")
 
 
-def parse_messages(row: Mapping[str, Any], faults: Faults) -> tuple[dict[str, Any], ...]:
+def parse_messages(row: Row, faults: Faults) -> tuple[JsonObject, ...]:
     """Return `row["messages"]` ready for a template, and note what keeps it from being trained."""
     messages = row.get("messages")
     if not isinstance(messages, list) or not messages:
@@ -61,11 +59,11 @@ def parse_messages(row: Mapping[str, Any], faults: Faults) -> tuple[dict[str, An
 
 
 def parse_conversation(
-    messages: list[Any],
+    messages: list[object],
     faults: Faults,
     where: str = "messages",
     earlier_calls: Calls | None = None,
-) -> tuple[dict[str, Any], ...]:
+) -> tuple[JsonObject, ...]:
     """Return the messages ready for a template; a faulty one is noted and comes out incomplete.
 
     `role`, `content`, and where given `name`, `reasoning_content`, `tool_calls`, `tool_call_id`
@@ -80,8 +78,8 @@ def parse_conversation(
 
 
 def with_system(
-    row: Mapping[str, Any], messages: tuple[dict[str, Any], ...], where: str, faults: Faults
-) -> tuple[dict[str, Any], ...]:
+    row: Row, messages: tuple[JsonObject, ...], where: str, faults: Faults
+) -> tuple[JsonObject, ...]:
     """Return the messages after the text under the row's `system`, if it has one."""
     if not row.get("system"):
         return messages
@@ -94,7 +92,7 @@ def with_system(
 
 
 def require_answer(
-    messages: tuple[dict[str, Any], ...], faults: Faults, where: str = "messages", start: int = 0
+    messages: tuple[JsonObject, ...], faults: Faults, where: str = "messages", start: int = 0
 ) -> None:
     """Note what keeps parsed messages from training anything.
 
@@ -118,7 +116,7 @@ def require_answer(
             faults.add(f"{where}[{start + index}].content", f"is empty; {cure}")
 
 
-def weight_of(message: Mapping[str, Any], where: str, faults: Faults) -> int:
+def weight_of(message: JsonObject, where: str, faults: Faults) -> int:
     """Return the weight of an assistant's message; 1.0, as tables write it, is 1."""
     weight = message["weight"]
     if isinstance(weight, bool) or weight not in (0, 1):
@@ -128,7 +126,7 @@ def weight_of(message: Mapping[str, Any], where: str, faults: Faults) -> int:
     return int(weight)
 
 
-def _parse_message(message: Any, where: str, calls: Calls, faults: Faults) -> dict[str, Any]:
+def _parse_message(message: object, where: str, calls: Calls, faults: Faults) -> JsonObject:
     if not isinstance(message, dict):
         faults.add(where, f"{is_what(message)}; write an object with role and content")
         return {}
@@ -155,7 +153,7 @@ def _parse_message(message: Any, where: str, calls: Calls, faults: Faults) -> di
     return parsed
 
 
-def _check_keys(message: dict[str, Any], role: str, where: str, faults: Faults) -> None:
+def _check_keys(message: JsonObject, role: str, where: str, faults: Faults) -> None:
     foreign = [key for key in _READ_ELSEWHERE if key not in _KEYS_BY_ROLE[role] and key in message]
     for key in foreign:
         # Exports write [] or "" where a role has no such key, and weight 0 is what others have.
@@ -167,9 +165,7 @@ def _check_keys(message: dict[str, Any], role: str, where: str, faults: Faults) 
     faults.unknown_keys(rest, _KEYS_BY_ROLE[role], where)
 
 
-def _parse_assistant(
-    message: dict[str, Any], where: str, calls: Calls, faults: Faults
-) -> dict[str, Any]:
+def _parse_assistant(message: JsonObject, where: str, calls: Calls, faults: Faults) -> JsonObject:
     tool_calls = parse_tool_calls(message, where, calls, faults)
     reasoning = given_reasoning(message, where, faults)
     content: str | None = ""
@@ -188,7 +184,7 @@ def _parse_assistant(
     return parsed
 
 
-def _content(message: dict[str, Any], where: str, faults: Faults) -> tuple[str | None, str | None]:
+def _content(message: JsonObject, where: str, faults: Faults) -> tuple[str | None, str | None]:
     """Return the text and the reasoning of a message; no text when it is faulty and noted."""
     content = message.get("content")
     if isinstance(content, str):
@@ -208,7 +204,7 @@ def _content(message: dict[str, Any], where: str, faults: Faults) -> tuple[str |
 
 
 def _parse_part(
-    part: Any, where: str, texts: list[str], thoughts: list[str], faults: Faults
+    part: object, where: str, texts: list[str], thoughts: list[str], faults: Faults
 ) -> None:
     """Add the text of a part of the content where it belongs."""
     if not isinstance(part, dict):

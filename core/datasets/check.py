@@ -15,8 +15,7 @@ from core.datasets.columns import missing_columns
 from core.datasets.faults import RowFault
 from core.datasets.read import parse_lines
 from core.datasets.summary import MAX_LISTED_COLUMNS, Summary
-from core.spec.dataset import DatasetReport, LineFault
-from core.spec.run import DatasetFormat
+from core.spec.dataset import DatasetFormat, DatasetReport, LineFault
 
 MAX_LISTED_FAULTS = 50
 _MAPPED_BYTES = 512 << 20

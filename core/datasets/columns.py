@@ -6,10 +6,10 @@ column is named as it is, or by a path into it, such as `answers.text[0]`.
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from core.datasets.faults import RowFault, column_name, is_what, joined, nearest
 from core.datasets.forms import FORMS, KEYS
+from core.datasets.json_values import JsonObject, Row
 from core.errors import InvalidRequest
 
 MAX_COLUMN_CHARACTERS = 200
@@ -52,7 +52,7 @@ def _require_one_form(columns: Mapping[str, str]) -> None:
         )
 
 
-def renamed(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
+def renamed(row: Row, columns: Mapping[str, str]) -> JsonObject:
     """Return the row with the mapped columns under their keys, and the others as they are called.
 
     A column that happens to be called like a mapped key is left out: it is not what is meant.
@@ -64,7 +64,7 @@ def renamed(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any
     return {key: _value(row, column) for key, column in columns.items()} | others
 
 
-def shadowed(row: Mapping[str, Any], columns: Mapping[str, str]) -> tuple[str, ...]:
+def shadowed(row: Row, columns: Mapping[str, str]) -> tuple[str, ...]:
     """Return the columns that are called like a mapped key and are not what is meant."""
     used = {_of_row(row, column) for column in columns.values()}
     return tuple(name for name in columns if row.get(name) is not None and name not in used)
@@ -103,7 +103,7 @@ def _under_column(fault: RowFault, columns: Mapping[str, str]) -> RowFault:
     return fault
 
 
-def _of_row(row: Mapping[str, Any], column: str) -> str:
+def _of_row(row: Row, column: str) -> str:
     """Return the column of the row that holds what `column` names."""
     return column if column in row else _split(column)[0]
 
@@ -118,7 +118,7 @@ def _split(column: str) -> tuple[str, list[str | int]]:
     return name, [place[1] if place[1] else int(place[2]) for place in places]
 
 
-def _value(row: Mapping[str, Any], column: str) -> Any:
+def _value(row: Row, column: str) -> object:
     if column in row:
         return row[column]
     name, places = _split(column)

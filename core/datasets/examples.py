@@ -1,15 +1,16 @@
 """The kinds of example that training sees, whatever form a row had."""
 
 from dataclasses import dataclass
-from typing import Any
+
+from core.datasets.json_values import JsonObject
 
 
 @dataclass(frozen=True)
 class ChatExample:
     """A conversation. Assistant messages are trained unless their `weight` is 0."""
 
-    messages: tuple[dict[str, Any], ...]
-    tools: tuple[dict[str, Any], ...] = ()
+    messages: tuple[JsonObject, ...]
+    tools: tuple[JsonObject, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,14 @@
 """Collecting what is wrong with a row, in words that say where and how to mend it."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import islice
-from typing import Any, NoReturn
+from typing import NoReturn
 
+from core.datasets.json_values import Row
 from core.datasets.misspelt import meant_by
 
 MAX_FAULTS_PER_ROW = 20
@@ -58,7 +59,7 @@ class Faults:
         """Leave the block of `bounded()`: whatever else is wrong follows from what was noted."""
         raise _Enough
 
-    def unknown_keys(self, row: Mapping[str, Any], known: Iterable[str], where: str) -> None:
+    def unknown_keys(self, row: Row, known: Iterable[str], where: str) -> None:
         """Pass over every key that is not in `known`; a misspelt one (`misspelt.py`) is a fault."""
         names = list(known)
         for key in row:
@@ -75,9 +76,7 @@ class Faults:
         if len(self._unused) < MAX_UNUSED_PER_ROW:
             self._unused[column_name(_INDEX.sub("[]", joined(where, key)))] = None
 
-    def text(
-        self, row: Mapping[str, Any], key: str, where: str = "", *, empty: bool = False
-    ) -> str:
+    def text(self, row: Row, key: str, where: str = "", *, empty: bool = False) -> str:
         """Return the string under a key; "" and a fault when there is none, or an empty one."""
         value = row.get(key)
         if not isinstance(value, str):
@@ -104,7 +103,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return f"perhaps you mean {matches[0]!r}" if matches else None
 
 
-def is_what(value: Any) -> str:
+def is_what(value: object) -> str:
     """Return what a JSON value is, in a few words whatever its size: "is 'assitant'"."""
     match value:
         case None:

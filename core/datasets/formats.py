@@ -4,9 +4,7 @@ The forms stand in `forms.py`, the kinds of example in `examples.py`. A `ChatExa
 a Hugging Face chat template; `chat.py` says what that means.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from core.datasets.advice import suggested_columns, written
 from core.datasets.examples import (
@@ -19,8 +17,9 @@ from core.datasets.examples import (
 )
 from core.datasets.faults import Faults, RowFault, joined, nearest
 from core.datasets.forms import FORMS, KEYS, Form, form_of
+from core.datasets.json_values import JsonObject, Row
 from core.datasets.strict_json import BadJson, decode
-from core.spec.run import DatasetFormat
+from core.spec.dataset import DatasetFormat
 
 __all__ = [
     "ChatExample",
@@ -49,13 +48,13 @@ class ParsedRow:
     unused: tuple[str, ...]
 
 
-def detect_format(row: Mapping[str, Any]) -> DatasetFormat | None:
+def detect_format(row: Row) -> DatasetFormat | None:
     """Return the format that the keys of a row speak for, or None. A null counts as no key."""
     form = form_of(row)
     return form.format if form else None
 
 
-def parse_row(row: Mapping[str, Any], format_: DatasetFormat) -> Example | tuple[RowFault, ...]:
+def parse_row(row: Row, format_: DatasetFormat) -> Example | tuple[RowFault, ...]:
     """Return the row as an Example of a format, or what is wrong with it."""
     form = form_of(row)
     if form is None or form.format != format_:
@@ -64,7 +63,7 @@ def parse_row(row: Mapping[str, Any], format_: DatasetFormat) -> Example | tuple
     return parsed.faults if parsed.example is None else parsed.example
 
 
-def read_row(row: Mapping[str, Any], form: Form) -> ParsedRow:
+def read_row(row: Row, form: Form) -> ParsedRow:
     """Read a row in a form.
 
     After `core.datasets.faults.MAX_FAULTS_PER_ROW` faults the rest of the row is not looked at.
@@ -80,7 +79,7 @@ def read_row(row: Mapping[str, Any], form: Form) -> ParsedRow:
     return ParsedRow(None if faults.found else example, faults.found, faults.unused)
 
 
-def unrecognised(row: Mapping[str, Any]) -> RowFault:
+def unrecognised(row: Row) -> RowFault:
     """Return the fault of a row whose format cannot be told."""
     row = _without_nulls(row)
     found = list(row)[:5]
@@ -101,7 +100,7 @@ def unrecognised(row: Mapping[str, Any]) -> RowFault:
     )
 
 
-def _require_keys(row: Mapping[str, Any], form: Form, faults: Faults) -> None:
+def _require_keys(row: Row, form: Form, faults: Faults) -> None:
     """Note a key that is missing where another column looks like it."""
     missing = [key for key in form.required if key not in row]
     mapping = suggested_columns(row, form.keys) if missing else None
@@ -111,11 +110,11 @@ def _require_keys(row: Mapping[str, Any], form: Form, faults: Faults) -> None:
         faults.stop()
 
 
-def _without_nulls(row: Mapping[str, Any]) -> dict[str, Any]:
+def _without_nulls(row: Row) -> JsonObject:
     return {key: value for key, value in row.items() if value is not None}
 
 
-def _with_lists(row: dict[str, Any], faults: Faults) -> dict[str, Any]:
+def _with_lists(row: JsonObject, faults: Faults) -> JsonObject:
     """Decode lists that are written as text: a CSV cell can hold nothing else."""
     texts = {key: value for key, value in row.items() if key in _LISTS and isinstance(value, str)}
     for key, text in texts.items():

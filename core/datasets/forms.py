@@ -19,7 +19,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from core.datasets.chat import parse_conversation, parse_messages, require_answer, with_system
 from core.datasets.examples import (
@@ -31,12 +30,13 @@ from core.datasets.examples import (
     TextExample,
 )
 from core.datasets.faults import Faults, is_what
+from core.datasets.json_values import JsonObject, Row
 from core.datasets.labels import parse_label, parse_labels
 from core.datasets.preference import Answers, parse_chosen_rejected, parse_preferred_outputs
 from core.datasets.reasoning import assistant_message
 from core.datasets.sharegpt import alternating, parse_conversations, wrapped
 from core.datasets.tools import Calls, parse_tools, parse_written_calls
-from core.spec.run import DatasetFormat
+from core.spec.dataset import DatasetFormat
 
 
 @dataclass(frozen=True)
@@ -48,37 +48,37 @@ class Form:
     """A row with all of them has this form."""
     keys: tuple[str, ...]
     """All that are read."""
-    parse: Callable[[Mapping[str, Any], Faults], Example]
+    parse: Callable[[Row, Faults], Example]
     telling: tuple[str, ...] | None = None
     """Those that speak for the form alone, so that the others are missed; None: each does."""
-    fits: Callable[[Mapping[str, Any]], bool] = lambda row: True
+    fits: Callable[[Row], bool] = lambda row: True
     """What else a row with all the required keys must be."""
 
 
-def _parse_chat(row: Mapping[str, Any], faults: Faults) -> Example:
+def _parse_chat(row: Row, faults: Faults) -> Example:
     parallel = row.get("parallel_tool_calls", False)
     if not isinstance(parallel, bool):
         faults.add("parallel_tool_calls", f"{is_what(parallel)}; use true or false")
     return ChatExample(parse_messages(row, faults), parse_tools(_with_wrapped_tools(row), faults))
 
 
-def _parse_sharegpt(row: Mapping[str, Any], faults: Faults) -> Example:
+def _parse_sharegpt(row: Row, faults: Faults) -> Example:
     return ChatExample(*parse_conversations(row, faults))
 
 
-def _parse_alternating(row: Mapping[str, Any], faults: Faults) -> Example:
+def _parse_alternating(row: Row, faults: Faults) -> Example:
     """Read the older form of UltraChat: the texts of user and assistant in turn."""
     messages = alternating(row["data"], "data", faults)
     require_answer(messages, faults, "data")
     return ChatExample(messages)
 
 
-def _alternates(row: Mapping[str, Any]) -> bool:
+def _alternates(row: Row) -> bool:
     texts = row["data"]
     return isinstance(texts, list) and bool(texts) and isinstance(texts[0], str)
 
 
-def _parse_query(row: Mapping[str, Any], faults: Faults) -> Example:
+def _parse_query(row: Row, faults: Faults) -> Example:
     """Read a question with the calls that answer it, as xLAM's data set of function calls has."""
     question = {"role": "user", "content": faults.text(row, "query")}
     calls = parse_written_calls(row["answers"], "answers", Calls(), faults)
@@ -86,15 +86,15 @@ def _parse_query(row: Mapping[str, Any], faults: Faults) -> Example:
     return ChatExample((question, answer), parse_tools(_with_wrapped_tools(row), faults))
 
 
-def _parse_instruction(row: Mapping[str, Any], faults: Faults) -> Example:
+def _parse_instruction(row: Row, faults: Faults) -> Example:
     return _answered(row, "input", "output", faults)
 
 
-def _parse_response(row: Mapping[str, Any], faults: Faults) -> Example:
+def _parse_response(row: Row, faults: Faults) -> Example:
     return _answered(row, "context", "response", faults)
 
 
-def _answered(row: Mapping[str, Any], context: str, answer: str, faults: Faults) -> Example:
+def _answered(row: Row, context: str, answer: str, faults: Faults) -> Example:
     question = faults.text(row, "instruction")
     if context in row and (more := faults.text(row, context, empty=True)):
         question += "\n\n" + more
@@ -104,7 +104,7 @@ def _answered(row: Mapping[str, Any], context: str, answer: str, faults: Faults)
     )
 
 
-def _parse_completion(row: Mapping[str, Any], faults: Faults) -> Example:
+def _parse_completion(row: Row, faults: Faults) -> Example:
     """Read plain texts, or messages of which the completion's alone are trained."""
     prompt, completion = row.get("prompt"), row.get("completion")
     if isinstance(row.get("label"), bool):
@@ -124,8 +124,8 @@ def _parse_completion(row: Mapping[str, Any], faults: Faults) -> Example:
 
 
 def _side(
-    value: Any, where: str, role: str, calls: Calls, faults: Faults
-) -> tuple[dict[str, Any], ...]:
+    value: object, where: str, role: str, calls: Calls, faults: Faults
+) -> tuple[JsonObject, ...]:
     """Return one side of a row whose other side is messages; a text is one of `role`."""
     messages = [{"role": role, "content": value}] if isinstance(value, str) else value
     if not isinstance(messages, list) or not messages:
@@ -134,22 +134,22 @@ def _side(
     return parse_conversation(messages, faults, where, calls)
 
 
-def _with_wrapped_tools(row: Mapping[str, Any]) -> dict[str, Any]:
+def _with_wrapped_tools(row: Row) -> JsonObject:
     return {**row, "tools": wrapped(row.get("tools"))}
 
 
-def _untrained(messages: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
+def _untrained(messages: tuple[JsonObject, ...]) -> tuple[JsonObject, ...]:
     return tuple(
         {**message, "weight": 0} if message.get("role") == "assistant" else message
         for message in messages
     )
 
 
-def _parse_preferred(row: Mapping[str, Any], faults: Faults) -> Example:
+def _parse_preferred(row: Row, faults: Faults) -> Example:
     return _conversations(*parse_preferred_outputs(row, faults))
 
 
-def _parse_chosen(row: Mapping[str, Any], faults: Faults) -> Example:
+def _parse_chosen(row: Row, faults: Faults) -> Example:
     answers = parse_chosen_rejected(row, faults)
     if isinstance(answers, Answers):
         return _conversations(answers, parse_tools(_with_wrapped_tools(row), faults))
@@ -159,24 +159,24 @@ def _parse_chosen(row: Mapping[str, Any], faults: Faults) -> Example:
     return PreferenceExample(CompletionExample(prompt, chosen), CompletionExample(prompt, rejected))
 
 
-def _conversations(answers: Answers, tools: tuple[dict[str, Any], ...]) -> PreferenceExample:
+def _conversations(answers: Answers, tools: tuple[JsonObject, ...]) -> PreferenceExample:
     return PreferenceExample(
         ChatExample(answers.prompt + answers.chosen, tools),
         ChatExample(answers.prompt + answers.rejected, tools),
     )
 
 
-def _parse_text(row: Mapping[str, Any], faults: Faults) -> Example:
+def _parse_text(row: Row, faults: Faults) -> Example:
     return TextExample(faults.text(row, "text"))
 
 
-def _parse_label(row: Mapping[str, Any], faults: Faults) -> Example:
+def _parse_label(row: Row, faults: Faults) -> Example:
     if "labels" in row:
         faults.add("labels", "stands beside label; keep the one that is to be learnt")
     return LabelExample(faults.text(row, "text"), parse_label(row, faults), multi=False)
 
 
-def _parse_labels(row: Mapping[str, Any], faults: Faults) -> Example:
+def _parse_labels(row: Row, faults: Faults) -> Example:
     return LabelExample(faults.text(row, "text"), parse_labels(row, faults), multi=True)
 
 
@@ -230,7 +230,7 @@ FORMS = (
 KEYS = tuple(dict.fromkeys(key for form in FORMS for key in form.keys))
 
 
-def form_of(row: Mapping[str, Any], mapped: Mapping[str, str] | None = None) -> Form | None:
+def form_of(row: Row, mapped: Mapping[str, str] | None = None) -> Form | None:
     """Return the form that the keys of a row speak for, or None. A null counts as no key.
 
     Keys that a mapping of columns gives count most. Plain text is what nothing else speaks for.

@@ -1,20 +1,18 @@
 """The labels of a row, always as text: 1, 1.0 and "1" are the same label."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from core.datasets.faults import Faults, is_what
+from core.datasets.json_values import Row
 
 MAX_LABEL_CHARACTERS = 200
 
 
-def parse_label(row: Mapping[str, Any], faults: Faults) -> tuple[str, ...]:
+def parse_label(row: Row, faults: Faults) -> tuple[str, ...]:
     """Return the one label under `label`, and note what is wrong with it."""
     label = _label(row.get("label"), "label", faults)
     return (label,) if label else ()
 
 
-def parse_labels(row: Mapping[str, Any], faults: Faults) -> tuple[str, ...]:
+def parse_labels(row: Row, faults: Faults) -> tuple[str, ...]:
     """Return the labels under `labels`, perhaps none, in their order."""
     labels = row.get("labels")
     if not isinstance(labels, list):
@@ -33,7 +31,7 @@ def parse_labels(row: Mapping[str, Any], faults: Faults) -> tuple[str, ...]:
     return tuple(parsed)
 
 
-def _label(value: Any, where: str, faults: Faults) -> str | None:
+def _label(value: object, where: str, faults: Faults) -> str | None:
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # pandas turns the integers of a column with a gap into floats
     if type(value) is int:

@@ -7,9 +7,10 @@ faults; what is wrong with the whole file (not text, compressed, empty) as those
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from core.datasets.faults import RowFault, is_what
+from core.datasets.json_values import JsonObject
 from core.datasets.strict_json import BadJson, decode
 
 MAX_LINE_BYTES = 4 << 20
@@ -37,7 +38,7 @@ class Line:
     """One line: its row, or the faults that keep it from being one."""
 
     number: int
-    row: dict[str, Any] | None
+    row: JsonObject | None
     faults: tuple[RowFault, ...] = ()
     unread: tuple[str, ...] = ()
     """Columns that hold nothing that can be read, and that no form has."""

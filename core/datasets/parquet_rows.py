@@ -13,12 +13,17 @@ import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from core.datasets.chat import KEYS_INSIDE
 from core.datasets.faults import column_name
+from core.datasets.json_values import JsonObject
 from core.datasets.lines import MAX_LINE_BYTES, Line, faulty
 from core.datasets.strict_json import MAX_DEPTH
+
+if TYPE_CHECKING:
+    from pyarrow import DataType, Field, RecordBatch
+    from pyarrow.parquet import ParquetFile
 
 MAX_COLUMNS = 256
 _BATCH_BYTES = 1 << 20
@@ -70,7 +75,7 @@ def read_parquet(path: Path, wanted: Collection[str] | None = None) -> Iterator[
         yield faulty(1, "the Parquet file has no rows; write one row per example")
 
 
-def _batches(file: Any, leaves: list[str] | None) -> Iterator[Any]:
+def _batches(file: "ParquetFile", leaves: list[str] | None) -> Iterator["RecordBatch"]:
     for index in range(file.num_row_groups):
         group = file.metadata.row_group(index)
         row_bytes = max(1, group.total_byte_size) / max(1, group.num_rows)
@@ -78,7 +83,7 @@ def _batches(file: Any, leaves: list[str] | None) -> Iterator[Any]:
         yield from file.iter_batches(rows, row_groups=[index], columns=leaves, use_threads=False)
 
 
-def _rows(batch: Any) -> Iterator[dict[str, Any] | None]:
+def _rows(batch: "RecordBatch") -> Iterator[JsonObject | None]:
     """Yield the rows of a batch; None for one with a string that is no UTF-8."""
     try:
         yield from batch.to_pylist()
@@ -92,7 +97,7 @@ def _rows(batch: Any) -> Iterator[dict[str, Any] | None]:
             yield None
 
 
-def _line(number: int, row: dict[str, Any] | None) -> Line:
+def _line(number: int, row: JsonObject | None) -> Line:
     if row is None:
         return faulty(number, "a string of the row is not UTF-8; write the column as UTF-8 text")
     if _size(row) > MAX_LINE_BYTES:
@@ -101,7 +106,7 @@ def _line(number: int, row: dict[str, Any] | None) -> Line:
     return Line(number, _plain(row))
 
 
-def _size(value: Any) -> int:
+def _size(value: object) -> int:
     """Return about as many bytes as the value would take as JSON."""
     if isinstance(value, str):
         return len(value)
@@ -130,11 +135,13 @@ class _Leaf:
     """The type, when rows cannot hold it."""
 
 
-def _has_too_many(file: Any) -> bool:
+def _has_too_many(file: "ParquetFile") -> bool:
     return bool(file.metadata.num_columns > MAX_COLUMNS)
 
 
-def _schema_fault(file: Any, leaves: Sequence[_Leaf], wanted: Collection[str] | None) -> str | None:
+def _schema_fault(
+    file: "ParquetFile", leaves: Sequence[_Leaf], wanted: Collection[str] | None
+) -> str | None:
     if _has_too_many(file):
         found = f"the Parquet file has {file.metadata.num_columns} columns"
         return f"{found}, more than {MAX_COLUMNS}, those inside of structs counted; remove some"
@@ -155,12 +162,12 @@ def _is_needed(leaf: _Leaf, wanted: Collection[str] | None) -> bool:
     return is_wanted and (not inside or any(name in KEYS_INSIDE for name in inside))
 
 
-def _leaves(fields: list[Any], inside: tuple[str, ...]) -> list[_Leaf]:
+def _leaves(fields: list["Field"], inside: tuple[str, ...]) -> list[_Leaf]:
     """Return the leaves in the order in which Parquet counts them."""
     return [leaf for field in fields for leaf in _of_type(field.type, (*inside, field.name))]
 
 
-def _of_type(type_: Any, path: tuple[str, ...]) -> list[_Leaf]:
+def _of_type(type_: "DataType", path: tuple[str, ...]) -> list[_Leaf]:
     from pyarrow import types
 
     if types.is_struct(type_):
@@ -180,13 +187,13 @@ def _of_type(type_: Any, path: tuple[str, ...]) -> list[_Leaf]:
     return [_Leaf(name, str(type_)[:40]) for name in names]
 
 
-def _width(type_: Any) -> int:
+def _width(type_: "DataType") -> int:
     """Return how many leaves Parquet stores a type in."""
     inner = [type_.field(index).type for index in range(type_.num_fields)]
     return sum(map(_width, inner)) if inner else 1
 
 
-def _paths(file: Any, leaves: Sequence[_Leaf]) -> list[str] | None:
+def _paths(file: "ParquetFile", leaves: Sequence[_Leaf]) -> list[str] | None:
     """Return what to ask the reader for: the readable leaves, or None for all."""
     if not any(leaf.unreadable for leaf in leaves):
         return None

@@ -6,17 +6,17 @@ prompt, chosen and rejected are whole: the prompt is what both begin with. With 
 still repeat it, as many published datasets do. A `system` beside them makes texts messages.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
-from typing import Any
 
 from core.datasets.advice import question_in, written
 from core.datasets.chat import parse_conversation, require_answer, with_system
 from core.datasets.faults import Faults, is_what
+from core.datasets.json_values import JsonObject, Row
 from core.datasets.tools import Calls, parse_tools
 
-Messages = tuple[dict[str, Any], ...]
+Messages = tuple[JsonObject, ...]
 
 _ANSWERS = ("chosen", "rejected")
 
@@ -30,9 +30,7 @@ class Answers:
     rejected: Messages
 
 
-def parse_preferred_outputs(
-    row: Mapping[str, Any], faults: Faults
-) -> tuple[Answers, tuple[dict[str, Any], ...]]:
+def parse_preferred_outputs(row: Row, faults: Faults) -> tuple[Answers, tuple[JsonObject, ...]]:
     """Return the answers and the tools of a row in OpenAI's form."""
     input_ = row.get("input")
     if not isinstance(input_, dict):
@@ -50,7 +48,7 @@ def parse_preferred_outputs(
     return _answers(prompt, chosen, rejected, names, faults), parse_tools(input_, faults, "input")
 
 
-def parse_chosen_rejected(row: Mapping[str, Any], faults: Faults) -> Answers | tuple[str, str, str]:
+def parse_chosen_rejected(row: Row, faults: Faults) -> Answers | tuple[str, str, str]:
     """Return the answers of a row in TRL's form, or prompt, chosen and rejected as plain text."""
     prompt, chosen, rejected = (row.get(key) for key in ("prompt", "chosen", "rejected"))
     if isinstance(chosen, str) != isinstance(rejected, str):
@@ -67,14 +65,14 @@ def parse_chosen_rejected(row: Mapping[str, Any], faults: Faults) -> Answers | t
     return replace(answers, prompt=with_system(row, answers.prompt, "prompt", faults))
 
 
-def _lacks_prompt(answer: Any) -> bool:
+def _lacks_prompt(answer: object) -> bool:
     """Say whether an answer does not begin with its prompt, as far as can be seen from it alone."""
     if not isinstance(answer, list):
         return True
     return bool(answer) and isinstance(answer[0], dict) and answer[0].get("role") == "assistant"
 
 
-def _in_messages(prompt: Any, chosen: Any, rejected: Any, faults: Faults) -> Answers:
+def _in_messages(prompt: object, chosen: object, rejected: object, faults: Faults) -> Answers:
     if isinstance(chosen, str):
         chosen, rejected = ([{"role": "assistant", "content": text}] for text in (chosen, rejected))
     if isinstance(prompt, str):
@@ -87,21 +85,21 @@ def _in_messages(prompt: Any, chosen: Any, rejected: Any, faults: Faults) -> Ans
     return _whole_conversations(chosen, rejected, faults)
 
 
-def _begins(answer: list[Any], prompt: list[Any]) -> bool:
+def _begins(answer: list[object], prompt: list[object]) -> bool:
     """Say whether an answer repeats the prompt, whatever else its messages carry."""
     return [*map(_said, prompt)] == [*map(_said, answer[: len(prompt)])]
 
 
-def _said(message: Any) -> Any:
+def _said(message: object) -> object:
     if not isinstance(message, dict):
         return message
     return [message.get(key) for key in ("role", "content", "tool_calls", "tool_call_id")]
 
 
 def _answers(
-    prompt: list[Any],
-    chosen: list[Any],
-    rejected: list[Any],
+    prompt: list[object],
+    chosen: list[object],
+    rejected: list[object],
     names: tuple[str, str, str],
     faults: Faults,
 ) -> Answers:
@@ -115,7 +113,7 @@ def _answers(
     return _checked(Answers(parsed_prompt, *parsed), names[1:], 0, faults)
 
 
-def _whole_conversations(chosen: list[Any], rejected: list[Any], faults: Faults) -> Answers:
+def _whole_conversations(chosen: list[object], rejected: list[object], faults: Faults) -> Answers:
     """Return what two conversations share as the prompt, and the rest of each as the answers."""
     parsed_chosen = parse_conversation(chosen, faults, "chosen")
     parsed_rejected = parse_conversation(rejected, faults, "rejected")
@@ -160,7 +158,7 @@ def _without_weights(messages: Messages) -> Messages:
     )
 
 
-def _plain_texts(row: Mapping[str, Any], faults: Faults) -> tuple[str, str, str]:
+def _plain_texts(row: Row, faults: Faults) -> tuple[str, str, str]:
     chosen, rejected = faults.text(row, "chosen"), faults.text(row, "rejected")
     if chosen and chosen == rejected:
         faults.add("rejected", _same("chosen"))
@@ -170,7 +168,7 @@ def _plain_texts(row: Mapping[str, Any], faults: Faults) -> tuple[str, str, str]
     return prompt, chosen[len(prompt) :], rejected[len(prompt) :]
 
 
-def _shared(one: Sequence[Any], other: Sequence[Any]) -> int:
+def _shared(one: Sequence[object], other: Sequence[object]) -> int:
     """Return how many elements the two have in common at their beginnings."""
     pairs = zip(one, other, strict=False)
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
@@ -188,7 +186,7 @@ def _same(other: str) -> str:
     return f"is the same answer as {other}; write two different ones or remove the row"
 
 
-def _list(value: Any, where: str, faults: Faults) -> list[Any]:
+def _list(value: object, where: str, faults: Faults) -> list[object]:
     if isinstance(value, list) and value:
         return value
     faults.add(where, f"{is_what(value)}; write a list of messages")

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from core.datasets.columns import base_columns, renamed, shadowed, under_columns
 from core.datasets.csv_rows import delimiter_of, read_csv
@@ -12,10 +11,11 @@ from core.datasets.faults import RowFault
 from core.datasets.formats import Example, LabelExample, ParsedRow, read_row, unrecognised
 from core.datasets.forms import KEYS, form_of
 from core.datasets.json_rows import read_json
+from core.datasets.json_values import Row
 from core.datasets.lines import Line
 from core.datasets.parquet_rows import PARQUET_MARK, read_parquet
 from core.errors import TrainingFailed
-from core.spec.run import DatasetFormat
+from core.spec.dataset import DatasetFormat
 
 NAMED_FAULTS = 5
 """How many faulty lines an error names, and among how many lines after the first they are."""
@@ -35,7 +35,7 @@ class ParsedLine:
     faults: tuple[RowFault, ...] = ()
     unused: tuple[str, ...] = ()
     """What of the line is passed over: columns, and keys inside of them."""
-    row: Mapping[str, Any] | None = None
+    row: Row | None = None
     """As it stands in the file."""
 
 
@@ -104,7 +104,7 @@ def _lines(path: Path, columns: Mapping[str, str]) -> Iterator[Line]:
 
 def _parse(
     line: Line,
-    row: Mapping[str, Any] | None,
+    row: Row | None,
     file_format: DatasetFormat | None,
     label_key: str | None,
     columns: Mapping[str, str],

@@ -7,10 +7,9 @@ that opens the block may be missing, since many prompts write it. It leaves as t
 """
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
 from core.datasets.faults import Faults
+from core.datasets.json_values import JsonObject
 
 REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 """The first one that holds a text is taken."""
@@ -20,7 +19,7 @@ _CLOSED_ONLY = re.compile(r"((?:(?!<think>).)*?\n)</think>(?=\r?\n|\Z)", re.DOTA
 """What a model wrote whose prompt had opened the block; the tag stands in a line of its own."""
 
 
-def assistant_message(content: str, reasoning: str | None = None) -> dict[str, Any]:
+def assistant_message(content: str, reasoning: str | None = None) -> JsonObject:
     """Return an assistant's message; without `reasoning`, that of a block in the content."""
     if reasoning is None and "</think>" in content:
         block = _BLOCK.match(content) or _CLOSED_ONLY.match(content)
@@ -35,7 +34,7 @@ def assistant_message(content: str, reasoning: str | None = None) -> dict[str, A
     return message
 
 
-def given_reasoning(message: Mapping[str, Any], where: str, faults: Faults) -> str | None:
+def given_reasoning(message: JsonObject, where: str, faults: Faults) -> str | None:
     """Return the reasoning under a key of the message; what stands under the others is unused."""
     taken: str | None = None
     for key in REASONING_KEYS:

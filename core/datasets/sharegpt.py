@@ -9,11 +9,11 @@ texts of user and assistant in turn.
 """
 
 from collections import deque
-from collections.abc import Mapping
 from typing import Any
 
 from core.datasets.chat import parse_conversation, require_answer, weight_of, with_system
 from core.datasets.faults import Faults, is_what
+from core.datasets.json_values import JsonObject, Row
 from core.datasets.reasoning import assistant_message
 from core.datasets.tools import Calls, parse_tools, parse_written_calls
 
@@ -30,10 +30,10 @@ _SPEAKERS = {
 }
 _SHOWN_SPEAKERS = ("human", "gpt", "system", "function_call", "observation", "tool")
 
-Messages = tuple[dict[str, Any], ...]
+Messages = tuple[JsonObject, ...]
 
 
-def parse_conversations(row: Mapping[str, Any], faults: Faults) -> tuple[Messages, Messages]:
+def parse_conversations(row: Row, faults: Faults) -> tuple[Messages, Messages]:
     """Return messages ready for a template, and tools; note what keeps them from training."""
     turns = row.get("conversations")
     if not isinstance(turns, list) or not turns:
@@ -50,9 +50,9 @@ def parse_conversations(row: Mapping[str, Any], faults: Faults) -> tuple[Message
     return parsed, parse_tools({"tools": wrapped(row.get("tools"))}, faults)
 
 
-def alternating(texts: list[Any], where: str, faults: Faults) -> Messages:
+def alternating(texts: list[object], where: str, faults: Faults) -> Messages:
     """Return the texts of user and assistant in turn as messages."""
-    messages: list[dict[str, Any]] = []
+    messages: list[JsonObject] = []
     for index, text in enumerate(texts):
         if not isinstance(text, str):
             faults.add(f"{where}[{index}]", f"{is_what(text)}; write a string, as before")
@@ -64,7 +64,7 @@ def alternating(texts: list[Any], where: str, faults: Faults) -> Messages:
     return tuple(messages)
 
 
-def wrapped(tools: Any) -> Any:
+def wrapped(tools: object) -> Any:
     """Return functions that stand in the list without their wrapping as tools."""
     if not isinstance(tools, list):
         return tools
@@ -76,7 +76,7 @@ def wrapped(tools: Any) -> Any:
     ]
 
 
-def _parse_turns(turns: list[Any], faults: Faults) -> Messages:
+def _parse_turns(turns: list[object], faults: Faults) -> Messages:
     calls = Calls()
     unanswered: deque[str] = deque()
     return tuple(
@@ -86,8 +86,8 @@ def _parse_turns(turns: list[Any], faults: Faults) -> Messages:
 
 
 def _parse_turn(
-    turn: Any, where: str, calls: Calls, unanswered: deque[str], faults: Faults
-) -> dict[str, Any]:
+    turn: object, where: str, calls: Calls, unanswered: deque[str], faults: Faults
+) -> JsonObject:
     if not isinstance(turn, dict):
         faults.add(where, f"{is_what(turn)}; write an object with from and value")
         return {}
@@ -118,7 +118,7 @@ def _parse_turn(
 
 def _parse_result(
     text: str, speaker: str, where: str, unanswered: deque[str], faults: Faults
-) -> dict[str, Any]:
+) -> JsonObject:
     message = {"role": "tool", "content": text}
     if unanswered:
         message["tool_call_id"] = unanswered.popleft()

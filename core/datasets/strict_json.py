@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
+from core.datasets.json_values import JsonObject
+
 MAX_DEPTH = 64
 MAX_INTEGER_DIGITS = 4300
 """What Python converts to text and back; templates, messages and storage write integers as text."""
@@ -69,7 +71,7 @@ def _constant(name: str) -> NoReturn:
     raise BadJson(f"{name} is not JSON; use null or a string")
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object(pairs: list[tuple[str, object]]) -> JsonObject:
     value = dict(pairs)
     if len(value) != len(pairs):
         seen: set[str] = set()
@@ -88,7 +90,7 @@ _decoder = json.JSONDecoder(
 )
 
 
-def _too_deep(value: Any) -> bool:
+def _too_deep(value: object) -> bool:
     level = _containers([value])
     for _ in range(MAX_DEPTH):
         level = [
@@ -99,11 +101,11 @@ def _too_deep(value: Any) -> bool:
     return bool(level)
 
 
-def _containers(values: Iterable[Any]) -> list[Any]:
+def _containers(values: Iterable[object]) -> list[dict[str, object] | list[object]]:
     return [value for value in values if isinstance(value, dict | list)]
 
 
-def _refuse_lone_surrogates(value: Any) -> None:
+def _refuse_lone_surrogates(value: object) -> None:
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:

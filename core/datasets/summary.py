@@ -16,9 +16,8 @@ from core.datasets.formats import (
     PreferenceExample,
     TextExample,
 )
-from core.spec.dataset import DatasetReport, DuplicateRow, LineFault
+from core.spec.dataset import DatasetFormat, DatasetReport, DuplicateRow, LineFault
 from core.spec.objective import MAX_LABELS
-from core.spec.run import DatasetFormat
 
 MAX_LISTED_DUPLICATES = 20
 MAX_LISTED_COLUMNS = 256

@@ -5,11 +5,11 @@ Calls may lack an id, as in TRL's form: answers without an id are then theirs, i
 
 import re
 from collections import deque
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from core.datasets.faults import Faults, is_what, joined, nearest
+from core.datasets.json_values import JsonObject, Row
 from core.datasets.strict_json import BadJson, decode
 
 _FUNCTION_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
@@ -30,9 +30,7 @@ class Calls:
         return Calls(set(self.ids), dict(self.id_by_function), deque(self.without_id))
 
 
-def parse_tools(
-    row: Mapping[str, Any], faults: Faults, inside: str = ""
-) -> tuple[dict[str, Any], ...]:
+def parse_tools(row: Row, faults: Faults, inside: str = "") -> tuple[JsonObject, ...]:
     """Return the tools of the object at path `inside`, those of the older `functions` included.
 
     Keys with null are left out at every depth: a table has every key in every struct, and the same
@@ -56,7 +54,7 @@ def parse_tools(
     return tuple(tools)
 
 
-def without_nulls(value: Any) -> Any:
+def without_nulls(value: object) -> Any:
     """Return the definition of a tool as it goes into prompts, in training and in serving."""
     if isinstance(value, dict):
         return {key: without_nulls(child) for key, child in value.items() if child is not None}
@@ -64,8 +62,8 @@ def without_nulls(value: Any) -> Any:
 
 
 def parse_tool_calls(
-    message: Mapping[str, Any], where: str, calls: Calls, faults: Faults
-) -> list[dict[str, Any]]:
+    message: JsonObject, where: str, calls: Calls, faults: Faults
+) -> list[JsonObject]:
     """Return the calls of an assistant message, with parsed arguments, and remember their ids."""
     parsed = [
         _parse_tool_call(call, f"{where}.tool_calls[{index}]", calls, faults)
@@ -76,7 +74,7 @@ def parse_tool_calls(
     return parsed
 
 
-def answered_call(message: Mapping[str, Any], where: str, calls: Calls, faults: Faults) -> str:
+def answered_call(message: JsonObject, where: str, calls: Calls, faults: Faults) -> str:
     """Return the id of the earlier call that a message of role tool or function answers."""
     if message["role"] == "tool":
         if not message.get("tool_call_id") and calls.without_id:
@@ -95,7 +93,7 @@ def answered_call(message: Mapping[str, Any], where: str, calls: Calls, faults: 
     return calls.id_by_function.get(name, "")
 
 
-def _parse_tool_call(call: Any, where: str, calls: Calls, faults: Faults) -> dict[str, Any]:
+def _parse_tool_call(call: object, where: str, calls: Calls, faults: Faults) -> JsonObject:
     if not isinstance(call, dict):
         faults.add(where, f"{is_what(call)}; write an object with id, type and function")
         return {}
@@ -111,7 +109,7 @@ def _parse_tool_call(call: Any, where: str, calls: Calls, faults: Faults) -> dic
     return {"id": id_, "type": "function", "function": function}
 
 
-def _parse_function_call(call: Any, where: str, calls: Calls, faults: Faults) -> dict[str, Any]:
+def _parse_function_call(call: object, where: str, calls: Calls, faults: Faults) -> JsonObject:
     function = _parse_called_function(call, f"{where}.function_call", faults)
     parsed = _with_new_id(function, calls)
     calls.id_by_function[function["name"]] = parsed["id"]
@@ -119,8 +117,8 @@ def _parse_function_call(call: Any, where: str, calls: Calls, faults: Faults) ->
 
 
 def parse_written_calls(
-    written: Any, where: str, calls: Calls, faults: Faults
-) -> list[dict[str, Any]]:
+    written: object, where: str, calls: Calls, faults: Faults
+) -> list[JsonObject]:
     """Return the calls at path `where`: an object or a list of them, or either as a string of JSON.
 
     Each has `name` and `arguments`, an object or one written as a string.
@@ -138,7 +136,7 @@ def parse_written_calls(
     return parsed
 
 
-def _with_new_id(function: dict[str, Any], calls: Calls) -> dict[str, Any]:
+def _with_new_id(function: JsonObject, calls: Calls) -> JsonObject:
     # Nine letters and digits: Mistral's template refuses ids of any other form.
     number = len(calls.ids)
     while (id_ := f"call{number:05d}") in calls.ids:
@@ -147,7 +145,7 @@ def _with_new_id(function: dict[str, Any], calls: Calls) -> dict[str, Any]:
     return {"id": id_, "type": "function", "function": function}
 
 
-def _parse_called_function(function: Any, where: str, faults: Faults) -> dict[str, Any]:
+def _parse_called_function(function: object, where: str, faults: Faults) -> JsonObject:
     if not isinstance(function, dict):
         faults.add(where, f"{is_what(function)}; write an object with name and arguments")
         return {"name": "", "arguments": {}}
@@ -156,7 +154,7 @@ def _parse_called_function(function: Any, where: str, faults: Faults) -> dict[st
     return {"name": name, "arguments": _arguments(function.get("arguments"), where, faults)}
 
 
-def _arguments(written: Any, where: str, faults: Faults) -> dict[str, Any]:
+def _arguments(written: object, where: str, faults: Faults) -> JsonObject:
     """Return what a call was given: an object, or one as text, where "" is a call without any."""
     path = f"{where}.arguments"
     if isinstance(written, dict):
@@ -177,7 +175,7 @@ def _arguments(written: Any, where: str, faults: Faults) -> dict[str, Any]:
     return arguments
 
 
-def _parse_function(function: Any, where: str, faults: Faults) -> dict[str, Any]:
+def _parse_function(function: object, where: str, faults: Faults) -> JsonObject:
     """Return the keys of a function that go into prompts."""
     if not isinstance(function, dict):
         faults.add(where, f"{is_what(function)}; write an object with name and parameters")
@@ -194,7 +192,7 @@ def _parse_function(function: Any, where: str, faults: Faults) -> dict[str, Any]
     return {key: value for key, value in function.items() if key in _FUNCTION_KEYS}
 
 
-def _function_name(function: dict[str, Any], where: str, faults: Faults) -> str:
+def _function_name(function: JsonObject, where: str, faults: Faults) -> str:
     name = faults.text(function, "name", where)
     if name and not _FUNCTION_NAME.fullmatch(name):
         cure = "use 1 to 64 letters, digits, '_', '-' and '.'"
@@ -202,12 +200,12 @@ def _function_name(function: dict[str, Any], where: str, faults: Faults) -> str:
     return name
 
 
-def _require_type_function(value: dict[str, Any], where: str, faults: Faults) -> None:
+def _require_type_function(value: JsonObject, where: str, faults: Faults) -> None:
     if value.get("type") != "function":
         faults.add(f"{where}.type", f"{is_what(value.get('type'))}; use 'function'")
 
 
-def _list(row: Mapping[str, Any], key: str, faults: Faults, where: str = "") -> list[Any]:
+def _list(row: Row, key: str, faults: Faults, where: str = "") -> list[object]:
     value = row.get(key)
     if value is None or isinstance(value, list):
         return value or []

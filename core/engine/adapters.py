@@ -10,7 +10,7 @@ from pathlib import Path
 
 from core.artifacts.archive import unpack
 from core.errors import InvalidRequest, NotFound, TunesmithError, Unavailable
-from core.spec.run import BundleRef
+from core.spec.bundle import BundleRef
 from core.storage.blobs import BlobStore
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")

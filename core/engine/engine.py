@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
-from core.engine.answers import AnyAnswer, Item
+from core.engine.device.runner import Runner
+from core.engine.device.sampler import sample
 from core.engine.metrics import EngineMetrics
-from core.engine.request import AnyRequest
+from core.engine.policy.request import AnyRequest, AnySequence
+from core.engine.policy.scheduler import Scheduler
+from core.engine.policy.step import Step
 from core.engine.results import Scored, Written
-from core.engine.runner import Runner
-from core.engine.sampler import sample
-from core.engine.scheduler import AnySequence, Scheduler, Step
+from core.engine.text.answers import AnyAnswer, Item
 from core.errors import InvalidRequest, TunesmithError, Unavailable
 
 logger = logging.getLogger(__name__)
@@ -170,8 +171,8 @@ class Engine:
                     except Exception as error:
                         self._fail(ticket, _told(error, "What a model wrote could not be read."))
                         continue
-                    if sequence.held is not None and sequence.held.error:
-                        self._fail(ticket, _beyond_its_form(sequence.held.error))
+                    if sequence.matcher is not None and sequence.matcher.error:
+                        self._fail(ticket, _decoding_failed(sequence.matcher.error))
                         continue
                     ticket.unfinished -= sequence.is_finished
                     if ticket.unfinished == 0:
@@ -218,9 +219,9 @@ def _told(error: Exception, what: str) -> TunesmithError:
     )
 
 
-def _beyond_its_form(reason: str) -> InvalidRequest:
+def _decoding_failed(reason: str) -> InvalidRequest:
     return InvalidRequest(
-        f"The answer cannot be held to its form any further: {reason[:500]}. Simplify the form.",
+        f"Constrained decoding failed for `response_format`: {reason[:500]}. Simplify the schema.",
         param="response_format",
         code="form_too_complex",
     )

@@ -2,10 +2,10 @@
 
 from prometheus_client import Counter, Histogram
 
+from core.engine.device.runner import Runner
+from core.engine.policy.residency import Tally
+from core.engine.policy.scheduler import Scheduler
 from core.engine.request_metrics import RequestMetrics
-from core.engine.residency import Tally
-from core.engine.runner import Runner
-from core.engine.scheduler import Scheduler
 
 _STEP_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 
@@ -18,9 +18,9 @@ class EngineMetrics(RequestMetrics):
             {
                 "waiting_sequences": ("Sequences in the queue.", lambda: scheduler.waiting),
                 "running_sequences": ("Sequences in the batch.", lambda: scheduler.running),
-                "known_tokens": (
+                "prefix_cache_hits": (
                     "Tokens of prompts that were found in the cache and not read again.",
-                    lambda: scheduler.known_tokens,
+                    lambda: scheduler.prefix_cache_hits,
                 ),
                 "preemptions": (
                     "Sequences that gave their blocks back.",

@@ -6,8 +6,8 @@ from time import monotonic
 from core.artifacts.manifest import Manifest
 from core.models.precision import has_native_bf16
 from core.models.precision_choice import PrecisionChooser
+from core.spec.base_model import BaseModelSpec
 from core.spec.precision import NumberFormat, PrecisionChoice
-from core.spec.run import BaseModelSpec
 from core.spec.training import Precision
 
 ASKED_AGAIN_AFTER_SECONDS = 300.0

@@ -1,12 +1,28 @@
-"""What a step of the device gives back."""
+"""What a step of the device gives back, and what is sampled from it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from core.engine.sampler import TokenScores
-from core.engine.scheduler import AnySequence
+from core.engine.policy.request import AnySequence
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """Natural-log probabilities under the model's own distribution (temperature 1, no cut)."""
+
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+    """The k most likely tokens, most likely first."""
+
+
+@dataclass(frozen=True)
+class SampledToken:
+    """The next token of a sequence; scores where a request asked for them."""
+
+    token_id: int
+    scores: TokenScores | None
 
 
 @dataclass(frozen=True)
@@ -18,7 +34,7 @@ class Written:
     prompt_scores: Sequence[tuple[AnySequence, int, Sequence[TokenScores]]] = field(
         default_factory=list
     )
-    """Of sequences that score their prompt: from which place on, and the scores."""
+    """Of sequences that score their prompt: from which position on, and the scores."""
 
 
 @dataclass(frozen=True)

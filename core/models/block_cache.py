@@ -1,6 +1,6 @@
-"""The memory of a paged cache: blocks of places for keys and values of every layer."""
+"""The memory of a paged cache: blocks of positions for keys and values of every layer."""
 
-# S places of a block, K key/value heads, D size of a head, T tokens, N blocks, J = N · S
+# S positions of a block, K key/value heads, D size of a head, T tokens, N blocks, J = N · S
 
 import math
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class BlockCache:
         )
 
     def add(self, layer: int, slots: "Slots", key_TKD: Tensor, value_TKD: Tensor) -> None:
-        """Put the keys and values of tokens into their places."""
+        """Put the keys and values of tokens into their positions."""
         self.keys[layer][slots.blocks_T, :, :, slots.places_T] = key_TKD
         self.values[layer][slots.blocks_T, slots.places_T] = value_TKD
 
@@ -50,7 +50,7 @@ class BlockCache:
 
 @dataclass(frozen=True)
 class Slots:
-    """Where tokens stand in a cache: in which block, and which place of it."""
+    """Where tokens stand in a cache: in which block, and which position of it."""
 
     blocks_T: Tensor
     places_T: Tensor

@@ -29,8 +29,8 @@ from transformers import (
 from core.catalog.describe import comes_quantised, is_quantised
 from core.catalog.families import context_length, family_of
 from core.errors import InvalidRequest, NotFound
+from core.spec.base_model import BaseModelSpec
 from core.spec.objective import Task
-from core.spec.run import BaseModelSpec
 from core.spec.strategy import QloraSpec
 
 logger = logging.getLogger(__name__)
@@ -122,27 +122,7 @@ def load_base(
     config = load_config(base)
     family = family_of(config.model_type)
     comes_quantised(base, config.to_dict())  # refuses what is quantised twice
-    dense = _patterns(family.head if task == "classification" else ("lm_head",))
-    options: dict[str, Any] = {}
-    if is_quantised(config.to_dict()):
-        stored = config.quantization_config
-        if task == "classification":  # its head is not among the layers that the base left dense
-            stored["llm_int8_skip_modules"] = [*(stored.get("llm_int8_skip_modules") or ()), *dense]
-        options["device_map"] = {"": device}
-    elif base.quantisation == "int8":
-        options["device_map"] = {"": device}
-        options["quantization_config"] = BitsAndBytesConfig(
-            load_in_8bit=True, llm_int8_skip_modules=dense
-        )
-    elif (four_bits := NF4 if base.quantisation == "nf4" else quantisation) is not None:
-        options["device_map"] = {"": device}
-        options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type=four_bits.quantisation,
-            bnb_4bit_use_double_quant=four_bits.double_quantisation,
-            bnb_4bit_compute_dtype=dtype,
-            llm_int8_skip_modules=dense,
-        )
+    options = _quantisation_options(base, config, dtype, device, task, quantisation)
     if labels is not None:
         config.num_labels = labels
         options["ignore_mismatched_sizes"] = True  # the base may classify into other labels
@@ -165,6 +145,41 @@ def load_base(
     else:
         model = model.to(device)
     return model.eval()
+
+
+def _quantisation_options(
+    base: BaseModelSpec,
+    config: PreTrainedConfig,
+    dtype: torch.dtype,
+    device: torch.device,
+    task: Task,
+    quantisation: QloraSpec | None,
+) -> dict[str, Any]:
+    """Return what `from_pretrained` is told to load a quantised base; nothing for a dense one.
+
+    The config of a base that is stored quantised may be changed.
+    """
+    head = family_of(config.model_type).head if task == "classification" else ("lm_head",)
+    dense = _patterns(head)
+    if is_quantised(config.to_dict()):
+        stored = config.quantization_config
+        if task == "classification":  # its head is not among the layers that the base left dense
+            stored["llm_int8_skip_modules"] = [*(stored.get("llm_int8_skip_modules") or ()), *dense]
+        return {"device_map": {"": device}}
+    if base.quantisation == "int8":
+        eight_bits = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=dense)
+        return {"device_map": {"": device}, "quantization_config": eight_bits}
+    chosen = NF4 if base.quantisation == "nf4" else quantisation
+    if chosen is None:
+        return {}
+    four_bits = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=chosen.quantisation,
+        bnb_4bit_use_double_quant=chosen.double_quantisation,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=dense,
+    )
+    return {"device_map": {"": device}, "quantization_config": four_bits}
 
 
 def _require_complete(base: BaseModelSpec, found: dict[str, Any], new: tuple[str, ...]) -> None:
@@ -191,7 +206,7 @@ def keep_as_quantised(model: PreTrainedModel) -> None:
     training. Layers of eight bits round their input by what stands in the other rows.
     """
     # here, because a machine that runs no quantised base may lack bitsandbytes
-    from core.adapters.quantised import StoredInEightBits
+    from core.models.quantised import StoredInEightBits
 
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):

@@ -6,7 +6,7 @@ soft cap are what each layer asks for.
 """
 
 # T tokens of the step, H heads, K key/value heads, G heads that share one, D size of a head,
-# S places of a block, N blocks of a sequence, J = N · S, B sequences with one token
+# S positions of a block, N blocks of a sequence, J = N · S, B sequences with one token
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from core.models.attention import AttentionRule, Prefix, attend, per_head
 from core.models.block_cache import BlockCache, Slots
-from core.models.weighted_rows import Picks, picks, weighted_sums
+from core.models.row_gather import RowIndices, row_indices, weighted_sums
 
 PAGED_ATTENTION = "tunesmith_paged"
 
@@ -36,12 +36,12 @@ class SingleTokens:
     """Blocks of each sequence; those behind its end are its last one."""
     block_tokens: int
     _hidden: dict[int | None, Tensor] = field(default_factory=dict)
-    _picks: dict[tuple[int, ...], tuple[Picks, Picks]] = field(default_factory=dict)
+    _row_indices: dict[tuple[int, ...], tuple[RowIndices, RowIndices]] = field(default_factory=dict)
 
     @cached_property
     def places_J(self) -> Tensor:
-        places = self.blocks_BN.shape[1] * self.block_tokens
-        return torch.arange(places, device=self.blocks_BN.device)
+        positions = self.blocks_BN.shape[1] * self.block_tokens
+        return torch.arange(positions, device=self.blocks_BN.device)
 
     def hidden_B1J(self, window: int | None) -> Tensor:
         """Say where a sequence may not look: behind its end, or before its window."""
@@ -52,14 +52,14 @@ class SingleTokens:
             self._hidden[window] = hidden_BJ[:, None]
         return self._hidden[window]
 
-    def picks(self, heads: int, kv_heads: int, size: int) -> tuple[Picks, Picks]:
-        """Return what the queries pick of keys and of values, the same in all layers.
+    def row_indices(self, heads: int, kv_heads: int, size: int) -> tuple[RowIndices, RowIndices]:
+        """Return which rows of keys and of values the queries gather, the same in all layers.
 
         A score of a block is a sum over the D rows (S) of its keys, an output one over the J rows
-        (D) of the values. Behind the end a sequence picks its own last place.
+        (D) of the values. Behind the end a sequence gathers its own last position.
         """
         key = heads, kv_heads, size
-        if key not in self._picks:
+        if key not in self._row_indices:
             device = self.blocks_BN.device
             heads_H = torch.arange(heads, device=device) // (heads // kv_heads)
             features_D = torch.arange(size, device=device)
@@ -69,8 +69,11 @@ class SingleTokens:
             blocks_BJ = self.blocks_BN.gather(1, own_BJ // self.block_tokens)
             slots_BJ = blocks_BJ * self.block_tokens + own_BJ % self.block_tokens
             value_rows = slots_BJ[:, None] * kv_heads + heads_H[:, None]
-            self._picks[key] = picks(key_rows.flatten(0, 2)), picks(value_rows.flatten(0, 1))
-        return self._picks[key]
+            self._row_indices[key] = (
+                row_indices(key_rows.flatten(0, 2)),
+                row_indices(value_rows.flatten(0, 1)),
+            )
+        return self._row_indices[key]
 
 
 @dataclass(frozen=True)
@@ -80,16 +83,16 @@ class TokenRun:
     first: int
     length: int
     blocks_N: Tensor
-    """Of the cache; read only when there are places before."""
+    """Of the cache; read only when there are positions before."""
     before: int
     """Places of the sequence before the first of these tokens."""
     sequences: int = 1
-    """How many stand one behind the other; several have no places before."""
+    """How many stand one behind the other; several have no positions before."""
 
 
 @dataclass(frozen=True)
 class GivenStates:
-    """Tokens whose keys and values are a trained prefix's, places [first, end) of it."""
+    """Tokens whose keys and values are a trained prefix's, positions [first, end) of it."""
 
     tokens: slice
     prefix: Prefix
@@ -131,15 +134,11 @@ def paged_attention(
     rule = AttentionRule(True, sliding_window, scaling, softcap, dropout=0.0)
     layer = module.layer_idx
     key_TKD, value_TKD = key_1KTD[0].transpose(0, 1), value_1KTD[0].transpose(0, 1)
-    for given in paged.given:
-        for states_TKD, own_KPD in zip(
-            (key_TKD, value_TKD), given.prefix.layer(layer), strict=True
-        ):
-            states_TKD[given.tokens] = own_KPD[:, given.first : given.end].transpose(0, 1)
+    _put_given(paged.given, layer, key_TKD, value_TKD)
     paged.cache.add(layer, paged.slots, key_TKD, value_TKD)
     query_THD = query_1HTD[0].transpose(0, 1)
     output_THD = torch.empty_like(query_THD, memory_format=torch.contiguous_format)
-    attend_singles = _attend_by_picking if query_THD.device.type == "cpu" else _attend_to_copies
+    attend_singles = _attend_by_gathering if query_THD.device.type == "cpu" else _attend_to_copies
     for singles in paged.singles:
         query_BHD = query_THD[singles.tokens]
         attended_BHD = attend_singles(query_BHD, singles, paged.cache, layer, rule)
@@ -161,6 +160,15 @@ def paged_attention(
 AttentionInterface.register(PAGED_ATTENTION, paged_attention)
 
 
+def _put_given(
+    given: Sequence[GivenStates], layer: int, key_TKD: Tensor, value_TKD: Tensor
+) -> None:
+    """Replace the keys and values of virtual tokens by those of their trained prefix."""
+    for each in given:
+        for states_TKD, own_KPD in zip((key_TKD, value_TKD), each.prefix.layer(layer), strict=True):
+            states_TKD[each.tokens] = own_KPD[:, each.first : each.end].transpose(0, 1)
+
+
 def _attend_run(
     query_HTD: Tensor, key_KJD: Tensor, value_KJD: Tensor, sequences: int, rule: AttentionRule
 ) -> Tensor:
@@ -175,28 +183,28 @@ def _attend_run(
     return output.unflatten(0, (-1, sequences)).flatten(1, 2).transpose(0, 1)
 
 
-def _attend_by_picking(
+def _attend_by_gathering(
     query_BHD: Tensor, singles: SingleTokens, cache: BlockCache, layer: int, rule: AttentionRule
 ) -> Tensor:
-    """Attend from the last place of each sequence to all of it, where it lies; (B, H, D).
+    """Attend from the last position of each sequence to all of it, where it lies; (B, H, D).
 
     On a CPU that takes half the time of side by side copies, of which fused kernels take more.
     """
     batch, heads, size = query_BHD.shape
     keys, values = cache.keys[layer], cache.values[layer]
-    key_picks, value_picks = singles.picks(heads, values.shape[2], size)
+    key_rows, value_rows = singles.row_indices(heads, values.shape[2], size)
     blocks = singles.blocks_BN.shape[1]
     query_BHND = query_BHD[:, :, None].expand(-1, -1, blocks, -1)
-    scores = weighted_sums(keys.view(-1, cache.block_tokens), key_picks, query_BHND)
+    scores = weighted_sums(keys.view(-1, cache.block_tokens), key_rows, query_BHND)
     probabilities_BHJ = _softmax(scores.view(batch, heads, -1), singles, rule)
-    output = weighted_sums(values.view(-1, size), value_picks, probabilities_BHJ.to(values.dtype))
+    output = weighted_sums(values.view(-1, size), value_rows, probabilities_BHJ.to(values.dtype))
     return output.view(batch, heads, size)
 
 
 def _attend_to_copies(
     query_BHD: Tensor, singles: SingleTokens, cache: BlockCache, layer: int, rule: AttentionRule
 ) -> Tensor:
-    """Attend from the last place of each sequence to all of it, side by side; (B, H, D)."""
+    """Attend from the last position of each sequence to all of it, side by side; (B, H, D)."""
     batch, heads, size = query_BHD.shape
     shape = *singles.blocks_BN.shape, *cache.keys[layer].shape[1:]
     blocks = singles.blocks_BN.flatten()

@@ -18,8 +18,8 @@ from core.models.memory import USABLE_SHARE, free_bytes, total_bytes
 from core.models.precision import sixteen_bits_of
 from core.models.precision_cost import measure_cost
 from core.models.precision_store import PrecisionStore
+from core.spec.base_model import BaseModelSpec
 from core.spec.precision import PrecisionChoice, PrecisionCost, SixteenBits
-from core.spec.run import BaseModelSpec
 from core.spec.training import Precision
 
 logger = logging.getLogger(__name__)

@@ -20,8 +20,8 @@ from core.models.load import context_of, load_base, load_config, load_tokenizer
 from core.models.output_head import output_head
 from core.models.precision import dtype_of
 from core.models.precision_texts import CHATS, LONGEST_TEXT, TEXTS
+from core.spec.base_model import BaseModelSpec
 from core.spec.precision import PrecisionCost, SixteenBits
-from core.spec.run import BaseModelSpec
 
 CHUNK_TOKENS = 64
 

@@ -15,8 +15,8 @@ from pydantic import ValidationError
 
 from core.models.load import load_config
 from core.models.precision_texts import CHATS, LONGEST_TEXT, TEXTS
+from core.spec.base_model import BaseModelSpec
 from core.spec.precision import PrecisionCost, SixteenBits
-from core.spec.run import BaseModelSpec
 
 logger = logging.getLogger(__name__)
 

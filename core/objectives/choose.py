@@ -12,8 +12,8 @@ from core.objectives.objective import Objective
 from core.objectives.pretraining import Pretraining
 from core.objectives.seq2seq import SequenceToSequence
 from core.objectives.supervised import Supervised
+from core.spec.job import JobSpec
 from core.spec.objective import ClassificationSpec, DpoSpec, PretrainingSpec, SupervisedSpec
-from core.spec.run import JobSpec
 from core.spec.strategy import virtual_tokens
 
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from core.parity.rounding import MANTISSA_BITS
+from core.spec.base_model import BaseModelSpec
+from core.spec.bundle import BundleRef
 from core.spec.classification import ClassificationAnswer, ClassificationRequest
 from core.spec.generation import (
     GenerationDelta,
@@ -16,7 +18,6 @@ from core.spec.generation import (
     SamplingSpec,
 )
 from core.spec.parity import NumberFormat, ReplayedRow, ReplayedText, nats
-from core.spec.run import BaseModelSpec, BundleRef
 
 
 class EngineAway(Exception):

@@ -17,7 +17,7 @@ from core.records.leases import no_claim
 from core.records.models import pin_parent
 from core.records.pages import Page, page
 from core.records.tables import Job, JobMetadata
-from core.spec.run import JobSpec
+from core.spec.job import JobSpec
 from core.tasks.kinds import JOB, Work
 
 

@@ -9,8 +9,8 @@ from core.errors import NotFound
 from core.records.files import get_file
 from core.records.tables import Job, JobMask, Task
 from core.records.tasks import create_task, find_task
+from core.spec.job import JobSpec
 from core.spec.mask import MaskRequest, MaskRow
-from core.spec.run import JobSpec
 
 MASK_AUDIT = "mask_audit"
 """The kind of task."""

@@ -11,9 +11,10 @@ from core.errors import Conflict, NotFound
 from core.records.ids import checkpoint_model_id, new_id
 from core.records.speed_tests import forget_speed_tests
 from core.records.tables import Checkpoint, Job, TunedModel
+from core.spec.bundle import BundleRef
 from core.spec.parity import Parity, ParityReference
-from core.spec.run import KEPT_CHECKPOINTS, BundleRef
 from core.spec.serving import ADAPTER_FORM, ServingSpec
+from core.spec.workspace import KEPT_CHECKPOINTS
 
 DUE_AT_ONCE = 0.0
 """`parity_due_at` of a model that is to be checked when it is next asked."""

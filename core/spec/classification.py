@@ -7,8 +7,9 @@ One request is one POST and one JSON answer; an error is an HTTP status with
 from pydantic import Field
 
 from core.spec.base import Spec
+from core.spec.base_model import BaseModelSpec
+from core.spec.bundle import BundleRef
 from core.spec.precision import NumberFormat
-from core.spec.run import BaseModelSpec, BundleRef
 from core.spec.serving import ADAPTER_FORM, ServingSpec
 
 MAX_TEXTS = 256

@@ -1,9 +1,14 @@
 """What is known about an uploaded dataset before any model has seen it."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from core.spec.base import Spec
-from core.spec.run import DatasetFormat
+
+DatasetFormat = Literal[
+    "chat", "prompt-completion", "instruction", "preference", "text", "classification"
+]
 
 
 class LineFault(Spec):

@@ -5,8 +5,8 @@ from typing import Literal
 from pydantic import Field
 
 from core.spec.base import Spec
+from core.spec.base_model import BaseModelSpec
 from core.spec.precision import PrecisionChoice
-from core.spec.run import BaseModelSpec
 
 BEAT_SECONDS = 2.0
 """Between two reports of an engine."""

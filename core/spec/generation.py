@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, model_validator
 
 from core.spec.base import Spec
+from core.spec.base_model import BaseModelSpec
+from core.spec.bundle import BundleRef
 from core.spec.precision import NumberFormat
-from core.spec.run import BaseModelSpec, BundleRef
 from core.spec.serving import ADAPTER_FORM, ServingSpec
 
 FinishReason = Literal["stop", "length", "tool_calls"]

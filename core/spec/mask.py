@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from core.spec.base import Spec
-from core.spec.run import JobSpec
+from core.spec.job import JobSpec
 
 AUDITED_ROWS = 5
 """How many rows from the start of the file are shown."""

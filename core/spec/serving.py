@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from core.spec.base import Spec
-from core.spec.run import Quantisation
+from core.spec.base_model import Quantisation
 
 
 class ServingSpec(Spec):

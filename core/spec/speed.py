@@ -3,7 +3,8 @@
 from pydantic import Field
 
 from core.spec.base import Spec
-from core.spec.run import BaseModelSpec, BundleRef
+from core.spec.base_model import BaseModelSpec
+from core.spec.bundle import BundleRef
 from core.spec.serving import ServingSpec
 
 

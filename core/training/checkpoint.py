@@ -3,7 +3,7 @@
 import shutil
 
 from core.artifacts.bundle import BundleContents, write_bundle
-from core.spec.run import KEPT_CHECKPOINTS, Workspace
+from core.spec.workspace import KEPT_CHECKPOINTS, Workspace
 
 
 def save_checkpoint(

@@ -17,8 +17,9 @@ from core.errors import TrainingFailed
 from core.models.load import context_of
 from core.objectives.objective import Objective
 from core.spec.events import DatasetValidated, LengthBucket
-from core.spec.run import JobSpec, Workspace
+from core.spec.job import JobSpec
 from core.spec.strategy import virtual_tokens
+from core.spec.workspace import Workspace
 from core.training.split import duplicates_of, hold_out, shared_by
 
 FileParam = Literal["training_file", "validation_file"]

@@ -5,7 +5,7 @@ from transformers import PreTrainedConfig
 from core.catalog.families import hidden_size
 from core.catalog.learning_rate import base_learning_rate, settle
 from core.spec.events import DatasetValidated
-from core.spec.run import JobSpec
+from core.spec.job import JobSpec
 from core.training.schedule import peak_rate
 
 

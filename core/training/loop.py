@@ -27,15 +27,18 @@ from core.spec.events import (
     StepDone,
     StoppedEarly,
 )
-from core.spec.run import JobSpec, Workspace
+from core.spec.job import JobSpec
+from core.spec.workspace import Workspace
 from core.training.checkpoint import save_checkpoint
 from core.training.data import Dataset
-from core.training.parity import CHECKPOINT, FINAL, Trained, parity_reference
+from core.training.parity import parity_reference
+from core.training.parity_passes import CHECKPOINT, FINAL
 from core.training.plan import StepPlan
 from core.training.replayed import Replay
 from core.training.schedule import learning_rate, peak_rate
 from core.training.state import RunState
 from core.training.step import accumulate_gradients
+from core.training.trained import Trained
 
 LONGEST_OVERFLOW = 20
 """Updates left out in a row, after which the scale of fp16 is not what is wrong."""

@@ -23,9 +23,10 @@ from core.datasets.read import read_examples
 from core.errors import TrainingFailed
 from core.models.load import load_config, load_tokenizer
 from core.objectives.choose import choose_objective
+from core.spec.job import JobSpec
 from core.spec.mask import AUDITED_ROWS, SHOWN_TOKENS, MaskPart, MaskRow, MaskToken
 from core.spec.objective import ClassificationSpec
-from core.spec.run import JobSpec, Workspace
+from core.spec.workspace import Workspace
 from core.training.data import fit, within_context
 from core.training.preflight import require_fit
 

@@ -7,9 +7,11 @@ from core.adapters.adapted import AdaptedModel
 from core.catalog.families import family_of
 from core.models.attention import use_packed_attention
 from core.models.load import load_base
+from core.spec.base_model import BaseModelSpec
+from core.spec.job import JobSpec
 from core.spec.objective import ClassificationSpec
-from core.spec.run import BaseModelSpec, JobSpec, Workspace
 from core.spec.strategy import WHOLE_MODEL, QloraSpec
+from core.spec.workspace import Workspace
 from core.strategies.attach import attach
 from core.strategies.load import load_weights
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from core.adapters.adapted import AdaptedModel
+from core.spec.job import JobSpec
 from core.spec.members import for_each
-from core.spec.run import JobSpec
 from core.spec.strategy import StrategySpec
 from core.spec.training import Optimiser
 

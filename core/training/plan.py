@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from core.batching.order import steps_of_epoch
-from core.spec.run import JobSpec
+from core.spec.job import JobSpec
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from core.catalog.describe import comes_quantised, is_quantised
 from core.catalog.families import family_of
 from core.errors import InvalidRequest
 from core.models.load import context_of, outline
+from core.spec.job import JobSpec
 from core.spec.objective import ClassificationSpec
-from core.spec.run import JobSpec
 from core.spec.strategy import LowRankSpec, QloraSpec, virtual_tokens
 from core.spec.training import SHORTEST_ROW
 from core.strategies.attach import attach

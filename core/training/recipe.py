@@ -24,7 +24,8 @@ from core.spec.events import (
     RunEvent,
     RunFinished,
 )
-from core.spec.run import JobSpec, Workspace
+from core.spec.job import JobSpec
+from core.spec.workspace import Workspace
 from core.training.activations import use_gradient_checkpointing
 from core.training.data import load_dataset, within_context
 from core.training.learning_rate import settled, with_rate
@@ -99,7 +100,7 @@ def train(
     yield ready
 
     yield PhaseStarted(phase="training")
-    facts = CardFacts(spec.base, spec, described, ready)
+    facts = CardFacts(spec, described, ready)
     training = Training(
         spec, workspace, dataset, plan, objective, tokenizer, facts, stop, dtype, replays
     )

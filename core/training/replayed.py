@@ -30,7 +30,8 @@ from core.errors import InvalidRequest
 from core.objectives.choose import template_context
 from core.objectives.classification import class_tokens
 from core.spec.generation import ChatPrompt, Prompt, TextPrompt, TokenPrompt
-from core.spec.run import JobSpec, Workspace
+from core.spec.job import JobSpec
+from core.spec.workspace import Workspace
 from core.training.data import Dataset
 
 REPLAYED_ROWS = 8

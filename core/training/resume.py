@@ -30,7 +30,8 @@ from core.artifacts.publish import published_folder
 from core.artifacts.seal import is_whole, seal
 from core.batching.rows import TrainingRow
 from core.spec.events import RunRestarted, RunResumed
-from core.spec.run import JobSpec, Workspace
+from core.spec.job import JobSpec
+from core.spec.workspace import Workspace
 from core.training.state import RunState
 from core.training.tensor_tree import put_together, take_apart
 

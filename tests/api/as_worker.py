@@ -12,8 +12,8 @@ from core.records.ids import tuned_model_id
 from core.records.jobs import advance, get_job
 from core.records.leases import hold
 from core.records.models import StoredBundle, add_checkpoint, add_final_model
+from core.spec.job import JobSpec
 from core.spec.parity import Parity, ParityReference
-from core.spec.run import JobSpec
 from tests.api.live import Api
 
 METRICS = {

@@ -7,8 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
+from core.spec.bundle import BundleRef
 from core.spec.classification import MAX_TEXTS
-from core.spec.run import BundleRef
 from tests.api import as_worker
 from tests.api.live import Api
 from tests.api.scripted_engine import ScriptedEngine

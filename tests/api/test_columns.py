@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from core.records.tables import Job, Task
+from core.spec.job import JobSpec
 from core.spec.mask import MaskRequest
-from core.spec.run import JobSpec
 from tests.api.live import Api
 
 JOBS = "/v1/fine_tuning/jobs"

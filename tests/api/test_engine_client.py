@@ -8,8 +8,8 @@ import aiohttp
 import pytest
 
 from api.generation.engine_client import EngineBroke, EngineClient, EngineUnreachable
+from core.spec.base_model import BaseModelSpec
 from core.spec.classification import ClassificationRequest
-from core.spec.run import BaseModelSpec
 from tests.api.live import serve
 from tests.api.scripted_engine import ScriptedEngine
 

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from api.generation.engine_order import in_order
 from core.records.engines import LivingEngine
+from core.spec.base_model import BaseModelSpec
+from core.spec.bundle import BundleRef
 from core.spec.engine import EngineReport
-from core.spec.run import BaseModelSpec, BundleRef
 
 BASES = [BaseModelSpec(id=name, source=f"/models/{name}") for name in "xyz"]
 BASE = BASES[0]

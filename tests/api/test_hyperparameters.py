@@ -12,8 +12,9 @@ from api.jobs.hyperparameters import (
 )
 from core.catalog.learning_rate import base_learning_rate
 from core.errors import InvalidRequest
+from core.spec.base_model import BaseModelSpec
+from core.spec.job import JobSpec
 from core.spec.objective import DpoSpec, ObjectiveSpec, SupervisedSpec
-from core.spec.run import BaseModelSpec, JobSpec
 from core.spec.strategy import LoraSpec, StrategySpec
 from core.spec.training import TrainingSpec
 

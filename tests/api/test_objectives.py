@@ -8,7 +8,7 @@ from api.jobs.hyperparameters import DpoHyperparameters, Hyperparameters
 from api.jobs.objective import resolve_objective, resolve_task
 from core.catalog.describe import BaseFacts
 from core.errors import InvalidRequest
-from core.spec.dataset import DatasetReport
+from core.spec.dataset import DatasetFormat, DatasetReport
 from core.spec.objective import (
     ClassificationSpec,
     DpoSpec,
@@ -17,7 +17,6 @@ from core.spec.objective import (
     SupervisedSpec,
     Task,
 )
-from core.spec.run import DatasetFormat
 from core.spec.strategy import FullSpec, LoraSpec, PrefixSpec, StrategySpec
 
 LLAMA, BERT, T5 = (BaseFacts(name, 512) for name in ("llama", "bert", "t5"))

@@ -9,7 +9,7 @@ from openai import OpenAI
 
 from core.records.claims import release
 from core.records.jobs import get_job
-from core.spec.run import JobSpec
+from core.spec.job import JobSpec
 from tests.api import as_worker
 from tests.api.live import Api
 

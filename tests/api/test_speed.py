@@ -19,8 +19,8 @@ from sqlalchemy import func, select
 from core.errors import Unavailable
 from core.records.engines import forget_dead_engines
 from core.records.tables import Task
+from core.spec.base_model import BaseModelSpec
 from core.spec.generation import TokenPrompt
-from core.spec.run import BaseModelSpec
 from core.spec.serving import ServingSpec
 from core.spec.speed import SpeedResult, SpeedTarget
 from core.tasks.kinds import Queue

@@ -4,8 +4,10 @@ import pytest
 
 from api.jobs.start import StartingPoint, objective_of
 from core.errors import InvalidRequest
+from core.spec.base_model import BaseModelSpec
+from core.spec.bundle import BundleRef
+from core.spec.job import JobSpec
 from core.spec.objective import ClassificationSpec, DpoSpec, ObjectiveSpec, SupervisedSpec, Task
-from core.spec.run import BaseModelSpec, BundleRef, JobSpec
 
 BASE = BaseModelSpec(id="tiny", source="/models/tiny")
 LABELS = ClassificationSpec(labels=("bad", "fine", "good"))

@@ -57,9 +57,19 @@ PLANTS = {
         "core -> core.errors",
     ),
     "Engine policy is plain Python": (
-        "core/engine/scheduler.py",
+        "core/engine/policy/scheduler.py",
         "import numpy",
-        "core.engine.scheduler -> numpy",
+        "core.engine.policy.scheduler -> numpy",
+    ),
+    "The engine is layered": (
+        "core/engine/text/planted.py",
+        "def late():\n    import core.engine.device.sampler",
+        "core.engine.text.planted -> core.engine.device.sampler",
+    ),
+    "No circles, not even by a late import": (
+        "core/spec/base.py",
+        "def late():\n    import core.spec.job",
+        ".base -> .job",
     ),
 }
 

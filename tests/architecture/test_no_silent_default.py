@@ -24,8 +24,9 @@ from core.errors import InvalidRequest
 from core.models.load import load_tokenizer
 from core.objectives.choose import choose_objective
 from core.spec.base import Spec
+from core.spec.base_model import BaseModelSpec
+from core.spec.job import JobSpec
 from core.spec.objective import SupervisedSpec
-from core.spec.run import BaseModelSpec, JobSpec
 from core.strategies.attach import attach
 from core.training.mask import audit
 

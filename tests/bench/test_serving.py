@@ -40,7 +40,7 @@ def test_every_round_reads_its_prompts(setting: Setting) -> None:
         recorded: list[RecordedAnswer] = []
         serve(engine, setting, 0, partial(record, recorded))
         assert [len(answer.tokens) for answer in recorded] == [NEW_TOKENS] * 3
-    assert engine.scheduler.known_tokens == 0
+    assert engine.scheduler.prefix_cache_hits == 0
 
 
 def test_a_given_base_is_served_with_its_own_adapters(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def base_of(tmp_path: Path) -> Callable[..., Any]:
 @pytest.fixture
 def base_spec(tmp_path: Path, tiny_model: Callable[..., Any], chat_tokenizer: Any) -> Any:
     """A saved Llama base in a folder of its own."""
-    from core.spec.run import BaseModelSpec
+    from core.spec.base_model import BaseModelSpec
 
     folder = tmp_path / "base"
     tiny_model("llama").save_pretrained(folder)

@@ -15,7 +15,7 @@ from openai.types.fine_tuning import FineTuningJob
 from core.engine.adapters import AdapterFiles
 from core.records import models
 from core.records.projects import DEFAULT_PROJECT
-from core.spec.run import BundleRef
+from core.spec.bundle import BundleRef
 from tests.api.live import running_api
 from tests.end_to_end.service import submit, upload, wait_until
 from tests.s3 import SECRET, S3Server

@@ -17,7 +17,7 @@ import pytest
 from core.records import masks, outbox, tasks
 from core.records.projects import DEFAULT_PROJECT
 from core.records.tables import Task
-from core.spec.run import JobSpec
+from core.spec.job import JobSpec
 from core.tasks.kinds import Queue, Work
 from tests.worker.nap import NAP, nap_kind
 from tests.worker.naps import Naps

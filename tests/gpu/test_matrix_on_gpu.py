@@ -12,7 +12,7 @@ for needed in ("pydantic_settings", "starlette", "peft", "bitsandbytes"):
     pytest.importorskip(needed)
 
 from core.catalog.families import FAMILIES  # noqa: E402
-from core.spec.run import BaseModelSpec  # noqa: E402
+from core.spec.base_model import BaseModelSpec  # noqa: E402
 from tests.core.tiny import save_base  # noqa: E402
 from tests.matrix.cells import COVERING, Cell  # noqa: E402
 from tests.matrix.run import loaded_elsewhere, served, train_cell  # noqa: E402

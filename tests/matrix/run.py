@@ -18,9 +18,12 @@ from transformers import (
 
 from core.artifacts.archive import pack
 from core.models.load import load_tokenizer
+from core.spec.base_model import BaseModelSpec
+from core.spec.bundle import BundleRef
 from core.spec.classification import ClassificationRequest
 from core.spec.events import RunEvent, RunFinished, StepDone
 from core.spec.generation import GenerationRequest, SamplingSpec, TextPrompt
+from core.spec.job import JobSpec
 from core.spec.objective import (
     ClassificationSpec,
     DpoSpec,
@@ -28,7 +31,6 @@ from core.spec.objective import (
     PretrainingSpec,
     SupervisedSpec,
 )
-from core.spec.run import BaseModelSpec, BundleRef, JobSpec, Workspace
 from core.spec.strategy import (
     BottleneckSpec,
     FullSpec,
@@ -39,6 +41,7 @@ from core.spec.strategy import (
     StrategySpec,
 )
 from core.spec.training import Precision, TrainingSpec
+from core.spec.workspace import Workspace
 from core.storage.open import open_store
 from core.strategies.load import load_adapter
 from core.training.recipe import train

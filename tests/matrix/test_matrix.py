@@ -6,7 +6,7 @@ import pytest
 
 from core.catalog.families import FAMILIES
 from core.errors import InvalidRequest
-from core.spec.run import BaseModelSpec
+from core.spec.base_model import BaseModelSpec
 from tests.core.tiny import save_base
 from tests.matrix.cells import CELLS, COMBINATIONS, COVERING, STRATEGIES, Cell, is_possible
 from tests.matrix.run import loaded_elsewhere, served, train_cell

@@ -12,8 +12,10 @@ from sqlalchemy import Connection, create_engine, select, text
 from core.records import claims, outbox, tasks
 from core.records.database import Database
 from core.records.tables import OutboxMessage, Task
+from core.spec.base_model import BaseModelSpec
+from core.spec.bundle import BundleRef
+from core.spec.job import JobSpec
 from core.spec.mask import MaskPart, MaskRequest, MaskRow, MaskToken
-from core.spec.run import BaseModelSpec, BundleRef, JobSpec
 from core.spec.serving import ServingSpec
 from core.spec.speed import FirstTokenSeconds, SpeedLevel, SpeedResult, SpeedTarget
 from core.tasks.kinds import JOB, Work

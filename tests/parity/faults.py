@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from core.artifacts.archive import pack, unpack
 from core.artifacts.manifest import ADAPTER_FILE, MANIFEST_FILE, write_manifest
 from core.parity.asking import Candidate
-from core.spec.run import BundleRef
+from core.spec.bundle import BundleRef
 from core.storage.blobs import BlobStore
 from tests.worker.finished import Finished
 from worker.launch import archive_of

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from core.spec.base_model import BaseModelSpec
+from core.spec.job import JobSpec
 from core.spec.objective import ClassificationSpec, ObjectiveSpec, SupervisedSpec, Task
 from core.spec.parity import NumberFormat
-from core.spec.run import BaseModelSpec, JobSpec, Workspace
 from core.spec.strategy import (
     BottleneckSpec,
     FullSpec,
@@ -18,6 +19,7 @@ from core.spec.strategy import (
     StrategySpec,
 )
 from core.spec.training import TrainingSpec
+from core.spec.workspace import Workspace
 from core.storage.blobs import BlobStore
 from tests.worker.finished import Finished, run
 

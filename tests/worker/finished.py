@@ -9,7 +9,9 @@ from typing import Any
 from transformers import GenerationConfig
 
 from core.artifacts.archive import pack
+from core.spec.bundle import BundleRef
 from core.spec.events import RunEvent, RunFinished
+from core.spec.job import JobSpec
 from core.spec.objective import (
     ClassificationSpec,
     DpoSpec,
@@ -19,7 +21,6 @@ from core.spec.objective import (
     Task,
 )
 from core.spec.parity import ParityReference
-from core.spec.run import BundleRef, JobSpec, Workspace
 from core.spec.strategy import (
     BottleneckSpec,
     FullSpec,
@@ -30,6 +31,7 @@ from core.spec.strategy import (
     StrategySpec,
 )
 from core.spec.training import TrainingSpec
+from core.spec.workspace import Workspace
 from core.storage.blobs import BlobStore
 from core.training.recipe import train
 from tests.end_to_end.orders import KINDS, WORDS, write_files

@@ -14,8 +14,8 @@ import uvicorn
 
 import core.models
 from core.engine.engine import Engine
+from core.spec.base_model import BaseModelSpec
 from core.spec.parity import NumberFormat
-from core.spec.run import BaseModelSpec
 from worker.engine_app import create_app
 from worker.engine_settings import EngineSettings
 from worker.serve import build_engine, precision_of

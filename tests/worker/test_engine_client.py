@@ -7,6 +7,7 @@ import pytest
 
 from core.errors import TunesmithError, Unavailable
 from core.parity.asking import EngineAway
+from core.spec.base_model import BaseModelSpec
 from core.spec.generation import (
     GenerationDelta,
     GenerationEvent,
@@ -14,7 +15,6 @@ from core.spec.generation import (
     SamplingSpec,
     TextPrompt,
 )
-from core.spec.run import BaseModelSpec
 from tests.api.live import serve
 from tests.api.scripted_engine import ScriptedEngine
 from worker.engine_client import EngineClient, EngineFull, EngineUnfit

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from core.engine.request import BaseKey
-from core.spec.run import BaseModelSpec
+from core.engine.policy.request import BaseKey
+from core.spec.base_model import BaseModelSpec
 from tests.worker.reporting import ReportingDesk, reporting_desk
 from tests.worker.serving import (
     BASE,

@@ -7,8 +7,9 @@ import psutil
 import pytest
 
 from core.spec.events import DatasetValidated, RunFailed, RunFinished, run_event_adapter
-from core.spec.run import JobSpec, Workspace
+from core.spec.job import JobSpec
 from core.spec.training import TrainingSpec
+from core.spec.workspace import Workspace
 from tests.worker.workshop import ROW, TINY
 from worker.launch import Child, Order, archive_of, launch, warm_up
 

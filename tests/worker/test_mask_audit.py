@@ -10,8 +10,9 @@ import pytest
 from core.records import masks
 from core.records.projects import DEFAULT_PROJECT
 from core.records.tables import Task
+from core.spec.base_model import BaseModelSpec
+from core.spec.job import JobSpec
 from core.spec.mask import MaskResult
-from core.spec.run import BaseModelSpec, JobSpec
 from core.tasks.kinds import Queue
 from tests.worker.workshop import Workshop
 from worker.tasks.desk import TaskDesk

@@ -9,6 +9,7 @@ import pytest
 from core.errors import StaleClaim
 from core.jobs.state import JobStatus
 from core.records import claims, models
+from core.spec.base_model import BaseModelSpec
 from core.spec.events import (
     CheckpointSaved,
     DatasetValidated,
@@ -20,8 +21,8 @@ from core.spec.events import (
     StepDone,
 )
 from core.spec.generation import TextPrompt
+from core.spec.job import JobSpec
 from core.spec.parity import Parity, ParityReference, ReplayedRow
-from core.spec.run import BaseModelSpec, JobSpec
 from core.spec.training import TrainingSpec
 from tests.worker.workshop import TINY, Workshop, make_workshop
 from worker.disk import DISK_FULL

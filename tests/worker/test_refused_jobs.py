@@ -7,7 +7,8 @@ from typing import Any
 from transformers import AutoConfig, AutoTokenizer
 
 from core.jobs.state import JobStatus
-from core.spec.run import BaseModelSpec, JobSpec
+from core.spec.base_model import BaseModelSpec
+from core.spec.job import JobSpec
 from tests.worker.workshop import TINY, Workshop, worker_here
 
 CHAT = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}

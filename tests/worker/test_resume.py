@@ -14,7 +14,7 @@ from core.records import claims
 from core.records.claims import MAX_ATTEMPTS
 from core.records.resume_states import states_of
 from core.spec.events import ResumeStateSaved
-from core.spec.run import Workspace
+from core.spec.workspace import Workspace
 from core.storage.blobs import Blob
 from tests.worker.workshop import Workshop, make_workshop
 from worker import housekeeping

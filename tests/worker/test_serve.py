@@ -16,7 +16,7 @@ from core.artifacts.manifest import write_manifest
 from core.errors import TunesmithError
 from core.models.load import load_base, load_tokenizer
 from core.spec.generation import GenerationRequest
-from core.spec.run import JobSpec
+from core.spec.job import JobSpec
 from core.spec.strategy import LoraSpec
 from core.storage.open import open_store
 from tests.leaving import leave_when
@@ -147,7 +147,7 @@ def test_metrics_tell_what_happened_and_name_nobody(service, adapter):
     assert grown("first_token_seconds_count") == 2
     assert grown("written_tokens_total") >= 3
     assert grown("step_seconds_count") >= 2
-    assert grown("known_tokens") > 0, "the prompt was read again"
+    assert grown("prefix_cache_hits") > 0, "the prompt was read again"
     assert after[prefix + "resident_adapters"] == 1
     assert after[prefix + "waiting_sequences"] == after[prefix + "cache_use"] == 0
     labels = {name.partition("{")[2].partition("=")[0] for name in after} - {""}

@@ -8,9 +8,9 @@ import pytest
 
 from api.generation.engine_client import EngineClient
 from core.errors import InvalidRequest
+from core.spec.bundle import BundleRef
 from core.spec.classification import ClassificationRequest
 from core.spec.objective import ClassificationSpec
-from core.spec.run import BundleRef
 from core.spec.strategy import LoraSpec
 from core.storage.open import open_store
 from tests.core.engine.bundles import write_bundle

@@ -21,8 +21,10 @@ from core.records.database import Database
 from core.records.jobs import NewJob
 from core.records.projects import DEFAULT_PROJECT, ensure_project
 from core.records.tables import Job, JobEvent, TunedModel
+from core.spec.base_model import BaseModelSpec
+from core.spec.bundle import BundleRef
 from core.spec.engine import EngineReport
-from core.spec.run import BaseModelSpec, BundleRef, JobSpec
+from core.spec.job import JobSpec
 from core.spec.strategy import LoraSpec
 from core.spec.training import TrainingSpec
 from core.storage.blobs import BlobStore

@@ -3,7 +3,7 @@
 from core.errors import TrainingFailed
 from core.spec.events import RunFailed
 from core.spec.mask import MaskRequest, MaskResult
-from core.spec.run import Workspace
+from core.spec.workspace import Workspace
 from worker.launch import Order, ask_for_audit
 from worker.tasks.attempt import Attempt
 

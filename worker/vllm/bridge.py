@@ -1,7 +1,7 @@
 """Our requests in, our events out; a vLLM server does the work in between.
 
 A request is read as our own engine reads it (the bundle's tokenizer and chat template, the same
-limits), written by vLLM, and spelled by our own code again.
+limits), written by vLLM, and decoded by our own code again.
 """
 
 import asyncio
@@ -14,15 +14,16 @@ from starlette.concurrency import run_in_threadpool
 
 from core.artifacts.manifest import read_manifest
 from core.engine.adapters import AdapterFiles
-from core.engine.answers import Item
+from core.engine.policy.request import Request
 from core.engine.precisions import ServedPrecisions
-from core.engine.prompts import PromptReader
-from core.engine.request import Request
-from core.engine.token_bytes import TokenBytes
+from core.engine.text.answers import Item
+from core.engine.text.prompts import PromptReader
+from core.engine.text.token_bytes import TokenBytes
 from core.errors import TunesmithError, Unavailable
+from core.spec.base_model import BaseModelSpec
+from core.spec.bundle import BundleRef
 from core.spec.generation import ChoiceFinished, GenerationEvent, GenerationRequest
 from core.spec.parity import NumberFormat
-from core.spec.run import BaseModelSpec, BundleRef
 from worker.engine_http import NotServedHere
 from worker.vllm.completion import completion_body
 from worker.vllm.fitness import require_fit

@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from core.engine.request import Request
-from core.engine.sampler import TokenScores
+from core.engine.policy.request import Request
+from core.engine.results import TokenScores
 
 TOKEN_PREFIX = "token_id:"
 
@@ -45,8 +45,8 @@ def completion_body(request: Request, model: str) -> dict[str, Any]:
         body |= {"logprobs": sampling.top_logprobs, "echo": reads_prompt(request)}
     if sampling.logit_bias:
         body["logit_bias"] = {str(token): bias for token, bias in sampling.logit_bias.items()}
-    if request.form is not None:
-        body["structured_outputs"] = {"grammar": request.form.lark}
+    if request.grammar is not None:
+        body["structured_outputs"] = {"grammar": request.grammar.lark}
     return body
 
 

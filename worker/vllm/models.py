@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import PurePosixPath
 
-from core.engine.residency import Tally
+from core.engine.policy.residency import Tally
 from core.errors import Unavailable
-from core.spec.run import BundleRef
+from core.spec.bundle import BundleRef
 from worker.vllm.server import Served, VllmServer
 
 NAME_PREFIX = "tunesmith-"

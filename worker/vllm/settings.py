@@ -4,8 +4,8 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import Field, SecretStr, field_validator
 
+from core.spec.base_model import BaseModelSpec
 from core.spec.parity import NumberFormat
-from core.spec.run import BaseModelSpec
 from worker.engine_settings import EngineFaceSettings
 
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from core.engine.answers import WrittenAnswer
-from core.engine.request import Request, Sequence
-from core.engine.sampler import SampledToken, TokenScores
-from core.engine.token_bytes import TokenBytes
+from core.engine.policy.request import Request, SequenceState
+from core.engine.results import SampledToken, TokenScores
+from core.engine.text.answers import Detokenizer
+from core.engine.text.token_bytes import TokenBytes
 from core.errors import Unavailable
 from core.spec.generation import GenerationEvent
 from worker.vllm.completion import Choice, is_greedy, reads_prompt
@@ -19,8 +19,8 @@ class Transcript:
 
     def __init__(self, request: Request, token_bytes: TokenBytes, hardware: str) -> None:
         self._request = request
-        self._answer = WrittenAnswer(request, token_bytes, hardware)
-        self._sequences = [Sequence(request, index) for index in range(request.sequences)]
+        self._answer = Detokenizer(request, token_bytes, hardware)
+        self._sequences = [SequenceState(request, index) for index in range(request.sequences)]
         self._is_copied = is_greedy(request)
         self._begun: set[int] = set()
 
@@ -38,8 +38,8 @@ class Transcript:
                 if sequence.is_finished:
                     break
                 yield from self._answer.take(sequence, token)
-                if sequence.held is not None and sequence.held.error:
-                    raise _not_held(sequence.held.error)
+                if sequence.matcher is not None and sequence.matcher.error:
+                    raise _not_held(sequence.matcher.error)
 
     def _parted(self, choice: Choice) -> tuple[list[TokenScores | None], list[SampledToken]]:
         """Return the scores of the prompt, in the first chunk, and the tokens that follow it."""

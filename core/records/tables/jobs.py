@@ -35,7 +35,7 @@ class Job(Leased):
     training_file: Mapped[str]
     validation_file: Mapped[str | None]
     spec: Mapped[dict[str, Any]]
-    """The `core.spec.run.JobSpec` that is run."""
+    """The `core.spec.job.JobSpec` that is run."""
     user_metadata: Mapped[dict[str, Any] | None]
 
     started_at: Mapped[float | None]

@@ -35,7 +35,7 @@ class TunedModel(Table):
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
     created_at: Mapped[float] = mapped_column(default=time.time)
     base: Mapped[dict[str, Any]]
-    """The `core.spec.run.BaseModelSpec` that it was trained on."""
+    """The `core.spec.base_model.BaseModelSpec` that it was trained on."""
     bundle_key: Mapped[str]
     bundle_sha256: Mapped[str]
     checkpoint_step: Mapped[int | None]

@@ -13,8 +13,9 @@ from core.adapters.adapted import AdaptedModel
 from core.artifacts.bundle import BundleContents, write_bundle
 from core.artifacts.card import CardFacts
 from core.artifacts.metrics import StepMetrics
+from core.spec.base_model import BaseModelSpec
 from core.spec.events import DatasetValidated, ModelReady
-from core.spec.run import BaseModelSpec, JobSpec
+from core.spec.job import JobSpec
 from core.spec.strategy import LoraSpec
 from core.spec.training import TrainingSpec
 
@@ -105,7 +106,7 @@ def contents(
         adapted=AdaptedModel(tuned.get_base_model(), trainable, tuned.peft_config["default"]),
         step=4,
         tokenizer=tokenizer,
-        card=CardFacts(base=base, spec=spec, dataset=dataset, model=model),
+        card=CardFacts(spec=spec, dataset=dataset, model=model),
         curve=curve,
         row_losses_csv="line,epoch,loss\n1,1,2.5\n",
     )

@@ -19,7 +19,8 @@ from core.artifacts.manifest import (
     write_manifest,
 )
 from core.errors import TunesmithError
-from core.spec.run import BaseModelSpec, JobSpec
+from core.spec.base_model import BaseModelSpec
+from core.spec.job import JobSpec
 
 BASE = BaseModelSpec(id="tiny-llama", source="someone/tiny-llama")
 

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from core.artifacts.bundle import BundleContents, write_bundle
 from core.artifacts.manifest import ADAPTER_FILE, read_manifest, sha256_of, verify
-from core.spec.run import BaseModelSpec
+from core.spec.base_model import BaseModelSpec
 from tests.core.artifacts.conftest import CHAT_TEMPLATE, tiny_llama
 
 
@@ -71,7 +71,7 @@ def test_a_base_from_the_hub_is_named_by_its_id_and_revision(
 ) -> None:
     base = BaseModelSpec(id="small", source="someone/small-model", revision="abc123")
     spec = contents.card.spec.model_copy(update={"base": base})
-    card = replace(contents.card, base=base, spec=spec)
+    card = replace(contents.card, spec=spec)
     write_bundle(tmp_path / "bundle", replace(contents, card=card))
     config = json.loads((tmp_path / "bundle" / "adapter_config.json").read_text())
     assert (config["base_model_name_or_path"], config["revision"]) == (base.source, base.revision)

@@ -23,7 +23,8 @@ import sys
 from pathlib import Path
 from core.artifacts.manifest import write_manifest
 from core.artifacts.publish import published_folder
-from core.spec.run import BaseModelSpec, JobSpec
+from core.spec.base_model import BaseModelSpec
+from core.spec.job import JobSpec
 
 spec = JobSpec(base=BaseModelSpec(id="base", source="some/base"), seed=0)
 folder, generation = Path(sys.argv[1]), 0

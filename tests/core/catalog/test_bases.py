@@ -6,7 +6,7 @@ import pytest
 
 from core.catalog.bases import BadCatalog, Catalog
 from core.errors import NotFound
-from core.spec.run import BaseModelSpec
+from core.spec.base_model import BaseModelSpec
 
 SHIPPED = {
     "tunesmith/tiny",

@@ -8,7 +8,7 @@ from core.catalog.bases import Catalog
 from core.catalog.describe import BaseFacts, describe
 from core.catalog.families import RELATIVE_CONTEXT_LENGTH
 from core.errors import InvalidRequest
-from core.spec.run import BaseModelSpec
+from core.spec.base_model import BaseModelSpec
 
 
 def base(source: Path | str) -> BaseModelSpec:

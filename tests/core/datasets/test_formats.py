@@ -13,7 +13,7 @@ from core.datasets.formats import (
     detect_format,
     parse_row,
 )
-from core.spec.run import DatasetFormat
+from core.spec.dataset import DatasetFormat
 
 USER = {"role": "user", "content": "How warm is it in Oslo?"}
 ANSWER = {"role": "assistant", "content": "4 degrees."}

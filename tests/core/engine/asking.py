@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from core.engine.answers import WrittenAnswer
 from core.engine.engine import Engine
-from core.engine.token_bytes import TokenBytes
+from core.engine.text.answers import Detokenizer
+from core.engine.text.token_bytes import TokenBytes
 from core.spec.generation import (
     ChoiceFinished,
     GeneratedToken,
@@ -80,7 +80,7 @@ class Asker:
         answer = Answer()
         request, token_bytes = self.read(prompt, adapter, **sampling)
         self.tickets.append(
-            self.engine.submit(request, WrittenAnswer(request, token_bytes), answer.items.append)
+            self.engine.submit(request, Detokenizer(request, token_bytes), answer.items.append)
         )
         return answer
 
@@ -119,7 +119,7 @@ def assert_greedy(answer: Answer, model, prompt, tokenizer) -> None:
     expected = greedy(model, prompt)
     token_bytes = TokenBytes(tokenizer)
     found = [bytes(each.bytes) for each in answer.tokens()]
-    spelled = [token_bytes.spelled_bytes(token) for token in expected]
+    spelled = [token_bytes.decoded_bytes(token) for token in expected]
     for position, (left, right) in enumerate(zip(found, spelled, strict=False)):
         if left != right:
             best = logprobs_after(model, prompt, expected)[position].topk(2).values
@@ -129,7 +129,7 @@ def assert_greedy(answer: Answer, model, prompt, tokenizer) -> None:
     assert answer.text() == tokenizer.decode(expected)
 
 
-class SpelledById(WrittenAnswer):
+class DecodedById(Detokenizer):
     """Keeps the ids of the tokens, which the text of a random model does not give back."""
 
     def take(self, sequence, token) -> Iterator:
@@ -146,7 +146,7 @@ class Said:
 
 
 def said_of(items: list) -> Said:
-    """Return what an answer that is `SpelledById` and asked for log-probabilities says."""
+    """Return what an answer that is `DecodedById` and asked for log-probabilities says."""
     assert isinstance(items[0], GenerationStarted), items
     tokens = [each for each in items if hasattr(each, "token_id")]
     return Said(

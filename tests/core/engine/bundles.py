@@ -11,8 +11,10 @@ from core.adapters.adapted import AdaptedModel
 from core.artifacts.archive import pack
 from core.artifacts.manifest import ADAPTER_FILE, write_manifest
 from core.models.load import load_base
+from core.spec.base_model import BaseModelSpec
+from core.spec.bundle import BundleRef
+from core.spec.job import JobSpec
 from core.spec.objective import ClassificationSpec, ObjectiveSpec, SupervisedSpec, Task
-from core.spec.run import BaseModelSpec, BundleRef, JobSpec
 from core.spec.strategy import StrategySpec
 from core.storage.blobs import BlobStore
 from core.strategies.attach import attach

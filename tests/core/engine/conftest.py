@@ -17,13 +17,16 @@ from transformers import (
 from core.artifacts.archive import pack
 from core.artifacts.manifest import write_manifest
 from core.engine.adapters import AdapterFiles
+from core.engine.device.runner import BaseLoader, Runner
 from core.engine.engine import Engine
 from core.engine.metrics import EngineMetrics
-from core.engine.prompts import PromptReader
-from core.engine.runner import BaseLoader, Runner
-from core.engine.scheduler import Limits, Scheduler
-from core.engine.vocabulary import Vocabulary, read_vocabulary
-from core.spec.run import BaseModelSpec, BundleRef, JobSpec
+from core.engine.policy.scheduler import Scheduler
+from core.engine.policy.step import Limits
+from core.engine.text.prompts import PromptReader
+from core.engine.text.vocabulary import Vocabulary, read_vocabulary
+from core.spec.base_model import BaseModelSpec
+from core.spec.bundle import BundleRef
+from core.spec.job import JobSpec
 from core.spec.strategy import LoraSpec
 from core.storage.blobs import BlobStore
 from core.storage.open import open_store

@@ -12,8 +12,8 @@ from transformers.pytorch_utils import Conv1D
 from core.adapters.whole import classifier_head
 from core.artifacts.quantise import layers_to_quantise
 from core.models.load import keep_as_quantised, load_base
+from core.spec.base_model import BaseModelSpec, Quantisation
 from core.spec.objective import Task
-from core.spec.run import BaseModelSpec, Quantisation
 
 
 def plain(base: BaseModelSpec, task: Task = "generation", labels: int | None = None):

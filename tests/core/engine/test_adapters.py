@@ -10,7 +10,7 @@ import pytest
 from core.artifacts.manifest import verify
 from core.engine.adapters import AdapterFiles
 from core.errors import InvalidRequest, NotFound, Unavailable
-from core.spec.run import BundleRef
+from core.spec.bundle import BundleRef
 
 
 class CountingStore:

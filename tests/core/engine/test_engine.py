@@ -9,8 +9,8 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from core.engine.answers import WrittenAnswer
-from core.engine.token_bytes import TokenBytes
+from core.engine.text.answers import Detokenizer
+from core.engine.text.token_bytes import TokenBytes
 from core.errors import Unavailable
 from core.spec.generation import (
     ChatPrompt,
@@ -90,7 +90,7 @@ def test_another_seed_gives_another_answer(asker):
 def test_logprobs_are_those_of_a_plain_forward_pass(asker, tuned, adapters, tokenizer):
     answer = asker.ask(PROMPTS[0], adapters[0], temperature=1.5, seed=3, top_logprobs=4)
     token_bytes = TokenBytes(tokenizer)
-    by_bytes = {token_bytes.spelled_bytes(token): token for token in range(len(tokenizer))}
+    by_bytes = {token_bytes.decoded_bytes(token): token for token in range(len(tokenizer))}
     completion = [by_bytes[bytes(each.bytes)] for each in answer.tokens()]
     assert len(completion) == 12
     expected_TV = logprobs_after(tuned, PROMPTS[0], completion)
@@ -134,7 +134,7 @@ def test_an_end_token_ends_with_stop_and_has_no_text(asker, reference, tokenizer
     request, token_bytes = asker.read(PROMPTS[1], top_logprobs=0)
     request = dataclasses.replace(request, end_token_ids=frozenset({end}))
     answer = Answer()
-    asker.engine.submit(request, WrittenAnswer(request, token_bytes), answer.items.append)
+    asker.engine.submit(request, Detokenizer(request, token_bytes), answer.items.append)
     asker.finish()
     before_end = completion[: completion.index(end)]
     finished = answer.finished()[0]
@@ -235,7 +235,7 @@ def test_a_fault_of_the_device_ends_the_request_after_its_first_token(asker, mon
 
 
 def test_an_answer_that_cannot_be_read_fails_its_request_alone(asker, reference, tokenizer, caplog):
-    class Unreadable(WrittenAnswer):
+    class Unreadable(Detokenizer):
         def take(self, sequence, token):
             yield from super().take(sequence, token)
             if len(sequence.tokens) == 3:
@@ -289,7 +289,7 @@ def test_the_model_thread_serves_until_stopped_and_ends_what_is_left(asker):
         if isinstance(item, ChoiceFinished):
             is_finished.set()
 
-    asker.engine.submit(request, WrittenAnswer(request, token_bytes), emit)
+    asker.engine.submit(request, Detokenizer(request, token_bytes), emit)
     assert is_finished.wait(timeout=180)
     asker.engine.stop()
     thread.join(timeout=180)

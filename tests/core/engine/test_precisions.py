@@ -7,18 +7,20 @@ from peft import PeftModel
 from core.artifacts.archive import pack
 from core.artifacts.manifest import write_manifest
 from core.engine import precisions as served
+from core.engine.device.runner import BaseLoader, Runner
 from core.engine.engine import Engine
 from core.engine.metrics import EngineMetrics
+from core.engine.policy.scheduler import Scheduler
+from core.engine.policy.step import Limits
 from core.engine.precisions import ServedPrecisions
-from core.engine.prompts import PromptReader
-from core.engine.runner import BaseLoader, Runner
-from core.engine.scheduler import Limits, Scheduler
+from core.engine.text.prompts import PromptReader
 from core.models import precision, precision_choice
 from core.models.load import load_base
 from core.models.precision import dtype_of
 from core.models.precision_choice import PrecisionChooser
+from core.spec.bundle import BundleRef
 from core.spec.generation import GenerationStarted
-from core.spec.run import BundleRef, JobSpec
+from core.spec.job import JobSpec
 from core.spec.strategy import FullSpec, LoraSpec
 from tests.core.engine.asking import PROMPTS, Asker, logprobs_after
 from tests.core.engine.bundles import write_bundle

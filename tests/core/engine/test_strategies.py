@@ -22,9 +22,9 @@ from core.models.attention import use_packed_attention
 from core.models.load import load_base, load_tokenizer
 from core.models.log_probabilities import log_probabilities
 from core.models.output_head import output_head
+from core.spec.base_model import BaseModelSpec
 from core.spec.generation import GenerationRequest, SamplingSpec, TokenPrompt
 from core.spec.objective import Task
-from core.spec.run import BaseModelSpec
 from core.spec.strategy import (
     BottleneckSpec,
     FullSpec,
@@ -35,7 +35,7 @@ from core.spec.strategy import (
     StrategySpec,
 )
 from core.strategies.load import load_adapter
-from tests.core.engine.asking import Said, SpelledById, next_logprobs, said_of
+from tests.core.engine.asking import DecodedById, Said, next_logprobs, said_of
 from tests.core.engine.bundles import Bundle, write_bundle
 from tests.core.tiny import ENCODER_DECODERS, save_base
 
@@ -101,7 +101,7 @@ def ask(make_engine, reader) -> Callable[[Bundle], tuple[list[Said], list[Said]]
                 )
                 ready, token_bytes = reader.read(asked)
                 answers.append([])
-                engine.submit(ready, SpelledById(ready, token_bytes), answers[-1].append)
+                engine.submit(ready, DecodedById(ready, token_bytes), answers[-1].append)
         while engine.step():
             pass
         said = [said_of(each) for each in answers]

@@ -13,7 +13,7 @@ from core.errors import InvalidRequest, NotFound
 from core.models import precision
 from core.models.load import context_of, load_base, load_config, load_tokenizer, outline
 from core.models.precision import dtype_of, name_of, sixteen_bits_of
-from core.spec.run import BaseModelSpec
+from core.spec.base_model import BaseModelSpec
 from core.spec.strategy import QloraSpec
 from tests.core import tiny
 

@@ -15,8 +15,8 @@ from core.models.precision_cost import (
     read_texts,
 )
 from core.models.precision_texts import CHATS, LONGEST_TEXT, TEXTS
+from core.spec.base_model import BaseModelSpec
 from core.spec.precision import HIGHEST_KL_NATS
-from core.spec.run import BaseModelSpec
 
 CPU = torch.device("cpu")
 TINY = BaseModelSpec(id="tiny", source=f"{core.models.__path__[0]}/tiny")

@@ -7,8 +7,10 @@ from core.objectives.dpo import Dpo
 from core.objectives.pretraining import Pretraining
 from core.objectives.seq2seq import SequenceToSequence
 from core.objectives.supervised import Supervised
+from core.spec.base_model import BaseModelSpec
+from core.spec.bundle import BundleRef
+from core.spec.job import JobSpec
 from core.spec.objective import ClassificationSpec, DpoSpec, PretrainingSpec, SupervisedSpec
-from core.spec.run import BaseModelSpec, BundleRef, JobSpec
 from core.spec.strategy import LoraSpec, PrefixSpec
 from core.spec.training import TrainingSpec
 

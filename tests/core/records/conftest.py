@@ -12,7 +12,8 @@ from core.records.files import add_file, new_file_key
 from core.records.jobs import NewJob, advance, create_job, get_job
 from core.records.projects import DEFAULT_PROJECT, ensure_project
 from core.records.tables import Job
-from core.spec.run import BaseModelSpec, JobSpec
+from core.spec.base_model import BaseModelSpec
+from core.spec.job import JobSpec
 
 LEASE_SECONDS = 30.0
 

@@ -18,7 +18,7 @@ from core.records.projects import DEFAULT_PROJECT
 from core.records.resume_states import left_by_ended_jobs
 from core.records.speed_tests import find_speed_test
 from core.records.tables import Job
-from core.spec.run import BaseModelSpec
+from core.spec.base_model import BaseModelSpec
 from core.spec.serving import ServingSpec
 from core.spec.speed import SpeedTarget
 

@@ -9,8 +9,9 @@ from core.records import masks, tasks
 from core.records.database import Database
 from core.records.jobs import get_job
 from core.records.projects import DEFAULT_PROJECT
+from core.spec.base_model import BaseModelSpec
+from core.spec.job import JobSpec
 from core.spec.mask import MaskPart, MaskRequest, MaskResult, MaskRow, MaskToken
-from core.spec.run import BaseModelSpec, JobSpec
 
 SPEC = JobSpec(base=BaseModelSpec(id="tiny", source="/models/tiny"), seed=1)
 PART = MaskPart(

@@ -23,9 +23,12 @@ from core.records.models import (
 )
 from core.records.projects import DEFAULT_PROJECT
 from core.records.tables import Job
+from core.spec.base_model import BaseModelSpec
+from core.spec.bundle import BundleRef
+from core.spec.job import JobSpec
 from core.spec.parity import Parity
-from core.spec.run import KEPT_CHECKPOINTS, BaseModelSpec, BundleRef, JobSpec
 from core.spec.serving import ServingSpec
+from core.spec.workspace import KEPT_CHECKPOINTS
 
 StartJob = Callable[..., Claim]
 

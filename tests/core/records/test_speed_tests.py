@@ -13,7 +13,7 @@ from core.records.speed_tests import (
     request_speed_test,
 )
 from core.records.tables import Task
-from core.spec.run import BaseModelSpec
+from core.spec.base_model import BaseModelSpec
 from core.spec.serving import ServingSpec
 from core.spec.speed import FirstTokenSeconds, SpeedLevel, SpeedResult, SpeedTarget
 from core.tasks.failure import TaskFailure

@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from core.spec.base import Spec
+from core.spec.base_model import BaseModelSpec
 from core.spec.dataset import DatasetReport, LineFault
 from core.spec.events import (
     CheckpointSaved,
@@ -27,9 +28,10 @@ from core.spec.generation import (
     TextPrompt,
     TokenPrompt,
 )
-from core.spec.run import BaseModelSpec, JobSpec, Workspace
+from core.spec.job import JobSpec
 from core.spec.strategy import LoraSpec
 from core.spec.training import TrainingSpec
+from core.spec.workspace import Workspace
 
 BASE = BaseModelSpec(id="tiny", source="/models/tiny")
 

@@ -5,7 +5,8 @@ from torch import nn
 
 from core.artifacts.manifest import ADAPTER_FILE, MODEL_FILE, write_manifest
 from core.errors import TunesmithError
-from core.spec.run import BaseModelSpec, JobSpec
+from core.spec.base_model import BaseModelSpec
+from core.spec.job import JobSpec
 from core.spec.strategy import BottleneckSpec, LoraSpec, PrefixSpec, PromptSpec
 from core.strategies.attach import attach
 from core.strategies.load import load_adapter

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from core.adapters.lora import LoraLinear
 from core.models.load import load_base
-from core.spec.run import BaseModelSpec
+from core.spec.base_model import BaseModelSpec
 from core.spec.strategy import LoraSpec, QloraSpec
 from core.strategies.attach import attach
 from tests.core.adapters.reference import (

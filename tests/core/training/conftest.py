@@ -3,9 +3,10 @@ import random
 
 import pytest
 
-from core.spec.run import JobSpec, Workspace
+from core.spec.job import JobSpec
 from core.spec.strategy import LoraSpec
 from core.spec.training import EvaluationSpec, TrainingSpec
+from core.spec.workspace import Workspace
 
 
 @pytest.fixture(autouse=True)

@@ -6,8 +6,8 @@ import pytest
 from core.errors import TrainingFailed
 from core.models.load import load_config, load_tokenizer
 from core.objectives.choose import choose_objective
-from core.spec.run import Workspace
 from core.spec.strategy import PrefixSpec
+from core.spec.workspace import Workspace
 from core.training.data import load_dataset
 
 

@@ -7,9 +7,11 @@ import pytest
 from core.catalog.learning_rate import base_learning_rate
 from core.errors import InvalidRequest
 from core.models.load import load_config
+from core.spec.base_model import BaseModelSpec
 from core.spec.events import DatasetValidated, Evaluated, StepDone
-from core.spec.run import BaseModelSpec, JobSpec, Workspace
+from core.spec.job import JobSpec
 from core.spec.training import EvaluationSpec, TrainingSpec
+from core.spec.workspace import Workspace
 from core.training.learning_rate import settled
 from core.training.recipe import train
 

@@ -2,7 +2,8 @@ import pytest
 import torch
 from transformers import Trainer
 
-from core.spec.run import BaseModelSpec, JobSpec
+from core.spec.base_model import BaseModelSpec
+from core.spec.job import JobSpec
 from core.spec.strategy import FullSpec, LoraSpec, QloraSpec
 from core.spec.training import TrainingSpec
 from core.strategies.attach import attach

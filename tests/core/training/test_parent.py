@@ -8,8 +8,8 @@ from safetensors.torch import load_file
 
 from core.artifacts.manifest import read_manifest
 from core.errors import TunesmithError
+from core.spec.bundle import BundleRef
 from core.spec.events import StepDone
-from core.spec.run import BundleRef, Workspace
 from core.spec.strategy import (
     BottleneckSpec,
     FullSpec,
@@ -18,6 +18,7 @@ from core.spec.strategy import (
     PromptSpec,
     QloraSpec,
 )
+from core.spec.workspace import Workspace
 from core.training.recipe import train
 
 PARENT = BundleRef(key="bundles/parent.zip", sha256="0" * 64)

@@ -11,8 +11,10 @@ from core.errors import TrainingFailed
 from core.models.load import load_base
 from core.spec.events import CheckpointSaved, ResumeStateSaved, RunFinished, StepDone
 from core.spec.generation import ChatPrompt, TextPrompt, TokenPrompt
+from core.spec.parity import ParityReference
 from core.spec.strategy import LoraSpec, QloraSpec
-from core.training import parity
+from core.training import parity, parity_passes, trained
+from core.training.parity_passes import CHECKPOINT, FINAL
 from core.training.recipe import train
 from core.training.replayed import LONGEST_ANSWER, LONGEST_ROW, REPLAYED_ROWS
 
@@ -128,7 +130,7 @@ def test_comparison_changes_nothing_in_the_bundle(job, workspace, monkeypatch):
         return load_file(workspace.bundle_folder / "adapter_model.safetensors")
 
     with_it = weights()
-    empty = parity.ParityReference(precision="fp32", missing="not measured")
+    empty = ParityReference(precision="fp32", missing="not measured")
     monkeypatch.setattr("core.training.loop.parity_reference", lambda *_: empty)
     without = weights()
     assert all(torch.equal(with_it[name], without[name]) for name in with_it | without)
@@ -167,12 +169,12 @@ def test_qlora_is_compared_on_the_base_that_serves_it(reference, base_spec):
 
 
 def test_model_that_says_nothing_finite_ends_the_run(job, workspace, monkeypatch):
-    real = parity.figures_of
+    real = trained.figures_of
 
     def broken(*arguments, **options):
         return [[float("nan"), *row[1:]] for row in real(*arguments, **options)]
 
-    monkeypatch.setattr(parity, "figures_of", broken)
+    monkeypatch.setattr(trained, "figures_of", broken)
     with pytest.raises(TrainingFailed, match="no longer finite") as caught:
         list(train(job(), workspace, lambda: False))
     assert caught.value.code == "loss_nonfinite"
@@ -182,7 +184,7 @@ def test_checkpoints_have_a_reference_of_their_own_and_the_last_one_is_the_model
     write(workspace.train_file, *(chat(f"question {n}", f"answer {n}") for n in range(8)))
     events = list(train(job(epochs=2, batch_size=4, learning_rate=1e-2), workspace, lambda: False))
     first, last = [event for event in events if isinstance(event, CheckpointSaved)]
-    assert len(first.reference.rows) == parity.CHECKPOINT.rows
+    assert len(first.reference.rows) == CHECKPOINT.rows
     assert len(last.reference.rows) == REPLAYED_ROWS
     begun = last.reference.figures[: len(first.reference.figures)]
     assert first.reference.figures != pytest.approx(begun, abs=1e-3)
@@ -195,20 +197,20 @@ def test_reference_of_checkpoints_changes_nothing_in_training(job, workspace, mo
         return [event.loss for event in events if isinstance(event, StepDone)]
 
     with_them = losses()
-    empty = parity.ParityReference(precision="fp32", missing="not measured")
+    empty = ParityReference(precision="fp32", missing="not measured")
     monkeypatch.setattr("core.training.loop.parity_reference", lambda *_: empty)
     assert losses() == with_them
 
 
 def test_run_that_is_stopped_while_it_measures_saves_its_state(job, workspace, monkeypatch):
     asked = []
-    real = parity.rounded_otherwise
+    real = parity_passes.rounded_otherwise
 
     def rounding(*arguments):
         asked.append(arguments)
         return real(*arguments)
 
-    monkeypatch.setattr(parity, "rounded_otherwise", rounding)
+    monkeypatch.setattr(parity_passes, "rounded_otherwise", rounding)
     events = list(train(job(), workspace, lambda: bool(asked)))
     assert isinstance(events[-1], ResumeStateSaved)
     assert len(asked) == 1
@@ -220,7 +222,7 @@ def test_rows_are_repeated_with_other_roundings(reference):
     found = reference()
     own = [each.figures for each in found.repeats if each.precision == "fp32"]
     coarser = [each.figures for each in found.repeats if each.precision == "bf16"]
-    assert (len(own), len(coarser)) == (parity.FINAL.repeats, parity.FINAL.coarser_repeats)
+    assert (len(own), len(coarser)) == (FINAL.repeats, FINAL.coarser_repeats)
     assert len(set(own)) == len(own) and found.figures not in own
     for figures, nats in [(own[0], 1e-4), (coarser[0], 0.5)]:
         assert figures == pytest.approx(found.figures, abs=nats)
@@ -228,7 +230,7 @@ def test_rows_are_repeated_with_other_roundings(reference):
 
 
 def test_memory_that_runs_out_leaves_a_smaller_measurement(reference, monkeypatch):
-    real, calls = parity.figures_of, []
+    real, calls = trained.figures_of, []
 
     def short(adapted, rows, budget, **options):
         calls.append(budget)
@@ -236,14 +238,14 @@ def test_memory_that_runs_out_leaves_a_smaller_measurement(reference, monkeypatc
             raise OutOfMemory(60)
         return real(adapted, rows, budget, **options)
 
-    monkeypatch.setattr(parity, "figures_of", short)
+    monkeypatch.setattr(trained, "figures_of", short)
     found = reference()
     assert found.rows and len(found.repeats) == 6
     assert 30 in calls
 
 
 def test_pass_that_does_not_fit_at_all_is_left_out(reference, monkeypatch):
-    real, calls = parity.figures_of, []
+    real, calls = trained.figures_of, []
 
     def short(*arguments, **options):
         calls.append(arguments)
@@ -251,6 +253,6 @@ def test_pass_that_does_not_fit_at_all_is_left_out(reference, monkeypatch):
             raise TrainingFailed("no room", code="out_of_memory")
         return real(*arguments, **options)
 
-    monkeypatch.setattr(parity, "figures_of", short)
+    monkeypatch.setattr(trained, "figures_of", short)
     found = reference(epochs=1)
     assert (len(found.repeats), found.ablations) == (2, ())

@@ -6,7 +6,7 @@ import torch
 from core.artifacts.manifest import read_manifest
 from core.models import precision
 from core.spec.events import ModelReady, RunFinished
-from core.spec.run import JobSpec
+from core.spec.job import JobSpec
 from core.spec.strategy import LoraSpec
 from core.spec.training import TrainingSpec
 from core.training.recipe import train

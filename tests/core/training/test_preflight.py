@@ -6,9 +6,10 @@ from transformers import LlamaConfig
 
 from core.errors import InvalidRequest
 from core.models.load import outline
+from core.spec.base_model import BaseModelSpec
 from core.spec.events import PhaseStarted
+from core.spec.job import JobSpec
 from core.spec.objective import ClassificationSpec
-from core.spec.run import BaseModelSpec, JobSpec
 from core.spec.strategy import (
     BottleneckSpec,
     FullSpec,

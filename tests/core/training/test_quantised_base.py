@@ -8,9 +8,10 @@ from bitsandbytes.nn import Linear4bit, Linear8bitLt
 
 from core.artifacts.manifest import read_manifest
 from core.errors import InvalidRequest
+from core.spec.bundle import BundleRef
 from core.spec.events import StepDone
-from core.spec.run import BundleRef, Workspace
 from core.spec.strategy import BottleneckSpec, FullSpec, LoraSpec, PrefixSpec, QloraSpec
+from core.spec.workspace import Workspace
 from core.training.model import load_model
 from core.training.recipe import train
 

@@ -86,7 +86,8 @@ def test_another_process_gives_the_same_adapter(job, workspace):
     spec = job(precision="bf16")
     here = run(spec, workspace)[-1].weights_sha256
     program = (
-        "import sys, pathlib; from core.spec.run import JobSpec, Workspace; "
+        "import sys, pathlib; from core.spec.job import JobSpec; "
+        "from core.spec.workspace import Workspace; "
         "from core.training.recipe import train; "
         "spec = JobSpec.model_validate_json(sys.argv[1]); "
         "work = Workspace(folder=pathlib.Path(sys.argv[2])); "

@@ -16,7 +16,6 @@ from core.artifacts.manifest import read_manifest
 from core.batching.rows import LabelledRow, PairRow, Row, SourceTargetRow
 from core.spec.events import ResumeStateSaved, RunFinished, RunRestarted, RunResumed, StepDone
 from core.spec.objective import ClassificationSpec, DpoSpec, PretrainingSpec, SupervisedSpec
-from core.spec.run import Workspace
 from core.spec.strategy import (
     BottleneckSpec,
     FullSpec,
@@ -25,6 +24,7 @@ from core.spec.strategy import (
     PromptSpec,
     QloraSpec,
 )
+from core.spec.workspace import Workspace
 from core.training import recipe
 from core.training.recipe import train
 from core.training.resume import fingerprint_of
@@ -156,7 +156,8 @@ def test_run_abandoned_at_any_event_equals_the_whole_run(job, workspace):
 def test_run_that_is_killed_equals_the_whole_run(job, workspace):
     spec = job(epochs=3, neftune_alpha=5.0)
     program = (
-        "import sys, pathlib; from core.spec.run import JobSpec, Workspace; "
+        "import sys, pathlib; from core.spec.job import JobSpec; "
+        "from core.spec.workspace import Workspace; "
         "from core.training.recipe import train; "
         "spec = JobSpec.model_validate_json(sys.argv[1]); "
         "work = Workspace(folder=pathlib.Path(sys.argv[2])); "

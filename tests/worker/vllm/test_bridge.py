@@ -6,8 +6,8 @@ import threading
 import httpx
 import pytest
 
+from core.spec.bundle import BundleRef
 from core.spec.engine import EngineReport
-from core.spec.run import BundleRef
 from core.spec.strategy import BottleneckSpec, FullSpec, LoraSpec, PrefixSpec, PromptSpec
 from tests.leaving import leave_when
 from tests.worker.serving import BASE, PATIENCE_SECONDS, body, events, text_of, wait_until

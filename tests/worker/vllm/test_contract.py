@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from core.engine.request import ModelKey, Request
+from core.engine.policy.request import ModelKey, Request
 from core.spec.generation import SamplingSpec
 from tests.api.live import serve
 from tests.worker.serving import BASE

@@ -1,0 +1,89 @@
+"""What a model will take of the device's memory, computed before any weight is read."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from core.artifacts.quantise import layers_to_quantise
+from core.engine.device.causal_model import LARGEST_PREPACKED_BASE_BYTES
+from core.engine.policy.request import BaseKey
+from core.models.load import load_config, outline
+from core.models.precision import dtype_of
+from core.spec.base_model import Quantisation
+
+_BYTES_PER_WEIGHT: dict[Quantisation, float] = {
+    # half a byte, and for each 64 weights a scale of one byte, of which 256 share one of four
+    "nf4": 1 / 2 + 1 / 64 + 4 / (64 * 256),
+    "int8": 1,
+}
+_BYTES_PER_OUTPUT: dict[Quantisation, int] = {"nf4": 0, "int8": 4}
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes of one base; adapters and what a step computes come on top."""
+
+    weights: int
+    copies: int
+    """Of matrices that are laid out for speed, see `CausalModel`."""
+    cache: int
+    loading: int
+    """What the weights take before they are quantised, where that is the same memory."""
+
+    @property
+    def total(self) -> int:
+        """The most that is ever taken at once."""
+        return max(self.weights + self.copies + self.cache, self.loading)
+
+
+def footprint(base: BaseKey, device: torch.device, cache_bytes: int) -> Footprint:
+    """Return what a base takes on `device` with such a cache; the errors of `load_config`.
+
+    While the outline is built, no other thread may build a model.
+    """
+    config, dtype = load_config(base.spec), dtype_of(base.precision)
+    # torch's default for all threads becomes that of the config for a moment, and steps go on
+    config.dtype = torch.float32
+    quantisation = base.spec.quantisation or _stored_quantisation(config)
+    model = outline(base.spec, config, base.task)
+    plain = dtype.itemsize * sum(weight.numel() for weight in model.parameters())
+    weights = plain - _saved_bytes(model, quantisation, dtype)
+    quantised = layers_to_quantise(model) if quantisation is not None else {}
+    copies = 0
+    if base.task == "generation" and device.type == "cpu" and dtype == torch.float32:
+        copies = sum(
+            module.weight.numel() * dtype.itemsize
+            for path, module in model.named_modules()
+            if type(module) is nn.Linear and path not in quantised
+        )
+    is_quantised_late = base.merged_sha256 is not None and quantisation is not None
+    return Footprint(
+        weights,
+        copies if weights <= LARGEST_PREPACKED_BASE_BYTES else 0,
+        cache_bytes,
+        loading=plain if is_quantised_late and device.type == "cpu" else 0,
+    )
+
+
+def _saved_bytes(
+    model: PreTrainedModel, quantisation: Quantisation | None, dtype: torch.dtype
+) -> int:
+    if quantisation is None:
+        return 0
+    saved = 0.0
+    for layer in layers_to_quantise(model).values():
+        weights = layer.weight.numel()
+        outputs = layer.weight.shape[1 if isinstance(layer, Conv1D) else 0]
+        saved += weights * (dtype.itemsize - _BYTES_PER_WEIGHT[quantisation])
+        saved -= outputs * _BYTES_PER_OUTPUT[quantisation]
+    return int(saved)
+
+
+def _stored_quantisation(config: PreTrainedConfig) -> Quantisation | None:
+    stored = getattr(config, "quantization_config", None)
+    if stored is None:
+        return None
+    return "int8" if stored.get("load_in_8bit") else "nf4"

@@ -1,0 +1,29 @@
+"""A tuned model as weights of its own, made when it is first asked for."""
+
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+
+from core.artifacts.merge import merge
+from core.artifacts.quantise import quantise
+from core.engine.device.load_adapter import fit_head, load_on
+from core.engine.policy.request import BaseKey
+from core.models.load import load_base
+from core.models.precision import dtype_of
+
+
+def load_merged(base: BaseKey, folder: Path, device: torch.device) -> PreTrainedModel:
+    """Return the plain weights of a base with the adapter in `folder` merged into them.
+
+    Quantisation comes after that: then the whole model stands in the CPU's memory first, and only
+    what has been quantised goes to another device. The errors of `load_base` and `load_on`.
+    """
+    quantisation = base.spec.quantisation
+    plain = base.spec.model_copy(update={"quantisation": None})
+    at = device if quantisation is None else torch.device("cpu")
+    model = load_base(plain, dtype_of(base.precision), at, task=base.task)
+    merge(load_on(model, str(base.merged_sha256), folder, fit_head))
+    if quantisation is not None:
+        quantise(model, quantisation, device)
+    return model

@@ -1,0 +1,242 @@
+"""From what the API sends to what the engine runs: prompts as tokens, limits checked.
+
+Everything that can be refused is refused here, before a request waits for the device. No
+weights are read.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+from core.artifacts.manifest import Manifest, public_name, read_manifest
+from core.batching.turn_format import ReasoningAt, TurnFormat
+from core.catalog.cells import require_mergeable
+from core.catalog.describe import is_quantised
+from core.engine.adapters import AdapterFiles
+from core.engine.policy.request import BaseKey, ModelKey, Request, ScoreRequest
+from core.engine.precisions import ServedPrecisions
+from core.engine.text.prompt_tokens import (
+    max_tokens,
+    prompt_tokens,
+    refuse_unknown_tokens,
+    require_known,
+    text_tokens,
+)
+from core.engine.text.served_model import ServedModel
+from core.engine.text.token_bytes import TokenBytes
+from core.engine.text.vocabulary import TokenizerHome, Vocabulary, read_vocabulary, tokenizer_home
+from core.errors import InvalidRequest
+from core.models.load import load_config
+from core.spec.base_model import BaseModelSpec
+from core.spec.bundle import BundleRef
+from core.spec.classification import ClassificationRequest
+from core.spec.generation import ChatPrompt, GenerationRequest, Prompt
+from core.spec.objective import ClassificationSpec
+from core.spec.serving import ServingSpec
+from core.spec.strategy import FullSpec
+
+MAX_CACHED_VOCABULARIES = 16
+MAX_CACHED_BUNDLES = 4096
+_END_OF_PROMPT = 32
+"""Tokens that tell whether a prompt has opened the reasoning."""
+
+
+@dataclass(frozen=True)
+class _Bundle:
+    """What a tuned model is, without its weights."""
+
+    manifest: Manifest
+    home: TokenizerHome
+
+
+class PromptReader:
+    """Turns what the API sends into what the engine takes; safe to use from several threads.
+
+    A tuned model's tokenizer and chat template are those of its bundle.
+    """
+
+    def __init__(
+        self,
+        adapters: AdapterFiles,
+        cache_tokens: Callable[[BaseKey], int | None],
+        require_room: Callable[[BaseKey], None] = lambda base: None,
+        precisions: ServedPrecisions | None = None,
+    ) -> None:
+        """`require_room` raises InvalidRequest for a base that the engine can never load.
+
+        Without `precisions` every model is one in fp32.
+        """
+        self.precisions = precisions or ServedPrecisions("fp32")
+        self._adapters = adapters
+        self._require_room = require_room
+        self._cache_tokens = lru_cache(MAX_CACHED_VOCABULARIES)(cache_tokens)
+        self._bundle = lru_cache(MAX_CACHED_BUNDLES)(self._read_bundle)
+        self._vocabulary = lru_cache(MAX_CACHED_VOCABULARIES)(read_vocabulary)
+        self._is_stored_quantised = lru_cache(MAX_CACHED_VOCABULARIES)(_is_stored_quantised)
+
+    def is_fetched(self, base: BaseModelSpec, adapter: BundleRef | None) -> bool:
+        """Say whether `fetch` has nothing to do; False where only a look at the disk would tell."""
+        return adapter is None and self.precisions.is_known(base)
+
+    def fetch(self, base: BaseModelSpec, adapter: BundleRef | None) -> None:
+        """Have a bundle on this machine, and a base measured, which may take their time.
+
+        The errors of `ensure`, `load_config`, `load_tokenizer` and `load_base`.
+        """
+        manifest = None
+        if adapter is not None:
+            self._adapters.ensure(adapter)
+            manifest = self._bundle(adapter.sha256).manifest
+        self.precisions.prepare(base, manifest)
+
+    def read(self, asked: GenerationRequest) -> tuple[Request, TokenBytes]:
+        """Return the request and the bytes of its tokens.
+
+        Raises InvalidRequest (`context_length_exceeded`, `invalid_token`, `empty_prompt`,
+        `no_chat_template`, `not_a_generator`, …) and the errors of `AdapterFiles.ensure` and
+        `load_config`.
+        """
+        model = self._model(asked.base, asked.adapter, asked.serving)
+        _require_generator(asked, model)
+        refuse_unknown_tokens(asked.sampling.logit_bias, model)
+        tokens = prompt_tokens(asked.prompt, model)
+        sampling, form, given = asked.sampling, asked.sampling.form, asked.sampling.given_answer
+        require_known(given or (), "given_answer", model)
+        is_endless = sampling.ignore_eos or given is not None
+        tools = asked.prompt.tools if isinstance(asked.prompt, ChatPrompt) else ()
+        turn = _turn_format(asked.prompt, model) if given is None else None
+        reasoning: ReasoningAt = "closed"
+        if turn is not None:
+            reasoning = turn.reasoning_after(model.vocabulary.decode(tokens[-_END_OF_PROMPT:]))
+        request = Request(
+            id=asked.id,
+            model=model.key,
+            prompt_tokens=tokens,
+            sampling=sampling,
+            max_tokens=max_tokens(asked, len(tokens), model),
+            end_token_ids=frozenset() if is_endless else model.vocabulary.end_token_ids,
+            project=asked.project,
+            virtual_tokens=model.positions_before_prompt,
+            grammar=None if form is None else model.vocabulary.grammar(form, tools, reasoning),
+            turn_format=turn,
+            begins_in_reasoning=reasoning == "open",
+            tools=parameters_of(tools) if tools else None,
+        )
+        return request, model.vocabulary.token_bytes
+
+    def read_texts(self, asked: ClassificationRequest) -> ScoreRequest:
+        """Return the texts to label.
+
+        Raises InvalidRequest (`not_a_classifier`, `context_length_exceeded`, `empty_prompt`) and
+        the errors of `AdapterFiles.ensure` and `load_config`.
+        """
+        model = self._model(asked.base, asked.adapter, asked.serving)
+        objective = model.manifest and model.manifest.objective
+        if not isinstance(objective, ClassificationSpec):
+            raise InvalidRequest(
+                "This model has no labels to choose from, because it was not tuned to classify. "
+                "Ask it on /v1/chat/completions, or name a tuned classifier.",
+                param="model",
+                code="not_a_classifier",
+            )
+        return ScoreRequest(
+            id=asked.id,
+            model=model.key,
+            texts=text_tokens(asked.texts, model),
+            labels=objective.labels,
+            multi_label=objective.multi_label,
+            project=asked.project,
+        )
+
+    def key_of_base(self, base: BaseModelSpec) -> ModelKey:
+        """Return how a base answers for itself, without an adapter."""
+        task = self._vocabulary(base, None).own_task
+        return ModelKey(base, None, task, precision=self.precisions.of(base))
+
+    def _model(
+        self, base: BaseModelSpec, adapter: BundleRef | None, serving: ServingSpec
+    ) -> ServedModel:
+        if adapter is None:
+            key = self.key_of_base(base)
+            return self._served_model(base.id, key, self._vocabulary(base, None), None)
+        folder = self._adapters.ensure(adapter)
+        bundle = self._bundle(adapter.sha256)
+        manifest = bundle.manifest
+        _refuse_another_base(base, manifest)
+        precision = self.precisions.of(base, manifest)
+        key = ModelKey(base, adapter.sha256, manifest.task, precision=precision)
+        own = {"id": f"{base.id}/{adapter.sha256[:12]}", "quantisation": serving.quantisation}
+        if isinstance(manifest.strategy, FullSpec):  # a base of its own, wherever it came from
+            whole = BaseModelSpec(source=str(folder), **own)
+            key = ModelKey(whole, None, manifest.task, precision=precision)
+        elif serving.form == "merged":
+            require_mergeable(manifest.strategy.type, self._is_stored_quantised(base))
+            merged = base.model_copy(update=own)
+            key = ModelKey(merged, None, manifest.task, adapter.sha256, precision)
+        return self._served_model(base.id, key, self._vocabulary(key.base, bundle.home), manifest)
+
+    def _served_model(
+        self, base_id: str, key: ModelKey, vocabulary: Vocabulary, manifest: Manifest | None
+    ) -> ServedModel:
+        self._require_room(key.base_key)
+        return ServedModel(base_id, key, vocabulary, manifest, self._cache_tokens(key.base_key))
+
+    def _read_bundle(self, sha256: str) -> _Bundle:
+        folder = self._adapters.folder(sha256)
+        manifest = read_manifest(folder)
+        return _Bundle(manifest, tokenizer_home(folder, manifest))
+
+
+def _turn_format(prompt: Prompt, model: ServedModel) -> TurnFormat | None:
+    """Return how an answer to a prompt is taken apart; None where it is all text."""
+    if not isinstance(prompt, ChatPrompt) or model.vocabulary.tokenizer.chat_template is None:
+        return None
+    format_ = model.vocabulary.turn_format
+    if not prompt.tools:
+        format_ = replace(format_, calls=None)
+    return None if format_.is_plain else format_
+
+
+def parameters_of(tools: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the parameters of tools in OpenAI's form, by their names."""
+    functions = [tool["function"] for tool in tools]
+    return {function["name"]: function.get("parameters") for function in functions}
+
+
+def _is_stored_quantised(base: BaseModelSpec) -> bool:
+    return is_quantised(load_config(base).to_dict())
+
+
+def _refuse_another_base(base: BaseModelSpec, manifest: Manifest) -> None:
+    wanted = (manifest.base_model, manifest.base_revision, manifest.base_quantisation)
+    found = (public_name(base), base.revision, base.quantisation)
+    if wanted != found:
+        raise InvalidRequest(
+            f"The adapter was trained on {_described(*wanted)}, and cannot run on "
+            f"{_described(*found)}.",
+            param="adapter",
+            code="adapter_of_another_base",
+        )
+
+
+def _described(name: str, revision: str | None, quantisation: str | None) -> str:
+    revised = "" if revision is None else f" at revision {revision}"
+    return name + revised + ("" if quantisation is None else f", quantised to {quantisation}")
+
+
+def _require_generator(asked: GenerationRequest, model: ServedModel) -> None:
+    """Raise InvalidRequest for a model that writes no text, or cannot score the prompt asked."""
+    if model.key.task == "classification":
+        how = "It labels texts: ask it on /v1/classifications."
+        if model.manifest is None:
+            how = "It is an encoder: tune it to classify, or choose a base that writes."
+        raise InvalidRequest(
+            f"This model writes no text. {how}", param="model", code="not_a_generator"
+        )
+    if asked.sampling.score_prompt and model.key.task == "seq2seq":
+        raise InvalidRequest(
+            "An encoder-decoder does not say how likely its prompt is: it reads it whole.",
+            param="echo",
+            code="unsupported_parameter",
+        )

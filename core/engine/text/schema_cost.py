@@ -1,0 +1,76 @@
+"""What a JSON schema may cost: to compile, and at every token of everybody's answers."""
+
+import json
+import math
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+from core.engine.text.schema_keywords import is_number, unfit
+
+MAX_SCHEMA_CHARACTERS = 32_768
+MAX_LITERAL_CHARACTERS = 4096
+"""Of one text that an answer has to repeat or match: every token of it costs in proportion."""
+
+MAX_MULTIPLE_OF = 20_000
+"""Of all together. An answer visits up to two states for each, and may visit 50,000 of all kinds.
+"""
+
+
+def refuse_too_costly(schemas: list[Any], param: str) -> None:
+    """Refuse what would take long to compile, or hold up every token of everybody's answers."""
+    characters = sum(len(json.dumps(schema)) for schema in schemas)
+    if characters > MAX_SCHEMA_CHARACTERS:
+        raise unfit(f"it has {characters} characters, and may have {MAX_SCHEMA_CHARACTERS}", param)
+    multiples = 0
+    for schema in schemas:
+        parts = list(_objects(schema))
+        for part in parts:
+            _refuse_long_literals(part, param)
+        multiples += _states_of_multiples(parts)
+    if multiples > MAX_MULTIPLE_OF:
+        raise unfit(
+            f"multipleOf may be {MAX_MULTIPLE_OF} at most, without the point and all added up; "
+            "beside anyOf, oneOf or allOf their least common multiple counts",
+            param,
+        )
+
+
+def _states_of_multiples(parts: list[dict[str, Any]]) -> int:
+    """Return how many remainders a grammar tells apart; those of choices it tells apart at once."""
+    given = [part["multipleOf"] for part in parts if is_number(part.get("multipleOf"))]
+    if any(abs(each) > 10**9 for each in given):
+        return MAX_MULTIPLE_OF + 1
+    whole = [_without_point(each) for each in given if each == each]
+    if any({"anyOf", "oneOf", "allOf"} & part.keys() for part in parts):
+        return math.lcm(*whole) if whole else 0
+    return sum(whole)
+
+
+def _without_point(multiple: float) -> int:
+    number = Decimal(str(multiple)).normalize()
+    return abs(int(number.scaleb(max(-int(number.as_tuple().exponent), 0))))
+
+
+def _objects(value: Any) -> Iterator[dict[str, Any]]:
+    parts = [value]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, dict):
+            yield part
+            parts.extend(part.values())
+        elif isinstance(part, list):
+            parts.extend(part)
+
+
+def _refuse_long_literals(schema: dict[str, Any], param: str) -> None:
+    named = schema.get("enum")
+    choices = named if isinstance(named, list) else []
+    literals = [schema.get("const"), schema.get("pattern"), *choices]
+    longest = max((len(each) for each in (*literals, *schema) if isinstance(each, str)), default=0)
+    if longest > MAX_LITERAL_CHARACTERS:
+        raise unfit(
+            f"a const, enum, pattern or name has {longest} characters, and may have "
+            f"{MAX_LITERAL_CHARACTERS}",
+            param,
+        )

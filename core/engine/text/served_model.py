@@ -1,0 +1,57 @@
+"""The model that a request asks, and the lengths that it takes."""
+
+import math
+from dataclasses import dataclass
+
+from core.artifacts.manifest import Manifest
+from core.batching.template import TemplateContext
+from core.engine.policy.request import ModelKey
+from core.engine.text.vocabulary import Vocabulary
+from core.spec.generation import ChatPrompt
+from core.spec.strategy import PrefixSpec, PromptSpec
+from core.spec.template import merged_variables
+
+OPENING_TOKENS = 2
+"""At most what the decoder of an encoder-decoder reads before the first token of its own."""
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """The model that is asked: a base, or a bundle with its manifest."""
+
+    base_id: str
+    key: ModelKey
+    vocabulary: Vocabulary
+    manifest: Manifest | None
+    cache_tokens: int | None = None
+    """Places of the engine's cache, all of which one text may take; None where nothing counts."""
+
+    @property
+    def longest_prompt(self) -> int:
+        """How many tokens a prompt or text may have; in a decoder the answer counts as well."""
+        before_prompt = (PromptSpec,) if self.key.task == "seq2seq" else (PrefixSpec, PromptSpec)
+        longest = min(self.vocabulary.context_length, self.cache_tokens or math.inf)
+        return int(longest) - self._virtual_tokens(before_prompt)
+
+    @property
+    def positions_before_prompt(self) -> int:
+        """How many positions of the cache the adapter's virtual tokens take."""
+        return 0 if self.key.task == "seq2seq" else self._virtual_tokens((PrefixSpec, PromptSpec))
+
+    @property
+    def longest_target(self) -> int:
+        """How many tokens an encoder-decoder may write."""
+        taken = OPENING_TOKENS + self._virtual_tokens((PrefixSpec,))
+        return self.vocabulary.context_length - taken
+
+    def template_context(self, prompt: ChatPrompt) -> TemplateContext:
+        """Return what the chat template reads: as in training, but for what the request says."""
+        if self.manifest is None:
+            return TemplateContext(prompt.template_kwargs)
+        trained = self.manifest.chat_template_kwargs
+        variables = merged_variables(trained, prompt.template_kwargs)
+        return TemplateContext(variables, self.manifest.template_time)
+
+    def _virtual_tokens(self, strategies: tuple[type[PrefixSpec | PromptSpec], ...]) -> int:
+        strategy = self.manifest.strategy if self.manifest is not None else None
+        return strategy.virtual_tokens if isinstance(strategy, strategies) else 0

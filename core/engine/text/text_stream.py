@@ -1,0 +1,109 @@
+"""From tokens to text that can be sent: whole characters, and nothing of a stop string.
+
+Plain Python. One `TextStream` follows one sequence.
+"""
+
+import codecs
+from collections import deque
+from dataclasses import dataclass
+
+from core.spec.generation import GeneratedToken
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Text that is safe to send, with the log-probabilities of the tokens that made it."""
+
+    text: str
+    logprobs: tuple[GeneratedToken, ...]
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """A token's record and the characters, counted from the start, that its bytes touch."""
+
+    record: GeneratedToken
+    first_character: int
+    end_character: int
+
+
+class TextStream:
+    """Incremental UTF-8 decoding with stop strings.
+
+    Text ends where the first completed stop string begins (of several completed by the
+    same character, the longest). That depends on the characters alone, not on how they
+    came in tokens. A suffix is held back only while it may still become a stop string.
+    Invalid bytes become U+FFFD. A token's record goes out with the last character that it
+    touches; tokens that begin inside the cut-off part are dropped with it. With
+    `drops_first_space` the first token that has text loses the space that it begins with.
+    """
+
+    def __init__(self, stop: tuple[str, ...] = (), drops_first_space: bool = False) -> None:
+        self.stopped = False
+        self._drops_space = drops_first_space
+        self._stop = tuple(each for each in stop if each)
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._decoded_characters = 0
+        self._sent_characters = 0
+        self._held = ""
+        self._unsent: deque[_Decoded] = deque()
+
+    def push(
+        self, token_bytes: bytes, record: GeneratedToken | None = None, code: str = ""
+    ) -> Piece | None:
+        """Take one token; return what can be sent now. Sets `stopped` at a stop string.
+
+        `code` stands for a control token, which ends a character that is not complete.
+        """
+        if self._drops_space and token_bytes:
+            token_bytes, self._drops_space = token_bytes.lstrip(b" "), False
+        first_character = self._decoded_characters
+        self._take(self._decoder.decode(token_bytes, final=bool(code)) + code)
+        if record is not None:
+            is_inside_character = bool(self._decoder.getstate()[0])
+            end = self._decoded_characters + is_inside_character
+            self._unsent.append(_Decoded(record, first_character, end))
+        return self._send(len(self._held) if self.stopped else self._safe_length())
+
+    def finish(self) -> Piece | None:
+        """Return what was held back; nothing may follow. An unfinished character is U+FFFD."""
+        if not self.stopped:
+            self._take(self._decoder.decode(b"", final=True))
+        return self._send(len(self._held))
+
+    def _take(self, text: str) -> None:
+        self._decoded_characters += len(text)
+        self._held += text
+        found = [
+            (start + len(stop), start)
+            for stop in self._stop
+            if (start := self._held.find(stop)) >= 0
+        ]
+        if found:
+            self.stopped = True
+            self._held = self._held[: min(found)[1]]
+
+    def _safe_length(self) -> int:
+        """Length of the held text without the longest suffix that begins some stop string."""
+        if not self._stop:
+            return len(self._held)
+        longest_stop = max(map(len, self._stop))
+        for start in range(max(0, len(self._held) - longest_stop + 1), len(self._held)):
+            suffix = self._held[start:]
+            if any(stop.startswith(suffix) for stop in self._stop):
+                return start
+        return len(self._held)
+
+    def _send(self, length: int) -> Piece | None:
+        text, self._held = self._held[:length], self._held[length:]
+        self._sent_characters += length
+        records = []
+        if self.stopped:
+            self._unsent = deque(
+                each for each in self._unsent if each.first_character < self._sent_characters
+            )
+            records = [each.record for each in self._unsent]
+            self._unsent.clear()
+        while self._unsent and self._unsent[0].end_character <= self._sent_characters:
+            records.append(self._unsent.popleft().record)
+        return Piece(text, tuple(records)) if text or records else None

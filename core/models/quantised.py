@@ -1,0 +1,70 @@
+"""Matrices that bitsandbytes keeps in four or eight bits, as products of a training run see them.
+
+They are made dense for each product and dropped after it, so only one of them is dense at a time.
+Sources: Dettmers et al. 2023, https://arxiv.org/abs/2305.14314 (four bits); Dettmers et al. 2022,
+https://arxiv.org/abs/2208.07339 (eight bits, of which only the storage is used: products are
+taken with the dense matrix, because the paper's rounding of a row's input depends on which
+columns are large in the other rows of the batch).
+"""
+
+# I inputs, O outputs
+
+from typing import Any
+
+import torch
+from bitsandbytes.functional import dequantize_4bit
+from bitsandbytes.nn import Linear4bit, Linear8bitLt
+from torch import Tensor, nn
+
+from core.models.frozen import FrozenMatrix, frozen_product
+
+
+class StoredInEightBits(Linear8bitLt):
+    """A `Linear8bitLt` whose input is not quantised."""
+
+    @classmethod
+    def take_over(cls, layer: nn.Module) -> None:
+        """Make one of a loaded `Linear8bitLt`; leave any other module alone."""
+        if type(layer) is Linear8bitLt:
+            layer.__class__ = cls
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x Wᵀ + b, (…, O)."""
+        return frozen_product(x, quantised_matrix(self))
+
+
+def quantised_matrix(layer: nn.Module) -> FrozenMatrix:
+    """Return the matrix of a `Linear4bit` or `Linear8bitLt`."""
+    if isinstance(layer, Linear4bit):
+        return _FourBits(layer)
+    assert isinstance(layer, Linear8bitLt)
+    return _EightBits(layer)
+
+
+class _Quantised(FrozenMatrix):
+    def __init__(self, layer: Any) -> None:
+        super().__init__(layer.weight, layer.bias, prepack=False)
+        self._layer = layer
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self._layer.out_features, self._layer.in_features
+
+
+class _FourBits(_Quantised):
+    def __init__(self, layer: Any) -> None:
+        super().__init__(layer)
+
+    def dense(self, dtype: torch.dtype) -> Tensor:
+        weight = self._layer.weight
+        return dequantize_4bit(weight.data, weight.quant_state).to(dtype)
+
+
+class _EightBits(_Quantised):
+    def dense(self, dtype: torch.dtype) -> Tensor:
+        weight, state = self._layer.weight, self._layer.state
+        # the layer's first forward pass moves both from the weight to the state
+        rows_OI = weight.data if state.CB is None else state.CB
+        largest_O = weight.SCB if state.SCB is None else state.SCB
+        dense_OI: Tensor = rows_OI.to(dtype) * (largest_O / 127.0).to(dtype)[:, None]
+        return dense_OI

@@ -1,0 +1,21 @@
+"""A base model: where its weights are, and how they are stored while it is in memory."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from core.spec.base import Spec
+
+Quantisation = Literal["nf4", "int8"]
+"""How bitsandbytes keeps linear layers: NF4 with its scales quantised too, or int8 by row."""
+
+
+class BaseModelSpec(Spec):
+    """A base model of the catalog, resolved."""
+
+    id: str
+    source: str = Field(description="absolute folder, or a Hugging Face id")
+    revision: str | None = None
+    quantisation: Quantisation | None = Field(
+        None, description="of its linear layers, done while it is loaded; None: as it is stored"
+    )

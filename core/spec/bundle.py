@@ -1,0 +1,10 @@
+"""A reference to a trained bundle in storage."""
+
+from core.spec.base import Spec
+
+
+class BundleRef(Spec):
+    """A bundle archive in storage, with the hash that it must have."""
+
+    key: str
+    sha256: str
