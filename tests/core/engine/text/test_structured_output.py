@@ -131,7 +131,7 @@ TOOLS = tuple(
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("name", [None, "look"])
 def test_a_forced_call_is_one_call_of_an_offered_tool(calling, name, seed):
-    form = calling.form(ToolCallForm(name=name), TOOLS)
+    form = calling.grammar(ToolCallForm(name=name), TOOLS)
     text = write(calling, form, seed)
     [call] = read_calls(calling.turn_format.calls, text, parameters_of(TOOLS)).calls
     assert call.name in ("look", "stop") if name is None else call.name == "look"
