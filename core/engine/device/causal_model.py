@@ -16,7 +16,7 @@ from core.adapters.mixed import MixedModel
 from core.adapters.segments import Segments
 from core.adapters.virtual import Prefix, PrefixStates
 from core.artifacts.manifest import read_manifest
-from core.engine.device.load_adapter import fit_or_unavailable, load_on
+from core.engine.device.adapter_loading import fit_or_unavailable, load_on
 from core.engine.device.paged_step import ScoredRun, lay_out_step
 from core.engine.device.sampler import scores_of
 from core.engine.policy.request import AnySequence

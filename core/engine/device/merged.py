@@ -7,7 +7,7 @@ from transformers import PreTrainedModel
 
 from core.artifacts.merge import merge
 from core.artifacts.quantise import quantise
-from core.engine.device.load_adapter import fit_head, load_on
+from core.engine.device.adapter_loading import fit_head, load_on
 from core.engine.policy.request import BaseKey
 from core.models.load import load_base
 from core.models.precision import dtype_of

@@ -11,7 +11,7 @@ from pathlib import Path
 from transformers import PreTrainedModel
 
 from core.adapters.adapted import AdaptedModel
-from core.engine.device.load_adapter import fit_head, load_on
+from core.engine.device.adapter_loading import fit_head, load_on
 from core.engine.policy.request import AnySequence
 from core.engine.policy.residency import Residency, Tally
 

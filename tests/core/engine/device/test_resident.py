@@ -142,7 +142,7 @@ def test_an_adapter_that_memory_is_too_short_for_is_not_called_damaged(
     def load(*arguments):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("core.engine.device.causal_model.load_adapter", load)
+    monkeypatch.setattr("core.engine.device.adapter_loading.load_adapter", load)
     with pytest.raises(Unavailable) as caught:
         resident.prepare(W, in_use=())
     assert caught.value.code == "engine_out_of_memory"
