@@ -104,13 +104,13 @@ def ask_for_audit(
     child = Child(process, answer, order.log_file)
     give_up_at = time.monotonic() + timeout_seconds
     try:
-        while not answer.poll(CHECK_SECONDS):
-            if should_stop():
-                raise Interrupted
+        while not should_stop():
+            if answer.poll(CHECK_SECONDS):
+                return _audit_adapter.validate_json(answer.recv_bytes())
             if time.monotonic() > give_up_at:
                 message = "The rows could not be read within {:.0f} s; are they very long?"
                 return RunFailed(code="audit_failed", message=message.format(timeout_seconds))
-        return _audit_adapter.validate_json(answer.recv_bytes())
+        raise Interrupted
     except EOFError:
         message = f"The process that read the rows died. {child.log_tail()}".strip()
         return RunFailed(code="audit_failed", message=message)

@@ -15,6 +15,7 @@ from core.spec.job import JobSpec
 from core.spec.mask import MaskResult
 from core.tasks.kinds import Queue
 from tests.worker.workshop import Workshop
+from worker.launch import warm_up
 from worker.tasks.desk import TaskDesk
 from worker.train import Worker
 
@@ -26,6 +27,12 @@ CHAT = {
         {"role": "assistant", "content": "Four."},
     ]
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _warm() -> None:
+    """A worker is warm before it takes anything; its imports do not count as an attempt's time."""
+    warm_up()
 
 
 @pytest.fixture
