@@ -25,11 +25,11 @@ from core.spec.serving import ServingSpec
 from core.spec.speed import SpeedResult, SpeedTarget
 from core.tasks.kinds import Queue
 from tests.api import as_worker
+from tests.api.light_worker import light_worker_of
 from tests.api.live import Api, register, serve
 from tests.api.scripted_engine import ScriptedEngine
 from worker.engine_client import EngineClient
 from worker.engines import EngineAddress
-from worker.settings import WorkerSettings
 from worker.tasks.desk import TaskDesk
 from worker.tasks.speed_test import COMPLETION_TOKENS, LEVELS, PROMPT_TOKENS, measure
 from worker.train import Worker
@@ -47,26 +47,8 @@ def tuned(api: Api, create_job: Callable[..., str]) -> str:
 
 @pytest.fixture(autouse=True)
 def light_worker(api: Api) -> Iterator[Worker]:
-    """Look for tasks all the time, as a worker would that every message reaches."""
-    settings = WorkerSettings(
-        database_url=str(api.database.engine.url),
-        broker_url=f"folder://{api.folder}/broker",
-        storage_folder=api.folder / "storage",
-        work_folder=api.folder / "work",
-        check_seconds=0.05,
-    )
-    worker = Worker(settings, api.database, api.parts.store, threading.Event())
-
-    def work() -> None:
-        desk = TaskDesk(worker, Queue.LIGHT)
-        while not worker.stopping.wait(0.02):
-            desk.run_waiting()
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    yield worker
-    worker.stopping.set()
-    thread.join()
+    with light_worker_of(api) as worker:
+        yield worker
 
 
 def rows(api: Api) -> int:

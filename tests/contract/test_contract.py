@@ -11,6 +11,7 @@ from core.records.projects import DEFAULT_PROJECT
 from core.records.workers import worker_seen
 from core.tasks.kinds import Queue
 from tests.api import as_worker
+from tests.api.light_worker import light_worker_of
 from tests.api.live import Api
 from tests.contract.contract import OUR_ROUTES, CheckedClient, Route, check_schema, contract
 
@@ -64,7 +65,8 @@ def use_every_route(
     tuned = client.get(f"{JOBS}/{job_id}").json()["fine_tuned_model"]
     assert client.get("/v1/models").status_code == 200
     assert client.get(f"/v1/models/{tuned}").status_code == 200
-    assert client.get(f"/v1/models/{tuned}/speed").status_code == 200
+    with light_worker_of(api):
+        assert client.get(f"/v1/models/{tuned}/speed").status_code == 200
     merged = {"form": "merged", "quantisation": "nf4"}
     assert client.post(f"/v1/models/{tuned}/serving", json=merged).status_code == 200
     assert client.post(f"/v1/models/{tuned}/publish").status_code == 200

@@ -46,7 +46,7 @@ def test_masks_are_shown_while_a_job_trains_also_after_their_worker_was_killed(
 ) -> None:
     client = service.client
     file_id = upload(client, small_dataset)
-    job = submit(client, file_id, epochs=100)
+    job = submit(client, file_id, epochs=50)
     wait_until(client, job.id, "running")
     assert mask_status(service, file_id) == "succeeded"
     os.kill(service.worker("worker.light").pid, signal.SIGKILL)
