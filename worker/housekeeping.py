@@ -17,6 +17,7 @@ from core.jobs.broker import Broker
 from core.records import claims, engines, jobs, masks, outbox, resume_states, workers
 from core.records.claims import Claim
 from core.records.database import Database
+from core.spec.ids import JobId
 from core.storage.blobs import BlobStore
 from core.storage.open import open_store
 from worker.settings import WorkerSettings
@@ -82,13 +83,14 @@ def delete_resume_states(database: Database, store: BlobStore) -> None:
 def sweep_workspaces(database: Database, work_folder: Path) -> None:
     """Remove what killed workers of this machine left behind: `<job>/<token>/` of dead claims."""
     for job_folder in work_folder.glob("ftjob-*"):
+        job_id = JobId(job_folder.name)
         with database.reading() as session:
             dead = [
                 workspace
                 for workspace in _workspaces(job_folder)
-                if not claims.stands(session, Claim(job_folder.name, int(workspace.name)))
+                if not claims.stands(session, Claim(job_id, int(workspace.name)))
             ]
-            if jobs.is_over(session, job_folder.name):
+            if jobs.is_over(session, job_id):
                 dead = [job_folder]
         for folder in dead:
             shutil.rmtree(folder, ignore_errors=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from statistics import median
 
-from api.generation.engine_router import EngineRouter
+from api.app_state import Engines
 from api.generation.run import run
 from api.models.service import Target
 from core.errors import Unavailable
@@ -34,7 +34,7 @@ LIMIT_SECONDS = 300.0
 
 
 async def measure(
-    engines: EngineRouter, target: Target, project: str, limit_seconds: float = LIMIT_SECONDS
+    engines: Engines, target: Target, project: str, limit_seconds: float = LIMIT_SECONDS
 ) -> SpeedResult:
     """Return what the engine manages; its refusals pass through.
 
@@ -63,7 +63,7 @@ async def measure(
     )
 
 
-async def _warm_up(engines: EngineRouter, target: Target, project: str) -> str:
+async def _warm_up(engines: Engines, target: Target, project: str) -> str:
     """Have the model loaded; return what the engine says of its hardware."""
     hardware = ""
     async with aclosing(run(engines, _requests(target, project, 1))) as events:
@@ -73,7 +73,7 @@ async def _warm_up(engines: EngineRouter, target: Target, project: str) -> str:
     return hardware
 
 
-async def _level(engines: EngineRouter, requests: Sequence[GenerationRequest]) -> SpeedLevel:
+async def _level(engines: Engines, requests: Sequence[GenerationRequest]) -> SpeedLevel:
     first_token_seconds: list[float] = []
     completion_tokens = 0
     began = time.perf_counter()

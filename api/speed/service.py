@@ -4,43 +4,45 @@ from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 
+from api.app_state import AppState
+from api.auth.caller import Caller
 from api.models.service import Target, find_target, serving_object
-from api.parts import Parts
 from api.speed.measure import measure
 from api.speed.schemas import SpeedObject
-from core.records.models import get_model
+from core.records.owned import get_owned
 from core.records.speed_tests import find_speed_test, store_speed_test
-from core.records.tables import SpeedTest
+from core.records.tables import SpeedTest, TunedModel
+from core.spec.ids import ModelId
 from core.spec.speed import SpeedResult
 
 
-async def speed_of(parts: Parts, project: str, name: str, *, refresh: bool) -> SpeedObject:
+async def speed_of(state: AppState, caller: Caller, name: ModelId, *, refresh: bool) -> SpeedObject:
     """Return the stored result, or measure and store it; once for all who ask meanwhile."""
-    target = await run_in_threadpool(find_target, parts, project, name)
+    target = await run_in_threadpool(find_target, state, caller, name)
     if not refresh:
-        stored = await run_in_threadpool(_find, parts, project, target)
+        stored = await run_in_threadpool(_find, state, caller, target)
         if stored is not None:
-            return stored
+            return _object(target, stored)
 
-    async def measured() -> SpeedObject:
-        result = await measure(parts.engines, target, project)
-        return await run_in_threadpool(_store, parts, project, target, result)
+    async def measured() -> SpeedTest:
+        result = await measure(state.engines, target, caller.project)
+        return await run_in_threadpool(_store, state, caller, target, result)
 
-    return await parts.speed_tests.join((project, target), measured)
-
-
-def _find(parts: Parts, project: str, target: Target) -> SpeedObject | None:
-    with parts.database.reading() as session:
-        test = find_speed_test(session, project, target.id, _facts(target))
-    return None if test is None else _object(target, test)
+    return _object(target, await state.speed_tests.join((caller.project, target), measured))
 
 
-def _store(parts: Parts, project: str, target: Target, result: SpeedResult) -> SpeedObject:
-    with parts.transaction() as transaction:
+def _find(state: AppState, caller: Caller, target: Target) -> SpeedTest | None:
+    with state.database.reading() as session:
+        return find_speed_test(session, caller.project, target.id, _facts(target))
+
+
+def _store(state: AppState, caller: Caller, target: Target, result: SpeedResult) -> SpeedTest:
+    with state.transaction() as transaction:
         if target.adapter is not None:  # NotFound when it has been deleted meanwhile
-            get_model(transaction.session, project, target.id)
-        test = store_speed_test(transaction.session, project, target.id, _facts(target), result)
-        return _object(target, test)
+            get_owned(transaction.session, TunedModel, caller.project, target.id)
+        return store_speed_test(
+            transaction.session, caller.project, target.id, _facts(target), result
+        )
 
 
 def _facts(target: Target) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from core.records.database import database_now
 from core.records.events import NewEvent, append_events
 from core.records.jobs import NO_CLAIM, advance
 from core.records.tables import Job
+from core.spec.ids import JobId
 
 MAX_ATTEMPTS = 5
 """A job whose worker died this often is at fault itself."""
@@ -28,7 +29,7 @@ MAX_ATTEMPTS = 5
 class Claim:
     """The right to write to a job, until the lease expires or the token rises."""
 
-    job_id: str
+    job_id: JobId
     token: int
 
 
@@ -131,7 +132,7 @@ def report_crash(session: Session, claim: Claim, *, reason: str) -> None:
         _fail(session, claim.job_id, "child_crashed", reason)
 
 
-def rescue_expired(session: Session, *, worker_id: str | None = None) -> Sequence[str]:
+def rescue_expired(session: Session, *, worker_id: str | None = None) -> Sequence[JobId]:
     """Give back the jobs of dead workers, or fail those that keep killing workers.
 
     A worker is dead when its lease has expired, or when the caller knows it: `worker_id`
@@ -159,12 +160,12 @@ def rescue_expired(session: Session, *, worker_id: str | None = None) -> Sequenc
     return rescued
 
 
-def _fail(session: Session, job_id: str, code: str, message: str) -> None:
+def _fail(session: Session, job_id: JobId, code: str, message: str) -> None:
     error = {"code": code, "message": message, "param": None}
     advance(session, job_id, JobStatus.FAILED, message=message, level="error", error=error)
 
 
-def _give_back(session: Session, job_id: str, reason: str) -> None:
+def _give_back(session: Session, job_id: JobId, reason: str) -> None:
     """End the claim on a job: parked when its owner asked for that, else claimable again."""
     status, pause_requested_at = session.execute(
         select(Job.status, Job.pause_requested_at).where(Job.id == job_id)

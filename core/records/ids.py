@@ -4,6 +4,8 @@ import secrets
 import string
 from typing import Literal
 
+from core.spec.ids import JobId, ModelId, ProjectId
+
 _ALPHABET = string.ascii_letters + string.digits
 
 Prefix = Literal[
@@ -16,11 +18,14 @@ def new_id(prefix: Prefix) -> str:
     return f"{prefix}-" + "".join(secrets.choice(_ALPHABET) for _ in range(24))
 
 
-def tuned_model_id(base_id: str, project_id: str, suffix: str | None, job_id: str) -> str:
+def tuned_model_id(
+    base_id: str, project_id: ProjectId, suffix: str | None, job_id: JobId
+) -> ModelId:
     """`ft:<base>:<project>:<suffix>:<id>`; the id is the start of the job's, so it is stable."""
-    return f"ft:{base_id}:{project_id}:{suffix or ''}:{job_id.removeprefix('ftjob-')[:8]}"
+    start = job_id.removeprefix("ftjob-")[:8]
+    return ModelId(f"ft:{base_id}:{project_id}:{suffix or ''}:{start}")
 
 
-def checkpoint_model_id(model_id: str, step: int) -> str:
+def checkpoint_model_id(model_id: ModelId, step: int) -> ModelId:
     """`ft:…:ckpt-step-<n>`, the servable model of one checkpoint."""
-    return f"{model_id}:ckpt-step-{step}"
+    return ModelId(f"{model_id}:ckpt-step-{step}")

@@ -11,11 +11,11 @@ from typing import Any
 from sqlalchemy import delete, or_, select, update
 from sqlalchemy.orm import Session
 
-from core.errors import NotFound
 from core.records.database import database_now
-from core.records.files import get_file
 from core.records.ids import new_id
-from core.records.tables import Job, MaskAudit
+from core.records.owned import get_owned
+from core.records.tables import File, Job, MaskAudit
+from core.spec.ids import FileId, JobId, MaskId, ProjectId
 from core.spec.mask import MaskRow
 from core.spec.run import JobSpec
 
@@ -31,16 +31,18 @@ KEPT_SECONDS = 86_400.0
 class WaitingAudit:
     """An audit that this worker has taken."""
 
-    id: str
+    id: MaskId
     spec: JobSpec
     blob_key: str
 
 
-def request_audit(session: Session, project_id: str, training_file: str, spec: JobSpec) -> str:
+def request_audit(
+    session: Session, project_id: ProjectId, training_file: FileId, spec: JobSpec
+) -> MaskId:
     """Write an audit that waits for a worker; return its id. NotFound without such a file."""
-    file = get_file(session, project_id, training_file, param="training_file")
+    file = get_owned(session, File, project_id, training_file, param="training_file")
     audit = MaskAudit(
-        id=new_id("mask"),
+        id=MaskId(new_id("mask")),
         project_id=project_id,
         training_file=training_file,
         spec=spec.model_dump(mode="json"),
@@ -83,7 +85,7 @@ def anyone_waits(session: Session) -> bool:
 def finish(
     session: Session,
     *,
-    audit_id: str,
+    audit_id: MaskId,
     rows: Sequence[MaskRow] = (),
     error: dict[str, Any] | None = None,
 ) -> None:
@@ -118,10 +120,11 @@ def give_up(session: Session) -> None:
 
 def record_job_mask(session: Session, job: Job, rows: Sequence[MaskRow]) -> None:
     """Keep what a job trains on, in place of what an earlier attempt said."""
-    session.execute(delete(MaskAudit).where(MaskAudit.id == job.id))
+    audit_id = mask_id_of(job.id)
+    session.execute(delete(MaskAudit).where(MaskAudit.id == audit_id))
     session.add(
         MaskAudit(
-            id=job.id,
+            id=audit_id,
             project_id=job.project_id,
             training_file=job.training_file,
             finished_at=job.created_at,
@@ -130,18 +133,9 @@ def record_job_mask(session: Session, job: Job, rows: Sequence[MaskRow]) -> None
     )
 
 
-def get_audit(session: Session, project_id: str, audit_id: str) -> MaskAudit | None:
-    """Return the audit, or None when this project has no such one."""
-    audit = session.get(MaskAudit, audit_id)
-    return audit if audit is not None and audit.project_id == project_id else None
-
-
-def require_audit(session: Session, project_id: str, audit_id: str) -> MaskAudit:
-    """Return the audit; NotFound when this project has no such one."""
-    audit = get_audit(session, project_id, audit_id)
-    if audit is None:
-        raise NotFound(f"No mask audit with id {audit_id!r}.", param="mask_id")
-    return audit
+def mask_id_of(job_id: JobId) -> MaskId:
+    """The audit of a job has the job's id."""
+    return MaskId(job_id)
 
 
 def _is_free() -> Any:

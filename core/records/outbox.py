@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from core.records.database import database_now
 from core.records.tables import OutboxMessage
+from core.spec.ids import JobId
 
 RESEND_AFTER_SECONDS = 15.0
 """The grace of a sender before housekeeping sends the same message again."""
@@ -27,7 +28,7 @@ _pause_seconds = case(
 
 
 def enqueue(
-    session: Session, job_id: str, *, send_after_seconds: float = RESEND_AFTER_SECONDS
+    session: Session, job_id: JobId, *, send_after_seconds: float = RESEND_AFTER_SECONDS
 ) -> None:
     """Ask for a wake-up call for `job_id`; asking twice is asking once.
 
@@ -39,7 +40,7 @@ def enqueue(
     )
 
 
-def due(session: Session, limit: int = 100) -> Sequence[str]:
+def due(session: Session, limit: int = 100) -> Sequence[JobId]:
     """Ids of jobs whose message must be sent (again), longest waiting first."""
     return session.scalars(
         select(OutboxMessage.job_id)
@@ -49,7 +50,7 @@ def due(session: Session, limit: int = 100) -> Sequence[str]:
     ).all()
 
 
-def mark_sent(session: Session, job_id: str) -> None:
+def mark_sent(session: Session, job_id: JobId) -> None:
     """Note that the broker took the message, and when to doubt it."""
     session.execute(
         update(OutboxMessage)
@@ -61,6 +62,6 @@ def mark_sent(session: Session, job_id: str) -> None:
     )
 
 
-def settle(session: Session, job_id: str) -> None:
+def settle(session: Session, job_id: JobId) -> None:
     """The job was claimed or is over: nobody needs to be woken for it."""
     session.execute(delete(OutboxMessage).where(OutboxMessage.job_id == job_id))

@@ -6,17 +6,19 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from core.records.ids import new_id
+from core.records.owned import owned_by
 from core.records.tables import SpeedTest
+from core.spec.ids import ModelId, ProjectId, SpeedTestId
 from core.spec.speed import SpeedResult
 
 
 def find_speed_test(
-    session: Session, project_id: str, model_id: str, target: dict[str, Any]
+    session: Session, project_id: ProjectId, model_id: ModelId, target: dict[str, Any]
 ) -> SpeedTest | None:
     """Return the newest test of the model, None when another target was measured under its name."""
     newest = session.scalars(
         select(SpeedTest)
-        .where(SpeedTest.project_id == project_id, SpeedTest.model_id == model_id)
+        .where(owned_by(SpeedTest, project_id), SpeedTest.model_id == model_id)
         .order_by(SpeedTest.created_at.desc(), SpeedTest.id)
         .limit(1)
     ).first()
@@ -24,12 +26,16 @@ def find_speed_test(
 
 
 def store_speed_test(
-    session: Session, project_id: str, model_id: str, target: dict[str, Any], result: SpeedResult
+    session: Session,
+    project_id: ProjectId,
+    model_id: ModelId,
+    target: dict[str, Any],
+    result: SpeedResult,
 ) -> SpeedTest:
     """Write a test in place of the model's older ones."""
     forget_speed_tests(session, project_id, model_id)
     test = SpeedTest(
-        id=new_id("speed"),
+        id=SpeedTestId(new_id("speed")),
         project_id=project_id,
         model_id=model_id,
         target=target,
@@ -40,8 +46,8 @@ def store_speed_test(
     return test
 
 
-def forget_speed_tests(session: Session, project_id: str, model_id: str) -> None:
+def forget_speed_tests(session: Session, project_id: ProjectId, model_id: ModelId) -> None:
     """Remove the tests of a model."""
     session.execute(
-        delete(SpeedTest).where(SpeedTest.project_id == project_id, SpeedTest.model_id == model_id)
+        delete(SpeedTest).where(owned_by(SpeedTest, project_id), SpeedTest.model_id == model_id)
     )

@@ -1,12 +1,12 @@
 """Every table. Migrations compare the database with this file and nothing else.
 
 Times are Unix seconds (double). Every row names its project: another project's row is
-never found. Lists run newest first over (created_at, id), which is why those pairs are
-indexed.
+never found (`core.records.owned`). Lists run newest first over (created_at, id), which is why
+those pairs are indexed.
 """
 
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import (
     JSON,
@@ -21,6 +21,18 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from core.spec.ids import (
+    CheckpointId,
+    FileId,
+    JobId,
+    MaskId,
+    ModelId,
+    ProjectId,
+    SpeedTestId,
+)
+
+_NAME = String(255)
 
 _NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -38,7 +50,14 @@ def _only(condition: str) -> dict[str, Any]:
 class Table(DeclarativeBase):
     metadata = MetaData(naming_convention=_NAMING)
     type_annotation_map = {  # noqa: RUF012  (SQLAlchemy reads it as a class attribute)
-        str: String(255),
+        str: _NAME,
+        ProjectId: _NAME,
+        FileId: _NAME,
+        JobId: _NAME,
+        CheckpointId: _NAME,
+        ModelId: _NAME,
+        MaskId: _NAME,
+        SpeedTestId: _NAME,
         float: Double,
         dict[str, Any]: JSON(none_as_null=True),
         list[dict[str, Any]]: JSON(none_as_null=True),
@@ -48,19 +67,38 @@ class Table(DeclarativeBase):
 class Project(Table):
     __tablename__ = "projects"
 
-    id: Mapped[str] = mapped_column(primary_key=True)
+    id: Mapped[ProjectId] = mapped_column(primary_key=True)
     created_at: Mapped[float] = mapped_column(default=time.time)
 
 
-class File(Table):
+class Owned(Table):
+    """A row that one project owns. `core.records.owned` finds it, for that project only."""
+
+    __abstract__ = True
+
+    noun: ClassVar[str]
+    """What a message calls such a row."""
+    id_param: ClassVar[str]
+    """The request field that usually holds its id."""
+    missing_code: ClassVar[str] = "not_found"
+    """The error code when there is no such row."""
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[ProjectId] = mapped_column(ForeignKey("projects.id"))
+    created_at: Mapped[float] = mapped_column(default=time.time)
+
+
+class File(Owned):
     """An uploaded or produced file; its bytes are the blob `blob_key` in storage."""
 
     __tablename__ = "files"
     __table_args__ = (Index(None, "project_id", "created_at", "id"),)
 
-    id: Mapped[str] = mapped_column(primary_key=True)
-    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
-    created_at: Mapped[float] = mapped_column(default=time.time)
+    noun = "file"
+    id_param = "file_id"
+    missing_code = "file_not_found"
+
+    id: Mapped[FileId] = mapped_column(primary_key=True)
     filename: Mapped[str] = mapped_column(Text)
     purpose: Mapped[str]
     bytes: Mapped[int] = mapped_column(BigInteger)
@@ -70,7 +108,7 @@ class File(Table):
     """A `core.spec.dataset.DatasetReport` when the purpose is fine-tune."""
 
 
-class Job(Table):
+class Job(Owned):
     """A fine-tuning job. `status` is written by `core.records.jobs.advance` alone."""
 
     __tablename__ = "jobs"
@@ -86,14 +124,15 @@ class Job(Table):
         ),
     )
 
-    id: Mapped[str] = mapped_column(primary_key=True)
-    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
-    created_at: Mapped[float] = mapped_column(default=time.time)
+    noun = "fine-tuning job"
+    id_param = "fine_tuning_job_id"
+
+    id: Mapped[JobId] = mapped_column(primary_key=True)
     status: Mapped[str]
     requested_model: Mapped[str]
     suffix: Mapped[str | None]
-    training_file: Mapped[str]
-    validation_file: Mapped[str | None]
+    training_file: Mapped[FileId]
+    validation_file: Mapped[FileId | None]
     spec: Mapped[dict[str, Any]]
     """The `core.spec.run.JobSpec` that is run."""
     user_metadata: Mapped[dict[str, Any] | None]
@@ -106,8 +145,8 @@ class Job(Table):
     """Optimiser steps done; back to the step of the newest resume state when a claim ends."""
     total_steps: Mapped[int | None]
     trained_tokens: Mapped[int | None] = mapped_column(BigInteger)
-    fine_tuned_model: Mapped[str | None]
-    result_file: Mapped[str | None]
+    fine_tuned_model: Mapped[ModelId | None]
+    result_file: Mapped[FileId | None]
     error: Mapped[dict[str, Any] | None]
     """`{code, message, param}` of a failed job."""
     resume_states: Mapped[list[dict[str, Any]] | None]
@@ -136,9 +175,9 @@ class JobMetadata(Table):
     __tablename__ = "job_metadata"
     __table_args__ = (Index(None, "project_id", "key", "value"),)
 
-    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    job_id: Mapped[JobId] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     key: Mapped[str] = mapped_column(primary_key=True)
-    project_id: Mapped[str]
+    project_id: Mapped[ProjectId]
     value: Mapped[str] = mapped_column(String(512))
 
 
@@ -147,9 +186,9 @@ class JobEvent(Table):
 
     __tablename__ = "job_events"
 
-    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    job_id: Mapped[JobId] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     sequence: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    project_id: Mapped[str]
+    project_id: Mapped[ProjectId]
     created_at: Mapped[float] = mapped_column(default=time.time)
     type: Mapped[str]
     """`message` or `metrics`, as in OpenAI's API."""
@@ -163,31 +202,34 @@ class JobEvent(Table):
         return f"ftevent-{self.job_id.removeprefix('ftjob-')}-{self.sequence}"
 
 
-class Checkpoint(Table):
+class Checkpoint(Owned):
     """A servable adapter at one step of a job."""
 
     __tablename__ = "checkpoints"
     __table_args__ = (Index(None, "job_id", "step", unique=True),)
 
-    id: Mapped[str] = mapped_column(primary_key=True)
-    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
-    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
-    created_at: Mapped[float] = mapped_column(default=time.time)
+    noun = "checkpoint"
+    id_param = "checkpoint_id"
+
+    id: Mapped[CheckpointId] = mapped_column(primary_key=True)
+    job_id: Mapped[JobId] = mapped_column(ForeignKey("jobs.id"))
     step: Mapped[int]
     metrics: Mapped[dict[str, Any]]
-    model_id: Mapped[str]
+    model_id: Mapped[ModelId]
 
 
-class TunedModel(Table):
+class TunedModel(Owned):
     """A model that can be called: the final one of a job, or one of its checkpoints."""
 
     __tablename__ = "tuned_models"
     __table_args__ = (Index(None, "project_id", "created_at", "id"),)
 
-    id: Mapped[str] = mapped_column(primary_key=True)
-    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
-    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
-    created_at: Mapped[float] = mapped_column(default=time.time)
+    noun = "model"
+    id_param = "model"
+    missing_code = "model_not_found"
+
+    id: Mapped[ModelId] = mapped_column(primary_key=True)
+    job_id: Mapped[JobId] = mapped_column(ForeignKey("jobs.id"), index=True)
     base: Mapped[dict[str, Any]]
     """The `core.spec.run.BaseModelSpec` that it was trained on."""
     bundle_key: Mapped[str]
@@ -208,23 +250,24 @@ class TunedModel(Table):
     """The `core.spec.serving.ServingSpec` that was asked for; None for the adapter form."""
 
 
-class SpeedTest(Table):
+class SpeedTest(Owned):
     """How fast a base or a tuned model answers; rows of a model are replaced by the next."""
 
     __tablename__ = "speed_tests"
     __table_args__ = (Index(None, "project_id", "model_id", "created_at"),)
 
-    id: Mapped[str] = mapped_column(primary_key=True)
-    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
-    created_at: Mapped[float] = mapped_column(default=time.time)
-    model_id: Mapped[str]
+    noun = "speed test"
+    id_param = "model"
+
+    id: Mapped[SpeedTestId] = mapped_column(primary_key=True)
+    model_id: Mapped[ModelId]
     target: Mapped[dict[str, Any]]
     """Base, bundle and serving form that the name stood for."""
     result: Mapped[dict[str, Any]]
     """A `core.spec.speed.SpeedResult`."""
 
 
-class MaskAudit(Table):
+class MaskAudit(Owned):
     """What a run trains on, token by token: of a job (the same id), or asked for without one."""
 
     __tablename__ = "mask_audits"
@@ -232,10 +275,11 @@ class MaskAudit(Table):
         Index("ix_mask_audits_waiting", "created_at", "id", **_only("finished_at IS NULL")),
     )
 
-    id: Mapped[str] = mapped_column(primary_key=True)
-    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
-    created_at: Mapped[float] = mapped_column(default=time.time)
-    training_file: Mapped[str]
+    noun = "mask audit"
+    id_param = "mask_id"
+
+    id: Mapped[MaskId] = mapped_column(primary_key=True)
+    training_file: Mapped[FileId]
     spec: Mapped[dict[str, Any] | None]
     """The `core.spec.run.JobSpec` to look with; None for that of a job."""
     blob_key: Mapped[str | None]
@@ -254,7 +298,7 @@ class OutboxMessage(Table):
 
     __tablename__ = "outbox"
 
-    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    job_id: Mapped[JobId] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     send_after: Mapped[float] = mapped_column(index=True)
     sent_count: Mapped[int] = mapped_column(Integer, default=0)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from core.records import masks
+from core.records.owned import get_owned
 from core.records.projects import DEFAULT_PROJECT
 from core.records.tables import MaskAudit
 from core.spec.mask import MaskRow
@@ -39,7 +40,7 @@ def ask(workshop: Workshop) -> Callable[[str], str]:
 def answered(workshop: Workshop, audit_id: str) -> MaskAudit:
     audit_waiting_masks(workshop.settings(), workshop.database, workshop.store)
     with workshop.database.reading() as session:
-        audit = masks.require_audit(session, DEFAULT_PROJECT, audit_id)
+        audit = get_owned(session, MaskAudit, DEFAULT_PROJECT, audit_id)
         session.expunge(audit)
     assert audit.finished_at is not None
     return audit

@@ -8,9 +8,9 @@ from sqlalchemy import update
 from core.errors import NotFound
 from core.records import masks
 from core.records.database import Database
-from core.records.jobs import get_job
+from core.records.owned import find_owned, get_owned
 from core.records.projects import DEFAULT_PROJECT
-from core.records.tables import MaskAudit
+from core.records.tables import Job, MaskAudit
 from core.spec.mask import MaskPart, MaskRow, MaskToken
 from core.spec.run import BaseModelSpec, JobSpec
 
@@ -61,11 +61,11 @@ def test_result_can_be_read_by_its_project_alone(
     with database.writing() as session:
         masks.finish(session, audit_id=audit_id, rows=ROWS)
     with database.reading() as session:
-        audit = masks.require_audit(session, DEFAULT_PROJECT, audit_id)
+        audit = get_owned(session, MaskAudit, DEFAULT_PROJECT, audit_id)
         assert [MaskRow.model_validate(row) for row in audit.rows or []] == list(ROWS)
         assert not masks.anyone_waits(session)
         with pytest.raises(NotFound):
-            masks.require_audit(session, "another", audit_id)
+            get_owned(session, MaskAudit, "another", audit_id)
 
 
 def test_audit_of_a_dead_worker_is_taken_again_and_given_up_in_the_end(
@@ -80,7 +80,7 @@ def test_audit_of_a_dead_worker_is_taken_again_and_given_up_in_the_end(
     with database.writing() as session:
         masks.give_up(session)
     with database.reading() as session:
-        audit = masks.require_audit(session, DEFAULT_PROJECT, audit_id)
+        audit = get_owned(session, MaskAudit, DEFAULT_PROJECT, audit_id)
         assert audit.error is not None and audit.error["code"] == "worker_lost"
 
 
@@ -90,12 +90,12 @@ def test_mask_of_a_job_replaces_that_of_an_earlier_attempt_and_stays(
     job_id = make_job()
     for rows in ((), ROWS):
         with database.writing() as session:
-            masks.record_job_mask(session, get_job(session, DEFAULT_PROJECT, job_id), rows)
+            masks.record_job_mask(session, get_owned(session, Job, DEFAULT_PROJECT, job_id), rows)
     age(database, 2 * masks.KEPT_SECONDS)
     with database.writing() as session:
         masks.give_up(session)
     with database.reading() as session:
-        audit = masks.require_audit(session, DEFAULT_PROJECT, job_id)
+        audit = get_owned(session, MaskAudit, DEFAULT_PROJECT, job_id)
         assert len(audit.rows or []) == 1
         assert not masks.anyone_waits(session)
 
@@ -107,4 +107,4 @@ def test_audits_without_a_job_are_forgotten_after_a_day(
     age(database, masks.KEPT_SECONDS + 1)
     with database.writing() as session:
         masks.give_up(session)
-        assert masks.get_audit(session, DEFAULT_PROJECT, audit_id) is None
+        assert find_owned(session, MaskAudit, DEFAULT_PROJECT, audit_id) is None
