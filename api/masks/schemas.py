@@ -1,6 +1,6 @@
 """What a mask audit looks like."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel
 
@@ -27,13 +27,12 @@ class MaskObject(BaseModel):
 
 
 def mask_object(audit: MaskAudit) -> MaskObject:
-    rows: list[dict[str, Any]] = audit.rows or []
     return MaskObject(
         id=audit.id,
         created_at=int(audit.created_at),
         status=_status(audit),
         training_file=audit.training_file,
-        rows=[MaskRow.model_validate(row) for row in rows],
+        rows=[MaskRow.model_validate(row) for row in audit.rows or ()],
         error=None if audit.error is None else MaskError.model_validate(audit.error),
     )
 

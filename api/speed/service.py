@@ -1,7 +1,5 @@
 """A speed test is run when there is none of the model as it is served now, or on request."""
 
-from typing import Any
-
 from starlette.concurrency import run_in_threadpool
 
 from api.app_state import AppState
@@ -13,7 +11,7 @@ from core.records.owned import get_owned
 from core.records.speed_tests import find_speed_test, store_speed_test
 from core.records.tables import SpeedTest, TunedModel
 from core.spec.ids import ModelId
-from core.spec.speed import SpeedResult
+from core.spec.speed import SpeedResult, SpeedTarget
 
 
 async def speed_of(state: AppState, caller: Caller, name: ModelId, *, refresh: bool) -> SpeedObject:
@@ -33,7 +31,7 @@ async def speed_of(state: AppState, caller: Caller, name: ModelId, *, refresh: b
 
 def _find(state: AppState, caller: Caller, target: Target) -> SpeedTest | None:
     with state.database.reading() as session:
-        return find_speed_test(session, caller.project, target.id, _facts(target))
+        return find_speed_test(session, caller.project, target.id, _measured(target))
 
 
 def _store(state: AppState, caller: Caller, target: Target, result: SpeedResult) -> SpeedTest:
@@ -41,17 +39,12 @@ def _store(state: AppState, caller: Caller, target: Target, result: SpeedResult)
         if target.adapter is not None:  # NotFound when it has been deleted meanwhile
             get_owned(transaction.session, TunedModel, caller.project, target.id)
         return store_speed_test(
-            transaction.session, caller.project, target.id, _facts(target), result
+            transaction.session, caller.project, target.id, _measured(target), result
         )
 
 
-def _facts(target: Target) -> dict[str, Any]:
-    """What was measured: a name may come to stand for something else."""
-    return {
-        "base": target.base.model_dump(mode="json"),
-        "adapter": target.adapter and target.adapter.model_dump(mode="json"),
-        "serving": target.serving.model_dump(mode="json"),
-    }
+def _measured(target: Target) -> SpeedTarget:
+    return SpeedTarget(base=target.base, adapter=target.adapter, serving=target.serving)
 
 
 def _object(target: Target, test: SpeedTest) -> SpeedObject:

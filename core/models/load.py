@@ -45,8 +45,8 @@ _DEFECTS = (
 )
 """What transformers raises on files that are damaged or not of a model it knows."""
 
-NF4 = QloraSpec(quantisation="nf4", double_quantisation=True)
-"""What the quantisation `nf4` of a base is: that on which qlora trains unless told otherwise."""
+NF4 = QloraSpec(quantization="nf4", double_quantization=True)
+"""What the quantization `nf4` of a base is: that on which qlora trains unless told otherwise."""
 
 _MODEL_CLASSES: dict[Task, Any] = {
     "generation": AutoModelForCausalLM,
@@ -108,12 +108,12 @@ def load_base(
     *,
     task: Task = "generation",
     labels: int | None = None,
-    quantisation: QloraSpec | None = None,
+    quantization: QloraSpec | None = None,
 ) -> PreTrainedModel:
     """Return the base on `device` in `dtype`: evaluation mode, every parameter frozen.
 
     For the task classification it gets a head for `labels` labels; what of it the base lacks is
-    drawn from torch's global generator, so seed that first. With `quantisation` the linear layers
+    drawn from torch's global generator, so seed that first. With `quantization` the linear layers
     of the blocks are quantised to four bits on the way; a base that is quantised by itself, as it
     is stored or by its catalog entry, comes so, whatever is asked for. The head is never quantised.
 
@@ -129,17 +129,17 @@ def load_base(
         if task == "classification":  # its head is not among the layers that the base left dense
             stored["llm_int8_skip_modules"] = [*(stored.get("llm_int8_skip_modules") or ()), *dense]
         options["device_map"] = {"": device}
-    elif base.quantisation == "int8":
+    elif base.quantization == "int8":
         options["device_map"] = {"": device}
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_8bit=True, llm_int8_skip_modules=dense
         )
-    elif (four_bits := NF4 if base.quantisation == "nf4" else quantisation) is not None:
+    elif (four_bits := NF4 if base.quantization == "nf4" else quantization) is not None:
         options["device_map"] = {"": device}
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
-            bnb_4bit_quant_type=four_bits.quantisation,
-            bnb_4bit_use_double_quant=four_bits.double_quantisation,
+            bnb_4bit_quant_type=four_bits.quantization,
+            bnb_4bit_use_double_quant=four_bits.double_quantization,
             bnb_4bit_compute_dtype=dtype,
             llm_int8_skip_modules=dense,
         )

@@ -1,7 +1,5 @@
 """Speed tests: the newest of each model, with what was measured."""
 
-from typing import Any
-
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
@@ -9,11 +7,11 @@ from core.records.ids import new_id
 from core.records.owned import owned_by
 from core.records.tables import SpeedTest
 from core.spec.ids import ModelId, ProjectId, SpeedTestId
-from core.spec.speed import SpeedResult
+from core.spec.speed import SpeedResult, SpeedTarget
 
 
 def find_speed_test(
-    session: Session, project_id: ProjectId, model_id: ModelId, target: dict[str, Any]
+    session: Session, project_id: ProjectId, model_id: ModelId, target: SpeedTarget
 ) -> SpeedTest | None:
     """Return the newest test of the model, None when another target was measured under its name."""
     newest = session.scalars(
@@ -22,14 +20,16 @@ def find_speed_test(
         .order_by(SpeedTest.created_at.desc(), SpeedTest.id)
         .limit(1)
     ).first()
-    return newest if newest is not None and newest.target == target else None
+    if newest is None or SpeedTarget.model_validate(newest.target) != target:
+        return None
+    return newest
 
 
 def store_speed_test(
     session: Session,
     project_id: ProjectId,
     model_id: ModelId,
-    target: dict[str, Any],
+    target: SpeedTarget,
     result: SpeedResult,
 ) -> SpeedTest:
     """Write a test in place of the model's older ones."""
@@ -38,7 +38,7 @@ def store_speed_test(
         id=SpeedTestId(new_id("speed")),
         project_id=project_id,
         model_id=model_id,
-        target=target,
+        target=target.model_dump(mode="json"),
         result=result.model_dump(mode="json"),
     )
     session.add(test)

@@ -262,7 +262,7 @@ class SpeedTest(Owned):
     id: Mapped[SpeedTestId] = mapped_column(primary_key=True)
     model_id: Mapped[ModelId]
     target: Mapped[dict[str, Any]]
-    """Base, bundle and serving form that the name stood for."""
+    """The `core.spec.speed.SpeedTarget` that the name stood for."""
     result: Mapped[dict[str, Any]]
     """A `core.spec.speed.SpeedResult`."""
 

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from core.spec.base import Spec
+from core.spec.names import Aliased
 from core.spec.objective import ObjectiveSpec, SupervisedSpec, Task
 from core.spec.strategy import LoraSpec, StrategySpec
 from core.spec.training import EvaluationSpec, TrainingSpec
@@ -18,18 +19,20 @@ KEPT_CHECKPOINTS = 3
 """The newest checkpoints of a job; older ones are dropped when a new one arrives."""
 
 
-Quantisation = Literal["nf4", "int8"]
+Quantization = Literal["nf4", "int8"]
 """How bitsandbytes keeps linear layers: NF4 with its scales quantised too, or int8 by row."""
 
 
-class BaseModelSpec(Spec):
+class BaseModelSpec(Aliased, Spec):
     """A base model of the catalog, resolved."""
 
     id: str
     source: str = Field(description="absolute folder, or a Hugging Face id")
     revision: str | None = None
-    quantisation: Quantisation | None = Field(
-        None, description="of its linear layers, done while it is loaded; None: as it is stored"
+    quantization: Quantization | None = Field(
+        None,
+        description="of its linear layers, done while it is loaded; None: as it is stored",
+        validation_alias=AliasChoices("quantization", "quantisation"),
     )
 
 

@@ -157,7 +157,7 @@ def parity_reference(
         rows=_described(trained, replays, figures),
         repeats=repeats,
         ablations=ablations,
-        quantisation_gap_nats=gap,
+        quantization_gap_nats=gap,
     )
 
 

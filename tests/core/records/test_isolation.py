@@ -24,15 +24,18 @@ from core.records.parity import publish
 from core.records.pauses import pause_job, resume_job
 from core.records.speed_tests import find_speed_test, store_speed_test
 from core.records.tables import Checkpoint, File, Job, MaskAudit, Owned, SpeedTest, TunedModel
-from core.spec.run import JobSpec
+from core.spec.run import BaseModelSpec, JobSpec
 from core.spec.serving import ServingSpec
-from core.spec.speed import SpeedResult
+from core.spec.speed import SpeedResult, SpeedTarget
 
 MODEL = "ft:tiny:alpha::1"
 SPEED = SpeedResult(
     hardware="cpu", prompt_tokens=1, completion_tokens=1, levels=(), is_complete=True
 )
 MERGED = ServingSpec(form="merged")
+TARGET = SpeedTarget(
+    base=BaseModelSpec(id="tiny", source="/models/tiny"), adapter=None, serving=ServingSpec()
+)
 
 Ids = dict[type[Owned], str]
 
@@ -48,7 +51,7 @@ def ids(database: Database, make_file: Callable[..., str], make_job: Callable[..
         add_checkpoint(session, job, MODEL, 7, {}, bundle)
         [checkpoint] = session.query(Checkpoint).all()
         mask_id = request_audit(session, "alpha", file_id, JobSpec.model_validate(job.spec))
-        speed_id = store_speed_test(session, "alpha", MODEL, {}, SPEED).id
+        speed_id = store_speed_test(session, "alpha", MODEL, TARGET, SPEED).id
         return {
             File: file_id,
             Job: job_id,
@@ -129,5 +132,5 @@ def test_no_list_shows_a_row_of_another_project(database: Database, ids: Ids) ->
         for rows in LISTS.values():
             assert rows(session, "beta") == []
             assert rows(session, "alpha") != []
-        assert find_speed_test(session, "beta", MODEL, {}) is None
-        assert find_speed_test(session, "alpha", MODEL, {}) is not None
+        assert find_speed_test(session, "beta", MODEL, TARGET) is None
+        assert find_speed_test(session, "alpha", MODEL, TARGET) is not None

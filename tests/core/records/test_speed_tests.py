@@ -3,9 +3,16 @@
 from core.records.database import Database
 from core.records.projects import ensure_project
 from core.records.speed_tests import find_speed_test, forget_speed_tests, store_speed_test
-from core.spec.speed import FirstTokenSeconds, SpeedLevel, SpeedResult
+from core.records.tables import SpeedTest
+from core.spec.run import BaseModelSpec
+from core.spec.serving import ServingSpec
+from core.spec.speed import FirstTokenSeconds, SpeedLevel, SpeedResult, SpeedTarget
 
-TARGET = {"base": {"id": "tiny"}, "serving": {"form": "adapter"}}
+TARGET = SpeedTarget(
+    base=BaseModelSpec(id="tiny", source="/models/tiny", quantization="nf4"),
+    adapter=None,
+    serving=ServingSpec(),
+)
 
 
 def result(tokens_per_second: float = 10.0) -> SpeedResult:
@@ -25,9 +32,11 @@ def store(database: Database, project: str, model: str, speed: float = 10.0) -> 
         store_speed_test(session, project, model, TARGET, result(speed))
 
 
-def speed(database: Database, project: str, model: str, target: object = TARGET) -> float | None:
+def speed(
+    database: Database, project: str, model: str, target: SpeedTarget = TARGET
+) -> float | None:
     with database.reading() as session:
-        test = find_speed_test(session, project, model, target)  # type: ignore[arg-type]
+        test = find_speed_test(session, project, model, target)
     if test is None:
         return None
     return SpeedResult.model_validate(test.result).levels[0].tokens_per_second
@@ -41,7 +50,17 @@ def test_the_newest_one_takes_the_place_of_the_others(database: Database) -> Non
 
 def test_it_holds_only_for_what_was_measured(database: Database) -> None:
     store(database, "alpha", "tiny")
-    assert speed(database, "alpha", "tiny", TARGET | {"serving": {"form": "merged"}}) is None
+    merged = TARGET.model_copy(update={"serving": ServingSpec(form="merged")})
+    assert speed(database, "alpha", "tiny", merged) is None
+
+
+def test_one_that_was_stored_with_the_first_spelling_still_holds(database: Database) -> None:
+    store(database, "alpha", "tiny")
+    with database.writing() as session:
+        [test] = session.query(SpeedTest).all()
+        base = {name: value for name, value in test.target["base"].items() if value != "nf4"}
+        test.target = test.target | {"base": base | {"quantisation": "nf4"}}
+    assert speed(database, "alpha", "tiny") == 10.0
 
 
 def test_models_and_projects_are_kept_apart(database: Database) -> None:
