@@ -1,7 +1,6 @@
 """Around every request: who asks, its number, its time, and the answer to what nobody expected."""
 
 import logging
-import secrets
 import time
 
 from pydantic import SecretStr
@@ -13,6 +12,8 @@ from api.errors import envelope, error_response
 from core.errors import InvalidRequest, TooLarge, Unauthenticated
 from core.records.ids import new_id
 from core.spec.addresses import is_loopback_url
+from core.spec.bearer import has_key
+from core.spec.engine_protocol import WRONG_KEY, EngineKeyRefused
 
 UPLOAD_PATH = "/v1/files"
 
@@ -87,7 +88,7 @@ class AuthMiddleware:
             return self._refusal_of_engine(headers)
         if self._api_key is None or not scope["path"].startswith("/v1"):
             return None
-        if _has_key(headers, self._api_key):
+        if has_key(headers.get("authorization"), self._api_key):
             return None
         return error_response(
             Unauthenticated("Missing or wrong API key. Send it as `Authorization: Bearer <key>`.")
@@ -98,22 +99,10 @@ class AuthMiddleware:
         if self._engine_key is None:
             is_welcome = self._api_key is None
         else:
-            is_welcome = _has_key(headers, self._engine_key)
+            is_welcome = has_key(headers.get("authorization"), self._engine_key)
         if is_welcome:
             return None
-        return error_response(
-            Unauthenticated(
-                "The engine's key is missing or wrong. Give the API and the engine the same "
-                "TUNESMITH_ENGINE_KEY.",
-                code="invalid_engine_key",
-            )
-        )
-
-
-def _has_key(headers: Headers, expected: SecretStr) -> bool:
-    scheme, _, key = headers.get("authorization", "").partition(" ")
-    is_right = secrets.compare_digest(key.strip().encode(), expected.get_secret_value().encode())
-    return scheme.lower() == "bearer" and is_right
+        return error_response(Unauthenticated(WRONG_KEY, code=EngineKeyRefused.code))
 
 
 def _refusal_of_others(headers: Headers) -> Response | None:

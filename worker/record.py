@@ -46,7 +46,7 @@ from worker import news
 from worker.commit import commit
 from worker.disk import DISK_FULL
 from worker.launch import archive_of
-from worker.replay import Interrupted
+from worker.parity.replay import Interrupted
 from worker.resume import ResumeStates
 
 METRICS_FILE = "metrics.csv"

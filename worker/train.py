@@ -19,10 +19,10 @@ from core.storage.blobs import STORAGE_UNAVAILABLE, BlobStore
 from worker.audit import audit_waiting_masks
 from worker.commit import commit
 from worker.disk import is_disk_full
-from worker.engines import find_engine
 from worker.launch import Child, Order, archive_of, launch
 from worker.lease import Lease
-from worker.parity import ParityCheck
+from worker.parity.check import ParityCheck
+from worker.parity.engines import find_engine
 from worker.record import Record
 from worker.resume import ResumeStates, fetch_checked
 from worker.settings import WorkerSettings

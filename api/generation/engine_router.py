@@ -10,18 +10,12 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Seque
 from contextlib import aclosing, contextmanager
 from typing import TypeVar
 
-from api.errors import RATE_LIMIT_CODES
-from api.generation.engine_client import (
-    EngineBroke,
-    EngineClient,
-    EngineRefused,
-    EngineUnfit,
-    EngineUnreachable,
-)
+from api.generation.engine_client import EngineBroke, EngineClient, EngineUnreachable
 from api.generation.engine_order import in_order
 from api.generation.engine_roster import EngineRoster
 from core.errors import Unavailable
 from core.spec.classification import ClassificationAnswer, ClassificationRequest
+from core.spec.engine_protocol import FULL, NotServedHere, kind_of
 from core.spec.generation import GenerationEvent, GenerationRequest
 
 logger = logging.getLogger(__name__)
@@ -79,7 +73,7 @@ class EngineRouter:
     ) -> Result:
         """Return the answer of the first engine that gives one."""
         failures: list[Unavailable] = []
-        unfit: EngineUnfit | None = None
+        unfit: NotServedHere | None = None
         tried: set[str] = set()
         for max_age_seconds in (ROSTER_SECONDS, 0.0):  # then those that have come since
             engines = await self._roster.engines(max_age_seconds)
@@ -88,14 +82,15 @@ class EngineRouter:
                 tried.add(engine.url)
                 try:
                     return await ask(engine.url)
-                except EngineUnreachable as error:
-                    self._roster.leave_out(engine)
-                    failures.append(error)
-                except (EngineRefused, EngineBroke) as error:
-                    failures.append(error)
-                except EngineUnfit as error:
+                except NotServedHere as error:
                     unfit = error
                     continue
+                except Unavailable as error:
+                    if not kind_of(error).asks_another:
+                        raise
+                    if isinstance(error, EngineUnreachable):
+                        self._roster.leave_out(engine)
+                    failures.append(error)
                 logger.info("%s does not take %s: %s", engine.url, request.id, failures[-1])
                 if sum(isinstance(failure, EngineBroke) for failure in failures) == MAX_BROKEN:
                     raise failures[-1]
@@ -128,10 +123,18 @@ class EngineRouter:
 
 
 def _nobody_takes_it(failures: Sequence[Unavailable]) -> Unavailable:
-    """Return why, as far as the client is concerned: all are full, or some are away."""
+    """Return why, as far as the client is concerned: all are full, or some are unavailable."""
     if not failures:
         return Unavailable(
-            "No engine is there to answer. Try again in a moment.", code="engine_unavailable"
+            "No engine is available. Try again in a moment.", code="engine_unavailable"
         )
-    away = [failure for failure in failures if failure.code not in RATE_LIMIT_CODES]
-    return away[-1] if away else min(failures, key=lambda full: full.retry_after_seconds)
+    away = [failure for failure in failures if kind_of(failure) is not FULL]
+    if away:
+        return away[-1]
+    soonest = min(failures, key=lambda full: full.retry_after_seconds)
+    return Unavailable(
+        soonest.message,
+        param=soonest.param,
+        code="rate_limit_exceeded",
+        retry_after_seconds=soonest.retry_after_seconds,
+    )

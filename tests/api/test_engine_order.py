@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from api.generation.engine_order import in_order
 from core.records.engines import LivingEngine
-from core.spec.engine import EngineReport
+from core.spec.engine_protocol import EngineReport
 from core.spec.run import BaseModelSpec, BundleRef
 
 BASES = [BaseModelSpec(id=name, source=f"/models/{name}") for name in "xyz"]

@@ -34,7 +34,7 @@ from core.storage.blobs import BlobStore
 from core.training.recipe import train
 from tests.end_to_end.orders import KINDS, WORDS, write_files
 from worker.launch import archive_of
-from worker.replay import Candidate
+from worker.parity.replay import Candidate
 
 TOOLS = [{"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}]
 CHATS = "".join(

@@ -9,7 +9,7 @@ from core.errors import Unavailable
 from core.jobs.broker import Broker
 from core.records import engines, outbox, workers
 from core.records.tables import RegisteredEngine
-from core.spec.engine import EngineReport
+from core.spec.engine_protocol import EngineReport
 from tests.worker.workshop import Workshop
 from worker import housekeeping
 

@@ -25,11 +25,11 @@ from core.spec.run import BaseModelSpec, JobSpec
 from core.spec.training import TrainingSpec
 from tests.worker.workshop import TINY, Workshop, make_workshop
 from worker.disk import DISK_FULL
-from worker.engines import EngineAddress
 from worker.launch import archive_of
-from worker.parity import ParityCheck
+from worker.parity.check import ParityCheck
+from worker.parity.engines import EngineAddress
+from worker.parity.replay import Candidate
 from worker.record import METRICS_FILE, CheckParity, Record
-from worker.replay import Candidate
 from worker.resume import ResumeStates
 
 REFERENCE = ParityReference(

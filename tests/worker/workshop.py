@@ -21,7 +21,7 @@ from core.records.database import Database
 from core.records.jobs import NewJob
 from core.records.projects import DEFAULT_PROJECT, ensure_project
 from core.records.tables import Job, JobEvent, TunedModel
-from core.spec.engine import EngineReport
+from core.spec.engine_protocol import EngineReport
 from core.spec.run import BaseModelSpec, BundleRef, JobSpec
 from core.spec.strategy import LoraSpec
 from core.spec.training import TrainingSpec

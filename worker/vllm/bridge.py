@@ -20,10 +20,10 @@ from core.engine.prompts import PromptReader
 from core.engine.request import Request
 from core.engine.token_bytes import TokenBytes
 from core.errors import TunesmithError, Unavailable
+from core.spec.engine_protocol import NotServedHere
 from core.spec.generation import ChoiceFinished, GenerationEvent, GenerationRequest
 from core.spec.parity import NumberFormat
 from core.spec.run import BaseModelSpec, BundleRef
-from worker.engine_http import NotServedHere
 from worker.vllm.completion import completion_body
 from worker.vllm.fitness import require_fit
 from worker.vllm.metrics import BridgeMetrics
@@ -32,6 +32,9 @@ from worker.vllm.server import UnknownModel, VllmServer
 from worker.vllm.transcript import Transcript
 
 logger = logging.getLogger(__name__)
+
+HARDWARE = "vLLM"
+"""As what computes an answer; the server does not tell on which device it runs."""
 
 
 class Bridge:
@@ -138,7 +141,7 @@ class Bridge:
         self, request: Request, token_bytes: TokenBytes, adapter: BundleRef | None
     ) -> AsyncGenerator[GenerationEvent, None]:
         """Yield what vLLM writes until all choices are complete; then it need not go on."""
-        transcript = Transcript(request, token_bytes, "vLLM")
+        transcript = Transcript(request, token_bytes, HARDWARE)
         async with (
             self.models.holding(adapter) as model,
             aclosing(self.server.complete(completion_body(request, model))) as chunks,

@@ -12,7 +12,7 @@ from core.records.engines import (
     living_engines,
 )
 from core.records.tables import RegisteredEngine
-from core.spec.engine import EngineReport
+from core.spec.engine_protocol import EngineReport
 from core.spec.run import BaseModelSpec
 
 A, B = "http://a:8001", "http://b:8001"

@@ -24,7 +24,7 @@ from tests.worker.serving import (
     text_of,
     wait_until,
 )
-from worker.engine_settings import EngineSettings
+from worker.engine.settings import EngineSettings
 
 
 @pytest.fixture(scope="module")

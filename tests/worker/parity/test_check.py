@@ -16,9 +16,9 @@ from core.spec.parity import Parity, ReplayedRow
 from core.storage.open import open_store
 from tests.worker.finished import ORDERS, Finished, finish
 from tests.worker.serving import Service, serving
-from worker.engine_settings import EngineSettings
-from worker.engines import EngineAddress
-from worker.parity import ParityCheck
+from worker.engine.settings import EngineSettings
+from worker.parity.check import ParityCheck
+from worker.parity.engines import EngineAddress
 
 ALLOWED_NATS = 1e-3
 

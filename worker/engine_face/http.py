@@ -4,7 +4,6 @@ Until the first event an error is an HTTP status; after it, a line.
 """
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import TypeVar
@@ -14,12 +13,22 @@ from pydantic import SecretStr, ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from core.engine.answers import Item, TextScored
-from core.errors import InvalidRequest, NotFound, TunesmithError, Unauthenticated, Unavailable
+from core.errors import InvalidRequest, TunesmithError
 from core.spec.base import Spec
+from core.spec.bearer import has_key
+from core.spec.engine_protocol import (
+    WRONG_KEY,
+    EngineHealth,
+    EngineKeyRefused,
+    EngineReport,
+    kind_of,
+    refusal_body,
+    refusal_headers,
+)
 from core.spec.generation import ChoiceFinished, GenerationFailed
 
 Asked = TypeVar("Asked", bound=Spec)
@@ -68,13 +77,9 @@ def engine_application(
 
 
 async def read_body(request: Request, kind: type[Asked], key: SecretStr | None) -> Asked:
-    """Return what is asked; Unauthenticated without the key, InvalidRequest for a wrong body."""
-    if key is not None and not _has_key(request, key):
-        raise Unauthenticated(
-            "The engine's key is missing or wrong. Give the API and the engine the same "
-            "TUNESMITH_ENGINE_KEY.",
-            code="invalid_engine_key",
-        )
+    """Return what is asked; EngineKeyRefused without the key, InvalidRequest for a wrong body."""
+    if key is not None and not has_key(request.headers.get("authorization"), key):
+        raise EngineKeyRefused(WRONG_KEY)
     try:
         return kind.model_validate_json(await request.body())
     except ValidationError as error:
@@ -136,37 +141,24 @@ async def _lines(
 
 
 async def answer_error(_request: Request, error: Exception) -> Response:
-    """Return an error before the first event as a status with an envelope."""
+    """Return an error before the first event as a status with the body of a refusal."""
     assert isinstance(error, TunesmithError)
-    match error:
-        case NotServedHere():
-            status = 421
-        case InvalidRequest():
-            status = 400
-        case Unauthenticated():
-            status = 401
-        case NotFound():
-            status = 404
-        case Unavailable(code="queue_full"):
-            status = 429
-        case Unavailable():
-            status = 503
-        case _:
-            status = 500
-    headers = {}
-    if isinstance(error, Unavailable):
-        headers["retry-after"] = str(error.retry_after_seconds)
-    body = {"message": error.message, "param": error.param, "code": error.code}
-    return JSONResponse({"error": body}, status_code=status, headers=headers)
+    return Response(
+        refusal_body(error),
+        status_code=kind_of(error).status,
+        headers=refusal_headers(error),
+        media_type="application/json",
+    )
 
 
-class NotServedHere(InvalidRequest):
-    """This kind of engine cannot do it; another one may. The API asks the others first."""
-
-
-def _has_key(request: Request, key: SecretStr) -> bool:
-    said = request.headers.get("authorization", "").encode("latin-1")
-    return secrets.compare_digest(said, f"Bearer {key.get_secret_value()}".encode())
+def health_response(fault: str | None, report: EngineReport) -> Response:
+    """Answer GET /healthz: 200, or 503 with what is wrong."""
+    health = EngineHealth(status=fault or "ok", report=report)
+    return Response(
+        health.model_dump_json(),
+        status_code=503 if fault else 200,
+        media_type="application/json",
+    )
 
 
 def _invalid(error: ValidationError) -> InvalidRequest:

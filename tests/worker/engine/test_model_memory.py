@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from worker import model_memory
-from worker.model_memory import model_memory_bytes
+from worker.engine import model_memory
+from worker.engine.model_memory import model_memory_bytes
 
 CPU = torch.device("cpu")
 

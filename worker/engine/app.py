@@ -18,17 +18,24 @@ from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from core.engine.answers import ScoredAnswer, TextScored, WrittenAnswer
 from core.engine.engine import Engine
 from core.engine.prompts import PromptReader
 from core.errors import TunesmithError
 from core.spec.classification import ClassificationAnswer, ClassificationRequest
+from core.spec.engine_protocol import EngineReport
 from core.spec.generation import GenerationRequest
-from core.spec.parity import NumberFormat
 from core.spec.run import BaseModelSpec
-from worker.engine_http import Items, engine_application, next_item, read_body, streamed
+from worker.engine_face.http import (
+    Items,
+    engine_application,
+    health_response,
+    next_item,
+    read_body,
+    streamed,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -42,17 +49,16 @@ Ready = TypeVar("Ready")
 def create_app(
     engine: Engine,
     reader: PromptReader,
+    describe: Callable[[], EngineReport],
     preload_base: BaseModelSpec | None = None,
     key: SecretStr | None = None,
-    precision: NumberFormat | None = None,
-    hardware: str = "",
 ) -> Starlette:
     """Return the ASGI application; its lifespan runs the model thread.
 
-    `key` is what callers must send, `hardware` what they are told that their answers come from,
-    `precision` the format of all weights where one is set.
+    `describe` returns the engine's current report, `key` is what callers must send.
     Half of the cores read prompts, whatever comes in: the model needs the others.
     """
+    hardware = describe().hardware
     readers = CapacityLimiter(max(1, len(os.sched_getaffinity(0)) // 2))
     thread = threading.Thread(
         target=_work, args=(engine, reader, preload_base), name="model", daemon=True
@@ -98,17 +104,7 @@ def create_app(
 
     async def healthz(_request: Request) -> Response:
         is_alive = thread.is_alive()
-        residents = engine.runner.resident_bases()
-        return JSONResponse(
-            {
-                "status": "ok" if is_alive else "model thread ended",
-                "precision": precision,
-                "bases": [base.spec.id for base in residents],
-                "precisions": [base.precision for base in residents],
-                "adapters": engine.runner.resident_adapters(),
-            },
-            status_code=200 if is_alive else 503,
-        )
+        return health_response(None if is_alive else "model thread ended", describe())
 
     return engine_application(generate, classify, healthz, engine.metrics.registry, lifespan)
 

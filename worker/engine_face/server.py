@@ -7,7 +7,7 @@ from typing import Protocol
 
 import uvicorn
 
-from worker.registration import Registration
+from worker.engine_face.registration import Registration
 
 SHUTDOWN_SECONDS = 10
 """For what is left to send when the engine has stopped."""

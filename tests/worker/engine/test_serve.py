@@ -16,6 +16,7 @@ from core.artifacts.archive import pack
 from core.artifacts.manifest import write_manifest
 from core.errors import TunesmithError
 from core.models.load import load_base, load_tokenizer
+from core.spec.engine_protocol import EngineHealth
 from core.spec.generation import GenerationRequest
 from core.spec.run import JobSpec
 from core.spec.strategy import LoraSpec
@@ -32,8 +33,8 @@ from tests.worker.serving import (
     text_of,
     wait_until,
 )
-from worker import engine_app
-from worker.engine_settings import EngineSettings
+from worker.engine import app as engine_app
+from worker.engine.settings import EngineSettings
 
 
 @pytest.fixture(scope="module")
@@ -114,14 +115,12 @@ def test_base_and_adapter_answer_side_by_side(service, adapter):
     for thread in threads:
         thread.join(PATIENCE_SECONDS)
     assert answers == {0: base_alone, 1: tuned_alone}
-    health = service.client.get("/healthz").json()
-    assert health == {
-        "status": "ok",
-        "precision": "fp32",
-        "bases": ["tiny"],
-        "precisions": ["fp32"],
-        "adapters": [adapter["sha256"]],
-    }
+    health = EngineHealth.model_validate(service.client.get("/healthz").json())
+    report = health.report
+    assert (health.status, report.status, report.url) == ("ok", "ready", "http://127.0.0.1:8001")
+    assert (report.bases, report.bundles) == ((BASE,), (adapter["sha256"],))
+    assert (report.precision, report.base_precisions) == ("fp32", ("fp32",))
+    assert "CPU threads" in report.hardware
 
 
 def counted(service) -> dict[str, float]:
@@ -271,7 +270,7 @@ def test_a_client_that_leaves_the_queue_never_runs(service, gate):
 
 def test_a_preloaded_base_is_there_before_the_first_request(settings):
     with serving(settings, preload=BASE) as service:
-        wait_until(lambda: service.client.get("/healthz").json()["bases"] == ["tiny"])
+        wait_until(lambda: service.client.get("/healthz").json()["report"]["bases"])
 
 
 def test_a_model_thread_that_fails_ends_the_process(settings, monkeypatch):

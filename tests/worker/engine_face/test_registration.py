@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 import pytest
 from pydantic import SecretStr
 
-from core.spec.engine import EngineReport
+from core.spec.engine_protocol import EngineReport
 from tests.worker.reporting import ReportingDesk, reporting_desk
-from worker import registration
-from worker.registration import Registration
+from worker.engine_face import registration
+from worker.engine_face.registration import Registration
 
 PATIENCE_SECONDS = 60
 NOBODY = "http://127.0.0.1:9"

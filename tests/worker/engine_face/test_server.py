@@ -18,11 +18,11 @@ from tests.worker.serving import (
     serving,
     wait_until,
 )
-from worker import registration
-from worker.engine_server import EngineServer
-from worker.engine_settings import EngineSettings
-from worker.registration import Registration
-from worker.serve import build_engine, report
+from worker.engine.serve import build_engine, report
+from worker.engine.settings import EngineSettings
+from worker.engine_face import registration
+from worker.engine_face.registration import Registration
+from worker.engine_face.server import EngineServer
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from core.catalog.bases import Catalog
 from core.errors import InvalidRequest
 from core.spec.generation import GenerationRequest, SamplingSpec, TokenPrompt
-from worker.engine_settings import EngineSettings
-from worker.serve import build_engine
+from worker.engine.serve import build_engine
+from worker.engine.settings import EngineSettings
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "engine", "192.0.2.1"])

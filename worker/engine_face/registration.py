@@ -13,7 +13,8 @@ from typing import Any
 import httpx
 from pydantic import SecretStr
 
-from core.spec.engine import BEAT_SECONDS, EngineReport
+from core.spec.bearer import bearer
+from core.spec.engine_protocol import BEAT_SECONDS, EngineReport
 
 FIRST_PAUSE_SECONDS = 0.5  # until the API has taken a report; it may still be starting
 TIMEOUT_SECONDS = 5.0
@@ -31,7 +32,7 @@ class Registration:
         self, api_url: str, key: SecretStr | None, report: Callable[[], EngineReport]
     ) -> None:
         self._url = f"{api_url.rstrip('/')}/internal/engines"
-        self._headers = {} if key is None else {"authorization": f"Bearer {key.get_secret_value()}"}
+        self._headers = {} if key is None else {b"authorization": bearer(key)}
         self._report = report
         self._woken = asyncio.Event()
         self._is_over = False

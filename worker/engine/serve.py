@@ -18,14 +18,14 @@ from core.engine.runner import BaseLoader, Runner
 from core.engine.scheduler import Limits, Scheduler
 from core.models.precision import pick_device
 from core.models.precision_choice import PrecisionChooser
-from core.spec.engine import BasePrecision, EngineReport
+from core.spec.engine_protocol import BasePrecision, EngineReport
 from core.spec.parity import NumberFormat
 from core.storage.open import open_store
-from worker.engine_app import create_app
-from worker.engine_server import KEEP_ALIVE_SECONDS, SHUTDOWN_SECONDS, EngineServer
-from worker.engine_settings import EngineSettings
-from worker.model_memory import model_memory_bytes
-from worker.registration import Registration
+from worker.engine.app import create_app
+from worker.engine.model_memory import model_memory_bytes
+from worker.engine.settings import EngineSettings
+from worker.engine_face.registration import Registration
+from worker.engine_face.server import KEEP_ALIVE_SECONDS, SHUTDOWN_SECONDS, EngineServer
 
 
 def precision_of(settings: EngineSettings) -> NumberFormat | None:
@@ -101,9 +101,10 @@ def _hardware() -> str:
 def report(
     engine: Engine, settings: EngineSettings, precisions: ServedPrecisions | None = None
 ) -> EngineReport:
-    """Say how an engine stands; safe to call from any thread."""
+    """Return an engine's heartbeat; safe to call from any thread."""
     keys = engine.runner.resident_bases()
-    bases = [key.spec for key in keys if key.merged_sha256 is None]
+    plain = [key for key in keys if key.merged_sha256 is None]
+    bases = [key.spec for key in plain]
     merged = [key.merged_sha256 for key in keys if key.merged_sha256 is not None]
     # A model that was trained whole is a base whose weights are an unpacked bundle.
     folders = [Path(base.source) for base in bases]
@@ -112,7 +113,10 @@ def report(
     return EngineReport(
         url=settings.reached_at,
         status="draining" if engine.is_draining else "ready",
+        hardware=_hardware(),
+        precision=precision_of(settings),
         bases=tuple(bases),
+        base_precisions=tuple(key.precision for key in plain),
         max_bases=settings.max_bases,
         bundles=(*engine.runner.resident_adapters(), *whole, *merged),
         precisions=tuple(
@@ -130,22 +134,17 @@ def serve(settings: EngineSettings, listener: socket.socket, ready: Callable[[],
     sys.setswitchinterval(SWITCH_SECONDS)
     gc.set_threshold(GC_THRESHOLD, 20, 50)
     engine, reader = build_engine(settings)
-    app = create_app(
-        engine,
-        reader,
-        settings.preload_base,
-        settings.key,
-        precision_of(settings),
-        _hardware(),
-    )
+
+    def describe() -> EngineReport:
+        return report(engine, settings, reader.precisions)
+
+    app = create_app(engine, reader, describe, settings.preload_base, settings.key)
     config = uvicorn.Config(
         app,
         access_log=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
-    registration = Registration(
-        settings.api_url, settings.key, lambda: report(engine, settings, reader.precisions)
-    )
+    registration = Registration(settings.api_url, settings.key, describe)
     server = EngineServer(config, engine, registration, settings.drain_seconds, ready)
     server.run(sockets=[listener])

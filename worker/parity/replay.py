@@ -8,9 +8,9 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
+from core.errors import TunesmithError, Unavailable
 from core.parity.asking import (
     Candidate,
-    EngineAway,
     Replies,
     Reply,
     classification_request,
@@ -18,9 +18,10 @@ from core.parity.asking import (
     labelled_reply,
     written_reply,
 )
+from core.spec.engine_protocol import kind_of
 from core.spec.parity import ParityReference, ReplayedRow, ReplayedText
-from worker.engine_client import EngineClient
-from worker.engines import EngineAddress
+from worker.parity.engine_client import EngineClient
+from worker.parity.engines import EngineAddress
 
 AWAY_SECONDS = 60.0
 """How long an engine that is away or full is asked again."""
@@ -44,8 +45,9 @@ def replay(
 ) -> Replies:
     """Return a reply for every row of the reference.
 
-    Raises EngineAway after a bounded time, EngineRefused, pydantic's ValidationError for an answer
-    that cannot be read, and Interrupted within a moment once `leave_off` is true.
+    Raises a lasting refusal of the engine at once and any other `TunesmithError` after a bounded
+    time; pydantic's ValidationError for an answer that cannot be read; and Interrupted within a
+    moment once `leave_off` is true.
     """
     return asyncio.run(_unless(leave_off, _replay(engine, reference, candidate)))
 
@@ -65,7 +67,9 @@ async def _replay(
                 rows = await _all([ask(row) for row in reference.rows])
                 return Replies(tuple(rows))
         except TimeoutError:
-            raise EngineAway(f"it did not answer within {REPLAY_SECONDS:.0f} s") from None
+            raise Unavailable(
+                f"it did not answer within {REPLAY_SECONDS:.0f} s", code="engine_unavailable"
+            ) from None
 
 
 async def _written(client: EngineClient, row: ReplayedRow, candidate: Candidate) -> Reply:
@@ -77,13 +81,14 @@ async def _labelled(client: EngineClient, row: ReplayedText, candidate: Candidat
 
 
 async def _patiently(ask: Callable[[], Awaitable[Result]]) -> Result:
-    """Ask until the engine answers; EngineAway when it has not for AWAY_SECONDS."""
+    """Ask until the engine answers; raise a passing refusal after AWAY_SECONDS of them."""
     give_up_at = time.monotonic() + AWAY_SECONDS
     while True:
         try:
             return await ask()
-        except EngineAway:
-            if time.monotonic() + PAUSE_SECONDS > give_up_at:
+        except TunesmithError as error:
+            is_too_late = time.monotonic() + PAUSE_SECONDS > give_up_at
+            if kind_of(error).is_lasting or is_too_late:
                 raise
         await asyncio.sleep(PAUSE_SECONDS)
 

@@ -1,21 +1,21 @@
-"""The engine over HTTP, as a worker asks it: whole answers, and two kinds of no."""
+"""An engine over HTTP, as a worker asks it: whole answers, or a `TunesmithError`."""
 
 from types import TracebackType
 
 import httpx
-from pydantic import ValidationError
 
-from core.parity.asking import EngineAway, EngineRefused
+from core.errors import Unavailable
 from core.spec.base import Spec
+from core.spec.bearer import bearer
 from core.spec.classification import ClassificationAnswer, ClassificationRequest
-from core.spec.engine import Refusal, RefusalBody
+from core.spec.engine_protocol import read_refusal
 from core.spec.generation import (
     GenerationEvent,
     GenerationFailed,
     GenerationRequest,
     generation_event_adapter,
 )
-from worker.engines import EngineAddress
+from worker.parity.engines import EngineAddress
 
 CONNECT_SECONDS = 2.0
 SILENCE_SECONDS = 600.0  # a full queue, or a large base being loaded
@@ -25,10 +25,9 @@ class EngineClient:
     """Holds the connections to one engine inside `async with`."""
 
     def __init__(self, engine: EngineAddress) -> None:
-        key = engine.key.get_secret_value() if engine.key else None
         self._http = httpx.AsyncClient(
             base_url=engine.url,
-            headers={b"authorization": f"Bearer {key}".encode()} if key else {},
+            headers={b"authorization": bearer(engine.key)} if engine.key else {},
             timeout=httpx.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS),
             trust_env=False,  # no proxy stands between us
         )
@@ -50,7 +49,7 @@ class EngineClient:
         lines = response.content.splitlines()
         events = [generation_event_adapter.validate_json(line) for line in lines]
         if events and isinstance(failed := events[-1], GenerationFailed):
-            raise EngineAway(failed.message)
+            raise Unavailable(failed.message, param=failed.param, code=failed.code)
         return events
 
     async def classify(self, request: ClassificationRequest) -> ClassificationAnswer:
@@ -66,18 +65,10 @@ class EngineClient:
                 headers={"content-type": "application/json"},
             )
         except httpx.HTTPError as error:
-            raise EngineAway(f"it is away ({error or type(error).__name__})") from error
+            reason = str(error) or type(error).__name__
+            raise Unavailable(
+                f"the engine cannot be reached ({reason})", code="engine_unavailable"
+            ) from error
         if response.status_code != httpx.codes.OK:
-            raise _refusal(response)
+            raise read_refusal(response.status_code, response.content, response.headers)
         return response
-
-
-def _refusal(response: httpx.Response) -> EngineAway | EngineRefused:
-    try:
-        said = RefusalBody.model_validate_json(response.content).error
-    except ValidationError:
-        said = Refusal(message=f"it failed with status {response.status_code}")
-    is_passing = response.status_code == 429 or response.status_code >= 500
-    if is_passing and said.code != "adapter_corrupt":
-        return EngineAway(said.message)
-    return EngineRefused(said.message, said.code, said.param)

@@ -1,9 +1,9 @@
-"""The engine process: `python -m worker.engine`.
+"""The parent of the engine: it listens, and replaces a child that dies.
 
-It is two processes. The parent listens on the port, has everything imported and does nothing else;
-its child, forked from it, is the engine. A child that dies is replaced in a fraction of a second,
-without the imports that take 5 to 10 s, and connections made meanwhile wait at the socket, which
-the parent holds. What may be done before a fork is the same as in `worker.preload`.
+An engine is two processes. The parent listens on the port, has everything imported and does
+nothing else; its child, forked from it, is the engine. A child that dies is replaced in a fraction
+of a second, without the imports that take 5 to 10 s, and connections made meanwhile wait at the
+socket, which the parent holds. What may be done before a fork is the same as in `worker.preload`.
 """
 
 import gc
@@ -13,7 +13,6 @@ import multiprocessing
 import os
 import signal
 import socket
-import sys
 import threading
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkProcess
@@ -22,8 +21,7 @@ from types import FrameType
 
 import torch
 
-from core.open_files import allow_many_open_files
-from worker.engine_settings import EngineSettings
+from worker.engine.settings import EngineSettings
 
 logger = logging.getLogger(__name__)
 
@@ -32,16 +30,6 @@ BACKLOG = 2048
 """Connections that wait for a child to take them."""
 
 _context = multiprocessing.get_context("fork")
-
-
-def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    settings = EngineSettings()
-    threads = settings.threads or torch.get_num_threads()
-    allow_many_open_files()
-    _import_ahead()
-    with _listen(settings.host, settings.port) as listener:
-        sys.exit(Parent(settings, listener, threads).run())
 
 
 class Parent:
@@ -94,20 +82,20 @@ def _serve(
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     _die_with_the_parent()
     torch.set_num_threads(threads)
-    importlib.import_module("worker.serve").serve(settings, listener, has_served.set)
+    importlib.import_module("worker.engine.serve").serve(settings, listener, has_served.set)
 
 
-def _import_ahead() -> None:
+def import_ahead() -> None:
     """Import what no child should have to; single-threaded, and without touching CUDA."""
     torch.set_num_threads(1)
     if torch.cuda.device_count() == 0:
-        importlib.import_module("worker.serve")
+        importlib.import_module("worker.engine.serve")
     else:  # the rest loads bitsandbytes, which asks CUDA for its capability
         importlib.import_module("core.models.load")
     gc.freeze()  # a child's collections leave these pages shared
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
     """Return a socket that listens."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.create_server((host, port), family=family, backlog=BACKLOG)
@@ -122,7 +110,3 @@ def _die_with_the_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, name="watch-parent", daemon=True).start()
-
-
-if __name__ == "__main__":
-    main()

@@ -5,8 +5,8 @@ import pytest
 from core.models import precision
 from core.spec.precision import PrecisionCost
 from tests.worker.serving import BASE, events, serving
-from worker.engine_settings import EngineSettings
-from worker.serve import build_engine, precision_of, report
+from worker.engine.serve import build_engine, precision_of, report
+from worker.engine.settings import EngineSettings
 
 
 @pytest.fixture
@@ -23,13 +23,13 @@ def settings(tmp_path, monkeypatch) -> EngineSettings:
 def test_an_engine_in_auto_tells_the_precision_of_each_answer(settings):
     assert precision_of(settings) is None
     with serving(settings) as service:
-        health = service.client.get("/healthz").json()
-        assert (health["precision"], health["precisions"]) == (None, [])
+        told = service.client.get("/healthz").json()["report"]
+        assert (told["precision"], told["base_precisions"]) == (None, [])
         started = events(service.generate())[0]
         assert (started["type"], started["precision"]) == ("started", "bf16")
         assert started["hardware"].endswith("bf16")
-        health = service.client.get("/healthz").json()
-        assert (health["precision"], health["precisions"]) == (None, ["bf16"])
+        told = service.client.get("/healthz").json()["report"]
+        assert (told["precision"], told["base_precisions"]) == (None, ["bf16"])
     (kept,) = settings.measured_in.iterdir()
     assert not PrecisionCost.model_validate_json(kept.read_bytes()).is_high
 

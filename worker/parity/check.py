@@ -10,13 +10,15 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from core.parity.asking import Candidate, EngineAway, EngineRefused
-from core.parity.refusal import CHECK_FAILED, refused, unchecked, unreadable
+from core.errors import TunesmithError
+from core.parity.asking import Candidate
+from core.parity.refusal import CHECK_FAILED, refused, unanswered, unchecked, unreadable
 from core.parity.verdict import judge
+from core.spec.engine_protocol import kind_of
 from core.spec.parity import Parity, ParityReference
 from core.spec.run import BaseModelSpec
-from worker.engines import EngineAddress
-from worker.replay import Interrupted, replay
+from worker.parity.engines import EngineAddress
+from worker.parity.replay import Interrupted, replay
 
 logger = logging.getLogger(__name__)
 
@@ -46,10 +48,8 @@ class ParityCheck:
             return unchecked("no engine is registered")
         try:
             return judge(reference, replay(engine, reference, candidate, self.leave_off))
-        except EngineAway as error:
-            return unchecked(f"the engine did not answer: {error}")
-        except EngineRefused as error:
-            return refused(error)
+        except TunesmithError as error:
+            return refused(error) if kind_of(error).is_lasting else unanswered(error)
         except ValidationError as error:
             logger.warning("The engine's answer cannot be read: %s", error)
             return unreadable(error)
