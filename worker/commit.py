@@ -40,5 +40,10 @@ def commit(database: Database, action: Callable[[Session], T]) -> T:
         pause_seconds = min(2 * pause_seconds, LONGEST_PAUSE_SECONDS)
 
 
+def may_have_committed(error: BaseException) -> bool:
+    """Return whether rows may be written although `commit` raised: the answer was lost."""
+    return isinstance(error, DBAPIError)
+
+
 def _is_absence(error: DBAPIError) -> bool:
     return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)

@@ -23,10 +23,11 @@ from worker.launch import Child, Order, archive_of, launch
 from worker.lease import Lease
 from worker.parity.check import ParityCheck
 from worker.parity.engines import find_engine
-from worker.record import Record
-from worker.resume import ResumeStates, fetch_checked
 from worker.settings import WorkerSettings
-from worker.supervise import supervise
+from worker.training.publish import Publisher
+from worker.training.recorder import Recorder
+from worker.training.resume import ResumeStates, fetch_checked
+from worker.training.supervise import supervise
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +78,8 @@ def train(worker: Worker, claim: Claim) -> None:
 
     key = worker.settings.engine_key
     check_parity = ParityCheck(lambda base: find_engine(worker.database, base, key), leave_off)
-    record = Record(worker.database, worker.store, claim, states, check_parity)
+    publisher = Publisher(worker.database, worker.store, claim, check_parity)
+    record = Recorder(worker.database, claim, states, publisher)
     try:
         with lease:
             order = _prepare(worker, claim, Workspace(folder=workspace.absolute()), states)
@@ -91,7 +93,7 @@ def train(worker: Worker, claim: Claim) -> None:
         shutil.rmtree(workspace, ignore_errors=True)
 
 
-def _run(worker: Worker, claim: Claim, order: Order, record: Record, lease: Lease) -> None:
+def _run(worker: Worker, claim: Claim, order: Order, record: Recorder, lease: Lease) -> None:
     def patience() -> float | None:
         if worker.stopping.is_set():
             return STOP_SECONDS
@@ -153,7 +155,7 @@ def _empty(folder: Path) -> None:
     folder.mkdir(parents=True)
 
 
-def _end_badly(record: Record, error: Exception) -> None:
+def _end_badly(record: Recorder, error: Exception) -> None:
     """Give the job back when storage is away, pause it when a disk is full; else it fails."""
     try:
         match error:

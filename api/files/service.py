@@ -16,6 +16,7 @@ from core.errors import NotFound
 from core.records import files
 from core.records.pages import Order
 from core.storage.blobs import BlobStore
+from core.storage.compensation import delete_on_failure
 
 
 def receive(parts: Parts, project: str, content_type: str, chunks: Iterator[bytes]) -> FileObject:
@@ -24,10 +25,10 @@ def receive(parts: Parts, project: str, content_type: str, chunks: Iterator[byte
     The transaction is a short one at the end: an upload may take an hour.
     """
     file_id, key = files.new_file_key()
-    upload = store_upload(
-        parts.store, key, content_type, chunks, max_bytes=parts.settings.max_file_bytes
-    )
-    try:
+    with delete_on_failure(parts.store, key):
+        upload = store_upload(
+            parts.store, key, content_type, chunks, max_bytes=parts.settings.max_file_bytes
+        )
         report = check_blob(parts, key, upload.columns)
         with parts.database.writing() as session:
             file = files.add_file(
@@ -41,9 +42,6 @@ def receive(parts: Parts, project: str, content_type: str, chunks: Iterator[byte
                 blob_key=key,
                 report=report,
             )
-    except BaseException:
-        parts.store.delete(key)
-        raise
     return file_object(file)
 
 

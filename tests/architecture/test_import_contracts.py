@@ -42,9 +42,9 @@ PLANTS = {
         "core.datasets.planted -> torch",
     ),
     "The worker holds no model; its child does": (
-        "worker/supervise.py",
+        "worker/training/supervise.py",
         "import worker.child",
-        "worker.supervise -> worker.child",
+        "worker.training.supervise -> worker.child",
     ),
     "Migrations know the tables and nothing else": (
         "migrations/planted.py",

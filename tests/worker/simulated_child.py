@@ -27,7 +27,7 @@ from core.spec.events import (
 )
 from core.spec.parity import ParityReference
 from worker.launch import Order, archive_of
-from worker.record import METRICS_FILE
+from worker.training.publish import METRICS_FILE
 
 SECONDS_PER_STEP = 0.01
 

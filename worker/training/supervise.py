@@ -1,4 +1,4 @@
-"""Watches over one child: reads its pipe to the end and hands what it says to the record."""
+"""Watches over one child: reads its pipe to the end and hands what it says to the recorder."""
 
 import logging
 import math
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from core.spec.events import RunEvent, StepDone, run_event_adapter
 from worker.launch import Child
-from worker.record import Record
+from worker.training.recorder import Recorder
 
 logger = logging.getLogger(__name__)
 
@@ -16,7 +16,7 @@ BATCH_SECONDS = 0.25
 """Steps that end within this time share a transaction."""
 
 
-def supervise(child: Child, record: Record, patience: Callable[[], float | None]) -> int:
+def supervise(child: Child, recorder: Recorder, patience: Callable[[], float | None]) -> int:
     """Record every event until the child is gone, and return its exit status.
 
     `patience` is asked all the time: None lets the run go on; a number asks the child to stop,
@@ -42,15 +42,15 @@ def supervise(child: Child, record: Record, patience: Callable[[], float | None]
         if isinstance(event, StepDone):
             steps.append(event)
         if steps and (event is None or time.monotonic() - last_write >= BATCH_SECONDS):
-            record.write_steps(steps)
+            recorder.write_steps(steps)
             steps, last_write = [], time.monotonic()
         if event is not None and not isinstance(event, StepDone):
             if steps:
-                record.write_steps(steps)
+                recorder.write_steps(steps)
                 steps = []
-            record.write(event)
+            recorder.write(event)
     if steps:
-        record.write_steps(steps)
+        recorder.write_steps(steps)
     return child.wait()
 
 

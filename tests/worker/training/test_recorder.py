@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from core.errors import StaleClaim
 from core.jobs.state import JobStatus
@@ -29,8 +30,10 @@ from worker.launch import archive_of
 from worker.parity.check import ParityCheck
 from worker.parity.engines import EngineAddress
 from worker.parity.replay import Candidate
-from worker.record import METRICS_FILE, CheckParity, Record
-from worker.resume import ResumeStates
+from worker.training import publish
+from worker.training.publish import METRICS_FILE, CheckParity, Publisher
+from worker.training.recorder import Recorder
+from worker.training.resume import ResumeStates
 
 REFERENCE = ParityReference(
     precision="fp32",
@@ -61,14 +64,15 @@ def job_id(workshop: Workshop) -> str:
 
 
 @pytest.fixture
-def record(workshop: Workshop, job_id: str) -> Record:
+def recorder(workshop: Workshop, job_id: str) -> Recorder:
     return recording(workshop)
 
 
-def recording(workshop: Workshop, check_parity: CheckParity = NO_ENGINE) -> Record:
-    """The record of an attempt that has claimed the oldest job."""
+def recording(workshop: Workshop, check_parity: CheckParity = NO_ENGINE) -> Recorder:
+    """The recorder of an attempt that has claimed the oldest job."""
     parts = (workshop.database, workshop.store, workshop.claim())
-    return Record(*parts, ResumeStates(*parts), check_parity)
+    publisher = Publisher(*parts, check_parity)
+    return Recorder(workshop.database, parts[-1], ResumeStates(*parts), publisher)
 
 
 @pytest.fixture
@@ -114,9 +118,9 @@ def finished(folder: Path) -> RunFinished:
 
 
 def test_validated_job_passes_through_queued_to_running_under_one_claim(
-    workshop: Workshop, job_id: str, record: Record
+    workshop: Workshop, job_id: str, recorder: Recorder
 ) -> None:
-    record.write(VALIDATED)
+    recorder.write(VALIDATED)
     job = workshop.job(job_id)
     assert (job.status, job.total_steps, job.claimed_by) == (JobStatus.RUNNING, 4, "worker-here")
     assert job.started_at is not None
@@ -128,10 +132,10 @@ def test_validated_job_passes_through_queued_to_running_under_one_claim(
 
 
 def test_steps_become_metrics_events_and_an_estimate(
-    workshop: Workshop, job_id: str, record: Record
+    workshop: Workshop, job_id: str, recorder: Recorder
 ) -> None:
-    record.write(VALIDATED)
-    record.write_steps([step(1, seconds=100), step(2, seconds=100)])
+    recorder.write(VALIDATED)
+    recorder.write_steps([step(1, seconds=100), step(2, seconds=100)])
     job = workshop.job(job_id)
     assert job.step == 2
     assert job.estimated_finish is not None and job.started_at is not None
@@ -144,48 +148,52 @@ def test_steps_become_metrics_events_and_an_estimate(
 
 
 def test_estimate_of_a_resumed_run_counts_its_own_steps(
-    workshop: Workshop, job_id: str, record: Record
+    workshop: Workshop, job_id: str, recorder: Recorder
 ) -> None:
-    record.write(VALIDATED)
-    record.write_steps([step(3, seconds=100)])
+    recorder.write(VALIDATED)
+    recorder.write_steps([step(3, seconds=100)])
     job = workshop.job(job_id)
     assert job.estimated_finish is not None and job.started_at is not None
     assert job.estimated_finish - job.started_at == pytest.approx(100, abs=20)
 
 
-def test_resumed_run_says_from_which_step(workshop: Workshop, job_id: str, record: Record) -> None:
-    record.write(VALIDATED)
-    record.write(RunResumed(step=2))
+def test_resumed_run_says_from_which_step(
+    workshop: Workshop, job_id: str, recorder: Recorder
+) -> None:
+    recorder.write(VALIDATED)
+    recorder.write(RunResumed(step=2))
     assert workshop.job(job_id).step == 2
     assert workshop.messages(job_id)[-1] == "Resumed from step 2."
 
 
 def test_run_that_cannot_use_its_state_starts_again_and_says_so(
-    workshop: Workshop, job_id: str, record: Record
+    workshop: Workshop, job_id: str, recorder: Recorder
 ) -> None:
-    record.write(VALIDATED)
-    record.write_steps([step(3)])
-    record.write(RunRestarted(step=3))
+    recorder.write(VALIDATED)
+    recorder.write_steps([step(3)])
+    recorder.write(RunRestarted(step=3))
     assert workshop.job(job_id).step == 0
     event = workshop.events(job_id)[-1]
     assert event.level == "warn"
     assert event.message.startswith("The state saved after step 3 is not used: ")
 
 
-def test_evaluation_is_an_event_of_its_own(workshop: Workshop, job_id: str, record: Record) -> None:
-    record.write(VALIDATED)
-    record.write(Evaluated(step=2, loss=0.7, accuracy=0.6))
+def test_evaluation_is_an_event_of_its_own(
+    workshop: Workshop, job_id: str, recorder: Recorder
+) -> None:
+    recorder.write(VALIDATED)
+    recorder.write(Evaluated(step=2, loss=0.7, accuracy=0.6))
     event = workshop.events(job_id)[-1]
     assert event.message == "Step 2/4: full validation loss=0.70"
     assert event.data is not None and event.data["full_valid_mean_token_accuracy"] == 0.6
 
 
 def test_checkpoints_can_be_called_and_old_ones_make_room(
-    workshop: Workshop, job_id: str, record: Record, make_bundle: Callable[[str], Path]
+    workshop: Workshop, job_id: str, recorder: Recorder, make_bundle: Callable[[str], Path]
 ) -> None:
-    record.write(VALIDATED)
+    recorder.write(VALIDATED)
     for number in (1, 2, 3, 4):
-        record.write(checkpoint(number, make_bundle(f"step-{number}")))
+        recorder.write(checkpoint(number, make_bundle(f"step-{number}")))
     with workshop.database.reading() as session:
         kept, _ = models.list_checkpoints(session, job_id, after=None, limit=9)
     assert [c.step for c in kept] == [4, 3, 2]
@@ -194,32 +202,32 @@ def test_checkpoints_can_be_called_and_old_ones_make_room(
 
 
 def test_archive_leaves_the_workspace_once_it_is_stored(
-    record: Record, make_bundle: Callable[[str], Path]
+    recorder: Recorder, make_bundle: Callable[[str], Path]
 ) -> None:
-    record.write(VALIDATED)
+    recorder.write(VALIDATED)
     folder = make_bundle("step-1")
-    record.write(checkpoint(1, folder))
+    recorder.write(checkpoint(1, folder))
     assert not archive_of(folder).exists()
     assert folder.exists()
 
 
 def test_failure_of_the_run_is_the_error_of_the_job(
-    workshop: Workshop, job_id: str, record: Record
+    workshop: Workshop, job_id: str, recorder: Recorder
 ) -> None:
     failure = RunFailed(code="invalid_training_file", message="Line 3: …", param="training_file")
-    record.write(failure)
+    recorder.write(failure)
     job = workshop.job(job_id)
     assert job.status == JobStatus.FAILED
     assert job.error == failure.model_dump(exclude={"type"})
-    assert record.is_complete
+    assert recorder.is_complete
 
 
 def test_full_disk_of_the_child_pauses_the_job(
-    workshop: Workshop, job_id: str, record: Record
+    workshop: Workshop, job_id: str, recorder: Recorder
 ) -> None:
-    record.write(VALIDATED)
-    record.write(RunFailed(code=DISK_FULL, message="No space left on device"))
-    assert record.is_complete
+    recorder.write(VALIDATED)
+    recorder.write(RunFailed(code=DISK_FULL, message="No space left on device"))
+    assert recorder.is_complete
     job = workshop.job(job_id)
     assert (job.status, job.attempts, job.error) == (JobStatus.PAUSED, 0, None)
     event = workshop.events(job_id)[-1]
@@ -228,16 +236,16 @@ def test_full_disk_of_the_child_pauses_the_job(
 
 
 def test_late_worker_leaves_no_row_and_no_blob(
-    workshop: Workshop, job_id: str, record: Record, make_bundle: Callable[[str], Path]
+    workshop: Workshop, job_id: str, recorder: Recorder, make_bundle: Callable[[str], Path]
 ) -> None:
-    record.write(VALIDATED)
+    recorder.write(VALIDATED)
     with workshop.database.writing() as session:
         assert claims.rescue_expired(session, worker_id="worker-here") == [job_id]
     messages, blobs = workshop.messages(job_id), workshop.blobs("")
     end = finished(make_bundle("bundle"))
     for late in (step(1), checkpoint(1, make_bundle("step-1")), end, VALIDATED):
         with pytest.raises(StaleClaim):
-            record.write(late)
+            recorder.write(late)
     assert workshop.messages(job_id) == messages
     assert workshop.blobs("") == blobs
     assert workshop.job(job_id).status == JobStatus.QUEUED
@@ -246,26 +254,47 @@ def test_late_worker_leaves_no_row_and_no_blob(
 def test_end_that_was_committed_without_an_answer_is_not_undone(
     workshop: Workshop,
     job_id: str,
-    record: Record,
+    recorder: Recorder,
     make_bundle: Callable[[str], Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The database goes away between a commit and its answer: the transaction runs again."""
-    import worker.record
-
-    once = worker.record.commit
+    once = publish.commit
 
     def twice(database, action):  # type: ignore[no-untyped-def]
         once(database, action)
         return once(database, action)
 
-    record.write(VALIDATED)
-    monkeypatch.setattr(worker.record, "commit", twice)
-    record.write(finished(make_bundle("bundle")))
-    assert record.is_complete
+    recorder.write(VALIDATED)
+    monkeypatch.setattr(publish, "commit", twice)
+    recorder.write(finished(make_bundle("bundle")))
+    assert recorder.is_complete
     assert workshop.job(job_id).status == JobStatus.SUCCEEDED
     assert workshop.messages(job_id).count("The job has successfully completed") == 1
     assert workshop.blobs("bundles") == {f"bundles/{job_id}/1/final.zip"}
+
+
+@pytest.mark.parametrize("does_commit", [True, False])
+def test_a_database_that_leaves_the_commit_open_costs_no_blob(
+    workshop: Workshop,
+    job_id: str,
+    recorder: Recorder,
+    make_bundle: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    does_commit: bool,
+) -> None:
+    once = publish.commit
+
+    def unanswered(database, action):  # type: ignore[no-untyped-def]
+        if does_commit:
+            once(database, action)
+        raise OperationalError("COMMIT", {}, Exception("the connection was lost"))
+
+    recorder.write(VALIDATED)
+    monkeypatch.setattr(publish, "commit", unanswered)
+    with pytest.raises(OperationalError):
+        recorder.write(checkpoint(1, make_bundle("step-1")))
+    assert workshop.blobs("bundles") == {f"bundles/{job_id}/1/step-1.zip"}
 
 
 def test_model_that_is_not_served_as_trained_is_kept_and_marked(
@@ -278,14 +307,14 @@ def test_model_that_is_not_served_as_trained_is_kept_and_marked(
         seen.append(candidate)
         return Parity(status="failed", differs="template", reason="The engine's template differs.")
 
-    record = recording(workshop, differs)
-    record.write(VALIDATED)
-    record.write(checkpoint(1, make_bundle("step-1")))
-    record.write(finished(make_bundle("bundle")))
+    recorder = recording(workshop, differs)
+    recorder.write(VALIDATED)
+    recorder.write(checkpoint(1, make_bundle("step-1")))
+    recorder.write(finished(make_bundle("bundle")))
     job = workshop.job(job_id)
     assert (job.status, job.error) == (JobStatus.SUCCEEDED, None)
     assert job.fine_tuned_model is not None and job.result_file is not None
-    assert record.is_complete
+    assert recorder.is_complete
     assert seen[0].bundle.key == f"bundles/{job_id}/1/final.zip"
     assert workshop.blobs("bundles") == {
         f"bundles/{job_id}/1/step-1.zip",
@@ -315,10 +344,10 @@ def test_check_that_fails_itself_costs_no_model(
     find_engine: Callable[[BaseModelSpec], EngineAddress | None],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    record = recording(workshop, ParityCheck(find_engine, lambda: False))
-    record.write(VALIDATED)
+    recorder = recording(workshop, ParityCheck(find_engine, lambda: False))
+    recorder.write(VALIDATED)
     end = finished(make_bundle("bundle"))
-    record.write(end.model_copy(update={"reference": REFERENCE}))
+    recorder.write(end.model_copy(update={"reference": REFERENCE}))
     job = workshop.job(job_id)
     assert (job.status, job.error) == (JobStatus.SUCCEEDED, None)
     assert workshop.blobs("bundles") == {f"bundles/{job_id}/1/final.zip"}
@@ -333,11 +362,11 @@ def test_interrupted_check_leaves_the_attempt_unfinished_and_no_bundle(
     def engine_at(base: BaseModelSpec) -> EngineAddress | None:
         return EngineAddress("http://127.0.0.1:9")
 
-    record = recording(workshop, ParityCheck(engine_at, lambda: True))
-    record.write(VALIDATED)
+    recorder = recording(workshop, ParityCheck(engine_at, lambda: True))
+    recorder.write(VALIDATED)
     end = finished(make_bundle("bundle"))
-    record.write(end.model_copy(update={"reference": REFERENCE}))
-    assert not record.is_complete
+    recorder.write(end.model_copy(update={"reference": REFERENCE}))
+    assert not recorder.is_complete
     assert workshop.job(job_id).status == JobStatus.RUNNING
     assert workshop.blobs("bundles") == set()
 
@@ -351,10 +380,10 @@ def test_claim_lost_during_the_check_leaves_no_bundle(
 
     for status in ("passed", "failed"):
         job_id = workshop.job(job_id).id if status == "passed" else workshop.submit()
-        record = recording(workshop, cancelled_meanwhile)
-        record.write(VALIDATED)
+        recorder = recording(workshop, cancelled_meanwhile)
+        recorder.write(VALIDATED)
         with pytest.raises(StaleClaim):
-            record.write(finished(make_bundle(status)))
+            recorder.write(finished(make_bundle(status)))
         assert workshop.job(job_id).status == JobStatus.CANCELLED
         assert workshop.blobs("bundles") == set()
 

@@ -19,7 +19,7 @@ from core.storage.blobs import Blob
 from tests.worker.workshop import Workshop, make_workshop
 from worker import housekeeping
 from worker.launch import archive_of
-from worker.resume import ResumeStates
+from worker.training.resume import ResumeStates
 
 
 @pytest.fixture

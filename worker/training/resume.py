@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from core.artifacts.archive import unpack_state
 from core.artifacts.manifest import corrupt, sha256_of
-from core.errors import StaleClaim, TunesmithError, Unavailable
+from core.errors import TunesmithError, Unavailable
 from core.records import claims, events, resume_states
 from core.records.claims import Claim
 from core.records.database import Database
@@ -20,7 +20,8 @@ from core.records.resume_states import ResumeState
 from core.spec.events import ResumeStateSaved
 from core.spec.run import BundleRef, Workspace
 from core.storage.blobs import BlobStore
-from worker.commit import commit
+from core.storage.compensation import delete_on_failure
+from worker.commit import commit, may_have_committed
 from worker.launch import archive_of
 
 
@@ -84,11 +85,8 @@ class ResumeStates:
         def write(session: Session) -> None:
             claims.hold(session, self._claim, **columns)
 
-        try:
+        with delete_on_failure(self._store, key, unless=may_have_committed):
             commit(self._database, write)
-        except StaleClaim:
-            self._store.delete(key)
-            raise
         self._states = kept
         for old in dropped:
             self._store.delete(old)

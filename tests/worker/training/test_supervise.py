@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from core.spec.events import PhaseStarted, ResumeStateSaved, RunEvent, RunFailed, StepDone
-from worker.supervise import supervise
+from worker.training.supervise import supervise
 
 PHASE = PhaseStarted(phase="training")
 SAVED = ResumeStateSaved(step=1, folder=Path("resume/step-1"))

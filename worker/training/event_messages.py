@@ -24,11 +24,11 @@ from core.spec.parity import Parity
 SHOWN_LINES = 5
 
 
-def phase_news(event: PhaseStarted) -> NewEvent:
+def phase_message(event: PhaseStarted) -> NewEvent:
     return NewEvent(f"{event.phase.capitalize()}.")
 
 
-def dataset_news(event: DatasetValidated) -> NewEvent:
+def dataset_message(event: DatasetValidated) -> NewEvent:
     """What became of the rows; `data` has the histogram of their lengths.
 
     A warning when most of the validation rows are trained on too.
@@ -61,7 +61,7 @@ def dataset_news(event: DatasetValidated) -> NewEvent:
     return NewEvent("; ".join(parts) + ".", level="warn" if mostly_shared else "info", data=data)
 
 
-def model_news(event: ModelReady) -> NewEvent:
+def model_message(event: ModelReady) -> NewEvent:
     """What is trained, in which number format and why; a warning where that costs much."""
     text = (
         f"Training {event.trainable_parameters:,} of {event.total_parameters:,} parameters "
@@ -77,11 +77,11 @@ def model_news(event: ModelReady) -> NewEvent:
     return NewEvent(text, "warn" if chosen.warning else "info", data=data)
 
 
-def resume_news(event: RunResumed) -> NewEvent:
+def resume_message(event: RunResumed) -> NewEvent:
     return NewEvent(f"Resumed from step {event.step}.")
 
 
-def restart_news(event: RunRestarted) -> NewEvent:
+def restart_message(event: RunRestarted) -> NewEvent:
     text = (
         f"The state saved after step {event.step} is not used: since then the rows, the number "
         "format, the device or the version of the service have changed. The run starts again."
@@ -89,7 +89,7 @@ def restart_news(event: RunRestarted) -> NewEvent:
     return NewEvent(text, "warn")
 
 
-def step_news(step: StepDone) -> NewEvent:
+def step_message(step: StepDone) -> NewEvent:
     data = {
         "step": step.step,
         "total_steps": step.total_steps,
@@ -106,7 +106,7 @@ def step_news(step: StepDone) -> NewEvent:
     return NewEvent(message, type="metrics", data=data)
 
 
-def evaluation_news(event: Evaluated, total_steps: int) -> NewEvent:
+def evaluation_message(event: Evaluated, total_steps: int) -> NewEvent:
     data = {
         "step": event.step,
         "total_steps": total_steps,
@@ -116,14 +116,14 @@ def evaluation_news(event: Evaluated, total_steps: int) -> NewEvent:
     return NewEvent(message, type="metrics", data=data)
 
 
-def row_news(event: RowLosses) -> NewEvent:
+def row_message(event: RowLosses) -> NewEvent:
     """Which lines the model cannot learn."""
     hardest = ", ".join(f"line {row.line} ({row.loss:.2f})" for row in event.hardest[:SHOWN_LINES])
     text = f"Epoch {event.epoch}: median loss of a row={event.median:.2f}; hardest: {hardest}"
     return NewEvent(text, data=event.model_dump(mode="json", exclude={"type"}))
 
 
-def memory_news(event: MicroBatchHalved) -> NewEvent:
+def memory_message(event: MicroBatchHalved) -> NewEvent:
     text = (
         f"Memory ran out after step {event.step}; from here on at most "
         f"{event.micro_batch_tokens:,} tokens are worked on at once. Steps hold the same rows."
@@ -131,14 +131,14 @@ def memory_news(event: MicroBatchHalved) -> NewEvent:
     return NewEvent(text, "warn")
 
 
-def early_stop_news(event: StoppedEarly) -> NewEvent:
+def early_stop_message(event: StoppedEarly) -> NewEvent:
     return NewEvent(
         f"Stopped early after step {event.step}: the validation loss was best at step "
         f"{event.best_step} and no longer falls."
     )
 
 
-def parity_news(parity: Parity, model_id: str) -> NewEvent:
+def parity_message(parity: Parity, model_id: str) -> NewEvent:
     """Whether the endpoint says what training says; `data` has the figures."""
     data = parity.model_dump(mode="json")
     match parity.status:
