@@ -12,7 +12,7 @@ def main() -> None:
     from core.storage.open import open_store
     from worker.app import serve
     from worker.launch import warm_up
-    from worker.patient_store import PatientStore
+    from worker.outages.retrying_store import RetryingStore
     from worker.presence import presence
     from worker.settings import WorkerSettings
     from worker.train import Worker
@@ -22,7 +22,7 @@ def main() -> None:
     device = warm_up()
     database = Database(settings.database_url)
     store, stopping = open_store(settings.storage_folder, settings.storage_url), Event()
-    worker = Worker(settings, database, PatientStore(store, stopping), stopping)
+    worker = Worker(settings, database, RetryingStore(store, stopping), stopping)
     with presence(database, settings, device):
         serve(worker)
     database.close()

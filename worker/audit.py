@@ -11,9 +11,10 @@ from core.records.database import Database
 from core.records.masks import WaitingAudit
 from core.spec.events import MaskAudited, RunFailed
 from core.spec.run import Workspace
+from core.spec.run_request import RunRequest
 from core.storage.blobs import BlobStore
-from worker.commit import commit
-from worker.launch import Order, ask_for_audit
+from worker.launch import ask_for_audit
+from worker.outages.commit import commit
 from worker.settings import WorkerSettings
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ def _audit(
     try:
         workspace = Workspace(folder=folder)
         store.fetch(waiting.blob_key, workspace.train_file)
-        return ask_for_audit(Order(waiting.spec, workspace, threads=1), AUDIT_SECONDS)
+        return ask_for_audit(RunRequest(waiting.spec, workspace, threads=1), AUDIT_SECONDS)
     except TunesmithError as error:
         return RunFailed(code=error.code, message=error.message, param=error.param)
     finally:

@@ -15,12 +15,13 @@ from core.records import claims, files
 from core.records.claims import Claim
 from core.records.database import Database
 from core.spec.run import JobSpec, Workspace
+from core.spec.run_request import RunRequest, archive_of
 from core.storage.blobs import STORAGE_UNAVAILABLE, BlobStore
 from worker.audit import audit_waiting_masks
-from worker.commit import commit
-from worker.disk import is_disk_full
-from worker.launch import Child, Order, archive_of, launch
+from worker.launch import Child, launch
 from worker.lease import Lease
+from worker.outages.commit import commit
+from worker.outages.full_disk import is_disk_full
 from worker.parity.check import ParityCheck
 from worker.parity.engines import find_engine
 from worker.settings import WorkerSettings
@@ -93,7 +94,7 @@ def train(worker: Worker, claim: Claim) -> None:
         shutil.rmtree(workspace, ignore_errors=True)
 
 
-def _run(worker: Worker, claim: Claim, order: Order, record: Recorder, lease: Lease) -> None:
+def _run(worker: Worker, claim: Claim, order: RunRequest, record: Recorder, lease: Lease) -> None:
     def patience() -> float | None:
         if worker.stopping.is_set():
             return STOP_SECONDS
@@ -121,7 +122,9 @@ def _run(worker: Worker, claim: Claim, order: Order, record: Recorder, lease: Le
     commit(worker.database, lambda session: claims.report_crash(session, claim, reason=reason))
 
 
-def _prepare(worker: Worker, claim: Claim, workspace: Workspace, states: ResumeStates) -> Order:
+def _prepare(
+    worker: Worker, claim: Claim, workspace: Workspace, states: ResumeStates
+) -> RunRequest:
     """Fetch what the job needs into a fresh workspace: files, parent, the state to go on from."""
 
     def read(session: Session) -> tuple[JobSpec, str, str | None]:
@@ -147,7 +150,7 @@ def _prepare(worker: Worker, claim: Claim, workspace: Workspace, states: ResumeS
         archive.unlink()
     states.fetch(workspace)
     measured_in = worker.settings.measured_in.absolute()
-    return Order(spec, workspace, worker.settings.threads, measured_in)
+    return RunRequest(spec, workspace, worker.settings.threads, measured_in)
 
 
 def _empty(folder: Path) -> None:

@@ -43,8 +43,8 @@ PLANTS = {
     ),
     "The worker holds no model; its child does": (
         "worker/training/supervise.py",
-        "import worker.child",
-        "worker.training.supervise -> worker.child",
+        "import worker.child.main",
+        "worker.training.supervise -> worker.child.main",
     ),
     "Migrations know the tables and nothing else": (
         "migrations/planted.py",
@@ -124,7 +124,6 @@ def test_new_room_of_the_worker_must_take_a_side() -> None:
     without_torch = set(CONTRACTS["The worker holds no model; its child does"]["source_modules"])
     with_torch = {
         "worker.child",
-        "worker.preload",
         "worker.engine",
         "worker.engine_face",
         "worker.vllm",

@@ -20,6 +20,7 @@ from core.spec.objective import (
 )
 from core.spec.parity import ParityReference
 from core.spec.run import BundleRef, JobSpec, Workspace
+from core.spec.run_request import archive_of
 from core.spec.strategy import (
     BottleneckSpec,
     FullSpec,
@@ -33,7 +34,6 @@ from core.spec.training import TrainingSpec
 from core.storage.blobs import BlobStore
 from core.training.recipe import train
 from tests.end_to_end.orders import KINDS, WORDS, write_files
-from worker.launch import archive_of
 from worker.parity.replay import Candidate
 
 TOOLS = [{"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}]

@@ -215,4 +215,4 @@ def test_parent_that_cannot_be_used_fails_the_job(
         job = workshop.wait_for_end(job_id)
     assert job.error is not None
     assert (job.status, job.error["code"]) == (JobStatus.FAILED, code)
-    assert len(children.orders) == 1
+    assert len(children.requests) == 1

@@ -15,9 +15,9 @@ from core.records.resume_states import states_of
 from core.storage.blobs import STORAGE_UNAVAILABLE, BlobStore
 from tests.worker.simulated_child import Simulation
 from tests.worker.workshop import Workshop, wait_until, worker_here
-from worker import patient_store
 from worker import train as train_module
-from worker.patient_store import PatientStore
+from worker.outages import retrying_store
+from worker.outages.retrying_store import RetryingStore
 
 KEY = "files/file-abc"
 
@@ -52,7 +52,7 @@ def away() -> Away:
 
 @pytest.fixture
 def workshop(workshop: Workshop, away: Away) -> Workshop:
-    return replace(workshop, store=PatientStore(away.between(workshop.store), Event()))
+    return replace(workshop, store=RetryingStore(away.between(workshop.store), Event()))
 
 
 @pytest.fixture
@@ -106,12 +106,12 @@ def test_patience_ends(
 ) -> None:
     away.is_away = True
     stopping = Event()
-    store = PatientStore(away.between(workshop.store), stopping)
+    store = RetryingStore(away.between(workshop.store), stopping)
     began = time.monotonic()
     if how == "stopping":
         Timer(0.1, stopping.set).start()
     else:
-        monkeypatch.setattr(patient_store, "PATIENCE_SECONDS", 0.1)
+        monkeypatch.setattr(retrying_store, "RETRY_SECONDS", 0.1)
     with pytest.raises(Unavailable):
         store.size(KEY)
     assert time.monotonic() - began >= 0.1
@@ -144,7 +144,7 @@ def test_long_absence_gives_the_job_back_and_its_states_stay(
     (saved,) = states_of(workshop.job(job_id))
     children.total_steps = saved.step + 5
 
-    monkeypatch.setattr(patient_store, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(retrying_store, "RETRY_SECONDS", 0.1)
     away.is_away = True
     workshop.resume(job_id)
     with worker_here(workshop):

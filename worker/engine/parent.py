@@ -3,7 +3,7 @@
 An engine is two processes. The parent listens on the port, has everything imported and does
 nothing else; its child, forked from it, is the engine. A child that dies is replaced in a fraction
 of a second, without the imports that take 5 to 10 s, and connections made meanwhile wait at the
-socket, which the parent holds. What may be done before a fork is the same as in `worker.preload`.
+socket, which the parent holds. `worker.child.preload` explains what may be done before a fork.
 """
 
 import gc

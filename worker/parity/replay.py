@@ -59,8 +59,8 @@ async def _replay(
 
         async def ask(row: ReplayedRow | ReplayedText) -> Reply:
             if isinstance(row, ReplayedText):
-                return await _patiently(lambda: _labelled(client, row, candidate))
-            return await _patiently(lambda: _written(client, row, candidate))
+                return await _until_answered(lambda: _labelled(client, row, candidate))
+            return await _until_answered(lambda: _written(client, row, candidate))
 
         try:
             async with asyncio.timeout(REPLAY_SECONDS):
@@ -80,7 +80,7 @@ async def _labelled(client: EngineClient, row: ReplayedText, candidate: Candidat
     return labelled_reply(row, await client.classify(classification_request(row, candidate)))
 
 
-async def _patiently(ask: Callable[[], Awaitable[Result]]) -> Result:
+async def _until_answered(ask: Callable[[], Awaitable[Result]]) -> Result:
     """Ask until the engine answers; raise a passing refusal after AWAY_SECONDS of them."""
     give_up_at = time.monotonic() + AWAY_SECONDS
     while True:

@@ -21,10 +21,10 @@ from core.records.tables import Job
 from core.spec.events import CheckpointSaved, RunFinished
 from core.spec.parity import Parity, ParityReference
 from core.spec.run import BaseModelSpec, BundleRef
+from core.spec.run_request import archive_of
 from core.storage.blobs import Blob, BlobStore
 from core.storage.compensation import delete_on_failure
-from worker.commit import commit, may_have_committed
-from worker.launch import archive_of
+from worker.outages.commit import commit, may_have_committed
 from worker.parity.replay import Interrupted
 from worker.training.event_messages import checkpoint_metrics, parity_message
 

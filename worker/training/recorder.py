@@ -32,8 +32,8 @@ from core.spec.events import (
     StepDone,
     StoppedEarly,
 )
-from worker.commit import commit
-from worker.disk import DISK_FULL
+from worker.outages.commit import commit
+from worker.outages.full_disk import DISK_FULL
 from worker.training import event_messages
 from worker.training.pace import Pace
 from worker.training.publish import Publisher

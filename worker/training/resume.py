@@ -19,10 +19,10 @@ from core.records.events import NewEvent
 from core.records.resume_states import ResumeState
 from core.spec.events import ResumeStateSaved
 from core.spec.run import BundleRef, Workspace
+from core.spec.run_request import archive_of
 from core.storage.blobs import BlobStore
 from core.storage.compensation import delete_on_failure
-from worker.commit import commit, may_have_committed
-from worker.launch import archive_of
+from worker.outages.commit import commit, may_have_committed
 
 
 class ResumeStates:

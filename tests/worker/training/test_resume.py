@@ -15,10 +15,10 @@ from core.records.claims import MAX_ATTEMPTS
 from core.records.resume_states import states_of
 from core.spec.events import ResumeStateSaved
 from core.spec.run import Workspace
+from core.spec.run_request import archive_of
 from core.storage.blobs import Blob
 from tests.worker.workshop import Workshop, make_workshop
 from worker import housekeeping
-from worker.launch import archive_of
 from worker.training.resume import ResumeStates
 
 

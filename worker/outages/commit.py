@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-PATIENCE_SECONDS = 300.0
+RETRY_SECONDS = 300.0
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 5.0
 
@@ -24,9 +24,9 @@ def commit(database: Database, action: Callable[[Session], T]) -> T:
 
     `action` may run several times and must touch nothing but its session. When the answer
     to a commit is lost, it runs once more after it has already happened. Raises the last
-    error after PATIENCE_SECONDS.
+    error after RETRY_SECONDS.
     """
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + RETRY_SECONDS
     pause_seconds = FIRST_PAUSE_SECONDS
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Storage for a worker: a short absence costs time, not the run."""
+"""Storage for a worker: a short outage costs time, not the run."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
@@ -10,15 +10,15 @@ from typing import TypeVar
 
 from core.errors import Unavailable
 from core.storage.blobs import CHUNK_BYTES, Blob, BlobStore
-from worker.commit import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, PATIENCE_SECONDS
+from worker.outages.commit import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, RETRY_SECONDS
 
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
 
-class PatientStore:
-    """A `BlobStore` that asks again while storage is away, as long as for the database.
+class RetryingStore:
+    """A `BlobStore` that asks again while storage is unavailable, for as long as `commit` does.
 
     Raises the last Unavailable after that, or once the worker has been asked to stop.
     """
@@ -31,31 +31,31 @@ class PatientStore:
         return self._store.write(key, chunks)  # the chunks come only once
 
     def write_file(self, key: str, path: Path) -> Blob:
-        return self._patiently(partial(self._store.write_file, key, path))
+        return self._retried(partial(self._store.write_file, key, path))
 
     def read(self, key: str, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
-        return self._patiently(partial(self._store.read, key, chunk_bytes))
+        return self._retried(partial(self._store.read, key, chunk_bytes))
 
     def size(self, key: str) -> int:
-        return self._patiently(partial(self._store.size, key))
+        return self._retried(partial(self._store.size, key))
 
     def fetch(self, key: str, target: Path) -> None:
-        self._patiently(partial(self._store.fetch, key, target))
+        self._retried(partial(self._store.fetch, key, target))
 
     def delete(self, key: str) -> None:
-        self._patiently(partial(self._store.delete, key))
+        self._retried(partial(self._store.delete, key))
 
     def exists(self, key: str) -> bool:
-        return self._patiently(partial(self._store.exists, key))
+        return self._retried(partial(self._store.exists, key))
 
     def sweep(self, older_than_seconds: float) -> None:
-        self._patiently(partial(self._store.sweep, older_than_seconds))
+        self._retried(partial(self._store.sweep, older_than_seconds))
 
     def check(self) -> None:
         self._store.check()
 
-    def _patiently(self, action: Callable[[], T]) -> T:
-        deadline = monotonic() + PATIENCE_SECONDS
+    def _retried(self, action: Callable[[], T]) -> T:
+        deadline = monotonic() + RETRY_SECONDS
         pause_seconds = FIRST_PAUSE_SECONDS
         while True:
             try:

@@ -13,6 +13,6 @@ import torch
 torch.set_num_threads(1)
 
 if torch.cuda.device_count() == 0:
-    importlib.import_module("worker.child")
+    importlib.import_module("worker.child.main")
 else:
     importlib.import_module("core.models.load")
