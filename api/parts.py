@@ -19,7 +19,6 @@ from sqlalchemy.orm import Session
 
 from api.generation.engine_router import EngineRouter
 from api.settings import ApiSettings
-from api.speed.schemas import SpeedObject
 from api.speed.shared_runs import SharedRuns
 from core.catalog.bases import Catalog
 from core.jobs.broker import Broker
@@ -52,7 +51,6 @@ class Parts:
     catalog: Catalog
     engines: EngineRouter
     uploads: CapacityLimiter
-    speed_tests: SharedRuns[SpeedObject] = field(default_factory=SharedRuns)
     parity_checks: SharedRuns[None] = field(default_factory=SharedRuns)
 
     @contextmanager

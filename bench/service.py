@@ -17,6 +17,7 @@ import httpx
 import psutil
 from openai import OpenAI
 
+from bench.previews import mask_previews
 from migrations.upgrade import upgrade
 
 DATASET = Path(__file__).parents[1] / "examples" / "python_docs" / "train.jsonl"
@@ -24,7 +25,7 @@ REPEATS = 5
 
 
 def main() -> None:
-    for name, figure, limit in (*api_process(), child_start(), first_step()):
+    for name, figure, limit in (*api_process(), child_start(), first_step(), *mask_previews()):
         print(f"{name:52} {figure:>10} (limit {limit})")
 
 

@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from threading import Event
 
@@ -22,7 +23,7 @@ from cli.settings import (
     engine_environment,
     worker_environment,
 )
-from core.records import claims, engines, workers
+from core.records import claims, engines, tasks, workers
 from core.records.database import Database
 from core.records.ids import new_id
 from migrations.upgrade import upgrade
@@ -76,17 +77,18 @@ def _run(supervisor: "Supervisor", service: EmbeddedService, stopping: Event) ->
 
 
 class Supervisor:
-    """Keeps the four processes of the service running."""
+    """Keeps the five processes of the service running."""
 
     def __init__(self, service: EmbeddedService) -> None:
         self._database = Database(service.database_url)
         self._service = service
-        self._worker_id = ""
+        self._worker_ids: dict[str, str] = {}
         self._processes = [
             Process(name, module, environment, service.log_folder / f"{name}.log")
             for name, module, environment in (
                 ("api", "api", self._environment),
-                ("worker", "worker", self._worker_environment),
+                ("worker", "worker", partial(self._worker_environment, "worker")),
+                ("light-worker", "worker.light", partial(self._worker_environment, "light-worker")),
                 ("engine", "worker.engine", self._engine_environment),
                 ("housekeeping", "worker.housekeeping", self._environment),
             )
@@ -115,8 +117,7 @@ class Supervisor:
                 logger.warning(
                     "%s ended with status %d; it is started again.", process.name, status
                 )
-                if process.name == "worker":
-                    self._take_back_jobs()
+                self._take_back_work(process.name)
             process.start_when_due()
 
     def stop(self) -> None:
@@ -129,11 +130,17 @@ class Supervisor:
                 logger.warning("%s did not stop and was killed.", process.name)
         self._database.close()
 
-    def _take_back_jobs(self) -> None:
+    def _take_back_work(self, process: str) -> None:
+        """Put what a dead worker held back into its queue; other processes hold nothing."""
+        worker_id = self._worker_ids.pop(process, None)
+        if worker_id is None:
+            return
         with self._database.writing() as session:
-            workers.worker_gone(session, self._worker_id)
-            for job_id in claims.rescue_expired(session, worker_id=self._worker_id):
-                logger.warning("The worker left %s; it is queued again.", job_id)
+            workers.worker_gone(session, worker_id)
+            left = [*claims.rescue_expired(session, worker_id=worker_id)]
+            left += [work.id for work in tasks.rescue_expired(session, worker_id=worker_id)]
+        for work_id in left:
+            logger.warning("The worker left %s; it is queued again.", work_id)
 
     def _environment(self) -> dict[str, str]:
         return child_environment(self._service)
@@ -141,9 +148,9 @@ class Supervisor:
     def _engine_environment(self) -> dict[str, str]:
         return engine_environment(self._service)
 
-    def _worker_environment(self) -> dict[str, str]:
-        self._worker_id = new_id("worker")
-        return worker_environment(self._service, self._worker_id)
+    def _worker_environment(self, process: str) -> dict[str, str]:
+        worker_id = self._worker_ids[process] = new_id("worker")
+        return worker_environment(self._service, worker_id)
 
 
 @contextmanager

@@ -14,12 +14,22 @@ from sqlalchemy.exc import DBAPIError
 
 from core.errors import Unavailable
 from core.jobs.broker import Broker
-from core.records import claims, engines, jobs, masks, outbox, resume_states, workers
+from core.records import (
+    claims,
+    engines,
+    jobs,
+    leases,
+    outbox,
+    resume_states,
+    tasks,
+    workers,
+)
 from core.records.claims import Claim
 from core.records.database import Database
 from core.storage.blobs import BlobStore
 from core.storage.open import open_store
 from worker.settings import WorkerSettings
+from worker.tasks.attempt import TASK_FOLDER
 
 logger = logging.getLogger(__name__)
 
@@ -29,22 +39,23 @@ ABANDONED_AFTER_SECONDS = 86_400.0
 """Far longer than an upload pauses, or its check takes."""
 
 
-def rescue_jobs(database: Database) -> None:
-    """Put the jobs of dead workers back into the queue."""
+def rescue_work(database: Database) -> None:
+    """Put the jobs and tasks of dead workers back into their queues."""
     with database.writing() as session:
-        rescued = claims.rescue_expired(session)
-    for job_id in rescued:
-        logger.warning("Rescued %s from a dead worker.", job_id)
+        rescued = [*claims.rescue_expired(session)]
+        rescued += [work.id for work in tasks.rescue_expired(session)]
+    for work_id in rescued:
+        logger.warning("Rescued %s from a dead worker.", work_id)
 
 
 def send_messages(database: Database, broker: Broker) -> None:
     """Send every wake-up call that is due; it stays due when the broker is away."""
     with database.reading() as session:
         due = outbox.due(session)
-    for job_id in due:
-        broker.wake(job_id)
+    for work in due:
+        broker.wake(work)
         with database.writing() as session:
-            outbox.mark_sent(session, job_id)
+            outbox.mark_sent(session, work)
 
 
 def forget_workers(database: Database, settings: WorkerSettings) -> None:
@@ -59,13 +70,10 @@ def forget_engines(database: Database) -> None:
         engines.forget_dead_engines(session)
 
 
-def tend_audits(database: Database, broker: Broker) -> None:
-    """Wake a worker for mask audits, give up those that kill workers, forget the old ones."""
+def forget_tasks(database: Database) -> None:
+    """Remove tasks that ended longer ago than their kind is kept."""
     with database.writing() as session:
-        masks.give_up(session)
-        waits = masks.anyone_waits(session)
-    if waits:
-        broker.wake("mask-audits")
+        tasks.forget_old_tasks(session)
 
 
 def delete_resume_states(database: Database, store: BlobStore) -> None:
@@ -80,19 +88,33 @@ def delete_resume_states(database: Database, store: BlobStore) -> None:
 
 
 def sweep_workspaces(database: Database, work_folder: Path) -> None:
-    """Remove what killed workers of this machine left behind: `<job>/<token>/` of dead claims."""
+    """Remove what killed workers of this machine left behind: the folders of dead claims.
+
+    `<job>/<token>/` of jobs, `tasks/<task>.<token>/` of tasks.
+    """
+    _sweep_tasks(database, work_folder / TASK_FOLDER)
     for job_folder in work_folder.glob("ftjob-*"):
         with database.reading() as session:
             dead = [
                 workspace
                 for workspace in _workspaces(job_folder)
-                if not claims.stands(session, Claim(job_folder.name, int(workspace.name)))
+                if not leases.is_current(session, Claim(job_folder.name, int(workspace.name)))
             ]
             if jobs.is_over(session, job_folder.name):
                 dead = [job_folder]
         for folder in dead:
             shutil.rmtree(folder, ignore_errors=True)
             logger.info("Removed the workspace %s.", folder.relative_to(work_folder))
+
+
+def _sweep_tasks(database: Database, folder: Path) -> None:
+    for workspace in folder.glob("*"):
+        task_id, _, token = workspace.name.partition(".")
+        with database.reading() as session:
+            is_alive = token == str(tasks.held_token(session, task_id))
+        if not is_alive:
+            shutil.rmtree(workspace, ignore_errors=True)
+            logger.info("Removed the workspace %s.", workspace.name)
 
 
 def _workspaces(job_folder: Path) -> list[Path]:
@@ -111,13 +133,13 @@ def run(settings: WorkerSettings, stopping: Event) -> None:
     last_sweep = -SWEEP_SECONDS
     while not stopping.wait(ROUND_SECONDS):
         try:
-            rescue_jobs(database)
+            rescue_work(database)
             send_messages(database, broker)
             if time.monotonic() - last_sweep >= SWEEP_SECONDS:
                 last_sweep = time.monotonic()
                 forget_workers(database, settings)
                 forget_engines(database)
-                tend_audits(database, broker)
+                forget_tasks(database)
                 delete_resume_states(database, store)
                 sweep_workspaces(database, settings.work_folder)
                 store.sweep(ABANDONED_AFTER_SECONDS)

@@ -9,6 +9,8 @@ import importlib
 import multiprocessing
 import os
 import signal
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import connection
@@ -20,6 +22,7 @@ from pydantic import TypeAdapter
 
 from core.spec.events import MaskAudited, RunFailed
 from core.spec.run_request import RunRequest
+from worker.coroutines import CHECK_SECONDS, Interrupted
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["worker.child.preload"])
@@ -75,20 +78,30 @@ def launch(request: RunRequest) -> Child:
     return Child(process, events, request.log_file)
 
 
-def ask_for_audit(request: RunRequest, timeout_seconds: float) -> MaskAudited | RunFailed:
-    """Let a child look at the first rows of the request's training file."""
+def ask_for_audit(
+    request: RunRequest, timeout_seconds: float, should_stop: Callable[[], bool]
+) -> MaskAudited | RunFailed:
+    """Let a child look at the first rows of the request's training file.
+
+    Interrupted, and the child killed, once `should_stop` is true.
+    """
     process, answer = _start("audit", request)
     child = Child(process, answer, request.log_file)
+    give_up_at = time.monotonic() + timeout_seconds
     try:
-        if answer.poll(timeout_seconds):
-            return _audit_adapter.validate_json(answer.recv_bytes())
-        message = f"The rows could not be read within {timeout_seconds:.0f} s; are they very long?"
+        while not answer.poll(CHECK_SECONDS):
+            if should_stop():
+                raise Interrupted
+            if time.monotonic() > give_up_at:
+                message = "The rows could not be read within {:.0f} s; are they very long?"
+                return RunFailed(code="audit_failed", message=message.format(timeout_seconds))
+        return _audit_adapter.validate_json(answer.recv_bytes())
     except EOFError:
         message = f"The process that read the rows died. {child.log_tail()}".strip()
+        return RunFailed(code="audit_failed", message=message)
     finally:
         child.kill()
         child.wait()
-    return RunFailed(code="audit_failed", message=message)
 
 
 def warm_up() -> str:

@@ -1,40 +1,47 @@
-"""Keeps a claim alive while its job runs, kills the run when the claim is lost, sees a pause.
+"""Keeps a claim alive while its work runs, and sees when the claim is lost.
 
-A thread of its own does this, so that neither a long upload nor a silent child delays a beat
-or lets a cancelled run go on.
+A thread of its own does this, so that neither a long upload nor a silent child delays a heartbeat
+or lets cancelled work go on.
 """
 
 import logging
 import threading
 import time
+from math import inf
 
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
 
 from core.errors import StaleClaim
-from core.records import claims
-from core.records.claims import Claim
+from core.records import leases
 from core.records.database import Database
-from worker.launch import Child
-from worker.settings import WorkerSettings
+from core.records.leases import Fence
 
 logger = logging.getLogger(__name__)
 
 
 class Lease:
-    """Beats from `with` to its end.
+    """Renews the lease from `with` to its end. `lost` is set once the row is no longer ours.
 
-    `lost` tells that the job is no longer ours, `pause_requested` that it is to be parked. It
-    stays set when the request is withdrawn: the child may have been asked to stop by then.
+    After `renew_seconds` the lease is left to expire: work that ignores its limit loses its claim.
     """
 
-    def __init__(self, database: Database, claim: Claim, settings: WorkerSettings) -> None:
+    def __init__(
+        self,
+        database: Database,
+        fence: Fence,
+        *,
+        lease_seconds: float,
+        check_seconds: float,
+        renew_seconds: float = inf,
+    ) -> None:
         self.lost = threading.Event()
-        self.pause_requested = threading.Event()
         self._database = database
-        self._claim = claim
-        self._settings = settings
+        self._fence = fence
+        self._lease_seconds = lease_seconds
+        self._check_seconds = check_seconds
+        self._renew_seconds = renew_seconds
         self._ended = threading.Event()
-        self._child: Child | None = None
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
 
     def __enter__(self) -> "Lease":
@@ -45,33 +52,31 @@ class Lease:
         self._ended.set()
         self._thread.join()
 
-    def guard(self, child: Child) -> None:
-        """From now on, losing the claim kills this child."""
-        self._child = child
-        if self.lost.is_set():
-            child.kill()
-
     def _keep(self) -> None:
-        last_beat = time.monotonic()
-        while not self._ended.wait(self._settings.check_seconds):
+        began_at = last_beat = time.monotonic()
+        while not self._ended.wait(self._check_seconds):
+            now = time.monotonic()
             try:
-                if time.monotonic() - last_beat >= self._settings.beat_seconds:
+                is_due = now - last_beat >= self._lease_seconds / 3
+                if is_due and now - began_at <= self._renew_seconds:
                     self._beat()
-                    last_beat = time.monotonic()
-                self._look()
+                    last_beat = now
+                with self._database.reading() as session:
+                    self._look(session)
             except StaleClaim:
-                self.lost.set()
-                if self._child is not None:
-                    self._child.kill()
+                self._lose()
                 return
-            except DBAPIError as error:  # the next round is a second away
+            except DBAPIError as error:  # the next round comes in a moment
                 logger.warning("The claim could not be checked: %s", error.orig)
 
     def _beat(self) -> None:
         with self._database.writing() as session:
-            claims.beat(session, self._claim, self._settings.lease_seconds)
+            leases.beat(session, self._fence, self._lease_seconds)
 
-    def _look(self) -> None:
-        with self._database.reading() as session:
-            if claims.is_pause_requested(session, self._claim):
-                self.pause_requested.set()
+    def _look(self, session: Session) -> None:
+        """Raise StaleClaim when the row is no longer ours."""
+        if not leases.is_current(session, self._fence):
+            raise StaleClaim(f"{self._fence.id} was taken away.")
+
+    def _lose(self) -> None:
+        self.lost.set()

@@ -10,6 +10,7 @@ from api.parts import Parts
 from core.errors import Unavailable
 from core.records.engines import LIVING_SECONDS, living_engines
 from core.records.workers import living_workers
+from core.tasks.kinds import Queue
 
 OK = "ok"
 WORKER_SEEN_WITHIN_SECONDS = 30.0
@@ -27,16 +28,23 @@ async def readiness(parts: Parts) -> Readiness:
 def _rows(parts: Parts) -> dict[str, str]:
     try:
         with parts.database.reading() as session:
-            has_worker = bool(living_workers(session, WORKER_SEEN_WITHIN_SECONDS))
+            seen = living_workers(session, WORKER_SEEN_WITHIN_SECONDS)
+            queues = {worker.queue for worker in seen}
             has_engine = bool(living_engines(session))
     except SQLAlchemyError as error:
         unknown = "unknown without the database"
-        return {"database": type(error).__name__, "worker": unknown, "engine": unknown}
+        away = dict.fromkeys(("worker", "light_worker", "engine"), unknown)
+        return {"database": type(error).__name__} | away
     return {
         "database": OK,
-        "worker": OK if has_worker else _unseen("worker", WORKER_SEEN_WITHIN_SECONDS),
+        "worker": _seen("worker", Queue.DEVICE in queues),
+        "light_worker": _seen("light worker", Queue.LIGHT in queues),
         "engine": OK if has_engine else _unseen("engine that takes requests", LIVING_SECONDS),
     }
+
+
+def _seen(what: str, is_seen: bool) -> str:
+    return OK if is_seen else _unseen(what, WORKER_SEEN_WITHIN_SECONDS)
 
 
 def _unseen(what: str, seconds: float) -> str:

@@ -26,6 +26,7 @@ from core.jobs.state import FINAL
 from core.records import events, jobs, models, pauses
 from core.records.tables import Job, TunedModel
 from core.storage.blobs import BlobStore
+from core.tasks.kinds import JOB, Work
 
 MAX_METADATA_PAIRS = 16  # as many as a job carries
 MAX_EVENT_DIGITS = 9  # no job has more events; a longer number is none that we gave out
@@ -39,7 +40,7 @@ def create(
     job = jobs.create_job(session, new_job(session, parts.catalog, project, body, rechecked))
     events.append_events(session, job.id, notices(session, project, body, rechecked))
     session.refresh(job)
-    transaction.after_commit(partial(parts.broker.wake, job.id))
+    transaction.after_commit(partial(parts.broker.wake, Work(JOB, job.id)))
     return job_object(job)
 
 
@@ -97,7 +98,7 @@ def pause(transaction: Transaction, project: str, job_id: str) -> JobObject:
 def resume(transaction: Transaction, parts: Parts, project: str, job_id: str) -> JobObject:
     """Let a paused job go on, and wake a worker, who finds nothing when the pause had not begun."""
     job = pauses.resume_job(transaction.session, project, job_id)
-    transaction.after_commit(partial(parts.broker.wake, job.id))
+    transaction.after_commit(partial(parts.broker.wake, Work(JOB, job.id)))
     return job_object(job)
 
 

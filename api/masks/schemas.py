@@ -1,11 +1,11 @@
 """What a mask audit looks like."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel
 
-from core.records.tables import MaskAudit
-from core.spec.mask import MaskRow
+from core.records.tables import Job, JobMask, Task
+from core.spec.mask import MaskResult, MaskRow
 
 
 class MaskError(BaseModel):
@@ -26,19 +26,32 @@ class MaskObject(BaseModel):
     error: MaskError | None
 
 
-def mask_object(audit: MaskAudit) -> MaskObject:
-    rows: list[dict[str, Any]] = audit.rows or []
+def audit_object(audit: Task) -> MaskObject:
+    """Show a mask that was asked for without a job."""
+    found = None if audit.result is None else MaskResult.model_validate(audit.result)
     return MaskObject(
         id=audit.id,
         created_at=int(audit.created_at),
         status=_status(audit),
-        training_file=audit.training_file,
-        rows=[MaskRow.model_validate(row) for row in rows],
+        training_file=audit.subject,
+        rows=[] if found is None else list(found.rows),
         error=None if audit.error is None else MaskError.model_validate(audit.error),
     )
 
 
-def _status(audit: MaskAudit) -> Literal["queued", "succeeded", "failed"]:
+def job_mask_object(job: Job, mask: JobMask) -> MaskObject:
+    """Show what a job trains on."""
+    return MaskObject(
+        id=job.id,
+        created_at=int(mask.created_at),
+        status="succeeded",
+        training_file=job.training_file,
+        rows=[MaskRow.model_validate(row) for row in mask.rows],
+        error=None,
+    )
+
+
+def _status(audit: Task) -> Literal["queued", "succeeded", "failed"]:
     if audit.finished_at is None:
         return "queued"
     return "succeeded" if audit.error is None else "failed"

@@ -7,12 +7,13 @@ from sqlalchemy.orm import Session
 from api.jobs.creation import new_job
 from api.jobs.datasets import Rechecked
 from api.jobs.schemas import CreateJob
-from api.masks.schemas import MaskObject, mask_object
+from api.masks.schemas import MaskObject, audit_object, job_mask_object
 from api.parts import Parts, Transaction
 from core.errors import Conflict, NotFound
 from core.jobs.state import FINAL
 from core.records import masks
 from core.records.jobs import get_job
+from core.tasks.kinds import Work
 
 
 def request(
@@ -21,21 +22,25 @@ def request(
     """Refuse what a job would be refused for, write the audit and wake a worker."""
     session = transaction.session
     job = new_job(session, parts.catalog, project, body, rechecked)
-    audit_id = masks.request_audit(session, project, job.training_file, job.spec)
-    transaction.after_commit(partial(parts.broker.wake, audit_id))
-    return mask_object(masks.require_audit(session, project, audit_id))
+    audit = masks.request_audit(session, project, job.training_file, job.spec)
+    transaction.after_commit(partial(parts.broker.wake, Work(audit.kind, audit.id)))
+    return audit_object(audit)
 
 
-def get(session: Session, project: str, audit_id: str) -> MaskObject:
-    return mask_object(masks.require_audit(session, project, audit_id))
+def get(session: Session, project: str, mask_id: str) -> MaskObject:
+    """Return an audit; the mask of a job is found by the job's id as well."""
+    mask = masks.find_job_mask(session, project, mask_id)
+    if mask is not None:
+        return job_mask_object(get_job(session, project, mask_id), mask)
+    return audit_object(masks.require_audit(session, project, mask_id))
 
 
 def of_job(session: Session, project: str, job_id: str) -> MaskObject:
     """Return what the job trains on; Conflict until a worker has read its files."""
     job = get_job(session, project, job_id)
-    audit = masks.get_audit(session, project, job.id)
-    if audit is not None:
-        return mask_object(audit)
+    mask = masks.find_job_mask(session, project, job.id)
+    if mask is not None:
+        return job_mask_object(job, mask)
     if job.status in FINAL:
         raise NotFound(
             f"Job {job.id} ended as {job.status} before its files had been read.",

@@ -9,7 +9,7 @@ from core.spec.speed import SpeedLevel
 
 
 class SpeedObject(BaseModel):
-    """Ours. Times are those that the API saw, so they hold all that stands before the engine."""
+    """Ours. Times are those that a worker saw, which asked one engine over HTTP."""
 
     object: Literal["model.speed"] = "model.speed"
     model: str

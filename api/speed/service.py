@@ -1,62 +1,90 @@
-"""A speed test is run when there is none of the model as it is served now, or on request."""
+"""A speed test is a task, run when a model has none as it is served now, or on request."""
 
-from typing import Any
+import asyncio
+import time
 
 from starlette.concurrency import run_in_threadpool
 
 from api.models.service import Target, find_target, serving_object
 from api.parts import Parts
-from api.speed.measure import measure
 from api.speed.schemas import SpeedObject
-from core.records.models import get_model
-from core.records.speed_tests import find_speed_test, store_speed_test
-from core.records.tables import SpeedTest
-from core.spec.speed import SpeedResult
+from core.errors import Unavailable
+from core.records.models import no_model, pin_parent
+from core.records.speed_tests import find_speed_test, get_speed_test, request_speed_test
+from core.records.tables import Task
+from core.spec.speed import SpeedResult, SpeedTarget
+from core.tasks.failure import TaskFailure
+from core.tasks.kinds import Work
+
+WAIT_SECONDS = 1200.0
+"""How long a request waits for the end of a test; the test goes on without it."""
+
+POLL_SECONDS = 0.1
 
 
 async def speed_of(parts: Parts, project: str, name: str, *, refresh: bool) -> SpeedObject:
-    """Return the stored result, or measure and store it; once for all who ask meanwhile."""
+    """Return the stored result, or have a worker measure it; once for all who ask meanwhile.
+
+    The failure of the test is raised; Unavailable `speed_test_pending` when it takes too long.
+    """
     target = await run_in_threadpool(find_target, parts, project, name)
+    test = None
     if not refresh:
-        stored = await run_in_threadpool(_find, parts, project, target)
-        if stored is not None:
-            return stored
-
-    async def measured() -> SpeedObject:
-        result = await measure(parts.engines, target, project)
-        return await run_in_threadpool(_store, parts, project, target, result)
-
-    return await parts.speed_tests.join((project, target), measured)
+        test = await run_in_threadpool(_find, parts, project, target)
+    if test is None:
+        test_id = await run_in_threadpool(_request, parts, project, target)
+        test = await _end_of(parts, project, target, test_id)
+    if test.error is not None:
+        raise TaskFailure.model_validate(test.error).as_error()
+    return _object(target, test)
 
 
-def _find(parts: Parts, project: str, target: Target) -> SpeedObject | None:
+def _find(parts: Parts, project: str, target: Target) -> Task | None:
     with parts.database.reading() as session:
-        test = find_speed_test(session, project, target.id, _facts(target))
-    return None if test is None else _object(target, test)
+        return find_speed_test(session, project, target.id, _measured(target))
 
 
-def _store(parts: Parts, project: str, target: Target, result: SpeedResult) -> SpeedObject:
+def _request(parts: Parts, project: str, target: Target) -> str:
     with parts.transaction() as transaction:
-        if target.adapter is not None:  # NotFound when it has been deleted meanwhile
-            get_model(transaction.session, project, target.id)
-        test = store_speed_test(transaction.session, project, target.id, _facts(target), result)
-        return _object(target, test)
+        if target.adapter is not None:  # NotFound when it has been deleted by now
+            pin_parent(transaction.session, project, target.id, target.adapter)
+        test = request_speed_test(transaction.session, project, target.id, _measured(target))
+        work = Work(test.kind, test.id)
+        transaction.after_commit(lambda: parts.broker.wake(work))
+        return test.id
 
 
-def _facts(target: Target) -> dict[str, Any]:
-    """What was measured: a name may come to stand for something else."""
-    return {
-        "base": target.base.model_dump(mode="json"),
-        "adapter": target.adapter and target.adapter.model_dump(mode="json"),
-        "serving": target.serving.model_dump(mode="json"),
-    }
+async def _end_of(parts: Parts, project: str, target: Target, test_id: str) -> Task:
+    """Return the test once it has ended; NotFound when its model is deleted meanwhile."""
+
+    def read() -> Task | None:
+        with parts.database.reading() as session:
+            return get_speed_test(session, project, test_id)
+
+    give_up_at = time.monotonic() + WAIT_SECONDS
+    while time.monotonic() < give_up_at:
+        test = await run_in_threadpool(read)
+        if test is None:
+            raise no_model(target.id)
+        if test.finished_at is not None:
+            return test
+        await asyncio.sleep(POLL_SECONDS)
+    raise Unavailable(
+        "The speed test has not ended yet. It goes on; ask again for its result.",
+        code="speed_test_pending",
+        retry_after_seconds=60,
+    )
 
 
-def _object(target: Target, test: SpeedTest) -> SpeedObject:
+def _measured(target: Target) -> SpeedTarget:
+    return SpeedTarget(base=target.base, adapter=target.adapter, serving=target.serving)
+
+
+def _object(target: Target, test: Task) -> SpeedObject:
     result = SpeedResult.model_validate(test.result)
     return SpeedObject(
         model=target.id,
-        created_at=int(test.created_at),
+        created_at=int(test.finished_at or test.created_at),
         serving=serving_object(target),
         hardware=result.hardware,
         prompt_tokens=result.prompt_tokens,

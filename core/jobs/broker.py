@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from celery import Celery
-from kombu import Queue
+from kombu import Queue as CeleryQueue
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from core.errors import Unavailable
-from core.jobs.messages import TRAIN_QUEUE, TRAIN_TASK
+from core.jobs.messages import WORK_TASK
+from core.tasks.kinds import Queue, Work
 
 FOLDER_SCHEME = "folder://"
 
@@ -25,9 +26,9 @@ def celery_app(broker_url: str) -> Celery:
     """Build the application; nothing connects before the first message."""
     app = Celery("tunesmith")
     app.conf.update(
-        task_queues=[Queue(TRAIN_QUEUE, routing_key=TRAIN_QUEUE)],
-        task_default_queue=TRAIN_QUEUE,
-        task_default_routing_key=TRAIN_QUEUE,
+        task_queues=[CeleryQueue(queue, routing_key=queue) for queue in Queue],
+        task_default_queue=Queue.DEVICE,
+        task_default_routing_key=Queue.DEVICE,
         task_ignore_result=True,
         # A message is only a hint and may come twice, so late acknowledgement is safe; early
         # acknowledgement would let a busy worker sit on a second job while another idles.
@@ -54,10 +55,10 @@ class Broker:
             "socket_timeout": SEND_TIMEOUT_SECONDS,
         }
 
-    def wake(self, job_id: str) -> None:
-        """Tell the workers that `job_id` can be run; Unavailable when the broker is away."""
+    def wake(self, work: Work) -> None:
+        """Tell the workers of its queue that `work` waits; Unavailable when the broker is away."""
         try:
-            self._app.send_task(TRAIN_TASK, args=[job_id], retry=False)
+            self._app.send_task(WORK_TASK, args=[work.kind, work.id], queue=work.queue, retry=False)
         except (OSError, OperationalError, RedisError) as error:
             raise Unavailable(f"The broker is away: {error}") from error
 

@@ -4,7 +4,8 @@ The database is the truth. A message says "there is work"; a lost, doubled or la
 changes nothing.
 """
 
-TRAIN_TASK = "worker.train"
-"""Name of the Celery task that claims and runs one job. Its only argument is the job's id."""
+WORK_TASK = "worker.work"
+"""Name of the Celery task that claims and does what waits. Arguments: kind and id of the work.
 
-TRAIN_QUEUE = "train"
+It is sent to the queue of the work's kind, `core.tasks.kinds.Queue`.
+"""

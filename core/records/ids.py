@@ -4,6 +4,8 @@ import secrets
 import string
 from typing import Literal
 
+from core.tasks.kinds import KINDS
+
 _ALPHABET = string.ascii_letters + string.digits
 
 Prefix = Literal[
@@ -13,6 +15,15 @@ Prefix = Literal[
 
 def new_id(prefix: Prefix) -> str:
     """A fresh random id: the prefix and 24 letters or digits (142 bits)."""
+    return _random_id(prefix)
+
+
+def new_task_id(kind: str) -> str:
+    """The same for a task; the prefix is that of its kind."""
+    return _random_id(KINDS[kind].id_prefix)
+
+
+def _random_id(prefix: str) -> str:
     return f"{prefix}-" + "".join(secrets.choice(_ALPHABET) for _ in range(24))
 
 

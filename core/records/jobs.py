@@ -13,10 +13,12 @@ from core.records.database import database_now
 from core.records.events import Level, NewEvent, append_events
 from core.records.files import pin_files
 from core.records.ids import new_id
+from core.records.leases import no_claim
 from core.records.models import pin_parent
 from core.records.pages import Page, page
 from core.records.tables import Job, JobMetadata
 from core.spec.run import JobSpec
+from core.tasks.kinds import JOB, Work
 
 
 @dataclass(frozen=True)
@@ -32,14 +34,8 @@ class NewJob:
     metadata: dict[str, str] | None
 
 
-NO_CLAIM: dict[str, Any] = {
-    "claimed_by": None,
-    "lease_expires_at": None,
-    "claim_token": Job.claim_token + 1,
-    "estimated_finish": None,
-    "pause_requested_at": None,
-}
-"""What ends a claim: nobody holds the job, every token given out is stale, no request is open."""
+NO_CLAIM: dict[str, Any] = no_claim(Job) | {"estimated_finish": None, "pause_requested_at": None}
+"""What ends a claim on a job: nobody holds it, every token is stale, no request is open."""
 
 
 def create_job(session: Session, new: NewJob) -> Job:
@@ -79,7 +75,7 @@ def create_job(session: Session, new: NewJob) -> Job:
             NewEvent(f"Validating files: {', '.join(files.values())}"),
         ],
     )
-    outbox.enqueue(session, job.id)
+    outbox.enqueue(session, Work(JOB, job.id))
     session.refresh(job)
     return job
 
@@ -156,7 +152,7 @@ def advance(
         _explain_refusal(session, job_id, to, token)
     append_events(session, job_id, [NewEvent(message, level)])
     if to in FINAL or to is JobStatus.PAUSED:
-        outbox.settle(session, job_id)
+        outbox.settle(session, Work(JOB, job_id))
 
 
 def cancel_job(session: Session, project_id: str, job_id: str) -> Job:

@@ -14,6 +14,7 @@ from core.records.database import database_now
 from core.records.events import NewEvent, append_events
 from core.records.jobs import advance, get_job
 from core.records.tables import Job
+from core.tasks.kinds import JOB, Work
 
 
 def pause_job(session: Session, project_id: str, job_id: str) -> Job:
@@ -38,7 +39,7 @@ def resume_job(session: Session, project_id: str, job_id: str) -> Job:
     job = _locked_job(session, project_id, job_id)
     if job.status == JobStatus.PAUSED:
         advance(session, job_id, JobStatus.QUEUED, message="The job was resumed and waits.")
-        outbox.enqueue(session, job_id)
+        outbox.enqueue(session, Work(JOB, job_id))
     elif job.pause_requested_at is not None:
         _set_request(session, job_id, None)
         append_events(session, job_id, [NewEvent("The request for a pause was withdrawn.")])

@@ -1,47 +1,66 @@
-"""Speed tests: the newest of each model, with what was measured."""
+"""Speed tests: tasks about a model. The newest result holds for what the name stood for."""
 
-from typing import Any
+from sqlalchemy import ColumnElement, and_, select
+from sqlalchemy.orm import Session, undefer
 
-from sqlalchemy import delete, select
-from sqlalchemy.orm import Session
+from core.records.tables import Project, Task
+from core.records.tasks import create_task, find_task, forget_tasks
+from core.spec.speed import SpeedTarget
 
-from core.records.ids import new_id
-from core.records.tables import SpeedTest
-from core.spec.speed import SpeedResult
+SPEED_TEST = "speed_test"
+"""The kind of task."""
 
 
 def find_speed_test(
-    session: Session, project_id: str, model_id: str, target: dict[str, Any]
-) -> SpeedTest | None:
-    """Return the newest test of the model, None when another target was measured under its name."""
-    newest = session.scalars(
-        select(SpeedTest)
-        .where(SpeedTest.project_id == project_id, SpeedTest.model_id == model_id)
-        .order_by(SpeedTest.created_at.desc(), SpeedTest.id)
-        .limit(1)
-    ).first()
-    return newest if newest is not None and newest.target == target else None
-
-
-def store_speed_test(
-    session: Session, project_id: str, model_id: str, target: dict[str, Any], result: SpeedResult
-) -> SpeedTest:
-    """Write a test in place of the model's older ones."""
-    forget_speed_tests(session, project_id, model_id)
-    test = SpeedTest(
-        id=new_id("speed"),
-        project_id=project_id,
-        model_id=model_id,
-        target=target,
-        result=result.model_dump(mode="json"),
-    )
-    session.add(test)
-    session.flush()
+    session: Session, project_id: str, model_id: str, target: SpeedTarget
+) -> Task | None:
+    """Return the newest result of the model, None when another target was measured for it."""
+    test = _newest_result(session, project_id, model_id)
+    if test is None or test.payload != target.model_dump(mode="json"):
+        return None
     return test
 
 
-def forget_speed_tests(session: Session, project_id: str, model_id: str) -> None:
-    """Remove the tests of a model."""
-    session.execute(
-        delete(SpeedTest).where(SpeedTest.project_id == project_id, SpeedTest.model_id == model_id)
+def request_speed_test(
+    session: Session, project_id: str, model_id: str, target: SpeedTarget
+) -> Task:
+    """Return the test of this target that waits or runs, or else a new one.
+
+    A new one takes the place of all older ones but the newest result.
+    """
+    # The lock on the project's row: two processes that ask at once share one test.
+    session.get(Project, project_id, with_for_update={"key_share": True})
+    under_way = session.scalars(
+        select(Task).where(_of(project_id, model_id), Task.finished_at.is_(None))
     )
+    for test in under_way:
+        if test.payload == target.model_dump(mode="json"):
+            return test
+    newest = _newest_result(session, project_id, model_id)
+    keeping = () if newest is None else (Task.id != newest.id,)
+    forget_tasks(session, _of(project_id, model_id), Task.finished_at.is_not(None), *keeping)
+    return create_task(session, project_id, SPEED_TEST, subject=model_id, payload=target)
+
+
+def get_speed_test(session: Session, project_id: str, test_id: str) -> Task | None:
+    """Return a test with its result; None when its model has been deleted."""
+    return find_task(session, project_id, SPEED_TEST, test_id)
+
+
+def forget_speed_tests(session: Session, project_id: str, model_id: str) -> None:
+    """Remove the tests of a model, one under way included."""
+    forget_tasks(session, _of(project_id, model_id))
+
+
+def _newest_result(session: Session, project_id: str, model_id: str) -> Task | None:
+    return session.scalars(
+        select(Task)
+        .where(_of(project_id, model_id), Task.finished_at.is_not(None), Task.error.is_(None))
+        .order_by(Task.finished_at.desc(), Task.id)
+        .limit(1)
+        .options(undefer(Task.result))
+    ).first()
+
+
+def _of(project_id: str, model_id: str) -> ColumnElement[bool]:
+    return and_(Task.project_id == project_id, Task.kind == SPEED_TEST, Task.subject == model_id)

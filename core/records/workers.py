@@ -7,9 +7,10 @@ from sqlalchemy.orm import Session
 
 from core.records.database import database_now
 from core.records.tables import Worker
+from core.tasks.kinds import Queue
 
 
-def worker_seen(session: Session, worker_id: str, device: str) -> None:
+def worker_seen(session: Session, worker_id: str, device: str, queue: Queue) -> None:
     """Refresh the worker's row, or make it."""
     refreshed = session.execute(
         update(Worker)
@@ -19,7 +20,8 @@ def worker_seen(session: Session, worker_id: str, device: str) -> None:
         .execution_options(synchronize_session=False)
     ).all()
     if not refreshed:
-        session.execute(insert(Worker).values(id=worker_id, seen_at=database_now(), device=device))
+        values = {"id": worker_id, "seen_at": database_now(), "device": device, "queue": queue}
+        session.execute(insert(Worker).values(values))
 
 
 def worker_gone(session: Session, worker_id: str) -> None:

@@ -8,7 +8,7 @@ takes the place of the status.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -190,6 +190,28 @@ def read_refusal(status: int, body: bytes, headers: Mapping[str, str]) -> Tunesm
         param=said.param,
         code=code,
         retry_after_seconds=int(seconds) if seconds.isdigit() else RETRY_AFTER_SECONDS,
+    )
+
+
+def turned_down(failures: Sequence[TunesmithError]) -> TunesmithError:
+    """Return the error of a request that no engine has taken, from what each of them said.
+
+    Unavailable where one may take it later; the soonest of them when all are full.
+    """
+    if not failures:
+        return Unavailable(
+            "No engine is available. Try again in a moment.", code="engine_unavailable"
+        )
+    passing = [failure for failure in failures if isinstance(failure, Unavailable)]
+    others = [failure for failure in passing if kind_of(failure) is not FULL]
+    if others or not passing:
+        return (others or failures)[-1]
+    soonest = min(passing, key=lambda full: full.retry_after_seconds)
+    return Unavailable(
+        soonest.message,
+        param=soonest.param,
+        code="rate_limit_exceeded",
+        retry_after_seconds=soonest.retry_after_seconds,
     )
 
 

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from core.spec.base import Spec
+from core.spec.run import JobSpec
 
 AUDITED_ROWS = 5
 """How many rows from the start of the file are shown."""
@@ -36,3 +37,16 @@ class MaskRow(Spec):
     line: int
     parts: tuple[MaskPart, ...]
     labels: tuple[str, ...] = ()
+
+
+class MaskRequest(Spec):
+    """What a mask audit looks at: the training file `blob_key`, as a run of `spec` would."""
+
+    spec: JobSpec
+    blob_key: str
+
+
+class MaskResult(Spec):
+    """What a mask audit has found."""
+
+    rows: tuple[MaskRow, ...]

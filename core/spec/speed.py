@@ -3,6 +3,16 @@
 from pydantic import Field
 
 from core.spec.base import Spec
+from core.spec.run import BaseModelSpec, BundleRef
+from core.spec.serving import ServingSpec
+
+
+class SpeedTarget(Spec):
+    """What is measured; the name of a model may come to stand for something else."""
+
+    base: BaseModelSpec
+    adapter: BundleRef | None
+    serving: ServingSpec
 
 
 class FirstTokenSeconds(Spec):

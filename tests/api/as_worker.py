@@ -5,11 +5,12 @@ import json
 import zipfile
 
 from core.jobs.state import JobStatus
-from core.records.claims import Claim, claim_next, hold
+from core.records.claims import Claim, claim_next
 from core.records.events import NewEvent, append_events
 from core.records.files import add_file, new_file_key
 from core.records.ids import tuned_model_id
 from core.records.jobs import advance, get_job
+from core.records.leases import hold
 from core.records.models import StoredBundle, add_checkpoint, add_final_model
 from core.spec.parity import Parity, ParityReference
 from core.spec.run import JobSpec

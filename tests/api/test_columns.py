@@ -7,7 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
-from core.records.tables import Job, MaskAudit
+from core.records.tables import Job, Task
+from core.spec.mask import MaskRequest
 from core.spec.run import JobSpec
 from tests.api.live import Api
 
@@ -84,9 +85,9 @@ def test_a_mask_audit_takes_columns_too(api: Api, client: httpx.Client) -> None:
     answer = asked(client, "/v1/fine_tuning/masks", training_file=file["id"], columns=QA)
     assert answer.status_code == 200, answer.text
     with api.database.reading() as session:
-        audit = session.get(MaskAudit, answer.json()["id"])
+        audit = session.get(Task, answer.json()["id"])
         assert audit is not None
-        assert JobSpec.model_validate(audit.spec).columns == QA
+        assert MaskRequest.model_validate(audit.payload).spec.columns == QA
 
 
 @pytest.mark.parametrize(

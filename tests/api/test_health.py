@@ -5,6 +5,7 @@ from pathlib import Path
 import httpx
 
 from core.records.workers import worker_seen
+from core.tasks.kinds import Queue
 from tests.api.live import Api, register, running_api
 from tests.contract.contract import CheckedClient
 
@@ -15,7 +16,8 @@ def test_ready_when_every_part_answers(api: Api, client: httpx.Client) -> None:
     assert answer.status_code == 503
     assert "no worker" in answer.json()["parts"]["worker"]
     with api.database.writing() as session:
-        worker_seen(session, "worker-test", "cpu")
+        worker_seen(session, "worker-test", "cpu", Queue.DEVICE)
+        worker_seen(session, "worker-light", "cpu", Queue.LIGHT)
     answer = client.get("/readyz")
     assert answer.status_code == 200
     assert set(answer.json()["parts"].values()) == {"ok"}

@@ -14,6 +14,7 @@ from core.records.outbox import due
 from core.records.tables import OutboxMessage
 from core.spec.objective import SupervisedSpec
 from core.spec.strategy import LoraSpec
+from core.tasks.kinds import JOB, Work
 from tests.api import as_worker
 from tests.api.live import Api
 
@@ -381,12 +382,12 @@ def test_lost_wake_up_is_left_to_the_outbox(
     create_job: Callable[..., str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def broken(job_id: str) -> None:
+    def broken(work: Work) -> None:
         raise ConnectionError("no broker")
 
     monkeypatch.setattr(api.parts.broker, "wake", broken)
     job_id = create_job()
     with api.database.reading() as session:
         assert due(session) == []  # not before its time
-        message = session.get(OutboxMessage, job_id)
+        message = session.get(OutboxMessage, (JOB, job_id))
         assert message is not None

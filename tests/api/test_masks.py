@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 import httpx
 
-from core.records import masks
+from core.records import masks, tasks
 from core.records.jobs import get_job
 from core.records.projects import DEFAULT_PROJECT
-from core.spec.mask import MaskPart, MaskRow, MaskToken
+from core.spec.mask import MaskPart, MaskRequest, MaskResult, MaskRow, MaskToken
+from core.tasks.failure import TaskFailure
 from tests.api.live import Api
 
 MASKS = "/v1/fine_tuning/masks"
@@ -32,9 +33,11 @@ def test_audit_waits_for_a_worker_and_shows_its_result(
     audit = client.post(MASKS, json=body).json()
     assert (audit["status"], audit["rows"], audit["training_file"]) == ("queued", [], dataset)
     with api.database.writing() as session:
-        waiting = masks.take_waiting(session)
-        assert waiting is not None and waiting.spec.base.id == "tunesmith/tiny"
-        masks.finish(session, audit_id=waiting.id, rows=[ROW])
+        claim = tasks.claim_next(session, "worker-test", [masks.MASK_AUDIT])
+        assert claim is not None
+        request = MaskRequest.model_validate(claim.payload)
+        assert request.spec.base.id == "tunesmith/tiny"
+        tasks.succeed(session, claim, MaskResult(rows=(ROW,)))
     found = client.get(f"{MASKS}/{audit['id']}").json()
     assert found["status"] == "succeeded"
     assert found["rows"][0]["parts"][0]["tokens"] == [{"text": "hi", "trained": True}]
@@ -45,7 +48,9 @@ def test_failed_audit_says_why(api: Api, client: httpx.Client, dataset: str) -> 
     audit_id = client.post(MASKS, json=body).json()["id"]
     error = {"code": "invalid_training_file", "message": "Line 3 …", "param": "training_file"}
     with api.database.writing() as session:
-        masks.finish(session, audit_id=audit_id, error=error)
+        claim = tasks.claim_next(session, "worker-test", [masks.MASK_AUDIT])
+        assert claim is not None and claim.id == audit_id
+        tasks.fail(session, claim, TaskFailure.model_validate(error))
     found = client.get(f"{MASKS}/{audit_id}").json()
     assert (found["status"], found["error"]) == ("failed", error)
 
@@ -69,6 +74,7 @@ def test_mask_of_a_job_comes_once_a_worker_has_read_its_files(
         masks.record_job_mask(session, get_job(session, DEFAULT_PROJECT, job_id), [ROW])
     mask = client.get(f"/v1/fine_tuning/jobs/{job_id}/mask").json()
     assert (mask["id"], mask["status"], mask["rows"][0]["line"]) == (job_id, "succeeded", 1)
+    assert client.get(f"{MASKS}/{job_id}").json() == mask
 
 
 def test_job_that_ended_before_has_none(

@@ -38,7 +38,7 @@ PROCESSES = {
     "core": [
         "core.errors",
         *modules_of(
-            "core.spec", "core.jobs", "core.records", "core.storage", "core.datasets",
+            "core.spec", "core.tasks", "core.jobs", "core.records", "core.storage", "core.datasets",
             "core.catalog",
         ),
     ],

@@ -41,9 +41,13 @@ SETTINGS: dict[str, type[BaseSettings]] = {
     "api": ApiSettings,
     "migrations.upgrade": MigrationSettings,
     "worker": WorkerSettings,
+    "worker.light": WorkerSettings,
     "worker.housekeeping": WorkerSettings,
     "worker.engine": EngineSettings,
 }
+
+
+WITH_CHECK_OF_IMAGE = ("api", "worker", "worker-gpu", "light-worker")
 
 
 def module(service: dict[str, Any]) -> str:
@@ -212,7 +216,7 @@ def test_every_long_lived_service_is_checked() -> None:
     for name, service in SERVICES.items():
         if module_or_none(service) == "migrations.upgrade":
             assert service["healthcheck"] == {"disable": True}
-        elif name not in ("api", "worker", "worker-gpu"):  # those have the check of their image
+        elif name not in WITH_CHECK_OF_IMAGE:
             assert service["healthcheck"]["test"][0] == "CMD", name
 
 
@@ -240,7 +244,7 @@ def test_routes_of_the_health_checks_exist(tmp_path: Path, sqlite_url: str) -> N
 
 
 def test_processes_wait_for_the_schema() -> None:
-    for name in ("api", "housekeeping", "worker", "worker-gpu"):
+    for name in ("api", "housekeeping", "worker", "worker-gpu", "light-worker"):
         needed = SERVICES[name]["depends_on"]
         assert needed["migrate"] == {"condition": "service_completed_successfully"}
         assert needed["redis"] == {"condition": "service_healthy"}
@@ -269,8 +273,15 @@ def test_gpu_variant_differs_by_its_device_and_nothing_else() -> None:
     assert "COMPOSE_PROFILES=cpu" in (ROOT / ".env.example").read_text()
 
 
+def test_light_worker_runs_with_and_without_a_gpu_and_takes_none() -> None:
+    light = SERVICES["light-worker"]
+    assert "profiles" not in light and "deploy" not in light
+    assert light["image"] == SERVICES["worker"]["image"]
+    assert volumes(light)["work"] == volumes(SERVICES["housekeeping"])["work"]
+
+
 def test_worker_has_time_to_give_its_job_back() -> None:
-    for name in ("worker", "worker-gpu"):
+    for name in ("worker", "worker-gpu", "light-worker"):
         assert SERVICES[name]["stop_grace_period"] == "45s"
         assert SERVICES[name]["init"] is True
 

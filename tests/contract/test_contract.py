@@ -9,6 +9,7 @@ from core.records.jobs import get_job
 from core.records.masks import record_job_mask
 from core.records.projects import DEFAULT_PROJECT
 from core.records.workers import worker_seen
+from core.tasks.kinds import Queue
 from tests.api import as_worker
 from tests.api.live import Api
 from tests.contract.contract import OUR_ROUTES, CheckedClient, Route, check_schema, contract
@@ -77,7 +78,8 @@ def use_every_route(
     assert client.delete(f"/v1/models/{tuned}").status_code == 200
     assert client.delete(f"/v1/files/{file_id}").status_code == 200
     with api.database.writing() as session:
-        worker_seen(session, "worker-test", "cpu")
+        worker_seen(session, "worker-test", "cpu", Queue.DEVICE)
+        worker_seen(session, "worker-light", "cpu", Queue.LIGHT)
     assert client.get("/readyz").status_code == client.get("/healthz").status_code == 200
 
 

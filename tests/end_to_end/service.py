@@ -34,11 +34,11 @@ class Service:
     def client(self) -> OpenAI:
         return OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0)
 
-    def worker(self) -> psutil.Process:
+    def worker(self, module: str = "worker") -> psutil.Process:
         for process in psutil.Process(self.process.pid).children(recursive=True):
-            if process.cmdline()[-2:] == ["-m", "worker"]:
+            if process.cmdline()[-2:] == ["-m", module]:
                 return process
-        raise AssertionError("no worker runs")
+        raise AssertionError(f"no {module} runs")
 
 
 @contextmanager

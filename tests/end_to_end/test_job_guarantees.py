@@ -6,6 +6,7 @@ import sqlite3
 import time
 from pathlib import Path
 
+import httpx
 import openai
 import pytest
 
@@ -38,6 +39,31 @@ def test_killed_worker_loses_no_job(service: Service, small_dataset: Path) -> No
     messages = [e.message for e in client.fine_tuning.jobs.list_events(job.id, limit=100)]
     assert any("worker was lost" in message for message in messages)
     assert messages.count("The job has successfully completed") == 1
+
+
+def test_masks_are_shown_while_a_job_trains_also_after_their_worker_was_killed(
+    service: Service, small_dataset: Path
+) -> None:
+    client = service.client
+    file_id = upload(client, small_dataset)
+    job = submit(client, file_id, epochs=100)
+    wait_until(client, job.id, "running")
+    assert mask_status(service, file_id) == "succeeded"
+    os.kill(service.worker("worker.light").pid, signal.SIGKILL)
+    assert mask_status(service, file_id) == "succeeded"
+    assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
+
+
+def mask_status(service: Service, file_id: str) -> str:
+    """Ask for a mask and wait for it."""
+    body = {"model": BASE_MODEL, "training_file": file_id}
+    with httpx.Client(base_url=f"{service.url}/v1/fine_tuning", trust_env=False) as client:
+        mask = client.post("/masks", json=body).raise_for_status().json()
+        deadline = time.monotonic() + 180
+        while mask["status"] == "queued" and time.monotonic() < deadline:
+            time.sleep(0.1)
+            mask = client.get(f"/masks/{mask['id']}").raise_for_status().json()
+    return str(mask["status"])
 
 
 def test_same_seed_gives_the_same_adapter(service: Service, small_dataset: Path) -> None:
@@ -111,8 +137,9 @@ def test_nothing_is_left_behind(service: Service) -> None:
         )
         assert database.execute(open_jobs).fetchone() == (0,)
         assert database.execute("SELECT count(*) FROM outbox").fetchone() == (0,)
-        held = "SELECT count(*) FROM jobs WHERE lease_expires_at IS NOT NULL"
-        assert database.execute(held).fetchone() == (0,)
+        for table in ("jobs", "tasks"):
+            held = f"SELECT count(*) FROM {table} WHERE lease_expires_at IS NOT NULL"
+            assert database.execute(held).fetchone() == (0,)
         keys = {key for (key,) in database.execute("SELECT blob_key FROM files")}
     finally:
         database.close()

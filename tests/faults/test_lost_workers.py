@@ -17,6 +17,7 @@ import pytest
 from core.jobs.state import FINAL, JobStatus
 from core.records import outbox
 from core.records.resume_states import states_of
+from core.tasks.kinds import JOB, Work
 from tests.processes import is_alive
 from tests.worker.workshop import (
     ENDLESS_EPOCHS,
@@ -101,7 +102,8 @@ def test_job_whose_message_comes_three_times_runs_once(
 def test_lost_message_is_sent_again(workshop: Workshop, victim: subprocess.Popen[bytes]) -> None:
     job_id = workshop.submit()  # and nobody wakes a worker for it
     with workshop.database.writing() as session:
-        outbox.enqueue(session, job_id, send_after_seconds=0)  # instead of a wait of 15 s
+        # instead of a wait of 15 s
+        outbox.enqueue(session, Work(JOB, job_id), send_after_seconds=0)
     assert_succeeded_once(workshop, job_id)
 
 

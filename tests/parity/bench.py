@@ -15,8 +15,8 @@ from tests.parity.jobs import Job, train_job
 from tests.worker.finished import Finished
 from tests.worker.serving import Service, serving
 from worker.engine.settings import EngineSettings
+from worker.engine_client.find import EngineAddress
 from worker.parity.check import ParityCheck
-from worker.parity.engines import EngineAddress
 
 
 @dataclass

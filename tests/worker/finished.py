@@ -9,6 +9,7 @@ from typing import Any
 from transformers import GenerationConfig
 
 from core.artifacts.archive import pack
+from core.parity.asking import Candidate
 from core.spec.events import RunEvent, RunFinished
 from core.spec.objective import (
     ClassificationSpec,
@@ -34,7 +35,6 @@ from core.spec.training import TrainingSpec
 from core.storage.blobs import BlobStore
 from core.training.recipe import train
 from tests.end_to_end.orders import KINDS, WORDS, write_files
-from worker.parity.replay import Candidate
 
 TOOLS = [{"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}]
 CHATS = "".join(

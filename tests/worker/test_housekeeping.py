@@ -7,15 +7,18 @@ from sqlalchemy import select
 
 from core.errors import Unavailable
 from core.jobs.broker import Broker
-from core.records import engines, outbox, workers
+from core.records import engines, outbox, tasks, workers
 from core.records.tables import RegisteredEngine
 from core.spec.engine_protocol import EngineReport
+from core.tasks.kinds import JOB, Queue, Work
+from tests.worker.nap import nap_kind
+from tests.worker.naps import Naps
 from tests.worker.workshop import Workshop
 from worker import housekeeping
 
 
 class DeafBroker(Broker):
-    def wake(self, job_id: str) -> None:
+    def wake(self, work: Work) -> None:
         raise Unavailable("The broker is away.")
 
 
@@ -29,6 +32,21 @@ def test_workspaces_of_dead_claims_go_and_the_living_one_stays(workshop: Worksho
     housekeeping.sweep_workspaces(workshop.database, work)
     assert {str(path.relative_to(work)) for path in work.glob("*/*")} == {f"{running}/1"}
     assert not (work / over).exists()
+
+
+def test_folders_of_dead_attempts_go_and_those_of_living_ones_stay(workshop: Workshop) -> None:
+    folder = workshop.folder / "work" / "tasks"
+    with nap_kind():
+        living, given_back = Naps(workshop).ask(), Naps(workshop).ask()
+        with workshop.database.writing() as session:
+            for _ in range(2):
+                claim = tasks.claim_next(session, "worker-here", ["nap"])
+            assert claim is not None and claim.id == given_back
+            tasks.release(session, claim)
+    for name in (f"{living}.0", f"{living}.1", f"{given_back}.1", "nap-unknown.1", "stray"):
+        (folder / name).mkdir(parents=True)
+    housekeeping.sweep_workspaces(workshop.database, workshop.folder / "work")
+    assert [path.name for path in folder.iterdir()] == [f"{living}.1"]
 
 
 def test_stray_names_in_the_work_folder_are_passed_over(workshop: Workshop) -> None:
@@ -46,13 +64,13 @@ def test_stray_names_in_the_work_folder_are_passed_over(workshop: Workshop) -> N
 def test_message_stays_due_until_the_broker_takes_it(workshop: Workshop) -> None:
     job_id = workshop.submit()
     with workshop.database.writing() as session:
-        outbox.enqueue(session, job_id, send_after_seconds=0)
+        outbox.enqueue(session, Work(JOB, job_id), send_after_seconds=0)
     with pytest.raises(Unavailable):
         housekeeping.send_messages(workshop.database, DeafBroker(workshop.broker_url))
     housekeeping.send_messages(workshop.database, Broker(workshop.broker_url))
     with workshop.database.reading() as session:
         assert outbox.due(session) == []
-    assert len(list((workshop.folder / "broker" / "messages").glob("*.train.msg"))) == 1
+    assert len(list((workshop.folder / "broker" / "messages").glob("*.device.msg"))) == 1
 
 
 def test_engines_that_ended_without_a_word_are_forgotten(workshop: Workshop) -> None:
@@ -67,10 +85,10 @@ def test_engines_that_ended_without_a_word_are_forgotten(workshop: Workshop) -> 
 
 def test_workers_that_missed_a_lease_are_forgotten(workshop: Workshop) -> None:
     with workshop.database.writing() as session:
-        workers.worker_seen(session, "worker-old", "cpu")
+        workers.worker_seen(session, "worker-old", "cpu", Queue.DEVICE)
     time.sleep(0.01)
     with workshop.database.writing() as session:
-        workers.worker_seen(session, "worker-new", "cpu")
+        workers.worker_seen(session, "worker-new", "cpu", Queue.DEVICE)
         seen = {worker.id: worker.seen_at for worker in workers.living_workers(session, 60)}
         session.get(workers.Worker, "worker-old").seen_at = seen["worker-new"] - 60  # type: ignore[union-attr]
     housekeeping.forget_workers(workshop.database, workshop.settings())

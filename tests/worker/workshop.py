@@ -27,8 +27,10 @@ from core.spec.strategy import LoraSpec
 from core.spec.training import TrainingSpec
 from core.storage.blobs import BlobStore
 from core.storage.open import open_store
+from core.tasks.kinds import JOB, Work
+from worker.context import Worker
 from worker.settings import WorkerSettings
-from worker.train import Worker, train_waiting_jobs
+from worker.training.attempt import train_waiting_jobs
 
 # Other processes share the cores of a test machine: threads that wait must sleep. The
 # forkserver of this process, which the first training starts, inherits it.
@@ -132,7 +134,7 @@ class Workshop:
             engines.forget_dead_engines(session, after_seconds=0)
 
     def wake(self, job_id: str) -> None:
-        Broker(self.broker_url).wake(job_id)
+        Broker(self.broker_url).wake(Work(JOB, job_id))
 
     def job(self, job_id: str) -> Job:
         with self.database.reading() as session:
@@ -215,8 +217,10 @@ def worker_here(workshop: Workshop) -> Iterator[Worker]:
 
 
 @contextmanager
-def worker_process(workshop: Workshop, worker_id: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A real `python -m worker`, warm."""
+def worker_process(
+    workshop: Workshop, worker_id: str, module: str = "worker"
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A real `python -m worker`, warm, or another module that is a worker."""
     settings = workshop.settings(worker_id)
     environment = {
         f"TUNESMITH_{name.upper()}": str(value)
@@ -225,7 +229,7 @@ def worker_process(workshop: Workshop, worker_id: str) -> Iterator[subprocess.Po
     log = workshop.folder / f"{worker_id}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "worker"],
+            [sys.executable, "-m", module],
             cwd=ROOT,
             env={**os.environ, **environment},
             stdout=output,

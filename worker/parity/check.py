@@ -17,18 +17,19 @@ from core.parity.verdict import judge
 from core.spec.engine_protocol import kind_of
 from core.spec.parity import Parity, ParityReference
 from core.spec.run import BaseModelSpec
-from worker.parity.engines import EngineAddress
-from worker.parity.replay import Interrupted, replay
+from worker.coroutines import Interrupted
+from worker.engine_client.find import EngineAddress
+from worker.parity.replay import replay
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ParityCheck:
-    """Asks whichever engine is found; `leave_off` says when the worker has to turn to others."""
+    """Asks whichever engine is found; `should_stop` says when the worker has to turn to others."""
 
     find_engine: Callable[[BaseModelSpec], EngineAddress | None]
-    leave_off: Callable[[], bool]
+    should_stop: Callable[[], bool]
 
     def __call__(self, reference: ParityReference | None, candidate: Candidate) -> Parity:
         """Return the verdict on a model. Raises Interrupted; nothing else keeps it from an end."""
@@ -47,7 +48,7 @@ class ParityCheck:
         if engine is None:
             return unchecked("no engine is registered")
         try:
-            return judge(reference, replay(engine, reference, candidate, self.leave_off))
+            return judge(reference, replay(engine, reference, candidate, self.should_stop))
         except TunesmithError as error:
             return refused(error) if kind_of(error).is_lasting else unanswered(error)
         except ValidationError as error:

@@ -24,8 +24,8 @@ from core.spec.run import BaseModelSpec, BundleRef
 from core.spec.run_request import archive_of
 from core.storage.blobs import Blob, BlobStore
 from core.storage.compensation import delete_on_failure
+from worker.coroutines import Interrupted
 from worker.outages.commit import commit, may_have_committed
-from worker.parity.replay import Interrupted
 from worker.training.event_messages import checkpoint_metrics, parity_message
 
 METRICS_FILE = "metrics.csv"

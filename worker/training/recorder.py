@@ -10,7 +10,7 @@ from typing import Any, assert_never
 from sqlalchemy.orm import Session
 
 from core.jobs.state import JobStatus
-from core.records import claims, events, jobs, masks
+from core.records import claims, events, jobs, leases, masks
 from core.records.claims import Claim
 from core.records.database import Database, database_now
 from core.records.events import NewEvent
@@ -61,7 +61,7 @@ class Recorder:
 
         def write(session: Session) -> None:
             estimate = database_now() + remaining_seconds
-            claims.hold(session, self._claim, step=steps[-1].step, estimated_finish=estimate)
+            leases.hold(session, self._claim, step=steps[-1].step, estimated_finish=estimate)
             events.append_events(session, self._claim.job_id, told)
 
         commit(self._database, write)
@@ -136,7 +136,7 @@ class Recorder:
 
     def _append(self, event: NewEvent, **columns: Any) -> None:
         def write(session: Session) -> None:
-            claims.hold(session, self._claim, **columns)
+            leases.hold(session, self._claim, **columns)
             events.append_events(session, self._claim.job_id, [event])
 
         commit(self._database, write)

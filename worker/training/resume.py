@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from core.artifacts.archive import unpack_state
 from core.artifacts.manifest import corrupt, sha256_of
 from core.errors import TunesmithError, Unavailable
-from core.records import claims, events, resume_states
+from core.records import claims, events, leases, resume_states
 from core.records.claims import Claim
 from core.records.database import Database
 from core.records.events import NewEvent
@@ -63,7 +63,7 @@ class ResumeStates:
 
         def write(session: Session) -> None:
             step, column = resume_states.newest_step(usable), resume_states.as_column(usable)
-            claims.hold(session, self._claim, step=step, resume_states=column)
+            leases.hold(session, self._claim, step=step, resume_states=column)
             events.append_events(session, self._claim.job_id, faults)
 
         commit(self._database, write)
@@ -83,7 +83,7 @@ class ResumeStates:
             columns["attempts"] = 1  # it got further: crashes are counted from here
 
         def write(session: Session) -> None:
-            claims.hold(session, self._claim, **columns)
+            leases.hold(session, self._claim, **columns)
 
         with delete_on_failure(self._store, key, unless=may_have_committed):
             commit(self._database, write)

@@ -9,7 +9,7 @@ import pytest
 from kombu import Connection
 
 from core.jobs.broker import FOLDER_SCHEME, Broker, celery_app
-from core.jobs.messages import TRAIN_QUEUE
+from core.tasks.kinds import JOB, Queue, Work
 
 ROOT = Path(__file__).parents[3]
 
@@ -22,24 +22,25 @@ import sys
 from core.jobs.broker import celery_app
 
 connection = celery_app(sys.argv[1]).connection_for_read()
-queue = connection.SimpleQueue("train")
+queue = connection.SimpleQueue("device")
 print("ready", flush=True)
 while True:
     message = queue.get(timeout=100)
     message.ack()
-    if message.payload[0][0] == "stop":
+    if message.payload[0][1] == "stop":
         break
-    print(message.payload[0][0], flush=True)
+    print(message.payload[0][1], flush=True)
 connection.release()
 """
 
 SEND = f"""
 import sys
 from core.jobs.broker import Broker
+from core.tasks.kinds import JOB, Work
 
 broker = Broker(sys.argv[1])
 for number in range({MESSAGES}):
-    broker.wake(f"{{sys.argv[2]}}-{{number}}")
+    broker.wake(Work(JOB, f"{{sys.argv[2]}}-{{number}}"))
 """
 
 
@@ -68,7 +69,7 @@ def test_processes_share_messages_without_loss_or_double(broker_url: str, tmp_pa
         _, errors = sender.communicate(timeout=120)
         assert sender.returncode == 0, errors
     for _ in consumers:
-        Broker(broker_url).wake("stop")  # the last in line: each consumer takes one
+        Broker(broker_url).wake(Work(JOB, "stop"))  # the last in line: each consumer takes one
     received: list[list[str]] = []
     for consumer in consumers:
         output, errors = consumer.communicate(timeout=120)
@@ -84,29 +85,29 @@ def test_processes_share_messages_without_loss_or_double(broker_url: str, tmp_pa
 def test_messages_come_in_the_order_of_sending(broker_url: str) -> None:
     broker = Broker(broker_url)
     for number in range(5):
-        broker.wake(str(number))
+        broker.wake(Work(JOB, str(number)))
     with celery_app(broker_url).connection_for_read() as connection:
-        queue = connection.SimpleQueue(TRAIN_QUEUE)
+        queue = connection.SimpleQueue(Queue.DEVICE)
         messages = [queue.get(timeout=60) for _ in range(5)]
         for message in messages:
             message.ack()
         queue.close()
-    assert [message.payload[0][0] for message in messages] == ["0", "1", "2", "3", "4"]
+    assert [message.payload[0][1] for message in messages] == ["0", "1", "2", "3", "4"]
 
 
 def test_half_written_message_is_never_read(broker_url: str, tmp_path: Path) -> None:
     """What lies in the folder under a temporary name does not exist for a consumer."""
-    Broker(broker_url).wake("whole")
+    Broker(broker_url).wake(Work(JOB, "whole"))
     folder = tmp_path / "broker" / "messages"
     [whole] = folder.iterdir()
     assert json.loads(whole.read_text())["properties"]
-    (folder / f".writing-0.{TRAIN_QUEUE}.msg").write_text("{")
-    (folder / f".taken-0.{TRAIN_QUEUE}.msg").write_text("")
+    (folder / f".writing-0.{Queue.DEVICE}.msg").write_text("{")
+    (folder / f".taken-0.{Queue.DEVICE}.msg").write_text("")
     with celery_app(broker_url).connection_for_read() as connection:
-        queue = connection.SimpleQueue(TRAIN_QUEUE)
+        queue = connection.SimpleQueue(Queue.DEVICE)
         assert isinstance(connection, Connection)
         assert queue.qsize() == 1
         message = queue.get(timeout=60)
         message.ack()
         queue.close()
-    assert message.payload[0][0] == "whole"
+    assert message.payload[0][1] == "whole"

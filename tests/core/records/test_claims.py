@@ -13,16 +13,14 @@ from core.errors import StaleClaim
 from core.jobs.state import JobStatus
 from core.records.claims import (
     Claim,
-    beat,
     claim_next,
     claimed_job,
-    hold,
     release,
     rescue_expired,
-    stands,
 )
 from core.records.database import Database
 from core.records.jobs import advance, cancel_job, is_over
+from core.records.leases import beat, hold, is_current
 from core.records.projects import DEFAULT_PROJECT
 from core.records.tables import Job
 
@@ -183,17 +181,17 @@ def test_worker_that_holds_a_job_locks_it_until_it_commits(
     assert (job.status, job.step) == ("cancelled", 3)
 
 
-def test_claim_stands_until_it_ends(database: Database, start_job: StartJob) -> None:
+def test_claim_is_current_until_it_ends(database: Database, start_job: StartJob) -> None:
     claim = start_job()
     with database.reading() as session:
-        assert stands(session, claim)
-        assert not stands(session, Claim("ftjob-unknown", 1))
+        assert is_current(session, claim)
+        assert not is_current(session, Claim("ftjob-unknown", 1))
         assert not is_over(session, claim.job_id)
     with database.writing() as session:
         assert claimed_job(session, claim).id == claim.job_id
         cancel_job(session, DEFAULT_PROJECT, claim.job_id)
     with database.reading() as session:
-        assert not stands(session, claim)
+        assert not is_current(session, claim)
         assert is_over(session, claim.job_id) and is_over(session, "ftjob-unknown")
     with pytest.raises(StaleClaim), database.writing() as session:
         claimed_job(session, claim)

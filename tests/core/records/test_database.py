@@ -13,6 +13,7 @@ from core.records.database import Database, database_now
 from core.records.projects import ensure_project
 from core.records.tables import Project
 from core.records.workers import forget_dead_workers, living_workers, worker_gone, worker_seen
+from core.tasks.kinds import Queue
 
 ROOT = Path(__file__).parents[3]
 
@@ -112,7 +113,7 @@ def test_postgres_clock_runs_on_within_a_transaction(postgres_url: str) -> None:
 def test_foreign_keys_are_kept(database: Database) -> None:
     refusal = pytest.raises(DBAPIError, match=r"(?i)foreign key")
     with refusal, database.writing() as session:
-        session.execute(text("INSERT INTO outbox VALUES ('ftjob-unknown', 1.0, 0)"))
+        session.execute(text("INSERT INTO job_metadata VALUES ('ftjob-unknown', 'k', 'p', 'v')"))
 
 
 def test_project_is_made_once(database: Database) -> None:
@@ -125,9 +126,9 @@ def test_project_is_made_once(database: Database) -> None:
 
 def test_worker_lives_while_it_is_seen(database: Database) -> None:
     with database.writing() as session:
-        worker_seen(session, "worker-1", "cpu")
-        worker_seen(session, "worker-1", "cpu")
-        worker_seen(session, "worker-2", "cuda:0")
+        worker_seen(session, "worker-1", "cpu", Queue.DEVICE)
+        worker_seen(session, "worker-1", "cpu", Queue.DEVICE)
+        worker_seen(session, "worker-2", "cuda:0", Queue.DEVICE)
     with database.reading() as session:
         assert {w.id for w in living_workers(session, 60)} == {"worker-1", "worker-2"}
         assert living_workers(session, -60) == []

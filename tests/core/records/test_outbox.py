@@ -10,6 +10,7 @@ from core.records.claims import claim_next
 from core.records.database import Database, database_now
 from core.records.jobs import NewJob, create_job
 from core.records.tables import Job, JobEvent, OutboxMessage
+from core.tasks.kinds import JOB, Work
 
 MakeJob = Callable[..., str]
 
@@ -21,7 +22,7 @@ def let_time_pass(database: Database, seconds: float) -> None:
 
 def due(database: Database) -> list[str]:
     with database.reading() as session:
-        return list(outbox.due(session))
+        return [work.id for work in outbox.due(session)]
 
 
 def test_message_is_rolled_back_with_its_job(
@@ -54,7 +55,7 @@ def test_message_is_sent_again_until_the_job_is_claimed(
         let_time_pass(database, pause_seconds + 1)
         assert due(database) == [job_id]
         with database.writing() as session:
-            outbox.mark_sent(session, job_id)
+            outbox.mark_sent(session, Work(JOB, job_id))
         assert due(database) == []
     with database.writing() as session:
         assert session.scalars(select(OutboxMessage.sent_count)).one() == 3
@@ -70,7 +71,7 @@ def test_pauses_between_messages_double_up_to_a_quarter_of_an_hour(
     pauses = []
     for _ in range(9):
         with database.writing() as session:
-            outbox.mark_sent(session, job_id)
+            outbox.mark_sent(session, Work(JOB, job_id))
             send_after = select(OutboxMessage.send_after - database_now())
             pauses.append(session.scalars(send_after).one())
     assert pauses == pytest.approx([15, 30, 60, 120, 240, 480, 900, 900, 900], abs=5)
@@ -79,9 +80,9 @@ def test_pauses_between_messages_double_up_to_a_quarter_of_an_hour(
 def test_asking_twice_is_asking_once(database: Database, make_job: MakeJob) -> None:
     job_id = make_job()
     with database.writing() as session:
-        outbox.enqueue(session, job_id)
-        outbox.enqueue(session, job_id)
-        assert session.scalars(select(OutboxMessage.job_id)).all() == [job_id]
+        outbox.enqueue(session, Work(JOB, job_id))
+        outbox.enqueue(session, Work(JOB, job_id))
+        assert session.scalars(select(OutboxMessage.id)).all() == [job_id]
 
 
 def test_longest_waiting_messages_come_first(database: Database, make_job: MakeJob) -> None:
@@ -90,8 +91,8 @@ def test_longest_waiting_messages_come_first(database: Database, make_job: MakeJ
         for rank, job_id in enumerate([created[2], created[0], created[1]]):
             session.execute(
                 update(OutboxMessage)
-                .where(OutboxMessage.job_id == job_id)
+                .where(OutboxMessage.id == job_id)
                 .values(send_after=database_now() - 100 + rank)
             )
     with database.reading() as session:
-        assert outbox.due(session, limit=2) == [created[2], created[0]]
+        assert outbox.due(session, limit=2) == [Work(JOB, created[2]), Work(JOB, created[0])]

@@ -13,7 +13,6 @@ from core.records.claims import (
     MAX_ATTEMPTS,
     Claim,
     claim_next,
-    hold,
     is_pause_requested,
     park,
     release,
@@ -23,6 +22,7 @@ from core.records.claims import (
 from core.records.database import Database
 from core.records.events import events_since
 from core.records.jobs import advance, cancel_job
+from core.records.leases import hold
 from core.records.pauses import pause_job, resume_job
 from core.records.projects import DEFAULT_PROJECT
 from core.records.resume_states import ResumeState, as_column, left_by_ended_jobs, with_newest
@@ -50,7 +50,7 @@ def claim_any(database: Database) -> Claim | None:
 
 def outbox(database: Database) -> list[str]:
     with database.reading() as session:
-        return list(session.scalars(select(OutboxMessage.job_id)))
+        return list(session.scalars(select(OutboxMessage.id)))
 
 
 def last_message(database: Database, job_id: str) -> str:

@@ -4,7 +4,7 @@ import pytest
 
 from core.errors import StaleClaim
 from core.jobs.state import JobStatus
-from core.records import claims
+from core.records import claims, leases
 from core.records.database import Database
 from core.records.jobs import NewJob, create_job, get_job, is_over
 from core.records.projects import DEFAULT_PROJECT
@@ -23,7 +23,7 @@ def test_crashed_job_waits_again_until_the_cap_and_then_fails(
             assert not is_over(session, job_id)
             claims.report_crash(session, claim, reason="It was killed.")
         with database.writing() as session:
-            assert not claims.stands(session, claim)
+            assert not leases.is_current(session, claim)
             with pytest.raises(StaleClaim):
                 claims.claimed_job(session, claim)
         assert _job(database, job_id).attempts == attempt

@@ -9,10 +9,11 @@ from sqlalchemy import select, update
 
 from core.errors import StaleClaim
 from core.jobs.state import JobStatus
-from core.records.claims import MAX_ATTEMPTS, Claim, beat, claim_next, report_crash, rescue_expired
+from core.records.claims import MAX_ATTEMPTS, Claim, claim_next, report_crash, rescue_expired
 from core.records.database import Database, database_now
 from core.records.events import events_since
 from core.records.jobs import advance
+from core.records.leases import beat
 from core.records.tables import Job, OutboxMessage
 
 MakeJob = Callable[..., str]
@@ -51,7 +52,7 @@ def test_expired_lease_brings_the_job_back(
     job = read_job(claim.job_id)
     assert (job.status, job.claimed_by, job.lease_expires_at, job.step) == ("queued", None, None, 0)
     with database.reading() as session:
-        assert session.scalars(select(OutboxMessage.job_id)).all() == [claim.job_id]
+        assert session.scalars(select(OutboxMessage.id)).all() == [claim.job_id]
     with database.writing() as session:
         again = claim_next(session, "worker-2", 30)
     assert again is not None and again.token > claim.token

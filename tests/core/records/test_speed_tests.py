@@ -1,14 +1,30 @@
 """The newest speed test of a model, of what its name stands for now, within one project."""
 
+from sqlalchemy import func, select
+
+from core.records import tasks
 from core.records.database import Database
 from core.records.projects import ensure_project
-from core.records.speed_tests import find_speed_test, forget_speed_tests, store_speed_test
-from core.spec.speed import FirstTokenSeconds, SpeedLevel, SpeedResult
+from core.records.speed_tests import (
+    SPEED_TEST,
+    find_speed_test,
+    forget_speed_tests,
+    get_speed_test,
+    request_speed_test,
+)
+from core.records.tables import Task
+from core.spec.run import BaseModelSpec
+from core.spec.serving import ServingSpec
+from core.spec.speed import FirstTokenSeconds, SpeedLevel, SpeedResult, SpeedTarget
+from core.tasks.failure import TaskFailure
 
-TARGET = {"base": {"id": "tiny"}, "serving": {"form": "adapter"}}
+TARGET = SpeedTarget(
+    base=BaseModelSpec(id="tiny", source="/models/tiny"), adapter=None, serving=ServingSpec()
+)
+MERGED = TARGET.model_copy(update={"serving": ServingSpec(form="merged")})
 
 
-def result(tokens_per_second: float = 10.0) -> SpeedResult:
+def result(tokens_per_second: float) -> SpeedResult:
     level = SpeedLevel(
         requests=1,
         first_token_seconds=FirstTokenSeconds(median=0.1, max=0.2),
@@ -19,38 +35,77 @@ def result(tokens_per_second: float = 10.0) -> SpeedResult:
     )
 
 
-def store(database: Database, project: str, model: str, speed: float = 10.0) -> None:
+def ask(database: Database, project: str, model: str, target: SpeedTarget = TARGET) -> str:
     with database.writing() as session:
         ensure_project(session, project)
-        store_speed_test(session, project, model, TARGET, result(speed))
+        return request_speed_test(session, project, model, target).id
 
 
-def speed(database: Database, project: str, model: str, target: object = TARGET) -> float | None:
+def measure(database: Database, project: str, model: str, speed: float | None = 10.0) -> None:
+    """Have the test run; None: it fails."""
+    ask(database, project, model)
+    with database.writing() as session:
+        claim = tasks.claim_next(session, "worker-1", [SPEED_TEST])
+        assert claim is not None
+        if speed is None:
+            tasks.fail(session, claim, TaskFailure(code="busy", message="The engine is full."))
+        else:
+            tasks.succeed(session, claim, result(speed))
+
+
+def speed(
+    database: Database, project: str, model: str, target: SpeedTarget = TARGET
+) -> float | None:
     with database.reading() as session:
-        test = find_speed_test(session, project, model, target)  # type: ignore[arg-type]
+        test = find_speed_test(session, project, model, target)
     if test is None:
         return None
     return SpeedResult.model_validate(test.result).levels[0].tokens_per_second
 
 
-def test_the_newest_one_takes_the_place_of_the_others(database: Database) -> None:
-    store(database, "alpha", "tiny", 10.0)
-    store(database, "alpha", "tiny", 20.0)
-    assert speed(database, "alpha", "tiny") == 20.0
+def count(database: Database) -> int:
+    with database.reading() as session:
+        return session.scalar(select(func.count()).select_from(Task)) or 0
+
+
+def test_the_newest_result_counts_and_few_are_kept(database: Database) -> None:
+    for tokens_per_second in (10.0, 20.0, None, 30.0, None):
+        measure(database, "alpha", "tiny", tokens_per_second)
+    assert speed(database, "alpha", "tiny") == 30.0
+    assert count(database) == 2  # the newest result, and what has come after it
+
+
+def test_result_stays_while_the_next_test_runs(database: Database) -> None:
+    measure(database, "alpha", "tiny", 10.0)
+    ask(database, "alpha", "tiny")
+    assert speed(database, "alpha", "tiny") == 10.0
 
 
 def test_it_holds_only_for_what_was_measured(database: Database) -> None:
-    store(database, "alpha", "tiny")
-    assert speed(database, "alpha", "tiny", TARGET | {"serving": {"form": "merged"}}) is None
+    measure(database, "alpha", "tiny")
+    assert speed(database, "alpha", "tiny", MERGED) is None
+
+
+def test_who_asks_meanwhile_shares_the_test_of_the_same_target(database: Database) -> None:
+    first = ask(database, "alpha", "tiny")
+    assert ask(database, "alpha", "tiny") == first
+    assert ask(database, "alpha", "tiny", MERGED) != first
+    assert ask(database, "beta", "tiny") != first
+    with database.writing() as session:
+        assert tasks.claim_next(session, "worker-1", [SPEED_TEST]) is not None
+    assert ask(database, "alpha", "tiny") == first
 
 
 def test_models_and_projects_are_kept_apart(database: Database) -> None:
-    store(database, "alpha", "tiny", 10.0)
-    store(database, "beta", "tiny", 20.0)
-    store(database, "alpha", "large", 30.0)
+    measure(database, "alpha", "tiny", 10.0)
+    measure(database, "beta", "tiny", 20.0)
+    measure(database, "alpha", "large", 30.0)
+    under_way = ask(database, "alpha", "tiny")
     with database.writing() as session:
         forget_speed_tests(session, "alpha", "tiny")
     found = [
         speed(database, *of) for of in (("alpha", "tiny"), ("beta", "tiny"), ("alpha", "large"))
     ]
     assert found == [None, 20.0, 30.0]
+    with database.reading() as session:
+        assert get_speed_test(session, "alpha", under_way) is None

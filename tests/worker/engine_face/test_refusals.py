@@ -20,9 +20,9 @@ from core.spec.engine_protocol import REFUSALS, EngineKeyRefused, NotServedHere,
 from core.spec.generation import GenerationRequest, SamplingSpec, TextPrompt
 from core.spec.run import BaseModelSpec
 from tests.api.live import serve
+from worker.engine_client import client as of_worker
+from worker.engine_client.find import EngineAddress
 from worker.engine_face.http import engine_application, read_body
-from worker.parity import engine_client as of_worker
-from worker.parity.engines import EngineAddress
 
 BASE = BaseModelSpec(id="tiny", source="/models/tiny")
 PROMPT = TextPrompt(text="Hi")

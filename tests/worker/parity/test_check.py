@@ -17,8 +17,8 @@ from core.storage.open import open_store
 from tests.worker.finished import ORDERS, Finished, finish
 from tests.worker.serving import Service, serving
 from worker.engine.settings import EngineSettings
+from worker.engine_client.find import EngineAddress
 from worker.parity.check import ParityCheck
-from worker.parity.engines import EngineAddress
 
 ALLOWED_NATS = 1e-3
 

@@ -8,6 +8,7 @@ from sqlalchemy.exc import OperationalError
 
 from core.errors import StaleClaim
 from core.jobs.state import JobStatus
+from core.parity.asking import Candidate
 from core.records import claims, models
 from core.spec.parity import Parity, ParityReference
 from core.spec.run import BaseModelSpec
@@ -21,9 +22,8 @@ from tests.worker.training.recording import (
     step,
 )
 from tests.worker.workshop import Workshop, make_workshop
+from worker.engine_client.find import EngineAddress
 from worker.parity.check import ParityCheck
-from worker.parity.engines import EngineAddress
-from worker.parity.replay import Candidate
 from worker.training import publish
 from worker.training.recorder import Recorder
 

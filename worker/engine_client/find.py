@@ -15,10 +15,10 @@ class EngineAddress:
     key: SecretStr | None = None
 
 
-def find_engine(
+def engines_for(
     database: Database, base: BaseModelSpec, key: SecretStr | None
-) -> EngineAddress | None:
-    """Return a living engine, one with the base in memory if there is, or the least busy one."""
+) -> list[EngineAddress]:
+    """Return the living engines: first those with the base in memory, then by how busy they are."""
 
     def reluctance(engine: LivingEngine) -> tuple[bool, int]:
         report = engine.report
@@ -26,5 +26,11 @@ def find_engine(
 
     with database.reading() as session:
         engines = living_engines(session)
-    best = min(engines, key=reluctance, default=None)
-    return None if best is None else EngineAddress(best.url, key)
+    return [EngineAddress(engine.url, key) for engine in sorted(engines, key=reluctance)]
+
+
+def find_engine(
+    database: Database, base: BaseModelSpec, key: SecretStr | None
+) -> EngineAddress | None:
+    """Return the first of them, if any engine lives."""
+    return next(iter(engines_for(database, base, key)), None)

@@ -21,9 +21,9 @@ from tests.worker.workshop import (
     worker_here,
     worker_process,
 )
-from worker import train as train_module
 from worker.engine.settings import EngineSettings
 from worker.parity import replay
+from worker.training import attempt as train_module
 
 LEASE_SECONDS = 3 * BEAT_SECONDS
 

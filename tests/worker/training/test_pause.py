@@ -14,7 +14,7 @@ from core.records.tables import TunedModel
 from core.storage.blobs import Blob
 from tests.worker.simulated_child import Simulation
 from tests.worker.workshop import Workshop, wait_until, worker_here
-from worker import train as train_module
+from worker.training import attempt as train_module
 
 
 @pytest.fixture

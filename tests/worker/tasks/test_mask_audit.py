@@ -1,6 +1,7 @@
 """A mask audit that somebody asked for is answered by a real child, whatever the file holds."""
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,11 +9,13 @@ import pytest
 
 from core.records import masks
 from core.records.projects import DEFAULT_PROJECT
-from core.records.tables import MaskAudit
-from core.spec.mask import MaskRow
+from core.records.tables import Task
+from core.spec.mask import MaskResult
 from core.spec.run import BaseModelSpec, JobSpec
+from core.tasks.kinds import Queue
 from tests.worker.workshop import Workshop
-from worker.audit import audit_waiting_masks
+from worker.context import Worker
+from worker.tasks.desk import TaskDesk
 
 TINY = Path(__file__).parents[2] / "core" / "models" / "tiny"
 SPEC = JobSpec(base=BaseModelSpec(id="tunesmith/tiny", source=str(TINY)), seed=1)
@@ -31,16 +34,16 @@ def ask(workshop: Workshop) -> Callable[[str], str]:
     def ask(content: str) -> str:
         file_id = workshop.upload(content)
         with workshop.database.writing() as session:
-            return masks.request_audit(session, DEFAULT_PROJECT, file_id, SPEC)
+            return masks.request_audit(session, DEFAULT_PROJECT, file_id, SPEC).id
 
     return ask
 
 
-def answered(workshop: Workshop, audit_id: str) -> MaskAudit:
-    audit_waiting_masks(workshop.settings(), workshop.database, workshop.store)
+def answered(workshop: Workshop, audit_id: str) -> Task:
+    worker = Worker(workshop.settings(), workshop.database, workshop.store, threading.Event())
+    TaskDesk(worker, Queue.LIGHT).run_waiting()
     with workshop.database.reading() as session:
         audit = masks.require_audit(session, DEFAULT_PROJECT, audit_id)
-        session.expunge(audit)
     assert audit.finished_at is not None
     return audit
 
@@ -48,10 +51,24 @@ def answered(workshop: Workshop, audit_id: str) -> MaskAudit:
 def test_audit_is_answered_token_by_token(workshop: Workshop, ask: Callable[[str], str]) -> None:
     audit = answered(workshop, ask(json.dumps(CHAT) + "\n"))
     assert audit.error is None
-    (row,) = (MaskRow.model_validate(row) for row in audit.rows or [])
+    (row,) = MaskResult.model_validate(audit.result).rows
     trained = "".join(token.text for token in row.parts[0].tokens if token.trained)
     assert trained.startswith("Four.")
-    assert list(workshop.settings().work_folder.glob("mask-*")) == []
+    assert list(workshop.settings().work_folder.glob("tasks/*")) == []
+
+
+def test_audit_of_a_worker_that_stops_waits_for_another(
+    workshop: Workshop, ask: Callable[[str], str]
+) -> None:
+    audit_id = ask(json.dumps(CHAT) + "\n")
+    stopping = threading.Event()
+    stopping.set()
+    worker = Worker(workshop.settings(), workshop.database, workshop.store, stopping)
+    assert TaskDesk(worker, Queue.LIGHT).run_next()
+    with workshop.database.reading() as session:
+        audit = masks.require_audit(session, DEFAULT_PROJECT, audit_id)
+        assert (audit.finished_at, audit.attempts, audit.claimed_by) == (None, 0, None)
+    assert answered(workshop, audit_id).error is None
 
 
 def test_audit_of_a_faulty_file_names_the_line(

@@ -10,7 +10,8 @@ from core.records import files, models
 from core.records.projects import DEFAULT_PROJECT
 from core.records.resume_states import states_of
 from tests.worker.workshop import Workshop, wait_until, worker_here
-from worker.train import Worker, train, train_waiting_jobs
+from worker.context import Worker
+from worker.training.attempt import train, train_waiting_jobs
 
 STEPS = 8
 

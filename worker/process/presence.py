@@ -9,13 +9,16 @@ from sqlalchemy.exc import DBAPIError
 
 from core.records import workers
 from core.records.database import Database
+from core.tasks.kinds import Queue
 from worker.settings import WorkerSettings
 
 logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def presence(database: Database, settings: WorkerSettings, device: str) -> Iterator[None]:
+def presence(
+    database: Database, settings: WorkerSettings, device: str, queue: Queue
+) -> Iterator[None]:
     """Keep the worker's row for the length of the block."""
     ended = threading.Event()
 
@@ -23,7 +26,7 @@ def presence(database: Database, settings: WorkerSettings, device: str) -> Itera
         while True:
             try:
                 with database.writing() as session:
-                    workers.worker_seen(session, settings.worker_id, device)
+                    workers.worker_seen(session, settings.worker_id, device, queue)
             except DBAPIError as error:
                 logger.warning("The worker's row could not be refreshed: %s", error.orig)
             if ended.wait(settings.beat_seconds):

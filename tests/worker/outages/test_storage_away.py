@@ -15,9 +15,9 @@ from core.records.resume_states import states_of
 from core.storage.blobs import STORAGE_UNAVAILABLE, BlobStore
 from tests.worker.simulated_child import Simulation
 from tests.worker.workshop import Workshop, wait_until, worker_here
-from worker import train as train_module
 from worker.outages import retrying_store
 from worker.outages.retrying_store import RetryingStore
+from worker.training import attempt as train_module
 
 KEY = "files/file-abc"
 

@@ -3,9 +3,7 @@
 import logging
 import shutil
 import signal
-from dataclasses import dataclass
 from pathlib import Path
-from threading import Event
 
 from sqlalchemy.orm import Session
 
@@ -13,18 +11,16 @@ from core.artifacts.archive import unpack
 from core.errors import StaleClaim, TunesmithError, Unavailable
 from core.records import claims, files
 from core.records.claims import Claim
-from core.records.database import Database
 from core.spec.run import JobSpec, Workspace
 from core.spec.run_request import RunRequest, archive_of
-from core.storage.blobs import STORAGE_UNAVAILABLE, BlobStore
-from worker.audit import audit_waiting_masks
+from core.storage.blobs import STORAGE_UNAVAILABLE
+from worker.context import Worker
+from worker.engine_client.find import find_engine
 from worker.launch import Child, launch
-from worker.lease import Lease
 from worker.outages.commit import commit
 from worker.outages.full_disk import is_disk_full
 from worker.parity.check import ParityCheck
-from worker.parity.engines import find_engine
-from worker.settings import WorkerSettings
+from worker.training.lease import JobLease
 from worker.training.publish import Publisher
 from worker.training.recorder import Recorder
 from worker.training.resume import ResumeStates, fetch_checked
@@ -39,29 +35,24 @@ PAUSE_SECONDS = 600.0
 """The same for a pause, where nobody waits."""
 
 
-@dataclass(frozen=True)
-class Worker:
-    """What a worker process works with. `stopping` is set once it has been asked to end."""
-
-    settings: WorkerSettings
-    database: Database
-    store: BlobStore
-    stopping: Event
-
-
 def train_waiting_jobs(worker: Worker) -> None:
     """Claim and run the oldest waiting job, then the next, until none waits."""
+    while not worker.stopping.is_set() and train_next_job(worker):
+        pass
+
+
+def train_next_job(worker: Worker) -> bool:
+    """Claim and run the oldest waiting job; say whether there was one."""
     settings = worker.settings
-    while not worker.stopping.is_set():
-        audit_waiting_masks(settings, worker.database, worker.store)
-        claim = commit(
-            worker.database,
-            lambda session: claims.claim_next(session, settings.worker_id, settings.lease_seconds),
-        )
-        if claim is None:
-            return
-        logger.info("Claimed %s with token %d.", claim.job_id, claim.token)
-        train(worker, claim)
+    claim = commit(
+        worker.database,
+        lambda session: claims.claim_next(session, settings.worker_id, settings.lease_seconds),
+    )
+    if claim is None:
+        return False
+    logger.info("Claimed %s with token %d.", claim.job_id, claim.token)
+    train(worker, claim)
+    return True
 
 
 def train(worker: Worker, claim: Claim) -> None:
@@ -72,44 +63,46 @@ def train(worker: Worker, claim: Claim) -> None:
     """
     workspace = worker.settings.work_folder / claim.job_id / str(claim.token)
     states = ResumeStates(worker.database, worker.store, claim)
-    lease = Lease(worker.database, claim, worker.settings)
+    lease = JobLease(worker.database, claim, worker.settings)
 
-    def leave_off() -> bool:
+    def should_stop() -> bool:
         return worker.stopping.is_set() or lease.lost.is_set()
 
     key = worker.settings.engine_key
-    check_parity = ParityCheck(lambda base: find_engine(worker.database, base, key), leave_off)
+    check_parity = ParityCheck(lambda base: find_engine(worker.database, base, key), should_stop)
     publisher = Publisher(worker.database, worker.store, claim, check_parity)
-    record = Recorder(worker.database, claim, states, publisher)
+    recorder = Recorder(worker.database, claim, states, publisher)
     try:
         with lease:
-            order = _prepare(worker, claim, Workspace(folder=workspace.absolute()), states)
-            _run(worker, claim, order, record, lease)
+            request = _prepare(worker, claim, Workspace(folder=workspace.absolute()), states)
+            _run(worker, claim, request, recorder, lease)
         logger.info("%s is done.", claim.job_id)
     except StaleClaim:
         logger.info("%s is no longer ours; its run was ended.", claim.job_id)
     except Exception as error:
-        _end_badly(record, error)
+        _end_badly(recorder, error)
     finally:
         shutil.rmtree(workspace, ignore_errors=True)
 
 
-def _run(worker: Worker, claim: Claim, order: RunRequest, record: Recorder, lease: Lease) -> None:
+def _run(
+    worker: Worker, claim: Claim, request: RunRequest, recorder: Recorder, lease: JobLease
+) -> None:
     def patience() -> float | None:
         if worker.stopping.is_set():
             return STOP_SECONDS
         return PAUSE_SECONDS if lease.pause_requested.is_set() else None
 
-    child = launch(order)
+    child = launch(request)
     try:
         lease.guard(child)
-        status = supervise(child, record, patience)
+        status = supervise(child, recorder, patience)
     finally:
         child.kill()
         child.wait()
         if words := child.log_tail():
             logger.info("The child of %s wrote:\n%s", claim.job_id, words)
-    if record.is_complete:
+    if recorder.is_complete:
         return
     if lease.lost.is_set():
         raise StaleClaim(f"{claim.job_id} was cancelled or given to another worker.")
@@ -158,19 +151,19 @@ def _empty(folder: Path) -> None:
     folder.mkdir(parents=True)
 
 
-def _end_badly(record: Recorder, error: Exception) -> None:
+def _end_badly(recorder: Recorder, error: Exception) -> None:
     """Give the job back when storage is away, pause it when a disk is full; else it fails."""
     try:
         match error:
             case Unavailable(code=code) if code == STORAGE_UNAVAILABLE:
-                record.give_back(error.message)
+                recorder.give_back(error.message)
             case TunesmithError():
-                record.fail(error.code, error.message, error.param)
+                recorder.fail(error.code, error.message, error.param)
             case _ if is_disk_full(error):
-                record.park(f"{type(error).__name__}: {error}")
+                recorder.park(f"{type(error).__name__}: {error}")
             case _:
                 logger.error("The job could not be run.", exc_info=error)
-                record.fail("internal_error", f"{type(error).__name__}: {error}")
+                recorder.fail("internal_error", f"{type(error).__name__}: {error}")
     except StaleClaim:
         logger.info("The job was taken away before its end could be noted.")
 

@@ -1,0 +1,52 @@
+"""What every table shares: the naming of constraints, the types of columns, partial indexes."""
+
+import time
+from typing import Any
+
+from sqlalchemy import JSON, Double, ForeignKey, MetaData, String, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+_NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+def rows_where(condition: str) -> dict[str, Any]:
+    """Arguments of an index over the rows that meet `condition`."""
+    return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
+
+
+class Table(DeclarativeBase):
+    metadata = MetaData(naming_convention=_NAMING)
+    type_annotation_map = {  # noqa: RUF012  (SQLAlchemy reads it as a class attribute)
+        str: String(255),
+        float: Double,
+        dict[str, Any]: JSON(none_as_null=True),
+        list[dict[str, Any]]: JSON(none_as_null=True),
+    }
+
+
+class Leased(Table):
+    """Rows that a worker claims, holds by a lease and ends: jobs and tasks.
+
+    What the columns of the claim mean is up to `core.records.leases`.
+    """
+
+    __abstract__ = True
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    created_at: Mapped[float] = mapped_column(default=time.time)
+    finished_at: Mapped[float | None]
+    """Set exactly when nothing will be done for the row again."""
+
+    claim_token: Mapped[int] = mapped_column(default=0)
+    """Fencing token: rises when a claim begins and when it ends, whoever ends it."""
+    claimed_by: Mapped[str | None]
+    lease_expires_at: Mapped[float | None]
+    """By the database's clock. None when nobody holds the row."""
+    attempts: Mapped[int] = mapped_column(default=0)
+    """Claims that count towards the cap on crashes."""

@@ -1,0 +1,34 @@
+"""Projects, and the files that they own."""
+
+import time
+from typing import Any
+
+from sqlalchemy import BigInteger, ForeignKey, Index, Text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from core.records.tables.base import Table
+
+
+class Project(Table):
+    __tablename__ = "projects"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    created_at: Mapped[float] = mapped_column(default=time.time)
+
+
+class File(Table):
+    """An uploaded or produced file; its bytes are the blob `blob_key` in storage."""
+
+    __tablename__ = "files"
+    __table_args__ = (Index(None, "project_id", "created_at", "id"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    created_at: Mapped[float] = mapped_column(default=time.time)
+    filename: Mapped[str] = mapped_column(Text)
+    purpose: Mapped[str]
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str]
+    blob_key: Mapped[str]
+    report: Mapped[dict[str, Any] | None]
+    """A `core.spec.dataset.DatasetReport` when the purpose is fine-tune."""

@@ -1,0 +1,91 @@
+"""Fine-tuning jobs: their rows, their metadata for the list filter, their history."""
+
+import time
+from typing import Any
+
+from sqlalchemy import BigInteger, ForeignKey, Index, String, Text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from core.records.tables.base import Leased, Table, rows_where
+
+
+class Job(Leased):
+    """A fine-tuning job. `status` is written by `core.records.jobs.advance` alone.
+
+    `finished_at` is set exactly when the status is final. `attempts` counts the claims since the
+    last resume state, without those that a pause or a release ended.
+    """
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        Index(None, "project_id", "created_at", "id"),
+        # Small, however long the history grows: what can be claimed, and what can expire.
+        Index("ix_jobs_unfinished", "created_at", "id", **rows_where("finished_at IS NULL")),
+        Index("ix_jobs_leased", "lease_expires_at", **rows_where("lease_expires_at IS NOT NULL")),
+        Index(
+            "ix_jobs_leaving_states",
+            "finished_at",
+            **rows_where("finished_at IS NOT NULL AND resume_states IS NOT NULL"),
+        ),
+    )
+
+    status: Mapped[str]
+    requested_model: Mapped[str]
+    suffix: Mapped[str | None]
+    training_file: Mapped[str]
+    validation_file: Mapped[str | None]
+    spec: Mapped[dict[str, Any]]
+    """The `core.spec.run.JobSpec` that is run."""
+    user_metadata: Mapped[dict[str, Any] | None]
+
+    started_at: Mapped[float | None]
+    estimated_finish: Mapped[float | None]
+    step: Mapped[int] = mapped_column(default=0)
+    """Optimiser steps done; back to the step of the newest resume state when a claim ends."""
+    total_steps: Mapped[int | None]
+    trained_tokens: Mapped[int | None] = mapped_column(BigInteger)
+    fine_tuned_model: Mapped[str | None]
+    result_file: Mapped[str | None]
+    error: Mapped[dict[str, Any] | None]
+    """`{code, message, param}` of a failed job."""
+    resume_states: Mapped[list[dict[str, Any]] | None]
+    """`core.records.resume_states.ResumeState`s, newest first, until housekeeping removes them."""
+    pause_requested_at: Mapped[float | None]
+    """Set while a worker holds the job and its owner wants it parked; ends with the claim."""
+    paused_at: Mapped[float | None]
+    """Set exactly when the status is `paused`."""
+
+    event_count: Mapped[int] = mapped_column(default=0)
+
+
+class JobMetadata(Table):
+    """The user's key/value pairs again, indexed for the list filter `metadata[k]=v`."""
+
+    __tablename__ = "job_metadata"
+    __table_args__ = (Index(None, "project_id", "key", "value"),)
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str]
+    value: Mapped[str] = mapped_column(String(512))
+
+
+class JobEvent(Table):
+    """One line of a job's history; `sequence` counts from 1 within the job."""
+
+    __tablename__ = "job_events"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    sequence: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    project_id: Mapped[str]
+    created_at: Mapped[float] = mapped_column(default=time.time)
+    type: Mapped[str]
+    """`message` or `metrics`, as in OpenAI's API."""
+    level: Mapped[str]
+    message: Mapped[str] = mapped_column(Text)
+    data: Mapped[dict[str, Any] | None]
+
+    @property
+    def id(self) -> str:
+        """`ftevent-<job>-<sequence>`: readable, unique and sortable within a job."""
+        return f"ftevent-{self.job_id.removeprefix('ftjob-')}-{self.sequence}"

@@ -1,0 +1,21 @@
+"""What jobs train on, token by token. A mask that is asked for without a job is a task."""
+
+import time
+from typing import Any
+
+from sqlalchemy import ForeignKey
+from sqlalchemy.orm import Mapped, mapped_column
+
+from core.records.tables.base import Table
+
+
+class JobMask(Table):
+    """The mask that the newest attempt of a job has seen."""
+
+    __tablename__ = "job_masks"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    created_at: Mapped[float] = mapped_column(default=time.time)
+    rows: Mapped[list[dict[str, Any]]]
+    """`core.spec.mask.MaskRow`s."""

@@ -1,0 +1,32 @@
+"""The workers and engines that are alive."""
+
+from typing import Any
+
+from sqlalchemy.orm import Mapped, mapped_column
+
+from core.records.tables.base import Table
+
+
+class Worker(Table):
+    """A living worker; its row is refreshed with every beat and removed when it stops."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    seen_at: Mapped[float]
+    device: Mapped[str]
+    queue: Mapped[str]
+    """The `core.tasks.kinds.Queue` that it serves."""
+
+
+class RegisteredEngine(Table):
+    """A living engine; its row is refreshed with every heartbeat and removed when it stops."""
+
+    __tablename__ = "engines"
+
+    url: Mapped[str] = mapped_column(primary_key=True)
+    """Where the API reaches it, which no two engines share."""
+    seen_at: Mapped[float]
+    """By the database's clock."""
+    report: Mapped[dict[str, Any]]
+    """The newest `core.spec.engine_protocol.EngineReport`."""

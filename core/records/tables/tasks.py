@@ -1,0 +1,32 @@
+"""Durable background work of every kind in `core.tasks.kinds`."""
+
+from typing import Any
+
+from sqlalchemy import Index
+from sqlalchemy.orm import Mapped, mapped_column
+
+from core.records.tables.base import Leased, rows_where
+
+
+class Task(Leased):
+    """A piece of work that survives its worker. It has failed when it has an `error`."""
+
+    __tablename__ = "tasks"
+    __table_args__ = (
+        Index(None, "project_id", "kind", "subject", "created_at"),
+        Index("ix_tasks_waiting", "created_at", "id", **rows_where("finished_at IS NULL")),
+        Index("ix_tasks_leased", "lease_expires_at", **rows_where("lease_expires_at IS NOT NULL")),
+        Index("ix_tasks_ended", "kind", "finished_at", **rows_where("finished_at IS NOT NULL")),
+    )
+
+    kind: Mapped[str]
+    subject: Mapped[str]
+    """Id of what the task is about: a file, a model."""
+    payload: Mapped[dict[str, Any]]
+    """What the runner of the kind is given."""
+    not_before: Mapped[float | None]
+    """The next attempt waits until then. By the database's clock."""
+    result: Mapped[dict[str, Any] | None] = mapped_column(deferred=True)
+    """What the runner returned."""
+    error: Mapped[dict[str, Any] | None]
+    """The `core.tasks.failure.TaskFailure` of a task that failed."""

@@ -1,0 +1,155 @@
+"""Asking an engine for a model as 1, 8 and 32 people at once would, and taking the time."""
+
+import asyncio
+import random
+import secrets
+import time
+from collections.abc import Sequence
+from statistics import median
+
+from core.errors import TunesmithError, Unavailable
+from core.records.ids import new_id
+from core.spec.engine_protocol import kind_of, turned_down
+from core.spec.generation import (
+    ChoiceFinished,
+    GenerationRequest,
+    GenerationStarted,
+    SamplingSpec,
+    TokenPrompt,
+)
+from core.spec.speed import FirstTokenSeconds, SpeedLevel, SpeedResult, SpeedTarget
+from worker.coroutines import run_unless, wait_for_all
+from worker.engine_client.client import EngineClient
+from worker.engine_client.find import EngineAddress, engines_for
+from worker.tasks.attempt import Attempt
+
+LEVELS = (1, 8, 32)
+PROMPT_TOKENS = 64
+COMPLETION_TOKENS = 32
+
+TOKEN_IDS = range(256)
+"""Every vocabulary has these; what they mean changes no time."""
+
+LIMIT_SECONDS = 300.0
+"""For all levels together; loading the model comes before."""
+
+
+def run(attempt: Attempt) -> SpeedResult:
+    """Measure on the first suitable engine that takes the model. Its refusal is the failure."""
+    target = SpeedTarget.model_validate(attempt.payload)
+    engines = engines_for(attempt.database, target.base, attempt.settings.engine_key)
+    return run_unless(
+        attempt.should_stop, measure_on_any(engines, target, attempt.claim.project_id)
+    )
+
+
+async def measure_on_any(
+    engines: Sequence[EngineAddress], target: SpeedTarget, project: str
+) -> SpeedResult:
+    """Ask one engine after the other until one takes the model."""
+    failures: list[TunesmithError] = []
+    for engine in engines:
+        async with EngineClient(engine) as client:
+            try:
+                hardware = await _warm_up(client, target, project)
+                return await measure(client, target, project, hardware)
+            except TunesmithError as error:
+                if not kind_of(error).asks_another:
+                    raise
+                failures.append(error)
+    raise turned_down(failures)
+
+
+async def measure(
+    client: EngineClient,
+    target: SpeedTarget,
+    project: str,
+    hardware: str,
+    limit_seconds: float = LIMIT_SECONDS,
+) -> SpeedResult:
+    """Return what the engine manages; its refusals pass through.
+
+    Unavailable `speed_test_timed_out` when not even one request is answered in time.
+    """
+    levels: list[SpeedLevel] = []
+    try:
+        async with asyncio.timeout(limit_seconds):
+            for requests in LEVELS:
+                levels.append(await _level(client, _requests(target, project, requests)))
+    except TimeoutError:
+        if not levels:
+            raise Unavailable(
+                f"The model wrote less than {COMPLETION_TOKENS} tokens in {limit_seconds:.0f} "
+                "seconds, so there is no speed to tell. Try again when the engine has less to do.",
+                code="speed_test_timed_out",
+                retry_after_seconds=60,
+            ) from None
+    return SpeedResult(
+        hardware=hardware,
+        prompt_tokens=PROMPT_TOKENS,
+        completion_tokens=COMPLETION_TOKENS,
+        levels=tuple(levels),
+        is_complete=len(levels) == len(LEVELS),
+    )
+
+
+async def _warm_up(client: EngineClient, target: SpeedTarget, project: str) -> str:
+    """Have the model loaded; return what the engine says of its hardware."""
+    hardware = ""
+    for request in _requests(target, project, 1):
+        async for event in client.events(request):
+            if isinstance(event, GenerationStarted):
+                hardware = event.hardware
+    return hardware
+
+
+async def _level(client: EngineClient, requests: Sequence[GenerationRequest]) -> SpeedLevel:
+    """Send all requests at once and wait for their ends; the first failure ends the others."""
+    began = time.perf_counter()
+    answers = await wait_for_all([_answer(client, each, began) for each in requests])
+    seconds = time.perf_counter() - began
+    first_token_seconds = [first for first, _ in answers]
+    completion_tokens = sum(tokens for _, tokens in answers)
+    return SpeedLevel(
+        requests=len(requests),
+        first_token_seconds=FirstTokenSeconds(
+            median=median(first_token_seconds), max=max(first_token_seconds)
+        ),
+        tokens_per_second=completion_tokens / seconds,
+    )
+
+
+async def _answer(
+    client: EngineClient, request: GenerationRequest, began: float
+) -> tuple[float, int]:
+    """Return the seconds until the first token, and how many tokens were written."""
+    first_token_seconds, completion_tokens = 0.0, 0
+    async for event in client.events(request):
+        match event:
+            case GenerationStarted():
+                first_token_seconds = time.perf_counter() - began
+            case ChoiceFinished():
+                completion_tokens += event.completion_tokens
+            case _:
+                pass
+    return first_token_seconds, completion_tokens
+
+
+def _requests(target: SpeedTarget, project: str, count: int) -> list[GenerationRequest]:
+    """Prompts that nobody has asked before, so that no cache knows how they begin."""
+    noise = random.Random(secrets.randbits(64))
+    id_ = new_id("speed")
+    return [
+        GenerationRequest(
+            id=f"{id_}-{index}",
+            base=target.base,
+            adapter=target.adapter,
+            serving=target.serving,
+            prompt=TokenPrompt(tokens=tuple(noise.choices(TOKEN_IDS, k=PROMPT_TOKENS))),
+            sampling=SamplingSpec(
+                max_tokens=COMPLETION_TOKENS, temperature=0, seed=0, ignore_eos=True
+            ),
+            project=project,
+        )
+        for index in range(count)
+    ]
