@@ -11,12 +11,12 @@ from core.batching.render import render_prompt
 from core.batching.source_target import render_source
 from core.batching.template import TemplateContext
 from core.batching.tokenise import plain_prompt
+from core.catalog.strategies import BOTH_SIDES, Side, virtual_tokens
 from core.engine.request import ModelKey
 from core.engine.vocabulary import Vocabulary
 from core.errors import InvalidRequest
 from core.objectives.classification import class_tokens
 from core.spec.generation import ChatPrompt, GenerationRequest, Prompt, TextPrompt
-from core.spec.strategy import PrefixSpec, PromptSpec
 from core.spec.template import merged_variables
 
 MAX_CHARACTERS_PER_TOKEN = 64
@@ -42,19 +42,19 @@ class Answerer:
     @property
     def longest_prompt(self) -> int:
         """How many tokens a prompt or text may have; in a decoder the answer counts as well."""
-        before_prompt = (PromptSpec,) if self.key.task == "seq2seq" else (PrefixSpec, PromptSpec)
+        before_prompt: tuple[Side, ...] = ("source",) if self.key.task == "seq2seq" else BOTH_SIDES
         longest = min(self.vocabulary.context_length, self.cache_tokens or math.inf)
         return int(longest) - self._virtual_tokens(before_prompt)
 
     @property
     def places_before_prompt(self) -> int:
         """How many places of the cache the adapter's virtual tokens take."""
-        return 0 if self.key.task == "seq2seq" else self._virtual_tokens((PrefixSpec, PromptSpec))
+        return 0 if self.key.task == "seq2seq" else self._virtual_tokens(BOTH_SIDES)
 
     @property
     def longest_target(self) -> int:
         """How many tokens an encoder-decoder may write."""
-        taken = OPENING_TOKENS + self._virtual_tokens((PrefixSpec,))
+        taken = OPENING_TOKENS + self._virtual_tokens(("target",))
         return self.vocabulary.context_length - taken
 
     def template_context(self, prompt: ChatPrompt) -> TemplateContext:
@@ -65,9 +65,8 @@ class Answerer:
         variables = merged_variables(trained, prompt.template_kwargs)
         return TemplateContext(variables, self.manifest.template_time)
 
-    def _virtual_tokens(self, strategies: tuple[type[PrefixSpec | PromptSpec], ...]) -> int:
-        strategy = self.manifest.strategy if self.manifest is not None else None
-        return strategy.virtual_tokens if isinstance(strategy, strategies) else 0
+    def _virtual_tokens(self, sides: tuple[Side, ...]) -> int:
+        return 0 if self.manifest is None else virtual_tokens(self.manifest.strategy, sides)
 
 
 def prompt_tokens(prompt: Prompt, model: Answerer) -> tuple[int, ...]:
