@@ -6,7 +6,7 @@ from torch import nn
 from core.artifacts.manifest import ADAPTER_FILE, MODEL_FILE, write_manifest
 from core.errors import TunesmithError
 from core.spec.run import BaseModelSpec, JobSpec
-from core.spec.strategy import BottleneckSpec, LoraSpec, PrefixSpec, PromptSpec
+from core.spec.strategy import BottleneckSpec, Ia3Spec, LoraSpec, PrefixSpec, PromptSpec
 from core.strategies.attach import attach
 from core.strategies.load import load_adapter
 
@@ -15,6 +15,7 @@ SPECS = [
     BottleneckSpec(reduction_factor=8),
     PrefixSpec(virtual_tokens=3),
     PromptSpec(virtual_tokens=3, init_text="abc"),
+    Ia3Spec(),
 ]
 
 

@@ -12,6 +12,7 @@ from core.spec.run import BaseModelSpec, JobSpec
 from core.spec.strategy import (
     BottleneckSpec,
     FullSpec,
+    Ia3Spec,
     LoraSpec,
     PrefixSpec,
     PromptSpec,
@@ -33,6 +34,7 @@ STRATEGIES = [
     PrefixSpec(virtual_tokens=4),
     PromptSpec(virtual_tokens=4),
     PromptSpec(virtual_tokens=4, init_text="Answer briefly."),
+    Ia3Spec(),
 ]
 
 
