@@ -89,9 +89,23 @@ class OrpoHyperparameters(Hyperparameters):
     beta: Annotated[float, Field(gt=0, le=10)] | Auto = "auto"
 
 
+class SimpoHyperparameters(Hyperparameters):
+    """Ours, for preferences: `gamma` is the margin by which the chosen answer is to lead."""
+
+    method = "simpo"
+
+    beta: Annotated[float, Field(gt=0, le=100)] | Auto = "auto"
+    gamma: Annotated[float, Field(ge=0, le=100)] | Auto = "auto"
+
+
 HYPERPARAMETERS: dict[str, type[Hyperparameters]] = for_each(
     MethodName,
-    {"supervised": Hyperparameters, "dpo": DpoHyperparameters, "orpo": OrpoHyperparameters},
+    {
+        "supervised": Hyperparameters,
+        "dpo": DpoHyperparameters,
+        "orpo": OrpoHyperparameters,
+        "simpo": SimpoHyperparameters,
+    },
 )
 
 

@@ -15,12 +15,14 @@ from core.objectives.objective import Objective
 from core.objectives.orpo import Orpo
 from core.objectives.pretraining import Pretraining
 from core.objectives.seq2seq import SequenceToSequence
+from core.objectives.simpo import Simpo
 from core.objectives.supervised import Supervised
 from core.spec.objective import (
     ClassificationSpec,
     DpoSpec,
     OrpoSpec,
     PretrainingSpec,
+    SimpoSpec,
     SupervisedSpec,
 )
 from core.spec.run import JobSpec
@@ -48,6 +50,8 @@ def choose_objective(spec: JobSpec, tokenizer: PreTrainedTokenizerFast) -> Objec
             return Dpo(tokenizer, beta, smoothing, reference, context)
         case OrpoSpec(beta=beta):
             return Orpo(tokenizer, beta, context)
+        case SimpoSpec(beta=beta, gamma=gamma):
+            return Simpo(tokenizer, beta, gamma, context)
         case ClassificationSpec(labels=labels, multi_label=multi_label):
             return Classification(tokenizer, labels, multi_label)
         case _:
