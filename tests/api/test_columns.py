@@ -76,7 +76,7 @@ def test_the_columns_of_an_upload_are_those_of_its_jobs(api: Api, client: httpx.
     assert spec_of(api, job["id"]).columns == QA
     refused = asked(client, training_file=file["id"], columns={})
     assert refused.status_code == 400
-    assert "belong to no known format" in refused.json()["error"]["message"]
+    assert "match no known format" in refused.json()["error"]["message"]
 
 
 def test_a_mask_audit_takes_columns_too(api: Api, client: httpx.Client) -> None:
@@ -92,11 +92,11 @@ def test_a_mask_audit_takes_columns_too(api: Api, client: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("columns", "param", "words"),
     [
-        ({**QA, "output": "anwser"}, "columns.output", "perhaps you mean 'answer'"),
-        ({**QA, "output": "zzz"}, "columns.output", "it has question, answer, level"),
-        ({"instuction": "question"}, "columns", "perhaps you mean 'instruction'"),
+        ({**QA, "output": "anwser"}, "columns.output", "the closest match is 'answer'"),
+        ({**QA, "output": "zzz"}, "columns.output", "its columns are question, answer, level"),
+        ({"instuction": "question"}, "columns", "the closest match is 'instruction'"),
         ({"prompt": 3}, "columns.prompt", "string"),
-        ({"prompt": ""}, "columns.prompt", "write the name of a column"),
+        ({"prompt": ""}, "columns.prompt", "write a column name"),
     ],
 )
 def test_a_mapping_that_does_not_fit_is_refused(
@@ -123,7 +123,7 @@ def test_faults_under_a_mapping_name_several_lines(client: httpx.Client) -> None
     [
         ("{", "columns must be a JSON object of strings"),
         ('{"prompt": 1}', "columns must be a JSON object of strings"),
-        ('{"promt": "q"}', "perhaps you mean 'prompt'"),
+        ('{"promt": "q"}', "the closest match is 'prompt'"),
         ('{"prompt": "' + "q" * 9000 + '"}', "too long"),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from core.spec.base import Spec
-from core.spec.dataset import DatasetReport, LineFault
+from core.spec.dataset import DatasetReport, LineError
 from core.spec.events import (
     CheckpointSaved,
     DatasetValidated,
@@ -133,7 +133,7 @@ def test_file_with_any_fault_trains_no_job(changes: dict[str, object], usable: b
 
 
 def test_fault_says_where() -> None:
-    fault = LineFault(line=3, field="messages[0].role", message="Use user, assistant or system.")
+    fault = LineError(line=3, field="messages[0].role", message="Use user, assistant or system.")
     report = DatasetReport(format="chat", rows=5, faults=(fault,), fault_count=40)
     assert DatasetReport.model_validate(report.model_dump(mode="json")) == report
 
