@@ -23,7 +23,7 @@ from core.catalog.describe import is_quantised
 from core.catalog.families import family_of
 from core.errors import TrainingFailed
 from core.evaluation.figures import figures_of
-from core.evaluation.rounding import rounded_otherwise
+from core.evaluation.rounding import perturbed_rounding
 from core.models.attention import use_packed_attention
 from core.models.load import load_base, load_config, outline
 from core.models.precision import name_of
@@ -224,7 +224,7 @@ class _Measuring:
             raise _Stopped
         replays = self.replays[:rows]
         try:
-            with rounded_otherwise(self.adapted.model, seed, dtype):
+            with perturbed_rounding(self.adapted.model, seed, dtype):
                 found = self.trained.figures(self.adapted, replays)
         except TrainingFailed:
             return None

@@ -202,13 +202,13 @@ def test_reference_of_checkpoints_changes_nothing_in_training(job, workspace, mo
 
 def test_run_that_is_stopped_while_it_measures_saves_its_state(job, workspace, monkeypatch):
     asked = []
-    real = parity.rounded_otherwise
+    real = parity.perturbed_rounding
 
     def rounding(*arguments):
         asked.append(arguments)
         return real(*arguments)
 
-    monkeypatch.setattr(parity, "rounded_otherwise", rounding)
+    monkeypatch.setattr(parity, "perturbed_rounding", rounding)
     events = list(train(job(), workspace, lambda: bool(asked)))
     assert isinstance(events[-1], ResumeStateSaved)
     assert len(asked) == 1
