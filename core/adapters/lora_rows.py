@@ -1,11 +1,11 @@
-"""How the rows of one batch run through the low-rank updates of their adapters, many at once.
+"""Applies the low-rank updates of many adapters to the rows of one batch.
 
-On a CPU each row of a short segment picks the slot of its adapter by itself, in whatever order and
-company. Everywhere else, and for long segments, the segments go through one batched product, each
-beside the others. Segments that have no company go through products of their own.
+On a CPU, the rows of short segments gather the weights of their adapters' slots, in any order.
+Long segments, and all segments on other devices, are padded into one batched product per group of
+similar length. Segments without a group get a separate product.
 """
 
-# T tokens that take part, G segments, P places of a segment, C slots, I inputs, O outputs, R rank,
+# T tokens of a group, G segments, P padded length, C slots, I inputs, O outputs, R rank,
 # M layers that read the same input, S = M · R
 
 from abc import ABC, abstractmethod
@@ -23,57 +23,57 @@ from core.models.indices import as_index
 from core.models.weighted_rows import Picks, picks, weighted_sums
 
 FEWEST_TOGETHER = 3
-"""Segments for which one product is faster than a product for each."""
+"""The smallest group for which one product is faster than one per segment."""
 
 SHORT_SEGMENT = 4
-"""Tokens of a segment up to which all that are as short go through one product."""
+"""Segments of at most this many tokens are always grouped together."""
 
-LONGEST_PICKING = 32
-"""Tokens of a segment up to which its rows may pick their slots; more are faster as a matrix."""
+LONGEST_GATHERED = 32
+"""Segments of at most this many tokens gather their weights; longer ones are faster as a matrix."""
 
 LEAST_FILLED = 0.75
-"""Of the longest segment that others are padded to, so that one product takes them all."""
+"""The smallest ratio of a segment's length to the longest in its group."""
 
 
 @dataclass(frozen=True)
 class Segments:
-    """Which adapter the rows of a batch run through, in order; None is the base alone."""
+    """The adapters of a batch's rows, in order; None is the base alone."""
 
     adapters: tuple[str | None, ...]
     lengths: tuple[int, ...]
 
     @cached_property
     def starts(self) -> tuple[int, ...]:
-        """Where each segment begins, and where the last one ends: how many rows there are."""
+        """The first row of each segment, and the number of rows at the end."""
         return (0, *accumulate(self.lengths))
 
 
 def lora_rows(
     segments: Segments, slots: LoraSlots, indices: Sequence[int], *, together: bool
 ) -> list["LoraRows"]:
-    """Say how the segments at `indices`, whose adapters have these slots, run.
+    """Group the segments at `indices`, whose adapters are in `slots`.
 
-    Without `together` each runs by itself.
+    Without `together` each segment is separate.
     """
     groups = _groups(segments, slots, indices) if together else []
     grouped = {index for group in groups for index in group.segments}
-    return [*groups, *(_AloneRows(segments, slots, i) for i in indices if i not in grouped)]
+    return [*groups, *(_SeparateRows(segments, slots, i) for i in indices if i not in grouped)]
 
 
 def _groups(segments: Segments, slots: LoraSlots, indices: Sequence[int]) -> list["LoraRows"]:
     lengths = segments.lengths
     on_cpu = slots.device.type == "cpu"
-    picking = [i for i in indices if on_cpu and lengths[i] <= LONGEST_PICKING]
-    if len(picking) < FEWEST_TOGETHER:
-        picking = []
-    rest = [index for index in indices if index not in picking]
+    gathered = [i for i in indices if on_cpu and lengths[i] <= LONGEST_GATHERED]
+    if len(gathered) < FEWEST_TOGETHER:
+        gathered = []
+    rest = [index for index in indices if index not in gathered]
     padded = [group for group in _alike(lengths, rest) if len(group) >= FEWEST_TOGETHER]
     groups: list[LoraRows] = [_PaddedRows(segments, slots, group) for group in padded]
-    return [_PickedRows(segments, slots, picking), *groups] if picking else groups
+    return [_GatheredRows(segments, slots, gathered), *groups] if gathered else groups
 
 
 def _alike(lengths: Sequence[int], indices: Sequence[int]) -> list[list[int]]:
-    """Group segments that one product takes: short, of equal length, and of similar length."""
+    """Group the segments for padded products: short, of equal length, of similar length."""
     short = [index for index in indices if lengths[index] <= SHORT_SEGMENT]
     by_length: dict[int, list[int]] = {}
     for index in indices:
@@ -87,16 +87,16 @@ def _alike(lengths: Sequence[int], indices: Sequence[int]) -> list[list[int]]:
 
 
 Projection = Callable[[Tensor], Sequence[Tensor]]
-"""From x, (rows of the batch, I), to x A of each layer that reads the same x."""
+"""Maps x, (rows of the batch, I), to x A of each layer that reads x."""
 
 Addition = Callable[[Tensor, Tensor], None]
-"""Adds x A of a layer times its B to y, (rows of the batch, O)."""
+"""Adds the product of a layer's x A and B to y, (rows of the batch, O)."""
 
 
 class SharedInput:
-    """What layers read that are called with the same tensor, times A of all of them.
+    """The product x A of all layers that read the same tensor x.
 
-    It is taken when the first of them runs, and kept until the last of `columns` has run.
+    It is computed when the first layer runs, and freed when the last of `columns` has run.
     """
 
     def __init__(self, project: Projection, columns: Collection[int], rows: int) -> None:
@@ -118,20 +118,20 @@ class SharedInput:
 
 
 class LoraLayer(NamedTuple):
-    """The updates of one layer for some segments of one batch: `add(input.low(x, column), y)`."""
+    """The updates of one layer for a group of segments: `add(input.low(x, column), y)`."""
 
     input: SharedInput
     column: int
-    """Which of the layers that read the input it is."""
+    """The index of the layer among those that read the input."""
     add: Addition
 
 
 class LoraRows(ABC):
-    """Segments of one batch that run together through slots of one rank."""
+    """A group of segments of one batch that use slots of one rank."""
 
     def __init__(self, segments: Segments, slots: LoraSlots, group: Sequence[int]) -> None:
         self.segments = frozenset(group)
-        """By their number in the batch."""
+        """Their indices in the batch."""
         self._rows = segments.starts[-1]
         self._slots = slots
         adapters = {str(segments.adapters[index]) for index in group}
@@ -139,7 +139,7 @@ class LoraRows(ABC):
         self._inputs: dict[InputTable, SharedInput] = {}
 
     def layer(self, path: str) -> LoraLayer | None:
-        """Return the updates of one layer; None when no adapter of these segments has any."""
+        """Return the updates of one layer; None if no adapter of these segments updates it."""
         if path not in self._paths:
             return None
         layer = self._slots.layers[path]
@@ -152,22 +152,22 @@ class LoraRows(ABC):
 
     @abstractmethod
     def _projection(self, a_CIMR: Tensor) -> Projection:
-        """Return how A of all layers that read one input is applied."""
+        """Return the function that applies A of all layers that read one input."""
 
     @abstractmethod
     def _addition(self, b_CRO: Tensor) -> Addition:
-        """Return how B of one layer is applied."""
+        """Return the function that applies B of one layer."""
 
 
-class _AloneRows(LoraRows):
-    """One segment by itself."""
+class _SeparateRows(LoraRows):
+    """A single segment."""
 
     def __init__(self, segments: Segments, slots: LoraSlots, index: int) -> None:
         super().__init__(segments, slots, [index])
         self._slot = slots[str(segments.adapters[index])]
         start, end = segments.starts[index : index + 2]
         self._tokens = None if end - start == self._rows else slice(start, end)
-        """Where the rows stand in the batch; None when they are all of it."""
+        """The rows in the batch; None for all of them."""
 
     def _projection(self, a_CIMR: Tensor) -> Projection:
         layers, tokens = a_CIMR.shape[2], self._tokens
@@ -188,17 +188,17 @@ class _AloneRows(LoraRows):
         return add
 
 
-class _PickedRows(LoraRows):
-    """Rows that each take the matrices of their own slot."""
+class _GatheredRows(LoraRows):
+    """Rows that each gather the matrices of their slot."""
 
     def __init__(self, segments: Segments, slots: LoraSlots, group: Sequence[int]) -> None:
         super().__init__(segments, slots, group)
         own = [slots[str(segments.adapters[i])] for i in group for _ in range(segments.lengths[i])]
         self._slots_T = torch.tensor(own, device=slots.device)
         tokens = _tokens(segments, group)
-        is_whole = len(tokens) == self._rows
-        self._tokens = None if is_whole else as_index(tokens, slots.device)
-        """Where the rows stand in the batch; None when they are all of it."""
+        is_all = len(tokens) == self._rows
+        self._tokens = None if is_all else as_index(tokens, slots.device)
+        """The rows in the batch; None for all of them."""
         self._picks: dict[int, Picks] = {}
 
     def _projection(self, a_CIMR: Tensor) -> Projection:
@@ -218,7 +218,7 @@ class _PickedRows(LoraRows):
         return partial(_add_picked, b_CRO.flatten(0, 1), self._rows_of_own(b_CRO), self._tokens)
 
     def _rows_of_own(self, weights: Tensor) -> Picks:
-        """Say which rows of all matrices, one below the other, are those of each token's own."""
+        """Return the indices of each token's rows in the concatenated matrices of all slots."""
         inputs = weights.shape[1]
         if inputs not in self._picks:
             inputs_I = torch.arange(inputs, device=self._slots_T.device)
@@ -239,9 +239,9 @@ def _add_picked(
 
 
 class _PaddedRows(LoraRows):
-    """Segments side by side, each with the places of the longest.
+    """Segments padded to the length of the longest, for one batched product.
 
-    Their weights are copied, once for all steps of one batch, unless the slots follow one another.
+    Their weights are copied once for all steps of a batch, unless their slots are consecutive.
     """
 
     def __init__(self, segments: Segments, slots: LoraSlots, group: Sequence[int]) -> None:
@@ -249,24 +249,24 @@ class _PaddedRows(LoraRows):
         lengths = [segments.lengths[index] for index in group]
         width = max(lengths)
         tokens = _tokens(segments, group)
-        places = [
-            number * width + place
+        positions = [
+            number * width + position
             for number, length in enumerate(lengths)
-            for place in range(length)
+            for position in range(length)
         ]
         sources = [tokens[0]] * (len(group) * width)
-        for token, place in zip(tokens, places, strict=True):
-            sources[place] = token
+        for token, position in zip(tokens, positions, strict=True):
+            sources[position] = token
         is_full = len(tokens) == len(sources)
         device = slots.device
         self._slots_G = as_index([slots[str(segments.adapters[i])] for i in group], device)
         self._shape = len(group), width, -1
         self._tokens = as_index(tokens, device) if is_full else torch.tensor(tokens, device=device)
-        """Where they stand in the batch; a slice when nothing is padded."""
-        self._places_T = torch.tensor(places, device=device)
-        """Where they go, as number of the segment · P + number in the segment."""
+        """The rows in the batch; a slice if nothing is padded."""
+        self._positions_T = torch.tensor(positions, device=device)
+        """The padded position of each token: segment index · P + index in the segment."""
         self._sources = torch.tensor(sources, device=device)
-        """The token of each of the G · P places; any token where there is none."""
+        """The token at each of the G · P padded positions; an arbitrary token for padding."""
 
     def _projection(self, a_CIMR: Tensor) -> Projection:
         layers = a_CIMR.shape[2]
@@ -287,12 +287,12 @@ class _PaddedRows(LoraRows):
                 y[self._tokens].view(self._shape).baddbmm_(low_GPR, b_GRO)
             else:
                 added = torch.bmm(low_GPR, b_GRO).flatten(0, 1)
-                y.index_add_(0, self._tokens, added.index_select(0, self._places_T))
+                y.index_add_(0, self._tokens, added.index_select(0, self._positions_T))
 
         return add
 
 
 def _tokens(segments: Segments, group: Sequence[int]) -> list[int]:
-    """Return where the tokens of these segments stand in the batch."""
+    """Return the rows of these segments in the batch."""
     starts = segments.starts
     return [token for i in group for token in range(starts[i], starts[i + 1])]

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from core.adapters import lora_rows
 from core.adapters.adapted import AdaptedModel
-from core.adapters.lora_rows import LONGEST_PICKING, Segments
+from core.adapters.lora_rows import LONGEST_GATHERED, Segments
 from core.adapters.mixed import MixedModel, Site
 from core.catalog.families import FAMILIES as KNOWN
 from core.catalog.families import family_of
@@ -132,7 +132,7 @@ def test_many_adapters_pass_through_the_slots_and_each_stays_itself():
         mixed.add(str(number), adapted)
     layers = [each for slots in mixed._slots.values() for each in slots.layers.values()]
     assert not any(each.a_CIR.requires_grad or each.b_CRO.requires_grad for each in layers)
-    tokens = torch.arange(40, 40 + LONGEST_PICKING + 2)
+    tokens = torch.arange(40, 40 + LONGEST_GATHERED + 2)
     for number in range(24):
         alone[str(number)] = run(mixed, [str(number)], tokens, len(tokens), together=False)
     draw = torch.Generator().manual_seed(2)
@@ -183,7 +183,7 @@ def test_both_ways_of_taking_short_segments_together_give_the_same(monkeypatch):
     tokens = torch.arange(20, 30)
     with mixed.running(segments):
         picking = logits(model, tokens)
-    monkeypatch.setattr(lora_rows, "LONGEST_PICKING", 0)
+    monkeypatch.setattr(lora_rows, "LONGEST_GATHERED", 0)
     mixed._plans.clear()
     with mixed.running(segments):
         side_by_side = logits(model, tokens)

@@ -123,7 +123,9 @@ def test_ignored_module_is_named_although_it_changes_less_than_rounding() -> Non
         parity = judge(reference, said(model.computed("bf16", minus(v_proj))))
         assert (parity.status, parity.differs) == ("failed", "module"), seed
         assert parity.reason is not None
-        assert parity.reason.startswith("The engine ignores v_proj (2 trained modules): it answers")
+        assert parity.reason.startswith(
+            "The engine ignores v_proj (2 trained modules): its log-prob"
+        )
 
 
 def test_change_that_rounding_hides_is_no_evidence() -> None:
@@ -170,7 +172,7 @@ def test_coarser_engine_is_judged_by_what_its_format_costs() -> None:
         del NOISE["coarse"]
     assert (parity.status, parity.differs) == ("failed", "precision")
     assert parity.reason is not None
-    assert "bf16 arithmetic changes this model's answers by 0.3" in parity.reason
+    assert "bf16 arithmetic changes its log-probabilities by 0.3" in parity.reason
 
 
 def test_engine_in_a_finer_format_than_training_passes() -> None:
