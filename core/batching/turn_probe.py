@@ -128,7 +128,7 @@ def _before_calls(written: Written) -> str:
 
 def without_end(text: str, control: CodedTokens, ends: tuple[str, ...]) -> str:
     """Return what closes a part, without the token that ends the turn."""
-    spelled = control.spelled(text).rstrip()
+    spelled = control.decoded(text).rstrip()
     for end in sorted(ends, key=len, reverse=True):
         if end and spelled.endswith(end):
             return control.coded(spelled.removesuffix(end)).strip()
