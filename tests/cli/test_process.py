@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from cli.process import FIRST_PAUSE_SECONDS, Process
+from tests.processes import is_alive
 from tests.worker.workshop import ROOT, wait_until
 
 
@@ -59,8 +60,7 @@ def test_process_that_ignores_the_request_is_killed_with_its_group(
     grandchild = psutil.Process(int(log.read_text()))
     process.ask_to_stop()
     assert process.wait_or_kill(time.monotonic() + 0.2)
-    psutil.wait_procs([grandchild], timeout=20)
-    assert not grandchild.is_running() or grandchild.status() == psutil.STATUS_ZOMBIE
+    wait_until(lambda: not is_alive(grandchild), "its child is gone too")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's help exists on Linux only")
@@ -88,5 +88,4 @@ def test_nothing_outlives_a_supervisor_that_was_killed(tmp_path: Path) -> None:
     os.kill(supervisor.pid, signal.SIGKILL)
     supervisor.wait()
     supervisor.stdout.close()
-    psutil.wait_procs([child], timeout=20)
-    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+    wait_until(lambda: not is_alive(child), "it is gone too")

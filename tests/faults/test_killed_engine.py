@@ -57,13 +57,18 @@ class Followed:
                 if len(self.lines) > 3:
                     self.has_begun.set()
 
-    async def follow(self, client: openai.AsyncOpenAI) -> openai.APIError:
-        with pytest.raises(openai.APIError) as caught:
+    async def follow(self, client: openai.AsyncOpenAI) -> str:
+        """Return the error's code, or the finish reason of an answer that was read to its end."""
+        finish_reason: str | None = None
+        try:
             async for chunk in await client.chat.completions.create(**ENDLESS, stream=True):
                 self.text += chunk.choices[0].delta.content or ""
+                finish_reason = chunk.choices[0].finish_reason
                 if self.text:
                     self.has_begun.set()
-        return caught.value
+        except openai.APIError as error:
+            return str(error.code)
+        return finish_reason or "cut off without a word"
 
 
 def engine_child(service: Service) -> psutil.Process:
@@ -126,15 +131,17 @@ async def kill_under_load(service: Service, draw: random.Random) -> None:
         assert await ask(stock) == said
         seconds = time.monotonic() - killed_at
 
-        errors = await asyncio.wait_for(asyncio.gather(*tasks), PATIENCE_SECONDS)
+        ends = await asyncio.wait_for(asyncio.gather(*tasks), PATIENCE_SECONDS)
         await asyncio.wait_for(raw_task, PATIENCE_SECONDS)
     assert engine_child(service).pid != victim.pid
-    assert {error.code for error in errors} == {"engine_unavailable"}
+    # a client that reads slowly may find an answer that was complete before the engine died
+    broken = ends.count("engine_unavailable")
+    assert broken and broken + ends.count("length") == len(ends), ends
     assert not any("[DONE]" in line for line in streams[0].lines)
     told = json.loads(streams[0].lines[-1].removeprefix("data: "))["error"]
     assert set(told) == {"message", "type", "param", "code"}
     assert (told["type"], told["code"]) == ("server_error", "engine_unavailable")
-    print(f"{STREAMS} streams broken; the next request had its answer after {seconds:.2f} s")
+    print(f"{broken + 1} of {STREAMS} streams broken; the next answer came after {seconds:.2f} s")
     assert seconds < max(LIMIT_SECONDS, USUAL_ANSWERS * usual_seconds)
     assert contents(service) == before
 

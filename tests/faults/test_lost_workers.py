@@ -17,6 +17,7 @@ import pytest
 from core.jobs.state import FINAL, JobStatus
 from core.records import outbox
 from core.records.resume_states import states_of
+from tests.processes import is_alive
 from tests.worker.workshop import (
     ENDLESS_EPOCHS,
     Workshop,
@@ -69,7 +70,8 @@ def held_by_victim(workshop: Workshop, job_id: str) -> Iterator[None]:
 
 def freeze(workshop: Workshop, victim: subprocess.Popen[bytes]) -> None:
     """Stop the victim between two writes: stopped inside one it would keep SQLite's lock."""
-    with workshop.database.writing():
+    with workshop.database.writing() as session:
+        session.connection()  # a session takes the lock with its first statement
         victim.send_signal(signal.SIGSTOP)
         process = psutil.Process(victim.pid)
         wait_until(lambda: process.status() == psutil.STATUS_STOPPED, "the victim is frozen")
@@ -110,8 +112,8 @@ def test_cancelled_run_is_killed_and_its_worker_goes_on(
     with held_by_victim(workshop, job_id):
         child = training_child(victim.pid)
         workshop.cancel(job_id)
-    # 5 s is the promise; a child that would train on until its end would need minutes.
-    child.wait(timeout=5)
+    # The promise is 5 s on an idle machine; a child that trained on to its end would need minutes.
+    wait_until(lambda: not is_alive(child), "the child is killed", seconds=40)
     last = workshop.events(job_id)[-1]
     assert (last.message, workshop.job(job_id).status) == ("The job was cancelled.", "cancelled")
     following = workshop.submit()
@@ -168,7 +170,7 @@ def test_frozen_worker_with_a_pause_to_heed_loses_its_job_which_is_then_paused(
     assert "The worker was lost. The job is paused after step 0." in messages
     child.resume()
     victim.send_signal(signal.SIGCONT)
-    child.wait(timeout=20)
+    wait_until(lambda: not is_alive(child), "the child is gone")
     wait_until(lambda: not (workshop.folder / "work" / job_id / "1").exists(), "it has given up")
     assert (workshop.job(job_id).status, workshop.messages(job_id)) == ("paused", messages)
     assert workshop.blobs(f"resume/{job_id}") == set()
@@ -188,7 +190,7 @@ def test_frozen_worker_finds_its_job_taken_when_it_wakes(
     events, bundles = workshop.messages(job_id), workshop.blobs("bundles")
     child.resume()
     victim.send_signal(signal.SIGCONT)
-    child.wait(timeout=20)
+    wait_until(lambda: not is_alive(child), "the child is gone")
     wait_until(lambda: not (workshop.folder / "work" / job_id / "1").exists(), "it has given up")
     assert workshop.messages(job_id) == events
     assert workshop.blobs("bundles") == bundles
@@ -211,8 +213,7 @@ def test_killed_worker_takes_its_child_along_and_its_job_is_rescued(
         family = psutil.Process(victim.pid).children(recursive=True)
         os.kill(victim.pid, signal.SIGKILL)
     victim.wait()
-    _, alive = psutil.wait_procs(family, timeout=20)
-    assert alive == []
+    wait_until(lambda: not any(map(is_alive, family)), "nothing of the worker is left")
     wait_until(lambda: workshop.job(job_id).claimed_by is None, "the lease expires")
     with worker_here(workshop):
         assert_succeeded_once(workshop, job_id)

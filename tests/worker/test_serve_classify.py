@@ -4,7 +4,6 @@ import asyncio
 import threading
 from collections.abc import Iterator
 
-import httpx
 import pytest
 
 from api.generation.engine_client import EngineClient
@@ -15,6 +14,7 @@ from core.spec.run import BundleRef
 from core.spec.strategy import LoraSpec
 from core.storage.open import open_store
 from tests.core.engine.bundles import write_bundle
+from tests.leaving import leave_when
 from tests.worker.serving import (
     BASE,
     PATIENCE_SECONDS,
@@ -88,9 +88,7 @@ def test_a_client_that_leaves_takes_its_texts_along(service, classifier, monkeyp
     runner = service.engine.runner
     monkeypatch.setattr(runner, "run", gate.around(runner.run))
     asked = {"id": "c", "base": BASE.model_dump(), "adapter": classifier, "texts": ["Hello"] * 9}
-    impatient = httpx.Timeout(PATIENCE_SECONDS, read=0.2)
-    with pytest.raises(httpx.ReadTimeout):
-        service.client.post("/classify", json=asked, timeout=impatient)
+    leave_when(lambda: service.engine._tickets, service.client, "/classify", asked)
     wait_until(lambda: not service.engine._tickets)
     gate.opened.set()
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import psutil
 
+from tests.processes import is_alive
 from tests.worker.serving import BASE, PATIENCE_SECONDS, body, wait_until
 
 
@@ -72,7 +73,7 @@ def test_it_starts_by_name_replaces_a_dead_child_and_ends_on_sigterm(tmp_path: P
         assert second.pid != first.pid
         running.process.send_signal(signal.SIGTERM)
         assert running.process.wait(PATIENCE_SECONDS) == 0
-        assert not second.is_running()
+        wait_until(lambda: not is_alive(second))
 
 
 def test_a_child_does_not_outlive_its_parent(tmp_path: Path) -> None:
@@ -80,7 +81,7 @@ def test_a_child_does_not_outlive_its_parent(tmp_path: Path) -> None:
         wait_until(running.answers, 0.1)
         child = running.child()
         running.process.kill()
-        child.wait(PATIENCE_SECONDS)
+        wait_until(lambda: not is_alive(child))
 
 
 def test_an_engine_that_cannot_serve_ends_and_is_not_tried_for_ever(tmp_path: Path) -> None:

@@ -238,6 +238,9 @@ def worker_process(workshop: Workshop, worker_id: str) -> Iterator[subprocess.Po
         )
         assert process.poll() is None, log.read_text()
         yield process
+    except BaseException:
+        print(f"{worker_id} wrote:\n{log.read_text()}")
+        raise
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGCONT)
@@ -253,8 +256,8 @@ def training_child(worker_pid: int) -> psutil.Process:
     raise AssertionError(f"process {worker_pid} has no training child")
 
 
-def wait_until(is_so: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
+def wait_until(is_so: Callable[[], bool], what: str, seconds: float = PATIENCE_SECONDS) -> None:
+    deadline = time.monotonic() + seconds
     while not is_so():
-        assert time.monotonic() < deadline, f"waited {PATIENCE_SECONDS:g} s in vain until {what}"
+        assert time.monotonic() < deadline, f"waited {seconds:g} s in vain until {what}"
         time.sleep(0.02)

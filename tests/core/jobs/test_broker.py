@@ -33,7 +33,7 @@ def test_wake_up_call_names_the_task_and_the_job(broker_url: str) -> None:
     broker.wake("ftjob-1")
     with celery_app(broker_url).connection_for_read() as connection:
         queue = connection.SimpleQueue(TRAIN_QUEUE)
-        message = queue.get(timeout=10)
+        message = queue.get(timeout=60)
         message.ack()
         queue.close()
     assert message.headers["task"] == TRAIN_TASK

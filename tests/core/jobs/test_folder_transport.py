@@ -87,7 +87,7 @@ def test_messages_come_in_the_order_of_sending(broker_url: str) -> None:
         broker.wake(str(number))
     with celery_app(broker_url).connection_for_read() as connection:
         queue = connection.SimpleQueue(TRAIN_QUEUE)
-        messages = [queue.get(timeout=5) for _ in range(5)]
+        messages = [queue.get(timeout=60) for _ in range(5)]
         for message in messages:
             message.ack()
         queue.close()
@@ -106,7 +106,7 @@ def test_half_written_message_is_never_read(broker_url: str, tmp_path: Path) -> 
         queue = connection.SimpleQueue(TRAIN_QUEUE)
         assert isinstance(connection, Connection)
         assert queue.qsize() == 1
-        message = queue.get(timeout=5)
+        message = queue.get(timeout=60)
         message.ack()
         queue.close()
     assert message.payload[0][0] == "whole"
