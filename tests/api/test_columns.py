@@ -49,7 +49,7 @@ def events_of(client: httpx.Client, job_id: str) -> list[dict[str, Any]]:
 def test_a_file_of_unknown_shape_is_kept_and_advised_on(client: httpx.Client) -> None:
     file = uploaded(client)
     assert file["status"] == "error"
-    assert f"such as columns {json.dumps(QA)}" in file["status_details"]
+    assert f"for example with columns {json.dumps(QA)}" in file["status_details"]
     assert client.get(f"/v1/files/{file['id']}/content").content == ROWS
 
 
@@ -121,10 +121,10 @@ def test_faults_under_a_mapping_name_several_lines(client: httpx.Client) -> None
 @pytest.mark.parametrize(
     ("columns", "words"),
     [
-        ("{", "columns must be a JSON object of strings"),
-        ('{"prompt": 1}', "columns must be a JSON object of strings"),
+        ("{", "columns must be a JSON object that maps keys"),
+        ('{"prompt": 1}', "columns must be a JSON object that maps keys"),
         ('{"promt": "q"}', "the closest match is 'prompt'"),
-        ('{"prompt": "' + "q" * 9000 + '"}', "too long"),
+        ('{"prompt": "' + "q" * 9000 + '"}', "is longer than 8192 bytes"),
     ],
 )
 def test_an_upload_with_no_proper_mapping_is_refused(

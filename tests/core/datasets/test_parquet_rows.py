@@ -94,11 +94,11 @@ def test_a_fault_inside_of_a_row_names_the_row(tmp_path: Path) -> None:
         (pa.table({"text": pa.array([], pa.string())}), "has no rows; write one row per example"),
         (
             pa.table({"text": pa.array([b"a"])}),
-            "the Parquet column 'text' has the type binary; use only text, numbers, lists",
+            "the column 'text' of the Parquet file has type binary; use only text, numbers, lists",
         ),
         (
             pa.table({"messages": [[{"role": b"a"}]]}),
-            "the Parquet column 'messages[].role' has the type binary",
+            "the column 'messages[].role' of the Parquet file has type binary",
         ),
         (
             pa.table({f"c{n}": ["a"] for n in range(257)}),

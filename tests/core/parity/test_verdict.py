@@ -146,7 +146,7 @@ def test_adapter_has_to_be_given_whole(share: float, status: str) -> None:
     assert parity.adapter_share == pytest.approx(share, abs=0.05)
     if status == "failed":
         assert parity.differs == "adapter" and parity.reason is not None
-        assert f"it gives {parity.adapter_share:.0%}" in parity.reason
+        assert f"it shows {parity.adapter_share:.0%}" in parity.reason
 
 
 def test_another_adapter_of_the_same_strength_is_found() -> None:
@@ -184,7 +184,7 @@ def test_engine_that_computes_otherwise_than_it_says_is_told_its_format() -> Non
     model = Model()
     parity = judge(model.reference("fp32"), said(model.computed("bf16"), "fp32"))
     assert (parity.status, parity.differs) == ("failed", "precision")
-    assert parity.reason is not None and "says that it computes in fp32" in parity.reason
+    assert parity.reason is not None and "reports fp32" in parity.reason
     assert judge(model.reference("fp16"), said(model.computed("bf16"), "fp16")).differs == (
         "precision"
     )
