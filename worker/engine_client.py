@@ -85,7 +85,7 @@ class EngineClient:
                     unfinished -= isinstance(event, ChoiceFinished)
                     yield event
         except httpx.HTTPError as error:
-            raise EngineAway(f"it is away ({error or type(error).__name__})") from error
+            raise _unreachable(error) from error
         if unfinished:
             raise Unavailable("The engine stopped in the middle.", code="engine_unavailable")
 
@@ -97,10 +97,14 @@ class EngineClient:
         try:
             response = await self._http.request(method, path, **_body(request))
         except httpx.HTTPError as error:
-            raise EngineAway(f"it is away ({error or type(error).__name__})") from error
+            raise _unreachable(error) from error
         if response.status_code != httpx.codes.OK:
             raise _refusal(response)
         return response
+
+
+def _unreachable(error: httpx.HTTPError) -> EngineAway:
+    return EngineAway(f"it could not be reached ({str(error) or type(error).__name__})")
 
 
 def _body(request: Spec | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from api.models.service import Target, find_target, serving_object
 from api.parts import Parts
 from api.speed.schemas import SpeedObject
 from core.errors import Unavailable
-from core.records.models import no_model, pin_parent
+from core.records.models import no_model, pin_model
 from core.records.speed_tests import find_speed_test, get_speed_test, request_speed_test
 from core.records.tables import Task
 from core.spec.speed import SpeedResult, SpeedTarget
@@ -47,7 +47,7 @@ def _find(parts: Parts, project: str, target: Target) -> Task | None:
 def _request(parts: Parts, project: str, target: Target) -> str:
     with parts.transaction() as transaction:
         if target.adapter is not None:  # NotFound when it has been deleted by now
-            pin_parent(transaction.session, project, target.id, target.adapter)
+            pin_model(transaction.session, project, target.id, target.adapter)
         test = request_speed_test(transaction.session, project, target.id, _measured(target))
         work = Work(test.kind, test.id)
         transaction.after_commit(lambda: parts.broker.wake(work))

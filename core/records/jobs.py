@@ -14,7 +14,7 @@ from core.records.events import Level, NewEvent, append_events
 from core.records.files import pin_files
 from core.records.ids import new_id
 from core.records.leases import no_claim
-from core.records.models import pin_parent
+from core.records.models import pin_model
 from core.records.pages import Page, page
 from core.records.tables import Job, JobMetadata
 from core.spec.job import JobSpec
@@ -49,7 +49,7 @@ def create_job(session: Session, new: NewJob) -> Job:
         files["validation_file"] = new.validation_file
     pin_files(session, new.project_id, files)
     if new.spec.parent is not None:
-        pin_parent(session, new.project_id, new.requested_model, new.spec.parent)
+        pin_model(session, new.project_id, new.requested_model, new.spec.parent)
     job = Job(
         id=new_id("ftjob"),
         project_id=new.project_id,

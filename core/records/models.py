@@ -125,15 +125,16 @@ def get_model(session: Session, project_id: str, model_id: str) -> TunedModel:
     return model
 
 
-def pin_parent(session: Session, project_id: str, model_id: str, parent: BundleRef) -> None:
-    """Keep the model from being deleted until the transaction ends that makes a job train from it.
+def pin_model(session: Session, project_id: str, model_id: str, bundle: BundleRef) -> None:
+    """Keep the model with this bundle from being deleted until the transaction ends.
 
-    NotFound, naming the field, when it is gone by now.
+    For a transaction that creates work on the model: a job that trains it further, a speed test.
+    NotFound, naming the field, when the model was deleted before.
     """
     model = session.get(
         TunedModel, model_id, with_for_update={"read": True}, populate_existing=True
     )
-    if model is None or (model.project_id, model.bundle_key) != (project_id, parent.key):
+    if model is None or (model.project_id, model.bundle_key) != (project_id, bundle.key):
         raise no_model(model_id)
 
 

@@ -9,9 +9,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
-import psutil
 import pytest
 
 from core.records import masks, outbox, tasks
@@ -25,42 +23,22 @@ from tests.worker.workshop import (
     ROW,
     TINY,
     Workshop,
-    make_workshop,
+    freeze,
     wait_until,
     worker_process,
 )
-from worker import housekeeping
 from worker.tasks.desk import TaskDesk
 from worker.train import Worker
 
+pytestmark = pytest.mark.usefixtures("naps", "housekeeper")
+
 VICTIM = "worker-victim"
-
-
-@pytest.fixture(scope="module")
-def workshop(
-    tmp_path_factory: pytest.TempPathFactory, _sqlite_template: Path
-) -> Iterator[Workshop]:
-    folder = tmp_path_factory.mktemp("faults")
-    (folder / "tunesmith.db").write_bytes(_sqlite_template.read_bytes())
-    workshop = make_workshop(folder, f"sqlite:///{folder}/tunesmith.db")
-    yield workshop
-    workshop.database.close()
 
 
 @pytest.fixture(scope="module")
 def naps(workshop: Workshop) -> Iterator[Naps]:
     with nap_kind():
         yield Naps(workshop)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def housekeeper(workshop: Workshop, naps: Naps) -> Iterator[None]:
-    stopping = threading.Event()
-    thread = threading.Thread(target=housekeeping.run, args=[workshop.settings(), stopping])
-    thread.start()
-    yield
-    stopping.set()
-    thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -73,15 +51,6 @@ def run_here(workshop: Workshop) -> None:
     """Run what waits in this process."""
     worker = Worker(workshop.settings(), workshop.database, workshop.store, threading.Event())
     TaskDesk(worker, Queue.LIGHT).run_waiting()
-
-
-def freeze(workshop: Workshop, victim: subprocess.Popen[bytes]) -> None:
-    """Stop the victim between two writes: stopped inside one it would keep SQLite's lock."""
-    with workshop.database.writing() as session:
-        session.connection()  # a session takes the lock with its first statement
-        victim.send_signal(signal.SIGSTOP)
-        process = psutil.Process(victim.pid)
-        wait_until(lambda: process.status() == psutil.STATUS_STOPPED, "the victim is frozen")
 
 
 def held_by_victim(naps: Naps, name: str) -> str:

@@ -6,10 +6,8 @@ One real worker process is the victim; this process is the worker that comes to 
 import os
 import signal
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import psutil
 import pytest
@@ -22,37 +20,17 @@ from tests.processes import is_alive
 from tests.worker.workshop import (
     ENDLESS_EPOCHS,
     Workshop,
-    make_workshop,
+    freeze,
     training_child,
     wait_until,
     worker_here,
     worker_process,
 )
-from worker import housekeeping
+
+pytestmark = pytest.mark.usefixtures("housekeeper")
 
 VICTIM = "worker-victim"
 COMPLETED = "The job has successfully completed"
-
-
-@pytest.fixture(scope="module")
-def workshop(
-    tmp_path_factory: pytest.TempPathFactory, _sqlite_template: Path
-) -> Iterator[Workshop]:
-    folder = tmp_path_factory.mktemp("faults")
-    (folder / "tunesmith.db").write_bytes(_sqlite_template.read_bytes())
-    workshop = make_workshop(folder, f"sqlite:///{folder}/tunesmith.db")
-    yield workshop
-    workshop.database.close()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def housekeeper(workshop: Workshop) -> Iterator[None]:
-    stopping = threading.Event()
-    thread = threading.Thread(target=housekeeping.run, args=[workshop.settings(), stopping])
-    thread.start()
-    yield
-    stopping.set()
-    thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -67,15 +45,6 @@ def held_by_victim(workshop: Workshop, job_id: str) -> Iterator[None]:
     workshop.wait_for_steps(job_id)
     assert workshop.job(job_id).claimed_by == VICTIM
     yield
-
-
-def freeze(workshop: Workshop, victim: subprocess.Popen[bytes]) -> None:
-    """Stop the victim between two writes: stopped inside one it would keep SQLite's lock."""
-    with workshop.database.writing() as session:
-        session.connection()  # a session takes the lock with its first statement
-        victim.send_signal(signal.SIGSTOP)
-        process = psutil.Process(victim.pid)
-        wait_until(lambda: process.status() == psutil.STATUS_STOPPED, "the victim is frozen")
 
 
 def assert_succeeded_once(workshop: Workshop, job_id: str) -> None:

@@ -261,6 +261,15 @@ def training_child(worker_pid: int) -> psutil.Process:
     raise AssertionError(f"process {worker_pid} has no training child")
 
 
+def freeze(workshop: Workshop, worker: subprocess.Popen[bytes]) -> None:
+    """Stop a worker between two writes: stopped inside one it would keep SQLite's lock."""
+    with workshop.database.writing() as session:
+        session.connection()  # a session takes the lock with its first statement
+        worker.send_signal(signal.SIGSTOP)
+        process = psutil.Process(worker.pid)
+        wait_until(lambda: process.status() == psutil.STATUS_STOPPED, "the worker is frozen")
+
+
 def wait_until(is_so: Callable[[], bool], what: str, seconds: float = PATIENCE_SECONDS) -> None:
     deadline = time.monotonic() + seconds
     while not is_so():

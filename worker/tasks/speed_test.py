@@ -169,6 +169,6 @@ def _as_error(error: EngineAway | EngineRefused) -> TunesmithError:
                 retry_after_seconds=error.retry_after_seconds,
             )
         case EngineAway():
-            return Unavailable(str(error), code="engine_unavailable")
+            return Unavailable(f"The engine did not answer: {error}", code="engine_unavailable")
         case _:
             return InvalidRequest(error.message, param=error.param, code=error.code)
