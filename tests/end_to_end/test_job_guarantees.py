@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
+from openai.types.fine_tuning import FineTuningJob
 
 from tests.end_to_end.service import (
     BASE_MODEL,
@@ -128,8 +129,9 @@ def test_second_cancel_and_too_long_prompt_are_refused(
     assert refused.value.param == "messages"
 
 
-def test_nothing_is_left_behind(service: Service) -> None:
-    """After all of the above: no claim is held, no message waits, every file has its blob."""
+def test_nothing_is_left_behind(service: Service, tuned: FineTuningJob) -> None:
+    """After a job, whatever else this process tried: no claim is held, no message waits, every
+    file has its blob."""
     database = sqlite3.connect(f"file:{service.data_folder}/tunesmith.db?mode=ro", uri=True)
     try:
         open_jobs = (
