@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse
 
 from core.errors import (
     Conflict,
+    Forbidden,
     InvalidRequest,
     NotFound,
     TooLarge,
@@ -35,6 +36,7 @@ MAX_PARAM_CHARACTERS = 500
 _STATUS_BY_ERROR: tuple[tuple[type[TunesmithError], int], ...] = (
     (InvalidRequest, 400),
     (Unauthenticated, 401),
+    (Forbidden, 403),
     (NotFound, 404),
     (Conflict, 409),
     (TooLarge, 413),

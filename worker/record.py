@@ -41,6 +41,7 @@ from core.spec.events import (
     StepDone,
     StoppedEarly,
 )
+from core.spec.ids import FileId, ModelId
 from core.spec.parity import Parity, ParityReference
 from core.storage.blobs import BlobStore
 from worker import news
@@ -300,12 +301,12 @@ class Record:
         archive.unlink()  # storage has it now; a long run would keep one for every epoch
         return StoredBundle(blob.key, blob.sha256)
 
-    def _is_recorded(self, file_id: str) -> bool:
+    def _is_recorded(self, file_id: FileId) -> bool:
         with self._database.reading() as session:
             return files.is_recorded(session, file_id)
 
 
-def _model_id(job: Job) -> str:
+def _model_id(job: Job) -> ModelId:
     return tuned_model_id(job.spec["base"]["id"], job.project_id, job.suffix, job.id)
 
 

@@ -11,9 +11,12 @@ from sqlalchemy.orm import Session
 
 from core.artifacts.archive import unpack
 from core.errors import StaleClaim, TunesmithError, Unavailable
-from core.records import claims, files
+from core.records import claims
 from core.records.claims import Claim
 from core.records.database import Database
+from core.records.owned import get_owned
+from core.records.tables import File
+from core.spec.ids import FileId
 from core.spec.job import JobSpec
 from core.spec.workspace import Workspace
 from core.storage.blobs import STORAGE_UNAVAILABLE, BlobStore
@@ -130,8 +133,8 @@ def _prepare(worker: Worker, claim: Claim, workspace: Workspace, states: ResumeS
     def read(session: Session) -> tuple[JobSpec, str, str | None]:
         job = claims.claimed_job(session, claim)
 
-        def blob_key(file_id: str, param: str) -> str:
-            return files.get_file(session, job.project_id, file_id, param=param).blob_key
+        def blob_key(file_id: FileId, param: str) -> str:
+            return get_owned(session, File, job.project_id, file_id, param=param).blob_key
 
         train_key = blob_key(job.training_file, "training_file")
         validation = job.validation_file

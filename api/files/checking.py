@@ -7,20 +7,20 @@ from tempfile import TemporaryDirectory
 
 from anyio import CapacityLimiter, WouldBlock, from_thread
 
-from api.parts import Parts
+from api.app_state import AppState
 from core.datasets.bounded import check_in_child
 from core.errors import Unavailable
 from core.spec.dataset import DatasetReport
 
 
-def check_blob(parts: Parts, key: str, columns: Mapping[str, str]) -> DatasetReport:
+def check_blob(state: AppState, key: str, columns: Mapping[str, str]) -> DatasetReport:
     """Return what is in the blob under `key`, read with a mapping of columns."""
-    settings = parts.settings
+    settings = state.settings
     # Beside the blobs, so that a large file is linked and not copied; those of S3 come into the
     # system's folder for temporary files.
     with TemporaryDirectory(prefix=".checking-", dir=settings.storage_folder) as folder:
         path = Path(folder) / "dataset.jsonl"
-        parts.store.fetch(key, path)
+        state.store.fetch(key, path)
         return check_in_child(
             path,
             columns,

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from api.pagination import ListItem
 from core.records.tables import File
 from core.spec.dataset import DatasetReport
 
@@ -35,8 +36,7 @@ UPLOAD_FORM = {
 """The body of an upload for our OpenAPI description; it is parsed while it arrives."""
 
 
-class FileObject(BaseModel):
-    id: str
+class FileObject(ListItem):
     object: Literal["file"] = "file"
     bytes: int
     created_at: int

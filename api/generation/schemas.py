@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from core.spec.ids import ModelId
 from core.spec.template import TemplateVariables
 
 MAX_TOKENS = 1_000_000
@@ -70,7 +71,7 @@ class StreamOptions(Body):
 class GenerationBody(Body):
     """What both routes share. Null is the same as leaving a field out."""
 
-    model: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\x00]*$")]
+    model: Annotated[ModelId, Field(min_length=1, max_length=512, pattern=r"^[^\x00]*$")]
     max_tokens: Limit | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None

@@ -21,7 +21,7 @@ def light_worker_of(api: Api) -> Iterator[Worker]:
         work_folder=api.folder / "work",
         check_seconds=0.05,
     )
-    worker = Worker(settings, api.database, api.parts.store, threading.Event())
+    worker = Worker(settings, api.database, api.state.store, threading.Event())
 
     def work() -> None:
         desk = TaskDesk(worker, Queue.LIGHT)

@@ -209,7 +209,7 @@ def test_an_engine_of_another_kind_is_passed_over(
     other = ScriptedEngine()
     other.mood = "unfit"
     with serve(other.app) as url:
-        register(api, url, bases=[api.parts.catalog.resolve("tunesmith/tiny")])
+        register(api, url, bases=[api.state.catalog.resolve("tunesmith/tiny")])
         assert client.get(BASE).status_code == 200
     assert (len(other.requests), len(engine.requests)) == (1, ASKED)
 

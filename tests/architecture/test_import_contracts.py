@@ -26,6 +26,11 @@ PLANTS = {
         "import cli.main",
         "api.planted -> cli.main",
     ),
+    "The API is layered, and what resources share knows none of them": (
+        "api/app_state.py",
+        "def late():\n    from api.speed import schemas",
+        "api.app_state -> api.speed.schemas",
+    ),
     "Core is layered": (
         "core/jobs/planted.py",
         "def late():\n    from core.records import tables",
@@ -122,6 +127,12 @@ def test_new_folder_of_core_must_find_its_layer(copy_of_the_tree: Path) -> None:
     (copy_of_the_tree / "core" / "planted").mkdir()
     (copy_of_the_tree / "core" / "planted" / "__init__.py").touch()
     assert "core.planted" in lint(copy_of_the_tree)
+
+
+def test_new_resource_of_the_api_must_find_its_layer(copy_of_the_tree: Path) -> None:
+    (copy_of_the_tree / "api" / "planted").mkdir()
+    (copy_of_the_tree / "api" / "planted" / "__init__.py").touch()
+    assert "api.planted" in lint(copy_of_the_tree)
 
 
 def test_new_file_of_the_worker_must_take_a_side() -> None:

@@ -13,8 +13,9 @@ from openai import APIStatusError, OpenAI
 from openai.types.fine_tuning import FineTuningJob
 
 from core.engine.adapters import AdapterFiles
-from core.records import models
+from core.records.owned import get_owned
 from core.records.projects import DEFAULT_PROJECT
+from core.records.tables import TunedModel
 from core.spec.bundle import BundleRef
 from tests.api.live import running_api
 from tests.end_to_end.service import submit, upload, wait_until
@@ -47,7 +48,7 @@ class S3Service:
 
     def bundle_of(self, model: str) -> BundleRef:
         with self.workshop.database.reading() as session:
-            found = models.get_model(session, DEFAULT_PROJECT, model)
+            found = get_owned(session, TunedModel, DEFAULT_PROJECT, model)
             return BundleRef(key=found.bundle_key, sha256=found.bundle_sha256)
 
 

@@ -51,7 +51,7 @@ def answered(workshop: Workshop, audit_id: str) -> Task:
     worker = Worker(workshop.settings(), workshop.database, workshop.store, threading.Event())
     TaskDesk(worker, Queue.LIGHT).run_waiting()
     with workshop.database.reading() as session:
-        audit = masks.require_audit(session, DEFAULT_PROJECT, audit_id)
+        audit = masks.get_audit(session, DEFAULT_PROJECT, audit_id)
     assert audit.finished_at is not None
     return audit
 
@@ -74,7 +74,7 @@ def test_audit_of_a_worker_that_stops_waits_for_another(
     worker = Worker(workshop.settings(), workshop.database, workshop.store, stopping)
     assert TaskDesk(worker, Queue.LIGHT).run_next()
     with workshop.database.reading() as session:
-        audit = masks.require_audit(session, DEFAULT_PROJECT, audit_id)
+        audit = masks.get_audit(session, DEFAULT_PROJECT, audit_id)
         assert (audit.finished_at, audit.attempts, audit.claimed_by) == (None, 0, None)
     assert answered(workshop, audit_id).error is None
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from core.jobs.state import JobStatus
-from core.records import models
+from core.records.owned import get_owned
 from core.records.projects import DEFAULT_PROJECT
 from core.records.resume_states import states_of
 from core.records.tables import TunedModel
@@ -181,7 +181,7 @@ def tuned_model(workshop: Workshop, children: Simulation) -> TunedModel:
     with worker_here(workshop):
         name = workshop.wait_for_end(job_id).fine_tuned_model
     with workshop.database.reading() as session:
-        return models.get_model(session, DEFAULT_PROJECT, name or "")
+        return get_owned(session, TunedModel, DEFAULT_PROJECT, name or "")
 
 
 def test_parent_is_unpacked_for_the_child(

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 import pytest
 
 from core.jobs.state import JobStatus
-from core.records import claims, models
+from core.records import claims
+from core.records.owned import get_owned
 from core.records.projects import DEFAULT_PROJECT
+from core.records.tables import TunedModel
 from core.spec.generation import TextPrompt
 from core.spec.parity import Parity, ParityReference, ReplayedRow
 from tests.worker.serving import serving
@@ -71,7 +73,7 @@ def parity_of(workshop: Workshop, job_id: str) -> Parity:
     name = workshop.job(job_id).fine_tuned_model
     assert name is not None
     with workshop.database.reading() as session:
-        return Parity.model_validate(models.get_model(session, DEFAULT_PROJECT, name).parity)
+        return Parity.model_validate(get_owned(session, TunedModel, DEFAULT_PROJECT, name).parity)
 
 
 def is_replaying(workshop: Workshop, job_id: str) -> bool:

@@ -188,7 +188,7 @@ def test_checkpoints_can_be_called_and_old_ones_make_room(
     for number in (1, 2, 3, 4):
         record.write(checkpoint(number, make_bundle(f"step-{number}")))
     with workshop.database.reading() as session:
-        kept, _ = models.list_checkpoints(session, job_id, after=None, limit=9)
+        kept = models.list_checkpoints(session, job_id, after=None, limit=9).rows
     assert [c.step for c in kept] == [4, 3, 2]
     assert kept[0].metrics["full_valid_loss"] == 1.1
     assert workshop.blobs("bundles") == {f"bundles/{job_id}/1/step-{n}.zip" for n in (2, 3, 4)}

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from core.jobs.state import JobStatus
-from core.records import files, models
+from core.records import models
+from core.records.owned import get_owned
 from core.records.projects import DEFAULT_PROJECT
 from core.records.resume_states import states_of
+from core.records.tables import File, TunedModel
 from tests.worker.workshop import Workshop, wait_until, worker_here
 from worker.train import Worker, train, train_waiting_jobs
 
@@ -49,9 +51,9 @@ def test_job_runs_from_claim_to_tuned_model(finished: tuple[Workshop, str]) -> N
     assert all(data and data["train_loss"] > 0 for data in metrics)
 
     with workshop.database.reading() as session:
-        model = models.get_model(session, DEFAULT_PROJECT, job.fine_tuned_model or "")
-        checkpoints, _ = models.list_checkpoints(session, job_id, after=None, limit=10)
-        result = files.get_file(session, DEFAULT_PROJECT, job.result_file or "")
+        model = get_owned(session, TunedModel, DEFAULT_PROJECT, job.fine_tuned_model or "")
+        checkpoints = models.list_checkpoints(session, job_id, after=None, limit=10).rows
+        result = get_owned(session, File, DEFAULT_PROJECT, job.result_file or "")
     assert [checkpoint.step for checkpoint in checkpoints] == [8, 4]
     assert model.bundle_key == f"bundles/{job_id}/1/final.zip"
     assert workshop.blobs("bundles") == {
@@ -79,7 +81,9 @@ def test_row_that_cannot_be_trained_on_fails_the_job_with_its_line(workshop: Wor
 def test_missing_file_fails_the_job_and_names_the_field(workshop: Workshop) -> None:
     job_id = workshop.submit()
     with workshop.database.writing() as session:
-        session.delete(files.get_file(session, DEFAULT_PROJECT, workshop.job(job_id).training_file))
+        session.delete(
+            get_owned(session, File, DEFAULT_PROJECT, workshop.job(job_id).training_file)
+        )
     with worker_here(workshop):
         job = workshop.wait_for_end(job_id)
     assert job.error is not None

@@ -19,6 +19,7 @@ from core.records import claims, engines, events, files, jobs, pauses, workers
 from core.records.claims import Claim
 from core.records.database import Database
 from core.records.jobs import NewJob
+from core.records.owned import get_owned
 from core.records.projects import DEFAULT_PROJECT, ensure_project
 from core.records.tables import Job, JobEvent, TunedModel
 from core.spec.base_model import BaseModelSpec
@@ -139,7 +140,7 @@ class Workshop:
 
     def job(self, job_id: str) -> Job:
         with self.database.reading() as session:
-            return jobs.get_job(session, DEFAULT_PROJECT, job_id)
+            return get_owned(session, Job, DEFAULT_PROJECT, job_id)
 
     def cancel(self, job_id: str) -> None:
         with self.database.writing() as session:

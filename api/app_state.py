@@ -3,29 +3,40 @@
 One request is one transaction, which the handler opens and ends in its own thread. It has
 committed when the handler returns, so an answer of 200 means that it is written. As a
 dependency with an exit it would hold the database while it waits for another thread to
-serialise the answer; forty handlers that wait for the database would then keep that thread
+serialize the answer; forty handlers that wait for the database would then keep that thread
 from it, and everything would stand still.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Protocol
 
 from anyio import CapacityLimiter
 from fastapi import Depends, Request
 from sqlalchemy.orm import Session
 
-from api.generation.engine_router import EngineRouter
 from api.settings import ApiSettings
-from api.speed.shared_runs import SharedRuns
+from api.shared_runs import SharedRuns
 from core.catalog.bases import Catalog
 from core.jobs.broker import Broker
 from core.records.database import Database
+from core.spec.classification import ClassificationAnswer, ClassificationRequest
+from core.spec.generation import GenerationEvent, GenerationRequest
 from core.storage.blobs import BlobStore
 
 logger = logging.getLogger(__name__)
+
+
+class Engines(Protocol):
+    """All engines, used as if they were one: `api.generation.engine_router`."""
+
+    def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]: ...
+
+    async def classify(self, request: ClassificationRequest) -> ClassificationAnswer: ...
+
+    async def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -41,15 +52,15 @@ class Transaction:
 
 
 @dataclass(frozen=True)
-class Parts:
-    """Everything that outlives a request."""
+class AppState:
+    """Everything that outlives a request. Knows no resource; resources take from it."""
 
     settings: ApiSettings
     database: Database
     store: BlobStore
     broker: Broker
     catalog: Catalog
-    engines: EngineRouter
+    engines: Engines
     uploads: CapacityLimiter
     parity_checks: SharedRuns[None] = field(default_factory=SharedRuns)
 
@@ -66,14 +77,10 @@ class Parts:
                 logger.warning("An action after a commit failed", exc_info=True)
 
 
-async def _parts(request: Request) -> Parts:
-    parts: Parts = request.app.state.parts
-    return parts
+async def _state(request: Request) -> AppState:
+    state: AppState = request.app.state.tunesmith
+    return state
 
 
-async def _project(request: Request) -> str:
-    return (await _parts(request)).settings.project
-
-
-FromParts = Annotated[Parts, Depends(_parts)]
-Project = Annotated[str, Depends(_project)]
+FromState = Annotated[AppState, Depends(_state)]
+"""A handler's parameter: the state of the application."""
