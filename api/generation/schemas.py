@@ -31,7 +31,7 @@ MAX_FIELDS = 64
 def _at_most(limit: int) -> BeforeValidator:
     """Refuse a large object as one fault, before each of its entries is looked at."""
 
-    def check(value: Any) -> Any:
+    def check(value: object) -> object:
         if isinstance(value, dict) and len(value) > limit:
             raise ValueError(f"it has {len(value)} entries, and may have {limit}")
         return value
@@ -55,7 +55,7 @@ class Body(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _refuse_a_crowd(cls, value: Any) -> Any:
+    def _refuse_a_crowd(cls, value: object) -> object:
         """One fault for thousands of unknown fields, not one for each."""
         if isinstance(value, dict) and len(value) > MAX_FIELDS:
             raise ValueError(f"it has {len(value)} fields, more than are known")
@@ -157,28 +157,28 @@ class ChatBody(GenerationBody):
     tool_choice: Literal["none", "auto", "required"] | ChosenTool | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
-    modalities: Any = None
-    audio: Any = None
-    moderation: Any = None
-    web_search_options: Any = None
-    functions: Any = None
-    function_call: Any = None
+    modalities: object = None
+    audio: object = None
+    moderation: object = None
+    web_search_options: object = None
+    functions: object = None
+    function_call: object = None
     reasoning_effort: Effort | None = None
     chat_template_kwargs: TemplateVariables | None = None
     """Ours, named as in vLLM: variables of the chat template."""
-    verbosity: Any = None
+    verbosity: object = None
     # These change nothing in the answer of a model of one's own.
     metadata: Annotated[dict[str, str], _at_most(MAX_FIELDS)] | None = None
-    prediction: Any = None
+    prediction: object = None
     prompt_cache_key: str | None = None
-    prompt_cache_options: Any = None
-    prompt_cache_retention: Any = None
+    prompt_cache_options: object = None
+    prompt_cache_retention: object = None
     safety_identifier: str | None = None
-    service_tier: Any = None
+    service_tier: object = None
     store: bool | None = None
 
 
-def _form_of_prompt(value: Any) -> str:
+def _form_of_prompt(value: object) -> str:
     """Tell the forms apart by the first item, so that a long list is checked once only."""
     if not isinstance(value, list):
         return "text"

@@ -57,7 +57,7 @@ class CreateJob(BaseModel):
     method: Method | None = None
     hyperparameters: Hyperparameters | None = Field(None, json_schema_extra={"deprecated": True})
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] | None = None
-    integrations: list[Any] | None = None
+    integrations: list[object] | None = None
     strategy: StrategySpec = LoraSpec()
     task: Task | None = None
     training: TrainingSpec = TrainingSpec()

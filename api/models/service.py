@@ -93,15 +93,15 @@ def serve(
     if body.form == "merged":
         spec = JobSpec.model_validate(get_owned(session, Job, caller.project, model.job_id).spec)
         facts = describe(spec.base)
-        stored_quantised = facts is not None and facts.quantised and not spec.base.quantisation
+        stored_quantised = facts is not None and facts.quantised and not spec.base.quantization
         require_mergeable(spec.strategy.type, stored_quantised)
-    elif body.quantisation is not None:
+    elif body.quantization is not None:
         raise InvalidRequest(
             "An adapter runs on its base as that is; only merged weights can be quantised.",
-            param="quantisation",
+            param="quantization",
             code="contradictory_parameters",
         )
-    serving = ServingSpec(form=body.form, quantisation=body.quantisation)
+    serving = ServingSpec(form=body.form, quantization=body.quantization)
     return _tuned_object(models.set_serving(session, caller.project, name, serving))
 
 
@@ -118,9 +118,9 @@ def publish(transaction: Transaction, caller: Caller, name: ModelId) -> ModelObj
 def serving_object(target: Target) -> ServingObject:
     """Return how a target is shown."""
     if target.serving.form == "merged":
-        return ServingObject(form="merged", quantisation=target.serving.quantisation)
+        return ServingObject(form="merged", quantization=target.serving.quantization)
     form: Literal["base", "adapter"] = "base" if target.adapter is None else "adapter"
-    return ServingObject(form=form, quantisation=target.base.quantisation)
+    return ServingObject(form=form, quantization=target.base.quantization)
 
 
 def delete(

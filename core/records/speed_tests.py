@@ -18,7 +18,7 @@ def find_speed_test(
 ) -> Task | None:
     """Return the newest result of the model, None when another target was measured for it."""
     test = _newest_result(session, project_id, model_id)
-    if test is None or test.payload != target.model_dump(mode="json"):
+    if test is None or not _measures(test, target):
         return None
     return test
 
@@ -36,7 +36,7 @@ def request_speed_test(
         select(Task).where(_of(project_id, model_id), Task.finished_at.is_(None))
     )
     for test in under_way:
-        if test.payload == target.model_dump(mode="json"):
+        if _measures(test, target):
             return test
     newest = _newest_result(session, project_id, model_id)
     keeping = () if newest is None else (Task.id != newest.id,)
@@ -62,6 +62,10 @@ def _newest_result(session: Session, project_id: ProjectId, model_id: ModelId) -
         .limit(1)
         .options(undefer(Task.result))
     ).first()
+
+
+def _measures(test: Task, target: SpeedTarget) -> bool:
+    return SpeedTarget.model_validate(test.payload) == target
 
 
 def _of(project_id: ProjectId, model_id: ModelId) -> ColumnElement[bool]:

@@ -17,13 +17,13 @@ from core.adapters.adapted import AdaptedModel
 from core.spec.job import JobSpec
 from core.spec.members import for_each
 from core.spec.strategy import StrategySpec
-from core.spec.training import Optimiser
+from core.spec.training import OptimizerName
 
 _UNDECAYED = re.compile(r"bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|\.)")
 """Parts of the names of weights that Hugging Face's trainer does not decay."""
 
 
-_USUAL: dict[str, Optimiser] = for_each(
+_USUAL: dict[str, OptimizerName] = for_each(
     StrategySpec,
     {
         "full": "adamw",
@@ -155,7 +155,7 @@ def build_optimiser(adapted: AdaptedModel, spec: JobSpec, dtype: torch.dtype) ->
     step brings its own learning rate.
     """
     hyper = spec.training
-    name = hyper.optimiser
+    name = hyper.optimizer
     if name == "auto":
         name = _USUAL[spec.strategy.type]
     device = adapted.parameters[0].device

@@ -67,7 +67,7 @@ def test_each_level_is_measured_with_prompts_that_no_cache_knows(
         assert 0 < level["first_token_seconds"]["median"] <= level["first_token_seconds"]["max"]
         assert level["tokens_per_second"] > 0
     assert (answer["model"], answer["hardware"]) == ("tunesmith/tiny", "paper, fp32")
-    assert answer["serving"] == {"form": "base", "quantisation": None}
+    assert answer["serving"] == {"form": "base", "quantization": None}
     assert answer["is_complete"] is True
     assert len(engine.requests) == ASKED
     prompts = [each.prompt for each in engine.requests]
@@ -104,11 +104,11 @@ def test_another_form_is_measured_by_itself(
 ) -> None:
     path = f"/v1/models/{tuned}"
     assert client.get(f"{path}/speed").json()["serving"]["form"] == "adapter"
-    merged = {"form": "merged", "quantisation": "int8"}
+    merged = {"form": "merged", "quantization": "int8"}
     client.post(f"{path}/serving", json=merged)
     assert client.get(f"{path}/speed").json()["serving"] == merged
     assert len(engine.requests) == 2 * ASKED
-    assert engine.requests[-1].serving == ServingSpec(form="merged", quantisation="int8")
+    assert engine.requests[-1].serving == ServingSpec(form="merged", quantization="int8")
     assert engine.requests[-1].adapter is not None
 
 

@@ -68,7 +68,7 @@ def use_every_route(
     assert client.get(f"/v1/models/{tuned}").status_code == 200
     with light_worker_of(api):
         assert client.get(f"/v1/models/{tuned}/speed").status_code == 200
-    merged = {"form": "merged", "quantisation": "nf4"}
+    merged = {"form": "merged", "quantization": "nf4"}
     assert client.post(f"/v1/models/{tuned}/serving", json=merged).status_code == 200
     assert client.post(f"/v1/models/{tuned}/publish").status_code == 200
     chat = {"model": tuned, "messages": [{"role": "user", "content": "hello"}]}

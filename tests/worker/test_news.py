@@ -122,7 +122,7 @@ def ready(chosen: PrecisionChoice | None) -> ModelReady:
         ),
         ("bf16", "memory", None, "warn", "so what bf16 costs this base is not known."),
         ("bf16", "busy", None, "warn", "free to measure it; precision fp32 avoids any cost."),
-        ("bf16", "quantised", None, "info", "in bf16 on cpu."),
+        ("bf16", "quantized", None, "info", "in bf16 on cpu."),
         ("fp32", "set", None, "info", "in fp32 on cpu."),
     ],
 )

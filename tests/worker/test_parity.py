@@ -89,7 +89,7 @@ def test_every_kind_of_model_passes_in_fp32(service, finished, name: str) -> Non
     assert parity.max_difference_nats < ALLOWED_NATS
     assert (parity.training_precision, parity.engine_precision) == ("fp32", "fp32")
     assert parity.token_rows == 0
-    assert (parity.quantisation_gap_nats is not None) == (name == "qlora")
+    assert (parity.quantization_gap_nats is not None) == (name == "qlora")
 
 
 def test_conversations_are_asked_as_messages_with_their_tools(finished) -> None:
@@ -102,8 +102,8 @@ def test_conversations_are_asked_as_messages_with_their_tools(finished) -> None:
 
 
 def test_quantised_trainer_is_another_model_and_the_gap_is_told(finished) -> None:
-    assert finished("qlora").reference.quantisation_gap_nats > 10 * ALLOWED_NATS
-    assert finished("lora").reference.quantisation_gap_nats is None
+    assert finished("qlora").reference.quantization_gap_nats > 10 * ALLOWED_NATS
+    assert finished("lora").reference.quantization_gap_nats is None
 
 
 def test_another_chat_template_is_noticed_and_the_token_named(finished, tampered) -> None:

@@ -90,7 +90,7 @@ def test_what_cannot_be_done_fails_from_validating_files(workshop: Workshop) -> 
             ("task", "impossible_combination"),
             "no encoder",
         ),
-        "quantisation": ([CHAT], {"base": quantised}, ("model", "unsupported_model"), "gptq"),
+        "quantization": ([CHAT], {"base": quantised}, ("model", "unsupported_model"), "gptq"),
     }
     ids = {name: submit(workshop, rows, fields) for name, (rows, fields, *_) in cases.items()}
     with worker_here(workshop):

@@ -19,7 +19,7 @@ from core.spec.precision import NumberFormat
 class BaseKey:
     """Weights that stay in memory: a base, loaded for one task, or one with an adapter in it.
 
-    What is merged (by the hash of its archive) goes into plain weights, and `spec.quantisation`
+    What is merged (by the hash of its archive) goes into plain weights, and `spec.quantization`
     is that of the result. One base in two number formats is two of them.
     """
 

@@ -44,6 +44,9 @@ RESULT = SpeedResult(
     hardware="cpu", prompt_tokens=1, completion_tokens=1, levels=(), is_complete=True
 )
 MERGED = ServingSpec(form="merged")
+TARGET = SpeedTarget(
+    base=BaseModelSpec(id="tiny", source="/models/tiny"), adapter=None, serving=ServingSpec()
+)
 
 Ids = dict[type[Owned], str]
 

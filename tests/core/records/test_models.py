@@ -127,7 +127,7 @@ def test_form_of_a_model_is_written_and_taken_back(
 ) -> None:
     with database.writing() as session:
         add_final_model(session, job, model_id, StoredBundle("final", "0" * 64))
-    merged = ServingSpec(form="merged", quantisation="nf4")
+    merged = ServingSpec(form="merged", quantization="nf4")
     for serving, stored in ((merged, merged.model_dump()), (ServingSpec(), None)):
         with database.writing() as session:
             set_serving(session, DEFAULT_PROJECT, model_id, serving)
