@@ -28,7 +28,7 @@ from core.spec.names import TWO_NAMES
 
 logger = logging.getLogger(__name__)
 
-RATE_LIMIT_CODES = frozenset({"queue_full", "rate_limit_exceeded", "too_many_uploads"})
+RATE_LIMIT_CODES = frozenset({"rate_limit_exceeded", "too_many_uploads"})
 """Unavailable because there is too much to do, which HTTP tells from being away."""
 
 MAX_PARAM_CHARACTERS = 500

@@ -1,11 +1,10 @@
 """API keys: from the headers of a request to its caller."""
 
-import secrets
-
 from pydantic import SecretStr
 from starlette.datastructures import Headers
 
 from api.auth.caller import ALL_SCOPES, Caller
+from core.spec.bearer import has_key
 from core.spec.ids import KeyId, ProjectId
 
 STATIC_KEY = KeyId("static")
@@ -28,13 +27,6 @@ class StaticKey:
 
         Without a key in the settings, every request has the caller that the key would have.
         """
-        if self._key is None or has_key(headers, self._key):
+        if self._key is None or has_key(headers.get("authorization"), self._key):
             return self._caller
         return None
-
-
-def has_key(headers: Headers, expected: SecretStr) -> bool:
-    """Whether a request carries this key, as `Authorization: Bearer <key>`."""
-    scheme, _, key = headers.get("authorization", "").partition(" ")
-    is_right = secrets.compare_digest(key.strip().encode(), expected.get_secret_value().encode())
-    return scheme.lower() == "bearer" and is_right

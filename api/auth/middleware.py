@@ -6,10 +6,12 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.auth.caller import attach_caller
-from api.auth.keys import StaticKey, has_key
+from api.auth.keys import StaticKey
 from api.errors import envelope, error_response
 from core.errors import Unauthenticated
 from core.spec.addresses import is_loopback_url
+from core.spec.bearer import has_key
+from core.spec.engine_protocol import WRONG_KEY, EngineKeyRefused
 
 
 class AuthMiddleware:
@@ -53,16 +55,10 @@ class AuthMiddleware:
         if self._engine_key is None:
             is_admitted = not self._key.is_set
         else:
-            is_admitted = has_key(headers, self._engine_key)
+            is_admitted = has_key(headers.get("authorization"), self._engine_key)
         if is_admitted:
             return None
-        return error_response(
-            Unauthenticated(
-                "The engine's key is missing or wrong. Give the API and the engine the same "
-                "TUNESMITH_ENGINE_KEY.",
-                code="invalid_engine_key",
-            )
-        )
+        return error_response(Unauthenticated(WRONG_KEY, code=EngineKeyRefused.code))
 
 
 def _refusal_of_others(headers: Headers) -> Response | None:

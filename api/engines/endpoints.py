@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 from api.app_state import FromState
 from api.engines import service
 from core.records.engines import engine_gone, engine_seen
-from core.spec.engine import EngineReport
+from core.spec.engine_protocol import EngineReport
 
 router = APIRouter(prefix="/internal/engines", include_in_schema=False)
 

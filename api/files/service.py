@@ -20,6 +20,7 @@ from core.records.pages import Order
 from core.records.tables import File
 from core.spec.ids import FileId
 from core.storage.blobs import BlobStore
+from core.storage.compensation import delete_on_failure
 
 
 def receive(
@@ -30,10 +31,10 @@ def receive(
     The transaction is a short one at the end: an upload may take an hour.
     """
     file_id, key = files.new_file_key()
-    upload = store_upload(
-        state.store, key, content_type, chunks, max_bytes=state.settings.max_file_bytes
-    )
-    try:
+    with delete_on_failure(state.store, key):
+        upload = store_upload(
+            state.store, key, content_type, chunks, max_bytes=state.settings.max_file_bytes
+        )
         report = check_blob(state, key, upload.columns)
         with state.database.writing() as session:
             file = files.add_file(
@@ -47,9 +48,6 @@ def receive(
                 blob_key=key,
                 report=report,
             )
-    except BaseException:
-        state.store.delete(key)
-        raise
     return file_object(file)
 
 

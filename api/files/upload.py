@@ -88,7 +88,7 @@ def body_chunks(request: Request) -> Iterator[bytes]:
 def store_upload(
     store: BlobStore, key: str, content_type: str, chunks: Iterator[bytes], *, max_bytes: int
 ) -> Upload:
-    """Write the form's `file` under `key`; after an error nothing stands there.
+    """Write the form's `file` under `key`, where it stays after an error.
 
     InvalidRequest for a form that is broken, cut short, or not one of a dataset; TooLarge for
     a file of more than `max_bytes`.
@@ -96,34 +96,30 @@ def store_upload(
     stored: tuple[str, Blob] | None = None
     purpose: str | None = None
     columns: dict[str, str] | None = None
-    try:
-        for part in read_form(content_type, chunks):
-            match part.name:
-                case "file" if stored is None:
-                    blob = store.write(key, _at_most(part.chunks, max_bytes))
-                    stored = part.filename[:MAX_FILENAME_LENGTH], blob
-                case "purpose" if purpose is None:
-                    purpose = _known_purpose(_text(part))
-                case "columns" if columns is None:
-                    columns = _columns(_text(part, MAX_COLUMNS_BYTES))
-                case "file" | "purpose" | "columns":
-                    raise InvalidRequest(f"The form has two fields {part.name!r}.", param=part.name)
-                case _:
-                    raise InvalidRequest(
-                        f"Unknown parameter: {part.name!r}.",
-                        param=part.name,
-                        code="unknown_parameter",
-                    )
-        for name, value in (("file", stored), ("purpose", purpose)):
-            if value is None:
+    for part in read_form(content_type, chunks):
+        match part.name:
+            case "file" if stored is None:
+                blob = store.write(key, _at_most(part.chunks, max_bytes))
+                stored = part.filename[:MAX_FILENAME_LENGTH], blob
+            case "purpose" if purpose is None:
+                purpose = _known_purpose(_text(part))
+            case "columns" if columns is None:
+                columns = _columns(_text(part, MAX_COLUMNS_BYTES))
+            case "file" | "purpose" | "columns":
+                raise InvalidRequest(f"The form has two fields {part.name!r}.", param=part.name)
+            case _:
                 raise InvalidRequest(
-                    f"Missing required parameter: {name!r}.",
-                    param=name,
-                    code="missing_required_parameter",
+                    f"Unknown parameter: {part.name!r}.",
+                    param=part.name,
+                    code="unknown_parameter",
                 )
-    except BaseException:
-        store.delete(key)
-        raise
+    for name, value in (("file", stored), ("purpose", purpose)):
+        if value is None:
+            raise InvalidRequest(
+                f"Missing required parameter: {name!r}.",
+                param=name,
+                code="missing_required_parameter",
+            )
     assert stored is not None
     return Upload(*stored, columns or {})
 

@@ -20,8 +20,6 @@ from api.models.service import Target, find_target
 from core.errors import TunesmithError, Unavailable
 from core.parity.asking import (
     Candidate,
-    EngineAway,
-    EngineRefused,
     Replies,
     Reply,
     classification_request,
@@ -29,7 +27,7 @@ from core.parity.asking import (
     labelled_reply,
     written_reply,
 )
-from core.parity.refusal import CHECK_FAILED, refused, unchecked, unreadable
+from core.parity.refusal import CHECK_FAILED, refused, unanswered, unchecked, unreadable
 from core.parity.verdict import judge
 from core.records.parity import UnderCheck, begin_check, end_check
 from core.spec.ids import ModelId
@@ -97,12 +95,10 @@ async def _verdict(state: AppState, reference: ParityReference, candidate: Candi
             return judge(reference, await _replies(state, reference, candidate))
     except TimeoutError:
         return unchecked(f"no engine answered within {CHECK_SECONDS:.0f} s")
-    except (Unavailable, EngineAway) as error:
-        return unchecked(f"the engine did not answer: {error}")
-    except EngineRefused as error:
-        return refused(error)
+    except Unavailable as error:  # `adapter_corrupt` too: the copy of one engine may be damaged
+        return unanswered(error)
     except TunesmithError as error:
-        return refused(EngineRefused(error.message, error.code, error.param))
+        return refused(error)
     except ValidationError as error:
         logger.warning("The engine's answer cannot be read: %s", error)
         return unreadable(error)

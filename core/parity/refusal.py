@@ -2,7 +2,7 @@
 
 from pydantic import ValidationError
 
-from core.parity.asking import EngineRefused
+from core.errors import TunesmithError
 from core.spec.parity import Parity
 
 _UNSERVABLE = {
@@ -21,13 +21,17 @@ CHECK_FAILED = "the check itself failed"
 """The reason of a model whose check met a fault of the service: it says nothing of the model."""
 
 
+def unanswered(error: TunesmithError) -> Parity:
+    return unchecked(f"the engine did not answer: {error}")
+
+
 def unchecked(reason: str | None) -> Parity:
     return Parity(status="unchecked", reason=reason)
 
 
-def refused(error: EngineRefused) -> Parity:
+def refused(error: TunesmithError) -> Parity:
     """Tell a refusal that every user would meet from one that only these rows meet."""
-    differs = _UNSERVABLE.get(error.code or "")
+    differs = _UNSERVABLE.get(error.code)
     if differs is None and error.code != "context_length_exceeded" and error.param == "messages":
         differs = "template"
     reason = f"the engine refuses the model's own rows: {error.message}"

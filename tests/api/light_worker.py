@@ -6,9 +6,9 @@ from contextlib import contextmanager
 
 from core.tasks.kinds import Queue
 from tests.api.live import Api
+from worker.context import Worker
 from worker.settings import WorkerSettings
 from worker.tasks.desk import TaskDesk
-from worker.train import Worker
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from api.settings import ApiSettings
 from core.records.database import Database
 from core.records.engines import engine_seen
 from core.records.tables import RegisteredEngine
-from core.spec.engine import EngineReport
+from core.spec.engine_protocol import EngineReport
 
 
 @contextmanager

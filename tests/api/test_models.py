@@ -6,7 +6,7 @@ from urllib.parse import quote
 import httpx
 
 from core.records.engines import engine_seen
-from core.spec.engine import BasePrecision, EngineReport
+from core.spec.engine_protocol import BasePrecision, EngineReport
 from core.spec.parity import Parity
 from core.spec.precision import PrecisionChoice, PrecisionCost
 from tests.api import as_worker

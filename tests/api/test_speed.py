@@ -28,11 +28,11 @@ from tests.api import as_worker
 from tests.api.light_worker import light_worker_of
 from tests.api.live import Api, register, serve
 from tests.api.scripted_engine import ScriptedEngine
-from worker.engine_client import EngineClient
-from worker.engines import EngineAddress
+from worker.context import Worker
+from worker.engine_client.client import EngineClient
+from worker.engine_client.find import EngineAddress
 from worker.tasks.desk import TaskDesk
 from worker.tasks.speed_test import COMPLETION_TOKENS, LEVELS, PROMPT_TOKENS, measure
-from worker.train import Worker
 
 BASE = "/v1/models/tunesmith/tiny/speed"
 ASKED = 1 + sum(LEVELS)

@@ -22,7 +22,7 @@ from tests.end_to_end.service import submit, upload, wait_until
 from tests.s3 import SECRET, S3Server
 from tests.worker.serving import serving
 from tests.worker.workshop import Workshop, make_workshop, worker_process
-from worker.engine_settings import EngineSettings
+from worker.engine.settings import EngineSettings
 
 QUESTION = [{"role": "user", "content": "What does the module os do?"}]
 

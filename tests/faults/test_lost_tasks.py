@@ -27,8 +27,8 @@ from tests.worker.workshop import (
     wait_until,
     worker_process,
 )
+from worker.context import Worker
 from worker.tasks.desk import TaskDesk
-from worker.train import Worker
 
 pytestmark = pytest.mark.usefixtures("naps", "housekeeper")
 

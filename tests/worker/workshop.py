@@ -24,15 +24,16 @@ from core.records.projects import DEFAULT_PROJECT, ensure_project
 from core.records.tables import Job, JobEvent, TunedModel
 from core.spec.base_model import BaseModelSpec
 from core.spec.bundle import BundleRef
-from core.spec.engine import EngineReport
+from core.spec.engine_protocol import EngineReport
 from core.spec.job import JobSpec
 from core.spec.strategy import LoraSpec
 from core.spec.training import TrainingSpec
 from core.storage.blobs import BlobStore
 from core.storage.open import open_store
 from core.tasks.kinds import JOB, Work
+from worker.context import Worker
 from worker.settings import WorkerSettings
-from worker.train import Worker, train_waiting_jobs
+from worker.training.attempt import train_waiting_jobs
 
 # Other processes share the cores of a test machine: threads that wait must sleep. The
 # forkserver of this process, which the first training starts, inherits it.
