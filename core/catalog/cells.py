@@ -3,7 +3,8 @@
 from itertools import chain
 from typing import Literal
 
-from core.catalog.families import Kind, family_of
+from core.catalog.families import family_of
+from core.catalog.family import Kind
 from core.errors import InvalidRequest
 from core.spec.members import for_each
 from core.spec.objective import ObjectiveSpec, Task

@@ -13,7 +13,7 @@ from core.catalog.families import FAMILIES
 from core.catalog.learning_rate import base_learning_rate
 from core.errors import InvalidRequest
 from core.spec.objective import SupervisedSpec
-from core.spec.strategy import StrategySpec
+from core.spec.strategy import Preset, StrategySpec
 
 PAGE = (Path(__file__).parents[2] / "docs" / "strategies.md").read_text(encoding="utf-8")
 STRATEGIES = get_args(Strategy)
@@ -82,7 +82,7 @@ def test_presets_are_those_of_the_code():
                 "all-linear": {*names_in(attention), *names_in(ffn), *names_in(gate)},
             }
     assert told == {
-        model_type: {preset: set(names) for preset, names in family.presets.items()}
+        model_type: {preset: set(family.layers.preset(preset)) for preset in get_args(Preset)}
         for model_type, family in FAMILIES.items()
     }
 
