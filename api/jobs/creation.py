@@ -12,12 +12,13 @@ from api.jobs.schemas import CreateJob
 from api.jobs.start import objective_of, starting_point, template_variables
 from core.catalog.bases import Catalog
 from core.catalog.describe import BaseFacts, describe
+from core.catalog.strategies import virtual_tokens
 from core.errors import InvalidRequest
 from core.records.files import get_file
 from core.records.jobs import NewJob
 from core.spec.base_model import BaseModelSpec
 from core.spec.job import JobSpec
-from core.spec.strategy import StrategySpec, virtual_tokens
+from core.spec.strategy import StrategySpec
 from core.spec.training import SHORTEST_ROW, TrainingSpec
 
 SECONDS_A_DAY = 86_400

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 from core.artifacts.manifest import public_name
 from core.artifacts.metrics import StepMetrics
-from core.artifacts.usage import LIBRARIES, usage
+from core.artifacts.usage import usage
+from core.catalog.strategies import STRATEGIES
 from core.spec.base_model import BaseModelSpec
 from core.spec.events import DatasetValidated, ModelReady
 from core.spec.job import JobSpec
 from core.spec.members import for_each
 from core.spec.objective import ObjectiveSpec, Task
-from core.spec.strategy import WHOLE_MODEL
 
 
 @dataclass(frozen=True)
@@ -86,11 +86,11 @@ _TARGETS = {
 
 def _front_matter(base: str, spec: JobSpec) -> list[str]:
     strategy = spec.strategy.type
-    relation = "finetune" if WHOLE_MODEL[strategy] else "adapter"
+    relation = "finetune" if STRATEGIES[strategy].whole_model else "adapter"
     return [
         "---",
         f"base_model: {json.dumps(base)}",
-        f"library_name: {LIBRARIES[strategy]}",
+        f"library_name: {STRATEGIES[strategy].library}",
         f"pipeline_tag: {_PIPELINES[spec.task]}",
         "tags:",
         f"- {json.dumps(f'base_model:{relation}:{base}')}",
@@ -102,7 +102,7 @@ def _front_matter(base: str, spec: JobSpec) -> list[str]:
 
 def _introduction(base: str, facts: CardFacts) -> list[str]:
     origin = f"`{base}`{_revision(facts.spec.base)}"
-    if WHOLE_MODEL[facts.spec.strategy.type]:
+    if STRATEGIES[facts.spec.strategy.type].whole_model:
         return [
             f"# {base}, tuned",
             "",

@@ -1,17 +1,16 @@
 """An adapter made part of its base's weights: the same answers without layers beside them.
 
-W becomes W + scale · B A in fp32, after DoRA with rows of their trained lengths, and is rounded
-once, to the dtype of the base. Modules that were trained whole take the place of the base's.
+What an adapter makes of a weight is computed in fp32 (W + scale · B A, after DoRA with rows of
+their trained lengths) and rounded once, to the dtype of the base. Modules that were trained whole
+take the place of the base's.
 """
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from core.adapters.adapted import AdaptedModel
-from core.adapters.bottleneck import Bottleneck
-from core.adapters.lora import LoraLinear
+from core.adapters.delta import AdapterLayer
 from core.adapters.targets import is_quantised
 
 
@@ -26,11 +25,11 @@ def merge(adapted: AdaptedModel) -> PreTrainedModel:
         raise ValueError("virtual tokens are no part of any weight")
     for path, layer in adapted.replaced.items():
         own = adapted.model.get_submodule(path)
-        if isinstance(layer, Bottleneck) or is_quantised(own):
+        if is_quantised(own):
             raise ValueError(f"{path} has no weight that could take up the adapter")
-        if isinstance(layer, LoraLinear):
-            weight_OI = layer.merged_weight()
-            _replace(own, "weight", weight_OI.t() if isinstance(own, Conv1D) else weight_OI)
+        if isinstance(layer, AdapterLayer):
+            for name, weight in layer.merged().items():
+                _replace(own, name, weight)
         else:
             _replace_all(own, layer)
     return adapted.model

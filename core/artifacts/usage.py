@@ -1,12 +1,12 @@
 """How to use what a bundle holds: the lines of the model card that can be copied."""
 
-from typing import Literal
+from typing import assert_never
 
 from core.artifacts.manifest import public_name
+from core.catalog.strategies import STRATEGIES
 from core.spec.job import JobSpec
 from core.spec.members import for_each
 from core.spec.objective import ClassificationSpec, Task
-from core.spec.strategy import StrategySpec
 
 MODEL_CLASSES: dict[Task, str] = for_each(
     Task,
@@ -16,21 +16,6 @@ MODEL_CLASSES: dict[Task, str] = for_each(
         "classification": "AutoModelForSequenceClassification",
     },
 )
-
-Library = Literal["transformers", "peft", "tunesmith"]
-
-LIBRARIES: dict[str, Library] = for_each(
-    StrategySpec,
-    {
-        "full": "transformers",
-        "lora": "peft",
-        "qlora": "peft",
-        "bottleneck": "tunesmith",
-        "prefix": "peft",
-        "prompt": "peft",
-    },
-)
-"""What loads the bundle."""
 
 _ANSWERS_MESSAGES = for_each(Task, {"generation": True, "seq2seq": True, "classification": False})
 
@@ -45,7 +30,8 @@ _QUANTISED = {
 
 def usage(spec: JobSpec) -> list[str]:
     """Return Markdown: with the library that loads the folder, then with the service."""
-    match LIBRARIES[spec.strategy.type]:
+    library = STRATEGIES[spec.strategy.type].library
+    match library:
         case "tunesmith":
             own = [
                 "PEFT has no bottleneck adapters, so this folder runs in Tunesmith. The layers are "
@@ -63,6 +49,8 @@ def usage(spec: JobSpec) -> list[str]:
                 "",
                 *_python(_adapter(spec)),
             ]
+        case _:
+            assert_never(library)
     return [*own, "From the service that trained it:", "", *_request(spec)]
 
 

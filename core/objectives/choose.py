@@ -5,6 +5,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from core.batching.template import TemplateContext
+from core.catalog.strategies import virtual_tokens
 from core.errors import InvalidRequest
 from core.objectives.classification import Classification
 from core.objectives.dpo import Dpo
@@ -14,7 +15,6 @@ from core.objectives.seq2seq import SequenceToSequence
 from core.objectives.supervised import Supervised
 from core.spec.job import JobSpec
 from core.spec.objective import ClassificationSpec, DpoSpec, PretrainingSpec, SupervisedSpec
-from core.spec.strategy import virtual_tokens
 
 
 def choose_objective(spec: JobSpec, tokenizer: PreTrainedTokenizerFast) -> Objective[Any]:

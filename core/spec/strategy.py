@@ -1,8 +1,8 @@
 """What is trained: one class per strategy.
 
-A strategy is one class here, one file in `core/strategies/` and one `case` in
-`core/strategies/attach.py`. The names people know from PEFT (`r`, `lora_alpha`,
-`num_virtual_tokens`, …) are accepted as well.
+A strategy is one class here, one row in `core/catalog/strategies.py`, one file in
+`core/strategies/` and one `case` in `core/strategies/attach.py`. The names people know from PEFT
+(`r`, `lora_alpha`, `num_virtual_tokens`, …) are accepted as well.
 """
 
 from typing import Annotated, Any, Literal
@@ -17,7 +17,6 @@ from pydantic import (
 )
 
 from core.spec.base import Spec
-from core.spec.members import for_each
 from core.spec.pattern import require_simple
 
 Preset = Literal["query-value", "attention", "attention+ffn", "all-linear"]
@@ -154,36 +153,3 @@ StrategySpec = Annotated[
     Discriminator(_type_of),
 ]
 """Any strategy; one that names no `type` is LoRA."""
-
-WHOLE_MODEL: dict[str, bool] = for_each(
-    StrategySpec,
-    {
-        "full": True,
-        "lora": False,
-        "qlora": False,
-        "bottleneck": False,
-        "prefix": False,
-        "prompt": False,
-    },
-)
-"""Whether the result is a model of its own and no adapter."""
-
-_VIRTUAL = for_each(
-    StrategySpec,
-    {
-        "full": False,
-        "lora": False,
-        "qlora": False,
-        "bottleneck": False,
-        "prefix": True,
-        "prompt": True,
-    },
-)
-
-
-def virtual_tokens(strategy: StrategySpec) -> int:
-    """Return how many places of the context the strategy takes from a text."""
-    if not _VIRTUAL[strategy.type]:
-        return 0
-    assert isinstance(strategy, PrefixSpec | PromptSpec)
-    return strategy.virtual_tokens

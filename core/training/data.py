@@ -11,6 +11,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 
 from core.batching.rows import InvalidRow, TrainingRow, token_sequences
 from core.batching.truncation import cut, longest_sequence
+from core.catalog.strategies import virtual_tokens
 from core.datasets.formats import Example
 from core.datasets.read import read_examples
 from core.errors import TrainingFailed
@@ -18,7 +19,6 @@ from core.models.load import context_of
 from core.objectives.objective import Objective
 from core.spec.events import DatasetValidated, LengthBucket
 from core.spec.job import JobSpec
-from core.spec.strategy import virtual_tokens
 from core.spec.workspace import Workspace
 from core.training.split import duplicates_of, hold_out, shared_by
 

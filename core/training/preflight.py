@@ -11,11 +11,12 @@ from core.adapters.targets import linear_paths
 from core.catalog.cells import require_cell
 from core.catalog.describe import comes_quantised, is_quantised
 from core.catalog.families import family_of
+from core.catalog.strategies import virtual_tokens
 from core.errors import InvalidRequest
 from core.models.load import context_of, outline
 from core.spec.job import JobSpec
 from core.spec.objective import ClassificationSpec
-from core.spec.strategy import LowRankSpec, QloraSpec, virtual_tokens
+from core.spec.strategy import LowRankSpec, QloraSpec
 from core.spec.training import SHORTEST_ROW
 from core.strategies.attach import attach
 

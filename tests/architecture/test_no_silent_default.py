@@ -34,12 +34,7 @@ ROOT = Path(__file__).parents[2]
 TINY = BaseModelSpec(id="tiny", source=str(ROOT / "core" / "models" / "tiny"))
 
 # every module with a table, by the union that its table is about
-BY_STRATEGY = (
-    "core/adapters/delta.py",
-    "core/artifacts/usage.py",
-    "core/catalog/cells.py",
-    "core/training/optimiser.py",
-)
+BY_STRATEGY = ("core/catalog/strategies.py",)
 BY_OBJECTIVE = (
     "api/jobs/hyperparameters.py",
     "api/jobs/method.py",
@@ -104,15 +99,8 @@ def test_a_table_that_misses_a_new_member_fails_at_import(
         import_afresh(path)
 
 
-def test_the_strategies_of_the_spec_fail_at_import_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = core.spec.members.types_of
-    monkeypatch.setattr(core.spec.members, "types_of", lambda union: (*known(union), "pretend"))
-    with pytest.raises(TypeError, match="no entry for pretend"):
-        import_afresh("core/spec/strategy.py")
-
-
 def test_every_module_with_a_table_is_tested_here() -> None:
-    tested = {*BY_STRATEGY, *BY_OBJECTIVE, *BY_TASK, "core/spec/strategy.py"}
+    tested = {*BY_STRATEGY, *BY_OBJECTIVE, *BY_TASK}
     with_tables = {
         path.relative_to(ROOT).as_posix()
         for folder in ("api", "core", "worker", "cli")
@@ -123,15 +111,14 @@ def test_every_module_with_a_table_is_tested_here() -> None:
 
 
 def test_literals_of_the_cells_are_the_unions() -> None:
-    from core.catalog.cells import Objective, Strategy
+    from core.catalog.cells import Objective
 
-    assert get_args(Strategy) == core.spec.members.types_of(core.spec.strategy.StrategySpec)
     assert get_args(Objective) == core.spec.members.types_of(core.spec.objective.ObjectiveSpec)
 
 
 def test_what_asks_for_a_class_refuses_an_unknown_one() -> None:
     pretend: Any = PretendSpec()
-    with pytest.raises(AssertionError, match="unreachable"):
+    with pytest.raises(KeyError, match="pretend"):
         base_learning_rate(pretend, SupervisedSpec(), 256, 100)
     with pytest.raises(AssertionError, match="unreachable"):
         attach(nn.Module(), pretend, None)  # type: ignore[arg-type]

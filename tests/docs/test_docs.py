@@ -8,15 +8,15 @@ from typing import get_args
 import pytest
 from pydantic import TypeAdapter
 
-from core.catalog.cells import OBJECTIVES, Strategy, require_cell
+from core.catalog.cells import OBJECTIVES, require_cell
 from core.catalog.families import FAMILIES
 from core.catalog.learning_rate import base_learning_rate
+from core.catalog.strategies import STRATEGIES
 from core.errors import InvalidRequest
 from core.spec.objective import SupervisedSpec
 from core.spec.strategy import Preset, StrategySpec
 
 PAGE = (Path(__file__).parents[2] / "docs" / "strategies.md").read_text(encoding="utf-8")
-STRATEGIES = get_args(Strategy)
 SPECS = TypeAdapter(StrategySpec)
 
 

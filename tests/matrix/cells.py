@@ -4,12 +4,11 @@ from dataclasses import dataclass
 from itertools import cycle
 from typing import get_args
 
-from core.catalog.cells import OBJECTIVES, Objective, Strategy, require_cell
+from core.catalog.cells import OBJECTIVES, Objective, require_cell
 from core.catalog.families import FAMILIES
+from core.catalog.strategies import STRATEGIES
 from core.errors import InvalidRequest
 from core.spec.objective import Task
-
-STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
 
 @dataclass(frozen=True)
@@ -17,7 +16,7 @@ class Cell:
     family: str
     task: Task
     objective: Objective
-    strategy: Strategy
+    strategy: str
 
     @property
     def id(self) -> str:

@@ -1,13 +1,15 @@
 import itertools
+from typing import get_args
 
 import pytest
 
 from core.catalog.cells import OBJECTIVES, require_cell, require_mergeable
 from core.catalog.families import FAMILIES
+from core.catalog.strategies import STRATEGIES
 from core.errors import InvalidRequest
+from core.spec.objective import Task
 
-TASKS = ("generation", "seq2seq", "classification")
-STRATEGIES = ("full", "lora", "qlora", "bottleneck", "prefix", "prompt")
+TASKS = get_args(Task)
 
 
 def is_possible(*cell):
