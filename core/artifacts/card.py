@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from core.artifacts.manifest import public_name
 from core.artifacts.metrics import StepMetrics
 from core.artifacts.usage import usage
+from core.catalog.objectives import OBJECTIVES, Target
 from core.catalog.strategies import STRATEGIES
+from core.catalog.tasks import TASKS
 from core.spec.base_model import BaseModelSpec
 from core.spec.events import DatasetValidated, ModelReady
 from core.spec.job import JobSpec
 from core.spec.members import for_each
-from core.spec.objective import ObjectiveSpec, Task
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def model_card(facts: CardFacts, curve: tuple[StepMetrics, ...], step: int) -> s
             *_table(("", "Rows", "Tokens", "Targets"), _data_rows(facts.dataset)),
             "",
             "Tokens are those of one epoch, padding not counted. "
-            + _TARGETS[_COUNTED[facts.spec.objective.type]],
+            + _TARGETS[OBJECTIVES[facts.spec.objective.type].target],
             "",
             "## Hyperparameters",
             "",
@@ -63,25 +64,14 @@ def model_card(facts: CardFacts, curve: tuple[StepMetrics, ...], step: int) -> s
     )
 
 
-_PIPELINES: dict[Task, str] = for_each(
-    Task,
+_TARGETS = for_each(
+    Target,
     {
-        "generation": "text-generation",
-        "seq2seq": "text2text-generation",
-        "classification": "text-classification",
+        "tokens": "Targets are the labelled tokens, which carry the loss.",
+        "rows": "Targets are the texts, each with its labels.",
+        "pairs": "Targets are the pairs of answers.",
     },
 )
-
-_COUNTED = for_each(
-    ObjectiveSpec,
-    {"supervised": "tokens", "pretraining": "tokens", "dpo": "pairs", "classification": "rows"},
-)
-
-_TARGETS = {
-    "tokens": "Targets are the labelled tokens, which carry the loss.",
-    "rows": "Targets are the texts, each with its labels.",
-    "pairs": "Targets are the pairs of answers.",
-}
 
 
 def _front_matter(base: str, spec: JobSpec) -> list[str]:
@@ -91,7 +81,7 @@ def _front_matter(base: str, spec: JobSpec) -> list[str]:
         "---",
         f"base_model: {json.dumps(base)}",
         f"library_name: {STRATEGIES[strategy].library}",
-        f"pipeline_tag: {_PIPELINES[spec.task]}",
+        f"pipeline_tag: {TASKS[spec.task].pipeline}",
         "tags:",
         f"- {json.dumps(f'base_model:{relation}:{base}')}",
         f"- {strategy}",

@@ -4,20 +4,9 @@ from typing import assert_never
 
 from core.artifacts.manifest import public_name
 from core.catalog.strategies import STRATEGIES
+from core.catalog.tasks import TASKS
 from core.spec.job import JobSpec
-from core.spec.members import for_each
-from core.spec.objective import ClassificationSpec, Task
-
-MODEL_CLASSES: dict[Task, str] = for_each(
-    Task,
-    {
-        "generation": "AutoModelForCausalLM",
-        "seq2seq": "AutoModelForSeq2SeqLM",
-        "classification": "AutoModelForSequenceClassification",
-    },
-)
-
-_ANSWERS_MESSAGES = for_each(Task, {"generation": True, "seq2seq": True, "classification": False})
+from core.spec.objective import ClassificationSpec
 
 _QUANTISED = {
     "nf4": (
@@ -55,7 +44,7 @@ def usage(spec: JobSpec) -> list[str]:
 
 
 def _whole_model(spec: JobSpec) -> list[str]:
-    name = MODEL_CLASSES[spec.task]
+    name = TASKS[spec.task].model_class
     return [
         f"from transformers import {name}, AutoTokenizer",
         "",
@@ -65,7 +54,7 @@ def _whole_model(spec: JobSpec) -> list[str]:
 
 
 def _adapter(spec: JobSpec) -> list[str]:
-    name = MODEL_CLASSES[spec.task]
+    name = TASKS[spec.task].model_class
     options = f', revision="{spec.base.revision}"' if spec.base.revision else ""
     if isinstance(spec.objective, ClassificationSpec):
         options += f", num_labels={len(spec.objective.labels)}"
@@ -83,7 +72,7 @@ def _adapter(spec: JobSpec) -> list[str]:
 
 
 def _request(spec: JobSpec) -> list[str]:
-    if not _ANSWERS_MESSAGES[spec.task]:
+    if not TASKS[spec.task].answers_messages:
         return [
             "```sh",
             "curl http://localhost:8000/v1/classifications \\",

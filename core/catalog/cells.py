@@ -1,24 +1,11 @@
 """Which combinations of family, task, objective and strategy exist, and why the others do not."""
 
-from itertools import chain
-from typing import Literal
-
 from core.catalog.families import family_of
 from core.catalog.family import Kind
+from core.catalog.objectives import OBJECTIVES_OF
 from core.catalog.strategies import STRATEGIES
 from core.errors import InvalidRequest
-from core.spec.members import for_each
-from core.spec.objective import ObjectiveSpec, Task
-
-Objective = Literal["supervised", "pretraining", "dpo", "classification"]
-
-OBJECTIVES: dict[Task, tuple[Objective, ...]] = {
-    "generation": ("supervised", "pretraining", "dpo"),
-    "seq2seq": ("supervised",),
-    "classification": ("classification",),
-}
-for_each(Task, OBJECTIVES)
-for_each(ObjectiveSpec, dict.fromkeys(chain.from_iterable(OBJECTIVES.values())))
+from core.spec.objective import Task
 
 _WHY_NOT: dict[tuple[Kind, Task], str] = {
     ("decoder", "seq2seq"): (
@@ -35,7 +22,7 @@ _WHY_NOT: dict[tuple[Kind, Task], str] = {
 
 
 def require_cell(
-    model_type: str, task: Task, objective: Objective, strategy: str, quantised: bool = False
+    model_type: str, task: Task, objective: str, strategy: str, quantised: bool = False
 ) -> None:
     """Raise InvalidRequest with the reason when there is no such combination.
 
@@ -49,10 +36,10 @@ def require_cell(
             param="task",
             code="impossible_combination",
         )
-    if objective not in OBJECTIVES[task]:
+    if objective not in OBJECTIVES_OF[task]:
         raise InvalidRequest(
             f"The objective {objective} does not go with the task {task}. "
-            f"Its objectives: {', '.join(OBJECTIVES[task])}.",
+            f"Its objectives: {', '.join(OBJECTIVES_OF[task])}.",
             param="objective",
             code="impossible_combination",
         )

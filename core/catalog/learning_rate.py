@@ -31,9 +31,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from core.catalog.objectives import OBJECTIVES
 from core.catalog.strategies import STRATEGIES, WIDTH
 from core.errors import InvalidRequest
-from core.spec.members import for_each
 from core.spec.objective import ObjectiveSpec
 from core.spec.strategy import LoraSpec, StrategySpec
 from core.spec.training import HIGHEST_RATE
@@ -47,17 +47,8 @@ FEW_STEPS = 48
 FEWEST_STEPS = 12
 """Between them the rate of weights rises, to twice what it is otherwise."""
 
-FULL_RATE_STEPS: dict[str, int | None] = for_each(
-    ObjectiveSpec, {"supervised": None, "pretraining": None, "classification": None, "dpo": 16}
-)
-"""Steps up to which an objective takes the rate of demonstrations; None: always."""
 LEAST_SHARE = 0.05
-"""Of that rate, however long the run."""
-
-TRAINS_A_HEAD: dict[str, bool] = for_each(
-    ObjectiveSpec,
-    {"supervised": False, "pretraining": False, "classification": True, "dpo": False},
-)
+"""Of the rate of demonstrations, however long the run of an objective that does not keep it."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +64,7 @@ def base_learning_rate(
 ) -> float:
     """Return the rate that a multiplier of 1 stands for, in three digits."""
     rate = _of_strategy(strategy, hidden_size, steps) * _share(objective, steps)
-    if TRAINS_A_HEAD[objective.type]:
+    if OBJECTIVES[objective.type].trains_head:
         rate = min(rate, _of_strategy(LoraSpec(), hidden_size, steps))
     return _short(min(rate, HIGHEST_RATE), 3)
 
@@ -92,7 +83,7 @@ def _of_strategy(strategy: StrategySpec, hidden_size: int, steps: int) -> float:
 
 def _share(objective: ObjectiveSpec, steps: int) -> float:
     """Return how much of the rate for demonstrations the objective takes in so many steps."""
-    few = FULL_RATE_STEPS[objective.type]
+    few = OBJECTIVES[objective.type].full_rate_steps
     return 1.0 if few is None else max(LEAST_SHARE, min(1.0, few / steps))
 
 

@@ -1,7 +1,7 @@
 """What is learnt from an example: one class per objective.
 
-An objective is one class here, one file in `core/objectives/` and one `case` in
-`core/objectives/choose.py`.
+An objective is one class here, one row in `core/catalog/objectives.py`, one file in
+`core/objectives/` and one `case` in `core/objectives/choose.py`.
 """
 
 from typing import Annotated, Literal
@@ -12,6 +12,9 @@ from core.spec.base import Spec
 
 Task = Literal["generation", "seq2seq", "classification"]
 """What the tuned model does: continue a text, answer a text with another, or label it."""
+
+MethodName = Literal["supervised", "dpo"]
+"""What a request calls the way of learning: OpenAI's `method.type`, and ours beside it."""
 
 MAX_LABELS = 1000
 

@@ -11,6 +11,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 
 from core.batching.rows import InvalidRow, TrainingRow, token_sequences
 from core.batching.truncation import cut, longest_sequence
+from core.catalog.objectives import OBJECTIVES
 from core.catalog.strategies import virtual_tokens
 from core.datasets.formats import Example
 from core.datasets.read import read_examples
@@ -132,7 +133,8 @@ def load_dataset(
 
 def _split_conversations(spec: JobSpec, rows: Sequence[TrainingRow]) -> SplitConversations:
     """Count lines whose answers are in several rows, each with the prompt of its turn."""
-    if spec.objective.type != "supervised" or spec.task != "generation":
+    facts = OBJECTIVES[spec.objective.type]
+    if not facts.splits_conversations or spec.task != "generation":
         return NOTHING_SPLIT
     lengths: dict[int, list[int]] = defaultdict(list)
     for row in rows:

@@ -1,0 +1,38 @@
+"""What the rows of each format of a dataset are, in the words of messages."""
+
+from dataclasses import dataclass
+
+from core.spec.dataset import DatasetFormat
+from core.spec.members import for_each
+
+
+@dataclass(frozen=True)
+class FormatFacts:
+    """One format."""
+
+    holds: str
+    """What a file of it holds, in the plural."""
+    keys: str
+    """How its rows can be written."""
+
+
+_DEMONSTRATIONS = FormatFacts(
+    "demonstrations",
+    "rows with 'messages', with 'instruction' and 'output', or with 'prompt' and 'completion'",
+)
+
+FORMATS: dict[str, FormatFacts] = for_each(
+    DatasetFormat,
+    {
+        "chat": _DEMONSTRATIONS,
+        "prompt-completion": _DEMONSTRATIONS,
+        "instruction": _DEMONSTRATIONS,
+        "preference": FormatFacts(
+            "preferences",
+            "rows with 'input', 'preferred_output' and 'non_preferred_output', or with 'prompt', "
+            "'chosen' and 'rejected'",
+        ),
+        "text": FormatFacts("plain text", "rows with 'text'"),
+        "classification": FormatFacts("labelled texts", "rows with 'text' and 'label'"),
+    },
+)

@@ -1,0 +1,112 @@
+"""What differs between objectives and is plain fact: one row for each."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from core.spec.dataset import DatasetFormat
+from core.spec.members import for_each
+from core.spec.objective import MethodName, ObjectiveSpec, Task
+
+Target = Literal["tokens", "pairs", "rows"]
+
+
+@dataclass(frozen=True)
+class ObjectiveFacts:
+    """One objective."""
+
+    tasks: tuple[Task, ...]
+    """What models it trains; the first is that of a decoder."""
+    method: MethodName
+    """What a request calls it."""
+    formats: tuple[DatasetFormat, ...]
+    """The files that it learns from; a method has one objective for each."""
+    target: Target
+    """What its loss is a mean over."""
+    epochs: int | None
+    """What `auto` is; None: as many as the rows ask for."""
+    full_rate_steps: int | None
+    """Steps up to which it takes the learning rate of demonstrations; None: always."""
+    trains_head: bool
+    """It trains a new head for labels."""
+    splits_conversations: bool
+    """The answers of one conversation may need several rows."""
+
+
+OBJECTIVES: dict[str, ObjectiveFacts] = for_each(
+    ObjectiveSpec,
+    {
+        "supervised": ObjectiveFacts(
+            tasks=("generation", "seq2seq"),
+            method="supervised",
+            formats=("chat", "prompt-completion", "instruction"),
+            target="tokens",
+            epochs=None,
+            full_rate_steps=None,
+            trains_head=False,
+            splits_conversations=True,
+        ),
+        "pretraining": ObjectiveFacts(
+            tasks=("generation",),
+            method="supervised",
+            formats=("text",),
+            target="tokens",
+            epochs=None,
+            full_rate_steps=None,
+            trains_head=False,
+            splits_conversations=False,
+        ),
+        "dpo": ObjectiveFacts(
+            tasks=("generation",),
+            method="dpo",
+            formats=("preference",),
+            target="pairs",
+            epochs=1,
+            full_rate_steps=16,
+            trains_head=False,
+            splits_conversations=False,
+        ),
+        "classification": ObjectiveFacts(
+            tasks=("classification",),
+            method="supervised",
+            formats=("classification",),
+            target="rows",
+            epochs=None,
+            full_rate_steps=None,
+            trains_head=True,
+            splits_conversations=False,
+        ),
+    },
+)
+
+OBJECTIVES_OF: dict[Task, tuple[str, ...]] = {
+    task: tuple(name for name, facts in OBJECTIVES.items() if task in facts.tasks)
+    for task in get_args(Task)
+}
+"""By task, in the order of the table."""
+
+
+def objective_of(method: MethodName, format_: DatasetFormat) -> str | None:
+    """Return the objective with which a method learns from such a file, or None."""
+    return next(
+        (
+            name
+            for name, facts in OBJECTIVES.items()
+            if facts.method == method and format_ in facts.formats
+        ),
+        None,
+    )
+
+
+def methods_of(format_: DatasetFormat) -> tuple[MethodName, ...]:
+    """Return the methods that learn from such a file."""
+    return tuple(facts.method for facts in OBJECTIVES.values() if format_ in facts.formats)
+
+
+def formats_of(method: MethodName) -> tuple[DatasetFormat, ...]:
+    """Return the files that a method learns from."""
+    return tuple(
+        format_
+        for facts in OBJECTIVES.values()
+        if facts.method == method
+        for format_ in facts.formats
+    )
