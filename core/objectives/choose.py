@@ -7,6 +7,7 @@ from transformers import PreTrainedTokenizerFast
 from core.batching.template import TemplateContext
 from core.catalog.strategies import virtual_tokens
 from core.errors import InvalidRequest
+from core.objectives.answers import Reference
 from core.objectives.classification import Classification
 from core.objectives.dpo import Dpo
 from core.objectives.objective import Objective
@@ -23,6 +24,7 @@ def choose_objective(spec: JobSpec, tokenizer: PreTrainedTokenizerFast) -> Objec
     Raises InvalidRequest when they do not go together.
     """
     context = template_context(spec)
+    reference = Reference(continues=spec.parent is not None)
     match spec.objective, spec.task:
         case SupervisedSpec(), "generation":
             return Supervised(tokenizer, context)
@@ -31,9 +33,7 @@ def choose_objective(spec: JobSpec, tokenizer: PreTrainedTokenizerFast) -> Objec
         case PretrainingSpec(), "generation":
             return Pretraining(tokenizer, _longest_text(spec, tokenizer))
         case DpoSpec(beta=beta, label_smoothing=smoothing), "generation":
-            return Dpo(
-                tokenizer, beta, smoothing, continues=spec.parent is not None, context=context
-            )
+            return Dpo(tokenizer, beta, smoothing, reference, context)
         case ClassificationSpec(labels=labels, multi_label=multi_label), "classification":
             return Classification(tokenizer, labels, multi_label)
         case objective, task:

@@ -1,6 +1,7 @@
 import pytest
 
 from core.errors import InvalidRequest
+from core.objectives.answers import Reference
 from core.objectives.choose import choose_objective
 from core.objectives.classification import Classification
 from core.objectives.dpo import Dpo
@@ -34,8 +35,8 @@ def test_objective_is_made_for_the_task(chat_tokenizer):
     assert chosen(LABELS, "classification") == classification
     parent = BundleRef(key="bundle", sha256="0")
     dpo = DpoSpec(beta=0.2, label_smoothing=0.1)
-    assert chosen(dpo) == Dpo(chat_tokenizer, 0.2, 0.1, continues=False)
-    assert chosen(dpo, parent=parent) == Dpo(chat_tokenizer, 0.2, 0.1, continues=True)
+    assert chosen(dpo) == Dpo(chat_tokenizer, 0.2, 0.1, Reference(continues=False))
+    assert chosen(dpo, parent=parent) == Dpo(chat_tokenizer, 0.2, 0.1, Reference(continues=True))
 
 
 @pytest.mark.parametrize(("strategy", "room"), [(LoraSpec(), 64), (PrefixSpec(), 44)])
