@@ -73,6 +73,12 @@ def answer_log_probabilities(adapted: AdaptedModel, answers: Sequence[Row]) -> T
     return found_L.new_zeros(len(answers)).index_add(0, batch.rows_L, found_L)
 
 
+def mean_log_probabilities(adapted: AdaptedModel, answers: Sequence[Row]) -> Tensor:
+    """Return the mean log-probability (A,) of the tokens of each answer, in nats."""
+    found_A = answer_log_probabilities(adapted, answers)
+    return found_A / found_A.new_tensor([answer.targets for answer in answers])
+
+
 @dataclass(frozen=True)
 class Reference:
     """Log-probabilities of answers by the model before training, each computed once.

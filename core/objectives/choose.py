@@ -1,10 +1,11 @@
 """From a job's spec to its objective."""
 
-from typing import Any
+from typing import Any, assert_never
 
 from transformers import PreTrainedTokenizerFast
 
 from core.batching.template import TemplateContext
+from core.catalog.objectives import OBJECTIVES
 from core.catalog.strategies import virtual_tokens
 from core.errors import InvalidRequest
 from core.objectives.answers import Reference
@@ -23,24 +24,25 @@ def choose_objective(spec: JobSpec, tokenizer: PreTrainedTokenizerFast) -> Objec
 
     Raises InvalidRequest when they do not go together.
     """
-    context = template_context(spec)
+    objective, context = spec.objective, template_context(spec)
+    if spec.task not in OBJECTIVES[objective.type].tasks:
+        raise InvalidRequest(
+            f"The objective {objective.type} cannot train a model for {spec.task}.",
+            param="objective",
+        )
     reference = Reference(continues=spec.parent is not None)
-    match spec.objective, spec.task:
-        case SupervisedSpec(), "generation":
-            return Supervised(tokenizer, context)
-        case SupervisedSpec(), "seq2seq":
-            return SequenceToSequence(tokenizer, context)
-        case PretrainingSpec(), "generation":
+    match objective:
+        case SupervisedSpec():
+            seq2seq = spec.task == "seq2seq"
+            return (SequenceToSequence if seq2seq else Supervised)(tokenizer, context)
+        case PretrainingSpec():
             return Pretraining(tokenizer, _longest_text(spec, tokenizer))
-        case DpoSpec(beta=beta, label_smoothing=smoothing), "generation":
+        case DpoSpec(beta=beta, label_smoothing=smoothing):
             return Dpo(tokenizer, beta, smoothing, reference, context)
-        case ClassificationSpec(labels=labels, multi_label=multi_label), "classification":
+        case ClassificationSpec(labels=labels, multi_label=multi_label):
             return Classification(tokenizer, labels, multi_label)
-        case objective, task:
-            raise InvalidRequest(
-                f"The objective {objective.type} cannot train a model for {task}.",
-                param="objective",
-            )
+        case _:
+            assert_never(objective)
 
 
 def template_context(spec: JobSpec) -> TemplateContext:

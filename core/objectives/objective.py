@@ -26,6 +26,15 @@ class Objective(ABC, Generic[RowType]):
     def prepare(self, adapted: AdaptedModel, rows: Sequence[RowType], budget_tokens: int) -> None:
         """Look at the untrained model once, before the first step, with all rows of the run."""
 
+    def begin_step(
+        self, adapted: AdaptedModel, rows: Sequence[RowType], budget_tokens: int
+    ) -> None:
+        """Look at all rows of an optimiser step, or of an evaluation, before their loss is taken.
+
+        The model may be left in either mode. Raises OutOfMemory or TrainingFailed when memory runs
+        out.
+        """
+
     @abstractmethod
     def loss(self, adapted: AdaptedModel, rows: Sequence[RowType]) -> LossSums:
         """Run one micro-batch and return its sums; the loss carries the gradient."""

@@ -22,7 +22,6 @@ from core.batching.rows import TrainingRow, token_sequences
 from core.batching.truncation import cut
 from core.catalog.learning_rate import base_learning_rate
 from core.datasets.summary import Summary
-from core.errors import InvalidRequest
 from core.models.load import load_tokenizer
 from core.objectives.choose import choose_objective
 from core.spec.base import Spec
@@ -124,7 +123,7 @@ def test_what_asks_for_a_class_refuses_an_unknown_one() -> None:
 def test_an_unknown_objective_is_refused_before_the_model_is_loaded() -> None:
     job = JobSpec(base=TINY, seed=0)
     job = job.model_copy(update={"objective": PretendSpec()})
-    with pytest.raises(InvalidRequest, match="pretend cannot train"):
+    with pytest.raises(KeyError, match="pretend"):
         choose_objective(job, None)  # type: ignore[arg-type]
 
 
