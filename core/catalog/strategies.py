@@ -146,6 +146,17 @@ STRATEGIES: dict[str, StrategyFacts] = for_each(
             not_mergeable="puts embeddings before every text",
             copies_weights=False,
         ),
+        # 0.1 on our base of width 256 in 75 steps; published are 3e-3 at 2,048 in 1,000 steps
+        "ia3": StrategyFacts(
+            rate=RateRule(2e-2, _POWER, False, True),
+            library="peft",
+            optimiser="adamw",
+            whole_model=False,
+            virtual_tokens=None,
+            hands_over_keys=False,
+            not_mergeable=None,
+            copies_weights=True,
+        ),
     },
 )
 

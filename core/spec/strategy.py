@@ -14,6 +14,7 @@ from pydantic import (
     StringConstraints,
     Tag,
     field_validator,
+    model_validator,
 )
 
 from core.spec.base import Spec
@@ -137,6 +138,30 @@ class PromptSpec(Spec):
     )
 
 
+class Ia3Spec(Spec):
+    """Vectors that scale keys, values and the inner activations of the feed-forward network.
+
+    Other layers may be named: those in `target_modules` are scaled on their output, those that
+    `feedforward_modules` names among them on their input, as in PEFT. Modules in
+    `modules_to_save` are trained whole. Source: Liu et al. 2022, https://arxiv.org/abs/2205.05638.
+    """
+
+    type: Literal["ia3"] = "ia3"
+    target_modules: tuple[ModuleName, ...] = Field((), max_length=1024)
+    feedforward_modules: tuple[ModuleName, ...] = Field((), max_length=1024)
+    modules_to_save: tuple[ModuleName, ...] = Field((), max_length=64)
+
+    @model_validator(mode="after")
+    def _require_subset(self) -> "Ia3Spec":
+        extra = [name for name in self.feedforward_modules if name not in self.target_modules]
+        if extra:
+            raise ValueError(
+                f"feedforward_modules names {extra[0]!r}, which is not in target_modules; name it "
+                "there too"
+            )
+        return self
+
+
 def _type_of(value: Any) -> str:
     if isinstance(value, dict):
         return str(value.get("type", "lora"))
@@ -149,7 +174,8 @@ StrategySpec = Annotated[
     | Annotated[QloraSpec, Tag("qlora")]
     | Annotated[BottleneckSpec, Tag("bottleneck")]
     | Annotated[PrefixSpec, Tag("prefix")]
-    | Annotated[PromptSpec, Tag("prompt")],
+    | Annotated[PromptSpec, Tag("prompt")]
+    | Annotated[Ia3Spec, Tag("ia3")],
     Discriminator(_type_of),
 ]
 """Any strategy; one that names no `type` is LoRA."""

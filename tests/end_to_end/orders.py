@@ -83,6 +83,7 @@ ORDERS = {
         {"type": "prompt", "virtual_tokens": 6, "init_text": "Name the module."},
         rate=0.1,
     ),
+    "ia3": Order("chat.jsonl", {"type": "ia3"}, rate=0.03),
     "dpo": Order(
         "preferences.jsonl",
         {"type": "lora", "rank": 4},

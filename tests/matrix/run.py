@@ -34,6 +34,7 @@ from core.spec.objective import (
 from core.spec.strategy import (
     BottleneckSpec,
     FullSpec,
+    Ia3Spec,
     LoraSpec,
     PrefixSpec,
     PromptSpec,
@@ -61,6 +62,7 @@ STRATEGIES: dict[str, StrategySpec] = {
     "bottleneck": BottleneckSpec(reduction_factor=4),
     "prefix": PrefixSpec(virtual_tokens=4),
     "prompt": PromptSpec(virtual_tokens=4),
+    "ia3": Ia3Spec(),
 }
 RATES = {
     "full": 2e-3,
@@ -69,6 +71,7 @@ RATES = {
     "bottleneck": 1e-2,
     "prefix": 0.1,
     "prompt": 0.1,
+    "ia3": 3e-2,
 }
 OBJECTIVES: dict[str, ObjectiveSpec] = {
     "supervised": SupervisedSpec(),

@@ -71,7 +71,8 @@ def test_only_full_training_needs_weights_that_are_not_quantised():
 
 def test_only_a_change_of_weights_that_are_there_can_be_merged():
     mergeable = {(s, q) for s in STRATEGIES for q in (True, False) if can_be_merged(s, q)}
-    assert mergeable == {("full", True), ("full", False), ("lora", False), ("qlora", False)}
+    adapters = {("lora", False), ("qlora", False), ("ia3", False)}
+    assert mergeable == {("full", True), ("full", False), *adapters}
 
 
 def can_be_merged(strategy, stored_quantised):
