@@ -81,8 +81,17 @@ class DpoHyperparameters(Hyperparameters):
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
 
 
+class OrpoHyperparameters(Hyperparameters):
+    """Ours, for preferences: `beta` weighs the odds ratio against the chosen answer."""
+
+    method = "orpo"
+
+    beta: Annotated[float, Field(gt=0, le=10)] | Auto = "auto"
+
+
 HYPERPARAMETERS: dict[str, type[Hyperparameters]] = for_each(
-    MethodName, {"supervised": Hyperparameters, "dpo": DpoHyperparameters}
+    MethodName,
+    {"supervised": Hyperparameters, "dpo": DpoHyperparameters, "orpo": OrpoHyperparameters},
 )
 
 

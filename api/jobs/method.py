@@ -8,6 +8,7 @@ from api.jobs.hyperparameters import (
     HYPERPARAMETERS,
     DpoHyperparameters,
     Hyperparameters,
+    OrpoHyperparameters,
     ResolvedHyperparameters,
     resolved_hyperparameters,
 )
@@ -31,12 +32,17 @@ class DpoMethod(_Body):
     hyperparameters: DpoHyperparameters = DpoHyperparameters()
 
 
+class OrpoMethod(_Body):
+    hyperparameters: OrpoHyperparameters = OrpoHyperparameters()
+
+
 class Method(_Body):
     """`reinforcement` is read, so that the refusal can name `method.type`."""
 
     type: MethodName | Literal["reinforcement"]
     supervised: SupervisedMethod | None = None
     dpo: DpoMethod | None = None
+    orpo: OrpoMethod | None = None
     reinforcement: dict[str, Any] | None = None
 
 
@@ -54,6 +60,7 @@ class ResolvedMethod(BaseModel):
     type: MethodName
     supervised: ResolvedMethodBody | None = Field(None, exclude_if=_is_absent)
     dpo: ResolvedMethodBody | None = Field(None, exclude_if=_is_absent)
+    orpo: ResolvedMethodBody | None = Field(None, exclude_if=_is_absent)
 
 
 def asked_hyperparameters(method: Method | None, older: Hyperparameters | None) -> Hyperparameters:

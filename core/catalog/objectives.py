@@ -65,6 +65,16 @@ OBJECTIVES: dict[str, ObjectiveFacts] = for_each(
             trains_head=False,
             splits_conversations=False,
         ),
+        "orpo": ObjectiveFacts(
+            tasks=("generation",),
+            method="orpo",
+            formats=("preference",),
+            target="pairs",
+            epochs=None,
+            full_rate_steps=None,
+            trains_head=False,
+            splits_conversations=False,
+        ),
         "classification": ObjectiveFacts(
             tasks=("classification",),
             method="supervised",

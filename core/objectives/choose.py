@@ -12,11 +12,18 @@ from core.objectives.answers import Reference
 from core.objectives.classification import Classification
 from core.objectives.dpo import Dpo
 from core.objectives.objective import Objective
+from core.objectives.orpo import Orpo
 from core.objectives.pretraining import Pretraining
 from core.objectives.seq2seq import SequenceToSequence
 from core.objectives.supervised import Supervised
 from core.spec.job import JobSpec
-from core.spec.objective import ClassificationSpec, DpoSpec, PretrainingSpec, SupervisedSpec
+from core.spec.objective import (
+    ClassificationSpec,
+    DpoSpec,
+    OrpoSpec,
+    PretrainingSpec,
+    SupervisedSpec,
+)
 
 
 def choose_objective(spec: JobSpec, tokenizer: PreTrainedTokenizerFast) -> Objective[Any]:
@@ -39,6 +46,8 @@ def choose_objective(spec: JobSpec, tokenizer: PreTrainedTokenizerFast) -> Objec
             return Pretraining(tokenizer, _longest_text(spec, tokenizer))
         case DpoSpec(beta=beta, label_smoothing=smoothing):
             return Dpo(tokenizer, beta, smoothing, reference, context)
+        case OrpoSpec(beta=beta):
+            return Orpo(tokenizer, beta, context)
         case ClassificationSpec(labels=labels, multi_label=multi_label):
             return Classification(tokenizer, labels, multi_label)
         case _:

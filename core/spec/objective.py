@@ -13,7 +13,7 @@ from core.spec.base import Spec
 Task = Literal["generation", "seq2seq", "classification"]
 """What the tuned model does: continue a text, answer a text with another, or label it."""
 
-MethodName = Literal["supervised", "dpo"]
+MethodName = Literal["supervised", "dpo", "orpo"]
 """What a request calls the way of learning: OpenAI's `method.type`, and ours beside it."""
 
 MAX_LABELS = 1000
@@ -47,6 +47,17 @@ class DpoSpec(Spec):
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
 
 
+class OrpoSpec(Spec):
+    """Odds ratio preference optimisation: demonstrations and preferences at once, no reference.
+
+    `beta` weighs the odds ratio against the cross entropy of the chosen answer; the paper's λ.
+    Source: Hong et al. 2024, https://arxiv.org/abs/2403.07691.
+    """
+
+    type: Literal["orpo"] = "orpo"
+    beta: float = Field(0.1, gt=0, le=10)
+
+
 class ClassificationSpec(Spec):
     """Cross entropy over `labels`, or with `multi_label` one yes-or-no decision for each."""
 
@@ -56,6 +67,6 @@ class ClassificationSpec(Spec):
 
 
 ObjectiveSpec = Annotated[
-    SupervisedSpec | PretrainingSpec | DpoSpec | ClassificationSpec,
+    SupervisedSpec | PretrainingSpec | DpoSpec | OrpoSpec | ClassificationSpec,
     Field(discriminator="type"),
 ]

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from api.jobs.hyperparameters import DpoHyperparameters, Hyperparameters
+from api.jobs.hyperparameters import DpoHyperparameters, Hyperparameters, OrpoHyperparameters
 from api.jobs.objective import resolve_objective, resolve_task
 from core.catalog.describe import BaseFacts
 from core.errors import InvalidRequest
@@ -13,6 +13,7 @@ from core.spec.objective import (
     ClassificationSpec,
     DpoSpec,
     ObjectiveSpec,
+    OrpoSpec,
     PretrainingSpec,
     SupervisedSpec,
     Task,
@@ -42,6 +43,8 @@ LABELLED = report("classification", labels=("bad", "good"))
             DpoHyperparameters(beta=0.5, label_smoothing=0.1),
             DpoSpec(beta=0.5, label_smoothing=0.1),
         ),
+        (report("preference"), OrpoHyperparameters(), OrpoSpec(beta=0.1)),
+        (report("preference"), OrpoHyperparameters(beta=0.3), OrpoSpec(beta=0.3)),
         (LABELLED, Hyperparameters(), ClassificationSpec(labels=("bad", "good"))),
     ],
 )

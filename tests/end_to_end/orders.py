@@ -90,6 +90,11 @@ ORDERS = {
         rate=0.002,
         method={"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.2}}},
     ),
+    "orpo": Order(
+        "preferences.jsonl",
+        {"type": "lora", "rank": 4},
+        method={"type": "orpo", "orpo": {"hyperparameters": {"beta": 0.2}}},
+    ),
     "pretraining": Order("texts.jsonl", {"type": "lora", "rank": 4}, asked=("text",)),
     "encoder, one label": Order("label.csv", {"type": "lora", "rank": 4}, "tiny/bert", asked=()),
     "encoder, several labels": Order("labels.parquet", {"type": "full"}, "tiny/bert", asked=()),

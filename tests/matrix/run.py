@@ -28,6 +28,7 @@ from core.spec.objective import (
     ClassificationSpec,
     DpoSpec,
     ObjectiveSpec,
+    OrpoSpec,
     PretrainingSpec,
     SupervisedSpec,
 )
@@ -77,6 +78,7 @@ OBJECTIVES: dict[str, ObjectiveSpec] = {
     "supervised": SupervisedSpec(),
     "pretraining": PretrainingSpec(),
     "dpo": DpoSpec(beta=0.5),
+    "orpo": OrpoSpec(beta=0.5),
     "classification": ClassificationSpec(labels=LABELS),
 }
 MODEL_CLASSES: dict[str, Any] = {
@@ -137,7 +139,7 @@ def _row(cell: Cell, index: int) -> dict[str, Any]:
             return {"prompt": f"say {word}", "completion": word * 2}
         case _, "pretraining":
             return {"text": f"{word} and {word} make {word}"}
-        case _, "dpo":
+        case _, "dpo" | "orpo":
             return {"prompt": f"say {word}", "chosen": f" {word}!", "rejected": f" no {index}"}
         case _:
             return {
