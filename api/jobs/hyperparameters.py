@@ -10,12 +10,12 @@
 - Learning rate: what suits the base's hidden size, the strategy, the objective and the steps
   (`core/catalog/learning_rate.py`), times the multiplier. When the base's config is on the
   workers only, the worker that begins the job works it out, and the job shows it from then on.
-- Beta of preferences: 0.1.
+- Beta of preferences: 0.1; of SimPO 2.0, with a gamma of 1.0.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -89,14 +89,32 @@ class OrpoHyperparameters(Hyperparameters):
     beta: Annotated[float, Field(gt=0, le=10)] | Auto = "auto"
 
 
+class SimpoHyperparameters(Hyperparameters):
+    """Ours, for preferences: `gamma` is the margin by which the chosen answer is to lead."""
+
+    method = "simpo"
+
+    beta: Annotated[float, Field(gt=0, le=100)] | Auto = "auto"
+    gamma: Annotated[float, Field(ge=0, le=100)] | Auto = "auto"
+
+
 HYPERPARAMETERS: dict[str, type[Hyperparameters]] = for_each(
     MethodName,
-    {"supervised": Hyperparameters, "dpo": DpoHyperparameters, "orpo": OrpoHyperparameters},
+    {
+        "supervised": Hyperparameters,
+        "dpo": DpoHyperparameters,
+        "orpo": OrpoHyperparameters,
+        "simpo": SimpoHyperparameters,
+    },
 )
 
 
+def _of_some_objectives() -> Any:
+    return Field(None, exclude_if=lambda value: value is None)
+
+
 class ResolvedHyperparameters(BaseModel):
-    """The same, as a job shows them.
+    """The same, as a job shows them, with the numbers that its objective has beside the three.
 
     `learning_rate_multiplier` is `"auto"` only where a learning rate was given in numbers and no
     worker has yet seen the base.
@@ -105,7 +123,9 @@ class ResolvedHyperparameters(BaseModel):
     n_epochs: int
     batch_size: int
     learning_rate_multiplier: float | Auto
-    beta: float | None = Field(None, exclude_if=lambda beta: beta is None)
+    beta: float | None = _of_some_objectives()
+    label_smoothing: float | None = _of_some_objectives()
+    gamma: float | None = _of_some_objectives()
 
 
 @dataclass(frozen=True)
@@ -161,7 +181,10 @@ def resolved_hyperparameters(spec: JobSpec) -> ResolvedHyperparameters:
         n_epochs=spec.training.epochs,
         batch_size=spec.training.batch_size,
         learning_rate_multiplier=_shown_multiplier(spec),
-        beta=getattr(spec.objective, "beta", None),
+        **{
+            name: getattr(spec.objective, name, None)
+            for name in ResolvedHyperparameters.model_fields.keys() - Hyperparameters.model_fields
+        },
     )
 
 

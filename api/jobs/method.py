@@ -10,6 +10,7 @@ from api.jobs.hyperparameters import (
     Hyperparameters,
     OrpoHyperparameters,
     ResolvedHyperparameters,
+    SimpoHyperparameters,
     resolved_hyperparameters,
 )
 from core.catalog.objectives import OBJECTIVES
@@ -36,6 +37,10 @@ class OrpoMethod(_Body):
     hyperparameters: OrpoHyperparameters = OrpoHyperparameters()
 
 
+class SimpoMethod(_Body):
+    hyperparameters: SimpoHyperparameters = SimpoHyperparameters()
+
+
 class Method(_Body):
     """`reinforcement` is read, so that the refusal can name `method.type`."""
 
@@ -43,6 +48,7 @@ class Method(_Body):
     supervised: SupervisedMethod | None = None
     dpo: DpoMethod | None = None
     orpo: OrpoMethod | None = None
+    simpo: SimpoMethod | None = None
     reinforcement: dict[str, Any] | None = None
 
 
@@ -61,6 +67,7 @@ class ResolvedMethod(BaseModel):
     supervised: ResolvedMethodBody | None = Field(None, exclude_if=_is_absent)
     dpo: ResolvedMethodBody | None = Field(None, exclude_if=_is_absent)
     orpo: ResolvedMethodBody | None = Field(None, exclude_if=_is_absent)
+    simpo: ResolvedMethodBody | None = Field(None, exclude_if=_is_absent)
 
 
 def asked_hyperparameters(method: Method | None, older: Hyperparameters | None) -> Hyperparameters:

@@ -75,6 +75,16 @@ OBJECTIVES: dict[str, ObjectiveFacts] = for_each(
             trains_head=False,
             splits_conversations=False,
         ),
+        "simpo": ObjectiveFacts(
+            tasks=("generation",),
+            method="simpo",
+            formats=("preference",),
+            target="pairs",
+            epochs=1,
+            full_rate_steps=16,
+            trains_head=False,
+            splits_conversations=False,
+        ),
         "classification": ObjectiveFacts(
             tasks=("classification",),
             method="supervised",

@@ -15,6 +15,7 @@ from core.objectives.objective import Objective
 from core.objectives.orpo import Orpo
 from core.objectives.pretraining import Pretraining
 from core.objectives.seq2seq import SequenceToSequence
+from core.objectives.simpo import Simpo
 from core.objectives.supervised import Supervised
 from core.spec.job import JobSpec
 from core.spec.objective import (
@@ -22,6 +23,7 @@ from core.spec.objective import (
     DpoSpec,
     OrpoSpec,
     PretrainingSpec,
+    SimpoSpec,
     SupervisedSpec,
 )
 
@@ -48,6 +50,8 @@ def choose_objective(spec: JobSpec, tokenizer: PreTrainedTokenizerFast) -> Objec
             return Dpo(tokenizer, beta, smoothing, reference, context)
         case OrpoSpec(beta=beta):
             return Orpo(tokenizer, beta, context)
+        case SimpoSpec(beta=beta, gamma=gamma):
+            return Simpo(tokenizer, beta, gamma, context)
         case ClassificationSpec(labels=labels, multi_label=multi_label):
             return Classification(tokenizer, labels, multi_label)
         case _:

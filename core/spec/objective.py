@@ -13,7 +13,7 @@ from core.spec.base import Spec
 Task = Literal["generation", "seq2seq", "classification"]
 """What the tuned model does: continue a text, answer a text with another, or label it."""
 
-MethodName = Literal["supervised", "dpo", "orpo"]
+MethodName = Literal["supervised", "dpo", "orpo", "simpo"]
 """What a request calls the way of learning: OpenAI's `method.type`, and ours beside it."""
 
 MAX_LABELS = 1000
@@ -58,6 +58,18 @@ class OrpoSpec(Spec):
     beta: float = Field(0.1, gt=0, le=10)
 
 
+class SimpoSpec(Spec):
+    """Simple preference optimisation: preferences by the mean log-probability, no reference.
+
+    The chosen answer is to lead by the margin `gamma`, in units of `beta` times the mean. Source:
+    Meng et al. 2024, https://arxiv.org/abs/2405.14734.
+    """
+
+    type: Literal["simpo"] = "simpo"
+    beta: float = Field(2.0, gt=0, le=100)
+    gamma: float = Field(1.0, ge=0, le=100)
+
+
 class ClassificationSpec(Spec):
     """Cross entropy over `labels`, or with `multi_label` one yes-or-no decision for each."""
 
@@ -67,6 +79,6 @@ class ClassificationSpec(Spec):
 
 
 ObjectiveSpec = Annotated[
-    SupervisedSpec | PretrainingSpec | DpoSpec | OrpoSpec | ClassificationSpec,
+    SupervisedSpec | PretrainingSpec | DpoSpec | OrpoSpec | SimpoSpec | ClassificationSpec,
     Field(discriminator="type"),
 ]

@@ -4,7 +4,12 @@ from typing import Any
 
 import pytest
 
-from api.jobs.hyperparameters import DpoHyperparameters, Hyperparameters, OrpoHyperparameters
+from api.jobs.hyperparameters import (
+    DpoHyperparameters,
+    Hyperparameters,
+    OrpoHyperparameters,
+    SimpoHyperparameters,
+)
 from api.jobs.objective import resolve_objective, resolve_task
 from core.catalog.describe import BaseFacts
 from core.errors import InvalidRequest
@@ -15,6 +20,7 @@ from core.spec.objective import (
     ObjectiveSpec,
     OrpoSpec,
     PretrainingSpec,
+    SimpoSpec,
     SupervisedSpec,
     Task,
 )
@@ -45,6 +51,8 @@ LABELLED = report("classification", labels=("bad", "good"))
         ),
         (report("preference"), OrpoHyperparameters(), OrpoSpec(beta=0.1)),
         (report("preference"), OrpoHyperparameters(beta=0.3), OrpoSpec(beta=0.3)),
+        (report("preference"), SimpoHyperparameters(), SimpoSpec(beta=2.0, gamma=1.0)),
+        (report("preference"), SimpoHyperparameters(gamma=0.5), SimpoSpec(gamma=0.5)),
         (LABELLED, Hyperparameters(), ClassificationSpec(labels=("bad", "good"))),
     ],
 )

@@ -95,6 +95,12 @@ ORDERS = {
         {"type": "lora", "rank": 4},
         method={"type": "orpo", "orpo": {"hyperparameters": {"beta": 0.2}}},
     ),
+    "simpo": Order(
+        "preferences.jsonl",
+        {"type": "lora", "rank": 4},
+        rate=0.002,
+        method={"type": "simpo", "simpo": {"hyperparameters": {"beta": 2.5, "gamma": 1.2}}},
+    ),
     "pretraining": Order("texts.jsonl", {"type": "lora", "rank": 4}, asked=("text",)),
     "encoder, one label": Order("label.csv", {"type": "lora", "rank": 4}, "tiny/bert", asked=()),
     "encoder, several labels": Order("labels.parquet", {"type": "full"}, "tiny/bert", asked=()),

@@ -30,6 +30,7 @@ from core.spec.objective import (
     ObjectiveSpec,
     OrpoSpec,
     PretrainingSpec,
+    SimpoSpec,
     SupervisedSpec,
 )
 from core.spec.strategy import (
@@ -79,6 +80,7 @@ OBJECTIVES: dict[str, ObjectiveSpec] = {
     "pretraining": PretrainingSpec(),
     "dpo": DpoSpec(beta=0.5),
     "orpo": OrpoSpec(beta=0.5),
+    "simpo": SimpoSpec(),
     "classification": ClassificationSpec(labels=LABELS),
 }
 MODEL_CLASSES: dict[str, Any] = {
@@ -139,7 +141,7 @@ def _row(cell: Cell, index: int) -> dict[str, Any]:
             return {"prompt": f"say {word}", "completion": word * 2}
         case _, "pretraining":
             return {"text": f"{word} and {word} make {word}"}
-        case _, "dpo" | "orpo":
+        case _, "dpo" | "orpo" | "simpo":
             return {"prompt": f"say {word}", "chosen": f" {word}!", "rejected": f" no {index}"}
         case _:
             return {

@@ -8,6 +8,7 @@ from core.objectives.dpo import Dpo
 from core.objectives.orpo import Orpo
 from core.objectives.pretraining import Pretraining
 from core.objectives.seq2seq import SequenceToSequence
+from core.objectives.simpo import Simpo
 from core.objectives.supervised import Supervised
 from core.spec.base_model import BaseModelSpec
 from core.spec.bundle import BundleRef
@@ -17,6 +18,7 @@ from core.spec.objective import (
     DpoSpec,
     OrpoSpec,
     PretrainingSpec,
+    SimpoSpec,
     SupervisedSpec,
 )
 from core.spec.strategy import LoraSpec, PrefixSpec
@@ -43,6 +45,7 @@ def test_objective_is_made_for_the_task(chat_tokenizer):
     parent = BundleRef(key="bundle", sha256="0")
     dpo = DpoSpec(beta=0.2, label_smoothing=0.1)
     assert chosen(OrpoSpec(beta=0.3)) == Orpo(chat_tokenizer, 0.3)
+    assert chosen(SimpoSpec()) == Simpo(chat_tokenizer, 2.0, 1.0)
     assert chosen(dpo) == Dpo(chat_tokenizer, 0.2, 0.1, Reference(continues=False))
     assert chosen(dpo, parent=parent) == Dpo(chat_tokenizer, 0.2, 0.1, Reference(continues=True))
 
