@@ -70,6 +70,7 @@ _TARGETS = for_each(
         "tokens": "Targets are the labelled tokens, which carry the loss.",
         "rows": "Targets are the texts, each with its labels.",
         "pairs": "Targets are the pairs of answers.",
+        "answers": "Targets are the answers, each of them rated.",
     },
 )
 

@@ -32,6 +32,9 @@ FORMATS: dict[str, FormatFacts] = for_each(
             "rows with 'input', 'preferred_output' and 'non_preferred_output', or with 'prompt', "
             "'chosen' and 'rejected'",
         ),
+        "unpaired-preference": FormatFacts(
+            "rated answers", "rows with 'prompt', 'completion' and a 'label' of true or false"
+        ),
         "text": FormatFacts("plain text", "rows with 'text'"),
         "classification": FormatFacts("labelled texts", "rows with 'text' and 'label'"),
     },

@@ -7,7 +7,7 @@ from core.spec.dataset import DatasetFormat
 from core.spec.members import for_each
 from core.spec.objective import MethodName, ObjectiveSpec, Task
 
-Target = Literal["tokens", "pairs", "rows"]
+Target = Literal["tokens", "pairs", "answers", "rows"]
 
 
 @dataclass(frozen=True)

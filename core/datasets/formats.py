@@ -13,6 +13,7 @@ from core.datasets.examples import (
     Example,
     LabelExample,
     PreferenceExample,
+    RatedExample,
     TextExample,
 )
 from core.datasets.faults import Faults, RowFault, joined, nearest
@@ -28,6 +29,7 @@ __all__ = [
     "LabelExample",
     "ParsedRow",
     "PreferenceExample",
+    "RatedExample",
     "TextExample",
     "detect_format",
     "parse_row",
@@ -104,7 +106,7 @@ def _require_keys(row: Row, form: Form, faults: Faults) -> None:
     """Note a key that is missing where another column looks like it."""
     missing = [key for key in form.required if key not in row]
     mapping = suggested_columns(row, form.keys) if missing else None
-    if mapping:
+    if mapping and not mapping.items() <= {(key, key) for key in form.keys}:
         cure = f"write it, or say which column it is, such as columns {written(mapping)}"
         faults.add(missing[0], f"is missing; {cure}")
         faults.stop()

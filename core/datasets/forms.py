@@ -6,6 +6,7 @@
     {"query": ..., "tools": [...], "answers": [...]}              -> ChatExample
     {"instruction": ..., "input": ..., "output": ...}             -> ChatExample
     {"instruction": ..., "context": ..., "response": ...}         -> ChatExample
+    {"prompt": ..., "completion": ..., "label": true}             -> RatedExample
     {"prompt": ..., "completion": ...}                            -> CompletionExample
     {"prompt": [...], "completion": [...]}                        -> ChatExample
     {"input": {...}, "preferred_output": [...],
@@ -27,11 +28,12 @@ from core.datasets.examples import (
     Example,
     LabelExample,
     PreferenceExample,
+    RatedExample,
     TextExample,
 )
 from core.datasets.faults import Faults, is_what
 from core.datasets.json_values import JsonObject, Row
-from core.datasets.labels import parse_label, parse_labels
+from core.datasets.labels import parse_label, parse_labels, parse_rating, rating_of
 from core.datasets.preference import Answers, parse_chosen_rejected, parse_preferred_outputs
 from core.datasets.reasoning import assistant_message
 from core.datasets.sharegpt import alternating, parse_conversations, wrapped
@@ -104,12 +106,9 @@ def _answered(row: Row, context: str, answer: str, faults: Faults) -> Example:
     )
 
 
-def _parse_completion(row: Row, faults: Faults) -> Example:
+def _parse_completion(row: Row, faults: Faults) -> ChatExample | CompletionExample:
     """Read plain texts, or messages of which the completion's alone are trained."""
     prompt, completion = row.get("prompt"), row.get("completion")
-    if isinstance(row.get("label"), bool):
-        cure = "keep the rows that are good and leave the column out"
-        faults.add("label", f"says whether a completion is good, which is not learnt from; {cure}")
     if not (isinstance(prompt, list) or isinstance(completion, list) or "system" in row):
         text = faults.text(row, "prompt", empty=True)
         return CompletionExample(text, faults.text(row, "completion"))
@@ -121,6 +120,26 @@ def _parse_completion(row: Row, faults: Faults) -> Example:
         with_system(row, _untrained(before), "prompt", faults) + after,
         parse_tools(_with_wrapped_tools(row), faults),
     )
+
+
+def _parse_rated(row: Row, faults: Faults) -> Example:
+    """Read TRL's unpaired preferences: a completion that is good or bad."""
+    is_good = parse_rating(row, faults)
+    answer = _parse_completion(row, faults)
+    if isinstance(answer, ChatExample):
+        _refuse_weights(row["completion"], faults)
+    return RatedExample(answer, is_good)
+
+
+def _refuse_weights(completion: object, faults: Faults) -> None:
+    for index, message in enumerate(completion if isinstance(completion, list) else ()):
+        if isinstance(message, dict) and message.get("weight") == 0:
+            cure = "a rating is of the whole completion; remove the weight"
+            faults.add(f"completion[{index}].weight", f"is 0; {cure}")
+
+
+def _has_rating(row: Row) -> bool:
+    return rating_of(row["label"]) is not None
 
 
 def _side(
@@ -200,6 +219,14 @@ FORMS = (
         _parse_chat,
     ),
     Form("chat", ("conversations",), ("conversations", "system", "tools"), _parse_sharegpt),
+    Form(
+        "unpaired-preference",
+        ("prompt", "completion", "label"),
+        ("prompt", "completion", "label", "tools", "system"),
+        _parse_rated,
+        telling=(),
+        fits=_has_rating,
+    ),
     Form(
         "prompt-completion",
         ("prompt", "completion"),

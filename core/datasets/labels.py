@@ -1,9 +1,14 @@
-"""The labels of a row, always as text: 1, 1.0 and "1" are the same label."""
+"""The labels of a row, always as text: 1, 1.0 and "1" are the same label; and ratings.
+
+A rating is true or false; in CSV, which has only text, the word.
+"""
 
 from core.datasets.faults import Faults, is_what
 from core.datasets.json_values import Row
 
 MAX_LABEL_CHARACTERS = 200
+
+_RATINGS = {"true": True, "false": False}
 
 
 def parse_label(row: Row, faults: Faults) -> tuple[str, ...]:
@@ -29,6 +34,23 @@ def parse_labels(row: Row, faults: Faults) -> tuple[str, ...]:
         if label:
             parsed[label] = None
     return tuple(parsed)
+
+
+def rating_of(value: object) -> bool | None:
+    """Return whether an answer is rated good, or None for a value that is no rating."""
+    if isinstance(value, str):
+        return _RATINGS.get(value.lower())
+    return value if isinstance(value, bool) else None
+
+
+def parse_rating(row: Row, faults: Faults) -> bool:
+    """Return the rating under `label`, and note what is wrong with it."""
+    label = row.get("label")
+    rating = rating_of(label)
+    if rating is None:
+        cure = "write true for a good completion, false for a bad one"
+        faults.add("label", f"{is_what(label)}; {cure}")
+    return rating is True
 
 
 def _label(value: object, where: str, faults: Faults) -> str | None:

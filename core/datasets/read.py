@@ -9,7 +9,7 @@ from core.datasets.columns import base_columns, renamed, shadowed, under_columns
 from core.datasets.csv_rows import delimiter_of, read_csv
 from core.datasets.faults import RowFault
 from core.datasets.formats import Example, LabelExample, ParsedRow, read_row, unrecognised
-from core.datasets.forms import KEYS, form_of
+from core.datasets.forms import FORMS, KEYS, form_of
 from core.datasets.json_rows import read_json
 from core.datasets.json_values import Row
 from core.datasets.lines import Line
@@ -117,6 +117,9 @@ def _parse(
     if form.format == "text" and file_format == "classification":
         key = label_key or "label"
         return _refused(RowFault(key, f"{key} is missing; write the {key} of the text"))
+    if form.format == "prompt-completion" and file_format == "unpaired-preference":
+        # the label is missing or no rating; the parser of the file's form names it
+        form = next(each for each in FORMS if each.format == file_format)
     if form.format != file_format:
         cure = "a file has one format; put these rows into a file of their own"
         return _refused(

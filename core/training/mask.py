@@ -15,6 +15,7 @@ from core.batching.rows import (
     InvalidRow,
     LabelledRow,
     PairRow,
+    RatedRow,
     Row,
     SourceTargetRow,
     TrainingRow,
@@ -110,4 +111,6 @@ def _texts(tokenizer: PreTrainedTokenizerFast, tokens: Sequence[int]) -> Iterato
 def _labels(spec: JobSpec, row: TrainingRow) -> tuple[str, ...]:
     if isinstance(row, LabelledRow) and isinstance(spec.objective, ClassificationSpec):
         return tuple(spec.objective.labels[label] for label in row.labels)
+    if isinstance(row, RatedRow):
+        return ("true" if row.is_good else "false",)
     return ()

@@ -167,10 +167,6 @@ def test_row_is_refused_with_columns_that_make_it_readable(name: str, tmp_path: 
             },
             "the row is one message of a tree; put whole conversations into 'messages'",
         ),
-        (  # TRL's unpaired preference
-            {"prompt": "The sky is", "completion": " green.", "label": False},
-            "says whether a completion is good, which is not learnt from; keep the rows",
-        ),
         (USER, "the row is one message; put each conversation into one row"),
     ],
 )
