@@ -98,6 +98,16 @@ class SimpoHyperparameters(Hyperparameters):
     gamma: Annotated[float, Field(ge=0, le=100)] | Auto = "auto"
 
 
+class KtoHyperparameters(Hyperparameters):
+    """Ours, for rated answers: the weights balance unequal numbers of good and bad ones."""
+
+    method = "kto"
+
+    beta: Annotated[float, Field(gt=0, le=10)] | Auto = "auto"
+    desirable_weight: Annotated[float, Field(gt=0, le=1000)] | Auto = "auto"
+    undesirable_weight: Annotated[float, Field(gt=0, le=1000)] | Auto = "auto"
+
+
 HYPERPARAMETERS: dict[str, type[Hyperparameters]] = for_each(
     MethodName,
     {
@@ -105,6 +115,7 @@ HYPERPARAMETERS: dict[str, type[Hyperparameters]] = for_each(
         "dpo": DpoHyperparameters,
         "orpo": OrpoHyperparameters,
         "simpo": SimpoHyperparameters,
+        "kto": KtoHyperparameters,
     },
 )
 
@@ -126,6 +137,8 @@ class ResolvedHyperparameters(BaseModel):
     beta: float | None = _of_some_objectives()
     label_smoothing: float | None = _of_some_objectives()
     gamma: float | None = _of_some_objectives()
+    desirable_weight: float | None = _of_some_objectives()
+    undesirable_weight: float | None = _of_some_objectives()
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from api.jobs.hyperparameters import (
     HYPERPARAMETERS,
     DpoHyperparameters,
     Hyperparameters,
+    KtoHyperparameters,
     OrpoHyperparameters,
     ResolvedHyperparameters,
     SimpoHyperparameters,
@@ -41,6 +42,10 @@ class SimpoMethod(_Body):
     hyperparameters: SimpoHyperparameters = SimpoHyperparameters()
 
 
+class KtoMethod(_Body):
+    hyperparameters: KtoHyperparameters = KtoHyperparameters()
+
+
 class Method(_Body):
     """`reinforcement` is read, so that the refusal can name `method.type`."""
 
@@ -49,6 +54,7 @@ class Method(_Body):
     dpo: DpoMethod | None = None
     orpo: OrpoMethod | None = None
     simpo: SimpoMethod | None = None
+    kto: KtoMethod | None = None
     reinforcement: dict[str, Any] | None = None
 
 
@@ -68,6 +74,7 @@ class ResolvedMethod(BaseModel):
     dpo: ResolvedMethodBody | None = Field(None, exclude_if=_is_absent)
     orpo: ResolvedMethodBody | None = Field(None, exclude_if=_is_absent)
     simpo: ResolvedMethodBody | None = Field(None, exclude_if=_is_absent)
+    kto: ResolvedMethodBody | None = Field(None, exclude_if=_is_absent)
 
 
 def asked_hyperparameters(method: Method | None, older: Hyperparameters | None) -> Hyperparameters:

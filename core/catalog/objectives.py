@@ -85,6 +85,16 @@ OBJECTIVES: dict[str, ObjectiveFacts] = for_each(
             trains_head=False,
             splits_conversations=False,
         ),
+        "kto": ObjectiveFacts(
+            tasks=("generation",),
+            method="kto",
+            formats=("unpaired-preference",),
+            target="answers",
+            epochs=1,
+            full_rate_steps=16,
+            trains_head=False,
+            splits_conversations=False,
+        ),
         "classification": ObjectiveFacts(
             tasks=("classification",),
             method="supervised",

@@ -11,6 +11,7 @@ from core.errors import InvalidRequest
 from core.objectives.answers import Reference
 from core.objectives.classification import Classification
 from core.objectives.dpo import Dpo
+from core.objectives.kto import Kto
 from core.objectives.objective import Objective
 from core.objectives.orpo import Orpo
 from core.objectives.pretraining import Pretraining
@@ -21,6 +22,7 @@ from core.spec.job import JobSpec
 from core.spec.objective import (
     ClassificationSpec,
     DpoSpec,
+    KtoSpec,
     OrpoSpec,
     PretrainingSpec,
     SimpoSpec,
@@ -52,6 +54,10 @@ def choose_objective(spec: JobSpec, tokenizer: PreTrainedTokenizerFast) -> Objec
             return Orpo(tokenizer, beta, context)
         case SimpoSpec(beta=beta, gamma=gamma):
             return Simpo(tokenizer, beta, gamma, context)
+        case KtoSpec():
+            weights = objective.desirable_weight, objective.undesirable_weight
+            longest = spec.training.max_length
+            return Kto(tokenizer, objective.beta, *weights, longest, reference, context)
         case ClassificationSpec(labels=labels, multi_label=multi_label):
             return Classification(tokenizer, labels, multi_label)
         case _:

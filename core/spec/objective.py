@@ -13,7 +13,7 @@ from core.spec.base import Spec
 Task = Literal["generation", "seq2seq", "classification"]
 """What the tuned model does: continue a text, answer a text with another, or label it."""
 
-MethodName = Literal["supervised", "dpo", "orpo", "simpo"]
+MethodName = Literal["supervised", "dpo", "orpo", "simpo", "kto"]
 """What a request calls the way of learning: OpenAI's `method.type`, and ours beside it."""
 
 MAX_LABELS = 1000
@@ -70,6 +70,20 @@ class SimpoSpec(Spec):
     gamma: float = Field(1.0, ge=0, le=100)
 
 
+class KtoSpec(Spec):
+    """Kahneman-Tversky optimisation: answers that are good or bad, each by itself.
+
+    The reference is the model before training. The weights balance unequal numbers of good and bad
+    answers: weight times number should be as large on both sides, or a third larger for the good
+    ones. Source: Ethayarajh et al. 2024, https://arxiv.org/abs/2402.01306.
+    """
+
+    type: Literal["kto"] = "kto"
+    beta: float = Field(0.1, gt=0, le=10)
+    desirable_weight: float = Field(1.0, gt=0, le=1000)
+    undesirable_weight: float = Field(1.0, gt=0, le=1000)
+
+
 class ClassificationSpec(Spec):
     """Cross entropy over `labels`, or with `multi_label` one yes-or-no decision for each."""
 
@@ -79,6 +93,12 @@ class ClassificationSpec(Spec):
 
 
 ObjectiveSpec = Annotated[
-    SupervisedSpec | PretrainingSpec | DpoSpec | OrpoSpec | SimpoSpec | ClassificationSpec,
+    SupervisedSpec
+    | PretrainingSpec
+    | DpoSpec
+    | OrpoSpec
+    | SimpoSpec
+    | KtoSpec
+    | ClassificationSpec,
     Field(discriminator="type"),
 ]

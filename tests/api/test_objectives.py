@@ -7,6 +7,7 @@ import pytest
 from api.jobs.hyperparameters import (
     DpoHyperparameters,
     Hyperparameters,
+    KtoHyperparameters,
     OrpoHyperparameters,
     SimpoHyperparameters,
 )
@@ -17,6 +18,7 @@ from core.spec.dataset import DatasetFormat, DatasetReport
 from core.spec.objective import (
     ClassificationSpec,
     DpoSpec,
+    KtoSpec,
     ObjectiveSpec,
     OrpoSpec,
     PretrainingSpec,
@@ -53,6 +55,12 @@ LABELLED = report("classification", labels=("bad", "good"))
         (report("preference"), OrpoHyperparameters(beta=0.3), OrpoSpec(beta=0.3)),
         (report("preference"), SimpoHyperparameters(), SimpoSpec(beta=2.0, gamma=1.0)),
         (report("preference"), SimpoHyperparameters(gamma=0.5), SimpoSpec(gamma=0.5)),
+        (report("unpaired-preference"), KtoHyperparameters(), KtoSpec()),
+        (
+            report("unpaired-preference"),
+            KtoHyperparameters(beta=0.2, undesirable_weight=1.5),
+            KtoSpec(beta=0.2, undesirable_weight=1.5),
+        ),
         (LABELLED, Hyperparameters(), ClassificationSpec(labels=("bad", "good"))),
     ],
 )
@@ -66,7 +74,9 @@ def test_objective_follows_the_form_of_the_data(
     ("training", "validation", "asked", "param", "words"),
     [
         (report("chat"), None, DpoHyperparameters(), "method.type", "'chosen'"),
-        (report("preference"), None, Hyperparameters(), "method.type", "'dpo'"),
+        (report("preference"), None, Hyperparameters(), "method.type", "'dpo', 'orpo' or 'simpo'"),
+        (report("preference"), None, KtoHyperparameters(), "method.type", "'label' of true"),
+        (report("unpaired-preference"), None, Hyperparameters(), "method.type", "method 'kto'"),
         (report("chat"), report("text"), Hyperparameters(), "validation_file", "plain text"),
         (
             LABELLED,

@@ -27,6 +27,7 @@ from core.spec.job import JobSpec
 from core.spec.objective import (
     ClassificationSpec,
     DpoSpec,
+    KtoSpec,
     ObjectiveSpec,
     OrpoSpec,
     PretrainingSpec,
@@ -81,6 +82,7 @@ OBJECTIVES: dict[str, ObjectiveSpec] = {
     "dpo": DpoSpec(beta=0.5),
     "orpo": OrpoSpec(beta=0.5),
     "simpo": SimpoSpec(),
+    "kto": KtoSpec(beta=0.5),
     "classification": ClassificationSpec(labels=LABELS),
 }
 MODEL_CLASSES: dict[str, Any] = {
@@ -143,6 +145,8 @@ def _row(cell: Cell, index: int) -> dict[str, Any]:
             return {"text": f"{word} and {word} make {word}"}
         case _, "dpo" | "orpo" | "simpo":
             return {"prompt": f"say {word}", "chosen": f" {word}!", "rejected": f" no {index}"}
+        case _, "kto":
+            return {"prompt": f"say {word}", "completion": f" {word}!", "label": index % 2 == 0}
         case _:
             return {
                 "messages": [

@@ -5,6 +5,7 @@ from core.objectives.answers import Reference
 from core.objectives.choose import choose_objective
 from core.objectives.classification import Classification
 from core.objectives.dpo import Dpo
+from core.objectives.kto import Kto
 from core.objectives.orpo import Orpo
 from core.objectives.pretraining import Pretraining
 from core.objectives.seq2seq import SequenceToSequence
@@ -16,6 +17,7 @@ from core.spec.job import JobSpec
 from core.spec.objective import (
     ClassificationSpec,
     DpoSpec,
+    KtoSpec,
     OrpoSpec,
     PretrainingSpec,
     SimpoSpec,
@@ -46,6 +48,9 @@ def test_objective_is_made_for_the_task(chat_tokenizer):
     dpo = DpoSpec(beta=0.2, label_smoothing=0.1)
     assert chosen(OrpoSpec(beta=0.3)) == Orpo(chat_tokenizer, 0.3)
     assert chosen(SimpoSpec()) == Simpo(chat_tokenizer, 2.0, 1.0)
+    kto = KtoSpec(undesirable_weight=1.5)
+    expected = Kto(chat_tokenizer, 0.1, 1.0, 1.5, 99, Reference(continues=False))
+    assert chosen(kto, training=short) == expected
     assert chosen(dpo) == Dpo(chat_tokenizer, 0.2, 0.1, Reference(continues=False))
     assert chosen(dpo, parent=parent) == Dpo(chat_tokenizer, 0.2, 0.1, Reference(continues=True))
 
