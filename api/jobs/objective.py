@@ -71,12 +71,11 @@ def resolve_task(
 
 def _other_method(method: MethodName, format_: DatasetFormat) -> InvalidRequest:
     """Return the refusal of a method that does not learn from such a file."""
-    suited = [repr(each) for each in methods_of(format_)]
-    use = f"; use the method {_listed(suited, 'or')}" if suited else ", which no method learns from"
+    suited = _listed(map(repr, methods_of(format_)), "or")
     kinds = dict.fromkeys(FORMATS[each] for each in formats_of(method))
     learns = _listed((f"{kind.holds} ({kind.keys})" for kind in kinds), "or")
     return InvalidRequest(
-        f"The training file holds {FORMATS[format_].holds}{use}. "
+        f"The training file holds {FORMATS[format_].holds}; use the method {suited}. "
         f"The method {method!r} learns from {learns}.",
         param="method.type",
         code="unsupported_method",
