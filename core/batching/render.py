@@ -24,8 +24,8 @@ from core.batching.template import (
 from core.batching.tokenise import encode, opening_tokens
 from core.batching.turns import Turn, end_token_ids, trained_turns
 from core.datasets.chat import parse_conversation
-from core.datasets.faults import Faults
 from core.datasets.formats import ChatExample, CompletionExample, TextExample
+from core.datasets.row_errors import RowErrors
 from core.errors import InvalidRequest
 
 Rendered = ChatExample | CompletionExample | TextExample
@@ -62,7 +62,7 @@ def prompt_of_request(
 
 def conversation_of_request(messages: Sequence[Message]) -> list[Message]:
     """Return messages of OpenAI's form as templates expect them; InvalidRequest for a fault."""
-    faults = Faults()
+    faults = RowErrors()
     with faults.bounded():
         parsed = parse_conversation([dict(message) for message in messages], faults)
     for fault in faults.found:
