@@ -7,7 +7,7 @@ import argparse
 import json
 import math
 import resource
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from time import monotonic
 
@@ -53,17 +53,23 @@ def check(
             errors += [_at(number, error) for error in found[:room]]
     except MemoryError:
         stopped = "the check ran out of memory and stopped here; shorten the row"
-    missing = missing_columns(columns, summary.column_names) if summary.column_names else {}
-    if missing and len(summary.column_names) < MAX_LISTED_COLUMNS and not stopped:
-        wrong = [
-            RowError(f"columns.{key}", f"columns.{key}: {why}") for key, why in missing.items()
-        ]
-        errors, fault_count = [_at(1, error) for error in wrong], len(wrong)
+    if not stopped and (wrong := _column_errors(columns, summary.column_names)):
+        errors, fault_count = wrong, len(wrong)
     if stopped:
         fault_count += 1
         errors = [*errors[: MAX_LISTED_ERRORS - 1], _at(number + 1, RowError(None, stopped))]
     report = summary.report(format_, tuple(errors), fault_count)
     return report.model_copy(update={"columns": dict(columns)})
+
+
+def _column_errors(columns: Mapping[str, str], names: Collection[str]) -> list[LineError]:
+    """Return an error for each mapped column that is missing, if all column names are known."""
+    if not 0 < len(names) < MAX_LISTED_COLUMNS:
+        return []
+    return [
+        _at(1, RowError(f"columns.{key}", f"columns.{key}: {why}"))
+        for key, why in missing_columns(columns, names).items()
+    ]
 
 
 def _at(line: int, error: RowError) -> LineError:
