@@ -48,12 +48,12 @@ def test_any_other_url_is_refused_and_not_repeated(url: str) -> None:
 
 
 def test_exactly_one_place_must_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="neither of them is set"):
+    with pytest.raises(ValueError, match="neither is set"):
         StorageSettings()
     monkeypatch.setenv("TUNESMITH_STORAGE_FOLDER", str(tmp_path))
     assert StorageSettings().storage_folder == tmp_path
     monkeypatch.setenv("TUNESMITH_STORAGE_URL", "s3://blobs")
-    with pytest.raises(ValueError, match="each of them is set"):
+    with pytest.raises(ValueError, match="both are set"):
         StorageSettings()
     monkeypatch.delenv("TUNESMITH_STORAGE_FOLDER")
     assert StorageSettings().storage_url == "s3://blobs"
