@@ -1,4 +1,4 @@
-"""The benchmark's rows as tokens, read once for all settings of the peer."""
+"""The benchmark's rows as tokens, shared by all settings of the peer."""
 
 from typing import cast
 
@@ -11,7 +11,7 @@ from core.training.data import load_rows
 
 
 def benchmark_rows(data: BenchmarkData, spec: JobSpec) -> list[Row]:
-    """Return every row of the file as our recipe sees it."""
+    """Return every row of the file as rendered by our recipe."""
     tokenizer, config = load_tokenizer(spec.base), load_config(spec.base)
     objective = Supervised(tokenizer)
     loaded = load_rows(data.train_file, "training_file", objective, tokenizer, config, spec)

@@ -1,7 +1,7 @@
-"""An adapter made part of its base's weights: the same answers without layers beside them.
+"""Merges an adapter into the weights of its base, so that no extra layers run.
 
-W becomes W + scale · B A in fp32, after DoRA with rows of their trained lengths, and is rounded
-once, to the dtype of the base. Modules that were trained whole take the place of the base's.
+W becomes W + scale · B A in fp32, with DoRA also scaled to the trained row norms, and is rounded
+once to the dtype of the base. Modules from `modules_to_save` replace those of the base.
 """
 
 import torch
@@ -19,15 +19,15 @@ from core.adapters.targets import is_quantised
 def merge(adapted: AdaptedModel) -> PreTrainedModel:
     """Merge an adapter that is not installed into its model, layer by layer, and return the model.
 
-    A weight that was tied to a merged one stays as it was. ValueError for what
-    `core.catalog.cells.require_mergeable` refuses.
+    A weight tied to a merged one is untied and unchanged. ValueError for what
+    `core.catalog.cells.require_mergeable` rejects.
     """
     if adapted.virtual is not None:
-        raise ValueError("virtual tokens are no part of any weight")
+        raise ValueError("virtual tokens cannot be merged into weights")
     for path, layer in adapted.replaced.items():
         own = adapted.model.get_submodule(path)
         if isinstance(layer, Bottleneck) or is_quantised(own):
-            raise ValueError(f"{path} has no weight that could take up the adapter")
+            raise ValueError(f"{path} has no dense weight to merge the adapter into")
         if isinstance(layer, LoraLinear):
             weight_OI = layer.merged_weight()
             _replace(own, "weight", weight_OI.t() if isinstance(own, Conv1D) else weight_OI)
@@ -43,7 +43,7 @@ def _replace_all(own: nn.Module, trained: nn.Module) -> None:
 
 
 def _replace(module: nn.Module, name: str, weight: torch.Tensor) -> None:
-    """Give a module a weight of its own, in the dtype of the one it had."""
+    """Replace a weight of a module by a copy of `weight` in the same dtype."""
     dtype = getattr(module, name).dtype
     rounded = weight.detach().to(dtype, copy=True).contiguous()
     setattr(module, name, nn.Parameter(rounded, requires_grad=False))
