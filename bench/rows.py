@@ -1,4 +1,4 @@
-"""The benchmark's rows as tokens, read once for all settings of the peer."""
+"""The benchmark's rows as tokens, shared by all settings of the peer."""
 
 from typing import cast
 
@@ -10,6 +10,6 @@ from core.training.inputs import inputs_of
 
 
 def benchmark_rows(data: BenchmarkData, spec: JobSpec) -> list[Row]:
-    """Return every row of the file as our recipe sees it."""
+    """Return every row of the file as rendered by our recipe."""
     loaded = load_rows(data.train_file, "training_file", inputs_of(spec, spec.base))
     return cast(list[Row], loaded.rows)

@@ -22,7 +22,7 @@ async def create_file(request: Request, parts: FromParts, project: Project) -> F
     content_type = request.headers.get("content-type", "")
     chunks = body_chunks(request)
     with upload_place(parts.uploads):
-        # In a thread beyond those of the other handlers, which slow uploads would use up.
+        # In an extra thread, because slow uploads would exhaust the threads of other handlers.
         return await to_thread.run_sync(
             service.receive, parts, project, content_type, chunks, limiter=CapacityLimiter(1)
         )

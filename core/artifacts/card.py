@@ -1,4 +1,4 @@
-"""The model card: what was trained on what, how it went, and how to use it."""
+"""The model card: base, data, hyperparameters, metrics and usage."""
 
 import json
 from dataclasses import dataclass
@@ -25,9 +25,9 @@ class CardFacts:
 
 
 def model_card(facts: CardFacts, curve: tuple[StepMetrics, ...], step: int) -> str:
-    """README.md in the form that the Hugging Face Hub reads: YAML front matter, then Markdown.
+    """Return README.md for the Hugging Face Hub: YAML front matter, then Markdown.
 
-    `step` is the one after which the weights were these.
+    The weights of the bundle are those after `step`.
     """
     base = public_name(facts.spec.base)
     return "\n".join(
@@ -40,7 +40,7 @@ def model_card(facts: CardFacts, curve: tuple[StepMetrics, ...], step: int) -> s
             "",
             *_table(("", "Rows", "Tokens", "Targets"), _data_rows(facts.dataset)),
             "",
-            "Tokens are those of one epoch, padding not counted. "
+            "Tokens are counted for one epoch, without padding. "
             + _TARGETS[OBJECTIVES[facts.spec.objective.type].target],
             "",
             "## Hyperparameters",
@@ -52,7 +52,7 @@ def model_card(facts: CardFacts, curve: tuple[StepMetrics, ...], step: int) -> s
             *_table(("Step", "Training loss", "Validation loss"), _metric_rows(curve)),
             "",
             f"Losses are nats per target. The weights are those after step {step:,}. Every step "
-            "is in `metrics.csv`; `row_losses.csv` says what each line of the training file cost "
+            "is in `metrics.csv`; `row_losses.csv` has the loss of each line of the training file "
             "in each epoch.",
             "",
             "![Loss by step](loss.png)",
@@ -67,7 +67,7 @@ def model_card(facts: CardFacts, curve: tuple[StepMetrics, ...], step: int) -> s
 _TARGETS = for_each(
     Target,
     {
-        "tokens": "Targets are the labelled tokens, which carry the loss.",
+        "tokens": "Targets are the labelled tokens, on which the loss is computed.",
         "rows": "Targets are the texts, each with its labels.",
         "pairs": "Targets are the pairs of answers.",
         "answers": "Targets are the answers, each of them rated.",
@@ -97,13 +97,13 @@ def _introduction(base: str, facts: CardFacts) -> list[str]:
         return [
             f"# {base}, tuned",
             "",
-            f"A whole model trained with Tunesmith, which started from {origin}.",
+            f"A fully fine-tuned model, trained with Tunesmith from {origin}.",
         ]
     return [
         f"# Adapter for {base}",
         "",
-        f"A `{facts.spec.strategy.type}` adapter trained with Tunesmith. It works on the base "
-        f"model {origin} only.",
+        f"A `{facts.spec.strategy.type}` adapter trained with Tunesmith. It works only with the "
+        f"base model {origin}.",
     ]
 
 
@@ -121,7 +121,7 @@ def _data_rows(dataset: DatasetValidated) -> list[tuple[object, ...]]:
 
 
 def _hyperparameter_rows(facts: CardFacts) -> list[tuple[object, ...]]:
-    """Everything in the specs, under the specs' own names, and what became of `auto`."""
+    """Return all settings by the names of the specs, and the resolved `auto` values."""
     settings: dict[str, object] = {
         "task": facts.spec.task,
         "objective": facts.spec.objective.type,
@@ -130,7 +130,7 @@ def _hyperparameter_rows(facts: CardFacts) -> list[tuple[object, ...]]:
         **{f"training.{name}": value for name, value in facts.spec.training},
         **{f"evaluation.{name}": value for name, value in facts.spec.evaluation},
         "seed": facts.spec.seed,
-        "optimiser steps": f"{facts.dataset.total_steps:,}",
+        "optimizer steps": f"{facts.dataset.total_steps:,}",
         "trainable parameters": f"{facts.model.trainable_parameters:,} of "
         f"{facts.model.total_parameters:,}",
         "precision used": facts.model.precision,
@@ -140,7 +140,7 @@ def _hyperparameter_rows(facts: CardFacts) -> list[tuple[object, ...]]:
 
 
 def _metric_rows(curve: tuple[StepMetrics, ...]) -> list[tuple[object, ...]]:
-    """The first step, the last one and every evaluation."""
+    """Return the first step, the last step and every evaluation."""
     return [
         (entry.step, _loss(entry.train_loss), _loss(entry.valid_loss))
         for entry in curve
@@ -155,7 +155,7 @@ def _table(header: tuple[str, ...], rows: list[tuple[object, ...]]) -> list[str]
 
 
 _SHOWN = 50
-"""How many labels or modules the card lists."""
+"""The most labels or modules that the card lists."""
 
 
 def _text(value: object) -> str:

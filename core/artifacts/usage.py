@@ -1,4 +1,4 @@
-"""How to use what a bundle holds: the lines of the model card that can be copied."""
+"""The usage section of the model card, with code to copy."""
 
 from typing import assert_never
 
@@ -18,21 +18,21 @@ _QUANTISED = {
 
 
 def usage(spec: JobSpec) -> list[str]:
-    """Return Markdown: with the library that loads the folder, then with the service."""
+    """Return Markdown lines: usage with the library, then with the service."""
     library = STRATEGIES[spec.strategy.type].library
     match library:
         case "tunesmith":
             own = [
-                "PEFT has no bottleneck adapters, so this folder runs in Tunesmith. The layers are "
-                "named in `adapter_config.json`; each adds up(activation(down(x))) to the output "
-                "of the module whose path it has.",
+                "PEFT does not support bottleneck adapters, so this folder runs in Tunesmith only. "
+                "`adapter_config.json` lists the layers; each adds up(activation(down(x))) to the "
+                "output of the module at its path.",
                 "",
             ]
         case "transformers":
             own = ["With transformers, from this folder:", "", *_python(_whole_model(spec))]
         case "peft":
             stands_for = public_name(spec.base) != spec.base.source
-            note = f"; `{public_name(spec.base)}` stands for a local folder of that model"
+            note = f"; replace `{public_name(spec.base)}` by a local folder with that model"
             own = [
                 f"With PEFT, from this folder{note if stands_for else ''}:",
                 "",
@@ -80,7 +80,7 @@ def _request(spec: JobSpec) -> list[str]:
             '  -d \'{"model": "ft:…", "input": "A text to label"}\'',
             "```",
             "",
-            "The model is the job's `fine_tuned_model`.",
+            "Use the job's `fine_tuned_model` as the model.",
             "",
         ]
     return _python(

@@ -182,7 +182,9 @@ def test_coarser_engine_is_compared_with_the_bounds_of_its_format(finished, sett
         parity = check(coarse, sharp)
     assert (parity.status, parity.differs) == ("failed", "precision")
     assert parity.reason is not None
-    assert parity.reason.startswith("It was trained in fp32 and is served in bf16: bf16 arithmetic")
+    assert parity.reason.startswith(
+        "The model was trained in fp32 and is served in bf16: bf16 arithmetic"
+    )
 
 
 def test_16_bits_pass_where_they_were_trained(finished, settings) -> None:

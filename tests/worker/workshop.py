@@ -20,7 +20,7 @@ from core.records.claims import Claim
 from core.records.database import Database
 from core.records.jobs import NewJob
 from core.records.projects import DEFAULT_PROJECT, ensure_project
-from core.records.tables import Job, JobEvent, TunedModel
+from core.records.tables import Job, JobEvent, RegisteredEngine, TunedModel
 from core.spec.base_model import BaseModelSpec
 from core.spec.bundle import BundleRef
 from core.spec.engine import EngineReport
@@ -126,13 +126,14 @@ class Workshop:
             return jobs.create_job(session, new).id
 
     def engine_at(self, url: str) -> None:
-        """Let the worker find an engine there, for a few seconds."""
+        """Let the worker find an engine there until it is forgotten, as if it went on beating."""
         with self.database.writing() as session:
             engines.engine_seen(session, EngineReport(url=url))
+            session.get_one(RegisteredEngine, url).seen_at += PATIENCE_SECONDS
 
     def forget_engines(self) -> None:
         with self.database.writing() as session:
-            engines.forget_dead_engines(session, after_seconds=0)
+            engines.forget_dead_engines(session, after_seconds=-PATIENCE_SECONDS)
 
     def wake(self, job_id: str) -> None:
         Broker(self.broker_url).wake(Work(JOB, job_id))

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from core.datasets.advice import suggested_columns
 from core.datasets.check import check
+from core.datasets.column_hints import suggested_columns
 from core.datasets.formats import ChatExample, CompletionExample, RatedExample
 from core.datasets.read import read_examples
 from core.spec.dataset import DatasetReport
@@ -69,9 +69,9 @@ def test_a_label_that_is_no_rating_is_not_read(tmp_path: Path) -> None:
                 "label": True,
             },
             "completion[0].weight",
-            "a rating is of the whole completion",
+            "the label rates the whole completion",
         ),
-        ({"messages": [QUESTION, ANSWER]}, None, "the row is chat but the file is unpaired"),
+        ({"messages": [QUESTION, ANSWER]}, None, "the row is chat, but the file is unpaired"),
     ],
 )
 def test_what_is_wrong_with_a_row_is_named(
