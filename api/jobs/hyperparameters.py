@@ -90,7 +90,7 @@ class OrpoHyperparameters(Hyperparameters):
 
 
 class SimpoHyperparameters(Hyperparameters):
-    """Ours, for preferences: `gamma` is the margin by which the chosen answer is to lead."""
+    """Ours, for preferences: `gamma` is the margin by which the chosen answer has to lead."""
 
     method = "simpo"
 

@@ -1,4 +1,4 @@
-"""What the rows of each format of a dataset are, in the words of messages."""
+"""The words for each format of a dataset in messages."""
 
 from dataclasses import dataclass
 
@@ -11,9 +11,9 @@ class FormatFacts:
     """One format."""
 
     holds: str
-    """What a file of it holds, in the plural."""
+    """The contents of such a file, in the plural."""
     keys: str
-    """How its rows can be written."""
+    """The keys of its rows."""
 
 
 _DEMONSTRATIONS = FormatFacts(

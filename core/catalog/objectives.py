@@ -1,4 +1,4 @@
-"""What differs between objectives and is plain fact: one row for each."""
+"""The facts of each objective, one row for each."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -15,21 +15,21 @@ class ObjectiveFacts:
     """One objective."""
 
     tasks: tuple[Task, ...]
-    """What models it trains; the first is that of a decoder."""
+    """The tasks of the models that it trains; a decoder's task comes first."""
     method: MethodName
-    """What a request calls it."""
+    """Its name in a request."""
     formats: tuple[DatasetFormat, ...]
-    """The files that it learns from; a method has one objective for each."""
+    """The formats that it trains on; a method has one objective for each of its formats."""
     target: Target
-    """What its loss is a mean over."""
+    """The unit over which its loss is averaged."""
     epochs: int | None
-    """What `auto` is; None: as many as the rows ask for."""
+    """The value of `auto`; None: it depends on the number of rows."""
     full_rate_steps: int | None
-    """Steps up to which it takes the learning rate of demonstrations; None: always."""
+    """Steps up to which it uses the learning rate of demonstrations; None: always."""
     trains_head: bool
     """It trains a new head for labels."""
     splits_conversations: bool
-    """The answers of one conversation may need several rows."""
+    """The answers of one conversation may become several rows."""
 
 
 OBJECTIVES: dict[str, ObjectiveFacts] = for_each(
@@ -116,7 +116,7 @@ OBJECTIVES_OF: dict[Task, tuple[str, ...]] = {
 
 
 def objective_of(method: MethodName, format_: DatasetFormat) -> str | None:
-    """Return the objective with which a method learns from such a file, or None."""
+    """Return the objective of a method for a format, or None."""
     return next(
         (
             name
@@ -128,12 +128,12 @@ def objective_of(method: MethodName, format_: DatasetFormat) -> str | None:
 
 
 def methods_of(format_: DatasetFormat) -> tuple[MethodName, ...]:
-    """Return the methods that learn from such a file."""
+    """Return the methods that train on a format."""
     return tuple(facts.method for facts in OBJECTIVES.values() if format_ in facts.formats)
 
 
 def formats_of(method: MethodName) -> tuple[DatasetFormat, ...]:
-    """Return the files that a method learns from."""
+    """Return the formats that a method trains on."""
     return tuple(
         format_
         for facts in OBJECTIVES.values()

@@ -1,4 +1,4 @@
-"""How long a row may be: what the context of a base leaves beside a strategy's virtual tokens."""
+"""The longest row of a job: the context of the base minus the strategy's virtual tokens."""
 
 from core.catalog.strategies import virtual_tokens
 from core.errors import InvalidRequest
@@ -12,11 +12,11 @@ def room_for_rows(strategy: StrategySpec, context_length: int) -> int:
 
 
 def require_room(strategy: StrategySpec, context_length: int, base_id: str) -> None:
-    """Raise InvalidRequest for virtual tokens that leave too few positions for a text."""
+    """Raise InvalidRequest if virtual tokens leave too few positions for a text."""
     if room_for_rows(strategy, context_length) < SHORTEST_ROW and virtual_tokens(strategy):
         raise InvalidRequest(
             f"{virtual_tokens(strategy)} virtual tokens leave too little room for a text: the "
-            f"context of {base_id} holds {context_length} tokens. Choose fewer.",
+            f"context of {base_id} has {context_length} tokens. Use fewer.",
             param="strategy.virtual_tokens",
             code="invalid_value",
         )
@@ -25,6 +25,6 @@ def require_room(strategy: StrategySpec, context_length: int, base_id: str) -> N
 def within_context(
     training: TrainingSpec, strategy: StrategySpec, context_length: int
 ) -> TrainingSpec:
-    """Return `training` with no longer rows than fit into the context."""
+    """Return `training` with `max_length` limited to the room in the context."""
     max_length = min(training.max_length, room_for_rows(strategy, context_length))
     return training.model_copy(update={"max_length": max_length})

@@ -1,6 +1,6 @@
-"""What differs between strategies and is plain fact: one row for each.
+"""The facts of each strategy, one row for each.
 
-`docs/decisions/0022-auto-learning-rate.md` has the table that the learning rates come from.
+`docs/decisions/0022-auto-learning-rate.md` has the measurements behind the learning rates.
 """
 
 import math
@@ -17,11 +17,11 @@ Side = Literal["source", "target"]
 BOTH_SIDES: tuple[Side, ...] = ("source", "target")
 
 WIDTH = 2000
-"""The hidden size for which the learning rates stand: a base of about 1B."""
+"""The hidden size that the learning rates are given for, that of a base of about 1B."""
 
 Effect = Callable[[Any, int], float]
-"""From the spec and the hidden size to how many times as far a rate moves the base, compared with
-the usual options at `WIDTH`."""
+"""Maps a spec and a hidden size to how much further a rate moves the base than with the default
+options at `WIDTH`."""
 
 
 def _same_effect(strategy: Any, hidden_size: int) -> float:
@@ -33,13 +33,13 @@ class RateRule:
     """The learning rate for demonstrations; `learning_rate.py` has the reasons."""
 
     rate: float
-    """At `WIDTH`, with the usual options."""
+    """At `WIDTH`, with the default options."""
     width_power: float
-    """It falls with this power of the width."""
+    """The rate decreases with this power of the width."""
     rises_in_few_steps: bool
     falls_in_many_steps: bool
     effect: Effect = _same_effect
-    """What options do, by which the rate is divided."""
+    """The effect of the options; the rate is divided by it."""
 
 
 @dataclass(frozen=True)
@@ -48,19 +48,19 @@ class StrategyFacts:
 
     rate: RateRule
     library: Library
-    """What loads the bundle."""
+    """The library that loads the bundle."""
     optimiser: Optimiser
-    """What `auto` is."""
+    """The value of `auto`."""
     whole_model: bool
-    """The result is a model of its own and no adapter."""
+    """The result is a complete model, not an adapter."""
     virtual_tokens: Side | None
-    """Before which text of an encoder-decoder there are any; a decoder has one text only."""
+    """The text of an encoder-decoder that they precede; a decoder has only one text."""
     hands_over_keys: bool
-    """The model is given keys and values from outside."""
+    """The model receives external keys and values."""
     not_mergeable: str | None
-    """Why what was trained cannot become weights of the base; None where it can."""
+    """Why the adapter cannot be merged into the base; None if it can."""
     copies_weights: bool
-    """An engine copies all weights of an adapter, so its layers can take those of the next one."""
+    """The engine copies all weights of an adapter, so its layers can load the next adapter."""
 
 
 _POWER = 0.78
@@ -69,7 +69,7 @@ _LOW_RANK_ALPHA = 32
 
 
 def _strength(strategy: LowRankSpec, hidden_size: int) -> float:
-    """Return scale · rank, which is how far the update goes for the rate."""
+    """Return scale · rank relative to the default: how far a rate moves the update."""
     root = math.sqrt(strategy.rank) if strategy.use_rslora else 1
     return strategy.alpha * root / _LOW_RANK_ALPHA
 
@@ -78,7 +78,7 @@ _LOW_RANK_RATE = RateRule(5e-4, _POWER, True, False, _strength)
 
 
 def _inner_values(strategy: BottleneckSpec, hidden_size: int) -> float:
-    """Return the inner width as a multiple of that at `WIDTH` with the usual factor."""
+    """Return the inner width relative to that at `WIDTH` with the default factor."""
     usual = WIDTH / BottleneckSpec().reduction_factor
     return hidden_size / strategy.reduction_factor / usual
 
@@ -146,7 +146,7 @@ STRATEGIES: dict[str, StrategyFacts] = for_each(
             not_mergeable="puts embeddings before every text",
             copies_weights=False,
         ),
-        # 0.1 on our base of width 256 in 75 steps; published are 3e-3 at 2,048 in 1,000 steps
+        # measured: 0.1 at width 256 in 75 steps; published: 3e-3 at width 2,048 in 1,000 steps
         "ia3": StrategyFacts(
             rate=RateRule(2e-2, _POWER, False, True),
             library="peft",
@@ -162,9 +162,9 @@ STRATEGIES: dict[str, StrategyFacts] = for_each(
 
 
 def virtual_tokens(strategy: StrategySpec, sides: Collection[Side] = BOTH_SIDES) -> int:
-    """Return how many positions of the context the strategy takes from a text.
+    """Return how many positions of the context the strategy's virtual tokens take.
 
-    `sides` says which texts of an encoder-decoder are meant.
+    `sides` selects the texts of an encoder-decoder.
     """
     if STRATEGIES[strategy.type].virtual_tokens not in sides:
         return 0

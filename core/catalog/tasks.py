@@ -1,4 +1,4 @@
-"""What differs between tasks and is plain fact: one row for each."""
+"""The facts of each task, one row for each."""
 
 from dataclasses import dataclass
 
@@ -11,9 +11,9 @@ class TaskFacts:
     """One task."""
 
     pipeline: str
-    """The Hugging Face Hub's name for it."""
+    """Its name on the Hugging Face Hub."""
     model_class: str
-    """Of transformers."""
+    """The class in transformers."""
     answers_messages: bool
 
 

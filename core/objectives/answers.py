@@ -1,4 +1,4 @@
-"""What objectives over whole answers share: rows of pairs, log-probabilities, the reference."""
+"""The shared parts of objectives over whole answers: rows, log-probabilities, the reference."""
 
 # A answers, L labelled tokens, E hidden size
 
@@ -28,7 +28,7 @@ def pair_rows(
     context: TemplateContext,
     examples: Sequence[tuple[int, Example]],
 ) -> list[PairRow]:
-    """Return a row for each preference; InvalidRow for one that nothing can be learnt from."""
+    """Return a row for each preference; InvalidRow for answers without a difference or a token."""
     pairs = only(PreferenceExample, examples, "two answers, a chosen and a rejected one,")
     chosen = answer_rows(tokenizer, context, [(line, pair.chosen) for line, pair in pairs])
     rejected = answer_rows(tokenizer, context, [(line, pair.rejected) for line, pair in pairs])
@@ -50,7 +50,7 @@ def answer_rows(
         line = next(a.line for a, b in pairwise(rows) if a.line == b.line)
         raise InvalidRow(
             line,
-            "the chat template of the base model shows an earlier part of an answer otherwise "
+            "the chat template of the base model renders an earlier part of an answer differently "
             "once another message follows, so the answer does not fit one row; end each answer "
             "with its first assistant message",
         )
@@ -81,19 +81,19 @@ def mean_log_probabilities(adapted: AdaptedModel, answers: Sequence[Row]) -> Ten
 
 @dataclass(frozen=True)
 class Reference:
-    """Log-probabilities of answers by the model before training, each computed once.
+    """Log-probabilities of answers under the model before training, each computed once.
 
-    They are a function of the untrained weights, the rows and the budget alone, so that a resumed
-    run finds the same. This takes one forward pass over the data per run; a reference in every step
-    takes one per epoch.
+    They depend only on the initial weights, the rows and the budget, so a resumed run computes the
+    same values. This costs one forward pass over the data per run; a reference in every step would
+    cost one per epoch.
     """
 
     continues: bool
-    """The job trains a tuned model further, so the reference is that model, not its base."""
+    """The job continues a tuned model, so the reference is that model, not its base."""
     _found: dict[Row, float] = field(default_factory=dict)
 
     def of(self, answers: Sequence[Row]) -> list[float]:
-        """Return what was computed for these answers."""
+        """Return the log-probabilities of these answers, which must have been computed."""
         return [self._found[answer] for answer in answers]
 
     @torch.no_grad()
@@ -104,7 +104,7 @@ class Reference:
         answers_of: Callable[[RowType], Sequence[Row]],
         budget_tokens: int,
     ) -> None:
-        """Run the untrained model over all answers of `rows`, in smaller parts if need be."""
+        """Run the initial model over all answers of `rows`, in smaller parts if memory runs out."""
         whole_model = adapted.config is None
         adapted.model.eval()
         with nullcontext() if whole_model or self.continues else adapted.off():

@@ -1,4 +1,4 @@
-"""Kahneman-Tversky optimisation: good answers become likelier, bad answers less likely.
+"""Kahneman-Tversky optimization: good answers become likelier, bad answers less likely.
 
 The implicit reward r of an answer is its log-probability under the model minus that under the
 reference. The loss of a good answer is w_d · (1 - σ(β · (r - z))), that of a bad one

@@ -29,10 +29,10 @@ class Objective(ABC, Generic[RowType]):
     def begin_step(
         self, adapted: AdaptedModel, rows: Sequence[RowType], budget_tokens: int
     ) -> None:
-        """Look at all rows of an optimiser step, or of an evaluation, before their loss is taken.
+        """Prepare for the rows of an optimizer step or of an evaluation, before their loss.
 
-        The model may be left in either mode. Raises OutOfMemory or TrainingFailed when memory runs
-        out.
+        May leave the model in training or evaluation mode. Raises OutOfMemory or TrainingFailed if
+        memory runs out.
         """
 
     @abstractmethod

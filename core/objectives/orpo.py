@@ -1,4 +1,4 @@
-"""Odds ratio preference optimisation: demonstrations and preferences in one loss, no reference.
+"""Odds ratio preference optimization: demonstrations and preferences in one loss, no reference.
 
 The loss of a pair is -log p(chosen) - β · log σ(log odds(chosen) - log odds(rejected)), where p of
 an answer is the geometric mean over its tokens and odds = p / (1 - p). The first term is the mean
@@ -25,12 +25,12 @@ from core.objectives.answers import both_answers, mean_log_probabilities, pair_r
 from core.objectives.objective import Objective
 
 MOST_CERTAIN = -1e-6
-"""The highest log p whose odds are taken: at 0 they are infinite."""
+"""The upper limit of log p: at 0 the odds would be infinite."""
 
 
 @dataclass(frozen=True)
 class Orpo(Objective[PairRow]):
-    """Trains on pairs. Both answers of a pair stand in the same packed batch."""
+    """Trains on pairs. Both answers of a pair are in the same packed batch."""
 
     tokenizer: PreTrainedTokenizerFast
     beta: float

@@ -1,8 +1,8 @@
-"""Simple preference optimisation: preferences by the mean log-probability, without a reference.
+"""Simple preference optimization: preferences by the mean log-probability, without a reference.
 
 The loss of a pair is -log σ(β · (m(chosen) - m(rejected)) - γ), where m of an answer is the mean
 log-probability of its tokens: a reward that needs no other model and does not grow with the length.
-The chosen answer is to lead by the margin γ. Meng et al. 2024, https://arxiv.org/abs/2405.14734.
+The chosen answer has to lead by the margin γ. Meng et al. 2024, https://arxiv.org/abs/2405.14734.
 """
 
 # P pairs, A = 2 P answers
@@ -24,7 +24,7 @@ from core.objectives.objective import Objective
 
 @dataclass(frozen=True)
 class Simpo(Objective[PairRow]):
-    """Trains on pairs. Both answers of a pair stand in the same packed batch."""
+    """Trains on pairs. Both answers of a pair are in the same packed batch."""
 
     tokenizer: PreTrainedTokenizerFast
     beta: float

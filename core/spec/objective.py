@@ -48,7 +48,7 @@ class DpoSpec(Spec):
 
 
 class OrpoSpec(Spec):
-    """Odds ratio preference optimisation: demonstrations and preferences at once, no reference.
+    """Odds ratio preference optimization: demonstrations and preferences at once, no reference.
 
     `beta` weighs the odds ratio against the cross entropy of the chosen answer; the paper's λ.
     Source: Hong et al. 2024, https://arxiv.org/abs/2403.07691.
@@ -59,9 +59,9 @@ class OrpoSpec(Spec):
 
 
 class SimpoSpec(Spec):
-    """Simple preference optimisation: preferences by the mean log-probability, no reference.
+    """Simple preference optimization: preferences by the mean log-probability, no reference.
 
-    The chosen answer is to lead by the margin `gamma`, in units of `beta` times the mean. Source:
+    The chosen answer has to lead by the margin `gamma`, in units of `beta` times the mean. Source:
     Meng et al. 2024, https://arxiv.org/abs/2405.14734.
     """
 
@@ -71,11 +71,11 @@ class SimpoSpec(Spec):
 
 
 class KtoSpec(Spec):
-    """Kahneman-Tversky optimisation: answers that are good or bad, each by itself.
+    """Kahneman-Tversky optimization: single answers, each rated good or bad.
 
     The reference is the model before training. The weights balance unequal numbers of good and bad
-    answers: weight times number should be as large on both sides, or a third larger for the good
-    ones. Source: Ethayarajh et al. 2024, https://arxiv.org/abs/2402.01306.
+    answers: weight times number should be equal for both, or up to a third larger for good
+    answers. Source: Ethayarajh et al. 2024, https://arxiv.org/abs/2402.01306.
     """
 
     type: Literal["kto"] = "kto"

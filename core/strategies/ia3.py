@@ -1,8 +1,8 @@
-"""(IA)³: trained vectors that scale keys, values and what the feed-forward network computes inside.
+"""(IA)³: trained vectors that scale keys, values and inner activations of feed-forward networks.
 
-The vectors of attention scale what a linear layer returns, those of the feed-forward network what
-the way down reads. They start at 1, so that training starts from the base itself. Names, files and
-the layers that a name means are those of PEFT, which the tests compare with.
+In attention, a vector scales the output of a linear layer; in the feed-forward network, the input
+of the down projection. Vectors start at 1, so training starts at the base. Parameter names, files
+and the matching of layer names are PEFT's; the tests compare with it.
 
 Source: Liu et al. 2022, https://arxiv.org/abs/2205.05638.
 """
@@ -34,9 +34,9 @@ from core.spec.strategy import Ia3Spec
 
 
 class Ia3Linear(AdapterLayer):
-    """`base_layer` (frozen) with a trained vector on its output, or on its input.
+    """`base_layer` (frozen) with a trained vector on its output or its input.
 
-    The vector is fp32, or fp64 like the base; products with it are taken in its dtype.
+    The vector is fp32, or fp64 if the base is; products with it are computed in its dtype.
     """
 
     base_layer: LinearLayer
@@ -59,7 +59,7 @@ class Ia3Linear(AdapterLayer):
 
     @property
     def weight(self) -> Tensor:
-        """The base's own; T5 asks its layers for the dtype of it."""
+        """The weight of the base; T5 reads its dtype."""
         return self.base_layer.weight
 
     def forward(self, x: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ class ScaledOutput:
 
 @dataclass(frozen=True)
 class ScaledInput:
-    """W (l ∘ x) + b, by a product of its own: the shared one was taken with x itself."""
+    """W (l ∘ x) + b, by a separate product: the shared product was computed from x."""
 
     vector_I: Tensor
     base: nn.Module
@@ -110,10 +110,10 @@ def _scaled(h: Tensor, vector: Tensor) -> Tensor:
 
 
 def attach_ia3(model: PreTrainedModel, spec: Ia3Spec) -> AdaptedModel:
-    """Put an `Ia3Linear` in the place of every targeted layer.
+    """Replace every targeted layer by an `Ia3Linear`.
 
-    Nothing else is trained but `modules_to_save` and the head of a classifier. Raises
-    InvalidRequest when the spec does not fit the model, which is then unchanged.
+    Besides these, only `modules_to_save` and the head of a classifier are trained. Raises
+    InvalidRequest if the spec does not fit the model, which is then unchanged.
     """
     names, feed_forward = _names(model, spec)
     whole = tuple(dict.fromkeys((*classifier_head(model), *spec.modules_to_save)))
@@ -121,13 +121,13 @@ def attach_ia3(model: PreTrainedModel, spec: Ia3Spec) -> AdaptedModel:
     layers = {p: linear_layer(model, p) for p in targeted if not is_inside(p, whole)}
     if not layers:
         raise InvalidRequest(
-            "No layer is left to scale: modules_to_save holds all target_modules.",
+            "No layer is left to scale: modules_to_save contains all target_modules.",
             param="strategy.target_modules",
         )
     copies = trainable_copies(model, whole)
     model.requires_grad_(False)
     adapters = {
-        # PEFT asks for the end of the path, whether or not a part of it begins there
+        # like PEFT, match the end of the path even inside a part of it
         path: Ia3Linear(layer, scales_input=path.endswith(feed_forward))
         for path, layer in layers.items()
     }
@@ -147,7 +147,7 @@ def attach_ia3(model: PreTrainedModel, spec: Ia3Spec) -> AdaptedModel:
 
 
 def _names(model: PreTrainedModel, spec: Ia3Spec) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the names of all layers to scale, and of those that are scaled on their input."""
+    """Return the names of all layers to scale, and of those that are scaled at their input."""
     if spec.target_modules:
         return target_names(model, spec.target_modules), spec.feedforward_modules
     layers = family_of(model.config.model_type).layers
