@@ -13,7 +13,7 @@ LLAMA_PACKAGE := llama_cpp_python-0.3.36
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up migrate real-bases test test-all test-real test-gpu check format bench-training bench-serving bench-streams bench-auto llama-server bench-gpu bench-service constraints clean
+.PHONY: help setup demo up migrate real-bases test test-all test-real test-gpu check format bench-training bench-serving bench-streams bench-auto llama-server bench-gpu bench-service constraints dist clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -108,9 +108,13 @@ bench-gpu: ## training at real size on a CUDA device, with the Python of this ma
 bench-service: $(VENV)/test.stamp ## start-up times and memory of the service
 	$(BIN)/python -m bench.service
 
+dist: $(VENV)/service.stamp ## build the source archive and the wheel into dist/
+	$(PIP) build==1.6.1
+	$(BIN)/python -m build --outdir dist .
+
 constraints: ## pin what the development environment holds
 	@{ sed -n '1,2p' constraints.txt; $(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//'; } > constraints.new
 	@mv constraints.new constraints.txt
 
 clean: ## remove the environment and every cache
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

@@ -41,13 +41,13 @@ FEWEST_RATES = 4
 RATES = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
 SEEDS = (1, 2, 3)
 ONE_SEED = (2,)
-"""Of the rows that the constants of a strategy were chosen on."""
+"""The seeds of the rows on which a strategy's constants were chosen."""
 MODULE = "module of a docstring"
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A case and the rates around that of `auto` that it is compared with."""
+    """A case, and the grid of rates around the rate of `auto`."""
 
     case: Case
     rates: tuple[float, ...] = RATES
@@ -92,7 +92,7 @@ GRIDS = (
 
 @dataclass(frozen=True)
 class Compared:
-    """What a grid has found; losses by rate, each the mean over the seeds."""
+    """The losses of a grid by rate, each the mean over the seeds."""
 
     name: str
     base: str
@@ -109,15 +109,15 @@ class Compared:
         return min(self.losses, key=lambda rate: self.losses[rate])
 
     def share(self, rate: float) -> float:
-        """Return what `rate` gains of what the best of all rates gains."""
+        """Return the gain of `rate` as a share of the best rate's gain."""
         gain = self.untrained - self.losses[self.best]
         return (self.untrained - self.losses[rate]) / gain
 
 
 def compare(bench: Bench, grid: Grid, *, measure: bool) -> Compared | None:
-    """Return the grid's losses; with `measure` False those that were measured before.
+    """Return the grid's losses; with `measure` False, only those measured before.
 
-    None where that is not the rate of `auto` with three others at least.
+    None unless these include the rate of `auto` and at least three others.
     """
     case, cases = grid.case, grid.cases
     hyper = _automatic(bench, case)
@@ -153,7 +153,7 @@ def _mean(scores: list[Score]) -> float:
 
 
 def _automatic(bench: Bench, case: Case) -> dict[str, Any]:
-    """Return epochs, batch size and rate as the API resolves `auto`."""
+    """Return the epochs, batch size and rate that the API resolves `auto` to."""
     objective = objective_of(take(case.dataset, bench.sources, case.rows, case.held_out, case.seed))
     facts = describe(BaseModelSpec(id=case.base, source=str(bench.bases[case.base].absolute())))
     assert facts is not None, f"{bench.bases[case.base]} is not there; make real-bases"
@@ -169,7 +169,7 @@ def _automatic(bench: Bench, case: Case) -> dict[str, Any]:
 
 
 def table(found: list[Compared]) -> list[str]:
-    """Return Markdown: a line per grid."""
+    """Return a Markdown table with a line per grid."""
     lines = [
         "| Dataset | Base | Strategy | Rows | Steps | Seeds | Rates | Untrained | "
         "Best of the grid | `auto` | Share of `auto` | At 2e-4 |",
@@ -199,8 +199,10 @@ def table(found: list[Compared]) -> list[str]:
 
 def main() -> None:
     options = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    options.add_argument("--only", help="the base whose cases are run")
-    options.add_argument("--table", action="store_true", help="measure nothing more")
+    options.add_argument("--only", help="run only the cases of this base")
+    options.add_argument(
+        "--table", action="store_true", help="print the table without new measurements"
+    )
     options.add_argument("--save", action="store_true")
     options.add_argument("--bases", type=Path, default=BUILD / "real-bases")
     asked = options.parse_args()

@@ -1,4 +1,4 @@
-"""Small datasets of real text for `bench.auto`: what they hold and where they come from.
+"""Small datasets of real text for `bench.auto`, and their sources.
 
 `sources` is the folder that the Makefile fills: the ratings of tweets that come with the sources of
 `vaderSentiment` (MIT), and `reasoning_gym.jsonl`, questions that `bench/reasoning_rows.py` has
@@ -17,21 +17,21 @@ DOCSTRINGS = Path(__file__).parents[1] / "examples" / "python_docs"
 
 SYSTEM = "Answer with the result alone."
 PLEASANT, UNPLEASANT = 1.0, -1.0
-"""Ratings from which a tweet counts as pleasant or unpleasant; those between are left out."""
+"""The ratings from which a tweet counts as pleasant or unpleasant; others are left out."""
 
 JsonRow = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Rows:
-    """What is trained on, and what the result is judged by."""
+    """The training rows and the held-out rows."""
 
     train: list[JsonRow]
     held_out: list[JsonRow]
 
 
 def take(name: str, sources: Path, train: int, held_out: int, seed: int) -> Rows:
-    """Return rows of the dataset `name`, drawn by the seed; no row is on both sides."""
+    """Return disjoint training and held-out rows of the dataset `name`, drawn by the seed."""
     rows = list({json.dumps(row): row for row in READERS[name](sources)}.values())
     if len(rows) < train + held_out:
         raise SystemExit(f"{name} holds {len(rows)} rows; {train + held_out} were asked for.")

@@ -1,6 +1,6 @@
-"""One short training run for `bench.auto`: from a case and a learning rate to a held-out score.
+"""Runs one short training for `bench.auto` and returns its held-out score.
 
-Every result goes into a file at once and is never measured twice.
+Every result is stored at once and never measured twice.
 """
 
 import json
@@ -28,12 +28,12 @@ from core.spec.workspace import Workspace
 from core.training.recipe import train
 
 UNTRAINED_RATE = 1e-12
-"""The rate of the run that measures the base: one step that changes nothing."""
+"""The rate of the run that measures the base: one step without a change."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A dataset, a base and a strategy; `rows` are trained on, `held_out` judge."""
+    """A dataset, a base and a strategy, with numbers of training and held-out rows."""
 
     dataset: str
     base: str
@@ -49,7 +49,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Score:
-    """Of the held-out rows after the last step; the loss in nats per target."""
+    """The held-out loss after the last step, in nats per target, and the accuracy."""
 
     loss: float
     accuracy: float
@@ -59,14 +59,14 @@ class Score:
 
 @dataclass(frozen=True)
 class Bench:
-    """Where bases and sources are, and the file of results."""
+    """The folders of bases and sources, and the file of results."""
 
     bases: dict[str, Path]
     sources: Path
     results: Path
 
     def run(self, case: Case, hyper: dict[str, Any]) -> Score:
-        """Train, or return what an earlier run has found; a loss that is not finite is infinite."""
+        """Train, or return the stored result; a non-finite loss counts as infinite."""
         key = {"case": case.key, "hyper": hyper}
         for line in self._lines():
             if line["key"] == key:
@@ -77,12 +77,12 @@ class Bench:
         return score
 
     def has(self, case: Case, hyper: dict[str, Any]) -> bool:
-        """Say whether this run was made before."""
+        """Whether the result of this run is stored."""
         key = {"case": case.key, "hyper": hyper}
         return any(line["key"] == key for line in self._lines())
 
     def untrained(self, case: Case) -> Score:
-        """Return the score of the base; of a classifier that of a head as it was drawn."""
+        """Return the score of the base, for a classifier with its initial head."""
         return self.run(case, {"max_steps": 1, "batch_size": 1, "learning_rate": UNTRAINED_RATE})
 
     def _lines(self) -> list[dict[str, Any]]:
@@ -124,7 +124,7 @@ class Bench:
 
 
 def objective_of(rows: Rows) -> ObjectiveSpec:
-    """Return what the API would choose for such rows."""
+    """Return the API's choice for these rows."""
     first = rows.train[0]
     if "label" in first:
         labels = {row["label"] for row in rows.train + rows.held_out}

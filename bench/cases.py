@@ -1,4 +1,4 @@
-"""What is measured: a strategy of ours, and every setting of TRL and PEFT that does the same."""
+"""The benchmark cases: a strategy of ours, and the equivalent settings of TRL and PEFT."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -26,7 +26,7 @@ PRECISIONS: tuple[TrlPrecision, ...] = (
 
 @dataclass(frozen=True)
 class TrlSetting:
-    """One way to run TRL. The head is chunked in all of them: TRL 1.16 knows no other.
+    """A setting of TRL. All have a chunked loss head, the only option of TRL 1.16.
 
     padded: the rows of a step, padded to the longest. padding-free: the same rows as one
     sequence with a block mask. packed: bins of 512 tokens filled best-fit, two per step, as one
@@ -36,7 +36,7 @@ class TrlSetting:
     layout: Layout
     precision: TrlPrecision
     liger: bool = False
-    """With the fused kernels of Liger, which need a CUDA device."""
+    """Uses Liger's fused kernels, which need a CUDA device."""
 
     @property
     def name(self) -> str:
@@ -45,19 +45,19 @@ class TrlSetting:
 
     @property
     def same_steps(self) -> bool:
-        """Whether each step holds the very rows of ours."""
+        """Whether each step has the same rows as ours."""
         return self.layout != "packed"
 
 
 @dataclass(frozen=True)
 class Case:
-    """One table. `reference` names what stands on the other side besides TRL."""
+    """One table. `reference` names the library used besides TRL."""
 
     strategy: StrategySpec
     reference: str
     settings: tuple[TrlSetting, ...]
     flops_per_parameter: int
-    """Of one token through one parameter of a frozen or trained matrix, at the least."""
+    """The least FLOPs of one token per parameter of a frozen or trained matrix."""
 
     @property
     def name(self) -> str:
@@ -84,14 +84,14 @@ CASES: dict[str, Case] = {
             4,
         ),
         Case(FullSpec(), "no adapter", _settings("padded", "padding-free", "packed"), 6),
-        # The `adapters` library wants an older transformers, so the peer has plain modules.
+        # The `adapters` library requires an older transformers, so the peer uses plain modules.
         Case(
             BottleneckSpec(),
             "the same layers as plain modules",
             _settings("padded", "padding-free", "packed"),
             4,
         ),
-        # PEFT gives a prefix or a prompt to whole rows of a batch: its rows cannot share one.
+        # PEFT prepends a prefix or prompt per row of the batch, so its rows cannot be packed.
         Case(PrefixSpec(), "PEFT", _settings("padded"), 4),
         Case(PromptSpec(), "PEFT", _settings("padded"), 4),
     )

@@ -1,4 +1,4 @@
-"""What both sides train on: a base model, by default with random weights, and rows of real text.
+"""The training data of both sides: a base, by default with random weights, and rows of real text.
 
 The text is Python's own standard library: a function's signature and docstring are the prompt,
 its body is the completion. It differs a little between patch releases of Python, so figures are
@@ -31,7 +31,7 @@ TOKENIZER_TEXT_CHARACTERS = 3_000_000
 
 @dataclass(frozen=True)
 class ModelSize:
-    """A Llama by its measures; the tokenizer knows the first 16,384 of its vocabulary."""
+    """The dimensions of a Llama; the tokenizer uses the first 16,384 tokens of its vocabulary."""
 
     name: str
     hidden_size: int
@@ -43,7 +43,7 @@ class ModelSize:
     dtype: torch.dtype = torch.float32
 
     def matmul_parameters(self, labelled_share: float) -> float:
-        """Parameters that multiply each token on average; the head serves labelled tokens only."""
+        """The parameters that multiply each token on average; the head only labelled tokens."""
         key_value = self.hidden_size * self.key_value_heads // self.heads
         attention = 2 * self.hidden_size * (self.hidden_size + key_value)
         layer = attention + 3 * self.hidden_size * self.intermediate_size
@@ -55,7 +55,7 @@ SMALL = ModelSize("27M", 384, 1024, 8, 6, 6)
 
 @dataclass(frozen=True)
 class BenchmarkData:
-    """`base_folder` is a Hugging Face folder; `train_file` holds prompt/completion rows."""
+    """`base_folder` is a Hugging Face folder; `train_file` has prompt/completion rows."""
 
     base_folder: Path
     train_file: Path
@@ -73,7 +73,7 @@ def build(folder: Path, rows: int, seed: int, size: ModelSize = SMALL) -> Benchm
 
 
 def build_on(base_folder: Path, folder: Path, rows: int, seed: int) -> BenchmarkData:
-    """Write rows for a Llama that lies in a folder; its tokenizer measures them."""
+    """Write rows for a Llama in a folder, with lengths measured by its tokenizer."""
     sources = [file.text for file in source_files()]
     tokenizer = AutoTokenizer.from_pretrained(base_folder)
     train_file = _write_rows(folder, sources, tokenizer, rows, seed)
@@ -81,7 +81,7 @@ def build_on(base_folder: Path, folder: Path, rows: int, seed: int) -> Benchmark
 
 
 def size_of(base_folder: Path) -> ModelSize:
-    """Read the measures of a Llama from its folder."""
+    """Read the dimensions of a Llama from its folder."""
     config = json.loads((base_folder / "config.json").read_text(encoding="utf-8"))
     if config["model_type"] != "llama":
         raise SystemExit(f"{base_folder} is a {config['model_type']}; benchmarks take a Llama")

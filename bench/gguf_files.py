@@ -46,7 +46,7 @@ def write_adapter(folder: Path, base_folder: Path, file: Path) -> None:
 
 
 def gguf_name(name: str, config: LlamaConfig) -> str:
-    """Return what llama.cpp calls a weight of transformers."""
+    """Return llama.cpp's name for a weight of transformers."""
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
     found = names.get_name(name, try_suffixes=(".weight",))
     if found is None:
@@ -55,7 +55,7 @@ def gguf_name(name: str, config: LlamaConfig) -> str:
 
 
 def paired(weight: Matrix, name: str, config: LlamaConfig) -> Matrix:
-    """Reorder the output rows of queries and keys, which both sides rotate differently.
+    """Reorder the output rows of queries and keys for llama.cpp's rotary embeddings.
 
     transformers turns place n of a head together with place n of its other half, llama.cpp two
     neighbours.
@@ -80,15 +80,15 @@ def adapter_pairs(weights: Mapping[str, Matrix]) -> dict[str, tuple[Matrix, Matr
             weight = f"{module.removeprefix('base_model.model.')}.weight"
             pairs[weight] = a_RI, weights[f"{module}.lora_B.weight"]
     if 2 * len(pairs) != len(weights):
-        raise SystemExit("The adapter holds weights that are not LoRA matrices.")
+        raise SystemExit("The adapter has weights that are not LoRA matrices.")
     return pairs
 
 
 def _require_plain_lora(settings: Mapping[str, object]) -> None:
-    """An adapter in GGUF has one alpha and one kind of scale."""
+    """Check that the adapter has one alpha and one scaling, as GGUF requires."""
     for key in ("rank_pattern", "alpha_pattern", "use_rslora", "use_dora"):
         if settings.get(key):
-            raise SystemExit(f"llama.cpp has no adapters with {key}.")
+            raise SystemExit(f"llama.cpp does not support adapters with {key}.")
 
 
 def _add_sizes(writer: gguf.GGUFWriter, config: LlamaConfig) -> None:

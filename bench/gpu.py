@@ -2,7 +2,7 @@
 
     python -m bench.gpu [--sizes 1B,8B] [--rounds N]
 
-Weights are random, which changes neither speed nor memory. Without a device nothing is measured.
+Weights are random, which affects neither speed nor memory. Without a device, nothing is measured.
 """
 
 import argparse
@@ -30,11 +30,11 @@ STRATEGIES = {"1B": ("lora", "qlora", "full"), "8B": ("lora", "qlora")}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--sizes", default="1B,8B", help="comma between them")
+    parser.add_argument("--sizes", default="1B,8B", help="comma-separated")
     parser.add_argument("--rounds", type=int, default=1, help="interleaved repeats")
     options = parser.parse_args()
     if not torch.cuda.is_available():
-        print("There is no CUDA device on this machine, so nothing was measured.")
+        print("This machine has no CUDA device; nothing was measured.")
         return
     warnings.filterwarnings("ignore")
     transformers.logging.set_verbosity_error()
@@ -49,13 +49,13 @@ def main() -> None:
 
 
 def _synchronised_clock() -> float:
-    """Seconds, once everything that was sent to the device has been done."""
+    """Return the time in seconds after all queued work of the device is done."""
     torch.cuda.synchronize()
     return time.perf_counter()
 
 
 def _on_gpu(case: Case) -> Case:
-    """The settings of TRL that make sense on a device, with and without Liger's kernels."""
+    """The settings of TRL for a CUDA device, with and without Liger's kernels."""
     kernels = (False, True) if importlib.util.find_spec("liger_kernel") else (False,)
     settings = tuple(
         TrlSetting(layout, "bf16 weights", liger)

@@ -1,6 +1,6 @@
-"""Requests that nobody should get an answer to: `python -m bench.hostile_bodies URL [CALLERS]`.
+"""Hostile requests that the API must reject: `python -m bench.hostile_bodies URL [CALLERS]`.
 
-Sends each to a running API, several at once, and prints what came back as a line of JSON.
+Sends each to a running API, several concurrently, and prints the responses as lines of JSON.
 """
 
 import json
@@ -26,9 +26,9 @@ class Hostile:
     path: str
     content: bytes
     param: str | None
-    """The field that the refusal names; None where it is the body as a whole."""
+    """The field that the error names; None for the body as a whole."""
     may_be_answered: bool = False
-    """Looks like a bomb, and is none here."""
+    """Looks expensive, but is handled cheaply."""
 
 
 def bodies() -> list[Hostile]:
@@ -52,7 +52,7 @@ def _schema(name: str, schema: dict[str, Any], harmless: bool = False) -> Hostil
 
 
 def _numbers() -> Iterator[Hostile]:
-    """Far too large, negative, and no number at all, in every field that takes a number."""
+    """Values that are too large, negative, or not a number, in every numeric field."""
     for field in ("n", "max_tokens"):
         for value in (HUGE, -1, 0, 1e300, float("nan")):
             yield _chat(f"{field} {value}", field, **{field: value})
@@ -72,7 +72,7 @@ def _numbers() -> Iterator[Hostile]:
 
 
 def _lists() -> Iterator[Hostile]:
-    """Lists and texts of many times the size that anybody needs."""
+    """Oversized lists and texts."""
     yield _chat("1 MB of stop texts", "stop[0]", stop=["x" * 250_000] * 4)
     yield _chat("a stop text of 1 MB", "stop", stop="x" * 1_000_000)
     yield _chat("100,000 stop texts", "stop", stop=["x"] * 100_000)
@@ -89,7 +89,7 @@ def _lists() -> Iterator[Hostile]:
 
 
 def _shapes() -> Iterator[Hostile]:
-    """JSON that is too large, too deep, too wide, or none."""
+    """JSON that is too large, too deep, too wide, or invalid."""
     yield Hostile("20 MB", CHAT, b'{"messages": "' + b"x" * 20_000_000 + b'"}', None)
     yield Hostile("1,000,000 names", CHAT, _object_of(1_000_000), None)
     yield Hostile("100,000 names", CHAT, _object_of(100_000), None)
@@ -111,7 +111,7 @@ def _shapes() -> Iterator[Hostile]:
 
 
 def _prompts() -> Iterator[Hostile]:
-    """What a model has to read."""
+    """Oversized prompts."""
     yield _chat("100,000 messages", None, messages=HELLO * 100_000)
     yield _chat("10,000 messages", "messages", messages=HELLO * 10_000)
     yield _chat("2,000 messages", "messages", messages=HELLO * 2_000)
@@ -136,7 +136,7 @@ def _prompts() -> Iterator[Hostile]:
 
 
 def _forms() -> Iterator[Hostile]:
-    """Grammars that explode, and some that only look like it."""
+    """Schemas with exploding grammars, and some that only look like it."""
     any_of: list[Any] = [{"properties": {f"p{number}": {}}} for number in range(3_000)]
     yield _schema("3,000 alternatives", {"anyOf": any_of})
     yield _schema("900 alternatives", {"anyOf": any_of[:900]}, True)
@@ -170,7 +170,7 @@ def _object_of(names: int) -> bytes:
 
 
 def send(client: httpx.Client, hostile: Hostile) -> dict[str, Any]:
-    """Send one and say what came back, or that the connection was closed over it."""
+    """Send a body; return the response, or that the connection was closed."""
     began = time.monotonic()
     answer = client.post(
         hostile.path, content=hostile.content, headers={"content-type": "application/json"}
@@ -187,7 +187,7 @@ def main() -> None:
     url, callers = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 4
     everything = bodies()
     print("ready", flush=True)
-    sys.stdin.readline()  # until the other side is
+    sys.stdin.readline()  # until the caller is ready
     with (
         httpx.Client(base_url=url, timeout=120, trust_env=False) as client,
         ThreadPoolExecutor(callers) as pool,

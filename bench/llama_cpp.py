@@ -19,14 +19,14 @@ from pathlib import Path
 from bench.gguf_files import write_adapter, write_base
 
 BINARY = Path(__file__).parents[1] / "build/llama.cpp/bin/llama-server"
-"""Where `make llama-server` puts it."""
+"""The path at which `make llama-server` installs it."""
 START_SECONDS = 120
 ANSWER_SECONDS = 600
 
 
 @dataclass(frozen=True)
 class Cache:
-    """How keys and values are kept, with flash attention where that is quicker.
+    """The type of the KV cache, with flash attention if that is faster.
 
     A token may be `near_tie_nats` less likely than the best one of its place: sums in another
     order, or of rounded values, exchange two that are so close.
@@ -42,12 +42,12 @@ CACHES = (
     Cache("fp32 cache", "f32", "off", near_tie_nats=1e-3),
     Cache("fp16 cache", "f16", "on", near_tie_nats=1e-2),
 )
-"""The first computes as we do, the second is llama.cpp's own choice."""
+"""The first uses our precision, the second is llama.cpp's default."""
 
 
 @dataclass(frozen=True)
 class Slots:
-    """How many sequences run at once, of how many tokens at most, on how many threads."""
+    """The numbers of concurrent sequences, of tokens per sequence, and of threads."""
 
     number: int
     tokens: int
@@ -56,7 +56,7 @@ class Slots:
 
 @dataclass(frozen=True)
 class LlamaServer:
-    """A running server; it ends with its context."""
+    """A running server, stopped at the end of its context."""
 
     port: int
 
@@ -81,9 +81,9 @@ class LlamaServer:
 def completion_requests(
     prompts: Sequence[Sequence[int]], new_tokens: int, adapters: int, *, placed: bool = True
 ) -> list[bytes]:
-    """Return bodies that ask for the likeliest tokens, in turns with so many adapters or none.
+    """Return bodies for greedy answers, cycling through this number of adapters, or without one.
 
-    `placed` gives the requests of an adapter neighbouring slots: others never share a batch.
+    `placed` gives requests of one adapter adjacent slots: others never share a batch.
     """
     adapter_of = [number % max(adapters, 1) for number in range(len(prompts))]
     by_adapter = sorted(range(len(prompts)), key=adapter_of.__getitem__)
@@ -109,7 +109,7 @@ def completion_requests(
 def llama_server(
     binary: Path, base: Path, adapters: Sequence[Path], slots: Slots, cache: Cache
 ) -> Iterator[LlamaServer]:
-    """Serve the base and the adapters, once converted, until the context ends."""
+    """Convert and serve the base and the adapters until the context ends."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_base(base, folder / "base.gguf")
@@ -134,18 +134,18 @@ def llama_server(
 
 
 def _model_options(base: Path, adapters: Sequence[Path]) -> list[str]:
-    """Load everything; scale 0 adds nothing of an adapter unless a request names it."""
+    """Load everything; scale 0 disables an adapter unless a request names it."""
     return ["--model", str(base), "--lora-scaled", ",".join(f"{file}:0" for file in adapters)]
 
 
 def _speed_options(slots: Slots, cache: Cache) -> list[str]:
-    """Return the quickest settings; bench/README.md says which others were tried."""
+    """Return the fastest settings; bench/README.md lists the others that were tried."""
     return [
         *("--threads", str(slots.threads), "--parallel", str(slots.number)),
         *("--ctx-size", str(slots.number * slots.tokens)),
         *("--cache-type-k", cache.dtype, "--cache-type-v", cache.dtype),
         *("--flash-attn", cache.flash_attention),
-        *("--slot-prompt-similarity", "0"),  # no slot is chosen for what an earlier round left
+        *("--slot-prompt-similarity", "0"),  # ignore the slots' caches of earlier rounds
         *("--cache-ram", "0", "--log-verbosity", "1"),
     ]
 

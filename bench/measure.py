@@ -1,4 +1,4 @@
-"""What one measured run consists of, and how runs become figures."""
+"""A measured run, and the figures computed from runs."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True)
 class MeasuredStep:
-    """One optimiser step: seconds since the step before (of the first: since loading began)."""
+    """One optimizer step: seconds since the previous step (the first: since loading began)."""
 
     seconds: float
     tokens: int
@@ -27,29 +27,29 @@ class MeasuredStep:
 
 @dataclass(frozen=True)
 class MeasuredRun:
-    """The steps of one run, all from the same start: loading of the base from its folder."""
+    """The steps of one run; time starts with loading the base from its folder."""
 
     steps: tuple[MeasuredStep, ...]
 
     def steady_tokens_per_second(self, warm_up_steps: int) -> float:
-        """Real tokens per second, padding not counted, after the first `warm_up_steps`."""
+        """Return tokens per second without padding, after the first `warm_up_steps`."""
         steady = self.steps[warm_up_steps:]
         return sum(step.tokens for step in steady) / sum(step.seconds for step in steady)
 
     def seconds_to_last_step(self) -> float:
-        """Wall time from the start of loading to the end of the last step."""
+        """Return the wall time from the start of loading to the end of the last step."""
         return sum(step.seconds for step in self.steps)
 
 
 def median_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Median over the rounds of both of the ratio within one, which cancels the machine's drift."""
+    """Return the median over rounds of the ratio within a round, which cancels drift."""
     return statistics.median(a / b for a, b in zip(ours, theirs, strict=False))
 
 
 def matmul_gigaflops(
     dtype: torch.dtype, clock: Clock, shape: tuple[int, int, int], repeats: int = 30
 ) -> float:
-    """Measured peak of this machine for a product (T, I) @ (I, O) of the benchmark."""
+    """Measure this machine's peak for a product (T, I) @ (I, O) of the benchmark."""
     tokens, inputs, outputs = shape
     device = "cuda" if torch.cuda.is_available() else "cpu"
     left = torch.randn(tokens, inputs, device=device).to(dtype)
@@ -65,7 +65,7 @@ def matmul_gigaflops(
 
 
 def hardware(threads: int) -> str:
-    """The device by name; of a processor also how many threads were used."""
+    """Return the name of the device, for a CPU with the number of threads."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     name = platform.processor() or platform.machine()
@@ -77,7 +77,7 @@ def hardware(threads: int) -> str:
 
 
 def stolen_seconds() -> float:
-    """Return the processor time since boot that a host gave to others; 0 where none says so."""
+    """Return the CPU time since boot that the host gave to others; 0 if unknown."""
     try:
         ticks = Path("/proc/stat").read_text().split("\n", 1)[0].split()[8]
     except (OSError, IndexError):

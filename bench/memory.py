@@ -1,4 +1,4 @@
-"""Peak memory of a run above what its base takes, each run in a process of its own.
+"""Peak memory of a run above its base's weights, each run in a separate process.
 
 On a CPU: Linux keeps the highest resident size of a process and lets it be set back. What is
 counted is that peak minus the resident size after all imports. On a CUDA device it is the peak of
@@ -34,7 +34,7 @@ MEMORY_STEPS = 3
 
 @dataclass(frozen=True)
 class MemoryOrder:
-    """One run to look at: ours when `setting` is None."""
+    """One run to measure: ours if `setting` is None."""
 
     data: BenchmarkData
     spec: JobSpec
@@ -43,7 +43,7 @@ class MemoryOrder:
 
 
 def peak_bytes_above_base(order: MemoryOrder) -> int:
-    """Run the first steps of the order in a fresh process and return its peak."""
+    """Run the first steps in a new process and return its peak."""
     program = [sys.executable, "-m", "bench.memory"]
     text = json.dumps(_as_json(order))
     done = subprocess.run(program, input=text, capture_output=True, text=True, check=False)
@@ -75,7 +75,7 @@ def _from_json(text: str) -> MemoryOrder:
 
 
 def main() -> None:
-    """Read an order from standard input, do it, print the bytes."""
+    """Read a run from standard input, execute it, and print the bytes."""
     order = _from_json(sys.stdin.read())
     warnings.filterwarnings("ignore")
     transformers.logging.set_verbosity_error()
@@ -97,7 +97,7 @@ def main() -> None:
 
 
 def _base_bytes(order: MemoryOrder) -> int:
-    """Load the base once to weigh it; the libraries are warm afterwards."""
+    """Load the base once to measure its size and to warm up the libraries."""
     if order.setting is not None:
         return load_peer_base(order.setting, order.spec).get_memory_footprint()
     is_bf16 = order.spec.training.precision == "bf16"
@@ -113,7 +113,7 @@ def _run(order: MemoryOrder) -> MeasuredRun:
 
 
 def _reset_peak() -> None:
-    """Give back what is free, so that neither side starts with memory that nobody counts."""
+    """Release freed memory, so that neither side starts with uncounted memory."""
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
 
@@ -122,7 +122,7 @@ def _status_bytes(field: str) -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(field + ":"):
             return int(line.split()[1]) * 1024
-    raise SystemExit(f"This system does not tell {field}; memory is measured on Linux only.")
+    raise SystemExit(f"This system does not report {field}; memory is measured on Linux only.")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """An engine whose model is a metronome, `python -m bench.metronome PORT PACE BATCH API_PORT`.
 
 HTTP face, scheduler and model thread are the real ones. In place of a model a step waits for the
-next beat, and every token's text is the time at which the model thread gave it away, so that
+next beat, and every token's text is the time at which the model thread emitted it, so that
 whoever reads it knows how long it took. The clock is the machine's, the same in all processes.
 """
 
@@ -36,11 +36,11 @@ from worker.engine_face.server import KEEP_ALIVE_SECONDS, EngineServer
 
 VOCABULARY = 4096
 TOKEN = 40
-"""What it always writes; its text is replaced by the time."""
+"""The token that it always generates; its text is replaced by the time."""
 
 
 class MetronomeRunner(Runner):
-    """Runs a step at the next beat; nothing is loaded."""
+    """Runs a step at the next beat; it loads no model."""
 
     def __init__(self, pace_seconds: float) -> None:
         super().__init__(_load_nothing, max_bases=1)
@@ -57,12 +57,12 @@ class MetronomeRunner(Runner):
         time.sleep(max(0.0, self._next - time.monotonic()))
         writing = [chunk.sequence for chunk in step.chunks if chunk.is_last]
         logits_SV = torch.zeros(len(writing), VOCABULARY)
-        logits_SV[:, TOKEN] = 100.0  # whatever the temperature
+        logits_SV[:, TOKEN] = 100.0  # for any temperature
         return Written(writing, logits_SV)
 
 
 class TimedAnswer:
-    """An answer whose texts say when they were given away."""
+    """An answer whose texts are the times at which they were emitted."""
 
     def __init__(self, answer: AnyAnswer) -> None:
         self._answer = answer

@@ -1,4 +1,4 @@
-"""Our side: the recipe that every job runs, driven as the worker's child drives it."""
+"""Our side: the recipe of every job, run as in the training child."""
 
 import tempfile
 from pathlib import Path
@@ -17,7 +17,7 @@ from core.training.recipe import train
 def job_spec(
     data: BenchmarkData, strategy: StrategySpec, precision: Precision, batch_rows: int, seed: int
 ) -> JobSpec:
-    """The strategy at a constant rate, which the peer is given as well."""
+    """The strategy with a constant learning rate, which the peer uses too."""
     return JobSpec(
         base=BaseModelSpec(id=f"benchmark-{data.size.name.lower()}", source=str(data.base_folder)),
         strategy=strategy,
@@ -35,7 +35,7 @@ def job_spec(
 
 
 def run_ours(data: BenchmarkData, spec: JobSpec, steps: int, clock: Clock) -> MeasuredRun:
-    """Run the first `steps` steps of the job, from reading the dataset on."""
+    """Run the first `steps` steps of the job, including reading the dataset."""
     measured: list[MeasuredStep] = []
     with tempfile.TemporaryDirectory() as folder:
         workspace = Workspace(folder=Path(folder))

@@ -1,6 +1,6 @@
-"""Bottleneck adapter layers as anyone would write them with plain PyTorch modules.
+"""Bottleneck adapter layers in plain PyTorch modules.
 
-No library for them can be installed beside this transformers, so this is the peer's side.
+No library for them supports this version of transformers, so this is the peer's side.
 """
 
 from typing import Any
@@ -38,7 +38,7 @@ class PlainBottleneck(nn.Module):
 
 
 def add_bottlenecks(model: PreTrainedModel, spec: BottleneckSpec) -> PreTrainedModel:
-    """Freeze `model` and put the layers where the spec's placement says."""
+    """Freeze `model` and add the layers according to the spec's placement."""
     model.requires_grad_(False)
     for blocks in family_of(model.config.model_type).blocks:
         names = [blocks.feed_forward]

@@ -1,4 +1,4 @@
-"""Processes of the service for a benchmark: started, waited for, ended."""
+"""Starts and stops processes of the service for a benchmark."""
 
 import os
 import socket
@@ -20,7 +20,7 @@ PATIENCE_SECONDS = 180.0
 def process(
     *command: str, url: str, environment: dict[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run `python -m command…` for the length of the block, which begins once it answers."""
+    """Run `python -m command…` during the block, which begins when it is ready."""
     running = subprocess.Popen(
         [sys.executable, "-m", *command],
         env={**os.environ, **(environment or {})},
@@ -31,7 +31,7 @@ def process(
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not _answers(url):
             if running.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit(f"{' '.join(command)} does not answer.")
+                raise SystemExit(f"{' '.join(command)} did not become ready.")
             time.sleep(0.1)
         yield running
     finally:

@@ -1,4 +1,4 @@
-"""Writes questions of reasoning-gym as JSON lines; runs where that package is installed.
+"""Writes questions of reasoning-gym as JSON lines; requires this package.
 
 python bench/reasoning_rows.py build/auto/reasoning_gym.jsonl
 """

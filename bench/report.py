@@ -38,7 +38,7 @@ class CurveAgreement:
 
 @dataclass(frozen=True)
 class CaseReport:
-    """One strategy: everybody's figures, loss curves, and peak bytes above the base by name."""
+    """One strategy: figures, loss curves, and peak bytes above the base, by contender."""
 
     strategy: str
     reference: str
@@ -58,7 +58,7 @@ class CaseReport:
         return max(peers, key=lambda figures: figures.median)
 
     def headlines(self, ceilings: dict[str, float]) -> list[str]:
-        """Ours against TRL's best. `ceilings`: tokens/s that one FLOP per token would allow."""
+        """Compare ours with TRL's best. `ceilings`: tokens/s for one FLOP per token."""
         lines = []
         for precision in ceilings if self.figures else ():
             ours = self.named(f"Tunesmith {precision}")
@@ -79,7 +79,7 @@ class CaseReport:
         return lines
 
     def _memory_line(self, ours: Figures, best: Figures) -> list[str]:
-        """Ours against the fastest setting whose micro-batch holds the same tokens."""
+        """Compare ours with the fastest setting whose micro-batch has the same tokens."""
         if best.name not in self.memory_bytes:
             same = [name for name in self.memory_bytes if name.startswith("TRL")]
             fp32 = best.name.endswith("fp32")
@@ -132,17 +132,17 @@ class Report:
         return self.targets / sum(self.rows_tokens)
 
     def ceilings(self) -> dict[str, float]:
-        """Tokens/s at the measured matmul peak if each parameter cost one FLOP per token."""
+        """Return tokens/s at the measured matmul peak for one FLOP per parameter and token."""
         parameters = self.size.matmul_parameters(self.labelled_share)
         return {name: peak * 1e9 / parameters for name, peak in self.matmul_gigaflops.items()}
 
     @property
     def is_measured(self) -> bool:
-        """Whether there is more than loss curves."""
+        """Whether the report has more than loss curves."""
         return any(case.figures for case in self.cases)
 
     def markdown(self) -> str:
-        """The report as a reader sees it: set-up, then a table with its headlines per strategy."""
+        """Return Markdown: the setup, then a table with headlines per strategy."""
         title = "Training throughput and memory" if self.is_measured else "Loss curves"
         rows_per_step = "8 rows" if self.is_measured else "2 rows"
         lines = [

@@ -14,7 +14,7 @@ FOLDER = Path(__file__).parent / "results"
 
 
 def set_up(title: str) -> list[str]:
-    """Return the lines that say on what, when and with which versions it was measured."""
+    """Return the lines about hardware, date and versions."""
     return [
         f"# {title}, {datetime.date.today().isoformat()}",
         "",

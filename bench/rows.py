@@ -1,18 +1,15 @@
-"""The benchmark's rows as tokens, read once for all settings of the peer."""
+"""The benchmark's rows as tokens, shared by all settings of the peer."""
 
 from typing import cast
 
 from bench.data import BenchmarkData
 from core.batching.rows import Row
-from core.models.load import load_config, load_tokenizer
-from core.objectives.supervised import Supervised
 from core.spec.job import JobSpec
 from core.training.data import load_rows
+from core.training.inputs import inputs_of
 
 
 def benchmark_rows(data: BenchmarkData, spec: JobSpec) -> list[Row]:
-    """Return every row of the file as our recipe sees it."""
-    tokenizer, config = load_tokenizer(spec.base), load_config(spec.base)
-    objective = Supervised(tokenizer)
-    loaded = load_rows(data.train_file, "training_file", objective, tokenizer, config, spec)
+    """Return every row of the file as rendered by our recipe."""
+    loaded = load_rows(data.train_file, "training_file", inputs_of(spec, spec.base))
     return cast(list[Row], loaded.rows)

@@ -1,6 +1,6 @@
-"""How quickly the service answers: `make bench-service`. Prints one table of medians.
+"""Measures start-up times of the service: `make bench-service`. Prints a table of medians.
 
-Measured on the running processes themselves, so nothing else should keep the machine busy.
+Measures running processes, so the machine should otherwise be idle.
 """
 
 import socket
@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def api_process() -> list[tuple[str, str, str]]:
-    """Time from start to the first answer, resident memory, and what is imported."""
+    """Measure the time from start to the first response, resident memory, and imports."""
     seconds, memory_bytes = [], []
     for _ in range(REPEATS):
         with tempfile.TemporaryDirectory() as folder, _api(Path(folder)) as (process, port, began):
@@ -48,7 +48,7 @@ def api_process() -> list[tuple[str, str, str]]:
 
 
 def child_start() -> tuple[str, str, str]:
-    """Time from the wish for a training child to its first word, once the server is warm.
+    """Measure the time from the request of a training child to its first event, with a warm server.
 
     In a process of its own: a forked child imports its parent's main module again, and the
     worker's imports nothing.
@@ -69,7 +69,7 @@ print(f"{{statistics.median(times):.3f}} s")
 
 
 def first_step() -> tuple[str, str, str]:
-    """Time from the client's POST to a finished optimiser step that the API reports."""
+    """Measure the time from the client's POST to the first optimizer step that the API reports."""
     port = _free_port()
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "cli.main", "up", "--data-dir", folder]
@@ -84,7 +84,7 @@ def first_step() -> tuple[str, str, str]:
         finally:
             process.terminate()
             process.wait()
-    return ("Submit to first optimiser step, tiny base", f"{seconds:.2f} s", "1.5 s")
+    return ("Submit to first optimizer step, tiny base", f"{seconds:.2f} s", "1.5 s")
 
 
 def _submit_and_wait(client: OpenAI) -> float:
@@ -96,7 +96,7 @@ def _submit_and_wait(client: OpenAI) -> float:
         time.sleep(0.01)
     seconds = time.monotonic() - began
     client.fine_tuning.jobs.cancel(job.id)
-    time.sleep(2.0)  # until the worker has let go of it
+    time.sleep(2.0)  # until the worker has released it
     return seconds
 
 

@@ -1,4 +1,4 @@
-"""Serving on a CPU: many adapters in one batch beside PEFT and llama.cpp, and the base alone.
+"""Serving on a CPU, compared with PEFT, transformers and llama.cpp.
 
     python -m bench.serving [--base FOLDER] [--rounds N] [--requests 32] [--save]
 
@@ -59,12 +59,12 @@ RANK = 16
 ALPHA = 2.0 * RANK
 SHORTEST_TURN_SECONDS = 3.0
 FIRST_DRAWN_TOKEN = 32
-"""Prompts are drawn from what comes after control tokens."""
+"""Prompts are drawn from the tokens after the control tokens."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """The same requests for everybody: prompts of one length, answers of one length."""
+    """The same requests for all contenders, with one length of prompts and of answers."""
 
     base: BaseModelSpec
     adapters: Sequence[Path]
@@ -98,7 +98,7 @@ def main() -> None:
 
 
 def make_setting(folder: Path, requests: int, base_folder: Path | None = None) -> Setting:
-    """Write one adapter per request, and the base unless one is given; draw the prompts."""
+    """Write one adapter per request, and the base unless given; draw the prompts."""
     size = size_of(base_folder) if base_folder else SMALL
     source = base_folder.resolve() if base_folder else build(folder, 8, SEED).base_folder
     base = BaseModelSpec(id=f"benchmark-{size.name.lower()}", source=str(source))
@@ -115,7 +115,7 @@ def make_setting(folder: Path, requests: int, base_folder: Path | None = None) -
 
 
 def write_adapter(model: PreTrainedModel, base: BaseModelSpec, folder: Path) -> None:
-    """Write a bundle whose update is not zero, as training writes it."""
+    """Write a bundle with a non-zero update, in the format of training."""
     strategy = LoraSpec(rank=RANK, alpha=ALPHA)
     adapted = attach(model, strategy, load_tokenizer(base), prepack=False)
     adapted.remove()
@@ -129,7 +129,7 @@ def write_adapter(model: PreTrainedModel, base: BaseModelSpec, folder: Path) -> 
 
 
 def contenders(setting: Setting) -> list[Contender]:
-    """Everybody loaded and ready; the first run of each warms it up."""
+    """Return all contenders, loaded; the first run of each is a warm-up."""
     requests = len(setting.prompts)
     served = sorted({count for count in (1, 8, 32) if count < requests} | {requests})
     engine = engine_for(setting)
@@ -153,9 +153,11 @@ def contenders(setting: Setting) -> list[Contender]:
 
 @contextlib.contextmanager
 def llama_cpp(binary: Path, setting: Setting, threads: int) -> Iterator[list[Contender]]:
-    """llama.cpp's server with the base and with 8 adapters, or nobody where it is not built."""
+    """Return llama.cpp's contenders with the base and with 8 adapters; none if it is not built."""
     if not binary.is_file():
-        print(f"llama.cpp is left out: there is no {binary}. See bench/README.md.", file=sys.stderr)
+        print(
+            f"llama.cpp is skipped: {binary} does not exist. See bench/README.md.", file=sys.stderr
+        )
         yield []
         return
     served, base = min(8, len(setting.prompts)), Path(setting.base.source)
@@ -182,7 +184,7 @@ def llama_cpp(binary: Path, setting: Setting, threads: int) -> Iterator[list[Con
 def check_llama_cpp(
     setting: Setting, server: LlamaServer, cache: Cache, requests: Mapping[int, Sequence[bytes]]
 ) -> None:
-    """Stop unless a server computes what we compute; `requests` by their number of adapters."""
+    """Stop unless llama.cpp gives our answers; `requests` by number of adapters."""
     engine, reference = engine_for(setting), load_peft(setting)
     for adapters, bodies in requests.items():
         ours: list[RecordedAnswer] = []
@@ -203,7 +205,7 @@ def ask(server: LlamaServer, requests: Sequence[bytes]) -> None:
 
 
 def engine_for(setting: Setting) -> Engine:
-    """Return an engine that takes all requests of a setting at once."""
+    """Return an engine that runs all requests of a setting concurrently."""
     requests = len(setting.prompts)
     resident = max(64, requests)
     return make_engine(setting.adapters, at_once=requests, waiting=requests, resident=resident)
@@ -215,7 +217,7 @@ def serve(
     adapters: int,
     answer: Callable[[Request, TokenBytes], Detokenizer] = Detokenizer,
 ) -> None:
-    """Answer every prompt, in turns with so many adapters, or with the base alone."""
+    """Answer every prompt, cycling through this number of adapters, or with the base alone."""
     token_bytes = spelling(setting.base.source)
     for number, prompt in enumerate(setting.prompts):
         name = adapter_name(number % adapters) if adapters else None
@@ -230,7 +232,7 @@ def serve(
         engine.submit(request, answer(request, token_bytes), require_answer)
     while engine.step():
         pass
-    # the next round reads its prompts again, as those of the peers do
+    # forget prompts between rounds, as the peers do
     engine.scheduler.drop(BaseKey(setting.base))
 
 
@@ -244,7 +246,7 @@ def load_peft(setting: Setting) -> PreTrainedModel:
 
 @torch.inference_mode()
 def generate(model: PreTrainedModel, setting: Setting, **named: object) -> None:
-    """Answer all prompts as one batch, which is what `generate` is quickest at."""
+    """Answer all prompts as one batch, the fastest way with `generate`."""
     ids_BT = torch.tensor(setting.prompts)
     output_BT = model.generate(
         input_ids=ids_BT,
@@ -256,7 +258,7 @@ def generate(model: PreTrainedModel, setting: Setting, **named: object) -> None:
 
 
 def generate_batch(model: PreTrainedModel, setting: Setting) -> None:
-    """Answer all prompts by transformers' own continuous batching."""
+    """Answer all prompts with transformers' continuous batching."""
     with contextlib.redirect_stdout(io.StringIO()):
         answers = model.generate_batch(
             [list(prompt) for prompt in setting.prompts], generation_config=greedy(NEW_TOKENS)
@@ -266,7 +268,7 @@ def generate_batch(model: PreTrainedModel, setting: Setting) -> None:
 
 
 def greedy(new_tokens: int, output_logits: bool = False) -> GenerationConfig:
-    """Return how transformers is asked for so many tokens, the most likely ones."""
+    """Return transformers' settings for greedy answers of this length."""
     return GenerationConfig(
         max_new_tokens=new_tokens,
         do_sample=False,
@@ -279,7 +281,7 @@ def greedy(new_tokens: int, output_logits: bool = False) -> GenerationConfig:
 
 def _require_length(tokens: int) -> None:
     if tokens != NEW_TOKENS:
-        raise SystemExit(f"A peer wrote {tokens} tokens instead of {NEW_TOKENS}.")
+        raise SystemExit(f"A peer generated {tokens} tokens instead of {NEW_TOKENS}.")
 
 
 @dataclass(frozen=True)
@@ -288,14 +290,14 @@ class Turn:
 
     tokens_per_second: float
     stolen: float
-    """Share of the processors that the host gave to others meanwhile."""
+    """The share of CPU time that the host gave to others."""
 
 
 def measure(setting: Setting, everybody: Sequence[Contender], rounds: int) -> dict[str, list[Turn]]:
     """Return the turns by contender, one per round, rounds interleaved.
 
     In its turn a contender answers the setting until some seconds have passed. Then the machine
-    rests as long: hosts take processors away from whoever computes without a pause.
+    rests as long, because hosts take CPU time away from processes that compute without a pause.
     """
     turns: dict[str, list[Turn]] = {each.name: [] for each in everybody}
     for number in range(rounds + 1):
@@ -314,7 +316,7 @@ def measure(setting: Setting, everybody: Sequence[Contender], rounds: int) -> di
 
 
 def markdown(setting: Setting, turns: dict[str, list[Turn]]) -> str:
-    """The table, and under it the ratios that count."""
+    """Return the table, followed by the key ratios."""
     requests = len(setting.prompts)
     speeds = {name: [turn.tokens_per_second for turn in own] for name, own in turns.items()}
     base_bytes, adapter_bytes = _weights(setting)
@@ -357,17 +359,19 @@ def _weights(setting: Setting) -> tuple[int, int]:
     config = json.loads((setting.adapters[0] / "adapter_config.json").read_text())
     size = (setting.adapters[0] / "adapter_model.safetensors").stat().st_size
     if config["r"] != RANK:
-        raise SystemExit("The adapters have another rank than the table says.")
+        raise SystemExit("The rank of the adapters differs from the table.")
     return int(4 * setting.size.matmul_parameters(labelled_share=1.0)), size
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument(
-        "--base", type=Path, help="folder of a Llama, in place of one with random weights"
+        "--base", type=Path, help="folder of a Llama, instead of one with random weights"
     )
     parser.add_argument("--rounds", type=int, default=3, help="interleaved repeats")
-    parser.add_argument("--requests", type=int, default=32, help="at once, each its own adapter")
+    parser.add_argument(
+        "--requests", type=int, default=32, help="concurrent requests, each with its own adapter"
+    )
     parser.add_argument("--threads", type=int, default=2, help="threads of torch on all sides")
     parser.add_argument(
         "--llama-server", type=Path, default=BINARY, help="llama.cpp's server as a peer"

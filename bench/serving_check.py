@@ -1,4 +1,4 @@
-"""Before anything is measured: whether everybody writes what transformers and PEFT would write.
+"""Checks before a measurement that all contenders give the answers of transformers and PEFT.
 
 Shapes: B answers, T tokens, V vocabulary.
 """
@@ -17,11 +17,11 @@ from core.engine.text.token_bytes import TokenBytes
 from core.spec.generation import GenerationEvent
 
 NEAR_TIE_NATS = 1e-3
-"""Sums of fp32 in another order may exchange two tokens that are no further apart."""
+"""fp32 sums in another order may swap two tokens whose difference is at most this."""
 
 
 class RecordedAnswer(Detokenizer):
-    """Keeps the numbers of the tokens besides."""
+    """Also records the token ids."""
 
     def __init__(self, request: Request, token_bytes: TokenBytes) -> None:
         super().__init__(request, token_bytes)
@@ -35,7 +35,7 @@ class RecordedAnswer(Detokenizer):
 def record(
     recorded: list[RecordedAnswer], request: Request, token_bytes: TokenBytes
 ) -> RecordedAnswer:
-    """Make an answer and note it, in the order of the requests."""
+    """Create an answer and record it, in the order of the requests."""
     recorded.append(RecordedAnswer(request, token_bytes))
     return recorded[-1]
 
@@ -98,7 +98,7 @@ def shortfall_nats(
     answers: Sequence[list[int]],
     never: Sequence[int],
 ) -> torch.Tensor:
-    """Return (B, T), by how much each token is less likely than the likeliest of its place."""
+    """Return, (B, T), how much less likely each token is than the likeliest one there, in nats."""
     rows = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
     ids_BT, written_BT = torch.tensor(rows), torch.tensor(answers)
     logits_BTV = model(input_ids=ids_BT[:, :-1]).logits[:, -written_BT.shape[1] :]

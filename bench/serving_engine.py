@@ -1,4 +1,4 @@
-"""Our engine as the benchmarks of serving run it: in this process, stepped by hand."""
+"""Our engine for the serving benchmarks, in this process and stepped manually."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -20,7 +20,7 @@ from core.spec.base_model import BaseModelSpec
 
 
 def make_engine(adapters: Sequence[Path], *, at_once: int, waiting: int, resident: int) -> Engine:
-    """Return an engine in fp32 that knows these adapters by `adapter_name` of their number.
+    """Return an engine in fp32 with these adapters, named by `adapter_name` of their index.
 
     `resident` of them are in memory at a time, `at_once` sequences run and `waiting` may wait.
     """
@@ -43,17 +43,17 @@ def make_engine(adapters: Sequence[Path], *, at_once: int, waiting: int, residen
 
 
 def adapter_name(number: int) -> str:
-    """Return what stands in the place of the hash of an archive, in no order either."""
+    """Return a substitute for the hash of an archive, equally unordered."""
     return sha256(str(number).encode()).hexdigest()
 
 
 def require_answer(item: Item) -> None:
-    """End the benchmark when the engine refuses: nothing is as fast as an error."""
+    """End the benchmark if the engine rejects a request, because errors are fast."""
     if isinstance(item, TunesmithError):
-        raise SystemExit(f"The engine refused a request: {item.message}")
+        raise SystemExit(f"The engine rejected a request: {item.message}")
 
 
 @cache
 def spelling(base_folder: str) -> TokenBytes:
-    """Return how the tokens of the base are spelt, read once as a service does."""
+    """Return the bytes of the base's tokens, read once as in the service."""
     return TokenBytes(load_tokenizer(BaseModelSpec(id="base", source=base_folder)))

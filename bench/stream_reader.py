@@ -1,4 +1,4 @@
-"""A client that does next to nothing while it reads, so that what it measures is the service."""
+"""A client with minimal overhead while it reads, so that it measures the service."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ HELLO = [{"role": "user", "content": "Tell me about strings."}]
 
 
 class StreamReader(asyncio.Protocol):
-    """Sends one request and notes which bytes arrive when; it looks at them later."""
+    """Sends one request and records its bytes with arrival times, to parse them later."""
 
     def __init__(self, request: bytes) -> None:
         self._request = request
@@ -29,7 +29,7 @@ class StreamReader(asyncio.Protocol):
         self.ended.set_result(None)
 
     def events(self) -> Iterator[tuple[float, dict[str, Any]]]:
-        """Yield every line of the answer that holds an event, with the time when it was whole."""
+        """Yield every event line of the response, with the time at which it was complete."""
         rest = b""
         for arrived, data in self._arrivals:
             *lines, rest = (rest + data).split(b"\n")
@@ -39,7 +39,7 @@ class StreamReader(asyncio.Protocol):
                     yield arrived, json.loads(brace + event)
 
     def texts(self) -> Iterator[tuple[float, str]]:
-        """Yield the texts that are not empty, from the API's chunks or the engine's events."""
+        """Yield the non-empty texts of the API's chunks or the engine's events."""
         for arrived, event in self.events():
             if "error" in event:
                 raise SystemExit(f"A stream failed: {event}")
@@ -50,7 +50,7 @@ class StreamReader(asyncio.Protocol):
 
 
 async def follow(port: int, request: bytes, streams: int = 1) -> list[StreamReader]:
-    """Send a request on so many connections at once, and read every answer to its end."""
+    """Send a request on several connections at once, and read every response to its end."""
     loop = asyncio.get_running_loop()
     opened = [
         await loop.create_connection(lambda: StreamReader(request), "127.0.0.1", port)
@@ -68,7 +68,7 @@ def to_api(max_tokens: int, **fields: Any) -> bytes:
 
 
 def to_engine(max_tokens: int, source: str) -> bytes:
-    """Return the same, asked of the engine itself."""
+    """Return the same request for the engine itself."""
     body = {
         "id": "direct",
         "base": {"id": MODEL, "source": source},

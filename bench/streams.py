@@ -1,7 +1,7 @@
 """Streams through the API: what the way costs a token, how many are held, and what attacks do to
 them: `make bench-streams`.
 
-All processes are real, on loopback, with one clock, that of the machine.
+All processes are real, on loopback, and share the machine's clock.
 """
 
 import argparse
@@ -26,10 +26,10 @@ from bench.stream_reader import MODEL, follow, to_api, to_engine
 TINY = str(Path(core.models.__file__).parent / "tiny")
 STREAMS = 500
 DISTINCT = 50
-"""Requests that differ; each is asked alone, and ten times among the others."""
+"""Different requests; each is sent alone, and ten times among the others."""
 ANSWER_TOKENS = 32
 NO_END = {"0": -100, "2": -100}
-"""A bias with which the tiny base does not end by itself."""
+"""A bias that prevents the tiny base from ending its answer."""
 
 
 @dataclass(frozen=True)
@@ -46,23 +46,23 @@ class Delays:
 
 @dataclass(frozen=True)
 class Held:
-    """What became of 500 streams of the stock client at once."""
+    """The results of 500 concurrent streams of OpenAI's client."""
 
     setting: str
     streams: int
     equal: int
-    """Whose text is that of the same request alone."""
+    """Streams with the same text as the same request alone."""
     different: int
     failed: dict[str, int]
 
 
 @dataclass(frozen=True)
 class Gaps:
-    """Milliseconds between two texts of one stream that goes on all the time."""
+    """Milliseconds between two texts of one continuous stream."""
 
     attack: bool
     refused: int
-    """Hostile requests that had their answer in this time."""
+    """Hostile requests answered in this time."""
     texts: int
     p50: float
     p99: float
@@ -113,7 +113,7 @@ def _delays(way: str, port: int, request: bytes, streams: int, tokens: int) -> D
 
 
 def held() -> list[Held]:
-    """Ask 500 times at once: an engine with room for all, and one with its default settings."""
+    """Send 500 concurrent requests to an engine with room for all, and to one with defaults."""
     roomy = {"TUNESMITH_ENGINE_MAX_BATCH": "512", "TUNESMITH_ENGINE_MAX_WAITING": "1024"}
     found = []
     for name, settings in (("room for all", roomy), ("default settings", {})):
@@ -148,20 +148,20 @@ async def _text(client: openai.AsyncOpenAI, seed: int) -> str:
 
 
 def gaps() -> list[Gaps]:
-    """Watch one stream for as long as an attack takes, and once more without."""
+    """Measure one stream during an attack, and again without one."""
     with tempfile.TemporaryDirectory() as folder, service(Path(folder)) as port:
         asyncio.run(follow(port, to_api(50)))
         return [asyncio.run(watch(port, attack)) for attack in (False, True, False, True)]
 
 
 async def watch(port: int, attack: bool, streams: int = 4) -> Gaps:
-    """Read a few long streams one after the other, with hostile requests beside them or without."""
+    """Read a few long streams in sequence, with or without concurrent hostile requests."""
     command = [sys.executable, "-m", "bench.hostile_bodies", f"http://127.0.0.1:{port}"]
     with subprocess.Popen(
         command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as attacker:
         assert attacker.stdin is not None and attacker.stdout is not None
-        attacker.stdout.readline()  # its bodies are made, which would be work beside the stream
+        attacker.stdout.readline()  # its bodies are built before the stream starts
         if attack:
             attacker.stdin.write("go\n")
             attacker.stdin.flush()

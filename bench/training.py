@@ -1,4 +1,4 @@
-"""Training on a CPU: jobs of ours beside TRL and PEFT, in one run, as ratios.
+"""Training on a CPU, compared with TRL and PEFT in one run, as ratios.
 
     python -m bench.training [--only lora,full] [--vocabulary 151936] [--base FOLDER] [--rounds N]
                              [--save]
@@ -34,10 +34,10 @@ from core.spec.training import Precision
 SEED = 20261123
 BATCH_ROWS = 8
 CURVE_BATCH_ROWS = 2
-"""Rows per step of the loss curves, which are about numbers and not about speed."""
+"""Rows per step of the loss curves, which compare losses and not speed."""
 WARM_UP_STEPS = 2
 WITHIN_REACH = 0.85
-"""Of the fastest peer's speed in the first round. Who is slower than that is not run again."""
+"""The share of the fastest peer's speed below which a peer is not run after the first round."""
 _PADDED: dict[Precision, TrlSetting] = {
     "bf16": TrlSetting("padded", "bf16 weights"),
     "fp32": TrlSetting("padded", "fp32"),
@@ -47,7 +47,7 @@ DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
 
 @dataclass(frozen=True)
 class Plan:
-    """How much to measure; the rounds are interleaved, so that all see the same machine."""
+    """How much to measure; rounds are interleaved, so that conditions are equal."""
 
     rounds: int = 3
     steps: int = 8
@@ -60,9 +60,9 @@ class Plan:
 class Contender:
     name: str
     run: Callable[[int], MeasuredRun]
-    """From a number of steps to the run of the first so many."""
+    """Maps a number of steps to a run of the first steps."""
     same_steps: bool
-    """Whether each step must hold the very rows of ours."""
+    """Whether each step must have the same rows as ours."""
 
 
 def main() -> None:
@@ -88,7 +88,7 @@ def main() -> None:
 
 
 def measure(data: BenchmarkData, cases: list[Case], plan: Plan, clock: Clock) -> Report:
-    """Measure the machine's own peak, then case after case."""
+    """Measure the machine's peak, then all cases."""
     size = data.size
     rows = benchmark_rows(data, job_spec(data, cases[0].strategy, "fp32", BATCH_ROWS, SEED))
     peaks: dict[str, float] = {
@@ -113,7 +113,7 @@ def measure(data: BenchmarkData, cases: list[Case], plan: Plan, clock: Clock) ->
 def _measure_case(
     data: BenchmarkData, case: Case, rows: list[Row], plan: Plan, clock: Clock
 ) -> CaseReport:
-    """Hold the loss curves against TRL's, then measure everybody in interleaved rounds."""
+    """Compare the loss curves with TRL's, then measure all contenders in interleaved rounds."""
     specs = {
         precision: job_spec(data, case.strategy, precision, BATCH_ROWS, SEED)
         for precision in plan.precisions
@@ -159,7 +159,7 @@ def _measure_case(
 
 
 def _interleaved(ours: list[Contender], peers: list[Contender], plan: Plan) -> tuple[Figures, ...]:
-    """Run everybody in the first round; from then on ours and the peers within reach."""
+    """Run all contenders in the first round, then ours and the peers of similar speed."""
     contenders = [*ours, *peers]
     runs: dict[str, list[MeasuredRun]] = {
         each.name: [_run(each, plan.steps, "round 1")] for each in contenders
@@ -171,7 +171,7 @@ def _interleaved(ours: list[Contender], peers: list[Contender], plan: Plan) -> t
     finalists = _finalists(peers, {name: _speed(first) for name, [first] in runs.items()})
     again = [*ours, *(peer for peer in peers if peer.name in finalists)]
     for number in range(1, plan.rounds):
-        # Every other round backwards, so that nobody is always first or always last.
+        # Reverse every other round, so that no contender is always first or last.
         for each in again[:: -1 if number % 2 else 1]:
             runs[each.name].append(_run(each, plan.steps, f"round {number + 1}"))
     return tuple(
@@ -185,7 +185,7 @@ def _interleaved(ours: list[Contender], peers: list[Contender], plan: Plan) -> t
 
 
 def _finalists(peers: list[Contender], speeds: dict[str, float]) -> set[str]:
-    """Name the peers that may be the fastest: of all, in fp32, and with the very steps of ours."""
+    """Return the peers that may be the fastest: of all, in fp32, and with our steps."""
     found: set[str] = set()
     fp32 = [peer for peer in peers if peer.name.endswith("fp32")]
     same = [peer for peer in peers if peer.same_steps]
@@ -202,7 +202,7 @@ def _speed(run: MeasuredRun) -> float:
 def _agreement(
     data: BenchmarkData, case: Case, precision: Precision, rows: list[Row], steps: int
 ) -> CurveAgreement:
-    """The distance between our losses and those of TRL padded, step by step."""
+    """Return the distance between our losses and those of TRL padded, by step."""
     spec = job_spec(data, case.strategy, precision, CURVE_BATCH_ROWS, SEED)
     ours = Contender(
         f"Tunesmith {precision}", partial(run_ours, data, spec, clock=time.perf_counter), True
@@ -228,7 +228,7 @@ def _require_same_work(name: str, run: MeasuredRun, reference: MeasuredRun) -> N
     work = [(step.tokens, step.targets) for step in run.steps]
     expected = [(step.tokens, step.targets) for step in reference.steps]
     if work != expected:
-        raise SystemExit(f"{name} did other steps than we: {work} instead of {expected}")
+        raise SystemExit(f"The steps of {name} differ from ours: {work} instead of {expected}")
 
 
 def _size(vocabulary: int) -> ModelSize:
@@ -239,26 +239,26 @@ def _size(vocabulary: int) -> ModelSize:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--only", default=",".join(CASES), help="strategies, comma between them")
+    parser.add_argument("--only", default=",".join(CASES), help="strategies, comma-separated")
     parser.add_argument(
-        "--vocabulary", type=int, default=SMALL.vocabulary, help="tokens that the model knows"
+        "--vocabulary", type=int, default=SMALL.vocabulary, help="size of the vocabulary"
     )
     parser.add_argument(
-        "--base", type=Path, help="folder of a Llama, in place of one with random weights"
+        "--base", type=Path, help="folder of a Llama, instead of one with random weights"
     )
     parser.add_argument(
         "--busy",
         action="store_true",
-        help="one thread and CPU time, for a machine that others use meanwhile",
+        help="one thread and CPU time, for a shared machine",
     )
     parser.add_argument(
-        "--rounds", type=int, default=3, help="interleaved repeats; 0: nothing but loss curves"
+        "--rounds", type=int, default=3, help="interleaved repeats; 0: only loss curves"
     )
-    parser.add_argument("--steps", type=int, default=8, help="optimiser steps of a measured run")
+    parser.add_argument("--steps", type=int, default=8, help="optimizer steps of a measured run")
     parser.add_argument(
         "--curve-steps", type=int, default=50, help="steps of the compared loss curves; 0: none"
     )
-    parser.add_argument("--no-memory", action="store_true", help="leave the memory runs out")
+    parser.add_argument("--no-memory", action="store_true", help="skip the memory runs")
     parser.add_argument("--threads", type=int, default=2, help="threads of torch on both sides")
     parser.add_argument("--save", action="store_true", help="write the tables into bench/results")
     return parser.parse_args()

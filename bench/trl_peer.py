@@ -1,4 +1,4 @@
-"""The peer: TRL's `SFTTrainer` with PEFT, on the same rows, masks, order, seed and optimiser."""
+"""The peer: TRL's `SFTTrainer` with PEFT, on the same rows, masks, order, seed and optimizer."""
 
 import tempfile
 from typing import Any, assert_never
@@ -24,6 +24,7 @@ from core.spec.job import JobSpec
 from core.spec.strategy import (
     BottleneckSpec,
     FullSpec,
+    Ia3Spec,
     LoraSpec,
     PrefixSpec,
     PromptSpec,
@@ -41,7 +42,7 @@ def run_trl(
     clock: Clock,
     exact: bool = False,
 ) -> MeasuredRun:
-    """Run the first `steps` steps of the job's first epoch with TRL; rows come tokenised.
+    """Run the first `steps` steps of the job's first epoch with TRL, on tokenized rows.
 
     `exact` keeps adapters in fp32, which TRL rounds to bf16 on a quantised base: for loss curves.
     """
@@ -74,7 +75,7 @@ def run_trl(
 
 
 def _in_order(rows: list[Row], spec: JobSpec) -> Dataset:
-    """All rows in the order in which our recipe takes them in its first epoch."""
+    """Return all rows in the order of our recipe's first epoch."""
     order = steps_of_epoch(spec.seed, 1, len(rows), spec.training.batch_size)
     ordered = [rows[index] for step in order for index in step]
     return Dataset.from_dict(
@@ -92,7 +93,7 @@ def _in_order(rows: list[Row], spec: JobSpec) -> Dataset:
 
 
 def load_peer_base(setting: TrlSetting, spec: JobSpec) -> PreTrainedModel:
-    """Return the base as this setting of TRL holds it in memory."""
+    """Return the base in the precision of this setting."""
     dtype = torch.bfloat16 if "weights" in setting.precision else torch.float32
     quantization = None
     if isinstance(spec.strategy, QloraSpec):
@@ -108,7 +109,7 @@ def load_peer_base(setting: TrlSetting, spec: JobSpec) -> PreTrainedModel:
 
 
 def _with_strategy(base: PreTrainedModel, spec: JobSpec) -> Any:
-    """Return the base with what the job trains on it, by PEFT where PEFT has it."""
+    """Return the base with the job's strategy, from PEFT if supported."""
     strategy = spec.strategy
     config: peft.PeftConfig
     match strategy:
@@ -132,6 +133,8 @@ def _with_strategy(base: PreTrainedModel, spec: JobSpec) -> Any:
             config = peft.PromptTuningConfig(
                 num_virtual_tokens=strategy.virtual_tokens, task_type="CAUSAL_LM"
             )
+        case Ia3Spec():
+            config = peft.IA3Config(task_type="CAUSAL_LM")
         case _:
             assert_never(strategy)
     return peft.get_peft_model(base, config)
@@ -140,7 +143,7 @@ def _with_strategy(base: PreTrainedModel, spec: JobSpec) -> Any:
 def _config(setting: TrlSetting, spec: JobSpec, steps: int, folder: str) -> SFTConfig:
     hyper = spec.training
     max_length = {"padded": hyper.max_length, "padding-free": None, "packed": 512}
-    # on a CPU nothing can be paged, so it is the AdamW of all other strategies there
+    # on a CPU nothing can be paged, so it is plain AdamW
     paged = isinstance(spec.strategy, QloraSpec) and torch.cuda.is_available()
     return SFTConfig(
         output_dir=folder,
@@ -169,7 +172,7 @@ def _config(setting: TrlSetting, spec: JobSpec, steps: int, folder: str) -> SFTC
 
 
 class _RecordingTrainer(SFTTrainer):  # type: ignore[misc]
-    """Keeps what TRL itself has computed: the loss of every step and what it was taken over."""
+    """Records TRL's loss of every step and its number of targets."""
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)

@@ -1,4 +1,4 @@
-"""Serving far more adapters than memory holds, by popularity as it is in life.
+"""Serving far more adapters than fit into memory, with a Zipf distribution of requests.
 
     python -m bench.zipf [--adapters 2000] [--resident 64] [--checked 10000] [--rounds 3] [--save]
 
@@ -38,17 +38,17 @@ SEED = 20261125
 FEW, ALL = "few", "all"
 AT_ONCE = 32
 IN_HAND = 64
-"""Requests that wait or run at any time."""
+"""Concurrent requests, waiting or running."""
 
 SIGNATURE_PROMPT_TOKENS = 16
 SIGNATURE_TOKENS = 8
 NEAR_TIE_NATS = 1e-3
-"""Below it the first and the second choice may change places (rounding in fp32)."""
+"""Below this margin, fp32 rounding may swap the first and the second choice."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """One request: which adapter, what it reads and how much it writes."""
+    """One request: its adapter, prompt and number of new tokens."""
 
     adapter: int
     prompt: tuple[int, ...]
@@ -57,7 +57,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Signature:
-    """What one adapter, and no other, answers to a prompt."""
+    """A prompt, and the answer that only one adapter gives."""
 
     prompt: tuple[int, ...]
     text: str
@@ -65,11 +65,11 @@ class Signature:
 
 @dataclass(frozen=True)
 class Checked:
-    """What came of asking adapters for their signatures."""
+    """The result of checking the adapters' signatures."""
 
     requests: int
     adapters: int
-    """So many different ones were asked."""
+    """The number of different adapters."""
     loads: int
     wrong: int
 
@@ -93,11 +93,11 @@ def main() -> None:
         figures = {"tokens_per_second": speeds, "checked": vars(checked)}
         print("Saved:", *save_table("serving-zipf", report, figures))
     if checked.wrong:
-        raise SystemExit(f"{checked.wrong} answers were not those of the adapter that was asked.")
+        raise SystemExit(f"{checked.wrong} answers did not match the requested adapter.")
 
 
 def write_adapters(folder: Path, base: BaseModelSpec, number: int) -> list[Path]:
-    """Write so many bundles, all different."""
+    """Write this number of different bundles."""
     _say(f"writing {number} adapters")
     model = AutoModelForCausalLM.from_pretrained(base.source)
     torch.manual_seed(SEED)
@@ -116,7 +116,7 @@ def zipf(adapters: int, seed: int) -> Iterator[int]:
 
 
 def serve(engine: Engine, base: BaseModelSpec, requests: Iterable[Asked]) -> list[str]:
-    """Answer all requests, some at any time; a refusal ends the benchmark."""
+    """Answer all requests, several concurrently; a rejection ends the benchmark."""
     token_bytes = spelling(base.source)
     texts: list[str] = []
     unfinished: set[int] = set()
@@ -148,14 +148,14 @@ def serve(engine: Engine, base: BaseModelSpec, requests: Iterable[Asked]) -> lis
     while engine.step():
         pass
     if unfinished:
-        raise SystemExit(f"{len(unfinished)} requests were never answered.")
+        raise SystemExit(f"{len(unfinished)} requests got no answer.")
     return texts
 
 
 def measure(
     engine: Engine, base: BaseModelSpec, options: argparse.Namespace
 ) -> dict[str, list[float]]:
-    """Return written tokens per second when few and when all adapters are asked, by round."""
+    """Return generated tokens per second with few and with all adapters, by round."""
     speeds: dict[str, list[float]] = {FEW: [], ALL: []}
     popular = {FEW: options.resident, ALL: options.adapters}
     for number in range(options.rounds + 1):
@@ -171,7 +171,7 @@ def measure(
 
 
 def traffic(adapters: int, requests: int, seed: int) -> list[Asked]:
-    """Return requests with prompts of their own."""
+    """Return requests with different prompts."""
     draw = torch.Generator().manual_seed(seed)
     prompts_NT = torch.randint(10, SMALL.vocabulary, (requests, PROMPT_TOKENS), generator=draw)
     return [
@@ -182,9 +182,9 @@ def traffic(adapters: int, requests: int, seed: int) -> list[Asked]:
 
 @torch.inference_mode()
 def signatures_of(base: BaseModelSpec, adapters: Sequence[Path]) -> list[Signature]:
-    """Return a prompt for each adapter, with what it alone of all answers to it.
+    """Return a prompt for each adapter, with the answer that only this adapter gives.
 
-    Each is merged into a plain model of transformers and asked alone: nothing of ours takes part.
+    Each is merged into a plain transformers model and run alone, without our code.
     """
     _say("asking every adapter for its signature, merged into a model of transformers")
     model = AutoModelForCausalLM.from_pretrained(base.source, dtype=torch.float32).eval()
@@ -205,7 +205,7 @@ def signatures_of(base: BaseModelSpec, adapters: Sequence[Path]) -> list[Signatu
 
 
 def sure_answer(model: PreTrainedModel, prompt: Sequence[int]) -> list[int]:
-    """Return the most likely tokens, up to the first that rounding could replace by another."""
+    """Return the most likely tokens, up to the first that rounding could change."""
     said = model.generate(
         input_ids=torch.tensor([prompt]),
         attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
@@ -230,7 +230,7 @@ def merge(model: PreTrainedModel, adapter: Mapping[str, Tensor], scale: float) -
 def check(
     engine: Engine, base: BaseModelSpec, signatures: Sequence[Signature], requests: int
 ) -> Checked:
-    """Ask popular and rare adapters for their signatures, all mixed."""
+    """Check the signatures of popular and rare adapters, mixed."""
     _say(f"checking {requests} answers")
     numbers = list(itertools.islice(zipf(len(signatures), SEED - 1), requests))
     before = _loads(engine)
@@ -243,7 +243,7 @@ def check(
 
 
 def markdown(options: argparse.Namespace, speeds: dict[str, list[float]], checked: Checked) -> str:
-    """The table, and under it what must hold."""
+    """Return the table, followed by the requirements."""
     lines = [
         *set_up(f"Serving {options.adapters} adapters: written tokens per second"),
         f"Llama {SMALL.name} in fp32; {options.requests} requests, {AT_ONCE} at once, with "

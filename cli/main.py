@@ -14,19 +14,19 @@ def main() -> None:
     up_parser = commands.add_parser(
         "up",
         help="run the whole service on this machine",
-        description="Run the whole service on this machine until Ctrl-C. Nothing else is needed.",
+        description="Run the whole service on this machine until Ctrl-C, with SQLite.",
     )
     up_parser.add_argument(
         "--data-dir",
         type=Path,
         default=DEFAULT_DATA_FOLDER,
-        help="the folder that holds everything (default: %(default)s)",
+        help="the folder for all data and logs (default: %(default)s)",
     )
     up_parser.add_argument("--port", type=_port, default=8000, help="default: %(default)s")
     up_parser.add_argument(
         "--host",
         default="127.0.0.1",
-        help="default: %(default)s; any address but loopback needs TUNESMITH_API_KEY",
+        help="default: %(default)s; any address but loopback requires TUNESMITH_API_KEY",
     )
     arguments = parser.parse_args()
     try:
@@ -38,7 +38,7 @@ def main() -> None:
 def _port(text: str) -> int:
     port = int(text)
     if not 1 <= port <= 65535:
-        raise argparse.ArgumentTypeError(f"{port} is no port; ports are 1 to 65535")
+        raise argparse.ArgumentTypeError(f"{port} is not a valid port; use 1 to 65535")
     return port
 
 

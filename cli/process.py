@@ -1,9 +1,9 @@
-"""One process of the service: started, watched, restarted with growing pauses, stopped.
+"""Starts, watches, restarts with backoff, and stops one process of the service.
 
-Every process gets a session of its own, so that Ctrl-C reaches `up` alone, which then stops
-them in order. None outlives `up`, not even after `kill -9`: the kernel sends a process SIGTERM
-when its parent dies (`PR_SET_PDEATHSIG`, asked for between fork and exec). That is the one
-way that needs no cooperation of the process; it exists on Linux only.
+Every process has its own session, so that Ctrl-C reaches only `up`, which then stops the processes
+in order. No process outlives `up`, even after `kill -9`: the kernel sends it SIGTERM when its
+parent dies (`PR_SET_PDEATHSIG`, set between fork and exec). This needs no cooperation of the
+process, and is available on Linux only.
 """
 
 import ctypes
@@ -21,13 +21,13 @@ PR_SET_PDEATHSIG = 1
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 30.0
 STEADY_SECONDS = 60.0
-"""A process that lived this long starts again after the shortest pause."""
+"""After a run of this length, a process restarts after the shortest pause."""
 
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class Process:
-    """A Python module that is kept running."""
+    """A Python module that is restarted when it ends."""
 
     def __init__(
         self, name: str, module: str, environment: Callable[[], dict[str, str]], log_file: Path
@@ -63,7 +63,7 @@ class Process:
         self._started_at = time.monotonic()
 
     def notice_death(self) -> int | None:
-        """Return the exit status once when the process has ended, and plan its next start."""
+        """Return the exit status once after the process ended, and schedule its restart."""
         status = None if self._process is None else self._process.poll()
         if status is None:
             return None
@@ -75,7 +75,7 @@ class Process:
         return status
 
     def start_when_due(self) -> None:
-        """Start again after the pause that follows a death."""
+        """Restart the process after its pause."""
         if self._process is None and time.monotonic() >= self._start_at:
             self.start()
 
@@ -84,9 +84,9 @@ class Process:
             self._process.terminate()
 
     def wait_or_kill(self, deadline: float) -> bool:
-        """Wait until `deadline` on the monotonic clock, then kill; say whether that was needed.
+        """Wait until `deadline` on the monotonic clock, then kill; return whether it was killed.
 
-        What the process leaves in its group (a forkserver that still imports) goes with it.
+        Also kills the rest of its process group, such as a forkserver that is still importing.
         """
         if self._process is None:
             return False
@@ -109,7 +109,7 @@ def _die_with(parent: int) -> Callable[[], None]:
     def ask_kernel() -> None:
         if _libc is not None:
             _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-            if os.getppid() != parent:  # it died before the kernel was asked
+            if os.getppid() != parent:  # the parent died before prctl
                 os._exit(1)
 
     return ask_kernel

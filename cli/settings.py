@@ -1,4 +1,4 @@
-"""What the `tunesmith` command reads from the environment, and what it gives its processes."""
+"""The settings of the `tunesmith` command, and the environment of its processes."""
 
 import os
 import secrets
@@ -16,19 +16,19 @@ ENGINE_TUNABLES = ":".join(
         "glibc.malloc.trim_threshold=268435456",
     )
 )
-"""Of glibc's allocator: large pages on request, and up to 256 MiB kept for the next step."""
+"""Settings of glibc's allocator: use huge pages, and keep up to 256 MiB for the next step."""
 
 
 @dataclass(frozen=True)
 class EmbeddedService:
-    """Where one embedded service keeps its data, and on which addresses it listens."""
+    """The data folder and addresses of one embedded service."""
 
     data_folder: Path
     host: str
     port: int
     engine_port: int
     engine_key: str = field(default_factory=secrets.token_urlsafe, repr=False)
-    """What API and engine send each other, unless the environment has a key for them."""
+    """The key between API and engine, unless the environment sets one."""
 
     @property
     def url(self) -> str:
@@ -49,10 +49,10 @@ class EmbeddedService:
 
 
 def child_environment(service: EmbeddedService) -> dict[str, str]:
-    """The environment of every process of the service: ours, and where things are.
+    """Return the environment of a process of the service.
 
-    Settings that `up` does not decide (the API key, the catalog file) pass through. Training
-    and engine get half of the cores each; their waiting threads sleep and do not spin
+    Settings that `up` does not set (the API key, the catalog file) are inherited. Training and
+    engine get half of the cores each; their idle threads sleep instead of spinning
     (docs/operations.md).
     """
     half_of_the_cores = str(max(1, len(os.sched_getaffinity(0)) // 2))
@@ -80,11 +80,11 @@ def child_environment(service: EmbeddedService) -> dict[str, str]:
 
 
 def worker_environment(service: EmbeddedService, worker_id: str) -> dict[str, str]:
-    """A worker's id is chosen here, so that its jobs can be taken back when it dies."""
+    """Return the environment of a worker with a known id, so that its jobs can be requeued."""
     return {**child_environment(service), "TUNESMITH_WORKER_ID": worker_id}
 
 
 def engine_environment(service: EmbeddedService) -> dict[str, str]:
-    """The engine keeps the memory of its steps, on large pages: a tenth more tokens a second."""
+    """Return the engine's environment; its allocator settings give 10 % more tokens per second."""
     tunables = os.environ.get("GLIBC_TUNABLES", ENGINE_TUNABLES)
     return {**child_environment(service), "GLIBC_TUNABLES": tunables}

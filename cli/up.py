@@ -1,5 +1,6 @@
-"""`tunesmith up`: the whole service on one machine, with SQLite, a folder of blobs and a
-folder as broker. It prints one line when the service answers, and runs until SIGINT or SIGTERM.
+"""`tunesmith up`: the whole service on one machine, with SQLite, and folders as storage and broker.
+
+It prints one line when the service is ready, and runs until SIGINT or SIGTERM.
 """
 
 import fcntl
@@ -33,15 +34,15 @@ logger = logging.getLogger(__name__)
 ROUND_SECONDS = 0.1
 READY_SECONDS = 180.0
 STOP_SECONDS = 25.0
-"""A worker needs most of this to stop a run and give its job back; the others are quick."""
+"""A worker needs most of this to stop a run and release its job."""
 
 
 class UpFailed(Exception):
-    """The service cannot run; the message says why and what to do."""
+    """The service cannot start; the message says why and what to do."""
 
 
 def up(data_folder: Path, host: str, port: int) -> None:
-    """Run the service until SIGINT or SIGTERM; UpFailed when it does not come up."""
+    """Run the service until SIGINT or SIGTERM; UpFailed if it does not start."""
     stopping = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
@@ -65,15 +66,15 @@ def _run(supervisor: "Supervisor", service: EmbeddedService, stopping: Event) ->
         supervisor.require_all()
         if time.monotonic() > ready_by:
             raise UpFailed(
-                f"The service did not answer within {READY_SECONDS:.0f} s. "
-                f"The logs in {service.log_folder} say what it waits for."
+                f"The service was not ready within {READY_SECONDS:.0f} s. "
+                f"See the logs in {service.log_folder}."
             )
         if stopping.wait(ROUND_SECONDS):
             return
     where = f"data: {service.data_folder}, logs: {service.log_folder}"
     print(f"Tunesmith is ready on {service.url} ({where})", flush=True)
     while not stopping.wait(ROUND_SECONDS):
-        supervisor.mend()
+        supervisor.restart_dead()
 
 
 class Supervisor:
@@ -96,42 +97,42 @@ class Supervisor:
 
     def start(self) -> None:
         with self._database.writing() as session:
-            engines.forget_dead_engines(session, after_seconds=0)  # those of an earlier run
+            engines.forget_dead_engines(session, after_seconds=0)  # of an earlier run
         for process in self._processes:
             process.start()
 
     def require_all(self) -> None:
-        """While the service starts, no process may die: UpFailed with the end of its log."""
+        """Raise UpFailed with the end of the log if a process died during startup."""
         for process in self._processes:
             if process.notice_death() is not None:
                 raise UpFailed(
-                    f"{process.name} does not start. The end of {process.log_file}:\n"
+                    f"{process.name} failed to start. The end of {process.log_file}:\n"
                     f"{process.log_tail()}"
                 )
 
-    def mend(self) -> None:
-        """Start again what has died; a dead worker's jobs are taken back at once."""
+    def restart_dead(self) -> None:
+        """Restart dead processes; requeue the work of a dead worker at once."""
         for process in self._processes:
             status = process.notice_death()
             if status is not None:
                 logger.warning(
-                    "%s ended with status %d; it is started again.", process.name, status
+                    "%s ended with status %d and will be restarted.", process.name, status
                 )
-                self._take_back_work(process.name)
+                self._requeue_work(process.name)
             process.start_when_due()
 
     def stop(self) -> None:
-        """Ask all to stop, wait, and kill what does not."""
+        """Stop all processes; kill those that do not stop in time."""
         for process in self._processes:
             process.ask_to_stop()
         deadline = time.monotonic() + STOP_SECONDS
         for process in self._processes:
             if process.wait_or_kill(deadline):
-                logger.warning("%s did not stop and was killed.", process.name)
+                logger.warning("%s did not stop in time and was killed.", process.name)
         self._database.close()
 
-    def _take_back_work(self, process: str) -> None:
-        """Put what a dead worker held back into its queue; other processes hold nothing."""
+    def _requeue_work(self, process: str) -> None:
+        """Requeue the work of a dead worker. Other processes hold none."""
         worker_id = self._worker_ids.pop(process, None)
         if worker_id is None:
             return
@@ -140,7 +141,7 @@ class Supervisor:
             left: list[str] = [*claims.rescue_expired(session, worker_id=worker_id)]
             left += [work.id for work in tasks.rescue_expired(session, worker_id=worker_id)]
         for work_id in left:
-            logger.warning("The worker left %s; it is queued again.", work_id)
+            logger.warning("The worker ended during %s, which is queued again.", work_id)
 
     def _environment(self) -> dict[str, str]:
         return child_environment(self._service)
@@ -155,7 +156,7 @@ class Supervisor:
 
 @contextmanager
 def _lock(service: EmbeddedService) -> Iterator[None]:
-    """Hold the data folder; the kernel lets go of it when this process ends, however it ends."""
+    """Lock the data folder; the kernel releases the lock when this process ends."""
     with service.lock_file.open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -163,7 +164,7 @@ def _lock(service: EmbeddedService) -> Iterator[None]:
             file.seek(0)
             raise UpFailed(
                 f"Another service (process {file.read().strip()}) uses {service.data_folder}. "
-                "Stop it, or choose another folder with --data-dir."
+                "Stop it, or set another folder with --data-dir."
             ) from None
         file.truncate(0)
         file.write(str(os.getpid()))
@@ -179,13 +180,12 @@ def _answers(service: EmbeddedService) -> bool:
 
 
 def _refuse_taken_port(host: str, port: int) -> None:
-    """Say at once what the API would only say in its log."""
+    """Fail early for a port in use, which the API would only log."""
     try:
         socket.create_server((host, port), family=_family(host)).close()
     except OSError as error:
         raise UpFailed(
-            f"Cannot listen on {host} port {port}: {error.strerror}. "
-            "Choose another --port or --host."
+            f"Cannot listen on {host} port {port}: {error.strerror}. Set another --port or --host."
         ) from error
 
 

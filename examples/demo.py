@@ -1,8 +1,8 @@
-"""The whole of Tunesmith in a minute or two: tune a base on real text and compare.
+"""A demo of Tunesmith in a minute or two: tune a base on real text and compare.
 
 Run it with `make demo`, or with `make demo BASE=smollm2` on a real model, which takes longer. It
-starts the service with embedded parts in a folder of its own, does everything else through the
-stock `openai` client, and stops the service again.
+starts the service in a separate data folder, uses it through the `openai` client, and stops it
+again.
 """
 
 import argparse
@@ -37,13 +37,13 @@ console = Console(width=100)
 
 @dataclass(frozen=True)
 class DemoBase:
-    """A base, and as many rows of each part of the dataset as it gets through in good time."""
+    """A base, and the numbers of rows of each part of the dataset that it can process in time."""
 
     model: str
     hyperparameters: SupervisedHyperparametersParam
     learning_rate: float
     evaluate_every: int | None = None
-    """Steps between two measurements of the validation loss; None: an epoch."""
+    """Steps between two evaluations; None: an epoch."""
     training_rows: int | None = None
     validation_rows: int | None = None
     questions: int | None = None
@@ -139,7 +139,7 @@ def service(data_folder: Path, base: DemoBase) -> Iterator[OpenAI]:
         assert process.stdout is not None
         ready = process.stdout.readline().strip()
         if not ready:
-            raise SystemExit("The service did not start; its logs say why.")
+            raise SystemExit(f"The service did not start; see the logs in {data_folder / 'logs'}.")
         console.print(f"  {ready}", soft_wrap=True)
         yield OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0)
     finally:
@@ -156,7 +156,7 @@ def upload(client: OpenAI, name: str, rows: int | None) -> str:
 
 
 def follow(client: OpenAI, job: FineTuningJob) -> FineTuningJob:
-    """Show a progress bar until the job has ended; leave the demo when it did not work."""
+    """Show a progress bar until the job ends; exit if it fails."""
     columns = (
         TextColumn("  {task.description}"),
         BarColumn(bar_width=40),
@@ -234,9 +234,9 @@ def compare(client: OpenAI, base: DemoBase, tuned_model: str) -> None:
         "tuned": score(tuned_answers, wanted),
     }
     for name, share in scores.items():
-        console.print(f"  {name:24} {share:6.1%} of {len(wanted)} held-out questions right")
+        console.print(f"  {name:24} {share:6.1%} of {len(wanted)} held-out questions correct")
     if scores["tuned"] <= max(share for name, share in scores.items() if name != "tuned"):
-        raise SystemExit("The tuned model is no better than its base: something is wrong.")
+        raise SystemExit("The tuned model is not better than its base; the training failed.")
 
 
 def ask_all(client: OpenAI, model: str, questions: list[list[dict[str, str]]]) -> list[str]:
@@ -258,7 +258,7 @@ def score(answers: list[str], wanted: list[str]) -> float:
 
 
 def download_adapter(client: OpenAI, job: FineTuningJob, target: Path) -> None:
-    """The adapter route is Tunesmith's own; the stock client reaches it with a plain GET."""
+    """Download the adapter with a plain GET, because OpenAI's API has no such route."""
     path = f"/fine_tuning/jobs/{job.id}/adapter"
     client.get(path, cast_to=HttpxBinaryResponseContent).write_to_file(target)
 

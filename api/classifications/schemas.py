@@ -16,17 +16,17 @@ class ClassificationBody(BaseModel):
     model: Annotated[ModelId, Field(min_length=1, max_length=512, pattern=r"^[^\x00]*$")]
     input: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)]
     metadata: dict[str, Any] | None = None
-    """Accepted; it changes nothing in the answer."""
+    """Accepted and ignored."""
 
 
 class TargetScores(BaseModel):
-    """The probability of every label; they add up to 1 unless a text may have several labels."""
+    """The probability of every label; the sum is 1 unless the model is multi-label."""
 
     scores: dict[str, float]
 
 
 class Classifications(BaseModel):
-    """A result per text, by target. A model of ours has one target, `label`."""
+    """A result per text, by target. Tunesmith's models have one target, `label`."""
 
     id: str
     model: str

@@ -1,4 +1,4 @@
-"""What the route does: find the model, ask an engine, put its answer in Mistral's form."""
+"""Classifies texts: finds the model, sends the request to an engine, and converts the response."""
 
 from api.app_state import AppState
 from api.auth.caller import Caller
@@ -8,7 +8,7 @@ from core.records.ids import new_id
 from core.spec.classification import ClassificationRequest
 
 TARGET = "label"
-"""What a model decides about a text, by the name that datasets give it."""
+"""The name of the only target, as in datasets."""
 
 
 async def classify(state: AppState, caller: Caller, body: ClassificationBody) -> Classifications:

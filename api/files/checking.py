@@ -1,4 +1,4 @@
-"""Checking a dataset in storage, in a child with bounds."""
+"""Checks a stored dataset in a child process with limits."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,10 +14,10 @@ from core.spec.dataset import DatasetReport
 
 
 def check_blob(state: AppState, key: str, columns: Mapping[str, str]) -> DatasetReport:
-    """Return what is in the blob under `key`, read with a mapping of columns."""
+    """Check the dataset under `key` with a mapping of columns; return the report."""
     settings = state.settings
-    # Beside the blobs, so that a large file is linked and not copied; those of S3 come into the
-    # system's folder for temporary files.
+    # In the storage folder, large files are linked instead of copied. With S3, the file is
+    # downloaded to the system's temporary folder.
     with TemporaryDirectory(prefix=".checking-", dir=settings.storage_folder) as folder:
         path = Path(folder) / "dataset.jsonl"
         state.store.fetch(key, path)
@@ -31,16 +31,16 @@ def check_blob(state: AppState, key: str, columns: Mapping[str, str]) -> Dataset
 
 @contextmanager
 def checking_place(places: CapacityLimiter) -> Iterator[None]:
-    """Hold, in a handler's thread, one of the places for checks; Unavailable when all are taken.
+    """Hold one of the check slots, from a handler's thread; Unavailable if all are in use.
 
-    Uploads share them: each is a child with memory of its own.
+    Uploads share the slots, because each check is a child process with its own memory.
     """
     holder = object()
     try:
         from_thread.run_sync(places.acquire_on_behalf_of_nowait, holder)
     except WouldBlock:
         raise Unavailable(
-            f"{int(places.total_tokens)} files are being checked already; try again in a while.",
+            f"{int(places.total_tokens)} files are being checked already; try again later.",
             code="too_many_uploads",
         ) from None
     try:

@@ -24,7 +24,7 @@ async def create_file(request: Request, state: FromState, caller: FromCaller) ->
     content_type = request.headers.get("content-type", "")
     chunks = body_chunks(request)
     with upload_place(state.uploads):
-        # In a thread beyond those of the other handlers, which slow uploads would use up.
+        # In an extra thread, because slow uploads would exhaust the threads of other handlers.
         return await to_thread.run_sync(
             service.receive, state, caller, content_type, chunks, limiter=CapacityLimiter(1)
         )

@@ -24,8 +24,9 @@ UPLOAD_FORM = {
                         "purpose": {"type": "string", "enum": ["fine-tune"]},
                         "columns": {
                             "type": "string",
-                            "description": "Ours: a JSON object of the columns that stand for keys "
-                            'of a known form, such as {"prompt": "question"}.',
+                            "description": "Tunesmith only: a JSON object that maps keys of a "
+                            'known row layout to columns of the file, such as {"prompt": '
+                            '"question"}.',
                         },
                     },
                 }
@@ -33,7 +34,7 @@ UPLOAD_FORM = {
         },
     }
 }
-"""The body of an upload for our OpenAPI description; it is parsed while it arrives."""
+"""The OpenAPI description of an upload, which is parsed while it is received."""
 
 
 class FileObject(ListItem):
@@ -44,13 +45,13 @@ class FileObject(ListItem):
     purpose: Literal["fine-tune", "fine-tune-results"]
     status: Literal["processed", "error"]
     status_details: str | None = Field(exclude_if=lambda details: details is None)
-    """Left out unless the status is error."""
+    """Omitted unless the status is error."""
     unused_columns: list[str] = Field(exclude_if=lambda columns: not columns)
-    """Ours: columns, and keys inside of them, that nothing is read from. Left out without any."""
+    """Tunesmith only: the ignored columns, and ignored keys inside others. Omitted if empty."""
 
 
 class FileReport(DatasetReport):
-    """Ours: what the check of an uploaded dataset has found."""
+    """Tunesmith only: the report of the check of an uploaded dataset."""
 
     object: Literal["file.report"] = "file.report"
     file_id: str
@@ -78,12 +79,12 @@ def file_object(file: File) -> FileObject:
 
 
 def faults_of(file: File) -> str | None:
-    """Why no job can train on it: line, field and cure of the first faults; None when one can."""
+    """Return the first errors if no job can train on the file, else None."""
     return None if file.report is None else shown_faults(DatasetReport.model_validate(file.report))
 
 
 def shown_faults(report: DatasetReport) -> str | None:
-    """Return the first faults of a report in one sentence; None when it has none."""
+    """Return the first errors of a report in one sentence; None if the dataset is usable."""
     if report.usable:
         return None
     shown = report.faults[:SHOWN_FAULTS]

@@ -1,4 +1,4 @@
-"""What the file routes do."""
+"""The operations of the file routes."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -26,9 +26,9 @@ from core.storage.compensation import delete_on_failure
 def receive(
     state: AppState, caller: Caller, content_type: str, chunks: Iterator[bytes]
 ) -> FileObject:
-    """Store an upload, check it and record it; after an error nothing is left of it.
+    """Store, check and record an upload; nothing remains of it after an error.
 
-    The transaction is a short one at the end: an upload may take an hour.
+    The transaction begins only at the end, because an upload may take an hour.
     """
     file_id, key = files.new_file_key()
     with delete_on_failure(state.store, key):
@@ -74,7 +74,8 @@ def report(session: Session, caller: Caller, file_id: FileId) -> FileReport:
     file = get_owned(session, File, caller.project, file_id)
     if file.report is None:
         raise NotFound(
-            f"File {file_id} is a result of a job. Only uploaded datasets are checked.",
+            f"File {file_id} is a job result and has no report. Only uploaded datasets are "
+            "checked.",
             param="file_id",
             code="report_not_found",
         )

@@ -1,7 +1,6 @@
-"""A multipart form, written to storage while it arrives.
+"""Writes a multipart upload to storage while it is received.
 
-Nothing is held in memory but the chunk in hand, whatever the size of the file. The fields
-of the form may come in any order.
+Only one chunk is in memory at a time, for any size of file. The form fields may be in any order.
 """
 
 from collections import deque
@@ -20,8 +19,8 @@ from core.datasets.columns import require_known_keys
 from core.errors import InvalidRequest, TooLarge, Unavailable
 from core.storage.blobs import Blob, BlobStore
 
-MAX_UPLOADS = 8  # at the same time; each holds a thread, and a child while it is checked
-IDLE_SECONDS = 60.0  # until the next bytes have to be there
+MAX_UPLOADS = 8  # concurrent; each holds a thread, and a child process during its check
+IDLE_SECONDS = 60.0  # the longest wait for the next bytes
 MAX_FIELD_BYTES = 256
 MAX_COLUMNS_BYTES = 8192
 MAX_FILENAME_LENGTH = 255
@@ -31,17 +30,17 @@ KNOWN_PURPOSES = ("fine-tune",)
 
 @dataclass(frozen=True)
 class Upload:
-    """A stored file and what its form said."""
+    """A stored file and the other fields of its form."""
 
     filename: str
     blob: Blob
     columns: dict[str, str]
-    """Which column of the file stands for which key of a known form."""
+    """A mapping of keys of a known row layout to columns of the file."""
 
 
 @dataclass
 class Part:
-    """One field of a form. `chunks` must be used up before the next part is asked for."""
+    """One field of a form. `chunks` must be exhausted before the next part is requested."""
 
     name: str
     filename: str
@@ -50,12 +49,12 @@ class Part:
 
 @contextmanager
 def upload_place(uploads: anyio.CapacityLimiter) -> Iterator[None]:
-    """Hold one of the places for uploads; Unavailable when all are taken."""
+    """Hold one of the upload slots; Unavailable if all are in use."""
     try:
         uploads.acquire_nowait()
     except anyio.WouldBlock:
         raise Unavailable(
-            f"{uploads.total_tokens} files are being uploaded already; try again in a while.",
+            f"{uploads.total_tokens} files are being uploaded already; try again later.",
             code="too_many_uploads",
         ) from None
     try:
@@ -65,9 +64,9 @@ def upload_place(uploads: anyio.CapacityLimiter) -> Iterator[None]:
 
 
 def body_chunks(request: Request) -> Iterator[bytes]:
-    """The body of a request, for a thread: every chunk is awaited on the event loop.
+    """Yield the body of a request in a thread; each chunk is awaited on the event loop.
 
-    InvalidRequest when the client sends nothing for `IDLE_SECONDS`.
+    Raises InvalidRequest if the client sends nothing for `IDLE_SECONDS`.
     """
     stream = request.stream()
 
@@ -77,7 +76,7 @@ def body_chunks(request: Request) -> Iterator[bytes]:
                 return await anext(stream, None)
         except TimeoutError:
             raise InvalidRequest(
-                f"Nothing of the body arrived for {IDLE_SECONDS:g} seconds; send the file again.",
+                f"The client sent no data for {IDLE_SECONDS:g} seconds; upload the file again.",
                 code="upload_stalled",
             ) from None
 
@@ -88,10 +87,10 @@ def body_chunks(request: Request) -> Iterator[bytes]:
 def store_upload(
     store: BlobStore, key: str, content_type: str, chunks: Iterator[bytes], *, max_bytes: int
 ) -> Upload:
-    """Write the form's `file` under `key`, where it stays after an error.
+    """Store the form's `file` under `key`, where it stays after an error.
 
-    InvalidRequest for a form that is broken, cut short, or not one of a dataset; TooLarge for
-    a file of more than `max_bytes`.
+    Raises InvalidRequest for a form that is malformed, truncated, or not a dataset upload, and
+    TooLarge for a file of more than `max_bytes`.
     """
     stored: tuple[str, Blob] | None = None
     purpose: str | None = None
@@ -106,7 +105,9 @@ def store_upload(
             case "columns" if columns is None:
                 columns = _columns(_text(part, MAX_COLUMNS_BYTES))
             case "file" | "purpose" | "columns":
-                raise InvalidRequest(f"The form has two fields {part.name!r}.", param=part.name)
+                raise InvalidRequest(
+                    f"The form has the field {part.name!r} twice.", param=part.name
+                )
             case _:
                 raise InvalidRequest(
                     f"Unknown parameter: {part.name!r}.",
@@ -139,8 +140,8 @@ def _columns(text: str) -> dict[str, str]:
         columns = TypeAdapter(dict[str, str]).validate_json(text or "{}")
     except ValidationError:
         raise InvalidRequest(
-            "columns must be a JSON object of strings: a key of a known form, and the column that "
-            'stands for it, such as {"prompt": "question", "completion": "answer"}.',
+            "columns must be a JSON object that maps keys of a known row layout to columns of the "
+            'file, such as {"prompt": "question", "completion": "answer"}.',
             param="columns",
             code="invalid_value",
         ) from None
@@ -153,7 +154,7 @@ def _at_most(chunks: Iterator[bytes], max_bytes: int) -> Iterator[bytes]:
     for chunk in chunks:
         length += len(chunk)
         if length > max_bytes:
-            raise TooLarge(f"The file has more than {max_bytes} bytes; split it.", param="file")
+            raise TooLarge(f"The file is larger than {max_bytes} bytes; split it.", param="file")
         yield chunk
 
 
@@ -162,12 +163,14 @@ def _text(part: Part, max_bytes: int = MAX_FIELD_BYTES) -> str:
     for chunk in part.chunks:
         value += chunk
         if len(value) > max_bytes:
-            raise InvalidRequest(f"The field {part.name!r} is too long.", param=part.name)
+            raise InvalidRequest(
+                f"The field {part.name!r} is longer than {max_bytes} bytes.", param=part.name
+            )
     return value.decode(errors="replace")
 
 
 def read_form(content_type: str, chunks: Iterator[bytes]) -> Iterator[Part]:
-    """Yield the fields of a multipart form as they arrive. InvalidRequest when it is none."""
+    """Yield the fields of a multipart form as they arrive; InvalidRequest if it is invalid."""
     media_type, options = parse_options_header(content_type)
     boundary = options.get(b"boundary")
     if media_type != b"multipart/form-data" or not boundary:
@@ -178,15 +181,15 @@ def read_form(content_type: str, chunks: Iterator[bytes]) -> Iterator[Part]:
         form = _Form(boundary, chunks)
         while (part := form.next_part()) is not None:
             yield part
-            for _ in part.chunks:  # whatever the caller has left
+            for _ in part.chunks:  # skip what the caller did not read
                 pass
     except FormParserError as error:
-        raise InvalidRequest(f"The multipart form is broken: {error}") from error
+        raise InvalidRequest(f"The multipart form is malformed: {error}.") from error
 
 
 @dataclass
 class _Headers:
-    """The header of a part as it is being read."""
+    """The headers of the current part."""
 
     pairs: list[tuple[bytes, bytes]] = field(default_factory=list)
     name: bytes = b""
@@ -202,10 +205,10 @@ class _Headers:
 
 
 class _Form:
-    """Turns the parser's callbacks into something to pull from.
+    """Converts the parser's callbacks into an iterator of parts.
 
-    `_found` holds what the last chunk of the body has brought: a Part, bytes of the part, and
-    None for its end.
+    `_found` queues the results of the last chunk of the body: a Part, bytes of the part, or None
+    for the end of the part.
     """
 
     def __init__(self, boundary: bytes, body: Iterator[bytes]) -> None:
@@ -228,9 +231,9 @@ class _Form:
         )
 
     def next_part(self) -> Part | None:
-        """The next field, or None after the last one."""
+        """Return the next field, or None after the last one."""
         while not self._found and not self._is_complete:
-            self._read_on()
+            self._read_chunk()
         if not self._found:
             return None
         part = self._found.popleft()
@@ -240,17 +243,17 @@ class _Form:
     def _chunks(self) -> Iterator[bytes]:
         while True:
             while not self._found:
-                self._read_on()
+                self._read_chunk()
             item = self._found.popleft()
             if item is None:
                 return
             assert isinstance(item, bytes)
             yield item
 
-    def _read_on(self) -> None:
+    def _read_chunk(self) -> None:
         chunk = next(self._body, None)
         if chunk is None:
-            raise InvalidRequest("The body ends before the form does; send it again.")
+            raise InvalidRequest("The request body ended before the form; upload the file again.")
         self._parser.write(chunk)
 
     def _begin(self) -> None:
@@ -266,9 +269,9 @@ class _Form:
         self._headers.finish_one()
 
     def _announce(self) -> None:
-        said = self._headers.disposition()
-        name = said.get(b"name", b"").decode(errors="replace")
-        filename = said.get(b"filename", b"").decode(errors="replace").replace("\x00", "")
+        disposition = self._headers.disposition()
+        name = disposition.get(b"name", b"").decode(errors="replace")
+        filename = disposition.get(b"filename", b"").decode(errors="replace").replace("\x00", "")
         self._found.append(Part(name, filename or "upload", self._chunks()))
 
     def _complete(self) -> None:

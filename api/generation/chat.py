@@ -1,4 +1,4 @@
-"""OpenAI's chat completion, whole and in chunks."""
+"""OpenAI's chat completion object and its stream chunks."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from core.spec.generation import (
     ToolCalled,
 )
 
-LEAST_LOGPROB = -9999.0  # what OpenAI sends for a token that is all but impossible
+LEAST_LOGPROB = -9999.0  # OpenAI's value for the least likely tokens
 
 
 def chat_completion(plan: Plan, answer: Answer) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def chat_completion(plan: Plan, answer: Answer) -> dict[str, Any]:
 
 
 async def chat_chunks(plan: Plan, events: Events) -> Chunks:
-    """Yield a chunk with the role for every choice, the texts, the ends, and perhaps the usage."""
+    """Yield the chunks of all choices: role, text and finish reason, then usage if requested."""
     prompt_tokens = completion_tokens = reasoning_tokens = 0
     calls: Counter[int] = Counter()
     async with aclosing(events):
@@ -60,7 +60,7 @@ async def chat_chunks(plan: Plan, events: Events) -> Chunks:
 
 
 def _delta(event: GenerationDelta) -> dict[str, Any]:
-    """Return new text; `reasoning_content` is vLLM's name for reasoning."""
+    """Return the delta; `reasoning_content` is vLLM's name for reasoning."""
     if not event.reasoning:
         return {"content": event.text}
     delta = {"reasoning_content": event.reasoning}

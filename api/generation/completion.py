@@ -1,4 +1,4 @@
-"""OpenAI's older text completion, whole and in chunks, which have the same shape."""
+"""OpenAI's older text completion object, which stream chunks share."""
 
 import codecs
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ def text_completion(plan: Plan, answer: Answer, *, echo: bool) -> dict[str, Any]
 
 
 async def text_chunks(plan: Plan, events: Events, *, echo: bool) -> Chunks:
-    """Yield the texts of all choices, their ends, and perhaps the usage."""
+    """Yield the chunks of all choices: text and finish reason, then usage if requested."""
     n = plan.sampling.n
     tables = [TokenTable(plan) for _ in range(n * len(plan.requests))]
     prompt_tokens = completion_tokens = 0
@@ -60,7 +60,7 @@ async def text_chunks(plan: Plan, events: Events, *, echo: bool) -> Chunks:
 
 
 def prompt_text(plan: Plan, request: int, scored: Sequence[PromptToken]) -> str:
-    """Return the prompt of a request as text, that of tokens as the engine spells them."""
+    """Return the prompt of a request as text; tokens are decoded from the engine's bytes."""
     prompt = plan.requests[request].prompt
     if isinstance(prompt, TextPrompt):
         return prompt.text
@@ -68,18 +68,18 @@ def prompt_text(plan: Plan, request: int, scored: Sequence[PromptToken]) -> str:
 
 
 class TokenTable:
-    """The four parallel lists in which this route gives log-probabilities of one choice."""
+    """Builds the four parallel lists of one choice's log-probabilities."""
 
     def __init__(self, plan: Plan) -> None:
         self._is_wanted = plan.sampling.top_logprobs is not None
         self._offset = 0
-        # A character may be spread over several tokens; it counts with the one that ends it.
+        # A character may span several tokens; it counts with the last of them.
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def rows(self, tokens: Sequence[GeneratedToken | PromptToken]) -> dict[str, Any] | None:
-        """The next tokens of the choice; `text_offset` counts characters of its text.
+        """Return the lists for the next tokens; `text_offset` is in characters of the choice.
 
-        Nothing is said of how likely a prompt's first token is: null in both lists.
+        The first token of a prompt has no log-probability: it is null in both lists.
         """
         if not self._is_wanted:
             return None

@@ -9,7 +9,7 @@ from api.generation.schemas import (
     GenerationBody,
     JsonObjectFormat,
     JsonSchemaFormat,
-    PromptForms,
+    Prompt,
 )
 from core.errors import InvalidRequest
 
@@ -88,7 +88,7 @@ def check_completion(body: CompletionBody) -> None:
         )
 
 
-def _is_text(prompt: PromptForms) -> bool:
+def _is_text(prompt: Prompt) -> bool:
     return isinstance(prompt, str) or isinstance(prompt[0], str)
 
 

@@ -1,7 +1,7 @@
-"""The bodies of both generation routes.
+"""The request bodies of both generation routes.
 
-Every field that OpenAI's contract knows is accepted. One that changes the answer in a way
-we do not serve must have its neutral value; `api.generation.refusals` says which.
+Every field of OpenAI's API is accepted. A field for an unsupported feature must have its neutral
+value; `api.generation.refusals` lists these fields.
 """
 
 from typing import Annotated, Any, Literal
@@ -25,15 +25,15 @@ MAX_TOOLS = 128
 MAX_BIASED_TOKENS = 1024
 MAX_PROMPTS = 256
 MAX_FIELDS = 64
-"""More than any object of ours has."""
+"""More fields than any object of the API has."""
 
 
 def _at_most(limit: int) -> BeforeValidator:
-    """Refuse a large object as one fault, before each of its entries is looked at."""
+    """Reject a large object with one error, before its entries are validated."""
 
     def check(value: object) -> object:
         if isinstance(value, dict) and len(value) > limit:
-            raise ValueError(f"it has {len(value)} entries, and may have {limit}")
+            raise ValueError(f"it has {len(value)} entries; at most {limit} are allowed")
         return value
 
     return BeforeValidator(check)
@@ -49,27 +49,27 @@ Limit = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
 
 
 class Body(BaseModel):
-    """An object that has the fields of its class and no others."""
+    """An object that allows only the fields of its class."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
-    def _refuse_a_crowd(cls, value: object) -> object:
-        """One fault for thousands of unknown fields, not one for each."""
+    def _limit_fields(cls, value: object) -> object:
+        """Report thousands of unknown fields as one error."""
         if isinstance(value, dict) and len(value) > MAX_FIELDS:
-            raise ValueError(f"it has {len(value)} fields, more than are known")
+            raise ValueError(f"it has {len(value)} fields; at most {MAX_FIELDS} are allowed")
         return value
 
 
 class StreamOptions(Body):
     include_usage: bool = False
     include_obfuscation: bool = False
-    """Accepted; it is about hiding lengths from a network that is not ours."""
+    """Accepted and ignored."""
 
 
 class GenerationBody(Body):
-    """What both routes share. Null is the same as leaving a field out."""
+    """The common fields of both routes. Null means the same as a missing field."""
 
     model: Annotated[ModelId, Field(min_length=1, max_length=512, pattern=r"^[^\x00]*$")]
     max_tokens: Limit | None = None
@@ -85,7 +85,7 @@ class GenerationBody(Body):
     logit_bias: Biases | None = None
     user: str | None = None
     ignore_eos: bool | None = None
-    """Ours, named as in vLLM: write `max_tokens`, whatever ends a text."""
+    """As in vLLM: generate `max_tokens` tokens and ignore end tokens."""
 
 
 class TextFormat(Body):
@@ -97,7 +97,7 @@ class JsonObjectFormat(Body):
 
 
 class NamedJsonSchema(Body):
-    """A schema; answers are always held to it, `strict` or not. The name changes nothing."""
+    """A JSON schema, always enforced, with and without `strict`. The name is ignored."""
 
     name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
     description: str | None = None
@@ -119,7 +119,7 @@ FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
 
 
 class Function(Body):
-    """Calls are always held to the parameters when they are forced, `strict` or not."""
+    """Forced calls always match the parameters' schema, with and without `strict`."""
 
     name: FunctionName
     description: str | None = None
@@ -145,7 +145,7 @@ Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
 class ChatBody(GenerationBody):
-    """`CreateChatCompletionRequest`. The engine reads the messages, as training does."""
+    """`CreateChatCompletionRequest`. The engine parses the messages with the training code."""
 
     messages: Annotated[
         list[dict[str, Any]], Field(fail_fast=True, min_length=1, max_length=MAX_MESSAGES)
@@ -165,9 +165,9 @@ class ChatBody(GenerationBody):
     function_call: object = None
     reasoning_effort: Effort | None = None
     chat_template_kwargs: TemplateVariables | None = None
-    """Ours, named as in vLLM: variables of the chat template."""
+    """As in vLLM: variables of the chat template."""
     verbosity: object = None
-    # These change nothing in the answer of a model of one's own.
+    # These are accepted and ignored.
     metadata: Annotated[dict[str, str], _at_most(MAX_FIELDS)] | None = None
     prediction: object = None
     prompt_cache_key: str | None = None
@@ -178,8 +178,8 @@ class ChatBody(GenerationBody):
     store: bool | None = None
 
 
-def _form_of_prompt(value: object) -> str:
-    """Tell the forms apart by the first item, so that a long list is checked once only."""
+def _prompt_type(value: object) -> str:
+    """Return the type of prompt by its first item, so that a long list is validated only once."""
     if not isinstance(value, list):
         return "text"
     match value[:1]:
@@ -192,19 +192,19 @@ def _form_of_prompt(value: object) -> str:
 
 
 TokenIds = Annotated[list[TokenId], Field(fail_fast=True, min_length=1)]
-PromptForms = Annotated[
+Prompt = Annotated[
     Annotated[Text, Tag("text")]
     | Annotated[list[Text], Field(fail_fast=True, max_length=MAX_PROMPTS), Tag("texts")]
     | Annotated[TokenIds, Tag("tokens")]
     | Annotated[list[TokenIds], Field(fail_fast=True, max_length=MAX_PROMPTS), Tag("token lists")],
-    Discriminator(_form_of_prompt),
+    Discriminator(_prompt_type),
 ]
 
 
 class CompletionBody(GenerationBody):
     """`CreateCompletionRequest`."""
 
-    prompt: PromptForms
+    prompt: Prompt
     max_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)] | None = None
     best_of: Annotated[int, Field(ge=0, le=20)] | None = None
     echo: bool | None = None

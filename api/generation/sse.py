@@ -1,4 +1,4 @@
-"""Chunks as server-sent events, in the form that OpenAI's clients read."""
+"""Streams chunks as server-sent events in OpenAI's format."""
 
 import json
 import logging
@@ -17,10 +17,10 @@ logger = logging.getLogger(__name__)
 
 
 def sse_response(chunks: Chunks) -> StreamingResponse:
-    """Return an answer that streams the chunks and ends with `[DONE]`.
+    """Return a response that streams the chunks and ends with `[DONE]`.
 
-    After the first byte the status is sent; an error then is an event, which the stock clients
-    raise as an APIError.
+    The status is sent with the first byte; a later error is an event, which OpenAI's clients raise
+    as an APIError.
     """
     return StreamingResponse(
         _events(chunks), media_type="text/event-stream", headers={"cache-control": "no-store"}
@@ -34,7 +34,7 @@ async def _events(chunks: Chunks) -> AsyncGenerator[str, None]:
                 yield _event(chunk)
         yield "data: [DONE]\n\n"
     except TunesmithError as error:
-        logger.warning("A stream broke off: %s", error.message)
+        logger.warning("A stream ended with an error: %s", error.message)
         yield _event(error_body(500, error.message, param=error.param, code=error.code))
 
 

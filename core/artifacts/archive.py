@@ -1,9 +1,9 @@
-"""A folder as one file, and back again without trusting that file.
+"""Packs a folder into one file, and safely unpacks untrusted archives.
 
-The folder is a bundle, whose manifest is held against it on both ways, or the resume state of a
-run, whose archive is known by its SHA-256 alone. The archive is a ZIP without compression:
-weights do not compress, equal bundles give equal archives whatever zlib is installed, and an
-entry cannot expand. Needs no torch.
+The folder is a bundle, verified against its manifest in both directions, or the resume state of a
+run, whose archive is verified by its SHA-256 only. The archive is an uncompressed ZIP: weights do
+not compress, equal bundles give equal archives with any version of zlib, and entries cannot expand.
+Needs no torch.
 """
 
 import errno
@@ -26,20 +26,20 @@ MAX_FILES = 256
 MAX_NAME_LENGTH = 200
 MAX_BYTES = 64 * 1024**3
 MAX_STATE_BYTES = 1024**4
-"""Of a resume state, which holds the optimiser's memory beside the weights."""
+"""The limit for a resume state, which has optimizer state besides the weights."""
 
 
 def pack(folder: Path, archive: Path) -> str:
-    """Write the bundle in `folder` into the file `archive` and return the SHA-256 of that file.
+    """Verify the bundle in `folder`, pack the files of its manifest, and return the SHA-256.
 
-    Verifies the bundle first, and packs what its manifest lists. The file appears whole.
+    `archive` is written atomically.
     """
     manifest = verify(folder)
     return _pack(folder, [MANIFEST_FILE, *(file.path for file in manifest.files)], archive)
 
 
 def pack_state(folder: Path, archive: Path) -> str:
-    """Do the same with every file of a resume state."""
+    """Pack every file of a resume state and return the SHA-256 of the archive."""
     files = (path for path in folder.rglob("*") if path.is_file())
     return _pack(folder, [path.relative_to(folder).as_posix() for path in files], archive)
 
@@ -49,7 +49,7 @@ def _pack(folder: Path, names: list[str], archive: Path) -> str:
     with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as out:
         for name in sorted(names):
             entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
-            entry.create_system = 3  # Unix, whose modes follow
+            entry.create_system = 3  # Unix: the file mode below applies
             entry.external_attr = (stat.S_IFREG | 0o644) << 16
             entry.file_size = (folder / name).stat().st_size  # lets zipfile choose ZIP64
             with (folder / name).open("rb") as source, out.open(entry, "w") as target:
@@ -62,16 +62,16 @@ def _pack(folder: Path, names: list[str], archive: Path) -> str:
 
 
 def unpack(archive: Path, folder: Path, *, max_bytes: int = MAX_BYTES) -> None:
-    """Turn an archive into the complete, verified bundle `folder`, or raise `artifact_corrupt`.
+    """Unpack an archive into a complete, verified bundle, or raise `artifact_corrupt`.
 
-    Names that lead out of the folder, links, file kinds that a bundle does not have, too many
-    files or bytes and content that its manifest does not name are all refused.
+    Rejects names outside the folder, links, unexpected file types, too many files or bytes, and
+    content that differs from the manifest.
     """
     _unpack(archive, folder, max_bytes, check=verify)
 
 
 def unpack_state(archive: Path, folder: Path) -> None:
-    """Do the same with a resume state. The caller has held the archive against its SHA-256."""
+    """Unpack a resume state. The caller has verified the SHA-256 of the archive."""
     _unpack(archive, folder, MAX_STATE_BYTES, check=lambda _: None)
 
 
@@ -87,8 +87,8 @@ def _unpack(
             for weights in partial.rglob("*.safetensors"):
                 _check_weights(weights)
             check(partial)
-    # What zipfile raises for broken headers, encryption, unknown versions and cut-off data,
-    # and the file system for a name that is a file here and a folder there.
+    # zipfile raises these for invalid headers, encryption, unknown versions and truncated data,
+    # and the file system for a name used both as a file and as a folder.
     except (
         zipfile.BadZipFile,
         RuntimeError,
@@ -99,19 +99,19 @@ def _unpack(
     ) as error:
         raise corrupt(f"{archive.name} is not a readable bundle archive: {error}") from error
     except OSError as error:
-        if error.errno != errno.EINVAL:  # a place in the file that no file has
+        if error.errno != errno.EINVAL:  # an invalid offset in the archive
             raise
         raise corrupt(f"{archive.name} is not a readable bundle archive: {error}") from error
 
 
 def _check_entries(entries: list[zipfile.ZipInfo], max_bytes: int) -> None:
     if len(entries) > MAX_FILES:
-        raise corrupt(f"The archive holds {len(entries)} files; at most {MAX_FILES} are allowed.")
+        raise corrupt(f"The archive has {len(entries)} files; at most {MAX_FILES} are allowed.")
     size_bytes = sum(entry.file_size for entry in entries)
     if size_bytes > max_bytes:
-        raise corrupt(f"The archive holds {size_bytes} bytes; at most {max_bytes} are allowed.")
+        raise corrupt(f"The archive has {size_bytes} bytes; at most {max_bytes} are allowed.")
     if len({entry.filename.casefold() for entry in entries}) != len(entries):
-        raise corrupt("The archive holds two files of one name.")
+        raise corrupt("The archive has two files with the same name.")
     for entry in entries:
         _check_entry(entry)
 
@@ -121,15 +121,15 @@ def _check_entry(entry: zipfile.ZipInfo) -> None:
     path = PurePosixPath(name)
     plain = name.isprintable() and not set(name) & set('\\:*?"<>|')
     if not plain or path.is_absolute() or ".." in path.parts or path.as_posix() != name:
-        raise corrupt(f"The archive holds a file with an unsafe name: {name[:80]!r}.")
+        raise corrupt(f"The archive has a file with an unsafe name: {name[:80]!r}.")
     if len(name) > MAX_NAME_LENGTH:
-        raise corrupt(f"The archive holds a name of {len(name)} characters: {name[:80]!r}.")
+        raise corrupt(f"The archive has a file name of {len(name)} characters: {name[:80]!r}.")
     if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG):
-        raise corrupt(f"{name} in the archive is not a plain file.")
+        raise corrupt(f"{name} in the archive is not a regular file.")
     if path.suffix not in ALLOWED_SUFFIXES:
-        raise corrupt(f"{name} in the archive is not of a kind that a bundle holds.")
+        raise corrupt(f"{name} in the archive has a file type that bundles do not contain.")
     if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
-        raise corrupt(f"{name} in the archive is compressed; a bundle's files are stored plainly.")
+        raise corrupt(f"{name} in the archive is compressed; bundles must be uncompressed.")
 
 
 def _extract(source: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path) -> None:
@@ -139,7 +139,7 @@ def _extract(source: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path) -> N
 
 
 def _check_weights(path: Path) -> None:
-    """Judge weights by content: a pickle under this name has no safetensors header."""
+    """Check that the content is safetensors, not for example a pickle with this suffix."""
     try:
         with safe_open(path, framework="np"):
             pass

@@ -1,13 +1,13 @@
-"""The bundle: all that a user takes away from a run, in the layout that others load as it is.
+"""The bundle: the downloadable result of a run, in the file layout of PEFT or transformers.
 
-    adapter_config.json  adapter_model.safetensors   what `PeftModel.from_pretrained` reads, or
-    config.json  model.safetensors                   what `AutoModelFor….from_pretrained` reads
-    tokenizer files      chat_template.jinja         what `AutoTokenizer` reads
-    README.md  loss.png  metrics.csv                 the model card and its figures
-    row_losses.csv                                   which lines the model could not learn
-    manifest.json                                    written last: sizes and hashes
+    adapter_config.json  adapter_model.safetensors   for `PeftModel.from_pretrained`, or
+    config.json  model.safetensors                   for `AutoModelFor….from_pretrained`
+    tokenizer files      chat_template.jinja         for `AutoTokenizer`
+    README.md  loss.png  metrics.csv                 the model card, loss plot and metrics
+    row_losses.csv                                   the loss of each training line by epoch
+    manifest.json                                    sizes and hashes, written last
 
-Equal contents give equal bytes: no clock, no host name, no private path goes in.
+Equal contents give equal bytes: a bundle has no timestamps, host names or private paths.
 """
 
 import copy
@@ -29,7 +29,7 @@ from core.spec.base_model import BaseModelSpec
 
 @dataclass(frozen=True)
 class BundleContents:
-    """What a bundle is made of; the weights are those after `step`."""
+    """The contents of a bundle; the weights are those after `step`."""
 
     adapted: AdaptedModel
     step: int
@@ -40,7 +40,7 @@ class BundleContents:
 
 
 def write_bundle(folder: Path, contents: BundleContents) -> Manifest:
-    """Write the bundle into `folder`, which appears complete or not at all."""
+    """Write the bundle into `folder` atomically."""
     with published_folder(folder) as partial:
         if contents.adapted.config is None:
             _write_model(partial, contents.adapted)
@@ -58,13 +58,13 @@ def write_bundle(folder: Path, contents: BundleContents) -> Manifest:
 
 
 def _public_config(config: peft.PeftConfig, base: BaseModelSpec) -> peft.PeftConfig:
-    """A copy that names the base as others know it, ready for inference."""
+    """Return a copy for inference that has the public name of the base."""
     public = copy.deepcopy(config)
     public.base_model_name_or_path = public_name(base)
     public.revision = base.revision
     public.inference_mode = True
     for name, value in vars(public).items():
-        if isinstance(value, set):  # PEFT would write it in the order of this process's hashes
+        if isinstance(value, set):  # PEFT writes sets in hash order, which varies by process
             setattr(public, name, sorted(value))
     return public
 
@@ -76,8 +76,7 @@ def _write_adapter(path: Path, adapted: AdaptedModel) -> None:
 
 
 def _write_model(folder: Path, adapted: AdaptedModel) -> None:
-    """Write the whole model into one file, whatever its size."""
     adapted.model.save_pretrained(str(folder), max_shard_size=_NEVER_SPLIT)
 
 
-_NEVER_SPLIT = 2**62
+_NEVER_SPLIT = 2**62  # one weights file for any model

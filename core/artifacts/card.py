@@ -1,17 +1,18 @@
-"""The model card: what was trained on what, how it went, and how to use it."""
+"""The model card: base, data, hyperparameters, metrics and usage."""
 
 import json
 from dataclasses import dataclass
 
 from core.artifacts.manifest import public_name
 from core.artifacts.metrics import StepMetrics
-from core.artifacts.usage import LIBRARIES, usage
+from core.artifacts.usage import usage
+from core.catalog.objectives import OBJECTIVES, Target
+from core.catalog.strategies import STRATEGIES
+from core.catalog.tasks import TASKS
 from core.spec.base_model import BaseModelSpec
 from core.spec.events import DatasetValidated, ModelReady
 from core.spec.job import JobSpec
 from core.spec.members import for_each
-from core.spec.objective import ObjectiveSpec, Task
-from core.spec.strategy import WHOLE_MODEL
 
 
 @dataclass(frozen=True)
@@ -24,9 +25,9 @@ class CardFacts:
 
 
 def model_card(facts: CardFacts, curve: tuple[StepMetrics, ...], step: int) -> str:
-    """README.md in the form that the Hugging Face Hub reads: YAML front matter, then Markdown.
+    """Return README.md for the Hugging Face Hub: YAML front matter, then Markdown.
 
-    `step` is the one after which the weights were these.
+    The weights of the bundle are those after `step`.
     """
     base = public_name(facts.spec.base)
     return "\n".join(
@@ -39,8 +40,8 @@ def model_card(facts: CardFacts, curve: tuple[StepMetrics, ...], step: int) -> s
             "",
             *_table(("", "Rows", "Tokens", "Targets"), _data_rows(facts.dataset)),
             "",
-            "Tokens are those of one epoch, padding not counted. "
-            + _TARGETS[_COUNTED[facts.spec.objective.type]],
+            "Tokens are counted for one epoch, without padding. "
+            + _TARGETS[OBJECTIVES[facts.spec.objective.type].target],
             "",
             "## Hyperparameters",
             "",
@@ -51,7 +52,7 @@ def model_card(facts: CardFacts, curve: tuple[StepMetrics, ...], step: int) -> s
             *_table(("Step", "Training loss", "Validation loss"), _metric_rows(curve)),
             "",
             f"Losses are nats per target. The weights are those after step {step:,}. Every step "
-            "is in `metrics.csv`; `row_losses.csv` says what each line of the training file cost "
+            "is in `metrics.csv`; `row_losses.csv` has the loss of each line of the training file "
             "in each epoch.",
             "",
             "![Loss by step](loss.png)",
@@ -63,35 +64,25 @@ def model_card(facts: CardFacts, curve: tuple[StepMetrics, ...], step: int) -> s
     )
 
 
-_PIPELINES: dict[Task, str] = for_each(
-    Task,
+_TARGETS = for_each(
+    Target,
     {
-        "generation": "text-generation",
-        "seq2seq": "text2text-generation",
-        "classification": "text-classification",
+        "tokens": "Targets are the labelled tokens, on which the loss is computed.",
+        "rows": "Targets are the texts, each with its labels.",
+        "pairs": "Targets are the pairs of answers.",
+        "answers": "Targets are the answers, each of them rated.",
     },
 )
-
-_COUNTED = for_each(
-    ObjectiveSpec,
-    {"supervised": "tokens", "pretraining": "tokens", "dpo": "pairs", "classification": "rows"},
-)
-
-_TARGETS = {
-    "tokens": "Targets are the labelled tokens, which carry the loss.",
-    "rows": "Targets are the texts, each with its labels.",
-    "pairs": "Targets are the pairs of answers.",
-}
 
 
 def _front_matter(base: str, spec: JobSpec) -> list[str]:
     strategy = spec.strategy.type
-    relation = "finetune" if WHOLE_MODEL[strategy] else "adapter"
+    relation = "finetune" if STRATEGIES[strategy].whole_model else "adapter"
     return [
         "---",
         f"base_model: {json.dumps(base)}",
-        f"library_name: {LIBRARIES[strategy]}",
-        f"pipeline_tag: {_PIPELINES[spec.task]}",
+        f"library_name: {STRATEGIES[strategy].library}",
+        f"pipeline_tag: {TASKS[spec.task].pipeline}",
         "tags:",
         f"- {json.dumps(f'base_model:{relation}:{base}')}",
         f"- {strategy}",
@@ -102,17 +93,17 @@ def _front_matter(base: str, spec: JobSpec) -> list[str]:
 
 def _introduction(base: str, facts: CardFacts) -> list[str]:
     origin = f"`{base}`{_revision(facts.spec.base)}"
-    if WHOLE_MODEL[facts.spec.strategy.type]:
+    if STRATEGIES[facts.spec.strategy.type].whole_model:
         return [
             f"# {base}, tuned",
             "",
-            f"A whole model trained with Tunesmith, which started from {origin}.",
+            f"A fully fine-tuned model, trained with Tunesmith from {origin}.",
         ]
     return [
         f"# Adapter for {base}",
         "",
-        f"A `{facts.spec.strategy.type}` adapter trained with Tunesmith. It works on the base "
-        f"model {origin} only.",
+        f"A `{facts.spec.strategy.type}` adapter trained with Tunesmith. It works only with the "
+        f"base model {origin}.",
     ]
 
 
@@ -130,7 +121,7 @@ def _data_rows(dataset: DatasetValidated) -> list[tuple[object, ...]]:
 
 
 def _hyperparameter_rows(facts: CardFacts) -> list[tuple[object, ...]]:
-    """Everything in the specs, under the specs' own names, and what became of `auto`."""
+    """Return all settings by the names of the specs, and the resolved `auto` values."""
     settings: dict[str, object] = {
         "task": facts.spec.task,
         "objective": facts.spec.objective.type,
@@ -139,7 +130,7 @@ def _hyperparameter_rows(facts: CardFacts) -> list[tuple[object, ...]]:
         **{f"training.{name}": value for name, value in facts.spec.training},
         **{f"evaluation.{name}": value for name, value in facts.spec.evaluation},
         "seed": facts.spec.seed,
-        "optimiser steps": f"{facts.dataset.total_steps:,}",
+        "optimizer steps": f"{facts.dataset.total_steps:,}",
         "trainable parameters": f"{facts.model.trainable_parameters:,} of "
         f"{facts.model.total_parameters:,}",
         "precision used": facts.model.precision,
@@ -149,7 +140,7 @@ def _hyperparameter_rows(facts: CardFacts) -> list[tuple[object, ...]]:
 
 
 def _metric_rows(curve: tuple[StepMetrics, ...]) -> list[tuple[object, ...]]:
-    """The first step, the last one and every evaluation."""
+    """Return the first step, the last step and every evaluation."""
     return [
         (entry.step, _loss(entry.train_loss), _loss(entry.valid_loss))
         for entry in curve
@@ -164,7 +155,7 @@ def _table(header: tuple[str, ...], rows: list[tuple[object, ...]]) -> list[str]
 
 
 _SHOWN = 50
-"""How many labels or modules the card lists."""
+"""The most labels or modules that the card lists."""
 
 
 def _text(value: object) -> str:

@@ -1,7 +1,7 @@
-"""The manifest of a bundle: which files belong to it, their sizes and their hashes.
+"""The manifest of a bundle: its files with sizes and hashes.
 
-It is written last, so a folder with a manifest that verifies is a complete bundle, and
-nothing else is. Needs no torch.
+The manifest is written last: a folder is a complete bundle if and only if its manifest verifies.
+Needs no torch.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from core.spec.strategy import StrategySpec
 MANIFEST_FILE = "manifest.json"
 ADAPTER_FILE = "adapter_model.safetensors"
 MODEL_FILE = "model.safetensors"
-"""In place of an adapter when the whole model was trained."""
+"""Replaces the adapter file after full fine-tuning."""
 
 
 class ManifestFile(Spec):
@@ -32,9 +32,9 @@ class ManifestFile(Spec):
 
 
 class Manifest(Aliased, Spec):
-    """`files` are sorted by path; `checksum` is the SHA-256 over everything else in here.
+    """`files` are sorted by path; `checksum` is the SHA-256 of all other fields.
 
-    Strategy, task and objective are what it takes to run the weights again.
+    Strategy, task and objective describe how to load and run the weights.
     """
 
     format_version: Literal[1] = 1
@@ -44,13 +44,13 @@ class Manifest(Aliased, Spec):
         None, validation_alias=AliasChoices("base_quantization", "base_quantisation")
     )
     precision: NumberFormat | None = None
-    """In which the base computed while the weights were trained; None of an older bundle."""
+    """The number format of the base during training; None for older bundles."""
     strategy: StrategySpec
     task: Task
     objective: ObjectiveSpec
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
     template_time: float | None = None
-    """What the chat template read when the model was trained, and reads when it is served."""
+    """The time that the chat template gets, in training and in serving."""
     weights_file: str
     weights_sha256: str
     files: tuple[ManifestFile, ...]
@@ -58,12 +58,12 @@ class Manifest(Aliased, Spec):
 
 
 def corrupt(message: str) -> TunesmithError:
-    """The error for an artifact that is not what its manifest says, or has none."""
+    """Return the error for an artifact that does not match its manifest, or has none."""
     return TunesmithError(message, code="artifact_corrupt")
 
 
 def write_manifest(folder: Path, spec: JobSpec, precision: NumberFormat | None = None) -> Manifest:
-    """Hash every file in `folder` and write its manifest there; the weights must be among them."""
+    """Hash every file in `folder`, which must include the weights, and write the manifest."""
     files = tuple(_described(folder, path) for path in _paths(folder))
     weights = _weights(files)
     manifest = Manifest(
@@ -86,7 +86,7 @@ def write_manifest(folder: Path, spec: JobSpec, precision: NumberFormat | None =
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Return the manifest without looking at the files; `artifact_corrupt` if it is damaged."""
+    """Return the manifest without reading the files; `artifact_corrupt` if it is damaged."""
     try:
         manifest = Manifest.model_validate_json((folder / MANIFEST_FILE).read_bytes())
     except FileNotFoundError:
@@ -99,26 +99,26 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def verify(folder: Path) -> Manifest:
-    """Return the manifest after reading every byte of the bundle.
+    """Verify every file of the bundle and return the manifest.
 
-    Raises `artifact_corrupt` when a file is missing, changed, not listed or not a plain file.
+    Raises `artifact_corrupt` if a file is missing, changed, not listed or not a regular file.
     """
     manifest = read_manifest(folder)
     listed = [file.path for file in manifest.files]
     present = _paths(folder)
     if listed != present:
         difference = ", ".join(sorted(set(listed) ^ set(present))) or "their order"
-        raise corrupt(f"The files of {folder.name} differ from its manifest in: {difference}.")
+        raise corrupt(f"The files of {folder.name} differ from its manifest: {difference}.")
     for file in manifest.files:
         if _described(folder, file.path) != file:
-            raise corrupt(f"{file.path} of {folder.name} is not the file that its manifest names.")
+            raise corrupt(f"{file.path} of {folder.name} does not match its manifest entry.")
     if manifest.weights_sha256 != _weights(manifest.files).sha256:
-        raise corrupt(f"The manifest of {folder.name} names two hashes for its weights.")
+        raise corrupt(f"The manifest of {folder.name} has two different hashes of its weights.")
     return manifest
 
 
 def public_name(base: BaseModelSpec) -> str:
-    """The base's Hugging Face id; its catalog id when it is a private folder of this server."""
+    """Return the base's Hugging Face id, or its catalog id if the source is a local folder."""
     return base.id if Path(base.source).is_absolute() else base.source
 
 
@@ -128,7 +128,7 @@ def sha256_of(path: Path) -> str:
 
 
 def _paths(folder: Path) -> list[str]:
-    """Everything in the folder but directories and the manifest, as sorted relative paths."""
+    """Return the sorted relative paths of all files but the manifest."""
     return sorted(
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
@@ -139,7 +139,7 @@ def _paths(folder: Path) -> list[str]:
 def _described(folder: Path, name: str) -> ManifestFile:
     path = folder / name
     if path.is_symlink() or not path.is_file():
-        raise corrupt(f"{name} of {folder.name} is not a plain file.")
+        raise corrupt(f"{name} of {folder.name} is not a regular file.")
     return ManifestFile(path=name, size_bytes=path.stat().st_size, sha256=sha256_of(path))
 
 
@@ -156,9 +156,9 @@ def _checksum(manifest: Manifest) -> str:
 
 
 def _unset(manifest: Manifest) -> set[str]:
-    """Name the fields that say nothing: a manifest from before there were such has none of them.
+    """Return the later fields that have their defaults, which the checksum leaves out.
 
-    So a field that comes later needs a default, and changes no older checksum.
+    So a new field with a default does not change the checksum of an older manifest.
     """
     return {
         name
@@ -170,4 +170,4 @@ def _unset(manifest: Manifest) -> set[str]:
 
 
 _FIRST_FIELDS = {"format_version"}
-"""With a default, and in the checksum from the beginning."""
+"""Fields with a default that the checksum has always included."""

@@ -1,17 +1,16 @@
-"""An adapter made part of its base's weights: the same answers without layers beside them.
+"""Merges an adapter into the weights of its base, so that no extra layers run.
 
-W becomes W + scale · B A in fp32, after DoRA with rows of their trained lengths, and is rounded
-once, to the dtype of the base. Modules that were trained whole take the place of the base's.
+W becomes W + scale · B A in fp32, with DoRA also scaled to the trained row norms, and is rounded
+once to the dtype of the base; (IA)³ scales the rows or columns of W. Modules from `modules_to_save`
+replace those of the base.
 """
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from core.adapters.adapted import AdaptedModel
-from core.adapters.bottleneck import Bottleneck
-from core.adapters.lora import LoraLinear
+from core.adapters.delta import AdapterLayer
 from core.adapters.targets import is_quantised
 
 
@@ -19,18 +18,18 @@ from core.adapters.targets import is_quantised
 def merge(adapted: AdaptedModel) -> PreTrainedModel:
     """Merge an adapter that is not installed into its model, layer by layer, and return the model.
 
-    A weight that was tied to a merged one stays as it was. ValueError for what
-    `core.catalog.cells.require_mergeable` refuses.
+    A weight tied to a merged one is untied and unchanged. ValueError for what
+    `core.catalog.cells.require_mergeable` rejects.
     """
     if adapted.virtual is not None:
-        raise ValueError("virtual tokens are no part of any weight")
+        raise ValueError("virtual tokens cannot be merged into weights")
     for path, layer in adapted.replaced.items():
         own = adapted.model.get_submodule(path)
-        if isinstance(layer, Bottleneck) or is_quantised(own):
-            raise ValueError(f"{path} has no weight that could take up the adapter")
-        if isinstance(layer, LoraLinear):
-            weight_OI = layer.merged_weight()
-            _replace(own, "weight", weight_OI.t() if isinstance(own, Conv1D) else weight_OI)
+        if is_quantised(own):
+            raise ValueError(f"{path} has no dense weight to merge the adapter into")
+        if isinstance(layer, AdapterLayer):
+            for name, weight in layer.merged().items():
+                _replace(own, name, weight)
         else:
             _replace_all(own, layer)
     return adapted.model
@@ -43,7 +42,7 @@ def _replace_all(own: nn.Module, trained: nn.Module) -> None:
 
 
 def _replace(module: nn.Module, name: str, weight: torch.Tensor) -> None:
-    """Give a module a weight of its own, in the dtype of the one it had."""
+    """Replace a weight of a module by a copy of `weight` in the same dtype."""
     dtype = getattr(module, name).dtype
     rounded = weight.detach().to(dtype, copy=True).contiguous()
     setattr(module, name, nn.Parameter(rounded, requires_grad=False))

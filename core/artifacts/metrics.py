@@ -1,4 +1,4 @@
-"""A run's learning curve, and OpenAI's result file made of it."""
+"""The learning curve of a run, and OpenAI's result file."""
 
 import csv
 import io
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class StepMetrics:
-    """Losses are means over targets, in nats; None where nothing was measured at this step."""
+    """Losses are means over targets, in nats; None if not measured at this step."""
 
     step: int
     train_loss: float | None = None
@@ -18,7 +18,7 @@ class StepMetrics:
 
 
 def metrics_csv(curve: Iterable[StepMetrics]) -> str:
-    """The `step_metrics.csv` that OpenAI attaches to a finished job, column for column."""
+    """Return `step_metrics.csv` with the columns of OpenAI's result file."""
     out = io.StringIO()
     write = csv.writer(out, lineterminator="\n").writerow
     write(["step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy"])

@@ -6,9 +6,9 @@ from core.artifacts.metrics import StepMetrics
 
 
 def draw_loss(path: Path, curve: tuple[StepMetrics, ...]) -> None:
-    """Draw training and validation loss by step into a PNG; equal curves give equal bytes.
+    """Plot training and validation loss by step as a PNG; equal curves give equal bytes.
 
-    Imports Matplotlib on the first call, and only its object interface: no global figure.
+    Imports Matplotlib on the first call and uses only its object interface, without global state.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -20,7 +20,7 @@ def draw_loss(path: Path, curve: tuple[StepMetrics, ...]) -> None:
     train = [(entry.step, entry.train_loss) for entry in curve if entry.train_loss is not None]
     valid = [(entry.step, entry.valid_loss) for entry in curve if entry.valid_loss is not None]
     if train:
-        # A single step is a point, which a line without markers would not show.
+        # A line without markers would not show a single step.
         marker = "o" if len(train) == 1 else ""
         axes.plot(
             *zip(*train, strict=True), color="#3b6ea5", lw=1.4, marker=marker, label="training"
@@ -31,7 +31,7 @@ def draw_loss(path: Path, curve: tuple[StepMetrics, ...]) -> None:
         )
     if train or valid:
         axes.legend(frameon=False)
-    axes.set_xlabel("optimiser step")
+    axes.set_xlabel("optimizer step")
     axes.set_ylabel("loss (nats per labelled token)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(color="#dddddd", lw=0.6)

@@ -1,4 +1,4 @@
-"""A folder that appears complete or not at all, whatever kills the process that writes it."""
+"""Writes a folder atomically, even if the process is killed."""
 
 import os
 import shutil
@@ -9,11 +9,11 @@ from pathlib import Path
 
 @contextmanager
 def published_folder(folder: Path) -> Iterator[Path]:
-    """Give an empty folder to fill; on leaving the block it becomes `folder`, durably.
+    """Yield an empty folder that becomes `folder` when the block ends without an error.
 
-    The block fills `<folder>.partial`. Every file is flushed to disk before the rename, so
-    a folder under its final name has all its bytes even after a power cut. An earlier
-    `folder` is replaced; one writer at a time.
+    The block writes to `<folder>.partial`. Every file is flushed to disk before the rename, so
+    `folder` is complete even after a power failure. An existing `folder` is replaced. Only one
+    process may write a folder at a time.
     """
     partial = folder.with_name(folder.name + ".partial")
     replaced = folder.with_name(folder.name + ".replaced")
@@ -23,7 +23,7 @@ def published_folder(folder: Path) -> Iterator[Path]:
     try:
         yield partial
         _flush_tree(partial)
-        # rename(2) replaces no folder that has content, so an earlier one steps aside first.
+        # rename(2) cannot replace a folder with content, so an existing one is renamed first.
         if folder.exists():
             os.replace(folder, replaced)
         os.replace(partial, folder)
@@ -35,7 +35,7 @@ def published_folder(folder: Path) -> Iterator[Path]:
 
 
 def flush(path: Path) -> None:
-    """Wait until a file's bytes, or a folder's entries, are on disk."""
+    """Flush the bytes of a file, or the entries of a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

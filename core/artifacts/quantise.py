@@ -1,4 +1,4 @@
-"""Quantising a model in memory, to what `load_base` makes of the same weights in a file."""
+"""Quantizes a model in memory, with the same result as `load_base` on the same weights."""
 
 import torch
 from torch import nn
@@ -12,7 +12,7 @@ from core.spec.base_model import Quantization
 
 
 def layers_to_quantise(model: PreTrainedModel) -> dict[str, LinearLayer]:
-    """Return by path the linear layers of the blocks: all but the head and what stays in fp32."""
+    """Return the linear layers of the blocks by path, without the head and those kept in fp32."""
     dense = {"lm_head", *classifier_head(model), *(model._keep_in_fp32_modules or ())}
     return {
         path: module
@@ -23,7 +23,7 @@ def layers_to_quantise(model: PreTrainedModel) -> dict[str, LinearLayer]:
 
 
 def quantise(model: PreTrainedModel, quantization: Quantization, device: torch.device) -> None:
-    """Quantise a dense model in the CPU's memory and bring it to `device`, layer by layer."""
+    """Quantize a dense model in CPU memory and move it to `device`, layer by layer."""
     dtype = model.dtype
     for path, layer in layers_to_quantise(model).items():
         weight_OI = layer.weight.t() if isinstance(layer, Conv1D) else layer.weight

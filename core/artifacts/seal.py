@@ -1,6 +1,6 @@
-"""A folder that can tell whether it is whole: a list of its files with their hashes.
+"""A seal: a list of a folder's files with hashes, to detect missing or damaged files.
 
-The seal is written last. It is for folders that are no bundles, such as a run's resume state.
+The seal is written last. It serves folders without a manifest, such as a run's resume state.
 """
 
 from pathlib import Path
@@ -18,13 +18,13 @@ class Seal(Spec):
 
 
 def seal(folder: Path) -> None:
-    """Hash every file directly in `folder` and write the seal beside them."""
+    """Hash every file directly in `folder` and write the seal."""
     text = Seal(files=_files(folder)).model_dump_json(indent=2)
     (folder / SEAL_FILE).write_text(text + "\n", encoding="utf-8")
 
 
-def is_whole(folder: Path) -> bool:
-    """Say whether the folder holds the files of its seal, byte for byte, and no others."""
+def is_intact(folder: Path) -> bool:
+    """Whether the folder has exactly the files of its seal, with the same content."""
     try:
         found = Seal.model_validate_json((folder / SEAL_FILE).read_bytes())
     except (FileNotFoundError, ValidationError):

@@ -1,38 +1,12 @@
-"""How to use what a bundle holds: the lines of the model card that can be copied."""
+"""The usage section of the model card, with code to copy."""
 
-from typing import Literal
+from typing import assert_never
 
 from core.artifacts.manifest import public_name
+from core.catalog.strategies import STRATEGIES
+from core.catalog.tasks import TASKS
 from core.spec.job import JobSpec
-from core.spec.members import for_each
-from core.spec.objective import ClassificationSpec, Task
-from core.spec.strategy import StrategySpec
-
-MODEL_CLASSES: dict[Task, str] = for_each(
-    Task,
-    {
-        "generation": "AutoModelForCausalLM",
-        "seq2seq": "AutoModelForSeq2SeqLM",
-        "classification": "AutoModelForSequenceClassification",
-    },
-)
-
-Library = Literal["transformers", "peft", "tunesmith"]
-
-LIBRARIES: dict[str, Library] = for_each(
-    StrategySpec,
-    {
-        "full": "transformers",
-        "lora": "peft",
-        "qlora": "peft",
-        "bottleneck": "tunesmith",
-        "prefix": "peft",
-        "prompt": "peft",
-    },
-)
-"""What loads the bundle."""
-
-_ANSWERS_MESSAGES = for_each(Task, {"generation": True, "seq2seq": True, "classification": False})
+from core.spec.objective import ClassificationSpec
 
 _QUANTISED = {
     "nf4": (
@@ -44,30 +18,33 @@ _QUANTISED = {
 
 
 def usage(spec: JobSpec) -> list[str]:
-    """Return Markdown: with the library that loads the folder, then with the service."""
-    match LIBRARIES[spec.strategy.type]:
+    """Return Markdown lines: usage with the library, then with the service."""
+    library = STRATEGIES[spec.strategy.type].library
+    match library:
         case "tunesmith":
             own = [
-                "PEFT has no bottleneck adapters, so this folder runs in Tunesmith. The layers are "
-                "named in `adapter_config.json`; each adds up(activation(down(x))) to the output "
-                "of the module whose path it has.",
+                "PEFT does not support bottleneck adapters, so this folder runs in Tunesmith only. "
+                "`adapter_config.json` lists the layers; each adds up(activation(down(x))) to the "
+                "output of the module at its path.",
                 "",
             ]
         case "transformers":
             own = ["With transformers, from this folder:", "", *_python(_whole_model(spec))]
         case "peft":
             stands_for = public_name(spec.base) != spec.base.source
-            note = f"; `{public_name(spec.base)}` stands for a local folder of that model"
+            note = f"; replace `{public_name(spec.base)}` by a local folder with that model"
             own = [
                 f"With PEFT, from this folder{note if stands_for else ''}:",
                 "",
                 *_python(_adapter(spec)),
             ]
+        case _:
+            assert_never(library)
     return [*own, "From the service that trained it:", "", *_request(spec)]
 
 
 def _whole_model(spec: JobSpec) -> list[str]:
-    name = MODEL_CLASSES[spec.task]
+    name = TASKS[spec.task].model_class
     return [
         f"from transformers import {name}, AutoTokenizer",
         "",
@@ -77,7 +54,7 @@ def _whole_model(spec: JobSpec) -> list[str]:
 
 
 def _adapter(spec: JobSpec) -> list[str]:
-    name = MODEL_CLASSES[spec.task]
+    name = TASKS[spec.task].model_class
     options = f', revision="{spec.base.revision}"' if spec.base.revision else ""
     if isinstance(spec.objective, ClassificationSpec):
         options += f", num_labels={len(spec.objective.labels)}"
@@ -95,7 +72,7 @@ def _adapter(spec: JobSpec) -> list[str]:
 
 
 def _request(spec: JobSpec) -> list[str]:
-    if not _ANSWERS_MESSAGES[spec.task]:
+    if not TASKS[spec.task].answers_messages:
         return [
             "```sh",
             "curl http://localhost:8000/v1/classifications \\",
@@ -103,7 +80,7 @@ def _request(spec: JobSpec) -> list[str]:
             '  -d \'{"model": "ft:…", "input": "A text to label"}\'',
             "```",
             "",
-            "The model is the job's `fine_tuned_model`.",
+            "Use the job's `fine_tuned_model` as the model.",
             "",
         ]
     return _python(

@@ -1,6 +1,6 @@
-"""The fixed texts around a call, and the holes in them: a name, an id.
+"""The literal texts around a tool call, with placeholders for its name and id.
 
-White space in them is not taken literally when they are read: models vary it. Plain Python.
+Parsing accepts any white space where a literal has some, because models vary it. Plain Python.
 """
 
 import re
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 NAME_HOLE, ID_HOLE = "\udffe", "\udfff"
-"""Stand for the name and the id of a call in a literal."""
+"""Placeholders for the name and the id of a call in a literal."""
 
 NAME = r"[A-Za-z0-9_.\-]+"
 _ID = r"[A-Za-z0-9_.:\-]*"
@@ -17,7 +17,7 @@ _PIECES = re.compile(f"([{NAME_HOLE}{ID_HOLE}]|\\s+)")
 
 @dataclass(frozen=True)
 class Frame:
-    """What stands around calls: `opening (head … tail) between (head … tail) closing`."""
+    """The literals around calls: `opening (head … tail) between (head … tail) closing`."""
 
     opening: str
     head: str
@@ -37,24 +37,24 @@ class Frame:
 
     @property
     def marker(self) -> str:
-        """What begins calls and no other text; empty when they begin like any JSON or list."""
+        """The literal that marks the start of calls; empty if they start like JSON or a list."""
         literal = re.split(f"[{NAME_HOLE}{ID_HOLE}]", self.opening + self.head)[0].strip()
         return re.split(r"\s", literal)[0].rstrip("[{(,\"'")
 
 
 def common_start(first: str, second: str) -> str:
-    """Return the longest text with which both begin."""
+    """Return the longest common prefix."""
     pairs = zip(first, second, strict=False)
     return "".join(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def common_end(first: str, second: str) -> str:
-    """Return the longest text with which both end."""
+    """Return the longest common suffix."""
     return common_start(first[::-1], second[::-1])[::-1]
 
 
 def flexible(literal: str) -> str:
-    """Return a pattern for a literal with any white space, or none, where it has some."""
+    """Return a pattern for a literal in which each white space matches any or no white space."""
     return "".join(map(_piece, _PIECES.split(literal)))
 
 

@@ -1,7 +1,4 @@
-"""Values of arguments that are not written as JSON: bare text, loose objects, Python literals.
-
-Plain Python.
-"""
+"""Parses arguments that are not JSON: bare text, loose objects, Python literals. Plain Python."""
 
 import ast
 import json
@@ -17,13 +14,13 @@ MAX_DEPTH = 64
 
 
 class NotAValue(ValueError):
-    """The text at this place is no value of this kind."""
+    """The text at this position is not a value of the expected kind."""
 
 
 def typed(text: str, schema: Any, root: Mapping[str, Any]) -> Any:
-    """Return a bare text as the value that the schema of its argument means.
+    """Convert a bare text to a value of the type in the argument's schema.
 
-    A text that the schema does not decide about is JSON if it can be, as templates write it.
+    Without a type in the schema, the text is parsed as JSON if possible, as templates write it.
     """
     types = types_of(schema, root)
     if types == {"string"}:
@@ -39,7 +36,7 @@ def typed(text: str, schema: Any, root: Mapping[str, Any]) -> Any:
 
 
 def _decoded(text: str) -> Any:
-    """Return a value written as JSON or, as templates do that print an object, as Python."""
+    """Parse a value written as JSON, or as Python by templates that print objects."""
     try:
         return json.loads(text)
     except RecursionError:
@@ -74,9 +71,9 @@ def _is_of(value: Any, types: set[str]) -> bool:
 
 
 class LooseReader:
-    """Reads objects with bare names, and texts between quotes of the template's own choice.
+    """Parses objects with unquoted names, and strings in template-specific quotes.
 
-    With `calls` an object stands in round brackets and has `=` after names, as in Python.
+    With `is_python`, the outer object has parentheses and `=`, as in a Python call.
     """
 
     def __init__(self, quotes: tuple[str, ...], escapes: bool, *, is_python: bool = False) -> None:
@@ -85,7 +82,7 @@ class LooseReader:
         self._open, self._close, self._colon = "()=" if is_python else "{}:"
 
     def arguments(self, text: str, start: int) -> tuple[dict[str, Any], int]:
-        """Return the object that begins at a place, and where it ends; NotAValue for none."""
+        """Parse the object at `start`; return it and its end. Raises NotAValue."""
         return self._object(text, start, self._open, self._close, self._colon, 0)
 
     def _value(self, text: str, start: int, depth: int) -> tuple[Any, int]:
@@ -141,7 +138,7 @@ class LooseReader:
     def _text(
         self, text: str, start: int, quote: str, followed_by: str = ",)]}"
     ) -> tuple[str, int]:
-        """Return a text up to its closing quote: one that something of the object follows."""
+        """Return a string and its end: the first quote followed by `followed_by` closes it."""
         end = start
         while True:
             end = text.find(quote, end)

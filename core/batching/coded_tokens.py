@@ -1,8 +1,8 @@
-"""Control tokens in a text, each as one character that no other token can write.
+"""Coded text: text in which each control token is one character that no other token can produce.
 
-A template marks calls and reasoning with tokens such as `<|channel|>`. A model may also spell them
-in plain tokens, which is text and marks nothing. In coded text a control token is one surrogate,
-which no bytes of UTF-8 decode to, so the two cannot be confused.
+A template marks calls and reasoning with control tokens such as `<|channel|>`. A model may also
+write the same characters with plain tokens, which is text and marks nothing. In coded text a
+control token is one surrogate, which valid UTF-8 never contains, so the two differ.
 
 Plain Python.
 """
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 _FIRST, _LAST = 0xDC00, 0xDFEF
-"""Low surrogates; those after the last are the holes of `core.batching.call_literals`."""
+"""Low surrogates; later ones are the placeholders of `core.batching.call_literals`."""
 
 _CODES = re.compile(f"[{chr(_FIRST)}-{chr(_LAST)}]")
 _SURROGATES = re.compile("[\ud800-\udfff]")
@@ -22,41 +22,41 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class CodedTokens:
-    """The control tokens that the answers of a template hold, by their text."""
+    """The control tokens in a template's answers, by their text."""
 
     ids: Mapping[str, int]
 
     @staticmethod
     def found_in(texts: Iterable[str], special: Mapping[str, int]) -> "CodedTokens":
-        """Return those of the special tokens of a vocabulary that occur in any of the texts."""
+        """Return the special tokens of a vocabulary that occur in the texts."""
         whole = "\n".join(texts)
         present = sorted(token for token in special if token and token in whole)
         return CodedTokens({token: special[token] for token in present[: _LAST - _FIRST]})
 
     @cached_property
     def codes(self) -> dict[int, str]:
-        """The character of each, by its id in the vocabulary."""
+        """The character of each control token, by token id."""
         return {id_: chr(_FIRST + index) for index, id_ in enumerate(self.ids.values())}
 
     def coded(self, text: str) -> str:
-        """Return a text of the template with a character for each control token."""
+        """Encode a rendered text: replace each control token by its character."""
         return self._pattern.sub(lambda match: self._code_of[match[0]], text)
 
     def decoded(self, coded: str) -> str:
-        """Return coded text as the template writes it."""
+        """Decode coded text: replace each character by the text of its control token."""
         return _CODES.sub(lambda match: self._text_of.get(match[0], ""), coded)
 
     def decoded_in_json(self, coded: str) -> str:
-        """Return coded JSON with the control tokens in its strings decoded.
+        """Decode the control tokens in the strings of coded JSON.
 
-        A lone surrogate, which JSON may escape, is escaped again: UTF-8 has no place for it.
+        Escapes other lone surrogates again, because UTF-8 cannot encode them.
         """
         return _SURROGATES.sub(
             lambda match: json.dumps(self._text_of.get(match[0], match[0]))[1:-1], coded
         )
 
     def parts(self, coded: str) -> list[str | int]:
-        """Return coded text as texts and the ids of the control tokens between them."""
+        """Split coded text into texts and the ids of control tokens, in order."""
         id_of = {code: id_ for id_, code in self.codes.items()}
         pieces = re.split(f"({_CODES.pattern})", coded)
         return [id_of.get(piece, piece) for piece in pieces if piece]
@@ -76,5 +76,5 @@ class CodedTokens:
 
 
 def without_codes(coded: str) -> str:
-    """Return the text of coded text alone."""
+    """Return coded text without its control tokens."""
     return _CODES.sub("", coded)

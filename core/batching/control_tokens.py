@@ -1,10 +1,10 @@
-"""Control tokens, and the text in which somebody merely spells them.
+"""Control tokens of a chat template, and protection against the same characters in messages.
 
-A chat template writes control tokens such as `<|im_end|>`. When a message holds the same
-characters, they are text: they must not end the turn, neither in a request nor in a training row.
-Before rendering, each spelling in a message is hidden behind a placeholder of two characters that
-Unicode reserves for internal use and a number. After rendering, a placeholder is tokenised as
-plain text. The template never sees the spelling, so it cannot act on it either.
+A chat template writes control tokens such as `<|im_end|>`. The same characters in a message are
+plain text: they must not end the turn, in a request or in a training row. Before rendering, each
+occurrence in a message is replaced by a placeholder: a number between two Unicode noncharacters.
+After rendering, placeholders are tokenized as plain text. The template never sees the original
+characters, so it cannot act on them.
 """
 
 import re
@@ -18,13 +18,13 @@ from core.batching.tokenise import encode, encode_continued
 
 _OPEN, _CLOSE = "\ufdd0", "\ufdd1"
 _PLACEHOLDER = re.compile(rf"(?:{_OPEN}|\\ufdd0)(\d+)(?:{_CLOSE}|\\ufdd1)")
-"""As it is, and as a JSON writer that escapes all but ASCII leaves it."""
+"""A placeholder, verbatim or escaped by a JSON writer that emits only ASCII."""
 
 
 class ControlTokens:
-    """Control tokens by their spelling. `added_ids` are all added tokens of the tokenizer.
+    """Control tokens by their text. `added_ids` are all added tokens of the tokenizer.
 
-    It holds no tokenizer, so that one may leave memory while what is known of it is kept.
+    Keeps no reference to the tokenizer, which can thus be freed.
     """
 
     def __init__(self, ids: Mapping[str, int], added_ids: Iterable[int]) -> None:
@@ -37,10 +37,10 @@ class ControlTokens:
 
     @classmethod
     def of_template(cls, tokenizer: PreTrainedTokenizerFast, template: str) -> "ControlTokens":
-        """Return those of a tokenizer under one chat template.
+        """Return the control tokens of a tokenizer with a chat template.
 
-        These are its special tokens, and the other added tokens that the template spells, such as
-        `<tool_call>`. Added tokens that no template spells are ordinary words of the vocabulary.
+        These are the special tokens, and added tokens that the template contains, such as
+        `<tool_call>`. Other added tokens are ordinary vocabulary.
         """
         added = tokenizer.added_tokens_decoder
         control = {
@@ -52,12 +52,12 @@ class ControlTokens:
 
     @classmethod
     def of_ids(cls, tokenizer: PreTrainedTokenizerFast, ids: Collection[int]) -> "ControlTokens":
-        """Return some added tokens of a tokenizer, such as those that end a text."""
+        """Return the added tokens with these ids, such as end-of-text tokens."""
         added = tokenizer.added_tokens_decoder
         return cls({added[each].content: each for each in ids if each in added}, added)
 
     def hide(self, value: Any) -> Any:
-        """Return a JSON value in which no string, key or other, spells a control token."""
+        """Replace control tokens in all strings and keys of a JSON value by placeholders."""
         if isinstance(value, str):
             return self._pattern.sub(self._placeholder, value)
         if isinstance(value, dict):
@@ -67,15 +67,15 @@ class ControlTokens:
         return value
 
     def show(self, text: str) -> str:
-        """Return a text with all that was hidden in it."""
+        """Replace placeholders in a text by the original characters."""
         return _PLACEHOLDER.sub(lambda found: self._spelling(found[1]), text)
 
     def encode(
         self, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], *, continued: bool = False
     ) -> list[list[int]]:
-        """Return the ids of rendered texts; what was hidden in them becomes plain text.
+        """Return the token ids of rendered texts; placeholders become plain text tokens.
 
-        A `continued` text follows another one in the same sequence.
+        `continued` texts follow another text in the same sequence.
         """
         first = encode_continued if continued else encode
         pieces = [_PLACEHOLDER.split(text) for text in texts]
@@ -86,10 +86,10 @@ class ControlTokens:
         ]
 
     def common_end(self, alone: str, later: str) -> str:
-        """Return the end of a turn that `alone` and `later` have in common at their beginnings.
+        """Return the end of a turn: the common prefix of the texts after two answers.
 
-        A control token that opens something else in each, such as the header of a message, is not
-        part of it; nor is a part of a control token.
+        Excludes partial control tokens, and a control token that opens the next item in each, such
+        as a message header.
         """
         shared = self.common(alone, later)
         rest = alone[len(shared) :].lstrip()
@@ -98,7 +98,7 @@ class ControlTokens:
         return shared.rstrip()
 
     def common(self, one: str, other: str) -> str:
-        """Return the common beginning of two texts, without a part of a control token."""
+        """Return the common prefix of two texts, without a partial control token."""
         shared = ""
         for a, b in zip(self._pieces.split(one), self._pieces.split(other), strict=False):
             if a != b:
@@ -107,25 +107,25 @@ class ControlTokens:
         return shared
 
     def from_last(self, text: str) -> str:
-        """Return the end of a text from its last control token on; all where there is none."""
+        """Return the text from its last control token on, or all of it if it has none."""
         pieces = self._pieces.split(text)
         return "".join(pieces[-2:]) if len(pieces) > 1 else text
 
     def to_first(self, text: str) -> str:
-        """Return the beginning of a text up to its first control token, which is included."""
+        """Return the text up to and including its first control token."""
         return "".join(self._pieces.split(text)[:2])
 
     def suffixes(self, text: str) -> Iterator[str]:
-        """Yield the ends of a text that begin at a control token, the longest first."""
+        """Yield the suffixes of a text that begin at a control token, the longest first."""
         for found in self._pattern.finditer(text):
             yield text[found.start() :]
 
     def ending(self, text: str) -> str:
-        """Return the control token that a text ends with; empty when there is none."""
+        """Return the control token at the end of a text, or ""."""
         return next((token for token in self._spellings if text.endswith(token)), "")
 
     def opening(self, text: str) -> str:
-        """Return the control token that a text begins with; empty when there is none."""
+        """Return the control token at the start of a text, or ""."""
         return next((token for token in self._spellings if text.startswith(token)), "")
 
     def _placeholder(self, found: re.Match[str]) -> str:
@@ -136,13 +136,13 @@ class ControlTokens:
         return self._spellings[index] if index < len(self._spellings) else ""
 
     def _rest(self, tokenizer: PreTrainedTokenizerFast, pieces: Sequence[str]) -> list[int]:
-        """Return the ids of what follows the first placeholder, itself included."""
+        """Return the ids from the first placeholder on."""
         spelled = [self._plain(tokenizer, self._spelling(number)) for number in pieces[::2]]
         texts = encode_continued(tokenizer, pieces[1::2])
         return list(chain.from_iterable(chain.from_iterable(zip(spelled, texts, strict=True))))
 
     def _plain(self, tokenizer: PreTrainedTokenizerFast, spelling: str) -> list[int]:
-        """Return a spelling as plain text: cut in two where neither part is an added token."""
+        """Tokenize a control token's text as plain text, split so that no part is added."""
         for cut in range(1, len(spelling)):
             parts = encode_continued(tokenizer, [spelling[:cut], spelling[cut:]])
             if not self._added_ids.intersection(chain(*parts)):

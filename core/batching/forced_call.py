@@ -1,14 +1,11 @@
-"""How a call is written that a model is made to write: fixed texts with two places to fill.
-
-Plain Python.
-"""
+"""The literals of a forced tool call, around its name and arguments. Plain Python."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class ForcedPairs:
-    """Arguments as pairs of texts: `before key amid value after` for each."""
+    """Arguments as pairs: `before key amid value after` for each."""
 
     before: str
     amid: str
@@ -17,9 +14,9 @@ class ForcedPairs:
 
 @dataclass(frozen=True)
 class ForcedCall:
-    """`before name amid arguments after`, in coded text; ids in it are holes.
+    """`before name amid arguments after` in coded text; ids are placeholders.
 
-    Arguments are a JSON object, or pairs.
+    Arguments are a JSON object, or `pairs`.
     """
 
     before: str

@@ -1,4 +1,4 @@
-"""Which types of JSON a schema allows, as far as it is needed to read a bare text."""
+"""The JSON types that a schema allows, to parse bare text."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ _NAME_OF = {bool: "boolean", int: "integer", float: "number", str: "string", typ
 
 
 def types_of(schema: Any, root: Mapping[str, Any]) -> set[str]:
-    """Return the types that a schema inside of `root` allows; an empty set when it does not say."""
+    """Return the types that a schema inside `root` allows; empty if unspecified."""
     found: set[str] = set()
     waiting = [schema]
     for _ in range(_MAX_STEPS):
@@ -47,13 +47,13 @@ def _kind(value: Any) -> str:
 
 
 def _referred(reference: Any, root: Mapping[str, Any]) -> Any:
-    """Return what a reference within the schema points to; `True`, anything, for one outside."""
+    """Resolve a reference within the schema; external references give `True` (anything)."""
     if not isinstance(reference, str) or not reference.startswith("#"):
         return True
-    place: Any = root
+    node: Any = root
     for step in reference.removeprefix("#").split("/")[1:]:
         key = step.replace("~1", "/").replace("~0", "~")
-        if not isinstance(place, Mapping) or key not in place:
+        if not isinstance(node, Mapping) or key not in node:
             return True
-        place = place[key]
-    return place
+        node = node[key]
+    return node

@@ -1,9 +1,9 @@
-"""What a chat template leaves out of a conversation.
+"""Detects the parts of a conversation that a chat template omits.
 
-Many templates drop parts of messages without a word: tools, calls, the text beside a call. Two
-checks find that. The template renders messages of the same shape whose texts are unique words;
-a word that is missing is a part that the template has no place for. And the texts of the real
-messages are looked for in what was rendered.
+Many templates silently drop parts of messages: tools, calls, or the text beside a call. Two checks
+detect this. First, the template renders messages of the same shape whose texts are unique words; a
+missing word is an omitted part. Second, the rendered text must contain the texts of the real
+messages.
 """
 
 import json
@@ -21,7 +21,7 @@ Part = tuple[str, str]
 
 
 def shape_of(messages: Sequence[Message], tools: Sequence[Message]) -> tuple[Any, ...]:
-    """Return what a template may decide by: equal for messages that differ in texts only."""
+    """Return the shape of a conversation, equal for messages that differ only in their texts."""
     return (
         *(
             (
@@ -39,7 +39,7 @@ def shape_of(messages: Sequence[Message], tools: Sequence[Message]) -> tuple[Any
 def marked_conversation(
     messages: Sequence[Message], tools: Sequence[Message]
 ) -> tuple[list[Message], list[Message]]:
-    """Return messages and tools of the same shape, in which every text is a word of its own."""
+    """Return messages and tools of the same shape in which every text is a unique word."""
     words = (f"marker{number}" for number in count())
     functions = [f"function_{next(words)}" for _ in tools] or [f"function_{next(words)}"]
     parameters = {"type": "object", "properties": {"name": {"type": "string"}}}
@@ -75,7 +75,7 @@ def _marked(message: Message, words: Iterator[str], function: str) -> Message:
 
 
 def after_marker(text: str) -> str:
-    """Return what follows the last word of a marked conversation."""
+    """Return the text after the last marker word."""
     ends = [found.end() for found in _MARKER.finditer(text)]
     return text[ends[-1] :] if ends else ""
 
@@ -83,9 +83,9 @@ def after_marker(text: str) -> str:
 def parts_of(
     messages: Sequence[Message], tools: Sequence[Message] = (), first: int = 0
 ) -> Iterator[Part]:
-    """Yield the parts of messages that a prompt has to show; reasoning of the past is none.
+    """Yield the parts of messages that a prompt must contain, without reasoning.
 
-    `first` is the number of the first message in its conversation.
+    `first` is the index of the first message in its conversation.
     """
     for index, tool in enumerate(tools):
         yield f"tools[{index}]", tool["function"]["name"]
@@ -101,19 +101,19 @@ def parts_of(
 
 
 def reasoning_of(message: Message, index: int) -> Iterator[Part]:
-    """Yield the reasoning of a message, which the template has to show at its own turn."""
+    """Yield the reasoning of a message, which the template must show in that turn."""
     if reasoning := message.get("reasoning_content", "").strip():
         yield f"messages[{index}].reasoning_content", reasoning
 
 
 def omitted(parts: Iterator[Part], text: str) -> str | None:
-    """Return the path of the first part that `text` does not show; None when it shows all."""
+    """Return the path of the first part that `text` does not contain, or None."""
     position = 0
     for path, part in parts:
         found = text.find(part, position)
-        if found >= 0:  # most parts come in order, which keeps this linear
+        if found >= 0:  # parts usually come in order, which keeps this linear
             position = found
-        elif part not in text and not any(form in text for form in _escaped(part)):
+        elif part not in text and not any(escaped in text for escaped in _escaped(part)):
             return path
     return None
 
@@ -136,7 +136,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _escaped(part: str) -> Iterator[str]:
-    """Yield how a part looks inside JSON, and with its lines stripped."""
+    """Yield the escaped forms of a part in JSON and Python strings."""
     yield json.dumps(part, ensure_ascii=False)[1:-1]
     yield json.dumps(part)[1:-1]
     yield repr(part)[1:-1]

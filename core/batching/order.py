@@ -1,4 +1,4 @@
-"""Which rows stand in which optimiser step: a pure function of (seed, epoch)."""
+"""The rows of each optimizer step: a pure function of (seed, epoch)."""
 
 import hashlib
 import random
@@ -18,6 +18,6 @@ def row_order(seed: int, epoch: int, rows: int) -> list[int]:
 
 
 def steps_of_epoch(seed: int, epoch: int, rows: int, batch_size: int) -> list[list[int]]:
-    """Return the row indices of each optimiser step; the last step may be short."""
+    """Return the row indices of each optimizer step; the last step may have fewer rows."""
     order = row_order(seed, epoch, rows)
     return [order[start : start + batch_size] for start in range(0, rows, batch_size)]

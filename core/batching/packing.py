@@ -1,7 +1,7 @@
-"""Several rows in one sequence: no padding, and no attention across rows.
+"""Packs several rows into one sequence, without padding and without attention between rows.
 
-Packing happens only among the rows of one optimiser step, so it changes what a step costs and
-never what it computes.
+Only rows of the same optimizer step are packed together, so packing changes the cost of a step and
+not its result.
 """
 
 # T tokens of the micro-batch, L labelled tokens
@@ -21,7 +21,7 @@ RowType = TypeVar("RowType", bound=TrainingRow)
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """Token sequences one after another, with positions that restart."""
+    """Concatenated token sequences; positions restart at each."""
 
     tokens_1T: Tensor
     positions_1T: Tensor
@@ -30,29 +30,29 @@ class PackedBatch:
 
 @dataclass(frozen=True)
 class LabelledBatch(PackedBatch):
-    """Rows one after another, and their labels by index."""
+    """Concatenated rows and their labelled tokens."""
 
     predicting_L: Tensor
-    """Where the hidden states stand that predict `targets_L`."""
+    """The indices of the hidden states that predict `targets_L`."""
     targets_L: Tensor
     rows_L: Tensor
-    """Which row of the batch each target belongs to, 0 for the first."""
+    """The row of the batch that each target belongs to, from 0."""
 
 
 def pack(rows: Iterable[RowType], budget_tokens: int) -> list[list[RowType]]:
     """Split rows into micro-batches of at most `budget_tokens`, longest rows first.
 
-    Rows of source and target are padded, so their padding counts too. A row that is longer than
-    the budget stands alone.
+    Source-target rows are padded, and their padding counts. A row longer than the budget gets its
+    own micro-batch.
     """
     rows = sorted(rows, key=_size, reverse=True)
     if rows and isinstance(rows[0], SourceTargetRow):
-        return _neighbours(rows, budget_tokens)
+        return _next_fit(rows, budget_tokens)
     return _first_fit(rows, budget_tokens)
 
 
 def lay_out(sequences: Sequence[Sequence[int]], device: torch.device) -> PackedBatch:
-    """Return token sequences, none of them empty, as tensors on `device`."""
+    """Concatenate non-empty token sequences into tensors on `device`."""
     lengths = tuple(len(sequence) for sequence in sequences)
     positions_T = torch.cat([torch.arange(length) for length in lengths])
     tokens_T = torch.tensor(list(chain.from_iterable(sequences)))
@@ -60,7 +60,7 @@ def lay_out(sequences: Sequence[Sequence[int]], device: torch.device) -> PackedB
 
 
 def collate(rows: Sequence[Row], device: torch.device) -> LabelledBatch:
-    """Lay the rows of one micro-batch out as tensors on `device`."""
+    """Return the rows of one micro-batch as tensors on `device`."""
     packed = lay_out([row.tokens for row in rows], device)
     trained_T = torch.tensor(list(chain.from_iterable(row.trained for row in rows)))
     trained_L = trained_T.nonzero()[:, 0]
@@ -82,11 +82,11 @@ def _size(row: TrainingRow) -> tuple[int, ...]:
         case Row() | LabelledRow() | PairRow():
             return (row.length,)
         case _:
-            raise TypeError(f"no rule for the size of a {type(row).__name__}")
+            raise TypeError(f"cannot pack rows of type {type(row).__name__}")
 
 
 def _first_fit(rows: Iterable[RowType], budget_tokens: int) -> list[list[RowType]]:
-    """Put every row into the first micro-batch that has room for it."""
+    """Put each row into the first micro-batch with enough room."""
     micro_batches: list[list[RowType]] = []
     room: list[int] = []
     for row in rows:
@@ -101,8 +101,8 @@ def _first_fit(rows: Iterable[RowType], budget_tokens: int) -> list[list[RowType
     return micro_batches
 
 
-def _neighbours(rows: Iterable[RowType], budget_tokens: int) -> list[list[RowType]]:
-    """Fill one micro-batch after another with rows of similar size."""
+def _next_fit(rows: Iterable[RowType], budget_tokens: int) -> list[list[RowType]]:
+    """Fill one micro-batch after the other, so that rows of similar size are together."""
     micro_batches: list[list[RowType]] = []
     for row in rows:
         if micro_batches and _padded_tokens([*micro_batches[-1], row]) <= budget_tokens:

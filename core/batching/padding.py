@@ -1,7 +1,6 @@
-"""Sources and targets of encoder-decoders, side by side and filled up to equal length.
+"""Pads the sources and targets of encoder-decoders to equal length.
 
-These models take their positions from the place in the sequence, so several rows cannot stand in
-one.
+These models derive positions from the index in the sequence, so rows cannot be packed.
 """
 
 # B rows, S longest source, D longest target, L target tokens
@@ -18,23 +17,23 @@ from core.batching.rows import SourceTargetRow
 
 @dataclass(frozen=True)
 class PaddedBatch:
-    """Padding comes last. The decoder reads the target shifted right by one."""
+    """Padding is on the right. The decoder reads the target shifted right by one."""
 
     source_tokens_BS: Tensor
     source_mask_BS: Tensor
     """1 for a token, 0 for padding."""
     decoder_tokens_BD: Tensor
     predicting_L: Tensor
-    """Where in the flattened (B · D) decoder states those stand that predict `targets_L`."""
+    """The indices in the flattened (B · D) decoder states that predict `targets_L`."""
     targets_L: Tensor
     rows_L: Tensor
-    """Which row of the batch each target belongs to, 0 for the first."""
+    """The row of the batch that each target belongs to, from 0."""
 
 
 def pad(
     rows: Sequence[SourceTargetRow], start_token: int, pad_token: int, device: torch.device
 ) -> PaddedBatch:
-    """Lay the rows of one micro-batch out; the decoder starts with `start_token`."""
+    """Return the rows of one micro-batch as tensors; the decoder starts with `start_token`."""
     sources = [torch.tensor(row.source) for row in rows]
     inputs = [torch.tensor((start_token, *row.target[:-1])) for row in rows]
     lengths_B = torch.tensor([len(row.target) for row in rows])

@@ -1,4 +1,4 @@
-"""Lets a chat template write answers that are known, to learn how it writes any."""
+"""Renders known answers with a chat template, to infer the format of its answers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -30,7 +30,7 @@ TOOLS: tuple[dict[str, Any], ...] = tuple(
     for name in NAMES
 )
 IDS = ("abcdefgh1", "abcdefgh2")
-"""Nine letters and digits: a few templates refuse ids of any other form."""
+"""Nine letters and digits: some templates reject other ids."""
 
 _NO_PARTS: Mapping[str, str] = {}
 
@@ -44,10 +44,10 @@ def answer_with(
     calls: Sequence[Call] = (),
     parts: Mapping[str, str] = _NO_PARTS,
 ) -> Turn | None:
-    """Return an answer of text and calls as the template writes it; None when it refuses.
+    """Render an answer with text and calls; None if the template rejects it.
 
-    `parts` are further keys of the message, such as `reasoning_content`. Some templates show calls
-    and have no place for tools.
+    `parts` are further keys of the message, such as `reasoning_content`. Calls are tried with tools
+    and without, because some templates render calls but not tools.
     """
     message: dict[str, Any] = {"role": "assistant", "content": text, **parts}
     if calls:

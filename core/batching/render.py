@@ -1,10 +1,10 @@
-"""From examples to token ids, with a loss mask that names exactly what has to be written.
+"""Renders examples into token ids, with a loss mask of exactly the tokens of the answers.
 
-An answer is trained after exactly the ids that the endpoint sends for its turn. Prompt and answer
-are tokenised apart, as they come when serving: in a conversation the prompt that the chat template
-writes, in plain text the prompt with the tokenizer's own special tokens before it. Answers of one
-conversation share a row where each prompt goes on from the answer before it, token by token;
-elsewhere every answer gets a row of its own.
+The model is trained on an answer after exactly the token ids that the endpoint sends as the prompt
+of that turn. Prompt and answer are tokenized separately, as in serving. The chat template renders
+the prompt of a conversation; the tokenizer's special tokens precede a plain text prompt. Answers of
+one conversation share a row if each prompt continues the tokens up to the previous answer;
+otherwise each answer gets its own row.
 """
 
 from collections.abc import Sequence
@@ -24,12 +24,12 @@ from core.batching.template import (
 from core.batching.tokenise import encode, opening_tokens
 from core.batching.turns import Turn, end_token_ids, trained_turns
 from core.datasets.chat import parse_conversation
-from core.datasets.faults import Faults
 from core.datasets.formats import ChatExample, CompletionExample, TextExample
+from core.datasets.row_errors import RowErrors
 from core.errors import InvalidRequest
 
 Rendered = ChatExample | CompletionExample | TextExample
-"""The kinds of example that become sequences of tokens with a mask."""
+"""The kinds of example that are rendered into tokens with a loss mask."""
 
 
 def render_prompt(
@@ -38,10 +38,10 @@ def render_prompt(
     tools: Sequence[Message] = (),
     context: TemplateContext = NO_CONTEXT,
 ) -> list[int]:
-    """Return the tokens after which the assistant speaks; messages are in OpenAI's form.
+    """Return the token ids of the prompt for messages in OpenAI's format.
 
-    Raises InvalidRequest when the model has no chat template, or when the template refuses the
-    conversation or leaves out a part of it.
+    Raises InvalidRequest if the model has no chat template, or if the template rejects the
+    conversation or omits a part of it.
     """
     template = ChatTemplate(tokenizer, context)
     text = prompt_of_request(template, messages, tools)
@@ -61,17 +61,17 @@ def prompt_of_request(
 
 
 def conversation_of_request(messages: Sequence[Message]) -> list[Message]:
-    """Return messages of OpenAI's form as templates expect them; InvalidRequest for a fault."""
-    faults = Faults()
-    with faults.bounded():
-        parsed = parse_conversation([dict(message) for message in messages], faults)
-    for fault in faults.found:
-        raise InvalidRequest(f"{fault.message}.", param=fault.field or "messages")
+    """Parse messages in OpenAI's format for a template; InvalidRequest for an invalid message."""
+    errors = RowErrors()
+    with errors.bounded():
+        parsed = parse_conversation([dict(message) for message in messages], errors)
+    for error in errors.found:
+        raise InvalidRequest(f"{error.message}.", param=error.field or "messages")
     return list(parsed)
 
 
 def render_example(tokenizer: PreTrainedTokenizerFast, example: Rendered, line: int = 1) -> Row:
-    """Return the example as its only row; InvalidRow when it has no exact mask."""
+    """Render an example into its only row; InvalidRow if it has no exact loss mask."""
     (row,) = render_examples(tokenizer, [(line, example)])
     return row
 
@@ -81,10 +81,10 @@ def render_examples(
     examples: Sequence[tuple[int, Rendered]],
     context: TemplateContext = NO_CONTEXT,
 ) -> list[Row]:
-    """Return the rows of every (line, example), in order: at least one each.
+    """Return the rows of every (line, example) in order, at least one each.
 
-    Raises InvalidRow for the first example that has no exact mask. The tokenizer is called a few
-    times for all examples of a kind.
+    Raises InvalidRow for the first example without an exact loss mask. The tokenizer is called a
+    few times for all examples of a kind together.
     """
     chats = [(line, each) for line, each in examples if isinstance(each, ChatExample)]
     completions = [(line, each) for line, each in examples if isinstance(each, CompletionExample)]
@@ -99,7 +99,7 @@ def render_examples(
 
 
 def chat_turns(template: ChatTemplate, line: int, example: ChatExample) -> list[Turn]:
-    """Return the trained turns of an example; InvalidRow when the template cannot show one."""
+    """Return the trained turns of an example; InvalidRow if the template cannot render one."""
     try:
         return trained_turns(template, example)
     except Unrenderable as problem:
@@ -126,13 +126,13 @@ def _chat_rows(template: ChatTemplate, examples: Sequence[tuple[int, ChatExample
 def _joined(
     lines: Sequence[int], prompts: Sequence[list[int]], answers: Sequence[list[int]]
 ) -> list[Row]:
-    """Return rows of prompt and answer, joined where one goes on from another of its line."""
+    """Return rows of prompt and answer; turns of a line that continue a row are appended to it."""
     rows: list[Row] = []
     line, tokens, trained = 0, list[int](), list[bool]()
 
     def close() -> None:
         if tokens:
-            trained[0] = False  # nothing precedes it that could predict it
+            trained[0] = False  # no token precedes it to predict it
             rows.append(Row(line, tuple(tokens), tuple(trained)))
 
     for next_line, prompt, answer in zip(lines, prompts, answers, strict=True):
@@ -150,7 +150,7 @@ def _completion_rows(
 ) -> list[Row]:
     opening = list(opening_tokens(tokenizer))
     prompts = encode(tokenizer, [example.prompt for _, example in examples])
-    # An answer that spells the end of a text ends there only where it does so at its own end.
+    # End tokens inside a completion are plain text; one at its end is the end of the text.
     ends = ControlTokens.of_ids(tokenizer, _end_ids(tokenizer))
     texts = [example.completion.removesuffix(tokenizer.eos_token or "") for _, example in examples]
     completions = ends.encode(tokenizer, ends.hide(texts), continued=True)
@@ -162,7 +162,7 @@ def _completion_rows(
 
 
 def _end_ids(tokenizer: PreTrainedTokenizerFast) -> set[int]:
-    """Return the tokens at which the engine stops."""
+    """Return the tokens at which the engine stops generation."""
     turns = end_token_ids(ChatTemplate(tokenizer)) if tokenizer.chat_template else set()
     return turns | ({tokenizer.eos_token_id} - {None})
 

@@ -1,30 +1,30 @@
-"""One example as the model sees it, in the form of its objective."""
+"""Training rows: examples as token ids, in the format of their objective."""
 
 from dataclasses import dataclass
 from typing import Protocol
 
 
 class TrainingRow(Protocol):
-    """What order, packing and normalisation need to know of a row of any kind."""
+    """The properties of any row that ordering, packing and normalization use."""
 
     @property
     def line(self) -> int:
-        """Its line in the file, 1 for the first."""
+        """The line in the file, from 1."""
 
     @property
     def length(self) -> int:
-        """Tokens that go through the model."""
+        """The number of tokens that the model processes."""
 
     @property
     def targets(self) -> int:
-        """What its loss is a sum over: labelled tokens, or 1 where the row is judged whole."""
+        """The number of terms in the loss sum: labelled tokens, or 1 for a loss per row."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """Token ids and which of them carry a loss.
+    """Token ids, and which of them have a loss.
 
-    The first token is never trained, since nothing precedes it that could predict it.
+    The first token never has a loss, because no token precedes it to predict it.
     """
 
     line: int
@@ -41,8 +41,19 @@ class Row:
 
 
 @dataclass(frozen=True)
+class RatedRow(Row):
+    """An answer to a prompt that is judged whole, as a good one or a bad one."""
+
+    is_good: bool
+
+    @property
+    def targets(self) -> int:
+        return 1
+
+
+@dataclass(frozen=True)
 class LabelledRow:
-    """A text to classify; `labels` are indices into the labels of the objective."""
+    """A text to classify; `labels` are indices into the objective's labels."""
 
     line: int
     tokens: tuple[int, ...]
@@ -59,7 +70,7 @@ class LabelledRow:
 
 @dataclass(frozen=True)
 class PairRow:
-    """Two answers to one prompt, of which the first is the better one."""
+    """Two answers to one prompt; `chosen` is the better one."""
 
     line: int
     chosen: Row
@@ -76,7 +87,7 @@ class PairRow:
 
 @dataclass(frozen=True)
 class SourceTargetRow:
-    """A text for the encoder, and the text that the decoder has to write for it."""
+    """A source text for the encoder and a target text for the decoder."""
 
     line: int
     source: tuple[int, ...]
@@ -92,7 +103,7 @@ class SourceTargetRow:
 
 
 def token_sequences(row: TrainingRow) -> tuple[tuple[int, ...], ...]:
-    """Return the sequences of tokens that a row makes the model read or write."""
+    """Return the token sequences of a row."""
     match row:
         case Row() | LabelledRow():
             return (row.tokens,)
@@ -101,11 +112,11 @@ def token_sequences(row: TrainingRow) -> tuple[tuple[int, ...], ...]:
         case SourceTargetRow():
             return row.source, row.target
         case _:
-            raise TypeError(f"{type(row).__name__} is no row of an objective")
+            raise TypeError(f"{type(row).__name__} is not a training row")
 
 
 class InvalidRow(Exception):
-    """A row of a dataset that cannot be trained on: which line, and why."""
+    """A dataset row that cannot be trained on, with its line and the reason."""
 
     def __init__(self, line: int, message: str) -> None:
         super().__init__(f"line {line}: {message}")

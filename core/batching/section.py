@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Section:
-    """What stands before and after a part of an answer, exactly as the template writes it."""
+    """The exact texts that a template writes before and after a part of an answer."""
 
     opening: str
     closing: str

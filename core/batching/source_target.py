@@ -1,8 +1,8 @@
-"""From examples to the two token sequences of an encoder-decoder: what it reads and what it writes.
+"""Renders examples into the source and target tokens of an encoder-decoder.
 
-Without a chat template, which few of these models have, a conversation is one question and its
-answer: the encoder reads the system text and the question as plain text. With one, the encoder
-reads the rendered conversation up to an answer.
+Few of these models have a chat template. Without one, a conversation must be one question and its
+answer, and the source is the system text and the question as plain text. With a template, the
+source is the rendered conversation up to the answer.
 """
 
 from collections.abc import Sequence
@@ -30,9 +30,9 @@ def render_source(
     tools: Sequence[Message] = (),
     context: TemplateContext = NO_CONTEXT,
 ) -> list[int]:
-    """Return what the encoder reads before it answers a conversation in OpenAI's form.
+    """Return the encoder's token ids for messages in OpenAI's format.
 
-    Raises InvalidRequest when the conversation does not fit the model.
+    Raises InvalidRequest if the model cannot process the conversation.
     """
     if tokenizer.chat_template:
         return render_prompt(tokenizer, messages, tools, context)
@@ -51,17 +51,19 @@ def render_source_targets(
     examples: Sequence[tuple[int, ChatExample | CompletionExample]],
     context: TemplateContext = NO_CONTEXT,
 ) -> list[SourceTargetRow]:
-    """Return the rows of every (line, example), in order: one for each trained answer.
+    """Return the rows of every (line, example) in order, one per trained answer.
 
-    Plain texts get the tokenizer's own special tokens, and every target ends with its end-of-text
-    token. Raises InvalidRow for the first example that has no source and target.
+    Plain texts get the tokenizer's special tokens, and every target ends with the end-of-text
+    token. Raises InvalidRow for the first example without a source and target.
     """
     template = ChatTemplate(tokenizer, context) if tokenizer.chat_template else None
     rows: list[SourceTargetRow] = []
     plain: list[_Texts] = []
     for line, example in examples:
         if isinstance(example, ChatExample) and not any(map(_is_trained, example.messages)):
-            raise InvalidRow(line, "every answer has weight 0, so nothing would be trained")
+            raise InvalidRow(
+                line, "trains nothing: every assistant message has weight 0; set one to 1"
+            )
         if isinstance(example, CompletionExample):
             plain.append(_Texts(line, example.prompt, example.completion))
         elif template is None:
@@ -74,7 +76,7 @@ def render_source_targets(
 
 @dataclass(frozen=True)
 class _Texts:
-    """What is read and what is written, both plain."""
+    """A source and a target as plain text."""
 
     line: int
     source: str
@@ -107,8 +109,8 @@ def _only_turn(line: int, example: ChatExample) -> _Texts:
 
 
 _NO_TEMPLATE = (
-    "the base model has no chat template, so {} cannot be shown to it; use one question with its "
-    "answer, or a base model that was tuned for chat"
+    "the base model has no chat template, so it does not support {}; use one question with its "
+    "answer, or a base model tuned for chat"
 )
 
 
@@ -122,7 +124,7 @@ def _plain_source(messages: Sequence[Message], tools: Sequence[Message]) -> str:
 
 
 def _tokenised(tokenizer: PreTrainedTokenizerFast, texts: list[_Texts]) -> list[SourceTargetRow]:
-    """Tokenise plain texts, with the tokenizer's own special tokens."""
+    """Tokenize plain texts with the tokenizer's special tokens."""
     if not texts:
         return []
     sources, targets = (
@@ -143,7 +145,7 @@ def _tokenised(tokenizer: PreTrainedTokenizerFast, texts: list[_Texts]) -> list[
 def _closed(
     tokenizer: PreTrainedTokenizerFast, line: int, target: Sequence[int]
 ) -> tuple[int, ...]:
-    """Return a target that ends with the end of text."""
+    """Return the target ending with the end-of-text token."""
     end = tokenizer.eos_token_id
     if end is None:
         raise InvalidRow(line, "the tokenizer of the base model has no end-of-text token")

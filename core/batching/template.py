@@ -1,8 +1,8 @@
-"""The chat template of a tokenizer: the text of a conversation up to where the assistant speaks.
+"""The chat template of a tokenizer: renders a conversation into the prompt of the next answer.
 
-Messages are taken as `core/datasets/chat.py` reads them, and given to each template as it needs
-them. What a template leaves out of them is refused, since nobody would notice. Control tokens that
-a message spells are hidden in the texts that come out; `control` turns them into tokens.
+Messages come from `core/datasets/chat.py` and are converted to the input format of the template. A
+conversation is rejected if the template omits a part of it, because the user would not notice.
+Control tokens written in messages are replaced by placeholders (`control_tokens.py`).
 """
 
 import json
@@ -20,7 +20,7 @@ from transformers.utils.chat_template_utils import _compile_jinja_template
 
 from core.batching.control_tokens import ControlTokens
 from core.batching.omissions import after_marker, marked_conversation, omitted, parts_of, shape_of
-from core.batching.template_input import InputForm, Message, find_input_form
+from core.batching.template_input import InputFormat, Message, find_input_format
 
 _FAILURES = (
     TemplateError,
@@ -31,13 +31,13 @@ _FAILURES = (
     ArithmeticError,
     RecursionError,
 )
-"""What the code in a template can raise on messages that it was not written for."""
+"""The exceptions that a template may raise for messages that it does not support."""
 
 _MAX_SHAPES = 4096
 
 
 class Unrenderable(Exception):
-    """The chat template cannot show these messages; `field` is the path of the part at fault."""
+    """The chat template cannot render the messages; `field` is the path of the failing part."""
 
     def __init__(self, message: str, field: str | None = None) -> None:
         super().__init__(message)
@@ -45,17 +45,17 @@ class Unrenderable(Exception):
 
 
 class Omission(Unrenderable):
-    """The chat template leaves a part of the messages out."""
+    """The chat template omits a part of the messages."""
 
 
 @dataclass(frozen=True)
 class TemplateContext:
-    """What a chat template reads beside the conversation."""
+    """The inputs of a chat template besides the conversation."""
 
     variables: Mapping[str, Any] = field(default_factory=dict)
-    """Its `chat_template_kwargs`, such as enable_thinking."""
+    """The `chat_template_kwargs`, such as enable_thinking."""
     time: float | None = None
-    """Unix seconds, in UTC, for templates that write the date; None: now."""
+    """Unix seconds, in UTC, for templates that render the date; None means now."""
 
 
 NO_CONTEXT = TemplateContext()
@@ -64,21 +64,21 @@ NO_CONTEXT = TemplateContext()
 
 @dataclass
 class _Source:
-    """One template source of a tokenizer, with what was found out about it."""
+    """One template source of a tokenizer and its cached properties."""
 
     text: str
     control: ControlTokens
     special_tokens: dict[str, Any]
-    form: InputForm = field(default_factory=InputForm)
+    format: InputFormat = field(default_factory=InputFormat)
     memory: dict[bytes, Any] = field(default_factory=dict)
-    """What was found out about it, by digests of what was asked."""
+    """Cached properties, by digest of the key."""
 
 
 _sources: "WeakKeyDictionary[PreTrainedTokenizerFast, dict[str, _Source]]" = WeakKeyDictionary()
 
 
 class ChatTemplate:
-    """The chat template of a tokenizer, under one context."""
+    """The chat template of a tokenizer with one context."""
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerFast, context: TemplateContext = NO_CONTEXT
@@ -89,15 +89,15 @@ class ChatTemplate:
 
     @property
     def thinking_is_off(self) -> bool:
-        """Whether the job or the request says that answers have no reasoning."""
+        """Whether the job or the request turned reasoning off."""
         variables = self._context.variables
         named = (variables.get("enable_thinking"), variables.get("thinking"))
         return False in named or variables.get("reasoning_effort") == "none"
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[Message] = ()) -> str:
-        """Return the text after which the assistant speaks.
+        """Return the prompt: the text that precedes the assistant's answer.
 
-        Unrenderable when there is no template, when it refuses the messages, or leaves out a part.
+        Unrenderable if the model has no template, or if it rejects the messages or omits a part.
         """
         source = self.source(tools)
         hidden, hidden_tools = source.control.hide(messages), source.control.hide(tools)
@@ -108,7 +108,7 @@ class ChatTemplate:
         return text
 
     def prompt_of_hidden(self, messages: Sequence[Message], tools: Sequence[Message]) -> str:
-        """Return a prompt unchecked; control tokens in the messages are hidden already."""
+        """Return a prompt without checks; control tokens in the messages are already hidden."""
         text = self.render(messages, tools, prompting=True)
         return text + self._missing_header(messages, tools)
 
@@ -119,14 +119,14 @@ class ChatTemplate:
         *,
         prompting: bool = False,
     ) -> str:
-        """Return what the template writes; Unrenderable when it refuses."""
+        """Return the rendered text; Unrenderable if the template rejects the messages."""
         source = self.source(tools)
-        return self._rendered(source, source.form, messages, tools, prompting=prompting)
+        return self._rendered(source, source.format, messages, tools, prompting=prompting)
 
     def _rendered(
         self,
         source: _Source,
-        form: InputForm,
+        format_: InputFormat,
         messages: Sequence[Message],
         tools: Sequence[Message],
         *,
@@ -135,8 +135,8 @@ class ChatTemplate:
         values: dict[str, Any] = {
             **source.special_tokens,
             **_known_variables(source.text, self._context.variables),
-            "messages": form.messages(messages),
-            "tools": form.tools(tools) or None,
+            "messages": format_.messages(messages),
+            "tools": format_.tools(tools) or None,
             "documents": None,
             "add_generation_prompt": prompting,
         }
@@ -145,30 +145,30 @@ class ChatTemplate:
         try:
             rendered: str = _compile_jinja_template(source.text).render(**values)
         except _FAILURES as problem:
-            raise Unrenderable(f"the chat template refuses the messages: {problem}") from problem
+            raise Unrenderable(f"the chat template rejects the messages: {problem}") from problem
         return rendered
 
     def source(self, tools: Sequence[Message] = ()) -> _Source:
-        """Return the template for a conversation with or without tools."""
+        """Return the template source for a conversation with or without tools."""
         if not self.tokenizer.chat_template:
             raise Unrenderable(
                 "the base model has no chat template; use prompt and completion instead of "
-                "messages, or a base model that was tuned for chat"
+                "messages, or a base model tuned for chat"
             )
         text: str = self.tokenizer.get_chat_template(None, list(tools) or None)
         known = _sources.setdefault(self.tokenizer, {})
         if (source := known.get(text)) is None:
             control = ControlTokens.of_template(self.tokenizer, text)
             source = _Source(text, control, dict(self.tokenizer.special_tokens_map))
-            # without the variables of this request, since others will use it too
-            source.form = find_input_form(partial(ChatTemplate(self.tokenizer)._tried, source))
+            # without this request's variables, because other requests share the source
+            source.format = find_input_format(partial(ChatTemplate(self.tokenizer)._tried, source))
             known[text] = source
         return source
 
     def remembered(self, tools: Sequence[Message], key: Any, find: Any) -> Any:
-        """Return `find()`, asked once for a key under this template and these variables.
+        """Return `find()`, cached by key, template and variables.
 
-        Keys may be as long as conversations, so their digests are kept.
+        The cache stores digests, because keys may be as long as conversations.
         """
         memory = self.source(tools).memory
         digest = blake2b(repr((self._variables_key, key)).encode(), digest_size=16).digest()
@@ -181,19 +181,19 @@ class ChatTemplate:
     def _tried(
         self,
         source: _Source,
-        form: InputForm,
+        format_: InputFormat,
         messages: Sequence[Message],
         tools: Sequence[Message],
     ) -> str | None:
         try:
-            return self._rendered(source, form, messages, tools, prompting=False)
+            return self._rendered(source, format_, messages, tools, prompting=False)
         except Unrenderable:
             return None
 
     def _missing_header(self, messages: Sequence[Message], tools: Sequence[Message]) -> str:
-        """Return what a template that ignores add_generation_prompt writes before an answer.
+        """Return the header before an answer if the template ignores add_generation_prompt.
 
-        White space alone belongs to the answer, as in `[/INST] Hello`.
+        White space alone is part of the answer, as in `[/INST] Hello`.
         """
 
         def find() -> str:
@@ -218,7 +218,7 @@ class ChatTemplate:
     def _omitted_by_shape(
         self, source: _Source, messages: Sequence[Message], tools: Sequence[Message]
     ) -> str | None:
-        """Return the part that the template leaves out of every conversation of this shape."""
+        """Return the part that the template omits from every conversation of this shape."""
 
         def find() -> str | None:
             marked, marked_tools = marked_conversation(messages, tools)
@@ -233,23 +233,23 @@ class ChatTemplate:
 
 
 def leaves_out(path: str) -> Omission:
-    """Return the error for a part that the template does not show."""
+    """Return the error for a part that the template omits."""
     if path.startswith("tools"):
-        path = "tools"  # none of them is shown
-        what, hint = "has no place for tools", "use a base model that was trained to call tools"
+        path = "tools"  # none of the tools is rendered
+        what, hint = "does not support tools", "use a base model trained to call tools"
     elif "tool_calls" in path:
-        what, hint = f"leaves out {path}", "use a base model that was trained to call tools"
+        what, hint = f"omits {path}", "use a base model trained to call tools"
     elif "reasoning" in path:
-        what = f"leaves out {path}"
+        what = f"omits {path}"
         hint = "set chat_template_kwargs.enable_thinking to true, or remove the reasoning"
     else:
-        what = f"leaves out or rewrites {path}"
-        hint = "move this text to a message of its own, or use another base model"
+        what = f"omits or rewrites {path}"
+        hint = "move this text to a separate message, or use another base model"
     return Omission(f"the chat template of the base model {what}; {hint}", path)
 
 
 def _known_variables(source: str, variables: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the variables, with reasoning_effort as this template understands it."""
+    """Return the variables, with reasoning_effort converted for this template."""
     known = dict(variables)
     effort = known.get("reasoning_effort")
     if effort is None or "reasoning_effort" in source:
@@ -259,7 +259,7 @@ def _known_variables(source: str, variables: Mapping[str, Any]) -> dict[str, Any
         known.setdefault("enable_thinking", effort != "none")
     elif effort != "none":
         raise Unrenderable(
-            "the chat template of this model knows no reasoning effort; leave it out",
+            "the chat template of this model does not support reasoning_effort; remove it",
             "reasoning_effort",
         )
     return known

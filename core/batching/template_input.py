@@ -1,8 +1,8 @@
-"""What messages have to look like for one chat template.
+"""The input format that one chat template expects.
 
-Templates disagree on details of OpenAI's form: arguments of calls as an object or as JSON text, no
-content beside a call as "" or null, text as a string or as a list of parts, ids of any form or of
-nine letters and digits. The form of a template is found by rendering messages that are known.
+Templates differ in details of OpenAI's format: call arguments as an object or as JSON text, empty
+content beside a call as "" or null, text as a string or as a list of parts, any ids or only ids of
+nine letters and digits. The format of a template is inferred by rendering known messages.
 """
 
 import json
@@ -21,13 +21,13 @@ _NINE = 9
 
 
 @dataclass(frozen=True)
-class InputForm:
-    """How one chat template takes messages."""
+class InputFormat:
+    """The input format of one chat template."""
 
     parts: bool = False
     """Content is a list of parts."""
     null_content: bool = False
-    """Content is null where a message is nothing but calls."""
+    """Content is null in messages that have only calls."""
     text_arguments: bool = False
     """The arguments of a call are JSON text."""
     short_ids: bool = False
@@ -36,12 +36,12 @@ class InputForm:
     """Every tool has a description and parameters."""
 
     def messages(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
-        """Return messages, read by `core/datasets/chat.py`, in this form."""
+        """Convert messages from `core/datasets/chat.py` to this format."""
         names: dict[str, str] = {}
         return [self._message(message, names) for message in messages]
 
     def tools(self, tools: Sequence[Message]) -> list[Any]:
-        """Return the definitions of tools in this form. A null in one is no key."""
+        """Convert tool definitions to this format, without nulls."""
         defined = [without_nulls(tool) for tool in tools]
         if not self.complete_tools:
             return defined
@@ -56,7 +56,7 @@ class InputForm:
             names.update((call["id"], call["function"]["name"]) for call in calls)
             given["tool_calls"] = [self._call(call) for call in calls]
         if reasoning := message.get("reasoning_content"):
-            given["thinking"] = given["reasoning"] = reasoning  # as other templates call it
+            given["thinking"] = given["reasoning"] = reasoning  # keys of other templates
         if (answered := message.get("tool_call_id")) is not None:
             given["tool_call_id"] = self._id(answered)
             given.setdefault("name", names.get(answered, ""))
@@ -100,37 +100,39 @@ _CALLING = {"role": "assistant", "content": "", "tool_calls": [_CALL]}
 _RESULT: Message = {"role": "tool", "content": "probe_result", "tool_call_id": _CALL["id"]}
 _TOOL = {"type": "function", "function": {"name": "probe_tool"}}
 
-Render = Callable[[InputForm, Sequence[Message], Sequence[Message]], str | None]
-"""Renders messages and tools in a form; None where the template refuses them."""
+Render = Callable[[InputFormat, Sequence[Message], Sequence[Message]], str | None]
+"""Renders messages and tools in an input format; None if the template rejects them."""
 
 
-def find_input_form(render: Render) -> InputForm:
-    """Return the form in which a template shows most of a conversation with a call."""
-    plain = InputForm(
-        parts=not _shows(InputForm(), render) and _shows(InputForm(parts=True), render)
+def find_input_format(render: Render) -> InputFormat:
+    """Return the format with which a template renders most of a conversation with a call."""
+    plain = InputFormat(
+        parts=not _shows(InputFormat(), render) and _shows(InputFormat(parts=True), render)
     )
     flags = sorted(product((False, True), repeat=3), key=sum)
-    forms = [InputForm(plain.parts, *each) for each in flags]
-    texts = [(form, text) for form in forms if (text := _with_call(form, render))]
-    # Python's way to write a dict, or JSON inside of a JSON string, is what no model was shown
+    formats = [InputFormat(plain.parts, *each) for each in flags]
+    texts = [(format_, text) for format_ in formats if (text := _with_call(format_, render))]
+    # models were not trained on Python dicts, or on JSON inside a JSON string
     right = [
-        form for form, text in texts if "'probe_key'" not in text and '\\"probe_key' not in text
+        format_
+        for format_, text in texts
+        if "'probe_key'" not in text and '\\"probe_key' not in text
     ]
-    form = next(iter([*right, *(form for form, _ in texts), plain]))
-    if render(form, [_QUESTION], [_TOOL]) is None:
-        form = replace(form, complete_tools=True)
-    return form
+    format_ = next(iter([*right, *(format_ for format_, _ in texts), plain]))
+    if render(format_, [_QUESTION], [_TOOL]) is None:
+        format_ = replace(format_, complete_tools=True)
+    return format_
 
 
-def _shows(form: InputForm, render: Render) -> bool:
-    text = render(form, [_QUESTION, _ANSWER], []) or ""
+def _shows(format_: InputFormat, render: Render) -> bool:
+    text = render(format_, [_QUESTION, _ANSWER], []) or ""
     return "probe_question" in text and "probe_answer" in text
 
 
-def _with_call(form: InputForm, render: Render) -> str | None:
-    """Return a conversation with a call as far as the template shows all of it; else None."""
+def _with_call(format_: InputFormat, render: Render) -> str | None:
+    """Render the longest conversation with a call that the template shows completely, or None."""
     for rest in ([_RESULT, _ANSWER], [_RESULT], []):
-        text = render(form, [_QUESTION, _CALLING, *rest], []) or ""
+        text = render(format_, [_QUESTION, _CALLING, *rest], []) or ""
         told = ["probe_function", "probe_key", "probe_value"]
         if all(each in text for each in [*told, *(str(message["content"]) for message in rest)]):
             return text

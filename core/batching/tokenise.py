@@ -1,7 +1,7 @@
-"""Text as token ids: a text that begins a sequence, and one that continues it.
+"""Tokenizes texts that begin a sequence, and texts that continue one.
 
-SentencePiece writes a space before the first word of a text. A text that continues another one
-must not get it, so it is tokenised after a line break whose tokens are then removed.
+SentencePiece adds a space before the first word of a text. A text that continues another must not
+get this space, so it is tokenized after a line break whose tokens are then removed.
 """
 
 from collections.abc import Sequence
@@ -14,32 +14,32 @@ _GUARD = "\n"
 
 
 @dataclass(frozen=True)
-class _Habits:
-    """What a tokenizer does to every text."""
+class _Behavior:
+    """Properties of a tokenizer."""
 
     opening: tuple[int, ...]
-    """The special tokens that it puts before a text."""
+    """The special tokens that it adds before a text."""
     guard: tuple[int, ...] | None
-    """The tokens of a line break, if the first word of a text gets a space; else None."""
+    """The tokens of a line break, if it adds a space before the first word; else None."""
 
 
-_known: "WeakKeyDictionary[PreTrainedTokenizerFast, _Habits]" = WeakKeyDictionary()
+_known: "WeakKeyDictionary[PreTrainedTokenizerFast, _Behavior]" = WeakKeyDictionary()
 
 
 def opening_tokens(tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
-    """Return the special tokens that open a plain text, such as the beginning of text."""
-    return _habits(tokenizer).opening
+    """Return the special tokens before a plain text, such as beginning-of-text."""
+    return _behavior(tokenizer).opening
 
 
 def plain_prompt(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
-    """Return a plain text that the model continues: opened by special tokens, not closed."""
+    """Return the token ids of a plain text prompt, with special tokens before it only."""
     return [*opening_tokens(tokenizer), *encode(tokenizer, [text])[0]]
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[list[int]]:
-    """Return the ids of texts that begin a sequence, without special tokens around them.
+    """Return the ids of texts that begin a sequence, without adding special tokens.
 
-    Control tokens that are spelled in a text are parsed.
+    Control tokens in a text are parsed as such.
     """
     if not texts:
         return []
@@ -56,7 +56,7 @@ def encode(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[lis
 
 def encode_continued(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[list[int]]:
     """Return the ids of texts that continue another text; otherwise like `encode`."""
-    guard = _habits(tokenizer).guard
+    guard = _behavior(tokenizer).guard
     if guard is None:
         return encode(tokenizer, texts)
     guarded = encode(tokenizer, [_GUARD + text for text in texts])
@@ -64,18 +64,18 @@ def encode_continued(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -
     for text, ids in zip(texts, guarded, strict=True):
         if tuple(ids[: len(guard)]) == guard:
             found.append(ids[len(guard) :])
-        else:  # the text begins with white space that joins the line break
+        else:  # leading white space merged with the line break
             found.append(encode(tokenizer, [text])[0])
     return found
 
 
-def _habits(tokenizer: PreTrainedTokenizerFast) -> _Habits:
-    if (habits := _known.get(tokenizer)) is None:
-        habits = _known[tokenizer] = _observe(tokenizer)
-    return habits
+def _behavior(tokenizer: PreTrainedTokenizerFast) -> _Behavior:
+    if (behavior := _known.get(tokenizer)) is None:
+        behavior = _known[tokenizer] = _observe(tokenizer)
+    return behavior
 
 
-def _observe(tokenizer: PreTrainedTokenizerFast) -> _Habits:
+def _observe(tokenizer: PreTrainedTokenizerFast) -> _Behavior:
     (alone,), (guard,), (guarded,) = (
         encode(tokenizer, [text]) for text in ("a", _GUARD, _GUARD + "a")
     )
@@ -83,4 +83,4 @@ def _observe(tokenizer: PreTrainedTokenizerFast) -> _Habits:
     starts = range(len(around) - len(alone) + 1)
     start = next((at for at in starts if around[at : at + len(alone)] == alone), 0)
     continues = guarded[: len(guard)] == guard and guarded[len(guard) :] != alone
-    return _Habits(tuple(around[:start]), tuple(guard) if continues else None)
+    return _Behavior(tuple(around[:start]), tuple(guard) if continues else None)

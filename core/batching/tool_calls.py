@@ -1,8 +1,8 @@
-"""Tool calls in what a model wrote, in the way in which its chat template writes them.
+"""Parses the tool calls of an answer, in the format of the model's chat template.
 
-Four ways are known: JSON objects that hold name and arguments, a name and then its arguments as one
-object, a name and then a pair of texts for each argument, and calls of Python. All work on coded
-text (`core.batching.coded_tokens`). Plain Python.
+Four formats are supported: JSON objects with name and arguments, a name followed by an object, a
+name followed by key-value pairs, and Python calls. All parsers work on coded text
+(`core.batching.coded_tokens`). Plain Python.
 """
 
 import json
@@ -19,12 +19,12 @@ from core.batching.forced_call import ForcedCall
 _decoder = json.JSONDecoder()
 
 Tools = Mapping[str, Any]
-"""The parameters of the tools that were offered, a JSON schema each, by name."""
+"""The JSON schemas of the offered tools' parameters, by tool name."""
 
 
 @dataclass(frozen=True)
 class ToolCall:
-    """A call of a function; the arguments are JSON."""
+    """A function call; `arguments` is JSON text."""
 
     name: str
     arguments: str
@@ -32,18 +32,18 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class ReadAnswer:
-    """The end of an answer, from where its calls may begin."""
+    """The parsed end of an answer, from where calls may begin."""
 
     calls: list[ToolCall]
     text: str
-    """What stands after the calls; everything, where there are none."""
+    """The text after the calls, or all of it if it has no calls."""
 
 
 class ArgumentReader(Protocol):
-    """Reads the arguments of one call."""
+    """Parses the arguments of one call."""
 
     def take(self, text: str, start: int, parameters: Any) -> tuple[str, int]:
-        """Return the arguments as JSON and where they end; NotAValue when none are there."""
+        """Return the arguments as JSON text and their end. Raises NotAValue."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class JsonArguments:
 
 @dataclass(frozen=True)
 class LooseArguments:
-    """One object with bare names and quotes of the template's own, or what Python calls with."""
+    """An object with bare names and template-specific quotes, or Python keyword arguments."""
 
     quotes: tuple[str, ...]
     escapes: bool
@@ -76,13 +76,13 @@ class LooseArguments:
 
 @dataclass(frozen=True)
 class PairArguments:
-    """`before key amid value after`, once for each argument; none of it for no arguments."""
+    """`before key amid value after`, once for each argument."""
 
     before: str
     amid: str
     after: str
     tail: str
-    """What may follow the last of them; a value ends where this or another pair follows."""
+    """The literal after the last pair; a value ends where this or another pair follows."""
 
     def take(self, text: str, start: int, parameters: Any) -> tuple[str, int]:
         arguments: dict[str, Any] = {}
@@ -115,28 +115,28 @@ class PairArguments:
 
 
 def _gap(literal: str) -> str:
-    """Return a pattern for the white space that a literal ends with, or none of it."""
+    """Return a pattern for the trailing white space of a literal, optional as a whole."""
     space = literal[len(literal.rstrip()) :]
     return f"(?:{re.escape(space)})?"
 
 
 class ToolCallFormat(Protocol):
-    """How the calls of an answer are written."""
+    """The format of the calls of an answer."""
 
     @property
     def frame(self) -> Frame: ...
 
     @property
     def forced(self) -> ForcedCall | None:
-        """How to make a model write one; None where no grammar can."""
+        """The literals of a forced call; None if no grammar can express the format."""
 
     def take(self, text: str, start: int, tools: Tools) -> tuple[list[ToolCall], int] | None:
-        """Return the calls that begin at a place, head and tail included; None for none."""
+        """Parse the calls at `start`, including head and tail; return them and their end."""
 
 
 @dataclass(frozen=True)
 class JsonCalls:
-    """Calls as JSON objects, alone, in a list, or deeper in others."""
+    """Calls as JSON objects, alone, in a list, or nested."""
 
     frame: Frame
     name_key: str
@@ -179,7 +179,7 @@ class JsonCalls:
 
 @dataclass(frozen=True)
 class NamedCalls:
-    """A name, and then its arguments."""
+    """Calls written as a name followed by arguments."""
 
     frame: Frame
     amid: str
@@ -210,10 +210,10 @@ class NamedCalls:
 
 
 def read_calls(format_: ToolCallFormat, text: str, tools: Tools) -> ReadAnswer:
-    """Return the calls in the rest of an answer; all of it is text when one of them is broken.
+    """Parse the calls at the end of an answer; all of it is text if one call is malformed.
 
-    Where no marker begins calls, the rest has to be calls of offered tools and nothing else.
-    Values that are nested deeper than Python follows are broken too.
+    Without a marker, the text must consist only of calls of offered tools. Values nested beyond
+    Python's recursion limit are malformed.
     """
     try:
         return _read_calls(format_, text, tools)
@@ -238,7 +238,7 @@ def _read_calls(format_: ToolCallFormat, text: str, tools: Tools) -> ReadAnswer:
 
 
 def _skipped(literal: str, text: str, start: int) -> int:
-    """Return the place after a literal, if it stands there, and after white space."""
+    """Return the position after an optional literal and white space."""
     found = re.compile(r"\s*" + flexible(literal.strip()) + r"\s*").match(text, start)
     if found is None:
         found = re.compile(r"\s*").match(text, start)

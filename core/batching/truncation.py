@@ -1,9 +1,9 @@
-"""What is left of a row that is too long: a pure function of the row, the limit and the side.
+"""Truncates rows that are too long: a pure function of the row, the limit and the side.
 
-What opens a text for the model (its beginning-of-text token, a classifier's [CLS]) stays, and so
-does what closes one that is read or written whole ([SEP], the end of a target); the end of a
-decoder's text goes with what is cut at its end. A limit holds for each sequence of a row on its
-own: each answer of a pair with its prompt, a source, a target.
+The opening token of a text (beginning-of-text, a classifier's [CLS]) is kept, and so is the closing
+token of a text that is processed as a whole ([SEP], the end of a target). The end-of-text token of
+a decoder row is cut together with its end. The limit applies to each sequence of a row separately:
+each answer of a pair with its prompt, a source, a target.
 """
 
 from collections.abc import Sequence
@@ -28,16 +28,16 @@ Side = Literal["end", "start"]
 
 
 def longest_sequence(row: TrainingRow) -> int:
-    """Return the tokens of the longest sequence that the row makes the model read or write."""
+    """Return the number of tokens of the longest sequence of the row."""
     return max(map(len, token_sequences(row)))
 
 
 def cut(row: RowType, max_length: int, side: Side, tokenizer: PreTrainedTokenizerFast) -> RowType:
-    """Return the row without its tokens beyond `max_length`, taken from its end or its start.
+    """Cut the row to `max_length` tokens at its end or its start.
 
-    Both answers of a pair keep the same end of their prompt and lose their own end only where an
-    answer alone is too long; a target always loses its end. Raises InvalidRow when nothing of what
-    is trained would be left, or nothing in which two answers differ.
+    Both answers of a pair keep the same end of their prompt; an answer is cut only if it is too
+    long by itself. Targets are always cut at the end. Raises InvalidRow if no labelled token would
+    remain, or if the answers of a pair would become equal.
     """
     if longest_sequence(row) <= max_length:
         return row
@@ -53,12 +53,12 @@ def cut(row: RowType, max_length: int, side: Side, tokenizer: PreTrainedTokenize
             source, target = bound.closed(row.source, side), bound.closed(row.target, "end")
             shorter = replace(row, source=source, target=target)
         case _:
-            raise TypeError(f"no rule for cutting a {type(row).__name__}")
+            raise TypeError(f"cannot truncate rows of type {type(row).__name__}")
     return cast(RowType, shorter)
 
 
 class _Bound:
-    """One limit, and the tokens that stay whatever is cut."""
+    """A limit, and the tokens that are always kept."""
 
     def __init__(self, max_length: int, side: Side, tokenizer: PreTrainedTokenizerFast) -> None:
         self._max_length = max_length
@@ -74,12 +74,12 @@ class _Bound:
             opening = self._opening(row)
             kept = [*range(opening), *range(row.length - self._max_length + opening, row.length)]
         shorter = _selected(row, kept)
-        if row.targets and not shorter.targets:
+        if any(row.trained) and not any(shorter.trained):
             raise InvalidRow(
                 row.line,
-                f"all its trained tokens are cut away: it has {row.length} tokens, and "
+                f"truncation removes all its labelled tokens: it has {row.length} tokens, and "
                 f"training.max_length with training.truncation {self._side!r} keeps "
-                f"{self._max_length}; shorten the row, raise the limit or cut at the other side",
+                f"{self._max_length}; shorten the row, raise the limit or truncate the other side",
             )
         return shorter
 
@@ -97,13 +97,13 @@ class _Bound:
         if chosen.tokens == rejected.tokens:
             raise InvalidRow(
                 pair.line,
-                f"both answers are the same once cut to training.max_length ({self._max_length}); "
-                "shorten them or raise the limit",
+                f"both answers are equal when truncated to training.max_length "
+                f"({self._max_length}); shorten them or raise the limit",
             )
         return PairRow(pair.line, chosen, rejected)
 
     def closed(self, tokens: Sequence[int], side: Side) -> tuple[int, ...]:
-        """Cut a whole text between the special tokens that open and close it."""
+        """Cut a text between its opening and closing special tokens."""
         if len(tokens) <= self._max_length:
             return tuple(tokens)
         opening = sum(1 for _ in takewhile(self._special_tokens.__contains__, tokens))
@@ -119,4 +119,5 @@ class _Bound:
 
 def _selected(row: Row, kept: Sequence[int]) -> Row:
     trained = (row.trained[index] for index in kept[1:])
-    return Row(row.line, tuple(row.tokens[index] for index in kept), (False, *trained))
+    tokens = tuple(row.tokens[index] for index in kept)
+    return replace(row, tokens=tokens, trained=(False, *trained))

@@ -1,4 +1,4 @@
-"""How a chat template writes an answer: its reasoning, its text and its calls.
+"""The format in which a chat template writes an answer: reasoning, text and tool calls.
 
 All texts are coded (`core.batching.coded_tokens`). Plain Python.
 """
@@ -11,32 +11,32 @@ from core.batching.section import Section
 from core.batching.tool_calls import ToolCallFormat
 
 ReasoningAt = Literal["open", "closed", "ahead"]
-"""Whether a prompt has opened the reasoning, has closed it, or leaves both to the model."""
+"""Whether the prompt opened the reasoning, closed it, or leaves both to the model."""
 
 PLAIN = Section("", "")
 
 
 @dataclass(frozen=True)
 class TurnFormat:
-    """Where the parts of an answer begin and end, after its prompt."""
+    """The literals that delimit the parts of an answer."""
 
     control: CodedTokens
     reasoning: Section | None = None
     content: Section = PLAIN
     calls: ToolCallFormat | None = None
     writes_reasoning: bool = True
-    """Whether the template itself shows reasoning. Where it does not, a block in the content is
-    read as such, and structured answers have none."""
+    """Whether the template renders reasoning. If not, a `<think>` block in the content is parsed as
+    reasoning, and structured output has none."""
     before_calls: str = ""
-    """The white space that the template writes between a text and the calls after it."""
+    """The white space that the template writes between text and calls."""
 
     @property
     def is_plain(self) -> bool:
-        """Whether an answer is its text and nothing else."""
+        """Whether an answer consists of its text only."""
         return self.reasoning is None and self.content == PLAIN and self.calls is None
 
     def reasoning_after(self, prompt: str) -> ReasoningAt:
-        """Tell from the end of a prompt, as the model reads it, where its reasoning stands."""
+        """Return the state of the reasoning at the end of a prompt."""
         if self.reasoning is None:
             return "closed"
         end = prompt.rstrip()

@@ -1,7 +1,7 @@
-"""Parts an answer, as it comes, into reasoning, text and tool calls.
+"""Splits a streamed answer into reasoning, text and tool calls.
 
-Each piece of text goes out as soon as it cannot be the beginning of a marker any more. Plain
-Python; the text is coded (`core.batching.coded_tokens`).
+Text is emitted as soon as it cannot be the start of a marker. Plain Python; the text is coded
+(`core.batching.coded_tokens`).
 """
 
 from collections.abc import Iterable
@@ -12,13 +12,13 @@ from core.batching.coded_tokens import without_codes
 from core.batching.tool_calls import ToolCall, Tools, read_calls
 from core.batching.turn_format import TurnFormat
 
-_Place = Literal["between", "reasoning", "content", "calls"]
-"""Where an answer is; `between` is before its first part and after a part that was closed."""
+_State = Literal["between", "reasoning", "content", "calls"]
+"""The part that an answer is in; `between` is before the first part and after a closed part."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """What an answer turned out to hold, so far as it is certain."""
+    """A parsed piece of an answer."""
 
     text: str = ""
     reasoning: str = ""
@@ -29,15 +29,15 @@ class Part:
 
 
 class _Markers:
-    """Literals to look for, each with the place that an answer is at after it."""
+    """The literals to search for, each with the state after it."""
 
-    def __init__(self, place_after: dict[str, _Place]) -> None:
-        self._place_after = {literal: place for literal, place in place_after.items() if literal}
-        self._longest_first = sorted(self._place_after, key=len, reverse=True)
-        self._first_letters = {literal[0] for literal in self._place_after}
+    def __init__(self, state_after: dict[str, _State]) -> None:
+        self._state_after = {literal: state for literal, state in state_after.items() if literal}
+        self._longest_first = sorted(self._state_after, key=len, reverse=True)
+        self._first_letters = {literal[0] for literal in self._state_after}
 
-    def first(self, text: str) -> tuple[int, int, _Place] | None:
-        """Return start, end and place of the first marker, the longest of several there."""
+    def first(self, text: str) -> tuple[int, int, _State] | None:
+        """Return start, end and state of the first marker, the longest if several start there."""
         found = [
             (start, -len(literal), literal)
             for literal in self._longest_first
@@ -46,10 +46,10 @@ class _Markers:
         if not found:
             return None
         start, length, literal = min(found)
-        return start, start - length, self._place_after[literal]
+        return start, start - length, self._state_after[literal]
 
     def unfinished(self, text: str) -> int:
-        """Return where the first beginning of a marker stands that the text may yet complete."""
+        """Return the start of the first partial marker at the end of the text, or its length."""
         for start, letter in enumerate(text):
             if letter in self._first_letters:
                 rest = text[start:]
@@ -62,22 +62,22 @@ class _Markers:
 
 
 class TurnMarkers:
-    """The markers of a format, by the place at which they count; made once for all answers."""
+    """The markers of a format by state, shared by all answers."""
 
     def __init__(self, format_: TurnFormat) -> None:
         calls = format_.calls
         call = "" if calls is None else calls.frame.marker
         text = format_.content
         reasoning = format_.reasoning
-        to_calls: dict[str, _Place] = {
+        to_calls: dict[str, _State] = {
             literal: "calls" for literal in (call, format_.before_calls + call) if call
         }
-        to_parts: dict[str, _Place] = dict(to_calls)
+        to_parts: dict[str, _State] = dict(to_calls)
         if reasoning is not None:
             to_parts[reasoning.opening.strip()] = "reasoning"
         to_parts[text.opening.strip()] = "content"
         self.is_bare = calls is not None and not call
-        """Whether calls begin like any JSON or list."""
+        """Whether calls have no marker and begin like JSON or a list."""
         self.between = _Markers(to_parts)
         self.content = _Markers(
             _closings([text.closing]) | (to_calls if not text.opening.strip() else {})
@@ -85,8 +85,8 @@ class TurnMarkers:
         self.reasoning = _Markers(_closings([reasoning.closing] if reasoning else []))
 
 
-def _closings(literals: Iterable[str]) -> dict[str, _Place]:
-    """Return what closes a part, with the white space before it and without."""
+def _closings(literals: Iterable[str]) -> dict[str, _State]:
+    """Return the literals that close a part, with and without leading white space."""
     return {
         literal: "between"
         for closing in literals
@@ -96,7 +96,7 @@ def _closings(literals: Iterable[str]) -> dict[str, _Place]:
 
 
 class TurnReader:
-    """Follows one answer."""
+    """Parses one answer incrementally."""
 
     def __init__(
         self,
@@ -111,31 +111,31 @@ class TurnReader:
         self._tools = tools
         self._held = ""
         self._calls: list[str] = []
-        self._place: _Place = "reasoning" if begins_in_reasoning else "between"
+        self._state: _State = "reasoning" if begins_in_reasoning else "between"
         self._drops_newlines = begins_in_reasoning
         self._is_first = not begins_in_reasoning
 
     @property
     def is_reasoning(self) -> bool:
-        return self._place == "reasoning"
+        return self._state == "reasoning"
 
     def push(self, text: str) -> Part:
-        """Take some text of the answer; return what is certain."""
-        if self._place == "calls":
+        """Add text of the answer; return what can be emitted."""
+        if self._state == "calls":
             self._calls.append(text)
             return Part()
         self._held += text
-        given: list[tuple[_Place, str]] = []
+        given: list[tuple[_State, str]] = []
         while self._advance(given):
             pass
         return self._part(given)
 
     def finish(self) -> Part:
         """Return the rest of the answer."""
-        if self._place != "calls":
-            place: _Place = "content" if self._place == "between" else self._place
-            given: list[tuple[_Place, str]] = []
-            self._give(given, place, len(self._held))
+        if self._state != "calls":
+            state: _State = "content" if self._state == "between" else self._state
+            given: list[tuple[_State, str]] = []
+            self._give(given, state, len(self._held))
             return self._part(given)
         assert self._format.calls is not None
         read = read_calls(self._format.calls, "".join(self._calls), self._tools)
@@ -145,50 +145,50 @@ class TurnReader:
         return Part(text=without_codes(rest).strip(), calls=tuple(map(self._decoded, read.calls)))
 
     def _decoded(self, call: ToolCall) -> ToolCall:
-        """Return a call as it goes out: whole characters, and control tokens as text."""
+        """Return a call with valid characters, and with its control tokens as text."""
         control = self._format.control
         name = control.decoded(call.name).encode("utf-8", errors="replace").decode("utf-8")
         return ToolCall(name, control.decoded_in_json(call.arguments))
 
-    def _advance(self, given: list[tuple[_Place, str]]) -> bool:
-        """Go as far as the next marker, or as far as is certain; say whether to go on."""
-        if self._place == "between":
+    def _advance(self, given: list[tuple[_State, str]]) -> bool:
+        """Emit text up to the next marker; return whether a marker changed the state."""
+        if self._state == "between":
             return self._begin(given)
-        markers = self._markers.content if self._place == "content" else self._markers.reasoning
+        markers = self._markers.content if self._state == "content" else self._markers.reasoning
         found = markers.first(self._held)
         unfinished = markers.unfinished(self._held)
         if found is None or unfinished < found[0]:
-            self._give(given, self._place, unfinished)
+            self._give(given, self._state, unfinished)
             return False
-        start, end, place = found
-        self._give(given, self._place, start)
-        if place == "calls":
+        start, end, state = found
+        self._give(given, self._state, start)
+        if state == "calls":
             self._call()
             return False
         self._held = self._held[end - start :]
-        self._enter(place)
+        self._enter(state)
         return True
 
-    def _begin(self, given: list[tuple[_Place, str]]) -> bool:
-        """Find out which part begins; a text that no marker opens is content."""
+    def _begin(self, given: list[tuple[_State, str]]) -> bool:
+        """Determine which part begins; text without a marker is content."""
         rest = self._held.lstrip()
         if not rest:
             return False
         found = self._markers.between.first(rest)
         if found is not None and found[0] == 0 and not self._may_be_longer(rest, found[1]):
-            _, end, place = found
-            if place == "calls":
+            _, end, state = found
+            if state == "calls":
                 self._call()
                 return False
             self._held = rest[end:]
-            self._enter(place)
+            self._enter(state)
             return True
         if self._markers.between.unfinished(rest) == 0:
             return False
         if self._markers.is_bare and rest[0] in "[{":
             self._call()
             return False
-        self._place = "content"
+        self._state = "content"
         if self._is_first and not self._format.content.opening.strip():
             self._held = self._held.removeprefix(self._format.content.opening)
         self._drops_newlines = not self._is_first
@@ -198,27 +198,27 @@ class TurnReader:
     def _may_be_longer(self, rest: str, length: int) -> bool:
         return len(rest) >= length and self._markers.between.unfinished(rest) == 0
 
-    def _enter(self, place: _Place) -> None:
-        self._place = place
+    def _enter(self, state: _State) -> None:
+        self._state = state
         self._drops_newlines = True
         self._is_first = False
 
     def _call(self) -> None:
-        self._place = "calls"
+        self._state = "calls"
         self._calls.append(self._held)
         self._held = ""
 
-    def _give(self, given: list[tuple[_Place, str]], place: _Place, length: int) -> None:
+    def _give(self, given: list[tuple[_State, str]], state: _State, length: int) -> None:
         text, self._held = self._held[:length], self._held[length:]
         if self._drops_newlines:
             text = text.lstrip("\r\n")
             self._drops_newlines = not text
         if text:
-            given.append((place, text))
+            given.append((state, text))
 
-    def _part(self, given: list[tuple[_Place, str]]) -> Part:
+    def _part(self, given: list[tuple[_State, str]]) -> Part:
         if not given:
             return Part()
-        content = "".join(text for place, text in given if place != "reasoning")
-        reasoning = "".join(text for place, text in given if place == "reasoning")
+        content = "".join(text for state, text in given if state != "reasoning")
+        reasoning = "".join(text for state, text in given if state == "reasoning")
         return Part(without_codes(content), without_codes(reasoning))

@@ -1,9 +1,9 @@
-"""What the assistant has to write at its turn: exactly what follows the prompt of that turn.
+"""Renders the assistant's turns: the exact text that follows the prompt of each turn.
 
-The answer is found by rendering the conversation up to it and taking what follows the prompt.
-Many templates rewrite what came before once an answer follows (Mistral moves the system text, R1
-and Qwen 3 drop their opening of a thought); there both texts are aligned at the message before
-the answer. The end of an answer is the token that lets the engine stop, and nothing after it.
+The answer is the rest of the rendered conversation after the prompt. Many templates change earlier
+text when an answer follows (Mistral moves the system text, R1 and Qwen 3 drop the opening of
+reasoning); then both texts are aligned at the message before the answer. An answer ends with the
+token at which the engine stops.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,19 +24,19 @@ from core.batching.template_input import Message
 from core.datasets.formats import ChatExample
 
 _MARK = "\ufdd0\ufdd1"
-"""No text of a message holds it: both characters are hidden there."""
+"""Never part of a message, where both characters are replaced by placeholders."""
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One answer; control tokens that a message merely spells are hidden in both texts."""
+    """A prompt and its answer; control tokens from messages are placeholders in both."""
 
     prompt: str
     answer: str
 
 
 def trained_turns(template: ChatTemplate, example: ChatExample) -> list[Turn]:
-    """Return the turns whose answers are trained: all but those with weight 0."""
+    """Return the turns whose answers are trained on: those without weight 0."""
     return [
         turn_of(template, example.messages, example.tools, index)
         for index, message in enumerate(example.messages)
@@ -47,9 +47,9 @@ def trained_turns(template: ChatTemplate, example: ChatExample) -> list[Turn]:
 def turn_of(
     template: ChatTemplate, messages: Sequence[Message], tools: Sequence[Message], index: int
 ) -> Turn:
-    """Return the turn that ends with the assistant's message number `index`.
+    """Return the turn of the assistant message at `index`.
 
-    Unrenderable when the template refuses the messages or leaves out a part of them.
+    Unrenderable if the template rejects the messages or omits a part of them.
     """
     prompt = template.prompt(messages[:index], tools)
     control = template.source(tools).control
@@ -57,7 +57,7 @@ def turn_of(
     answer = _answer(template, hidden, hidden_tools, prompt)
 
     def find() -> str | None:
-        """Return what the template leaves out of every such turn."""
+        """Return the part that the template omits from every turn of this shape."""
         marked, marked_tools = marked_conversation(messages[: index + 1], tools)
         try:
             prompt = template.prompt_of_hidden(marked[:-1], marked_tools)
@@ -75,7 +75,7 @@ def turn_of(
 
 
 def end_token_ids(template: ChatTemplate) -> set[int]:
-    """Return the control tokens that end the turns of the assistant, with calls and without."""
+    """Return the control tokens that end the assistant's turns, with calls and without."""
     found = set()
     for messages, tools in _SAMPLES:
         try:
@@ -102,7 +102,7 @@ _SAMPLES: tuple[tuple[tuple[Message, ...], tuple[Message, ...]], ...] = (
 def _answer(
     template: ChatTemplate, messages: Sequence[Message], tools: Sequence[Message], prompt: str
 ) -> str:
-    """Return what the last message adds to `prompt`, its end included."""
+    """Return the text that the last message adds to `prompt`, including its end."""
     end = _end_of_turn(template, messages[-1], tools)
     problem: Unrenderable | None = None
     for candidate in _candidates(template, messages, tools, prompt):
@@ -115,7 +115,7 @@ def _answer(
             continue
         return end.applied(text)
     raise problem or Unrenderable(
-        f"the chat template writes nothing for messages[{len(messages) - 1}] after its prompt",
+        f"the chat template renders nothing for messages[{len(messages) - 1}] after its prompt",
         f"messages[{len(messages) - 1}]",
     )
 
@@ -123,7 +123,7 @@ def _answer(
 def _candidates(
     template: ChatTemplate, messages: Sequence[Message], tools: Sequence[Message], prompt: str
 ) -> Iterator[tuple[str, list[Part]] | Unrenderable]:
-    """Yield what the template may write for the last message, and the parts that it must show."""
+    """Yield candidate texts of the last message, each with the parts that it must contain."""
     *before, message = messages
     index = len(before)
     marks = reasoning_marks(template, tools)
@@ -139,7 +139,7 @@ def _candidates(
             return problem
         if not missing:
             return text, parts
-        if variant["content"] != message["content"]:  # a thought after one that the prompt closes
+        if variant["content"] != message["content"]:  # reasoning after one that the prompt closed
             return leaves_out(thought[0][0])
         answer = marks.without_empty(text)
         if not marks.opened_by(prompt):
@@ -147,7 +147,7 @@ def _candidates(
         return variant.get("reasoning_content", "") + marks.end + answer, parts
 
     if marks.opened_by(prompt) and not reasoning:
-        # The template writes the end of a thought only where there is one.
+        # The template closes reasoning only if there is some.
         yield _emptied(written({**plain, "reasoning_content": _MARK}, parts))
     if reasoning and marks.closed_by(prompt):
         yield leaves_out(thought[0][0])
@@ -164,7 +164,7 @@ def _candidates(
 
 
 def _follows_calls(thought: Sequence[Part], parts: Sequence[Part], text: str) -> bool:
-    """Whether reasoning comes after a call, where it is none."""
+    """Whether reasoning comes after a call, where it does not count as reasoning."""
     calls = [text.find(part) for path, part in parts if "tool_calls" in path]
     return any(0 <= at < text.find(thought[0][1]) for at in calls[:1])
 
@@ -187,10 +187,9 @@ def _after_prompt(
     prompt: str,
     parts: Sequence[Part],
 ) -> tuple[str, str]:
-    """Return the end of the prompt that the template leaves out later, and the answer.
+    """Return the end of the prompt that the template omits from history, and the answer.
 
-    The first is empty for most templates. Others write `<think>` into the prompt and not into the
-    conversation.
+    The first is "" for most templates. Others write `<think>` in the prompt but not in history.
     """
     text = template.render(messages, tools)
     if text.startswith(prompt):
@@ -216,22 +215,23 @@ def _after_prompt(
 
 def _misaligned(index: int) -> Unrenderable:
     return Unrenderable(
-        f"the chat template writes messages[{index}] otherwise than the prompt of its turn begins "
-        "it, so it has no exact loss mask; give it weight 0, or use another base model",
+        f"the chat template renders messages[{index}] differently in the conversation and in the "
+        "prompt of its turn, so it has no exact loss mask; set its weight to 0, or use another "
+        "base model",
         f"messages[{index}]",
     )
 
 
 @dataclass(frozen=True)
 class _End:
-    """How a template ends a turn, as far as the engine can see it."""
+    """The end of a turn."""
 
     token: str
-    """The control token at which the engine stops; empty when there is none."""
+    """The control token at which the engine stops, or ""."""
     is_written: bool
-    """The template writes it in the turn itself; else it is put there."""
+    """Whether the template writes the token in the turn; if not, it is appended."""
     trailing: str = ""
-    """White space after an answer, in place of a control token."""
+    """The white space that the template writes instead of a control token."""
 
     def applied(self, text: str) -> str:
         """Return an answer that ends where the engine stops."""
@@ -244,7 +244,7 @@ class _End:
 
 
 def _end_of_turn(template: ChatTemplate, message: Message, tools: Sequence[Message]) -> _End:
-    """Return how the template ends turns of the kind of `message`, found once for each kind."""
+    """Return the end of turns like `message`, cached for turns with 0, 1 and more calls."""
     calls = len(message.get("tool_calls", ()))
     found: _End = template.remembered(
         tools, ("end", min(calls, 2)), lambda: _find_end(template, message, tools)
@@ -253,7 +253,7 @@ def _end_of_turn(template: ChatTemplate, message: Message, tools: Sequence[Messa
 
 
 def _find_end(template: ChatTemplate, message: Message, tools: Sequence[Message]) -> _End:
-    """Compare what follows an answer at the end of a conversation and before the next message."""
+    """Compare the text after an answer at the end of a conversation and before a message."""
     question = {"role": "user", "content": "question"}
     (answer,), marked_tools = marked_conversation([message], tools)
 

@@ -1,4 +1,4 @@
-"""Checking a file that a stranger sent: in a child process with limits of its own."""
+"""Checks an untrusted file in a child process with its own memory and time limits."""
 
 import json
 import subprocess
@@ -6,18 +6,18 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from core.spec.dataset import DatasetReport, LineFault
+from core.spec.dataset import DatasetReport, LineError
 
 _IMPORT_ROOT = Path(__file__).resolve().parents[2]
 _CHECKER = ("-m", "core.datasets.check")
-# The child parses hostile input: it has no business with our settings. Without these, pyarrow and
-# what it loads reserve a gigabyte that counts as used.
+# The child parses hostile input and gets none of our settings. Without these variables, pyarrow
+# and its libraries reserve a gigabyte that counts against the memory limit.
 _ENVIRONMENT = {
     "ARROW_DEFAULT_MEMORY_POOL": "system",
     "MALLOC_ARENA_MAX": "1",
     "OPENBLAS_NUM_THREADS": "1",
 }
-_GRACE_SECONDS = 5  # beyond its own limit, for a child that is stuck inside one line
+_GRACE_SECONDS = 5  # beyond the child's own limit, for a child stuck in one line
 
 
 def check_in_child(
@@ -27,11 +27,11 @@ def check_in_child(
     memory_bytes: int,
     timeout_seconds: float,
 ) -> DatasetReport:
-    """Return the report of `core.datasets.check.check`, whatever the file does to the checker.
+    """Run `core.datasets.check.check` in a child process and return its report.
 
-    A child that runs into its limits gives a report with a fault that says so. 256 MiB
-    are enough for every line that is short enough to be read. Raises
-    FileNotFoundError, and RuntimeError when the checker itself is broken.
+    A child that exceeds its limits gives a report with an error that says so. 256 MiB are enough
+    for every line within the length limit. Raises FileNotFoundError, and RuntimeError when the
+    checker itself fails.
     """
     command = [
         *(sys.executable, *_CHECKER, str(path.resolve(strict=True))),
@@ -50,18 +50,18 @@ def check_in_child(
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return _unchecked(f"checking took more than {timeout_seconds:g} seconds; split the file")
+        return _unchecked(f"the check took more than {timeout_seconds:g} seconds; split the file")
     if child.returncode < 0:
         return _unchecked(
-            f"checking died of signal {-child.returncode}, at {memory_bytes >> 20} MiB of memory "
-            f"and {timeout_seconds:g} seconds; shorten the longest rows or split the file"
+            f"the check was killed by signal {-child.returncode} (limits: {memory_bytes >> 20} MiB "
+            f"of memory, {timeout_seconds:g} seconds); shorten the longest rows or split the file"
         )
     if child.returncode > 0:
-        last_words = child.stderr.decode(errors="replace")[-2000:]
-        raise RuntimeError(f"The dataset checker failed on {path}:\n{last_words}")
+        stderr_tail = child.stderr.decode(errors="replace")[-2000:]
+        raise RuntimeError(f"The dataset checker failed on {path}:\n{stderr_tail}")
     return DatasetReport.model_validate_json(child.stdout)
 
 
 def _unchecked(message: str) -> DatasetReport:
-    fault = LineFault(line=1, field=None, message=message)
-    return DatasetReport(format=None, rows=0, faults=(fault,), fault_count=1)
+    error = LineError(line=1, field=None, message=message)
+    return DatasetReport(format=None, rows=0, faults=(error,), fault_count=1)

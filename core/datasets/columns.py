@@ -1,131 +1,133 @@
-"""Columns with names of their own: which of them stands for which key of a known form.
+"""Maps the columns of a file to the keys of a known layout.
 
-A mapping such as {"prompt": "question", "completion": "answer"} comes with an upload or a job. A
-column is named as it is, or by a path into it, such as `answers.text[0]`.
+An upload or a job gives a mapping such as {"prompt": "question", "completion": "answer"}. A value
+is the name of a column, or a path into one, such as `answers.text[0]`.
 """
 
 import re
 from collections.abc import Iterable, Mapping
 
-from core.datasets.faults import RowFault, column_name, is_what, joined, nearest
-from core.datasets.forms import FORMS, KEYS
 from core.datasets.json_values import JsonObject, Row
+from core.datasets.layouts import KEYS, LAYOUTS
+from core.datasets.row_errors import RowError, column_name, describe, joined, nearest
 from core.errors import InvalidRequest
 
 MAX_COLUMN_CHARACTERS = 200
 
-_PLACE = re.compile(r"\.([^.\[\]]+)|\[(\d{1,6})\]")
+_STEP = re.compile(r"\.([^.\[\]]+)|\[(\d{1,6})\]")
 
 
 def require_known_keys(columns: Mapping[str, str]) -> None:
-    """Raise InvalidRequest for a mapping that can name nothing."""
+    """Raise InvalidRequest for a mapping with unknown keys or invalid column names."""
     for key, column in columns.items():
         if key not in KEYS:
-            cure = nearest(key, KEYS) or f"use one of {', '.join(KEYS)}"
+            hint = nearest(key, KEYS) or f"use one of {', '.join(KEYS)}"
             raise InvalidRequest(
-                f"columns gives a column to {joined('', key)!r}, which is no key of a known form; "
-                f"{cure}. Write the key on the left and your column on the right.",
+                f"columns has the unknown key {joined('', key)!r}; {hint}. "
+                "Write each entry as known key: name of your column.",
                 param="columns",
                 code="invalid_value",
             )
         if not 0 < len(column) <= MAX_COLUMN_CHARACTERS or "\0" in column:
             raise InvalidRequest(
-                f"columns.{key} {is_what(column)}; write the name of a column, of up to "
+                f"columns.{key} {describe(column)}; write a column name of 1 to "
                 f"{MAX_COLUMN_CHARACTERS} characters.",
                 param=f"columns.{key}",
                 code="invalid_value",
             )
-    _require_one_form(columns)
+    _require_one_layout(columns)
 
 
-def _require_one_form(columns: Mapping[str, str]) -> None:
-    """Raise InvalidRequest for keys that no form has together: one of them would be unused."""
-    forms = sorted(FORMS, key=lambda form: len(columns.keys() & set(form.keys)), reverse=True)
-    outside = [key for key in columns if key not in forms[0].keys] if columns else []
+def _require_one_layout(columns: Mapping[str, str]) -> None:
+    """Raise InvalidRequest for keys that no layout combines: one of them would be unused."""
+    layouts = sorted(
+        LAYOUTS, key=lambda layout: len(columns.keys() & set(layout.keys)), reverse=True
+    )
+    outside = [key for key in columns if key not in layouts[0].keys] if columns else []
     if outside:
         raise InvalidRequest(
-            f"columns.{outside[0]} does not go with the other columns: a row with "
-            f"{' and '.join(forms[0].required)} has the keys {', '.join(forms[0].keys)}. Use one "
-            "of them, or leave it out.",
+            f"columns.{outside[0]} cannot be combined with the other columns: a row with "
+            f"{' and '.join(layouts[0].required)} has the keys {', '.join(layouts[0].keys)}. Use "
+            f"one of these keys, or remove columns.{outside[0]}.",
             param=f"columns.{outside[0]}",
             code="invalid_value",
         )
 
 
 def renamed(row: Row, columns: Mapping[str, str]) -> JsonObject:
-    """Return the row with the mapped columns under their keys, and the others as they are called.
+    """Return the row with the mapped columns under their keys and the others under their names.
 
-    A column that happens to be called like a mapped key is left out: it is not what is meant.
+    An unmapped column with the name of a mapped key is left out.
     """
     if not columns:
         return dict(row)
-    used = {_of_row(row, column) for column in columns.values()}
+    used = {_source_column(row, column) for column in columns.values()}
     others = {name: row[name] for name in row if name not in used and name not in columns}
     return {key: _value(row, column) for key, column in columns.items()} | others
 
 
 def shadowed(row: Row, columns: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the columns that are called like a mapped key and are not what is meant."""
-    used = {_of_row(row, column) for column in columns.values()}
+    """Return the unmapped columns that have the name of a mapped key."""
+    used = {_source_column(row, column) for column in columns.values()}
     return tuple(name for name in columns if row.get(name) is not None and name not in used)
 
 
-def under_columns(faults: Iterable[RowFault], columns: Mapping[str, str]) -> tuple[RowFault, ...]:
-    """Return the faults of a renamed row in the words of its file."""
-    return tuple(_under_column(fault, columns) for fault in faults)
+def in_file_columns(errors: Iterable[RowError], columns: Mapping[str, str]) -> tuple[RowError, ...]:
+    """Return the errors of a renamed row with the file's own column names."""
+    return tuple(_in_file_column(error, columns) for error in errors)
 
 
 def missing_columns(columns: Mapping[str, str], present: Iterable[str]) -> dict[str, str]:
-    """Return the keys whose columns are not among those that the rows have, each with why."""
+    """Return an explanation for each key whose column the file does not have."""
     names = list(present)
     row = dict.fromkeys(names)
     return {
-        key: f"{column!r} is no column of the file; "
-        + (nearest(column, names) or f"it has {', '.join(names[:20]) or 'none'}")
+        key: f"{column!r} is not a column of the file; "
+        + (nearest(column, names) or f"its columns are {', '.join(names[:20]) or '(none)'}")
         for key, column in columns.items()
-        if column_name(_of_row(row, column)) not in row
+        if column_name(_source_column(row, column)) not in row
     }
 
 
 def base_columns(columns: Mapping[str, str]) -> set[str]:
-    """Return every name that a column of the file may have to hold what is mapped."""
+    """Return every column name that the mapping may refer to."""
     return {name for column in columns.values() for name in (column, _split(column)[0])}
 
 
-def _under_column(fault: RowFault, columns: Mapping[str, str]) -> RowFault:
-    field = fault.field or ""
+def _in_file_column(error: RowError, columns: Mapping[str, str]) -> RowError:
+    field = error.field or ""
     for key, column in columns.items():
         if field == key or field.startswith((f"{key}.", f"{key}[")):
-            return RowFault(
+            return RowError(
                 column_name(column) + field[len(key) :],
-                column_name(column) + fault.message[len(key) :],
+                column_name(column) + error.message[len(key) :],
             )
-    return fault
+    return error
 
 
-def _of_row(row: Row, column: str) -> str:
-    """Return the column of the row that holds what `column` names."""
+def _source_column(row: Row, column: str) -> str:
+    """Return the row's column that `column`, a name or a path, reads from."""
     return column if column in row else _split(column)[0]
 
 
 def _split(column: str) -> tuple[str, list[str | int]]:
-    """Return the name of a column and the way into it; a name that is no path is its own."""
+    """Return a column's name and the steps of the path into it; no steps if it is a plain name."""
     name = re.split(r"[.\[]", column, maxsplit=1)[0]
     rest = column[len(name) :]
-    places = list(_PLACE.finditer(rest))
-    if not name or "".join(place[0] for place in places) != rest:
+    steps = list(_STEP.finditer(rest))
+    if not name or "".join(step[0] for step in steps) != rest:
         return column, []
-    return name, [place[1] if place[1] else int(place[2]) for place in places]
+    return name, [step[1] if step[1] else int(step[2]) for step in steps]
 
 
 def _value(row: Row, column: str) -> object:
     if column in row:
         return row[column]
-    name, places = _split(column)
+    name, steps = _split(column)
     value = row.get(name)
-    for place in places:
-        if isinstance(place, str):
-            value = value.get(place) if isinstance(value, dict) else None
+    for step in steps:
+        if isinstance(step, str):
+            value = value.get(step) if isinstance(value, dict) else None
         else:
-            value = value[place] if isinstance(value, list) and place < len(value) else None
+            value = value[step] if isinstance(value, list) and step < len(value) else None
     return value

@@ -1,8 +1,8 @@
-"""A CSV file, one row at a time: the header names the keys, every cell is a text.
+"""Reads a CSV file row by row: the header gives the keys, and every cell is text.
 
-RFC 4180, with comma, semicolon or tab: a cell in quotes may hold line breaks, so the number of a
-row is that of the line on which it begins. A blank line is passed over. Lists such as `messages`
-or `labels` are written as JSON into their cell.
+RFC 4180 with comma, semicolon or tab. A quoted cell may contain line breaks, so a row is numbered
+by its first line. Blank lines are ignored. A cell holds a list, such as `messages` or `labels`, as
+JSON.
 """
 
 import csv
@@ -11,31 +11,35 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from core.datasets.faults import joined
 from core.datasets.formats import detect_format
 from core.datasets.lines import (
     MAX_LINE_BYTES,
     UTF8_MARK,
     Line,
-    decoding_fault,
-    faulty,
-    nul_fault,
+    decoding_error,
+    invalid_line,
+    nul_error,
 )
+from core.datasets.row_errors import joined
 
 MAX_COLUMNS = 256
 _DELIMITERS = ",;\t"
 _COLUMN_NAME = re.compile(r"[A-Za-z_][\w .-]{0,63}")
-_CURES = {
-    "unexpected end of data": "a quoted cell is never closed; close it, and double quotes inside",
-    "expected after": "a quoted cell goes on behind its closing quote; double quotes inside it",
-    "new-line character": "a carriage return stands outside of quotes; end lines with a line feed",
+_HINTS = {
+    "unexpected end of data": (
+        "a quoted cell has no closing quote; close it, and write each quote inside it twice"
+    ),
+    "expected after": (
+        "text follows the closing quote of a cell; write each quote inside a cell twice"
+    ),
+    "new-line character": "a carriage return is outside quotes; end lines with a line feed",
 }
 
 
 def delimiter_of(head: bytes, columns: Collection[str] = ()) -> str | None:
-    """Return what separates the cells; None when a file that begins so has no header row.
+    """Return the cell separator; None if the file does not start with a header row.
 
-    `columns` are names that a header may have.
+    `columns` are additional names that identify a header.
     """
     first = head.removeprefix(UTF8_MARK).split(b"\n", 1)[0].decode(errors="replace").strip()
     if not first or first[0] in "{[":
@@ -52,15 +56,15 @@ def delimiter_of(head: bytes, columns: Collection[str] = ()) -> str | None:
 
 
 def read_csv(path: Path, delimiter: str) -> Iterator[Line]:
-    """Yield every row in order, numbered by the line on which it begins; the header is line 1."""
-    # The reader's own bound is lower than ours, which counts the whole row.
+    """Yield every row in order, numbered by its first line; the header is line 1."""
+    # The csv module's default limit is lower than ours, which counts the whole row.
     csv.field_size_limit(MAX_LINE_BYTES)
     with path.open("rb") as file:
         if file.read(len(UTF8_MARK)) != UTF8_MARK:
             file.seek(0)
         names = _names(file.readline(MAX_LINE_BYTES).decode(errors="replace").strip(), delimiter)
-        if fault := _header_fault(names):
-            yield faulty(1, fault)
+        if error := _header_error(names):
+            yield invalid_line(1, error)
             return
         empty = True
         lines = _Lines(file)
@@ -73,7 +77,7 @@ def read_csv(path: Path, delimiter: str) -> Iterator[Line]:
                 break
             except (_Unreadable, csv.Error) as problem:
                 empty = False
-                yield faulty(number, _explained(problem))
+                yield invalid_line(number, _explained(problem))
                 continue
             if not cells:
                 continue
@@ -81,30 +85,30 @@ def read_csv(path: Path, delimiter: str) -> Iterator[Line]:
             if len(cells) == len(names):
                 yield Line(number, dict(zip(names, cells, strict=True)))
             else:
-                cure = "put cells that hold the separator into quotes"
-                yield faulty(
-                    number, f"the row has {len(cells)} cells for {len(names)} columns; {cure}"
+                hint = "quote cells that contain the separator"
+                yield invalid_line(
+                    number, f"the row has {len(cells)} cells for {len(names)} columns; {hint}"
                 )
         if empty:
-            yield faulty(1, "the file has a header and no rows; write one row per example")
+            yield invalid_line(1, "the file has a header but no rows; write one row per example")
 
 
 class _Unreadable(Exception):
-    """A line that is no text; the message says why."""
+    """A line that cannot be decoded; the message says why."""
 
 
 class _Lines:
-    """The physical lines of a file from line 2 on, decoded, bounded by the row."""
+    """The decoded lines of a file from line 2 on, with a size limit per row."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._number = 1
         self._row_bytes = 0
         self.overflown = False
-        """A row was longer than the cap. Where the next one begins cannot be told."""
+        """A row exceeded the size limit, so the start of the next row is unknown."""
 
     def start_row(self) -> int:
-        """Return the number of the next line, with which a row begins."""
+        """Start a row at the next line and return the number of that line."""
         self._row_bytes = 0
         return self._number + 1
 
@@ -120,15 +124,15 @@ class _Lines:
         if self._row_bytes > MAX_LINE_BYTES:
             self.overflown = True
             raise _Unreadable(
-                f"the row is longer than {MAX_LINE_BYTES >> 20} MiB and nothing behind it was "
-                "read; split or shorten it, or close a quote that was left open"
+                f"the row is longer than {MAX_LINE_BYTES >> 20} MiB; nothing after it was read; "
+                "split or shorten it, or close an open quote"
             )
         if b"\0" in line:
-            raise _Unreadable(nul_fault(line))
+            raise _Unreadable(nul_error(line))
         try:
             return line.decode()
         except UnicodeDecodeError as error:
-            raise _Unreadable(decoding_fault(line, error.start)) from None
+            raise _Unreadable(decoding_error(line, error.start)) from None
 
 
 def _names(header: str, delimiter: str) -> list[str]:
@@ -139,21 +143,23 @@ def _names(header: str, delimiter: str) -> list[str]:
     return [cell.strip() for cell in cells]
 
 
-def _header_fault(names: list[str]) -> str | None:
+def _header_error(names: list[str]) -> str | None:
     if len(names) > MAX_COLUMNS:
-        return f"the header names {len(names)} columns, more than {MAX_COLUMNS}; remove some"
+        return f"the header has {len(names)} columns, more than {MAX_COLUMNS}; remove some"
     for index, name in enumerate(names):
         if not name:
             return f"column {index + 1} of the header has no name; name it or remove it"
         if name in names[:index]:
-            return f"the column {joined('', name)!r} stands twice in the header; remove one"
+            return f"the column {joined('', name)!r} is in the header twice; remove one"
     return None
 
 
 def _explained(problem: Exception) -> str:
     if isinstance(problem, _Unreadable):
         return str(problem)
-    for part, explanation in _CURES.items():
+    for part, explanation in _HINTS.items():
         if part in str(problem):
             return explanation
-    return f"the row is not CSV: {problem}; put cells into quotes and double quotes inside them"
+    return (
+        f"the row is not valid CSV: {problem}; quote cells and write each quote inside them twice"
+    )

@@ -1,4 +1,4 @@
-"""The kinds of example that training sees, whatever form a row had."""
+"""The kinds of training example, independent of the layout of the row."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from core.datasets.json_values import JsonObject
 
 @dataclass(frozen=True)
 class ChatExample:
-    """A conversation. Assistant messages are trained unless their `weight` is 0."""
+    """A conversation. Assistant messages are trained on unless their `weight` is 0."""
 
     messages: tuple[JsonObject, ...]
     tools: tuple[JsonObject, ...] = ()
@@ -15,7 +15,7 @@ class ChatExample:
 
 @dataclass(frozen=True)
 class CompletionExample:
-    """Plain text: `completion` is trained, `prompt` only conditions it; no chat template."""
+    """Plain text without a chat template: `completion` is trained on, given `prompt`."""
 
     prompt: str
     completion: str
@@ -23,10 +23,10 @@ class CompletionExample:
 
 @dataclass(frozen=True)
 class PreferenceExample:
-    """Two different answers to one prompt, of which `chosen` is the better one.
+    """Two different answers to one prompt; `chosen` is the better one.
 
-    Both are whole examples of the same kind, beginning with the same prompt and trained on the
-    answer alone: conversations whose earlier assistant messages have weight 0, or plain texts.
+    Both are complete examples of the same kind with the same prompt, and only their answers are
+    trained on: conversations whose earlier assistant messages have weight 0, or plain texts.
     """
 
     chosen: ChatExample | CompletionExample
@@ -34,19 +34,32 @@ class PreferenceExample:
 
 
 @dataclass(frozen=True)
+class RatedExample:
+    """An answer to a prompt, and whether it is a good one.
+
+    The answer alone is trained, as in a `PreferenceExample`.
+    """
+
+    answer: ChatExample | CompletionExample
+    is_good: bool
+
+
+@dataclass(frozen=True)
 class TextExample:
-    """Plain text that is trained from beginning to end."""
+    """Plain text; every token is trained on."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class LabelExample:
-    """A text and its label, or with `multi` all labels that hold of it, perhaps none."""
+    """A text with its one label, or with `multi` all labels that apply, possibly none."""
 
     text: str
     labels: tuple[str, ...]
     multi: bool
 
 
-Example = ChatExample | CompletionExample | PreferenceExample | TextExample | LabelExample
+Example = (
+    ChatExample | CompletionExample | PreferenceExample | RatedExample | TextExample | LabelExample
+)

@@ -1,48 +1,72 @@
-"""The labels of a row, always as text: 1, 1.0 and "1" are the same label."""
+"""Reads the labels of a row as text: 1, 1.0 and "1" are the same label. Also reads ratings.
 
-from core.datasets.faults import Faults, is_what
+A rating is true or false; in CSV, which has only text, the word.
+"""
+
 from core.datasets.json_values import Row
+from core.datasets.row_errors import RowErrors, describe
 
 MAX_LABEL_CHARACTERS = 200
 
+_RATINGS = {"true": True, "false": False}
 
-def parse_label(row: Row, faults: Faults) -> tuple[str, ...]:
-    """Return the one label under `label`, and note what is wrong with it."""
-    label = _label(row.get("label"), "label", faults)
+
+def parse_label(row: Row, errors: RowErrors) -> tuple[str, ...]:
+    """Return the label under `label`; empty with an error if it is invalid."""
+    label = _label(row.get("label"), "label", errors)
     return (label,) if label else ()
 
 
-def parse_labels(row: Row, faults: Faults) -> tuple[str, ...]:
-    """Return the labels under `labels`, perhaps none, in their order."""
+def parse_labels(row: Row, errors: RowErrors) -> tuple[str, ...]:
+    """Return the labels under `labels` in order; the list may be empty."""
     labels = row.get("labels")
     if not isinstance(labels, list):
-        cure = 'write a list, such as ["urgent", "billing"]'
+        hint = 'write a list, such as ["urgent", "billing"]'
         if "parent_id" in row:  # OpenAssistant's data set
-            cure = "the row is one message of a tree; put whole conversations into 'messages'"
-        faults.add("labels", f"{is_what(labels)}; {cure}")
+            hint = "the row is one message of a tree; write complete conversations in 'messages'"
+        errors.add("labels", f"{describe(labels)}; {hint}")
         return ()
     parsed: dict[str, None] = {}
     for index, value in enumerate(labels):
-        label = _label(value, f"labels[{index}]", faults)
+        label = _label(value, f"labels[{index}]", errors)
         if label in parsed:
-            faults.add(f"labels[{index}]", f"{is_what(label)} once more; name each label once")
+            errors.add(
+                f"labels[{index}]",
+                f"{describe(label)}, which is in the list already; list each label once",
+            )
         if label:
             parsed[label] = None
     return tuple(parsed)
 
 
-def _label(value: object, where: str, faults: Faults) -> str | None:
+def rating_of(value: object) -> bool | None:
+    """Return whether an answer is rated good, or None if the value is no rating."""
+    if isinstance(value, str):
+        return _RATINGS.get(value.lower())
+    return value if isinstance(value, bool) else None
+
+
+def parse_rating(row: Row, errors: RowErrors) -> bool:
+    """Return the rating under `label`; False with an error if it is invalid."""
+    label = row.get("label")
+    rating = rating_of(label)
+    if rating is None:
+        hint = "write true for a good completion, false for a bad one"
+        errors.add("label", f"{describe(label)}; {hint}")
+    return rating is True
+
+
+def _label(value: object, where: str, errors: RowErrors) -> str | None:
     if isinstance(value, float) and value.is_integer():
-        value = int(value)  # pandas turns the integers of a column with a gap into floats
+        value = int(value)  # pandas converts integer columns with missing values to floats
     if type(value) is int:
         value = str(value)
     if not isinstance(value, str):
-        faults.add(where, f"{is_what(value)}; write a string or an integer")
+        errors.add(where, f"{describe(value)}; write a string or an integer")
     elif not value.strip():
-        faults.add(where, "is blank; write the name of the label")
+        errors.add(where, "is blank; write the name of the label")
     elif len(value) > MAX_LABEL_CHARACTERS:
-        cure = f"shorten it to {MAX_LABEL_CHARACTERS}"
-        faults.add(where, f"has {len(value)} characters; {cure}")
+        errors.add(where, f"has {len(value)} characters; shorten it to {MAX_LABEL_CHARACTERS}")
     else:
         return value
     return None

@@ -1,7 +1,7 @@
-"""A JSONL file, one row at a time: bounded memory whatever the file holds.
+"""Reads a JSONL file line by line in bounded memory.
 
-A line is never read beyond `MAX_LINE_BYTES`. What is wrong with a line comes out as its
-faults; what is wrong with the whole file (not text, compressed, empty) as those of line 1.
+At most `MAX_LINE_BYTES` of a line are read. Errors of the whole file (not text, compressed, empty)
+are reported for line 1.
 """
 
 from collections.abc import Iterator
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from core.datasets.faults import RowFault, is_what
 from core.datasets.json_values import JsonObject
+from core.datasets.row_errors import RowError, describe
 from core.datasets.strict_json import BadJson, decode
 
 MAX_LINE_BYTES = 4 << 20
-"""Far above the longest row that trains (131,072 tokens are some 0.6 MB of text); decoding the
-worst line of this length takes some 130 MB."""
+"""Far above the longest row that can be trained on (131,072 tokens are about 0.6 MB of text).
+Decoding the worst line of this length takes about 130 MB."""
 
 _SKIP_BYTES = 1 << 20
 
@@ -35,21 +35,21 @@ UTF8_MARK = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True)
 class Line:
-    """One line: its row, or the faults that keep it from being one."""
+    """One line: its row, or its errors."""
 
     number: int
     row: JsonObject | None
-    faults: tuple[RowFault, ...] = ()
+    errors: tuple[RowError, ...] = ()
     unread: tuple[str, ...] = ()
-    """Columns that hold nothing that can be read, and that no form has."""
+    """Columns of types that cannot be read and that no layout uses."""
 
 
 def read_lines(path: Path) -> Iterator[Line]:
-    """Yield every line of the file in order; blank lines at its end are passed over."""
+    """Yield every line of the file in order; blank lines at the end are ignored."""
     with path.open("rb") as file:
         head = file.read(4)
-        if fault := kind_fault(head):
-            yield faulty(1, fault)
+        if error := file_type_error(head):
+            yield invalid_line(1, error)
             return
         file.seek(len(UTF8_MARK) if head.startswith(UTF8_MARK) else 0)
 
@@ -59,15 +59,15 @@ def read_lines(path: Path) -> Iterator[Line]:
                 first_blank = first_blank or number
                 continue
             for blank in range(first_blank or number, number):
-                yield faulty(blank, "the line is blank; delete it")
+                yield invalid_line(blank, "the line is blank; delete it")
             first_blank = 0
             yield parsed_line(number, line)
         if number == 0 or first_blank == 1:
-            yield faulty(1, "the file is empty; write one JSON object per line")
+            yield invalid_line(1, "the file is empty; write one JSON object per line")
 
 
 def _bounded_lines(file: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
-    """Yield (number, line); the line is None, and passed over, when it is longer than the cap."""
+    """Yield (number, line); a line longer than `MAX_LINE_BYTES` is skipped and given as None."""
     number = 0
     while line := file.readline(MAX_LINE_BYTES + 1):
         number += 1
@@ -79,8 +79,8 @@ def _bounded_lines(file: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
         yield number, None
 
 
-def kind_fault(head: bytes) -> str | None:
-    """Return what a file is that begins so, when it is no text in UTF-8."""
+def file_type_error(head: bytes) -> str | None:
+    """Return an error if the first bytes show that the file is not UTF-8 text."""
     for magic, what in _MAGIC.items():
         if head.startswith(magic):
             return f"the file is {what}"
@@ -88,40 +88,40 @@ def kind_fault(head: bytes) -> str | None:
 
 
 def parsed_line(number: int, line: bytes | None) -> Line:
-    """Return the row in a line, None being one beyond the cap."""
+    """Parse a line into a row; None is a line beyond `MAX_LINE_BYTES`."""
     if line is None:
-        return faulty(
+        return invalid_line(
             number, f"the line is longer than {MAX_LINE_BYTES >> 20} MiB; split or shorten the row"
         )
     if b"\0" in line:
-        return faulty(number, nul_fault(line))
+        return invalid_line(number, nul_error(line))
     try:
         row = decode(line.decode().rstrip())
     except UnicodeDecodeError as error:
-        return faulty(number, decoding_fault(line, error.start))
+        return invalid_line(number, decoding_error(line, error.start))
     except BadJson as error:
-        return Line(number, None, (RowFault(error.field, str(error)),))
+        return Line(number, None, (RowError(error.field, str(error)),))
     if not isinstance(row, dict):
-        return faulty(number, f"the row {is_what(row)}; each line must be one JSON object")
+        return invalid_line(number, f"the row {describe(row)}; each line must be one JSON object")
     return Line(number, row)
 
 
-def faulty(number: int, message: str) -> Line:
-    """Return a line with one fault that has no field."""
-    return Line(number, None, (RowFault(None, message),))
+def invalid_line(number: int, message: str) -> Line:
+    """Return a line with one error and no field."""
+    return Line(number, None, (RowError(None, message),))
 
 
-def nul_fault(line: bytes) -> str:
-    """Return where the first NUL of a line stands, and the cure."""
-    cure = "the file may be binary or UTF-16; save it as UTF-8 text"
-    return f"byte {line.index(0) + 1} of the line is NUL; {cure}"
+def nul_error(line: bytes) -> str:
+    """Return the position of the first NUL of a line, with a hint."""
+    hint = "the file may be binary or UTF-16; save it as UTF-8 text"
+    return f"byte {line.index(0) + 1} of the line is NUL; {hint}"
 
 
-def decoding_fault(line: bytes, position: int) -> str:
-    """Return which byte of a line is not UTF-8, what it may be, and the cure."""
+def decoding_error(line: bytes, position: int) -> str:
+    """Return which byte of a line is not UTF-8, its likely meaning, and a hint."""
     byte = line[position : position + 1]
-    fault = f"byte {position + 1} of the line (0x{byte.hex()}) is not UTF-8"
+    error = f"byte {position + 1} of the line (0x{byte.hex()}) is not UTF-8"
     likely = byte.decode("cp1252", errors="ignore")
     if likely:
-        fault += f"; in Latin-1 or Windows-1252 it would be {likely!r}"
-    return fault + "; save the file as UTF-8"
+        error += f"; in Latin-1 or Windows-1252 it would be {likely!r}"
+    return error + "; save the file as UTF-8"

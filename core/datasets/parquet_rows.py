@@ -1,12 +1,12 @@
-"""A Parquet file, one row at a time; row 1 is the first, and its number is given as the line.
+"""Reads a Parquet file row by row; errors give the row number, from 1, as the line.
 
-Structs become objects, lists become lists, and a null is left out: in a table every struct of a
-column has every key. A column of a type that rows cannot hold, such as a time or an image, is not
-read, and is a fault only where a form needs it. pyarrow is loaded when the first such file is read.
+Structs become objects, lists become lists, and nulls are dropped, because every struct of a column
+has every key. A column of a type that rows cannot hold, such as a time or an image, is not read,
+and is an error only if a layout needs it. pyarrow is imported when the first such file is read.
 
-A few bytes of Parquet can stand for gigabytes. Rows are read in batches that the file itself
-says are small, page by page and on one thread; the limits of the child that checks an upload
-(`bounded.py`) stop a file that lies, and so a file that has passed needs no more than they allow.
+A few bytes of Parquet can expand to gigabytes. Rows are read in batches that are small according to
+the file's metadata, page by page and on one thread. False metadata is stopped by the limits of the
+child that checks an upload (`bounded.py`), so a file that passed the check fits these limits.
 """
 
 import math
@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.datasets.chat import KEYS_INSIDE
-from core.datasets.faults import column_name
 from core.datasets.json_values import JsonObject
-from core.datasets.lines import MAX_LINE_BYTES, Line, faulty
+from core.datasets.lines import MAX_LINE_BYTES, Line, invalid_line
+from core.datasets.row_errors import column_name
 from core.datasets.strict_json import MAX_DEPTH
 
 if TYPE_CHECKING:
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 MAX_COLUMNS = 256
 _BATCH_BYTES = 1 << 20
-_MAX_BATCH_ROWS = 32  # a text that repeats is stored once: here the size says nothing
+_MAX_BATCH_ROWS = 32  # a repeated text is stored once, so the stored size can be misleading
 _READ_BYTES = 1 << 20
-_MAX_METADATA_ENTRIES = 100_000  # of one list in the file's description of itself
+_MAX_METADATA_ENTRIES = 100_000  # per list in the file's metadata
 _MAX_METADATA_BYTES = 16 << 20
 
 _IN_LIST = "[]"
@@ -38,9 +38,9 @@ PARQUET_MARK = b"PAR1"
 
 
 def read_parquet(path: Path, wanted: Collection[str] | None = None) -> Iterator[Line]:
-    """Yield every row in order, numbered from 1; what ends the reading early is the last fault.
+    """Yield every row in order, numbered from 1; a damaged file ends with an error.
 
-    `wanted` are the columns that must not be left out; None: all.
+    `wanted` are the columns that must be readable; None: all.
     """
     import pyarrow
     from pyarrow import parquet
@@ -57,8 +57,8 @@ def read_parquet(path: Path, wanted: Collection[str] | None = None) -> Iterator[
             arrow_extensions_enabled=False,
         ) as file:
             leaves = [] if _has_too_many(file) else _leaves(list(file.schema_arrow), ())
-            if fault := _schema_fault(file, leaves, wanted):
-                yield faulty(1, fault)
+            if error := _schema_error(file, leaves, wanted):
+                yield invalid_line(1, error)
                 return
             unread = tuple(_shown(leaf.path) for leaf in leaves if leaf.unreadable)
             for batch in _batches(file, _paths(file, leaves)):
@@ -69,10 +69,12 @@ def read_parquet(path: Path, wanted: Collection[str] | None = None) -> Iterator[
         raise
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         first_line = str(error).partition("\n")[0][:200]
-        yield faulty(number + 1, f"the Parquet file is broken here: {first_line}; write it again")
+        yield invalid_line(
+            number + 1, f"the Parquet file is damaged here: {first_line}; write it again"
+        )
         return
     if number == 0:
-        yield faulty(1, "the Parquet file has no rows; write one row per example")
+        yield invalid_line(1, "the Parquet file has no rows; write one row per example")
 
 
 def _batches(file: "ParquetFile", leaves: list[str] | None) -> Iterator["RecordBatch"]:
@@ -84,7 +86,7 @@ def _batches(file: "ParquetFile", leaves: list[str] | None) -> Iterator["RecordB
 
 
 def _rows(batch: "RecordBatch") -> Iterator[JsonObject | None]:
-    """Yield the rows of a batch; None for one with a string that is no UTF-8."""
+    """Yield the rows of a batch; None for a row with a string that is not UTF-8."""
     try:
         yield from batch.to_pylist()
         return
@@ -99,15 +101,17 @@ def _rows(batch: "RecordBatch") -> Iterator[JsonObject | None]:
 
 def _line(number: int, row: JsonObject | None) -> Line:
     if row is None:
-        return faulty(number, "a string of the row is not UTF-8; write the column as UTF-8 text")
+        return invalid_line(
+            number, "a string of the row is not UTF-8; write the column as UTF-8 text"
+        )
     if _size(row) > MAX_LINE_BYTES:
-        cure = "split or shorten the row"
-        return faulty(number, f"the row is longer than {MAX_LINE_BYTES >> 20} MiB; {cure}")
+        hint = "split or shorten the row"
+        return invalid_line(number, f"the row is longer than {MAX_LINE_BYTES >> 20} MiB; {hint}")
     return Line(number, _plain(row))
 
 
 def _size(value: object) -> int:
-    """Return about as many bytes as the value would take as JSON."""
+    """Return the approximate size of the value as JSON, in bytes."""
     if isinstance(value, str):
         return len(value)
     if isinstance(value, dict):
@@ -116,7 +120,7 @@ def _size(value: object) -> int:
 
 
 def _plain(value: Any) -> Any:
-    """Leave out nulls inside objects; NaN is how some writers say null."""
+    """Drop nulls inside objects; NaN counts as null, because some writers use it so."""
     if isinstance(value, dict):
         plain = {key: _plain(child) for key, child in value.items()}
         return {key: child for key, child in plain.items() if child is not None}
@@ -127,43 +131,45 @@ def _plain(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class _Leaf:
-    """A column of plain values: one of the table, or one inside of structs and lists."""
+    """A column of plain values, of the table or nested in structs and lists."""
 
     path: tuple[str, ...]
-    """The names from the outside in; "[]" for what is in a list."""
+    """The names from the outermost on; "[]" for the elements of a list."""
     unreadable: str | None
-    """The type, when rows cannot hold it."""
+    """The type if rows cannot hold it, else None."""
 
 
 def _has_too_many(file: "ParquetFile") -> bool:
     return bool(file.metadata.num_columns > MAX_COLUMNS)
 
 
-def _schema_fault(
+def _schema_error(
     file: "ParquetFile", leaves: Sequence[_Leaf], wanted: Collection[str] | None
 ) -> str | None:
     if _has_too_many(file):
         found = f"the Parquet file has {file.metadata.num_columns} columns"
-        return f"{found}, more than {MAX_COLUMNS}, those inside of structs counted; remove some"
+        return f"{found}, more than {MAX_COLUMNS}, counting those inside structs; remove some"
     for leaf in leaves:
         if sum(leaf.path == other.path for other in leaves) > 1:
-            return f"the column {_shown(leaf.path)!r} stands twice in the Parquet file; remove one"
+            return f"the column {_shown(leaf.path)!r} is in the Parquet file twice; remove one"
     for leaf in leaves:
         if leaf.unreadable and _is_needed(leaf, wanted):
-            what = f"the column {_shown(leaf.path)!r} of the Parquet file holds {leaf.unreadable}"
-            return f"{what}; write text, numbers, lists and structs only"
+            what = (
+                f"the column {_shown(leaf.path)!r} of the Parquet file has type {leaf.unreadable}"
+            )
+            return f"{what}; use only text, numbers, lists and structs"
     return None
 
 
 def _is_needed(leaf: _Leaf, wanted: Collection[str] | None) -> bool:
-    """Say whether a form reads the leaf: an own key of it, or one inside of messages and tools."""
+    """Whether a layout reads the leaf: one of its keys, or a key inside messages and tools."""
     inside = [name for name in leaf.path[1:] if name != _IN_LIST]
     is_wanted = wanted is None or leaf.path[0] in wanted
     return is_wanted and (not inside or any(name in KEYS_INSIDE for name in inside))
 
 
 def _leaves(fields: list["Field"], inside: tuple[str, ...]) -> list[_Leaf]:
-    """Return the leaves in the order in which Parquet counts them."""
+    """Return the leaves in Parquet's order."""
     return [leaf for field in fields for leaf in _of_type(field.type, (*inside, field.name))]
 
 
@@ -182,19 +188,19 @@ def _of_type(type_: "DataType", path: tuple[str, ...]) -> list[_Leaf]:
     )
     if any(is_type(type_) for is_type in readable):
         return [_Leaf(path, None)]
-    # A map is two leaves: its name tells them apart from each other, not from a twin.
+    # A map has two leaves: number them, so that they are not taken for duplicate columns.
     names = [path] if _width(type_) == 1 else [(*path, str(n)) for n in range(_width(type_))]
     return [_Leaf(name, str(type_)[:40]) for name in names]
 
 
 def _width(type_: "DataType") -> int:
-    """Return how many leaves Parquet stores a type in."""
+    """Return the number of Parquet leaves of a type."""
     inner = [type_.field(index).type for index in range(type_.num_fields)]
     return sum(map(_width, inner)) if inner else 1
 
 
 def _paths(file: "ParquetFile", leaves: Sequence[_Leaf]) -> list[str] | None:
-    """Return what to ask the reader for: the readable leaves, or None for all."""
+    """Return the paths of the readable leaves for the reader; None for all."""
     if not any(leaf.unreadable for leaf in leaves):
         return None
     return [

@@ -1,26 +1,26 @@
-"""What an assistant thought before its answer, under one key whatever the source calls it.
+"""Puts the reasoning before an answer under one key, `reasoning_content`, whatever its source.
 
-It comes as `reasoning_content` (DeepSeek, vLLM), `reasoning` (OpenRouter, newer vLLM), `thinking`
-(gpt-oss), as parts of the content, or as a `<think>` block with which the content begins; the tag
-that opens the block may be missing, since many prompts write it. It leaves as the message's
-`reasoning_content`; how a chat template shows it is for the template to say.
+Sources write `reasoning_content` (DeepSeek, vLLM), `reasoning` (OpenRouter, newer vLLM), `thinking`
+(gpt-oss), parts of the content, or a `<think>` block at the start of the content. The opening tag
+may be missing, because many prompts end with it. The chat template decides how to render the
+reasoning.
 """
 
 import re
 
-from core.datasets.faults import Faults
 from core.datasets.json_values import JsonObject
+from core.datasets.row_errors import RowErrors
 
 REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
-"""The first one that holds a text is taken."""
+"""In order of precedence: the first key with text is used."""
 
 _BLOCK = re.compile(r"\s*<think>(.*?)</think>", re.DOTALL)
 _CLOSED_ONLY = re.compile(r"((?:(?!<think>).)*?\n)</think>(?=\r?\n|\Z)", re.DOTALL)
-"""What a model wrote whose prompt had opened the block; the tag stands in a line of its own."""
+"""The answer to a prompt that ends with the opening tag; the closing tag is on its own line."""
 
 
 def assistant_message(content: str, reasoning: str | None = None) -> JsonObject:
-    """Return an assistant's message; without `reasoning`, that of a block in the content."""
+    """Return an assistant message; `reasoning` defaults to a `<think>` block of the content."""
     if reasoning is None and "</think>" in content:
         block = _BLOCK.match(content) or _CLOSED_ONLY.match(content)
     else:
@@ -34,15 +34,15 @@ def assistant_message(content: str, reasoning: str | None = None) -> JsonObject:
     return message
 
 
-def given_reasoning(message: JsonObject, where: str, faults: Faults) -> str | None:
-    """Return the reasoning under a key of the message; what stands under the others is unused."""
+def given_reasoning(message: JsonObject, where: str, errors: RowErrors) -> str | None:
+    """Return the reasoning under the first of `REASONING_KEYS`; the other keys are ignored."""
     taken: str | None = None
     for key in REASONING_KEYS:
         if key not in message:
             continue
         value = message[key]
         if taken is None and (isinstance(value, str) or key == "reasoning_content"):
-            taken = faults.text(message, key, where, empty=True)
+            taken = errors.text(message, key, where, empty=True)
         elif value != taken:
-            faults.pass_over(key, where)
+            errors.ignore(key, where)
     return taken

@@ -1,20 +1,19 @@
-"""ShareGPT's conversations, read into the same messages as OpenAI's form.
+"""Parses ShareGPT conversations into the same messages as OpenAI's chat format.
 
-`human`, `gpt` and `system` are user, assistant and system. `function_call` holds a call, or a
-list of calls, as JSON; `observation` answers the calls before it in their order. `tool` is an
-answer as well, and may stand alone: some data sets write their calls into the text.
+`human`, `gpt` and `system` are user, assistant and system. `function_call` holds one or more tool
+calls as JSON; each `observation` answers the next unanswered call. `tool` is a tool message too,
+but needs no call: some datasets write their calls into the text.
 
-Other data sets write something else under this name: messages with `role` and `content`, or mere
+Other datasets use the key `conversations` for messages with `role` and `content`, or for plain
 texts of user and assistant in turn.
 """
 
 from collections import deque
-from typing import Any
 
 from core.datasets.chat import parse_conversation, require_answer, weight_of, with_system
-from core.datasets.faults import Faults, is_what
 from core.datasets.json_values import JsonObject, Row
 from core.datasets.reasoning import assistant_message
+from core.datasets.row_errors import RowErrors, describe
 from core.datasets.tools import Calls, parse_tools, parse_written_calls
 
 _SPEAKERS = {
@@ -33,29 +32,31 @@ _SHOWN_SPEAKERS = ("human", "gpt", "system", "function_call", "observation", "to
 Messages = tuple[JsonObject, ...]
 
 
-def parse_conversations(row: Row, faults: Faults) -> tuple[Messages, Messages]:
-    """Return messages ready for a template, and tools; note what keeps them from training."""
+def parse_conversations(row: Row, errors: RowErrors) -> tuple[Messages, Messages]:
+    """Return messages ready for a template, and tools; add errors for what cannot be trained on."""
     turns = row.get("conversations")
     if not isinstance(turns, list) or not turns:
-        faults.add("conversations", f"{is_what(turns)}; write a list of turns")
+        errors.add("conversations", f"{describe(turns)}; write a list of turns")
         return (), ()
     if isinstance(turns[0], str):
-        parsed = alternating(turns, "conversations", faults)
+        parsed = alternating(turns, "conversations", errors)
     elif isinstance(turns[0], dict) and turns[0].get("role") is not None:
-        parsed = parse_conversation(turns, faults, "conversations")
+        parsed = parse_conversation(turns, errors, "conversations")
     else:
-        parsed = _parse_turns(turns, faults)
-    require_answer(parsed, faults, "conversations")
-    parsed = with_system(row, parsed, "conversations", faults)
-    return parsed, parse_tools({"tools": wrapped(row.get("tools"))}, faults)
+        parsed = _parse_turns(turns, errors)
+    require_answer(parsed, errors, "conversations")
+    parsed = with_system(row, parsed, "conversations", errors)
+    return parsed, parse_tools({"tools": wrapped(row.get("tools"))}, errors)
 
 
-def alternating(texts: list[object], where: str, faults: Faults) -> Messages:
+def alternating(texts: list[object], where: str, errors: RowErrors) -> Messages:
     """Return the texts of user and assistant in turn as messages."""
     messages: list[JsonObject] = []
     for index, text in enumerate(texts):
         if not isinstance(text, str):
-            faults.add(f"{where}[{index}]", f"{is_what(text)}; write a string, as before")
+            errors.add(
+                f"{where}[{index}]", f"{describe(text)}; write a string, as in the other entries"
+            )
             messages.append({})
         else:
             messages.append(
@@ -64,8 +65,8 @@ def alternating(texts: list[object], where: str, faults: Faults) -> Messages:
     return tuple(messages)
 
 
-def wrapped(tools: object) -> Any:
-    """Return functions that stand in the list without their wrapping as tools."""
+def wrapped(tools: object) -> object:
+    """Return the list with each bare function wrapped as a tool."""
     if not isinstance(tools, list):
         return tools
     return [
@@ -76,53 +77,53 @@ def wrapped(tools: object) -> Any:
     ]
 
 
-def _parse_turns(turns: list[object], faults: Faults) -> Messages:
+def _parse_turns(turns: list[object], errors: RowErrors) -> Messages:
     calls = Calls()
     unanswered: deque[str] = deque()
     return tuple(
-        _parse_turn(turn, f"conversations[{index}]", calls, unanswered, faults)
+        _parse_turn(turn, f"conversations[{index}]", calls, unanswered, errors)
         for index, turn in enumerate(turns)
     )
 
 
 def _parse_turn(
-    turn: object, where: str, calls: Calls, unanswered: deque[str], faults: Faults
+    turn: object, where: str, calls: Calls, unanswered: deque[str], errors: RowErrors
 ) -> JsonObject:
     if not isinstance(turn, dict):
-        faults.add(where, f"{is_what(turn)}; write an object with from and value")
+        errors.add(where, f"{describe(turn)}; write an object with from and value")
         return {}
     turn = {key: value for key, value in turn.items() if value is not None}
-    faults.unknown_keys(turn, ("from", "value", "weight"), where)
+    errors.unknown_keys(turn, ("from", "value", "weight"), where)
     speaker = turn.get("from")
     if not isinstance(speaker, str) or speaker not in _SPEAKERS:
-        faults.add(f"{where}.from", f"{is_what(speaker)}; use one of {', '.join(_SHOWN_SPEAKERS)}")
+        errors.add(f"{where}.from", f"{describe(speaker)}; use one of {', '.join(_SHOWN_SPEAKERS)}")
         return {}
     role = _SPEAKERS[speaker]
     answers = role == "assistant"
-    text = faults.text(turn, "value", where, empty=not answers)
+    text = errors.text(turn, "value", where, empty=not answers)
     match role:
         case "tool":
-            return _parse_result(text, speaker, where, unanswered, faults)
+            return _parse_result(text, speaker, where, unanswered, errors)
         case "assistant":
             message = assistant_message(text)
             if speaker == "function_call":
-                tool_calls = parse_written_calls(text, f"{where}.value", calls, faults)
+                tool_calls = parse_written_calls(text, f"{where}.value", calls, errors)
                 unanswered.extend(call["id"] for call in tool_calls)
                 message = {"role": role, "content": "", "tool_calls": tool_calls}
             if "weight" in turn:
-                message["weight"] = weight_of(turn, where, faults)
+                message["weight"] = weight_of(turn, where, errors)
             return message
         case _:
             return {"role": role, "content": text}
 
 
 def _parse_result(
-    text: str, speaker: str, where: str, unanswered: deque[str], faults: Faults
+    text: str, speaker: str, where: str, unanswered: deque[str], errors: RowErrors
 ) -> JsonObject:
     message = {"role": "tool", "content": text}
     if unanswered:
         message["tool_call_id"] = unanswered.popleft()
     elif speaker == "observation":
-        cure = "put a function_call before it, or write 'tool'"
-        faults.add(f"{where}.from", f"is 'observation', and every call is answered; {cure}")
+        hint = "add a function_call before it, or use 'tool'"
+        errors.add(f"{where}.from", f"is 'observation', but no call is unanswered; {hint}")
     return message

@@ -1,7 +1,7 @@
-"""JSON as the standard defines it, with bounds, and errors that a person can act on.
+"""Decodes standard JSON within limits, with error messages that users can act on.
 
-Python's parser takes NaN, repeated keys, lone surrogates and integers of any length; each of
-them would come back as a failure of tokenizer, template or optimiser, far from its cause.
+Python's parser accepts NaN, repeated keys, lone surrogates and integers of any length. Each would
+later fail in the tokenizer, the template or the optimizer, far from its cause.
 """
 
 import json
@@ -14,14 +14,14 @@ from core.datasets.json_values import JsonObject
 
 MAX_DEPTH = 64
 MAX_INTEGER_DIGITS = 4300
-"""What Python converts to text and back; templates, messages and storage write integers as text."""
+"""Python's limit for conversion to text; templates, messages and storage write integers as text."""
 
 _TOO_DEEP = f"lists and objects are nested more than {MAX_DEPTH} deep; flatten the row"
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class BadJson(ValueError):
-    """The text is not acceptable JSON; the message says what is wrong, where, and the cure."""
+    """The text is not valid JSON within the limits; the message has the position and a hint."""
 
     def __init__(self, message: str, field: str | None = None) -> None:
         super().__init__(message)
@@ -29,7 +29,7 @@ class BadJson(ValueError):
 
 
 def decode(text: str) -> Any:
-    """Return the JSON value of `text`; BadJson when it is malformed or breaks a bound."""
+    """Return the JSON value of `text`; BadJson if it is malformed or exceeds a limit."""
     try:
         value = _decoder.decode(text)
     except json.JSONDecodeError as error:
@@ -44,12 +44,12 @@ def decode(text: str) -> Any:
 
 
 def _explained(error: json.JSONDecodeError) -> str:
-    place = f"at character {error.pos + 1}"
+    position = f"at character {error.pos + 1}"
     if error.msg.startswith("Extra data"):
-        return f"something follows the JSON value {place}; write one JSON object only"
+        return f"extra text after the JSON value {position}; write only one JSON object"
     if error.msg.startswith("Invalid control character"):
-        return f"a raw control character stands {place}; escape it, as in \\n or \\t"
-    return f"{error.msg} {place}; write one complete JSON object"
+        return f"unescaped control character {position}; escape it, as in \\n or \\t"
+    return f"{error.msg} {position}; write one complete JSON object"
 
 
 def _integer(digits: str) -> int:
@@ -77,7 +77,9 @@ def _object(pairs: list[tuple[str, object]]) -> JsonObject:
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
-                raise BadJson(f"the key {key[:40]!r} stands twice in one object", field=key[:40])
+                raise BadJson(
+                    f"the key {key[:40]!r} is in one object twice; remove one", field=key[:40]
+                )
             seen.add(key)
     return value
 
@@ -110,6 +112,6 @@ def _refuse_lone_surrogates(value: object) -> None:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise BadJson(
-            "an escape between \\ud800 and \\udfff stands without its partner, so it is no "
-            "character; write the character itself or both halves"
+            "an escape between \\ud800 and \\udfff is half of a surrogate pair; write the "
+            "character itself or both escapes"
         ) from None

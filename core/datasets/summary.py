@@ -7,22 +7,23 @@ from hashlib import blake2b
 from itertools import islice
 from typing import assert_never
 
-from core.datasets.faults import RowFault, column_name
 from core.datasets.formats import (
     ChatExample,
     CompletionExample,
     Example,
     LabelExample,
     PreferenceExample,
+    RatedExample,
     TextExample,
 )
-from core.spec.dataset import DatasetFormat, DatasetReport, DuplicateRow, LineFault
+from core.datasets.row_errors import RowError, column_name
+from core.spec.dataset import DatasetFormat, DatasetReport, DuplicateRow, LineError
 from core.spec.objective import MAX_LABELS
 
 MAX_LISTED_DUPLICATES = 20
 MAX_LISTED_COLUMNS = 256
 MAX_REMEMBERED_ROWS = 250_000
-"""Later rows are compared with these only, some 40 MB of digests; a file of any length fits."""
+"""Later rows are compared with these only (about 40 MB of digests), so memory stays bounded."""
 
 _DIGEST_BYTES = 16
 _canonical = json.JSONEncoder(default=vars, sort_keys=True, ensure_ascii=False)
@@ -30,7 +31,7 @@ _canonical = json.JSONEncoder(default=vars, sort_keys=True, ensure_ascii=False)
 
 @dataclass
 class Summary:
-    """Grows row by row; `report()` says what has been seen."""
+    """Collects the facts of a dataset report, row by row."""
 
     rows: int = 0
     labels: set[str] = field(default_factory=set)
@@ -45,19 +46,19 @@ class Summary:
     _line_by_digest: dict[bytes, int] = field(default_factory=dict)
 
     def see(self, row: Iterable[str], unused: Iterable[str]) -> None:
-        """Take in the names of a row's columns, and of what is passed over in it."""
+        """Record the column names of a row and its ignored keys."""
         for names, found in ((self.column_names, row), (self.unused, unused)):
             for name in islice(found, MAX_LISTED_COLUMNS):
                 if len(names) == MAX_LISTED_COLUMNS:
                     break
                 names[column_name(name)] = None
 
-    def add(self, line: int, example: Example) -> tuple[RowFault, ...]:
-        """Take a row in, or return why it cannot be one of this file."""
+    def add(self, line: int, example: Example) -> tuple[RowError, ...]:
+        """Add a row; return errors if the file cannot contain it."""
         if isinstance(example, LabelExample):
             if len(self.labels) + len(set(example.labels) - self.labels) > MAX_LABELS:
-                message = f"the file has more than {MAX_LABELS} labels from here on; merge some"
-                return (RowFault("labels" if example.multi else "label", message),)
+                message = f"the file has more than {MAX_LABELS} labels up to this row; merge some"
+                return (RowError("labels" if example.multi else "label", message),)
             self.labels.update(example.labels)
             self.multi_label = example.multi
         self.rows += 1
@@ -69,12 +70,12 @@ class Summary:
         return ()
 
     def report(
-        self, format_: DatasetFormat | None, faults: tuple[LineFault, ...], fault_count: int
+        self, format_: DatasetFormat | None, errors: tuple[LineError, ...], fault_count: int
     ) -> DatasetReport:
         return DatasetReport(
             format=format_,
             rows=self.rows,
-            faults=faults,
+            faults=errors,
             fault_count=fault_count,
             labels=tuple(sorted(self.labels)),
             multi_label=self.multi_label,
@@ -100,7 +101,7 @@ class Summary:
 
 
 def _digest(example: Example) -> bytes:
-    """Equal for equal examples of one file, and for no others that anybody will meet."""
+    """Return a digest of the example; collisions are negligible."""
     return blake2b(_canonical.encode(vars(example)).encode(), digest_size=_DIGEST_BYTES).digest()
 
 
@@ -110,6 +111,8 @@ def _has_tools(example: Example) -> bool:
             return bool(example.tools) or any("tool_calls" in each for each in example.messages)
         case PreferenceExample():
             return _has_tools(example.chosen) or _has_tools(example.rejected)
+        case RatedExample():
+            return _has_tools(example.answer)
         case CompletionExample() | TextExample() | LabelExample():
             return False
         case _:
@@ -117,7 +120,7 @@ def _has_tools(example: Example) -> bool:
 
 
 def _characters(example: Example) -> int:
-    """Return the length of the text, without what a template writes around it."""
+    """Return the number of characters of text, without those that a template adds."""
     match example:
         case ChatExample():
             return sum(
@@ -130,6 +133,8 @@ def _characters(example: Example) -> int:
             return len(example.prompt) + len(example.completion)
         case PreferenceExample():
             return max(_characters(example.chosen), _characters(example.rejected))
+        case RatedExample():
+            return _characters(example.answer)
         case TextExample() | LabelExample():
             return len(example.text)
         case _:

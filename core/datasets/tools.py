@@ -1,6 +1,6 @@
-"""Tools, calls of them and their answers, in OpenAI's form, the older one of functions included.
+"""Parses tools, tool calls and tool messages in OpenAI's format, with the older functions.
 
-Calls may lack an id, as in TRL's form: answers without an id are then theirs, in order.
+Calls may lack an id, as in TRL's format; tool messages without an id then answer them in order.
 """
 
 import re
@@ -8,136 +8,140 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from core.datasets.faults import Faults, is_what, joined, nearest
 from core.datasets.json_values import JsonObject, Row
+from core.datasets.row_errors import RowErrors, describe, joined, nearest
 from core.datasets.strict_json import BadJson, decode
 
 _FUNCTION_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 _FUNCTION_KEYS = ("name", "description", "parameters", "strict")
-_ARGUMENTS_CURE = 'write one JSON object as a string, such as "{}"'
+_ARGUMENTS_HINT = 'write one JSON object as a string, such as "{}"'
 
 
 @dataclass
 class Calls:
-    """The tool calls that earlier messages have made."""
+    """The tool calls of earlier messages."""
 
     ids: set[str] = field(default_factory=set)
     id_by_function: dict[str, str] = field(default_factory=dict)
     without_id: deque[str] = field(default_factory=deque)
-    """The ids that we gave to calls without any, until each is answered."""
+    """The generated ids of unanswered calls that had no id."""
 
     def copy(self) -> "Calls":
         return Calls(set(self.ids), dict(self.id_by_function), deque(self.without_id))
 
 
-def parse_tools(row: Row, faults: Faults, inside: str = "") -> tuple[JsonObject, ...]:
-    """Return the tools of the object at path `inside`, those of the older `functions` included.
+def parse_tools(row: Row, errors: RowErrors, inside: str = "") -> tuple[JsonObject, ...]:
+    """Return the tools of the object at path `inside`, including its older `functions`.
 
-    Keys with null are left out at every depth: a table has every key in every struct, and the same
-    tools have to come out of it.
+    Nulls are dropped at every depth, so that a table, which has every key in every struct, gives
+    the same tools as JSON.
     """
     tools = []
-    for index, given in enumerate(_list(row, "tools", faults, inside)):
+    for index, given in enumerate(_list(row, "tools", errors, inside)):
         where = joined(inside, f"tools[{index}]")
         if not isinstance(given, dict):
-            faults.add(where, f"{is_what(given)}; write an object with type and function")
+            errors.add(where, f"{describe(given)}; write an object with type and function")
             continue
         tool = without_nulls(given)
-        faults.unknown_keys(tool, ("type", "function"), where)
-        _require_type_function(tool, where, faults)
-        function = _parse_function(tool.get("function"), f"{where}.function", faults)
+        errors.unknown_keys(tool, ("type", "function"), where)
+        _require_type_function(tool, where, errors)
+        function = _parse_function(tool.get("function"), f"{where}.function", errors)
         tools.append({"type": "function", "function": function})
-    for index, given in enumerate(_list(row, "functions", faults, inside)):
+    for index, given in enumerate(_list(row, "functions", errors, inside)):
         where = joined(inside, f"functions[{index}]")
-        function = _parse_function(without_nulls(given), where, faults)
+        function = _parse_function(without_nulls(given), where, errors)
         tools.append({"type": "function", "function": function})
     return tuple(tools)
 
 
 def without_nulls(value: object) -> Any:
-    """Return the definition of a tool as it goes into prompts, in training and in serving."""
+    """Return a tool definition as rendered in prompts, in training and in serving."""
     if isinstance(value, dict):
         return {key: without_nulls(child) for key, child in value.items() if child is not None}
     return [without_nulls(child) for child in value] if isinstance(value, list) else value
 
 
 def parse_tool_calls(
-    message: JsonObject, where: str, calls: Calls, faults: Faults
+    message: JsonObject, where: str, calls: Calls, errors: RowErrors
 ) -> list[JsonObject]:
-    """Return the calls of an assistant message, with parsed arguments, and remember their ids."""
+    """Return the calls of an assistant message with parsed arguments; add their ids to `calls`."""
     parsed = [
-        _parse_tool_call(call, f"{where}.tool_calls[{index}]", calls, faults)
-        for index, call in enumerate(_list(message, "tool_calls", faults, where))
+        _parse_tool_call(call, f"{where}.tool_calls[{index}]", calls, errors)
+        for index, call in enumerate(_list(message, "tool_calls", errors, where))
     ]
     if message.get("function_call"):
-        parsed.append(_parse_function_call(message["function_call"], where, calls, faults))
+        parsed.append(_parse_function_call(message["function_call"], where, calls, errors))
     return parsed
 
 
-def answered_call(message: JsonObject, where: str, calls: Calls, faults: Faults) -> str:
+def answered_call(message: JsonObject, where: str, calls: Calls, errors: RowErrors) -> str:
     """Return the id of the earlier call that a message of role tool or function answers."""
     if message["role"] == "tool":
         if not message.get("tool_call_id") and calls.without_id:
             return calls.without_id.popleft()
-        id_ = faults.text(message, "tool_call_id", where)
+        id_ = errors.text(message, "tool_call_id", where)
         if id_ and id_ not in calls.ids:
-            cure = nearest(id_, calls.ids) or "use the id of an assistant message's tool call"
-            faults.add(
-                f"{where}.tool_call_id", f"{is_what(id_)}, which no earlier tool call has; {cure}"
+            hint = nearest(id_, calls.ids) or "use the id of an assistant message's tool call"
+            errors.add(
+                f"{where}.tool_call_id", f"{describe(id_)}, but no earlier tool call has it; {hint}"
             )
         return id_
-    name = faults.text(message, "name", where)
+    name = errors.text(message, "name", where)
     if name and name not in calls.id_by_function:
-        cure = "use the name of an assistant message's function_call"
-        faults.add(f"{where}.name", f"{is_what(name)}, which no earlier function_call has; {cure}")
+        hint = "use the name of an assistant message's function_call"
+        errors.add(
+            f"{where}.name", f"{describe(name)}, but no earlier function_call has it; {hint}"
+        )
     return calls.id_by_function.get(name, "")
 
 
-def _parse_tool_call(call: object, where: str, calls: Calls, faults: Faults) -> JsonObject:
+def _parse_tool_call(call: object, where: str, calls: Calls, errors: RowErrors) -> JsonObject:
     if not isinstance(call, dict):
-        faults.add(where, f"{is_what(call)}; write an object with id, type and function")
+        errors.add(where, f"{describe(call)}; write an object with id, type and function")
         return {}
-    faults.unknown_keys(call, ("id", "type", "function", "index"), where)  # chunks have an index
-    _require_type_function(call, where, faults)
-    function = _parse_called_function(call.get("function"), f"{where}.function", faults)
+    errors.unknown_keys(
+        call, ("id", "type", "function", "index"), where
+    )  # stream chunks have an index
+    _require_type_function(call, where, errors)
+    function = _parse_called_function(call.get("function"), f"{where}.function", errors)
     if call.get("id") in (None, ""):
         parsed = _with_new_id(function, calls)
         calls.without_id.append(parsed["id"])
         return parsed
-    id_ = faults.text(call, "id", where)
+    id_ = errors.text(call, "id", where)
     calls.ids.add(id_)
     return {"id": id_, "type": "function", "function": function}
 
 
-def _parse_function_call(call: object, where: str, calls: Calls, faults: Faults) -> JsonObject:
-    function = _parse_called_function(call, f"{where}.function_call", faults)
+def _parse_function_call(call: object, where: str, calls: Calls, errors: RowErrors) -> JsonObject:
+    function = _parse_called_function(call, f"{where}.function_call", errors)
     parsed = _with_new_id(function, calls)
     calls.id_by_function[function["name"]] = parsed["id"]
     return parsed
 
 
 def parse_written_calls(
-    written: object, where: str, calls: Calls, faults: Faults
+    written: object, where: str, calls: Calls, errors: RowErrors
 ) -> list[JsonObject]:
-    """Return the calls at path `where`: an object or a list of them, or either as a string of JSON.
+    """Return the calls at path `where`: one object or a list, as JSON values or a JSON string.
 
-    Each has `name` and `arguments`, an object or one written as a string.
+    Each call has `name` and `arguments`, an object or a JSON string.
     """
     try:
         written = decode(written) if isinstance(written, str) else written
     except BadJson as error:
-        faults.add(where, f"is not JSON: {error}")
+        errors.add(where, f"is not JSON: {error}")
         return []
     parsed = []
     for call in written if isinstance(written, list) else [written]:
-        parsed.append(_with_new_id(_parse_called_function(call, where, faults), calls))
+        parsed.append(_with_new_id(_parse_called_function(call, where, errors), calls))
     if not parsed:
-        faults.add(where, "is an empty list; write an object with name and arguments")
+        errors.add(where, "is an empty list; write an object with name and arguments")
     return parsed
 
 
 def _with_new_id(function: JsonObject, calls: Calls) -> JsonObject:
-    # Nine letters and digits: Mistral's template refuses ids of any other form.
+    # Mistral's template requires ids of nine letters and digits.
     number = len(calls.ids)
     while (id_ := f"call{number:05d}") in calls.ids:
         number += 1
@@ -145,69 +149,69 @@ def _with_new_id(function: JsonObject, calls: Calls) -> JsonObject:
     return {"id": id_, "type": "function", "function": function}
 
 
-def _parse_called_function(function: object, where: str, faults: Faults) -> JsonObject:
+def _parse_called_function(function: object, where: str, errors: RowErrors) -> JsonObject:
     if not isinstance(function, dict):
-        faults.add(where, f"{is_what(function)}; write an object with name and arguments")
+        errors.add(where, f"{describe(function)}; write an object with name and arguments")
         return {"name": "", "arguments": {}}
-    faults.unknown_keys(function, ("name", "arguments"), where)
-    name = _function_name(function, where, faults)
-    return {"name": name, "arguments": _arguments(function.get("arguments"), where, faults)}
+    errors.unknown_keys(function, ("name", "arguments"), where)
+    name = _function_name(function, where, errors)
+    return {"name": name, "arguments": _arguments(function.get("arguments"), where, errors)}
 
 
-def _arguments(written: object, where: str, faults: Faults) -> JsonObject:
-    """Return what a call was given: an object, or one as text, where "" is a call without any."""
+def _arguments(written: object, where: str, errors: RowErrors) -> JsonObject:
+    """Return the arguments of a call: an object, or a JSON string, where "" means no arguments."""
     path = f"{where}.arguments"
     if isinstance(written, dict):
         return written
     if not isinstance(written, str):
-        faults.add(path, f"{is_what(written)}; {_ARGUMENTS_CURE}")
+        errors.add(path, f"{describe(written)}; {_ARGUMENTS_HINT}")
         return {}
     if not written.strip():
         return {}
     try:
         arguments = decode(written)
     except BadJson as error:
-        faults.add(path, f"is not JSON: {error}")
+        errors.add(path, f"is not JSON: {error}")
         return {}
     if not isinstance(arguments, dict):
-        faults.add(path, f"holds JSON that {is_what(arguments)}; {_ARGUMENTS_CURE}")
+        errors.add(path, f"contains JSON that {describe(arguments)}; {_ARGUMENTS_HINT}")
         return {}
     return arguments
 
 
-def _parse_function(function: object, where: str, faults: Faults) -> JsonObject:
-    """Return the keys of a function that go into prompts."""
+def _parse_function(function: object, where: str, errors: RowErrors) -> JsonObject:
+    """Return the keys of a function that are rendered in prompts."""
     if not isinstance(function, dict):
-        faults.add(where, f"{is_what(function)}; write an object with name and parameters")
+        errors.add(where, f"{describe(function)}; write an object with name and parameters")
         return {}
-    faults.unknown_keys(function, _FUNCTION_KEYS, where)
-    _function_name(function, where, faults)
+    errors.unknown_keys(function, _FUNCTION_KEYS, where)
+    _function_name(function, where, errors)
     if not isinstance(function.get("description", ""), str):
-        faults.add(f"{where}.description", f"{is_what(function['description'])}; write a string")
+        errors.add(f"{where}.description", f"{describe(function['description'])}; write a string")
     if not isinstance(function.get("parameters", {}), dict):
-        cure = "write a JSON schema object"
-        faults.add(f"{where}.parameters", f"{is_what(function['parameters'])}; {cure}")
+        hint = "write a JSON schema object"
+        errors.add(f"{where}.parameters", f"{describe(function['parameters'])}; {hint}")
     if not isinstance(function.get("strict", False), bool):
-        faults.add(f"{where}.strict", f"{is_what(function['strict'])}; use true or false")
+        errors.add(f"{where}.strict", f"{describe(function['strict'])}; use true or false")
     return {key: value for key, value in function.items() if key in _FUNCTION_KEYS}
 
 
-def _function_name(function: JsonObject, where: str, faults: Faults) -> str:
-    name = faults.text(function, "name", where)
+def _function_name(function: JsonObject, where: str, errors: RowErrors) -> str:
+    name = errors.text(function, "name", where)
     if name and not _FUNCTION_NAME.fullmatch(name):
-        cure = "use 1 to 64 letters, digits, '_', '-' and '.'"
-        faults.add(f"{where}.name", f"{is_what(name)}; {cure}")
+        hint = "use 1 to 64 letters, digits, '_', '-' or '.'"
+        errors.add(f"{where}.name", f"{describe(name)}; {hint}")
     return name
 
 
-def _require_type_function(value: JsonObject, where: str, faults: Faults) -> None:
+def _require_type_function(value: JsonObject, where: str, errors: RowErrors) -> None:
     if value.get("type") != "function":
-        faults.add(f"{where}.type", f"{is_what(value.get('type'))}; use 'function'")
+        errors.add(f"{where}.type", f"{describe(value.get('type'))}; use 'function'")
 
 
-def _list(row: Row, key: str, faults: Faults, where: str = "") -> list[object]:
+def _list(row: Row, key: str, errors: RowErrors, where: str = "") -> list[object]:
     value = row.get(key)
     if value is None or isinstance(value, list):
         return value or []
-    faults.add(joined(where, key), f"{is_what(value)}; write a list")
+    errors.add(joined(where, key), f"{describe(value)}; write a list")
     return []

@@ -1,4 +1,4 @@
-"""Which evaluation of a run was the best, and whether better ones are still to be expected."""
+"""The best evaluation of a run, and early stopping."""
 
 from collections.abc import Sequence
 
@@ -6,14 +6,14 @@ from core.artifacts.metrics import StepMetrics
 
 
 def best_step(curve: Sequence[StepMetrics]) -> StepMetrics | None:
-    """Return the entry with the lowest held-out loss, the first of equal ones; None without any."""
+    """Return the first entry with the lowest held-out loss; None without evaluations."""
     return min(_evaluated(curve), key=_loss, default=None)
 
 
 def is_out_of_patience(curve: Sequence[StepMetrics], patience: int | None) -> bool:
-    """Say whether the curve ends with `patience` evaluations no better than one before them.
+    """Whether the last `patience` evaluations were no better than an earlier one.
 
-    It is never so right after a step that was not evaluated.
+    False if the last step was not evaluated.
     """
     if patience is None or not curve or curve[-1].valid_loss is None:
         return False

@@ -1,4 +1,4 @@
-"""Log-probabilities of what rows train, one by one, by the code that trains."""
+"""Log-probabilities of the targets of rows, computed by the training code."""
 
 # L labelled tokens, N labels
 
@@ -24,13 +24,13 @@ JudgedRow = Row | SourceTargetRow | LabelledRow
 def figures_of(
     adapted: AdaptedModel, rows: Sequence[JudgedRow], budget_tokens: int, *, multi_label: bool
 ) -> list[list[float]]:
-    """Return of each row, in nats, how likely its trained tokens are, or of a text its labels.
+    """Return, for each row, the log-probabilities of its labelled tokens or of its labels, in nats.
 
-    The rows, all of one kind, run in micro-batches as training runs them; the model is left in
+    The rows are of one kind and run in the micro-batches of training. Leaves the model in
     evaluation mode. Raises OutOfMemory or TrainingFailed when memory runs out.
     """
     adapted.model.eval()
-    numbered = [replace(row, line=place) for place, row in enumerate(rows)]
+    numbered = [replace(row, line=index) for index, row in enumerate(rows)]
     found: dict[int, list[float]] = {}
     for part in pack(numbered, budget_tokens):
         with within_memory(part):
@@ -39,7 +39,7 @@ def figures_of(
             else:
                 figures = _of_tokens(adapted, part)
         found.update(zip((row.line for row in part), figures, strict=True))
-    return [found[place] for place in range(len(rows))]
+    return [found[index] for index in range(len(rows))]
 
 
 def _of_labels(

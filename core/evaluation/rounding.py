@@ -1,9 +1,9 @@
-"""What rounding does to a model: its own arithmetic once more, rounded otherwise here and there.
+"""Measures the effect of rounding on a model by randomly perturbed rounding.
 
-Two computations of one formula round the same numbers, one up and the other down. Their errors are
-spread evenly over half a step to either side, so they lie √(1/6) of a step apart on average
-(quadratic mean). A value that moves by one whole step in one case of six lies as far from itself.
-The idea is that of Monte Carlo arithmetic (Parker 1997).
+Two computations of one formula may round the same number up and down. Their rounding errors are
+uniform over ±½ step (one unit in the last place), so their root mean square distance is √(1/6)
+step. Moving a value by one full step with probability 1/6 gives the same distance. The method is
+Monte Carlo arithmetic (Parker 1997).
 """
 
 from collections.abc import Iterator
@@ -13,22 +13,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-MOVED_SHARE = 1 / 6
-"""Of the values: so far apart are two roundings of one number, in steps squared."""
+PERTURBED_SHARE = 1 / 6
+"""The share of values that move by one step: the mean square distance of two roundings."""
 
 _BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float16: torch.int16}
 _MANTISSA_BITS = {torch.float32: 23, torch.float16: 10, torch.bfloat16: 7}
 
 
 @contextmanager
-def rounded_otherwise(
+def perturbed_rounding(
     model: nn.Module, seed: int, coarser: torch.dtype | None = None
 ) -> Iterator[None]:
-    """Inside the block the output of every module of `model` is rounded otherwise at random.
+    """Randomly perturb the rounding of every module output of `model` inside the block.
 
-    The steps are those of its own format, or of a `coarser` one. The same seed gives the same
-    roundings; torch's own generators stay as they are. Costs the memory of one more output at a
-    time.
+    Steps have the size of the output's number format, or of a `coarser` one. The same seed gives
+    the same perturbations; torch's global generators are not used. Needs memory for one more
+    output at a time.
     """
     generators: dict[torch.device, torch.Generator] = {}
 
@@ -39,7 +39,7 @@ def rounded_otherwise(
             return value
         if value.device not in generators:
             generators[value.device] = torch.Generator(value.device).manual_seed(seed)
-        return moved_by_a_step(value, generators[value.device], coarser or value.dtype)
+        return perturbed(value, generators[value.device], coarser or value.dtype)
 
     def hook(_module: nn.Module, _arguments: Any, output: Any) -> Any:
         return moved(output)
@@ -52,16 +52,18 @@ def rounded_otherwise(
             handle.remove()
 
 
-def moved_by_a_step(value: Tensor, generator: torch.Generator, step: torch.dtype) -> Tensor:
-    """Return `value` with a random sixth of its numbers moved to a neighbour in the format `step`.
+def perturbed(value: Tensor, generator: torch.Generator, step: torch.dtype) -> Tensor:
+    """Return `value` with a random sixth of its numbers moved by one step of the format `step`.
 
-    Zero stays, as sums of nothing are exact, and so does what is not finite.
+    Zeros do not change, because empty sums are exact; neither do non-finite values.
     """
     bits = value.detach().contiguous().view(_BITS[value.dtype])
     size = 1 << max(0, _MANTISSA_BITS[value.dtype] - _MANTISSA_BITS[step])
     dice = torch.rand(value.shape, generator=generator, device=value.device)
-    signs = (dice < MOVED_SHARE / 2).to(bits.dtype) - (dice > 1 - MOVED_SHARE / 2).to(bits.dtype)
-    # the bits of a number without its sign are in the order of its size: one more is one step up
+    signs = (dice < PERTURBED_SHARE / 2).to(bits.dtype) - (dice > 1 - PERTURBED_SHARE / 2).to(
+        bits.dtype
+    )
+    # floats of one sign are ordered like their bits as integers: adding 1 is one step
     at_least_a_step = value.abs() >= torch.finfo(value.dtype).smallest_normal * size
     signs *= at_least_a_step & value.isfinite()
     return (bits + signs * size).view(value.dtype)

@@ -15,7 +15,7 @@ from core.objectives.objective import Objective
 
 @dataclass(frozen=True)
 class Validation:
-    """Mean nats per target, and the share of targets that came out right."""
+    """Mean loss in nats per target, and the share of correctly predicted targets."""
 
     loss: float
     accuracy: float
@@ -29,11 +29,12 @@ def validate(
     budget_tokens: int,
     stop: Callable[[], bool],
 ) -> Validation | None:
-    """Evaluate `rows` in micro-batches of `budget_tokens`; None when `stop` turned true.
+    """Evaluate `rows` in micro-batches of `budget_tokens`; None if `stop` returned True.
 
-    The model is left in evaluation mode. Raises OutOfMemory when a micro-batch does not fit.
+    Leaves the model in evaluation mode. Raises OutOfMemory if a micro-batch does not fit.
     """
     loss, correct, weight = 0.0, 0, 0
+    objective.begin_step(adapted, rows, budget_tokens)
     adapted.model.eval()
     for micro_batch in pack(rows, budget_tokens):
         if stop():

@@ -1,10 +1,10 @@
-"""Matrices that bitsandbytes keeps in four or eight bits, as products of a training run see them.
+"""Weight matrices that bitsandbytes stores in four or eight bits.
 
-They are made dense for each product and dropped after it, so only one of them is dense at a time.
-Sources: Dettmers et al. 2023, https://arxiv.org/abs/2305.14314 (four bits); Dettmers et al. 2022,
-https://arxiv.org/abs/2208.07339 (eight bits, of which only the storage is used: products are
-taken with the dense matrix, because the paper's rounding of a row's input depends on which
-columns are large in the other rows of the batch).
+A matrix is dequantized for each product, so only one is dense at a time. Sources: Dettmers et al.
+2023, https://arxiv.org/abs/2305.14314 (four bits); Dettmers et al. 2022,
+https://arxiv.org/abs/2208.07339 (eight bits). Only the storage of the latter is used: products are
+computed with the dense matrix, because the paper rounds a row's input depending on the outlier
+columns of other rows in the batch.
 """
 
 # I inputs, O outputs
@@ -20,11 +20,11 @@ from core.models.frozen import FrozenMatrix, frozen_product
 
 
 class StoredInEightBits(Linear8bitLt):
-    """A `Linear8bitLt` whose input is not quantised."""
+    """A `Linear8bitLt` that does not quantize its input."""
 
     @classmethod
     def take_over(cls, layer: nn.Module) -> None:
-        """Make one of a loaded `Linear8bitLt`; leave any other module alone."""
+        """Convert a loaded `Linear8bitLt` in place; ignore other modules."""
         if type(layer) is Linear8bitLt:
             layer.__class__ = cls
 
@@ -63,7 +63,7 @@ class _FourBits(_Quantised):
 class _EightBits(_Quantised):
     def dense(self, dtype: torch.dtype) -> Tensor:
         weight, state = self._layer.weight, self._layer.state
-        # the layer's first forward pass moves both from the weight to the state
+        # the first forward pass moves both from the weight to the state
         rows_OI = weight.data if state.CB is None else state.CB
         largest_O = weight.SCB if state.SCB is None else state.SCB
         dense_OI: Tensor = rows_OI.to(dtype) * (largest_O / 127.0).to(dtype)[:, None]

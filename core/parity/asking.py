@@ -1,6 +1,6 @@
-"""How an engine is asked for the rows of a parity reference, and what is read of its answers.
+"""Builds the engine requests of a parity check and parses the responses.
 
-Worker and API ask, each over its own connections.
+Worker and API send them over their own connections.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ class UnexpectedAnswer(InvalidRequest):
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model that is to be asked."""
+    """A model to check."""
 
     base: BaseModelSpec
     bundle: BundleRef
@@ -38,30 +38,30 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Reply:
-    """What the engine says of a row: the prompt as it reads it, and figures in nats."""
+    """The engine's response for a row: its prompt tokens, and log-probabilities in nats."""
 
     prompt_ids: tuple[int, ...]
     figures: tuple[float, ...]
-    """For each that the reference has; empty when the prompt was read otherwise."""
+    """One for each of the reference; empty if the prompt tokens differ."""
     precision: NumberFormat | None = None
-    """In which the engine computed them, if it tells."""
+    """The number format of the engine's computation, if reported."""
 
 
 @dataclass(frozen=True)
 class Replies:
-    """One for each row of the reference."""
+    """The replies, one for each row of the reference."""
 
     rows: tuple[Reply, ...]
 
     @property
     def engine_precision(self) -> NumberFormat | None:
-        """The coarsest format in which any row was computed."""
+        """The coarsest number format of any reply."""
         said = {row.precision for row in self.rows if row.precision is not None}
         return min(said, key=lambda each: MANTISSA_BITS[each], default=None)
 
 
 def generation_request(row: ReplayedRow, candidate: Candidate) -> GenerationRequest:
-    """Return the request that has the engine write the row's own answer."""
+    """Return the request that scores the row's own answer with the engine."""
     of_prompt = row.logprobs[: len(row.prompt_ids)]
     return GenerationRequest(
         id=f"parity-{row.line}",

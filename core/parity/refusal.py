@@ -1,4 +1,4 @@
-"""What it says of a model when no figures come: nobody could be asked, or the engine refused."""
+"""The parity result of a model if the engine returned no log-probabilities."""
 
 from pydantic import ValidationError
 
@@ -14,11 +14,11 @@ _UNSERVABLE = {
     "not_a_generator": "module",
     "other_labels": "module",
 }
-"""Refusals that every user of the model would meet, and what they say of it."""
+"""Error codes that every request to the model would get, and what they say about the model."""
 
 
 CHECK_FAILED = "the check itself failed"
-"""The reason of a model whose check met a fault of the service: it says nothing of the model."""
+"""The reason when the check failed because of an error of the service, not of the model."""
 
 
 def unanswered(error: TunesmithError) -> Parity:
@@ -30,21 +30,23 @@ def unchecked(reason: str | None) -> Parity:
 
 
 def refused(error: TunesmithError) -> Parity:
-    """Tell a refusal that every user would meet from one that only these rows meet."""
+    """Distinguish an error that every request would get from one specific to these rows."""
     differs = _UNSERVABLE.get(error.code)
     if differs is None and error.code != "context_length_exceeded" and error.param == "messages":
         differs = "template"
-    reason = f"the engine refuses the model's own rows: {error.message}"
+    reason = f"the engine rejected rows of the model's training data: {error.message}"
     if differs is None:
         return unchecked(reason)
     return Parity.model_validate({"status": "failed", "differs": differs, "reason": reason})
 
 
 def unreadable(error: ValidationError) -> Parity:
-    """Tell figures that are no numbers, which JSON writes as null, from an unknown protocol."""
-    faults = error.errors(include_url=False)
-    if all(fault["type"] == "float_type" and fault["input"] is None for fault in faults):
+    """Distinguish non-finite numbers, which JSON writes as null, from an unknown protocol."""
+    errors = error.errors(include_url=False)
+    if all(each["type"] == "float_type" and each["input"] is None for each in errors):
         return Parity(
-            status="failed", differs="numbers", reason="the engine's figures are no numbers"
+            status="failed",
+            differs="numbers",
+            reason="the engine's log-probabilities are not finite numbers",
         )
-    return unchecked("the engine speaks another version of the protocol")
+    return unchecked("the engine uses another version of the protocol")

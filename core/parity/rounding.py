@@ -1,10 +1,11 @@
-"""What rounding does to the figures of a model, and what of a difference it does not explain.
+"""The effect of rounding on a model's log-probabilities, and the differences it does not explain.
 
-The size of a difference says little by itself: a deep model in bf16 is as far from itself. So it is
-compared with what was measured of this very model on these very rows. Direction says more than
-size. Let d be what the engine adds to training's figures, and a what the lack of a module adds.
-d·a / a·a is 0 on average for rounding, which knows nothing of modules, and 1 for an engine that
-ignores the module, however small a is beside the rounding of one token.
+The size of a difference alone is not conclusive: two runs of a deep model in bf16 may differ as
+much. So it is compared with the rounding measured on the same model and rows. The direction of a
+difference is more informative than its size. Let d be the difference between engine and training,
+and a the difference caused by removing a module. d·a / a·a is 0 on average for rounding, which is
+independent of modules, and 1 for an engine that ignores the module, even if a is small compared
+with the rounding of one token.
 """
 
 import math
@@ -14,10 +15,10 @@ from dataclasses import dataclass
 from core.spec.parity import NumberFormat, ParityReference
 
 _PRIOR_REPEATS = 4
-"""The deviation of a single token is drawn towards that of all, as so many repeats would do."""
+"""The deviation of a token is shrunk towards the mean, with the weight of this many repeats."""
 _LEAST_DEVIATION = 1e-6
 _LEAST_SIGNAL = 4.0
-"""Deviations by which a change must exceed what rounding makes of no change at all."""
+"""The number of deviations by which a change must exceed rounding noise to be measurable."""
 MANTISSA_BITS: dict[NumberFormat, int] = {"fp32": 23, "fp16": 10, "bf16": 7}
 
 
@@ -27,29 +28,29 @@ def is_coarser(one: NumberFormat, other: NumberFormat) -> bool:
 
 @dataclass(frozen=True)
 class Share:
-    """How much of a known change is in a difference: 0 none, 1 all; and how far that may be off."""
+    """The share of a known change in a difference, 0 for none and 1 for all, with its error."""
 
     value: float
     error: float
 
     def is_beyond(self, least: float, errors: float) -> bool:
-        """Say whether it is more than `least`, and than so many times its error."""
+        """Whether it exceeds `least`, and `errors` times its error."""
         return self.value > max(least, errors * self.error)
 
 
 @dataclass(frozen=True)
 class Rounding:
-    """The figures of a model beside some repeats that were rounded otherwise, in nats."""
+    """A model's log-probabilities and repeats with perturbed rounding, in nats."""
 
     figures: tuple[float, ...]
     repeats: tuple[tuple[float, ...], ...]
 
     @classmethod
     def measured(cls, reference: ParityReference, precision: NumberFormat) -> "Rounding":
-        """Return what was measured of arithmetic in `precision`, or else in that of training.
+        """Return the measurement in `precision`, or else in the precision of training.
 
-        What fp16 does to a model trained in fp32 is an eighth of what bf16 does: errors grow with
-        the step.
+        Without a measurement in fp16, that of bf16 is scaled by 1/8, because rounding errors are
+        proportional to the rounding step.
         """
         found, scale = _repeats(reference, precision), 1.0
         if not found and is_coarser(precision, reference.precision):
@@ -74,17 +75,17 @@ class Rounding:
         return max(self._differences())
 
     def share_of(self, changed: Sequence[float], said: Sequence[float]) -> Share | None:
-        """Return how much of the change to `changed` there is in what the engine `said`.
+        """Return the share of the change to `changed` in the engine's values `said`.
 
-        `changed` may end early. None where the change cannot be told from rounding.
+        `changed` may be shorter. None if the change cannot be distinguished from rounding.
         """
         share = self._share(changed, said, self.repeats)
         if share is None or len(self.repeats) < 2:
             return share
-        # the same of each repeat, as if an engine had said it: what rounding gives by chance
+        # the share of each repeat, as if it were an engine, estimates the error from rounding
         by_chance = [
-            self._share(changed, repeat, (*self.repeats[:place], *self.repeats[place + 1 :]))
-            for place, repeat in enumerate(self.repeats)
+            self._share(changed, repeat, (*self.repeats[:index], *self.repeats[index + 1 :]))
+            for index, repeat in enumerate(self.repeats)
         ]
         squares = [each.value**2 for each in by_chance if each is not None]
         error = math.sqrt(sum(squares) / len(squares)) if squares else 0.0
@@ -96,13 +97,13 @@ class Rounding:
         ]
 
     def _deviations(self) -> list[float]:
-        """Return how far two roundings of each figure are apart (quadratic mean)."""
+        """Return the root mean square difference of two roundings of each value."""
         every = self._differences()
         of_all = sum(each**2 for each in every) / len(every)
         count = len(self.repeats)
         squares = [
-            sum((repeat[place] - figure) ** 2 for repeat in self.repeats)
-            for place, figure in enumerate(self.figures)
+            sum((repeat[index] - figure) ** 2 for repeat in self.repeats)
+            for index, figure in enumerate(self.figures)
         ]
         return [
             math.sqrt((square + _PRIOR_REPEATS * of_all) / (count + _PRIOR_REPEATS))
@@ -116,19 +117,19 @@ class Rounding:
         said: Sequence[float],
         repeats: Sequence[Sequence[float]],
     ) -> Share | None:
-        """Project `said` on the change, both in deviations.
+        """Project the difference of `said` on the change, both in units of deviations.
 
-        The change is measured from the mean of the repeats: measured from the figures themselves,
-        their rounding would be in both and look like a part of it.
+        The change is relative to the mean of the repeats. Relative to the figures themselves, their
+        rounding would be in both and look like a share of the change.
         """
         along = energy = 0.0
         deviations = self._deviations()
-        for place, there in enumerate(changed):
-            centre = sum(repeat[place] for repeat in repeats) / len(repeats)
-            change = (there - centre) / deviations[place]
-            along += change * (said[place] - self.figures[place]) / deviations[place]
+        for index, changed_value in enumerate(changed):
+            mean = sum(repeat[index] for repeat in repeats) / len(repeats)
+            change = (changed_value - mean) / deviations[index]
+            along += change * (said[index] - self.figures[index]) / deviations[index]
             energy += change**2
-        # a deviation is that of two roundings: the change holds those of one and of a mean
+        # a deviation is the distance of two roundings; the change has those of one and of a mean
         of_rounding = len(changed) * (1 + 1 / len(repeats)) / 2
         signal = energy - of_rounding
         if signal <= _LEAST_SIGNAL * of_rounding * math.sqrt(2 / len(changed)):

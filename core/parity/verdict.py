@@ -1,4 +1,4 @@
-"""Compares what the engine said of the rows of a job with what training says of them."""
+"""Compares the engine's log-probabilities of a job's rows with those of training."""
 
 import math
 from collections.abc import Sequence
@@ -18,26 +18,26 @@ from core.spec.parity import (
 
 MEAN_FACTOR = 2.0
 FEW_FIGURES = 3.0
-"""Over the root of their number: what a mean of few figures may be off by chance."""
+"""Divided by the root of their number: the statistical error of a mean of few values."""
 MAX_FACTOR = 3.0
 FLOOR_MEAN_NATS = 1e-4
 FLOOR_MAX_NATS = 1e-3
-"""Nobody minds so little, and in fp32 measured rounding is less."""
+"""Negligible differences, above the rounding of fp32."""
 
 LARGE_COST_NATS = 0.1
-"""What a coarser format may change on average: a tenth of every probability."""
+"""The largest mean difference accepted from a coarser number format: 10 % of each probability."""
 
 IGNORED_SHARE = 0.5
 UNEXPLAINED_SHARE = 0.1
-"""Of a difference, what may be left beside the lack of a module; a base rounds more than a tuned
-model, to which the rows are likely."""
+"""The share of a difference that a missing module may leave unexplained. Rounding is larger for a
+base than for a tuned model, which gives the rows higher probabilities."""
 OTHER_SHARE = 0.1
 ERRORS = 4.0
-"""How many times its error a share must be from 0."""
+"""The number of standard errors by which a share must differ from 0."""
 
 
 def judge(reference: ParityReference, replies: Replies) -> Parity:
-    """Return whether the engine serves what was trained, and if not, what differs."""
+    """Judge whether the engine serves the model as trained; the result names the difference."""
     trained, served = reference.precision, replies.engine_precision or reference.precision
     found = Parity(
         status="passed",
@@ -52,11 +52,11 @@ def judge(reference: ParityReference, replies: Replies) -> Parity:
             return _failed(found, "template", _other_tokens(row, reply.prompt_ids))
     said = list(chain.from_iterable(reply.figures for reply in replies.rows))
     if not said:
-        return Parity(status="unchecked", reason="no token of the rows is trained")
+        return Parity(status="unchecked", reason="the rows have no labelled tokens")
     if not reference.repeats:
-        return Parity(status="unchecked", reason="training left no measure of its own rounding")
+        return Parity(status="unchecked", reason="training did not measure its rounding")
     if not all(map(math.isfinite, said)):
-        return _failed(found, "numbers", "the engine's figures are no numbers.")
+        return _failed(found, "numbers", "The engine's log-probabilities are not finite numbers.")
     rounding = Rounding.measured(reference, served)
     found = _with_figures(found, reference, rounding, said)
     figures = _figures(found, reference, replies)
@@ -129,19 +129,19 @@ def _failed(found: Parity, differs: str, reason: str) -> Parity:
 
 def _other_tokens(row: ReplayedRow, ids: tuple[int, ...]) -> str:
     pairs = zip(row.prompt_ids, ids, strict=False)
-    same = next((place for place, (a, b) in enumerate(pairs) if a != b), None)
-    place = min(len(row.prompt_ids), len(ids)) if same is None else same
+    unequal = next((index for index, (a, b) in enumerate(pairs) if a != b), None)
+    first = min(len(row.prompt_ids), len(ids)) if unequal is None else unequal
     return (
-        f"The engine's chat template or tokenizer is another one: it reads the prompt of line "
-        f"{row.line} as {len(ids)} tokens, training as {len(row.prompt_ids)}, and they differ "
-        f"from token {place} on."
+        f"The engine's chat template or tokenizer differs from training's: the prompt of line "
+        f"{row.line} has {len(ids)} tokens in the engine and {len(row.prompt_ids)} in training, "
+        f"and they differ from token {first} on."
     )
 
 
 def _ignored(
     ablations: Sequence[Ablation], rounding: Rounding, said: Sequence[float], found: Parity
 ) -> Ablation | None:
-    """Return the modules whose lack explains nearly all of a difference; None if none does."""
+    """Return the modules whose absence explains nearly all of the difference, if any."""
     assert found.mean_allowed_nats is not None
     near = max(found.mean_allowed_nats, UNEXPLAINED_SHARE * _mean(found))
     fitting = []
@@ -154,10 +154,10 @@ def _ignored(
 
 
 def _words_of(ignored: Ablation) -> str:
-    modules = "modules" if ignored.count > 1 else "module"
+    modules, pronoun = ("modules", "them") if ignored.count > 1 else ("module", "it")
     return (
-        f"The engine ignores {ignored.modules} ({ignored.count} trained {modules}): it answers as "
-        "the model does without"
+        f"The engine ignores {ignored.modules} ({ignored.count} trained {modules}): its "
+        f"log-probabilities match the model without {pronoun}"
     )
 
 
@@ -168,34 +168,34 @@ def _whole(reference: ParityReference) -> Ablation | None:
 def _other_adapter(
     reference: ParityReference, rounding: Rounding, said: Sequence[float]
 ) -> str | None:
-    """Say how much of the adapter's effect the engine gives, when that is not all of it."""
+    """Describe the share of the adapter's effect in the engine, if it is not 100 %."""
     whole = _whole(reference)
     lack = rounding.share_of(whole.figures, said) if whole else None
     if lack is None or not Share(abs(lack.value), lack.error).is_beyond(OTHER_SHARE, ERRORS):
         return None
     return (
-        f"The engine runs another adapter, or this one in part or too strongly: it gives "
-        f"{1 - lack.value:.0%} (± {lack.error:.0%}) of what the adapter changes in the base."
+        f"The engine runs another adapter, or applies this one partly or too strongly: it shows "
+        f"{1 - lack.value:.0%} (± {lack.error:.0%}) of the adapter's effect."
     )
 
 
 def _cost(found: Parity, trained: NumberFormat, served: NumberFormat) -> str:
     return (
-        f"It was trained in {trained} and is served in {served}: {served} arithmetic changes this "
-        f"model's answers by {_mean(found):.2g} nat on average (at most {LARGE_COST_NATS:g} is "
-        f"accepted). Serve it in {trained}, or train it in {served}."
+        f"The model was trained in {trained} and is served in {served}: {served} arithmetic "
+        f"changes its log-probabilities by {_mean(found):.2g} nat on average (at most "
+        f"{LARGE_COST_NATS:g} is accepted). Serve it in {trained}, or train it in {served}."
     )
 
 
 def _unsaid_format(reference: ParityReference, found: Parity, served: NumberFormat) -> str | None:
-    """Name a coarser format when the differences are as large as those of its arithmetic."""
+    """Return a message if the differences match the rounding of a coarser number format."""
     for coarser in ("bf16", "fp16"):
         if is_coarser(coarser, served) and is_coarser(coarser, reference.precision):
             expected = Rounding.measured(reference, coarser).mean
             if expected / 3 <= _mean(found) <= expected * 3:
                 return (
-                    f"The engine says that it computes in {served}, but its answers differ as much "
-                    f"as {coarser} arithmetic makes them ({expected:.2g} nat on average)."
+                    f"The engine reports {served}, but its log-probabilities differ by as much as "
+                    f"with {coarser} arithmetic ({expected:.2g} nat on average)."
                 )
     return None
 
@@ -210,6 +210,6 @@ def _figures(found: Parity, reference: ParityReference, replies: Replies) -> str
     return (
         f"Log-probabilities differ from training's by up to {worst:.3g} nat (line {line}; "
         f"allowed {found.max_allowed_nats:.3g}) and by {found.mean_difference_nats:.3g} nat on "
-        f"average (allowed {found.mean_allowed_nats:.3g}); rounding alone makes up to "
+        f"average (allowed {found.mean_allowed_nats:.3g}); rounding alone causes up to "
         f"{found.max_rounding_nats:.3g} and {found.mean_rounding_nats:.3g}."
     )

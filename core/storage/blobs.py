@@ -1,7 +1,7 @@
-"""Where files live: uploads, bundles and archives, each under one key.
+"""The storage of files: uploads, bundles and archives, each a blob under a key.
 
-Keys are made by Tunesmith (`files/file-abc`, `bundles/ftjob-x/3/final.zip`); what a user
-types is never part of one. A blob is written once, whole or not at all.
+Tunesmith generates the keys (`files/file-abc`, `bundles/ftjob-x/3/final.zip`); they never contain
+user input. A blob is written once and atomically.
 """
 
 import re
@@ -15,7 +15,7 @@ from core.errors import InvalidRequest, NotFound
 CHUNK_BYTES = 1 << 20
 
 STORAGE_UNAVAILABLE = "storage_unavailable"
-"""The code of an Unavailable that a store raises."""
+"""The code of the Unavailable errors that a store raises."""
 
 _KEY = re.compile(r"[a-z]{1,32}(/[A-Za-z0-9][A-Za-z0-9._-]{0,127}){1,8}", re.ASCII)
 
@@ -30,13 +30,13 @@ class Blob:
 
 
 class BlobStore(Protocol):
-    """Named files. Reading, sizing or fetching a key without a blob raises NotFound.
+    """Blobs by key. `read`, `size` and `fetch` raise NotFound for a key without a blob.
 
-    A store behind a network raises Unavailable `storage_unavailable` while that is away.
+    A remote store raises Unavailable `storage_unavailable` while it cannot be reached.
     """
 
     def write(self, key: str, chunks: Iterable[bytes]) -> Blob:
-        """Store the chunks, one in memory at a time; after an error nothing is stored."""
+        """Store the chunks, with one in memory at a time; nothing is stored after an error."""
         ...
 
     def write_file(self, key: str, path: Path) -> Blob:
@@ -52,44 +52,44 @@ class BlobStore(Protocol):
         ...
 
     def fetch(self, key: str, target: Path) -> None:
-        """Put the content at `target`, replacing what is there. The file is for reading only."""
+        """Copy or link the content to `target`, replacing any file. The file is read-only."""
         ...
 
     def delete(self, key: str) -> None:
-        """Remove the blob; a key without one is fine."""
+        """Delete the blob if it exists."""
         ...
 
     def exists(self, key: str) -> bool:
-        """Say whether the key holds a blob."""
+        """Whether the key has a blob."""
         ...
 
     def sweep(self, older_than_seconds: float) -> None:
-        """Remove what killed processes left half done and nobody has touched for so long."""
+        """Delete partial writes of killed processes that were not modified for this long."""
         ...
 
     def check(self) -> None:
-        """Return when the store can be reached; else raise Unavailable."""
+        """Raise Unavailable if the store cannot be reached."""
         ...
 
 
 def checked_key(key: str) -> str:
-    """Return the key, or raise InvalidRequest when it does not look like one of ours."""
+    """Return the key; InvalidRequest if it is not a valid storage key."""
     if not _KEY.fullmatch(key):
         raise InvalidRequest(
-            f"{key[:80]!r} is not a storage key. Keys look like files/file-abc: a lower-case word, "
-            "then one to eight parts of letters, digits, '.', '_' and '-'.",
+            f"{key[:80]!r} is not a valid storage key. A key is a lower-case word followed by one "
+            "to eight parts of letters, digits, '.', '_' and '-', such as files/file-abc.",
             code="invalid_storage_key",
         )
     return key
 
 
 def missing(key: str) -> NotFound:
-    """Return what a store raises for a key without a blob."""
-    return NotFound(f"Storage holds nothing under {key!r}; it was deleted or never written.")
+    """Return the error for a key without a blob."""
+    return NotFound(f"Storage has no blob {key!r}; it was deleted or never written.")
 
 
 def chunks_of(path: Path, chunk_bytes: int) -> Iterator[bytes]:
-    """Yield a file's content in chunks of at most `chunk_bytes`."""
+    """Yield the content of a file in chunks of at most `chunk_bytes`."""
     with path.open("rb") as file:
         while chunk := file.read(chunk_bytes):
             yield chunk

@@ -1,4 +1,4 @@
-"""Blobs in a folder: one file per key, complete as soon as its name exists."""
+"""Blobs in a folder: one file per key, complete as soon as it exists."""
 
 import hashlib
 import os
@@ -39,7 +39,7 @@ class LocalBlobStore:
                     digest.update(chunk)
                     length += file.write(chunk)
                 file.flush()
-                # Read-only, because `fetch` hands out hard links to this very file.
+                # Read-only, because `fetch` creates hard links to this file.
                 os.fchmod(file.fileno(), 0o440)
                 os.fsync(file.fileno())
             _make_folder_durably(path.parent)
@@ -53,7 +53,7 @@ class LocalBlobStore:
         return self.write(key, chunks_of(path, CHUNK_BYTES))
 
     def read(self, key: str, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
-        self.size(key)  # a missing blob is an error now, not at the first chunk
+        self.size(key)  # raises for a missing blob now, not at the first chunk
         return chunks_of(self._path(key), chunk_bytes)
 
     def size(self, key: str) -> int:
@@ -74,7 +74,7 @@ class LocalBlobStore:
                 shutil.copyfile(source, temporary)
             os.replace(temporary, target)
         finally:
-            # POSIX rename does nothing when both names are already the same file.
+            # POSIX rename does nothing if both names already link to the same file.
             temporary.unlink(missing_ok=True)
 
     def delete(self, key: str) -> None:
@@ -85,9 +85,9 @@ class LocalBlobStore:
 
     def sweep(self, older_than_seconds: float) -> None:
         oldest_kept = time.time() - older_than_seconds
-        # `.checking-*` are folders that the API fetches uploads into.
+        # The API fetches uploads into `.checking-*` folders.
         for path in [*self._incoming.iterdir(), *self._folder.glob(".checking-*")]:
-            with suppress(OSError):  # its owner, or another sweep, was faster
+            with suppress(OSError):  # its writer or another sweep removed it
                 if path.stat().st_mtime >= oldest_kept:
                     continue
                 if path.is_dir():
@@ -98,7 +98,8 @@ class LocalBlobStore:
     def check(self) -> None:
         if not self._incoming.is_dir():
             raise Unavailable(
-                "The storage folder is gone; is its disk mounted?", code=STORAGE_UNAVAILABLE
+                "The storage folder is missing; check that its disk is mounted.",
+                code=STORAGE_UNAVAILABLE,
             )
 
     def _path(self, key: str) -> Path:
@@ -106,7 +107,7 @@ class LocalBlobStore:
 
 
 def _make_folder_durably(folder: Path) -> None:
-    """Create a folder and its parents so that they survive a power cut with the blob in them."""
+    """Create a folder and its parents, and sync each to disk."""
     if not folder.is_dir():
         _make_folder_durably(folder.parent)
         folder.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Which store a process uses: a folder, or S3."""
+"""Opens the store of a process: a folder, or S3."""
 
 import re
 from dataclasses import dataclass
@@ -15,43 +15,43 @@ _S3_URL = re.compile(
 
 
 @dataclass(frozen=True)
-class S3Place:
-    """The bucket, and the beginning of all keys in it, which may be empty."""
+class S3Location:
+    """A bucket, and the prefix of all keys in it, which may be empty."""
 
     bucket: str
     prefix: str
 
 
-def storage_place(folder: Path | None, url: str | None) -> Path | S3Place:
-    """Return where blobs live. ValueError unless exactly one is given and the URL is one of S3."""
+def storage_location(folder: Path | None, url: str | None) -> Path | S3Location:
+    """Return the location of the blobs; ValueError unless exactly one valid setting is given."""
     match folder, url:
         case Path(), None:
             return folder
         case None, str():
-            return _s3_place(url)
+            return _s3_location(url)
     raise ValueError(
         "Set either TUNESMITH_STORAGE_FOLDER, for blobs in a folder, or TUNESMITH_STORAGE_URL, for "
-        f"blobs in S3; {'neither' if folder is None else 'each'} of them is set."
+        f"blobs in S3; {'neither is' if folder is None else 'both are'} set."
     )
 
 
 def open_store(folder: Path | None, url: str | None = None) -> BlobStore:
-    """Return the store of this place; a folder is created when it is missing."""
-    match storage_place(folder, url):
-        case S3Place(bucket, prefix):
-            from core.storage.s3 import S3BlobStore  # 20 MB, which a folder does without
+    """Return the store at this location; a missing folder is created."""
+    match storage_location(folder, url):
+        case S3Location(bucket, prefix):
+            from core.storage.s3 import S3BlobStore  # imports 20 MB that a folder does not need
 
             return S3BlobStore(bucket, prefix)
         case Path() as path:
             return LocalBlobStore(path)
 
 
-def _s3_place(url: str) -> S3Place:
+def _s3_location(url: str) -> S3Location:
     found = _S3_URL.fullmatch(url)
     if found is None:
         raise ValueError(
-            "TUNESMITH_STORAGE_URL must be s3://bucket or s3://bucket/prefix. Address, region and "
-            "credentials are given in AWS_ENDPOINT_URL_S3, AWS_DEFAULT_REGION, AWS_ACCESS_KEY_ID "
-            "and AWS_SECRET_ACCESS_KEY."
+            "TUNESMITH_STORAGE_URL must be s3://bucket or s3://bucket/prefix. Set the endpoint, "
+            "region and credentials with AWS_ENDPOINT_URL_S3, AWS_DEFAULT_REGION, "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
         )
-    return S3Place(found["bucket"], found["prefix"] or "")
+    return S3Location(found["bucket"], found["prefix"] or "")

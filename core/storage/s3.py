@@ -1,7 +1,7 @@
-"""Blobs in a bucket of S3, or of any server that speaks its protocol, through boto3.
+"""Blobs in a bucket of S3 or a compatible server, through boto3.
 
-Credentials, region and endpoint are those that boto3 finds by itself: in the AWS_… variables, its
-files, or the role of the machine. None of them is read, kept or named here.
+boto3 finds credentials, region and endpoint itself: in the AWS_… variables, its files, or the role
+of the machine. This module neither reads nor stores them.
 """
 
 import hashlib
@@ -30,10 +30,10 @@ from core.storage.blobs import (
 logger = logging.getLogger(__name__)
 
 PART_BYTES = 16 << 20
-"""What is sent at once. A blob that is shorter needs one request; two parts are in memory."""
+"""The size of an upload part. A shorter blob needs one request; two parts are in memory."""
 
 MAX_PARTS = 10_000
-"""S3's own limit."""
+"""S3's limit of parts per upload."""
 
 RETRY_AFTER_SECONDS = 10
 
@@ -42,19 +42,19 @@ _CONFIG = Config(
     read_timeout=30,
     retries={"mode": "standard", "total_max_attempts": 3},
     max_pool_connections=50,  # as many as an API process has threads
-    # What is sent is signed, or encrypted on its way, and a bundle is checked by its SHA-256; the
-    # checksums that boto3 would add are refused by some servers other than Amazon's.
+    # Uploads are signed or encrypted in transit, and bundles are verified by SHA-256. Some
+    # compatible servers reject the extra checksums that boto3 adds by default.
     request_checksum_calculation="when_required",
     response_checksum_validation="when_required",
 )
 
-_FAULTS = (ClientError, BotoCoreError, Boto3Error)
+_S3_ERRORS = (ClientError, BotoCoreError, Boto3Error)
 
 
 class S3BlobStore:
     """A `BlobStore` under one prefix of one bucket; safe for many threads and processes at once.
 
-    When a write raises Unavailable the blob may be there all the same: the answer was lost.
+    The blob may exist although a write raised Unavailable, if only the response was lost.
     """
 
     def __init__(self, bucket: str, prefix: str = "") -> None:
@@ -70,27 +70,27 @@ class S3BlobStore:
         return self._write(key, chunks_of(path, CHUNK_BYTES), max(PART_BYTES, enough_bytes))
 
     def read(self, key: str, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
-        place = self._place(key)
-        with self._asking_for(key):
-            body = self._s3.get_object(**place)["Body"]
+        s3_object = self._object(key)
+        with self._translating_errors(key):
+            body = self._s3.get_object(**s3_object)["Body"]
         return self._chunks(key, body, chunk_bytes)
 
     def size(self, key: str) -> int:
-        place = self._place(key)
-        with self._asking_for(key):
-            return int(self._s3.head_object(**place)["ContentLength"])
+        s3_object = self._object(key)
+        with self._translating_errors(key):
+            return int(self._s3.head_object(**s3_object)["ContentLength"])
 
     def fetch(self, key: str, target: Path) -> None:
-        place = self._place(key)
+        s3_object = self._object(key)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with self._asking_for(key):
-            # Parts side by side, into a file of another name that is renamed at the end.
-            self._s3.download_file(**place, Filename=str(target))
+        with self._translating_errors(key):
+            # Downloads parts in parallel into a temporary file that is renamed at the end.
+            self._s3.download_file(**s3_object, Filename=str(target))
 
     def delete(self, key: str) -> None:
-        place = self._place(key)
-        with self._asking_for(key):
-            self._s3.delete_object(**place)
+        s3_object = self._object(key)
+        with self._translating_errors(key):
+            self._s3.delete_object(**s3_object)
 
     def exists(self, key: str) -> bool:
         try:
@@ -101,25 +101,25 @@ class S3BlobStore:
 
     def sweep(self, older_than_seconds: float) -> None:
         oldest_kept = datetime.now(UTC) - timedelta(seconds=older_than_seconds)
-        with self._asking_for("unfinished uploads"):
+        with self._translating_errors("unfinished uploads"):
             for upload, began_at in self._unfinished():
                 if began_at >= oldest_kept:
                     continue
-                with suppress(self._s3.exceptions.NoSuchUpload):  # its owner was faster
+                with suppress(self._s3.exceptions.NoSuchUpload):  # already gone
                     if self._last_touched(upload, began_at) < oldest_kept:
                         self._s3.abort_multipart_upload(**upload)
 
     def check(self) -> None:
         try:
             self._s3.head_bucket(Bucket=self._bucket)
-        except _FAULTS as error:
-            raise _away(f"the bucket {self._bucket!r}", error) from error
+        except _S3_ERRORS as error:
+            raise _unavailable(f"the bucket {self._bucket!r}", error) from error
 
-    def _place(self, key: str) -> dict[str, str]:
+    def _object(self, key: str) -> dict[str, str]:
         return {"Bucket": self._bucket, "Key": self._prefix + checked_key(key)}
 
     def _write(self, key: str, chunks: Iterable[bytes], part_bytes: int) -> Blob:
-        place = self._place(key)
+        s3_object = self._object(key)
         digest = hashlib.sha256()
         length = 0
 
@@ -130,38 +130,41 @@ class S3BlobStore:
                 length += len(part)
                 yield part
 
-        with self._asking_for(key):
-            self._send(place, parts(), part_bytes)
+        with self._translating_errors(key):
+            self._send(s3_object, parts(), part_bytes)
         return Blob(key, length, digest.hexdigest())
 
-    def _send(self, place: dict[str, str], parts: Iterator[bytearray], part_bytes: int) -> None:
-        """Make the object: in one request, or as an upload of parts that appears when complete."""
+    def _send(self, s3_object: dict[str, str], parts: Iterator[bytearray], part_bytes: int) -> None:
+        """Upload the object in one request, or as a multipart upload that appears when complete."""
         part = next(parts)
         if len(part) < part_bytes:
-            self._s3.put_object(**place, Body=part)
+            self._s3.put_object(**s3_object, Body=part)
             return
-        upload = place | {"UploadId": self._s3.create_multipart_upload(**place)["UploadId"]}
+        upload = s3_object | {"UploadId": self._s3.create_multipart_upload(**s3_object)["UploadId"]}
         sent: list[dict[str, Any]] = []
         try:
-            while part:  # the last one is empty when the others hold everything
+            while part:  # the last part may be empty
                 if len(sent) == MAX_PARTS:
-                    raise TooLarge(f"Storage takes {MAX_PARTS * part_bytes} bytes at most.")
+                    raise TooLarge(
+                        f"The file is larger than the {MAX_PARTS * part_bytes} bytes that storage "
+                        "accepts."
+                    )
                 number = len(sent) + 1
                 answer = self._s3.upload_part(**upload, PartNumber=number, Body=part)
                 sent.append({"PartNumber": number, "ETag": answer["ETag"]})
                 part = next(parts, bytearray())
             self._s3.complete_multipart_upload(**upload, MultipartUpload={"Parts": sent})
         except BaseException:
-            with suppress(*_FAULTS):  # what is left then, `sweep` finds
+            with suppress(*_S3_ERRORS):  # `sweep` removes what remains
                 self._s3.abort_multipart_upload(**upload)
             raise
 
     def _chunks(self, key: str, body: Any, chunk_bytes: int) -> Iterator[bytes]:
-        with self._asking_for(key), closing(body):
+        with self._translating_errors(key), closing(body):
             yield from body.iter_chunks(chunk_bytes)
 
     def _unfinished(self) -> Iterator[tuple[dict[str, str], datetime]]:
-        """Every upload that was begun here and not completed, with the time when it was begun."""
+        """Yield every incomplete multipart upload under the prefix, with its start time."""
         pages = self._s3.get_paginator("list_multipart_uploads")
         for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix):
             for each in page.get("Uploads", ()):
@@ -174,21 +177,21 @@ class S3BlobStore:
         return max(times, default=began_at)
 
     @contextmanager
-    def _asking_for(self, key: str) -> Iterator[None]:
-        """Turn what boto3 raises, after its own attempts, into NotFound or Unavailable."""
+    def _translating_errors(self, key: str) -> Iterator[None]:
+        """Convert boto3's errors, after its own retries, into NotFound or Unavailable."""
         try:
             yield
-        except _FAULTS as error:
+        except _S3_ERRORS as error:
             code = _code(error)
-            if code == "404":  # an answer without a body: the bucket may be missing, not the blob
+            if code == "404":  # without a body, this may also mean a missing bucket
                 self.check()
             if code in ("404", "NoSuchKey"):
                 raise missing(key) from error
-            raise _away(key, error) from error
+            raise _unavailable(key, error) from error
 
 
 def _in_parts(chunks: Iterable[bytes], part_bytes: int) -> Iterator[bytearray]:
-    """Yield the content in parts of `part_bytes`, and at the end what is left, maybe nothing."""
+    """Yield the content in parts of `part_bytes`; the last part may be shorter or empty."""
     part = bytearray()
     for chunk in chunks:
         rest = memoryview(chunk)
@@ -202,18 +205,18 @@ def _in_parts(chunks: Iterable[bytes], part_bytes: int) -> Iterator[bytearray]:
     yield part
 
 
-def _away(what: str, error: Exception) -> Unavailable:
-    """Name the kind of error only: its text may tell where storage is, and as whom we ask."""
+def _unavailable(what: str, error: Exception) -> Unavailable:
+    """Return an error with the code only: the text may reveal the endpoint or the credentials."""
     logger.warning("Storage failed at %s: %s", what, _code(error))
     return Unavailable(
-        f"Storage is away for the moment ({_code(error)}); try again in a while.",
+        f"Storage is temporarily unavailable ({_code(error)}); try again later.",
         code=STORAGE_UNAVAILABLE,
         retry_after_seconds=RETRY_AFTER_SECONDS,
     )
 
 
 def _code(error: Exception) -> str:
-    """S3's word for what was wrong (`AccessDenied`), or the class of an error without an answer."""
+    """Return S3's error code, such as `AccessDenied`, or the class of an error without response."""
     if isinstance(error, ClientError):
         return str(error.response.get("Error", {}).get("Code", "unknown"))
     return type(error).__name__

@@ -1,4 +1,4 @@
-"""The settings that name the storage, which API, worker, housekeeping and engine share."""
+"""The storage settings, shared by API, worker, housekeeping and engine."""
 
 from pathlib import Path
 from typing import Self
@@ -6,12 +6,10 @@ from typing import Self
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from core.storage.open import storage_place
+from core.storage.open import storage_location
 
 
 class StorageSettings(BaseSettings):
-    """Where blobs live: the part of a process's settings that names it."""
-
     model_config = SettingsConfigDict(populate_by_name=True)
 
     storage_folder: Path | None = Field(
@@ -24,6 +22,6 @@ class StorageSettings(BaseSettings):
     )
 
     @model_validator(mode="after")
-    def _name_one_place(self) -> Self:
-        storage_place(self.storage_folder, self.storage_url)
+    def _require_one_location(self) -> Self:
+        storage_location(self.storage_folder, self.storage_url)
         return self

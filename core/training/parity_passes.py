@@ -15,7 +15,7 @@ import torch
 
 from core.adapters.adapted import AdaptedModel
 from core.errors import TrainingFailed
-from core.evaluation.rounding import rounded_otherwise
+from core.evaluation.rounding import perturbed_rounding
 from core.models.precision import name_of
 from core.spec.parity import Ablation, Repeat
 from core.training.replayed import REPLAYED_ROWS, Replay
@@ -107,7 +107,7 @@ class Measurement:
             raise Stopped
         replays = self.replays[:rows]
         try:
-            with rounded_otherwise(self.adapted.model, seed, dtype):
+            with perturbed_rounding(self.adapted.model, seed, dtype):
                 found = self.trained.figures(self.adapted, replays)
         except TrainingFailed:
             return None

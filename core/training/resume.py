@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from core.artifacts.manifest import sha256_of
 from core.artifacts.metrics import StepMetrics
 from core.artifacts.publish import published_folder
-from core.artifacts.seal import is_whole, seal
+from core.artifacts.seal import is_intact, seal
 from core.batching.rows import TrainingRow
 from core.spec.events import RunRestarted, RunResumed
 from core.spec.job import JobSpec
@@ -117,7 +117,7 @@ def load_state(
     """
     dropped = None
     for folder in _folders(workspace):
-        if not is_whole(folder):
+        if not is_intact(folder):
             continue
         facts = json.loads((folder / "state.json").read_bytes())
         if facts["fingerprint"] == fingerprint:

@@ -35,7 +35,7 @@ Row = tuple[str, str]  # (docstring, module)
 
 
 def opening(docstring: str) -> str:
-    """The docstring itself if it is short, else its first paragraph."""
+    """Return the docstring if it is short, else its first paragraph."""
     docstring = docstring.strip()
     if len(docstring) > LONGEST_CHARACTERS:
         docstring = docstring.split("\n\n", 1)[0].strip()
@@ -43,7 +43,7 @@ def opening(docstring: str) -> str:
 
 
 def rows() -> Iterator[Row]:
-    """Every usable docstring of the chosen modules."""
+    """Yield every usable docstring of the chosen modules."""
     for file in source_files():
         top = file.path.split("/")[0].removesuffix(".py")
         module = IMPLEMENTED_IN.get(top, top)
@@ -56,7 +56,7 @@ def rows() -> Iterator[Row]:
 
 
 def shuffled(rows: Iterable[Row], purpose: str) -> list[Row]:
-    """The rows in an order that looks random, is the same everywhere and is one per `purpose`."""
+    """Return the rows in a pseudo-random order that depends only on `purpose`."""
 
     def digest(row: Row) -> bytes:
         return hashlib.sha256("\0".join((purpose, *row)).encode()).digest()
@@ -65,13 +65,13 @@ def shuffled(rows: Iterable[Row], purpose: str) -> list[Row]:
 
 
 def triples(text: str) -> set[tuple[str, ...]]:
-    """Runs of three words, ignoring case, digits and punctuation."""
+    """Return all sequences of three words, ignoring case, digits and punctuation."""
     words = ["", *re.findall(r"[a-z]+", text.lower()), ""]
     return {tuple(words[i : i + 3]) for i in range(max(1, len(words) - 2))}
 
 
 def without_near_duplicates(rows: list[Row]) -> list[Row]:
-    """The rows less each one that shares half of its word triples with an earlier row."""
+    """Return the rows without those that share half of their word triples with an earlier row."""
     kept: list[Row] = []
     kept_triples: list[set[tuple[str, ...]]] = []
     rows_with_triple: dict[tuple[str, ...], list[int]] = {}
@@ -92,7 +92,7 @@ def without_near_duplicates(rows: list[Row]) -> list[Row]:
 
 
 def capped(rows: list[Row]) -> list[Row]:
-    """At most `ROWS_PER_MODULE` rows of each module, the first ones."""
+    """Return the first `ROWS_PER_MODULE` rows of each module."""
     left = dict.fromkeys(MODULES, ROWS_PER_MODULE)
     kept = []
     for row in rows:

@@ -50,7 +50,7 @@ def events_of(client: httpx.Client, job_id: str) -> list[dict[str, Any]]:
 def test_a_file_of_unknown_shape_is_kept_and_advised_on(client: httpx.Client) -> None:
     file = uploaded(client)
     assert file["status"] == "error"
-    assert f"such as columns {json.dumps(QA)}" in file["status_details"]
+    assert f"for example with columns {json.dumps(QA)}" in file["status_details"]
     assert client.get(f"/v1/files/{file['id']}/content").content == ROWS
 
 
@@ -77,7 +77,7 @@ def test_the_columns_of_an_upload_are_those_of_its_jobs(api: Api, client: httpx.
     assert spec_of(api, job["id"]).columns == QA
     refused = asked(client, training_file=file["id"], columns={})
     assert refused.status_code == 400
-    assert "belong to no known format" in refused.json()["error"]["message"]
+    assert "match no known format" in refused.json()["error"]["message"]
 
 
 def test_a_mask_audit_takes_columns_too(api: Api, client: httpx.Client) -> None:
@@ -93,11 +93,11 @@ def test_a_mask_audit_takes_columns_too(api: Api, client: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("columns", "param", "words"),
     [
-        ({**QA, "output": "anwser"}, "columns.output", "perhaps you mean 'answer'"),
-        ({**QA, "output": "zzz"}, "columns.output", "it has question, answer, level"),
-        ({"instuction": "question"}, "columns", "perhaps you mean 'instruction'"),
+        ({**QA, "output": "anwser"}, "columns.output", "the closest match is 'answer'"),
+        ({**QA, "output": "zzz"}, "columns.output", "its columns are question, answer, level"),
+        ({"instuction": "question"}, "columns", "the closest match is 'instruction'"),
         ({"prompt": 3}, "columns.prompt", "string"),
-        ({"prompt": ""}, "columns.prompt", "write the name of a column"),
+        ({"prompt": ""}, "columns.prompt", "write a column name"),
     ],
 )
 def test_a_mapping_that_does_not_fit_is_refused(
@@ -122,10 +122,10 @@ def test_faults_under_a_mapping_name_several_lines(client: httpx.Client) -> None
 @pytest.mark.parametrize(
     ("columns", "words"),
     [
-        ("{", "columns must be a JSON object of strings"),
-        ('{"prompt": 1}', "columns must be a JSON object of strings"),
-        ('{"promt": "q"}', "perhaps you mean 'prompt'"),
-        ('{"prompt": "' + "q" * 9000 + '"}', "too long"),
+        ("{", "columns must be a JSON object that maps keys"),
+        ('{"prompt": 1}', "columns must be a JSON object that maps keys"),
+        ('{"promt": "q"}', "the closest match is 'prompt'"),
+        ('{"prompt": "' + "q" * 9000 + '"}', "is longer than 8192 bytes"),
     ],
 )
 def test_an_upload_with_no_proper_mapping_is_refused(

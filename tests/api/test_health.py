@@ -35,5 +35,5 @@ def test_missing_parts_are_named(tmp_path: Path, sqlite_url: str) -> None:
         assert answer.status_code == 503
         parts = answer.json()["parts"]
         assert parts["database"] == "OperationalError"
-        assert "gone" in parts["storage"]
+        assert "missing" in parts["storage"]
         assert client.get("/healthz").status_code == 200

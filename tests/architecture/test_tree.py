@@ -16,6 +16,7 @@ EMPTY_NAMES = {"util", "utils", "helper", "helpers", "common", "misc", "manager"
 
 TEXT = {".py", ".md", ".toml", ".txt", ".yml", ".yaml", ".json", ".ipynb", ".sh", ".mako", ".css",
         ".js", ".html", ""}  # fmt: skip
+HIDDEN = {".ci", ".devcontainer", ".github", ".pre-commit-config.yaml"}
 IGNORED = {"__pycache__", "node_modules", "build", "dist", "data", "runs"}
 
 MACHINE_PATH = re.compile(r"(?<![\w./}-])/(?:work|root|home|Users|mnt)/\w")
@@ -33,7 +34,7 @@ def python_files(*folders: str) -> Iterator[Path]:
 
 def text_files() -> Iterator[Path]:
     for top in ROOT.iterdir():
-        if top.name in IGNORED or (top.name.startswith(".") and top.name != ".ci"):
+        if top.name in IGNORED or (top.name.startswith(".") and top.name not in HIDDEN):
             continue
         for path in [top] if top.is_file() else top.rglob("*"):
             if path.is_file() and path.suffix in TEXT and not IGNORED & set(path.parts):

@@ -69,7 +69,7 @@ def test_a_base_that_is_no_llama_is_refused(tmp_path: Path) -> None:
 def test_a_refusal_ends_the_benchmark(setting: Setting) -> None:
     """An engine that refuses everything would win every race."""
     (setting.adapters[0] / "manifest.json").write_text("damaged")
-    with pytest.raises(SystemExit, match="refused"):
+    with pytest.raises(SystemExit, match="rejected"):
         serve(engine_for(setting), setting, 1)
 
 

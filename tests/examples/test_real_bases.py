@@ -89,7 +89,7 @@ def test_a_base_of_an_older_recipe_is_made_anew(index: Path, tmp_path: Path) -> 
 
 def test_another_payload_is_refused_and_nothing_is_left(index: Path, tmp_path: Path) -> None:
     folder = tmp_path / "bases"
-    with pytest.raises(SystemExit, match="damaged or was exchanged"):
+    with pytest.raises(SystemExit, match="damaged or was replaced"):
         make_all(folder, (replace(BASE, sha256="0" * 64),))
     assert names(folder) == set()
 

@@ -117,15 +117,15 @@ def test_links_and_devices_are_refused(archive: Path, tmp_path: Path, kind: int)
     entry.external_attr = (kind | 0o777) << 16
     with zipfile.ZipFile(evil, "a") as out:
         out.writestr(entry, "/etc/passwd")
-    assert "plain file" in refused(evil, tmp_path / "inside" / "out")
+    assert "regular file" in refused(evil, tmp_path / "inside" / "out")
 
 
-def test_two_files_of_one_name_are_refused(archive: Path, tmp_path: Path) -> None:
+def test_two_files_of_the_same_name_are_rejected(archive: Path, tmp_path: Path) -> None:
     evil = tmp_path / "evil.zip"
     shutil.copy(archive, evil)
     with pytest.warns(UserWarning, match="Duplicate"), zipfile.ZipFile(evil, "a") as out:
         out.writestr("README.md", b"another")
-    assert "one name" in refused(evil, tmp_path / "inside" / "out")
+    assert "the same name" in refused(evil, tmp_path / "inside" / "out")
 
 
 def test_too_many_files_are_refused(archive: Path, tmp_path: Path) -> None:

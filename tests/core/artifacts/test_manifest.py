@@ -68,7 +68,7 @@ def test_an_extra_file_is_named(bundle: Path) -> None:
 def test_a_link_is_no_file(bundle: Path, tmp_path: Path) -> None:
     (bundle / "README.md").rename(tmp_path / "README.md")
     (bundle / "README.md").symlink_to(tmp_path / "README.md")
-    assert "plain file" in refused(bundle).message
+    assert "regular file" in refused(bundle).message
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from core.artifacts.seal import SEAL_FILE, is_whole, seal
+from core.artifacts.seal import SEAL_FILE, is_intact, seal
 
 
 @pytest.fixture
@@ -13,24 +13,24 @@ def sealed(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_sealed_folder_is_whole(sealed: Path) -> None:
-    assert is_whole(sealed)
+def test_sealed_folder_is_intact(sealed: Path) -> None:
+    assert is_intact(sealed)
 
 
 def test_folder_without_a_readable_seal_is_not_whole(sealed: Path) -> None:
     (sealed / SEAL_FILE).write_text("{")
-    assert not is_whole(sealed)
+    assert not is_intact(sealed)
     (sealed / SEAL_FILE).unlink()
-    assert not is_whole(sealed)
+    assert not is_intact(sealed)
 
 
 def test_every_change_is_found(sealed: Path) -> None:
     (sealed / "a.json").write_text("[]")
-    assert not is_whole(sealed)
+    assert not is_intact(sealed)
     (sealed / "a.json").write_text("{}")
-    assert is_whole(sealed)
+    assert is_intact(sealed)
     (sealed / "c.json").write_text("{}")
-    assert not is_whole(sealed)
+    assert not is_intact(sealed)
     (sealed / "c.json").unlink()
     (sealed / "b.safetensors").unlink()
-    assert not is_whole(sealed)
+    assert not is_intact(sealed)

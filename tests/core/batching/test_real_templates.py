@@ -184,7 +184,7 @@ def test_masks_are_those_of_trl_where_its_training_template_writes_the_same_text
             rows = rows_of(tokenizer, kind)
         except InvalidRow:
             continue
-        form = template.source(tools).form
+        form = template.source(tools).format
         marked = tokenizer.apply_chat_template(
             form.messages(messages),
             tools=tools or None,

@@ -48,8 +48,8 @@ CALL = {"id": "c", "type": "function", "function": {"name": "clock", "arguments"
     ("example", "reason"),
     [
         (ChatExample((QUESTION, answer("a"), QUESTION, answer("b"))), "several turns"),
-        (ChatExample((QUESTION, answer("No.")), (TOOL,)), "tools cannot"),
-        (ChatExample((QUESTION, answer("", tool_calls=[CALL]))), "tool calls cannot"),
+        (ChatExample((QUESTION, answer("No.")), (TOOL,)), "not support tools"),
+        (ChatExample((QUESTION, answer("", tool_calls=[CALL]))), "not support tool calls"),
         (ChatExample((QUESTION, answer("No.", weight=0))), "weight 0"),
     ],
 )

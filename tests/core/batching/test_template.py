@@ -57,7 +57,7 @@ def test_thousands_of_calls_are_rendered():
 
 
 def test_tools_keep_the_order_of_their_keys():
-    form = ChatTemplate(template_tokenizer("gptoss")).source([TOOL]).form
+    form = ChatTemplate(template_tokenizer("gptoss")).source([TOOL]).format
     (tool,) = form.tools([{"type": "function", "function": {"name": "f"}}])
     assert next(iter(tool["function"])) == "name"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from core.datasets import check as checking
-from core.datasets.check import MAX_LISTED_FAULTS, check
+from core.datasets.check import MAX_LISTED_ERRORS, check
 from core.datasets.read import ParsedLine, read_examples
 from core.errors import TrainingFailed
 
@@ -44,7 +44,7 @@ def test_a_good_file_is_usable(row: object, format_: str, tmp_path: Path) -> Non
 
 def test_faults_are_listed_up_to_a_bound_and_all_counted(tmp_path: Path) -> None:
     report = check(write(tmp_path / "x", *[{**CHAT, "tool": 1}] * 70, CHAT))
-    assert len(report.faults) == MAX_LISTED_FAULTS == 50
+    assert len(report.faults) == MAX_LISTED_ERRORS == 50
     assert [fault.line for fault in report.faults] == list(range(1, 51))
     assert report.fault_count == 70
     assert report.rows == 1
@@ -64,8 +64,8 @@ def test_a_file_has_one_format(tmp_path: Path) -> None:
     assert report.rows == 2
     assert [(fault.line, fault.field) for fault in report.faults] == [(2, None), (4, None)]
     assert report.faults[0].message == (
-        "the row is prompt-completion but the file is chat; "
-        "a file has one format; put these rows into a file of their own"
+        "the row is prompt-completion, but the file is chat; "
+        "a file has one format; move these rows to another file"
     )
 
 
@@ -91,7 +91,7 @@ def test_reading_a_faulty_file_names_several_lines(tmp_path: Path) -> None:
     assert raised.value.message.startswith("Line 2 of the training file: the row is 17")
     for line in (4, 6, 8, 10):
         assert f"line {line}: the row is 17" in raised.value.message
-    assert raised.value.message.endswith("; and 3 more of the next 1,000 lines.")
+    assert raised.value.message.endswith("; and 3 more in the next 1,000 lines.")
 
 
 def test_running_out_of_memory_reports_the_line(
@@ -106,7 +106,7 @@ def test_running_out_of_memory_reports_the_line(
     report = check(write(tmp_path / "x", *[CHAT] * 5))
     assert (report.format, report.rows, report.fault_count) == ("chat", 3, 1)
     assert report.faults[0].line == 4
-    assert "too much memory" in report.faults[0].message
+    assert "out of memory" in report.faults[0].message
 
 
 def test_running_out_of_time_reports_the_line(

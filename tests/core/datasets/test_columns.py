@@ -100,22 +100,28 @@ def test_a_column_that_no_row_has_is_the_one_fault(tmp_path: Path) -> None:
     [fault] = report.faults
     assert report.fault_count == 1
     assert fault.field == "columns.prompt"
-    assert "'questoin' is no column of the file; perhaps you mean 'question'" in fault.message
+    assert (
+        "'questoin' is not a column of the file; the closest match is 'question'" in fault.message
+    )
 
 
 def test_without_a_near_name_the_columns_are_listed(tmp_path: Path) -> None:
     [fault] = check(written(tmp_path / "x", ROW), {**QA, "prompt": "zzz"}).faults
-    assert fault.message.endswith("it has question, answer, level")
+    assert fault.message.endswith("its columns are question, answer, level")
 
 
 @pytest.mark.parametrize(
     ("columns", "param", "words"),
     [
-        ({"promt": "x"}, "columns", "'promt', which is no key of a known form; perhaps you mean"),
+        (
+            {"promt": "x"},
+            "columns",
+            "columns has the unknown key 'promt'; the closest match is 'prompt'",
+        ),
         ({"zzz": "x"}, "columns", "use one of input, preferred_output"),
-        ({"prompt": ""}, "columns.prompt", "write the name of a column"),
-        ({"prompt": "a\0"}, "columns.prompt", "write the name of a column"),
-        ({"prompt": "a" * 201}, "columns.prompt", "of up to 200 characters"),
+        ({"prompt": ""}, "columns.prompt", "write a column name"),
+        ({"prompt": "a\0"}, "columns.prompt", "write a column name"),
+        ({"prompt": "a" * 201}, "columns.prompt", "of 1 to 200 characters"),
     ],
 )
 def test_a_mapping_that_can_name_nothing_is_refused(
@@ -128,7 +134,7 @@ def test_a_mapping_that_can_name_nothing_is_refused(
 
 def test_keys_that_no_form_has_together_are_refused() -> None:
     mapping = {"instruction": "question", "context": "context", "output": "answers.text[0]"}
-    with pytest.raises(InvalidRequest, match="context does not go with") as caught:
+    with pytest.raises(InvalidRequest, match="context cannot be combined with") as caught:
         require_known_keys(mapping)
     assert caught.value.param == "columns.context"
     require_known_keys({"instruction": "question", "input": "context", "output": "answers.text[0]"})

@@ -21,7 +21,7 @@ def read(tmp_path: Path, content: bytes) -> list[tuple[int, object, list[str]]]:
     path = tmp_path / "train.jsonl"
     path.write_bytes(content)
     return [
-        (line.number, line.row, [fault.message for fault in line.faults])
+        (line.number, line.row, [fault.message for fault in line.errors])
         for line in read_csv(path, ",")
     ]
 
@@ -65,10 +65,13 @@ def test_rows_are_numbered_by_the_line_on_which_they_begin(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        (b"a", "the row has 1 cells for 2 columns; put cells that hold the separator into quotes"),
+        (b"a", "the row has 1 cells for 2 columns; quote cells that contain the separator"),
         (b"a,b,c", "the row has 3 cells for 2 columns"),
-        (b'"a"b,c', "a quoted cell goes on behind its closing quote; double quotes inside it"),
-        (b"a\rb,c", "a carriage return stands outside of quotes"),
+        (
+            b'"a"b,c',
+            "text follows the closing quote of a cell; write each quote inside a cell twice",
+        ),
+        (b"a\rb,c", "a carriage return is outside quotes"),
         (b"a\0,b", "byte 2 of the line is NUL; the file may be binary"),
         (b"\xe5,b", "byte 1 of the line (0xe5) is not UTF-8; in Latin-1 or Windows-1252 it would"),
     ],
@@ -86,7 +89,7 @@ def test_an_open_quote_is_reported_where_its_row_begins(tmp_path: Path) -> None:
     first, (number, nothing, [message]) = read(tmp_path, b'text,label\na,b\n"c,d\ne,f\n')
     assert first[0] == 2
     assert (number, nothing) == (3, None)
-    assert "never closed; close it" in message
+    assert "has no closing quote; close it" in message
 
 
 def test_a_row_over_the_cap_ends_the_reading(
@@ -96,15 +99,15 @@ def test_a_row_over_the_cap_ends_the_reading(
     content = b'text,label\na,b\n"' + b"cccccccc\n" * 1000
     first, (number, _, [message]) = read(tmp_path, content)
     assert (first[0], number) == (2, 3)
-    assert "nothing behind it was read" in message
+    assert "nothing after it was read" in message
 
 
 @pytest.mark.parametrize(
     ("header", "words"),
     [
-        (b"text,text", "the column 'text' stands twice in the header; remove one"),
+        (b"text,text", "the column 'text' is in the header twice; remove one"),
         (b",text", "column 1 of the header has no name; name it or remove it"),
-        (b",".join(b"c%d" % n for n in range(MAX_COLUMNS + 1)), "names 257 columns, more than 256"),
+        (b",".join(b"c%d" % n for n in range(MAX_COLUMNS + 1)), "has 257 columns, more than 256"),
     ],
 )
 def test_a_bad_header_is_the_only_fault(tmp_path: Path, header: bytes, words: str) -> None:
@@ -117,7 +120,7 @@ def test_a_bad_header_is_the_only_fault(tmp_path: Path, header: bytes, words: st
 def test_a_header_without_rows_is_a_fault(tmp_path: Path, rows: bytes) -> None:
     [(number, _, [message])] = read(tmp_path, b"text\n"[:4] + rows)
     assert number == 1
-    assert "has a header and no rows" in message
+    assert "has a header but no rows" in message
 
 
 @pytest.mark.parametrize(
@@ -155,7 +158,7 @@ def test_unknown_columns_are_named(tmp_path: Path) -> None:
     path.write_text("question,answer\na,b\n")
     [fault] = check(path).faults
     assert fault.line == 2
-    assert "the keys of the row (question, answer) belong to no known format" in fault.message
+    assert "the keys of the row (question, answer) match no known format" in fault.message
 
 
 characters = st.characters(exclude_categories=["Cs"], exclude_characters="\0")

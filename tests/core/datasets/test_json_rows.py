@@ -20,7 +20,7 @@ ROWS = [
 def read(path: Path, content: str | bytes) -> list[tuple[int, Any, list[str]]]:
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return [
-        (line.number, line.row, [fault.message for fault in line.faults])
+        (line.number, line.row, [fault.message for fault in line.errors])
         for line in read_json(path)
     ]
 
@@ -72,16 +72,20 @@ def test_a_row_has_the_number_of_the_line_where_it_begins(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("content", "line", "words"),
     [
-        ('[{"a": 1}, {"a": ', 1, "the row that begins here does not end; close it"),
-        ('[{"a": 1},\n', 2, "the list of rows does not end; close it with ']'"),
+        ('[{"a": 1}, {"a": ', 1, "the row that begins here is not closed; close it"),
+        ('[{"a": 1},\n', 2, "the list of rows is not closed; close it with ']'"),
         ('[{"a": 1}]\n[{"a": 2}]', 1, "something follows the list of rows; put all rows into one"),
-        ('[{"a": 1}, 17, {"a": 2}]', 1, "'17, {\"a\": 2}]' stands where a row should begin"),
-        ('["x", "y"]', 1, "stands where a row should begin; write each row as a JSON object"),
-        ("[]", 1, "the list holds no rows"),
-        ('[{"a": 1} "x"]', 1, "stands where a row should begin"),
+        ('[{"a": 1}, 17, {"a": 2}]', 1, "expected a row but found '17, {\"a\": 2}]'"),
+        (
+            '["x", "y"]',
+            1,
+            """expected a row but found '"x", "y"]'; write each row as a JSON object""",
+        ),
+        ("[]", 1, "the list has no rows"),
+        ('[{"a": 1} "x"]', 1, "expected a row but found"),
         ('{"data": [{"a": 1}], "test": [{"a": 2}]}', 1, "something follows the list of rows"),
-        ('{\n"a": 1\n}\n}\n', 4, "'}\\n' stands where a row should begin"),
-        ('{\n"a": 1\n}\n{\n"a"', 4, "the row that begins here does not end"),
+        ('{\n"a": 1\n}\n}\n', 4, "expected a row but found '}\\n'"),
+        ('{\n"a": 1\n}\n{\n"a"', 4, "the row that begins here is not closed"),
     ],
 )
 def test_what_breaks_the_file_is_one_fault(

@@ -40,10 +40,14 @@ def test_texts_and_labels(row: dict[str, Any], example: object) -> None:
         ({"text": "x", "label": True}, "label", "is true; write a string or an integer"),
         ({"text": "x", "label": " "}, "label", "is blank; write the name of the label"),
         ({"text": "x", "label": ["a"]}, "label", "is a list; write a string or an integer"),
-        ({"text": "x", "label": "a", "labels": ["a"]}, "labels", "stands beside label"),
+        ({"text": "x", "label": "a", "labels": ["a"]}, "labels", "cannot be combined with label"),
         ({"text": "x", "labels": "a"}, "labels", "is 'a'; write a list, such as"),
         ({"text": "x", "labels": ["a", None]}, "labels[1]", "is missing; write a string"),
-        ({"text": "x", "labels": [1, "1"]}, "labels[1]", "is '1' once more; name each label once"),
+        (
+            {"text": "x", "labels": [1, "1"]},
+            "labels[1]",
+            "is '1', which is in the list already; list each label once",
+        ),
         (
             {"text": "x", "label": "l" * (MAX_LABEL_CHARACTERS + 1)},
             "label",

@@ -17,7 +17,7 @@ def read(tmp_path: Path, content: bytes) -> list[tuple[int, object, list[str]]]:
     path = tmp_path / "train.jsonl"
     path.write_bytes(content)
     return [
-        (line.number, line.row, [fault.message for fault in line.faults])
+        (line.number, line.row, [fault.message for fault in line.errors])
         for line in read_lines(path)
     ]
 
@@ -88,15 +88,18 @@ def test_a_file_of_another_kind_is_named_and_not_read_on(
         (b"null", "each line must be one JSON object"),
         (b"{", "write one complete JSON object"),
         (b"{'a': 1}", "at character 2; write one complete JSON object"),
-        (b'{"a": 1} {"a": 2}', "follows the JSON value at character 10; write one JSON object"),
-        (b'{"a": "x\ty"}', "a raw control character stands at character 9; escape it"),
+        (
+            b'{"a": 1} {"a": 2}',
+            "extra text after the JSON value at character 10; write only one JSON object",
+        ),
+        (b'{"a": "x\ty"}', "unescaped control character at character 9; escape it"),
         (b'{"a": NaN}', "NaN is not JSON; use null or a string"),
         (b'{"a": -Infinity}', "-Infinity is not JSON; use null or a string"),
         (b'{"a": 1e999}', "the number 1e999 is too large; write it as a string"),
         (b'{"a": ' + b"9" * 5000 + b"}", "an integer has 5000 digits"),
         (b'{"a": -' + b"9" * 4301 + b"}", "an integer has 4301 digits, more than 4300"),
-        (b'{"a": {"b": 1, "b": 2}}', "the key 'b' stands twice in one object"),
-        (b'{"a": "\\ud83d x"}', "stands without its partner"),
+        (b'{"a": {"b": 1, "b": 2}}', "the key 'b' is in one object twice"),
+        (b'{"a": "\\ud83d x"}', "is half of a surrogate pair"),
         (b'{"a": ' + b"[" * 100 + b"]" * 100 + b"}", "nested more than 64 deep; flatten"),
         (b'{"a": ' + b"[" * 99_999 + b"]" * 99_999 + b"}", "nested more than 64 deep; flatten"),
     ],
@@ -115,7 +118,7 @@ def test_a_repeated_key_is_the_field_of_its_fault(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(b'{"prompt": "a", "prompt": "b"}')
     [line] = read_lines(path)
-    assert line.faults[0].field == "prompt"
+    assert line.errors[0].field == "prompt"
 
 
 def test_depth_is_allowed_up_to_the_bound(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def write(path: Path, table: pa.Table, **options: Any) -> Path:
 
 
 def faults_of(path: Path) -> list[tuple[int, str]]:
-    return [(line.number, fault.message) for line in read_parquet(path) for fault in line.faults]
+    return [(line.number, fault.message) for line in read_parquet(path) for fault in line.errors]
 
 
 def test_pyarrow_is_not_loaded_before_a_file_needs_it() -> None:
@@ -94,17 +94,17 @@ def test_a_fault_inside_of_a_row_names_the_row(tmp_path: Path) -> None:
         (pa.table({"text": pa.array([], pa.string())}), "has no rows; write one row per example"),
         (
             pa.table({"text": pa.array([b"a"])}),
-            "the column 'text' of the Parquet file holds binary; write text, numbers, lists",
+            "the column 'text' of the Parquet file has type binary; use only text, numbers, lists",
         ),
         (
             pa.table({"messages": [[{"role": b"a"}]]}),
-            "the column 'messages[].role' of the Parquet file holds binary",
+            "the column 'messages[].role' of the Parquet file has type binary",
         ),
         (
             pa.table({f"c{n}": ["a"] for n in range(257)}),
-            "has 257 columns, more than 256, those inside of structs counted; remove some",
+            "has 257 columns, more than 256, counting those inside structs; remove some",
         ),
-        (pa.table([["a"], ["b"]], names=["text", "text"]), "'text' stands twice"),
+        (pa.table([["a"], ["b"]], names=["text", "text"]), "'text' is in the Parquet file twice"),
     ],
 )
 def test_a_file_that_holds_no_rows_for_us_is_explained(
@@ -135,7 +135,7 @@ def test_a_file_that_is_cut_short_is_a_fault(tmp_path: Path, kept: int) -> None:
     path.write_bytes(path.read_bytes()[:kept])
     [(number, message)] = faults_of(path)
     assert number == 1
-    assert message.startswith("the Parquet file is broken here: ")
+    assert message.startswith("the Parquet file is damaged here: ")
     assert message.endswith("; write it again")
 
 

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.datasets.check import check
-from core.datasets.faults import MAX_FAULTS_PER_ROW
 from core.datasets.formats import (
     ChatExample,
     CompletionExample,
@@ -18,9 +17,10 @@ from core.datasets.formats import (
     TextExample,
     detect_format,
     parse_row,
-    unrecognised,
+    unknown_layout,
 )
 from core.datasets.read import read_examples
+from core.datasets.row_errors import MAX_ERRORS_PER_ROW
 from core.errors import TrainingFailed
 
 ROLES = ["system", "developer", "user", "assistant", "tool", "function"]
@@ -85,11 +85,11 @@ rows = (
 def test_any_object_gives_an_example_or_explained_faults(row: dict[str, Any]) -> None:
     format_ = detect_format(row)
     if format_ is None:
-        assert unrecognised(row).message
+        assert unknown_layout(row).message
         return
     result = parse_row(row, format_)
     if isinstance(result, tuple):
-        assert 1 <= len(result) <= MAX_FAULTS_PER_ROW
+        assert 1 <= len(result) <= MAX_ERRORS_PER_ROW
         for fault in result:
             assert fault.field is not None
             assert fault.message.startswith(fault.field)

@@ -8,7 +8,7 @@ import pytest
 
 from core.datasets.check import check
 from core.datasets.formats import ChatExample, parse_row, read_row
-from core.datasets.forms import form_of
+from core.datasets.layouts import layout_of
 
 USER = {"role": "user", "content": "1+1?"}
 BOTH = {"role": "assistant", "content": "2", "reasoning_content": "One and one."}
@@ -102,7 +102,7 @@ def test_instructions_and_turns_may_have_it() -> None:
 def test_that_of_other_roles_is_not_used() -> None:
     thoughtful = {**USER, "content": "<think>x</think>1+1?", "reasoning_content": "y"}
     row = {"messages": [thoughtful, BOTH]}
-    form = form_of(row)
+    form = layout_of(row)
     assert form is not None
     parsed = read_row(row, form)
     assert isinstance(parsed.example, ChatExample)

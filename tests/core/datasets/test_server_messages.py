@@ -64,7 +64,7 @@ def test_the_answer_of_a_server_is_read_back(tmp_path: Path) -> None:
 def test_it_may_be_sent_in_a_request() -> None:
     messages = conversation_of_request([FORMERLY, call("{}"), RESULT, ANSWERED, USER])
     assert messages[3] == ANSWER
-    with pytest.raises(InvalidRequest, match="perhaps you mean 'content'"):
+    with pytest.raises(InvalidRequest, match="rename it to 'content'"):
         conversation_of_request([{"role": "user", "contents": "Hei"}])
 
 

@@ -71,7 +71,7 @@ def test_a_missing_label_is_named(tmp_path: Path, key: str) -> None:
     report = report_of(tmp_path, {"text": "x", key: value}, {"text": "y"})
     [fault] = report.faults
     assert (fault.line, fault.field) == (2, key)
-    assert f"{key} is missing; write" in fault.message
+    assert f"{key} is missing; add" in fault.message
 
 
 def test_rows_that_say_the_same_are_counted_however_they_are_written(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from core.evaluation.rounding import moved_by_a_step, rounded_otherwise
+from core.evaluation.rounding import perturbed, perturbed_rounding
 
 FORMATS = [torch.float32, torch.bfloat16, torch.float16]
 
@@ -16,7 +16,7 @@ def generator(seed: int = 0) -> torch.Generator:
 @pytest.mark.parametrize("dtype", FORMATS)
 def test_a_sixth_of_the_values_moves_to_a_neighbour(dtype: torch.dtype) -> None:
     value = torch.randn(50_000, generator=generator()).to(dtype)
-    moved = moved_by_a_step(value, generator(1), dtype)
+    moved = perturbed(value, generator(1), dtype)
     assert moved.dtype == dtype
     changed = moved != value
     assert changed.float().mean().item() == pytest.approx(1 / 6, abs=0.01)
@@ -30,7 +30,7 @@ def test_a_sixth_of_the_values_moves_to_a_neighbour(dtype: torch.dtype) -> None:
 
 def test_steps_may_be_those_of_a_coarser_format() -> None:
     value = torch.randn(10_000, generator=generator())
-    moved = moved_by_a_step(value, generator(1), torch.bfloat16)
+    moved = perturbed(value, generator(1), torch.bfloat16)
     changed = moved != value
     step = ((moved - value).abs() / value.abs())[changed]
     assert step.max() <= torch.finfo(torch.bfloat16).eps * 1.001
@@ -43,7 +43,7 @@ def test_two_roundings_of_a_number_lie_as_far_apart_as_a_moved_one() -> None:
     step = torch.finfo(torch.bfloat16).eps
     rounded = exact.to(torch.bfloat16).double()
     otherwise = (((exact / step + offset * 10).round() - offset * 10) * step).double()
-    by_chance = moved_by_a_step(exact.to(torch.bfloat16), generator(2), torch.bfloat16).double()
+    by_chance = perturbed(exact.to(torch.bfloat16), generator(2), torch.bfloat16).double()
     apart = (rounded - otherwise).square().mean()
     assert (by_chance - rounded).square().mean() == pytest.approx(apart.item(), rel=0.1)
 
@@ -51,7 +51,7 @@ def test_two_roundings_of_a_number_lie_as_far_apart_as_a_moved_one() -> None:
 @pytest.mark.parametrize("dtype", FORMATS)
 def test_zero_and_what_is_not_finite_stay(dtype: torch.dtype) -> None:
     value = torch.tensor([0.0, -0.0, torch.inf, -torch.inf, torch.nan], dtype=dtype).repeat(100)
-    moved = moved_by_a_step(value, generator(), dtype)
+    moved = perturbed(value, generator(), dtype)
     assert torch.equal(moved.nan_to_num(7), value.nan_to_num(7))
 
 
@@ -59,11 +59,11 @@ def test_model_runs_as_before_outside_the_block_and_generators_are_left_alone() 
     model = nn.Sequential(nn.Linear(8, 64), nn.GELU(), nn.Linear(64, 8))
     x_BE = torch.randn(16, 8, generator=generator())
     before, state = model(x_BE), torch.get_rng_state()
-    with rounded_otherwise(model, 1):
+    with perturbed_rounding(model, 1):
         once = model(x_BE)
-    with rounded_otherwise(model, 1):
+    with perturbed_rounding(model, 1):
         again = model(x_BE)
-    with rounded_otherwise(model, 2):
+    with perturbed_rounding(model, 2):
         other = model(x_BE)
     assert torch.equal(model(x_BE), before)
     assert torch.equal(once, again) and not torch.equal(once, other)

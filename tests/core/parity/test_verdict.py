@@ -123,7 +123,9 @@ def test_ignored_module_is_named_although_it_changes_less_than_rounding() -> Non
         parity = judge(reference, said(model.computed("bf16", minus(v_proj))))
         assert (parity.status, parity.differs) == ("failed", "module"), seed
         assert parity.reason is not None
-        assert parity.reason.startswith("The engine ignores v_proj (2 trained modules): it answers")
+        assert parity.reason.startswith(
+            "The engine ignores v_proj (2 trained modules): its log-prob"
+        )
 
 
 def test_change_that_rounding_hides_is_no_evidence() -> None:
@@ -144,7 +146,7 @@ def test_adapter_has_to_be_given_whole(share: float, status: str) -> None:
     assert parity.adapter_share == pytest.approx(share, abs=0.05)
     if status == "failed":
         assert parity.differs == "adapter" and parity.reason is not None
-        assert f"it gives {parity.adapter_share:.0%}" in parity.reason
+        assert f"it shows {parity.adapter_share:.0%}" in parity.reason
 
 
 def test_another_adapter_of_the_same_strength_is_found() -> None:
@@ -170,7 +172,7 @@ def test_coarser_engine_is_judged_by_what_its_format_costs() -> None:
         del NOISE["coarse"]
     assert (parity.status, parity.differs) == ("failed", "precision")
     assert parity.reason is not None
-    assert "bf16 arithmetic changes this model's answers by 0.3" in parity.reason
+    assert "bf16 arithmetic changes its log-probabilities by 0.3" in parity.reason
 
 
 def test_engine_in_a_finer_format_than_training_passes() -> None:
@@ -182,7 +184,7 @@ def test_engine_that_computes_otherwise_than_it_says_is_told_its_format() -> Non
     model = Model()
     parity = judge(model.reference("fp32"), said(model.computed("bf16"), "fp32"))
     assert (parity.status, parity.differs) == ("failed", "precision")
-    assert parity.reason is not None and "says that it computes in fp32" in parity.reason
+    assert parity.reason is not None and "reports fp32" in parity.reason
     assert judge(model.reference("fp16"), said(model.computed("bf16"), "fp16")).differs == (
         "precision"
     )

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from core.spec.base import Spec
 from core.spec.base_model import BaseModelSpec
-from core.spec.dataset import DatasetReport, LineFault
+from core.spec.dataset import DatasetReport, LineError
 from core.spec.events import (
     CheckpointSaved,
     DatasetValidated,
@@ -135,7 +135,7 @@ def test_file_with_any_fault_trains_no_job(changes: dict[str, object], usable: b
 
 
 def test_fault_says_where() -> None:
-    fault = LineFault(line=3, field="messages[0].role", message="Use user, assistant or system.")
+    fault = LineError(line=3, field="messages[0].role", message="Use user, assistant or system.")
     report = DatasetReport(format="chat", rows=5, faults=(fault,), fault_count=40)
     assert DatasetReport.model_validate(report.model_dump(mode="json")) == report
 

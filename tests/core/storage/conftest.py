@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from core.storage.blobs import BlobStore
-from core.storage.open import S3Place, open_store, storage_place
+from core.storage.open import S3Location, open_store, storage_location
 from tests.s3 import S3Server
 
 
@@ -66,9 +66,9 @@ def folder_place(tmp_path: Path) -> FolderPlace:
 
 @pytest.fixture
 def s3_place(s3_server: S3Server, s3_url: str) -> S3Bucket:
-    place = storage_place(None, s3_url)
+    place = storage_location(None, s3_url)
     opened = f"open_store(None, {s3_url!r})"
-    assert isinstance(place, S3Place)
+    assert isinstance(place, S3Location)
     return S3Bucket(open_store(None, s3_url), opened, s3_server.client, place.bucket, place.prefix)
 
 

@@ -75,6 +75,6 @@ def test_sweep_takes_what_was_left_half_done_long_ago_and_nothing_else(
 def test_folder_that_is_gone_is_said_to_be(store: LocalBlobStore, tmp_path: Path) -> None:
     store.check()
     (tmp_path / "blobs").rename(tmp_path / "elsewhere")
-    with pytest.raises(Unavailable, match="disk mounted") as raised:
+    with pytest.raises(Unavailable, match="disk is mounted") as raised:
         store.check()
     assert raised.value.code == "storage_unavailable"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from core.storage.local import LocalBlobStore
-from core.storage.open import S3Place, open_store, storage_place
+from core.storage.open import S3Location, open_store, storage_location
 from core.storage.settings import StorageSettings
 
 
@@ -20,7 +20,7 @@ from core.storage.settings import StorageSettings
     ],
 )
 def test_url_names_bucket_and_prefix(url: str, bucket: str, prefix: str) -> None:
-    assert storage_place(None, url) == S3Place(bucket, prefix)
+    assert storage_location(None, url) == S3Location(bucket, prefix)
 
 
 @pytest.mark.parametrize(
@@ -43,17 +43,17 @@ def test_url_names_bucket_and_prefix(url: str, bucket: str, prefix: str) -> None
 )
 def test_any_other_url_is_refused_and_not_repeated(url: str) -> None:
     with pytest.raises(ValueError, match="AWS_ENDPOINT_URL_S3") as raised:
-        storage_place(None, url)
+        storage_location(None, url)
     assert "secret" not in str(raised.value)
 
 
 def test_exactly_one_place_must_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="neither of them is set"):
+    with pytest.raises(ValueError, match="neither is set"):
         StorageSettings()
     monkeypatch.setenv("TUNESMITH_STORAGE_FOLDER", str(tmp_path))
     assert StorageSettings().storage_folder == tmp_path
     monkeypatch.setenv("TUNESMITH_STORAGE_URL", "s3://blobs")
-    with pytest.raises(ValueError, match="each of them is set"):
+    with pytest.raises(ValueError, match="both are set"):
         StorageSettings()
     monkeypatch.delenv("TUNESMITH_STORAGE_FOLDER")
     assert StorageSettings().storage_url == "s3://blobs"

@@ -329,7 +329,7 @@ def test_no_key_leaves_the_store(place: Place, tmp_path: Path) -> None:
         store.exists,
     ]
     for key, operation in itertools.product(TRAVERSALS, operations):
-        with pytest.raises(InvalidRequest, match="is not a storage key"):
+        with pytest.raises(InvalidRequest, match="is not a valid storage key"):
             operation(key)
     assert place.blobs() == []
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["secret"]

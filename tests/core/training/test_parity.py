@@ -204,13 +204,13 @@ def test_reference_of_checkpoints_changes_nothing_in_training(job, workspace, mo
 
 def test_run_that_is_stopped_while_it_measures_saves_its_state(job, workspace, monkeypatch):
     asked = []
-    real = parity_passes.rounded_otherwise
+    real = parity_passes.perturbed_rounding
 
     def rounding(*arguments):
         asked.append(arguments)
         return real(*arguments)
 
-    monkeypatch.setattr(parity_passes, "rounded_otherwise", rounding)
+    monkeypatch.setattr(parity_passes, "perturbed_rounding", rounding)
     events = list(train(job(), workspace, lambda: bool(asked)))
     assert isinstance(events[-1], ResumeStateSaved)
     assert len(asked) == 1

@@ -11,6 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from core.artifacts.archive import unpack
 from core.artifacts.manifest import ADAPTER_FILE
+from core.catalog.objectives import OBJECTIVES
+from core.catalog.strategies import STRATEGIES
 from core.spec.generation import ChatPrompt
 from core.spec.parity import Parity, ReplayedRow
 from core.storage.open import open_store
@@ -78,6 +80,11 @@ def tampered(settings, tmp_path) -> Callable[..., EngineSettings]:
         return settings.model_copy(update={"cache_folder": folder.parent})
 
     return tamper
+
+
+def test_every_strategy_and_objective_is_checked() -> None:
+    assert {order.strategy.type for order in ORDERS.values()} == set(STRATEGIES)
+    assert {order.objective.type for order in ORDERS.values()} == set(OBJECTIVES)
 
 
 @pytest.mark.parametrize("name", ORDERS)
@@ -182,7 +189,9 @@ def test_coarser_engine_is_compared_with_the_bounds_of_its_format(finished, sett
         parity = check(coarse, sharp)
     assert (parity.status, parity.differs) == ("failed", "precision")
     assert parity.reason is not None
-    assert parity.reason.startswith("It was trained in fp32 and is served in bf16: bf16 arithmetic")
+    assert parity.reason.startswith(
+        "The model was trained in fp32 and is served in bf16: bf16 arithmetic"
+    )
 
 
 def test_16_bits_pass_where_they_were_trained(finished, settings) -> None:

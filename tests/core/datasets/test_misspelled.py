@@ -2,7 +2,7 @@
 
 import pytest
 
-from core.datasets.misspelt import meant_by
+from core.datasets.misspelled import intended_key
 
 KNOWN = ("content", "weight", "tool_calls", "name", "role", "id")
 
@@ -30,8 +30,8 @@ KNOWN = ("content", "weight", "tool_calls", "name", "role", "id")
     ],
 )
 def test_one_slip_or_another_case_is_a_misspelling(name: str, meant: str | None) -> None:
-    assert meant_by(name, KNOWN, ()) == meant
+    assert intended_key(name, KNOWN, ()) == meant
 
 
 def test_a_key_that_is_there_is_not_meant() -> None:
-    assert meant_by("contents", KNOWN, {"content": "x", "contents": "y"}) is None
+    assert intended_key("contents", KNOWN, {"content": "x", "contents": "y"}) is None

@@ -165,13 +165,9 @@ def test_row_is_refused_with_columns_that_make_it_readable(name: str, tmp_path: 
                 "role": "prompter",
                 "labels": {"name": ["spam"], "value": [0.1]},
             },
-            "the row is one message of a tree; put whole conversations into 'messages'",
+            "the row is one message of a tree; write complete conversations in 'messages'",
         ),
-        (  # TRL's unpaired preference
-            {"prompt": "The sky is", "completion": " green.", "label": False},
-            "says whether a completion is good, which is not learnt from; keep the rows",
-        ),
-        (USER, "the row is one message; put each conversation into one row"),
+        (USER, "the row is one message; write one conversation per row"),
     ],
 )
 def test_what_cannot_be_mapped_is_explained(

@@ -1,4 +1,4 @@
-"""Which `columns` to give for a row that has no known form: read from its names and its values."""
+"""Suggests a `columns` mapping for a row of no known layout, from its column names and values."""
 
 import json
 from collections.abc import Collection, Iterable, Mapping
@@ -20,17 +20,22 @@ _TEXTS = (
     *("text", "sentence", "content", "review", "document", "article", "tweet", "body", "passage"),
     *("utterance", "comment", "story", "code", "chat", "dialogue"),
 )
+_RATINGS = (
+    *("label", "rating", "is_good", "good", "desirable", "accepted", "is_correct", "correct"),
+    *("thumbs_up", "liked", "helpful"),
+)
 _LABELS = ("label", "class", "category", "sentiment", "intent", "label_text", "coarse_label")
 
 
-def suggested_columns(row: Row, placed: Collection[str] = ()) -> dict[str, str] | None:
-    """Return a mapping that gives the row a form, or None where its columns do not tell one.
+def suggested_columns(row: Row, known: Collection[str] = ()) -> dict[str, str] | None:
+    """Return a mapping that gives the row a known layout; None if no mapping fits its columns.
 
-    Columns in `placed` have their place in a form already, if they are messages.
+    Lists of messages under the keys in `known` need no mapping.
     """
-    others = {column: value for column, value in row.items() if column not in placed}
+    others = {column: value for column, value in row.items() if column not in known}
     for mapping in (
         _turns(others),
+        _rated_answer(row),
         _question_and_answer(row),
         _source_and_target(row),
         _text_and_label(row),
@@ -42,13 +47,13 @@ def suggested_columns(row: Row, placed: Collection[str] = ()) -> dict[str, str] 
     return None
 
 
-def question_in(row: Row) -> str | None:
-    """Return the column of a row that is a question by its name."""
+def question_column(row: Row) -> str | None:
+    """Return the column whose name suggests a question."""
     return _named(row, _QUESTIONS)
 
 
-def written(mapping: Mapping[str, str]) -> str:
-    """Return a mapping as it is given in a request."""
+def mapping_json(mapping: Mapping[str, str]) -> str:
+    """Return a mapping as a request writes it."""
     return json.dumps(mapping, ensure_ascii=False)
 
 
@@ -79,8 +84,18 @@ def _question_and_answer(row: Row) -> dict[str, str] | None:
     return mapping
 
 
+def _rated_answer(row: Row) -> dict[str, str] | None:
+    """Map a question, its answer, and a rating of the answer."""
+    question, answer = _named(row, _QUESTIONS), _named(row, _ANSWERS)
+    rated = {column.lower(): column for column, value in row.items() if isinstance(value, bool)}
+    rating = next((rated[name] for name in _RATINGS if name in rated), None)
+    if question is None or answer is None or rating is None:
+        return None
+    return {"prompt": question, "completion": answer, "label": rating}
+
+
 def _source_and_target(row: Row) -> dict[str, str] | None:
-    """Return a text and its summary, or the two languages of a translation."""
+    """Map a text and its summary, or the two languages of a translation."""
     text, summary = _named(row, _TEXTS), _named(row, _SUMMARIES)
     if text and summary:
         return {"prompt": text, "completion": summary}
@@ -92,7 +107,7 @@ def _source_and_target(row: Row) -> dict[str, str] | None:
 
 
 def _first_of_answers(row: Row) -> str | None:
-    """Return the path of an answer inside of a column, as SQuAD and its like hold them."""
+    """Return the path of an answer nested in a column, as in SQuAD."""
     for column in row:
         value = row[column]
         if column.lower() not in _ANSWERS:
@@ -124,7 +139,7 @@ def _text(row: Row) -> dict[str, str] | None:
 
 
 def _named(row: Row, names: Iterable[str], kinds: type | tuple[type, ...] = str) -> str | None:
-    """Return the column with the first of `names`, in whatever case, that holds such a value."""
+    """Return the column with the first matching name, ignoring case, and a value of `kinds`."""
     columns = {
         column.lower(): column
         for column, value in row.items()

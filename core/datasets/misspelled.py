@@ -1,9 +1,9 @@
-"""Telling a misspelt key from one that is merely not ours.
+"""Distinguishes misspelled keys, which are errors, from unknown keys, which are ignored.
 
-A typo changes what is trained in silence: `wieght: 0` would leave the message in the loss. So a key
-is taken for misspelt, and is a fault, when the object lacks a known key that differs from it only
-in case and separators, or by one letter that is missing, added, wrong or has changed places with
-its neighbour. Every other unknown key is a column of somebody else's, which is passed over.
+A typo would silently change the training: `wieght: 0` would leave the message in the loss. A key is
+misspelled if the object lacks a known key that differs from it only in case and separators, or by
+one letter that is missing, added, wrong or swapped with its neighbor. Every other unknown key
+belongs to another tool and is ignored.
 """
 
 import re
@@ -11,12 +11,12 @@ from collections.abc import Container, Iterable
 from functools import lru_cache
 
 _LONGEST_NAME = 40
-_SHORTEST_NAME = 4  # one letter of "id" or "tag" is too much of it
+_SHORTEST_NAME = 4  # in "id" or "tag", one different letter makes another word
 _SEPARATORS = re.compile(r"[_\W]+")
 
 
-def meant_by(name: str, known: Iterable[str], present: Container[str]) -> str | None:
-    """Return the known key that `name` misspells; one that is `present` is not meant."""
+def intended_key(name: str, known: Iterable[str], present: Container[str]) -> str | None:
+    """Return the known key that `name` misspells, if any; a key in `present` is not a candidate."""
     if len(name) > _LONGEST_NAME:
         return None
     return next((key for key in known if key not in present and _misspells(name, key)), None)
@@ -29,7 +29,7 @@ def _misspells(name: str, key: str) -> bool:
 
 
 def _one_slip(name: str, key: str) -> bool:
-    """Say whether one letter was left out, added, replaced, or swapped with the next."""
+    """Whether one letter was left out, added, replaced, or swapped with the next."""
     if abs(len(name) - len(key)) > 1:
         return False
     start = 0

@@ -1,4 +1,4 @@
-"""Collecting what is wrong with a row, in words that say where and how to mend it."""
+"""Collects the errors of a row: which field, what is wrong, and a hint how to fix it."""
 
 import re
 from collections.abc import Iterable
@@ -9,78 +9,78 @@ from itertools import islice
 from typing import NoReturn
 
 from core.datasets.json_values import Row
-from core.datasets.misspelt import meant_by
+from core.datasets.misspelled import intended_key
 
-MAX_FAULTS_PER_ROW = 20
+MAX_ERRORS_PER_ROW = 20
 MAX_UNUSED_PER_ROW = 100
 _SHOWN_CHARACTERS = 40
 _INDEX = re.compile(r"\[\d+\]")
 
 
 @dataclass(frozen=True)
-class RowFault:
-    """One thing that is wrong with a row; `field` is its path inside, as in messages[0].role."""
+class RowError:
+    """One error of a row; `field` is a path inside the row, such as messages[0].role."""
 
     field: str | None
     message: str
 
 
-class _Enough(Exception):
-    """Looking on would only cost time."""
+class _Stop(Exception):
+    """Ends the validation of a row; further errors would not help the user."""
 
 
-class Faults:
-    """The faults of one row, gathered inside `bounded()`, and what of it is passed over."""
+class RowErrors:
+    """The errors of one row, collected inside `bounded()`, and its ignored keys."""
 
     def __init__(self) -> None:
-        self._found: list[RowFault] = []
+        self._found: list[RowError] = []
         self._unused: dict[str, None] = {}
 
     @property
-    def found(self) -> tuple[RowFault, ...]:
+    def found(self) -> tuple[RowError, ...]:
         return tuple(self._found)
 
     @property
     def unused(self) -> tuple[str, ...]:
-        """The keys that are not read, as in `source` and `messages[].annotations`."""
+        """The ignored keys, such as `source` and `messages[].annotations`."""
         return tuple(self._unused)
 
     def bounded(self) -> AbstractContextManager[None]:
-        """Return a block that a row with `MAX_FAULTS_PER_ROW` faults leaves at once."""
-        return suppress(_Enough)
+        """Return a context that ends early once a row has `MAX_ERRORS_PER_ROW` errors."""
+        return suppress(_Stop)
 
     def add(self, field: str, what: str) -> None:
-        """Note that `field` … `what` ("is 'assitant'; use one of …")."""
-        self._found.append(RowFault(field, f"{field} {what}"))
-        if len(self._found) == MAX_FAULTS_PER_ROW:
-            raise _Enough
+        """Add the error "`field` `what`", such as "role is 'assitant'; use one of …"."""
+        self._found.append(RowError(field, f"{field} {what}"))
+        if len(self._found) == MAX_ERRORS_PER_ROW:
+            raise _Stop
 
     def stop(self) -> NoReturn:
-        """Leave the block of `bounded()`: whatever else is wrong follows from what was noted."""
-        raise _Enough
+        """Leave the `bounded()` context: other errors would follow from those added so far."""
+        raise _Stop
 
     def unknown_keys(self, row: Row, known: Iterable[str], where: str) -> None:
-        """Pass over every key that is not in `known`; a misspelt one (`misspelt.py`) is a fault."""
+        """Ignore keys that are not in `known`; a misspelled key (`misspelled.py`) is an error."""
         names = list(known)
         for key in row:
             if key in names:
                 continue
-            if (meant := meant_by(key, names, row)) is None:
-                self.pass_over(key, where)
+            if (meant := intended_key(key, names, row)) is None:
+                self.ignore(key, where)
             else:
-                cure = f"perhaps you mean {meant!r}; rename it, or remove it"
-                self.add(joined(where, key), f"is not a known key; {cure}")
+                hint = f"rename it to {meant!r} or remove it"
+                self.add(joined(where, key), f"is not a known key; {hint}")
 
-    def pass_over(self, key: str, where: str) -> None:
-        """Note that what stands under `key` is not used."""
+    def ignore(self, key: str, where: str) -> None:
+        """Record that the value under `key` is not used."""
         if len(self._unused) < MAX_UNUSED_PER_ROW:
             self._unused[column_name(_INDEX.sub("[]", joined(where, key)))] = None
 
     def text(self, row: Row, key: str, where: str = "", *, empty: bool = False) -> str:
-        """Return the string under a key; "" and a fault when there is none, or an empty one."""
+        """Return the string under a key; add an error and return "" if it is missing or empty."""
         value = row.get(key)
         if not isinstance(value, str):
-            self.add(joined(where, key), f"{is_what(value)}; write a string")
+            self.add(joined(where, key), f"{describe(value)}; write a string")
         elif not value and not empty:
             self.add(joined(where, key), "is an empty string; write some text")
         return value if isinstance(value, str) else ""
@@ -93,18 +93,18 @@ def joined(where: str, key: str) -> str:
 
 
 def column_name(name: str) -> str:
-    """Return a name as reports show it: not too long, and storable in every database."""
+    """Return a name as reports show it: shortened, and storable in every database."""
     return joined("", name).replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return "perhaps you mean …" when a known name is near enough."""
+    """Return the hint "the closest match is …" if a known name is similar."""
     matches = get_close_matches(name[:_SHOWN_CHARACTERS], islice(known, 100), n=1)
-    return f"perhaps you mean {matches[0]!r}" if matches else None
+    return f"the closest match is {matches[0]!r}" if matches else None
 
 
-def is_what(value: object) -> str:
-    """Return what a JSON value is, in a few words whatever its size: "is 'assitant'"."""
+def describe(value: object) -> str:
+    """Return a short description of a JSON value of any size, such as "is 'assitant'"."""
     match value:
         case None:
             return "is missing"

@@ -43,11 +43,11 @@ def chat(*messages: Any, **more: Any) -> dict[str, Any]:
 
 FAULTS: list[tuple[dict[str, Any], str | None, list[str]]] = [
     # the row
-    ({"mesages": []}, None, ["(mesages)", "no known format", "perhaps you mean 'messages'"]),
-    ({"txt": "x", "id": 1}, None, ["(txt, id)", "write 'messages', or", "you mean 'text'"]),
+    ({"mesages": []}, None, ["(mesages)", "no known format", "closest match is 'messages'"]),
+    ({"txt": "x", "id": 1}, None, ["(txt, id)", "use 'messages', or", "closest match is 'text'"]),
     ({}, None, ["(none)"]),
-    (chat(USER, ANSWER, tool=[]), "tool", ["not a known key", "perhaps you mean 'tools'"]),
-    (chat(USER, ANSWER, Functions=[]), "Functions", ["perhaps you mean 'functions'; rename it"]),
+    (chat(USER, ANSWER, tool=[]), "tool", ["not a known key", "rename it to 'tools'"]),
+    (chat(USER, ANSWER, Functions=[]), "Functions", ["rename it to 'functions'"]),
     (chat(USER, ANSWER, parallel_tool_calls=1), "parallel_tool_calls", ["is 1; use true or"]),
     ({"messages": "Hei"}, "messages", ["is 'Hei'; write a list of messages"]),
     (chat(), "messages", ["is an empty list; write a list of messages"]),
@@ -76,20 +76,24 @@ FAULTS: list[tuple[dict[str, Any], str | None, list[str]]] = [
     (
         chat({**USER, "content": [{"type": "text", "txet": ""}]}, ANSWER),
         "messages[0].content[0].txet",
-        ["perhaps you mean 'text'"],
+        ["rename it to 'text'"],
     ),
     (
         chat({"role": "user", "contnet": ""}, ANSWER),
         "messages[0].contnet",
-        ["perhaps you mean 'content'"],
+        ["rename it to 'content'"],
     ),
-    (chat(USER, {**ANSWER, "wieght": 0}), "messages[1].wieght", ["perhaps you mean 'weight'"]),
-    (chat(USER, {**ANSWER, "toolCalls": []}), "messages[1].toolCalls", ["you mean 'tool_calls'"]),
+    (chat(USER, {**ANSWER, "wieght": 0}), "messages[1].wieght", ["rename it to 'weight'"]),
+    (
+        chat(USER, {**ANSWER, "toolCalls": []}),
+        "messages[1].toolCalls",
+        ["rename it to 'tool_calls'"],
+    ),
     (chat({**USER, "name": 7}, ANSWER), "messages[0].name", ["is 7; write a string"]),
     (
         chat({**USER, "weight": 1}, ANSWER),
         "messages[0].weight",
-        ["belongs to assistant messages, not to user ones; remove it"],
+        ["is allowed only in assistant messages, not in user messages; remove it"],
     ),
     (chat(USER, {**ANSWER, "weight": 0.5}), "messages[1].weight", ["is 0.5; use 1 to train on"]),
     (chat(USER, {**ANSWER, "weight": 2}), "messages[1].weight", ["is 2; use 1"]),
@@ -98,9 +102,9 @@ FAULTS: list[tuple[dict[str, Any], str | None, list[str]]] = [
     (chat(USER, {"role": "assistant"}), "messages[1].content", ["is missing; write a string"]),
     (chat(USER, {**ANSWER, "content": ""}), "messages[1].content", ["is empty; write the answer"]),
     # something to train
-    (chat(USER), "messages", ["holds no assistant message; add the answer"]),
+    (chat(USER), "messages", ["has no assistant message; add the answer"]),
     (chat(USER, ANSWER, USER), "messages[2]", ["is the last message", "end with role 'assistant'"]),
-    (chat(USER, {**ANSWER, "weight": 0}), "messages", ["trains nothing", "give one 1"]),
+    (chat(USER, {**ANSWER, "weight": 0}), "messages", ["trains nothing", "set one to 1"]),
     # tool calls
     (chat(USER, {**ANSWER, "tool_calls": {}}), "messages[1].tool_calls", ["is an object; write"]),
     (
@@ -113,7 +117,7 @@ FAULTS: list[tuple[dict[str, Any], str | None, list[str]]] = [
     (
         chat(USER, {"role": "assistant", "tool_calls": [{"id": "a", "typ": "function"}]}),
         "messages[1].tool_calls[0].typ",
-        ["perhaps you mean 'type'"],
+        ["rename it to 'type'"],
     ),
     (chat(USER, call(function=1)), "messages[1].tool_calls[0].function", ["is 1; write an object"]),
     (
@@ -139,7 +143,7 @@ FAULTS: list[tuple[dict[str, Any], str | None, list[str]]] = [
     (
         chat(USER, called(arguments="[1]")),
         "messages[1].tool_calls[0].function.arguments",
-        ["holds JSON that is a list; write one JSON object"],
+        ["contains JSON that is a list; write one JSON object"],
     ),
     (
         chat(USER, {"role": "assistant", "function_call": "weather"}),
@@ -155,17 +159,17 @@ FAULTS: list[tuple[dict[str, Any], str | None, list[str]]] = [
     (
         chat(USER, call(), {"role": "tool", "content": "4", "tool_call_id": "call_2"}, ANSWER),
         "messages[2].tool_call_id",
-        ["is 'call_2', which no earlier tool call has; perhaps you mean 'call_1'"],
+        ["is 'call_2', but no earlier tool call has it; the closest match is 'call_1'"],
     ),
     (
         chat({"role": "tool", "content": "4", "tool_call_id": "call_1"}, call()),
         "messages[0].tool_call_id",
-        ["which no earlier tool call has; use the id of"],
+        ["but no earlier tool call has it; use the id of"],
     ),
     (
         chat(USER, {"role": "function", "content": "4", "name": "weather"}, ANSWER),
         "messages[1].name",
-        ["is 'weather', which no earlier function_call has; use the name of"],
+        ["is 'weather', but no earlier function_call has it; use the name of"],
     ),
     # tools
     (chat(USER, ANSWER, tools={}), "tools", ["is an object; write a list"]),
@@ -187,7 +191,7 @@ FAULTS: list[tuple[dict[str, Any], str | None, list[str]]] = [
     (
         chat(USER, ANSWER, tools=[tool(paramters={})]),
         "tools[0].function.paramters",
-        ["perhaps you mean 'parameters'"],
+        ["rename it to 'parameters'"],
     ),
     (chat(USER, ANSWER, functions=[1]), "functions[0]", ["is 1; write an object with name"]),
     # prompt and completion
@@ -198,13 +202,13 @@ FAULTS: list[tuple[dict[str, Any], str | None, list[str]]] = [
     (
         {"prompt": "x", "completions": "y"},
         "completions",
-        ["perhaps you mean 'completion'"],
+        ["rename it to 'completion'"],
     ),
     # instruction
     ({"instruction": "x"}, "output", ["is missing; write a string"]),
     ({"output": "x"}, "instruction", ["is missing; write a string"]),
     ({"instruction": "x", "input": 3, "output": "y"}, "input", ["is 3; write a string"]),
-    ({"instruction": "x", "ouput": "y"}, "ouput", ["perhaps you mean 'output'"]),
+    ({"instruction": "x", "ouput": "y"}, "ouput", ["rename it to 'output'"]),
 ]
 
 
