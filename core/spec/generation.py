@@ -48,28 +48,28 @@ class TokenPrompt(Spec):
 Prompt = Annotated[ChatPrompt | TextPrompt | TokenPrompt, Field(discriminator="type")]
 
 
-class JsonObjectForm(Spec):
+class JsonObjectOutput(Spec):
     """Any JSON object."""
 
     type: Literal["json_object"] = "json_object"
 
 
-class JsonSchemaForm(Spec):
+class SchemaOutput(Spec):
     """JSON that a schema describes."""
 
     type: Literal["json_schema"] = "json_schema"
     json_schema: dict[str, Any]
 
 
-class ToolCallForm(Spec):
+class ToolCallOutput(Spec):
     """A call of one of the prompt's tools, of `name` if it is given, as the template writes it."""
 
     type: Literal["tool_call"] = "tool_call"
     name: str | None = None
 
 
-AnswerFormSpec = Annotated[
-    JsonObjectForm | JsonSchemaForm | ToolCallForm, Field(discriminator="type")
+StructuredOutputSpec = Annotated[
+    JsonObjectOutput | SchemaOutput | ToolCallOutput, Field(discriminator="type")
 ]
 
 
@@ -99,7 +99,7 @@ class SamplingSpec(Spec):
     score_prompt: bool = Field(
         False, description="also tell how likely each token of the prompt was; needs top_logprobs"
     )
-    form: AnswerFormSpec | None = Field(None, description="what an answer has to be; None: a text")
+    structured_output: StructuredOutputSpec | None = Field(None, description="None: plain text")
     given_answer: tuple[int, ...] | None = Field(
         None,
         min_length=1,
@@ -113,15 +113,17 @@ class SamplingSpec(Spec):
 
     @model_validator(mode="after")
     def _refuse_a_choice(self) -> "SamplingSpec":
-        if self.given_answer is not None and (self.n > 1 or self.form is not None or self.stop):
-            raise ValueError("a given answer goes with neither n, form nor stop")
+        if self.given_answer is not None and (
+            self.n > 1 or self.structured_output is not None or self.stop
+        ):
+            raise ValueError("given_answer excludes n, structured_output and stop")
         return self
 
     @model_validator(mode="after")
     def _require_an_end(self) -> "SamplingSpec":
-        if self.ignore_eos and self.form is not None:
+        if self.ignore_eos and self.structured_output is not None:
             raise ValueError(
-                "ignore_eos cannot be had with a form, which ends where it is complete"
+                "ignore_eos excludes structured_output, which ends when it is complete"
             )
         return self
 
