@@ -29,7 +29,13 @@ from core.spec.workspace import Workspace
 from core.training.activations import use_gradient_checkpointing
 from core.training.data import load_dataset, within_context
 from core.training.learning_rate import settled, with_rate
-from core.training.loop import Stopped, Training, halve_micro_batch, review, take_step
+from core.training.loop import (
+    Stopped,
+    Training,
+    evaluate_and_checkpoint,
+    halve_micro_batch,
+    take_step,
+)
 from core.training.mask import audit
 from core.training.model import base_of, load_model
 from core.training.neftune import add_noise
@@ -120,7 +126,7 @@ def train(
     try:
         while not training.is_finished(state):
             try:
-                due = review if state.reviewed_step < state.step else take_step
+                due = evaluate_and_checkpoint if state.reviewed_step < state.step else take_step
                 yield from due(training, state)
             except OutOfMemory as shortage:
                 yield halve_micro_batch(state, shortage)
@@ -137,7 +143,7 @@ def train(
     best = best_step(state.curve) if spec.evaluation.keep_best else None
     chosen_step = best.step if best else state.step
     if chosen_step != state.step:
-        state.go_back_to_best()
+        state.restore_best()
     manifest = write_bundle(workspace.bundle_folder, training.bundle(state, chosen_step))
 
     yield PhaseStarted(phase="checking parity")

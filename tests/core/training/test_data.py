@@ -90,7 +90,7 @@ def test_equal_rows_are_never_on_both_sides_of_a_split(load, seed):
 
 
 def test_split_that_leaves_nothing_to_train_is_refused(load):
-    with pytest.raises(TrainingFailed, match="no two different rows") as caught:
+    with pytest.raises(TrainingFailed, match="does not have two different rows") as caught:
         load(A, A, A, evaluation={"split": 0.5})
     assert caught.value.param == "evaluation.split"
     assert len(load(A, B, A, A, evaluation={"split": 0.01}).validation_rows) in (1, 3)
