@@ -94,6 +94,6 @@ def test_unreadable_file_is_refused(bundle, tiny_model, chat_tokenizer):
     folder, _ = bundle(PrefixSpec(virtual_tokens=3))
     assert load_file(folder / ADAPTER_FILE)
     (folder / ADAPTER_FILE).write_bytes(b"no tensors")
-    with pytest.raises(TunesmithError, match="cannot be read") as caught:
+    with pytest.raises(TunesmithError, match="Cannot read") as caught:
         load_adapter(tiny_model(), folder, chat_tokenizer)
     assert caught.value.code == "artifact_corrupt"
