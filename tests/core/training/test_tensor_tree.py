@@ -38,5 +38,5 @@ def test_tensors_are_copied_only_where_they_share_memory(tmp_path):
 
 
 def test_what_has_no_place_is_refused():
-    with pytest.raises(TypeError, match="set has no place"):
+    with pytest.raises(TypeError, match="set cannot be saved"):
         flatten({"names": {"a"}})
