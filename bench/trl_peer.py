@@ -24,6 +24,7 @@ from core.spec.job import JobSpec
 from core.spec.strategy import (
     BottleneckSpec,
     FullSpec,
+    Ia3Spec,
     LoraSpec,
     PrefixSpec,
     PromptSpec,
@@ -132,6 +133,8 @@ def _with_strategy(base: PreTrainedModel, spec: JobSpec) -> Any:
             config = peft.PromptTuningConfig(
                 num_virtual_tokens=strategy.virtual_tokens, task_type="CAUSAL_LM"
             )
+        case Ia3Spec():
+            config = peft.IA3Config(task_type="CAUSAL_LM")
         case _:
             assert_never(strategy)
     return peft.get_peft_model(base, config)

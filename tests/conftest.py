@@ -41,6 +41,14 @@ if importlib.util.find_spec("hypothesis"):
 NOBODY = 65534
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests that start whole services: one process then runs them all, one service.
+
+    The others take from the end of its list meanwhile, and nobody waits for a slow last test.
+    """
+    items.sort(key=lambda item: item.path.parent.name not in ("end_to_end", "faults"))
+
+
 def _refuse_remote(event: str, arguments: tuple[Any, ...]) -> None:
     """Audit hook: every way that Python opens a connection or resolves a name ends here."""
     if event in ("socket.connect", "socket.sendto"):

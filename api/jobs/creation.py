@@ -12,13 +12,14 @@ from api.jobs.schemas import CreateJob
 from api.jobs.start import objective_of, starting_point, template_variables
 from core.catalog.bases import Catalog
 from core.catalog.describe import BaseFacts, describe
+from core.catalog.room import require_room, within_context
 from core.errors import InvalidRequest
 from core.records.files import get_file
 from core.records.jobs import NewJob
 from core.spec.base_model import BaseModelSpec
 from core.spec.job import JobSpec
-from core.spec.strategy import StrategySpec, virtual_tokens
-from core.spec.training import SHORTEST_ROW, TrainingSpec
+from core.spec.strategy import StrategySpec
+from core.spec.training import TrainingSpec
 
 SECONDS_A_DAY = 86_400
 
@@ -49,7 +50,8 @@ def new_job(
         objective=objective,
         hidden_size=None if facts is None else facts.hidden_size,
     )
-    _require_room(start.strategy, start.base, facts)
+    if facts is not None:
+        require_room(start.strategy, facts.context_length, start.base.id)
     seed = secrets.randbelow(2**31) if body.seed is None else body.seed
     return NewJob(
         project_id=project,
@@ -62,7 +64,7 @@ def new_job(
             task=task,
             objective=objective_of(start, task, objective),
             strategy=start.strategy,
-            training=_fitted(resolved.training, start.base, facts),
+            training=_fitted(resolved.training, start.strategy, start.base, facts),
             learning_rate_multiplier=resolved.learning_rate_multiplier,
             evaluation=body.evaluation,
             parent=start.parent,
@@ -103,29 +105,20 @@ def _refuse_split(body: CreateJob) -> None:
         )
 
 
-def _require_room(strategy: StrategySpec, base: BaseModelSpec, facts: BaseFacts | None) -> None:
-    """Refuse virtual tokens that leave too few places for a text."""
-    virtual = virtual_tokens(strategy)
-    if facts is None or not virtual:
-        return
-    if virtual + SHORTEST_ROW > facts.context_length:
+def _fitted(
+    training: TrainingSpec,
+    strategy: StrategySpec,
+    base: BaseModelSpec,
+    facts: BaseFacts | None,
+) -> TrainingSpec:
+    """Return `training` within the base's context; nothing is known of one not yet downloaded."""
+    if facts is None:
+        return training
+    if training.max_length > facts.context_length and "max_length" in training.model_fields_set:
         raise InvalidRequest(
-            f"{virtual} virtual tokens leave too little room for a text: the "
-            f"context of {base.id} holds {facts.context_length} tokens. Choose fewer.",
-            param="strategy.virtual_tokens",
+            f"training.max_length is {training.max_length}, but the context of {base.id} holds "
+            f"{facts.context_length} tokens.",
+            param="training.max_length",
             code="invalid_value",
         )
-
-
-def _fitted(training: TrainingSpec, base: BaseModelSpec, facts: BaseFacts | None) -> TrainingSpec:
-    """Return `training` within the base's context; nothing is known of one not yet downloaded."""
-    if facts is None or training.max_length <= facts.context_length:
-        return training
-    if "max_length" not in training.model_fields_set:
-        return training.model_copy(update={"max_length": facts.context_length})
-    raise InvalidRequest(
-        f"training.max_length is {training.max_length}, but the context of {base.id} holds "
-        f"{facts.context_length} tokens.",
-        param="training.max_length",
-        code="invalid_value",
-    )
+    return within_context(training, strategy, facts.context_length)

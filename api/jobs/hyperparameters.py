@@ -10,20 +10,21 @@
 - Learning rate: what suits the base's hidden size, the strategy, the objective and the steps
   (`core/catalog/learning_rate.py`), times the multiplier. When the base's config is on the
   workers only, the worker that begins the job works it out, and the job shows it from then on.
-- Beta of preferences: 0.1.
+- Beta of preferences: 0.1; of SimPO 2.0, with a gamma of 1.0.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.catalog.learning_rate import base_learning_rate, settle
+from core.catalog.objectives import OBJECTIVES
 from core.errors import InvalidRequest
 from core.spec.job import JobSpec
 from core.spec.members import for_each
-from core.spec.objective import DpoSpec, ObjectiveSpec
+from core.spec.objective import DpoSpec, MethodName, ObjectiveSpec
 from core.spec.strategy import StrategySpec
 from core.spec.training import TrainingSpec
 
@@ -37,11 +38,6 @@ _EARLIER_RATES = {
 }
 """What a multiplier of 1 stood for in jobs that were stored without a multiplier."""
 _EARLIER_DPO_SHARE = 0.05
-
-_USUAL_EPOCHS: dict[str, int | None] = for_each(
-    ObjectiveSpec, {"supervised": None, "pretraining": None, "classification": None, "dpo": 1}
-)
-"""None: as many as the rows ask for."""
 
 MAX_EPOCHS = 50
 MAX_BATCH_SIZE = 256
@@ -64,20 +60,72 @@ class Hyperparameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
+    method: ClassVar[MethodName] = "supervised"
+
     n_epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] | Auto = "auto"
     batch_size: Annotated[int, Field(ge=1, le=MAX_BATCH_SIZE)] | Auto = "auto"
     learning_rate_multiplier: Annotated[float, Field(gt=0, le=10_000)] | Auto = "auto"
+
+    def of_objective(self) -> dict[str, float]:
+        """Return what a method has beside the three: the numbers that go into its objective."""
+        own = self.model_dump(exclude=set(Hyperparameters.model_fields))
+        return {name: value for name, value in own.items() if value != "auto"}
 
 
 class DpoHyperparameters(Hyperparameters):
     """OpenAI's four for preferences, and the share of pairs taken to be the wrong way round."""
 
+    method = "dpo"
+
     beta: Annotated[float, Field(gt=0, le=2)] | Auto = "auto"
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
 
 
+class OrpoHyperparameters(Hyperparameters):
+    """Ours, for preferences: `beta` weighs the odds ratio against the chosen answer."""
+
+    method = "orpo"
+
+    beta: Annotated[float, Field(gt=0, le=10)] | Auto = "auto"
+
+
+class SimpoHyperparameters(Hyperparameters):
+    """Ours, for preferences: `gamma` is the margin by which the chosen answer has to lead."""
+
+    method = "simpo"
+
+    beta: Annotated[float, Field(gt=0, le=100)] | Auto = "auto"
+    gamma: Annotated[float, Field(ge=0, le=100)] | Auto = "auto"
+
+
+class KtoHyperparameters(Hyperparameters):
+    """Ours, for rated answers: the weights balance unequal numbers of good and bad ones."""
+
+    method = "kto"
+
+    beta: Annotated[float, Field(gt=0, le=10)] | Auto = "auto"
+    desirable_weight: Annotated[float, Field(gt=0, le=1000)] | Auto = "auto"
+    undesirable_weight: Annotated[float, Field(gt=0, le=1000)] | Auto = "auto"
+
+
+HYPERPARAMETERS: dict[str, type[Hyperparameters]] = for_each(
+    MethodName,
+    {
+        "supervised": Hyperparameters,
+        "dpo": DpoHyperparameters,
+        "orpo": OrpoHyperparameters,
+        "simpo": SimpoHyperparameters,
+        "kto": KtoHyperparameters,
+    },
+)
+
+
+def _of_some_objectives() -> Any:
+    return Field(None, exclude_if=lambda value: value is None)
+
+
 class ResolvedHyperparameters(BaseModel):
-    """The same, as a job shows them.
+    """The same, as a job shows them, with the numbers that its objective has beside the three.
 
     `learning_rate_multiplier` is `"auto"` only where a learning rate was given in numbers and no
     worker has yet seen the base.
@@ -86,7 +134,11 @@ class ResolvedHyperparameters(BaseModel):
     n_epochs: int
     batch_size: int
     learning_rate_multiplier: float | Auto
-    beta: float | None = Field(None, exclude_if=lambda beta: beta is None)
+    beta: float | None = _of_some_objectives()
+    label_smoothing: float | None = _of_some_objectives()
+    gamma: float | None = _of_some_objectives()
+    desirable_weight: float | None = _of_some_objectives()
+    undesirable_weight: float | None = _of_some_objectives()
 
 
 @dataclass(frozen=True)
@@ -111,7 +163,7 @@ def resolve(
     Without a hidden size the learning rate stays `"auto"`. What was set in `training` stands.
     InvalidRequest when `asked` says something else, or something out of bounds.
     """
-    epochs = _USUAL_EPOCHS[objective.type] or _epochs(rows)
+    epochs = OBJECTIVES[objective.type].epochs or _epochs(rows)
     resolved = training.model_copy(
         update={
             "epochs": _once(training, "epochs", "n_epochs", asked.n_epochs, automatic=epochs),
@@ -142,7 +194,10 @@ def resolved_hyperparameters(spec: JobSpec) -> ResolvedHyperparameters:
         n_epochs=spec.training.epochs,
         batch_size=spec.training.batch_size,
         learning_rate_multiplier=_shown_multiplier(spec),
-        beta=spec.objective.beta if isinstance(spec.objective, DpoSpec) else None,
+        **{
+            name: getattr(spec.objective, name, None)
+            for name in ResolvedHyperparameters.model_fields.keys() - Hyperparameters.model_fields
+        },
     )
 
 

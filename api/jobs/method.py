@@ -1,19 +1,25 @@
 """OpenAI's `method`: what a request says in it, and how a job shows it."""
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.jobs.hyperparameters import (
+    HYPERPARAMETERS,
     DpoHyperparameters,
     Hyperparameters,
+    KtoHyperparameters,
+    OrpoHyperparameters,
     ResolvedHyperparameters,
+    SimpoHyperparameters,
     resolved_hyperparameters,
 )
+from core.catalog.objectives import OBJECTIVES
 from core.errors import InvalidRequest
 from core.spec.job import JobSpec
-from core.spec.members import for_each
-from core.spec.objective import ObjectiveSpec
+from core.spec.objective import MethodName
+
+_METHODS: tuple[MethodName, ...] = get_args(MethodName)
 
 
 class _Body(BaseModel):
@@ -28,12 +34,27 @@ class DpoMethod(_Body):
     hyperparameters: DpoHyperparameters = DpoHyperparameters()
 
 
+class OrpoMethod(_Body):
+    hyperparameters: OrpoHyperparameters = OrpoHyperparameters()
+
+
+class SimpoMethod(_Body):
+    hyperparameters: SimpoHyperparameters = SimpoHyperparameters()
+
+
+class KtoMethod(_Body):
+    hyperparameters: KtoHyperparameters = KtoHyperparameters()
+
+
 class Method(_Body):
     """`reinforcement` is read, so that the refusal can name `method.type`."""
 
-    type: Literal["supervised", "dpo", "reinforcement"]
+    type: MethodName | Literal["reinforcement"]
     supervised: SupervisedMethod | None = None
     dpo: DpoMethod | None = None
+    orpo: OrpoMethod | None = None
+    simpo: SimpoMethod | None = None
+    kto: KtoMethod | None = None
     reinforcement: dict[str, Any] | None = None
 
 
@@ -48,14 +69,15 @@ class ResolvedMethodBody(BaseModel):
 class ResolvedMethod(BaseModel):
     """As in OpenAI's API, only the named one is there."""
 
-    type: Literal["supervised", "dpo"]
+    type: MethodName
     supervised: ResolvedMethodBody | None = Field(None, exclude_if=_is_absent)
     dpo: ResolvedMethodBody | None = Field(None, exclude_if=_is_absent)
+    orpo: ResolvedMethodBody | None = Field(None, exclude_if=_is_absent)
+    simpo: ResolvedMethodBody | None = Field(None, exclude_if=_is_absent)
+    kto: ResolvedMethodBody | None = Field(None, exclude_if=_is_absent)
 
 
-def asked_hyperparameters(
-    method: Method | None, older: Hyperparameters | None
-) -> Hyperparameters | DpoHyperparameters:
+def asked_hyperparameters(method: Method | None, older: Hyperparameters | None) -> Hyperparameters:
     """Return those of `method`, or those of the older field `hyperparameters` beside it.
 
     InvalidRequest for a method that is not offered, and when the two say different things.
@@ -63,48 +85,34 @@ def asked_hyperparameters(
     if method is None:
         return older or Hyperparameters()
     if method.type == "reinforcement":
+        *most, last = map(repr, _METHODS)
         raise InvalidRequest(
-            "The method 'reinforcement' is not offered; use 'supervised' or 'dpo'.",
+            f"The method 'reinforcement' is not offered; use {', '.join(most)} or {last}.",
             param="method.type",
             code="unsupported_method",
         )
-    other = method.supervised if method.type == "dpo" else method.dpo
-    if other is not None:
+    if any(getattr(method, other) is not None for other in _METHODS if other != method.type):
         raise InvalidRequest(
             f"The method is {method.type!r}, so it cannot have the hyperparameters of another one.",
             param="method",
             code="contradictory_parameters",
         )
-    body = method.dpo if method.type == "dpo" else method.supervised
+    body = getattr(method, method.type)
     if body is None:
-        asked = (older or Hyperparameters()).model_dump()
-        return DpoHyperparameters(**asked) if method.type == "dpo" else Hyperparameters(**asked)
-    if older is not None and older != body.hyperparameters:
+        return HYPERPARAMETERS[method.type](**(older or Hyperparameters()).model_dump())
+    asked: Hyperparameters = body.hyperparameters
+    if older is not None and older != asked:
         raise InvalidRequest(
             f"hyperparameters and method.{method.type}.hyperparameters say different things; use "
             "the latter.",
             param="hyperparameters",
             code="contradictory_parameters",
         )
-    return body.hyperparameters
+    return asked
 
 
 def resolved_method(spec: JobSpec) -> ResolvedMethod:
     """Return what the job shows, in OpenAI's words."""
+    method = OBJECTIVES[spec.objective.type].method
     body = ResolvedMethodBody(hyperparameters=resolved_hyperparameters(spec))
-    match _METHODS[spec.objective.type]:
-        case "dpo":
-            return ResolvedMethod(type="dpo", dpo=body)
-        case "supervised":
-            return ResolvedMethod(type="supervised", supervised=body)
-
-
-_METHODS: dict[str, Literal["supervised", "dpo"]] = for_each(
-    ObjectiveSpec,
-    {
-        "supervised": "supervised",
-        "pretraining": "supervised",
-        "dpo": "dpo",
-        "classification": "supervised",
-    },
-)
+    return ResolvedMethod.model_validate({"type": method, method: body})

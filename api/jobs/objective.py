@@ -1,57 +1,40 @@
 """What a job learns: from the request, the form of its data and the family of its base."""
 
-from typing import assert_never
+from collections.abc import Iterable
+from typing import Any
 
-from api.jobs.hyperparameters import DpoHyperparameters, Hyperparameters
+from pydantic import TypeAdapter
+
+from api.jobs.hyperparameters import Hyperparameters
 from core.catalog.cells import require_cell
 from core.catalog.describe import BaseFacts
 from core.catalog.families import family_of
+from core.catalog.formats import FORMATS
+from core.catalog.objectives import OBJECTIVES, formats_of, methods_of, objective_of
 from core.errors import InvalidRequest
-from core.spec.dataset import DatasetReport
-from core.spec.members import for_each
-from core.spec.objective import (
-    ClassificationSpec,
-    DpoSpec,
-    ObjectiveSpec,
-    PretrainingSpec,
-    SupervisedSpec,
-    Task,
-)
+from core.spec.dataset import DatasetFormat, DatasetReport
+from core.spec.objective import MethodName, ObjectiveSpec, Task
 from core.spec.strategy import StrategySpec
 
 SHOWN_LABELS = 5
 
-_TASKS: dict[str, Task] = for_each(
-    ObjectiveSpec,
-    {
-        "supervised": "generation",
-        "pretraining": "generation",
-        "dpo": "generation",
-        "classification": "classification",
-    },
-)
-"""Of a decoder; an encoder-decoder does seq2seq in place of generation."""
+_OBJECTIVES: TypeAdapter[ObjectiveSpec] = TypeAdapter(ObjectiveSpec)
 
 
 def resolve_objective(
     report: DatasetReport, validation: DatasetReport | None, asked: Hyperparameters
 ) -> ObjectiveSpec:
-    """Return the objective that goes with the form of the training file.
+    """Return the objective with which the method learns from the training file.
 
-    InvalidRequest when the method does not fit that form, or the validation file does not fit
-    the training file.
+    InvalidRequest when the method does not fit the form of that file, or the validation file does
+    not fit the training file.
     """
-    is_dpo = isinstance(asked, DpoHyperparameters)
-    if is_dpo != (report.format == "preference"):
-        raise InvalidRequest(
-            "The training file holds preferences, which the method 'dpo' learns from."
-            if report.format == "preference"
-            else "The method 'dpo' learns from preferences: rows with 'input', 'preferred_output' "
-            "and 'non_preferred_output', or with 'prompt', 'chosen' and 'rejected'.",
-            param="method.type",
-            code="unsupported_method",
-        )
-    objective = _objective(report, asked)
+    assert report.format is not None, "a file without a format has no rows and is refused before"
+    name = objective_of(asked.method, report.format)
+    if name is None:
+        raise _other_method(asked.method, report.format)
+    fields = _labels(report) if OBJECTIVES[name].trains_head else asked.of_objective()
+    objective = _OBJECTIVES.validate_python({"type": name, **fields})
     if validation is not None:
         _require_same_kind(report, validation)
     return objective
@@ -68,7 +51,7 @@ def resolve_task(
     A base that this machine does not have (`facts` is None) is looked at on a worker, and taken
     for a decoder until then.
     """
-    natural = _TASKS[objective.type]
+    natural = OBJECTIVES[objective.type].tasks[0]
     if natural == "generation" and facts is None and asked == "seq2seq":
         natural = "seq2seq"
     if natural == "generation" and facts is not None:
@@ -86,31 +69,35 @@ def resolve_task(
     return task
 
 
-def _objective(report: DatasetReport, asked: Hyperparameters) -> ObjectiveSpec:
-    if isinstance(asked, DpoHyperparameters):
-        smoothing = asked.label_smoothing
-        if asked.beta == "auto":
-            return DpoSpec(label_smoothing=smoothing)
-        return DpoSpec(beta=asked.beta, label_smoothing=smoothing)
-    match report.format:
-        case "text":
-            return PretrainingSpec()
-        case "classification":
-            if len(report.labels) < 2:
-                only = f"only the label {report.labels[0]!r}" if report.labels else "no label"
-                raise InvalidRequest(
-                    f"The rows of the training file have {only}; there is nothing to tell apart. "
-                    "Two labels are the least.",
-                    param="training_file",
-                    code="invalid_training_file",
-                )
-            return ClassificationSpec(labels=report.labels, multi_label=report.multi_label)
-        case "chat" | "instruction" | "prompt-completion":
-            return SupervisedSpec()
-        case "preference" | None:
-            raise AssertionError(f"files of format {report.format} are refused before")
-        case _:
-            assert_never(report.format)
+def _other_method(method: MethodName, format_: DatasetFormat) -> InvalidRequest:
+    """Return the refusal of a method that does not learn from such a file."""
+    suited = _listed(map(repr, methods_of(format_)), "or")
+    kinds = dict.fromkeys(FORMATS[each] for each in formats_of(method))
+    learns = _listed((f"{kind.holds} ({kind.keys})" for kind in kinds), "or")
+    return InvalidRequest(
+        f"The training file holds {FORMATS[format_].holds}; use the method {suited}. "
+        f"The method {method!r} learns from {learns}.",
+        param="method.type",
+        code="unsupported_method",
+    )
+
+
+def _listed(words: Iterable[str], conjunction: str) -> str:
+    *most, last = words
+    return f"{', '.join(most)} {conjunction} {last}" if most else last
+
+
+def _labels(report: DatasetReport) -> dict[str, Any]:
+    """Return what a classifier learns; InvalidRequest when there is nothing to tell apart."""
+    if len(report.labels) < 2:
+        only = f"only the label {report.labels[0]!r}" if report.labels else "no label"
+        raise InvalidRequest(
+            f"The rows of the training file have {only}; there is nothing to tell apart. "
+            "Two labels are the least.",
+            param="training_file",
+            code="invalid_training_file",
+        )
+    return {"labels": report.labels, "multi_label": report.multi_label}
 
 
 def _require_same_kind(training: DatasetReport, validation: DatasetReport) -> None:
@@ -133,16 +120,7 @@ def _require_same_kind(training: DatasetReport, validation: DatasetReport) -> No
 
 
 def _kind(report: DatasetReport) -> str:
-    match report.format:
-        case "preference":
-            return "preferences"
-        case "text":
-            return "plain text"
-        case "classification":
-            return "several labels per row" if report.multi_label else "one label per row"
-        case "chat" | "instruction" | "prompt-completion":
-            return "demonstrations"
-        case None:
-            raise AssertionError("a file without a format has no rows and is refused before")
-        case _:
-            assert_never(report.format)
+    assert report.format is not None, "a file without a format has no rows and is refused before"
+    if report.format == "classification":
+        return "several labels per row" if report.multi_label else "one label per row"
+    return FORMATS[report.format].holds

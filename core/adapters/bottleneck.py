@@ -7,15 +7,18 @@ bias in the product with U.
 
 # T tokens, E hidden size, R inner width, S = R + 1
 
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, assert_never
 
 import torch
 from torch import Tensor, nn
 
+from core.adapters.delta import AdapterLayer, Delta
+
 Activation = Literal["relu", "gelu", "silu"]
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(AdapterLayer):
     """`base_layer` with an adapter of `width` on its output of `size` features.
 
     The output is a tensor or the first of a tuple. Adapters are fp32, or fp64 like the base, and
@@ -54,6 +57,22 @@ class Bottleneck(nn.Module):
         weights = down.weight, down.bias, up.weight, up.bias
         y: Tensor = _BottleneckProduct.apply(h, *weights, self.activation)
         return y
+
+    def delta(self, dtype: torch.dtype) -> Delta:
+        return BottleneckDelta(self)
+
+    def merged(self) -> dict[str, Tensor]:
+        raise ValueError("a bottleneck is a layer of its own and no weight of the base")
+
+
+@dataclass(frozen=True)
+class BottleneckDelta:
+    """The bottleneck's own residual layer on what the module returned."""
+
+    adapter: Bottleneck
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.adapter.adapt(y)
 
 
 class _BottleneckProduct(torch.autograd.Function):
@@ -100,6 +119,8 @@ def _activate(x: Tensor, activation: Activation) -> Tensor:
             return nn.functional.gelu(x)
         case "silu":
             return nn.functional.silu(x)
+        case _:
+            assert_never(activation)
 
 
 def _activation_gradient(grad: Tensor, x: Tensor, activation: Activation) -> Tensor:
@@ -111,3 +132,5 @@ def _activation_gradient(grad: Tensor, x: Tensor, activation: Activation) -> Ten
             return torch.ops.aten.gelu_backward(grad, x)
         case "silu":
             return torch.ops.aten.silu_backward(grad, x)
+        case _:
+            assert_never(activation)

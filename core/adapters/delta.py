@@ -5,19 +5,15 @@ and what came out of it. Its weights have the dtype of the base, converted once;
 of the layers that were trained.
 """
 
-# T tokens, I inputs, O outputs, R rank
-
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from core.adapters.bottleneck import Bottleneck
-from core.adapters.dora import DoraLinear
-from core.adapters.lora import LoraLinear
-from core.spec.members import for_each
-from core.spec.strategy import LowRankSpec, StrategySpec
+from core.catalog.strategies import STRATEGIES
+from core.spec.strategy import StrategySpec
 
 
 class Delta(Protocol):
@@ -27,44 +23,22 @@ class Delta(Protocol):
         """Return the adapted output; may write over `y`, never over `x`."""
 
 
-@dataclass(frozen=True)
-class LoraDelta:
-    """y + (x Aᵀ) Bᵀ · scale, with the scale in B."""
+class AdapterLayer(nn.Module, ABC):
+    """Takes the place of `base_layer`, a module of the base, and changes what that returns."""
 
-    a_RI: Tensor
-    b_RO: Tensor
+    base_layer: nn.Module
 
-    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
-        y_TO = y.reshape(-1, y.shape[-1])
-        low_TR = torch.mm(x.reshape(-1, x.shape[-1]), self.a_RI.t())
-        return y_TO.addmm_(low_TR, self.b_RO).view(y.shape)
+    @abstractmethod
+    def delta(self, dtype: torch.dtype) -> Delta:
+        """Return what the layer adds to its base, for a model of this dtype."""
 
+    @abstractmethod
+    def merged(self) -> dict[str, Tensor]:
+        """Return the weights with which `base_layer` answers as this layer does, by their names.
 
-@dataclass(frozen=True)
-class DoraDelta:
-    """f · (y - b + (x Aᵀ) Bᵀ · scale) + b, where f = magnitude / length of each row."""
-
-    low_rank: LoraDelta
-    factors_O: Tensor
-    bias_O: Tensor | None
-
-    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
-        if self.bias_O is not None:
-            y = y - self.bias_O
-        y = self.low_rank(x, y)
-        # the factor is near 1, and x + x · (f - 1) keeps the digits that it would lose in bf16
-        y = torch.addcmul(y, y, self.factors_O)
-        return y if self.bias_O is None else y + self.bias_O
-
-
-@dataclass(frozen=True)
-class BottleneckDelta:
-    """The bottleneck's own residual layer on what the module returned."""
-
-    adapter: Bottleneck
-
-    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.adapter.adapt(y)
+        They are laid out as those of the base, in the dtype of the adapter. ValueError when there
+        are none.
+        """
 
 
 @dataclass(frozen=True)
@@ -81,38 +55,14 @@ class WholeDelta:
 @torch.no_grad()
 def delta_of(layer: nn.Module, dtype: torch.dtype) -> Delta:
     """Return what `layer`, one of an AdaptedModel's, adds to the module that it stands for."""
-    match layer:
-        case DoraLinear():
-            factors_O, bias_O = layer.factors()
-            share_O = (factors_O - 1).to(dtype)
-            return DoraDelta(_low_rank(layer, dtype), share_O, None if bias_O is None else bias_O)
-        case Bottleneck():
-            return BottleneckDelta(layer)
-        case _ if hasattr(layer, "base_layer"):  # it runs a module of the base and adds to it
-            raise TypeError(f"no delta for a {type(layer).__name__}")
-        case _:
-            return WholeDelta(layer)
+    if isinstance(layer, AdapterLayer):
+        return layer.delta(dtype)
+    if hasattr(layer, "base_layer"):  # it runs a module of the base and adds to it
+        raise TypeError(f"no delta for a {type(layer).__name__}")
+    return WholeDelta(layer)
 
 
 def copies_weights(strategy: StrategySpec) -> bool:
     """Say whether `delta_of` copies all weights of such an adapter and keeps none of its layers."""
-    whole_modules = isinstance(strategy, LowRankSpec) and bool(strategy.modules_to_save)
-    return _COPIES_WEIGHTS[strategy.type] and not whole_modules
-
-
-_COPIES_WEIGHTS = for_each(
-    StrategySpec,
-    {
-        "full": False,
-        "lora": True,
-        "qlora": True,
-        "bottleneck": False,
-        "prefix": False,
-        "prompt": False,
-    },
-)
-
-
-def _low_rank(layer: LoraLinear, dtype: torch.dtype) -> LoraDelta:
-    scaled_b_RO = (layer.lora_B * layer.scale).to(dtype).t().contiguous()
-    return LoraDelta(layer.lora_A.detach().to(dtype, copy=True), scaled_b_RO.detach())
+    whole_modules = getattr(strategy, "modules_to_save", ())
+    return STRATEGIES[strategy.type].copies_weights and not whole_modules

@@ -9,12 +9,32 @@ Source: Liu et al. 2024, https://arxiv.org/abs/2402.09353.
 
 # I inputs, O outputs, R rank; `…` any leading sizes
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
+from core.adapters.delta import Delta
 from core.adapters.linear_layers import LinearLayer
-from core.adapters.lora import LoraLinear
+from core.adapters.lora import LoraDelta, LoraLinear
 from core.models.frozen import frozen_product
+
+
+@dataclass(frozen=True)
+class DoraDelta:
+    """f · (y - b + (x Aᵀ) Bᵀ · scale) + b, where f = magnitude / length of each row."""
+
+    low_rank: LoraDelta
+    factors_O: Tensor
+    bias_O: Tensor | None
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        if self.bias_O is not None:
+            y = y - self.bias_O
+        y = self.low_rank(x, y)
+        # the factor is near 1, and x + x · (f - 1) keeps the digits that it would lose in bf16
+        y = torch.addcmul(y, y, self.factors_O)
+        return y if self.bias_O is None else y + self.bias_O
 
 
 class DoraLinear(LoraLinear):
@@ -38,6 +58,10 @@ class DoraLinear(LoraLinear):
     def named_weights(self) -> dict[str, nn.Parameter]:
         return super().named_weights() | {"lora_magnitude_vector": self.lora_magnitude_vector}
 
+    def delta(self, dtype: torch.dtype) -> Delta:
+        share_O = (self._factors_O() - 1).to(dtype)
+        return DoraDelta(self.low_rank_delta(dtype), share_O, self._bias_O)
+
     def merged_weight(self) -> Tensor:
         """Return V with rows of the trained lengths, (O, I), in the dtype of A and B."""
         merged_OI = super().merged_weight()
@@ -53,10 +77,6 @@ class DoraLinear(LoraLinear):
             # as in PEFT: dropout acts on everything that differs from the base
             y = y + frozen_product(x - dropped, self._frozen)
         return y if self._bias_O is None else y + self._bias_O
-
-    def factors(self) -> tuple[Tensor, Tensor | None]:
-        """Return m / ‖V‖ of each output, and the bias of the base, which they leave alone."""
-        return self._factors_O(), self._bias_O
 
     def _factors_O(self) -> Tensor:
         """m / ‖V‖; remembered from one pass without gradients to the next."""

@@ -2,13 +2,18 @@
 
 from typing import TypeAlias
 
-from torch import nn
+from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from core.models.frozen import FrozenMatrix
 
 LinearLayer: TypeAlias = nn.Linear | Conv1D
 """PyTorch's, of which bitsandbytes' quantised ones are subclasses, or that of GPT-2."""
+
+
+def as_stored(layer: LinearLayer, weight_OI: Tensor) -> Tensor:
+    """Return a weight (O, I) laid out as the layer keeps its own."""
+    return weight_OI.t() if isinstance(layer, Conv1D) else weight_OI
 
 
 def frozen_matrix(layer: LinearLayer, prepack: bool) -> FrozenMatrix:

@@ -8,22 +8,39 @@ Initialisation and names are those of PEFT, which the tests compare with.
 # T tokens, I inputs, O outputs, R rank
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout
 
-from core.adapters.linear_layers import LinearLayer, frozen_matrix
+from core.adapters.delta import AdapterLayer, Delta
+from core.adapters.linear_layers import LinearLayer, as_stored, frozen_matrix
 from core.models.frozen import FrozenMatrix
 
 
-class LoraLinear(nn.Module):
+@dataclass(frozen=True)
+class LoraDelta:
+    """y + (x Aᵀ) Bᵀ · scale, with the scale in B."""
+
+    a_RI: Tensor
+    b_RO: Tensor
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        y_TO = y.reshape(-1, y.shape[-1])
+        low_TR = torch.mm(x.reshape(-1, x.shape[-1]), self.a_RI.t())
+        return y_TO.addmm_(low_TR, self.b_RO).view(y.shape)
+
+
+class LoraLinear(AdapterLayer):
     """`base_layer` (frozen) plus its low-rank update; the adapter is fp32, or fp64 like the base.
 
     Fresh weights are PEFT's: A uniform as in `nn.Linear`, B zero, so that training starts from
     the base itself. They take the same draws from torch's generator as PEFT takes.
     """
+
+    base_layer: LinearLayer
 
     def __init__(
         self,
@@ -58,6 +75,17 @@ class LoraLinear(nn.Module):
     def named_weights(self) -> dict[str, nn.Parameter]:
         """Return what is trained, by the last part of its name in PEFT's files."""
         return {"lora_A.weight": self.lora_A, "lora_B.weight": self.lora_B}
+
+    def delta(self, dtype: torch.dtype) -> Delta:
+        return self.low_rank_delta(dtype)
+
+    def low_rank_delta(self, dtype: torch.dtype) -> LoraDelta:
+        """Return the update alone."""
+        scaled_b_RO = (self.lora_B * self.scale).to(dtype).t().contiguous()
+        return LoraDelta(self.lora_A.detach().to(dtype, copy=True), scaled_b_RO.detach())
+
+    def merged(self) -> dict[str, Tensor]:
+        return {"weight": as_stored(self.base_layer, self.merged_weight())}
 
     def merged_weight(self) -> Tensor:
         """Return W + scale · B A, (O, I), in the dtype of A and B."""

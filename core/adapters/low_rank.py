@@ -1,7 +1,6 @@
 """Low-rank updates on a base: which layers get which, and how PEFT describes the result."""
 
 import math
-import re
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
@@ -23,7 +22,7 @@ from core.adapters.targets import (
     targeted_paths,
     unknown_module,
 )
-from core.adapters.whole import classifier_head, trainable_copies, weights_by_name
+from core.adapters.whole import classifier_head, is_inside, trainable_copies, weights_by_name
 from core.errors import InvalidRequest
 from core.spec.strategy import LowRankSpec
 
@@ -44,7 +43,8 @@ def attach_low_rank(
     """
     names = target_names(model, spec.target_modules)
     whole = tuple(dict.fromkeys((*classifier_head(model), *spec.modules_to_save)))
-    paths = [path for path in targeted_paths(linear_paths(model), names) if not _in(path, whole)]
+    targeted = targeted_paths(linear_paths(model), names)
+    paths = [path for path in targeted if not is_inside(path, whole)]
     if not paths:
         raise InvalidRequest(
             "No layer is left for a low-rank update: modules_to_save holds all target_modules.",
@@ -80,11 +80,6 @@ def attach_low_rank(
     )
     adapted.install()
     return adapted
-
-
-def _in(path: str, whole: Iterable[str]) -> bool:
-    """Say whether PEFT takes a layer for part of a module that is trained whole."""
-    return any(re.match(rf"(^|.*\.){re.escape(name)}($|\..*)", path) for name in whole)
 
 
 def _by_pattern(patterns: dict[str, Number], path: str, otherwise: Number) -> Number:

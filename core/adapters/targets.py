@@ -19,7 +19,7 @@ PARAM = "strategy.target_modules"
 def target_names(model: PreTrainedModel, targets: Preset | tuple[str, ...]) -> tuple[str, ...]:
     """Return the names to look for; InvalidRequest when one of them is no linear layer."""
     if isinstance(targets, str):
-        return family_of(model.config.model_type).presets[targets]
+        return family_of(model.config.model_type).layers.preset(targets)
     if not targets:
         raise InvalidRequest(
             "target_modules is empty: name at least one linear layer or a preset.", param=PARAM

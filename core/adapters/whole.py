@@ -1,6 +1,7 @@
 """Modules of the base that are trained whole beside an adapter, as PEFT's `modules_to_save`."""
 
 import copy
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -20,6 +21,11 @@ def classifier_head(model: PreTrainedModel) -> tuple[str, ...]:
     if not type(model).__name__.endswith("ForSequenceClassification"):
         return ()
     return family_of(model.config.model_type).head
+
+
+def is_inside(path: str, whole: Iterable[str]) -> bool:
+    """Say whether PEFT takes a layer for part of a module that is trained whole."""
+    return any(re.match(rf"(^|.*\.){re.escape(name)}($|\..*)", path) for name in whole)
 
 
 def trainable_copies(model: PreTrainedModel, names: Iterable[str]) -> dict[str, nn.Module]:

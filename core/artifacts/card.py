@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 from core.artifacts.manifest import public_name
 from core.artifacts.metrics import StepMetrics
-from core.artifacts.usage import LIBRARIES, usage
+from core.artifacts.usage import usage
+from core.catalog.objectives import OBJECTIVES, Target
+from core.catalog.strategies import STRATEGIES
+from core.catalog.tasks import TASKS
 from core.spec.base_model import BaseModelSpec
 from core.spec.events import DatasetValidated, ModelReady
 from core.spec.job import JobSpec
 from core.spec.members import for_each
-from core.spec.objective import ObjectiveSpec, Task
-from core.spec.strategy import WHOLE_MODEL
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def model_card(facts: CardFacts, curve: tuple[StepMetrics, ...], step: int) -> s
             *_table(("", "Rows", "Tokens", "Targets"), _data_rows(facts.dataset)),
             "",
             "Tokens are counted for one epoch, without padding. "
-            + _TARGETS[_COUNTED[facts.spec.objective.type]],
+            + _TARGETS[OBJECTIVES[facts.spec.objective.type].target],
             "",
             "## Hyperparameters",
             "",
@@ -63,35 +64,25 @@ def model_card(facts: CardFacts, curve: tuple[StepMetrics, ...], step: int) -> s
     )
 
 
-_PIPELINES: dict[Task, str] = for_each(
-    Task,
+_TARGETS = for_each(
+    Target,
     {
-        "generation": "text-generation",
-        "seq2seq": "text2text-generation",
-        "classification": "text-classification",
+        "tokens": "Targets are the labelled tokens, on which the loss is computed.",
+        "rows": "Targets are the texts, each with its labels.",
+        "pairs": "Targets are the pairs of answers.",
+        "answers": "Targets are the answers, each of them rated.",
     },
 )
-
-_COUNTED = for_each(
-    ObjectiveSpec,
-    {"supervised": "tokens", "pretraining": "tokens", "dpo": "pairs", "classification": "rows"},
-)
-
-_TARGETS = {
-    "tokens": "Targets are the labelled tokens, on which the loss is computed.",
-    "rows": "Targets are the texts, each with its labels.",
-    "pairs": "Targets are the pairs of answers.",
-}
 
 
 def _front_matter(base: str, spec: JobSpec) -> list[str]:
     strategy = spec.strategy.type
-    relation = "finetune" if WHOLE_MODEL[strategy] else "adapter"
+    relation = "finetune" if STRATEGIES[strategy].whole_model else "adapter"
     return [
         "---",
         f"base_model: {json.dumps(base)}",
-        f"library_name: {LIBRARIES[strategy]}",
-        f"pipeline_tag: {_PIPELINES[spec.task]}",
+        f"library_name: {STRATEGIES[strategy].library}",
+        f"pipeline_tag: {TASKS[spec.task].pipeline}",
         "tags:",
         f"- {json.dumps(f'base_model:{relation}:{base}')}",
         f"- {strategy}",
@@ -102,7 +93,7 @@ def _front_matter(base: str, spec: JobSpec) -> list[str]:
 
 def _introduction(base: str, facts: CardFacts) -> list[str]:
     origin = f"`{base}`{_revision(facts.spec.base)}"
-    if WHOLE_MODEL[facts.spec.strategy.type]:
+    if STRATEGIES[facts.spec.strategy.type].whole_model:
         return [
             f"# {base}, tuned",
             "",

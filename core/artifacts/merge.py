@@ -1,17 +1,16 @@
 """Merges an adapter into the weights of its base, so that no extra layers run.
 
 W becomes W + scale · B A in fp32, with DoRA also scaled to the trained row norms, and is rounded
-once to the dtype of the base. Modules from `modules_to_save` replace those of the base.
+once to the dtype of the base; (IA)³ scales the rows or columns of W. Modules from `modules_to_save`
+replace those of the base.
 """
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from core.adapters.adapted import AdaptedModel
-from core.adapters.bottleneck import Bottleneck
-from core.adapters.lora import LoraLinear
+from core.adapters.delta import AdapterLayer
 from core.adapters.targets import is_quantised
 
 
@@ -26,11 +25,11 @@ def merge(adapted: AdaptedModel) -> PreTrainedModel:
         raise ValueError("virtual tokens cannot be merged into weights")
     for path, layer in adapted.replaced.items():
         own = adapted.model.get_submodule(path)
-        if isinstance(layer, Bottleneck) or is_quantised(own):
+        if is_quantised(own):
             raise ValueError(f"{path} has no dense weight to merge the adapter into")
-        if isinstance(layer, LoraLinear):
-            weight_OI = layer.merged_weight()
-            _replace(own, "weight", weight_OI.t() if isinstance(own, Conv1D) else weight_OI)
+        if isinstance(layer, AdapterLayer):
+            for name, weight in layer.merged().items():
+                _replace(own, name, weight)
         else:
             _replace_all(own, layer)
     return adapted.model

@@ -1,38 +1,12 @@
 """The usage section of the model card, with code to copy."""
 
-from typing import Literal
+from typing import assert_never
 
 from core.artifacts.manifest import public_name
+from core.catalog.strategies import STRATEGIES
+from core.catalog.tasks import TASKS
 from core.spec.job import JobSpec
-from core.spec.members import for_each
-from core.spec.objective import ClassificationSpec, Task
-from core.spec.strategy import StrategySpec
-
-MODEL_CLASSES: dict[Task, str] = for_each(
-    Task,
-    {
-        "generation": "AutoModelForCausalLM",
-        "seq2seq": "AutoModelForSeq2SeqLM",
-        "classification": "AutoModelForSequenceClassification",
-    },
-)
-
-Library = Literal["transformers", "peft", "tunesmith"]
-
-LIBRARIES: dict[str, Library] = for_each(
-    StrategySpec,
-    {
-        "full": "transformers",
-        "lora": "peft",
-        "qlora": "peft",
-        "bottleneck": "tunesmith",
-        "prefix": "peft",
-        "prompt": "peft",
-    },
-)
-"""The library that loads the bundle."""
-
-_ANSWERS_MESSAGES = for_each(Task, {"generation": True, "seq2seq": True, "classification": False})
+from core.spec.objective import ClassificationSpec
 
 _QUANTISED = {
     "nf4": (
@@ -45,7 +19,8 @@ _QUANTISED = {
 
 def usage(spec: JobSpec) -> list[str]:
     """Return Markdown lines: usage with the library, then with the service."""
-    match LIBRARIES[spec.strategy.type]:
+    library = STRATEGIES[spec.strategy.type].library
+    match library:
         case "tunesmith":
             own = [
                 "PEFT does not support bottleneck adapters, so this folder runs in Tunesmith only. "
@@ -63,11 +38,13 @@ def usage(spec: JobSpec) -> list[str]:
                 "",
                 *_python(_adapter(spec)),
             ]
+        case _:
+            assert_never(library)
     return [*own, "From the service that trained it:", "", *_request(spec)]
 
 
 def _whole_model(spec: JobSpec) -> list[str]:
-    name = MODEL_CLASSES[spec.task]
+    name = TASKS[spec.task].model_class
     return [
         f"from transformers import {name}, AutoTokenizer",
         "",
@@ -77,7 +54,7 @@ def _whole_model(spec: JobSpec) -> list[str]:
 
 
 def _adapter(spec: JobSpec) -> list[str]:
-    name = MODEL_CLASSES[spec.task]
+    name = TASKS[spec.task].model_class
     options = f', revision="{spec.base.revision}"' if spec.base.revision else ""
     if isinstance(spec.objective, ClassificationSpec):
         options += f", num_labels={len(spec.objective.labels)}"
@@ -95,7 +72,7 @@ def _adapter(spec: JobSpec) -> list[str]:
 
 
 def _request(spec: JobSpec) -> list[str]:
-    if not _ANSWERS_MESSAGES[spec.task]:
+    if not TASKS[spec.task].answers_messages:
         return [
             "```sh",
             "curl http://localhost:8000/v1/classifications \\",

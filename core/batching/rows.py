@@ -41,6 +41,17 @@ class Row:
 
 
 @dataclass(frozen=True)
+class RatedRow(Row):
+    """An answer to a prompt that is judged whole, as a good one or a bad one."""
+
+    is_good: bool
+
+    @property
+    def targets(self) -> int:
+        return 1
+
+
+@dataclass(frozen=True)
 class LabelledRow:
     """A text to classify; `labels` are indices into the objective's labels."""
 

@@ -74,7 +74,7 @@ class _Bound:
             opening = self._opening(row)
             kept = [*range(opening), *range(row.length - self._max_length + opening, row.length)]
         shorter = _selected(row, kept)
-        if row.targets and not shorter.targets:
+        if any(row.trained) and not any(shorter.trained):
             raise InvalidRow(
                 row.line,
                 f"truncation removes all its labelled tokens: it has {row.length} tokens, and "
@@ -119,4 +119,5 @@ class _Bound:
 
 def _selected(row: Row, kept: Sequence[int]) -> Row:
     trained = (row.trained[index] for index in kept[1:])
-    return Row(row.line, tuple(row.tokens[index] for index in kept), (False, *trained))
+    tokens = tuple(row.tokens[index] for index in kept)
+    return replace(row, tokens=tokens, trained=(False, *trained))

@@ -1,36 +1,11 @@
 """Which combinations of family, task, objective and strategy exist, and why the others do not."""
 
-from itertools import chain
-from typing import Literal
-
-from core.catalog.families import Kind, family_of
+from core.catalog.families import family_of
+from core.catalog.family import Kind
+from core.catalog.objectives import OBJECTIVES_OF
+from core.catalog.strategies import STRATEGIES
 from core.errors import InvalidRequest
-from core.spec.members import for_each
-from core.spec.objective import ObjectiveSpec, Task
-from core.spec.strategy import WHOLE_MODEL, StrategySpec
-
-Objective = Literal["supervised", "pretraining", "dpo", "classification"]
-Strategy = Literal["full", "lora", "qlora", "bottleneck", "prefix", "prompt"]
-
-OBJECTIVES: dict[Task, tuple[Objective, ...]] = {
-    "generation": ("supervised", "pretraining", "dpo"),
-    "seq2seq": ("supervised",),
-    "classification": ("classification",),
-}
-for_each(Task, OBJECTIVES)
-for_each(ObjectiveSpec, dict.fromkeys(chain.from_iterable(OBJECTIVES.values())))
-
-_HANDS_OVER_KEYS: dict[Strategy, bool] = for_each(
-    StrategySpec,
-    {
-        "full": False,
-        "lora": False,
-        "qlora": False,
-        "bottleneck": False,
-        "prefix": True,
-        "prompt": False,
-    },
-)
+from core.spec.objective import Task
 
 _WHY_NOT: dict[tuple[Kind, Task], str] = {
     ("decoder", "seq2seq"): (
@@ -47,7 +22,7 @@ _WHY_NOT: dict[tuple[Kind, Task], str] = {
 
 
 def require_cell(
-    model_type: str, task: Task, objective: Objective, strategy: Strategy, quantised: bool = False
+    model_type: str, task: Task, objective: str, strategy: str, quantised: bool = False
 ) -> None:
     """Raise InvalidRequest with the reason when there is no such combination.
 
@@ -61,21 +36,21 @@ def require_cell(
             param="task",
             code="impossible_combination",
         )
-    if objective not in OBJECTIVES[task]:
+    if objective not in OBJECTIVES_OF[task]:
         raise InvalidRequest(
             f"The objective {objective} does not go with the task {task}. "
-            f"Its objectives: {', '.join(OBJECTIVES[task])}.",
+            f"Its objectives: {', '.join(OBJECTIVES_OF[task])}.",
             param="objective",
             code="impossible_combination",
         )
-    if _HANDS_OVER_KEYS[strategy] and not family.takes_prefix:
+    if STRATEGIES[strategy].hands_over_keys and not family.takes_prefix:
         raise InvalidRequest(
             f"A base of type {model_type} cannot be given keys and values from outside, so no "
             "program could run it with a prefix. The strategy prompt comes nearest.",
             param="strategy.type",
             code="impossible_combination",
         )
-    if WHOLE_MODEL[strategy] and quantised:
+    if STRATEGIES[strategy].whole_model and quantised:
         raise InvalidRequest(
             "The weights of this base are quantised and cannot be trained. Use lora or qlora, or "
             "the base that it was made from.",
@@ -84,27 +59,13 @@ def require_cell(
         )
 
 
-_NOT_MERGEABLE: dict[Strategy, str | None] = for_each(
-    StrategySpec,
-    {
-        "full": None,
-        "lora": None,
-        "qlora": None,
-        "bottleneck": "puts layers of its own between those of the base",
-        "prefix": "puts keys and values before every text",
-        "prompt": "puts embeddings before every text",
-    },
-)
-"""Why what was trained cannot become weights of the base; None where it can."""
-
-
-def require_mergeable(strategy: Strategy, stored_quantised: bool) -> None:
+def require_mergeable(strategy: str, stored_quantised: bool) -> None:
     """Raise InvalidRequest with the reason when what was trained cannot become the base's weights.
 
     `stored_quantised` says that the base is stored quantised, so that its plain weights are gone.
     """
-    reason = _NOT_MERGEABLE[strategy]
-    if reason is None and stored_quantised and not WHOLE_MODEL[strategy]:
+    reason = STRATEGIES[strategy].not_mergeable
+    if reason is None and stored_quantised and not STRATEGIES[strategy].whole_model:
         reason = "belongs to a base that is stored quantised, whose own weights are not there"
     if reason is not None:
         raise InvalidRequest(

@@ -1,187 +1,147 @@
-"""What differs between model families and is plain fact: kinds, layers by name, blocks, limits.
+"""What differs between model families and is plain fact: one row for each.
 
-The key is `model_type` of the Hugging Face config.
+The key is `model_type` of the Hugging Face config; `family.py` says what each fact means.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
+from core.catalog.family import AttentionFields, Blocks, Family, Layers, OutputFields
 from core.errors import InvalidRequest
-from core.spec.objective import Task
-from core.spec.strategy import Preset
-
-Kind = Literal["decoder", "encoder", "encoder-decoder"]
-
-_TASKS: dict[Kind, tuple[Task, ...]] = {
-    "decoder": ("generation", "classification"),
-    "encoder": ("classification",),
-    "encoder-decoder": ("seq2seq",),
-}
 
 RELATIVE_CONTEXT_LENGTH = 131_072
 """Limit of models whose positions are relative and never end: the most that a row may hold."""
 
 
-@dataclass(frozen=True)
-class Blocks:
-    """A stack of equal blocks: its path in the model and, in a block, the paths of two modules.
-
-    What those modules return is what attention and the feed-forward network add to the residual
-    stream. It is a tensor, or the first of a tuple.
-    """
-
-    stack: str
-    attention: str
-    feed_forward: str
-
-
-@dataclass(frozen=True)
-class Family:
-    """One architecture.
-
-    `layout` says whether several rows may stand in one sequence (`packed`), which a test per
-    family proves, or need rows of their own (`padded`). `presets` name linear layers by the last
-    parts of their paths; a model may lack some of them. `head` names, in the same way, what a
-    classifier adds to the base: modules that are new in a tuned model and trained whole.
-    """
-
-    model_type: str
-    kind: Kind
-    layout: Literal["packed", "padded"]
-    presets: dict[Preset, tuple[str, ...]]
-    blocks: tuple[Blocks, ...]
-    head: tuple[str, ...]
-    positions: str | None = "max_position_embeddings"
-    """The field of the config that bounds the tokens of a row; None for relative positions."""
-    width: str = "hidden_size"
-    """The field of the config with the size of a token's vector between blocks."""
-    same_input: tuple[tuple[str, ...], ...] = ()
-    """Linear layers of one module, by name, that are called with the same tensor."""
-    takes_prefix: bool = True
-    """Whether transformers and PEFT can hand the model keys and values from outside."""
-
-    @property
-    def tasks(self) -> tuple[Task, ...]:
-        return _TASKS[self.kind]
-
-    @property
-    def own_task(self) -> Task:
-        """What a base of this family does before it is tuned."""
-        return self.tasks[0]
+def _decoder(model_type: str, layers: Layers, blocks: Blocks, **facts: Any) -> Family:
+    return Family(
+        model_type,
+        "decoder",
+        "packed",
+        layers,
+        (blocks,),
+        head=("score",),
+        class_head="last token",
+        **facts,
+    )
 
 
-def _presets(
-    query_value: tuple[str, ...],
-    attention: tuple[str, ...],
-    ffn: tuple[str, ...],
-    gate: tuple[str, ...] = (),
-) -> dict[Preset, tuple[str, ...]]:
-    """`attention+ffn` leaves a gate out on purpose, where it is a layer of its own."""
-    return {
-        "query-value": query_value,
-        "attention": attention,
-        "attention+ffn": (*attention, *ffn),
-        "all-linear": (*attention, *gate, *ffn),
-    }
-
-
-def _decoder(
-    model_type: str, presets: dict[Preset, tuple[str, ...]], blocks: Blocks, **facts: Any
-) -> Family:
-    return Family(model_type, "decoder", "packed", presets, (blocks,), ("score",), **facts)
-
-
-_LLAMA_PRESETS = _presets(
-    query_value=("q_proj", "v_proj"),
-    attention=("q_proj", "k_proj", "v_proj", "o_proj"),
-    ffn=("up_proj", "down_proj"),
+_LLAMA_LAYERS = Layers(
+    query=("q_proj",),
+    key=("k_proj",),
+    value=("v_proj",),
+    output=("o_proj",),
+    up=("up_proj",),
+    down=("down_proj",),
     gate=("gate_proj",),
 )
 _LLAMA_BLOCKS = Blocks("model.layers", "self_attn", "mlp")
+_LLAMA_INPUTS = ("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj")
 
 _FAMILIES = (
     *(
+        _decoder(model_type, _LLAMA_LAYERS, _LLAMA_BLOCKS, same_input=_LLAMA_INPUTS)
+        for model_type in ("llama", "mistral", "qwen2", "qwen3")
+    ),
+    *(
         _decoder(
             model_type,
-            _LLAMA_PRESETS,
+            _LLAMA_LAYERS,
             _LLAMA_BLOCKS,
-            same_input=(("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj")),
+            output=OutputFields(softcap="final_logit_softcapping"),
+            same_input=_LLAMA_INPUTS,
         )
-        for model_type in ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text")
+        for model_type in ("gemma2", "gemma3_text")
     ),
     # One layer makes query, key and value, another the gate and the way up: `query-value` adapts
     # the keys too, and `attention+ffn` the gate.
     _decoder(
         "phi3",
-        _presets(
-            query_value=("qkv_proj",),
-            attention=("qkv_proj", "o_proj"),
-            ffn=("gate_up_proj", "down_proj"),
+        Layers(
+            query=("qkv_proj",),
+            key=("qkv_proj",),
+            value=("qkv_proj",),
+            output=("o_proj",),
+            up=("gate_up_proj",),
+            down=("down_proj",),
         ),
         _LLAMA_BLOCKS,
     ),
     # One layer makes query, key and value; there is no gate.
     _decoder(
         "gpt2",
-        _presets(
-            query_value=("attn.c_attn",),
-            attention=("attn.c_attn", "attn.c_proj"),
-            ffn=("mlp.c_fc", "mlp.c_proj"),
+        Layers(
+            query=("attn.c_attn",),
+            key=("attn.c_attn",),
+            value=("attn.c_attn",),
+            output=("attn.c_proj",),
+            up=("mlp.c_fc",),
+            down=("mlp.c_proj",),
         ),
         Blocks("transformer.h", "attn", "mlp"),
         positions="n_positions",
         width="n_embd",
     ),
-    # The names cover cross-attention as well. The first T5 has `wi`, the later ones have the
-    # gate `wi_0` and the way up `wi_1`.
+    # The first T5 has `wi`, the later ones have the gate `wi_0` and the way up `wi_1`.
     Family(
         "t5",
         "encoder-decoder",
         "padded",
-        _presets(
-            query_value=("q", "v"),
-            attention=("q", "k", "v", "o"),
-            ffn=("wi", "wi_1", "wo"),
+        Layers(
+            query=("q",),
+            key=("k",),
+            value=("v",),
+            output=("o",),
+            up=("wi", "wi_1"),
+            down=("wo",),
             gate=("wi_0",),
         ),
         (
             Blocks("encoder.block", "layer.0.SelfAttention", "layer.1.DenseReluDense"),
             Blocks("decoder.block", "layer.0.SelfAttention", "layer.2.DenseReluDense"),
         ),
-        head=(),
         positions=None,
         width="d_model",
+        output=OutputFields(scales_states="scale_decoder_outputs"),
+        attention=AttentionFields(layers="num_decoder_layers", heads="num_heads", head_size="d_kv"),
     ),
-    # The names cover cross-attention as well; there is no gate.
+    # There is no gate.
     Family(
         "bart",
         "encoder-decoder",
         "padded",
-        _presets(
-            query_value=("q_proj", "v_proj"),
-            attention=("q_proj", "k_proj", "v_proj", "out_proj"),
-            ffn=("fc1", "fc2"),
+        Layers(
+            query=("q_proj",),
+            key=("k_proj",),
+            value=("v_proj",),
+            output=("out_proj",),
+            up=("fc1",),
+            down=("fc2",),
         ),
         (
             Blocks("model.encoder.layers", "self_attn", "fc2"),
             Blocks("model.decoder.layers", "self_attn", "fc2"),
         ),
-        head=(),
         width="d_model",
+        output=OutputFields(bias="final_logits_bias"),
+        attention=AttentionFields(layers="decoder_layers", heads="decoder_attention_heads"),
     ),
     # No gate. A checkpoint of masked words has no pooler, so the pooler belongs to the head.
     Family(
         "bert",
         "encoder",
         "packed",
-        _presets(
-            query_value=("query", "value"),
-            attention=("query", "key", "value", "attention.output.dense"),
-            ffn=("intermediate.dense", "output.dense"),
+        Layers(
+            query=("query",),
+            key=("key",),
+            value=("value",),
+            output=("attention.output.dense",),
+            up=("intermediate.dense",),
+            down=("output.dense",),
         ),
         (Blocks("bert.encoder.layer", "attention.output.dropout", "output.dropout"),),
         head=("pooler", "classifier"),
+        class_head="pooler",
     ),
     # One layer makes query, key and value, another the gate and the way up: `query-value` adapts
     # the keys too, and `attention+ffn` the gate.
@@ -189,13 +149,17 @@ _FAMILIES = (
         "modernbert",
         "encoder",
         "packed",
-        _presets(
-            query_value=("attn.Wqkv",),
-            attention=("attn.Wqkv", "attn.Wo"),
-            ffn=("mlp.Wi", "mlp.Wo"),
+        Layers(
+            query=("attn.Wqkv",),
+            key=("attn.Wqkv",),
+            value=("attn.Wqkv",),
+            output=("attn.Wo",),
+            up=("mlp.Wi",),
+            down=("mlp.Wo",),
         ),
         (Blocks("model.layers", "attn", "mlp"),),
         head=("head", "classifier"),
+        class_head="pooled states",
         takes_prefix=False,
     ),
 )

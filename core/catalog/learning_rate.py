@@ -23,43 +23,23 @@ of demonstrations, which is what published recipes of thousands of steps take.
 A run of very few steps has to get as far in them: by the same root, its rate is higher.
 
 A classifier's new head is trained at the rate of the strategy, and bears that of LoRA at most.
-docs/decisions/0022-auto-learning-rate.md has the table that the constants come from; `bench.auto`
-compares what follows with grids of rates.
+The constants stand with the other facts, in `strategies.py` and `objectives.py`; `bench.auto`
+compares what follows from them with grids of rates.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Literal, assert_never
+from typing import Literal
 
+from core.catalog.objectives import OBJECTIVES
+from core.catalog.strategies import STRATEGIES, WIDTH
 from core.errors import InvalidRequest
-from core.spec.members import for_each
 from core.spec.objective import ObjectiveSpec
-from core.spec.strategy import (
-    BottleneckSpec,
-    FullSpec,
-    LoraSpec,
-    LowRankSpec,
-    PrefixSpec,
-    PromptSpec,
-    QloraSpec,
-    StrategySpec,
-)
+from core.spec.strategy import LoraSpec, StrategySpec
 from core.spec.training import HIGHEST_RATE
 
 Auto = Literal["auto"]
 
-WIDTH = 2000
-"""The hidden size for which the constants stand: a base of about 1B."""
-POWER = 0.78
-FULL = 5e-5
-LOW_RANK = 5e-4
-ALPHA = 32
-BOTTLENECK = 1e-3
-INNER_VALUES = 125
-"""Of a bottleneck at that width with the usual reduction factor."""
-
-PREFIX = 0.2
-PROMPT = 0.3
 MANY_STEPS = 100
 """Steps from which on the rate of virtual tokens falls."""
 
@@ -67,17 +47,8 @@ FEW_STEPS = 48
 FEWEST_STEPS = 12
 """Between them the rate of weights rises, to twice what it is otherwise."""
 
-FULL_RATE_STEPS: dict[str, int | None] = for_each(
-    ObjectiveSpec, {"supervised": None, "pretraining": None, "classification": None, "dpo": 16}
-)
-"""Steps up to which an objective takes the rate of demonstrations; None: always."""
 LEAST_SHARE = 0.05
-"""Of that rate, however long the run."""
-
-TRAINS_A_HEAD: dict[str, bool] = for_each(
-    ObjectiveSpec,
-    {"supervised": False, "pretraining": False, "classification": True, "dpo": False},
-)
+"""Of the rate of demonstrations, however long the run of an objective that does not keep it."""
 
 
 @dataclass(frozen=True)
@@ -93,41 +64,27 @@ def base_learning_rate(
 ) -> float:
     """Return the rate that a multiplier of 1 stands for, in three digits."""
     rate = _of_strategy(strategy, hidden_size, steps) * _share(objective, steps)
-    if TRAINS_A_HEAD[objective.type]:
+    if OBJECTIVES[objective.type].trains_head:
         rate = min(rate, _of_strategy(LoraSpec(), hidden_size, steps))
     return _short(min(rate, HIGHEST_RATE), 3)
 
 
 def _of_strategy(strategy: StrategySpec, hidden_size: int, steps: int) -> float:
     """Return the rate for demonstrations."""
-    narrower = math.pow(WIDTH / hidden_size, POWER)
-    quicker = math.sqrt(FEW_STEPS / min(FEW_STEPS, max(steps, FEWEST_STEPS)))
-    shorter = math.sqrt(MANY_STEPS / max(MANY_STEPS, steps))
-    match strategy:
-        case FullSpec():
-            return FULL * narrower * quicker
-        case LoraSpec() | QloraSpec():
-            return LOW_RANK * narrower * quicker * ALPHA / _strength(strategy)
-        case BottleneckSpec():
-            inner_values = hidden_size / strategy.reduction_factor
-            return BOTTLENECK * quicker * INNER_VALUES / inner_values
-        case PrefixSpec():
-            return PREFIX * shorter
-        case PromptSpec():
-            return PROMPT * shorter
-        case _:
-            assert_never(strategy)
+    rule = STRATEGIES[strategy.type].rate
+    rate = rule.rate / rule.effect(strategy, hidden_size)
+    rate *= math.pow(WIDTH / hidden_size, rule.width_power)
+    if rule.rises_in_few_steps:
+        rate *= math.sqrt(FEW_STEPS / min(FEW_STEPS, max(steps, FEWEST_STEPS)))
+    if rule.falls_in_many_steps:
+        rate *= math.sqrt(MANY_STEPS / max(MANY_STEPS, steps))
+    return rate
 
 
 def _share(objective: ObjectiveSpec, steps: int) -> float:
     """Return how much of the rate for demonstrations the objective takes in so many steps."""
-    few = FULL_RATE_STEPS[objective.type]
+    few = OBJECTIVES[objective.type].full_rate_steps
     return 1.0 if few is None else max(LEAST_SHARE, min(1.0, few / steps))
-
-
-def _strength(strategy: LowRankSpec) -> float:
-    """Return scale · rank: how far the update goes for the rate."""
-    return strategy.alpha * (math.sqrt(strategy.rank) if strategy.use_rslora else 1)
 
 
 def settle(rate: float | Auto, multiplier: float | Auto, base: float) -> LearningRate:

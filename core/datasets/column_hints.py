@@ -20,6 +20,10 @@ _TEXTS = (
     *("text", "sentence", "content", "review", "document", "article", "tweet", "body", "passage"),
     *("utterance", "comment", "story", "code", "chat", "dialogue"),
 )
+_RATINGS = (
+    *("label", "rating", "is_good", "good", "desirable", "accepted", "is_correct", "correct"),
+    *("thumbs_up", "liked", "helpful"),
+)
 _LABELS = ("label", "class", "category", "sentiment", "intent", "label_text", "coarse_label")
 
 
@@ -31,6 +35,7 @@ def suggested_columns(row: Row, known: Collection[str] = ()) -> dict[str, str] |
     others = {column: value for column, value in row.items() if column not in known}
     for mapping in (
         _turns(others),
+        _rated_answer(row),
         _question_and_answer(row),
         _source_and_target(row),
         _text_and_label(row),
@@ -77,6 +82,16 @@ def _question_and_answer(row: Row) -> dict[str, str] | None:
     if system := _named(others, _SYSTEMS):
         mapping["system"] = system
     return mapping
+
+
+def _rated_answer(row: Row) -> dict[str, str] | None:
+    """Map a question, its answer, and a rating of the answer."""
+    question, answer = _named(row, _QUESTIONS), _named(row, _ANSWERS)
+    rated = {column.lower(): column for column, value in row.items() if isinstance(value, bool)}
+    rating = next((rated[name] for name in _RATINGS if name in rated), None)
+    if question is None or answer is None or rating is None:
+        return None
+    return {"prompt": question, "completion": answer, "label": rating}
 
 
 def _source_and_target(row: Row) -> dict[str, str] | None:

@@ -34,6 +34,17 @@ class PreferenceExample:
 
 
 @dataclass(frozen=True)
+class RatedExample:
+    """An answer to a prompt, and whether it is a good one.
+
+    The answer alone is trained, as in a `PreferenceExample`.
+    """
+
+    answer: ChatExample | CompletionExample
+    is_good: bool
+
+
+@dataclass(frozen=True)
 class TextExample:
     """Plain text; every token is trained on."""
 
@@ -49,4 +60,6 @@ class LabelExample:
     multi: bool
 
 
-Example = ChatExample | CompletionExample | PreferenceExample | TextExample | LabelExample
+Example = (
+    ChatExample | CompletionExample | PreferenceExample | RatedExample | TextExample | LabelExample
+)

@@ -13,6 +13,7 @@ from core.datasets.examples import (
     Example,
     LabelExample,
     PreferenceExample,
+    RatedExample,
     TextExample,
 )
 from core.datasets.json_values import JsonObject, Row
@@ -28,6 +29,7 @@ __all__ = [
     "LabelExample",
     "ParsedRow",
     "PreferenceExample",
+    "RatedExample",
     "TextExample",
     "detect_format",
     "parse_row",
@@ -104,7 +106,7 @@ def _require_keys(row: Row, layout: Layout, errors: RowErrors) -> None:
     """Add an error for a missing required key if another column looks like it."""
     missing = [key for key in layout.required if key not in row]
     mapping = suggested_columns(row, layout.keys) if missing else None
-    if mapping:
+    if mapping and not mapping.items() <= {(key, key) for key in layout.keys}:
         hint = f"add it or map a column to it, for example with columns {mapping_json(mapping)}"
         errors.add(missing[0], f"is missing; {hint}")
         errors.stop()

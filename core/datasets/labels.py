@@ -1,9 +1,14 @@
-"""Reads the labels of a row as text: 1, 1.0 and "1" are the same label."""
+"""Reads the labels of a row as text: 1, 1.0 and "1" are the same label. Also reads ratings.
+
+A rating is true or false; in CSV, which has only text, the word.
+"""
 
 from core.datasets.json_values import Row
 from core.datasets.row_errors import RowErrors, describe
 
 MAX_LABEL_CHARACTERS = 200
+
+_RATINGS = {"true": True, "false": False}
 
 
 def parse_label(row: Row, errors: RowErrors) -> tuple[str, ...]:
@@ -32,6 +37,23 @@ def parse_labels(row: Row, errors: RowErrors) -> tuple[str, ...]:
         if label:
             parsed[label] = None
     return tuple(parsed)
+
+
+def rating_of(value: object) -> bool | None:
+    """Return whether an answer is rated good, or None if the value is no rating."""
+    if isinstance(value, str):
+        return _RATINGS.get(value.lower())
+    return value if isinstance(value, bool) else None
+
+
+def parse_rating(row: Row, errors: RowErrors) -> bool:
+    """Return the rating under `label`; False with an error if it is invalid."""
+    label = row.get("label")
+    rating = rating_of(label)
+    if rating is None:
+        hint = "write true for a good completion, false for a bad one"
+        errors.add("label", f"{describe(label)}; {hint}")
+    return rating is True
 
 
 def _label(value: object, where: str, errors: RowErrors) -> str | None:

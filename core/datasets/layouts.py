@@ -6,6 +6,7 @@
     {"query": ..., "tools": [...], "answers": [...]}              -> ChatExample
     {"instruction": ..., "input": ..., "output": ...}             -> ChatExample
     {"instruction": ..., "context": ..., "response": ...}         -> ChatExample
+    {"prompt": ..., "completion": ..., "label": true}             -> RatedExample
     {"prompt": ..., "completion": ...}                            -> CompletionExample
     {"prompt": [...], "completion": [...]}                        -> ChatExample
     {"input": {...}, "preferred_output": [...],
@@ -27,10 +28,11 @@ from core.datasets.examples import (
     Example,
     LabelExample,
     PreferenceExample,
+    RatedExample,
     TextExample,
 )
 from core.datasets.json_values import JsonObject, Row
-from core.datasets.labels import parse_label, parse_labels
+from core.datasets.labels import parse_label, parse_labels, parse_rating, rating_of
 from core.datasets.preference import Answers, parse_chosen_rejected, parse_preferred_outputs
 from core.datasets.reasoning import assistant_message
 from core.datasets.row_errors import RowErrors, describe
@@ -107,12 +109,9 @@ def _answered(row: Row, context: str, answer: str, errors: RowErrors) -> Example
     )
 
 
-def _parse_completion(row: Row, errors: RowErrors) -> Example:
+def _parse_completion(row: Row, errors: RowErrors) -> ChatExample | CompletionExample:
     """Parse plain texts, or messages; only the completion is trained on."""
     prompt, completion = row.get("prompt"), row.get("completion")
-    if isinstance(row.get("label"), bool):
-        hint = "keep the rows with good completions and remove the column"
-        errors.add("label", f"rates the completion, and ratings are not trained on; {hint}")
     if not (isinstance(prompt, list) or isinstance(completion, list) or "system" in row):
         text = errors.text(row, "prompt", empty=True)
         return CompletionExample(text, errors.text(row, "completion"))
@@ -124,6 +123,26 @@ def _parse_completion(row: Row, errors: RowErrors) -> Example:
         with_system(row, _untrained(before), "prompt", errors) + after,
         parse_tools(_with_wrapped_tools(row), errors),
     )
+
+
+def _parse_rated(row: Row, errors: RowErrors) -> Example:
+    """Parse TRL's unpaired preferences: a completion that is rated good or bad."""
+    is_good = parse_rating(row, errors)
+    answer = _parse_completion(row, errors)
+    if isinstance(answer, ChatExample):
+        _reject_weights(row["completion"], errors)
+    return RatedExample(answer, is_good)
+
+
+def _reject_weights(completion: object, errors: RowErrors) -> None:
+    for index, message in enumerate(completion if isinstance(completion, list) else ()):
+        if isinstance(message, dict) and message.get("weight") == 0:
+            hint = "the label rates the whole completion; remove the weight"
+            errors.add(f"completion[{index}].weight", f"is 0; {hint}")
+
+
+def _has_rating(row: Row) -> bool:
+    return rating_of(row["label"]) is not None
 
 
 def _side(
@@ -203,6 +222,14 @@ LAYOUTS = (
         _parse_chat,
     ),
     Layout("chat", ("conversations",), ("conversations", "system", "tools"), _parse_sharegpt),
+    Layout(
+        "unpaired-preference",
+        ("prompt", "completion", "label"),
+        ("prompt", "completion", "label", "tools", "system"),
+        _parse_rated,
+        identifying=(),
+        fits=_has_rating,
+    ),
     Layout(
         "prompt-completion",
         ("prompt", "completion"),

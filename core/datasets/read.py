@@ -10,7 +10,7 @@ from core.datasets.csv_rows import delimiter_of, read_csv
 from core.datasets.formats import Example, LabelExample, ParsedRow, read_row, unknown_layout
 from core.datasets.json_rows import read_json
 from core.datasets.json_values import Row
-from core.datasets.layouts import KEYS, layout_of
+from core.datasets.layouts import KEYS, LAYOUTS, layout_of
 from core.datasets.lines import Line
 from core.datasets.parquet_rows import PARQUET_MARK, read_parquet
 from core.datasets.row_errors import RowError
@@ -119,6 +119,9 @@ def _parse(
     if layout.format == "text" and file_format == "classification":
         key = label_key or "label"
         return _rejected(RowError(key, f"{key} is missing; add the {key} of the text"))
+    if layout.format == "prompt-completion" and file_format == "unpaired-preference":
+        # the label is missing or no rating; the parser of the file's layout reports it
+        layout = next(each for each in LAYOUTS if each.format == file_format)
     if layout.format != file_format:
         hint = "a file has one format; move these rows to another file"
         return _rejected(

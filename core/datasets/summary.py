@@ -13,6 +13,7 @@ from core.datasets.formats import (
     Example,
     LabelExample,
     PreferenceExample,
+    RatedExample,
     TextExample,
 )
 from core.datasets.row_errors import RowError, column_name
@@ -110,6 +111,8 @@ def _has_tools(example: Example) -> bool:
             return bool(example.tools) or any("tool_calls" in each for each in example.messages)
         case PreferenceExample():
             return _has_tools(example.chosen) or _has_tools(example.rejected)
+        case RatedExample():
+            return _has_tools(example.answer)
         case CompletionExample() | TextExample() | LabelExample():
             return False
         case _:
@@ -130,6 +133,8 @@ def _characters(example: Example) -> int:
             return len(example.prompt) + len(example.completion)
         case PreferenceExample():
             return max(_characters(example.chosen), _characters(example.rejected))
+        case RatedExample():
+            return _characters(example.answer)
         case TextExample() | LabelExample():
             return len(example.text)
         case _:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from core.catalog.families import family_of
+
 
 @dataclass(frozen=True)
 class OutputHead:
@@ -65,14 +67,11 @@ class OutputHead:
 
 def output_head(model: PreTrainedModel) -> OutputHead:
     """Return the head of a causal model or of a decoder that follows an encoder."""
-    weight_VE = model.get_output_embeddings().weight
-    config = model.config
-    match config.model_type:
-        case "gemma2" | "gemma3_text":
-            return OutputHead(weight_VE, softcap=config.final_logit_softcapping)
-        case "bart":
-            return OutputHead(weight_VE, bias_V=model.final_logits_bias[0])
-        case "t5" if config.scale_decoder_outputs:
-            return OutputHead(weight_VE, scale=config.d_model**-0.5)
-        case _:
-            return OutputHead(weight_VE)
+    config, fields = model.config, family_of(model.config.model_type).output
+    scaled = fields.scales_states is not None and getattr(config, fields.scales_states)
+    return OutputHead(
+        model.get_output_embeddings().weight,
+        bias_V=None if fields.bias is None else getattr(model, fields.bias)[0],
+        scale=config.hidden_size**-0.5 if scaled else 1.0,
+        softcap=None if fields.softcap is None else getattr(config, fields.softcap),
+    )

@@ -1,20 +1,33 @@
 """From a job's spec to its objective."""
 
-from typing import Any
+from typing import Any, assert_never
 
 from transformers import PreTrainedTokenizerFast
 
 from core.batching.template import TemplateContext
+from core.catalog.objectives import OBJECTIVES
+from core.catalog.strategies import virtual_tokens
 from core.errors import InvalidRequest
+from core.objectives.answers import Reference
 from core.objectives.classification import Classification
 from core.objectives.dpo import Dpo
+from core.objectives.kto import Kto
 from core.objectives.objective import Objective
+from core.objectives.orpo import Orpo
 from core.objectives.pretraining import Pretraining
 from core.objectives.seq2seq import SequenceToSequence
+from core.objectives.simpo import Simpo
 from core.objectives.supervised import Supervised
 from core.spec.job import JobSpec
-from core.spec.objective import ClassificationSpec, DpoSpec, PretrainingSpec, SupervisedSpec
-from core.spec.strategy import virtual_tokens
+from core.spec.objective import (
+    ClassificationSpec,
+    DpoSpec,
+    KtoSpec,
+    OrpoSpec,
+    PretrainingSpec,
+    SimpoSpec,
+    SupervisedSpec,
+)
 
 
 def choose_objective(spec: JobSpec, tokenizer: PreTrainedTokenizerFast) -> Objective[Any]:
@@ -22,25 +35,33 @@ def choose_objective(spec: JobSpec, tokenizer: PreTrainedTokenizerFast) -> Objec
 
     Raises InvalidRequest when they do not go together.
     """
-    context = template_context(spec)
-    match spec.objective, spec.task:
-        case SupervisedSpec(), "generation":
-            return Supervised(tokenizer, context)
-        case SupervisedSpec(), "seq2seq":
-            return SequenceToSequence(tokenizer, context)
-        case PretrainingSpec(), "generation":
+    objective, context = spec.objective, template_context(spec)
+    if spec.task not in OBJECTIVES[objective.type].tasks:
+        raise InvalidRequest(
+            f"The objective {objective.type} cannot train a model for {spec.task}.",
+            param="objective",
+        )
+    reference = Reference(continues=spec.parent is not None)
+    match objective:
+        case SupervisedSpec():
+            seq2seq = spec.task == "seq2seq"
+            return (SequenceToSequence if seq2seq else Supervised)(tokenizer, context)
+        case PretrainingSpec():
             return Pretraining(tokenizer, _longest_text(spec, tokenizer))
-        case DpoSpec(beta=beta, label_smoothing=smoothing), "generation":
-            return Dpo(
-                tokenizer, beta, smoothing, continues=spec.parent is not None, context=context
-            )
-        case ClassificationSpec(labels=labels, multi_label=multi_label), "classification":
+        case DpoSpec(beta=beta, label_smoothing=smoothing):
+            return Dpo(tokenizer, beta, smoothing, reference, context)
+        case OrpoSpec(beta=beta):
+            return Orpo(tokenizer, beta, context)
+        case SimpoSpec(beta=beta, gamma=gamma):
+            return Simpo(tokenizer, beta, gamma, context)
+        case KtoSpec():
+            weights = objective.desirable_weight, objective.undesirable_weight
+            longest = spec.training.max_length
+            return Kto(tokenizer, objective.beta, *weights, longest, reference, context)
+        case ClassificationSpec(labels=labels, multi_label=multi_label):
             return Classification(tokenizer, labels, multi_label)
-        case objective, task:
-            raise InvalidRequest(
-                f"The objective {objective.type} cannot train a model for {task}.",
-                param="objective",
-            )
+        case _:
+            assert_never(objective)
 
 
 def template_context(spec: JobSpec) -> TemplateContext:

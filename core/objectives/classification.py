@@ -20,11 +20,11 @@ from core.batching.rows import InvalidRow, LabelledRow
 from core.datasets.formats import Example, LabelExample
 from core.models.class_head import class_logits
 from core.models.heads import LossSums
-from core.objectives.objective import only
+from core.objectives.objective import Objective, only
 
 
 @dataclass(frozen=True)
-class Classification:
+class Classification(Objective[LabelledRow]):
     """Trains one label per text, or with `multi_label` a decision about each label."""
 
     tokenizer: PreTrainedTokenizerFast
@@ -57,11 +57,6 @@ class Classification:
                     f"({_some(self.labels)}); correct it or add it there",
                 )
         return tuple(self.labels.index(label) for label in example.labels)
-
-    def prepare(
-        self, adapted: AdaptedModel, rows: Sequence[LabelledRow], budget_tokens: int
-    ) -> None:
-        pass
 
     def loss(self, adapted: AdaptedModel, rows: Sequence[LabelledRow]) -> LossSums:
         logits_BN = classify(adapted, [row.tokens for row in rows])

@@ -1,7 +1,8 @@
 """What every objective offers to the recipe."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from core.adapters.adapted import AdaptedModel
 from core.batching.rows import InvalidRow, TrainingRow
@@ -12,9 +13,10 @@ RowType = TypeVar("RowType", bound=TrainingRow)
 ExampleType = TypeVar("ExampleType", bound=Example)
 
 
-class Objective(Protocol[RowType]):
+class Objective(ABC, Generic[RowType]):
     """Turns examples into rows, and rows into a loss."""
 
+    @abstractmethod
     def rows(self, examples: Sequence[tuple[int, Example]]) -> list[RowType]:
         """Return the rows of every (line, example), in order; mostly one each.
 
@@ -22,8 +24,18 @@ class Objective(Protocol[RowType]):
         """
 
     def prepare(self, adapted: AdaptedModel, rows: Sequence[RowType], budget_tokens: int) -> None:
-        """Look at the untrained model once, before the first step. Most have no need to."""
+        """Look at the untrained model once, before the first step, with all rows of the run."""
 
+    def begin_step(
+        self, adapted: AdaptedModel, rows: Sequence[RowType], budget_tokens: int
+    ) -> None:
+        """Prepare for the rows of an optimizer step or of an evaluation, before their loss.
+
+        May leave the model in training or evaluation mode. Raises OutOfMemory or TrainingFailed if
+        memory runs out.
+        """
+
+    @abstractmethod
     def loss(self, adapted: AdaptedModel, rows: Sequence[RowType]) -> LossSums:
         """Run one micro-batch and return its sums; the loss carries the gradient."""
 

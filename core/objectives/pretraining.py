@@ -11,11 +11,11 @@ from core.batching.rows import Row
 from core.datasets.formats import Example, TextExample
 from core.models.heads import LossSums
 from core.objectives.next_token import next_token_loss
-from core.objectives.objective import only
+from core.objectives.objective import Objective, only
 
 
 @dataclass(frozen=True)
-class Pretraining:
+class Pretraining(Objective[Row]):
     """Trains whole texts and the end of each; a text that is too long becomes several rows."""
 
     tokenizer: PreTrainedTokenizerFast
@@ -25,9 +25,6 @@ class Pretraining:
         texts = only(TextExample, examples, "plain text under 'text'")
         rows = render_examples(self.tokenizer, texts)
         return [piece for row in rows for piece in _pieces(row, self.max_length)]
-
-    def prepare(self, adapted: AdaptedModel, rows: Sequence[Row], budget_tokens: int) -> None:
-        pass
 
     def loss(self, adapted: AdaptedModel, rows: Sequence[Row]) -> LossSums:
         return next_token_loss(adapted, rows)

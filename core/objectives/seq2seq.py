@@ -16,11 +16,11 @@ from core.datasets.formats import ChatExample, CompletionExample, Example
 from core.models.heads import LossSums, labelled_cross_entropy
 from core.models.output_head import output_head
 from core.objectives.next_token import sums_of_tokens
-from core.objectives.objective import only
+from core.objectives.objective import Objective, only
 
 
 @dataclass(frozen=True)
-class SequenceToSequence:
+class SequenceToSequence(Objective[SourceTargetRow]):
     """Trains targets; every token of one counts, as with transformers' `labels`."""
 
     tokenizer: PreTrainedTokenizerFast
@@ -30,11 +30,6 @@ class SequenceToSequence:
         kinds = (ChatExample, CompletionExample)
         wanted = "a prompt with its completion, an instruction with its output, or a conversation"
         return render_source_targets(self.tokenizer, only(kinds, examples, wanted), self.context)
-
-    def prepare(
-        self, adapted: AdaptedModel, rows: Sequence[SourceTargetRow], budget_tokens: int
-    ) -> None:
-        pass
 
     def loss(self, adapted: AdaptedModel, rows: Sequence[SourceTargetRow]) -> LossSums:
         config = adapted.model.config

@@ -12,11 +12,11 @@ from core.batching.template import NO_CONTEXT, TemplateContext
 from core.datasets.formats import ChatExample, CompletionExample, Example
 from core.models.heads import LossSums
 from core.objectives.next_token import next_token_loss
-from core.objectives.objective import only
+from core.objectives.objective import Objective, only
 
 
 @dataclass(frozen=True)
-class Supervised:
+class Supervised(Objective[Row]):
     """Trains what the assistant has to write."""
 
     tokenizer: PreTrainedTokenizerFast
@@ -26,9 +26,6 @@ class Supervised:
         kinds = (ChatExample, CompletionExample)
         wanted = "a conversation, an instruction with its output, or a prompt with its completion"
         return render_examples(self.tokenizer, only(kinds, examples, wanted), self.context)
-
-    def prepare(self, adapted: AdaptedModel, rows: Sequence[Row], budget_tokens: int) -> None:
-        pass
 
     def loss(self, adapted: AdaptedModel, rows: Sequence[Row]) -> LossSums:
         return next_token_loss(adapted, rows)

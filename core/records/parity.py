@@ -39,14 +39,16 @@ def begin_check(
 
     None when there is nothing to check, or when the last attempt was a moment ago.
     """
+    # One reading of the clock: the time of another's check must not run out between the two.
+    now = session.scalars(select(database_now())).one()
     taken = session.execute(
         update(TunedModel)
         .where(
             TunedModel.id == model_id,
             TunedModel.bundle_sha256 == sha256,
-            TunedModel.parity_due_at <= database_now(),
+            TunedModel.parity_due_at <= now,
         )
-        .values(parity_due_at=database_now() + seconds)
+        .values(parity_due_at=now + seconds)
         .returning(TunedModel.parity_reference)
         .execution_options(synchronize_session=False)
     ).all()
@@ -56,7 +58,7 @@ def begin_check(
         select(TunedModel.id).where(
             TunedModel.id == model_id,
             TunedModel.parity.is_(None),
-            TunedModel.parity_due_at > database_now(),
+            TunedModel.parity_due_at > now,
         )
     ).all()
     return UnderCheck() if under_check else None

@@ -7,7 +7,13 @@ from pydantic import Field
 from core.spec.base import Spec
 
 DatasetFormat = Literal[
-    "chat", "prompt-completion", "instruction", "preference", "text", "classification"
+    "chat",
+    "prompt-completion",
+    "instruction",
+    "preference",
+    "unpaired-preference",
+    "text",
+    "classification",
 ]
 
 

@@ -1,7 +1,7 @@
 """What is learnt from an example: one class per objective.
 
-An objective is one class here, one file in `core/objectives/` and one `case` in
-`core/objectives/choose.py`.
+An objective is one class here, one row in `core/catalog/objectives.py`, one file in
+`core/objectives/` and one `case` in `core/objectives/choose.py`.
 """
 
 from typing import Annotated, Literal
@@ -12,6 +12,9 @@ from core.spec.base import Spec
 
 Task = Literal["generation", "seq2seq", "classification"]
 """What the tuned model does: continue a text, answer a text with another, or label it."""
+
+MethodName = Literal["supervised", "dpo", "orpo", "simpo", "kto"]
+"""What a request calls the way of learning: OpenAI's `method.type`, and ours beside it."""
 
 MAX_LABELS = 1000
 
@@ -44,6 +47,43 @@ class DpoSpec(Spec):
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
 
 
+class OrpoSpec(Spec):
+    """Odds ratio preference optimization: demonstrations and preferences at once, no reference.
+
+    `beta` weighs the odds ratio against the cross entropy of the chosen answer; the paper's λ.
+    Source: Hong et al. 2024, https://arxiv.org/abs/2403.07691.
+    """
+
+    type: Literal["orpo"] = "orpo"
+    beta: float = Field(0.1, gt=0, le=10)
+
+
+class SimpoSpec(Spec):
+    """Simple preference optimization: preferences by the mean log-probability, no reference.
+
+    The chosen answer has to lead by the margin `gamma`, in units of `beta` times the mean. Source:
+    Meng et al. 2024, https://arxiv.org/abs/2405.14734.
+    """
+
+    type: Literal["simpo"] = "simpo"
+    beta: float = Field(2.0, gt=0, le=100)
+    gamma: float = Field(1.0, ge=0, le=100)
+
+
+class KtoSpec(Spec):
+    """Kahneman-Tversky optimization: single answers, each rated good or bad.
+
+    The reference is the model before training. The weights balance unequal numbers of good and bad
+    answers: weight times number should be equal for both, or up to a third larger for good
+    answers. Source: Ethayarajh et al. 2024, https://arxiv.org/abs/2402.01306.
+    """
+
+    type: Literal["kto"] = "kto"
+    beta: float = Field(0.1, gt=0, le=10)
+    desirable_weight: float = Field(1.0, gt=0, le=1000)
+    undesirable_weight: float = Field(1.0, gt=0, le=1000)
+
+
 class ClassificationSpec(Spec):
     """Cross entropy over `labels`, or with `multi_label` one yes-or-no decision for each."""
 
@@ -53,6 +93,12 @@ class ClassificationSpec(Spec):
 
 
 ObjectiveSpec = Annotated[
-    SupervisedSpec | PretrainingSpec | DpoSpec | ClassificationSpec,
+    SupervisedSpec
+    | PretrainingSpec
+    | DpoSpec
+    | OrpoSpec
+    | SimpoSpec
+    | KtoSpec
+    | ClassificationSpec,
     Field(discriminator="type"),
 ]

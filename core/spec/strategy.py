@@ -1,8 +1,8 @@
 """What is trained: one class per strategy.
 
-A strategy is one class here, one file in `core/strategies/` and one `case` in
-`core/strategies/attach.py`. The names people know from PEFT (`r`, `lora_alpha`,
-`num_virtual_tokens`, …) are accepted as well.
+A strategy is one class here, one row in `core/catalog/strategies.py`, one file in
+`core/strategies/` and one `case` in `core/strategies/attach.py`. The names people know from PEFT
+(`r`, `lora_alpha`, `num_virtual_tokens`, …) are accepted as well.
 """
 
 from typing import Annotated, Any, Literal
@@ -14,10 +14,10 @@ from pydantic import (
     StringConstraints,
     Tag,
     field_validator,
+    model_validator,
 )
 
 from core.spec.base import Spec
-from core.spec.members import for_each
 from core.spec.pattern import require_simple
 
 Preset = Literal["query-value", "attention", "attention+ffn", "all-linear"]
@@ -138,6 +138,30 @@ class PromptSpec(Spec):
     )
 
 
+class Ia3Spec(Spec):
+    """Vectors that scale keys, values and the inner activations of the feed-forward network.
+
+    Other layers may be named: those in `target_modules` are scaled on their output, those that
+    `feedforward_modules` names among them on their input, as in PEFT. Modules in
+    `modules_to_save` are trained whole. Source: Liu et al. 2022, https://arxiv.org/abs/2205.05638.
+    """
+
+    type: Literal["ia3"] = "ia3"
+    target_modules: tuple[ModuleName, ...] = Field((), max_length=1024)
+    feedforward_modules: tuple[ModuleName, ...] = Field((), max_length=1024)
+    modules_to_save: tuple[ModuleName, ...] = Field((), max_length=64)
+
+    @model_validator(mode="after")
+    def _require_subset(self) -> "Ia3Spec":
+        extra = [name for name in self.feedforward_modules if name not in self.target_modules]
+        if extra:
+            raise ValueError(
+                f"feedforward_modules names {extra[0]!r}, which is not in target_modules; name it "
+                "there too"
+            )
+        return self
+
+
 def _type_of(value: Any) -> str:
     if isinstance(value, dict):
         return str(value.get("type", "lora"))
@@ -150,40 +174,8 @@ StrategySpec = Annotated[
     | Annotated[QloraSpec, Tag("qlora")]
     | Annotated[BottleneckSpec, Tag("bottleneck")]
     | Annotated[PrefixSpec, Tag("prefix")]
-    | Annotated[PromptSpec, Tag("prompt")],
+    | Annotated[PromptSpec, Tag("prompt")]
+    | Annotated[Ia3Spec, Tag("ia3")],
     Discriminator(_type_of),
 ]
 """Any strategy; one that names no `type` is LoRA."""
-
-WHOLE_MODEL: dict[str, bool] = for_each(
-    StrategySpec,
-    {
-        "full": True,
-        "lora": False,
-        "qlora": False,
-        "bottleneck": False,
-        "prefix": False,
-        "prompt": False,
-    },
-)
-"""Whether the result is a model of its own and no adapter."""
-
-_VIRTUAL = for_each(
-    StrategySpec,
-    {
-        "full": False,
-        "lora": False,
-        "qlora": False,
-        "bottleneck": False,
-        "prefix": True,
-        "prompt": True,
-    },
-)
-
-
-def virtual_tokens(strategy: StrategySpec) -> int:
-    """Return how many places of the context the strategy takes from a text."""
-    if not _VIRTUAL[strategy.type]:
-        return 0
-    assert isinstance(strategy, PrefixSpec | PromptSpec)
-    return strategy.virtual_tokens

@@ -8,6 +8,7 @@ from core.adapters.adapted import AdaptedModel
 from core.spec.strategy import (
     BottleneckSpec,
     FullSpec,
+    Ia3Spec,
     LoraSpec,
     PrefixSpec,
     PromptSpec,
@@ -16,6 +17,7 @@ from core.spec.strategy import (
 )
 from core.strategies.bottleneck import attach_bottleneck
 from core.strategies.full import attach_full
+from core.strategies.ia3 import attach_ia3
 from core.strategies.lora import attach_lora
 from core.strategies.prefix import attach_prefix
 from core.strategies.prompt import attach_prompt
@@ -48,5 +50,7 @@ def attach(
             return attach_prefix(model, spec)
         case PromptSpec():
             return attach_prompt(model, spec, tokenizer)
+        case Ia3Spec():
+            return attach_ia3(model, spec)
         case _:
             assert_never(spec)

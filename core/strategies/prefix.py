@@ -9,6 +9,7 @@ from core.adapters.adapted import AdaptedModel
 from core.adapters.targets import peft_task
 from core.adapters.virtual import Prefix, head_weights
 from core.adapters.whole import classifier_head, trainable_copies
+from core.catalog.families import family_of
 from core.spec.strategy import PrefixSpec
 
 
@@ -53,11 +54,7 @@ def attach_prefix(model: PreTrainedModel, spec: PrefixSpec) -> AdaptedModel:
 
 def _attention_shape(config: PreTrainedConfig) -> tuple[int, int, int]:
     """Return layers, key/value heads and the size of a head, of the decoder if there are two."""
-    if config.model_type == "t5":
-        return config.num_decoder_layers, config.num_heads, config.d_kv
-    if config.model_type == "bart":
-        heads = config.decoder_attention_heads
-        return config.decoder_layers, heads, config.d_model // heads
-    heads = config.num_attention_heads
-    head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return config.num_hidden_layers, getattr(config, "num_key_value_heads", heads), head_size
+    fields = family_of(config.model_type).attention
+    heads = getattr(config, fields.heads)
+    head_size = getattr(config, fields.head_size, None) or config.hidden_size // heads
+    return getattr(config, fields.layers), getattr(config, fields.key_value_heads, heads), head_size

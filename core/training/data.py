@@ -5,21 +5,20 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from transformers import PreTrainedConfig, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from core.batching.rows import InvalidRow, TrainingRow, token_sequences
 from core.batching.truncation import cut, longest_sequence
+from core.catalog.objectives import OBJECTIVES
 from core.datasets.formats import Example
 from core.datasets.read import read_examples
 from core.errors import TrainingFailed
-from core.models.load import context_of
-from core.objectives.objective import Objective
 from core.spec.events import DatasetValidated, LengthBucket
 from core.spec.job import JobSpec
-from core.spec.strategy import virtual_tokens
 from core.spec.workspace import Workspace
+from core.training.inputs import Inputs
 from core.training.split import duplicates_of, hold_out, shared_by
 
 FileParam = Literal["training_file", "validation_file"]
@@ -87,26 +86,10 @@ class Dataset:
         )
 
 
-def within_context(spec: JobSpec, config: PreTrainedConfig) -> JobSpec:
-    """Return the job with no longer rows than the base takes, beside its virtual tokens."""
-    max_length = min(spec.training.max_length, _context(spec, config))
-    training = spec.training.model_copy(update={"max_length": max_length})
-    return spec.model_copy(update={"training": training})
-
-
-def load_dataset(
-    spec: JobSpec,
-    workspace: Workspace,
-    objective: Objective[Any],
-    tokenizer: PreTrainedTokenizerFast,
-    config: PreTrainedConfig,
-) -> Dataset:
+def load_dataset(inputs: Inputs, workspace: Workspace) -> Dataset:
     """Read and judge both files; TrainingFailed as in `load_rows`."""
-
-    def load(path: Path, param: FileParam) -> LoadedRows:
-        return load_rows(path, param, objective, tokenizer, config, spec)
-
-    loaded = load(workspace.train_file, "training_file")
+    spec = inputs.spec
+    loaded = load_rows(workspace.train_file, "training_file", inputs)
     rows = loaded.rows
     duplicates = duplicates_of(rows)
     if spec.training.deduplicate:
@@ -114,7 +97,7 @@ def load_dataset(
     validation_rows: list[TrainingRow] = []
     held_out = shared = 0
     if workspace.validation_file.exists():
-        validation_rows = load(workspace.validation_file, "validation_file").rows
+        validation_rows = load_rows(workspace.validation_file, "validation_file", inputs).rows
         shared = shared_by(rows, validation_rows)
     elif spec.evaluation.split:
         rows, validation_rows = hold_out(rows, spec.evaluation.split, spec.seed)
@@ -132,7 +115,8 @@ def load_dataset(
 
 def _split_conversations(spec: JobSpec, rows: Sequence[TrainingRow]) -> SplitConversations:
     """Count lines whose answers are in several rows, each with the prompt of its turn."""
-    if spec.objective.type != "supervised" or spec.task != "generation":
+    facts = OBJECTIVES[spec.objective.type]
+    if not facts.splits_conversations or spec.task != "generation":
         return NOTHING_SPLIT
     lengths: dict[int, list[int]] = defaultdict(list)
     for row in rows:
@@ -141,22 +125,15 @@ def _split_conversations(spec: JobSpec, rows: Sequence[TrainingRow]) -> SplitCon
     return SplitConversations(len(split), sum(sum(each) - max(each) for each in split))
 
 
-def load_rows(
-    path: Path,
-    param: FileParam,
-    objective: Objective[Any],
-    tokenizer: PreTrainedTokenizerFast,
-    config: PreTrainedConfig,
-    spec: JobSpec,
-) -> LoadedRows:
+def load_rows(path: Path, param: FileParam, inputs: Inputs) -> LoadedRows:
     """Return every row of the file; TrainingFailed (`invalid_<param>`) names the bad lines."""
     code = f"invalid_{param}"
 
     def rows_of(examples: Sequence[tuple[int, Example]]) -> LoadedRows:
-        return fit(objective.rows(examples), tokenizer, config, spec)
+        return fit(inputs.objective.rows(examples), inputs)
 
     try:
-        examples = list(read_examples(path, spec.columns))
+        examples = list(read_examples(path, inputs.spec.columns))
         loaded = rows_of(examples)
     except InvalidRow:
         message = invalid_lines(param, list(faults_by_line(examples, rows_of)))
@@ -197,15 +174,10 @@ def invalid_lines(param: FileParam, faults: Sequence[InvalidRow]) -> str:
     )
 
 
-def fit(
-    rows: list[TrainingRow],
-    tokenizer: PreTrainedTokenizerFast,
-    config: PreTrainedConfig,
-    spec: JobSpec,
-) -> LoadedRows:
+def fit(rows: list[TrainingRow], inputs: Inputs) -> LoadedRows:
     """Return the rows, cut where the job allows it; InvalidRow for one that cannot be trained."""
-    context = _context(spec, config)
-    max_length, side = spec.training.max_length, spec.training.truncation
+    tokenizer, training, context = inputs.tokenizer, inputs.spec.training, inputs.longest_row
+    max_length, side = training.max_length, training.truncation
     fitting, truncated = [], []
     for row in rows:
         shorter = row
@@ -214,13 +186,9 @@ def fit(
             if shorter is not row:
                 truncated.append(row.line)
         _require_trainable(shorter, context, max_length)
-        _require_known(shorter, config.vocab_size, tokenizer)
+        _require_known(shorter, inputs.config.vocab_size, tokenizer)
         fitting.append(shorter)
     return LoadedRows(fitting, truncated)
-
-
-def _context(spec: JobSpec, config: PreTrainedConfig) -> int:
-    return context_of(config) - virtual_tokens(spec.strategy)
 
 
 def _require_trainable(row: TrainingRow, context: int, max_length: int) -> None:

@@ -15,20 +15,19 @@ from core.batching.rows import (
     InvalidRow,
     LabelledRow,
     PairRow,
+    RatedRow,
     Row,
     SourceTargetRow,
     TrainingRow,
 )
 from core.datasets.read import read_examples
 from core.errors import TrainingFailed
-from core.models.load import load_config, load_tokenizer
-from core.objectives.choose import choose_objective
 from core.spec.job import JobSpec
 from core.spec.mask import AUDITED_ROWS, SHOWN_TOKENS, MaskPart, MaskRow, MaskToken
 from core.spec.objective import ClassificationSpec
 from core.spec.workspace import Workspace
-from core.training.data import fit, within_context
-from core.training.preflight import require_fit
+from core.training.data import fit
+from core.training.inputs import inputs_of
 
 
 def audit_file(spec: JobSpec, workspace: Workspace) -> tuple[MaskRow, ...]:
@@ -39,21 +38,19 @@ def audit_file(spec: JobSpec, workspace: Workspace) -> tuple[MaskRow, ...]:
     where the files of the base have changed since the parent was trained.
 
     Raises TrainingFailed `invalid_training_file`, which names the line, and the errors of
-    `load_config` and `require_fit`.
+    `inputs_of`.
     """
-    tokenizer, config = load_tokenizer(spec.base), load_config(spec.base)
-    require_fit(spec, config, tokenizer)
-    objective = choose_objective(within_context(spec, config), tokenizer)
+    inputs = inputs_of(spec, spec.base)
     examples = list(islice(read_examples(workspace.train_file, spec.columns), AUDITED_ROWS))
     try:
-        rows = fit(objective.rows(examples), tokenizer, config, spec).rows
+        rows = fit(inputs.objective.rows(examples), inputs).rows
     except InvalidRow as fault:
         raise TrainingFailed(
             f"Line {fault.line} of the training file: {fault.message}.",
             param="training_file",
             code="invalid_training_file",
         ) from None
-    return audit(spec, tokenizer, rows)
+    return audit(spec, inputs.tokenizer, rows)
 
 
 def audit(
@@ -114,4 +111,6 @@ def _texts(tokenizer: PreTrainedTokenizerFast, tokens: Sequence[int]) -> Iterato
 def _labels(spec: JobSpec, row: TrainingRow) -> tuple[str, ...]:
     if isinstance(row, LabelledRow) and isinstance(spec.objective, ClassificationSpec):
         return tuple(spec.objective.labels[label] for label in row.labels)
+    if isinstance(row, RatedRow):
+        return ("true" if row.is_good else "false",)
     return ()

@@ -5,12 +5,13 @@ from transformers import PreTrainedTokenizerBase
 
 from core.adapters.adapted import AdaptedModel
 from core.catalog.families import family_of
+from core.catalog.strategies import STRATEGIES
 from core.models.attention import use_packed_attention
 from core.models.load import load_base
 from core.spec.base_model import BaseModelSpec
 from core.spec.job import JobSpec
 from core.spec.objective import ClassificationSpec
-from core.spec.strategy import WHOLE_MODEL, QloraSpec
+from core.spec.strategy import QloraSpec
 from core.spec.workspace import Workspace
 from core.strategies.attach import attach
 from core.strategies.load import load_weights
@@ -18,7 +19,7 @@ from core.strategies.load import load_weights
 
 def base_of(spec: JobSpec, workspace: Workspace) -> BaseModelSpec:
     """Return the base to load: the parent itself where a whole model is trained further."""
-    if spec.parent is None or not WHOLE_MODEL[spec.strategy.type]:
+    if spec.parent is None or not STRATEGIES[spec.strategy.type].whole_model:
         return spec.base
     return BaseModelSpec(id=spec.base.id, source=str(workspace.parent_folder))
 
@@ -48,6 +49,6 @@ def load_model(
         use_packed_attention(model)
     torch.manual_seed(spec.seed)
     adapted = attach(model, spec.strategy, tokenizer)
-    if spec.parent is not None and not WHOLE_MODEL[spec.strategy.type]:
+    if spec.parent is not None and not STRATEGIES[spec.strategy.type].whole_model:
         load_weights(adapted, workspace.parent_folder)
     return adapted

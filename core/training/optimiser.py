@@ -14,27 +14,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from core.adapters.adapted import AdaptedModel
+from core.catalog.strategies import STRATEGIES
 from core.spec.job import JobSpec
-from core.spec.members import for_each
-from core.spec.strategy import StrategySpec
-from core.spec.training import Optimiser
 
 _UNDECAYED = re.compile(r"bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|\.)")
 """Parts of the names of weights that Hugging Face's trainer does not decay."""
-
-
-_USUAL: dict[str, Optimiser] = for_each(
-    StrategySpec,
-    {
-        "full": "adamw",
-        "lora": "adamw",
-        "qlora": "paged_adamw",
-        "bottleneck": "adamw",
-        "prefix": "adamw",
-        "prompt": "adamw",
-    },
-)
-"""What `auto` is."""
 
 
 class TrainingOptimiser:
@@ -157,7 +141,7 @@ def build_optimiser(adapted: AdaptedModel, spec: JobSpec, dtype: torch.dtype) ->
     hyper = spec.training
     name = hyper.optimiser
     if name == "auto":
-        name = _USUAL[spec.strategy.type]
+        name = STRATEGIES[spec.strategy.type].optimiser
     device = adapted.parameters[0].device
     undecayed = _undecayed(adapted)
 

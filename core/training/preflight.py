@@ -11,12 +11,12 @@ from core.adapters.targets import linear_paths
 from core.catalog.cells import require_cell
 from core.catalog.describe import comes_quantised, is_quantised
 from core.catalog.families import family_of
+from core.catalog.room import require_room
 from core.errors import InvalidRequest
 from core.models.load import context_of, outline
 from core.spec.job import JobSpec
 from core.spec.objective import ClassificationSpec
-from core.spec.strategy import LowRankSpec, QloraSpec, virtual_tokens
-from core.spec.training import SHORTEST_ROW
+from core.spec.strategy import LowRankSpec, QloraSpec
 from core.strategies.attach import attach
 
 
@@ -30,7 +30,8 @@ def require_fit(
     quantised = comes_quantised(spec.base, config.to_dict())
     cell = spec.task, spec.objective.type, spec.strategy.type
     require_cell(config.model_type, *cell, quantised=quantised)
-    _require_room(spec, config, tokenizer)
+    context_length = min(context_of(config), tokenizer.model_max_length)
+    require_room(spec.strategy, context_length, spec.base.id)
     labels = spec.objective.labels if isinstance(spec.objective, ClassificationSpec) else None
     model = outline(spec.base, config, spec.task, len(labels) if labels else None)
     quantises = spec.base.quantisation is not None or isinstance(spec.strategy, QloraSpec)
@@ -38,21 +39,6 @@ def require_fit(
         _require_dense(model, spec.strategy)
     with torch.random.fork_rng(devices=[]):
         attach(model, spec.strategy, tokenizer, prepack=False)
-
-
-def _require_room(
-    spec: JobSpec, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerFast
-) -> None:
-    """Refuse virtual tokens that leave too few places for a text."""
-    virtual = virtual_tokens(spec.strategy)
-    context = min(context_of(config), tokenizer.model_max_length)
-    if virtual and virtual + SHORTEST_ROW > context:
-        raise InvalidRequest(
-            f"{virtual} virtual tokens leave too little room for a text: the context of the base "
-            f"model holds {context} tokens. Choose fewer.",
-            param="strategy.virtual_tokens",
-            code="invalid_value",
-        )
 
 
 def _require_dense(model: PreTrainedModel, strategy: LowRankSpec) -> None:

@@ -12,10 +12,8 @@ from core.adapters.memory import OutOfMemory, all_or_nothing
 from core.artifacts.bundle import write_bundle
 from core.artifacts.card import CardFacts
 from core.evaluation.best import best_step
-from core.models.load import load_config, load_tokenizer
 from core.models.precision import dtype_of, pick_device
 from core.models.precision_choice import PrecisionChooser
-from core.objectives.choose import choose_objective
 from core.spec.events import (
     MaskAudited,
     ModelReady,
@@ -27,7 +25,8 @@ from core.spec.events import (
 from core.spec.job import JobSpec
 from core.spec.workspace import Workspace
 from core.training.activations import use_gradient_checkpointing
-from core.training.data import load_dataset, within_context
+from core.training.data import load_dataset
+from core.training.inputs import inputs_of
 from core.training.learning_rate import settled, with_rate
 from core.training.loop import (
     Stopped,
@@ -42,7 +41,6 @@ from core.training.neftune import add_noise
 from core.training.optimiser import build_optimiser
 from core.training.parity import parity_reference
 from core.training.plan import StepPlan
-from core.training.preflight import require_fit
 from core.training.replayed import choose_rows
 from core.training.resume import fingerprint_of, load_state, save_state
 from core.training.row_losses import RowLossTable
@@ -71,13 +69,11 @@ def train(
     """
     device = pick_device()
     yield PhaseStarted(phase="preparing data")
-    base = base_of(spec, workspace)
-    tokenizer, config = load_tokenizer(base), load_config(base)
-    require_fit(spec, config, tokenizer)
-    objective = choose_objective(within_context(spec, config), tokenizer)
-    dataset = load_dataset(spec, workspace, objective, tokenizer, config)
+    inputs = inputs_of(spec, base_of(spec, workspace))
+    tokenizer, objective = inputs.tokenizer, inputs.objective
+    dataset = load_dataset(inputs, workspace)
     plan = StepPlan(spec, len(dataset.rows))
-    spec = settled(spec, config, plan.total_steps)
+    spec = settled(spec, inputs.config, plan.total_steps)
     hyper = spec.training
     described = with_rate(dataset.described(plan.total_steps), spec)
     yield described

@@ -23,6 +23,7 @@ from core.datasets.formats import (
     Example,
     LabelExample,
     PreferenceExample,
+    RatedExample,
     TextExample,
 )
 from core.datasets.read import read_examples
@@ -134,6 +135,8 @@ class _Asking:
                 ]
                 for turn in reversed(turns):
                     yield ChatPrompt(messages=tuple(messages[:turn]), tools=example.tools)
+            case RatedExample():
+                yield from self._prompts(example.answer)
             case CompletionExample():
                 yield TextPrompt(text=example.prompt)
             case TextExample():

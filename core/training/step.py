@@ -47,6 +47,7 @@ def accumulate_gradients(
     loss, correct = 0.0, 0
     row_losses = torch.empty(len(rows))
     place = {id(row): index for index, row in enumerate(rows)}
+    objective.begin_step(adapted, rows, budget_tokens)
     adapted.model.train()
     for index, micro_batch in enumerate(pack(rows, budget_tokens)):
         if stop():

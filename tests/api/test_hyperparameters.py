@@ -5,8 +5,11 @@ from typing import Any
 import pytest
 
 from api.jobs.hyperparameters import (
+    HYPERPARAMETERS,
     DpoHyperparameters,
     Hyperparameters,
+    ResolvedHyperparameters,
+    SimpoHyperparameters,
     resolve,
     resolved_hyperparameters,
 )
@@ -14,7 +17,7 @@ from core.catalog.learning_rate import base_learning_rate
 from core.errors import InvalidRequest
 from core.spec.base_model import BaseModelSpec
 from core.spec.job import JobSpec
-from core.spec.objective import DpoSpec, ObjectiveSpec, SupervisedSpec
+from core.spec.objective import DpoSpec, ObjectiveSpec, SimpoSpec, SupervisedSpec
 from core.spec.strategy import LoraSpec, StrategySpec
 from core.spec.training import TrainingSpec
 
@@ -178,4 +181,18 @@ def test_preferences_are_gone_through_once_and_show_their_beta() -> None:
         "batch_size": 1,
         "learning_rate_multiplier": 1.0,
         "beta": 0.3,
+        "label_smoothing": 0.0,
     }
+
+
+@pytest.mark.parametrize("method", HYPERPARAMETERS)
+def test_a_job_shows_every_number_of_its_method(method: str) -> None:
+    assert (
+        HYPERPARAMETERS[method].model_fields.keys() <= ResolvedHyperparameters.model_fields.keys()
+    )
+
+
+def test_simpo_shows_its_margin() -> None:
+    shown = resolved_hyperparameters(resolved(SimpoHyperparameters(), objective=SimpoSpec()))
+    assert (shown.beta, shown.gamma, shown.label_smoothing) == (2.0, 1.0, None)
+    assert "label_smoothing" not in shown.model_dump()

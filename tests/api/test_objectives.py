@@ -4,7 +4,13 @@ from typing import Any
 
 import pytest
 
-from api.jobs.hyperparameters import DpoHyperparameters, Hyperparameters
+from api.jobs.hyperparameters import (
+    DpoHyperparameters,
+    Hyperparameters,
+    KtoHyperparameters,
+    OrpoHyperparameters,
+    SimpoHyperparameters,
+)
 from api.jobs.objective import resolve_objective, resolve_task
 from core.catalog.describe import BaseFacts
 from core.errors import InvalidRequest
@@ -12,8 +18,11 @@ from core.spec.dataset import DatasetFormat, DatasetReport
 from core.spec.objective import (
     ClassificationSpec,
     DpoSpec,
+    KtoSpec,
     ObjectiveSpec,
+    OrpoSpec,
     PretrainingSpec,
+    SimpoSpec,
     SupervisedSpec,
     Task,
 )
@@ -42,6 +51,16 @@ LABELLED = report("classification", labels=("bad", "good"))
             DpoHyperparameters(beta=0.5, label_smoothing=0.1),
             DpoSpec(beta=0.5, label_smoothing=0.1),
         ),
+        (report("preference"), OrpoHyperparameters(), OrpoSpec(beta=0.1)),
+        (report("preference"), OrpoHyperparameters(beta=0.3), OrpoSpec(beta=0.3)),
+        (report("preference"), SimpoHyperparameters(), SimpoSpec(beta=2.0, gamma=1.0)),
+        (report("preference"), SimpoHyperparameters(gamma=0.5), SimpoSpec(gamma=0.5)),
+        (report("unpaired-preference"), KtoHyperparameters(), KtoSpec()),
+        (
+            report("unpaired-preference"),
+            KtoHyperparameters(beta=0.2, undesirable_weight=1.5),
+            KtoSpec(beta=0.2, undesirable_weight=1.5),
+        ),
         (LABELLED, Hyperparameters(), ClassificationSpec(labels=("bad", "good"))),
     ],
 )
@@ -55,7 +74,9 @@ def test_objective_follows_the_form_of_the_data(
     ("training", "validation", "asked", "param", "words"),
     [
         (report("chat"), None, DpoHyperparameters(), "method.type", "'chosen'"),
-        (report("preference"), None, Hyperparameters(), "method.type", "'dpo'"),
+        (report("preference"), None, Hyperparameters(), "method.type", "'dpo', 'orpo' or 'simpo'"),
+        (report("preference"), None, KtoHyperparameters(), "method.type", "'label' of true"),
+        (report("unpaired-preference"), None, Hyperparameters(), "method.type", "method 'kto'"),
         (report("chat"), report("text"), Hyperparameters(), "validation_file", "plain text"),
         (
             LABELLED,

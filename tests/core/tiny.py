@@ -20,6 +20,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from core.catalog.families import FAMILIES
+from core.catalog.family import Kind
 from core.spec.base_model import BaseModelSpec
 
 CHATML = (
@@ -30,9 +32,14 @@ CHATML = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
-DECODERS = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3", "gpt2")
-ENCODERS = ("bert", "modernbert")
-ENCODER_DECODERS = ("t5", "bart")
+
+def _families(kind: Kind) -> tuple[str, ...]:
+    return tuple(name for name, family in FAMILIES.items() if family.kind == kind)
+
+
+DECODERS = _families("decoder")
+ENCODERS = _families("encoder")
+ENCODER_DECODERS = _families("encoder-decoder")
 
 _DECODER_SIZE: dict[str, Any] = {
     "vocab_size": 320,

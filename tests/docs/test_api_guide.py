@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from fastapi.routing import APIRoute
@@ -15,6 +16,8 @@ from api.jobs.schemas import CreateJob
 from api.masks.endpoints import router as masks
 from api.models.endpoints import router as models
 from api.speed.endpoints import router as speed
+from core.catalog.strategies import STRATEGIES
+from core.spec.objective import MethodName
 
 PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
 ROUTERS = (files, jobs, masks, models, speed, generation, classifications)
@@ -32,10 +35,8 @@ def bodies_of_jobs():
 
 def test_bodies_are_of_every_strategy_and_method():
     bodies = [CreateJob.model_validate(body) for body in bodies_of_jobs()]
-    assert {body.strategy.type for body in bodies} == {
-        *("full", "lora", "qlora", "bottleneck", "prefix", "prompt")
-    }
-    assert {body.method.type for body in bodies if body.method} == {"supervised", "dpo"}
+    assert {body.strategy.type for body in bodies} == set(STRATEGIES)
+    assert {body.method.type for body in bodies if body.method} == set(get_args(MethodName))
 
 
 def test_call_of_the_stock_client_makes_a_body():

@@ -8,15 +8,16 @@ from typing import get_args
 import pytest
 from pydantic import TypeAdapter
 
-from core.catalog.cells import OBJECTIVES, Strategy, require_cell
+from core.catalog.cells import require_cell
 from core.catalog.families import FAMILIES
 from core.catalog.learning_rate import base_learning_rate
+from core.catalog.objectives import OBJECTIVES, OBJECTIVES_OF
+from core.catalog.strategies import STRATEGIES
 from core.errors import InvalidRequest
 from core.spec.objective import SupervisedSpec
-from core.spec.strategy import StrategySpec
+from core.spec.strategy import Preset, StrategySpec
 
 PAGE = (Path(__file__).parents[2] / "docs" / "strategies.md").read_text(encoding="utf-8")
-STRATEGIES = get_args(Strategy)
 SPECS = TypeAdapter(StrategySpec)
 
 
@@ -82,7 +83,7 @@ def test_presets_are_those_of_the_code():
                 "all-linear": {*names_in(attention), *names_in(ffn), *names_in(gate)},
             }
     assert told == {
-        model_type: {preset: set(names) for preset, names in family.presets.items()}
+        model_type: {preset: set(family.layers.preset(preset)) for preset in get_args(Preset)}
         for model_type, family in FAMILIES.items()
     }
 
@@ -92,7 +93,7 @@ def test_what_goes_together_is_what_the_code_accepts():
         (model_type, task, objective, strategy)
         for types, *cells in table_after("What goes together")
         for model_type in names_in(types)
-        for task, cell in zip(OBJECTIVES, cells, strict=True)
+        for task, cell in zip(OBJECTIVES_OF, cells, strict=True)
         for objective in filter(None, cell.split(", "))
         for strategy in STRATEGIES
         if (model_type, strategy) != ("modernbert", "prefix")
@@ -101,8 +102,7 @@ def test_what_goes_together_is_what_the_code_accepts():
 
 
 def all_cells():
-    objectives = [objective for some in OBJECTIVES.values() for objective in some]
-    return itertools.product(FAMILIES, OBJECTIVES, objectives, STRATEGIES)
+    return itertools.product(FAMILIES, OBJECTIVES_OF, OBJECTIVES, STRATEGIES)
 
 
 def is_accepted(cell):

@@ -83,11 +83,28 @@ ORDERS = {
         {"type": "prompt", "virtual_tokens": 6, "init_text": "Name the module."},
         rate=0.1,
     ),
+    "ia3": Order("chat.jsonl", {"type": "ia3"}, rate=0.03),
     "dpo": Order(
         "preferences.jsonl",
         {"type": "lora", "rank": 4},
         rate=0.002,
         method={"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.2}}},
+    ),
+    "orpo": Order(
+        "preferences.jsonl",
+        {"type": "lora", "rank": 4},
+        method={"type": "orpo", "orpo": {"hyperparameters": {"beta": 0.2}}},
+    ),
+    "simpo": Order(
+        "preferences.jsonl",
+        {"type": "lora", "rank": 4},
+        rate=0.002,
+        method={"type": "simpo", "simpo": {"hyperparameters": {"beta": 2.5, "gamma": 1.2}}},
+    ),
+    "kto": Order(
+        "rated.csv",
+        {"type": "lora", "rank": 4},
+        method={"type": "kto", "kto": {"hyperparameters": {"undesirable_weight": 1.5}}},
     ),
     "pretraining": Order("texts.jsonl", {"type": "lora", "rank": 4}, asked=("text",)),
     "encoder, one label": Order("label.csv", {"type": "lora", "rank": 4}, "tiny/bert", asked=()),
@@ -104,6 +121,7 @@ def write_files(folder: Path) -> dict[str, Path]:
     writers: dict[str, Callable[[Path], None]] = {
         "chat.jsonl": _write_chat,
         "preferences.jsonl": _write_preferences,
+        "rated.csv": _write_rated,
         "texts.jsonl": _write_texts,
         "label.csv": _write_label,
         "labels.parquet": _write_labels,
@@ -130,6 +148,12 @@ def _write_preferences(path: Path) -> None:
         for word in WORDS
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def _write_rated(path: Path) -> None:
+    rows = [(f"say {word}", word * 2, str(index % 2 == 0)) for index, word in enumerate(WORDS)]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("prompt", "completion", "label"), *rows])
 
 
 def _write_texts(path: Path) -> None:

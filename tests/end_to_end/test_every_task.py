@@ -9,13 +9,15 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import httpx
 import pytest
 from openai.types.fine_tuning import FineTuningJob
 
 from core.artifacts.manifest import verify
+from core.catalog.strategies import STRATEGIES
+from core.spec.objective import MethodName
 from tests.end_to_end.bundles import Answer, Bundle
 from tests.end_to_end.orders import CHAT, KINDS, ORDERS, STEPS, WORDS, write_files
 from tests.end_to_end.service import (
@@ -76,6 +78,12 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
             for name, order in ORDERS.items()
         }
         yield Workshop(service, bases | {BASE_MODEL: TINY_FOLDER}, files, jobs)
+
+
+def test_every_strategy_and_method_is_submitted() -> None:
+    assert {order.strategy["type"] for order in ORDERS.values()} == set(STRATEGIES)
+    methods = {order.method.get("type", "supervised") for order in ORDERS.values()}
+    assert methods == set(get_args(MethodName))
 
 
 def test_job_is_followed_live_from_its_creation_to_its_end(workshop: Workshop) -> None:

@@ -4,20 +4,20 @@ from dataclasses import dataclass
 from itertools import cycle
 from typing import get_args
 
-from core.catalog.cells import OBJECTIVES, Objective, Strategy, require_cell
+from core.catalog.cells import require_cell
 from core.catalog.families import FAMILIES
+from core.catalog.objectives import OBJECTIVES, OBJECTIVES_OF
+from core.catalog.strategies import STRATEGIES
 from core.errors import InvalidRequest
 from core.spec.objective import Task
-
-STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
 
 @dataclass(frozen=True)
 class Cell:
     family: str
     task: Task
-    objective: Objective
-    strategy: Strategy
+    objective: str
+    strategy: str
 
     @property
     def id(self) -> str:
@@ -36,7 +36,7 @@ COMBINATIONS = [
     Cell(family, task, objective, strategy)
     for family in FAMILIES
     for task in get_args(Task)
-    for objective in get_args(Objective)
+    for objective in OBJECTIVES
     for strategy in STRATEGIES
 ]
 
@@ -49,7 +49,7 @@ def covering() -> list[Cell]:
     The families take turns, so that each of them is there with several strategies.
     """
     chosen = []
-    for task, objectives in OBJECTIVES.items():
+    for task, objectives in OBJECTIVES_OF.items():
         able = {cell.family for cell in CELLS if cell.task == task}
         families = cycle(sorted(able, reverse=True))
         for objective in objectives:

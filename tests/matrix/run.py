@@ -27,13 +27,17 @@ from core.spec.job import JobSpec
 from core.spec.objective import (
     ClassificationSpec,
     DpoSpec,
+    KtoSpec,
     ObjectiveSpec,
+    OrpoSpec,
     PretrainingSpec,
+    SimpoSpec,
     SupervisedSpec,
 )
 from core.spec.strategy import (
     BottleneckSpec,
     FullSpec,
+    Ia3Spec,
     LoraSpec,
     PrefixSpec,
     PromptSpec,
@@ -61,6 +65,7 @@ STRATEGIES: dict[str, StrategySpec] = {
     "bottleneck": BottleneckSpec(reduction_factor=4),
     "prefix": PrefixSpec(virtual_tokens=4),
     "prompt": PromptSpec(virtual_tokens=4),
+    "ia3": Ia3Spec(),
 }
 RATES = {
     "full": 2e-3,
@@ -69,11 +74,15 @@ RATES = {
     "bottleneck": 1e-2,
     "prefix": 0.1,
     "prompt": 0.1,
+    "ia3": 3e-2,
 }
 OBJECTIVES: dict[str, ObjectiveSpec] = {
     "supervised": SupervisedSpec(),
     "pretraining": PretrainingSpec(),
     "dpo": DpoSpec(beta=0.5),
+    "orpo": OrpoSpec(beta=0.5),
+    "simpo": SimpoSpec(),
+    "kto": KtoSpec(beta=0.5),
     "classification": ClassificationSpec(labels=LABELS),
 }
 MODEL_CLASSES: dict[str, Any] = {
@@ -134,8 +143,10 @@ def _row(cell: Cell, index: int) -> dict[str, Any]:
             return {"prompt": f"say {word}", "completion": word * 2}
         case _, "pretraining":
             return {"text": f"{word} and {word} make {word}"}
-        case _, "dpo":
+        case _, "dpo" | "orpo" | "simpo":
             return {"prompt": f"say {word}", "chosen": f" {word}!", "rejected": f" no {index}"}
+        case _, "kto":
+            return {"prompt": f"say {word}", "completion": f" {word}!", "label": index % 2 == 0}
         case _:
             return {
                 "messages": [

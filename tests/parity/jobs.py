@@ -12,6 +12,7 @@ from core.spec.parity import NumberFormat
 from core.spec.strategy import (
     BottleneckSpec,
     FullSpec,
+    Ia3Spec,
     LoraSpec,
     PrefixSpec,
     PromptSpec,
@@ -39,6 +40,7 @@ STRATEGIES: dict[str, tuple[StrategySpec, float]] = {
     "bottleneck": (BottleneckSpec(), 2e-3),
     "prefix": (PrefixSpec(), 3e-2),
     "prompt": (PromptSpec(), 3e-2),
+    "ia3": (Ia3Spec(), 3e-2),
     "full": (FullSpec(), 1e-4),
 }
 """With a rate at which a few steps change something."""

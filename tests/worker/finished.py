@@ -15,8 +15,11 @@ from core.spec.job import JobSpec
 from core.spec.objective import (
     ClassificationSpec,
     DpoSpec,
+    KtoSpec,
     ObjectiveSpec,
+    OrpoSpec,
     PretrainingSpec,
+    SimpoSpec,
     SupervisedSpec,
     Task,
 )
@@ -24,6 +27,7 @@ from core.spec.parity import ParityReference
 from core.spec.strategy import (
     BottleneckSpec,
     FullSpec,
+    Ia3Spec,
     LoraSpec,
     PrefixSpec,
     PromptSpec,
@@ -104,8 +108,12 @@ ORDERS = {
     "bottleneck": Order(BottleneckSpec(placement="houlsby", reduction_factor=4)),
     "prefix": Order(PrefixSpec(virtual_tokens=6), rate=0.1),
     "prompt": Order(PromptSpec(virtual_tokens=6), rate=0.1),
+    "ia3": Order(Ia3Spec(), rate=0.1),
     "gemma 2": Order(LoraSpec(rank=4), "gemma2"),
     "dpo": Order(LoraSpec(rank=4), file="preferences.jsonl", objective=DpoSpec()),
+    "orpo": Order(LoraSpec(rank=4), file="preferences.jsonl", objective=OrpoSpec()),
+    "simpo": Order(LoraSpec(rank=4), file="preferences.jsonl", objective=SimpoSpec()),
+    "kto": Order(LoraSpec(rank=4), file="rated.csv", objective=KtoSpec()),
     "pretraining": Order(LoraSpec(rank=4), file="texts.jsonl", objective=PretrainingSpec()),
     "prompt and completion": Order(LoraSpec(rank=4), file="pairs.csv"),
     "encoder, one label": Order(LoraSpec(rank=4), "bert", "label.csv", ONE_LABEL, "classification"),

@@ -11,6 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from core.artifacts.archive import unpack
 from core.artifacts.manifest import ADAPTER_FILE
+from core.catalog.objectives import OBJECTIVES
+from core.catalog.strategies import STRATEGIES
 from core.spec.generation import ChatPrompt
 from core.spec.parity import Parity, ReplayedRow
 from core.storage.open import open_store
@@ -78,6 +80,11 @@ def tampered(settings, tmp_path) -> Callable[..., EngineSettings]:
         return settings.model_copy(update={"cache_folder": folder.parent})
 
     return tamper
+
+
+def test_every_strategy_and_objective_is_checked() -> None:
+    assert {order.strategy.type for order in ORDERS.values()} == set(STRATEGIES)
+    assert {order.objective.type for order in ORDERS.values()} == set(OBJECTIVES)
 
 
 @pytest.mark.parametrize("name", ORDERS)

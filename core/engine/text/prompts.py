@@ -12,6 +12,7 @@ from core.artifacts.manifest import Manifest, public_name, read_manifest
 from core.batching.turn_format import ReasoningAt, TurnFormat
 from core.catalog.cells import require_mergeable
 from core.catalog.describe import is_quantised
+from core.catalog.strategies import STRATEGIES
 from core.engine.adapters import AdapterFiles
 from core.engine.policy.request import BaseKey, ModelKey, Request, ScoreRequest
 from core.engine.precisions import ServedPrecisions
@@ -33,7 +34,6 @@ from core.spec.classification import ClassificationRequest
 from core.spec.generation import ChatPrompt, GenerationRequest, Prompt
 from core.spec.objective import ClassificationSpec
 from core.spec.serving import ServingSpec
-from core.spec.strategy import FullSpec
 
 MAX_CACHED_VOCABULARIES = 16
 MAX_CACHED_BUNDLES = 4096
@@ -167,7 +167,7 @@ class PromptReader:
         precision = self.precisions.of(base, manifest)
         key = ModelKey(base, adapter.sha256, manifest.task, precision=precision)
         own = {"id": f"{base.id}/{adapter.sha256[:12]}", "quantisation": serving.quantisation}
-        if isinstance(manifest.strategy, FullSpec):  # a complete model, independent of its base
+        if STRATEGIES[manifest.strategy.type].whole_model:  # independent of its base
             whole = BaseModelSpec(source=str(folder), **own)
             key = ModelKey(whole, None, manifest.task, precision=precision)
         elif serving.form == "merged":

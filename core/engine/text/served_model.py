@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from core.artifacts.manifest import Manifest
 from core.batching.template import TemplateContext
+from core.catalog.strategies import BOTH_SIDES, Side, virtual_tokens
 from core.engine.policy.request import ModelKey
 from core.engine.text.vocabulary import Vocabulary
 from core.spec.generation import ChatPrompt
-from core.spec.strategy import PrefixSpec, PromptSpec
 from core.spec.template import merged_variables
 
 OPENING_TOKENS = 2
@@ -29,19 +29,19 @@ class ServedModel:
     @property
     def longest_prompt(self) -> int:
         """The maximum tokens of a prompt or text; in a decoder the answer counts too."""
-        before_prompt = (PromptSpec,) if self.key.task == "seq2seq" else (PrefixSpec, PromptSpec)
+        before_prompt: tuple[Side, ...] = ("source",) if self.key.task == "seq2seq" else BOTH_SIDES
         longest = min(self.vocabulary.context_length, self.cache_tokens or math.inf)
         return int(longest) - self._virtual_tokens(before_prompt)
 
     @property
     def positions_before_prompt(self) -> int:
         """The number of cache positions of the adapter's virtual tokens."""
-        return 0 if self.key.task == "seq2seq" else self._virtual_tokens((PrefixSpec, PromptSpec))
+        return 0 if self.key.task == "seq2seq" else self._virtual_tokens(BOTH_SIDES)
 
     @property
     def longest_target(self) -> int:
         """The maximum number of tokens that an encoder-decoder may generate."""
-        taken = OPENING_TOKENS + self._virtual_tokens((PrefixSpec,))
+        taken = OPENING_TOKENS + self._virtual_tokens(("target",))
         return self.vocabulary.context_length - taken
 
     def template_context(self, prompt: ChatPrompt) -> TemplateContext:
@@ -52,6 +52,5 @@ class ServedModel:
         variables = merged_variables(trained, prompt.template_kwargs)
         return TemplateContext(variables, self.manifest.template_time)
 
-    def _virtual_tokens(self, strategies: tuple[type[PrefixSpec | PromptSpec], ...]) -> int:
-        strategy = self.manifest.strategy if self.manifest is not None else None
-        return strategy.virtual_tokens if isinstance(strategy, strategies) else 0
+    def _virtual_tokens(self, sides: tuple[Side, ...]) -> int:
+        return 0 if self.manifest is None else virtual_tokens(self.manifest.strategy, sides)

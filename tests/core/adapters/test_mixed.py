@@ -11,7 +11,7 @@ from core.adapters.mixed import MixedModel, Site
 from core.adapters.segments import Segments
 from core.catalog.families import FAMILIES as KNOWN
 from core.catalog.families import family_of
-from core.spec.strategy import BottleneckSpec, LoraSpec, StrategySpec
+from core.spec.strategy import BottleneckSpec, Ia3Spec, LoraSpec, StrategySpec
 from core.strategies.attach import attach
 from tests.core.tiny import tiny_model
 
@@ -27,6 +27,8 @@ SPECS: dict[str, StrategySpec] = {
     "head": LoraSpec(rank=4, modules_to_save=("lm_head",)),
     "table": LoraSpec(rank=4, modules_to_save=("embed_tokens",)),
     "houlsby": BottleneckSpec(reduction_factor=4, placement="houlsby"),
+    "ia3": Ia3Spec(),
+    "ia3 too": Ia3Spec(),
     "pfeiffer": BottleneckSpec(reduction_factor=8, placement="pfeiffer"),
 }
 FAMILIES = ("llama", "gpt2", "phi3", "gemma2")

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.batching.rows import InvalidRow, LabelledRow, PairRow, Row, SourceTargetRow
+from core.batching.rows import InvalidRow, LabelledRow, PairRow, RatedRow, Row, SourceTargetRow
 from core.batching.truncation import cut, longest_sequence
 
 
@@ -39,6 +39,14 @@ def test_row_without_a_trained_token_left_is_refused_with_its_line():
         cut(row(range(10, 20), 7), 6, "end", Specials)
     untrained = row(range(10, 20), 99)  # refused elsewhere, for its own reason
     assert cut(untrained, 6, "end", Specials).targets == 0
+
+
+def test_rated_answer_keeps_its_rating_and_a_trained_token():
+    rated = RatedRow(5, (1, *range(10, 19)), (False,) * 4 + (True,) * 6, is_good=False)
+    expected = RatedRow(5, (1, 10, 11, 12, 13, 14), (False,) * 4 + (True,) * 2, is_good=False)
+    assert cut(rated, 6, "end", Specials) == expected
+    with pytest.raises(InvalidRow, match=r"line 5: all its trained tokens .* keeps 4"):
+        cut(rated, 4, "end", Specials)
 
 
 @pytest.mark.parametrize("side", ["end", "start"])

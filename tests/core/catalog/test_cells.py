@@ -1,13 +1,16 @@
 import itertools
+from typing import get_args
 
 import pytest
 
-from core.catalog.cells import OBJECTIVES, require_cell, require_mergeable
+from core.catalog.cells import require_cell, require_mergeable
 from core.catalog.families import FAMILIES
+from core.catalog.objectives import OBJECTIVES_OF
+from core.catalog.strategies import STRATEGIES
 from core.errors import InvalidRequest
+from core.spec.objective import Task
 
-TASKS = ("generation", "seq2seq", "classification")
-STRATEGIES = ("full", "lora", "qlora", "bottleneck", "prefix", "prompt")
+TASKS = get_args(Task)
 
 
 def is_possible(*cell):
@@ -47,7 +50,7 @@ def test_every_refusal_of_a_task_has_a_reason():
     for model_type, task in itertools.product(FAMILIES, TASKS):
         if task not in FAMILIES[model_type].tasks:
             with pytest.raises(InvalidRequest, match="cannot be done with a base of type"):
-                require_cell(model_type, task, OBJECTIVES[task][0], "lora")
+                require_cell(model_type, task, OBJECTIVES_OF[task][0], "lora")
 
 
 def test_every_family_can_be_trained_by_every_strategy_but_for_one_pair():
@@ -55,7 +58,7 @@ def test_every_family_can_be_trained_by_every_strategy_but_for_one_pair():
         (model_type, strategy)
         for model_type, strategy in itertools.product(FAMILIES, STRATEGIES)
         for task in FAMILIES[model_type].tasks
-        for objective in OBJECTIVES[task]
+        for objective in OBJECTIVES_OF[task]
         if not is_possible(model_type, task, objective, strategy)
     }
     assert impossible == {("modernbert", "prefix")}
@@ -68,7 +71,8 @@ def test_only_full_training_needs_weights_that_are_not_quantised():
 
 def test_only_a_change_of_weights_that_are_there_can_be_merged():
     mergeable = {(s, q) for s in STRATEGIES for q in (True, False) if can_be_merged(s, q)}
-    assert mergeable == {("full", True), ("full", False), ("lora", False), ("qlora", False)}
+    adapters = {("lora", False), ("qlora", False), ("ia3", False)}
+    assert mergeable == {("full", True), ("full", False), *adapters}
 
 
 def can_be_merged(strategy, stored_quantised):

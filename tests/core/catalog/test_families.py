@@ -42,14 +42,10 @@ def linear_layers_of_blocks(model, family):
     }
 
 
-def test_every_family_is_here():
-    assert set(FAMILIES) == {*tiny.DECODERS, *tiny.ENCODERS, *tiny.ENCODER_DECODERS}
-    for kind, model_types in (
-        ("decoder", tiny.DECODERS),
-        ("encoder", tiny.ENCODERS),
-        ("encoder-decoder", tiny.ENCODER_DECODERS),
-    ):
-        assert {FAMILIES[model_type].kind for model_type in model_types} == {kind}
+def test_a_family_has_a_head_for_labels_if_it_can_classify():
+    for family in FAMILIES.values():
+        classifies = "classification" in family.tasks
+        assert (bool(family.head), family.class_head is not None) == (classifies, classifies)
 
 
 def test_an_unknown_family_is_refused():
@@ -60,7 +56,9 @@ def test_an_unknown_family_is_refused():
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
 def test_all_linear_is_every_linear_layer_of_the_blocks(model_type):
     model, family = model_of(model_type), family_of(model_type)
-    assert matched(model, family.presets["all-linear"]) == linear_layers_of_blocks(model, family)
+    assert matched(model, family.layers.preset("all-linear")) == linear_layers_of_blocks(
+        model, family
+    )
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
@@ -69,7 +67,7 @@ def test_presets_contain_one_another_and_name_only_linear_layers(model_type):
     sizes = []
     before = set()
     for preset in ("query-value", "attention", "attention+ffn", "all-linear"):
-        paths = matched(model, family.presets[preset])
+        paths = matched(model, family.layers.preset(preset))
         assert before <= paths
         sizes.append(len(paths))
         before = paths
@@ -80,14 +78,14 @@ def test_presets_contain_one_another_and_name_only_linear_layers(model_type):
 
 def test_the_first_t5_has_all_its_layers_in_the_preset():
     model, family = tiny.tiny_model("t5"), family_of("t5")
-    paths = matched(model, family.presets["attention+ffn"])
+    paths = matched(model, family.layers.preset("attention+ffn"))
     assert paths == linear_layers_of_blocks(model, family)
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
 @pytest.mark.parametrize("preset", ["query-value", "attention+ffn"])
 def test_peft_finds_the_same_layers(model_type, preset):
-    model, names = model_of(model_type), family_of(model_type).presets[preset]
+    model, names = model_of(model_type), family_of(model_type).layers.preset(preset)
     expected = matched(model, names)
     adapted = get_peft_model(
         model, LoraConfig(r=2, target_modules=list(names), fan_in_fan_out=model_type == "gpt2")

@@ -167,10 +167,6 @@ def test_row_is_refused_with_columns_that_make_it_readable(name: str, tmp_path: 
             },
             "the row is one message of a tree; write complete conversations in 'messages'",
         ),
-        (  # TRL's unpaired preference
-            {"prompt": "The sky is", "completion": " green.", "label": False},
-            "rates the completion, and ratings are not trained on; keep the rows",
-        ),
         (USER, "the row is one message; write one conversation per row"),
     ],
 )

@@ -28,6 +28,7 @@ from core.spec.objective import Task
 from core.spec.strategy import (
     BottleneckSpec,
     FullSpec,
+    Ia3Spec,
     LoraSpec,
     PrefixSpec,
     PromptSpec,
@@ -53,6 +54,7 @@ STRATEGIES: dict[str, StrategySpec] = {
     "bottleneck": BottleneckSpec(reduction_factor=4, placement="houlsby"),
     "prefix": PrefixSpec(virtual_tokens=5),
     "prompt": PromptSpec(virtual_tokens=5, init_text="Answer"),
+    "ia3": Ia3Spec(),
     "full": FullSpec(),
 }
 
@@ -61,13 +63,14 @@ QUANTISED = "llama of four bits"
 CELLS = [
     (QUANTISED, "lora"),
     (QUANTISED, "prefix"),
+    (QUANTISED, "ia3"),
     *(("llama", name) for name in STRATEGIES),
     *((family, name) for family in ("gemma3_text", "gpt2") for name in ("prefix", "prompt")),
-    *((family, "lora") for family in ("gemma2", "phi3", "gpt2")),
+    *((family, name) for family in ("gemma2", "phi3", "gpt2") for name in ("lora", "ia3")),
     *(
         (family, name)
         for family in ENCODER_DECODERS
-        for name in ("lora", "bottleneck", "prefix", "prompt", "full")
+        for name in ("lora", "bottleneck", "prefix", "prompt", "ia3", "full")
     ),
 ]
 

@@ -1,16 +1,28 @@
 import pytest
 
 from core.errors import InvalidRequest
+from core.objectives.answers import Reference
 from core.objectives.choose import choose_objective
 from core.objectives.classification import Classification
 from core.objectives.dpo import Dpo
+from core.objectives.kto import Kto
+from core.objectives.orpo import Orpo
 from core.objectives.pretraining import Pretraining
 from core.objectives.seq2seq import SequenceToSequence
+from core.objectives.simpo import Simpo
 from core.objectives.supervised import Supervised
 from core.spec.base_model import BaseModelSpec
 from core.spec.bundle import BundleRef
 from core.spec.job import JobSpec
-from core.spec.objective import ClassificationSpec, DpoSpec, PretrainingSpec, SupervisedSpec
+from core.spec.objective import (
+    ClassificationSpec,
+    DpoSpec,
+    KtoSpec,
+    OrpoSpec,
+    PretrainingSpec,
+    SimpoSpec,
+    SupervisedSpec,
+)
 from core.spec.strategy import LoraSpec, PrefixSpec
 from core.spec.training import TrainingSpec
 
@@ -34,8 +46,13 @@ def test_objective_is_made_for_the_task(chat_tokenizer):
     assert chosen(LABELS, "classification") == classification
     parent = BundleRef(key="bundle", sha256="0")
     dpo = DpoSpec(beta=0.2, label_smoothing=0.1)
-    assert chosen(dpo) == Dpo(chat_tokenizer, 0.2, 0.1, continues=False)
-    assert chosen(dpo, parent=parent) == Dpo(chat_tokenizer, 0.2, 0.1, continues=True)
+    assert chosen(OrpoSpec(beta=0.3)) == Orpo(chat_tokenizer, 0.3)
+    assert chosen(SimpoSpec()) == Simpo(chat_tokenizer, 2.0, 1.0)
+    kto = KtoSpec(undesirable_weight=1.5)
+    expected = Kto(chat_tokenizer, 0.1, 1.0, 1.5, 99, Reference(continues=False))
+    assert chosen(kto, training=short) == expected
+    assert chosen(dpo) == Dpo(chat_tokenizer, 0.2, 0.1, Reference(continues=False))
+    assert chosen(dpo, parent=parent) == Dpo(chat_tokenizer, 0.2, 0.1, Reference(continues=True))
 
 
 @pytest.mark.parametrize(("strategy", "room"), [(LoraSpec(), 64), (PrefixSpec(), 44)])

@@ -14,6 +14,7 @@ from core.adapters.adapted import AdaptedModel
 from core.batching.rows import InvalidRow
 from core.datasets.formats import ChatExample, CompletionExample, PreferenceExample
 from core.models.attention import use_packed_attention
+from core.objectives.answers import Reference
 from core.objectives.dpo import Dpo
 
 
@@ -44,7 +45,7 @@ def examples(rows):
 
 
 def dpo(tokenizer, beta=0.5, label_smoothing=0.0, continues=False):
-    return Dpo(tokenizer, beta, label_smoothing, continues)
+    return Dpo(tokenizer, beta, label_smoothing, Reference(continues))
 
 
 class RecordingTrainer(DPOTrainer):

@@ -1,8 +1,10 @@
 """Who checks a model, how often, and what an owner decides."""
 
+import time
 from collections.abc import Callable
 
 import pytest
+from sqlalchemy import event
 
 from core.errors import NotFound
 from core.records.claims import Claim
@@ -77,6 +79,18 @@ def test_one_checks_and_the_others_know(database: Database, checkpoint: str) -> 
 def test_check_that_nobody_ends_is_taken_over(database: Database, checkpoint: str) -> None:
     assert begin(database, checkpoint, seconds=-1) == REFERENCE
     assert begin(database, checkpoint) == REFERENCE
+
+
+def test_check_whose_time_runs_out_while_another_looks_still_goes_on(
+    database: Database, checkpoint: str
+) -> None:
+    def linger(*_: object) -> None:
+        time.sleep(0.3)
+
+    begin(database, checkpoint, seconds=0.2)
+    with database.writing() as session:
+        event.listen(session.connection(), "after_cursor_execute", linger)
+        assert begin_check(session, checkpoint, SHA, 60) in (UnderCheck(), REFERENCE)
 
 
 def test_check_that_was_left_is_begun_again_at_once(database: Database, checkpoint: str) -> None:

@@ -1,19 +1,29 @@
 """Tables that have an entry for each member of a union."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
+from pydantic import Field
 
+from core.spec.base import Spec
 from core.spec.members import for_each, types_of
-from core.spec.objective import ObjectiveSpec
-from core.spec.strategy import StrategySpec
 
 Size = Literal["small", "large"]
 
 
+class SquareSpec(Spec):
+    type: Literal["square"] = "square"
+
+
+class CircleSpec(Spec):
+    type: Literal["circle"] = "circle"
+
+
+Shape = Annotated[SquareSpec | CircleSpec, Field(discriminator="type")]
+
+
 def test_members_are_found_under_their_annotations() -> None:
-    assert types_of(StrategySpec) == ("full", "lora", "qlora", "bottleneck", "prefix", "prompt")
-    assert types_of(ObjectiveSpec) == ("supervised", "pretraining", "dpo", "classification")
+    assert types_of(Shape) == ("square", "circle")
     assert types_of(Size) == ("small", "large")
 
 

@@ -7,7 +7,7 @@ from core.artifacts.manifest import ADAPTER_FILE, MODEL_FILE, write_manifest
 from core.errors import TunesmithError
 from core.spec.base_model import BaseModelSpec
 from core.spec.job import JobSpec
-from core.spec.strategy import BottleneckSpec, LoraSpec, PrefixSpec, PromptSpec
+from core.spec.strategy import BottleneckSpec, Ia3Spec, LoraSpec, PrefixSpec, PromptSpec
 from core.strategies.attach import attach
 from core.strategies.load import load_adapter
 
@@ -16,6 +16,7 @@ SPECS = [
     BottleneckSpec(reduction_factor=8),
     PrefixSpec(virtual_tokens=3),
     PromptSpec(virtual_tokens=3, init_text="abc"),
+    Ia3Spec(),
 ]
 
 

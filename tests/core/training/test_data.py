@@ -4,11 +4,10 @@ from pathlib import Path
 import pytest
 
 from core.errors import TrainingFailed
-from core.models.load import load_config, load_tokenizer
-from core.objectives.choose import choose_objective
 from core.spec.strategy import PrefixSpec
 from core.spec.workspace import Workspace
 from core.training.data import load_dataset
+from core.training.inputs import inputs_of
 
 
 def chat(question, answer):
@@ -31,8 +30,7 @@ def load(job, tmp_path):
             if lines:
                 path.write_text("".join(json.dumps(line) + "\n" for line in lines))
         spec = job(**settings).model_copy(update={"columns": columns or {}})
-        tokenizer, config = load_tokenizer(spec.base), load_config(spec.base)
-        return load_dataset(spec, workspace, choose_objective(spec, tokenizer), tokenizer, config)
+        return load_dataset(inputs_of(spec, spec.base), workspace)
 
     return build
 

@@ -7,7 +7,7 @@ import pytest
 from core.errors import TrainingFailed
 from core.spec.events import DatasetValidated, MaskAudited
 from core.spec.mask import AUDITED_ROWS
-from core.spec.objective import ClassificationSpec, DpoSpec, PretrainingSpec
+from core.spec.objective import ClassificationSpec, DpoSpec, KtoSpec, PretrainingSpec
 from core.training.mask import audit_file
 from core.training.recipe import train
 
@@ -47,6 +47,17 @@ def test_pairs_show_both_answers(job, workspace):
     assert [part.name for part in row.parts] == ["chosen", "rejected"]
     assert trained_text(row.parts[0]).startswith(" a")
     assert trained_text(row.parts[1]).startswith(" b")
+
+
+def test_rated_answer_is_shown_with_its_rating(job, workspace):
+    write(
+        workspace,
+        {"prompt": "a or b?", "completion": " a", "label": True},
+        {"prompt": "a or b?", "completion": " b", "label": False},
+    )
+    rows = audit_file(job().model_copy(update={"objective": KtoSpec()}), workspace)
+    assert [trained_text(row.parts[0])[:2] for row in rows] == [" a", " b"]
+    assert [row.labels for row in rows] == [("true",), ("false",)]
 
 
 def test_classified_text_trains_no_token_and_names_its_label(job, workspace):

@@ -13,6 +13,7 @@ from core.spec.objective import ClassificationSpec
 from core.spec.strategy import (
     BottleneckSpec,
     FullSpec,
+    Ia3Spec,
     LoraSpec,
     PrefixSpec,
     PromptSpec,
@@ -34,6 +35,7 @@ STRATEGIES = [
     PrefixSpec(virtual_tokens=4),
     PromptSpec(virtual_tokens=4),
     PromptSpec(virtual_tokens=4, init_text="Answer briefly."),
+    Ia3Spec(),
 ]
 
 

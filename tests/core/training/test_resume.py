@@ -19,6 +19,7 @@ from core.spec.objective import ClassificationSpec, DpoSpec, PretrainingSpec, Su
 from core.spec.strategy import (
     BottleneckSpec,
     FullSpec,
+    Ia3Spec,
     LoraSpec,
     PrefixSpec,
     PromptSpec,
@@ -37,6 +38,7 @@ STRATEGIES = {
     "bottleneck": BottleneckSpec(reduction_factor=4),
     "prefix": PrefixSpec(virtual_tokens=4),
     "prompt": PromptSpec(virtual_tokens=4),
+    "ia3": Ia3Spec(),
     "full": FullSpec(),
 }
 

@@ -15,6 +15,7 @@ from core.spec.serving import ServingSpec
 from core.spec.strategy import (
     BottleneckSpec,
     FullSpec,
+    Ia3Spec,
     LoraSpec,
     PrefixSpec,
     PromptSpec,
@@ -47,6 +48,8 @@ CELLS: dict[str, tuple[str, StrategySpec]] = {
     "gpt2": ("gpt2", LoraSpec(rank=4, alpha=8)),
     "gpt2 dora": ("gpt2", LoraSpec(rank=4, alpha=8, use_dora=True)),
     "t5": ("t5", LoraSpec(rank=4, alpha=8)),
+    "ia3": ("llama", Ia3Spec()),
+    "gpt2 ia3": ("gpt2", Ia3Spec()),
 }
 
 
