@@ -1,6 +1,6 @@
 """One training run from a job spec to a bundle, as a stream of events.
 
-The recipe computes and writes files; it knows no database, no queue and no callbacks. A test is
+The recipe computes and writes files; it uses no database, queue or callbacks. A test is
 `list(train(spec, workspace, stop))`.
 """
 
@@ -47,7 +47,7 @@ from core.training.row_losses import RowLossTable
 from core.training.state import RunState
 
 RESUME_SECONDS = 180.0
-"""Between two resume states: the most work that a crash can cost."""
+"""Between two resume states: the maximum work lost in a crash."""
 
 
 def train(
@@ -57,15 +57,15 @@ def train(
     resume_seconds: float = RESUME_SECONDS,
     precision_folder: Path | None = None,
 ) -> Iterator[RunEvent]:
-    """Yield what happens, ending with RunFinished, or with ResumeStateSaved once `stop` is true.
+    """Yield the events of a run; the last is RunFinished, or ResumeStateSaved if `stop` is true.
 
-    `stop` is asked before every micro-batch. A run that finds a resume state of its own in the
-    workspace goes on from there, and ends as it would have ended without the interruption. What 16
-    bits cost a base is kept in `precision_folder`.
+    `stop` is called before every micro-batch. A run resumes from a matching resume state in the
+    workspace, and then has the same result as without the interruption. `precision_folder` stores
+    the measured cost of 16 bits.
 
-    Raises TrainingFailed when it cannot go on: `invalid_training_file`, `invalid_validation_file`
-    (both name the lines), `out_of_memory`, `loss_nonfinite`; NotFound `base_not_found`;
-    InvalidRequest before DatasetValidated when the job does not fit its base.
+    Raises TrainingFailed (`invalid_training_file`, `invalid_validation_file`, which name the lines,
+    `out_of_memory`, `loss_nonfinite`), NotFound `base_not_found`, or, before DatasetValidated,
+    InvalidRequest if the job does not fit its base.
     """
     device = pick_device()
     yield PhaseStarted(phase="preparing data")

@@ -24,13 +24,13 @@ def is_possible(*cell):
 @pytest.mark.parametrize(
     ("cell", "param", "words"),
     [
-        (("bert", "generation", "supervised", "lora"), "task", "cannot continue one"),
-        (("bert", "generation", "dpo", "lora"), "task", "cannot continue one"),
+        (("bert", "generation", "supervised", "lora"), "task", "cannot continue a text"),
+        (("bert", "generation", "dpo", "lora"), "task", "cannot continue a text"),
         (("modernbert", "seq2seq", "supervised", "lora"), "task", "no decoder"),
         (("llama", "seq2seq", "supervised", "lora"), "task", "has no encoder"),
-        (("t5", "classification", "classification", "lora"), "task", "label as the text"),
-        (("bart", "generation", "pretraining", "lora"), "task", "is the task seq2seq"),
-        (("bart", "seq2seq", "dpo", "lora"), "objective", "Its objectives: supervised"),
+        (("t5", "classification", "classification", "lora"), "task", "label as the target"),
+        (("bart", "generation", "pretraining", "lora"), "task", "use the task seq2seq"),
+        (("bart", "seq2seq", "dpo", "lora"), "objective", "Supported objectives: supervised"),
         (("bert", "classification", "pretraining", "full"), "objective", "classification"),
         (("llama", "classification", "supervised", "lora"), "objective", "classification"),
         (("llama", "generation", "classification", "lora"), "objective", "supervised, pretra"),
@@ -49,7 +49,7 @@ def test_impossible_cell_is_refused_with_its_reason_and_field(cell, param, words
 def test_every_refusal_of_a_task_has_a_reason():
     for model_type, task in itertools.product(FAMILIES, TASKS):
         if task not in FAMILIES[model_type].tasks:
-            with pytest.raises(InvalidRequest, match="cannot be done with a base of type"):
+            with pytest.raises(InvalidRequest, match="does not support the task"):
                 require_cell(model_type, task, OBJECTIVES_OF[task][0], "lora")
 
 

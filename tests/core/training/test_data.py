@@ -124,7 +124,7 @@ def test_virtual_tokens_take_their_part_of_the_context(load):
         load(row, strategy=PrefixSpec(virtual_tokens=spare + 1), max_length=256)
 
 
-@pytest.mark.parametrize(("vocab_size", "says"), [(100, "knows only 100 tokens"), (262, None)])
+@pytest.mark.parametrize(("vocab_size", "says"), [(100, "has only 100 tokens"), (262, None)])
 def test_token_that_the_base_lacks_is_named_with_its_line(load, base_spec, vocab_size, says):
     config = Path(base_spec.source) / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"vocab_size": vocab_size}))
