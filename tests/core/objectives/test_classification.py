@@ -140,7 +140,7 @@ def test_texts_get_the_special_tokens_of_the_tokenizer(tiny_tokenizer):
     [
         (False, LabelExample("a", ("odd", "even"), True), "has 2 labels; .* multi_label"),
         (False, LabelExample("a", (), True), "has 0 labels"),
-        (True, LabelExample("a", ("odd", "weird"), True), "'weird' is not among .*'even', 'odd'"),
+        (True, LabelExample("a", ("odd", "weird"), True), "'weird' is not one of .*'even', 'odd'"),
         (False, TextExample("a"), "needs a text with its label"),
     ],
 )
