@@ -10,7 +10,7 @@ from typing import Any
 
 from core.artifacts.manifest import Manifest, public_name, read_manifest
 from core.batching.turn_format import ReasoningAt, TurnFormat
-from core.catalog.cells import require_mergeable
+from core.catalog.combinations import require_mergeable
 from core.catalog.describe import is_quantised
 from core.catalog.strategies import STRATEGIES
 from core.engine.adapters import AdapterFiles

@@ -21,7 +21,7 @@ _WHY_NOT: dict[tuple[Kind, Task], str] = {
 }
 
 
-def require_cell(
+def require_combination(
     model_type: str, task: Task, objective: str, strategy: str, quantised: bool = False
 ) -> None:
     """Raise InvalidRequest with the reason if the combination is not supported.
