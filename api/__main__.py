@@ -12,10 +12,10 @@ from api.settings import ApiSettings
 from core.catalog.bases import BadCatalog
 from core.open_files import allow_many_open_files
 
-KEEP_ALIVE_SECONDS = 75  # above the idle time of usual clients, so that they close first
-SWITCH_SECONDS = 0.0005  # streams wait this long at most for a thread that computes
+KEEP_ALIVE_SECONDS = 75  # longer than the idle time of usual clients, so that they close first
+SWITCH_SECONDS = 0.0005  # the longest that a computing thread delays streams
 GC_THRESHOLD = 10_000
-SHUTDOWN_SECONDS = 5  # for answers under way; an event stream would never end by itself
+SHUTDOWN_SECONDS = 5  # for running responses; an event stream never ends by itself
 
 
 def main() -> None:
@@ -26,11 +26,11 @@ def main() -> None:
         settings = ApiSettings()
         app = create_app(settings)
     except ValidationError as error:
-        sys.exit(f"The API cannot start:\n{_explanation(error)}")
+        sys.exit(f"The API failed to start:\n{_explanation(error)}")
     except BadCatalog as error:
-        sys.exit(f"The API cannot start: {error}")
-    # What is there now stays: collections need not look through it. They also run seldom, since a
-    # large body would set off hundreds.
+        sys.exit(f"The API failed to start: {error}")
+    # Exclude the objects of the startup from garbage collection, and collect rarely: a large body
+    # would trigger hundreds of collections.
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 20, 50)
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def _explanation(error: ValidationError) -> str:
-    """One line per wrong setting; values are left out, as one of them may be the key."""
+    """Return one line per invalid setting, without values, because one may be the key."""
     faults = error.errors(include_input=False, include_url=False)
     names = ("".join(f"TUNESMITH_{part}: ".upper() for part in fault["loc"]) for fault in faults)
     return "\n".join(f"  {name}{fault['msg']}" for name, fault in zip(names, faults, strict=True))

@@ -1,4 +1,4 @@
-"""Blobs as answers."""
+"""Responses that stream blobs."""
 
 from urllib.parse import quote
 
@@ -14,7 +14,7 @@ def download(
     filename: str,
     media_type: str = "application/octet-stream",
 ) -> StreamingResponse:
-    """Return an answer that streams a blob; NotFound when storage has lost it."""
+    """Return a response that streams a blob; NotFound if it is missing in storage."""
     headers = {
         "content-length": str(store.size(key)),
         "content-disposition": f"attachment; filename*=utf-8''{quote(filename, safe='')}",

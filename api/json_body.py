@@ -1,8 +1,8 @@
-"""JSON bodies within bounds of what parsing and checking them costs.
+"""Bounds the cost of parsing and validating JSON bodies.
 
-Both happen on the event loop, and every stream waits meanwhile. The time goes into the number of
-values, hardly into their length, so that is bounded, and large bodies take turns: one of them per
-round of the loop, with all that streams have to send in between.
+Both block the event loop, and so every stream. The time depends on the number of values, hardly on
+their length, so the number is limited, and large bodies take turns: one per round of the loop, so
+that streams can send in between.
 """
 
 import asyncio
@@ -17,13 +17,13 @@ from starlette.responses import Response
 from core.errors import InvalidRequest
 
 LARGE_BYTES = 16 << 10
-"""From here on a body takes its turn; below, it is parsed and checked in a millisecond or two."""
+"""Larger bodies take turns; smaller ones are parsed and validated in one or two milliseconds."""
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class Turns:
-    """Lets one large body through per round of the event loop."""
+    """Admits one large body per round of the event loop."""
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
@@ -34,10 +34,10 @@ class Turns:
 
 
 class JsonRoute(APIRoute):
-    """A route whose body is JSON of bounded cost."""
+    """A route with a JSON body of bounded cost."""
 
     max_cost: ClassVar[int] = 45_000
-    """Enough for ten thousand names, or more items of a list."""
+    """Enough for ten thousand names, or more list items."""
 
     def get_route_handler(self) -> Handler:
         handle: Handler = super().get_route_handler()
@@ -49,7 +49,7 @@ class JsonRoute(APIRoute):
 
 
 class PromptRoute(JsonRoute):
-    """A route that takes prompts, which may be lists of 131,072 tokens."""
+    """A route for prompts, which may be lists of 131,072 tokens."""
 
     max_cost: ClassVar[int] = 150_000
 
@@ -69,9 +69,7 @@ class _BoundedRequest(Request):
         except json.JSONDecodeError:
             raise
         except RecursionError:
-            raise InvalidRequest(
-                "The body is nested too deeply to be read.", code="invalid_json"
-            ) from None
+            raise InvalidRequest("The body is nested too deeply.", code="invalid_json") from None
         except ValueError as error:  # not UTF-8, or a number of thousands of digits
             raise InvalidRequest(
                 f"The body is not valid JSON: {error}.", code="invalid_json"
@@ -79,14 +77,14 @@ class _BoundedRequest(Request):
 
 
 def _refuse_too_costly(body: bytes, max_cost: int) -> None:
-    """Count what separates, opens and names values, in texts as well: quick, and never too few.
+    """Count separators, opening brackets and names, also inside strings: fast, and never too low.
 
-    A list, an object or a name takes some three times as long as another value.
+    A list, an object or a name takes about three times as long as another value.
     """
     opened_or_named = body.count(b"[") + body.count(b"{") + body.count(b'":')
     cost = body.count(b",") + 3 * opened_or_named
     if cost > max_cost:
         raise InvalidRequest(
-            f"The body holds too many values ({cost}, where a list, an object or a name counts "
-            f"thrice; {max_cost} are allowed). Send less at once."
+            f"The body has too many values ({cost}, where a list, an object or a name counts "
+            f"three times; the limit is {max_cost}). Send less at once."
         )

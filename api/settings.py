@@ -12,7 +12,7 @@ MIB = 1 << 20
 
 
 class ApiSettings(StorageSettings):
-    """Read once at start and passed down; every name has the prefix TUNESMITH_."""
+    """Read once at startup; every name has the prefix TUNESMITH_."""
 
     model_config = SettingsConfigDict(
         env_prefix="TUNESMITH_", env_ignore_empty=True, frozen=True, extra="ignore"
@@ -21,12 +21,12 @@ class ApiSettings(StorageSettings):
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
     api_key: SecretStr | None = Field(
-        None, description="what clients must send; None: any key, on a loopback address only"
+        None, description="the clients' key; None: any key, on a loopback address only"
     )
     database_url: str = Field(description="an SQLAlchemy URL of SQLite or Postgres")
     broker_url: str = Field(description="folder:///path or redis://…")
     engine_key: SecretStr | None = Field(
-        None, description="what engines and API send each other; needed where api_key is set"
+        None, description="the key between engines and API; required if api_key is set"
     )
     catalog_file: Path | None = Field(None, description="further base models and aliases; TOML")
     project: str = Field(

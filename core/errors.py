@@ -1,14 +1,13 @@
 """Every error that Tunesmith raises on purpose.
 
-Each says what was wrong (`message`), where (`param`, the path of the field in the
-request) and which kind it is (`code`, a stable word for programs). The API turns them
-into OpenAI's envelope in one place, `api/errors.py`; the worker writes them into the
-job row. Nothing here knows HTTP.
+Each has a message, the path of the field in the request (`param`), and a stable code for programs.
+`api/errors.py` turns them into OpenAI's envelope; the worker stores them in the job. They are
+independent of HTTP.
 """
 
 
 class TunesmithError(Exception):
-    """Base of all our errors."""
+    """The base of all errors."""
 
     code = "internal_error"
 
@@ -21,7 +20,7 @@ class TunesmithError(Exception):
 
 
 class InvalidRequest(TunesmithError):
-    """The caller asked for something that cannot be done as asked; repeating it will not help."""
+    """The request is invalid; repeating it will not help."""
 
     code = "invalid_request"
 
@@ -39,25 +38,25 @@ class Forbidden(TunesmithError):
 
 
 class NotFound(TunesmithError):
-    """The named thing does not exist, or belongs to another project."""
+    """The object does not exist, or belongs to another project."""
 
     code = "not_found"
 
 
 class Conflict(TunesmithError):
-    """The thing exists but its state does not allow this move (cancelling a finished job)."""
+    """The state of the object does not allow the operation, such as cancelling a finished job."""
 
     code = "conflict"
 
 
 class TooLarge(TunesmithError):
-    """The body or a part of it is over a limit."""
+    """The body or a part of it exceeds a limit."""
 
     code = "too_large"
 
 
 class Unavailable(TunesmithError):
-    """A part of the service is away or full; the same request may succeed later."""
+    """A part of the service is unavailable or full; the same request may succeed later."""
 
     code = "service_unavailable"
 
@@ -80,6 +79,6 @@ class StaleClaim(TunesmithError):
 
 
 class TrainingFailed(TunesmithError):
-    """The run cannot go on; `code` names why (`invalid_training_file`, `loss_nonfinite`, …)."""
+    """The run failed; `code` is the reason (`invalid_training_file`, `loss_nonfinite`, …)."""
 
     code = "training_failed"

@@ -1,4 +1,4 @@
-"""Alembic runs this file; `migrations.upgrade` hands it a connection inside a transaction."""
+"""Run by Alembic; `migrations.upgrade` passes a connection inside a transaction."""
 
 from alembic import context
 

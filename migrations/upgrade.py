@@ -1,7 +1,6 @@
-"""Bring a database to the newest schema: `python -m migrations.upgrade`, or `upgrade(url)`.
+"""Upgrade a database to the newest schema: `python -m migrations.upgrade`, or `upgrade(url)`.
 
-Any number of processes may do this at once, at every start: one works, the others wait and
-then find nothing to do.
+Any number of processes may do this concurrently at startup: one upgrades, and the others wait.
 """
 
 from collections.abc import Iterator
@@ -15,20 +14,20 @@ from sqlalchemy import Connection, NullPool, create_engine, func, select
 from migrations.settings import MigrationSettings
 
 LOCK_ID = 0x74756E65
-"""Of the Postgres advisory lock; any number that nobody else uses."""
+"""The key of the Postgres advisory lock; an arbitrary unique number."""
 
 WAIT_SECONDS = 60
 
 
 def upgrade(database_url: str) -> None:
-    """Run every migration that the database lacks, all or none of them."""
+    """Run all missing migrations in one transaction."""
     with migrating(database_url) as config:
         command.upgrade(config, "head")
 
 
 @contextmanager
 def migrating(database_url: str) -> Iterator[Config]:
-    """Alembic's configuration for one transaction in which nobody else migrates."""
+    """Yield Alembic's configuration for a transaction with an exclusive migration lock."""
     is_sqlite = database_url.startswith("sqlite")
     engine = create_engine(
         database_url,
@@ -48,7 +47,7 @@ def migrating(database_url: str) -> Iterator[Config]:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    """Begin a write transaction that covers DDL; foreign keys stay off while tables are copied."""
+    """Begin a write transaction that includes DDL; foreign keys are off while tables are copied."""
     driver = connection.connection.driver_connection
     assert driver is not None
     driver.isolation_level = None

@@ -1,4 +1,4 @@
-"""Which engine is asked first. Plain Python: reports in, an order out."""
+"""Ranks engines for a request. Plain Python."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -14,13 +14,13 @@ def in_order(
     adapter: BundleRef | None,
     in_flight: Mapping[str, int],
 ) -> list[LivingEngine]:
-    """Return the engines, the one that suits a request best first.
+    """Return the engines, the most suitable one first.
 
-    Nobody else's base should have to leave memory, and the request should not have to wait in a
-    queue. Then it is better off where its adapter is, or at least its base, and then where there
-    is less to do. Between equals the hash decides, the same in every process, so that requests
-    which share a beginning meet in one cache. `in_flight` counts the sequences that this process
-    has sent to each address; a report is seconds old.
+    First, no other base should be evicted, and the request should not wait in a queue. Then engines
+    with its adapter are preferred, then those with its base, then those with less load. Ties are
+    broken by a hash that is the same in every process, so that requests with a common prefix reach
+    the same cache. `in_flight` is the number of sequences that this process has sent to each
+    address, because heartbeats are seconds old.
     """
 
     def rank(engine: LivingEngine) -> tuple[bool, bool, bool, bool, float, bytes]:
@@ -42,6 +42,6 @@ def in_order(
 
 
 def _weight(url: str, base: BaseModelSpec, adapter: BundleRef | None) -> bytes:
-    """Rendezvous hashing: when an engine comes or goes, only its own requests move."""
+    """Rendezvous hashing: if an engine is added or removed, only its requests move."""
     what = "\n".join((url, base.model_dump_json(), "" if adapter is None else adapter.sha256))
     return hashlib.blake2b(what.encode(), digest_size=8).digest()

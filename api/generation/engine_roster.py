@@ -1,4 +1,4 @@
-"""The engines that can be asked, as the database knows them and this process has met them."""
+"""The available engines, according to the database and the experience of this process."""
 
 import asyncio
 import time
@@ -12,7 +12,7 @@ from core.records.engines import LivingEngine, living_engines
 
 
 class EngineRoster:
-    """Reads the database when its knowledge is too old, in a thread, once for all that wait."""
+    """Caches the engines; refreshes from the database in a thread, once for concurrent callers."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -22,7 +22,7 @@ class EngineRoster:
         self._left_out: set[tuple[str, float]] = set()
 
     async def engines(self, max_age_seconds: float) -> Sequence[LivingEngine]:
-        """Return those that live, without those left out, as of so many seconds ago at most."""
+        """Return the living engines without those left out, at most `max_age_seconds` old."""
         oldest = time.monotonic() - max_age_seconds
         async with self._reading:
             if self._read_at < oldest:
@@ -33,7 +33,7 @@ class EngineRoster:
         return [each for each in self._engines if (each.url, each.seen_at) not in self._left_out]
 
     def leave_out(self, engine: LivingEngine) -> None:
-        """Name an engine no more until its next heartbeat: nobody answers at its address."""
+        """Exclude an unreachable engine until its next heartbeat."""
         self._left_out.add((engine.url, engine.seen_at))
 
     def _read(self) -> Sequence[LivingEngine]:

@@ -22,16 +22,16 @@ from api.models.service import Target
 from core.errors import InvalidRequest
 from core.records.ids import new_id
 from core.spec.generation import (
-    AnswerFormSpec,
     ChatPrompt,
     GenerationRequest,
-    JsonObjectForm,
-    JsonSchemaForm,
+    JsonObjectOutput,
     Prompt,
     SamplingSpec,
+    SchemaOutput,
+    StructuredOutputSpec,
     TextPrompt,
     TokenPrompt,
-    ToolCallForm,
+    ToolCallOutput,
 )
 
 DEFAULT_COMPLETION_TOKENS = 16
@@ -66,7 +66,7 @@ async def plan_chat(state: AppState, caller: Caller, body: ChatBody) -> Plan:
         body,
         max_tokens=body.max_completion_tokens or body.max_tokens,
         top_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
-        form=_form(body),
+        structured_output=_structured_output(body),
     )
     return _plan("chatcmpl", caller, target, [prompt], sampling, body)
 
@@ -126,7 +126,7 @@ def _sampling(
     *,
     max_tokens: int | None,
     top_logprobs: int | None,
-    form: AnswerFormSpec | None = None,
+    structured_output: StructuredOutputSpec | None = None,
     score_prompt: bool = False,
 ) -> SamplingSpec:
     return SamplingSpec(
@@ -140,22 +140,22 @@ def _sampling(
         logit_bias={int(token): bias for token, bias in (body.logit_bias or {}).items()},
         frequency_penalty=body.frequency_penalty or 0.0,
         presence_penalty=body.presence_penalty or 0.0,
-        form=form,
+        structured_output=structured_output,
         ignore_eos=bool(body.ignore_eos),
         score_prompt=score_prompt,
     )
 
 
-def _form(body: ChatBody) -> AnswerFormSpec | None:
+def _structured_output(body: ChatBody) -> StructuredOutputSpec | None:
     if body.tool_choice == "required":
-        return ToolCallForm()
+        return ToolCallOutput()
     if isinstance(body.tool_choice, ChosenTool):
-        return ToolCallForm(name=body.tool_choice.function.name)
+        return ToolCallOutput(name=body.tool_choice.function.name)
     match body.response_format:
         case JsonObjectFormat():
-            return JsonObjectForm()
+            return JsonObjectOutput()
         case JsonSchemaFormat(json_schema=named):
-            return JsonSchemaForm(json_schema=named.schema_ or {})
+            return SchemaOutput(json_schema=named.schema_ or {})
         case _:
             return None
 

@@ -63,11 +63,11 @@ def _check_tool_choice(body: ChatBody) -> None:
 
 
 def _check_ignore_eos(body: ChatBody) -> None:
-    has_form = isinstance(body.response_format, JsonObjectFormat | JsonSchemaFormat)
+    is_json = isinstance(body.response_format, JsonObjectFormat | JsonSchemaFormat)
     is_forced = body.tool_choice == "required" or isinstance(body.tool_choice, ChosenTool)
-    if body.ignore_eos and (has_form or is_forced):
+    if body.ignore_eos and (is_json or is_forced):
         raise InvalidRequest(
-            "An answer that is held to a form ends where that is complete; leave ignore_eos out.",
+            "Structured output ends when it is complete. Remove ignore_eos.",
             param="ignore_eos",
             code="contradictory_parameters",
         )

@@ -1,4 +1,4 @@
-"""What the health routes answer."""
+"""The bodies of the health routes."""
 
 from typing import Literal
 
@@ -10,7 +10,7 @@ class Liveness(BaseModel):
 
 
 class Readiness(BaseModel):
-    """`parts` says of each part "ok", or what is the matter with it."""
+    """`parts` has "ok" or the problem of each part."""
 
     status: Literal["ok", "not ready"]
     parts: dict[str, str]

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from api.jobs.hyperparameters import Hyperparameters
-from core.catalog.cells import require_cell
+from core.catalog.combinations import require_combination
 from core.catalog.describe import BaseFacts
 from core.catalog.families import family_of
 from core.catalog.formats import FORMATS
@@ -59,7 +59,7 @@ def resolve_task(
         natural = "seq2seq" if encodes else "generation"
     task = asked or natural
     if facts is not None:
-        require_cell(facts.model_type, task, objective.type, strategy.type, facts.quantised)
+        require_combination(facts.model_type, task, objective.type, strategy.type, facts.quantised)
     if task != natural:
         raise InvalidRequest(
             f"The task is {task!r}, but the training file and the base make it {natural!r}.",

@@ -1,4 +1,4 @@
-"""What a mask audit looks like."""
+"""The bodies of the mask routes."""
 
 from typing import Literal
 
@@ -15,7 +15,7 @@ class MaskError(BaseModel):
 
 
 class MaskObject(BaseModel):
-    """The first rows of a training file, token by token, with what is trained on."""
+    """The first rows of a training file as tokens, with a flag for the trained ones."""
 
     id: str
     object: Literal["fine_tuning.mask"] = "fine_tuning.mask"
@@ -27,7 +27,7 @@ class MaskObject(BaseModel):
 
 
 def audit_object(audit: Task) -> MaskObject:
-    """Show a mask that was asked for without a job."""
+    """Return the object of a mask without a job."""
     found = None if audit.result is None else MaskResult.model_validate(audit.result)
     return MaskObject(
         id=audit.id,
@@ -40,7 +40,7 @@ def audit_object(audit: Task) -> MaskObject:
 
 
 def job_mask_object(job: Job, mask: JobMask) -> MaskObject:
-    """Show what a job trains on."""
+    """Return the object of a job's mask."""
     return MaskObject(
         id=job.id,
         created_at=int(mask.created_at),

@@ -17,7 +17,7 @@ from api.models.schemas import (
     ServingObject,
 )
 from core.catalog.bases import Catalog, CatalogEntry
-from core.catalog.cells import require_mergeable
+from core.catalog.combinations import require_mergeable
 from core.catalog.describe import describe
 from core.errors import Conflict, InvalidRequest
 from core.records import models, parity

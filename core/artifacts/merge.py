@@ -19,7 +19,7 @@ def merge(adapted: AdaptedModel) -> PreTrainedModel:
     """Merge an adapter that is not installed into its model, layer by layer, and return the model.
 
     A weight tied to a merged one is untied and unchanged. ValueError for what
-    `core.catalog.cells.require_mergeable` rejects.
+    `core.catalog.combinations.require_mergeable` rejects.
     """
     if adapted.virtual is not None:
         raise ValueError("virtual tokens cannot be merged into weights")

@@ -1,6 +1,6 @@
-"""How a chat template marks reasoning, and whether a prompt opens or closes it.
+"""The reasoning marks of a chat template, and whether a prompt opens or closes reasoning.
 
-The one place where marks are found: rows are rendered with them, and answers are read by them.
+Both rendering of rows and parsing of answers use these marks.
 """
 
 import re
@@ -13,53 +13,53 @@ from core.batching.template_input import Message
 
 @dataclass(frozen=True)
 class ReasoningMarks:
-    """What stands before and after reasoning, without white space around it."""
+    """The texts before and after reasoning, without surrounding white space."""
 
     opening: str
     closing: str
 
     def opened_by(self, prompt: str) -> bool:
-        """Whether the answer to a prompt begins as reasoning."""
+        """Return whether the answer to a prompt begins with reasoning."""
         return prompt.rstrip().endswith(self.opening)
 
     def closed_by(self, prompt: str) -> bool:
-        """Whether a prompt ends the reasoning itself, so that the answer has none."""
+        """Return whether a prompt closes the reasoning, so that the answer has none."""
         return prompt.rstrip().endswith(self.closing)
 
     def around(self, reasoning: str) -> str:
-        """Return reasoning as a block of its own before an answer."""
+        """Return reasoning as a separate block before an answer."""
         return f"{self.opening}\n{reasoning}{self.end}"
 
     @property
     def end(self) -> str:
-        """What ends reasoning that a prompt has opened, up to the answer."""
+        """The text between reasoning that a prompt has opened and the answer."""
         return f"\n{self.closing}\n\n"
 
     def without_empty(self, text: str) -> str:
-        """Return a text without the empty block that it begins with, or the end of one."""
+        """Return a text without a leading empty reasoning block, or the end of one."""
         block = rf"\A\s*(?:{re.escape(self.opening)})?\s*{re.escape(self.closing)}\s*"
         return re.sub(block, "", text)
 
     def opening_in(self, prompt: str) -> str:
-        """Return the opening that a prompt ends with, and the white space after it."""
+        """Return the opening mark at the end of a prompt, with the white space after it."""
         if not self.opened_by(prompt):
             return ""
         return self.opening + prompt[len(prompt.rstrip()) :]
 
 
 THINK = ReasoningMarks("<think>", "</think>")
-"""Those of most models; also where a template shows no reasoning."""
+"""The marks of most models; also used if a template shows no reasoning."""
 
 
 def reasoning_marks(template: ChatTemplate, tools: Sequence[Message]) -> ReasoningMarks:
-    """Return the marks with which reasoning is written under a template."""
+    """Return the reasoning marks for a template."""
     return own_marks(template, tools) or THINK
 
 
 def own_marks(template: ChatTemplate, tools: Sequence[Message] = ()) -> ReasoningMarks | None:
-    """Return the marks that a template writes around reasoning; None when it shows none.
+    """Return the marks that a template writes around reasoning; None if it shows none.
 
-    They are found once, by rendering known reasoning.
+    They are detected once, by rendering known reasoning.
     """
     found: ReasoningMarks | None = template.remembered(
         tools, "reasoning marks", lambda: _find_marks(template)
@@ -68,7 +68,7 @@ def own_marks(template: ChatTemplate, tools: Sequence[Message] = ()) -> Reasonin
 
 
 def _find_marks(template: ChatTemplate) -> ReasoningMarks | None:
-    """Look at an answer with reasoning, then at a call: some templates show it there only."""
+    """Probe an answer with reasoning, then a call: some templates show reasoning only there."""
     for answer, following in ((_ANSWERING, "an_answer"), (_CALLING, "a_function")):
         try:
             text = template.render([_QUESTION, answer])

@@ -1,4 +1,4 @@
-"""Every way of writing tool calls that could have made the answers of a chat template."""
+"""The candidate tool-call formats for the probed answers of a chat template."""
 
 import json
 import re
@@ -23,7 +23,7 @@ _decoder = json.JSONDecoder()
 
 Span = tuple[int, int]
 SpanFinder = Callable[[str, int], Span | None]
-"""Returns where the arguments of a call stand in a text, from a position on."""
+"""Finds the arguments of a call in a text, from a position on."""
 
 
 def candidates(answers: ProbedAnswers) -> Iterator[ToolCallFormat]:
@@ -34,7 +34,7 @@ def candidates(answers: ProbedAnswers) -> Iterator[ToolCallFormat]:
 
 
 def _json_formats(answers: ProbedAnswers) -> Iterator[ToolCallFormat]:
-    """Calls that are JSON objects, their names in them."""
+    """Yield formats of calls as JSON objects that include the name."""
     assert answers.one is not None
     span = _json_call(answers.one, 0)
     if span is None:
@@ -56,7 +56,7 @@ def _json_formats(answers: ProbedAnswers) -> Iterator[ToolCallFormat]:
 
 
 def _json_call(text: str, start: int) -> tuple[int, int, tuple[str, str]] | None:
-    """Return where the first call stands that is JSON, and under which keys its parts."""
+    """Return the position of the first JSON call, and its keys for name and arguments."""
     for place in range(start, len(text)):
         if text[place] in "[{":
             try:
@@ -70,7 +70,7 @@ def _json_call(text: str, start: int) -> tuple[int, int, tuple[str, str]] | None
 
 
 def _keys_of_call(value: Any) -> tuple[str, str] | None:
-    """Return under which keys a name and arguments stand, however deep."""
+    """Return the keys of name and arguments, at any depth."""
     if isinstance(value, list):
         return next((keys for each in value if (keys := _keys_of_call(each))), None)
     if not isinstance(value, dict):
@@ -89,7 +89,7 @@ def _is_arguments(value: Any) -> bool:
 
 
 def _json_span(text: str, start: int) -> Span | None:
-    """Return where the arguments stand as a JSON object."""
+    """Return the position of the arguments as a JSON object."""
     place = text.find("{", start)
     while place >= 0:
         try:
@@ -114,13 +114,13 @@ def _loose_span(opening: str, closing: str) -> SpanFinder:
 
 
 def _value_after(text: str, start: int) -> int:
-    """Return where the first of the probes' values begins; -1 for none."""
+    """Return the position of the first probe value; -1 if there is none."""
     found = [place for value in (VALUE, OTHER) if (place := text.find(value, start)) >= 0]
     return min(found, default=-1)
 
 
 def _parts(text: str, span_of: SpanFinder) -> tuple[str, str, int, int] | None:
-    """Return what stands before the first name and between it and its arguments, and the span."""
+    """Return the text before the first name, the text up to its arguments, and their span."""
     first = text.find(NAME_HOLE)
     if first < 0 or (span := span_of(text, first)) is None:
         return None
@@ -137,7 +137,7 @@ def _forced(text: str, span_of: SpanFinder) -> ForcedCall | None:
 
 
 def _frame(answers: ProbedAnswers, span_of: SpanFinder) -> tuple[Frame, str] | None:
-    """Return what stands around calls of a name and its arguments, and between these two."""
+    """Return the delimiters of calls with a name and arguments, and the text between the two."""
     assert answers.one is not None
     one = _parts(answers.one, span_of)
     if one is None:
@@ -154,7 +154,7 @@ def _frame(answers: ProbedAnswers, span_of: SpanFinder) -> tuple[Frame, str] | N
 
 
 def _named_formats(answers: ProbedAnswers) -> Iterator[ToolCallFormat]:
-    """A name and then one JSON object."""
+    """Yield formats of a name followed by one JSON object."""
     found = _frame(answers, _json_span)
     if found is not None:
         assert answers.one is not None
@@ -163,7 +163,7 @@ def _named_formats(answers: ProbedAnswers) -> Iterator[ToolCallFormat]:
 
 
 def _loose_formats(answers: ProbedAnswers) -> Iterator[ToolCallFormat]:
-    """A name and an object with bare names, or what looks like a call of Python."""
+    """Yield formats of a name and an object with bare keys, or of a Python call."""
     assert answers.one is not None
     for opening, closing, colon in ("{", "}", ":"), ("(", ")", "="):
         found = _frame(answers, _loose_span(opening, closing))
@@ -177,7 +177,7 @@ def _loose_formats(answers: ProbedAnswers) -> Iterator[ToolCallFormat]:
 
 
 def _pair_formats(answers: ProbedAnswers) -> Iterator[ToolCallFormat]:
-    """A name and a pair of texts for each argument."""
+    """Yield formats of a name and a pair of texts per argument."""
     one, pair = answers.one, answers.pair
     if one is None or pair is None or not _has_pairs(one) or not _has_pairs(pair, KEYS[1]):
         return

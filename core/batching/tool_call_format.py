@@ -1,8 +1,7 @@
-"""How a chat template writes tool calls.
+"""Detects the tool-call format of a chat template.
 
-Every family has a way of its own. It is found by letting the template write calls that are known:
-each way that could have made the text is tried, and the first one that reads all of them back is
-taken.
+Every family has its own format. The template renders known calls; each candidate format that fits
+the text is tried, and the first one that parses all calls is used.
 """
 
 import json
@@ -20,7 +19,7 @@ from core.batching.turns import Turn
 def tool_call_format(
     written: Written, control: CodedTokens, ends: tuple[str, ...], reasoning: Section | None
 ) -> ToolCallFormat | None:
-    """Return how calls are written; None when that is not understood."""
+    """Return the tool-call format; None if it is not recognised."""
     if written.one is None:
         return None
     answers = ProbedAnswers(written, control, ends, reasoning)
@@ -35,7 +34,7 @@ def tool_call_format(
 def _reads_back(
     format_: ToolCallFormat, answers: ProbedAnswers, calls: Sequence[Call], turn: Turn
 ) -> bool:
-    """Whether a format finds in an answer just the calls that were written there."""
+    """Return whether a format parses exactly the known calls from an answer."""
     tools = {tool["function"]["name"]: tool["function"]["parameters"] for tool in TOOLS}
     text = answers.text(turn)
     marker = format_.frame.marker

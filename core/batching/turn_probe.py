@@ -1,4 +1,4 @@
-"""How a chat template writes answers, found by letting it write some that are known."""
+"""Detects the answer format of a chat template by rendering known answers."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ _REASONED = {"reasoning_content": REASONING}
 
 
 def turn_format(tokenizer: PreTrainedTokenizerFast) -> TurnFormat:
-    """Return how the chat template of a tokenizer writes an answer; plain text without one."""
+    """Return the answer format of a tokenizer's chat template; plain text without a template."""
     template = ChatTemplate(tokenizer)
     plain = answer_with(template, TEXT)
     if plain is None or TEXT not in plain.answer:
@@ -48,29 +48,29 @@ def turn_format(tokenizer: PreTrainedTokenizerFast) -> TurnFormat:
 
 @dataclass(frozen=True)
 class _CodedMarks:
-    """The marks of reasoning, and the control tokens in what is read with them."""
+    """The marks of reasoning, and the control tokens of the text that is parsed with them."""
 
     own: ReasoningMarks
     control: CodedTokens
 
     @property
     def section(self) -> Section:
-        """What stands around reasoning where the template shows none."""
+        """The delimiters of reasoning if the template shows none."""
         opening = self.control.coded(f"{self.own.opening}\n")
         return Section(opening, self.control.coded(self.own.end))
 
     def are_known(self, source: str, prompt: str) -> bool:
-        """Whether the source of a template ends reasoning, or its prompt opens it."""
+        """Return whether the template's source closes reasoning, or its prompt opens it."""
         return self.own.closing in source or self.own.opened_by(prompt)
 
     def opening(self, turn: Turn) -> str:
-        """Return what stands before the reasoning of a turn, in its answer or in its prompt."""
+        """Return the text before the reasoning of a turn, in its answer or its prompt."""
         opening = self.control.coded(turn.answer).partition(REASONING)[0]
         in_prompt = self.control.coded(self.own.opening_in(turn.prompt))
         return opening if opening.strip() else in_prompt
 
     def after(self, turn: Turn) -> str:
-        """Return what follows the reasoning of a turn."""
+        """Return the text after the reasoning of a turn."""
         return self.control.coded(turn.answer).partition(REASONING)[2]
 
 
@@ -82,14 +82,14 @@ def _texts(turns: Iterable[Turn]) -> Iterator[str]:
 
 
 def special_tokens(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
-    """Return the ids of the tokens that have no text of their own, by their names."""
+    """Return the ids of the tokens without text, by name."""
     ids = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
     added = tokenizer.added_tokens_decoder.items()
     return ids | {token.content: id_ for id_, token in added if token.special}
 
 
 def _reasoned(template: ChatTemplate, text: str, calls: Sequence[Call]) -> Turn | None:
-    """Return an answer with reasoning, if the template shows any."""
+    """Return an answer with reasoning, if the template shows it."""
     turn = answer_with(template, text, calls, _REASONED)
     shown = turn is not None and REASONING in turn.answer and text in turn.answer
     return turn if shown else None
@@ -98,7 +98,7 @@ def _reasoned(template: ChatTemplate, text: str, calls: Sequence[Call]) -> Turn 
 def _sections(
     plain: Turn, reasoned: Turn, marks: _CodedMarks, ends: tuple[str, ...]
 ) -> tuple[Section, Section]:
-    """Return what stands around reasoning and text."""
+    """Return the delimiters of reasoning and of text."""
     before = marks.control.coded(plain.answer).partition(TEXT)[0]
     between, _, after = marks.after(reasoned).partition(TEXT)
     opening, closing = marks.opening(reasoned), without_end(after, marks.control, ends)
@@ -109,7 +109,7 @@ def _sections(
 
 
 def _content(plain: Turn, marks: _CodedMarks, ends: tuple[str, ...]) -> Section:
-    """Return what stands around a text, without an empty block of reasoning before it."""
+    """Return the delimiters of a text, without a preceding empty reasoning block."""
     before, _, after = marks.control.coded(plain.answer).partition(TEXT)
     _, closed, rest = before.rpartition(marks.control.coded(marks.own.closing))
     return Section(rest.lstrip() if closed else before, without_end(after, marks.control, ends))
@@ -118,7 +118,7 @@ def _content(plain: Turn, marks: _CodedMarks, ends: tuple[str, ...]) -> Section:
 def _section_before_call(
     template: ChatTemplate, written: Written, marks: _CodedMarks
 ) -> Section | None:
-    """Return what stands around reasoning where a template shows it beside calls only."""
+    """Return the delimiters of reasoning in a template that shows it only with calls."""
     turn = _reasoned(template, "", ONE) if written.one else None
     if turn is None or written.one is None:
         return None
@@ -139,7 +139,7 @@ def _before_calls(written: Written) -> str:
 
 
 def without_end(text: str, control: CodedTokens, ends: tuple[str, ...]) -> str:
-    """Return what closes a part, without the token that ends the turn."""
+    """Return the closing text of a part, without the end-of-turn token."""
     decoded = control.decoded(text).rstrip()
     for end in sorted(ends, key=len, reverse=True):
         if end and decoded.endswith(end):

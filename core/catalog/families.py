@@ -1,6 +1,6 @@
-"""What differs between model families and is plain fact: one row for each.
+"""The facts of each model family, one row for each.
 
-The key is `model_type` of the Hugging Face config; `family.py` says what each fact means.
+The key is `model_type` of the Hugging Face config; `family.py` explains each fact.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from core.catalog.family import AttentionFields, Blocks, Family, Layers, OutputF
 from core.errors import InvalidRequest
 
 RELATIVE_CONTEXT_LENGTH = 131_072
-"""Limit of models whose positions are relative and never end: the most that a row may hold."""
+"""The maximum row length of models with relative positions, which have no limit themselves."""
 
 
 def _decoder(model_type: str, layers: Layers, blocks: Blocks, **facts: Any) -> Family:
@@ -67,7 +67,7 @@ _FAMILIES = (
         ),
         _LLAMA_BLOCKS,
     ),
-    # One layer makes query, key and value; there is no gate.
+    # One layer computes query, key and value; there is no gate.
     _decoder(
         "gpt2",
         Layers(
@@ -82,7 +82,7 @@ _FAMILIES = (
         positions="n_positions",
         width="n_embd",
     ),
-    # The first T5 has `wi`, the later ones have the gate `wi_0` and the way up `wi_1`.
+    # The first T5 has `wi`; later ones have the gate `wi_0` and the up projection `wi_1`.
     Family(
         "t5",
         "encoder-decoder",
@@ -126,7 +126,7 @@ _FAMILIES = (
         output=OutputFields(bias="final_logits_bias"),
         attention=AttentionFields(layers="decoder_layers", heads="decoder_attention_heads"),
     ),
-    # No gate. A checkpoint of masked words has no pooler, so the pooler belongs to the head.
+    # No gate. A checkpoint for masked words has no pooler, so the pooler belongs to the head.
     Family(
         "bert",
         "encoder",
@@ -168,7 +168,7 @@ FAMILIES: dict[str, Family] = {family.model_type: family for family in _FAMILIES
 
 
 def family_of(model_type: str) -> Family:
-    """Return the family of a config's `model_type`; InvalidRequest when it is not known."""
+    """Return the family of a config's `model_type`; InvalidRequest if it is not supported."""
     try:
         return FAMILIES[model_type]
     except KeyError:
@@ -181,10 +181,10 @@ def family_of(model_type: str) -> Family:
 
 
 def context_length(config: Mapping[str, Any]) -> int | None:
-    """Return how many tokens a row may hold by a config's fields, or None if they do not say.
+    """Return the maximum tokens of a row according to a config, or None if it does not say.
 
-    In an encoder-decoder the source and the target may hold so many each. Raises InvalidRequest
-    when the family is not known.
+    In an encoder-decoder it is the limit of source and target each. Raises InvalidRequest if the
+    family is not supported.
     """
     positions = family_of(config["model_type"]).positions
     if positions is None:
@@ -194,9 +194,9 @@ def context_length(config: Mapping[str, Any]) -> int | None:
 
 
 def hidden_size(config: Mapping[str, Any]) -> int | None:
-    """Return the size of a token's vector between blocks, or None if the config does not say.
+    """Return the hidden size between blocks, or None if the config does not say.
 
-    Raises InvalidRequest when the family is not known.
+    Raises InvalidRequest if the family is not supported.
     """
     size = config.get(family_of(config["model_type"]).width)
     return size if isinstance(size, int) and size > 0 else None

@@ -1,7 +1,4 @@
-"""What is told of a model family: plain facts, which `families.py` has for each.
-
-The key is `model_type` of the Hugging Face config.
-"""
+"""The facts of a model family; `families.py` has a row for each family."""
 
 from dataclasses import dataclass
 from typing import Literal, assert_never
@@ -20,10 +17,10 @@ _TASKS: dict[Kind, tuple[Task, ...]] = {
 
 @dataclass(frozen=True)
 class Blocks:
-    """A stack of equal blocks: its path in the model and, in a block, the paths of two modules.
+    """A stack of equal blocks: its path in the model, and the paths of two modules in a block.
 
-    What those modules return is what attention and the feed-forward network add to the residual
-    stream. It is a tensor, or the first of a tuple.
+    The outputs of these modules are what attention and the feed-forward network add to the residual
+    stream: a tensor, or the first item of a tuple.
     """
 
     stack: str
@@ -33,23 +30,23 @@ class Blocks:
 
 @dataclass(frozen=True)
 class Layers:
-    """The linear layers of a block by what they compute, each by the last parts of its path.
+    """The linear layers of a block by purpose, each named by the end of its path.
 
-    A layer that computes several things is named under each. A model may lack some of them. The
-    names cover cross-attention as well.
+    A layer with several purposes is listed under each. A model may lack some of them. The names
+    include cross-attention.
     """
 
     query: tuple[str, ...]
     key: tuple[str, ...]
     value: tuple[str, ...]
     output: tuple[str, ...]
-    """From the heads of attention back to the residual stream."""
+    """From the attention heads to the residual stream."""
     up: tuple[str, ...]
     down: tuple[str, ...]
     gate: tuple[str, ...] = ()
 
     def preset(self, preset: Preset) -> tuple[str, ...]:
-        """Return the layers of a preset; `attention+ffn` leaves a gate of its own out."""
+        """Return the layers of a preset; `attention+ffn` excludes a separate gate."""
         attention = self.query + self.key + self.value + self.output
         match preset:
             case "query-value":
@@ -66,28 +63,28 @@ class Layers:
 
 
 ClassHead = Literal["last token", "pooler", "pooled states"]
-"""What a classifier reads: the state of the last token; that of the first one by way of a pooler;
-that of the first one or the mean over all, as its config says, by way of a head."""
+"""The input of a classifier: the state of the last token; the first state through a pooler; or the
+first state or the mean over all, depending on the config, through a head."""
 
 
 @dataclass(frozen=True)
 class OutputFields:
-    """What a family does around its output matrix."""
+    """Additional operations of a family's output head."""
 
     softcap: str | None = None
-    """The field of the config with the bound of the logits, which may be None."""
+    """The config field with the cap of the logits, which may be None."""
     bias: str | None = None
-    """The attribute of the model with a bias that is never trained, (1, vocabulary)."""
+    """The model attribute with an untrained bias, (1, vocabulary)."""
     scales_states: str | None = None
-    """The field of the config by which states are divided by the root of their width."""
+    """The config field that enables division of the states by the root of their width."""
 
 
 @dataclass(frozen=True)
 class AttentionFields:
-    """The fields of the config with the shape of attention; of a decoder if there are two stacks.
+    """The config fields with the shape of attention; of the decoder if there are two stacks.
 
-    A config without `key_value_heads` has as many as heads, and one without `head_size` divides
-    the width by the heads.
+    Without `key_value_heads` there are as many as heads; without `head_size` it is the width
+    divided by the heads.
     """
 
     layers: str = "num_hidden_layers"
@@ -100,9 +97,9 @@ class AttentionFields:
 class Family:
     """One architecture.
 
-    `layout` says whether several rows may stand in one sequence (`packed`), which a test per
-    family proves, or need rows of their own (`padded`). `head` names, as `layers` does, what a
-    classifier adds to the base: modules that are new in a tuned model and trained whole.
+    `layout`: several rows may share one sequence (`packed`, proven by a test per family), or each
+    row is padded (`padded`). `head`: the modules that a classifier adds to the base, named like
+    those of `layers`; they are new in a tuned model and trained completely.
     """
 
     model_type: str
@@ -112,17 +109,17 @@ class Family:
     blocks: tuple[Blocks, ...]
     head: tuple[str, ...] = ()
     class_head: ClassHead | None = None
-    """None without a head for labels."""
+    """None without a classification head."""
     positions: str | None = "max_position_embeddings"
-    """The field of the config that bounds the tokens of a row; None for relative positions."""
+    """The config field with the maximum tokens of a row; None for relative positions."""
     width: str = "hidden_size"
-    """The field of the config with the size of a token's vector between blocks."""
+    """The config field with the hidden size between blocks."""
     output: OutputFields = OutputFields()
     attention: AttentionFields = AttentionFields()
     same_input: tuple[tuple[str, ...], ...] = ()
-    """Linear layers of one module, by name, that are called with the same tensor."""
+    """Groups of linear layers of one module that are called with the same tensor."""
     takes_prefix: bool = True
-    """Whether transformers and PEFT can hand the model keys and values from outside."""
+    """Whether transformers and PEFT can pass external keys and values to the model."""
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -130,5 +127,5 @@ class Family:
 
     @property
     def own_task(self) -> Task:
-        """What a base of this family does before it is tuned."""
+        """The task of a base before tuning."""
         return self.tasks[0]

@@ -1,7 +1,7 @@
-"""The learning rate that suits a base, a strategy, an objective and a number of steps.
+"""The default learning rate for a base, a strategy, an objective and a number of steps.
 
-Adam moves every weight by about the rate in each step, whatever the size of its gradient. How far
-the output of a layer moves depends on how many weights add up in it, and on where they start:
+Adam moves every weight by about the rate in each step, regardless of the size of its gradient. The
+change of a layer's output depends on how many weights add up in it, and on their initial values:
 
 - `full`: the `hidden` inputs of a matrix move it together, so the rate falls with the width. The
   power is measured, as is the constant: 0.78 and 5e-5 at a width of 2,000, over Llamas of 1B to
@@ -10,21 +10,21 @@ the output of a layer moves depends on how many weights add up in it, and on whe
   of alpha / rank the rank drops out and alpha stays; with `use_rslora`, where the scale is
   alpha / √rank, √rank stays too. The same source measures the same power, and ten times the rate of
   `full`, at alpha 32. Our grids at widths of 256, 384 and 576 confirm both constants.
-- `bottleneck`: the way up starts at 0 too, and hidden / reduction_factor inner values add up in
-  each of its outputs, so the rate falls with their number.
-- `prefix` and `prompt`: their vectors start with entries of size 1, on bases of any width, and have
-  to move by more than that. A sum of n steps whose signs vary grows with √n, so the rate falls
+- `bottleneck`: the up projection starts at 0 too, and hidden / reduction_factor inner values add up
+  in each of its outputs, so the rate falls with their number.
+- `prefix` and `prompt`: their vectors start with entries of size 1, on bases of any width, and must
+  move by more than that. A sum of n steps with varying signs grows with √n, so the rate falls
   with the root of the steps, and not with the width.
 
-Preferences pull for as long as the run lasts and away from the reference, which nothing in the data
-holds: rate times steps is what they may use up. From 320 steps on that is a twentieth of the rate
-of demonstrations, which is what published recipes of thousands of steps take.
+Preferences move the model away from the reference during the whole run, and nothing in the data
+limits that, so rate times steps is limited. From 320 steps on, the rate is a twentieth of that of
+demonstrations, as in published recipes of thousands of steps.
 
-A run of very few steps has to get as far in them: by the same root, its rate is higher.
+A run of very few steps has to move as far: by the same root, its rate is higher.
 
-A classifier's new head is trained at the rate of the strategy, and bears that of LoRA at most.
-The constants stand with the other facts, in `strategies.py` and `objectives.py`; `bench.auto`
-compares what follows from them with grids of rates.
+The new head of a classifier is trained at the rate of the strategy, but at most that of LoRA.
+The constants are in `strategies.py` and `objectives.py`; `bench.auto` compares the resulting rates
+with grids.
 """
 
 import math
@@ -41,19 +41,19 @@ from core.spec.training import HIGHEST_RATE
 Auto = Literal["auto"]
 
 MANY_STEPS = 100
-"""Steps from which on the rate of virtual tokens falls."""
+"""The number of steps above which the rate of virtual tokens falls."""
 
 FEW_STEPS = 48
 FEWEST_STEPS = 12
-"""Between them the rate of weights rises, to twice what it is otherwise."""
+"""Between these numbers of steps, the rate of weights rises to twice the normal rate."""
 
 LEAST_SHARE = 0.05
-"""Of the rate of demonstrations, however long the run of an objective that does not keep it."""
+"""The minimum share of the demonstrations' rate for an objective that reduces it."""
 
 
 @dataclass(frozen=True)
 class LearningRate:
-    """The highest rate of a run, and how many times the base's own it is."""
+    """The peak rate of a run, and its multiple of the base's default."""
 
     peak: float
     multiplier: float
@@ -62,7 +62,7 @@ class LearningRate:
 def base_learning_rate(
     strategy: StrategySpec, objective: ObjectiveSpec, hidden_size: int, steps: int
 ) -> float:
-    """Return the rate that a multiplier of 1 stands for, in three digits."""
+    """Return the rate for a multiplier of 1, with three digits."""
     rate = _of_strategy(strategy, hidden_size, steps) * _share(objective, steps)
     if OBJECTIVES[objective.type].trains_head:
         rate = min(rate, _of_strategy(LoraSpec(), hidden_size, steps))
@@ -82,15 +82,15 @@ def _of_strategy(strategy: StrategySpec, hidden_size: int, steps: int) -> float:
 
 
 def _share(objective: ObjectiveSpec, steps: int) -> float:
-    """Return how much of the rate for demonstrations the objective takes in so many steps."""
+    """Return the share of the demonstrations' rate that the objective uses for `steps` steps."""
     few = OBJECTIVES[objective.type].full_rate_steps
     return 1.0 if few is None else max(LEAST_SHARE, min(1.0, few / steps))
 
 
 def settle(rate: float | Auto, multiplier: float | Auto, base: float) -> LearningRate:
-    """Return both numbers, now that the base's rate is known; a rate that is given stands.
+    """Resolve both numbers with the base's default; a given rate is kept.
 
-    InvalidRequest when the multiplier makes it more than a rate may be.
+    InvalidRequest if the multiplier makes the rate too high.
     """
     if not isinstance(rate, str):
         return LearningRate(rate, _short(rate / base, 6))
@@ -98,9 +98,9 @@ def settle(rate: float | Auto, multiplier: float | Auto, base: float) -> Learnin
     peak = _short(multiplier * base, 6)
     if peak > HIGHEST_RATE:
         raise InvalidRequest(
-            f"A learning_rate_multiplier of {multiplier:g} makes a learning rate of {peak:g}: this "
-            f"base has {base:g} with this strategy, and {HIGHEST_RATE:g} is the most. Multiply by "
-            f"{HIGHEST_RATE / base:.3g} at most.",
+            f"A learning_rate_multiplier of {multiplier:g} makes the learning rate {peak:g}: the "
+            f"default of this base and strategy is {base:g}, and the maximum is {HIGHEST_RATE:g}. "
+            f"Use a multiplier of at most {HIGHEST_RATE / base:.3g}.",
             param="learning_rate_multiplier",
             code="invalid_value",
         )

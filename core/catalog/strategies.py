@@ -123,7 +123,7 @@ STRATEGIES: dict[str, StrategyFacts] = for_each(
             whole_model=False,
             virtual_tokens=None,
             hands_over_keys=False,
-            not_mergeable="puts layers of its own between those of the base",
+            not_mergeable="adds layers between those of the base",
             copies_weights=False,
         ),
         "prefix": StrategyFacts(
@@ -133,7 +133,7 @@ STRATEGIES: dict[str, StrategyFacts] = for_each(
             whole_model=False,
             virtual_tokens="target",
             hands_over_keys=True,
-            not_mergeable="puts keys and values before every text",
+            not_mergeable="adds keys and values before every text",
             copies_weights=False,
         ),
         "prompt": StrategyFacts(
@@ -143,7 +143,7 @@ STRATEGIES: dict[str, StrategyFacts] = for_each(
             whole_model=False,
             virtual_tokens="source",
             hands_over_keys=False,
-            not_mergeable="puts embeddings before every text",
+            not_mergeable="adds embeddings before every text",
             copies_weights=False,
         ),
         # measured: 0.1 at width 256 in 75 steps; published: 3e-3 at width 2,048 in 1,000 steps

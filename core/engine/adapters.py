@@ -1,4 +1,4 @@
-"""Adapter bundles on this machine's disk, by the hash of their archive."""
+"""The cache of adapter bundles on disk, by the hash of their archive."""
 
 import hashlib
 import os
@@ -17,9 +17,9 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class AdapterFiles:
-    """Fetches, checks and unpacks each archive once; a folder named by its hash is complete.
+    """Fetches, verifies and unpacks each archive once; a folder named by its hash is complete.
 
-    A large archive holds up no other. Several engines may share the folder. Nothing is deleted.
+    Archives do not block each other. Several engines may share the folder. Nothing is deleted.
     """
 
     def __init__(self, store: BlobStore, cache_folder: Path) -> None:
@@ -29,7 +29,7 @@ class AdapterFiles:
         cache_folder.mkdir(parents=True, exist_ok=True)
 
     def folder(self, sha256: str) -> Path:
-        """Return where the bundle with this hash is or would be."""
+        """Return the folder of the bundle with this hash, whether it exists or not."""
         if not _SHA256.fullmatch(sha256):
             raise InvalidRequest(
                 f"{sha256[:80]!r} is not a SHA-256 in lower-case hexadecimal.",
@@ -39,10 +39,10 @@ class AdapterFiles:
         return self._cache_folder / sha256
 
     def ensure(self, adapter: BundleRef) -> Path:
-        """Return the folder of the unpacked bundle, fetching the archive when it is not here.
+        """Return the folder of the unpacked bundle; fetch the archive if needed.
 
-        Raises NotFound `adapter_not_found`, or Unavailable `adapter_corrupt` when the
-        archive is not the promised one or cannot be unpacked.
+        Raises NotFound `adapter_not_found`, or Unavailable `adapter_corrupt` if the archive has
+        another hash or cannot be unpacked.
         """
         folder = self.folder(adapter.sha256)
         if not folder.is_dir():
@@ -86,7 +86,7 @@ def _corrupt(adapter: BundleRef, reason: str) -> Unavailable:
 
 
 def _publish(bundle: Path, folder: Path) -> None:
-    """Give the complete bundle its name; another engine may have been faster."""
+    """Rename the complete bundle, unless another engine was faster."""
     try:
         os.rename(bundle, folder)
     except OSError:

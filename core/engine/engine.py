@@ -1,7 +1,7 @@
 """The engine: requests in, events out, one step of the device at a time.
 
-`step()` is schedule → run → postprocess. One thread calls it; requests come in and are
-cancelled from any thread.
+`step()` is schedule → prepare → run → postprocess. One thread calls it; `submit` and `cancel` may
+be called from any thread.
 """
 
 import logging
@@ -24,16 +24,16 @@ from core.errors import InvalidRequest, TunesmithError, Unavailable
 logger = logging.getLogger(__name__)
 
 Emit = Callable[[Item], None]
-"""Takes the items of one request in order; called on the engine's thread, must not block."""
+"""Receives the items of one request in order. Called on the engine's thread; must not block."""
 
 
 Outcomes = Sequence[tuple[AnySequence, Any]]
-"""Of one step: a SampledToken of a sequence that writes, a tuple of scores of a text."""
+"""The results of one step: a SampledToken per generating sequence, a tuple of scores per text."""
 
 
 @dataclass(eq=False)
 class Ticket:
-    """A request inside the engine, from `submit` to its last event; the handle to cancel it."""
+    """A request in flight, from `submit` to its last event; the handle for `cancel`."""
 
     request: AnyRequest
     answer: AnyAnswer
@@ -44,7 +44,7 @@ class Ticket:
 
 
 class Engine:
-    """Owns scheduler, runner and the tickets of all requests in flight."""
+    """Owns the scheduler, the runner and the tickets of all requests in flight."""
 
     def __init__(self, scheduler: Scheduler, runner: Runner, metrics: EngineMetrics) -> None:
         self.scheduler = scheduler
@@ -61,11 +61,11 @@ class Engine:
 
     @property
     def is_idle(self) -> bool:
-        """No request is in flight."""
+        """Whether no request is in flight."""
         return not self._tickets
 
     def sequences(self) -> tuple[int, int]:
-        """Return how many sequences run and how many wait."""
+        """Return the numbers of running and of waiting sequences."""
         with self._changed:
             return self.scheduler.running, self.scheduler.waiting
 
@@ -77,7 +77,7 @@ class Engine:
             if not self.scheduler.can_add():
                 self.metrics.requests.labels("refused").inc()
                 raise Unavailable(
-                    f"{self.scheduler.waiting} sequences already wait for this engine. "
+                    f"The engine's queue is full: {self.scheduler.waiting} sequences are waiting. "
                     "Try again in a few seconds.",
                     code="queue_full",
                 )
@@ -88,7 +88,7 @@ class Engine:
             return ticket
 
     def cancel(self, ticket: Ticket) -> None:
-        """Forget a request, whatever its state; its rows leave the device at the next step."""
+        """Cancel a request in any state; its rows leave the device at the next step."""
         with self._changed:
             if ticket.request in self._tickets:
                 self.metrics.requests.labels("cancelled").inc()
@@ -96,7 +96,7 @@ class Engine:
             self._changed.notify()
 
     def run(self) -> None:
-        """Step until `stop`; then end what is left with an error."""
+        """Run steps until `stop`; then fail the remaining requests."""
         while not self._is_stopping:
             if not self.step():
                 with self._changed:
@@ -106,18 +106,18 @@ class Engine:
                 self._fail(ticket, _stopping())
 
     def drain(self) -> None:
-        """Take no more requests; those in flight go on."""
+        """Reject new requests; those in flight continue."""
         with self._changed:
             self._is_draining = True
 
     def stop(self) -> None:
-        """End everything, with an error for what is in flight."""
+        """Stop the engine and fail the requests in flight."""
         with self._changed:
             self._is_draining = self._is_stopping = True
             self._changed.notify()
 
     def step(self) -> bool:
-        """Run one step of the device; return False when there was nothing to do."""
+        """Run one step of the device; return False if there was nothing to do."""
         with self._changed:
             self._drop_ended_sequences()
             step = self.scheduler.schedule()
@@ -155,7 +155,7 @@ class Engine:
         return self._is_stopping or bool(self.scheduler.waiting or self.scheduler.running)
 
     def _postprocess(self, step: Step, outcomes: Outcomes) -> None:
-        """Take the new tokens or scores, tell the callers and drop what has finished."""
+        """Apply the new tokens or scores, emit events and drop finished sequences."""
         with self._changed:
             self.scheduler.advance(step)
             for sequence, outcome in outcomes:
@@ -169,7 +169,7 @@ class Engine:
                         for item in ticket.answer.take(sequence, outcome):
                             ticket.emit(item)
                     except Exception as error:
-                        self._fail(ticket, _told(error, "What a model wrote could not be read."))
+                        self._fail(ticket, _told(error, "The output of a model failed to parse."))
                         continue
                     if sequence.matcher is not None and sequence.matcher.error:
                         self._fail(ticket, _decoding_failed(sequence.matcher.error))
@@ -181,7 +181,7 @@ class Engine:
             self._drop_ended_sequences()
 
     def _drop_ended_sequences(self) -> None:
-        """Take finished, failed and cancelled sequences off the device."""
+        """Remove finished, failed and cancelled sequences."""
         for sequence in self.scheduler.running_sequences():
             if sequence.is_finished or sequence.request not in self._tickets:
                 self.scheduler.remove(sequence)
@@ -209,12 +209,12 @@ class Engine:
 
 
 def _told(error: Exception, what: str) -> TunesmithError:
-    """Return what the caller is told of an error; one that nobody expected goes to the log."""
+    """Return the error for the caller; log an unexpected one, whose details stay private."""
     if isinstance(error, TunesmithError):
         return error
     logger.error(what, exc_info=error)
     return Unavailable(
-        "The engine failed while it computed this answer; its log says why.",
+        "The engine failed while computing this answer. See its log.",
         code="engine_failed",
     )
 

@@ -1,4 +1,4 @@
-"""What our own engine counts, in the form that Prometheus reads."""
+"""The metrics of our engine, in Prometheus' format."""
 
 from prometheus_client import Counter, Histogram
 
@@ -11,7 +11,7 @@ _STEP_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5
 
 
 class EngineMetrics(RequestMetrics):
-    """Steps and tokens as well, and gauges of the queue, the cache and what is in memory."""
+    """Adds steps, tokens, and gauges of the queue, the cache and the memory."""
 
     def __init__(self, scheduler: Scheduler, runner: Runner, adapters: Tally) -> None:
         super().__init__(
@@ -19,36 +19,36 @@ class EngineMetrics(RequestMetrics):
                 "waiting_sequences": ("Sequences in the queue.", lambda: scheduler.waiting),
                 "running_sequences": ("Sequences in the batch.", lambda: scheduler.running),
                 "prefix_cache_hits": (
-                    "Tokens of prompts that were found in the cache and not read again.",
+                    "Prompt tokens found in the prefix cache.",
                     lambda: scheduler.prefix_cache_hits,
                 ),
                 "preemptions": (
-                    "Sequences that gave their blocks back.",
+                    "Sequences preempted because the cache was full.",
                     lambda: scheduler.preemptions,
                 ),
                 "cache_use": (
-                    "Share of the cache's blocks that are in use.",
+                    "Share of used cache blocks.",
                     lambda: scheduler.cache_use,
                 ),
                 "resident_bases": ("Models in memory.", lambda: len(runner.resident_bases())),
                 "resident_bytes": (
-                    "What they and their caches take at most.",
+                    "Maximum memory of the models and their caches.",
                     runner.resident_bytes,
                 ),
                 "resident_adapters": (
                     "Adapters in memory.",
                     lambda: len(runner.resident_adapters()),
                 ),
-                "adapter_loads": ("Adapters that were loaded.", lambda: adapters.loads),
-                "adapter_evictions": ("Adapters that made room.", lambda: adapters.evictions),
+                "adapter_loads": ("Adapters loaded.", lambda: adapters.loads),
+                "adapter_evictions": ("Adapters evicted.", lambda: adapters.evictions),
             }
         )
         self.step_seconds = Histogram(
-            "step_seconds", "Time of a step of the device.", buckets=_STEP_SECONDS, **self._named
+            "step_seconds", "Duration of a device step.", buckets=_STEP_SECONDS, **self._named
         )
         self.read_tokens = Counter(
             "read_tokens",
-            "Tokens that went through a model, those written among them.",
+            "Tokens processed by a model, generated ones included.",
             **self._named,
         )
-        self.written_tokens = Counter("written_tokens", "Tokens that were sampled.", **self._named)
+        self.written_tokens = Counter("written_tokens", "Tokens generated.", **self._named)

@@ -1,4 +1,4 @@
-"""In which number format the engine runs each model."""
+"""The number format in which the engine runs each model."""
 
 import threading
 from time import monotonic
@@ -11,15 +11,15 @@ from core.spec.precision import NumberFormat, PrecisionChoice
 from core.spec.training import Precision
 
 ASKED_AGAIN_AFTER_SECONDS = 300.0
-"""For a base whose cost could not be measured; trying to may read its weights."""
+"""Before a failed measurement of a base is repeated; it may read the weights."""
 
 
 class ServedPrecisions:
-    """With a format set, everything runs in that. Safe to use from several threads.
+    """Chooses the number format of each model; thread-safe.
 
-    With `auto` a tuned model runs in the format that it was trained in, and a base by itself in the
-    one that the chooser takes for it, which measures a base when it is first asked for. A choice
-    that does not last is made again by a later `prepare`.
+    A configured format applies to everything. With `auto`, a tuned model runs in the format it was
+    trained in. A base runs in the format from the chooser, which measures it on its first request.
+    A temporary choice is repeated by a later `prepare`.
     """
 
     def __init__(self, asked: Precision, chooser: PrecisionChooser | None = None) -> None:
@@ -32,7 +32,7 @@ class ServedPrecisions:
         self._choosing = threading.Lock()
 
     def is_known(self, base: BaseModelSpec) -> bool:
-        """Say whether `prepare` has nothing to do for a base by itself."""
+        """Return whether `prepare` has nothing to do for a base without an adapter."""
         if self.asked != "auto":
             return True
         choice = self._choices.get(base)
@@ -41,7 +41,7 @@ class ServedPrecisions:
         return monotonic() < self._chosen_at[base] + ASKED_AGAIN_AFTER_SECONDS
 
     def prepare(self, base: BaseModelSpec, manifest: Manifest | None = None) -> None:
-        """Have `of` answer at once; may measure the base. The errors of `choose`."""
+        """Make `of` return at once; may measure the base. Raises the errors of `choose`."""
         if self.asked != "auto" or self._trained_in(base, manifest) is not None:
             return
         with self._choosing:
@@ -49,7 +49,7 @@ class ServedPrecisions:
                 self._choose(base)
 
     def of(self, base: BaseModelSpec, manifest: Manifest | None = None) -> NumberFormat:
-        """Return the format of a base, or of a model tuned on it; the errors of `choose`."""
+        """Return the format of a base or of a model tuned on it; raises the errors of `choose`."""
         if self.asked != "auto":
             return self.asked
         trained = self._trained_in(base, manifest)
@@ -60,7 +60,7 @@ class ServedPrecisions:
         return self._choices[base].choice
 
     def choices(self) -> list[tuple[BaseModelSpec, PrecisionChoice]]:
-        """Return what was chosen so far for bases by themselves."""
+        """Return the choices so far for bases without an adapter."""
         return list(self._choices.items())
 
     def _choose(self, base: BaseModelSpec) -> None:
@@ -70,20 +70,20 @@ class ServedPrecisions:
         self._choices[base] = choice
 
     def _trained_in(self, base: BaseModelSpec, manifest: Manifest | None) -> NumberFormat | None:
-        """Return the format a model was trained in, where it can run in that."""
+        """Return the format that a model was trained in, if the device can run it."""
         trained = None if manifest is None else manifest.precision
         return trained if trained is not None and self._can_run(base, trained) else None
 
     def _can_run(self, base: BaseModelSpec, trained: NumberFormat) -> bool:
-        """Say whether the device computes in the format a model was trained in, with room for it.
+        """Return whether the device supports the format natively and has room for the model.
 
-        A CPU has no use for fp16, nor any device for bf16 that it emulates.
+        fp16 on a CPU and emulated bf16 do not count as supported.
         """
         assert self._chooser is not None, "auto needs a chooser"
         device = self._chooser.device
         match trained:
             case "fp32":
-                if base not in self._has_room:  # to count weights, a model is built without them
+                if base not in self._has_room:  # counting builds the model without weights
                     self._has_room[base] = self._chooser.fits_in_fp32(base)
                 return self._has_room[base]
             case "bf16":

@@ -1,4 +1,4 @@
-"""What a step of the device gives back, and what is sampled from it."""
+"""The results of a device step, and the tokens sampled from them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from core.engine.policy.request import AnySequence
 
 @dataclass(frozen=True)
 class TokenScores:
-    """Natural-log probabilities under the model's own distribution (temperature 1, no cut)."""
+    """Natural-log probabilities under the model's distribution (temperature 1, no truncation)."""
 
     logprob: float
     top: tuple[tuple[int, float], ...]
@@ -19,7 +19,7 @@ class TokenScores:
 
 @dataclass(frozen=True)
 class SampledToken:
-    """The next token of a sequence; scores where a request asked for them."""
+    """The next token of a sequence, with scores if the request asked for them."""
 
     token_id: int
     scores: TokenScores | None
@@ -34,12 +34,12 @@ class Written:
     prompt_scores: Sequence[tuple[AnySequence, int, Sequence[TokenScores]]] = field(
         default_factory=list
     )
-    """Of sequences that score their prompt: from which position on, and the scores."""
+    """For sequences that score their prompt: the first position, and the scores."""
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Probabilities of the labels for each of these texts."""
+    """The label probabilities of each of these texts."""
 
     sequences: Sequence[AnySequence]
     scores: Sequence[tuple[float, ...]]

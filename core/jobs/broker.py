@@ -1,7 +1,7 @@
 """The Celery application, configured for either broker.
 
 `folder:///path` is the embedded broker, a folder on this machine; `redis://…` is Redis.
-Tasks are sent by name, so whoever sends needs no code of the worker.
+Tasks are sent by name, so the sender needs no worker code.
 """
 
 from pathlib import Path
@@ -23,15 +23,15 @@ SEND_TIMEOUT_SECONDS = 5.0
 
 
 def celery_app(broker_url: str) -> Celery:
-    """Build the application; nothing connects before the first message."""
+    """Build the application; it connects at the first message."""
     app = Celery("tunesmith")
     app.conf.update(
         task_queues=[CeleryQueue(queue, routing_key=queue) for queue in Queue],
         task_default_queue=Queue.DEVICE,
         task_default_routing_key=Queue.DEVICE,
         task_ignore_result=True,
-        # A message is only a hint and may come twice, so late acknowledgement is safe; early
-        # acknowledgement would let a busy worker sit on a second job while another idles.
+        # Messages may be duplicated, so late acknowledgement is safe. With early acknowledgement, a
+        # busy worker could hold a second message while another worker is idle.
         task_acks_late=True,
         worker_prefetch_multiplier=1,
         worker_enable_remote_control=False,
@@ -44,11 +44,11 @@ def celery_app(broker_url: str) -> Celery:
 
 
 class Broker:
-    """Sends wake-up calls. Never waits long for a broker that is away: the outbox sends again."""
+    """Sends wake-up messages. Fails fast if the broker is unavailable: the outbox retries."""
 
     def __init__(self, broker_url: str) -> None:
         self._app = celery_app(broker_url)
-        # Without these, kombu tries to connect for ever before it publishes.
+        # Without these, kombu retries the connection forever before it publishes.
         self._app.conf.broker_transport_options |= {
             "max_retries": 0,
             "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
@@ -56,32 +56,32 @@ class Broker:
         }
 
     def wake(self, work: Work) -> None:
-        """Tell the workers of its queue that `work` waits; Unavailable when the broker is away."""
+        """Wake the workers of the queue of `work`; Unavailable if the broker does not respond."""
         try:
             self._app.send_task(WORK_TASK, args=[work.kind, work.id], queue=work.queue, retry=False)
         except (OSError, OperationalError, RedisError) as error:
-            raise Unavailable(f"The broker is away: {error}") from error
+            raise Unavailable(f"The broker is unavailable: {error}") from error
 
     def check(self) -> None:
-        """Return when the broker answers; Unavailable when it does not."""
+        """Return if the broker responds; otherwise raise Unavailable."""
         try:
             with self._app.connection_for_write() as connection:
                 connection.ensure_connection(max_retries=0, timeout=CONNECT_TIMEOUT_SECONDS)
         except (OSError, OperationalError, RedisError) as error:
-            raise Unavailable(f"The broker is away: {error}") from error
+            raise Unavailable(f"The broker is unavailable: {error}") from error
 
 
 def _transport(broker_url: str) -> dict[str, Any]:
     if not broker_url.startswith(FOLDER_SCHEME):
-        # Redis hands a message out again after this time. A training run may last longer;
-        # the second message then finds the job claimed and does nothing.
+        # Redis redelivers a message after this time. A training run may last longer; the
+        # redelivered message then finds the job claimed and does nothing.
         return {"broker_url": broker_url, "broker_transport_options": {"visibility_timeout": 3600}}
     folder = Path(broker_url.removeprefix(FOLDER_SCHEME))
     messages, control = folder / "messages", folder / "control"
     for needed in (messages, control):
         needed.mkdir(parents=True, exist_ok=True)
     return {
-        # Kombu takes no class from a URL, so the class is named beside it.
+        # Kombu cannot read a class from a URL, so the class is a separate option.
         "broker_url": f"{FOLDER_SCHEME}localhost",
         "broker_transport": "core.jobs.folder_transport:Transport",
         "broker_transport_options": {

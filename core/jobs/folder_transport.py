@@ -1,10 +1,10 @@
 """Celery over a folder: kombu's filesystem transport, made safe for several processes.
 
-Kombu's channel writes a message under its final name, reads without a lock and moves what
-it takes to the system's temporary folder, possibly across filesystems. A consumer can then
-meet an empty file, fail to decode it, and take its worker down. Here every file is written
-under a temporary name and renamed, and a message is taken by renaming it: a file is absent
-or whole, and exactly one consumer gets it.
+Kombu's channel writes a message under its final name, reads without a lock and moves received
+messages to the system's temporary folder, possibly across filesystems. A consumer can then read
+an empty file, fail to decode it, and crash its worker. Here every file is written under a
+temporary name and renamed, and a message is received by renaming it: files are always complete,
+and exactly one consumer gets each message.
 """
 
 import fcntl
@@ -22,12 +22,12 @@ from kombu.utils.json import dumps, loads
 
 
 class Channel(filesystem.Channel):
-    """A channel whose messages and exchange tables appear and vanish in one piece."""
+    """A channel whose messages and exchange tables change atomically."""
 
     def _put(self, queue: str, payload: Any, **kwargs: Any) -> None:
-        # Names sort by time of sending, so a queue is served first come, first served.
+        # Names sort by the time of sending, so a queue is first in, first out.
         name = f"{monotonic_ns():020d}-{os.urandom(8).hex()}.{queue}.msg"
-        _write_whole(Path(self.data_folder_out) / name, payload)
+        _write_atomically(Path(self.data_folder_out) / name, payload)
 
     def _get(self, queue: str) -> Any:
         folder = Path(self.data_folder_in)
@@ -38,7 +38,7 @@ class Channel(filesystem.Channel):
             try:
                 os.rename(folder / name, taken)
             except FileNotFoundError:
-                continue  # another consumer was quicker
+                continue  # another consumer was faster
             payload = loads(taken.read_bytes())
             taken.unlink()
             return payload
@@ -49,23 +49,23 @@ class Channel(filesystem.Channel):
         with _locked(Path(self.control_folder) / ".lock"):
             bindings = self.get_table(exchange)
             if binding not in bindings:
-                _write_whole(self._exchange_file(exchange), [binding, *bindings])
+                _write_atomically(self._exchange_file(exchange), [binding, *bindings])
 
 
 class Transport(filesystem.Transport):
-    """The transport named by `broker.py` for `folder://` URLs."""
+    """The transport of `broker.py` for `folder://` URLs."""
 
     Channel = Channel
 
 
-def _write_whole(target: Path, payload: Any) -> None:
+def _write_atomically(target: Path, payload: Any) -> None:
     text: str = dumps(payload)
     with tempfile.NamedTemporaryFile(
         "w", encoding="utf-8", dir=target.parent, prefix=".writing-", delete=False
     ) as file:
         file.write(text)
         file.flush()
-        os.fsync(file.fileno())  # else a power cut may leave an empty file under the final name
+        os.fsync(file.fileno())  # otherwise a power failure could leave an empty file
     os.replace(file.name, target)
 
 

@@ -1,11 +1,10 @@
-"""What travels through the broker: wake-up calls, nothing else.
+"""The messages in the broker: only wake-ups.
 
-The database is the truth. A message says "there is work"; a lost, doubled or late one
-changes nothing.
+The database is the source of truth. A lost, duplicated or late message changes nothing.
 """
 
 WORK_TASK = "worker.work"
-"""Name of the Celery task that claims and does what waits. Arguments: kind and id of the work.
+"""The Celery task that claims and runs waiting work. Arguments: kind and id of the work.
 
-It is sent to the queue of the work's kind, `core.tasks.kinds.Queue`.
+It is sent to the queue of the kind, `core.tasks.kinds.Queue`.
 """

@@ -1,9 +1,8 @@
-"""The life cycle of a job, as a table. `docs/job-lifecycle.md` shows it as a picture.
+"""The states of a job and their transitions. `docs/job-lifecycle.md` has a diagram.
 
-Who moves a job: the worker that holds its claim (validated, started, succeeded, failed,
-paused), the API (created, cancelled, resumed, paused while nobody holds it) and housekeeping
-(the rescue of a job whose worker is dead). `core.records.jobs.advance` is the only function that
-writes a status.
+Transitions are made by the worker with the claim (validated, started, succeeded, failed, paused),
+the API (created, cancelled, resumed, paused while unclaimed) and housekeeping (rescue after the
+death of a worker). Only `core.records.jobs.advance` writes a status.
 """
 
 from enum import StrEnum
@@ -32,15 +31,15 @@ MOVES: dict[JobStatus, frozenset[JobStatus]] = {
     _S.FAILED: frozenset(),
     _S.CANCELLED: frozenset(),
 }
-"""From each status, the statuses that may follow."""
+"""The allowed next statuses of each status."""
 
 FINAL: frozenset[JobStatus] = frozenset(status for status, after in MOVES.items() if not after)
-"""Statuses that nothing leaves."""
+"""Statuses without a next status."""
 
 CLAIMABLE: frozenset[JobStatus] = frozenset({_S.VALIDATING_FILES, _S.QUEUED})
 """Statuses in which a worker may take an unclaimed job."""
 
 
 def sources_of(target: JobStatus) -> frozenset[JobStatus]:
-    """The statuses from which `target` may be reached: the WHERE of the compare-and-swap."""
+    """Return the allowed previous statuses of `target`: the WHERE of the compare-and-swap."""
     return frozenset(status for status, after in MOVES.items() if target in after)

@@ -1,13 +1,13 @@
-"""Attention inside each of several sequences that stand in one row.
+"""Attention within the segments of a packed row.
 
-transformers looks the function up by name (`AttentionInterface`), so the code of the models
-stays as it is. A model that uses it must be called with `segment_lengths`, and may be called with
-a `prefix`. Direction, sliding window, soft cap and dropout are what each layer asks for: attention
-dropout is therefore that of the config while the model is in training mode, as in transformers.
+transformers finds the function by name (`AttentionInterface`), so model code is unchanged. Call
+such a model with `segment_lengths`, and optionally a `prefix`. Direction, sliding window, soft cap
+and dropout are those of each layer, so in training mode attention dropout follows the config, as in
+transformers.
 """
 
 # H heads, K key/value heads, T tokens of the row, S tokens of one segment, P tokens of the prefix,
-# C consecutive queries of a segment, J keys that they may look at, D size of a head
+# C consecutive queries of a segment, J keys that they attend to, D size of a head
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,25 +22,25 @@ from transformers import AttentionInterface, PreTrainedModel
 PACKED_ATTENTION = "tunesmith_packed"
 
 LONGEST_STORED_SEGMENT = 512
-"""Up to so many keys the probabilities (H·C·J) are kept for the backward pass, which on a CPU
-takes half the time of the fused kernel; above it their memory would grow quadratically."""
+"""Up to this many keys, the probabilities (H·C·J) are kept for the backward pass. On a CPU this
+takes half the time of the fused kernel; with more keys, the quadratic memory would be too large."""
 
 
 class Prefix(Protocol):
-    """Keys and values that every token of every segment may look at, as if they stood before it."""
+    """Keys and values before every segment, visible to all of its tokens."""
 
     def layer(self, index: int) -> tuple[Tensor, Tensor]:
         """Return the keys and the values of one layer, each (K, P, D)."""
 
 
 def use_packed_attention(model: PreTrainedModel) -> None:
-    """Make every attention layer of `model` attend within the given segments only."""
+    """Restrict every attention layer of `model` to the given segments."""
     model.set_attn_implementation(PACKED_ATTENTION)
 
 
 @dataclass(frozen=True)
 class AttentionRule:
-    """How one layer attends; `window` counts the token itself."""
+    """The attention pattern of a layer; `window` includes the token itself."""
 
     causal: bool
     window: int | None
@@ -49,7 +49,7 @@ class AttentionRule:
     dropout: float
 
     def reach(self, before: int, queries: int, keys: int) -> tuple[int, int]:
-        """Return the range of keys that `queries` with `before` keys ahead of them may look at."""
+        """Return the range of keys visible to `queries` that follow `before` keys."""
         last = before + queries
         if self.window is None:
             return 0, last if self.causal else keys
@@ -57,7 +57,7 @@ class AttentionRule:
         return max(0, before - self.window + 1), min(keys, last + beyond)
 
     def mask(self, before: int, queries: int, keys: int, like: Tensor) -> Tensor | None:
-        """Return (C, J): 0 where a query may look and -inf elsewhere; None where it may anywhere.
+        """Return (C, J): 0 for visible keys and -inf for others; None if all are visible.
 
         The token of query `c` is key `before + c`.
         """
@@ -86,10 +86,10 @@ def packed_attention(
     prefix: Prefix | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Attend within segments that follow one another; return (1, T, H, D).
+    """Attend within consecutive segments; return (1, T, H, D).
 
-    A window is counted in places, those of the prefix among them, as in transformers' own masks:
-    a token of a long text has left the prefix behind in a layer with a window.
+    A window counts positions including those of the prefix, as in transformers' masks: in a layer
+    with a window, late tokens of a long text do not see the prefix.
     """
     rule = AttentionRule(module.is_causal, sliding_window, scaling, softcap, dropout)
     lengths = list(segment_lengths)
@@ -116,13 +116,13 @@ def per_head(x_1KTD: Tensor, groups: int) -> Tensor:
 
 
 def attend(query_1HSD: Tensor, key_1HJD: Tensor, value_1HJD: Tensor, rule: AttentionRule) -> Tensor:
-    """Attend within one segment; keys beyond its own stand before them."""
+    """Attend within one segment; additional keys precede its own."""
     length, keys = query_1HSD.shape[2], key_1HJD.shape[2]
     before = keys - length
     windowed = rule.window is not None and rule.window < keys
     if length <= LONGEST_STORED_SEGMENT or not (windowed or rule.softcap):
         return _attend_block(query_1HSD, key_1HJD, value_1HJD, before, rule)
-    # no fused kernel skips what lies outside a window, nor caps scores: go block by block
+    # fused kernels support neither windows nor score caps: compute block by block
     outputs = []
     for query_1HCD in query_1HSD.split(LONGEST_STORED_SEGMENT, dim=2):
         first, last = rule.reach(before, query_1HCD.shape[2], keys)
@@ -135,14 +135,14 @@ def attend(query_1HSD: Tensor, key_1HJD: Tensor, value_1HJD: Tensor, rule: Atten
 def _attend_block(
     query_1HCD: Tensor, key_1HJD: Tensor, value_1HJD: Tensor, before: int, rule: AttentionRule
 ) -> Tensor:
-    """Attend from consecutive queries, the first of which has `before` keys ahead of it."""
+    """Attend from consecutive queries; `before` keys precede the first one."""
     queries, keys = query_1HCD.shape[2], key_1HJD.shape[2]
     few = keys <= LONGEST_STORED_SEGMENT
     stored = few and query_1HCD.device.type == "cpu" and rule.dropout == 0
     windowed = rule.window is not None and rule.window < keys
     plain = rule.causal and queries == keys and not windowed
     if plain and not stored and rule.softcap is None:
-        mask_CJ = None  # the fused kernel needs none
+        mask_CJ = None  # not needed by the fused kernel
     else:
         mask_CJ = rule.mask(before, queries, keys, query_1HCD)
     if rule.softcap is not None:
@@ -171,7 +171,7 @@ def _capped(
     mask_CJ: Tensor | None,
     rule: AttentionRule,
 ) -> Tensor:
-    """Attend with scores bent into ±softcap (Gemma 2, https://arxiv.org/abs/2408.00118)."""
+    """Attend with soft-capped scores (Gemma 2, https://arxiv.org/abs/2408.00118)."""
     assert rule.softcap is not None
     scores_1HCJ = torch.matmul(query_1HCD, key_1HJD.transpose(2, 3)) * (rule.scaling / rule.softcap)
     scores_1HCJ = torch.tanh(scores_1HCJ) * rule.softcap
@@ -182,7 +182,7 @@ def _capped(
 
 
 class _StoredProbabilities(torch.autograd.Function):
-    """softmax(Q Kᵀ · scaling + mask) V, with the probabilities kept for the gradient."""
+    """softmax(Q Kᵀ · scaling + mask) V, which keeps the probabilities for the gradient."""
 
     @staticmethod
     def forward(

@@ -1,4 +1,4 @@
-"""The memory of a paged cache: blocks of positions for keys and values of every layer."""
+"""The tensors of a paged cache: blocks of keys and values for every layer."""
 
 # S positions of a block, K key/value heads, D size of a head, T tokens, N blocks, J = N · S
 
@@ -14,7 +14,7 @@ from transformers import PreTrainedConfig
 class BlockCache:
     """Keys, (blocks, K, D, S), and values, (blocks, S, K, D), of every layer.
 
-    So the S scores of a query lie side by side, as the D features of its output do.
+    In this layout the S scores of a query are contiguous, and so are the D features of its output.
     """
 
     def __init__(
@@ -34,12 +34,12 @@ class BlockCache:
         )
 
     def add(self, layer: int, slots: "Slots", key_TKD: Tensor, value_TKD: Tensor) -> None:
-        """Put the keys and values of tokens into their positions."""
+        """Store the keys and values of tokens at their positions."""
         self.keys[layer][slots.blocks_T, :, :, slots.places_T] = key_TKD
         self.values[layer][slots.blocks_T, slots.places_T] = value_TKD
 
     def sequence(self, layer: int, blocks_N: Tensor) -> tuple[Tensor, Tensor]:
-        """Return copies of the keys and values in some blocks, (K, J, D) each."""
+        """Return copies of the keys and values of blocks, (K, J, D) each."""
         key_NKDS = self.keys[layer].index_select(0, blocks_N)
         value_NSKD = self.values[layer].index_select(0, blocks_N)
         return (
@@ -50,14 +50,14 @@ class BlockCache:
 
 @dataclass(frozen=True)
 class Slots:
-    """Where tokens stand in a cache: in which block, and which position of it."""
+    """The positions of tokens in a cache: block, and offset in the block."""
 
     blocks_T: Tensor
     places_T: Tensor
 
 
 def _untouched(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return zeros; on a CPU they take memory only where something has been written."""
+    """Return zeros; on a CPU, untouched pages take no memory."""
     if device.type != "cpu":
         return torch.zeros(shape, dtype=dtype, device=device)
     zeros = np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)
@@ -65,13 +65,13 @@ def _untouched(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device)
 
 
 def key_value_shape(config: PreTrainedConfig) -> tuple[int, int]:
-    """Return the key/value heads of a layer and the size of each."""
+    """Return the number of key/value heads of a layer and their size."""
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return heads, size
 
 
 def bytes_per_token(config: PreTrainedConfig, dtype: torch.dtype) -> int:
-    """Return what the cache takes for one token."""
+    """Return the cache memory per token."""
     heads, size = key_value_shape(config)
     return 2 * int(config.num_hidden_layers) * heads * size * dtype.itemsize

@@ -16,9 +16,9 @@ from core.catalog.families import family_of
 
 
 def class_logits(model: PreTrainedModel, states_TE: Tensor, lengths: Sequence[int]) -> Tensor:
-    """Return the logits (B, N), fp32 or wider, that the model's own class gives each text alone.
+    """Return the logits (B, N), fp32 or wider: those of the model's class for each text alone.
 
-    `lengths` are those of the texts, which stand one after another in `states_TE`.
+    `lengths` are those of the texts, which are consecutive in `states_TE`.
     """
     lengths_B = torch.tensor(lengths, device=states_TE.device)
     ends_B = lengths_B.cumsum(0)
@@ -28,7 +28,7 @@ def class_logits(model: PreTrainedModel, states_TE: Tensor, lengths: Sequence[in
             logits_BN = _in_dtype_of(model.score, states_TE[ends_B - 1])
         case "pooler":
             first_BE = states_TE[ends_B - lengths_B]
-            # the pooler takes the first token of (B, tokens, E)
+            # the pooler reads the first token of (B, tokens, E)
             pooled_BE = _in_dtype_of(model.bert.pooler, first_BE[:, None])
             logits_BN = _in_dtype_of(model.classifier, model.dropout(pooled_BE))
         case "pooled states":
@@ -40,13 +40,13 @@ def class_logits(model: PreTrainedModel, states_TE: Tensor, lengths: Sequence[in
             pooled_BE = model.drop(_in_dtype_of(model.head, pooled_BE))
             logits_BN = _in_dtype_of(model.classifier, pooled_BE)
         case None:
-            raise TypeError(f"a {model.config.model_type} has no head for labels")
+            raise TypeError(f"a {model.config.model_type} has no classification head")
         case _:
             assert_never(read)
     return logits_BN.to(torch.promote_types(logits_BN.dtype, torch.float32))
 
 
 def _in_dtype_of(module: nn.Module, x: Tensor) -> Tensor:
-    # not through its hooks, by which a trained copy returns what its neighbours compute with
+    # not through its hooks, which make a trained copy return the dtype of its neighbours
     y: Tensor = module.forward(x.to(next(module.parameters()).dtype))
     return y

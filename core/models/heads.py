@@ -1,9 +1,8 @@
-"""The loss of labelled tokens only, with its gradient taken on the way.
+"""The cross entropy of labelled tokens, with the gradient computed in the forward pass.
 
-Every token weighs the same in the sum, so that the gradient needs nothing that the forward pass
-does not already hold: two matmuls with a frozen output matrix and three with a trained one, and no
-logits kept. Cf. Hsu et al. 2024, Liger Kernel, https://arxiv.org/abs/2410.10989 (fused linear
-cross entropy).
+Every token has the same weight in the sum, so the forward pass has everything that the gradient
+needs: two matmuls with a frozen output matrix, three with a trained one, and no stored logits. Cf.
+Hsu et al. 2024, Liger Kernel, https://arxiv.org/abs/2410.10989 (fused linear cross entropy).
 """
 
 # L labelled tokens, C labelled tokens of one chunk, E hidden size, V vocabulary
@@ -17,39 +16,39 @@ from torch import Tensor
 from core.models.output_head import OutputHead
 
 CHUNK_BYTES = {"cpu": 16 * 2**20, "cuda": 512 * 2**20}
-"""Of fp32 logits that exist at one time, by device: so many that its products run at full speed."""
+"""Bytes of fp32 logits per chunk, by device: enough for its matmuls to run at full speed."""
 
 SMALLEST_CHUNK = 64
-"""Tokens. With fewer at a time a product would mostly wait for the matrix, whatever it takes."""
+"""Tokens per chunk. With fewer, a matmul is bound by reading the matrix."""
 
 
 def chunk_tokens(weight_VE: Tensor) -> int:
-    """Return how many tokens to take through the head at a time."""
+    """Return the number of tokens per chunk."""
     fitting = CHUNK_BYTES[weight_VE.device.type] // (4 * weight_VE.shape[0])
     return max(SMALLEST_CHUNK, fitting)
 
 
 @dataclass(frozen=True)
 class LossSums:
-    """Sums over targets, never means: steps of any packing add up to the same.
+    """Sums over targets, never means, so the result does not depend on packing.
 
-    A target is a labelled token, or a whole row or pair where the objective judges those.
+    A target is a labelled token, or a row or pair for objectives that evaluate those.
     """
 
     loss: Tensor
-    """Nats, a scalar that carries the gradient."""
+    """In nats; a scalar with gradient."""
     targets: int
     correct: Tensor
-    """Targets that the model got right: tokens or labels that were the most probable ones, or
-    pairs whose chosen answer was."""
+    """The number of correct targets: tokens or labels that were the most probable, or pairs whose
+    chosen answer was."""
     row_losses: Tensor
-    """(rows,): the loss of each row of the batch, detached."""
+    """(rows,): the loss of each row, detached."""
 
 
 @dataclass(frozen=True)
 class TargetLosses:
-    """Over labelled tokens: the loss (a scalar that carries the gradient), how many were the most
-    probable ones, and the loss of each one, detached."""
+    """Over labelled tokens: the loss (a scalar with gradient), the number of correct tokens, and
+    the loss of each token, detached."""
 
     loss: Tensor
     correct: Tensor
@@ -57,11 +56,11 @@ class TargetLosses:
 
 
 def labelled_cross_entropy(hidden_LE: Tensor, head: OutputHead, targets_L: Tensor) -> TargetLosses:
-    """Return the sums over `targets_L`, which the states `hidden_LE` predict.
+    """Return the losses of `targets_L`, predicted by the states `hidden_LE`.
 
-    The loss is fp32 (fp64 for fp64 inputs) and differentiable with respect to the states and to
-    the matrix of the head, if that is trained; softmax is taken in fp32, and so is the sum of the
-    matrix's gradient over chunks.
+    The loss is fp32 (fp64 for fp64 inputs), differentiable with respect to the states, and to the
+    matrix of the head if that is trained. Softmax and the matrix's gradient over chunks are
+    computed in fp32.
     """
     loss, correct, losses_L = _LabelledCrossEntropy.apply(
         hidden_LE, head.weight_VE, head, targets_L
@@ -89,13 +88,13 @@ class _LabelledCrossEntropy(torch.autograd.Function):
             best_C1, guesses_C1 = logits_CV.max(dim=-1, keepdim=True)
             correct += (guesses_C1 == targets_C1).sum()
             probabilities_CV = torch.softmax(logits_CV, dim=-1, dtype=wide)
-            # -log p(target), by way of the greatest p, which cannot underflow
+            # -log p(target), computed from the largest p, which cannot underflow
             behind_C1 = best_C1.to(wide) - logits_CV.gather(1, targets_C1).to(wide)
             losses_C1 = behind_C1 - probabilities_CV.gather(1, guesses_C1).log()
             losses_L[start : start + chunk] = losses_C1[:, 0]
             if not (trains_states or trains_head):
                 continue
-            # d loss / d logits = softmax - one-hot, written over the probabilities
+            # d loss / d logits = softmax - one-hot, in the memory of the probabilities
             minus_one_C1 = probabilities_CV.new_full(targets_C1.shape, -1.0)
             grad_CV = probabilities_CV.scatter_add_(1, targets_C1, minus_one_C1)
             grad_CV = head.uncap(grad_CV, logits_CV).to(hidden_LE.dtype)
@@ -113,10 +112,10 @@ class _LabelledCrossEntropy(torch.autograd.Function):
         ctx: Any, grad_loss: Tensor, *_: Tensor
     ) -> tuple[Tensor | None, Tensor | None, None, None]:
         grad_LE, grad_VE = ctx.saved_tensors
-        # as a matrix `grad_loss` keeps its width: with a gradient scaler it may not fit in fp16
+        # `grad_loss` as a matrix keeps its dtype: a scaled gradient may not fit into fp16
         if grad_LE is not None:
             grad_LE = (grad_LE * grad_loss.view(1, 1)).to(grad_LE.dtype)
         if grad_VE is not None:
-            # in place, for this is the moment of the greatest memory
+            # in place, because memory is at its peak here
             grad_VE = grad_VE.mul_(grad_loss).to(ctx.weight_dtype)
         return grad_LE, grad_VE, None, None

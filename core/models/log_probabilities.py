@@ -1,9 +1,9 @@
-"""Log-probabilities of labelled tokens, each one differentiable, without the logits being kept.
+"""Log-probabilities of labelled tokens, each one differentiable, without stored logits.
 
-The gradient of a token's log-probability with respect to its hidden state is taken in the forward
-pass, as in `heads.py`; the weight that the token gets in a loss comes later and only scales it.
-A head that is trained itself needs those weights for its own gradient, so its logits are computed
-once more in the backward pass.
+The gradient of a token's log-probability with respect to its hidden state is computed in the
+forward pass, as in `heads.py`; the weight of the token in the loss is known later and scales it. A
+trained head needs these weights for its own gradient, so its logits are recomputed in the backward
+pass.
 """
 
 # L labelled tokens, C labelled tokens of one chunk, E hidden size, V vocabulary
@@ -19,10 +19,10 @@ from core.models.output_head import OutputHead
 
 
 def log_probabilities(hidden_LE: Tensor, head: OutputHead, targets_L: Tensor) -> Tensor:
-    """Return log p(target) (L,) of each target by the state that predicts it.
+    """Return log p(target) (L,) of each target given its state.
 
-    fp32 (fp64 for fp64 inputs), differentiable with respect to the states and to the matrix of the
-    head, if that is trained.
+    fp32 (fp64 for fp64 inputs), differentiable with respect to the states, and to the matrix of the
+    head if that is trained.
     """
     found_L: Tensor = _LogProbabilities.apply(hidden_LE, head.weight_VE, head, targets_L)
     return found_L

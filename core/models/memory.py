@@ -1,4 +1,4 @@
-"""How much memory a device has, and how much of it is free."""
+"""The total and free memory of a device."""
 
 import os
 from pathlib import Path
@@ -6,13 +6,13 @@ from pathlib import Path
 import torch
 
 USABLE_SHARE = 0.8
-"""Of the free memory; the rest is for what an estimate leaves out."""
+"""Of the free memory; the rest covers what estimates omit."""
 
 _GROUP = Path("/sys/fs/cgroup")
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Return the memory that is free on the device; None when the system does not say."""
+    """Return the free memory of the device; None if unknown."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     found = [_available_bytes(), _left_of_limit_bytes()]
@@ -20,7 +20,7 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def total_bytes(device: torch.device) -> int:
-    """Return the memory of the device; without a GPU that of the machine or the container."""
+    """Return the total memory of the device; on a CPU that of the machine or the container."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -29,7 +29,7 @@ def total_bytes(device: torch.device) -> int:
 
 
 def _available_bytes() -> int | None:
-    """Return what the Linux kernel thinks can be used without swapping."""
+    """Return the Linux kernel's estimate of the memory available without swapping."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -39,7 +39,7 @@ def _available_bytes() -> int | None:
 
 
 def _left_of_limit_bytes() -> int | None:
-    """Return what is left of the limit of this container, if it has one."""
+    """Return the rest of the container's memory limit, if it has one."""
     limit = _limit_bytes()
     if limit is None:
         return None

@@ -1,4 +1,4 @@
-"""The matrix that turns hidden states into logits, with what some families do around it."""
+"""The matrix from hidden states to logits, with the scaling, bias and cap of some families."""
 
 # C tokens, E hidden size, V vocabulary
 
@@ -24,7 +24,7 @@ class OutputHead:
     softcap: float | None = None
 
     def in_dtype_of(self, hidden: Tensor) -> "OutputHead":
-        """Return the head that computes with such states: a copy only where the dtypes differ."""
+        """Return the head in the dtype of `hidden`: a copy only if the dtypes differ."""
         bias_V = None if self.bias_V is None else self.bias_V.to(hidden.dtype)
         return replace(self, weight_VE=self.weight_VE.to(hidden.dtype), bias_V=bias_V)
 
@@ -38,23 +38,23 @@ class OutputHead:
         return self.capped(logits_CV)
 
     def capped(self, logits_CV: Tensor) -> Tensor:
-        """Return what the cap makes of logits, in place."""
+        """Apply the cap to logits, in place."""
         if self.softcap is None:
             return logits_CV
         return logits_CV.div_(self.softcap).tanh_().mul_(self.softcap)
 
     def uncap(self, grad_CV: Tensor, logits_CV: Tensor) -> Tensor:
-        """Take the gradient of the logits back through the cap, in place."""
+        """Propagate the gradient of the logits back through the cap, in place."""
         if self.softcap is None:
             return grad_CV
         return grad_CV.mul_(1 - (logits_CV.to(grad_CV.dtype) / self.softcap).square_())
 
     def hidden_gradient(self, grad_CV: Tensor) -> Tensor:
-        """Return (C, E): the gradient of the states by that of the uncapped logits."""
+        """Return the gradient of the states (C, E) from that of the uncapped logits."""
         return self._scaled(torch.mm(grad_CV, self.weight_VE))
 
     def add_weight_gradient(self, total_VE: Tensor, grad_CV: Tensor, hidden_CE: Tensor) -> None:
-        """Add the gradient of the matrix by that of the uncapped logits to a sum, maybe wider."""
+        """Add the matrix's gradient, from that of the uncapped logits, to a sum in any dtype."""
         hidden_CE = self._scaled(hidden_CE)
         if total_VE.dtype == grad_CV.dtype:
             total_VE.addmm_(grad_CV.t(), hidden_CE)
@@ -66,7 +66,7 @@ class OutputHead:
 
 
 def output_head(model: PreTrainedModel) -> OutputHead:
-    """Return the head of a causal model or of a decoder that follows an encoder."""
+    """Return the head of a causal model or of an encoder-decoder."""
     config, fields = model.config, family_of(model.config.model_type).output
     scaled = fields.scales_states is not None and getattr(config, fields.scales_states)
     return OutputHead(

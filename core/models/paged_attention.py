@@ -1,8 +1,8 @@
-"""Attention of sequences whose keys and values stand in the blocks of one cache.
+"""Attention of sequences whose keys and values are in the blocks of one cache.
 
-transformers looks the function up by name (`AttentionInterface`). A model that uses it must be
-called with `paged`, which says where the tokens of the step belong. Direction, sliding window and
-soft cap are what each layer asks for.
+transformers finds the function by name (`AttentionInterface`). Call such a model with `paged`, the
+cache positions of the step's tokens. Direction, sliding window and soft cap are those of
+each layer.
 """
 
 # T tokens of the step, H heads, K key/value heads, G heads that share one, D size of a head,
@@ -26,37 +26,37 @@ PAGED_ATTENTION = "tunesmith_paged"
 
 @dataclass(frozen=True)
 class SingleTokens:
-    """Sequences that read one token in this step."""
+    """Sequences with one token in this step."""
 
     tokens: slice | Tensor
-    """Where that token of each stands in the step."""
+    """The row of each token in the step."""
     lengths_B: Tensor
-    """Places of each sequence, the token's own among them."""
+    """Positions of each sequence, including the token."""
     blocks_BN: Tensor
-    """Blocks of each sequence; those behind its end are its last one."""
+    """Blocks of each sequence, padded with its last one."""
     block_tokens: int
     _hidden: dict[int | None, Tensor] = field(default_factory=dict)
     _row_indices: dict[tuple[int, ...], tuple[RowIndices, RowIndices]] = field(default_factory=dict)
 
     @cached_property
-    def places_J(self) -> Tensor:
+    def positions_J(self) -> Tensor:
         positions = self.blocks_BN.shape[1] * self.block_tokens
         return torch.arange(positions, device=self.blocks_BN.device)
 
     def hidden_B1J(self, window: int | None) -> Tensor:
-        """Say where a sequence may not look: behind its end, or before its window."""
+        """Return which positions are hidden: behind the end of a sequence or before its window."""
         if window not in self._hidden:
-            hidden_BJ = self.places_J >= self.lengths_B[:, None]
+            hidden_BJ = self.positions_J >= self.lengths_B[:, None]
             if window is not None:
-                hidden_BJ |= self.places_J < self.lengths_B[:, None] - window
+                hidden_BJ |= self.positions_J < self.lengths_B[:, None] - window
             self._hidden[window] = hidden_BJ[:, None]
         return self._hidden[window]
 
     def row_indices(self, heads: int, kv_heads: int, size: int) -> tuple[RowIndices, RowIndices]:
-        """Return which rows of keys and of values the queries gather, the same in all layers.
+        """Return the rows of keys and of values that the queries gather, the same in all layers.
 
-        A score of a block is a sum over the D rows (S) of its keys, an output one over the J rows
-        (D) of the values. Behind the end a sequence gathers its own last position.
+        The scores of a block are a sum over the D rows (S) of its keys, an output is a sum over the
+        J rows (D) of the values. Positions behind the end gather the last position.
         """
         key = heads, kv_heads, size
         if key not in self._row_indices:
@@ -65,7 +65,7 @@ class SingleTokens:
             features_D = torch.arange(size, device=device)
             blocks_BHN = self.blocks_BN[:, None] * kv_heads + heads_H[:, None]
             key_rows = blocks_BHN[..., None] * size + features_D
-            own_BJ = torch.minimum(self.places_J, self.lengths_B[:, None] - 1)
+            own_BJ = torch.minimum(self.positions_J, self.lengths_B[:, None] - 1)
             blocks_BJ = self.blocks_BN.gather(1, own_BJ // self.block_tokens)
             slots_BJ = blocks_BJ * self.block_tokens + own_BJ % self.block_tokens
             value_rows = slots_BJ[:, None] * kv_heads + heads_H[:, None]
@@ -78,21 +78,21 @@ class SingleTokens:
 
 @dataclass(frozen=True)
 class TokenRun:
-    """A sequence that reads several tokens in this step, or several that begin and are as long."""
+    """A sequence with several tokens in this step, or several new sequences of equal length."""
 
     first: int
     length: int
     blocks_N: Tensor
-    """Of the cache; read only when there are positions before."""
+    """Of the cache; read only if there are earlier positions."""
     before: int
-    """Places of the sequence before the first of these tokens."""
+    """Positions of the sequence before these tokens."""
     sequences: int = 1
-    """How many stand one behind the other; several have no positions before."""
+    """The number of consecutive sequences; more than one have no earlier positions."""
 
 
 @dataclass(frozen=True)
 class GivenStates:
-    """Tokens whose keys and values are a trained prefix's, positions [first, end) of it."""
+    """Tokens with the keys and values of a trained prefix, its positions [first, end)."""
 
     tokens: slice
     prefix: Prefix
@@ -102,18 +102,18 @@ class GivenStates:
 
 @dataclass(frozen=True)
 class PagedStep:
-    """Where the tokens of one step stand in the cache, and who looks at what."""
+    """The cache positions of a step's tokens, and what they attend to."""
 
     cache: BlockCache
     slots: Slots
-    """Where each token belongs."""
+    """The cache position of each token."""
     singles: Sequence[SingleTokens]
     runs: Sequence[TokenRun]
     given: Sequence[GivenStates] = ()
 
 
 def use_paged_attention(model: PreTrainedModel) -> None:
-    """Make every attention layer of `model` work on a `PagedStep`."""
+    """Make every attention layer of `model` use a `PagedStep`."""
     model.set_attn_implementation(PAGED_ATTENTION)
 
 
@@ -130,7 +130,7 @@ def paged_attention(
     softcap: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Write the step's keys and values into the cache, then attend; return (1, T, H, D)."""
+    """Store the step's keys and values in the cache, then attend; return (1, T, H, D)."""
     rule = AttentionRule(True, sliding_window, scaling, softcap, dropout=0.0)
     layer = module.layer_idx
     key_TKD, value_TKD = key_1KTD[0].transpose(0, 1), value_1KTD[0].transpose(0, 1)
@@ -142,7 +142,7 @@ def paged_attention(
     for singles in paged.singles:
         query_BHD = query_THD[singles.tokens]
         attended_BHD = attend_singles(query_BHD, singles, paged.cache, layer, rule)
-        if len(attended_BHD) == len(query_THD):  # nobody else is there
+        if len(attended_BHD) == len(query_THD):  # there are no other tokens
             return attended_BHD[None], None
         output_THD[singles.tokens] = attended_BHD
     for run in paged.runs:
@@ -163,7 +163,7 @@ AttentionInterface.register(PAGED_ATTENTION, paged_attention)
 def _put_given(
     given: Sequence[GivenStates], layer: int, key_TKD: Tensor, value_TKD: Tensor
 ) -> None:
-    """Replace the keys and values of virtual tokens by those of their trained prefix."""
+    """Replace the keys and values of virtual tokens with those of their trained prefix."""
     for each in given:
         for states_TKD, own_KPD in zip((key_TKD, value_TKD), each.prefix.layer(layer), strict=True):
             states_TKD[each.tokens] = own_KPD[:, each.first : each.end].transpose(0, 1)
@@ -172,9 +172,9 @@ def _put_given(
 def _attend_run(
     query_HTD: Tensor, key_KJD: Tensor, value_KJD: Tensor, sequences: int, rule: AttentionRule
 ) -> Tensor:
-    """Attend within each of some sequences of equal length; (T, H, D)."""
+    """Attend within sequences of equal length; return (T, H, D)."""
     groups = len(query_HTD) // len(key_KJD)
-    # a head of a sequence is to attention what a head of another sequence is
+    # heads of all sequences are one batch dimension
     query, key, value = (
         per_head(each[None], repeated)[0].unflatten(1, (sequences, -1)).flatten(0, 1)[None]
         for each, repeated in ((query_HTD, 1), (key_KJD, groups), (value_KJD, groups))
@@ -186,9 +186,9 @@ def _attend_run(
 def _attend_by_gathering(
     query_BHD: Tensor, singles: SingleTokens, cache: BlockCache, layer: int, rule: AttentionRule
 ) -> Tensor:
-    """Attend from the last position of each sequence to all of it, where it lies; (B, H, D).
+    """Attend from the last position of each sequence to all of it, in place; return (B, H, D).
 
-    On a CPU that takes half the time of side by side copies, of which fused kernels take more.
+    On a CPU this takes half the time of attention on padded copies.
     """
     batch, heads, size = query_BHD.shape
     keys, values = cache.keys[layer], cache.values[layer]
@@ -204,7 +204,7 @@ def _attend_by_gathering(
 def _attend_to_copies(
     query_BHD: Tensor, singles: SingleTokens, cache: BlockCache, layer: int, rule: AttentionRule
 ) -> Tensor:
-    """Attend from the last position of each sequence to all of it, side by side; (B, H, D)."""
+    """Attend from the last position of each sequence to padded copies of it; return (B, H, D)."""
     batch, heads, size = query_BHD.shape
     shape = *singles.blocks_BN.shape, *cache.keys[layer].shape[1:]
     blocks = singles.blocks_BN.flatten()
@@ -212,10 +212,10 @@ def _attend_to_copies(
     key_BKDJ = key_BNKDS.permute(0, 2, 3, 1, 4).flatten(3)
     value_BNSKD = cache.values[layer].index_select(0, blocks).unflatten(0, shape[:2])
     value_BJKD = value_BNSKD.flatten(1, 2)
-    # what another sequence left behind the end may be no number, and that times zero is none
+    # stale values behind the end may be NaN, and NaN · 0 is NaN
     value_BJKD.masked_fill_(singles.hidden_B1J(None)[:, 0, :, None, None], 0)
     value_BKJD = value_BJKD.transpose(1, 2)
-    # the query heads that share keys stand as if they were tokens of one head
+    # query heads that share keys are treated as tokens of one head
     query_BKGD = query_BHD.view(batch, shape[2], -1, size)
     scores_BHJ = torch.matmul(query_BKGD, key_BKDJ).flatten(1, 2)
     probabilities_BHJ = _softmax(scores_BHJ, singles, rule).to(value_BKJD.dtype)
@@ -227,6 +227,6 @@ def _softmax(scores_BHJ: Tensor, singles: SingleTokens, rule: AttentionRule) -> 
     scores_BHJ = scores_BHJ.float().mul_(rule.scaling)
     if rule.softcap is not None:
         scores_BHJ = torch.tanh(scores_BHJ / rule.softcap) * rule.softcap
-    # whatever number stands there
+    # stale scores may be any number
     scores_BHJ.masked_fill_(singles.hidden_B1J(rule.window), float("-inf"))
     return torch.softmax(scores_BHJ, dim=-1)

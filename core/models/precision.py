@@ -1,4 +1,4 @@
-"""Which device a process computes on, and in which number format."""
+"""The device and the number formats of a process."""
 
 from pathlib import Path
 
@@ -13,30 +13,30 @@ _DTYPES: dict[NumberFormat, torch.dtype] = {
 }
 
 _NATIVE_BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
-"""CPU flags of Linux: two of x86, and `bf16` of Arm."""
+"""Linux CPU flags: two of x86, and `bf16` of Arm."""
 
 
 def pick_device() -> torch.device:
-    """Return the first CUDA device, or the CPU. Initialises CUDA: call it after any fork."""
+    """Return the first CUDA device, or the CPU. Initialises CUDA: call it only after forking."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def has_native_bf16(device: torch.device) -> bool:
-    """Say whether `device` multiplies bf16 in hardware; emulation does not count."""
+    """Return whether `device` supports bf16 in hardware; emulation does not count."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return bool(_cpu_flags() & _NATIVE_BF16_FLAGS)
 
 
 def dtype_of(name: NumberFormat) -> torch.dtype:
-    """Return the dtype of base weights by what a job calls it."""
+    """Return the dtype of a job's number format."""
     return _DTYPES[name]
 
 
 def sixteen_bits_of(device: torch.device) -> SixteenBits | None:
-    """Return the format of 16 bits that `device` computes in; None for one that has none.
+    """Return the 16-bit format of `device`, or None.
 
-    That is fp16 on a CUDA device that only emulates bf16; a CPU has no use for fp16.
+    A CUDA device that only emulates bf16 uses fp16; a CPU never does.
     """
     if has_native_bf16(device):
         return "bf16"
@@ -44,7 +44,7 @@ def sixteen_bits_of(device: torch.device) -> SixteenBits | None:
 
 
 def name_of(dtype: torch.dtype) -> NumberFormat:
-    """Return what the dtype of base weights is called in a job."""
+    """Return a job's number format for a dtype."""
     return next(name for name, named in _DTYPES.items() if named == dtype)
 
 

@@ -1,7 +1,7 @@
-"""What a base loses by computing in 16 bits: one pass over fixed texts in fp32, one in 16 bits.
+"""Measures the cost of 16 bits for a base: a pass over fixed texts in fp32, and one in 16 bits.
 
-Of a base that writes it is KL(fp32 || 16 bits) of the next token, which no choice of words to
-judge by can flatter; an encoder writes nothing, so its states are compared.
+For a generating base it is KL(fp32 || 16 bits) of the next token, which covers the complete
+distribution. For an encoder, the states are compared.
 """
 
 # B texts, T tokens of the longest, P real tokens of all, E hidden size, V vocabulary, C a chunk
@@ -28,18 +28,18 @@ CHUNK_TOKENS = 64
 
 @torch.inference_mode()
 def measure_cost(base: BaseModelSpec, format_: SixteenBits, device: torch.device) -> PrecisionCost:
-    """Return what computing in `format_` costs the base; the errors of `load_base`.
+    """Return the cost of `format_` for the base; raises the errors of `load_base`.
 
-    The base must not be quantised. Takes the memory of its fp32 weights and of the
-    logits of some 300 tokens, twice. torch's default dtype and generators stay as they are,
-    so other threads may compute meanwhile.
+    The base must not be quantised. Needs memory for its fp32 weights and, twice, for the logits of
+    about 300 tokens. torch's default dtype and generators do not change, so other threads may
+    compute at the same time.
     """
     config, tokenizer = load_config(base), load_tokenizer(base)
     longest = min(LONGEST_TEXT, context_of(config))
     family = family_of(config.model_type)
     batch = read_texts(tokenizer, longest, with_chats=family.kind == "decoder").to(device)
     with torch.random.fork_rng(devices=[]):
-        # in fp32 first: a model that is built in another dtype changes the default of all threads
+        # load in fp32: building a model in another dtype changes the default of all threads
         model = load_base(base, torch.float32, device, task=family.own_task)
     exact = outputs_of(model, batch)
     cast(model, dtype_of(format_))
@@ -62,7 +62,7 @@ def measure_cost(base: BaseModelSpec, format_: SixteenBits, device: torch.device
 
 @dataclass(frozen=True)
 class Batch:
-    """Texts beside each other, each filled up at its end."""
+    """A batch of texts, padded at the end."""
 
     ids_BT: Tensor
     mask_BT: Tensor
@@ -72,10 +72,10 @@ class Batch:
 
 
 def read_texts(tokenizer: PreTrainedTokenizerFast, longest: int, *, with_chats: bool) -> Batch:
-    """Return the texts as the base reads them, conversations only where it has a template."""
+    """Return the tokenised texts; conversations only if the base has a chat template."""
     texts = [tokenizer(text)["input_ids"] for text in TEXTS]
     if with_chats:
-        # no chat template, or one that has no place for such a conversation, is no loss
+        # conversations are optional: the base may have no template, or one that rejects them
         with suppress(InvalidRow):
             rows = render_examples(tokenizer, list(enumerate(CHATS)))
             texts += [list(row.tokens) for row in rows]
@@ -87,9 +87,9 @@ def read_texts(tokenizer: PreTrainedTokenizerFast, longest: int, *, with_chats: 
 
 
 def cast(model: PreTrainedModel, dtype: torch.dtype) -> None:
-    """Make a model that was loaded in fp32 what it is when it is loaded in `dtype`.
+    """Convert a model loaded in fp32 to its state when loaded in `dtype`.
 
-    `model.to` would round the frequencies of rotary positions too, which are not stored, and
+    `model.to` would also round the frequencies of rotary positions, which are not stored, and the
     layers that a family keeps in fp32.
     """
     kept = set(model._keep_in_fp32_modules_strict or ())
@@ -101,10 +101,10 @@ def cast(model: PreTrainedModel, dtype: torch.dtype) -> None:
 
 
 def outputs_of(model: PreTrainedModel, batch: Batch) -> Tensor:
-    """Return logits (P, V) of a model that writes, the last states (P, E) of an encoder; fp32."""
+    """Return fp32 logits (P, V) of a generating model, or the last states (P, E) of an encoder."""
     arguments = {"input_ids": batch.ids_BT, "attention_mask": batch.mask_BT}
     is_real_BT = batch.mask_BT.bool()
-    if model.config.is_encoder_decoder:  # it is asked to write the text that it reads
+    if model.config.is_encoder_decoder:  # source and target are the same text
         shifted_BT = batch.ids_BT.roll(1, dims=1)
         shifted_BT[:, 0] = model.config.decoder_start_token_id
         logits_BTV = model(**arguments, decoder_input_ids=shifted_BT).logits
@@ -117,7 +117,7 @@ def outputs_of(model: PreTrainedModel, batch: Batch) -> Tensor:
 
 
 def _divergence(exact_PV: Tensor, rough_PV: Tensor) -> tuple[Tensor, int]:
-    """Return KL(exact || rough) (P,) in nats, and how often another token is the most likely."""
+    """Return KL(exact || rough) (P,) in nats, and the number of changed most likely tokens."""
     divergences, changed = [], 0
     chunks = zip(exact_PV.split(CHUNK_TOKENS), rough_PV.split(CHUNK_TOKENS), strict=True)
     for exact_CV, rough_CV in chunks:

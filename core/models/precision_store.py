@@ -1,7 +1,7 @@
-"""What 16 bits were found to cost, kept on a disk of this machine so that it is measured once.
+"""Stores the measured costs of 16 bits on this machine's disk.
 
-One small JSON file per base, format, kind of device and version of torch. A base is known by what
-its files hold, not by its name: other weights in the same folder are another base.
+One small JSON file per base, format, kind of device and version of torch. A base is identified by
+the contents of its files, not by its name.
 """
 
 import hashlib
@@ -26,14 +26,14 @@ _TEXTS_READ = repr((TEXTS, CHATS, LONGEST_TEXT))
 
 
 class PrecisionStore:
-    """Costs by base and format; safe to share between processes. Without a folder it is empty."""
+    """Costs by base and format; processes may share it. Without a folder it is always empty."""
 
     def __init__(self, folder: Path | None, device: torch.device) -> None:
         self._folder = folder
         self._device = _kind_of(device)
 
     def find(self, base: BaseModelSpec, format_: SixteenBits) -> PrecisionCost | None:
-        """Return what was kept; None when there is nothing, or nothing that can be read."""
+        """Return the stored cost; None if there is no readable one."""
         path = self._path(base, format_)
         if path is None:
             return None
@@ -42,11 +42,11 @@ class PrecisionStore:
         except FileNotFoundError:
             return None
         except (OSError, ValidationError) as error:
-            logger.warning("%s is measured again, because it cannot be read: %s", path, error)
+            logger.warning("Cannot read %s; the cost is measured again: %s", path, error)
             return None
 
     def keep(self, base: BaseModelSpec, cost: PrecisionCost) -> None:
-        """Write a cost down, whole or not at all; a disk that refuses costs a measurement later."""
+        """Store a cost atomically. If that fails, it will be measured again."""
         path = self._path(base, cost.format)
         if path is None:
             return
@@ -57,7 +57,7 @@ class PrecisionStore:
                 file.write(cost.model_dump_json(indent=2) + "\n")
             os.replace(partial, path)
         except OSError as error:
-            logger.warning("What %s costs cannot be kept in %s: %s", base.id, path.parent, error)
+            logger.warning("Cannot store the cost of %s in %s: %s", base.id, path.parent, error)
 
     def _path(self, base: BaseModelSpec, format_: SixteenBits) -> Path | None:
         if self._folder is None:
@@ -68,15 +68,15 @@ class PrecisionStore:
 
 
 def identity_of(base: BaseModelSpec) -> str:
-    """Return what tells the weights of a base from all others, without reading all of them.
+    """Return an identity of a base's weights without reading all of them.
 
-    Of the hub it is the commit, of a folder the config and, per file, size, header and samples.
+    For the hub it is the commit; for a folder the config and, per file, size, header and samples.
     """
     folder = Path(base.source)
     if not folder.is_absolute():
         return f"{base.source}@{load_config(base)._commit_hash}"
     digest = hashlib.sha256()
-    # the tokenizer and the chat template decide what of the texts the base reads
+    # the tokenizer and the chat template determine the measured tokens
     names = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
     for name in names:
         path = folder / name

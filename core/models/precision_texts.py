@@ -1,4 +1,4 @@
-"""The texts on which 16 bits are compared with fp32: the same for every base, job and process."""
+"""The texts for comparing 16 bits with fp32: the same for every base, job and process."""
 
 from core.datasets.formats import ChatExample
 
@@ -41,4 +41,4 @@ CHATS = (
 """Rendered by the base's own chat template, if it has one."""
 
 LONGEST_TEXT = 40
-"""Tokens; what a text has beyond that is left out, which bounds the memory of the comparison."""
+"""Tokens; longer texts are truncated, which bounds the memory of the comparison."""

@@ -1,4 +1,4 @@
-"""From a job's spec to its objective."""
+"""Creates the objective of a job's spec."""
 
 from typing import Any, assert_never
 
@@ -31,9 +31,9 @@ from core.spec.objective import (
 
 
 def choose_objective(spec: JobSpec, tokenizer: PreTrainedTokenizerFast) -> Objective[Any]:
-    """Return the objective that the job names, for models of the job's task.
+    """Return the job's objective for models of the job's task.
 
-    Raises InvalidRequest when they do not go together.
+    Raises InvalidRequest if the objective does not support the task.
     """
     objective, context = spec.objective, template_context(spec)
     if spec.task not in OBJECTIVES[objective.type].tasks:
@@ -65,11 +65,11 @@ def choose_objective(spec: JobSpec, tokenizer: PreTrainedTokenizerFast) -> Objec
 
 
 def template_context(spec: JobSpec) -> TemplateContext:
-    """Return what chat templates read in this job beside the conversations."""
+    """Return the context of chat templates in this job."""
     return TemplateContext(spec.chat_template_kwargs, spec.template_time)
 
 
 def _longest_text(spec: JobSpec, tokenizer: PreTrainedTokenizerFast) -> int:
-    """Return how many tokens of a text fit beside the virtual ones of the strategy."""
+    """Return the number of text tokens that fit beside the strategy's virtual tokens."""
     room = tokenizer.model_max_length - virtual_tokens(spec.strategy)
     return min(spec.training.max_length, room)

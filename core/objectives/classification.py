@@ -1,7 +1,7 @@
-"""Labels for whole texts, by the head that transformers gives each family.
+"""Classification of texts, with the classification head that transformers has for each family.
 
-An encoder's head reads the state of the first token, or the mean over all, a decoder's that of the
-last token.
+An encoder's head reads the state of the first token, or the mean over all tokens; a decoder's head
+reads the state of the last token.
 """
 
 # B rows, T tokens of the packed batch, E hidden size, N labels
@@ -25,7 +25,7 @@ from core.objectives.objective import Objective, only
 
 @dataclass(frozen=True)
 class Classification(Objective[LabelledRow]):
-    """Trains one label per text, or with `multi_label` a decision about each label."""
+    """Trains one label per text, or with `multi_label` an independent decision for each label."""
 
     tokenizer: PreTrainedTokenizerFast
     labels: tuple[str, ...]
@@ -37,7 +37,7 @@ class Classification(Objective[LabelledRow]):
         texts = class_tokens(self.tokenizer, [example.text for _, example in found])
         for (line, _), tokens in zip(found, texts, strict=True):
             if not tokens:
-                raise InvalidRow(line, "the tokenizer of the base model leaves nothing of the text")
+                raise InvalidRow(line, "the base model's tokenizer returns no tokens for the text")
         return [
             LabelledRow(line, tokens, indices)
             for (line, _), tokens, indices in zip(found, texts, labels, strict=True)
@@ -47,14 +47,14 @@ class Classification(Objective[LabelledRow]):
         if not self.multi_label and len(example.labels) != 1:
             raise InvalidRow(
                 line,
-                f"the row has {len(example.labels)} labels; give it one, or train with multi_label",
+                f"the row has {len(example.labels)} labels; use one, or set multi_label",
             )
         for label in example.labels:
             if label not in self.labels:
                 raise InvalidRow(
                     line,
-                    f"the label {label!r} is not among the labels of the job "
-                    f"({_some(self.labels)}); correct it or add it there",
+                    f"the label {label!r} is not one of the labels of the job "
+                    f"({_some(self.labels)}); correct it, or add it to the job",
                 )
         return tuple(self.labels.index(label) for label in example.labels)
 
@@ -80,7 +80,7 @@ def _some(labels: Sequence[str]) -> str:
 
 
 def class_tokens(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[tuple[int, ...]]:
-    """Return each text as the tokens to classify: with the tokenizer's own special tokens."""
+    """Return the tokens of each text, with the tokenizer's special tokens."""
     if not texts:
         return []
     encoded = tokenizer(list(texts), return_attention_mask=False, return_token_type_ids=False)
@@ -88,9 +88,9 @@ def class_tokens(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> li
 
 
 def classify(adapted: AdaptedModel, texts: Sequence[Sequence[int]]) -> Tensor:
-    """Return the logits (B, N) in fp32 of texts given as tokens, run as one packed batch.
+    """Return the fp32 logits (B, N) of tokenised texts, run as one packed batch.
 
-    The tokens of a soft prompt are pooled over with those of the text, as in PEFT.
+    Pooling includes the tokens of a soft prompt, as in PEFT.
     """
     states_TE, lengths = adapted.all_states(lay_out(texts, adapted.model.device))
     return class_logits(adapted.model, states_TE, lengths)

@@ -1,9 +1,9 @@
-"""Direct preference optimisation: the chosen answer becomes likelier than the rejected one.
+"""Direct preference optimization: the chosen answer becomes likelier than the rejected one.
 
 The loss of a pair is -log σ(β · (r(chosen) - r(rejected))), where r, the implicit reward of an
-answer, is its log-probability by the model less that by the reference. Rafailov et al. 2023,
-https://arxiv.org/abs/2305.18290. With label smoothing ε the pair counts as the wrong way round
-with weight ε: conservative DPO of https://ericmitchell.ai/cdpo.pdf.
+answer, is its log-probability under the model minus that under the reference. Rafailov et al. 2023,
+https://arxiv.org/abs/2305.18290. With label smoothing ε, the reversed pair has the weight ε:
+conservative DPO, https://ericmitchell.ai/cdpo.pdf.
 """
 
 # P pairs, A = 2 P answers
@@ -25,7 +25,7 @@ from core.objectives.objective import Objective
 
 @dataclass(frozen=True)
 class Dpo(Objective[PairRow]):
-    """Trains on pairs. Both answers of a pair stand in the same packed batch."""
+    """Trains on pairs. Both answers of a pair are in the same packed batch."""
 
     tokenizer: PreTrainedTokenizerFast
     beta: float

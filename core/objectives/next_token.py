@@ -1,4 +1,4 @@
-"""The loss that objectives over single tokens share: cross entropy of labelled tokens."""
+"""The loss of objectives over single tokens: cross entropy of labelled tokens."""
 
 # L labelled tokens, E hidden size
 
@@ -23,6 +23,6 @@ def next_token_loss(adapted: AdaptedModel, rows: Sequence[Row]) -> LossSums:
 
 
 def sums_of_tokens(found: TargetLosses, rows_L: Tensor, rows: int) -> LossSums:
-    """Return the losses of tokens as sums; `rows_L` says which of the `rows` each belongs to."""
+    """Return the sums of token losses; `rows_L` is the row of each token."""
     row_losses = found.losses_L.new_zeros(rows).index_add_(0, rows_L, found.losses_L)
     return LossSums(found.loss, len(rows_L), found.correct, row_losses)

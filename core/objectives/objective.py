@@ -1,4 +1,4 @@
-"""What every objective offers to the recipe."""
+"""The interface between the recipe and every objective."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -18,13 +18,13 @@ class Objective(ABC, Generic[RowType]):
 
     @abstractmethod
     def rows(self, examples: Sequence[tuple[int, Example]]) -> list[RowType]:
-        """Return the rows of every (line, example), in order; mostly one each.
+        """Return the rows of every (line, example), in order; usually one each.
 
-        Raises InvalidRow for the first example that is no row of this objective.
+        Raises InvalidRow for the first example that this objective cannot use.
         """
 
     def prepare(self, adapted: AdaptedModel, rows: Sequence[RowType], budget_tokens: int) -> None:
-        """Look at the untrained model once, before the first step, with all rows of the run."""
+        """Prepare with the untrained model and all rows of the run, once before the first step."""
 
     def begin_step(
         self, adapted: AdaptedModel, rows: Sequence[RowType], budget_tokens: int
@@ -37,7 +37,7 @@ class Objective(ABC, Generic[RowType]):
 
     @abstractmethod
     def loss(self, adapted: AdaptedModel, rows: Sequence[RowType]) -> LossSums:
-        """Run one micro-batch and return its sums; the loss carries the gradient."""
+        """Run one micro-batch and return its sums; the loss has the gradient."""
 
 
 def only(
@@ -45,10 +45,10 @@ def only(
     examples: Sequence[tuple[int, Example]],
     wanted: str,
 ) -> list[tuple[int, ExampleType]]:
-    """Return the examples if they are all of a kind; InvalidRow says that `wanted` is needed."""
+    """Return the examples if all are of the kind `wanted`; otherwise raise InvalidRow."""
     accepted: list[tuple[int, ExampleType]] = []
     for line, example in examples:
         if not isinstance(example, kind):
-            raise InvalidRow(line, f"this objective needs {wanted}, and the row is something else")
+            raise InvalidRow(line, f"this objective needs {wanted}, but the row is different")
         accepted.append((line, example))
     return accepted

@@ -16,7 +16,7 @@ from core.objectives.objective import Objective, only
 
 @dataclass(frozen=True)
 class Pretraining(Objective[Row]):
-    """Trains whole texts and the end of each; a text that is too long becomes several rows."""
+    """Trains complete texts with their end token; a text that is too long becomes several rows."""
 
     tokenizer: PreTrainedTokenizerFast
     max_length: int
@@ -31,10 +31,9 @@ class Pretraining(Objective[Row]):
 
 
 def _pieces(row: Row, max_length: int) -> Iterator[Row]:
-    """Cut a row into rows of the same line.
+    """Split a row into rows of the same line.
 
-    Each begins with the token that the one before ends with, so that the cuts leave no token
-    untrained.
+    Each begins with the last token of the previous one, so that every token is trained.
     """
     for start in range(0, max(1, row.length - 1), max_length - 1):
         end = start + max_length

@@ -1,4 +1,4 @@
-"""Cross entropy on the texts that an encoder-decoder has to write for those it reads."""
+"""Cross entropy on the targets of an encoder-decoder."""
 
 # L target tokens, E hidden size
 
@@ -21,7 +21,7 @@ from core.objectives.objective import Objective, only
 
 @dataclass(frozen=True)
 class SequenceToSequence(Objective[SourceTargetRow]):
-    """Trains targets; every token of one counts, as with transformers' `labels`."""
+    """Trains on all tokens of the targets, as with transformers' `labels`."""
 
     tokenizer: PreTrainedTokenizerFast
     context: TemplateContext = NO_CONTEXT

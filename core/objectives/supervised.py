@@ -17,7 +17,7 @@ from core.objectives.objective import Objective, only
 
 @dataclass(frozen=True)
 class Supervised(Objective[Row]):
-    """Trains what the assistant has to write."""
+    """Trains the answers of the assistant."""
 
     tokenizer: PreTrainedTokenizerFast
     context: TemplateContext = NO_CONTEXT

@@ -1,9 +1,9 @@
 """Connections and transactions.
 
-Two ways in: `reading()` and `writing()`. On SQLite a writing transaction begins with
-`BEGIN IMMEDIATE`, so that two writers queue up instead of failing with "database is
-locked". On Postgres a writing transaction is an ordinary one and relies on row locks, taken
-in the order files, jobs, everything else; a reading one is a read-only snapshot.
+There are two entry points: `reading()` and `writing()`. On SQLite a writing transaction begins with
+`BEGIN IMMEDIATE`, so that writers queue instead of failing with "database is locked". On Postgres a
+writing transaction relies on row locks, taken in the order files, jobs, everything else; a reading
+transaction is a read-only snapshot.
 """
 
 import json
@@ -20,13 +20,13 @@ from sqlalchemy.sql.functions import GenericFunction
 from sqlalchemy.types import Double
 
 POOL_SIZE = 48
-"""At least as many connections as request threads, or handlers wait for one another."""
+"""At least as many connections as request threads; otherwise handlers wait for each other."""
 
 SQLITE_BUSY_TIMEOUT_MS = 60_000
 
 
 class database_now(GenericFunction[float]):
-    """SQL function: Unix seconds by the database's clock, the only clock that leases trust."""
+    """SQL function: Unix seconds of the database's clock, the only clock used for leases."""
 
     type = Double()
     inherit_cache = True
@@ -43,7 +43,7 @@ def _postgres_now(element: Any, compiler: SQLCompiler, **kw: Any) -> str:
 
 
 class Database:
-    """A pool of connections to one database; safe to share between threads, not processes."""
+    """A pool of connections to one database; thread-safe, but not for use after a fork."""
 
     def __init__(self, url: str) -> None:
         self.engine = _create_engine(url)
@@ -58,13 +58,13 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
-        """A session that sees one state of the database and is rolled back at the end."""
+        """Yield a session with a consistent snapshot, which is rolled back at the end."""
         with self._reading() as session:
             yield session
 
     @contextmanager
     def writing(self) -> Iterator[Session]:
-        """A session that commits at the end of the block, or rolls back when it raises."""
+        """Yield a session that commits at the end of the block, or rolls back on an exception."""
         with self._writing.begin() as session:
             yield session
 
@@ -79,7 +79,7 @@ _READING: dict[str, dict[str, Any]] = {
 
 
 def _create_engine(url: str) -> Engine:
-    # SQLite would store a NaN that Postgres refuses and no client can read.
+    # SQLite would store NaN, which Postgres rejects and clients cannot parse.
     serializer = partial(json.dumps, allow_nan=False)
     if not url.startswith("sqlite"):
         return create_engine(
@@ -92,9 +92,9 @@ def _create_engine(url: str) -> Engine:
 
 
 def _configure_sqlite(connection: Any, record: Any) -> None:
-    connection.isolation_level = None  # the driver must not begin transactions of its own
+    connection.isolation_level = None  # the driver must not begin transactions
     for pragma in (
-        f"busy_timeout={SQLITE_BUSY_TIMEOUT_MS}",  # first: the switch to WAL may have to wait
+        f"busy_timeout={SQLITE_BUSY_TIMEOUT_MS}",  # first, because the switch to WAL may wait
         "journal_mode=WAL",
         "synchronous=FULL",
         "foreign_keys=ON",

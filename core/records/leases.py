@@ -1,9 +1,8 @@
-"""Leases and fencing tokens over any table of work: who holds a row, and for how long.
+"""Leases and fencing tokens for any table of work.
 
-A claim is a compare-and-swap. Its token is carried by every later write of that worker and
-refused once the claim has ended, whoever ended it. Leases are measured with the database's
-clock only. What else a row has to be told when a claim begins or ends is its own module's
-matter: `core.records.claims` for jobs, `core.records.tasks` for tasks.
+A claim is a compare-and-swap. Every later write of the worker carries its token, and is rejected
+once the claim has ended for any reason. Leases use only the database's clock. Other changes at the
+start and end of a claim are in `core.records.claims` for jobs and `core.records.tasks` for tasks.
 """
 
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ Condition = ColumnElement[bool]
 
 
 class Fence(Protocol):
-    """The right to write to a row, until the lease expires or the token rises."""
+    """The right to write to a row, until the lease expires or the token increases."""
 
     @property
     def table(self) -> type[Leased]: ...
@@ -37,9 +36,9 @@ def claim_oldest(
     worker_id: str,
     lease_seconds: float | ColumnElement[float],
 ) -> Row[str, int] | None:
-    """Claim the oldest of the rows that are `waiting` and that nobody holds; return (id, token).
+    """Claim the oldest unclaimed row that matches `waiting`; return (id, token).
 
-    Two workers never wait for one another: a row that the other is claiming is passed over.
+    Workers never wait for each other: rows locked by another claim are skipped.
     """
     oldest = (
         select(table.id)
@@ -63,9 +62,9 @@ def claim_oldest(
 
 
 def hold(session: Session, fence: Fence, **columns: Any) -> None:
-    """Write `columns` under the claim and lock the row for the rest of the transaction.
+    """Write `columns` under the claim and lock the row until the end of the transaction.
 
-    Every transaction of a worker begins with this. StaleClaim when the claim is void.
+    Every transaction of a worker begins with this. Raises StaleClaim if the claim has ended.
     """
     table = fence.table
     held = session.execute(
@@ -76,22 +75,22 @@ def hold(session: Session, fence: Fence, **columns: Any) -> None:
         .execution_options(synchronize_session=False)
     ).all()
     if not held:
-        raise StaleClaim(f"Claim {fence.token} on {fence.id} is void.")
+        raise StaleClaim(f"Claim {fence.token} on {fence.id} has ended.")
 
 
 def beat(session: Session, fence: Fence, lease_seconds: float) -> None:
-    """Extend the lease; StaleClaim when the row is no longer ours."""
+    """Renew the lease; StaleClaim if the claim has ended."""
     hold(session, fence, lease_expires_at=database_now() + lease_seconds)
 
 
 def is_current(session: Session, fence: Fence) -> bool:
-    """Say whether the row is still ours; reads only."""
+    """Return whether the claim is still valid, without writing."""
     query = select(fence.table.claim_token).where(fence.table.id == fence.id)
     return session.scalars(query).one_or_none() == fence.token
 
 
 def no_claim(table: type[Leased]) -> dict[str, Any]:
-    """The columns that end a claim: nobody holds the row, every token given out is stale."""
+    """Return the columns that end a claim: no holder, and all earlier tokens stale."""
     return {
         "claimed_by": None,
         "lease_expires_at": None,
@@ -102,11 +101,11 @@ def no_claim(table: type[Leased]) -> dict[str, Any]:
 def find_lost(
     session: Session, table: type[Leased], worker_id: str | None
 ) -> Sequence[Row[str, int]]:
-    """Lock the rows whose worker is dead and return (id, attempts) of each.
+    """Lock the rows of dead workers and return (id, attempts) of each.
 
-    A worker is dead when its lease has expired, or when the caller knows it: `worker_id` names
-    one whose process has been seen to end. Rows that another transaction has locked are passed
-    over, so of several callers at once each finds other rows.
+    A worker is dead if its lease has expired, or if the caller saw its process end and passes its
+    `worker_id`. Rows locked by another transaction are skipped, so concurrent callers find
+    different rows.
     """
     dead: Condition = (
         table.claimed_by == worker_id

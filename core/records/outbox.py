@@ -1,9 +1,9 @@
-"""Messages that must reach the broker, kept in the database until their work is claimed.
+"""Pending broker messages, stored in the database until their work is claimed.
 
-The row is written in the transaction that makes a job or a task runnable and removed in the one
-that claims it. Whoever sends a message (the API right after its commit, housekeeping later)
-pushes `send_after` into the future; a lost message is therefore sent again, after pauses that
-double, so that work which waits for days does not fill the broker.
+The row is written in the transaction that makes a job or a task runnable, and deleted in the one
+that claims it. Each sender (the API after its commit, later housekeeping) moves `send_after` into
+the future. So lost messages are repeated, with delays that double, and work that waits for days
+does not fill the broker.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from core.records.tables import OutboxMessage
 from core.tasks.kinds import Work
 
 RESEND_AFTER_SECONDS = 15.0
-"""The grace of a sender before housekeeping sends the same message again."""
+"""The delay before housekeeping repeats a message."""
 
 LONGEST_PAUSE_SECONDS = 900.0
 
@@ -30,9 +30,9 @@ _pause_seconds = case(
 def enqueue(
     session: Session, work: Work, *, send_after_seconds: float = RESEND_AFTER_SECONDS
 ) -> None:
-    """Ask for a wake-up call for `work`; asking twice is asking once.
+    """Add a wake-up message for `work`; idempotent.
 
-    The default leaves the caller the time to send it after its commit.
+    The default delay gives the caller time to send it after its commit.
     """
     settle(session, work)
     send_after = database_now() + send_after_seconds
@@ -40,7 +40,7 @@ def enqueue(
 
 
 def due(session: Session, limit: int = 100) -> Sequence[Work]:
-    """Work whose message must be sent (again), longest waiting first."""
+    """Return the work whose message is due, longest waiting first."""
     rows = session.execute(
         select(OutboxMessage.kind, OutboxMessage.id)
         .where(OutboxMessage.send_after <= database_now())
@@ -51,7 +51,7 @@ def due(session: Session, limit: int = 100) -> Sequence[Work]:
 
 
 def mark_sent(session: Session, work: Work) -> None:
-    """Note that the broker took the message, and when to doubt it."""
+    """Record that the broker accepted the message, and when to repeat it."""
     session.execute(
         update(OutboxMessage)
         .where(_is_for(work))
@@ -63,7 +63,7 @@ def mark_sent(session: Session, work: Work) -> None:
 
 
 def settle(session: Session, work: Work) -> None:
-    """The work was claimed or is over: nobody needs to be woken for it."""
+    """Delete the message of work that was claimed or has ended."""
     session.execute(delete(OutboxMessage).where(_is_for(work)))
 
 

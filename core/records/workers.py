@@ -1,4 +1,4 @@
-"""Which workers live."""
+"""The living workers."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from core.tasks.kinds import Queue
 
 
 def worker_seen(session: Session, worker_id: str, device: str, queue: Queue) -> None:
-    """Refresh the worker's row, or make it."""
+    """Update or insert the worker's row."""
     refreshed = session.execute(
         update(Worker)
         .where(Worker.id == worker_id)
@@ -29,12 +29,12 @@ def worker_gone(session: Session, worker_id: str) -> None:
 
 
 def living_workers(session: Session, within_seconds: float) -> Sequence[Worker]:
-    """Workers that were seen within the last `within_seconds`."""
+    """Return workers seen within the last `within_seconds`."""
     return session.scalars(
         select(Worker).where(Worker.seen_at > database_now() - within_seconds)
     ).all()
 
 
 def forget_dead_workers(session: Session, after_seconds: float) -> None:
-    """Remove workers that were last seen more than `after_seconds` ago."""
+    """Delete workers last seen more than `after_seconds` ago."""
     session.execute(delete(Worker).where(Worker.seen_at < database_now() - after_seconds))

@@ -1,11 +1,11 @@
-"""Which addresses only this machine can reach."""
+"""Recognises loopback addresses."""
 
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether a name or an address can only mean this machine."""
+    """Return whether a host name or address always means this machine."""
     if host == "localhost":
         return True
     try:
@@ -15,7 +15,7 @@ def is_loopback(host: str) -> bool:
 
 
 def is_loopback_url(url: str) -> bool:
-    """Say the same of the host of a URL; of one that cannot be read it is not so."""
+    """Return the same for the host of a URL; False if the URL is invalid."""
     try:
         return is_loopback(urlsplit(url).hostname or "")
     except ValueError:

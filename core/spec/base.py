@@ -1,4 +1,4 @@
-"""The parent of every value that travels between processes."""
+"""The base class of all values that travel between processes."""
 
 from pydantic import BaseModel, ConfigDict
 

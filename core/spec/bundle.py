@@ -4,7 +4,7 @@ from core.spec.base import Spec
 
 
 class BundleRef(Spec):
-    """A bundle archive in storage, with the hash that it must have."""
+    """A bundle archive in storage, with its expected hash."""
 
     key: str
     sha256: str

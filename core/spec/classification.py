@@ -1,4 +1,4 @@
-"""What the API asks of the engine about texts to label, and what the engine answers.
+"""The protocol between API and engine for classification.
 
 One request is one POST and one JSON answer; an error is an HTTP status with
 `{"error": {message, param, code}}`.
@@ -19,18 +19,18 @@ class ClassificationRequest(Spec):
     id: str
     base: BaseModelSpec
     adapter: BundleRef | None = None
-    serving: ServingSpec = Field(ADAPTER_FORM, description="in which form the adapter is served")
+    serving: ServingSpec = Field(ADAPTER_FORM, description="how the adapter is served")
     texts: tuple[str, ...] = Field(min_length=1, max_length=MAX_TEXTS)
-    project: str = Field("", description="on whose behalf; the engine is fair between projects")
+    project: str = Field("", description="of the caller; the engine is fair between projects")
 
 
 class ClassificationAnswer(Spec):
     """The probability of every label for each text, in the order of the request.
 
-    They add up to 1, unless the model was trained with several labels per text: then each is the
-    probability that its label applies.
+    They sum to 1, unless the model was trained with several labels per text; then each one is
+    independent.
     """
 
     scores: tuple[dict[str, float], ...]
     precision: NumberFormat | None = None
-    """Of the weights that computed them; None of an engine that does not tell."""
+    """Of the weights used; None if the engine does not report it."""

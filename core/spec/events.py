@@ -1,7 +1,7 @@
-"""What a training run says while it runs: the vocabulary of the pipe between child and worker.
+"""The events of a training run, which travel on the pipe between child and worker.
 
-The recipe yields these; the child writes them to its pipe as JSON lines; the worker turns
-them into rows. They are facts, in order, and carry no opinion on where they are stored.
+The recipe yields them, the child writes them to its pipe as JSON lines, and the worker stores them
+in the database. They do not depend on where they are stored.
 """
 
 from pathlib import Path
@@ -23,45 +23,45 @@ class PhaseStarted(Spec):
 
 
 class LengthBucket(Spec):
-    """How many rows have at most `tokens` tokens, and more than the bucket before allows."""
+    """The number of rows with at most `tokens` tokens, but more than the previous bucket's."""
 
     tokens: int
     rows: int
 
 
 class DatasetValidated(Spec):
-    """Rendered, masked and within the length limit; the job may leave `validating_files`."""
+    """All rows are rendered, masked and within the length limit: `validating_files` is over."""
 
     type: Literal["dataset_validated"] = "dataset_validated"
     rows: int
     validation_rows: int
     tokens: int = Field(description="real tokens of one epoch")
     targets: int = Field(
-        description="what the loss of one epoch is taken over: labelled tokens, or the rows or "
-        "pairs themselves where the objective judges those"
+        description="targets of the loss in one epoch: labelled tokens, or rows or pairs, "
+        "depending on the objective"
     )
     total_steps: int = Field(description="optimiser steps of the whole run")
     learning_rate: float | None = Field(
-        None, description="the highest of the run; None in events from before there was an auto"
+        None, description="the peak rate; None in events of versions without auto"
     )
     learning_rate_multiplier: float | None = Field(
-        None, description="how many times the base's own rate that is; None: it was not asked"
+        None, description="multiple of the base's default rate; None: not requested"
     )
-    held_out_rows: int = Field(0, description="taken from the training file for validation")
+    held_out_rows: int = Field(0, description="training rows used for validation")
     shared_rows: int = Field(0, description="rows of the validation file that are trained on too")
-    duplicate_rows: int = Field(0, description="training rows that equal an earlier one")
-    duplicate_lines: tuple[int, ...] = Field((), description="the first of them")
-    truncated_rows: int = Field(0, description="training rows cut to the limit")
-    truncated_lines: tuple[int, ...] = Field((), description="the first of them")
-    lengths: tuple[LengthBucket, ...] = Field((), description="of the rows trained on")
+    duplicate_rows: int = Field(0, description="training rows that equal an earlier row")
+    duplicate_lines: tuple[int, ...] = Field((), description="the first lines of them")
+    truncated_rows: int = Field(0, description="training rows truncated to the limit")
+    truncated_lines: tuple[int, ...] = Field((), description="the first lines of them")
+    lengths: tuple[LengthBucket, ...] = Field((), description="of the training rows")
     split_conversations: int = Field(
-        0, description="conversations trained as a row for each answer, as their template demands"
+        0, description="conversations split into a row per answer, as their template requires"
     )
-    split_tokens: int = Field(0, description="what that adds to the tokens of one epoch")
+    split_tokens: int = Field(0, description="additional tokens per epoch due to the split")
 
 
 class MaskAudited(Spec):
-    """What the first rows train on."""
+    """The masks of the first rows."""
 
     type: Literal["mask_audited"] = "mask_audited"
     rows: tuple[MaskRow, ...]
@@ -74,18 +74,18 @@ class ModelReady(Spec):
     precision: NumberFormat
     device: str
     gradient_checkpointing: bool = False
-    chosen: PrecisionChoice | None = Field(None, description="why in this precision")
+    chosen: PrecisionChoice | None = Field(None, description="the reason for this precision")
 
 
 class RunResumed(Spec):
-    """Resumed from `step`, with a state that an earlier attempt saved."""
+    """Resumed after `step` from a state of an earlier attempt."""
 
     type: Literal["run_resumed"] = "run_resumed"
     step: int
 
 
 class RunRestarted(Spec):
-    """An earlier attempt saved a state after `step` that does not fit; the run begins at step 1."""
+    """The state that an earlier attempt saved after `step` does not fit; restarted at step 1."""
 
     type: Literal["run_restarted"] = "run_restarted"
     step: int
@@ -94,8 +94,7 @@ class RunRestarted(Spec):
 class StepDone(Spec):
     """One optimiser step. `loss` is the mean over its targets, in nats.
 
-    `accuracy` is the share of targets that came out right: tokens predicted, rows labelled,
-    pairs ordered.
+    `accuracy` is the share of correct targets: predicted tokens, labelled rows, ordered pairs.
     """
 
     type: Literal["step_done"] = "step_done"
@@ -106,7 +105,7 @@ class StepDone(Spec):
     accuracy: float
     learning_rate: float
     gradient_norm: float | None = Field(
-        description="before clipping; None where fp16 overflowed and the update was left out"
+        description="before clipping; None if fp16 overflowed and the update was skipped"
     )
     tokens: int = Field(description="real tokens of this step")
     targets: int
@@ -128,32 +127,32 @@ class RowLoss(Spec):
 
 
 class RowLosses(Spec):
-    """Which rows cost most in an epoch, as they were when their step was trained."""
+    """The rows with the highest losses of an epoch, measured when they were trained."""
 
     type: Literal["row_losses"] = "row_losses"
     epoch: int
     median: float
-    hardest: tuple[RowLoss, ...] = Field(description="the hardest first, up to a bound")
+    hardest: tuple[RowLoss, ...] = Field(description="highest loss first, up to a limit")
 
 
 class MicroBatchHalved(Spec):
-    """Memory ran out; the step is repeated in smaller parts, with the same result."""
+    """Memory ran out; the step is repeated with smaller micro-batches and the same result."""
 
     type: Literal["micro_batch_halved"] = "micro_batch_halved"
-    step: int = Field(description="the last one done by then")
-    micro_batch_tokens: int = Field(description="the limit from here on")
+    step: int = Field(description="the last completed step")
+    micro_batch_tokens: int = Field(description="the new limit")
 
 
 class StoppedEarly(Spec):
-    """The held-out loss no longer falls; the steps that are left are not taken."""
+    """The held-out loss no longer decreases; the remaining steps are skipped."""
 
     type: Literal["stopped_early"] = "stopped_early"
     step: int
-    best_step: int = Field(description="that with the lowest held-out loss")
+    best_step: int = Field(description="the step with the lowest held-out loss")
 
 
 class CheckpointSaved(Spec):
-    """A complete bundle stands in `folder`."""
+    """A complete bundle is in `folder`."""
 
     type: Literal["checkpoint_saved"] = "checkpoint_saved"
     step: int
@@ -163,41 +162,39 @@ class CheckpointSaved(Spec):
     validation_loss: float | None = None
     validation_accuracy: float | None = None
     best_step: int | None = Field(
-        None, description="of the checkpoints so far, that with the lowest held-out loss"
+        None, description="the checkpoint with the lowest held-out loss so far"
     )
     reference: ParityReference | None = Field(
-        None, description="what the engine has to say as well when the checkpoint is first asked"
+        None, description="the parity reference for the first request to the checkpoint"
     )
 
 
 class ResumeStateSaved(Spec):
-    """All that another attempt needs to go on after `step` stands, complete, in `folder`.
+    """A complete resume state after `step` is in `folder`.
 
-    Said every few minutes, and once more as the last event of a run that was asked to stop.
+    Sent every few minutes, and as the last event of a run that was asked to stop.
     """
 
     type: Literal["resume_state_saved"] = "resume_state_saved"
-    step: int = Field(description="the last step that is in it; 0 for none")
+    step: int = Field(description="the last step included; 0 for none")
     folder: Path
 
 
 class RunFinished(Spec):
-    """The last event of a run that worked."""
+    """The last event of a successful run."""
 
     type: Literal["run_finished"] = "run_finished"
     folder: Path
     weights_sha256: str = Field(description="of the file of trained weights")
-    trained_tokens: int = Field(description="real tokens over all steps taken")
+    trained_tokens: int = Field(description="real tokens over all steps")
     step: int | None = Field(
-        None, description="after which the weights were these: the last, or that with the best loss"
+        None, description="the step of the weights: the last, or the one with the best loss"
     )
-    reference: ParityReference | None = Field(
-        None, description="what the engine has to say as well"
-    )
+    reference: ParityReference | None = Field(None, description="the parity reference")
 
 
 class RunFailed(Spec):
-    """The last event of a run that did not work."""
+    """The last event of a failed run."""
 
     type: Literal["run_failed"] = "run_failed"
     code: str

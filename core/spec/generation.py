@@ -1,4 +1,4 @@
-"""What the API asks of the engine, and what the engine answers.
+"""The protocol between API and engine for generation.
 
 One request is one POST; the answer is a stream of JSON lines, each a `GenerationEvent`.
 An error before the first token is an HTTP status with `{"error": {message, param, code}}`;
@@ -21,7 +21,7 @@ LONGEST_GIVEN_ANSWER = 1024
 
 
 class ChatPrompt(Spec):
-    """Messages in OpenAI's form, rendered by the model's own chat template."""
+    """Messages in OpenAI's format, rendered by the model's chat template."""
 
     type: Literal["chat"] = "chat"
     messages: tuple[dict[str, Any], ...]
@@ -39,7 +39,7 @@ class TextPrompt(Spec):
 
 
 class TokenPrompt(Spec):
-    """Token ids, taken as they are."""
+    """Token ids, used unchanged."""
 
     type: Literal["tokens"] = "tokens"
     tokens: tuple[int, ...]
@@ -48,28 +48,28 @@ class TokenPrompt(Spec):
 Prompt = Annotated[ChatPrompt | TextPrompt | TokenPrompt, Field(discriminator="type")]
 
 
-class JsonObjectForm(Spec):
+class JsonObjectOutput(Spec):
     """Any JSON object."""
 
     type: Literal["json_object"] = "json_object"
 
 
-class JsonSchemaForm(Spec):
-    """JSON that a schema describes."""
+class SchemaOutput(Spec):
+    """JSON that follows a schema."""
 
     type: Literal["json_schema"] = "json_schema"
     json_schema: dict[str, Any]
 
 
-class ToolCallForm(Spec):
-    """A call of one of the prompt's tools, of `name` if it is given, as the template writes it."""
+class ToolCallOutput(Spec):
+    """A call to one of the prompt's tools, or to `name`, in the format of the template."""
 
     type: Literal["tool_call"] = "tool_call"
     name: str | None = None
 
 
-AnswerFormSpec = Annotated[
-    JsonObjectForm | JsonSchemaForm | ToolCallForm, Field(discriminator="type")
+StructuredOutputSpec = Annotated[
+    JsonObjectOutput | SchemaOutput | ToolCallOutput, Field(discriminator="type")
 ]
 
 
@@ -77,7 +77,7 @@ class SamplingSpec(Spec):
     """How tokens are chosen. Temperature 0 is greedy."""
 
     max_tokens: int | None = Field(
-        None, ge=0, description="None: as many as the context holds; 0: only read the prompt"
+        None, ge=0, description="None: as many as fit into the context; 0: only process the prompt"
     )
     temperature: float = Field(1.0, ge=0, le=2)
     top_p: float = Field(1.0, ge=0, le=1)
@@ -91,37 +91,37 @@ class SamplingSpec(Spec):
         default_factory=dict, description="added to the logit of a token, by its id"
     )
     frequency_penalty: float = Field(
-        0.0, ge=-2, le=2, description="taken off a logit for each time that the token was written"
+        0.0, ge=-2, le=2, description="subtracted from a logit per occurrence of the token"
     )
     presence_penalty: float = Field(
-        0.0, ge=-2, le=2, description="taken off a logit once the token was written"
+        0.0, ge=-2, le=2, description="subtracted from a logit once the token has occurred"
     )
     score_prompt: bool = Field(
-        False, description="also tell how likely each token of the prompt was; needs top_logprobs"
+        False, description="also score each token of the prompt; needs top_logprobs"
     )
-    form: AnswerFormSpec | None = Field(None, description="what an answer has to be; None: a text")
+    structured_output: StructuredOutputSpec | None = Field(None, description="None: plain text")
     given_answer: tuple[int, ...] | None = Field(
         None,
         min_length=1,
         max_length=LONGEST_GIVEN_ANSWER,
-        description="tokens to write in place of any choice, to learn how likely they are; none of "
-        "them ends the answer, and they stand in place of max_tokens",
+        description="forced tokens, to score them; none of them ends the answer, and their number "
+        "replaces max_tokens",
     )
-    ignore_eos: bool = Field(
-        False, description="the end token ends nothing, so that max_tokens are written"
-    )
+    ignore_eos: bool = Field(False, description="do not stop at an end token: generate max_tokens")
 
     @model_validator(mode="after")
     def _refuse_a_choice(self) -> "SamplingSpec":
-        if self.given_answer is not None and (self.n > 1 or self.form is not None or self.stop):
-            raise ValueError("a given answer goes with neither n, form nor stop")
+        if self.given_answer is not None and (
+            self.n > 1 or self.structured_output is not None or self.stop
+        ):
+            raise ValueError("given_answer excludes n, structured_output and stop")
         return self
 
     @model_validator(mode="after")
     def _require_an_end(self) -> "SamplingSpec":
-        if self.ignore_eos and self.form is not None:
+        if self.ignore_eos and self.structured_output is not None:
             raise ValueError(
-                "ignore_eos cannot be had with a form, which ends where it is complete"
+                "ignore_eos excludes structured_output, which ends when it is complete"
             )
         return self
 
@@ -130,10 +130,10 @@ class GenerationRequest(Spec):
     id: str
     base: BaseModelSpec
     adapter: BundleRef | None = None
-    serving: ServingSpec = Field(ADAPTER_FORM, description="in which form the adapter is served")
+    serving: ServingSpec = Field(ADAPTER_FORM, description="how the adapter is served")
     prompt: Prompt
     sampling: SamplingSpec
-    project: str = Field("", description="on whose behalf; the engine is fair between projects")
+    project: str = Field("", description="of the caller; the engine is fair between projects")
 
 
 class TokenLogprob(Spec):
@@ -149,7 +149,7 @@ class GeneratedToken(TokenLogprob):
 
 
 class PromptToken(Spec):
-    """A token of the prompt; nothing says how likely the first one is. `bytes` are its text's."""
+    """A token of the prompt; the first one has no score. `bytes` are its UTF-8 bytes."""
 
     token: str
     bytes: tuple[int, ...]
@@ -161,27 +161,27 @@ class GenerationStarted(Spec):
     type: Literal["started"] = "started"
     prompt_tokens: int
     hardware: str = ""
-    """What computes it, and in which precision: `cpu, fp32`."""
+    """Hardware and precision: `cpu, fp32`."""
     precision: NumberFormat | None = None
-    """Of the weights that compute it; None of an engine that does not tell."""
+    """Of the weights used; None if the engine does not report it."""
     prompt: tuple[PromptToken, ...] = ()
-    """Empty unless the prompt was to be scored."""
+    """Empty unless the prompt is scored."""
     prompt_ids: tuple[int, ...] = ()
-    """The prompt as the model reads it; empty unless the answer was given."""
+    """The token ids of the prompt; empty unless the answer was given."""
 
 
 class GenerationDelta(Spec):
-    """New text of one choice: whole characters only, never part of a stop sequence."""
+    """New text of one choice: complete characters, never part of a stop sequence."""
 
     type: Literal["delta"] = "delta"
     choice: int
     text: str
-    reasoning: str = Field("", description="text that the template sets apart as reasoning")
+    reasoning: str = Field("", description="text that the template marks as reasoning")
     logprobs: tuple[GeneratedToken, ...] = ()
 
 
 class ToolCalled(Spec):
-    """A call that one choice ends with; the arguments are JSON."""
+    """A tool call at the end of a choice; the arguments are JSON."""
 
     type: Literal["tool_call"] = "tool_call"
     choice: int

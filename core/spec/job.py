@@ -1,4 +1,4 @@
-"""What one training run does: all that the training child is told."""
+"""The specification of a training run, passed to the training child."""
 
 from typing import Any, Literal
 
@@ -13,9 +13,9 @@ from core.spec.training import EvaluationSpec, TrainingSpec
 
 
 class JobSpec(Spec):
-    """What the user asked for, resolved and complete; stored with the job.
+    """The resolved and complete request of the user; stored with the job.
 
-    It changes once at most: a learning rate of `"auto"` becomes a number when its run begins.
+    It changes at most once: a learning rate of `"auto"` becomes a number when the run begins.
     """
 
     base: BaseModelSpec
@@ -25,20 +25,18 @@ class JobSpec(Spec):
     training: TrainingSpec = TrainingSpec()
     learning_rate_multiplier: float | Literal["auto"] | None = Field(
         None,
-        description="how many times the base's own rate training.learning_rate is; auto: not "
-        "known before a worker has seen the base; None: stored before bases had rates",
+        description="training.learning_rate as a multiple of the base's default; auto: unknown "
+        "until a worker has read the base; None: stored by a version without default rates",
     )
     evaluation: EvaluationSpec = EvaluationSpec()
-    parent: BundleRef | None = Field(
-        None, description="the tuned model that this job trains further"
-    )
+    parent: BundleRef | None = Field(None, description="the tuned model that this job continues")
     seed: int = Field(ge=0, le=2**31 - 1)
     chat_template_kwargs: dict[str, Any] = Field(
         default_factory=dict, description="variables of the chat template, such as enable_thinking"
     )
     template_time: float | None = Field(
-        None, description="unix seconds; the time that a chat template with a clock reads"
+        None, description="unix seconds; the current time for chat templates that use it"
     )
     columns: dict[str, str] = Field(
-        default_factory=dict, description="names of columns of the files, by the key they stand for"
+        default_factory=dict, description="names of the files' columns, by key"
     )

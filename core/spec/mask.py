@@ -1,4 +1,4 @@
-"""What a run trains on, token by token: the answer of a mask audit."""
+"""The result of a mask audit: for each token, whether a run trains on it."""
 
 from typing import Literal
 
@@ -8,22 +8,21 @@ from core.spec.base import Spec
 from core.spec.job import JobSpec
 
 AUDITED_ROWS = 5
-"""How many rows from the start of the file are shown."""
+"""The number of first rows that are shown."""
 
 SHOWN_TOKENS = 2048
-"""Of one part; what follows is counted only."""
+"""Of one part; further tokens are only counted."""
 
 
 class MaskToken(Spec):
     text: str = Field(
-        description="what the token adds to the text; a character of several tokens stands with "
-        "the last of them"
+        description="the text of the token; a character of several tokens belongs to the last one"
     )
     trained: bool
 
 
 class MaskPart(Spec):
-    """One sequence of tokens: a row's only one, one of a pair, or one side of a seq2seq row."""
+    """One sequence of tokens: a complete row, one of a pair, or one side of a seq2seq row."""
 
     name: Literal["text", "chosen", "rejected", "source", "target"]
     tokens: tuple[MaskToken, ...]
@@ -32,7 +31,7 @@ class MaskPart(Spec):
 
 
 class MaskRow(Spec):
-    """A row of the training file as the model sees it; `labels` are those of a classifier."""
+    """A row of the training file as tokens; `labels` are those of a classifier."""
 
     line: int
     parts: tuple[MaskPart, ...]
@@ -40,13 +39,13 @@ class MaskRow(Spec):
 
 
 class MaskRequest(Spec):
-    """What a mask audit looks at: the training file `blob_key`, as a run of `spec` would."""
+    """The input of a mask audit: the training file `blob_key`, to be read as in a run of `spec`."""
 
     spec: JobSpec
     blob_key: str
 
 
 class MaskResult(Spec):
-    """What a mask audit has found."""
+    """The result of a mask audit."""
 
     rows: tuple[MaskRow, ...]

@@ -1,7 +1,7 @@
 """The members of a union of specs, and tables that must have an entry for each.
 
-A table that misses one fails when its module is imported, so a strategy, an objective or a task
-that somebody adds is never met by a default after hours of training.
+An incomplete table fails when its module is imported, so a new strategy, objective or task never
+falls back to a default after hours of training.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ def members(union: Any) -> tuple[Any, ...]:
 
 
 def types_of(union: Any) -> tuple[str, ...]:
-    """Return what the field `type` of each member says, or the strings of a literal."""
+    """Return the `type` of each member, or the strings of a literal."""
     return tuple(
         member if isinstance(member, str) else member.model_fields["type"].default
         for member in members(union)
@@ -30,10 +30,10 @@ def types_of(union: Any) -> tuple[str, ...]:
 
 
 def for_each(union: Any, table: Mapping[Key, Value]) -> dict[Key, Value]:
-    """Return the table, by `type`; TypeError when it has not exactly the members of the union."""
+    """Return the table by `type`; TypeError unless it has exactly the members of the union."""
     wanted, there = set(types_of(union)), set[str](table)
     if missing := sorted(wanted - there):
-        raise TypeError(f"A table has no entry for {', '.join(missing)}; say what holds for it.")
+        raise TypeError(f"A table has no entry for {', '.join(missing)}. Add it.")
     if extra := sorted(there - wanted):
-        raise TypeError(f"A table has an entry for {', '.join(extra)}, which is not there.")
+        raise TypeError(f"A table has an entry for {', '.join(extra)}, which is not a member.")
     return dict(table)

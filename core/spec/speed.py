@@ -1,4 +1,4 @@
-"""How fast a model answers, as measured once."""
+"""The speed of a model, as measured once."""
 
 from pydantic import Field
 
@@ -9,7 +9,7 @@ from core.spec.serving import ServingSpec
 
 
 class SpeedTarget(Spec):
-    """What is measured; the name of a model may come to stand for something else."""
+    """The measured model; unlike its name, it never changes."""
 
     base: BaseModelSpec
     adapter: BundleRef | None
@@ -17,14 +17,14 @@ class SpeedTarget(Spec):
 
 
 class FirstTokenSeconds(Spec):
-    """From sending a request to its first token."""
+    """From the request to its first token."""
 
     median: float
     max: float
 
 
 class SpeedLevel(Spec):
-    """So many requests at once; the tokens are those written by all of them together."""
+    """A number of concurrent requests, and their total speed."""
 
     requests: int
     first_token_seconds: FirstTokenSeconds
@@ -32,10 +32,10 @@ class SpeedLevel(Spec):
 
 
 class SpeedResult(Spec):
-    """What a speed test has found; the prompts are random and differ from each other."""
+    """The result of a speed test; the prompts are random and different."""
 
     hardware: str
     prompt_tokens: int = Field(description="of each request")
     completion_tokens: int = Field(description="of each request")
     levels: tuple[SpeedLevel, ...]
-    is_complete: bool = Field(description="false when time ran out before the last level")
+    is_complete: bool = Field(description="false if time ran out before the last level")

@@ -42,39 +42,39 @@ OURS = frozenset(
         "video_token",
     }
 )
-"""What the service passes to a template itself, and what templates call."""
+"""Set by the service, or called by templates."""
 
 
 def check_template_variables(value: Any) -> Any:
-    """Return an object of variables as it is; ValueError for one that is no such object."""
+    """Return an object of variables unchanged, or raise ValueError."""
     if not isinstance(value, dict):
-        return value  # the type is told by its own error
+        return value  # pydantic reports the wrong type
     if len(value) > MAX_VARIABLES:
-        raise ValueError(f"it has {len(value)} variables, and may have {MAX_VARIABLES}")
+        raise ValueError(f"it has {len(value)} variables; the limit is {MAX_VARIABLES}")
     for name in value:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise ValueError(f"{name!r:.80} is no name of a variable: use letters, digits and '_'")
+            raise ValueError(f"{name!r:.80} is not a variable name: use letters, digits and '_'")
         if name in OURS or name.startswith("__"):
-            raise ValueError(f"{name!r} is set by the service; leave it out")
+            raise ValueError(f"{name!r} is set by the service; remove it")
     if _depth(value) > MAX_DEPTH:
-        raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
+        raise ValueError(f"it is nested more than {MAX_DEPTH} levels deep")
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)
         text.encode()
-    except ValueError:  # of which the error of an encoding is one
-        raise ValueError("it holds a number or a text that JSON cannot carry") from None
+    except ValueError:  # includes encoding errors
+        raise ValueError("it contains a number or a text that JSON cannot represent") from None
     if "\\u0000" in text:
-        raise ValueError("a text in it holds a NUL character; remove it")
+        raise ValueError("a text in it contains a NUL character; remove it")
     characters = len(text)
     if characters > MAX_CHARACTERS:
-        raise ValueError(f"it has {characters} characters, and may have {MAX_CHARACTERS}")
+        raise ValueError(f"it has {characters} characters; the limit is {MAX_CHARACTERS}")
     return value
 
 
 def merged_variables(kept: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the variables of a model with those that somebody asks for in their place.
+    """Return the variables of a model, overridden by those of a request.
 
-    Several variables say how much reasoning there is. One that is asked replaces all of them.
+    Several variables control reasoning. If a request has one of them, it replaces all.
     """
     replaced = _OF_REASONING if _OF_REASONING & asked.keys() else frozenset[str]()
     return {name: value for name, value in kept.items() if name not in replaced} | {**asked}
@@ -84,7 +84,7 @@ _OF_REASONING = frozenset({"enable_thinking", "thinking", "reasoning_effort"})
 
 
 def _depth(value: Any) -> int:
-    """Return how deep lists and objects are nested, one more than the bound at most."""
+    """Return the nesting depth of lists and objects, at most one more than the limit."""
     level, depth = [value], 0
     while level and depth <= MAX_DEPTH:
         level = [

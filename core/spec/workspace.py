@@ -1,21 +1,20 @@
-"""The folders that the worker and one training run share."""
+"""The folders shared by the worker and a training run."""
 
 from pathlib import Path
 
 from core.spec.base import Spec
 
 KEPT_CHECKPOINTS = 3
-"""The newest checkpoints of a job; older ones are dropped when a new one arrives."""
+"""Checkpoints per job; older ones are deleted when a new one arrives."""
 
 
 class Workspace(Spec):
-    """The folder of one attempt at a job; nobody else writes there.
+    """The folder of one attempt at a job; no other process writes there.
 
-    The worker puts `train.jsonl` (and `validation.jsonl`) in before the run. The run
-    creates `checkpoints/step-<n>/` and `bundle/`, each one complete bundle, and
-    `resume/step-<n>/`, from which another attempt goes on. When the worker finds such a state
-    in storage it puts it there before the run; it puts the bundle of the job's parent, if the job
-    trains a tuned model further, into `parent/`.
+    Before the run, the worker stores `train.jsonl` (and `validation.jsonl`), the newest resume
+    state if there is one, and, if the job continues a tuned model, its bundle in `parent/`. The run
+    creates the bundles `checkpoints/step-<n>/` and `bundle/`, and the resume states
+    `resume/step-<n>/`.
     """
 
     folder: Path

@@ -1,4 +1,4 @@
-"""From a frozen base model to one with something to train."""
+"""Adds the trained weights of a strategy to a frozen base model."""
 
 from typing import assert_never
 
@@ -31,10 +31,10 @@ def attach(
     *,
     prepack: bool = True,
 ) -> AdaptedModel:
-    """Change `model` in place so that exactly what `spec` names is trained.
+    """Change `model` in place so that exactly the weights of `spec` are trained.
 
-    New weights draw from torch's global generator: seed it first. `prepack` lets a strategy keep
-    copies of the base's matrices that make training faster. Raises InvalidRequest when the spec
+    New weights are drawn from torch's global generator: seed it first. With `prepack`, a strategy
+    may keep copies of the base's matrices to speed up training. Raises InvalidRequest if the spec
     does not fit the model.
     """
     match spec:

@@ -1,4 +1,4 @@
-"""Bottleneck adapters: where in the blocks they stand, and what their file says about them."""
+"""Bottleneck adapters: their positions in the blocks, and their configuration file."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from core.errors import InvalidRequest
 from core.spec.strategy import BottleneckSpec
 
 PEFT_TYPE = "TUNESMITH_BOTTLENECK"
-"""No type of PEFT, which has no such adapters: it refuses the bundle and names this."""
+"""Not a type of PEFT, which has no such adapters: it rejects the bundle with this name."""
 
 
 @dataclass
@@ -34,10 +34,10 @@ class BottleneckConfig(peft.PeftConfig):
 
 
 def attach_bottleneck(model: PreTrainedModel, spec: BottleneckSpec) -> AdaptedModel:
-    """Put a `Bottleneck` behind the chosen modules of every block; they and a head are trained.
+    """Add a `Bottleneck` after the selected modules of every block; they and a head are trained.
 
-    They work on what a module returns, before that is added to the residual stream; in Gemma the
-    norm of the family comes in between.
+    They transform the output of a module before it is added to the residual stream; in Gemma, a
+    norm comes in between.
     """
     model.requires_grad_(False)
     size = model.config.hidden_size
@@ -45,7 +45,7 @@ def attach_bottleneck(model: PreTrainedModel, spec: BottleneckSpec) -> AdaptedMo
     if width == 0:
         raise InvalidRequest(
             f"reduction_factor is {spec.reduction_factor}, but the base model has only {size} "
-            "features to reduce: choose a smaller one.",
+            "features. Use a smaller factor.",
             param="strategy.reduction_factor",
         )
     dtype = torch.promote_types(model.dtype, torch.float32)
@@ -75,7 +75,7 @@ def attach_bottleneck(model: PreTrainedModel, spec: BottleneckSpec) -> AdaptedMo
 
 
 def _adapted_paths(model: PreTrainedModel, spec: BottleneckSpec) -> Iterator[str]:
-    """Yield the paths in the order in which the model runs them."""
+    """Yield the paths in execution order."""
     for blocks in family_of(model.config.model_type).blocks:
         for index in range(len(model.get_submodule(blocks.stack))):
             if spec.placement == "houlsby":

@@ -1,4 +1,4 @@
-"""From a bundle to the adapter that it holds, on a base that is in memory already."""
+"""Loads the adapter of a bundle onto a resident base."""
 
 from pathlib import Path
 
@@ -16,33 +16,33 @@ from core.strategies.attach import attach
 def load_adapter(
     model: PreTrainedModel, folder: Path, tokenizer: PreTrainedTokenizerBase
 ) -> AdaptedModel:
-    """Return the adapter of the bundle in `folder`, not installed: `model` runs as before.
+    """Load the adapter of the bundle in `folder` without installing it.
 
-    No other adapter may be installed meanwhile. torch's generators stay as they are. Raises
-    `artifact_corrupt` when there is no adapter in the bundle, or its weights are not exactly those
-    of its strategy on this model.
+    No other adapter may be installed at the same time. torch's generators do not change. Raises
+    `artifact_corrupt` if the bundle has no adapter, or other weights than those of its strategy on
+    this model.
     """
     manifest = read_manifest(folder)
     if manifest.weights_file != ADAPTER_FILE:
-        raise corrupt(f"{folder.name} holds a whole model and no {ADAPTER_FILE}.")
-    with torch.random.fork_rng(devices=[]):  # new weights are drawn on the CPU
+        raise corrupt(f"{folder.name} contains a complete model, not an {ADAPTER_FILE}.")
+    with torch.random.fork_rng(devices=[]):  # new weights are initialised on the CPU
         adapted = attach(model, manifest.strategy, tokenizer, prepack=False)
     adapted.remove()
     for module in adapted.replaced.values():
-        module.train(model.training)  # new modules are in training mode
+        module.train(model.training)  # new modules start in training mode
     load_weights(adapted, folder)
     return adapted
 
 
 def load_weights(adapted: AdaptedModel, folder: Path) -> None:
-    """Give an adapter the weights of the bundle in `folder`, which is of the same strategy.
+    """Load the weights of the bundle in `folder` into an adapter of the same strategy.
 
-    Raises `artifact_corrupt` when they are not exactly those of that strategy on this model.
+    Raises `artifact_corrupt` if they are not exactly those of that strategy on this model.
     """
     try:
         state = load_file(folder / ADAPTER_FILE)
     except (OSError, SafetensorError) as error:
-        raise corrupt(f"The {ADAPTER_FILE} of {folder.name} cannot be read: {error}") from error
+        raise corrupt(f"Cannot read the {ADAPTER_FILE} of {folder.name}: {error}") from error
     _copy_state(adapted.trainable, state, folder.name)
 
 
@@ -58,8 +58,8 @@ def _copy_state(trainable: dict[str, nn.Parameter], state: dict[str, Tensor], bu
     for name, parameter in trainable.items():
         if parameter.shape != state[name].shape:
             raise corrupt(
-                f"{name} in the {ADAPTER_FILE} of {bundle} is {tuple(state[name].shape)}; this "
-                f"model takes {tuple(parameter.shape)}."
+                f"{name} in the {ADAPTER_FILE} of {bundle} has shape {tuple(state[name].shape)}; "
+                f"this model needs {tuple(parameter.shape)}."
             )
     with torch.no_grad():
         for name, parameter in trainable.items():

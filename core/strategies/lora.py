@@ -1,4 +1,4 @@
-"""LoRA on the base as it is, pre-quantised bases included."""
+"""LoRA on any base, including pre-quantised ones."""
 
 from transformers import PreTrainedModel
 

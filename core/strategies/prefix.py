@@ -1,4 +1,4 @@
-"""Prefix tuning: the shape of the keys and values, and how PEFT calls them."""
+"""Prefix tuning: the shape of the keys and values, and their names in PEFT."""
 
 import peft
 import torch
@@ -14,11 +14,11 @@ from core.spec.strategy import PrefixSpec
 
 
 def attach_prefix(model: PreTrainedModel, spec: PrefixSpec) -> AdaptedModel:
-    """Put keys and values before every text; they and the head of a classifier are trained.
+    """Add keys and values before every text; they and the head of a classifier are trained.
 
-    In an encoder-decoder they stand in the decoder's attention to itself, and as PEFT reads its
-    own file there, layer i takes pair 2 i mod L: when L is even, half of the pairs serve two
-    layers each and the others none.
+    In an encoder-decoder they belong to the decoder's self-attention. As PEFT reads its own file
+    there, layer i uses pair 2 i mod L: if L is even, half of the pairs are used by two layers each
+    and the others by none.
     """
     model.requires_grad_(False)
     layers, heads, head_size = _attention_shape(model.config)
@@ -42,7 +42,7 @@ def attach_prefix(model: PreTrainedModel, spec: PrefixSpec) -> AdaptedModel:
             num_transformer_submodules=submodules,
             num_attention_heads=heads,
             num_layers=layers,
-            encoder_hidden_size=heads * head_size,  # of a projection that is not there
+            encoder_hidden_size=heads * head_size,  # of a projection that is not used
             modules_to_save=list(head) or None,
         ),
         replaced=copies,
@@ -53,7 +53,7 @@ def attach_prefix(model: PreTrainedModel, spec: PrefixSpec) -> AdaptedModel:
 
 
 def _attention_shape(config: PreTrainedConfig) -> tuple[int, int, int]:
-    """Return layers, key/value heads and the size of a head, of the decoder if there are two."""
+    """Return layers, key/value heads and head size, of the decoder if there are two stacks."""
     fields = family_of(config.model_type).attention
     heads = getattr(config, fields.heads)
     head_size = getattr(config, fields.head_size, None) or config.hidden_size // heads

@@ -1,4 +1,4 @@
-"""Prompt tuning: what the virtual tokens are at first, and how PEFT calls them."""
+"""Prompt tuning: the initial virtual tokens and their names in PEFT."""
 
 import peft
 import torch
@@ -16,7 +16,7 @@ from core.spec.strategy import PromptSpec
 def attach_prompt(
     model: PreTrainedModel, spec: PromptSpec, tokenizer: PreTrainedTokenizerBase
 ) -> AdaptedModel:
-    """Put soft tokens before every text; they and the head of a classifier are trained."""
+    """Add soft tokens before every text; they and the head of a classifier are trained."""
     model.requires_grad_(False)
     weight = model.get_input_embeddings().weight
     if spec.init_text is None:
@@ -30,14 +30,14 @@ def attach_prompt(
     adapted = AdaptedModel(
         model,
         {"prompt_embeddings": prompt.embeddings_PE, **head_weights(copies)},
-        # No trace of `init_text`: to load it for more training, PEFT would need the name of a
-        # tokenizer. The manifest says how it all began.
+        # Without `init_text`: to load the adapter for further training, PEFT would need the name
+        # of a tokenizer. The manifest has the text.
         peft.PromptTuningConfig(
             task_type=peft_task(model),
             num_virtual_tokens=spec.virtual_tokens,
             token_dim=weight.shape[1],
-            num_transformer_submodules=1,  # by default PEFT gives decoders of T5 some, unused
-            num_attention_heads=1,  # unused, but must be there
+            num_transformer_submodules=1,  # PEFT's default gives T5's decoder unused tokens
+            num_attention_heads=1,  # unused, but required
             num_layers=model.config.num_hidden_layers,
             modules_to_save=list(head) or None,
         ),
@@ -49,7 +49,7 @@ def attach_prompt(
 
 
 def _random_embeddings(tokens: int, weight_VE: Tensor) -> Tensor:
-    """Return (P, E) of normal draws, the same ones that PEFT takes."""
+    """Return normal draws (P, E), the same as PEFT's."""
     drawn_on = "meta" if weight_VE.is_meta else "cpu"
     return nn.Embedding(tokens, weight_VE.shape[1], device=drawn_on).weight.detach()
 
@@ -57,14 +57,14 @@ def _random_embeddings(tokens: int, weight_VE: Tensor) -> Tensor:
 def _embeddings_of(
     text: str, tokens: int, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> Tensor:
-    """Return the embeddings of a text's tokens, repeated and cut to the right number.
+    """Return the embeddings of a text's tokens, repeated or truncated to the right number.
 
     Raises InvalidRequest for a text without tokens.
     """
     ids = tokenizer(text)["input_ids"]
     if not ids:
         raise InvalidRequest(
-            "The tokenizer of the base model leaves nothing of init_text. Give it another text.",
+            "The base model's tokenizer returns no tokens for init_text. Use another text.",
             param="strategy.init_text",
             code="invalid_value",
         )

@@ -1,7 +1,7 @@
-"""QLoRA: low-rank updates on linear layers of four bits.
+"""QLoRA: low-rank updates on 4-bit linear layers.
 
-Loading quantises (`core/models/load.py`), and the layers see to the rest: what is attached is the
-same as for LoRA. So the result also fits the base as it was before, for which others serve it.
+`core/models/load.py` quantises the base while loading it. The adapter is the same as for LoRA, so
+it also fits the unquantised base, on which other programs serve it.
 
 Source: Dettmers et al. 2023, https://arxiv.org/abs/2305.14314.
 """
@@ -14,5 +14,5 @@ from core.spec.strategy import QloraSpec
 
 
 def attach_qlora(model: PreTrainedModel, spec: QloraSpec, *, prepack: bool = True) -> AdaptedModel:
-    """Train low-rank updates of the targeted layers; the base may be quantised or not."""
+    """Train low-rank updates of the targeted layers of a quantised or dense base."""
     return attach_low_rank(model, spec, prepack=prepack)

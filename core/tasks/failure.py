@@ -1,4 +1,4 @@
-"""Why a task failed, as it is stored, and as it is raised again for whoever asked."""
+"""The stored failure of a task, which is raised again for the caller."""
 
 from core.errors import (
     Conflict,
@@ -17,7 +17,7 @@ _ERRORS: dict[str, type[TunesmithError]] = {
 
 
 class TaskFailure(Spec):
-    """`code`, `message` and `param` are shown to users; the others restore the error."""
+    """`code`, `message` and `param` are for users; the other fields restore the error."""
 
     code: str
     message: str
@@ -37,7 +37,7 @@ class TaskFailure(Spec):
         )
 
     def as_error(self) -> TunesmithError:
-        """Return the error that ended the task, as the process that asked for it would raise it."""
+        """Return the original error, to be raised in the process that requested the task."""
         kind = _ERRORS[self.error]
         if issubclass(kind, Unavailable) and self.retry_after_seconds is not None:
             return kind(

@@ -1,7 +1,7 @@
 """The kinds of durable background work, as a table.
 
 A new kind is one row here and one file: the module that the row names, with a function
-`run(attempt: worker.tasks.attempt.Attempt) -> Spec`. Nothing else knows the kinds by name.
+`run(attempt: worker.tasks.attempt.Attempt) -> Spec`. No other code names the kinds.
 """
 
 from collections.abc import Sequence
@@ -10,34 +10,34 @@ from enum import StrEnum
 
 
 class Queue(StrEnum):
-    """Which workers take the work."""
+    """The workers that run the work."""
 
     DEVICE = "device"
-    """What needs the device of a training run: one piece of work at a time."""
+    """Work that needs the training device, one item at a time."""
     LIGHT = "light"
-    """Short work on the CPU: it must not wait for a run that trains for hours."""
+    """Short work on the CPU, which must not wait for a training run of hours."""
 
 
 @dataclass(frozen=True)
 class TaskKind:
-    """How tasks of one kind are run, and within which bounds."""
+    """How tasks of one kind run, and their limits."""
 
     runner: str
-    """The module whose `run` does one attempt."""
+    """The module whose `run` makes one attempt."""
     queue: Queue
     id_prefix: str
     lease_seconds: float
-    """How long a claim lives without a heartbeat; a heartbeat comes after a third of it."""
+    """The lifetime of a claim without a heartbeat; heartbeats are sent every third of it."""
     max_attempts: int
-    """Attempts that may crash or lose their worker before the task fails."""
+    """The maximum number of attempts that crash or lose their worker."""
     retry_seconds: float
-    """The pause after the first crash of the runner; it doubles with every further one."""
+    """The delay after the first crash of the runner; it doubles with each further crash."""
     limit_seconds: float
-    """An attempt that takes longer ends the task as failed."""
+    """The time limit of an attempt; beyond it the task fails."""
     at_once: int
-    """How many of this kind one worker runs at the same time."""
+    """The maximum number of concurrent tasks of this kind in one worker."""
     kept_seconds: float | None
-    """How long a task that has ended can be read; None: until its subject is deleted."""
+    """How long a finished task is kept; None: until its subject is deleted."""
 
 
 KINDS: dict[str, TaskKind] = {
@@ -60,18 +60,18 @@ KINDS: dict[str, TaskKind] = {
         max_attempts=3,
         retry_seconds=1,
         limit_seconds=1200,  # a large base may have to be loaded first
-        at_once=1,  # two at once would measure each other
+        at_once=1,  # concurrent tests would distort each other
         kept_seconds=None,
     ),
 }
 
 JOB = "job"
-"""The kind of work that is not a task: a fine-tuning job, which has a life cycle of its own."""
+"""The kind of fine-tuning jobs, which are not tasks and have their own life cycle."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """A job or a task: what a message and a row of the outbox name."""
+    """A job or a task, as named by a message and a row of the outbox."""
 
     kind: str
     id: str
@@ -82,5 +82,5 @@ class Work:
 
 
 def kinds_of(queue: Queue) -> Sequence[str]:
-    """Names of the kinds of task in a queue."""
+    """Return the kinds of task in a queue."""
     return [name for name, kind in KINDS.items() if kind.queue is queue]

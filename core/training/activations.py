@@ -1,4 +1,4 @@
-"""Whether a run keeps its activations for the backward pass or computes them again."""
+"""Decides whether a run stores its activations for the backward pass or recomputes them."""
 
 from collections.abc import Sequence
 
@@ -16,11 +16,11 @@ from core.spec.training import TrainingSpec
 def use_gradient_checkpointing(
     adapted: AdaptedModel, rows: Sequence[TrainingRow], spec: TrainingSpec
 ) -> bool:
-    """Switch gradient checkpointing on if the job asks for it; say whether it is on.
+    """Enable gradient checkpointing if the job requires it; return whether it is enabled.
 
-    Losses and gradients are the same with and without. `auto` is on only when `activation_bytes`
-    and what the optimiser is going to need are more than the usable share of the free memory, and
-    never for the prefix of an encoder-decoder, which transformers drops under checkpointing.
+    Losses and gradients are the same either way. `auto` enables it only if `activation_bytes` and
+    the optimiser's memory exceed the usable share of the free memory, and never for the prefix of
+    an encoder-decoder, which transformers drops under checkpointing.
     """
     wanted = spec.gradient_checkpointing
     if wanted == "auto":
@@ -34,20 +34,19 @@ def use_gradient_checkpointing(
 
 
 def _checkpoint_layers(model: PreTrainedModel) -> None:
-    # transformers has renamed it; the old name warns where there is a new one
+    # transformers renamed it; the old name warns in versions with the new one
     name = "activation_checkpointing_enable"
     enable = getattr(model, name, None) or model.gradient_checkpointing_enable
     enable({"use_reentrant": False})
 
 
 def activation_bytes(adapted: AdaptedModel, rows: Sequence[TrainingRow], budget_tokens: int) -> int:
-    """Estimate what the largest micro-batch keeps for its backward pass.
+    """Estimate the memory of the largest micro-batch for its backward pass.
 
     Per layer and token: 16 values of the hidden size (inputs of the linear layers, norms, queries,
     keys, values, their rotations), 4 of the inner size of the feed-forward network, and on a CPU
-    the probabilities of every head over the row, where they are stored; each in the dtype of the
-    model. The tokens are those of the budget, of the longest row if that is longer, or of all rows
-    if they are fewer.
+    the probabilities of every head over the row, if they are stored; each in the dtype of the
+    model. The number of tokens is the budget, but at least the longest row and at most all rows.
     """
     config = adapted.model.config.get_text_config()
     lengths = [row.length for row in rows]
@@ -64,12 +63,12 @@ def activation_bytes(adapted: AdaptedModel, rows: Sequence[TrainingRow], budget_
 
 def _fits(adapted: AdaptedModel, rows: Sequence[TrainingRow], budget_tokens: int) -> bool:
     free = free_bytes(adapted.model.device)
-    # gradient, two moments and, beside weights of 16 bits, a master copy: fp32 each
+    # in fp32: the gradient, two moments, and a master copy of 16-bit weights
     for_weights = 16 * adapted.trainable_parameters
     needed = activation_bytes(adapted, rows, budget_tokens) + for_weights
     return free is None or needed <= USABLE_SHARE * free
 
 
 def _field(config: object, names: Sequence[str], otherwise: int) -> int:
-    """Return the first of these fields that the config has and fills."""
+    """Return the first of these fields that is set in the config."""
     return next((value for name in names if (value := getattr(config, name, None))), otherwise)

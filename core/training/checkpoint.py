@@ -1,4 +1,4 @@
-"""The published checkpoints of a run: the last few and the best, each a complete bundle."""
+"""The checkpoints of a run: the newest few and the best, each a complete bundle."""
 
 import shutil
 
@@ -9,7 +9,7 @@ from core.spec.workspace import KEPT_CHECKPOINTS, Workspace
 def save_checkpoint(
     workspace: Workspace, step: int, contents: BundleContents, best_step: int | None
 ) -> None:
-    """Write the bundle of `step`, then drop the oldest ones; that of the best step stays."""
+    """Write the bundle of `step`, then delete the oldest ones except that of the best step."""
     folder = workspace.checkpoint_folder(step)
     write_bundle(folder, contents)
     for old in _saved_steps(workspace)[:-KEPT_CHECKPOINTS]:

@@ -1,4 +1,4 @@
-"""Both files of a job as rows of tokens, every one of them fit to train on."""
+"""Loads both files of a job as valid rows of tokens."""
 
 from bisect import bisect_left
 from collections import defaultdict
@@ -24,7 +24,7 @@ from core.training.split import duplicates_of, hold_out, shared_by
 FileParam = Literal["training_file", "validation_file"]
 
 LISTED_LINES = 20
-"""How many lines a report names."""
+"""The maximum number of lines in a message."""
 
 _BUCKETS = [2**power for power in range(4, 18)]
 """16, 32, … 131,072 tokens."""
@@ -32,7 +32,7 @@ _BUCKETS = [2**power for power in range(4, 18)]
 
 @dataclass(frozen=True)
 class LoadedRows:
-    """The rows of a file, all of them fit to train on, and the lines that had to be cut."""
+    """The valid rows of a file, and the truncated lines."""
 
     rows: list[TrainingRow]
     truncated: list[int]
@@ -40,7 +40,7 @@ class LoadedRows:
 
 @dataclass(frozen=True)
 class SplitConversations:
-    """How many there are, and the tokens that they cost beyond a row for each conversation."""
+    """Their number, and the tokens added by the split into rows."""
 
     lines: int
     tokens: int
@@ -51,23 +51,23 @@ NOTHING_SPLIT = SplitConversations(0, 0)
 
 @dataclass(frozen=True)
 class Dataset:
-    """What a run trains on and is judged by."""
+    """The rows for training and validation of a run."""
 
     rows: list[TrainingRow]
     validation_rows: list[TrainingRow]
     held_out: int
-    """How many of the validation rows come from the training file."""
+    """The number of validation rows from the training file."""
     duplicates: list[int]
-    """Lines of the training file that equal an earlier one."""
+    """Lines of the training file that equal an earlier line."""
     truncated: list[int]
-    """Lines of the training file that were cut to the limit."""
+    """Lines of the training file that were truncated to the limit."""
     split: SplitConversations = NOTHING_SPLIT
-    """Conversations of the training file whose answers need rows of their own."""
+    """Conversations of the training file that need a row per answer."""
     shared: int = 0
-    """How many rows of the validation file are trained on too."""
+    """The number of rows of the validation file that are trained on too."""
 
     def described(self, total_steps: int) -> DatasetValidated:
-        """Return what is to be said about it."""
+        """Return the event that describes the dataset."""
         return DatasetValidated(
             rows=len(self.rows),
             validation_rows=len(self.validation_rows),
@@ -87,7 +87,7 @@ class Dataset:
 
 
 def load_dataset(inputs: Inputs, workspace: Workspace) -> Dataset:
-    """Read and judge both files; TrainingFailed as in `load_rows`."""
+    """Load and validate both files; raises TrainingFailed like `load_rows`."""
     spec = inputs.spec
     loaded = load_rows(workspace.train_file, "training_file", inputs)
     rows = loaded.rows
@@ -114,7 +114,7 @@ def load_dataset(inputs: Inputs, workspace: Workspace) -> Dataset:
 
 
 def _split_conversations(spec: JobSpec, rows: Sequence[TrainingRow]) -> SplitConversations:
-    """Count lines whose answers are in several rows, each with the prompt of its turn."""
+    """Count lines that are split into several rows, each with the prompt of its turn."""
     facts = OBJECTIVES[spec.objective.type]
     if not facts.splits_conversations or spec.task != "generation":
         return NOTHING_SPLIT
@@ -126,7 +126,7 @@ def _split_conversations(spec: JobSpec, rows: Sequence[TrainingRow]) -> SplitCon
 
 
 def load_rows(path: Path, param: FileParam, inputs: Inputs) -> LoadedRows:
-    """Return every row of the file; TrainingFailed (`invalid_<param>`) names the bad lines."""
+    """Return every row of the file; TrainingFailed (`invalid_<param>`) names the invalid lines."""
     code = f"invalid_{param}"
 
     def rows_of(examples: Sequence[tuple[int, Example]]) -> LoadedRows:
@@ -136,36 +136,36 @@ def load_rows(path: Path, param: FileParam, inputs: Inputs) -> LoadedRows:
         examples = list(read_examples(path, inputs.spec.columns))
         loaded = rows_of(examples)
     except InvalidRow:
-        message = invalid_lines(param, list(faults_by_line(examples, rows_of)))
+        message = invalid_lines(param, list(errors_by_line(examples, rows_of)))
         raise TrainingFailed(message, param=param, code=code) from None
-    except TrainingFailed as fault:
-        raise TrainingFailed(fault.message, param=param, code=code) from None
+    except TrainingFailed as error:
+        raise TrainingFailed(error.message, param=param, code=code) from None
     if not loaded.rows:
         raise TrainingFailed(f"The {param.replace('_', ' ')} is empty.", param=param, code=code)
     return loaded
 
 
-def faults_by_line(
+def errors_by_line(
     examples: Sequence[tuple[int, Example]],
     rows_of: Callable[[Sequence[tuple[int, Example]]], object],
 ) -> Iterator[InvalidRow]:
-    """Yield the faults of the first `LISTED_LINES` bad lines, found one by one."""
+    """Yield the errors of the first `LISTED_LINES` invalid lines."""
     found = 0
     for example in examples:
         try:
             rows_of([example])
-        except InvalidRow as fault:
-            yield fault
+        except InvalidRow as error:
+            yield error
             found += 1
             if found == LISTED_LINES:
                 return
 
 
-def invalid_lines(param: FileParam, faults: Sequence[InvalidRow]) -> str:
-    """Return a message with every bad line, those with the same fault together."""
+def invalid_lines(param: FileParam, errors: Sequence[InvalidRow]) -> str:
+    """Return a message with every invalid line, grouped by error."""
     lines: dict[str, list[int]] = {}
-    for fault in faults:
-        lines.setdefault(fault.message, []).append(fault.line)
+    for error in errors:
+        lines.setdefault(error.message, []).append(error.line)
     file = param.replace("_", " ")
     return " ".join(
         f"{'Line' if len(which) == 1 else 'Lines'} {', '.join(map(str, which))} of the {file}: "
@@ -175,7 +175,7 @@ def invalid_lines(param: FileParam, faults: Sequence[InvalidRow]) -> str:
 
 
 def fit(rows: list[TrainingRow], inputs: Inputs) -> LoadedRows:
-    """Return the rows, cut where the job allows it; InvalidRow for one that cannot be trained."""
+    """Return the rows, truncated if the job allows it; InvalidRow for an untrainable row."""
     tokenizer, training, context = inputs.tokenizer, inputs.spec.training, inputs.longest_row
     max_length, side = training.max_length, training.truncation
     fitting, truncated = [], []
@@ -208,7 +208,7 @@ def _require_trainable(row: TrainingRow, context: int, max_length: int) -> None:
     if not row.targets:
         raise InvalidRow(
             row.line,
-            "no token would be trained; give it an assistant message with weight 1 and content",
+            "no token would be trained; add an assistant message with weight 1 and content",
         )
 
 
@@ -217,14 +217,14 @@ def _require_known(row: TrainingRow, vocabulary: int, tokenizer: PreTrainedToken
     if highest >= vocabulary:
         raise InvalidRow(
             row.line,
-            f"the row holds {tokenizer.decode([highest])!r}, token {highest} of the tokenizer, and "
-            f"the base model knows only {vocabulary} tokens; take it out of the row, or register "
-            "a base whose embeddings were resized to its tokenizer",
+            f"the row contains {tokenizer.decode([highest])!r}, token {highest} of the tokenizer, "
+            f"but the base model has only {vocabulary} tokens; remove it from the row, or register "
+            "a base whose embeddings are resized to its tokenizer",
         )
 
 
 def _histogram(rows: list[TrainingRow]) -> tuple[LengthBucket, ...]:
-    """Count rows by length, from the first bucket to the last that has any."""
+    """Count rows by length, from the first to the last bucket that is not empty."""
     counts = [0] * (len(_BUCKETS) + 1)
     for row in rows:
         counts[bisect_left(_BUCKETS, row.length)] += 1

@@ -1,4 +1,4 @@
-"""What turns the examples of a job into rows: read and checked once, for a run and for a mask."""
+"""Loads and checks what turns examples into rows, in the same way for a run and a mask."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -25,14 +25,14 @@ class Inputs:
 
     @property
     def longest_row(self) -> int:
-        """Tokens that the base can take of a row, whatever the job allows."""
+        """The maximum tokens of a row for the base, regardless of the job's limit."""
         return room_for_rows(self.spec.strategy, context_of(self.config))
 
 
 def inputs_of(spec: JobSpec, base: BaseModelSpec) -> Inputs:
-    """Return what rows are made with for a job on `base`.
+    """Load the inputs of a job on `base`.
 
-    The objective makes no longer rows than the base takes. Raises the errors of `load_config` and
+    Rows of the objective never exceed the base's context. Raises the errors of `load_config` and
     `require_fit`.
     """
     tokenizer, config = load_tokenizer(base), load_config(base)

@@ -1,4 +1,4 @@
-"""The learning rate of a run whose base the API could not look at."""
+"""Resolves the learning rate of a run whose base the API could not read."""
 
 from transformers import PreTrainedConfig
 
@@ -10,10 +10,10 @@ from core.training.schedule import peak_rate
 
 
 def settled(spec: JobSpec, config: PreTrainedConfig, steps: int) -> JobSpec:
-    """Return the job with a learning rate and its multiplier in numbers.
+    """Return the job with a numeric learning rate and multiplier.
 
-    What the API has settled stands, so that another attempt trains as the first did. Raises
-    InvalidRequest when the multiplier makes the rate too high.
+    A value settled by the API is kept, so that every attempt trains the same way. Raises
+    InvalidRequest if the multiplier makes the rate too high.
     """
     rate, multiplier = spec.training.learning_rate, spec.learning_rate_multiplier
     if not isinstance(rate, str) and not isinstance(multiplier, str):

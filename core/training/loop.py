@@ -1,4 +1,4 @@
-"""What a run repeats: a step, and after some steps a look at how far it has come."""
+"""The loop body of a run: a step, and after some steps evaluation and checkpoint."""
 
 import math
 import time
@@ -41,16 +41,16 @@ from core.training.step import accumulate_gradients
 from core.training.trained import Trained
 
 LONGEST_OVERFLOW = 20
-"""Updates left out in a row, after which the scale of fp16 is not what is wrong."""
+"""Consecutive skipped updates after which the fp16 loss scale is not the cause."""
 
 
 class Stopped(Exception):
-    """The run was asked to stop; the state is that of the last whole step."""
+    """The run was asked to stop; the state is that after the last complete step."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """What stays the same from the first step to the last."""
+    """The constants of a run."""
 
     spec: JobSpec
     workspace: Workspace
@@ -63,17 +63,17 @@ class Training:
     dtype: torch.dtype
     """Of the base's weights."""
     replays: Sequence[Replay]
-    """Rows that an engine is to be asked for as well."""
+    """Rows that the engine replays for parity."""
 
     def is_finished(self, state: RunState) -> bool:
-        """Say whether the last step is taken and reviewed, by plan or by early stopping."""
+        """Return whether the run is complete, by plan or by early stopping."""
         patience = self.spec.evaluation.early_stopping_patience
         return state.reviewed_step == state.step and (
             state.step == self.plan.total_steps or is_out_of_patience(state.curve, patience)
         )
 
     def bundle(self, state: RunState, step: int) -> BundleContents:
-        """Return what a bundle is made of now that the weights are those after `step`."""
+        """Return the contents of a bundle with the weights after `step`."""
         return BundleContents(
             adapted=state.adapted,
             step=step,
@@ -84,14 +84,14 @@ class Training:
         )
 
     def trained(self, state: RunState, bundle: Path) -> Trained:
-        """Return the model of this moment, which has just been written to `bundle`."""
+        """Return the current model, which has just been written to `bundle`."""
         return Trained(
             self.spec, state.adapted, self.dtype, self.tokenizer, bundle, state.budget_tokens
         )
 
 
 def take_step(training: Training, state: RunState) -> Iterator[RunEvent]:
-    """Take the step that comes next. Raises Stopped, OutOfMemory, TrainingFailed."""
+    """Run the next step. Raises Stopped, OutOfMemory, TrainingFailed."""
     started = time.perf_counter()
     hyper = training.spec.training
     planned = training.plan.step(state.step + 1)
@@ -135,8 +135,8 @@ def take_step(training: Training, state: RunState) -> Iterator[RunEvent]:
     )
 
 
-def review(training: Training, state: RunState) -> Iterator[RunEvent]:
-    """Do what is due after the last step. Raises Stopped, OutOfMemory; may then be repeated."""
+def evaluate_and_checkpoint(training: Training, state: RunState) -> Iterator[RunEvent]:
+    """Evaluate and save a checkpoint if due. Raises Stopped, OutOfMemory; may be repeated then."""
     planned = training.plan.step(state.step)
     if planned.is_reviewed:
         if training.dataset.validation_rows:
@@ -147,12 +147,12 @@ def review(training: Training, state: RunState) -> Iterator[RunEvent]:
     state.reviewed_step = state.step
     if training.is_finished(state) and state.step < training.plan.total_steps:
         best = best_step(state.curve)
-        assert best is not None, "without an evaluation patience has no end"
+        assert best is not None, "early stopping requires an evaluation"
         yield StoppedEarly(step=state.step, best_step=best.step)
 
 
 def halve_micro_batch(state: RunState, shortage: OutOfMemory) -> RunEvent:
-    """Make room: drop what the failed attempt has left, and work in smaller parts from now on."""
+    """Free the memory of the failed attempt and halve the micro-batches from now on."""
     state.optimiser.zero()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

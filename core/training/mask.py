@@ -1,7 +1,6 @@
-"""The first rows of a dataset token by token, with what is trained on.
+"""The first rows of a dataset as tokens, with a flag for the trained ones.
 
-A mask that covers the wrong tokens is the most common silent fault of fine-tuning, and this is
-where a user can see it.
+A wrong mask is the most common silent error of fine-tuning; this makes it visible to users.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,11 +30,11 @@ from core.training.inputs import inputs_of
 
 
 def audit_file(spec: JobSpec, workspace: Workspace) -> tuple[MaskRow, ...]:
-    """Return the first rows of the workspace's training file as a run of `spec` would see them.
+    """Return the first rows of the workspace's training file as in a run of `spec`.
 
-    A whole model that is trained further is shown with the tokenizer of its base, since nobody
-    fetches the parent for an audit. The run reads the parent's own (`base_of`): another one only
-    where the files of the base have changed since the parent was trained.
+    If the job continues a complete model, the tokenizer of its base is used, because an audit does
+    not fetch the parent. The run uses the parent's tokenizer (`base_of`), which differs only if the
+    files of the base have changed since the parent was trained.
 
     Raises TrainingFailed `invalid_training_file`, which names the line, and the errors of
     `inputs_of`.
@@ -44,9 +43,9 @@ def audit_file(spec: JobSpec, workspace: Workspace) -> tuple[MaskRow, ...]:
     examples = list(islice(read_examples(workspace.train_file, spec.columns), AUDITED_ROWS))
     try:
         rows = fit(inputs.objective.rows(examples), inputs).rows
-    except InvalidRow as fault:
+    except InvalidRow as error:
         raise TrainingFailed(
-            f"Line {fault.line} of the training file: {fault.message}.",
+            f"Line {error.line} of the training file: {error.message}.",
             param="training_file",
             code="invalid_training_file",
         ) from None
@@ -56,7 +55,7 @@ def audit_file(spec: JobSpec, workspace: Workspace) -> tuple[MaskRow, ...]:
 def audit(
     spec: JobSpec, tokenizer: PreTrainedTokenizerFast, rows: Sequence[TrainingRow]
 ) -> tuple[MaskRow, ...]:
-    """Return the first of `rows` with their tokens spelled."""
+    """Return the first of `rows` with their tokens as text."""
     return tuple(
         MaskRow(
             line=row.line,
@@ -102,7 +101,7 @@ def _part(
 
 
 def _texts(tokenizer: PreTrainedTokenizerFast, tokens: Sequence[int]) -> Iterator[str]:
-    """Yield the text that each token completes; a character of several counts with the last."""
+    """Yield the text of each token; a character of several tokens belongs to the last one."""
     stream = DecodeStream(skip_special_tokens=False)
     for token in tokens:
         yield stream.step(tokenizer.backend_tokenizer, token) or ""

@@ -1,7 +1,7 @@
 """Noise on the embeddings while training.
 
 Uniform in ±α / √(L · E) for a text of L tokens. Source: Jain et al. 2023, NEFTune,
-https://arxiv.org/abs/2310.05914; transformers' `neftune_post_forward_hook` for one text alone.
+https://arxiv.org/abs/2310.05914; for one text it equals transformers' `neftune_post_forward_hook`.
 """
 
 # T tokens of a packed batch, E hidden size, P virtual tokens
@@ -17,10 +17,10 @@ from core.adapters.adapted import AdaptedModel
 
 
 def add_noise(adapted: AdaptedModel, alpha: float) -> None:
-    """Disturb the embeddings of every text from now on, in training mode only.
+    """Add noise to the embeddings of every text from now on, in training mode only.
 
-    Each text counts with its own length, whatever else is in its batch; virtual tokens are left
-    alone; of an encoder-decoder it is the source. Draws from torch's global generator.
+    L is the length of each text, regardless of its batch. Virtual tokens get no noise; in an
+    encoder-decoder only the source does. Draws from torch's global generator.
     """
     model = adapted.model
     backbone = model.get_encoder() if model.config.is_encoder_decoder else model.base_model
@@ -45,7 +45,7 @@ def add_noise(adapted: AdaptedModel, alpha: float) -> None:
 
 
 def _texts(noise: Tensor, virtual: int, named: dict[str, Any]) -> Iterator[Tensor]:
-    """Yield the part of `noise` that belongs to each text: a view (L, E)."""
+    """Yield the view (L, E) of `noise` for each text."""
     if "segment_lengths" in named:
         for segment_SE in noise[0].split(list(named["segment_lengths"])):
             yield segment_SE[virtual:]

@@ -1,6 +1,6 @@
-"""Further passes over the rows that parity compares: rounded otherwise, and without modules.
+"""Additional passes over the parity rows: with perturbed rounding, and without modules.
 
-They tell how far rounding alone moves the figures, and how far a lost adapter would
+They measure how far rounding alone moves the figures, and how far a missing adapter would
 (docs/decisions/0018-parity-knows-its-own-noise.md).
 """
 
@@ -23,34 +23,34 @@ from core.training.trained import Trained
 
 ABLATION_SEED = 1000
 ENOUGH_FIGURES = 128
-"""Of which rows have to be run without the modules of each name."""
+"""The number of figures in the rows that are run without the modules of each name."""
 PLAIN_EFFECT = 8
-"""Times its rounding, by which an adapter changes the figures plainly."""
+"""A multiple of rounding: an adapter with a larger effect changes the figures clearly."""
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is measured."""
+    """The number of passes."""
 
     rows: int
     repeats: int
-    """Passes that are rounded otherwise."""
+    """Passes with perturbed rounding."""
     coarser_repeats: int
-    """The same as a coarser format rounds, should the engine compute in one."""
+    """The same in a coarser format, in case the engine uses one."""
 
 
 FINAL = Effort(REPLAYED_ROWS, repeats=4, coarser_repeats=2)
 CHECKPOINT = Effort(rows=4, repeats=2, coarser_repeats=1)
-"""A run may have many, and waits for each."""
+"""A run may have many checkpoints, and waits for each."""
 
 
 class Stopped(Exception):
-    """The run was asked to stop in the middle of a measurement."""
+    """The run was asked to stop during a measurement."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """Further passes over the rows. Where memory runs out in one, it is left out."""
+    """Additional passes over the rows. A pass that runs out of memory is skipped."""
 
     trained: Trained
     adapted: AdaptedModel
@@ -60,7 +60,7 @@ class Measurement:
     effort: Effort
 
     def repeats(self) -> Iterator[Repeat]:
-        """Yield the rows rounded otherwise, as training's format does and as a coarser one does."""
+        """Yield the rows with perturbed rounding, in training's format and in a coarser one."""
         own, effort = self.trained.dtype, self.effort
         coarser = [] if own == torch.bfloat16 else [torch.bfloat16] * effort.coarser_repeats
         for seed, dtype in enumerate([own] * effort.repeats + coarser):
@@ -68,13 +68,13 @@ class Measurement:
                 yield Repeat(precision=name_of(dtype), figures=found)
 
     def ablations(self, repeats: Sequence[Repeat]) -> Iterator[Ablation]:
-        """Yield the rows without the whole adapter, then without the modules of each name.
+        """Yield the rows without the adapter, then without the modules of each name.
 
-        The first rows are enough for the latter, unless the adapter changes little.
+        The latter need only the first rows, unless the adapter has a small effect.
         """
         adapted = self.adapted
         if adapted.config is None:
-            return  # the whole model was trained: there is nothing to go back to
+            return  # the complete model was trained, so there is no base to compare with
         by_name = _by_name(adapted)
         rows = len(self.replays)
         base = self._ablated(rows, adapted.off())
@@ -87,7 +87,7 @@ class Measurement:
         if len(by_name) == 1:
             return
         saved = set(getattr(adapted.config, "modules_to_save", None) or ())
-        if kept := saved & by_name.keys():  # an engine may run these and ignore all others
+        if kept := saved & by_name.keys():  # an engine may run only these and ignore the others
             others = [path for name in by_name.keys() - saved for path in by_name[name]]
             by_name[f"all but {', '.join(sorted(kept))}"] = others
         for name, paths in by_name.items():
@@ -97,12 +97,12 @@ class Measurement:
     def _ablated(
         self, rows: int, ablated: AbstractContextManager[None]
     ) -> tuple[float, ...] | None:
-        """Run without modules. Its rounding is its own, or it would share that of the figures."""
+        """Run without modules, with different rounding, independent of that of the figures."""
         with ablated:
             return self._rounded(rows, ABLATION_SEED, self.trained.dtype)
 
     def _rounded(self, rows: int, seed: int, dtype: torch.dtype) -> tuple[float, ...] | None:
-        """Return the figures of the first rows, all finite, rounded otherwise in `dtype`."""
+        """Return finite figures of the first rows with perturbed rounding in `dtype`, or None."""
         if self.stop():
             raise Stopped
         replays = self.replays[:rows]
@@ -115,21 +115,21 @@ class Measurement:
         return told if is_finite(told) else None
 
     def _is_plain(self, base: Sequence[float], repeats: Sequence[Repeat]) -> bool:
-        """Say whether the adapter changes far more than rounding does."""
+        """Return whether the adapter has a far larger effect than rounding."""
         figures = self.trained.told(self.replays, self.figures)
         rounding = [each.figures for each in repeats]
         noise = max((mean_distance([each], [figures]) for each in rounding), default=0.0)
         return mean_distance([base], [figures]) > PLAIN_EFFECT * noise
 
     def _enough_rows(self) -> int:
-        """Return how many of the rows hold ENOUGH_FIGURES together."""
+        """Return the number of first rows that have ENOUGH_FIGURES in total."""
         counts = accumulate(len(each) for each in self.figures)
         enough = (rows for rows, count in enumerate(counts, 1) if count >= ENOUGH_FIGURES)
         return next(enough, len(self.figures))
 
 
 def _by_name(adapted: AdaptedModel) -> dict[str, list[str]]:
-    """Return the paths of replaced modules by the name that they share, such as v_proj."""
+    """Return the paths of replaced modules by their last name, such as v_proj."""
     by_name: dict[str, list[str]] = defaultdict(list)
     for path in adapted.replaced:
         name = next(part for part in reversed(path.split(".")) if not part.isdigit())

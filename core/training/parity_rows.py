@@ -1,4 +1,4 @@
-"""Replayed rows and what training says of them, as a parity reference holds them."""
+"""The replayed rows of a parity reference, with training's figures."""
 
 from collections.abc import Sequence
 from typing import assert_never
@@ -34,7 +34,7 @@ def _row(replay: Replay, figures: Sequence[float], opening: int) -> ReplayedRow:
             found = iter(figures)
             logprobs = [next(found) if is_trained else None for is_trained in trained]
         case LabelledRow():
-            raise TypeError("a text to label has no tokens to replay; `_text` describes it")
+            raise TypeError("a text to classify has no tokens to replay; use `_text`")
         case _:
             assert_never(replay.row)
     return ReplayedRow(

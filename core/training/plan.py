@@ -1,4 +1,4 @@
-"""Which rows every optimiser step of a run trains, and what follows it: a function of the spec."""
+"""The rows of every optimiser step, and what follows it: a function of the spec."""
 
 import math
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ class PlannedStep:
     """Indices of the rows."""
     ends_epoch: bool
     is_reviewed: bool
-    """Whether an evaluation and a checkpoint follow."""
+    """Whether evaluation and checkpoint follow."""
 
 
 @dataclass(frozen=True)
 class StepPlan:
-    """All steps of a run over so many rows; a resumed run asks for those that are left."""
+    """All steps of a run over a number of rows; a resumed run uses the remaining steps."""
 
     spec: JobSpec
     rows: int
@@ -54,5 +54,5 @@ class StepPlan:
         return math.ceil(self.rows / self.spec.training.batch_size)
 
 
-# every step asks for the order of its whole epoch
+# every step needs the order of its epoch
 _steps_of_epoch = lru_cache(maxsize=2)(steps_of_epoch)

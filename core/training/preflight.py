@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from core.adapters.targets import linear_paths
-from core.catalog.cells import require_cell
+from core.catalog.combinations import require_combination
 from core.catalog.describe import comes_quantised, is_quantised
 from core.catalog.families import family_of
 from core.catalog.room import require_room
@@ -28,8 +28,8 @@ def require_fit(
     No weights are read, and torch's generators stay as they are.
     """
     quantised = comes_quantised(spec.base, config.to_dict())
-    cell = spec.task, spec.objective.type, spec.strategy.type
-    require_cell(config.model_type, *cell, quantised=quantised)
+    combination = spec.task, spec.objective.type, spec.strategy.type
+    require_combination(config.model_type, *combination, quantised=quantised)
     context_length = min(context_of(config), tokenizer.model_max_length)
     require_room(spec.strategy, context_length, spec.base.id)
     labels = spec.objective.labels if isinstance(spec.objective, ClassificationSpec) else None

@@ -1,6 +1,6 @@
 """One training run from a job spec to a bundle, as a stream of events.
 
-The recipe computes and writes files; it knows no database, no queue and no callbacks. A test is
+The recipe computes and writes files; it uses no database, queue or callbacks. A test is
 `list(train(spec, workspace, stop))`.
 """
 
@@ -28,7 +28,13 @@ from core.training.activations import use_gradient_checkpointing
 from core.training.data import load_dataset
 from core.training.inputs import inputs_of
 from core.training.learning_rate import settled, with_rate
-from core.training.loop import Stopped, Training, halve_micro_batch, review, take_step
+from core.training.loop import (
+    Stopped,
+    Training,
+    evaluate_and_checkpoint,
+    halve_micro_batch,
+    take_step,
+)
 from core.training.mask import audit
 from core.training.model import base_of, load_model
 from core.training.neftune import add_noise
@@ -41,7 +47,7 @@ from core.training.row_losses import RowLossTable
 from core.training.state import RunState
 
 RESUME_SECONDS = 180.0
-"""Between two resume states: the most work that a crash can cost."""
+"""Between two resume states: the maximum work lost in a crash."""
 
 
 def train(
@@ -51,15 +57,15 @@ def train(
     resume_seconds: float = RESUME_SECONDS,
     precision_folder: Path | None = None,
 ) -> Iterator[RunEvent]:
-    """Yield what happens, ending with RunFinished, or with ResumeStateSaved once `stop` is true.
+    """Yield the events of a run; the last is RunFinished, or ResumeStateSaved if `stop` is true.
 
-    `stop` is asked before every micro-batch. A run that finds a resume state of its own in the
-    workspace goes on from there, and ends as it would have ended without the interruption. What 16
-    bits cost a base is kept in `precision_folder`.
+    `stop` is called before every micro-batch. A run resumes from a matching resume state in the
+    workspace, and then has the same result as without the interruption. `precision_folder` stores
+    the measured cost of 16 bits.
 
-    Raises TrainingFailed when it cannot go on: `invalid_training_file`, `invalid_validation_file`
-    (both name the lines), `out_of_memory`, `loss_nonfinite`; NotFound `base_not_found`;
-    InvalidRequest before DatasetValidated when the job does not fit its base.
+    Raises TrainingFailed (`invalid_training_file`, `invalid_validation_file`, which name the lines,
+    `out_of_memory`, `loss_nonfinite`), NotFound `base_not_found`, or, before DatasetValidated,
+    InvalidRequest if the job does not fit its base.
     """
     device = pick_device()
     yield PhaseStarted(phase="preparing data")
@@ -116,7 +122,7 @@ def train(
     try:
         while not training.is_finished(state):
             try:
-                due = review if state.reviewed_step < state.step else take_step
+                due = evaluate_and_checkpoint if state.reviewed_step < state.step else take_step
                 yield from due(training, state)
             except OutOfMemory as shortage:
                 yield halve_micro_batch(state, shortage)
@@ -133,7 +139,7 @@ def train(
     best = best_step(state.curve) if spec.evaluation.keep_best else None
     chosen_step = best.step if best else state.step
     if chosen_step != state.step:
-        state.go_back_to_best()
+        state.restore_best()
     manifest = write_bundle(workspace.bundle_folder, training.bundle(state, chosen_step))
 
     yield PhaseStarted(phase="checking parity")

@@ -1,7 +1,7 @@
-"""Rows of a run in the form in which the public endpoint is asked for them.
+"""Turns rows of a run into requests to the public endpoint.
 
-A row begins with the prompt as the endpoint renders it. Where it was cut its own tokens are the
-prompt, and nothing is learnt about templates.
+A row begins with the prompt as the endpoint renders it. The prompt of a truncated row is its own
+tokens, so such a row does not test the template.
 """
 
 import json
@@ -37,28 +37,28 @@ from core.training.data import Dataset
 
 REPLAYED_ROWS = 8
 LONGEST_ROW = 1024
-"""Tokens of a row that is replayed; when all are longer, the shortest is."""
+"""Tokens of a replayed row; if all rows are longer, the shortest is used."""
 LONGEST_ANSWER = 128
-"""Tokens of an answer, which the engine writes one by one; what follows is left out."""
+"""Tokens of an answer, which the engine generates one by one; the rest is omitted."""
 
 
 @dataclass(frozen=True)
 class Replay:
-    """A row as the endpoint is asked for it, and as training runs it."""
+    """A row as a request, and as in training."""
 
     row: Row | SourceTargetRow | LabelledRow
     prompt: Prompt
     prompt_ids: tuple[int, ...]
     answer: tuple[int, ...]
-    """Empty for a text to label, which is the prompt."""
+    """Empty for a text to classify, which is the prompt."""
 
 
 def choose_rows(
     dataset: Dataset, spec: JobSpec, workspace: Workspace, tokenizer: PreTrainedTokenizerFast
 ) -> list[Replay]:
-    """Return the first held-out rows that are short enough; without any, rows trained on.
+    """Return the first held-out rows that are short enough; if there are none, training rows.
 
-    Rows that can be asked for as users ask come alone, where there are any.
+    If some rows can be requested as users do, only those are returned.
     """
     rows = dataset.validation_rows or dataset.rows
     own_file = bool(dataset.validation_rows) and not dataset.held_out
@@ -77,11 +77,11 @@ def choose_rows(
 
 @dataclass(frozen=True)
 class _Asking:
-    """Finds what the endpoint has to be asked so that a row, or the rest of it, is the answer."""
+    """Finds the request whose answer is a row, or the rest of a row."""
 
     tokenizer: PreTrainedTokenizerFast
     context: TemplateContext
-    """As the job has it. Users send no variables, and the engine reads those of the bundle."""
+    """Of the job. Users send no variables, so the engine uses those of the bundle."""
 
     def replay(self, row: TrainingRow, example: Example) -> Replay | None:
         match row:
@@ -95,10 +95,10 @@ class _Asking:
             case LabelledRow():
                 assert isinstance(example, LabelExample)
                 if class_tokens(self.tokenizer, [example.text]) != [row.tokens]:
-                    return None  # it was cut, and texts to label are taken as texts only
+                    return None  # truncated, and the endpoint accepts only complete texts
                 return Replay(row, TextPrompt(text=example.text), row.tokens, ())
             case _:
-                raise TypeError(f"no rule for asking for a {type(row).__name__}")
+                raise TypeError(f"no rule to request a {type(row).__name__}")
 
     def _written(self, row: Row, example: Example) -> Replay:
         prompt: Prompt
@@ -124,10 +124,10 @@ class _Asking:
         return Replay(part, TokenPrompt(tokens=row.source), row.source, target)
 
     def _prompts(self, example: Example) -> Iterator[Prompt]:
-        """Yield what the endpoint can be asked, the last answer of a conversation first."""
+        """Yield the possible prompts, that of a conversation's last answer first."""
         match example:
             case ChatExample():
-                messages = [_openai_form(message) for message in example.messages]
+                messages = [_openai_message(message) for message in example.messages]
                 turns = [
                     index
                     for index, message in enumerate(example.messages)
@@ -157,12 +157,12 @@ class _Asking:
     def _or_nothing(self, render: Any, prompt: ChatPrompt) -> tuple[int, ...]:
         try:
             return tuple(render(self.tokenizer, prompt.messages, prompt.tools, self.context))
-        except InvalidRequest:  # the template has no place for a conversation that ends there
+        except InvalidRequest:  # the template rejects a conversation that ends there
             return ()
 
 
-def _openai_form(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a message as clients send it; `core/datasets/chat.py` reads it back as it was."""
+def _openai_message(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a message in the clients' format, the inverse of `core/datasets/chat.py`."""
     sent = {key: value for key, value in message.items() if key != "weight"}
     if calls := message.get("tool_calls"):
         sent["tool_calls"] = [{**call, "function": _with_text(call["function"])} for call in calls]

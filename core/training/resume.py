@@ -34,7 +34,7 @@ from core.spec.job import JobSpec
 from core.spec.names import first_spelling
 from core.spec.workspace import Workspace
 from core.training.state import RunState
-from core.training.tensor_tree import put_together, take_apart
+from core.training.tensor_tree import flatten, unflatten
 
 KEPT_STATES = 2
 """The newest, and one in case that it cannot be read."""
@@ -82,7 +82,7 @@ def _digest(rows: Sequence[TrainingRow]) -> str:
 
 def save_state(workspace: Workspace, fingerprint: str, state: RunState) -> Path:
     """Publish the state as the folder of its step; keep the newest two."""
-    plain, tensors = take_apart(state.optimiser.state())
+    plain, tensors = flatten(state.optimiser.state())
     facts = {
         "fingerprint": fingerprint,
         "step": state.step,
@@ -133,7 +133,7 @@ def load_state(
 def _load(folder: Path, facts: dict[str, Any], state: RunState) -> None:
     state.set_weights(load_file(folder / "weights.safetensors"))
     tensors = load_file(folder / "optimiser.safetensors")
-    state.optimiser.load(put_together(facts["optimiser"], tensors))
+    state.optimiser.load(unflatten(facts["optimiser"], tensors))
     state.step = facts["step"]
     state.reviewed_step = facts["reviewed_step"]
     state.trained_tokens = facts["trained_tokens"]

@@ -1,4 +1,4 @@
-"""What every row cost in every epoch: which rows a model cannot learn, by line number."""
+"""The loss of every row in every epoch: shows by line number which rows are not learnt."""
 
 # R rows
 
@@ -14,27 +14,27 @@ from core.spec.events import RowLoss, RowLosses
 
 HARDEST_ROWS = 20
 KEPT_EPOCHS = 100
-"""The newest ones, for runs that are long in steps over few rows."""
+"""Only the last epochs are kept, for long runs over few rows."""
 
 
 class RowLossTable:
-    """The loss of each row of each epoch, as it was when the row was trained."""
+    """The loss of each row in each epoch, at the time the row was trained."""
 
     def __init__(self, rows: Sequence[TrainingRow]) -> None:
         self._lines_R = torch.tensor([row.line for row in rows])
         self._targets_R = torch.tensor([row.targets for row in rows], dtype=torch.float32)
         self.epochs: dict[int, Tensor] = {}
-        """The sum over the targets of each row (R,), fp32; NaN where it was not trained yet."""
+        """The sum over the targets of each row (R,), fp32; NaN before it is trained."""
 
     def note(self, epoch: int, indices: Sequence[int], losses: Tensor) -> None:
-        """Write down the losses of a step, in the order of its rows."""
+        """Record the losses of a step, in the order of its rows."""
         if epoch not in self.epochs:
             self.epochs[epoch] = torch.full_like(self._targets_R, float("nan"))
             self.epochs.pop(epoch - KEPT_EPOCHS, None)
         self.epochs[epoch][list(indices)] = losses.float()
 
     def summary(self, epoch: int) -> RowLosses:
-        """Return the mean losses of an epoch in short: the hardest lines, and the median."""
+        """Return a summary of an epoch: the lines with the highest losses, and the median."""
         lines, means = self._by_line(self.epochs[epoch])
         hardest = means.argsort(descending=True, stable=True)[:HARDEST_ROWS]
         return RowLosses(
@@ -46,7 +46,7 @@ class RowLossTable:
         )
 
     def as_csv(self) -> str:
-        """Return `line, epoch, loss` with the mean loss per target of every line trained."""
+        """Return `line, epoch, loss` as CSV, with the mean loss per target of each line."""
         out = io.StringIO()
         write = csv.writer(out, lineterminator="\n").writerow
         write(["line", "epoch", "loss"])
@@ -57,7 +57,7 @@ class RowLossTable:
         return out.getvalue()
 
     def _by_line(self, losses_R: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the lines that were trained, sorted, and their mean losses per target.
+        """Return the sorted trained lines and their mean losses per target.
 
         A long text is several rows of one line.
         """

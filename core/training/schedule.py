@@ -1,19 +1,19 @@
-"""The learning rate of every step, by the formulas of transformers' schedulers."""
+"""The learning rate of every step, with the formulas of transformers' schedulers."""
 
 import math
 
 from core.spec.training import TrainingSpec
 
 POLYNOMIAL_END = 1e-7
-"""The rate at which a polynomial (of the first degree) ends."""
+"""The final rate of the polynomial schedule (of degree 1)."""
 INVERSE_SQRT_STEPS = 10_000
-"""Without a warm-up, the steps until the inverse square root has come down to 1 / √2."""
+"""Without warm-up, the steps until the inverse square root reaches 1 / √2."""
 
 
 def learning_rate(spec: TrainingSpec, step: int, total_steps: int) -> float:
     """Return the rate of `step` (1 for the first): linear warm-up from 0, then the schedule.
 
-    The last step is never one of the warm-up, so that a run of one step trains something.
+    The last step is never part of the warm-up, so that a run of one step trains.
     """
     peak = peak_rate(spec)
     done = step - 1
@@ -38,10 +38,10 @@ def learning_rate(spec: TrainingSpec, step: int, total_steps: int) -> float:
 
 
 def peak_rate(spec: TrainingSpec) -> float:
-    """Return the highest rate; ValueError while it is still `"auto"`."""
+    """Return the peak rate; ValueError while it is still `"auto"`."""
     if isinstance(spec.learning_rate, str):
         raise ValueError(
-            "training.learning_rate is still 'auto'; `core.training.learning_rate.settled` makes "
-            "it a number once the base and the steps are known"
+            "training.learning_rate is still 'auto'; `core.training.learning_rate.settled` "
+            "resolves it once the base and the steps are known"
         )
     return spec.learning_rate

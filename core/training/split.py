@@ -1,4 +1,4 @@
-"""Equal rows, in one file and in both, and the rows that a run holds out of its training file."""
+"""Finds equal rows within and between files, and splits a training file into two."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import fields, is_dataclass
@@ -10,7 +10,7 @@ from core.errors import TrainingFailed
 
 
 def duplicates_of(rows: Sequence[TrainingRow]) -> dict[int, int]:
-    """Return index and line of every row that equals an earlier one, but for its line."""
+    """Return index and line of every row with the same content as an earlier one."""
     seen: set[Hashable] = set()
     found: dict[int, int] = {}
     for index, row in enumerate(rows):
@@ -22,7 +22,7 @@ def duplicates_of(rows: Sequence[TrainingRow]) -> dict[int, int]:
 
 
 def shared_by(trained: Sequence[TrainingRow], judged: Sequence[TrainingRow]) -> int:
-    """Return how many of the rows to be judged by are trained on as well."""
+    """Return the number of validation rows that are also trained on."""
     contents = set(map(_content, trained))
     return sum(_content(row) in contents for row in judged)
 
@@ -30,10 +30,10 @@ def shared_by(trained: Sequence[TrainingRow], judged: Sequence[TrainingRow]) -> 
 def hold_out(
     rows: Sequence[TrainingRow], share: float, seed: int
 ) -> tuple[list[TrainingRow], list[TrainingRow]]:
-    """Return the rows to train and those to validate, at least one of each, in their order.
+    """Split rows into training and validation rows, at least one of each, in their order.
 
-    Equal rows, and the rows of one line, stay on one side. The same seed takes the same rows.
-    TrainingFailed when there are too few different rows for two sides.
+    Equal rows, and rows of the same line, are in the same part. The same seed gives the same split.
+    Raises TrainingFailed if there are too few different rows.
     """
     groups = _groups(rows)
     wanted = max(1, round(share * len(rows)))
@@ -45,8 +45,8 @@ def hold_out(
         held.update(groups[index])
     if not held:
         raise TrainingFailed(
-            "The training file has no two different rows, so none can be held out. Add rows, or "
-            "set evaluation.split to 0.",
+            "The training file does not have two different rows, so none can be held out. Add "
+            "rows, or set evaluation.split to 0.",
             param="evaluation.split",
             code="invalid_training_file",
         )
@@ -57,7 +57,7 @@ def hold_out(
 
 
 def _groups(rows: Sequence[TrainingRow]) -> list[list[int]]:
-    """Return the indices of rows that belong together, by their first rows."""
+    """Return groups of the indices of rows that must stay together."""
     leader = list(range(len(rows)))
 
     def lead(index: int) -> int:
@@ -78,7 +78,7 @@ def _groups(rows: Sequence[TrainingRow]) -> list[list[int]]:
 
 
 def _content(value: Any) -> Hashable:
-    """Return everything in a row but its line, and the lines of the rows in it."""
+    """Return the content of a row without its line numbers."""
     if not is_dataclass(value):
         return value  # type: ignore[no-any-return]
     return tuple(

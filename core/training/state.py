@@ -1,4 +1,4 @@
-"""All that changes while a run trains."""
+"""The mutable state of a run."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,16 +16,16 @@ from core.training.row_losses import RowLossTable
 
 @dataclass
 class RunState:
-    """The trained weights, the optimiser's memory, and how far the run has come.
+    """The trained weights, the optimiser's state and the progress.
 
-    `step` optimiser steps are done; `reviewed_step` is the last one after which everything that
-    follows a step (evaluation, checkpoint) is done as well.
+    `step` is the number of completed optimiser steps; `reviewed_step` is the last step whose
+    evaluation and checkpoint are complete too.
     """
 
     adapted: AdaptedModel
     optimiser: TrainingOptimiser
     budget_tokens: int
-    """Of a micro-batch; smaller than asked for once memory has run out."""
+    """Of a micro-batch; smaller than requested after running out of memory."""
     row_losses: RowLossTable
     best_file: Path
     """The weights of the step with the best held-out loss."""
@@ -33,14 +33,14 @@ class RunState:
     reviewed_step: int = 0
     trained_tokens: int = 0
     overflows: int = 0
-    """Updates left out in a row, in fp16."""
+    """Consecutive skipped updates, in fp16."""
     curve: list[StepMetrics] = field(default_factory=list)
-    """One entry per step done."""
+    """One entry per completed step."""
     last_reference: ParityReference | None = None
-    """Of the checkpoint after the last step, if this attempt has made it."""
+    """Of the checkpoint after the last step, if this attempt created it."""
 
     def weights(self) -> dict[str, Tensor]:
-        """Return the trained weights of this moment on the CPU, each in its own dtype."""
+        """Return a copy of the trained weights on the CPU, each in its own dtype."""
         return {
             name: parameter.detach().cpu().contiguous()
             for name, parameter in self.adapted.trainable.items()
@@ -56,5 +56,5 @@ class RunState:
         save_file(self.weights(), partial)
         partial.replace(self.best_file)
 
-    def go_back_to_best(self) -> None:
+    def restore_best(self) -> None:
         self.set_weights(load_file(self.best_file))

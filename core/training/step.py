@@ -1,4 +1,4 @@
-"""Forward and backward of one optimiser step, in as many micro-batches as the budget asks for."""
+"""Forward and backward of one optimiser step, in micro-batches within the budget."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,15 +17,15 @@ from core.objectives.objective import Objective
 
 @dataclass(frozen=True)
 class StepSums:
-    """What the rows of one step add up to."""
+    """The sums over the rows of one step."""
 
     loss: float
-    """Nats over all targets."""
+    """In nats, over all targets."""
     correct: int
     targets: int
     tokens: int
     row_losses: Tensor
-    """(rows,): nats over the targets of each row, on the CPU."""
+    """(rows,): the sum over the targets of each row in nats, on the CPU."""
 
 
 def accumulate_gradients(
@@ -37,11 +37,11 @@ def accumulate_gradients(
     stop: Callable[[], bool],
     scale: Callable[[Tensor], Tensor] = lambda loss: loss,
 ) -> StepSums | None:
-    """Add the gradient of the mean loss per target of `rows`; None when told to stop.
+    """Add the gradient of the mean loss per target of `rows`; return None if asked to stop.
 
-    The mean is over the whole step, so the split into micro-batches does not change it. Dropout
-    draws from (seed, micro-batch); pass a seed that depends on the step. `scale` is applied to
-    what is differentiated. Raises OutOfMemory; some of the gradients are then there already.
+    The mean is over the whole step, so the split into micro-batches does not change it. Dropout is
+    seeded with (seed, micro-batch); pass a seed that depends on the step. The differentiated loss
+    is multiplied by `scale`. After OutOfMemory, the gradients are incomplete.
     """
     targets = sum(row.targets for row in rows)
     loss, correct = 0.0, 0

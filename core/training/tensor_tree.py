@@ -1,4 +1,4 @@
-"""Nested state with tensors in it, such as an optimiser's, as tensors by name and plain JSON.
+"""Nested state with tensors, such as an optimiser's, as named tensors and plain JSON.
 
 In the JSON a tensor is `{"tensor": name}`, a mapping `{"mapping": [[key, value], …]}` so that
 keys keep their types, a tuple `{"tuple": […]}`; lists, numbers, strings and None are themselves.
@@ -9,10 +9,10 @@ from typing import Any
 from torch import Tensor
 
 
-def take_apart(tree: Any) -> tuple[Any, dict[str, Tensor]]:
-    """Return the tree as JSON and its tensors on the CPU: the live ones, where they are there.
+def flatten(tree: Any) -> tuple[Any, dict[str, Tensor]]:
+    """Return the tree as JSON, and its tensors on the CPU; tensors already there are not copied.
 
-    A tensor that shares its memory with another one is copied.
+    Exception: a tensor that shares memory with another one is copied.
     """
     tensors: dict[str, Tensor] = {}
     seen: set[int] = set()
@@ -35,23 +35,21 @@ def take_apart(tree: Any) -> tuple[Any, dict[str, Tensor]]:
             case None | bool() | int() | float() | str():
                 return value
             case _:
-                raise TypeError(f"{type(value).__name__} has no place in a saved state.")
+                raise TypeError(f"{type(value).__name__} cannot be saved in a state.")
 
     return plain(tree), tensors
 
 
-def put_together(plain: Any, tensors: dict[str, Tensor]) -> Any:
-    """Return the tree that `take_apart` took apart, its tensors on the CPU."""
+def unflatten(plain: Any, tensors: dict[str, Tensor]) -> Any:
+    """Return the tree that `flatten` received, with tensors on the CPU."""
     match plain:
         case {"tensor": name}:
             return tensors[name]
         case {"mapping": entries}:
-            return {
-                put_together(key, tensors): put_together(value, tensors) for key, value in entries
-            }
+            return {unflatten(key, tensors): unflatten(value, tensors) for key, value in entries}
         case {"tuple": entries}:
-            return tuple(put_together(entry, tensors) for entry in entries)
+            return tuple(unflatten(entry, tensors) for entry in entries)
         case list():
-            return [put_together(entry, tensors) for entry in plain]
+            return [unflatten(entry, tensors) for entry in plain]
         case _:
             return plain

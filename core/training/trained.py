@@ -1,4 +1,4 @@
-"""A model at the end of its run, and what it says of a few rows."""
+"""A trained model, and its figures for a few rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from core.training.replayed import Replay
 
 @dataclass(frozen=True)
 class Trained:
-    """A model at the end of its run, and its bundle, from which the engine will load it."""
+    """A trained model, and its bundle, from which the engine will load it."""
 
     spec: JobSpec
     adapted: AdaptedModel
@@ -34,9 +34,9 @@ class Trained:
         return objective.labels if isinstance(objective, ClassificationSpec) else ()
 
     def figures(self, adapted: AdaptedModel, replays: Sequence[Replay]) -> list[list[float]]:
-        """Return what `adapted`, in place of the trained model, says of the rows, in nats.
+        """Return the figures of the rows under `adapted`, a variant of the trained model, in nats.
 
-        Raises TrainingFailed when not even one row fits into memory.
+        Raises TrainingFailed if a single row does not fit into memory.
         """
         objective = self.spec.objective
         multi_label = isinstance(objective, ClassificationSpec) and objective.multi_label
@@ -53,7 +53,7 @@ class Trained:
     def told(
         self, replays: Sequence[Replay], figures: Sequence[Sequence[float]]
     ) -> tuple[float, ...]:
-        """Return the figures that the engine gives as well, of all rows one after another."""
+        """Return the figures that the engine reports too, concatenated over all rows."""
         kept = (
             each[self.opening_tokens(replay) :]
             for replay, each in zip(replays, figures, strict=False)
@@ -61,9 +61,9 @@ class Trained:
         return tuple(chain.from_iterable(kept))
 
     def opening_tokens(self, replay: Replay) -> int:
-        """Return how many tokens begin the answer that the engine does not choose: 1 or none.
+        """Return the number of fixed tokens at the start of the answer: 0 or 1.
 
-        It is what an encoder-decoder always writes first.
+        An encoder-decoder may always generate the same first token.
         """
         if not isinstance(replay.row, SourceTargetRow):
             return 0

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from core.spec.bundle import BundleRef
-from core.spec.generation import ChatPrompt, JsonSchemaForm, ToolCallForm
+from core.spec.generation import ChatPrompt, SchemaOutput, ToolCallOutput
 from tests.api import as_worker
 from tests.api.live import Api
 from tests.api.scripted_engine import ANSWER, CONTEXT_LENGTH, ScriptedEngine
@@ -239,7 +239,7 @@ def test_the_engine_is_told_how_to_choose_and_for_whom(
     sampling = request.sampling
     assert sampling.logit_bias == {5: 100, 7: -1.5}
     assert (sampling.frequency_penalty, sampling.presence_penalty) == (0.5, -0.25)
-    assert sampling.form == JsonSchemaForm(json_schema=schema)
+    assert sampling.structured_output == SchemaOutput(json_schema=schema)
     assert request.project == "default"
 
 
@@ -250,16 +250,16 @@ TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "
     ("choice", "form"),
     [
         ("auto", None),
-        ("required", ToolCallForm()),
-        ({"type": "function", "function": {"name": "add"}}, ToolCallForm(name="add")),
+        ("required", ToolCallOutput()),
+        ({"type": "function", "function": {"name": "add"}}, ToolCallOutput(name="add")),
     ],
     ids=["auto", "required", "named"],
 )
 def test_a_call_can_be_asked_for(
-    client: httpx.Client, engine: ScriptedEngine, choice: Any, form: ToolCallForm | None
+    client: httpx.Client, engine: ScriptedEngine, choice: Any, form: ToolCallOutput | None
 ) -> None:
     assert client.post(CHAT, json=chat(tools=[TOOL], tool_choice=choice)).status_code == 200
-    assert engine.requests[0].sampling.form == form
+    assert engine.requests[0].sampling.structured_output == form
 
 
 def test_a_choice_of_a_tool_that_is_not_offered_is_refused(client: httpx.Client) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
-from core.spec.generation import ChatPrompt, JsonSchemaForm
+from core.spec.generation import ChatPrompt, SchemaOutput
 from tests.api.scripted_engine import ScriptedEngine
 from tests.api.test_chat import CHAT, chat, chunks_of, streamed_text
 
@@ -97,4 +97,4 @@ def test_integers_of_a_schema_may_be_long(
     schema = {"type": "integer", "maximum": number}
     form = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
     assert client.post(CHAT, json=chat(response_format=form)).status_code == 200
-    assert engine.requests[0].sampling.form == JsonSchemaForm(json_schema=schema)
+    assert engine.requests[0].sampling.structured_output == SchemaOutput(json_schema=schema)

@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 from pydantic import TypeAdapter
 
-from core.catalog.cells import require_cell
+from core.catalog.combinations import require_combination
 from core.catalog.families import FAMILIES
 from core.catalog.learning_rate import base_learning_rate
 from core.catalog.objectives import OBJECTIVES, OBJECTIVES_OF
@@ -98,16 +98,16 @@ def test_what_goes_together_is_what_the_code_accepts():
         for strategy in STRATEGIES
         if (model_type, strategy) != ("modernbert", "prefix")
     }
-    assert told == set(filter(is_accepted, all_cells()))
+    assert told == set(filter(is_accepted, all_combinations()))
 
 
-def all_cells():
+def all_combinations():
     return itertools.product(FAMILIES, OBJECTIVES_OF, OBJECTIVES, STRATEGIES)
 
 
-def is_accepted(cell):
+def is_accepted(combination):
     try:
-        require_cell(*cell)
+        require_combination(*combination)
     except InvalidRequest:
         return False
     return True

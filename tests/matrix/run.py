@@ -1,4 +1,4 @@
-"""One cell from data to answers: trained, bundled, taken to the engine and loaded elsewhere."""
+"""One case from data to answers: trained, bundled, taken to the engine and loaded elsewhere."""
 
 import json
 from dataclasses import dataclass
@@ -49,7 +49,7 @@ from core.spec.workspace import Workspace
 from core.storage.open import open_store
 from core.strategies.load import load_adapter
 from core.training.recipe import train
-from tests.matrix.cells import Cell
+from tests.matrix.combinations import Combination
 from worker.engine.app import create_app
 from worker.engine.serve import build_engine, report
 from worker.engine.settings import EngineSettings
@@ -102,20 +102,20 @@ class Trained:
     finished: RunFinished
 
 
-def train_cell(
-    cell: Cell, base: BaseModelSpec, folder: Path, precision: Precision = "fp32"
+def train_combination(
+    case: Combination, base: BaseModelSpec, folder: Path, precision: Precision = "fp32"
 ) -> Trained:
-    """Train the cell for some steps on eight rows."""
+    """Train the case for some steps on eight rows."""
     spec = JobSpec(
         base=base,
-        task=cell.task,
-        objective=OBJECTIVES[cell.objective],
-        strategy=STRATEGIES[cell.strategy],
+        task=case.task,
+        objective=OBJECTIVES[case.objective],
+        strategy=STRATEGIES[case.strategy],
         training=TrainingSpec(
             epochs=4,
             batch_size=4,
             # a classifier trains its head as well, which takes no rate as high as a prompt does
-            learning_rate=min(RATES[cell.strategy], 1e-2 if cell.task == "classification" else 1),
+            learning_rate=min(RATES[case.strategy], 1e-2 if case.task == "classification" else 1),
             schedule="constant",
             warmup_ratio=0.0,
             precision=precision,
@@ -124,7 +124,7 @@ def train_cell(
     )
     workspace = Workspace(folder=folder)
     folder.mkdir(parents=True)
-    rows = [_row(cell, index) for index in range(8)]
+    rows = [_row(case, index) for index in range(8)]
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     workspace.train_file.write_text(lines, encoding="utf-8")
     events: list[RunEvent] = list(train(spec, workspace, lambda: False))
@@ -134,9 +134,9 @@ def train_cell(
     return Trained(spec, finished.folder, losses, finished)
 
 
-def _row(cell: Cell, index: int) -> dict[str, Any]:
+def _row(case: Combination, index: int) -> dict[str, Any]:
     word = WORDS[index]
-    match cell.task, cell.objective:
+    match case.task, case.objective:
         case "classification", _:
             return {"text": f"this is {word}", "label": LABELS[index % 3]}
         case "seq2seq", _:

@@ -19,7 +19,7 @@ from worker import housekeeping
 
 class DeafBroker(Broker):
     def wake(self, work: Work) -> None:
-        raise Unavailable("The broker is away.")
+        raise Unavailable("The broker is unavailable.")
 
 
 def test_workspaces_of_dead_claims_go_and_the_living_one_stays(workshop: Workshop) -> None:

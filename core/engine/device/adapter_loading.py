@@ -1,4 +1,4 @@
-"""Adapters from their folders onto a model in memory."""
+"""Loads adapters from their folders onto a resident model."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,13 +25,13 @@ def load_on(
     folder: Path,
     fit: Callable[[PreTrainedModel, Path], None] = lambda model, folder: None,
 ) -> AdaptedModel:
-    """Return the adapter in `folder`, not installed; Unavailable when it does not fit the base.
+    """Load the adapter in `folder` without installing it; Unavailable if it does not fit the base.
 
-    `fit` may make the model fit the adapter before.
+    `fit` may first change the model to fit the adapter.
     """
     with fit_or_unavailable(sha256):
         fit(model, folder)
-        # only a soft prompt asks for it, to be made of words before its weights are read
+        # only a soft prompt uses it: it is initialised from words before its weights are read
         has_words = isinstance(read_manifest(folder).strategy, PromptSpec)
         source = BaseModelSpec(id=sha256, source=str(folder))
         tokenizer = load_tokenizer(source) if has_words else None
@@ -40,7 +40,7 @@ def load_on(
 
 @contextmanager
 def fit_or_unavailable(sha256: str) -> Iterator[None]:
-    """Turn whatever goes wrong with an adapter inside the block into Unavailable."""
+    """Raise Unavailable for any error of an adapter inside the block."""
     try:
         yield
     except Exception as error:
@@ -53,7 +53,7 @@ def fit_or_unavailable(sha256: str) -> Iterator[None]:
 
 
 def fit_head(model: PreTrainedModel, folder: Path) -> None:
-    """Give a classifier a last layer for as many labels as the adapter in `folder` has."""
+    """Replace the last layer of a classifier by one with the labels of the adapter in `folder`."""
     objective = read_manifest(folder).objective
     if not isinstance(objective, ClassificationSpec):
         return

@@ -1,6 +1,6 @@
-"""A decoder in memory, with the adapters that are loaded on it."""
+"""A resident decoder with its loaded adapters."""
 
-# T tokens of a step, E hidden size, S sequences whose next token is sampled, V vocabulary
+# T tokens of a step, E hidden size, S sequences with a sampled next token, V vocabulary
 
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -30,15 +30,14 @@ from core.models.paged_attention import use_paged_attention
 from core.strategies.load import load_weights
 
 LARGEST_PREPACKED_BASE_BYTES = 2**31
-"""Copies that are laid out for speed double the memory of a base on a CPU; beyond this size memory
-is worth more."""
+"""Prepacked copies double the memory of a base on a CPU; larger bases go without them."""
 
-MOST_FORMS = 8
-"""Strategies whose layers are kept for the next adapter; each takes the memory of an adapter."""
+MAX_REUSED = 8
+"""Strategies whose layers are kept for later adapters; each takes the memory of one adapter."""
 
 
 class CausalModel:
-    """A decoder: all adapters run in one batch, on one paged cache."""
+    """A decoder that runs all adapters in one batch, on one paged cache."""
 
     def __init__(
         self,
@@ -56,8 +55,8 @@ class CausalModel:
         self._cache = cache
         self._adapter_folder = adapter_folder
         self._virtual: dict[str, PrefixStates | Tensor] = {}
-        self._forms: dict[str, AdaptedModel] = {}
-        """By strategy: layers whose weights the next adapter of that strategy may take over."""
+        self._reusable: dict[str, AdaptedModel] = {}
+        """Layers by strategy, which later adapters of that strategy reuse."""
         self._adapters: Residency[str, None] = Residency(
             max_adapters, self._load, self._unload, tally
         )
@@ -95,7 +94,7 @@ class CausalModel:
     def _scores(
         self, states_TE: Tensor, run: ScoredRun
     ) -> tuple[AnySequence, int, list[TokenScores]]:
-        """Say how likely the tokens of a prompt were, some at a time."""
+        """Score the tokens of a prompt, in chunks to bound the memory."""
         request = run.sequence.request
         alternatives = request.sampling.top_logprobs or 0
         scores: list[TokenScores] = []
@@ -117,22 +116,22 @@ class CausalModel:
             self._virtual[sha256] = adapted.virtual.embeddings_PE.to(self._model.dtype)
 
     def _read(self, sha256: str, folder: Path) -> AdaptedModel:
-        """Return an adapter; its layers may be those of an earlier one whose weights are copied.
+        """Return an adapter; reuse the layers of an earlier one if the engine copies the weights.
 
-        Making layers anew takes four times as long as reading their weights.
+        Creating layers takes four times as long as reading their weights.
         """
         with fit_or_unavailable(sha256):
             strategy = read_manifest(folder).strategy
-            form = strategy.model_dump_json()
-            if form in self._forms:
-                load_weights(self._forms[form], folder)
-                return self._forms[form]
+            options = strategy.model_dump_json()
+            if options in self._reusable:
+                load_weights(self._reusable[options], folder)
+                return self._reusable[options]
         with self._mixed.bare() as model:
             adapted = load_on(model, sha256, folder)
         if copies_weights(strategy):
-            if len(self._forms) == MOST_FORMS:
-                self._forms.pop(next(iter(self._forms)))
-            self._forms[form] = adapted
+            if len(self._reusable) == MAX_REUSED:
+                self._reusable.pop(next(iter(self._reusable)))
+            self._reusable[options] = adapted
         return adapted
 
     def _unload(self, sha256: str) -> None:

@@ -1,4 +1,4 @@
-"""A classifier in memory: texts are read packed, and every label gets a probability."""
+"""A resident classifier: texts are packed, and every label gets a probability."""
 
 # B texts, N labels
 
@@ -20,11 +20,11 @@ from core.models.attention import use_packed_attention
 from core.objectives.classification import classify
 
 SCORED_TOKENS = 8192
-"""Of texts to label that go through the model at once; bounds the memory of long ones."""
+"""Tokens of the texts in one forward pass; bounds the memory of long texts."""
 
 
 class ClassifierModel(SwitchedModel):
-    """A model with a head of labels, which each adapter brings along."""
+    """A model with a classification head, which is part of each adapter."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class ClassifierModel(SwitchedModel):
         max_adapters: int,
         tally: Tally | None = None,
     ) -> None:
-        use_packed_attention(model)  # texts are read packed, as in training
+        use_packed_attention(model)  # texts are packed, as in training
         super().__init__(model, adapter_folder, max_adapters, tally)
 
     @torch.inference_mode()
@@ -47,7 +47,7 @@ class ClassifierModel(SwitchedModel):
     def _scores(
         self, adapted: AdaptedModel, sequences: Sequence[AnySequence]
     ) -> list[tuple[float, ...]]:
-        texts = [  # rows numbered by their place in the group
+        texts = [  # rows numbered by their index in the group
             LabelledRow(place, tuple(sequence.all_tokens), labels=())
             for place, sequence in enumerate(sequences)
         ]

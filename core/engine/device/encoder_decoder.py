@@ -1,7 +1,7 @@
-"""The tensors of sequences of an encoder-decoder that began together.
+"""The tensors of encoder-decoder sequences that started together.
 
-The encoder reads all sources once, padded on the right, since some models take positions from the
-position in the row; all rows of the decoder start together.
+The encoder reads all sources once, padded on the right, because some models derive positions from
+the index in the row. All rows of the decoder start together.
 """
 # B rows, T tokens of the decoder, S columns of the longest source, E hidden size, V vocabulary
 
@@ -18,7 +18,7 @@ from core.engine.device.paged_step import PLACEHOLDER
 
 
 class EncoderDecoderBatch:
-    """Rows of an encoder-decoder: what the encoder made of the sources, and two caches."""
+    """Rows of an encoder-decoder: the encoder's states of the sources, and two caches."""
 
     def __init__(self, states_BSE: Tensor, mask_BS: Tensor, cache: EncoderDecoderCache) -> None:
         self._states_BSE = states_BSE
@@ -29,9 +29,9 @@ class EncoderDecoderBatch:
     def begin(
         cls, adapted: AdaptedModel, prompts: Sequence[tuple[int, ...]]
     ) -> tuple["EncoderDecoderBatch", Tensor]:
-        """Read the sources; return the batch and the logits (B, V) of its first tokens.
+        """Encode the sources; return the batch and the logits (B, V) of its first tokens.
 
-        A soft prompt stands before each source, a prefix before what the decoder writes.
+        A soft prompt precedes each source; a prefix precedes the decoder's tokens.
         """
         model, virtual = adapted.model, adapted.virtual
         soft_tokens = virtual.tokens if isinstance(virtual, SoftPrompt) else 0
@@ -56,7 +56,7 @@ class EncoderDecoderBatch:
         return batch, batch.decode(model, opening_BT)
 
     def decode(self, model: PreTrainedModel, ids_BT: Tensor) -> Tensor:
-        """Read more tokens of each row; return the logits (B, V) of the next ones."""
+        """Process more tokens of each row; return the logits (B, V) of the next tokens."""
         output = model(
             encoder_outputs=BaseModelOutput(self._states_BSE),
             attention_mask=self._mask_BS,
@@ -76,6 +76,6 @@ class EncoderDecoderBatch:
 
 
 def _opening_tokens(model: PreTrainedModel) -> list[int]:
-    """Return what the decoder reads first: its start, and for BART often a token that follows."""
+    """Return the first tokens of the decoder: its start token, and for BART often one more."""
     named = (model.config.decoder_start_token_id, model.generation_config.forced_bos_token_id)
     return [token for token in named if token is not None]

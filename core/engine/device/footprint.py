@@ -1,4 +1,4 @@
-"""What a model will take of the device's memory, computed before any weight is read."""
+"""The device memory of a model, computed before any weight is read."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from core.models.precision import dtype_of
 from core.spec.base_model import Quantization
 
 _BYTES_PER_WEIGHT: dict[Quantization, float] = {
-    # half a byte, and for each 64 weights a scale of one byte, of which 256 share one of four
+    # half a byte, plus a 1-byte scale per 64 weights, plus 4 bytes per 256 scales
     "nf4": 1 / 2 + 1 / 64 + 4 / (64 * 256),
     "int8": 1,
 }
@@ -24,28 +24,28 @@ _BYTES_PER_OUTPUT: dict[Quantization, int] = {"nf4": 0, "int8": 4}
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes of one base; adapters and what a step computes come on top."""
+    """Bytes of one base, without adapters and the activations of a step."""
 
     weights: int
     copies: int
-    """Of matrices that are laid out for speed, see `CausalModel`."""
+    """Of prepacked matrices, see `CausalModel`."""
     cache: int
     loading: int
-    """What the weights take before they are quantised, where that is the same memory."""
+    """Of the weights before they are quantised, if that happens in the same memory."""
 
     @property
     def total(self) -> int:
-        """The most that is ever taken at once."""
+        """The peak."""
         return max(self.weights + self.copies + self.cache, self.loading)
 
 
 def footprint(base: BaseKey, device: torch.device, cache_bytes: int) -> Footprint:
-    """Return what a base takes on `device` with such a cache; the errors of `load_config`.
+    """Return the memory of a base on `device` with a cache of `cache_bytes`.
 
-    While the outline is built, no other thread may build a model.
+    Raises the errors of `load_config`. No other thread may build a model at the same time.
     """
     config, dtype = load_config(base.spec), dtype_of(base.precision)
-    # torch's default for all threads becomes that of the config for a moment, and steps go on
+    # building changes torch's default dtype for all threads, and steps run at the same time
     config.dtype = torch.float32
     quantization = base.spec.quantization or _stored_quantization(config)
     model = outline(base.spec, config, base.task)

@@ -1,4 +1,4 @@
-"""A tuned model as weights of its own, made when it is first asked for."""
+"""A tuned model merged into its base, when it is first requested."""
 
 from pathlib import Path
 
@@ -14,10 +14,10 @@ from core.models.precision import dtype_of
 
 
 def load_merged(base: BaseKey, folder: Path, device: torch.device) -> PreTrainedModel:
-    """Return the plain weights of a base with the adapter in `folder` merged into them.
+    """Return the dense weights of a base, merged with the adapter in `folder`.
 
-    Quantization comes after that: then the whole model stands in the CPU's memory first, and only
-    what has been quantised goes to another device. The errors of `load_base` and `load_on`.
+    Quantization follows the merge: the complete model is first in the CPU's memory, and only the
+    quantised weights move to another device. Raises the errors of `load_base` and `load_on`.
     """
     quantization = base.spec.quantization
     plain = base.spec.model_copy(update={"quantization": None})

@@ -1,10 +1,10 @@
-"""From the chunks of a step to the tensors that the model is called with.
+"""Builds the input tensors of a step from its chunks.
 
-Rows stand sorted by the length of their chunk, then by adapter: what can be computed together
-stands together.
+Rows are sorted by the length of their chunk, then by adapter, so that rows that are computed
+together are adjacent.
 """
 
-# T tokens of the step, S sequences whose next token is sampled, N blocks of a sequence,
+# T tokens of the step, S sequences with a sampled next token, N blocks of a sequence,
 # P virtual tokens, E hidden size
 
 from collections.abc import Mapping, Sequence
@@ -23,27 +23,27 @@ from core.models.indices import as_index
 from core.models.paged_attention import GivenStates, PagedStep, SingleTokens, TokenRun
 
 PLACEHOLDER = 0
-"""A token that is read and has no effect: padding, or what stands for a virtual token."""
+"""A token without effect: padding, or a placeholder for a virtual token."""
 
 VirtualTokens = Mapping[str, PrefixStates | Tensor]
-"""By adapter: the keys and values of its virtual tokens, or their embeddings (P, E)."""
+"""For each adapter, the keys and values of its virtual tokens, or their embeddings (P, E)."""
 
 
 @dataclass(frozen=True)
 class ScoredRun:
-    """Places of a prompt whose next token is known, and how likely that is is asked for."""
+    """Positions of a prompt whose next tokens are to be scored."""
 
     sequence: AnySequence
     rows: slice
-    """Where they stand in the step."""
+    """Their rows in the step."""
     first: int
-    """The first of the positions that they predict."""
+    """The first predicted position."""
     next_tokens: Sequence[int]
 
 
 @dataclass(frozen=True)
 class StepTensors:
-    """One step, ready to run. `embeddings` replace those of virtual tokens."""
+    """One step, ready to run. `embeddings` replace those of the placeholders."""
 
     tokens_1T: Tensor
     positions_1T: Tensor
@@ -51,7 +51,7 @@ class StepTensors:
     paged: PagedStep
     embeddings: Sequence[tuple[slice, Tensor]]
     ends_S: Tensor
-    """The row of the last position of each sequence whose next token is sampled."""
+    """The row of the last position of each sequence with a sampled next token."""
     ending: Sequence[AnySequence]
     ending_segments: Segments
     scored: Sequence[ScoredRun]
@@ -62,16 +62,16 @@ def lay_out_step(
     cache: BlockCache,
     virtual: VirtualTokens,
 ) -> StepTensors:
-    """Return the tensors of a step; every chunk's sequence has the blocks for it."""
+    """Return the tensors of a step. Every sequence must have the blocks for its chunk."""
     size, device = cache.block_tokens, cache.keys[0].device
     # 1. Sort the chunks. Single tokens come first, so attention takes them as one group, and rows
     #    of one adapter are neighbours, so its weights are applied once.
     chunks = sorted(chunks, key=_order)
-    # 2. Put the T tokens of all chunks one behind the other.
+    # 2. Concatenate the T tokens of all chunks.
     rows = _Rows(size, device, virtual)
     for chunk in chunks:
         rows.add(chunk)
-    # 3. Bring token, position, block and offset in the block to the device: one copy of (4, T).
+    # 3. Copy token, position, block and offset in the block to the device: one copy of (4, T).
     offsets = [position % size for position in rows.positions]
     numbers_4T = _tensor([rows.tokens, rows.positions, rows.blocks, offsets], device)
     tokens_T, positions_T, blocks_T, offsets_T = numbers_4T.unbind()
@@ -99,7 +99,7 @@ def lay_out_step(
 
 @dataclass
 class _Rows:
-    """The T rows of a step, which grow by one chunk after another."""
+    """The T rows of a step, appended chunk by chunk."""
 
     block_tokens: int
     device: torch.device
@@ -108,9 +108,9 @@ class _Rows:
     positions: list[int] = field(default_factory=list)
     """In their sequences."""
     blocks: list[int] = field(default_factory=list)
-    """Of the cache, in which the keys and values of each row go."""
+    """Of the cache, for the keys and values of each row."""
     ends: list[int] = field(default_factory=list)
-    """Rows from whose state a next token is sampled."""
+    """Rows whose state yields a sampled token."""
     runs: list[TokenRun] = field(default_factory=list)
     given: list[GivenStates] = field(default_factory=list)
     embeddings: list[tuple[slice, Tensor]] = field(default_factory=list)
@@ -123,7 +123,7 @@ class _Rows:
         self.tokens += sequence.all_tokens[chunk.start : chunk.end]
         self.positions += positions
         self.blocks += [sequence.blocks[position // self.block_tokens] for position in positions]
-        # a chunk of several tokens attends by itself, to all blocks up to its end
+        # a chunk of several tokens is a group of its own and attends to all blocks up to its end
         if len(positions) > 1:
             used_N = torch.tensor(_blocks_read(chunk, self.block_tokens), device=self.device)
             self.runs.append(TokenRun(first, len(positions), used_N, chunk.start))
@@ -135,10 +135,10 @@ class _Rows:
             self.ends.append(len(self.tokens) - 1)
 
     def _add_virtual(self, chunk: Chunk, first: int) -> None:
-        """Note what stands in for the virtual tokens of a chunk, whose rows begin at `first`."""
+        """Record the replacements of a chunk's virtual tokens; its rows begin at `first`."""
         end = min(chunk.end, chunk.sequence.request.virtual_tokens)
         rows = slice(first, first + end - chunk.start)
-        # virtual tokens are in no vocabulary: the model reads any token there, with no effect
+        # virtual tokens are not in the vocabulary: the model reads a placeholder without effect
         self.tokens[rows] = [PLACEHOLDER] * (end - chunk.start)
         states = self.virtual[_adapter(chunk)]
         if isinstance(states, PrefixStates):
@@ -148,12 +148,12 @@ class _Rows:
 
 
 def _tensor(rows: Sequence[Sequence[int]], device: torch.device) -> Tensor:
-    """Return rows of equal length as integers; numpy reads them in a quarter of PyTorch's time."""
+    """Return rows of equal length as integers; numpy converts them four times as fast as torch."""
     return torch.from_numpy(np.array(rows, dtype=np.int64)).to(device)
 
 
 def _scored_run(chunk: Chunk, first_row: int) -> list[ScoredRun]:
-    """Return the positions of a chunk that predict a token of the prompt after its first."""
+    """Return the positions of a chunk that predict tokens of the prompt after its first."""
     sequence = chunk.sequence
     start = max(chunk.start, sequence.request.virtual_tokens)
     end = min(chunk.end, sequence.opening_length - 1)
@@ -168,7 +168,7 @@ def _order(chunk: Chunk) -> tuple[int, str]:
 
 
 def _adapter(chunk: Chunk) -> str:
-    """Name the adapter, "" for the base alone."""
+    """Return the adapter, "" for the base alone."""
     return chunk.sequence.request.model.adapter_sha256 or ""
 
 
@@ -178,7 +178,7 @@ def _blocks_read(chunk: Chunk, block_tokens: int) -> list[int]:
 
 
 def _segments(chunks: Sequence[Chunk], lengths: Sequence[int]) -> Segments:
-    """Say through which adapters the chunks run; neighbours with the same one are joined."""
+    """Return the adapters of the chunks; adjacent chunks of the same adapter are joined."""
     adapters: list[str | None] = []
     joined: list[int] = []
     for chunk, length in zip(chunks, lengths, strict=True):
@@ -192,7 +192,7 @@ def _segments(chunks: Sequence[Chunk], lengths: Sequence[int]) -> Segments:
 
 
 def _joined(runs: Sequence[TokenRun]) -> list[TokenRun]:
-    """Take sequences together that begin in this step and read equally many tokens."""
+    """Join sequences that begin in this step and have equal lengths."""
     joined: list[TokenRun] = []
     for run in runs:
         if joined and joined[-1].before == run.before == 0 and joined[-1].length == run.length:
@@ -205,9 +205,9 @@ def _joined(runs: Sequence[TokenRun]) -> list[TokenRun]:
 def _single_tokens(
     chunks: Sequence[Chunk], block_tokens: int, device: torch.device
 ) -> list[SingleTokens]:
-    """Group the sequences that read one token by length, so that none is padded to more than twice.
+    """Group single-token sequences by length, so that padding at most doubles a sequence.
 
-    They are the first of the step.
+    They are the first rows of the step.
     """
     groups: dict[int, list[int]] = {}
     for row, chunk in enumerate(chunks):

@@ -1,4 +1,4 @@
-"""What the runner asks of a model in memory, whatever its kind."""
+"""The interface between the runner and every kind of resident model."""
 
 from collections.abc import Collection, Sequence
 from typing import Protocol
@@ -8,13 +8,13 @@ from core.engine.results import Results
 
 
 class Resident(Protocol):
-    """A model in memory that runs the steps of its lane."""
+    """A resident model that runs the steps of its lane."""
 
     def adapters(self) -> list[str]:
-        """Name the adapters in memory; safe to call from any thread."""
+        """Return the resident adapters; thread-safe."""
 
     def prepare(self, adapter: str, in_use: Collection[str]) -> None:
-        """Have an adapter in memory, in place of one not `in_use`; Unavailable when it is unfit."""
+        """Load an adapter, evicting one that is not `in_use`; Unavailable if it does not fit."""
 
     def run(self, chunks: Sequence[Chunk]) -> Results:
         """Run a step whose adapters are prepared."""

@@ -1,4 +1,4 @@
-"""Runs steps on the device: models in memory, their caches, and the adapters on them."""
+"""Runs steps on the device: resident models, their caches and adapters."""
 
 import gc
 import sys
@@ -27,14 +27,14 @@ from core.models.load import load_base, load_config
 from core.models.precision import dtype_of
 
 BLOCK_TOKENS = 32
-"""Places of a block of the cache. A CPU reads keys faster in longer rows, though 64 bring little
-more than 32; a shared beginning is known by whole blocks, so they should be short."""
+"""Positions per cache block. A CPU reads keys faster in longer rows, but 64 gains little over 32;
+prefixes are cached in full blocks, so short blocks cache more."""
 
 MAX_CACHED_FOOTPRINTS = 1024
 
 
 class BaseLoader:
-    """Loads bases as the engine runs them, each writing one with a cache of `cache_bytes`."""
+    """Loads bases; each generating base gets a cache of `cache_bytes`."""
 
     def __init__(
         self,
@@ -52,11 +52,11 @@ class BaseLoader:
         self._max_base_bytes = max_base_bytes
         self._footprint = lru_cache(MAX_CACHED_FOOTPRINTS)(self._measure)
         self.building = threading.Lock()
-        """Held while a model or its outline is built, which changes torch's default dtype."""
+        """Held while a model is built, which changes torch's default dtype."""
         self.adapters = Tally()
 
     def load(self, base: BaseKey) -> Resident:
-        """Load a base; the errors of `load_base` and `load_merged`."""
+        """Load a base; raises the errors of `load_base` and `load_merged`."""
         with self.building:
             model = self._load_weights(base)
         adapters = self._adapter_folder, self._max_adapters, self.adapters
@@ -77,17 +77,17 @@ class BaseLoader:
         return load_merged(base, self._adapter_folder(base.merged_sha256), self._device)
 
     def cache_blocks(self, base: BaseKey) -> int:
-        """Return how many blocks the cache of a writing base has; no weights are read."""
+        """Return the number of cache blocks of a generating base, without reading weights."""
         return max(1, self._cache_bytes // _bytes_per_block(base))
 
     def require_room(self, base: BaseKey) -> None:
-        """Raise InvalidRequest `model_too_large` for a base that can never be loaded here."""
+        """Raise InvalidRequest `model_too_large` for a base that can never be loaded."""
         needed = self._footprint(base)
         if needed.total > self._max_base_bytes:
             raise _too_large(base, needed, self._max_base_bytes)
 
     def bytes_of(self, base: BaseKey) -> int:
-        """Return what a base takes of the memory at most; no weights are read."""
+        """Return the peak memory of a base, without reading weights."""
         return self._footprint(base).total
 
     def _measure(self, base: BaseKey) -> Footprint:
@@ -98,11 +98,11 @@ class BaseLoader:
             return footprint(base, self._device, cache_bytes)
 
     def cache_tokens(self, base: BaseKey) -> int | None:
-        """Return how many tokens the cache of a base holds; None for one that has none."""
+        """Return the tokens that fit into the cache of a base; None for a base without a cache."""
         return self.cache_blocks(base) * BLOCK_TOKENS if base.task == "generation" else None
 
     def pool(self, base: BaseKey) -> BlockPool | None:
-        """Return the blocks of a writing base for the scheduler; None for all others."""
+        """Return the block pool of a generating base for the scheduler; None for other bases."""
         if base.task != "generation":
             return None
         return BlockPool(self.cache_blocks(base), BLOCK_TOKENS)
@@ -114,7 +114,7 @@ def _bytes_per_block(base: BaseKey) -> int:
 
 
 class Runner:
-    """Owns the resident models. All methods belong to one thread, except those that only tell."""
+    """Owns the resident models. One thread calls it; the `resident_*` methods are thread-safe."""
 
     def __init__(
         self,
@@ -132,25 +132,25 @@ class Runner:
         return self._bases.keys()
 
     def resident_bytes(self) -> int:
-        """What the resident bases take of the memory that they may fill."""
+        """The memory of the resident bases."""
         return self._bases.bytes
 
     def resident_adapters(self) -> list[str]:
         return [name for base in self._bases.values() for name in base.adapters()]
 
     def load(self, base: BaseKey) -> None:
-        """Have a base in memory before anybody asks for it; the errors of loading."""
+        """Load a base before its first request; raises load errors."""
         self._bases.acquire(base, ())
 
     def prepare(
         self, step: Step, bases_in_use: Collection[BaseKey]
     ) -> dict[AnySequence, TunesmithError]:
-        """Have everything in memory that a step needs; return the sequences that cannot run.
+        """Load the base and adapters of a step; return the error of each sequence that failed.
 
-        Raises the errors of loading when it is the base that cannot be loaded.
+        Raises load errors if the base fails to load.
         """
         resident = self._bases.acquire(step.base, bases_in_use)
-        # in the order of the rows of a step, so that those who come together stand together
+        # in the row order of a step, so that adapters of the same batch get adjacent slots
         asked = {chunk.sequence.request.model.adapter_sha256 for chunk in step.chunks}
         names = sorted(name for name in asked if name is not None)
         failures: dict[str, TunesmithError] = {}
@@ -166,16 +166,16 @@ class Runner:
         }
 
     def run(self, step: Step) -> Results:
-        """Run a step that is prepared."""
+        """Run a prepared step."""
         return self._bases.acquire(step.base, {step.base}).run(step.chunks)
 
     def take_unloaded(self) -> list[BaseKey]:
-        """Return the bases that were unloaded since the last call, with all that was cached."""
+        """Return the bases evicted since the last call, whose caches are lost."""
         gone, self._gone = self._gone, []
         return gone
 
     def _unloaded(self, base: BaseKey) -> None:
-        """Free models that only reference cycles hold, and give their memory to the device."""
+        """Free models kept only by reference cycles, and return their memory to the device."""
         self._gone.append(base)
         gc.collect()
         if torch.cuda.is_available():
@@ -185,14 +185,14 @@ class Runner:
 def _too_large(base: BaseKey, needed: Footprint, max_bytes: int) -> InvalidRequest:
     parts = {
         "weights": needed.weights,
-        "copies laid out for speed": needed.copies,
+        "prepacked copies": needed.copies,
         "cache": needed.cache,
-        "plain weights to make it from": needed.loading,
+        "dense weights during loading": needed.loading,
     }
     said = ", ".join(f"{name} {_mib(size)}" for name, size in parts.items() if size)
     return InvalidRequest(
-        f"The model {base.spec.id} takes {_mib(needed.total)} of memory here ({said}), and the "
-        f"engine may fill {_mib(max_bytes)}. Take a smaller or a quantised one, or raise "
+        f"The model {base.spec.id} needs {_mib(needed.total)} of memory ({said}); the engine may "
+        f"use {_mib(max_bytes)}. Use a smaller or a quantised model, or raise "
         "TUNESMITH_ENGINE_MODEL_MEMORY_MIB.",
         param="model",
         code="model_too_large",

@@ -1,7 +1,7 @@
-"""Which token comes next, and how likely it was.
+"""Samples and scores the next tokens.
 
-The draw of a token depends on the logits and on (seed, choice, position) alone, so the
-company in the batch cannot change it.
+A sampled token depends only on the logits and on (seed, choice, position), not on the other rows
+of the batch.
 """
 # B rows of the batch, V vocabulary, K alternatives
 
@@ -20,10 +20,10 @@ from core.spec.generation import SamplingSpec
 def sample(logits_BV: Tensor, sequences: Collection[SequenceState[Request]]) -> list[SampledToken]:
     """Choose the next token of each sequence; row b of the logits belongs to sequence b.
 
-    A sequence whose answer is given takes the next token of that.
+    A sequence with a given answer takes the next token of it.
 
-    Scores are computed only for the requests that ask for them, and are the model's own: bias and
-    penalties change what is chosen, not how likely the model says it is.
+    Scores are computed only on request. They are the model's: bias and penalties change the choice
+    of the token, but not its score.
     """
     tokens_B = choose_tokens(
         apply_grammars(apply_penalties(logits_BV, sequences), sequences),
@@ -45,9 +45,9 @@ def sample(logits_BV: Tensor, sequences: Collection[SequenceState[Request]]) -> 
 
 
 def apply_penalties(logits_BV: Tensor, sequences: Collection[SequenceState[Request]]) -> Tensor:
-    """Return the logits with the bias and the penalties of each request; others stay as they are.
+    """Return the logits with the bias and the penalties of each request.
 
-    Penalties count what a sequence has written, not its prompt, as OpenAI's do.
+    Penalties count generated tokens, not the prompt, like OpenAI's.
     """
     penalties = [_penalties(each.request.sampling, each.tokens) for each in sequences]
     if not any(penalties):
@@ -61,7 +61,7 @@ def apply_penalties(logits_BV: Tensor, sequences: Collection[SequenceState[Reque
 
 
 def apply_grammars(logits_BV: Tensor, sequences: Collection[SequenceState[Request]]) -> Tensor:
-    """Return the logits with -inf for what the grammar of an answer does not allow next."""
+    """Return the logits with -inf for tokens that the grammar of an answer does not allow."""
     if all(sequence.matcher is None for sequence in sequences):
         return logits_BV
     logits_BV = logits_BV.clone()
@@ -73,7 +73,7 @@ def apply_grammars(logits_BV: Tensor, sequences: Collection[SequenceState[Reques
 
 
 def _penalties(sampling: SamplingSpec, written: list[int]) -> dict[int, float]:
-    """Return by token what is added to its logit."""
+    """Return the addend to the logit of each token."""
     penalties = dict(sampling.logit_bias)
     if sampling.frequency_penalty or sampling.presence_penalty:
         for token, times in Counter(written).items():
@@ -83,7 +83,7 @@ def _penalties(sampling: SamplingSpec, written: list[int]) -> dict[int, float]:
 
 
 def _draw(sequence: SequenceState[Request]) -> float:
-    """Return the number that decides about the next token; anything where none is drawn."""
+    """Return the random number for the next token; arbitrary if none is drawn."""
     sampling = sequence.request.sampling
     if sampling.temperature == 0:
         return 0.0
@@ -91,18 +91,18 @@ def _draw(sequence: SequenceState[Request]) -> float:
 
 
 def uniform_draw(seed: int, choice: int, position: int) -> float:
-    """Return a number in [0, 1) that is a fixed function of its arguments on every machine."""
+    """Return a number in [0, 1), the same for the same arguments on every machine."""
     digest = blake2b(f"{seed}/{choice}/{position}".encode(), digest_size=8).digest()
-    return (int.from_bytes(digest, "big") >> 11) / 2**53  # 53 bits: all that a double holds
+    return (int.from_bytes(digest, "big") >> 11) / 2**53  # the 53 bits of a double
 
 
 def choose_tokens(
     logits_BV: Tensor, sampling: list[SamplingSpec], uniform_draws: list[float]
 ) -> Tensor:
-    """Return token ids (B,): the most likely at temperature 0, else by inverse CDF.
+    """Return token ids (B,): the most likely at temperature 0, otherwise by inverse CDF.
 
-    The CDF runs in the order of the vocabulary and not of the probabilities: rounding that
-    swaps two nearly equal tokens then cannot change the draw.
+    The CDF is in the order of the vocabulary, not of the probabilities, so rounding that swaps
+    two nearly equal tokens cannot change the draw.
     """
     chosen_B = most_likely(logits_BV)
     rows = [row for row, each in enumerate(sampling) if each.temperature > 0]
@@ -124,18 +124,18 @@ def choose_tokens(
 
 
 def most_likely(logits_BV: Tensor) -> Tensor:
-    """Return the first of the most likely tokens of each row, (B,)."""
+    """Return the most likely token of each row (B,), the first one of equals."""
     if logits_BV.device.type != "cpu":
         return logits_BV.argmax(dim=-1)
-    # numpy goes through a vocabulary six times as fast as PyTorch on a CPU
+    # on a CPU, numpy's argmax over a vocabulary is six times as fast as torch's
     return torch.from_numpy(logits_BV.float().numpy().argmax(axis=-1))
 
 
 def nucleus(logits_BV: Tensor, temperature_B1: Tensor, top_p_B1: Tensor) -> Tensor:
     """Return unnormalised probabilities (B, V, float64) of the nucleus, zero outside.
 
-    The nucleus is the smallest set of most likely tokens whose probability reaches top_p;
-    it holds at least one. Source: Holtzman et al. 2019, https://arxiv.org/abs/1904.09751.
+    The nucleus is the smallest set of most likely tokens whose total probability reaches top_p;
+    it has at least one token. Source: Holtzman et al. 2019, https://arxiv.org/abs/1904.09751.
     """
     logits_BV = logits_BV.double()
     logits_BV = logits_BV - logits_BV.max(dim=-1, keepdim=True).values  # safe at tiny temperatures
@@ -152,7 +152,7 @@ def nucleus(logits_BV: Tensor, temperature_B1: Tensor, top_p_B1: Tensor) -> Tens
 def score_tokens(
     logits_BV: Tensor, tokens_B: Tensor, top_logprobs: list[int | None]
 ) -> list[TokenScores | None]:
-    """Return log-probabilities of the chosen and the k best tokens, None where not asked for."""
+    """Return log-probabilities of the chosen and the k best tokens; None if not requested."""
     rows = [row for row, k in enumerate(top_logprobs) if k is not None]
     if not rows:
         return [None] * len(top_logprobs)

@@ -1,4 +1,4 @@
-"""An encoder-decoder in memory: sequences that begin together are decoded together."""
+"""A resident encoder-decoder: sequences that begin together are decoded together."""
 
 # B rows of a cohort, V vocabulary
 
@@ -20,14 +20,14 @@ from core.engine.results import Written
 
 @dataclass
 class _Cohort:
-    """Sequences of one adapter that began in the same step; rows in the order of `sequences`."""
+    """Sequences of one adapter that began in one step; rows in the order of `sequences`."""
 
     sequences: list[AnySequence]
     batch: EncoderDecoderBatch
 
 
 class Seq2SeqModel(SwitchedModel):
-    """An encoder-decoder, and the cohorts of sequences that run on it."""
+    """An encoder-decoder and its running cohorts."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class Seq2SeqModel(SwitchedModel):
 
     @torch.inference_mode()
     def run(self, chunks: Sequence[Chunk]) -> Written:
-        """Read one token more of each running sequence, and the sources of new ones."""
+        """Process one more token of each running sequence, and the sources of new sequences."""
         sequences: list[AnySequence] = []
         logits: list[Tensor] = []
         began = [chunk.sequence for chunk in chunks if chunk.start == 0]
@@ -57,7 +57,7 @@ class Seq2SeqModel(SwitchedModel):
         return Written(sequences, torch.cat(logits))
 
     def _begin(self, group: list[AnySequence]) -> Tensor:
-        """Read the sources of a new cohort, that of several choices once; logits (B, V)."""
+        """Encode the sources of a new cohort, a shared one once; return the logits (B, V)."""
         requests = list(dict.fromkeys(sequence.request for sequence in group))
         batch, logits_BV = EncoderDecoderBatch.begin(
             self._activate(group[0]), [request.prompt_tokens for request in requests]
@@ -70,7 +70,7 @@ class Seq2SeqModel(SwitchedModel):
         return logits_BV
 
     def _still_running(self, running: set[AnySequence]) -> list[_Cohort]:
-        """Return the cohorts with the rows of those that still run; the others are freed."""
+        """Return the cohorts with only the rows that still run; free the others."""
         for cohort in self._cohorts:
             rows = [row for row, each in enumerate(cohort.sequences) if each in running]
             if rows and len(rows) < len(cohort.sequences):

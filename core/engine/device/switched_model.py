@@ -1,7 +1,7 @@
-"""A base that runs one adapter after another: classifiers, and models with an encoder.
+"""A base that runs one adapter after another: classifiers and encoder-decoders.
 
-Their rows cannot share one sequence with rows of other adapters, so an adapter is switched on by
-installing its layers, and off by putting the base's own back.
+Rows of different adapters cannot share a forward pass, so an adapter is switched on by installing
+its layers, and off by restoring those of the base.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -17,7 +17,7 @@ from core.engine.policy.residency import Residency, Tally
 
 
 class SwitchedModel:
-    """Owns the model and the layers of its adapters, named by the hash of their archive."""
+    """Owns the model and the layers of its adapters, by the hash of their archive."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class SwitchedModel:
         self._adapters.acquire(adapter, in_use)
 
     def _activate(self, sequence: AnySequence) -> AdaptedModel:
-        """Return the model with the adapter of a sequence switched on, or none."""
+        """Return the model with the adapter of a sequence switched on, if it has one."""
         name = sequence.request.model.adapter_sha256
         wanted = self._plain if name is None else self._adapters.acquire(name, {name})
         if wanted is not self._active:
@@ -55,7 +55,7 @@ class SwitchedModel:
 
 
 def by_model(sequences: Sequence[AnySequence]) -> Iterator[list[AnySequence]]:
-    """Group sequences by what answers them."""
+    """Group sequences by model and adapter."""
 
     def name(sequence: AnySequence) -> str:
         return sequence.request.model.adapter_sha256 or ""

@@ -1,8 +1,8 @@
-"""The blocks of a key/value cache by number: who uses them, and what they still hold.
+"""The blocks of a key/value cache: their users and their contents.
 
-Plain Python; the tensors belong to the runner. A block that nobody uses keeps its content until it
-is given away, so that a later sequence with the same beginning need not compute it again. Contents
-form chains: the same tokens after another beginning are another content.
+Plain Python; the tensors belong to the runner. An unused block keeps its content until it is
+reallocated, so a later sequence with the same prefix can reuse it. The content of a block includes
+its prefix: the same tokens after another prefix are a different content.
 
 Source: Kwon et al. 2023, https://arxiv.org/abs/2309.06180 (paged attention).
 """
@@ -12,40 +12,40 @@ from collections.abc import Hashable, Iterable, Sequence
 from itertools import count
 
 Content = Hashable
-"""Stands for all tokens from the first of a sequence to the last of a block."""
+"""Identifies all tokens of a sequence up to the end of a block."""
 
 
 class OutOfBlocks(Exception):
-    """Fewer blocks are free than were asked for."""
+    """Fewer blocks are free than were requested."""
 
 
 class BlockPool:
-    """`blocks` blocks of `block_tokens` positions each; a block may serve several sequences."""
+    """`blocks` blocks of `block_tokens` positions each; sequences may share a block."""
 
     def __init__(self, blocks: int, block_tokens: int) -> None:
         self.blocks = blocks
         self.block_tokens = block_tokens
         self._users = [0] * blocks
         self._unused: OrderedDict[int, None] = OrderedDict.fromkeys(range(blocks))
-        """In the order in which they are given away."""
+        """In the order of reallocation."""
         self._block_of: dict[tuple[Content, tuple[int, ...]], tuple[int, Content]] = {}
         self._key_of: dict[int, tuple[Content, tuple[int, ...]]] = {}
         self._new_content = count()
 
     @property
     def free(self) -> int:
-        """Blocks that nobody uses."""
+        """The number of unused blocks."""
         return len(self._unused)
 
     def blocks_for(self, tokens: int) -> int:
-        """Return how many blocks so many tokens take."""
+        """Return the number of blocks for `tokens` tokens."""
         return -(-tokens // self.block_tokens)
 
     def find(self, root: Content, tokens: Sequence[int]) -> tuple[list[int], Content]:
-        """Return the blocks that hold the longest known beginning of `tokens`, and that content.
+        """Return the blocks of the longest cached prefix of `tokens`, and its content.
 
-        `root` stands for what comes before the first token: keys and values of different models
-        are different. The blocks are not yet used: `use` them before anything is allocated.
+        `root` is the content before the first token; it differs between models, whose keys and
+        values differ. Call `use` on the blocks before the next allocation, which could take them.
         """
         found: list[int] = []
         content = root
@@ -61,15 +61,15 @@ class BlockPool:
         return block in self._unused
 
     def use(self, blocks: Iterable[int]) -> None:
-        """Count one more user of each block."""
+        """Add a user to each block."""
         for block in blocks:
             self._users[block] += 1
             self._unused.pop(block, None)
 
     def allocate(self, number: int) -> list[int]:
-        """Return so many blocks for one user, forgetting what they held; or raise OutOfBlocks."""
+        """Return `number` blocks for one user and discard their contents, or raise OutOfBlocks."""
         if number > self.free:
-            raise OutOfBlocks(f"{number} blocks were asked for and {self.free} are free.")
+            raise OutOfBlocks(f"{number} blocks were requested; {self.free} are free.")
         taken = [self._unused.popitem(last=False)[0] for _ in range(number)]
         for block in taken:
             self._users[block] = 1
@@ -79,9 +79,9 @@ class BlockPool:
         return taken
 
     def hold(self, block: int, before: Content, tokens: Sequence[int]) -> Content:
-        """Note that a used block now holds `tokens` after `before`; return the content it ends.
+        """Record that a used block has `tokens` after `before`; return its content.
 
-        Where another block holds the same already, that one stays the known one.
+        If another block already has this content, `find` keeps returning that one.
         """
         key = before, tuple(tokens)
         if key not in self._block_of:
@@ -90,9 +90,9 @@ class BlockPool:
         return self._block_of[key][1]
 
     def release(self, blocks: Sequence[int]) -> None:
-        """Count one user less of each block of a sequence.
+        """Remove a user from each block of a sequence.
 
-        The last ones are given away first: a beginning is worth more than what follows it.
+        The last blocks are reallocated first, because prefixes are reused more often.
         """
         for block in reversed(blocks):
             self._users[block] -= 1

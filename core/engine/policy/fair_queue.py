@@ -1,8 +1,8 @@
-"""Who is admitted next: of all that wait, the flow that has been served least.
+"""Fair admission: the next item comes from the least served flow.
 
-A flow is what must not crowd out others: the requests of one project to one model. Service is
-counted in tokens that were run for a flow, whether read or written. A flow that comes (back) starts
-at the least count among those that are there, so that idleness earns no credit.
+A flow is the requests of one project to one model, and must not starve other flows. Service is
+the number of tokens processed for a flow, prompt and output together. A new or returning flow
+starts at the smallest count of the present flows, so idle flows earn no credit.
 
 Source: Sheng et al. 2024, https://arxiv.org/abs/2401.00588 (virtual token counters).
 """
@@ -15,7 +15,7 @@ Item = TypeVar("Item")
 
 
 class FairQueue(Generic[Item]):
-    """First come, first served within a flow; least served first between flows."""
+    """First in, first out within a flow; least served first between flows."""
 
     def __init__(self, flow_of: Callable[[Item], Hashable]) -> None:
         self._flow_of = flow_of
@@ -30,11 +30,11 @@ class FairQueue(Generic[Item]):
             yield from items
 
     def append(self, item: Item) -> None:
-        """Let an item wait behind the others of its flow."""
+        """Add an item at the end of its flow."""
         self._items(item).append(item)
 
     def put_back(self, item: Item) -> None:
-        """Let an item that was taken wait again, before the others of its flow."""
+        """Return a taken item to the front of its flow."""
         self._items(item).appendleft(item)
 
     def candidates(self) -> list[Item]:
@@ -43,19 +43,19 @@ class FairQueue(Generic[Item]):
         return [self._waiting[flow][0] for flow in flows]
 
     def take(self, item: Item) -> None:
-        """Remove an item, wherever it waits."""
+        """Remove an item from the queue."""
         flow = self._flow_of(item)
         self._waiting[flow].remove(item)
         if not self._waiting[flow]:
             del self._waiting[flow]
 
     def charge(self, item: Item, tokens: int) -> None:
-        """Count the service that an item's flow has received."""
+        """Add to the service of an item's flow."""
         flow = self._flow_of(item)
         self._served[flow] = self._served.get(flow, 0) + tokens
 
     def forget_idle(self, active: set[Hashable]) -> None:
-        """Drop the counts of flows that neither wait nor are `active`."""
+        """Drop the counts of flows that are neither waiting nor `active`."""
         kept = self._waiting.keys() | active
         self._served = {flow: served for flow, served in self._served.items() if flow in kept}
 

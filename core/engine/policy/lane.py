@@ -1,4 +1,4 @@
-"""The sequences of one base, and their blocks of its cache."""
+"""The sequences of one base and their cache blocks."""
 
 from collections.abc import Callable
 
@@ -9,9 +9,9 @@ from core.engine.policy.step import Chunk
 
 
 class Lane:
-    """Sequences that wait, and those that run, in order of admission.
+    """Waiting and running sequences, in order of admission.
 
-    Without a pool prompts are read whole, and what is kept of them is not counted.
+    Without a pool, prompts are read in one step and the cache is not counted.
     """
 
     def __init__(self, base: BaseKey, base_bytes: int, pool: BlockPool | None) -> None:
@@ -26,30 +26,30 @@ class Lane:
         return min(sequence.arrival for sequence in self.waiting)
 
     def begin(self, sequence: AnySequence, portion: Callable[[int], int]) -> Chunk | None:
-        """Move a sequence from waiting to running; None when the cache has no room for it.
+        """Move a sequence from waiting to running; None if the cache has no room for it.
 
-        `portion` says how many of its unread positions go into this step.
+        `portion` maps its unread positions to those of this step.
         """
         if self.pool is None:
-            take = len(sequence.all_tokens)  # at once, even if that is more than the budget
+            take = len(sequence.all_tokens)  # in one step, even beyond the budget
         else:
-            # 1. Look up the longest beginning that the cache holds, as F full blocks. The last
-            #    position is always read: the next token is sampled from its state. A prompt that is
-            #    scored needs the state of every position, so nothing is looked up for it.
+            # 1. Find the longest cached prefix, F full blocks. The last position is always
+            #    computed, because the next token is sampled from its state. A scored prompt needs
+            #    the state of every position, so it does not use the cache.
             lookup = [] if sequence.scores_prompt else sequence.all_tokens[:-1]
             found, content = self.pool.find(sequence.request.model, lookup)
-            # 2. Admit only if all positions and the first token of the answer fit now: a new
-            #    sequence must not be preempted at once. Of the F found blocks, those that nobody
-            #    uses count as free, and stop doing so as soon as this sequence uses them.
+            # 2. Admit only if all positions and the first output token fit now, or the new sequence
+            #    would be preempted at once. Unused blocks among the F count as free until this
+            #    sequence uses them.
             missing = self.pool.blocks_for(len(sequence.all_tokens) + 1) - len(found)
             if missing > self.pool.free - sum(map(self.pool.is_unused, found)):
                 return None
-            # 3. Claim the found blocks before anything is allocated, which could give them away.
-            #    Their F · block_tokens positions count as computed.
+            # 3. Use the F blocks before the allocation, which could take them. Their
+            #    F · block_tokens positions count as computed.
             self.pool.use(found)
             sequence.blocks, sequence.content, sequence.known_blocks = found, content, len(found)
             sequence.computed = len(found) * self.pool.block_tokens
-            # 4. Allocate for this step's portion only: later chunks and tokens ask for their own.
+            # 4. Allocate for this step only: later chunks and tokens allocate their own blocks.
             take = portion(sequence.unread)
             missing = self.pool.blocks_for(sequence.computed + take) - len(found)
             sequence.blocks += self.pool.allocate(missing)
@@ -58,9 +58,9 @@ class Lane:
         return Chunk(sequence, sequence.computed, sequence.computed + take)
 
     def make_room(self, sequence: AnySequence, take: int) -> list[AnySequence]:
-        """Give a running sequence blocks for `take` more positions; return those that stepped back.
+        """Allocate blocks for `take` more positions of a running sequence; return the preempted.
 
-        The sequence that was admitted last steps back first, which may be this one.
+        The last admitted sequence is preempted first; it may be this one.
         """
         preempted: list[AnySequence] = []
         if self.pool is None:
@@ -77,7 +77,7 @@ class Lane:
         return preempted
 
     def advance(self, chunk: Chunk) -> None:
-        """Note that a chunk has been read, and what the blocks hold that are full by now."""
+        """Record that a chunk has been computed, and the contents of the blocks it completed."""
         sequence = chunk.sequence
         self.waiting.charge(sequence, chunk.end - chunk.start)
         sequence.computed = chunk.end
@@ -91,7 +91,7 @@ class Lane:
             sequence.known_blocks += 1
 
     def release(self, sequence: AnySequence) -> None:
-        """Give the blocks of a sequence back; what they hold may be found again."""
+        """Release the blocks of a sequence; their contents stay cached."""
         if self.pool is not None:
             self.pool.release(sequence.blocks)
         sequence.blocks, sequence.computed, sequence.known_blocks = [], 0, 0

@@ -1,4 +1,4 @@
-"""What the engine works on: a request made ready, and its sequences.
+"""Prepared requests and the state of their sequences.
 
 Plain Python; tensors belong to the runner.
 """
@@ -17,10 +17,10 @@ from core.spec.precision import NumberFormat
 
 @dataclass(frozen=True)
 class BaseKey:
-    """Weights that stay in memory: a base, loaded for one task, or one with an adapter in it.
+    """Resident weights: a base loaded for one task, possibly with a merged adapter.
 
-    What is merged (by the hash of its archive) goes into plain weights, and `spec.quantization`
-    is that of the result. One base in two number formats is two of them.
+    `merged` is the hash of an adapter's archive, which is merged into dense weights;
+    `spec.quantization` applies to the result. Each number format has its own key.
     """
 
     spec: BaseModelSpec
@@ -31,7 +31,7 @@ class BaseKey:
 
 @dataclass(frozen=True)
 class ModelKey:
-    """Which weights answer: a base, and on it one adapter (by the hash of its archive) or none."""
+    """The weights that answer: a base and optionally an adapter, by the hash of its archive."""
 
     base: BaseModelSpec
     adapter_sha256: str | None = None
@@ -49,37 +49,36 @@ class Matcher(Protocol):
 
     @property
     def error(self) -> str:
-        """Why no token can follow; empty as long as one can."""
+        """Why no token can follow; empty while one can."""
 
     def allowed(self) -> Any:
-        """Return a numpy array of booleans (V,): which tokens may come next."""
+        """Return the allowed next tokens, a boolean numpy array (V,)."""
 
     def take(self, token: int) -> None:
-        """Advance by a token that was allowed."""
+        """Advance by an allowed token."""
 
 
 class Grammar(Protocol):
-    """The grammar of structured output, which every choice of a request follows."""
+    """The grammar of structured output for every choice of a request."""
 
     @property
     def lark(self) -> str:
         """The grammar in llguidance's dialect of Lark."""
 
     def start(self) -> Matcher:
-        """Return a matcher at the beginning of an answer."""
+        """Return a matcher for a new answer."""
 
 
 VIRTUAL_TOKEN = -1
-"""Stands at the positions of virtual tokens, which have no id in the vocabulary."""
+"""The id at positions of virtual tokens, which are not in the vocabulary."""
 
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """A prompt as token ids and everything that decides how it goes on.
+    """A prompt as token ids, with everything that determines its completion.
 
-    `max_tokens` is resolved (it never reaches past the context, nor past the cache); a token of
-    `end_token_ids` ends a sequence and has no text. An encoder-decoder reads the prompt with its
-    encoder and writes a text of its own.
+    `max_tokens` is resolved: it fits the context and the cache. A token of `end_token_ids` ends a
+    sequence and has no text. An encoder-decoder reads the prompt with its encoder.
     """
 
     id: str
@@ -89,31 +88,31 @@ class Request:
     max_tokens: int
     end_token_ids: frozenset[int]
     project: str = ""
-    """On whose behalf; no project crowds out another one."""
+    """The project of the caller, for fair scheduling."""
     virtual_tokens: int = 0
-    """Positions before the prompt that belong to the adapter."""
+    """Virtual positions of the adapter before the prompt."""
     grammar: Grammar | None = None
-    """Of structured output; None where any token may follow."""
+    """Of structured output; None if any token may follow."""
     turn_format: TurnFormat | None = None
-    """How the parts of an answer are told apart; None where it is all text."""
+    """How answers are split into reasoning, text and tool calls; None if they are plain text."""
     begins_in_reasoning: bool = False
-    """Whether the prompt has opened the reasoning."""
+    """Whether the prompt opens the reasoning."""
     tools: Mapping[str, Any] | None = None
-    """The parameters of the tools that were offered, by name."""
+    """The parameters of the offered tools, by name."""
 
     @property
     def sequences(self) -> int:
-        """How many the scheduler has to run: one per choice."""
+        """The number of sequences: one per choice."""
         return self.sampling.n
 
     def opening(self, index: int) -> list[int]:
-        """Return what a choice has to read before it writes."""
+        """Return the tokens that a choice reads before it generates."""
         return [VIRTUAL_TOKEN] * self.virtual_tokens + list(self.prompt_tokens)
 
 
 @dataclass(frozen=True, eq=False)
 class ScoreRequest:
-    """Texts to label, as token ids; `multi_label` decides about each label by itself."""
+    """Texts to classify, as token ids; with `multi_label`, each label is decided separately."""
 
     id: str
     model: ModelKey
@@ -124,11 +123,11 @@ class ScoreRequest:
 
     @property
     def sequences(self) -> int:
-        """How many the scheduler has to run: one per text."""
+        """The number of sequences: one per text."""
         return len(self.texts)
 
     def opening(self, index: int) -> list[int]:
-        """Return the text to read."""
+        """Return the tokens of a text."""
         return list(self.texts[index])
 
 
@@ -138,32 +137,32 @@ RequestType = TypeVar("RequestType", Request, ScoreRequest)
 
 @dataclass(eq=False)
 class SequenceState(Generic[RequestType]):
-    """One choice of a request with the tokens that it has written, or one text to label.
+    """A choice of a request with its generated tokens, or a text to classify.
 
-    `all_tokens` has the token at each position: virtual tokens, prompt, and what it wrote.
+    `all_tokens` has the token of each position: virtual tokens, prompt and generated tokens.
     """
 
     request: RequestType
     index: int
-    """The number of the choice, or of the text, in its request."""
+    """The index of the choice, or of the text, in its request."""
     first: "SequenceState[RequestType] | None" = None
-    """The first choice, whose reading of the prompt this one waits for; None for that one."""
+    """The first choice, which reads the prompt for all; None for the first choice itself."""
     arrival: int = 0
     tokens: list[int] = field(default_factory=list)
     all_tokens: list[int] = field(default_factory=list)
     is_finished: bool = False
 
     computed: int = 0
-    """So many positions have been through the model."""
+    """The number of positions that the model has processed."""
     blocks: list[int] = field(default_factory=list)
-    """Of the cache, in the order of the positions that they hold."""
+    """Of the cache, in the order of their positions."""
     content: Content = None
-    """Of the full blocks that the pool knows of."""
+    """Of the full blocks recorded in the pool."""
     known_blocks: int = 0
     matcher: Matcher | None = None
     """Of the grammar of its request."""
     scores: dict[int, Any] = field(default_factory=dict)
-    """How likely the tokens of its prompt were, by position, if that was asked for."""
+    """The scores of its prompt's tokens by position, if requested."""
 
     def __post_init__(self) -> None:
         self.all_tokens = self.request.opening(self.index)
@@ -173,31 +172,31 @@ class SequenceState(Generic[RequestType]):
 
     @property
     def scores_prompt(self) -> bool:
-        """Whether every position of the prompt has to be read, even if the cache holds it."""
+        """Whether every position of the prompt must be computed, even if it is cached."""
         request = self.request
         return isinstance(request, Request) and request.sampling.score_prompt and self.index == 0
 
     @property
     def flow(self) -> Hashable:
-        """Whose turn it is when this sequence is served, among those of the same base."""
+        """The flow of fair scheduling among the sequences of the same base."""
         return self.request.project, self.request.model.adapter_sha256
 
     @property
     def unread(self) -> int:
-        """How many positions have not been through the model."""
+        """The number of positions that the model has not processed yet."""
         return len(self.all_tokens) - self.computed
 
     @property
     def opening_length(self) -> int:
-        """How many positions there were before it wrote anything."""
+        """The number of positions before the first generated token."""
         return len(self.all_tokens) - len(self.tokens)
 
     def note_scores(self, first: int, scores: Iterable[Any]) -> None:
-        """Keep the scores of positions of the prompt, from `first` on."""
+        """Store the scores of prompt positions, beginning at `first`."""
         self.scores.update(enumerate(scores, first))
 
     def write(self, token: int) -> None:
-        """Add a token that was sampled."""
+        """Append a sampled token."""
         self.tokens.append(token)
         self.all_tokens.append(token)
         if self.matcher is not None:

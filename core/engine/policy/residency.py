@@ -1,4 +1,4 @@
-"""Which loaded things stay in memory: the most recently used, and always those in use."""
+"""An LRU cache of loaded values that never evicts a value in use."""
 
 import sys
 from collections.abc import Callable, Collection
@@ -11,18 +11,18 @@ Value = TypeVar("Value")
 
 @dataclass
 class Tally:
-    """How often something was loaded, and how often something had to make room."""
+    """The number of loads and of evictions."""
 
     loads: int = 0
     evictions: int = 0
 
 
 class Residency(Generic[Key, Value]):
-    """At most `capacity` loaded values by key, of at most `max_bytes` together.
+    """At most `capacity` loaded values by key, with at most `max_bytes` in total.
 
-    The least recently used one makes room. What is in use is named by the caller at each
-    `acquire` and never unloaded. The scheduler admits no more at once than fits, by the same
-    numbers, so there is always one to give up. `bytes_of` says the same for a key each time.
+    The least recently used value is evicted first. The caller names the keys in use at each
+    `acquire`; they are never evicted. The scheduler admits only what fits by the same limits, so
+    an eviction is always possible. `bytes_of` must return the same for a key each time.
     """
 
     def __init__(
@@ -44,20 +44,20 @@ class Residency(Generic[Key, Value]):
         self._tally = tally or Tally()
 
     def keys(self) -> list[Key]:
-        """Keys of what is loaded, least recently used first; safe to call from any thread."""
+        """The keys of the loaded values, least recently used first; thread-safe."""
         return list(self._loaded)
 
     def values(self) -> list[Value]:
-        """What is loaded, in the order of `keys`; safe to call from any thread."""
+        """The loaded values in the order of `keys`; thread-safe."""
         return list(self._loaded.values())
 
     @property
     def bytes(self) -> int:
-        """Of all that is loaded; safe to call from any thread."""
+        """The size of all loaded values; thread-safe."""
         return sum(map(self._bytes_of, self.keys()))
 
     def acquire(self, key: Key, in_use: Collection[Key]) -> Value:
-        """Return the value, loading it after making room. Errors of loading pass through."""
+        """Return the value; evict others and load it first if needed. Passes load errors on."""
         if key in self._loaded:
             value = self._loaded.pop(key)
         else:

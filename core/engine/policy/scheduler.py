@@ -1,10 +1,10 @@
-"""Who runs next: continuous batching, as plain Python policy without tensors.
+"""Continuous batching, as plain Python policy without tensors.
 
-Each base that is in memory is a lane, and lanes take turns. A step of a lane first gives every
-sequence that writes its next token, then spends what is left of the budget on reading prompts, in
-chunks, and then admits. So neither a long prompt nor a stream of new requests keeps a stream
-waiting. Sequences join and leave at any step. When the cache is full, the sequence that was
-admitted last gives its blocks back and waits again, with all that it has written.
+Each resident base is a lane, and lanes take turns. A step of a lane first schedules the next token
+of every generating sequence, then spends the rest of the budget on chunks of running prompts, and
+then on new sequences. So neither a long prompt nor many new requests delay a stream. Sequences join
+and leave at any step. If the cache is full, the last admitted sequence is preempted: it releases
+its blocks and waits again, with its generated tokens.
 
 Source: Yu et al. 2022, https://www.usenix.org/conference/osdi22/presentation/yu (scheduling by
 iteration); Agrawal et al. 2024, https://arxiv.org/abs/2403.02310 (chunked prefill).
@@ -20,10 +20,10 @@ from core.engine.policy.step import Chunk, Limits, Step
 
 
 class Scheduler:
-    """Holds every sequence from `add` until it is removed.
+    """Owns every sequence from `add` until it is removed.
 
-    `pool_of` makes the cache of a base: None for one that reads its prompts whole. `bytes_of` says
-    what a base takes of the memory, with its cache.
+    `pool_of` creates the block pool of a base; None if the base reads prompts in one step.
+    `bytes_of` returns the memory of a base with its cache.
     """
 
     def __init__(
@@ -39,18 +39,18 @@ class Scheduler:
         self._arrivals = count()
         self.preemptions = 0
         self.prefix_cache_hits = 0
-        """Positions found in a cache, so that they were not computed again."""
+        """The number of positions found in a cache, and not recomputed."""
 
     @property
     def cache_use(self) -> float:
-        """Share of the blocks of all caches that are in use."""
+        """The share of used blocks in all caches."""
         pools = [lane.pool for lane in self.lanes if lane.pool is not None]
         blocks = sum(pool.blocks for pool in pools)
         return 1 - sum(pool.free for pool in pools) / blocks if blocks else 0.0
 
     @property
     def lanes(self) -> list[Lane]:
-        """Lanes by base, the one whose turn is next first; safe to call from any thread."""
+        """The lanes in the order of their turns; thread-safe."""
         return list(self._lanes.values())
 
     @property
@@ -67,7 +67,7 @@ class Scheduler:
     def add(self, request: AnyRequest) -> list[AnySequence]:
         """Queue every choice or text of a request; call only while `can_add()`.
 
-        The longest of them must fit the cache of its base by itself, and the base the memory.
+        Each of them must fit into an empty cache of its base, and the base into the memory.
         """
         base = request.model.base_key
         if base not in self._lanes:
@@ -81,19 +81,19 @@ class Scheduler:
         return sequences
 
     def schedule(self) -> Step | None:
-        """Return what runs next, None when there is nothing to do.
+        """Return the next step, or None if there is nothing to do.
 
-        Call `advance` with the step when it has run, and only then `schedule` again.
+        After the step has run, call `advance` with it before the next `schedule`.
         """
         for base, lane in list(self._lanes.items()):
             chunks = tuple(self._chunks(lane))
-            self._lanes[base] = self._lanes.pop(base)  # the next turn is another lane's
+            self._lanes[base] = self._lanes.pop(base)  # to the end: the others take their turns
             if chunks:
                 return Step(base, chunks)
         return None
 
     def advance(self, step: Step) -> None:
-        """Note that a step has run; call it before what was sampled is written."""
+        """Record that a step has run; call this before its sampled tokens are appended."""
         lane = self._lanes[step.base]
         for chunk in step.chunks:
             lane.advance(chunk)
@@ -103,14 +103,14 @@ class Scheduler:
         return [sequence for lane in self._lanes.values() for sequence in lane.running]
 
     def withdraw(self, request: AnyRequest) -> None:
-        """Forget what waits of a request; what runs is for the engine to remove."""
+        """Drop the waiting sequences of a request; the engine removes the running ones."""
         lane = self._lanes.get(request.model.base_key)
         for sequence in list(lane.waiting) if lane is not None else ():
             if sequence.request is request:
                 self.remove(sequence)
 
     def remove(self, sequence: AnySequence) -> None:
-        """Take a sequence out, whether it waits or runs; its blocks are free then."""
+        """Remove a waiting or running sequence and release its blocks."""
         lane = self._lanes[sequence.request.model.base_key]
         if sequence in lane.running:
             lane.running.remove(sequence)
@@ -119,7 +119,7 @@ class Scheduler:
             lane.waiting.take(sequence)
 
     def drop(self, base: BaseKey) -> None:
-        """Forget the lane of a base that is no longer in memory, and what its cache held."""
+        """Drop the lane of an evicted base, with the contents of its cache."""
         lane = self._lanes.get(base)
         if lane is None:
             return
@@ -131,11 +131,11 @@ class Scheduler:
 
     def _chunks(self, lane: Lane) -> Iterator[Chunk]:
         """Yield the chunks of one step of a lane; the budget counts tokens."""
-        # 1. Set one token aside for each sequence that writes: no prompt may delay a stream.
+        # 1. Reserve one token for each generating sequence, so that no prompt delays a stream.
         budget = self.limits.max_step_tokens
         budget -= sum(sequence.unread == 1 for sequence in lane.running)
-        # 2. Serve what runs, in order of admission. Preemption takes the last sequence of `running`
-        #    first, which has no chunk yet; hence the index, as the list may shrink meanwhile.
+        # 2. Serve the running sequences in order of admission. Preemption removes the last one of
+        #    `running`, which has no chunk yet. Loop by index, because the list may shrink.
         turn = 0
         while turn < len(lane.running):
             sequence = lane.running[turn]
@@ -149,7 +149,7 @@ class Scheduler:
             if sequence not in preempted:
                 budget -= take if unread > 1 else 0
                 yield Chunk(sequence, sequence.computed, sequence.computed + take)
-        # 3. Admit waiting sequences with what is left of the budget.
+        # 3. Admit waiting sequences with the rest of the budget.
         while budget > 0:
             admitted = self._admit(lane, budget)
             if admitted is None:
@@ -158,32 +158,32 @@ class Scheduler:
             yield admitted
 
     def _portion(self, unread: int, budget: int) -> int:
-        """Return how many of the unread positions of a prompt go into a step with `budget` left.
+        """Return how many unread positions of a prompt fit into a step with `budget` left.
 
-        A prompt that an eighth of a step more would end is read to its end: a few tokens that are
-        left over would cost a step of their own.
+        The budget may be exceeded by an eighth of a step to finish a prompt, because a few
+        remaining tokens would need another step.
         """
         if budget <= 0:
             return 0
         return unread if unread <= budget + self.limits.max_step_tokens // 8 else budget
 
     def _admit(self, lane: Lane, budget: int) -> Chunk | None:
-        """Let the next waiting sequence run, if one can; return its first chunk."""
-        # 1. The batch must have a free row, and the memory room for the base.
+        """Admit the next waiting sequence if possible; return its first chunk."""
+        # 1. The batch needs a free row, and the memory room for the base.
         if not lane.waiting or not self._may_admit(lane):
             return None
-        # 2. Take the first sequence of each flow, the flow that was served least first.
+        # 2. Try the first sequence of each flow, the least served flow first.
         adapters = {sequence.request.model.adapter_sha256 for sequence in lane.running} - {None}
         for sequence in lane.waiting.candidates():
-            # 3. Pass over choices whose first choice still reads the prompt they share.
+            # 3. Skip choices whose first choice is still reading the shared prompt.
             if not self._is_admissible(sequence):
                 continue
-            # 4. A sequence whose adapter has no slot waits, and nobody overtakes it: a stream of
-            #    requests to the adapters in memory would starve it.
+            # 4. If there is no slot for the adapter, admit nothing: otherwise requests to resident
+            #    adapters could starve this sequence.
             wanted = {sequence.request.model.adapter_sha256} - {None}
             if len(adapters | wanted) > self.limits.max_adapters:
                 return None
-            # 5. The same holds for a sequence for which the cache has no room.
+            # 5. The same applies if the cache has no room.
             chunk = lane.begin(sequence, lambda unread: self._portion(unread, budget))
             if chunk is not None:
                 self.prefix_cache_hits += chunk.start
@@ -196,7 +196,7 @@ class Scheduler:
             return False
         if not lane.running and not self._fits(lane):
             return False
-        # a base that waits for memory gets it: the others admit only what came before
+        # other lanes admit nothing newer than a base that waits for memory, so it gets its turn
         return all(
             lane.oldest_arrival < each.oldest_arrival
             for each in self._lanes.values()
@@ -204,7 +204,7 @@ class Scheduler:
         )
 
     def _fits(self, lane: Lane) -> bool:
-        """Return whether the memory has room for the base of a lane beside those that run."""
+        """Return whether the memory has room for the base beside the bases in use."""
         running = [each for each in self._lanes.values() if each.running]
         taken = sum(each.base_bytes for each in running)
         return (
@@ -214,6 +214,6 @@ class Scheduler:
 
     @staticmethod
     def _is_admissible(sequence: AnySequence) -> bool:
-        """Return whether a sequence can start now; the other choices wait for the first one."""
+        """Return whether a sequence can start; later choices wait for the first choice."""
         first = sequence.first
         return first is None or first.is_finished or first.computed >= first.opening_length

@@ -1,4 +1,4 @@
-"""A step of the device, and the bounds of what one may hold."""
+"""A step of the device, and its limits."""
 
 import sys
 from collections.abc import Container
@@ -9,13 +9,13 @@ from core.engine.policy.request import AnySequence, BaseKey
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of what is held at once.
+    """Limits of concurrent work.
 
-    `max_sequences` counts running sequences of all bases together. A request is taken while fewer
-    than `max_waiting` sequences wait, whatever its own number of choices or texts. `max_bases`
-    bounds the bases with running sequences, `max_base_bytes` the memory of those together,
-    `max_adapters` the adapters of those on one base. A step of a base with a cache has at most
-    `max_step_tokens` tokens, and an eighth more where that ends a prompt.
+    `max_sequences`: running sequences of all bases. `max_waiting`: a request is accepted while
+    fewer sequences wait, regardless of its own number of choices or texts. `max_bases`: bases with
+    running sequences; `max_base_bytes`: their total memory; `max_adapters`: adapters in use on one
+    base. `max_step_tokens`: tokens of a step of a base with a cache, plus an eighth if that
+    finishes a prompt.
     """
 
     max_sequences: int
@@ -35,7 +35,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Places [start, end) of a sequence, which go through the model in this step."""
+    """Positions [start, end) of a sequence, processed in one step."""
 
     sequence: AnySequence
     start: int
@@ -43,19 +43,19 @@ class Chunk:
 
     @property
     def is_last(self) -> bool:
-        """Whether all positions have been read then, so that the next token can be sampled."""
+        """Whether this is the last unread chunk, so that the next token can be sampled."""
         return self.end == len(self.sequence.all_tokens)
 
 
 @dataclass(frozen=True)
 class Step:
-    """What goes through one base at once."""
+    """The chunks that one base processes together."""
 
     base: BaseKey
     chunks: tuple[Chunk, ...]
 
     def without(self, sequences: Container[AnySequence]) -> "Step":
-        """Return the step with these sequences left out."""
+        """Return the step without these sequences."""
         return Step(
             self.base, tuple(chunk for chunk in self.chunks if chunk.sequence not in sequences)
         )

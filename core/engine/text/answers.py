@@ -1,4 +1,4 @@
-"""From what the device computed to what the caller is told, one request at a time."""
+"""Turns the device's results into events for the caller, one request at a time."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,11 +31,11 @@ class TextScored:
 
 
 Item = GenerationEvent | TextScored | TunesmithError
-"""An event, or the error that ends the request."""
+"""An event, or the final error of the request."""
 
 
 class Detokenizer:
-    """Spells the tokens of a request as text, whole characters and nothing of a stop string."""
+    """Decodes the tokens of a request to text, in complete characters and without stop strings."""
 
     def __init__(self, request: Request, token_bytes: TokenBytes, hardware: str = "") -> None:
         self._request = request
@@ -54,7 +54,7 @@ class Detokenizer:
     def take(
         self, sequence: SequenceState[Request], token: SampledToken
     ) -> Iterator[GenerationEvent]:
-        """Add one token to a sequence, perhaps its last; yield what follows from it."""
+        """Append a token to a sequence, which may finish it; yield the resulting events."""
         if not self._is_started:
             self._is_started = True
             yield self._started(sequence)
@@ -101,7 +101,7 @@ class Detokenizer:
     def _deltas(
         self, sequence: SequenceState[Request], piece: Piece | None
     ) -> Iterator[GenerationDelta]:
-        """Yield what a piece adds to a choice, without what may be a marker or a tool call."""
+        """Yield the new text of a choice, without a possible marker or tool call."""
         if piece is None:
             return
         reader = self._readers[sequence.index]
@@ -115,7 +115,7 @@ class Detokenizer:
             )
 
     def _rest(self, sequence: SequenceState[Request]) -> Iterator[GenerationDelta | ToolCalled]:
-        """Yield what was held back at the end of a choice: text, or tool calls."""
+        """Yield the text or tool calls held back until the end of a choice."""
         reader = self._readers[sequence.index]
         if reader is None:
             return
@@ -126,7 +126,7 @@ class Detokenizer:
             yield ToolCalled(choice=sequence.index, name=call.name, arguments=call.arguments)
 
     def _prompt(self, sequence: SequenceState[Request]) -> tuple[PromptToken, ...]:
-        """Spell the prompt with its scores, if those were asked for."""
+        """Return the prompt's tokens with their scores, if requested."""
         request = self._request
         if not request.sampling.score_prompt:
             return ()
@@ -146,7 +146,7 @@ class Detokenizer:
 
 
 def _readers(request: Request) -> list[TurnReader | None]:
-    """Return what takes each choice apart; None where all of it is text."""
+    """Return the parser of each choice; None for plain text."""
     format_ = request.turn_format
     if format_ is None:
         return [None] * request.sequences
@@ -163,7 +163,7 @@ def _readers(request: Request) -> list[TurnReader | None]:
 
 
 class ScoredAnswer:
-    """Names the probabilities of each text by their labels."""
+    """Maps the probabilities of each text to label names."""
 
     def __init__(self, request: ScoreRequest) -> None:
         self._labels = request.labels
@@ -189,7 +189,7 @@ def _is_call(item: GenerationDelta | ToolCalled) -> bool:
 
 
 def _record(token: SampledToken, token_bytes: TokenBytes) -> GeneratedToken | None:
-    """Spell a token and its alternatives, when log-probabilities were asked for."""
+    """Return a token and its alternatives as text, if log-probabilities were requested."""
     if token.scores is None:
         return None
     decoded = _decoded(token.token_id, token.scores.logprob, token_bytes)

@@ -1,4 +1,4 @@
-"""Grammars in llguidance's kind of Lark, rule by rule."""
+"""Builds grammars in llguidance's dialect of Lark, rule by rule."""
 
 import json
 from collections.abc import Mapping
@@ -20,22 +20,22 @@ JSON_OPTIONS: "JsonCompileOptions" = {
     "item_separator": r",\x20?",
     "key_separator": r":\x20?",
 }
-"""At most one space, after a comma or a colon: both spacings of JSON that models have learnt, and
-no white space that a model could write for ever. Decision 20 has the figures."""
+"""At most one space, after a comma or a colon: the two spacings that models have learnt, without
+unbounded white space. Decision 20 has the figures."""
 
 _ID = "/[A-Za-z0-9]{9}/"
-"""Nine letters and digits, which every template takes for an id."""
+"""Nine letters and digits: an id that every template accepts."""
 
 
 class GrammarBuilder:
-    """Rules in the making; texts are coded (`core.batching.coded_tokens`)."""
+    """A grammar under construction; texts are coded (`core.batching.coded_tokens`)."""
 
     def __init__(self, vocabulary: GrammarVocabulary, control: CodedTokens) -> None:
         self._vocabulary = vocabulary
         self._control = control
         self._rules: list[str] = []
         self._bounded: list[str] = []
-        """The rules for another server."""
+        """The same rules for another server."""
 
     def rule(self, body: str, attributes: str = "") -> str:
         """Add a rule and return its name."""
@@ -45,17 +45,17 @@ class GrammarBuilder:
         return name
 
     def json(self, schema: Mapping[str, Any]) -> str:
-        """Return the rule of a JSON value. References in a schema are to that schema."""
+        """Return the rule of a JSON value. References resolve inside the schema."""
         name = self.rule(_json(schema))
         self._bounded[-1] = f"{name}: {_json(with_bounds(schema))}"
         return name
 
     def literal(self, text: str) -> str:
-        """Return a text as symbols, nothing for none."""
+        """Return the symbols of a text; "" for an empty text."""
         return " ".join(map(_symbol, self._parts(text)))
 
     def until(self, closing: str) -> str:
-        """Return any text up to a literal, and that literal, which the text does not hold."""
+        """Return the symbols of any text up to and including a literal."""
         first, *rest = self._parts(closing)
         if isinstance(first, int):
             return " ".join([self.rule(r"/(?s:.*)/"), *map(_symbol, [first, *rest])])
@@ -63,7 +63,7 @@ class GrammarBuilder:
         return " ".join([text, *map(_symbol, rest)])
 
     def compiled(self, start: str, param: str) -> CompiledGrammar:
-        """Return the grammar that begins with these symbols; InvalidRequest for an unfit schema."""
+        """Compile the grammar with these start symbols; InvalidRequest for an unusable schema."""
         lark = "\n".join([f"start: {start}", *self._rules])
         matcher = LLMatcher(
             self._vocabulary.tokenizer,
@@ -73,16 +73,15 @@ class GrammarBuilder:
         )
         if matcher.is_error():
             raise unfit(matcher.get_error(), param)
-        matcher.compute_bitmask()  # copies share what this finds; the model thread does not wait
+        matcher.compute_bitmask()  # copies share the result, so the model thread does not wait
         bounded = "\n".join([f"start: {start}", *self._bounded])
         return CompiledGrammar(bounded, matcher, self._vocabulary)
 
     def _parts(self, coded: str) -> list[str | int]:
-        """Return a literal as texts and ids of tokens.
+        """Return a literal as texts and token ids.
 
-        By its id goes every control token, and what else is special to llguidance: each added
-        token in angle brackets, `<tool_call>` for one. As mere text it is offered, and refused
-        when it comes.
+        Control tokens and other tokens that llguidance treats as special, such as `<tool_call>`,
+        are ids. As text, llguidance would offer such a token and then reject it.
         """
         tokenizer = self._vocabulary.tokenizer
         parts: list[str | int] = []
@@ -109,5 +108,5 @@ def _symbol(part: str | int) -> str:
 
 
 def _quoted(value: Any) -> str:
-    """Return a value as it stands in a grammar, which no server shall take for one in BNF."""
+    """Return a value quoted for the grammar, so that no server mistakes the grammar for BNF."""
     return json.dumps(value).replace("::=", r"\u003a:=")

@@ -1,4 +1,4 @@
-"""A JSON schema as a grammar can follow it: bounded in cost, with numbers that it can count."""
+"""Prepares a JSON schema for a grammar: bounded cost, and bounds that llguidance supports."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,9 +9,9 @@ from core.engine.text.schema_references import refuse_endless_references, refuse
 
 
 def fitted(schema: Mapping[str, Any], param: str) -> dict[str, Any]:
-    """Return a schema with bounds that can be counted; InvalidRequest for one that costs too much.
+    """Return a schema with supported bounds; InvalidRequest if it costs too much.
 
-    A bound that no answer should reach is drawn in, never out.
+    Bounds are only ever tightened.
     """
     refuse_too_costly([schema], param)
     refuse_repeated_ids(schema, param)

@@ -1,7 +1,6 @@
-"""The grammars of answers: JSON, or a call of a tool, perhaps after reasoning.
+"""The grammars of structured output: JSON or a tool call, optionally after reasoning.
 
-Reasoning is free. Where the prompt opens it, or the model begins with it, the form holds from its
-end on.
+Reasoning is unconstrained. If the prompt or the model opens it, the grammar applies after it ends.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,45 +16,45 @@ from core.engine.text.schema_cost import refuse_too_costly
 from core.engine.text.schema_keywords import without_null_keys
 from core.engine.text.structured_output import CompiledGrammar, GrammarVocabulary
 from core.errors import InvalidRequest
-from core.spec.generation import JsonObjectForm, JsonSchemaForm, ToolCallForm
+from core.spec.generation import JsonObjectOutput, SchemaOutput, ToolCallOutput
 
-_FORM, _TOOLS = "response_format", "tools"
+_RESPONSE_FORMAT, _TOOLS = "response_format", "tools"
 _NEWLINES = r"/\n{0,2}/"
 
 
 def compile_json(
-    spec: JsonObjectForm | JsonSchemaForm,
+    spec: JsonObjectOutput | SchemaOutput,
     format_: TurnFormat,
     reasoning: ReasoningAt,
     vocabulary: GrammarVocabulary,
 ) -> CompiledGrammar:
-    """Return the grammar of a form; InvalidRequest `invalid_json_schema` when there is none."""
+    """Return the grammar of JSON output; InvalidRequest `invalid_json_schema` if impossible."""
     schema: dict[str, Any] = {"type": "object"}
-    if isinstance(spec, JsonSchemaForm):
+    if isinstance(spec, SchemaOutput):
         schema = spec.json_schema
     grammar = GrammarBuilder(vocabulary, format_.control)
     parts = [
         _thinking(grammar, format_, reasoning),
         grammar.literal(format_.content.opening.lstrip()),
-        grammar.json(fitted(schema, _FORM)),
+        grammar.json(fitted(schema, _RESPONSE_FORMAT)),
         grammar.literal(format_.content.closing),
     ]
-    return grammar.compiled(" ".join(filter(None, parts)), _FORM)
+    return grammar.compiled(" ".join(filter(None, parts)), _RESPONSE_FORMAT)
 
 
 def compile_call(
-    spec: ToolCallForm,
+    spec: ToolCallOutput,
     format_: TurnFormat,
     tools: Sequence[Mapping[str, Any]],
     reasoning: ReasoningAt,
     vocabulary: GrammarVocabulary,
 ) -> CompiledGrammar:
-    """Return the grammar of one call of a tool; InvalidRequest when it cannot be enforced."""
+    """Return the grammar of one tool call; InvalidRequest if it cannot be enforced."""
     forced = None if format_.calls is None else format_.calls.forced
     if forced is None:
         raise InvalidRequest(
-            "The chat template of this model writes tool calls in a way that cannot be enforced. "
-            'Leave tool_choice at "auto".',
+            "The tool-call format of this model's chat template cannot be enforced. "
+            'Use tool_choice "auto".',
             param="tool_choice",
             code="unsupported_parameter",
         )
@@ -69,7 +68,7 @@ def compile_call(
 
 
 def _thinking(grammar: GrammarBuilder, format_: TurnFormat, reasoning: ReasoningAt) -> str:
-    """Return the symbols of reasoning before a form."""
+    """Return the symbols of reasoning before structured output."""
     section = format_.reasoning
     if section is None or reasoning == "closed" or not format_.writes_reasoning:
         return ""
@@ -80,7 +79,7 @@ def _thinking(grammar: GrammarBuilder, format_: TurnFormat, reasoning: Reasoning
 
 
 def _call(grammar: GrammarBuilder, forced: ForcedCall, function: Mapping[str, Any]) -> str:
-    """Return the symbols of a call of one tool."""
+    """Return the symbols of a call to one tool."""
     name = function["name"]
     given = without_null_keys(function.get("parameters") or {})
     parameters = _closed({"type": "object"} | (given or {"properties": {}}))
@@ -93,9 +92,9 @@ def _call(grammar: GrammarBuilder, forced: ForcedCall, function: Mapping[str, An
 
 
 def _closed(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Return parameters without room for arguments that nobody described.
+    """Return parameters that forbid undescribed arguments.
 
-    A model in doubt fills such room for as long as it may. A tool without parameters takes none.
+    Uncertain models generate such arguments without end. A tool without parameters accepts none.
     """
     open_keys = {"additionalProperties", "patternProperties", "unevaluatedProperties", "$ref"}
     composed = {"allOf", "anyOf", "oneOf", "if", "not", "dependentSchemas"}
@@ -108,7 +107,7 @@ def _closed(parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 def _pairs(grammar: GrammarBuilder, pairs: ForcedPairs, parameters: Mapping[str, Any]) -> str:
-    """Return the symbols of arguments, each as a pair of texts, in the order of the schema."""
+    """Return the symbols of arguments as pairs of key and value, in the order of the schema."""
     required = parameters.get("required") or ()
     symbols = []
     for key, schema in (parameters.get("properties") or {}).items():
@@ -119,7 +118,7 @@ def _pairs(grammar: GrammarBuilder, pairs: ForcedPairs, parameters: Mapping[str,
 
 
 def _value(grammar: GrammarBuilder, schema: Any, root: Mapping[str, Any], closing: str) -> str:
-    """Return the symbols of a value and of what closes it: a text as it is, all else as JSON."""
+    """Return the symbols of a value and its closing text: strings verbatim, others as JSON."""
     own = schema if isinstance(schema, Mapping) else {}
     texts = own.get("enum") or ([own["const"]] if "const" in own else [])
     if texts and isinstance(texts, list) and all(isinstance(text, str) for text in texts):

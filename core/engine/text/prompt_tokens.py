@@ -1,4 +1,4 @@
-"""Prompts and texts as token ids, within the limits of the model that is asked."""
+"""Prompts and texts as token ids, within the limits of the requested model."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,13 +13,13 @@ from core.objectives.classification import class_tokens
 from core.spec.generation import ChatPrompt, GenerationRequest, Prompt, TextPrompt
 
 MAX_CHARACTERS_PER_TOKEN = 64
-"""Of a whole text; far above what any tokenizer reaches. Bounds the work under the lock."""
+"""On average over a text; far above that of any tokenizer. Bounds the work under the lock."""
 
 _PARAM = {"chat": "messages", "text": "prompt", "tokens": "prompt"}
 
 
 def prompt_tokens(prompt: Prompt, model: ServedModel) -> tuple[int, ...]:
-    """Return a prompt as the model reads it.
+    """Return the token ids of a prompt.
 
     Raises InvalidRequest (`context_length_exceeded`, `invalid_token`, `empty_prompt`,
     `no_chat_template`, …).
@@ -43,7 +43,7 @@ def prompt_tokens(prompt: Prompt, model: ServedModel) -> tuple[int, ...]:
 
 
 def require_known(tokens: Sequence[int], param: str, model: ServedModel) -> None:
-    """Raise InvalidRequest `invalid_token` for a token that the model does not have."""
+    """Raise InvalidRequest `invalid_token` for a token outside the vocabulary."""
     for index, token in enumerate(tokens):
         if not 0 <= token < model.vocabulary.token_count:
             raise InvalidRequest(
@@ -55,7 +55,7 @@ def require_known(tokens: Sequence[int], param: str, model: ServedModel) -> None
 
 
 def text_tokens(texts: Sequence[str], model: ServedModel) -> tuple[tuple[int, ...], ...]:
-    """Return texts to label as the model reads them; InvalidRequest for one it cannot read."""
+    """Return the token ids of texts to classify; InvalidRequest for an empty or too long text."""
     for text in texts:
         _refuse_a_text_too_long(text, "input", model)
     with model.vocabulary.lock:
@@ -67,8 +67,8 @@ def text_tokens(texts: Sequence[str], model: ServedModel) -> tuple[tuple[int, ..
             )
         if len(tokens) > model.longest_prompt:
             raise InvalidRequest(
-                f"{model.base_id} takes texts of {model.longest_prompt} tokens; text {index} of "
-                f"the input has {len(tokens)}. Shorten it.",
+                f"{model.base_id} accepts texts of up to {model.longest_prompt} tokens; text "
+                f"{index} of the input has {len(tokens)}. Shorten it.",
                 param="input",
                 code="context_length_exceeded",
             )
@@ -76,7 +76,7 @@ def text_tokens(texts: Sequence[str], model: ServedModel) -> tuple[tuple[int, ..
 
 
 def max_tokens(asked: GenerationRequest, prompt_tokens: int, model: ServedModel) -> int:
-    """Return how many tokens may follow; a prompt needs room for at least one."""
+    """Return the maximum length of the completion; at least one token must fit."""
     given = asked.sampling.given_answer
     wanted = asked.sampling.max_tokens if given is None else len(given)
     needed = 1 if wanted is None else wanted
@@ -90,8 +90,8 @@ def max_tokens(asked: GenerationRequest, prompt_tokens: int, model: ServedModel)
     if not fits:
         completion = f" and max_tokens is {wanted}" if wanted else ""
         raise InvalidRequest(
-            f"The context of {asked.base.id} holds {longest} tokens; the prompt has "
-            f"{prompt_tokens}{completion}. Shorten the prompt or ask for fewer tokens.",
+            f"The context of {asked.base.id} is {longest} tokens; the prompt has "
+            f"{prompt_tokens}{completion}. Shorten the prompt or request fewer tokens.",
             param=_PARAM[asked.prompt.type],
             code="context_length_exceeded",
         )
@@ -99,7 +99,7 @@ def max_tokens(asked: GenerationRequest, prompt_tokens: int, model: ServedModel)
 
 
 def refuse_unknown_tokens(logit_bias: Mapping[int, float], model: ServedModel) -> None:
-    """Raise InvalidRequest `invalid_token` for a biased token that the model does not have."""
+    """Raise InvalidRequest `invalid_token` for a biased token outside the vocabulary."""
     for token in logit_bias:
         if not 0 <= token < model.vocabulary.token_count:
             raise InvalidRequest(
@@ -118,7 +118,7 @@ def _chat_tokens(prompt: ChatPrompt, model: ServedModel) -> list[int]:
     if tokenizer.chat_template is None:
         raise InvalidRequest(
             f"{model.base_id} has no chat template, so it cannot answer messages. Use "
-            "/v1/completions with a plain prompt, or a model tuned on chats.",
+            "/v1/completions with a plain prompt, or a model tuned on conversations.",
             param="messages",
             code="no_chat_template",
         )
@@ -127,9 +127,9 @@ def _chat_tokens(prompt: ChatPrompt, model: ServedModel) -> list[int]:
 
 
 def _plain_tokens(text: str, model: ServedModel) -> list[int]:
-    """Tokenise as training does: with the special tokens that open a text, none that closes it.
+    """Tokenise as in training: with opening special tokens, without closing ones.
 
-    What an encoder reads is a whole text, and keeps both.
+    The input of an encoder keeps both.
     """
     tokenizer = model.vocabulary.tokenizer
     if model.key.task != "seq2seq":
@@ -139,12 +139,12 @@ def _plain_tokens(text: str, model: ServedModel) -> list[int]:
 
 
 def _refuse_a_text_too_long(text: Any, param: str, model: ServedModel) -> None:
-    """Refuse by length alone, before a template or a tokenizer works on it."""
+    """Reject a text by its length before a template or tokenizer processes it."""
     characters = len(text if isinstance(text, str) else json.dumps(text, ensure_ascii=False))
     context_length = model.vocabulary.context_length
     if characters > context_length * MAX_CHARACTERS_PER_TOKEN:
         raise InvalidRequest(
-            f"The context of {model.base_id} holds {context_length} tokens; the prompt has "
+            f"The context of {model.base_id} is {context_length} tokens; the prompt has "
             f"{characters} characters, which cannot fit. Shorten the prompt.",
             param=param,
             code="context_length_exceeded",

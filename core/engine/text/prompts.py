@@ -1,7 +1,6 @@
-"""From what the API sends to what the engine runs: prompts as tokens, limits checked.
+"""Turns the API's requests into engine requests: tokenised prompts within all limits.
 
-Everything that can be refused is refused here, before a request waits for the device. No
-weights are read.
+Every invalid request is rejected here, before it waits for the device. No weights are read.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -11,7 +10,7 @@ from typing import Any
 
 from core.artifacts.manifest import Manifest, public_name, read_manifest
 from core.batching.turn_format import ReasoningAt, TurnFormat
-from core.catalog.cells import require_mergeable
+from core.catalog.combinations import require_mergeable
 from core.catalog.describe import is_quantised
 from core.catalog.strategies import STRATEGIES
 from core.engine.adapters import AdapterFiles
@@ -39,21 +38,21 @@ from core.spec.serving import ServingSpec
 MAX_CACHED_VOCABULARIES = 16
 MAX_CACHED_BUNDLES = 4096
 _END_OF_PROMPT = 32
-"""Tokens that tell whether a prompt has opened the reasoning."""
+"""The last tokens of a prompt, which show whether it opens the reasoning."""
 
 
 @dataclass(frozen=True)
 class _Bundle:
-    """What a tuned model is, without its weights."""
+    """A tuned model without its weights."""
 
     manifest: Manifest
     home: TokenizerHome
 
 
 class PromptReader:
-    """Turns what the API sends into what the engine takes; safe to use from several threads.
+    """Turns the API's requests into engine requests; thread-safe.
 
-    A tuned model's tokenizer and chat template are those of its bundle.
+    A tuned model uses the tokenizer and chat template of its bundle.
     """
 
     def __init__(
@@ -65,7 +64,7 @@ class PromptReader:
     ) -> None:
         """`require_room` raises InvalidRequest for a base that the engine can never load.
 
-        Without `precisions` every model is one in fp32.
+        Without `precisions`, every model runs in fp32.
         """
         self.precisions = precisions or ServedPrecisions("fp32")
         self._adapters = adapters
@@ -76,13 +75,13 @@ class PromptReader:
         self._is_stored_quantised = lru_cache(MAX_CACHED_VOCABULARIES)(_is_stored_quantised)
 
     def is_fetched(self, base: BaseModelSpec, adapter: BundleRef | None) -> bool:
-        """Say whether `fetch` has nothing to do; False where only a look at the disk would tell."""
+        """Return whether `fetch` has nothing to do; False if only the disk could tell."""
         return adapter is None and self.precisions.is_known(base)
 
     def fetch(self, base: BaseModelSpec, adapter: BundleRef | None) -> None:
-        """Have a bundle on this machine, and a base measured, which may take their time.
+        """Fetch a bundle and measure a base if needed; both may take time.
 
-        The errors of `ensure`, `load_config`, `load_tokenizer` and `load_base`.
+        Raises the errors of `ensure`, `load_config`, `load_tokenizer` and `load_base`.
         """
         manifest = None
         if adapter is not None:
@@ -91,7 +90,7 @@ class PromptReader:
         self.precisions.prepare(base, manifest)
 
     def read(self, asked: GenerationRequest) -> tuple[Request, TokenBytes]:
-        """Return the request and the bytes of its tokens.
+        """Return the engine request and the bytes of its tokens.
 
         Raises InvalidRequest (`context_length_exceeded`, `invalid_token`, `empty_prompt`,
         `no_chat_template`, `not_a_generator`, …) and the errors of `AdapterFiles.ensure` and
@@ -101,7 +100,8 @@ class PromptReader:
         _require_generator(asked, model)
         refuse_unknown_tokens(asked.sampling.logit_bias, model)
         tokens = prompt_tokens(asked.prompt, model)
-        sampling, form, given = asked.sampling, asked.sampling.form, asked.sampling.given_answer
+        sampling, given = asked.sampling, asked.sampling.given_answer
+        output = sampling.structured_output
         require_known(given or (), "given_answer", model)
         is_endless = sampling.ignore_eos or given is not None
         tools = asked.prompt.tools if isinstance(asked.prompt, ChatPrompt) else ()
@@ -118,7 +118,7 @@ class PromptReader:
             end_token_ids=frozenset() if is_endless else model.vocabulary.end_token_ids,
             project=asked.project,
             virtual_tokens=model.positions_before_prompt,
-            grammar=None if form is None else model.vocabulary.grammar(form, tools, reasoning),
+            grammar=None if output is None else model.vocabulary.grammar(output, tools, reasoning),
             turn_format=turn,
             begins_in_reasoning=reasoning == "open",
             tools=parameters_of(tools) if tools else None,
@@ -126,7 +126,7 @@ class PromptReader:
         return request, model.vocabulary.token_bytes
 
     def read_texts(self, asked: ClassificationRequest) -> ScoreRequest:
-        """Return the texts to label.
+        """Return the engine request for texts to classify.
 
         Raises InvalidRequest (`not_a_classifier`, `context_length_exceeded`, `empty_prompt`) and
         the errors of `AdapterFiles.ensure` and `load_config`.
@@ -135,8 +135,8 @@ class PromptReader:
         objective = model.manifest and model.manifest.objective
         if not isinstance(objective, ClassificationSpec):
             raise InvalidRequest(
-                "This model has no labels to choose from, because it was not tuned to classify. "
-                "Ask it on /v1/chat/completions, or name a tuned classifier.",
+                "This model has no labels because it was not tuned for classification. "
+                "Use /v1/chat/completions, or a tuned classifier.",
                 param="model",
                 code="not_a_classifier",
             )
@@ -150,7 +150,7 @@ class PromptReader:
         )
 
     def key_of_base(self, base: BaseModelSpec) -> ModelKey:
-        """Return how a base answers for itself, without an adapter."""
+        """Return the key of a base without an adapter."""
         task = self._vocabulary(base, None).own_task
         return ModelKey(base, None, task, precision=self.precisions.of(base))
 
@@ -167,9 +167,7 @@ class PromptReader:
         precision = self.precisions.of(base, manifest)
         key = ModelKey(base, adapter.sha256, manifest.task, precision=precision)
         own = {"id": f"{base.id}/{adapter.sha256[:12]}", "quantization": serving.quantization}
-        if STRATEGIES[
-            manifest.strategy.type
-        ].whole_model:  # a base of its own, wherever it came from
+        if STRATEGIES[manifest.strategy.type].whole_model:  # independent of its base
             whole = BaseModelSpec(source=str(folder), **own)
             key = ModelKey(whole, None, manifest.task, precision=precision)
         elif serving.form == "merged":
@@ -191,7 +189,7 @@ class PromptReader:
 
 
 def _turn_format(prompt: Prompt, model: ServedModel) -> TurnFormat | None:
-    """Return how an answer to a prompt is taken apart; None where it is all text."""
+    """Return how answers to a prompt are parsed; None for plain text."""
     if not isinstance(prompt, ChatPrompt) or model.vocabulary.tokenizer.chat_template is None:
         return None
     format_ = model.vocabulary.turn_format
@@ -201,7 +199,7 @@ def _turn_format(prompt: Prompt, model: ServedModel) -> TurnFormat | None:
 
 
 def parameters_of(tools: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the parameters of tools in OpenAI's form, by their names."""
+    """Return the parameters of tools in OpenAI's format, by name."""
     functions = [tool["function"] for tool in tools]
     return {function["name"]: function.get("parameters") for function in functions}
 
@@ -228,17 +226,17 @@ def _described(name: str, revision: str | None, quantization: str | None) -> str
 
 
 def _require_generator(asked: GenerationRequest, model: ServedModel) -> None:
-    """Raise InvalidRequest for a model that writes no text, or cannot score the prompt asked."""
+    """Raise InvalidRequest if the model cannot generate, or cannot score the prompt."""
     if model.key.task == "classification":
-        how = "It labels texts: ask it on /v1/classifications."
+        how = "It classifies texts: use /v1/classifications."
         if model.manifest is None:
-            how = "It is an encoder: tune it to classify, or choose a base that writes."
+            how = "It is an encoder: tune it for classification, or use a generating base."
         raise InvalidRequest(
-            f"This model writes no text. {how}", param="model", code="not_a_generator"
+            f"This model does not generate text. {how}", param="model", code="not_a_generator"
         )
     if asked.sampling.score_prompt and model.key.task == "seq2seq":
         raise InvalidRequest(
-            "An encoder-decoder does not say how likely its prompt is: it reads it whole.",
+            "An encoder-decoder cannot score its prompt. Set echo to false.",
             param="echo",
             code="unsupported_parameter",
         )

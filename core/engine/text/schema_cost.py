@@ -1,4 +1,4 @@
-"""What a JSON schema may cost: to compile, and at every token of everybody's answers."""
+"""Limits for the cost of a JSON schema: to compile it, and per generated token of all streams."""
 
 import json
 import math
@@ -10,18 +10,17 @@ from core.engine.text.schema_keywords import is_number, unfit
 
 MAX_SCHEMA_CHARACTERS = 32_768
 MAX_LITERAL_CHARACTERS = 4096
-"""Of one text that an answer has to repeat or match: every token of it costs in proportion."""
+"""Of one literal or pattern: its length is a cost per token."""
 
 MAX_MULTIPLE_OF = 20_000
-"""Of all together. An answer visits up to two states for each, and may visit 50,000 of all kinds.
-"""
+"""The sum over a schema. Each unit costs an answer up to two grammar states, of at most 50,000."""
 
 
 def refuse_too_costly(schemas: list[Any], param: str) -> None:
-    """Refuse what would take long to compile, or hold up every token of everybody's answers."""
+    """Reject schemas that compile slowly or delay every token of all streams."""
     characters = sum(len(json.dumps(schema)) for schema in schemas)
     if characters > MAX_SCHEMA_CHARACTERS:
-        raise unfit(f"it has {characters} characters, and may have {MAX_SCHEMA_CHARACTERS}", param)
+        raise unfit(f"it has {characters} characters; the limit is {MAX_SCHEMA_CHARACTERS}", param)
     multiples = 0
     for schema in schemas:
         parts = list(_objects(schema))
@@ -30,14 +29,14 @@ def refuse_too_costly(schemas: list[Any], param: str) -> None:
         multiples += _states_of_multiples(parts)
     if multiples > MAX_MULTIPLE_OF:
         raise unfit(
-            f"multipleOf may be {MAX_MULTIPLE_OF} at most, without the point and all added up; "
-            "beside anyOf, oneOf or allOf their least common multiple counts",
+            f"the sum of all multipleOf, without points, must be at most {MAX_MULTIPLE_OF}; "
+            "with anyOf, oneOf or allOf, their least common multiple counts",
             param,
         )
 
 
 def _states_of_multiples(parts: list[dict[str, Any]]) -> int:
-    """Return how many remainders a grammar tells apart; those of choices it tells apart at once."""
+    """Return the number of remainders that a grammar tracks; with choices, all of them jointly."""
     given = [part["multipleOf"] for part in parts if is_number(part.get("multipleOf"))]
     if any(abs(each) > 10**9 for each in given):
         return MAX_MULTIPLE_OF + 1
@@ -70,7 +69,7 @@ def _refuse_long_literals(schema: dict[str, Any], param: str) -> None:
     longest = max((len(each) for each in (*literals, *schema) if isinstance(each, str)), default=0)
     if longest > MAX_LITERAL_CHARACTERS:
         raise unfit(
-            f"a const, enum, pattern or name has {longest} characters, and may have "
+            f"a const, enum, pattern or name has {longest} characters; the limit is "
             f"{MAX_LITERAL_CHARACTERS}",
             param,
         )

@@ -1,4 +1,4 @@
-"""The keywords of JSON schemas that grammars of answers read, and the schemas inside a schema."""
+"""The keywords of JSON schemas that grammars use, and the subschemas of a schema."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -8,13 +8,13 @@ from core.errors import InvalidRequest
 
 UPPER, LOWER = ("maximum", "exclusiveMaximum"), ("minimum", "exclusiveMinimum")
 DATA = ("const", "enum", "default", "examples")
-"""Their values are no schemas, whatever they look like."""
+"""Their values are never schemas."""
 NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
-"""Their values are schemas by names, which are no keywords."""
+"""Their values map names to schemas; the names are not keywords."""
 
 
 def schemas(schema: Any) -> Iterator[Mapping[str, Any]]:
-    """Yield a schema and those inside it, which values and names are not."""
+    """Yield a schema and its subschemas."""
     parts = [schema]
     while parts:
         part = parts.pop()
@@ -30,7 +30,7 @@ def schemas(schema: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def without_null_keys(schema: Any) -> Any:
-    """Return a tool's schema as prompts show it: a null is no key. Only `const` may be null."""
+    """Return a tool's schema as in prompts, without null keys. Only `const` may be null."""
     if isinstance(schema, list):
         return [without_null_keys(each) for each in schema]
     if not isinstance(schema, Mapping):
@@ -50,9 +50,9 @@ def is_number(value: Any) -> bool:
 
 
 def unfit(reason: str, param: str) -> InvalidRequest:
-    """Return the error for a schema that answers cannot be held to."""
+    """Return the error for a schema that cannot constrain decoding."""
     return InvalidRequest(
-        f"Answers cannot be held to this JSON schema: {reason[:500]}",
+        f"This JSON schema is not supported: {reason[:500]}",
         param=param,
         code="invalid_json_schema",
     )

@@ -1,7 +1,7 @@
-"""The numbers of a JSON schema, as llguidance can count them: in 64 bits and in doubles.
+"""Adapts the numbers of a JSON schema to llguidance, which uses 64-bit integers and doubles.
 
-Beyond that it refuses what is harmless (the greatest integer of 64 bits as a bound), writes other
-numbers than those of a const, and overflows its stack.
+Beyond those, llguidance rejects harmless bounds (the largest 64-bit integer), generates other
+numbers than those of a const, or overflows its stack.
 """
 
 import math
@@ -10,13 +10,13 @@ from decimal import Decimal
 from typing import Any
 
 from core.engine.text.schema_keywords import DATA, LOWER, NAMED, UPPER, is_number, unfit
-from core.engine.text.structured_output import MOST_DIGITS
+from core.engine.text.structured_output import MAX_DIGITS
 
 GREATEST_BOUND = 10**18
-"""Of a number: beyond, llguidance fails on a range of doubles."""
+"""Of a number; llguidance fails on larger ranges of doubles."""
 GREATEST_INTEGER = 2**63 - 1
 LEAST_INTEGER = -(2**63) + 1024
-"""Of a bound of integers: it is read as a double, and has to fit 64 bits then."""
+"""Of an integer bound, which llguidance reads as a double that must fit into 64 bits."""
 GREATEST_COUNT = 1_000_000
 GREATEST_LITERAL = 2**63 - 1
 
@@ -25,7 +25,7 @@ _LEAST = ("minLength", "minItems", "minProperties")
 
 
 def countable(schema: Any, param: str) -> Any:
-    """Return a schema whose bounds and values llguidance can count; InvalidRequest if it cannot."""
+    """Return a schema with bounds and values that llguidance supports, or raise InvalidRequest."""
     if isinstance(schema, list):
         return [countable(each, param) for each in schema]
     if not isinstance(schema, Mapping):
@@ -51,9 +51,9 @@ def countable(schema: Any, param: str) -> Any:
 
 
 def _without_the_excluded(schema: dict[str, Any], param: str) -> dict[str, Any]:
-    """Return a schema whose bounds leave out a whole number that llguidance would let through.
+    """Return a schema whose bounds exclude an integer that llguidance would wrongly allow.
 
-    It writes 0 where 0 < x < 0.5: the whole number below a range within one unit, or above it.
+    For 0 < x < 0.5 it allows 0: the integer at the edge of a range within one unit.
     """
     numbers = {key: schema[key] for key in LOWER + UPPER if is_number(schema.get(key))}
     least = max((numbers[key] for key in LOWER if key in numbers), default=None)
@@ -71,27 +71,27 @@ def _without_the_excluded(schema: dict[str, Any], param: str) -> dict[str, Any]:
     if fit.get("minimum") == least == numbers.get("exclusiveMinimum") or (
         fit.get("maximum") == most == numbers.get("exclusiveMaximum")
     ):
-        raise unfit(f"its bounds {least} and {most} are too close to tell apart", param)
+        raise unfit(f"its bounds {least} and {most} are too close together", param)
     return fit
 
 
 def _range_of(schema: Mapping[str, Any]) -> tuple[int, int]:
-    """Return the least and the greatest bound that can be counted for the type of a schema."""
+    """Return the smallest and largest supported bound for the type of a schema."""
     if schema.get("type") == "integer":
         return LEAST_INTEGER, GREATEST_INTEGER
     return -GREATEST_BOUND, GREATEST_BOUND
 
 
 def _bounds_nothing(schema: Mapping[str, Any], key: str, value: float) -> bool:
-    """Whether an integer has too few digits to reach a bound."""
+    """Return whether a bound is beyond all integers of the allowed number of digits."""
     outward = value if key in UPPER else -value
-    return schema.get("type") == "integer" and outward >= 10**MOST_DIGITS
+    return schema.get("type") == "integer" and outward >= 10**MAX_DIGITS
 
 
 def with_bounds(schema: Any) -> Any:
-    """Return a schema with bounds for integers that have none, for a server that counts no digits.
+    """Return a schema with bounds for all integers, for a server that does not limit digits.
 
-    A model in doubt writes digits without end.
+    Uncertain models generate digits without end.
     """
     if isinstance(schema, list):
         return [with_bounds(each) for each in schema]
@@ -114,28 +114,28 @@ def with_bounds(schema: Any) -> Any:
 
 
 def _bound(key: str, value: float, least: int, greatest: int, param: str) -> float:
-    """Return a bound of numbers as it can be counted."""
+    """Return a supported bound of numbers."""
     if value < least if key in UPPER else value > greatest:
         raise unfit(
-            f"{key} is {value}, and leaves no number between {least} and {greatest}",
+            f"{key} is {value}, which excludes every number between {least} and {greatest}",
             param,
         )
     return max(least, min(greatest, value))
 
 
 def _count(key: str, value: float, param: str) -> int | None:
-    """Return a bound of a length as it can be counted; None where it bounds nothing."""
+    """Return a supported bound of a length; None if it excludes nothing."""
     if value < 0 or (isinstance(value, float) and not value.is_integer()):
-        raise unfit(f"{key} is {value}; it has to be a whole number", param)
+        raise unfit(f"{key} is {value}; it must be an integer", param)
     if value <= GREATEST_COUNT:
         return int(value)
     if key in _MOST:
         return None
-    raise unfit(f"{key} may be {GREATEST_COUNT} at most", param)
+    raise unfit(f"{key} must be at most {GREATEST_COUNT}", param)
 
 
 def _refuse_uncounted(value: Any, key: str, param: str) -> None:
-    """Refuse an integer that an answer would have to repeat and cannot: it is read as a double."""
+    """Reject constant integers that llguidance cannot represent, because it reads doubles."""
     if key not in ("const", "enum"):
         return
     parts = [value]
@@ -146,4 +146,4 @@ def _refuse_uncounted(value: Any, key: str, param: str) -> None:
         elif isinstance(part, list):
             parts.extend(part)
         elif is_number(part) and isinstance(part, int) and abs(part) > GREATEST_LITERAL:
-            raise unfit(f"the integer {part} in {key} does not fit 64 bits", param)
+            raise unfit(f"the integer {part} in {key} does not fit into 64 bits", param)

@@ -1,4 +1,4 @@
-"""References inside a JSON schema that llguidance takes for others, or follows without end."""
+"""Rejects references in a JSON schema that llguidance misreads or follows without end."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ MAX_REFERENCES = 100
 
 
 def refuse_repeated_ids(schema: Mapping[str, Any], param: str) -> None:
-    """Refuse schemas of one $id: llguidance takes the inner one for the whole."""
+    """Reject a repeated $id: llguidance mistakes the inner schema for the outer one."""
     base = schema.get("$id")
     seen: set[str] = set()
     for part in schemas(schema):
@@ -20,22 +20,20 @@ def refuse_repeated_ids(schema: Mapping[str, Any], param: str) -> None:
             whole = urljoin(base, id_) if isinstance(base, str) else id_
             whole = whole.rstrip("#")
             if whole in seen:
-                raise unfit(f"the $id {id_} stands in it twice; leave out the inner one", param)
+                raise unfit(f"the $id {id_} occurs twice; remove the inner one", param)
             seen.add(whole)
 
 
 def refuse_endless_references(root: Mapping[str, Any], param: str) -> None:
-    """Refuse references that lead back to themselves before any schema says what to write."""
+    """Reject circular references that never reach a schema with content."""
     for part in schemas(root):
         path: list[int] = []
         if _leads_back(part, root, path, set()):
-            raise unfit(
-                f"the $ref {part.get('$ref', '')} leads back to itself, and says nothing", param
-            )
+            raise unfit(f"the $ref {part.get('$ref', '')} is circular and has no content", param)
 
 
 def _leads_back(part: Any, root: Mapping[str, Any], path: list[int], ended: set[int]) -> bool:
-    """Whether what holds at the same place as a schema leads back to a schema on its path."""
+    """Return whether the schemas that apply to the same value lead back to one on the path."""
     if not isinstance(part, Mapping) or id(part) in ended:
         return False
     if id(part) in path or len(path) == MAX_REFERENCES:
@@ -55,7 +53,7 @@ def _leads_back(part: Any, root: Mapping[str, Any], path: list[int], ended: set[
 
 
 def _referred(reference: str, root: Mapping[str, Any]) -> Any:
-    """Return what a reference by JSON pointer leads to; None for others, or nothing."""
+    """Return the target of a JSON pointer; None for another reference or a missing target."""
     own = root.get("$id")
     if isinstance(own, str):
         reference = reference.removeprefix(own.rstrip("#"))

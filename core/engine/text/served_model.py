@@ -1,4 +1,4 @@
-"""The model that a request asks, and the lengths that it takes."""
+"""The requested model and its length limits."""
 
 import math
 from dataclasses import dataclass
@@ -12,40 +12,40 @@ from core.spec.generation import ChatPrompt
 from core.spec.template import merged_variables
 
 OPENING_TOKENS = 2
-"""At most what the decoder of an encoder-decoder reads before the first token of its own."""
+"""The maximum number of tokens that start the decoder of an encoder-decoder."""
 
 
 @dataclass(frozen=True)
 class ServedModel:
-    """The model that is asked: a base, or a bundle with its manifest."""
+    """The requested model: a base, or a bundle with its manifest."""
 
     base_id: str
     key: ModelKey
     vocabulary: Vocabulary
     manifest: Manifest | None
     cache_tokens: int | None = None
-    """Places of the engine's cache, all of which one text may take; None where nothing counts."""
+    """Positions of the engine's cache, the limit for one text; None without a limit."""
 
     @property
     def longest_prompt(self) -> int:
-        """How many tokens a prompt or text may have; in a decoder the answer counts as well."""
+        """The maximum tokens of a prompt or text; in a decoder the answer counts too."""
         before_prompt: tuple[Side, ...] = ("source",) if self.key.task == "seq2seq" else BOTH_SIDES
         longest = min(self.vocabulary.context_length, self.cache_tokens or math.inf)
         return int(longest) - self._virtual_tokens(before_prompt)
 
     @property
     def positions_before_prompt(self) -> int:
-        """How many positions of the cache the adapter's virtual tokens take."""
+        """The number of cache positions of the adapter's virtual tokens."""
         return 0 if self.key.task == "seq2seq" else self._virtual_tokens(BOTH_SIDES)
 
     @property
     def longest_target(self) -> int:
-        """How many tokens an encoder-decoder may write."""
+        """The maximum number of tokens that an encoder-decoder may generate."""
         taken = OPENING_TOKENS + self._virtual_tokens(("target",))
         return self.vocabulary.context_length - taken
 
     def template_context(self, prompt: ChatPrompt) -> TemplateContext:
-        """Return what the chat template reads: as in training, but for what the request says."""
+        """Return the template's context: that of training, overridden by the request."""
         if self.manifest is None:
             return TemplateContext(prompt.template_kwargs)
         trained = self.manifest.chat_template_kwargs

@@ -1,6 +1,6 @@
-"""Structured output: which tokens may come next under a grammar.
+"""Structured output: the allowed next tokens under a grammar.
 
-The grammars and their matching are those of llguidance, with bounds on what one token may cost: all
+llguidance compiles and matches the grammars, with bounds on the cost of one token, because all
 streams of a model wait for it.
 """
 
@@ -13,9 +13,9 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
-MOST_DIGITS = 20
-"""Of a number, in each of its parts: as many as the greatest integer of 64 bits without a sign has.
-A model in doubt writes digits without end, and llguidance cannot count as far as that integer."""
+MAX_DIGITS = 20
+"""Of each part of a number: as many as the largest unsigned 64-bit integer has. Uncertain models
+generate digits without end, and llguidance does not support that integer as a bound."""
 
 LIMITS = LLParserLimits(
     initial_lexer_fuel=500_000,
@@ -26,7 +26,7 @@ LIMITS = LLParserLimits(
     precompute_large_lexemes=False,
     verbose_errors=False,
 )
-"""Some 10 ms for a grammar, and as much at most for a token."""
+"""About 10 ms for a grammar, and at most as much for a token."""
 
 
 _DIGITS = b"0123456789"
@@ -35,37 +35,37 @@ _GO_ON = {b"", b".", b"e", b"E", *(bytes([digit]) for digit in _DIGITS)}
 
 @dataclass(frozen=True)
 class GrammarVocabulary:
-    """A vocabulary as llguidance needs it."""
+    """A vocabulary prepared for llguidance."""
 
     tokenizer: LLTokenizer
     tokens: int
     """Rows of the model's embedding."""
     end_token_ids: tuple[int, ...]
     first_digits_V: NDArray[np.uint8]
-    """How many digits a token begins with."""
-    goes_on_V: NDArray[np.bool_]
-    """Whether a token may go on a number: it begins with a digit, a point or an exponent."""
+    """The number of leading digits of each token."""
+    continues_number_V: NDArray[np.bool_]
+    """Whether a token can continue a number: it begins with a digit, a point or an exponent."""
     quote: int
     """The token of a quotation mark."""
 
     def digits_after(self, token: int, before: int) -> int:
-        """Return how many digits in a row the text has at its end, after a token."""
+        """Return the number of trailing digits of the text after a token."""
         own = self.tokenizer.decode_bytes([token])
         last = len(own) - len(own.rstrip(_DIGITS))
         return before + last if last == len(own) else last
 
 
 class CompiledGrammar:
-    """A grammar for one vocabulary; each answer has a `GrammarMatcher` of its own."""
+    """A grammar for one vocabulary; each answer has its own `GrammarMatcher`."""
 
     def __init__(self, lark: str, first: LLMatcher, vocabulary: GrammarVocabulary) -> None:
         self.lark = lark
-        """For another server, whose llguidance may be older."""
+        """The grammar for another server, whose llguidance may be older."""
         self._first = first
         self._vocabulary = vocabulary
 
     def start(self) -> "GrammarMatcher":
-        """Return a matcher at the beginning of an answer."""
+        """Return a matcher for a new answer."""
         return GrammarMatcher(self._first.deep_copy(), self._vocabulary)
 
 
@@ -81,31 +81,31 @@ class GrammarMatcher:
 
     @property
     def error(self) -> str:
-        """Why no token can follow; empty as long as one can."""
+        """Why no token can follow; empty while one can."""
         message: str = self._matcher.get_error()
         if not message and self._stuck:
-            return "no token can follow, and the grammar is not complete"
+            return "no token is allowed, but the output is incomplete"
         return message
 
     def allowed(self) -> NDArray[np.bool_]:
-        """Return by token (V,) which may come next; an end only where the grammar is complete."""
+        """Return the allowed next tokens (V,); an end token only if the output is complete."""
         allowed_V = self._following()
         may_end = self._matcher.is_stopped() or self._matcher.is_accepting()
         if may_end and not self._matcher.is_error():
             allowed_V[self._end_token_ids] = True
-        if not allowed_V.any():  # something has to be drawn: the caller looks at `error`
-            self._stuck = not any(map(self._is_due, self._end_token_ids))
+        if not allowed_V.any():  # a token must be drawn; the caller checks `error`
+            self._stuck = not any(map(self._is_allowed, self._end_token_ids))
             allowed_V[self._end_token_ids] = True
         return allowed_V
 
     def take(self, token: int) -> None:
-        """Advance by a token that was allowed."""
+        """Advance by an allowed token."""
         if token not in self._end_token_ids:
             self._matcher.consume_token(token)
             self._digits = self._vocabulary.digits_after(token, self._digits)
 
     def _following(self) -> NDArray[np.bool_]:
-        """Return by token (V,) which may come next, ends left out."""
+        """Return the allowed next tokens (V,), without end tokens."""
         allowed_V = np.zeros(self._vocabulary.tokens, dtype=bool)
         if self._matcher.is_stopped():
             return allowed_V
@@ -113,34 +113,34 @@ class GrammarMatcher:
         allowed_V[:] = np.unpackbits(bits, count=len(allowed_V), bitorder="little")
         if np.count_nonzero(allowed_V) == 1:
             [token] = allowed_V.nonzero()[0].tolist()
-            if self._vocabulary.tokenizer.is_special_token(token) and not self._is_due(token):
+            if self._vocabulary.tokenizer.is_special_token(token) and not self._is_allowed(token):
                 allowed_V[token] = False
-                allowed_V[self._spelling()] = True
+                allowed_V[self._required_tokens()] = True
         allowed_V[self._end_token_ids] = False
         self._bound_a_number(allowed_V)
         return allowed_V
 
     def _bound_a_number(self, allowed_V: NDArray[np.bool_]) -> None:
-        """Forbid the tokens that would give a number, which may end here, too many digits.
+        """Forbid tokens that would give a complete number too many digits.
 
-        Where digits stand in a text, a quotation mark may follow as soon as the text may end.
+        An allowed quotation mark means that the digits are part of a string, which is not limited.
         """
         vocabulary = self._vocabulary
-        room = max(MOST_DIGITS - self._digits, 0)
+        room = max(MAX_DIGITS - self._digits, 0)
         too_many_V = vocabulary.first_digits_V > room
         if not self._digits or not (allowed_V & too_many_V).any():
             return
-        may_end = self._matcher.is_accepting() or (allowed_V & ~vocabulary.goes_on_V).any()
+        may_end = self._matcher.is_accepting() or (allowed_V & ~vocabulary.continues_number_V).any()
         if may_end and not allowed_V[vocabulary.quote]:
             allowed_V &= ~too_many_V
 
-    def _is_due(self, token: int) -> bool:
+    def _is_allowed(self, token: int) -> bool:
         return not self._matcher.is_stopped() and self._matcher.validate_tokens([token]) == 1
 
-    def _spelling(self) -> list[int]:
-        """Return the tokens that begin the text that the grammar prescribes next.
+    def _required_tokens(self) -> list[int]:
+        """Return tokens that begin the literal text that the grammar requires next.
 
-        Where that text spells a special token, llguidance offers the token, and refuses it.
+        If that text contains a special token, llguidance offers that token and then rejects it.
         """
         tokenizer = self._vocabulary.tokenizer
         text = self._matcher.compute_ff_bytes().decode("utf-8", errors="ignore")
@@ -152,7 +152,7 @@ class GrammarMatcher:
 def grammar_vocabulary(
     tokenizer: PreTrainedTokenizerFast, tokens: int, end_token_ids: Collection[int]
 ) -> GrammarVocabulary:
-    """Return a vocabulary of `tokens` tokens as llguidance needs it; takes up to a second."""
+    """Prepare a vocabulary of `tokens` tokens for llguidance; takes up to a second."""
     ends = tuple(sorted(end_token_ids))
     made = llguidance.hf.from_tokenizer(tokenizer, tokens, list(ends))
     texts = [made.decode_bytes([token]) for token in range(tokens)]
@@ -163,6 +163,6 @@ def grammar_vocabulary(
         first_digits_V=np.array(
             [min(len(text) - len(text.lstrip(_DIGITS)), 255) for text in texts], dtype=np.uint8
         ),
-        goes_on_V=np.array([text[:1] in _GO_ON for text in texts]),
+        continues_number_V=np.array([text[:1] in _GO_ON for text in texts]),
         quote=made.greedy_tokenize('"')[0],
     )

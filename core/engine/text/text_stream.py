@@ -1,6 +1,6 @@
-"""From tokens to text that can be sent: whole characters, and nothing of a stop string.
+"""Decodes tokens to text that can be sent: complete characters without stop strings.
 
-Plain Python. One `TextStream` follows one sequence.
+Plain Python. Each sequence has one `TextStream`.
 """
 
 import codecs
@@ -12,7 +12,7 @@ from core.spec.generation import GeneratedToken
 
 @dataclass(frozen=True)
 class Piece:
-    """Text that is safe to send, with the log-probabilities of the tokens that made it."""
+    """Text to send, with the log-probabilities of its tokens."""
 
     text: str
     logprobs: tuple[GeneratedToken, ...]
@@ -20,7 +20,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class _Decoded:
-    """A token's record and the characters, counted from the start, that its bytes touch."""
+    """A token's record and the range of characters that its bytes belong to."""
 
     record: GeneratedToken
     first_character: int
@@ -30,12 +30,11 @@ class _Decoded:
 class TextStream:
     """Incremental UTF-8 decoding with stop strings.
 
-    Text ends where the first completed stop string begins (of several completed by the
-    same character, the longest). That depends on the characters alone, not on how they
-    came in tokens. A suffix is held back only while it may still become a stop string.
-    Invalid bytes become U+FFFD. A token's record goes out with the last character that it
-    touches; tokens that begin inside the cut-off part are dropped with it. With
-    `drops_first_space` the first token that has text loses the space that it begins with.
+    The text ends before the first completed stop string (the longest one if a character completes
+    several). That depends only on the characters, not on the tokens. A suffix is held back only
+    while it may become a stop string. Invalid bytes become U+FFFD. A token's record is sent with
+    the last character that it belongs to; tokens that begin after the end are dropped. With
+    `drops_first_space`, the leading space of the first token with text is removed.
     """
 
     def __init__(self, stop: tuple[str, ...] = (), drops_first_space: bool = False) -> None:
@@ -51,9 +50,9 @@ class TextStream:
     def push(
         self, token_bytes: bytes, record: GeneratedToken | None = None, code: str = ""
     ) -> Piece | None:
-        """Take one token; return what can be sent now. Sets `stopped` at a stop string.
+        """Add a token; return the text that can be sent now. Sets `stopped` at a stop string.
 
-        `code` stands for a control token, which ends a character that is not complete.
+        `code` represents a control token, which ends an incomplete character.
         """
         if self._drops_space and token_bytes:
             token_bytes, self._drops_space = token_bytes.lstrip(b" "), False
@@ -66,7 +65,7 @@ class TextStream:
         return self._send(len(self._held) if self.stopped else self._safe_length())
 
     def finish(self) -> Piece | None:
-        """Return what was held back; nothing may follow. An unfinished character is U+FFFD."""
+        """Return the held-back text at the end. An incomplete character becomes U+FFFD."""
         if not self.stopped:
             self._take(self._decoder.decode(b"", final=True))
         return self._send(len(self._held))
@@ -84,7 +83,7 @@ class TextStream:
             self._held = self._held[: min(found)[1]]
 
     def _safe_length(self) -> int:
-        """Length of the held text without the longest suffix that begins some stop string."""
+        """Return the length of the text without its longest suffix that may begin a stop string."""
         if not self._stop:
             return len(self._held)
         longest_stop = max(map(len, self._stop))

@@ -1,9 +1,9 @@
-"""The bytes that each token of a vocabulary stands for.
+"""The bytes of each token of a vocabulary.
 
-Decoding token by token loses spaces and breaks characters that span tokens; the bytes do
-not. Two spellings cover the families of the catalog that write: byte-level BPE (GPT-2, Llama 3,
-Qwen, BART), whose letters stand for bytes, and SentencePiece (Llama 2, Gemma, Phi-3, T5), which
-writes a space as U+2581 and, where its vocabulary has them, odd bytes as `<0xE2>`.
+Decoding token by token loses spaces and breaks characters that span tokens; bytes do not. Two
+encodings cover the generating families of the catalog: byte-level BPE (GPT-2, Llama 3, Qwen, BART),
+whose letters represent bytes, and SentencePiece (Llama 2, Gemma, Phi-3, T5), which writes a space
+as U+2581 and, if its vocabulary has them, single bytes as `<0xE2>`.
 """
 
 import json
@@ -23,13 +23,13 @@ _BYTE_FALLBACK = re.compile(r"<0x([0-9A-F]{2})>")
 class TokenBytes:
     """Bytes and display text by token id, for one tokenizer.
 
-    Raises InvalidRequest `unsupported_tokenizer` when its decoder is of neither kind.
+    Raises InvalidRequest `unsupported_tokenizer` if its decoder is of neither kind.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         self._tokenizer = tokenizer
         self.decoded_bytes = cache(self._decoded_bytes)
-        """Return the token's own bytes; those of its name for a special token."""
+        """Return the bytes of a token; for a special token those of its name."""
         self._added = tokenizer.added_tokens_decoder
         self._special_ids = frozenset(tokenizer.all_special_ids) | {
             token_id for token_id, token in self._added.items() if token.special
@@ -43,7 +43,7 @@ class TokenBytes:
             )
 
     def text_bytes(self, token_id: int) -> bytes:
-        """Return what the token adds to the text; nothing for special tokens."""
+        """Return the bytes that a token adds to the text; none for special tokens."""
         return b"" if token_id in self._special_ids else self.decoded_bytes(token_id)
 
     def _decoded_bytes(self, token_id: int) -> bytes:
@@ -63,7 +63,7 @@ class TokenBytes:
 
     @property
     def marks_first_word(self) -> bool:
-        """Whether a text's first word has a space before it that decoding drops."""
+        """Whether the first word has a leading space that decoding drops."""
         return any(
             part["type"] == "Metaspace" and part.get("prepend_scheme") != "never"
             for part in self._decoder_parts

@@ -1,4 +1,4 @@
-"""A model's tokens, limits and ends, read from its configuration and tokenizer; no weights."""
+"""A model's tokens, limits and end tokens, from its configuration and tokenizer; no weights."""
 
 import threading
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ from core.engine.text.structured_output import (
 from core.engine.text.token_bytes import TokenBytes
 from core.models.load import context_of, load_config, load_tokenizer
 from core.spec.base_model import BaseModelSpec
-from core.spec.generation import AnswerFormSpec, ToolCallForm
+from core.spec.generation import StructuredOutputSpec, ToolCallOutput
 from core.spec.objective import Task
 
 _NOT_OF_THE_TOKENIZER = {
@@ -42,9 +42,9 @@ _NOT_OF_THE_TOKENIZER = {
 
 @dataclass(frozen=True)
 class TokenizerHome:
-    """A bundle as the source of a tokenizer; bundles with the same one are equal.
+    """A bundle as the source of a tokenizer; bundles with the same tokenizer are equal.
 
-    All adapters of a base then share one tokenizer in memory, which may take 100 MB.
+    So all adapters of a base share one tokenizer in memory, which may take 100 MB.
     """
 
     content: frozenset[tuple[str, str]]
@@ -59,18 +59,18 @@ def tokenizer_home(folder: Path, manifest: Manifest) -> TokenizerHome:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """A model's tokens and limits; the tokenizer is used under its lock, it is not thread-safe."""
+    """A model's tokens and limits. The tokenizer is not thread-safe; use it under its lock."""
 
     tokenizer: PreTrainedTokenizerFast
     lock: threading.Lock
     own_task: Task
-    """What the base does before it is tuned."""
+    """The task of the base before tuning."""
     context_length: int
-    """Tokens of a text; in an encoder-decoder of the source, and as many of the target."""
+    """Maximum tokens of a text; in an encoder-decoder of the source and of the target each."""
     token_count: int
-    """Rows of the embedding; ids from here on do not exist."""
+    """Rows of the embedding; larger ids do not exist."""
     end_of_text_ids: frozenset[int]
-    """Where `generate` would stop."""
+    """The end tokens of `generate`."""
 
     @cached_property
     def token_bytes(self) -> TokenBytes:
@@ -78,30 +78,30 @@ class Vocabulary:
 
     @cached_property
     def end_token_ids(self) -> frozenset[int]:
-        """The tokens that end what the model writes."""
+        """The tokens that end an answer."""
         with self.lock:
             return self.end_of_text_ids | _end_of_turn_ids(self.tokenizer)
 
     def grammar(
         self,
-        spec: AnswerFormSpec,
+        spec: StructuredOutputSpec,
         tools: Sequence[Mapping[str, Any]],
         reasoning: ReasoningAt = "ahead",
     ) -> CompiledGrammar:
-        """Return the grammar of a form of answers; InvalidRequest when it cannot be enforced."""
+        """Return the grammar of structured output; InvalidRequest if it cannot be enforced."""
         grammars = self._for_grammars
-        if isinstance(spec, ToolCallForm):
+        if isinstance(spec, ToolCallOutput):
             return compile_call(spec, self.turn_format, tools, reasoning, grammars)
         return compile_json(spec, self.turn_format, reasoning, grammars)
 
     @cached_property
     def turn_format(self) -> TurnFormat:
-        """How its chat template writes reasoning, text and tool calls."""
+        """The format of reasoning, text and tool calls in the chat template."""
         with self.lock:
             return turn_format(self.tokenizer)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Return tokens as text, control tokens by their names."""
+        """Decode tokens to text, with control tokens by name."""
         own = b"".join(map(self.token_bytes.decoded_bytes, tokens))
         return own.decode("utf-8", errors="replace")
 
@@ -113,7 +113,7 @@ class Vocabulary:
 
 
 def read_vocabulary(base: BaseModelSpec, home: TokenizerHome | None) -> Vocabulary:
-    """Read the tokenizer from `home`, or from the base itself; the errors of `load_config`."""
+    """Read the tokenizer from `home` or the base; raises the errors of `load_config`."""
     config = load_config(base)
     source = base if home is None else BaseModelSpec(id=base.id, source=str(home.folder))
     return Vocabulary(
@@ -127,19 +127,19 @@ def read_vocabulary(base: BaseModelSpec, home: TokenizerHome | None) -> Vocabula
 
 
 def _end_of_text_ids(base: BaseModelSpec, config: PreTrainedConfig) -> set[int]:
-    """Return the tokens at which `generate` would stop."""
+    """Return the end tokens of `generate`."""
     try:
         generation = GenerationConfig.from_pretrained(base.source, revision=base.revision)
-    except OSError:  # the base comes without one
+    except OSError:  # the base has none
         generation = GenerationConfig.from_model_config(config)
     named = generation.eos_token_id
     return set(named) if isinstance(named, list) else {named} - {None}
 
 
 def _end_of_turn_ids(tokenizer: PreTrainedTokenizerFast) -> set[int]:
-    """Return the tokenizer's end of text, and the tokens that training puts after answers.
+    """Return the tokenizer's end of text, and the tokens that follow answers in training.
 
-    They differ for a base whose chat template closes turns with a token of its own.
+    They differ if the chat template closes turns with another token.
     """
     ids = {tokenizer.eos_token_id} - {None}
     return ids | end_token_ids(ChatTemplate(tokenizer))

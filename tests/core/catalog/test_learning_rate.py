@@ -106,6 +106,6 @@ def test_a_multiplier_multiplies_and_a_rate_that_is_given_stands() -> None:
 
 
 def test_a_multiplier_that_is_too_high_says_how_high_it_may_be() -> None:
-    with pytest.raises(InvalidRequest, match="Multiply by 5e\\+03 at most") as refused:
+    with pytest.raises(InvalidRequest, match="Use a multiplier of at most 5e\\+03") as refused:
         settle("auto", 5001, 2e-4)
     assert refused.value.param == "learning_rate_multiplier"

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from core.errors import InvalidRequest
-from core.spec.generation import GenerationStarted, JsonObjectForm, SamplingSpec
+from core.spec.generation import GenerationStarted, JsonObjectOutput, SamplingSpec
 from tests.core.engine.asking import END, PROMPTS, assert_greedy, logprobs_after
 
 ANSWER = (41, END, 300, 7, END)
@@ -63,8 +63,10 @@ def test_answer_that_does_not_fit_the_context_is_refused(asker):
 
 
 @pytest.mark.parametrize(
-    "choice", [{"n": 2}, {"form": JsonObjectForm()}, {"stop": ("a",)}], ids=["n", "form", "stop"]
+    "choice",
+    [{"n": 2}, {"structured_output": JsonObjectOutput()}, {"stop": ("a",)}],
+    ids=["n", "output", "stop"],
 )
 def test_nothing_is_left_to_choose(choice):
-    with pytest.raises(ValidationError, match="given answer"):
+    with pytest.raises(ValidationError, match="given_answer excludes"):
         SamplingSpec(seed=0, given_answer=(1,), **choice)

@@ -1,4 +1,4 @@
-"""Sending, and what happens when the broker is away."""
+"""Sending, and what happens when the broker is unavailable."""
 
 import socket
 from collections.abc import Iterator
@@ -52,7 +52,7 @@ def test_wake_up_call_names_the_work_in_the_queue_of_its_kind(
 def test_absent_broker_is_unavailable_and_not_waited_for(dead_redis_url: str) -> None:
     broker = Broker(dead_redis_url)
     for attempt in (broker.check, lambda: broker.wake(ONE)):
-        with pytest.raises(Unavailable, match="broker is away") as refusal:
+        with pytest.raises(Unavailable, match="broker is unavailable") as refusal:
             attempt()
         assert refusal.value.retry_after_seconds > 0
 
@@ -63,7 +63,7 @@ def test_silent_broker_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         broker = Broker(f"redis://127.0.0.1:{server.getsockname()[1]}/0")
         for attempt in (broker.check, lambda: broker.wake(ONE)):
-            with pytest.raises(Unavailable, match="broker is away"):
+            with pytest.raises(Unavailable, match="broker is unavailable"):
                 attempt()
 
 

@@ -140,7 +140,7 @@ def test_texts_get_the_special_tokens_of_the_tokenizer(tiny_tokenizer):
     [
         (False, LabelExample("a", ("odd", "even"), True), "has 2 labels; .* multi_label"),
         (False, LabelExample("a", (), True), "has 0 labels"),
-        (True, LabelExample("a", ("odd", "weird"), True), "'weird' is not among .*'even', 'odd'"),
+        (True, LabelExample("a", ("odd", "weird"), True), "'weird' is not one of .*'even', 'odd'"),
         (False, TextExample("a"), "needs a text with its label"),
     ],
 )
@@ -152,5 +152,5 @@ def test_bad_row_is_named(tiny_tokenizer, multi, example, reason):
 
 def test_text_of_which_no_token_is_left_is_named(chat_tokenizer):
     objective = Classification(chat_tokenizer, NAMES, False)
-    with pytest.raises(InvalidRow, match=r"line 4: .*leaves nothing of the text"):
+    with pytest.raises(InvalidRow, match=r"line 4: .*returns no tokens for the text"):
         objective.rows([*labelled_texts(1), (4, LabelExample("", ("odd",), False))])

@@ -73,7 +73,7 @@ def test_model_and_generator_are_as_before_until_the_adapter_is_installed(
     [
         (lambda state: state.pop(min(state)), "lacks base_model.model.*adapter_down.bias"),
         (lambda state: state.update(extra=torch.ones(1)), "has the unexpected extra"),
-        (lambda state: state.update({min(state): torch.ones(5)}), r"is \(5,\); this model takes"),
+        (lambda state: state.update({min(state): torch.ones(5)}), r"has shape \(5,\); this model needs"),
     ],
 )
 def test_weights_of_another_form_are_refused(bundle, tiny_model, chat_tokenizer, change, message):
@@ -87,7 +87,7 @@ def test_weights_of_another_form_are_refused(bundle, tiny_model, chat_tokenizer,
 
 def test_whole_model_is_no_adapter(tmp_path, tiny_model, chat_tokenizer):
     write_bundle(tmp_path / "whole", LoraSpec(), {"weight": torch.ones(2)}, MODEL_FILE)
-    with pytest.raises(TunesmithError, match="whole model"):
+    with pytest.raises(TunesmithError, match="complete model"):
         load_adapter(tiny_model(), tmp_path / "whole", chat_tokenizer)
 
 
@@ -95,6 +95,6 @@ def test_unreadable_file_is_refused(bundle, tiny_model, chat_tokenizer):
     folder, _ = bundle(PrefixSpec(virtual_tokens=3))
     assert load_file(folder / ADAPTER_FILE)
     (folder / ADAPTER_FILE).write_bytes(b"no tensors")
-    with pytest.raises(TunesmithError, match="cannot be read") as caught:
+    with pytest.raises(TunesmithError, match="Cannot read") as caught:
         load_adapter(tiny_model(), folder, chat_tokenizer)
     assert caught.value.code == "artifact_corrupt"

@@ -82,5 +82,5 @@ def test_nothing_but_the_adapter_is_trained(tiny_model):
 
 @pytest.mark.parametrize("field", ["rank_pattern", "alpha_pattern"])
 def test_pattern_that_is_no_regular_expression_is_refused_with_the_spec(field):
-    with pytest.raises(ValidationError, match=r"'q\(' is no regular expression"):
+    with pytest.raises(ValidationError, match=r"'q\(' is not a regular expression"):
         LoraSpec(**{field: {"q(": 2}})

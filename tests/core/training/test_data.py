@@ -88,7 +88,7 @@ def test_equal_rows_are_never_on_both_sides_of_a_split(load, seed):
 
 
 def test_split_that_leaves_nothing_to_train_is_refused(load):
-    with pytest.raises(TrainingFailed, match="no two different rows") as caught:
+    with pytest.raises(TrainingFailed, match="does not have two different rows") as caught:
         load(A, A, A, evaluation={"split": 0.5})
     assert caught.value.param == "evaluation.split"
     assert len(load(A, B, A, A, evaluation={"split": 0.01}).validation_rows) in (1, 3)
@@ -124,7 +124,7 @@ def test_virtual_tokens_take_their_part_of_the_context(load):
         load(row, strategy=PrefixSpec(virtual_tokens=spare + 1), max_length=256)
 
 
-@pytest.mark.parametrize(("vocab_size", "says"), [(100, "knows only 100 tokens"), (262, None)])
+@pytest.mark.parametrize(("vocab_size", "says"), [(100, "has only 100 tokens"), (262, None)])
 def test_token_that_the_base_lacks_is_named_with_its_line(load, base_spec, vocab_size, says):
     config = Path(base_spec.source) / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"vocab_size": vocab_size}))

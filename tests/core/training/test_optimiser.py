@@ -8,7 +8,7 @@ from core.spec.strategy import FullSpec, LoraSpec, QloraSpec
 from core.spec.training import TrainingSpec
 from core.strategies.attach import attach
 from core.training.optimiser import build_optimiser
-from core.training.tensor_tree import put_together, take_apart
+from core.training.tensor_tree import flatten, unflatten
 from tests.core import tiny
 
 TOKENS_BT = torch.randint(5, 250, (4, 8), generator=torch.Generator().manual_seed(1))
@@ -89,13 +89,13 @@ def test_resumed_steps_equal_uninterrupted_ones_bit_for_bit(strategy, dtype, nam
 
     first, optimiser = start(strategy, dtype, optimizer=name, weight_decay=0.01)
     take_steps(first, optimiser, range(3))
-    weights, (plain, tensors) = first.state(), take_apart(optimiser.state())
+    weights, (plain, tensors) = first.state(), flatten(optimiser.state())
 
     second, optimiser = start(strategy, dtype, optimizer=name, weight_decay=0.01)
     with torch.no_grad():
         for weight_name, weight in second.trainable.items():
             weight.copy_(weights[weight_name])
-    optimiser.load(put_together(plain, tensors))
+    optimiser.load(unflatten(plain, tensors))
     take_steps(second, optimiser, range(3, 6))
     expected = whole.state()
     for weight_name, weight in second.state().items():

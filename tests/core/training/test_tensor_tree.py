@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from core.training.tensor_tree import put_together, take_apart
+from core.training.tensor_tree import flatten, unflatten
 
 TREE = {
     "moments": {0: {"step": torch.tensor(3.0), "mean": torch.arange(4, dtype=torch.uint8)}},
@@ -15,8 +15,8 @@ TREE = {
 
 
 def test_tree_survives_json_with_its_types():
-    plain, tensors = take_apart(TREE)
-    again = put_together(json.loads(json.dumps(plain)), tensors)
+    plain, tensors = flatten(TREE)
+    again = unflatten(json.loads(json.dumps(plain)), tensors)
     found, expected = again["moments"][0], TREE["moments"][0]
     assert all(torch.equal(found[key], expected[key]) for key in expected)
     assert found["mean"].dtype == torch.uint8
@@ -27,7 +27,7 @@ def test_tree_survives_json_with_its_types():
 
 def test_tensors_are_copied_only_where_they_share_memory(tmp_path):
     table = torch.arange(4.0)
-    _, tensors = take_apart([table, torch.zeros(2), table])
+    _, tensors = flatten([table, torch.zeros(2), table])
     assert [tensor.data_ptr() == table.data_ptr() for tensor in tensors.values()] == [
         True,
         False,
@@ -38,5 +38,5 @@ def test_tensors_are_copied_only_where_they_share_memory(tmp_path):
 
 
 def test_what_has_no_place_is_refused():
-    with pytest.raises(TypeError, match="set has no place"):
-        take_apart({"names": {"a"}})
+    with pytest.raises(TypeError, match="set cannot be saved"):
+        flatten({"names": {"a"}})

@@ -50,5 +50,5 @@ def test_the_memory_that_is_set_is_what_models_may_fill(tmp_path: Path) -> None:
         prompt=TokenPrompt(tokens=(1,)),
         sampling=SamplingSpec(seed=0),
     )
-    with pytest.raises(InvalidRequest, match="the engine may fill 1 MiB"):
+    with pytest.raises(InvalidRequest, match="the engine may use 1 MiB"):
         reader.read(asked)

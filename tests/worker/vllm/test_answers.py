@@ -158,7 +158,7 @@ TOOLS = [
 
 def test_a_forced_tool_call_is_a_call(either, model):
     form = {"type": "tool_call", "name": "weather"}
-    asked = {"adapter": model, "prompt": HELLO | {"tools": TOOLS}, "form": form}
+    asked = {"adapter": model, "prompt": HELLO | {"tools": TOOLS}, "structured_output": form}
     choice = shaped(events(either.generate(**asked, max_tokens=100)))[1][0]
     [(name, arguments)] = choice["calls"]
     assert name == "weather"
@@ -176,14 +176,14 @@ SCHEMA = {
 
 def test_an_answer_is_held_to_a_schema(either, model):
     form = {"type": "json_schema", "json_schema": SCHEMA}
-    asked = {"adapter": model, "prompt": CHAT, "form": form, "max_tokens": 120}
+    asked = {"adapter": model, "prompt": CHAT, "structured_output": form, "max_tokens": 120}
     choice = shaped(events(either.generate(**asked)))[1][0]
     assert json.loads(choice["text"]).keys() == {"name", "count"}
     assert choice["end"][0] == "stop"
 
 
 def test_an_answer_is_held_to_be_an_object(either):
-    asked = {"prompt": CHAT, "form": {"type": "json_object"}, "max_tokens": 30}
+    asked = {"prompt": CHAT, "structured_output": {"type": "json_object"}, "max_tokens": 30}
     assert shaped(events(either.generate(**asked)))[1][0]["text"].startswith("{")
 
 
@@ -202,7 +202,7 @@ def test_with_the_very_same_grammar_the_answer_is_equal(engine, service, model, 
         service,
         adapter=model,
         prompt=HELLO | {"tools": TOOLS},
-        form=form,
+        structured_output=form,
         max_tokens=60,
     )
 

@@ -136,7 +136,7 @@ def test_an_encoder_that_was_not_tuned_neither_writes_nor_labels(reader, tmp_pat
 def test_a_generator_labels_nothing(reader, base, adapters):
     for adapter in (None, adapters[0]):
         asked = ClassificationRequest(id="r", base=base, adapter=adapter, texts=TEXTS)
-        with pytest.raises(InvalidRequest, match="classify") as caught:
+        with pytest.raises(InvalidRequest, match="classification") as caught:
             reader.read_texts(asked)
         assert (caught.value.code, caught.value.param) == ("not_a_classifier", "model")
 

@@ -101,7 +101,7 @@ def test_a_model_that_can_never_fit_is_refused_with_numbers(tmp_path, store, fil
         )
 
     read(total, ServingSpec())
-    with pytest.raises(InvalidRequest, match="takes 3 MiB of memory here") as caught:
+    with pytest.raises(InvalidRequest, match="needs 3 MiB of memory") as caught:
         read(total - 1, ServingSpec())
     assert (caught.value.code, caught.value.param) == ("model_too_large", "model")
     merged = ServingSpec(form="merged")

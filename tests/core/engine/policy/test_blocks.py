@@ -96,7 +96,7 @@ def test_what_two_sequences_wrote_at_once_is_known_once() -> None:
 def test_more_than_there_is_cannot_be_had() -> None:
     pool = BlockPool(2, SIZE)
     pool.allocate(1)
-    with pytest.raises(OutOfBlocks, match="2 blocks were asked for and 1 are free"):
+    with pytest.raises(OutOfBlocks, match="2 blocks were requested; 1 are free"):
         pool.allocate(2)
     assert pool.free == 1
 

@@ -17,7 +17,7 @@ import core.models
 from core.engine.text.vocabulary import Vocabulary, read_vocabulary
 from core.errors import InvalidRequest
 from core.spec.base_model import BaseModelSpec
-from core.spec.generation import AnswerFormSpec, JsonSchemaForm, ToolCallForm
+from core.spec.generation import SchemaOutput, StructuredOutputSpec, ToolCallOutput
 
 
 class Colour(enum.Enum):
@@ -111,7 +111,7 @@ def tiny() -> Vocabulary:
     return read_vocabulary(BaseModelSpec(id="tiny", source=str(folder)), None)
 
 
-def accepts(vocabulary: Vocabulary, form: AnswerFormSpec, tools: Any, text: str) -> bool:
+def accepts(vocabulary: Vocabulary, form: StructuredOutputSpec, tools: Any, text: str) -> bool:
     """Whether a form lets a model write a text and end there."""
     held = vocabulary.grammar(form, tools).start()
     for token in vocabulary.tokenizer.encode(text, add_special_tokens=False):
@@ -131,9 +131,9 @@ def test_a_schema_works_as_a_form_and_as_a_tool(tiny, case, separators):
     schema, right, wrong = CASES[case]
     for value, is_right in ((right, True), (wrong, False)):
         text = json.dumps(value, separators=separators)
-        assert accepts(tiny, JsonSchemaForm(json_schema=schema), (), text) is is_right
+        assert accepts(tiny, SchemaOutput(json_schema=schema), (), text) is is_right
         call = f'<tool_call>{{"name": "look", "arguments": {text}}}</tool_call>'
-        assert accepts(tiny, ToolCallForm(), (tool("look", schema),), call) is is_right
+        assert accepts(tiny, ToolCallOutput(), (tool("look", schema),), call) is is_right
 
 
 def test_tools_may_have_definitions_of_the_same_name(tiny):
@@ -149,12 +149,12 @@ def test_tools_may_have_definitions_of_the_same_name(tiny):
     for name, value, is_right in (("look", 1, True), ("look", True, False), ("stop", True, True)):
         text = json.dumps({"name": name, "arguments": {"a": value}})
         call = f"<tool_call>{text}</tool_call>"
-        assert accepts(tiny, ToolCallForm(), tools, call) is is_right
+        assert accepts(tiny, ToolCallOutput(), tools, call) is is_right
 
 
 @pytest.mark.parametrize("text", ['{ "a":1}', '{"a" :1}', '{"a":  1}', '{"a":1 }', '{"a":\n1}'])
 def test_there_is_no_room_for_white_space_but_after_commas_and_colons(tiny, text):
-    form = JsonSchemaForm(json_schema={"type": "object", "properties": {"a": {"type": "integer"}}})
+    form = SchemaOutput(json_schema={"type": "object", "properties": {"a": {"type": "integer"}}})
     assert not accepts(tiny, form, (), text)
 
 
@@ -173,7 +173,7 @@ def test_there_is_no_room_for_white_space_but_after_commas_and_colons(tiny, text
 def test_numbers_that_a_grammar_cannot_count_are_refused(tiny, schema):
     """The first of them made llguidance overflow its stack, and the process end."""
     with pytest.raises(InvalidRequest) as caught:
-        tiny.grammar(JsonSchemaForm(json_schema=schema), ())
+        tiny.grammar(SchemaOutput(json_schema=schema), ())
     assert caught.value.code == "invalid_json_schema"
 
 
@@ -188,20 +188,20 @@ def test_numbers_that_a_grammar_cannot_count_are_refused(tiny, schema):
     ],
 )
 def test_bounds_beyond_what_a_grammar_counts_change_no_answer(tiny, schema, text):
-    tiny.grammar(JsonSchemaForm(json_schema=schema), ())
+    tiny.grammar(SchemaOutput(json_schema=schema), ())
     if "const" not in schema:
-        assert accepts(tiny, JsonSchemaForm(json_schema=schema), (), text)
+        assert accepts(tiny, SchemaOutput(json_schema=schema), (), text)
 
 
 @pytest.mark.parametrize("number", [2**63 - 1, 2**64 - 1, -(2**63), 922337203685477581])
 @pytest.mark.parametrize("bounds", [{}, {"maximum": 10**30}, {"multipleOf": 1}])
 def test_an_integer_of_64_bits_can_be_written(tiny, number, bounds):
     own = {"type": "integer", **bounds}
-    form = JsonSchemaForm(json_schema=own)
+    form = SchemaOutput(json_schema=own)
     assert accepts(tiny, form, (), str(number))
     schema = {"type": "object", "properties": {"n": own}, "required": ["n"]}
     call = f'<tool_call>{{"name": "w", "arguments": {{"n": {number}}}}}</tool_call>'
-    assert accepts(tiny, ToolCallForm(), (tool("w", schema),), call)
+    assert accepts(tiny, ToolCallOutput(), (tool("w", schema),), call)
 
 
 @pytest.mark.parametrize(
@@ -219,17 +219,17 @@ def test_a_number_has_an_end(tiny, bounds):
     start = '{"n":0.' if bounds.get("type") == "number" else '{"n":'
     for digits, is_right in ((20, True), (25, False), (100, False)):
         text = f"{start}{'5' * digits}}}"
-        assert accepts(tiny, JsonSchemaForm(json_schema=schema), (), text) is is_right
+        assert accepts(tiny, SchemaOutput(json_schema=schema), (), text) is is_right
 
 
 @pytest.mark.parametrize("own", [{}, {"pattern": "^[0-9]+$"}, {"pattern": "^[0-9]{40}$"}])
 def test_digits_in_a_text_are_not_counted(tiny, own):
-    form = JsonSchemaForm(json_schema={"type": "string", **own})
+    form = SchemaOutput(json_schema={"type": "string", **own})
     assert accepts(tiny, form, (), json.dumps("7" * 40))
 
 
 def test_another_server_gets_bounds_that_it_can_count(tiny):
-    form = tiny.grammar(JsonSchemaForm(json_schema={"type": "integer"}), ())
+    form = tiny.grammar(SchemaOutput(json_schema={"type": "integer"}), ())
     assert f'"maximum": {2**63 - 1}' in form.lark
     assert not LLMatcher.validate_grammar(LLMatcher.grammar_from_lark(form.lark))
 
@@ -237,7 +237,7 @@ def test_another_server_gets_bounds_that_it_can_count(tiny):
 SPELLED = ("<|im_end|>", "x<|im_end|>y", "<|im_start|>", "<|endoftext|>", "<tool_call>", "<think>")
 
 
-def written(vocabulary: Vocabulary, form: AnswerFormSpec, tools: Any = ()) -> str:
+def written(vocabulary: Vocabulary, form: StructuredOutputSpec, tools: Any = ()) -> str:
     """Write what a form allows, the last token of it each time, and end where it may."""
     held = vocabulary.grammar(form, tools).start()
     tokens: list[int] = []
@@ -266,16 +266,16 @@ def test_a_schema_may_spell_a_control_token(tiny, spelled):
             "required": [name],
             "additionalProperties": False,
         }
-        answer = written(tiny, JsonSchemaForm(json_schema=schema))
+        answer = written(tiny, SchemaOutput(json_schema=schema))
         assert json.loads(answer) == value
-        call = written(tiny, ToolCallForm(), (tool("w", schema),))
+        call = written(tiny, ToolCallOutput(), (tool("w", schema),))
         assert json.dumps(value, separators=(",", ":")) in call.replace(": ", ":")
 
 
 def accepts_arguments(vocabulary: Vocabulary, function: dict[str, Any], arguments: str) -> bool:
     tools = ({"type": "function", "function": {"name": "w", **function}},)
     call = f'<tool_call>{{"name": "w", "arguments": {arguments}}}</tool_call>'
-    return accepts(vocabulary, ToolCallForm(), tools, call)
+    return accepts(vocabulary, ToolCallOutput(), tools, call)
 
 
 @pytest.mark.parametrize(
@@ -333,10 +333,10 @@ CHAINED = {"A": {"$ref": "#/$defs/B"}, "B": {"$ref": "#/$defs/A"}}
 )
 def test_a_schema_that_would_not_be_held_is_refused(tiny, schema):
     with pytest.raises(InvalidRequest) as caught:
-        tiny.grammar(JsonSchemaForm(json_schema=schema), ())
+        tiny.grammar(SchemaOutput(json_schema=schema), ())
     assert caught.value.code == "invalid_json_schema"
     with pytest.raises(InvalidRequest) as caught:
-        tiny.grammar(ToolCallForm(), (tool("w", schema),))
+        tiny.grammar(ToolCallOutput(), (tool("w", schema),))
     assert (caught.value.code, caught.value.param) == ("invalid_json_schema", "tools")
 
 
@@ -344,7 +344,7 @@ def test_a_schema_that_would_not_be_held_is_refused(tiny, schema):
 def test_a_multiple_within_the_limit_can_be_written(tiny, multiples):
     """Random digits visit as many states as there are."""
     schema = {"anyOf": [{"type": "integer", "multipleOf": each} for each in multiples]}
-    form = tiny.grammar(JsonSchemaForm(json_schema=schema), ())
+    form = tiny.grammar(SchemaOutput(json_schema=schema), ())
     chance = random.Random(0)
     for _ in range(100):
         held = form.start()
@@ -362,7 +362,7 @@ def test_a_multiple_within_the_limit_can_be_written(tiny, multiples):
 )
 def test_bounds_that_are_left_out_are_not_written(tiny, least, most, inside):
     schema = {"type": "number", "exclusiveMinimum": least, "exclusiveMaximum": most}
-    form = JsonSchemaForm(json_schema=schema)
+    form = SchemaOutput(json_schema=schema)
     assert accepts(tiny, form, (), inside)
     for bound in (least, most):
         text = format(Decimal(str(bound)), "f")

@@ -40,7 +40,7 @@ def asked(base: BaseModelSpec, prompt: Prompt, adapter=None, max_tokens=5) -> Ge
     ],
 )
 def test_a_prompt_that_leaves_no_room_is_refused(reader, base, prompt, param):
-    with pytest.raises(InvalidRequest, match="holds 128 tokens") as caught:
+    with pytest.raises(InvalidRequest, match="is 128 tokens") as caught:
         reader.read(asked(base, prompt))
     assert (caught.value.code, caught.value.param) == ("context_length_exceeded", param)
 
@@ -69,7 +69,7 @@ def test_a_prompt_may_fill_the_context_up_to_its_completion(reader, base):
 
 
 def test_a_prompt_as_long_as_the_context_is_refused_without_max_tokens(reader, base):
-    with pytest.raises(InvalidRequest, match="holds 128") as caught:
+    with pytest.raises(InvalidRequest, match="is 128") as caught:
         reader.read(asked(base, TokenPrompt(tokens=(5,) * 128), max_tokens=None))
     assert caught.value.code == "context_length_exceeded"
 
@@ -169,5 +169,5 @@ def test_virtual_tokens_take_room_of_the_context(reader, store, tmp_path, strate
     bundle = write_bundle(tmp_path / "bundle", store, base, strategy)
     request, _ = reader.read(asked(base, TokenPrompt(tokens=(5,) * 40), bundle.ref, None))
     assert request.max_tokens == 4
-    with pytest.raises(InvalidRequest, match="holds 44 tokens"):
+    with pytest.raises(InvalidRequest, match="is 44 tokens"):
         reader.read(asked(base, TokenPrompt(tokens=(5,) * 40), bundle.ref, 5))

@@ -17,11 +17,11 @@ from core.engine.text.vocabulary import read_vocabulary
 from core.errors import InvalidRequest
 from core.spec.base_model import BaseModelSpec
 from core.spec.generation import (
-    AnswerFormSpec,
-    JsonObjectForm,
-    JsonSchemaForm,
+    JsonObjectOutput,
     SamplingSpec,
-    ToolCallForm,
+    SchemaOutput,
+    StructuredOutputSpec,
+    ToolCallOutput,
 )
 
 TINY = BaseModelSpec(id="tiny", source=str(Path(core.models.__file__).parent / "tiny"))
@@ -64,29 +64,29 @@ def write(vocabulary, form: CompiledGrammar, seed: int, temperature: float = 1.0
 
 @pytest.mark.parametrize("seed", range(8))
 def test_noise_becomes_what_the_schema_describes(vocabulary, seed):
-    form = vocabulary.grammar(JsonSchemaForm(json_schema=SCHEMA), ())
+    form = vocabulary.grammar(SchemaOutput(json_schema=SCHEMA), ())
     answer = json.loads(write(vocabulary, form, seed))
     jsonschema.validate(answer, SCHEMA)
 
 
 def test_each_answer_is_held_by_itself(vocabulary):
-    form = vocabulary.grammar(JsonSchemaForm(json_schema=SCHEMA), ())
+    form = vocabulary.grammar(SchemaOutput(json_schema=SCHEMA), ())
     assert write(vocabulary, form, 1) == write(vocabulary, form, 1) != write(vocabulary, form, 2)
 
 
 def test_any_object_is_an_object(vocabulary):
-    held = vocabulary.grammar(JsonObjectForm(), ()).start()
+    held = vocabulary.grammar(JsonObjectOutput(), ()).start()
     tokens = vocabulary.tokenizer('{"a": [1, "\U0001f642"]}')["input_ids"]
     for token in tokens:
         assert held.allowed()[token]
         assert not held.allowed()[list(vocabulary.end_token_ids)].any(), "it is not complete yet"
         held.take(token)
     assert held.allowed()[list(vocabulary.end_token_ids)].all()
-    assert not vocabulary.grammar(JsonObjectForm(), ()).start().allowed()[tokens[-1]]
+    assert not vocabulary.grammar(JsonObjectOutput(), ()).start().allowed()[tokens[-1]]
 
 
 def test_rows_of_a_padded_vocabulary_are_never_allowed(vocabulary):
-    allowed_V = vocabulary.grammar(JsonObjectForm(), ()).start().allowed()
+    allowed_V = vocabulary.grammar(JsonObjectOutput(), ()).start().allowed()
     assert len(allowed_V) == vocabulary.token_count > len(vocabulary.tokenizer)
     assert not allowed_V[len(vocabulary.tokenizer) :].any()
 
@@ -94,18 +94,18 @@ def test_rows_of_a_padded_vocabulary_are_never_allowed(vocabulary):
 @pytest.mark.parametrize(
     "form",
     [
-        JsonSchemaForm(json_schema={"type": "nonsense"}),
-        JsonSchemaForm(json_schema={"$ref": "#/nowhere"}),
-        JsonSchemaForm(json_schema={"type": "string", "pattern": "("}),
-        JsonSchemaForm(json_schema={"enum": [str(number) * 40 for number in range(100_000)]}),
-        JsonSchemaForm(json_schema={"const": "x" * 5_000}),
-        JsonSchemaForm(json_schema={"items": [{"enum": ["a", "x" * 5_000]}]}),
-        JsonSchemaForm(json_schema={"properties": {"x" * 5_000: {}}}),
-        JsonSchemaForm(json_schema={"type": "integer", "multipleOf": 1_000_003}),
+        SchemaOutput(json_schema={"type": "nonsense"}),
+        SchemaOutput(json_schema={"$ref": "#/nowhere"}),
+        SchemaOutput(json_schema={"type": "string", "pattern": "("}),
+        SchemaOutput(json_schema={"enum": [str(number) * 40 for number in range(100_000)]}),
+        SchemaOutput(json_schema={"const": "x" * 5_000}),
+        SchemaOutput(json_schema={"items": [{"enum": ["a", "x" * 5_000]}]}),
+        SchemaOutput(json_schema={"properties": {"x" * 5_000: {}}}),
+        SchemaOutput(json_schema={"type": "integer", "multipleOf": 1_000_003}),
     ],
     ids=["type", "reference", "pattern", "huge", "const", "enum", "name", "multiple"],
 )
-def test_a_schema_that_cannot_be_enforced_is_refused(vocabulary, form: AnswerFormSpec):
+def test_a_schema_that_cannot_be_enforced_is_refused(vocabulary, form: StructuredOutputSpec):
     with pytest.raises(InvalidRequest) as caught:
         vocabulary.grammar(form, ())
     assert (caught.value.code, caught.value.param) == ("invalid_json_schema", "response_format")
@@ -131,7 +131,7 @@ TOOLS = tuple(
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("name", [None, "look"])
 def test_a_forced_call_is_one_call_of_an_offered_tool(calling, name, seed):
-    form = calling.grammar(ToolCallForm(name=name), TOOLS)
+    form = calling.grammar(ToolCallOutput(name=name), TOOLS)
     text = write(calling, form, seed)
     [call] = read_calls(calling.turn_format.calls, text, parameters_of(TOOLS)).calls
     assert call.name in ("look", "stop") if name is None else call.name == "look"
@@ -144,7 +144,7 @@ def test_a_marker_that_is_a_token_of_its_own_can_be_forced():
     call = '<tool_call>{"name": "look", "arguments": {"at": "me"}}</tool_call>'
     tokens = tiny.tokenizer.encode(call, add_special_tokens=False)
     assert tiny.tokenizer.convert_ids_to_tokens(tokens[0]) == "<tool_call>"
-    held = tiny.grammar(ToolCallForm(name="look"), TOOLS).start()
+    held = tiny.grammar(ToolCallOutput(name="look"), TOOLS).start()
     for token in tokens:
         assert held.allowed()[token]
         held.take(token)
@@ -154,5 +154,5 @@ def test_a_marker_that_is_a_token_of_its_own_can_be_forced():
 
 def test_a_call_that_no_template_shows_cannot_be_forced(vocabulary):
     with pytest.raises(InvalidRequest) as caught:
-        vocabulary.grammar(ToolCallForm(), TOOLS)
+        vocabulary.grammar(ToolCallOutput(), TOOLS)
     assert (caught.value.code, caught.value.param) == ("unsupported_parameter", "tool_choice")

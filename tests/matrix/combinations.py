@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from itertools import cycle
 from typing import get_args
 
-from core.catalog.cells import require_cell
+from core.catalog.combinations import require_combination
 from core.catalog.families import FAMILIES
 from core.catalog.objectives import OBJECTIVES, OBJECTIVES_OF
 from core.catalog.strategies import STRATEGIES
@@ -13,7 +13,7 @@ from core.spec.objective import Task
 
 
 @dataclass(frozen=True)
-class Cell:
+class Combination:
     family: str
     task: Task
     objective: str
@@ -24,42 +24,44 @@ class Cell:
         return f"{self.family}-{self.task}-{self.objective}-{self.strategy}"
 
 
-def is_possible(cell: Cell) -> bool:
+def is_possible(case: Combination) -> bool:
     try:
-        require_cell(cell.family, cell.task, cell.objective, cell.strategy)
+        require_combination(case.family, case.task, case.objective, case.strategy)
     except InvalidRequest:
         return False
     return True
 
 
-COMBINATIONS = [
-    Cell(family, task, objective, strategy)
+EVERY = [
+    Combination(family, task, objective, strategy)
     for family in FAMILIES
     for task in get_args(Task)
     for objective in OBJECTIVES
     for strategy in STRATEGIES
 ]
 
-CELLS = [cell for cell in COMBINATIONS if is_possible(cell)]
+SUPPORTED = [case for case in EVERY if is_possible(case)]
 
 
-def covering() -> list[Cell]:
-    """Return cells in which every strategy meets every objective of every task.
+def covering() -> list[Combination]:
+    """Return combinations in which every strategy meets every objective of every task.
 
     The families take turns, so that each of them is there with several strategies.
     """
     chosen = []
     for task, objectives in OBJECTIVES_OF.items():
-        able = {cell.family for cell in CELLS if cell.task == task}
+        able = {case.family for case in SUPPORTED if case.task == task}
         families = cycle(sorted(able, reverse=True))
         for objective in objectives:
             for strategy in STRATEGIES:
-                cell = Cell(next(families), task, objective, strategy)
-                while not is_possible(cell):
-                    cell = Cell(next(families), task, objective, strategy)
-                chosen.append(cell)
-    unseen = set(FAMILIES) - {cell.family for cell in chosen}
-    return chosen + [next(cell for cell in CELLS if cell.family == name) for name in sorted(unseen)]
+                case = Combination(next(families), task, objective, strategy)
+                while not is_possible(case):
+                    case = Combination(next(families), task, objective, strategy)
+                chosen.append(case)
+    unseen = set(FAMILIES) - {case.family for case in chosen}
+    return chosen + [
+        next(case for case in SUPPORTED if case.family == name) for name in sorted(unseen)
+    ]
 
 
 COVERING = covering()

@@ -3,7 +3,7 @@ from typing import get_args
 
 import pytest
 
-from core.catalog.cells import require_cell, require_mergeable
+from core.catalog.combinations import require_combination, require_mergeable
 from core.catalog.families import FAMILIES
 from core.catalog.objectives import OBJECTIVES_OF
 from core.catalog.strategies import STRATEGIES
@@ -13,24 +13,24 @@ from core.spec.objective import Task
 TASKS = get_args(Task)
 
 
-def is_possible(*cell):
+def is_possible(*combination):
     try:
-        require_cell(*cell)
+        require_combination(*combination)
     except InvalidRequest:
         return False
     return True
 
 
 @pytest.mark.parametrize(
-    ("cell", "param", "words"),
+    ("combination", "param", "words"),
     [
-        (("bert", "generation", "supervised", "lora"), "task", "cannot continue one"),
-        (("bert", "generation", "dpo", "lora"), "task", "cannot continue one"),
+        (("bert", "generation", "supervised", "lora"), "task", "cannot continue a text"),
+        (("bert", "generation", "dpo", "lora"), "task", "cannot continue a text"),
         (("modernbert", "seq2seq", "supervised", "lora"), "task", "no decoder"),
         (("llama", "seq2seq", "supervised", "lora"), "task", "has no encoder"),
-        (("t5", "classification", "classification", "lora"), "task", "label as the text"),
-        (("bart", "generation", "pretraining", "lora"), "task", "is the task seq2seq"),
-        (("bart", "seq2seq", "dpo", "lora"), "objective", "Its objectives: supervised"),
+        (("t5", "classification", "classification", "lora"), "task", "label as the target"),
+        (("bart", "generation", "pretraining", "lora"), "task", "use the task seq2seq"),
+        (("bart", "seq2seq", "dpo", "lora"), "objective", "Supported objectives: supervised"),
         (("bert", "classification", "pretraining", "full"), "objective", "classification"),
         (("llama", "classification", "supervised", "lora"), "objective", "classification"),
         (("llama", "generation", "classification", "lora"), "objective", "supervised, pretra"),
@@ -39,9 +39,9 @@ def is_possible(*cell):
         (("mamba", "generation", "supervised", "lora"), "model", "not supported"),
     ],
 )
-def test_impossible_cell_is_refused_with_its_reason_and_field(cell, param, words):
+def test_impossible_combination_is_refused_with_its_reason_and_field(combination, param, words):
     with pytest.raises(InvalidRequest) as raised:
-        require_cell(*cell)
+        require_combination(*combination)
     assert raised.value.param == param
     assert words in raised.value.message
 
@@ -49,8 +49,8 @@ def test_impossible_cell_is_refused_with_its_reason_and_field(cell, param, words
 def test_every_refusal_of_a_task_has_a_reason():
     for model_type, task in itertools.product(FAMILIES, TASKS):
         if task not in FAMILIES[model_type].tasks:
-            with pytest.raises(InvalidRequest, match="cannot be done with a base of type"):
-                require_cell(model_type, task, OBJECTIVES_OF[task][0], "lora")
+            with pytest.raises(InvalidRequest, match="does not support the task"):
+                require_combination(model_type, task, OBJECTIVES_OF[task][0], "lora")
 
 
 def test_every_family_can_be_trained_by_every_strategy_but_for_one_pair():
@@ -65,8 +65,12 @@ def test_every_family_can_be_trained_by_every_strategy_but_for_one_pair():
 
 
 def test_only_full_training_needs_weights_that_are_not_quantised():
-    cells = [("llama", "generation", "supervised", strategy, True) for strategy in STRATEGIES]
-    assert [cell[3] for cell in cells if not is_possible(*cell)] == ["full"]
+    combinations = [
+        ("llama", "generation", "supervised", strategy, True) for strategy in STRATEGIES
+    ]
+    assert [combination[3] for combination in combinations if not is_possible(*combination)] == [
+        "full"
+    ]
 
 
 def test_only_a_change_of_weights_that_are_there_can_be_merged():
