@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse
 
 from core.errors import (
     Conflict,
+    Forbidden,
     InvalidRequest,
     NotFound,
     TooLarge,
@@ -23,10 +24,11 @@ from core.errors import (
     Unauthenticated,
     Unavailable,
 )
+from core.spec.names import TWO_NAMES
 
 logger = logging.getLogger(__name__)
 
-RATE_LIMIT_CODES = frozenset({"queue_full", "rate_limit_exceeded", "too_many_uploads"})
+RATE_LIMIT_CODES = frozenset({"rate_limit_exceeded", "too_many_uploads"})
 """Unavailable because there is too much to do, which HTTP tells from being away."""
 
 MAX_PARAM_CHARACTERS = 500
@@ -35,6 +37,7 @@ MAX_PARAM_CHARACTERS = 500
 _STATUS_BY_ERROR: tuple[tuple[type[TunesmithError], int], ...] = (
     (InvalidRequest, 400),
     (Unauthenticated, 401),
+    (Forbidden, 403),
     (NotFound, 404),
     (Conflict, 409),
     (TooLarge, 413),
@@ -138,7 +141,7 @@ def _is_database_away(error: SQLAlchemyError) -> bool:
 class _AsciiResponse(JSONResponse):
     """Messages may quote what UTF-8 cannot hold, such as half of a surrogate pair."""
 
-    def render(self, content: Any) -> bytes:
+    def render(self, content: object) -> bytes:
         return json.dumps(content).encode("ascii")
 
 
@@ -180,6 +183,8 @@ def _from_validation(error: RequestValidationError) -> InvalidRequest:
             code="invalid_json",
         )
     param = _dotted(first, error.body)
+    if first["type"] == TWO_NAMES:
+        return _from_two_names(first["ctx"], param)
     for fault in faults:
         if (inside := _dotted(fault, error.body)).startswith(f"{param}["):
             first, param = fault, inside
@@ -198,12 +203,22 @@ def _from_validation(error: RequestValidationError) -> InvalidRequest:
     )
 
 
+def _from_two_names(names: dict[str, str], parent: str) -> InvalidRequest:
+    """`first` and `other` name the same field of the object at `parent`."""
+    first, other = (f"{parent}.{names[key]}".removeprefix(".") for key in ("first", "other"))
+    return InvalidRequest(
+        f"{first!r} and {other!r} name the same field and have different values. Give only one.",
+        param=first,
+        code="contradictory_parameters",
+    )
+
+
 def _reason(fault: dict[str, Any]) -> str:
     message: str = fault["msg"].removeprefix("Value error, ").rstrip(".")
     return message[:1].lower() + message[1:]
 
 
-def _dotted(fault: dict[str, Any], body: Any) -> str:
+def _dotted(fault: dict[str, Any], body: object) -> str:
     """`method.supervised.hyperparameters.n_epochs`, `prompt[3]`."""
     source, *path = fault["loc"]
     steps = _steps_in_body(path, body, fault["type"]) if source == "body" else path
@@ -211,7 +226,7 @@ def _dotted(fault: dict[str, Any], body: Any) -> str:
     return dotted.removeprefix(".")[:MAX_PARAM_CHARACTERS]
 
 
-def _steps_in_body(path: list[Any], body: Any, kind: str) -> Iterator[Any]:
+def _steps_in_body(path: list[int | str], body: Any, kind: str) -> Iterator[int | str]:
     """The part of pydantic's path that is in the body; the rest names members of unions."""
     value = body
     for step in path:
@@ -224,7 +239,7 @@ def _steps_in_body(path: list[Any], body: Any, kind: str) -> Iterator[Any]:
         yield "type"  # what tells the members of such a union apart
 
 
-def _holds(value: Any, step: Any) -> bool:
+def _holds(value: object, step: int | str) -> bool:
     if isinstance(value, list):
         return isinstance(step, int) and step < len(value)
     return isinstance(value, dict) and step in value

@@ -4,7 +4,7 @@ from fastapi import Request
 
 from core.errors import InvalidRequest
 from core.spec.addresses import is_loopback, is_loopback_url
-from core.spec.engine import EngineReport
+from core.spec.engine_protocol import EngineReport
 
 
 def refuse_loopback_of_others(report: EngineReport, request: Request) -> None:

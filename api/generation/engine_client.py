@@ -1,19 +1,20 @@
 """Engines over HTTP: one request to one of them, one stream of events."""
 
 import socket
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from http import HTTPStatus
 from io import BytesIO
 
 import aiohttp
 from aiohttp.connector import AddrInfoType
-from pydantic import SecretStr, ValidationError
+from pydantic import SecretStr
 from pydantic_core import PydanticSerializationError
 
-from core.errors import InvalidRequest, NotFound, TunesmithError, Unavailable
+from core.errors import InvalidRequest, Unavailable
 from core.spec.base import Spec
+from core.spec.bearer import bearer
 from core.spec.classification import ClassificationAnswer, ClassificationRequest
-from core.spec.engine import Refusal, RefusalBody
+from core.spec.engine_protocol import read_refusal
 from core.spec.generation import GenerationEvent, GenerationRequest, generation_event_adapter
 
 CONNECT_SECONDS = 2.0
@@ -46,10 +47,6 @@ class EngineBroke(Unavailable):
     code = "engine_unavailable"
 
 
-class EngineRefused(Unavailable):
-    """The engine is full, or about to stop; it has not begun with the request."""
-
-
 _FAILURES = (aiohttp.ClientError, TimeoutError, OSError)
 """What the way to the engine can raise."""
 
@@ -62,21 +59,13 @@ _NOBODY_THERE = (
 """Of these what comes before the engine has the request."""
 
 
-class EngineUnfit(InvalidRequest):
-    """The engine is of a kind that cannot do it; another one may."""
-
-
-_NOT_BEGUN = {"engine_stopping", "engine_unavailable"}
-"""Said by an engine that is about to stop, or by one whose vLLM server is away."""
-
-
 class EngineClient:
     """Holds the connections to all engines; there is no cap on them, as streams are long."""
 
     def __init__(self, key: SecretStr | None = None) -> None:
         self._headers = {"content-type": "application/json"}
         if key is not None:
-            self._headers["authorization"] = f"Bearer {key.get_secret_value()}"
+            self._headers["authorization"] = bearer(key).decode()
         self._session: aiohttp.ClientSession | None = None
 
     async def generate(
@@ -84,14 +73,15 @@ class EngineClient:
     ) -> AsyncGenerator[GenerationEvent, None]:
         """Yield the events of the engine at `url`; leaving the iteration cancels the request there.
 
-        A refusal is raised before the first event: InvalidRequest, NotFound, EngineUnfit,
-        EngineRefused, or EngineUnreachable; EngineBroke at any time.
+        Before the first event it raises the engine's refusal, as `core.spec.engine_protocol` reads
+        it, or EngineUnreachable; EngineBroke at any time.
         """
         try:
             body = _json(request, "messages")
             async with self._http.post(f"{url}/generate", data=body) as response:
                 if response.status != HTTPStatus.OK:
-                    raise _refusal(response.status, await response.read(), response.headers)
+                    refusal = await response.read()
+                    raise read_refusal(response.status, refusal, response.headers)
                 async for line in _lines(response.content):
                     yield generation_event_adapter.validate_json(line)
         except _FAILURES as error:
@@ -106,7 +96,7 @@ class EngineClient:
         except _FAILURES as error:
             raise _away(error) from error
         if response.status != HTTPStatus.OK:
-            raise _refusal(response.status, content, response.headers)
+            raise read_refusal(response.status, content, response.headers)
         return ClassificationAnswer.model_validate_json(content)
 
     async def close(self) -> None:
@@ -161,29 +151,3 @@ def _away(error: Exception) -> EngineUnreachable | EngineBroke:
     reason = str(error) or type(error).__name__
     kind = EngineUnreachable if isinstance(error, _NOBODY_THERE) else EngineBroke
     return kind(f"The engine is away: {reason}.")
-
-
-def _refusal(status: int, content: bytes, headers: Mapping[str, str]) -> TunesmithError:
-    try:
-        said = RefusalBody.model_validate_json(content).error
-    except ValidationError:
-        said = Refusal(message=f"The engine failed with status {status}.")
-    match status:
-        case 400:
-            return InvalidRequest(said.message, param=said.param, code=said.code)
-        case 404:
-            return NotFound(said.message, param=said.param, code=said.code)
-        case 421:
-            return EngineUnfit(said.message, param=said.param, code=said.code)
-        case 429 | 503:
-            seconds = headers.get("retry-after", "")
-            is_refused = status == 429 or said.code in _NOT_BEGUN
-            kind = EngineRefused if is_refused else Unavailable
-            return kind(
-                said.message,
-                param=said.param,
-                code="rate_limit_exceeded" if status == 429 else said.code,
-                retry_after_seconds=int(seconds) if seconds.isdigit() else 5,
-            )
-        case _:
-            return TunesmithError(said.message, param=said.param, code=said.code)

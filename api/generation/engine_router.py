@@ -6,22 +6,16 @@ the first event, the next one is asked; after the first event never, as the clie
 
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from typing import TypeVar
 
-from api.errors import RATE_LIMIT_CODES
-from api.generation.engine_client import (
-    EngineBroke,
-    EngineClient,
-    EngineRefused,
-    EngineUnfit,
-    EngineUnreachable,
-)
+from api.generation.engine_client import EngineBroke, EngineClient, EngineUnreachable
 from api.generation.engine_order import in_order
 from api.generation.engine_roster import EngineRoster
-from core.errors import Unavailable
+from core.errors import TunesmithError
 from core.spec.classification import ClassificationAnswer, ClassificationRequest
+from core.spec.engine_protocol import kind_of, turned_down
 from core.spec.generation import GenerationEvent, GenerationRequest
 
 logger = logging.getLogger(__name__)
@@ -78,8 +72,7 @@ class EngineRouter:
         ask: Callable[[str], Awaitable[Result]],
     ) -> Result:
         """Return the answer of the first engine that gives one."""
-        failures: list[Unavailable] = []
-        unfit: EngineUnfit | None = None
+        failures: list[TunesmithError] = []
         tried: set[str] = set()
         for max_age_seconds in (ROSTER_SECONDS, 0.0):  # then those that have come since
             engines = await self._roster.engines(max_age_seconds)
@@ -88,20 +81,16 @@ class EngineRouter:
                 tried.add(engine.url)
                 try:
                     return await ask(engine.url)
-                except EngineUnreachable as error:
-                    self._roster.leave_out(engine)
+                except TunesmithError as error:
+                    if not kind_of(error).asks_another:
+                        raise
+                    if isinstance(error, EngineUnreachable):
+                        self._roster.leave_out(engine)
                     failures.append(error)
-                except (EngineRefused, EngineBroke) as error:
-                    failures.append(error)
-                except EngineUnfit as error:
-                    unfit = error
-                    continue
                 logger.info("%s does not take %s: %s", engine.url, request.id, failures[-1])
                 if sum(isinstance(failure, EngineBroke) for failure in failures) == MAX_BROKEN:
                     raise failures[-1]
-        if unfit is not None and not failures:
-            raise unfit
-        raise _nobody_takes_it(failures)
+        raise turned_down(failures)
 
     async def _events(
         self, url: str, request: GenerationRequest
@@ -125,13 +114,3 @@ class EngineRouter:
             self._in_flight[url] -= sequences
             if not self._in_flight[url]:
                 del self._in_flight[url]
-
-
-def _nobody_takes_it(failures: Sequence[Unavailable]) -> Unavailable:
-    """Return why, as far as the client is concerned: all are full, or some are away."""
-    if not failures:
-        return Unavailable(
-            "No engine is there to answer. Try again in a moment.", code="engine_unavailable"
-        )
-    away = [failure for failure in failures if failure.code not in RATE_LIMIT_CODES]
-    return away[-1] if away else min(failures, key=lambda full: full.retry_after_seconds)

@@ -1,7 +1,6 @@
 """Parameters that would change the answer and are not served: refused, never ignored."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from api.generation.schemas import (
     ChatBody,
@@ -10,10 +9,11 @@ from api.generation.schemas import (
     GenerationBody,
     JsonObjectFormat,
     JsonSchemaFormat,
+    Prompt,
 )
 from core.errors import InvalidRequest
 
-_CHAT: Mapping[str, tuple[Any, ...]] = {
+_CHAT: Mapping[str, tuple[object, ...]] = {
     "modalities": (None, ["text"]),
     "audio": (None,),
     "moderation": (None,),
@@ -23,7 +23,7 @@ _CHAT: Mapping[str, tuple[Any, ...]] = {
     "verbosity": (None, "medium"),
 }
 
-_COMPLETION: Mapping[str, tuple[Any, ...]] = {"suffix": (None, "")}
+_COMPLETION: Mapping[str, tuple[object, ...]] = {"suffix": (None, "")}
 
 
 def check_chat(body: ChatBody) -> None:
@@ -88,11 +88,11 @@ def check_completion(body: CompletionBody) -> None:
         )
 
 
-def _is_text(prompt: Any) -> bool:
+def _is_text(prompt: Prompt) -> bool:
     return isinstance(prompt, str) or isinstance(prompt[0], str)
 
 
-def _require_neutral(body: GenerationBody, neutral: Mapping[str, tuple[Any, ...]]) -> None:
+def _require_neutral(body: GenerationBody, neutral: Mapping[str, tuple[object, ...]]) -> None:
     for name, values in neutral.items():
         if getattr(body, name) not in values:
             raise _unsupported(name, name)

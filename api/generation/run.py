@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import anyio
 from starlette.requests import ClientDisconnect, Request
 
-from api.generation.engine_router import EngineRouter
+from api.app_state import Engines
 from core.errors import TunesmithError, Unavailable
 from core.spec.generation import (
     ChoiceFinished,
@@ -70,7 +70,7 @@ Events = AsyncGenerator[tuple[int, GenerationEvent], None]
 """Events, each with the index of its request."""
 
 
-async def run(engines: EngineRouter, requests: Sequence[GenerationRequest]) -> Events:
+async def run(engines: Engines, requests: Sequence[GenerationRequest]) -> Events:
     """Yield the events of all requests as they come. A failure anywhere ends everything."""
     if len(requests) == 1:  # the usual case needs no task and no queue, which every token would pay
         async with aclosing(_checked(engines, requests[0])) as events:
@@ -109,7 +109,7 @@ async def run(engines: EngineRouter, requests: Sequence[GenerationRequest]) -> E
 
 
 async def _checked(
-    engines: EngineRouter, request: GenerationRequest
+    engines: Engines, request: GenerationRequest
 ) -> AsyncGenerator[GenerationEvent, None]:
     """The engine's events of one request; an error when they say so or stop too early."""
     unfinished = request.sampling.n

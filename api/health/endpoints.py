@@ -2,9 +2,9 @@
 
 from fastapi import APIRouter, Response
 
+from api.app_state import FromState
 from api.health import service
 from api.health.schemas import Liveness, Readiness
-from api.parts import FromParts
 
 router = APIRouter(tags=["Health"])
 
@@ -16,8 +16,8 @@ async def live() -> Liveness:
 
 
 @router.get("/readyz", responses={503: {"model": Readiness}})
-async def ready(parts: FromParts, response: Response) -> Readiness:
+async def ready(state: FromState, response: Response) -> Readiness:
     """Every part answers, or 503 with the part that does not."""
-    readiness = await service.readiness(parts)
+    readiness = await service.readiness(state)
     response.status_code = 200 if readiness.status == service.OK else 503
     return readiness

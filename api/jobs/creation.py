@@ -4,6 +4,7 @@ import secrets
 
 from sqlalchemy.orm import Session
 
+from api.auth.caller import Caller
 from api.jobs.datasets import Rechecked, datasets_of
 from api.jobs.hyperparameters import resolve
 from api.jobs.method import asked_hyperparameters
@@ -14,8 +15,8 @@ from core.catalog.bases import Catalog
 from core.catalog.describe import BaseFacts, describe
 from core.catalog.room import require_room, within_context
 from core.errors import InvalidRequest
-from core.records.files import get_file
 from core.records.jobs import NewJob
+from core.records.tables import File
 from core.spec.base_model import BaseModelSpec
 from core.spec.job import JobSpec
 from core.spec.strategy import StrategySpec
@@ -25,7 +26,7 @@ SECONDS_A_DAY = 86_400
 
 
 def new_job(
-    session: Session, catalog: Catalog, project: str, body: CreateJob, rechecked: Rechecked
+    session: Session, catalog: Catalog, caller: Caller, body: CreateJob, rechecked: Rechecked
 ) -> NewJob:
     """Return the job that `body` asks for. InvalidRequest or NotFound name the field at fault.
 
@@ -33,8 +34,8 @@ def new_job(
     """
     _refuse_integrations(body)
     hyperparameters = asked_hyperparameters(body.method, body.hyperparameters)
-    start = starting_point(session, catalog, project, body)
-    columns, datasets = datasets_of(session, project, body, rechecked)
+    start = starting_point(session, catalog, caller, body)
+    columns, datasets = datasets_of(session, caller, body, rechecked)
     report = datasets[0].report
     validation_report = datasets[1].report if len(datasets) > 1 else None
     if validation_report is not None:
@@ -54,7 +55,7 @@ def new_job(
         require_room(start.strategy, facts.context_length, start.base.id)
     seed = secrets.randbelow(2**31) if body.seed is None else body.seed
     return NewJob(
-        project_id=project,
+        project_id=caller.project,
         requested_model=body.model,
         suffix=body.suffix,
         training_file=body.training_file,
@@ -70,20 +71,19 @@ def new_job(
             parent=start.parent,
             seed=seed,
             chat_template_kwargs=template_variables(start, body),
-            template_time=_day_of_upload(session, project, body.training_file),
+            template_time=_day_of_upload(datasets[0].file),
             columns=columns,
         ),
         metadata=body.metadata,
     )
 
 
-def _day_of_upload(session: Session, project: str, file_id: str) -> float:
+def _day_of_upload(file: File) -> float:
     """Return the time that chat templates with a clock read in a job, and in its model later.
 
     It depends on the training file alone, so that the same file and seed give the same weights.
     """
-    uploaded_at = get_file(session, project, file_id, param="training_file").created_at
-    return uploaded_at // SECONDS_A_DAY * SECONDS_A_DAY
+    return file.created_at // SECONDS_A_DAY * SECONDS_A_DAY
 
 
 def _refuse_integrations(body: CreateJob) -> None:

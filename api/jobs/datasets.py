@@ -9,17 +9,19 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
+from api.app_state import AppState
+from api.auth.caller import Caller
 from api.files.checking import check_blob, checking_place
 from api.files.schemas import shown_faults
 from api.jobs.schemas import CreateJob
-from api.parts import Parts
 from core.datasets.columns import missing_columns, require_known_keys
 from core.datasets.summary import MAX_LISTED_COLUMNS
 from core.errors import InvalidRequest
 from core.records.events import NewEvent
-from core.records.files import get_file
+from core.records.owned import get_owned
 from core.records.tables import File
 from core.spec.dataset import DatasetReport
+from core.spec.ids import FileId
 
 SHOWN_COLUMNS = 20
 
@@ -37,11 +39,11 @@ Rechecked = Mapping[str, DatasetReport]
 """By file id, the reports of files that were read with a job's own columns."""
 
 
-def recheck(parts: Parts, project: str, body: CreateJob) -> Rechecked:
+def recheck(state: AppState, caller: Caller, body: CreateJob) -> Rechecked:
     """Read the files with the columns of the job, where their uploads had others."""
     require_known_keys(body.columns or {})
-    with parts.database.reading() as session:
-        files = _files(session, project, body)
+    with state.database.reading() as session:
+        files = _files(session, caller, body)
         columns = _columns(files, body)
         stale: dict[str, str] = {}
         for param, file in files.items():
@@ -51,18 +53,18 @@ def recheck(parts: Parts, project: str, body: CreateJob) -> Rechecked:
                 stale[file.id] = file.blob_key
     if not stale:
         return {}
-    with checking_place(parts.uploads):
-        return {id_: check_blob(parts, key, columns) for id_, key in stale.items()}
+    with checking_place(state.uploads):
+        return {id_: check_blob(state, key, columns) for id_, key in stale.items()}
 
 
 def datasets_of(
-    session: Session, project: str, body: CreateJob, rechecked: Rechecked
+    session: Session, caller: Caller, body: CreateJob, rechecked: Rechecked
 ) -> tuple[dict[str, str], list[Dataset]]:
     """Return the columns to read with, and the training file with, if given, the validation file.
 
     InvalidRequest says where a file cannot be trained on.
     """
-    files = _files(session, project, body)
+    files = _files(session, caller, body)
     columns = _columns(files, body)
     datasets = []
     for param, file in files.items():
@@ -77,10 +79,10 @@ def datasets_of(
 
 
 def notices(
-    session: Session, project: str, body: CreateJob, rechecked: Rechecked
+    session: Session, caller: Caller, body: CreateJob, rechecked: Rechecked
 ) -> list[NewEvent]:
     """Return what the owner of a job should know of its files."""
-    _, datasets = datasets_of(session, project, body, rechecked)
+    _, datasets = datasets_of(session, caller, body, rechecked)
     return [*_unused(datasets), *_not_apart(datasets)]
 
 
@@ -110,12 +112,14 @@ def _not_apart(datasets: list[Dataset]) -> list[NewEvent]:
     return [NewEvent(text, level="warn", data=data)]
 
 
-def _files(session: Session, project: str, body: CreateJob) -> dict[str, File]:
-    files = {"training_file": get_file(session, project, body.training_file, param="training_file")}
+def _files(session: Session, caller: Caller, body: CreateJob) -> dict[str, File]:
+    named: dict[str, FileId] = {"training_file": body.training_file}
     if body.validation_file is not None:
-        param = "validation_file"
-        files[param] = get_file(session, project, body.validation_file, param=param)
-    return files
+        named["validation_file"] = body.validation_file
+    return {
+        param: get_owned(session, File, caller.project, file_id, param=param)
+        for param, file_id in named.items()
+    }
 
 
 def _columns(files: Mapping[str, File], body: CreateJob) -> dict[str, str]:

@@ -10,11 +10,14 @@ import anyio
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
+from api.auth.caller import Caller
 from api.jobs.schemas import EventObject, event_object
 from core.jobs.state import FINAL
 from core.records.database import Database
 from core.records.events import events_since
-from core.records.jobs import get_job
+from core.records.owned import get_owned
+from core.records.tables import Job
+from core.spec.ids import JobId
 
 POLL_SECONDS = 0.2
 HEARTBEAT_SECONDS = 15.0
@@ -37,7 +40,7 @@ class _News:
 
 
 async def stream_events(
-    database: Database, project: str, job_id: str, after: int
+    database: Database, caller: Caller, job_id: JobId, after: int
 ) -> AsyncIterator[str]:
     """Yield the events numbered above `after`, oldest first; the last one is the job's end.
 
@@ -45,7 +48,7 @@ async def stream_events(
     """
     silent_seconds = 0.0
     while True:
-        news = await run_in_threadpool(_look, database, project, job_id, after)
+        news = await run_in_threadpool(_look, database, caller, job_id, after)
         for after, event in news.events:
             yield f"id: {after}\ndata: {event.model_dump_json()}\n\n"
         if news.is_over:
@@ -60,9 +63,9 @@ async def stream_events(
             yield ": still here\n\n"
 
 
-def _look(database: Database, project: str, job_id: str, after: int) -> _News:
+def _look(database: Database, caller: Caller, job_id: JobId, after: int) -> _News:
     with database.reading() as session:
-        job = get_job(session, project, job_id)
+        job = get_owned(session, Job, caller.project, job_id)
         rows = events_since(session, job_id, after, BATCH)
         last = rows[-1].sequence if rows else after
         return _News(

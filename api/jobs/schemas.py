@@ -11,8 +11,10 @@ from api.jobs.hyperparameters import (
     resolved_hyperparameters,
 )
 from api.jobs.method import Method, ResolvedMethod, resolved_method
+from api.pagination import ListItem
 from core.jobs.state import JobStatus
 from core.records.tables import Checkpoint, Job, JobEvent
+from core.spec.ids import FileId
 from core.spec.job import JobSpec
 from core.spec.objective import ObjectiveSpec, Task
 from core.spec.strategy import LoraSpec, StrategySpec
@@ -21,7 +23,7 @@ from core.spec.training import EvaluationSpec, TrainingSpec
 
 _NO_NUL = r"^[^\x00]*$"  # Postgres has no place for it
 
-Id = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=_NO_NUL)]
+_ID = StringConstraints(min_length=1, max_length=255, pattern=_NO_NUL)
 MetadataKey = Annotated[str, StringConstraints(max_length=64, pattern=_NO_NUL)]
 MetadataValue = Annotated[str, StringConstraints(max_length=512, pattern=_NO_NUL)]
 
@@ -47,15 +49,15 @@ class CreateJob(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    model: Id
-    training_file: Id
-    validation_file: Id | None = None
+    model: Annotated[str, _ID]
+    training_file: Annotated[FileId, _ID]
+    validation_file: Annotated[FileId, _ID] | None = None
     suffix: Suffix | None = None
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
     method: Method | None = None
     hyperparameters: Hyperparameters | None = Field(None, json_schema_extra={"deprecated": True})
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] | None = None
-    integrations: list[Any] | None = None
+    integrations: list[object] | None = None
     strategy: StrategySpec = LoraSpec()
     task: Task | None = None
     training: TrainingSpec = TrainingSpec()
@@ -77,10 +79,9 @@ class Progress(BaseModel):
     total_steps: int | None
 
 
-class JobObject(BaseModel):
+class JobObject(ListItem):
     """A job. From `requested_model` on, the fields are Tunesmith's own."""
 
-    id: str
     object: Literal["fine_tuning.job"] = "fine_tuning.job"
     created_at: int
     error: JobError | None
@@ -112,8 +113,7 @@ class JobObject(BaseModel):
     paused_at: int | None
 
 
-class EventObject(BaseModel):
-    id: str
+class EventObject(ListItem):
     object: Literal["fine_tuning.job.event"] = "fine_tuning.job.event"
     created_at: int
     level: Literal["info", "warn", "error"]
@@ -122,8 +122,7 @@ class EventObject(BaseModel):
     data: dict[str, Any] | None
 
 
-class CheckpointObject(BaseModel):
-    id: str
+class CheckpointObject(ListItem):
     object: Literal["fine_tuning.job.checkpoint"] = "fine_tuning.job.checkpoint"
     created_at: int
     fine_tuned_model_checkpoint: str

@@ -7,9 +7,12 @@ from sqlalchemy.orm import Session
 from starlette.datastructures import QueryParams
 from starlette.responses import StreamingResponse
 
+from api.app_state import AppState, Transaction
+from api.auth.caller import Caller
 from api.downloads import download
 from api.jobs.creation import new_job
 from api.jobs.datasets import Rechecked, notices
+from api.jobs.event_stream import event_response, stream_events
 from api.jobs.schemas import (
     CheckpointObject,
     CreateJob,
@@ -20,11 +23,13 @@ from api.jobs.schemas import (
     job_object,
 )
 from api.pagination import ListOf, list_of
-from api.parts import Parts, Transaction
 from core.errors import Conflict, InvalidRequest, NotFound
 from core.jobs.state import FINAL
 from core.records import events, jobs, models, pauses
+from core.records.database import Database
+from core.records.owned import get_owned
 from core.records.tables import Job, TunedModel
+from core.spec.ids import JobId
 from core.storage.blobs import BlobStore
 from core.tasks.kinds import JOB, Work
 
@@ -33,14 +38,14 @@ MAX_EVENT_DIGITS = 9  # no job has more events; a longer number is none that we 
 
 
 def create(
-    transaction: Transaction, parts: Parts, project: str, body: CreateJob, rechecked: Rechecked
+    transaction: Transaction, state: AppState, caller: Caller, body: CreateJob, rechecked: Rechecked
 ) -> JobObject:
     """Write the job and wake a worker. If the wake-up is lost, housekeeping sends it again."""
     session = transaction.session
-    job = jobs.create_job(session, new_job(session, parts.catalog, project, body, rechecked))
-    events.append_events(session, job.id, notices(session, project, body, rechecked))
+    job = jobs.create_job(session, new_job(session, state.catalog, caller, body, rechecked))
+    events.append_events(session, job.id, notices(session, caller, body, rechecked))
     session.refresh(job)
-    transaction.after_commit(partial(parts.broker.wake, Work(JOB, job.id)))
+    transaction.after_commit(partial(state.broker.wake, Work(JOB, job.id)))
     return job_object(job)
 
 
@@ -69,47 +74,55 @@ def metadata_filter(query: QueryParams) -> MetadataFilter:
 
 
 def find(
-    session: Session, project: str, *, after: str | None, limit: int, wanted: MetadataFilter
+    session: Session, caller: Caller, *, after: str | None, limit: int, wanted: MetadataFilter
 ) -> ListOf[JobObject]:
     page = jobs.list_jobs(
         session,
-        project,
+        caller.project,
         after=after,
         limit=limit,
         metadata=wanted.pairs,
         without_metadata=wanted.none,
     )
-    data = [job_object(job) for job in page.rows]
-    return list_of(data, [job.id for job in data], has_more=page.has_more)
+    return list_of(page, job_object)
 
 
-def get(session: Session, project: str, job_id: str) -> JobObject:
-    return job_object(jobs.get_job(session, project, job_id))
+def get(session: Session, caller: Caller, job_id: JobId) -> JobObject:
+    return job_object(get_owned(session, Job, caller.project, job_id))
 
 
-def cancel(transaction: Transaction, project: str, job_id: str) -> JobObject:
-    return job_object(jobs.cancel_job(transaction.session, project, job_id))
+def cancel(transaction: Transaction, caller: Caller, job_id: JobId) -> JobObject:
+    return job_object(jobs.cancel_job(transaction.session, caller.project, job_id))
 
 
-def pause(transaction: Transaction, project: str, job_id: str) -> JobObject:
-    return job_object(pauses.pause_job(transaction.session, project, job_id))
+def pause(transaction: Transaction, caller: Caller, job_id: JobId) -> JobObject:
+    return job_object(pauses.pause_job(transaction.session, caller.project, job_id))
 
 
-def resume(transaction: Transaction, parts: Parts, project: str, job_id: str) -> JobObject:
+def resume(transaction: Transaction, state: AppState, caller: Caller, job_id: JobId) -> JobObject:
     """Let a paused job go on, and wake a worker, who finds nothing when the pause had not begun."""
-    job = pauses.resume_job(transaction.session, project, job_id)
-    transaction.after_commit(partial(parts.broker.wake, Work(JOB, job.id)))
+    job = pauses.resume_job(transaction.session, caller.project, job_id)
+    transaction.after_commit(partial(state.broker.wake, Work(JOB, job.id)))
     return job_object(job)
 
 
 def list_events(
-    session: Session, project: str, job_id: str, *, after: str | None, limit: int
+    session: Session, caller: Caller, job_id: JobId, *, after: str | None, limit: int
 ) -> ListOf[EventObject]:
-    job = jobs.get_job(session, project, job_id)
+    job = get_owned(session, Job, caller.project, job_id)
     before = None if after is None else _sequence_of(job, after)
-    rows = events.list_events(session, job.id, before=before, limit=limit + 1)
-    data = [event_object(event) for event in rows[:limit]]
-    return list_of(data, [event.id for event in data], has_more=len(rows) > limit)
+    page = events.list_events(session, job.id, before=before, limit=limit)
+    return list_of(page, event_object)
+
+
+def event_stream(
+    database: Database, caller: Caller, job_id: JobId, last_event_id: str | None
+) -> StreamingResponse:
+    """Return the events that follow the one with the number `last_event_id`, as they come."""
+    with database.reading() as session:
+        job = get_owned(session, Job, caller.project, job_id)
+    cursor = _event_cursor(last_event_id)
+    return event_response(stream_events(database, caller, job.id, cursor))
 
 
 def _sequence_of(job: Job, event_id: str) -> int:
@@ -130,19 +143,18 @@ def _is_event_number(text: str) -> bool:
 
 
 def list_checkpoints(
-    session: Session, project: str, job_id: str, *, after: str | None, limit: int
+    session: Session, caller: Caller, job_id: JobId, *, after: str | None, limit: int
 ) -> ListOf[CheckpointObject]:
-    job = jobs.get_job(session, project, job_id)
-    rows, has_more = models.list_checkpoints(session, job.id, after=after, limit=limit)
-    data = [checkpoint_object(checkpoint) for checkpoint in rows]
-    return list_of(data, [checkpoint.id for checkpoint in data], has_more=has_more)
+    job = get_owned(session, Job, caller.project, job_id)
+    page = models.list_checkpoints(session, job.id, after=after, limit=limit)
+    return list_of(page, checkpoint_object)
 
 
 def adapter(
-    session: Session, project: str, job_id: str, store: BlobStore, *, step: int | None
+    session: Session, caller: Caller, job_id: JobId, store: BlobStore, *, step: int | None
 ) -> StreamingResponse:
     """Return the bundle archive of the final model, or of the checkpoint at `step`."""
-    job = jobs.get_job(session, project, job_id)
+    job = get_owned(session, Job, caller.project, job_id)
     model = _final_model(session, job) if step is None else _checkpoint_model(session, job, step)
     name = f"{job.id}-adapter.zip" if step is None else f"{job.id}-step-{step}-adapter.zip"
     return download(store, model.bundle_key, filename=name, media_type="application/zip")
@@ -150,7 +162,7 @@ def adapter(
 
 def _final_model(session: Session, job: Job) -> TunedModel:
     if job.fine_tuned_model is not None:
-        return models.get_model(session, job.project_id, job.fine_tuned_model)
+        return get_owned(session, TunedModel, job.project_id, job.fine_tuned_model)
     if job.status in FINAL:
         raise NotFound(
             f"Job {job.id} is {job.status} and has no adapter; its checkpoints may.",
@@ -173,10 +185,10 @@ def _checkpoint_model(session: Session, job: Job, step: int) -> TunedModel:
             param="step",
             code="checkpoint_not_found",
         )
-    return models.get_model(session, job.project_id, checkpoint.model_id)
+    return get_owned(session, TunedModel, job.project_id, checkpoint.model_id)
 
 
-def event_cursor(last_event_id: str | None) -> int:
+def _event_cursor(last_event_id: str | None) -> int:
     """The event number from which a stream goes on. InvalidRequest when it is no number."""
     if last_event_id is None:
         return 0

@@ -5,12 +5,13 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from api.auth.caller import Caller
 from api.jobs.schemas import CreateJob
 from api.models.service import TUNED_PREFIX
 from core.catalog.bases import Catalog
 from core.errors import InvalidRequest
-from core.records.jobs import get_job
-from core.records.models import get_model
+from core.records.owned import get_owned
+from core.records.tables import Job, TunedModel
 from core.spec.base_model import BaseModelSpec
 from core.spec.bundle import BundleRef
 from core.spec.job import JobSpec
@@ -30,7 +31,7 @@ class StartingPoint:
 
 
 def starting_point(
-    session: Session, catalog: Catalog, project: str, body: CreateJob
+    session: Session, catalog: Catalog, caller: Caller, body: CreateJob
 ) -> StartingPoint:
     """Return what `body.model` names. A tuned model keeps its strategy.
 
@@ -38,8 +39,8 @@ def starting_point(
     """
     if not body.model.startswith(TUNED_PREFIX):
         return StartingPoint(catalog.resolve(body.model), body.strategy)
-    model = get_model(session, project, body.model)
-    made = JobSpec.model_validate(get_job(session, project, model.job_id).spec)
+    model = get_owned(session, TunedModel, caller.project, body.model)
+    made = JobSpec.model_validate(get_owned(session, Job, caller.project, model.job_id).spec)
     if "strategy" in body.model_fields_set and body.strategy != made.strategy:
         raise InvalidRequest(
             f"{body.model} was made with another strategy. Leave the field out, or give "

@@ -14,13 +14,12 @@ import anyio
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
+from api.app_state import AppState
+from api.auth.caller import Caller
 from api.models.service import Target, find_target
-from api.parts import Parts
 from core.errors import TunesmithError, Unavailable
 from core.parity.asking import (
     Candidate,
-    EngineAway,
-    EngineRefused,
     Replies,
     Reply,
     classification_request,
@@ -28,9 +27,10 @@ from core.parity.asking import (
     labelled_reply,
     written_reply,
 )
-from core.parity.refusal import CHECK_FAILED, refused, unchecked, unreadable
+from core.parity.refusal import CHECK_FAILED, refused, unanswered, unchecked, unreadable
 from core.parity.verdict import judge
 from core.records.parity import UnderCheck, begin_check, end_check
+from core.spec.ids import ModelId
 from core.spec.parity import Parity, ParityReference, ReplayedRow, ReplayedText
 
 logger = logging.getLogger(__name__)
@@ -44,31 +44,31 @@ RETRY_SECONDS = 60.0
 POLL_SECONDS = 0.5
 
 
-async def answering_target(parts: Parts, project: str, name: str) -> Target:
+async def answering_target(state: AppState, caller: Caller, name: ModelId) -> Target:
     """Return the model that a request names, checked if an engine can be asked.
 
     NotFound `model_not_found`; Conflict `parity_failed` for a model that is withheld.
     """
-    target = await run_in_threadpool(find_target, parts, project, name)
+    target = await run_in_threadpool(find_target, state, caller, name)
     if not target.is_to_be_checked or target.adapter is None:
         return target
     key = target.id, target.adapter.sha256
-    await parts.parity_checks.join(key, partial(_check, parts, project, target))
-    return await run_in_threadpool(find_target, parts, project, name)
+    await state.parity_checks.join(key, partial(_check, state, caller, target))
+    return await run_in_threadpool(find_target, state, caller, name)
 
 
-async def _check(parts: Parts, project: str, target: Target) -> None:
+async def _check(state: AppState, caller: Caller, target: Target) -> None:
     """Check the model, or wait while another process does."""
     assert target.adapter is not None
-    candidate = Candidate(target.base, target.adapter, project)
+    candidate = Candidate(target.base, target.adapter, caller.project)
 
     def begin() -> ParityReference | UnderCheck | None:
         seconds = CHECK_SECONDS + SLACK_SECONDS
-        with parts.database.writing() as session:
+        with state.database.writing() as session:
             return begin_check(session, target.id, candidate.bundle.sha256, seconds)
 
     def end(parity: Parity | None) -> None:
-        with parts.database.writing() as session:
+        with state.database.writing() as session:
             end_check(session, target.id, candidate.bundle.sha256, parity, RETRY_SECONDS)
 
     try:
@@ -82,25 +82,23 @@ async def _check(parts: Parts, project: str, target: Target) -> None:
         return
     parity = None
     try:
-        parity = await _verdict(parts, taken, candidate)
+        parity = await _verdict(state, taken, candidate)
         logger.info("Parity of %s: %s (%s).", target.id, parity.status, parity.reason)
     finally:  # whoever waited may have left: then the next one begins at once
         with anyio.CancelScope(shield=True):
             await run_in_threadpool(end, parity)
 
 
-async def _verdict(parts: Parts, reference: ParityReference, candidate: Candidate) -> Parity:
+async def _verdict(state: AppState, reference: ParityReference, candidate: Candidate) -> Parity:
     try:
         async with asyncio.timeout(CHECK_SECONDS):
-            return judge(reference, await _replies(parts, reference, candidate))
+            return judge(reference, await _replies(state, reference, candidate))
     except TimeoutError:
         return unchecked(f"no engine answered within {CHECK_SECONDS:.0f} s")
-    except (Unavailable, EngineAway) as error:
-        return unchecked(f"the engine did not answer: {error}")
-    except EngineRefused as error:
-        return refused(error)
+    except Unavailable as error:  # `adapter_corrupt` too: the copy of one engine may be damaged
+        return unanswered(error)
     except TunesmithError as error:
-        return refused(EngineRefused(error.message, error.code, error.param))
+        return refused(error)
     except ValidationError as error:
         logger.warning("The engine's answer cannot be read: %s", error)
         return unreadable(error)
@@ -109,13 +107,13 @@ async def _verdict(parts: Parts, reference: ParityReference, candidate: Candidat
         return unchecked(CHECK_FAILED)
 
 
-async def _replies(parts: Parts, reference: ParityReference, candidate: Candidate) -> Replies:
+async def _replies(state: AppState, reference: ParityReference, candidate: Candidate) -> Replies:
     async def ask(row: ReplayedRow | ReplayedText) -> Reply:
         if isinstance(row, ReplayedText):
-            answer = await parts.engines.classify(classification_request(row, candidate))
+            answer = await state.engines.classify(classification_request(row, candidate))
             return labelled_reply(row, answer)
         request = generation_request(row, candidate)
-        events = [event async for event in parts.engines.generate(request)]
+        events = [event async for event in state.engines.generate(request)]
         return written_reply(row, events)
 
     tasks = [asyncio.ensure_future(ask(row)) for row in reference.rows]

@@ -2,9 +2,10 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
-from core.spec.base_model import Quantisation
+from core.spec.base_model import Quantization
+from core.spec.names import Aliased
 from core.spec.parity import Parity
 from core.spec.precision import PrecisionChoice
 
@@ -12,11 +13,11 @@ from core.spec.precision import PrecisionChoice
 class ServingObject(BaseModel):
     """Ours: in which form the engine holds the model.
 
-    Of an adapter `quantisation` is that of the base that it runs on.
+    Of an adapter `quantization` is that of the base that it runs on.
     """
 
     form: Literal["base", "adapter", "merged"]
-    quantisation: Quantisation | None
+    quantization: Quantization | None
 
 
 class ModelObject(BaseModel):
@@ -43,13 +44,15 @@ class ModelObject(BaseModel):
     )
 
 
-class ServingBody(BaseModel):
+class ServingBody(Aliased):
     """The form that a tuned model is to be served in from now on."""
 
     model_config = ConfigDict(extra="forbid")
 
     form: Literal["adapter", "merged"]
-    quantisation: Quantisation | None = None
+    quantization: Quantization | None = Field(
+        None, validation_alias=AliasChoices("quantization", "quantisation")
+    )
     """Of the merged weights."""
 
 

@@ -34,7 +34,7 @@ def require_fit(
     require_room(spec.strategy, context_length, spec.base.id)
     labels = spec.objective.labels if isinstance(spec.objective, ClassificationSpec) else None
     model = outline(spec.base, config, spec.task, len(labels) if labels else None)
-    quantises = spec.base.quantisation is not None or isinstance(spec.strategy, QloraSpec)
+    quantises = spec.base.quantization is not None or isinstance(spec.strategy, QloraSpec)
     if isinstance(spec.strategy, LowRankSpec) and quantises and not is_quantised(config.to_dict()):
         _require_dense(model, spec.strategy)
     with torch.random.fork_rng(devices=[]):

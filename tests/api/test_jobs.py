@@ -385,7 +385,7 @@ def test_lost_wake_up_is_left_to_the_outbox(
     def broken(work: Work) -> None:
         raise ConnectionError("no broker")
 
-    monkeypatch.setattr(api.parts.broker, "wake", broken)
+    monkeypatch.setattr(api.state.broker, "wake", broken)
     job_id = create_job()
     with api.database.reading() as session:
         assert due(session) == []  # not before its time

@@ -17,11 +17,11 @@ from core.records.tasks import TaskClaim
 from core.spec.base import Spec
 from core.tasks.failure import TaskFailure
 from core.tasks.kinds import KINDS, Queue, kinds_of
-from worker.commit import commit
+from worker.context import Worker
 from worker.coroutines import Interrupted
 from worker.lease import Lease
+from worker.outages.commit import commit
 from worker.tasks.attempt import TASK_FOLDER, Attempt
-from worker.train import Worker
 
 logger = logging.getLogger(__name__)
 

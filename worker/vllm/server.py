@@ -10,6 +10,7 @@ import httpx
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from core.errors import InvalidRequest, TunesmithError, Unavailable
+from core.spec.bearer import bearer
 from worker.vllm.completion import Chunk, ErrorInfo
 
 OLDEST_VERSION = (0, 32)
@@ -62,7 +63,7 @@ class VllmServer:
     """Holds the connections to one server. httpx's cap of 100 is lifted: streams are long."""
 
     def __init__(self, url: str, key: SecretStr | None = None) -> None:
-        headers = {b"authorization": f"Bearer {key.get_secret_value()}".encode()} if key else {}
+        headers = {b"authorization": bearer(key)} if key else {}
         self._http = httpx.AsyncClient(
             base_url=url,
             headers=headers,

@@ -104,7 +104,7 @@ def test_run_killed_after_every_step_equals_the_whole_run(job, workspace, strate
 @pytest.mark.parametrize("optimiser", ["paged_adamw", "paged_adamw_8bit"])
 @pytest.mark.parametrize("strategy", ["qlora", "full"])
 def test_paged_optimisers_go_on_as_they_would_have(job, workspace, strategy, optimiser):
-    spec = job(STRATEGIES[strategy], max_steps=3, optimiser=optimiser)
+    spec = job(STRATEGIES[strategy], max_steps=3, optimizer=optimiser)
     assert run_killed_after_every_step(spec, workspace) == (3, whole_run(spec, workspace))
 
 
