@@ -74,7 +74,7 @@ def test_what_cannot_be_merged_is_refused_with_the_reason(
     answer = client.post(f"/v1/models/{tuned}/serving", json={"form": "merged"})
     error = answer.json()["error"]
     assert (answer.status_code, error["code"], error["param"]) == (400, "not_mergeable", "form")
-    assert f"its strategy {strategy} puts" in error["message"]
+    assert f"its strategy {strategy} adds" in error["message"]
     assert client.get(f"/v1/models/{tuned}").json()["serving"]["form"] == "adapter"
 
 

@@ -156,5 +156,5 @@ def assert_storage_away(
     assert (refused.value.status_code, refused.value.code) == (503, "storage_unavailable")
     assert refused.value.response.headers["retry-after"] == "10"
     assert (download.status_code, download.headers["retry-after"]) == (503, "10")
-    assert "away" in ready.json()["parts"]["storage"]
+    assert "unavailable" in ready.json()["parts"]["storage"]
     assert httpx.get(f"{service.url}/readyz", timeout=60).json()["parts"]["storage"] == "ok"

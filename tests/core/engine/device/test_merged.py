@@ -171,7 +171,7 @@ def test_merged_and_adapter_form_stand_beside_each_other_and_beside_the_base(
 @pytest.mark.parametrize(
     ("strategy", "reason"),
     [
-        (BottleneckSpec(reduction_factor=4), "layers of its own"),
+        (BottleneckSpec(reduction_factor=4), "adds layers between"),
         (PrefixSpec(virtual_tokens=2), "keys and values"),
         (PromptSpec(virtual_tokens=2), "embeddings"),
     ],
