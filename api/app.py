@@ -35,7 +35,7 @@ from core.storage.open import open_store
 
 
 def create_app(settings: ApiSettings) -> FastAPI:
-    """Return the application; it connects to nothing before its lifespan begins."""
+    """Return the application; it makes no connections before its lifespan begins."""
     database = Database(settings.database_url)
     project = ProjectId(settings.project)
     state = AppState(
@@ -59,7 +59,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app = FastAPI(
         title="Tunesmith",
         lifespan=lifespan,
-        docs_url=None,  # the page would load scripts from elsewhere
+        docs_url=None,  # the page would load scripts from another site
         redoc_url=None,
     )
     app.state.tunesmith = state

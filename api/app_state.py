@@ -1,10 +1,9 @@
-"""What handlers work with, and how they get it.
+"""The state of the application, and how handlers access it.
 
 One request is one transaction, which the handler opens and ends in its own thread. It has
-committed when the handler returns, so an answer of 200 means that it is written. As a
-dependency with an exit it would hold the database while it waits for another thread to
-serialize the answer; forty handlers that wait for the database would then keep that thread
-from it, and everything would stand still.
+committed when the handler returns, so a 200 response means that the data is stored. As a dependency
+with an exit, it would hold the database while waiting for another thread to serialize the response.
+Forty handlers that wait for the database would then occupy all threads: a deadlock.
 """
 
 import logging
@@ -30,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 class Engines(Protocol):
-    """All engines, used as if they were one: `api.generation.engine_router`."""
+    """All engines, with the interface of one: `api.generation.engine_router`."""
 
     def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]: ...
 
@@ -41,19 +40,19 @@ class Engines(Protocol):
 
 @dataclass(frozen=True)
 class Transaction:
-    """A session that may write, and what is to be done once its commit has worked."""
+    """A writing session, and actions for after its commit."""
 
     session: Session
     actions: list[Callable[[], None]] = field(default_factory=list)
 
     def after_commit(self, action: Callable[[], None]) -> None:
-        """Do this after the commit. It must be something that may be lost: a failure is logged."""
+        """Run an action after the commit. It must be optional: a failure is only logged."""
         self.actions.append(action)
 
 
 @dataclass(frozen=True)
 class AppState:
-    """Everything that outlives a request. Knows no resource; resources take from it."""
+    """Everything that outlives a request. Independent of resources, which use it."""
 
     settings: ApiSettings
     database: Database
@@ -66,7 +65,7 @@ class AppState:
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
-        """Commit at the end of the block, then do what was put off until the commit."""
+        """Commit at the end of the block, then run the actions for after the commit."""
         with self.database.writing() as session:
             transaction = Transaction(session)
             yield transaction

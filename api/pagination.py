@@ -11,7 +11,7 @@ from core.records.tables import Table
 
 
 class ListItem(BaseModel):
-    """An object that lists hold."""
+    """An object in lists."""
 
     id: str
 
@@ -24,7 +24,7 @@ Limit = Annotated[int, Query(ge=1, le=100)]
 
 
 class ListOf(BaseModel, Generic[Item]):
-    """A page. `first_id` and `last_id` are null when it is empty."""
+    """A page. `first_id` and `last_id` are null if it is empty."""
 
     object: Literal["list"] = "list"
     data: list[Item]
@@ -34,7 +34,7 @@ class ListOf(BaseModel, Generic[Item]):
 
 
 def list_of(page: Page[Row], shown: Callable[[Row], Item]) -> ListOf[Item]:
-    """Return a page of rows, each as `shown` makes it."""
+    """Return a page of rows, each converted by `shown`."""
     data = [shown(row) for row in page.rows]
     first, last = (data[0].id, data[-1].id) if data else (None, None)
     return ListOf(data=data, has_more=page.has_more, first_id=first, last_id=last)

@@ -1,4 +1,4 @@
-"""Work that is done once for all who ask for it at the same time."""
+"""Shares the result of a run among concurrent callers."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Hashable
@@ -15,15 +15,15 @@ class _Run(Generic[Result]):
 
 
 class SharedRuns(Generic[Result]):
-    """The runs under way in this process, by what they are for."""
+    """The current runs in this process, by key."""
 
     def __init__(self) -> None:
         self._runs: dict[Hashable, _Run[Result]] = {}
 
     async def join(self, key: Hashable, start: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
-        """Return the result of the run for `key`, started unless one is under way.
+        """Return the result of the run for `key`; start it if there is none.
 
-        It goes on as long as anybody waits for it; the last one to leave stops it.
+        The run is cancelled when no caller is left.
         """
         run = self._runs.get(key)
         if run is None:

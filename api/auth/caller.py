@@ -1,4 +1,4 @@
-"""Who sends a request. The middleware attaches a `Caller`, handlers take it as a parameter."""
+"""The caller of a request. The middleware attaches it; handlers have it as a parameter."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
@@ -10,14 +10,14 @@ from core.errors import Forbidden
 from core.spec.ids import KeyId, ProjectId
 
 Scope = Literal["files", "fine_tuning", "models", "inference"]
-"""What a key may be used for: one value for each group of routes."""
+"""The permissions of a key: one value for each group of routes."""
 
 ALL_SCOPES: frozenset[Scope] = frozenset(get_args(Scope))
 
 
 @dataclass(frozen=True)
 class Caller:
-    """The sender of a request, as its API key tells. Sees the rows of `project` only."""
+    """The caller of a request, identified by the API key. Sees only the rows of `project`."""
 
     project: ProjectId
     key_id: KeyId
@@ -25,7 +25,7 @@ class Caller:
 
 
 def attach_caller(scope: AsgiScope, caller: Caller) -> None:
-    """Note in the ASGI scope of a request who sends it."""
+    """Store the caller in the ASGI scope of a request."""
     scope.setdefault("state", {})["caller"] = caller
 
 
@@ -44,8 +44,8 @@ def requires(scope: Scope) -> params.Depends:
     async def check(caller: FromCaller) -> None:
         if scope not in caller.scopes:
             raise Forbidden(
-                f"The API key {caller.key_id!r} lacks the scope {scope!r}, which this route needs. "
-                "Use a key that has it."
+                f"The API key {caller.key_id!r} does not have the scope {scope!r} of this route. "
+                "Use a key with this scope."
             )
 
     return params.Depends(check)

@@ -1,4 +1,4 @@
-"""API keys: from the headers of a request to its caller."""
+"""API keys: find the caller in the headers of a request."""
 
 from pydantic import SecretStr
 from starlette.datastructures import Headers
@@ -11,7 +11,7 @@ STATIC_KEY = KeyId("static")
 
 
 class StaticKey:
-    """The key of the settings. It opens everything that its project owns."""
+    """The key of the settings, with access to everything in its project."""
 
     def __init__(self, key: SecretStr | None, project: ProjectId) -> None:
         self._key = key
@@ -23,9 +23,9 @@ class StaticKey:
         return self._key is not None
 
     def caller(self, headers: Headers) -> Caller | None:
-        """Return who sends a request; None when the key is missing or wrong.
+        """Return the caller of a request; None if the key is missing or wrong.
 
-        Without a key in the settings, every request has the caller that the key would have.
+        Without a key in the settings, every request has the caller of the key.
         """
         if self._key is None or has_key(headers.get("authorization"), self._key):
             return self._caller

@@ -1,4 +1,4 @@
-"""Who may send a request, decided before a byte of its body is read."""
+"""Authenticates requests before their bodies are read."""
 
 from pydantic import SecretStr
 from starlette.datastructures import Headers
@@ -15,11 +15,11 @@ from core.spec.engine_protocol import WRONG_KEY, EngineKeyRefused
 
 
 class AuthMiddleware:
-    """Attaches a `Caller` to every request under /v1, and refuses those without a valid key.
+    """Attaches a `Caller` to every request under /v1, and rejects those without a valid key.
 
-    Requests under /internal need the engines' key. A service without an API key answers only its
-    own machine. Listening on a loopback address is not enough for that: any web page can send
-    requests there through the browser of its visitor.
+    Requests under /internal need the engines' key. A service without an API key accepts only
+    requests from its own machine. A loopback address is not enough for that: any web page can send
+    requests there through its visitor's browser.
     """
 
     def __init__(self, app: ASGIApp, key: StaticKey, engine_key: SecretStr | None) -> None:
@@ -32,7 +32,7 @@ class AuthMiddleware:
         await (refusal or self.app)(scope, receive, send)
 
     def _admit(self, scope: Scope) -> Response | None:
-        """Attach the caller, or return the refusal."""
+        """Attach the caller, or return the rejection."""
         headers = Headers(scope=scope)
         if not self._key.is_set and (refusal := _refusal_of_others(headers)):
             return refusal
@@ -51,7 +51,7 @@ class AuthMiddleware:
         return None
 
     def _refusal_of_engine(self, headers: Headers) -> Response | None:
-        """A service that asks its clients for a key asks its engines for one: they read all."""
+        """If clients need a key, engines need one too, because they receive all requests."""
         if self._engine_key is None:
             is_admitted = not self._key.is_set
         else:
@@ -62,14 +62,14 @@ class AuthMiddleware:
 
 
 def _refusal_of_others(headers: Headers) -> Response | None:
-    """Refuse what a web page of another site sends, under its own name or under one for us."""
+    """Reject requests from web pages of other sites, by their origin or their name for us."""
     for name, url in (("Host", f"//{headers.get('host', '')}"), ("Origin", headers.get("origin"))):
         if url is not None and not is_loopback_url(url):
             return envelope(
                 403,
-                f"The header {name} names another machine, and without an API key this service "
-                "answers its own only. Use http://127.0.0.1 or http://localhost, or set "
-                "TUNESMITH_API_KEY for the service.",
+                f"The header {name} names another machine. Without an API key, this service "
+                "accepts requests only from its own machine. Use http://127.0.0.1 or "
+                "http://localhost, or set TUNESMITH_API_KEY for the service.",
                 param=name,
                 code="foreign_request",
             )

@@ -1,6 +1,4 @@
-"""Where engines register. No client calls this: it asks for the engines' key, and our public
-description leaves it out.
-"""
+"""Routes for the heartbeats of engines, with the engines' key; not in the public description."""
 
 from fastapi import APIRouter, Request
 
@@ -14,7 +12,7 @@ router = APIRouter(prefix="/internal/engines", include_in_schema=False)
 
 @router.put("", status_code=204)
 def report(body: EngineReport, request: Request, state: FromState) -> None:
-    """Take a heartbeat."""
+    """Store a heartbeat."""
     service.refuse_loopback_of_others(body, request)
     with state.transaction() as transaction:
         engine_seen(transaction.session, body)
@@ -22,6 +20,6 @@ def report(body: EngineReport, request: Request, state: FromState) -> None:
 
 @router.delete("", status_code=204)
 def leave(url: str, state: FromState) -> None:
-    """Forget an engine that ends."""
+    """Remove an engine that stops."""
     with state.transaction() as transaction:
         engine_gone(transaction.session, url)

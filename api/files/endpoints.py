@@ -20,11 +20,11 @@ router = APIRouter(prefix="/files", tags=["Files"], dependencies=[requires("file
 
 @router.post("", openapi_extra=UPLOAD_FORM)
 async def create_file(request: Request, state: FromState, caller: FromCaller) -> FileObject:
-    """Store a file while it arrives, then check every line of it."""
+    """Store an uploaded file, then check every line of it."""
     content_type = request.headers.get("content-type", "")
     chunks = body_chunks(request)
     with upload_place(state.uploads):
-        # In an extra thread, because slow uploads would exhaust the threads of other handlers.
+        # In a separate thread, because slow uploads would exhaust the threads of other handlers.
         return await to_thread.run_sync(
             service.receive, state, caller, content_type, chunks, limiter=CapacityLimiter(1)
         )

@@ -1,4 +1,4 @@
-"""Engines over HTTP: one request to one of them, one stream of events."""
+"""The HTTP client of engines: one request to one engine, one stream of events."""
 
 import socket
 from collections.abc import AsyncGenerator
@@ -18,9 +18,9 @@ from core.spec.engine_protocol import read_refusal
 from core.spec.generation import GenerationEvent, GenerationRequest, generation_event_adapter
 
 CONNECT_SECONDS = 2.0
-SILENCE_SECONDS = 600.0  # a full queue, or a large base being loaded
+SILENCE_SECONDS = 600.0  # during a full queue, or while a large base is loaded
 
-# A machine that is switched off says nothing: the kernel has to ask whether it is still there.
+# A machine that is switched off sends nothing, so the kernel must probe the connection.
 _PROBES = {
     "SO_KEEPALIVE": (socket.SOL_SOCKET, 1),
     "TCP_KEEPIDLE": (socket.IPPROTO_TCP, 5),
@@ -31,24 +31,24 @@ _PROBES = {
 SOCKET_OPTIONS = [
     (level, getattr(socket, name), value)
     for name, (level, value) in _PROBES.items()
-    if hasattr(socket, name)  # the last one, for instance, is Linux's own
+    if hasattr(socket, name)  # the last option, for example, exists only on Linux
 ]
 
 
 class EngineUnreachable(Unavailable):
-    """Nobody answers at the engine's address."""
+    """The engine's address does not respond."""
 
     code = "engine_unavailable"
 
 
 class EngineBroke(Unavailable):
-    """The connection ended before the answer did; the engine had the request."""
+    """The connection ended before the answer; the engine had received the request."""
 
     code = "engine_unavailable"
 
 
 _FAILURES = (aiohttp.ClientError, TimeoutError, OSError)
-"""What the way to the engine can raise."""
+"""The possible errors of the connection to an engine."""
 
 _NOBODY_THERE = (
     aiohttp.ClientConnectorError,
@@ -56,11 +56,11 @@ _NOBODY_THERE = (
     aiohttp.InvalidURL,
     aiohttp.NonHttpUrlClientError,
 )
-"""Of these what comes before the engine has the request."""
+"""Those that occur before the engine has received the request."""
 
 
 class EngineClient:
-    """Holds the connections to all engines; there is no cap on them, as streams are long."""
+    """Owns the connections to all engines; their number is unlimited, because streams are long."""
 
     def __init__(self, key: SecretStr | None = None) -> None:
         self._headers = {"content-type": "application/json"}
@@ -71,10 +71,10 @@ class EngineClient:
     async def generate(
         self, url: str, request: GenerationRequest
     ) -> AsyncGenerator[GenerationEvent, None]:
-        """Yield the events of the engine at `url`; leaving the iteration cancels the request there.
+        """Yield the events of the engine at `url`; ending the iteration cancels the request there.
 
-        Before the first event it raises the engine's refusal, as `core.spec.engine_protocol` reads
-        it, or EngineUnreachable; EngineBroke at any time.
+        Before the first event, raises the engine's refusal, as parsed by
+        `core.spec.engine_protocol`, or EngineUnreachable; EngineBroke at any time.
         """
         try:
             body = _json(request, "messages")
@@ -88,7 +88,7 @@ class EngineClient:
             raise _away(error) from error
 
     async def classify(self, url: str, request: ClassificationRequest) -> ClassificationAnswer:
-        """Return the scores; refusals and cancelling are those of `generate`."""
+        """Return the scores; refusals and cancellation work as in `generate`."""
         try:
             body = _json(request, "input")
             async with self._http.post(f"{url}/classify", data=body) as response:
@@ -105,7 +105,7 @@ class EngineClient:
 
     @property
     def _http(self) -> aiohttp.ClientSession:
-        """Made for the first request, since it belongs to the event loop that runs then."""
+        """Created at the first request, because it belongs to the running event loop."""
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 headers=self._headers,
@@ -113,7 +113,7 @@ class EngineClient:
                 timeout=aiohttp.ClientTimeout(
                     sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS
                 ),
-                trust_env=False,  # no proxy stands between us
+                trust_env=False,  # no proxy
             )
         return self._session
 
@@ -133,11 +133,11 @@ def _json(request: Spec, param: str) -> bytes | BytesIO:
         if "depth" in str(error):
             raise InvalidRequest("The body is nested too deeply.") from error
         raise InvalidRequest("The text is not valid Unicode.", param=param) from error
-    return body if len(body) < 1 << 20 else BytesIO(body)  # which is sent in pieces
+    return body if len(body) < 1 << 20 else BytesIO(body)  # sent in chunks
 
 
 async def _lines(content: aiohttp.StreamReader) -> AsyncGenerator[bytes, None]:
-    """Split at newlines; the reader itself takes no line as long as a scored prompt may be."""
+    """Yield lines; the reader's own limit is too short for the line of a scored prompt."""
     begun: list[bytes] = []
     async for chunk in content.iter_any():
         end, *others = chunk.split(b"\n")
@@ -150,4 +150,4 @@ async def _lines(content: aiohttp.StreamReader) -> AsyncGenerator[bytes, None]:
 def _away(error: Exception) -> EngineUnreachable | EngineBroke:
     reason = str(error) or type(error).__name__
     kind = EngineUnreachable if isinstance(error, _NOBODY_THERE) else EngineBroke
-    return kind(f"The engine is away: {reason}.")
+    return kind(f"The engine is unavailable: {reason}.")

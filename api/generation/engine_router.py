@@ -1,7 +1,7 @@
-"""Any number of engines, used as if they were one.
+"""Routes requests to any number of engines.
 
-A request goes to the engine that suits it best. When that does not take it, or breaks off before
-the first event, the next one is asked; after the first event never, as the client has seen it.
+A request goes to the most suitable engine. If that engine rejects it, or fails before the first
+event, the next one is tried; not after the first event, because the client has received it.
 """
 
 import logging
@@ -21,16 +21,16 @@ from core.spec.generation import GenerationEvent, GenerationRequest
 logger = logging.getLogger(__name__)
 
 ROSTER_SECONDS = 1.0
-"""How old the list of engines may be."""
+"""The maximum age of the list of engines."""
 
 MAX_BROKEN = 2
-"""Engines that may break off one request: it may be what they die of."""
+"""How many engines may fail during one request, which may be the cause."""
 
 Result = TypeVar("Result")
 
 
 class EngineRouter:
-    """Chooses an engine for each request, and counts what it has sent to each."""
+    """Chooses an engine for each request, and counts the requests in flight on each."""
 
     def __init__(self, client: EngineClient, roster: EngineRoster) -> None:
         self._client = client
@@ -38,10 +38,10 @@ class EngineRouter:
         self._in_flight: Counter[str] = Counter()
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
-        """Yield an engine's events; leaving the iteration cancels the request there.
+        """Yield an engine's events; ending the iteration cancels the request there.
 
-        A refusal is raised before the first event: InvalidRequest, NotFound, or Unavailable
-        when all engines are full or away.
+        Refusals are raised before the first event: InvalidRequest, NotFound, or Unavailable if all
+        engines are full or unavailable.
         """
 
         async def begin(url: str) -> tuple[GenerationEvent, AsyncGenerator[GenerationEvent, None]]:
@@ -71,10 +71,10 @@ class EngineRouter:
         request: GenerationRequest | ClassificationRequest,
         ask: Callable[[str], Awaitable[Result]],
     ) -> Result:
-        """Return the answer of the first engine that gives one."""
+        """Return the answer of the first engine that accepts the request."""
         failures: list[TunesmithError] = []
         tried: set[str] = set()
-        for max_age_seconds in (ROSTER_SECONDS, 0.0):  # then those that have come since
+        for max_age_seconds in (ROSTER_SECONDS, 0.0):  # then with a fresh list
             engines = await self._roster.engines(max_age_seconds)
             untried = [engine for engine in engines if engine.url not in tried]
             for engine in in_order(untried, request.base, request.adapter, self._in_flight):
@@ -103,7 +103,7 @@ class EngineRouter:
                     has_begun = True
                     yield event
         if not has_begun:
-            raise EngineBroke("The engine ended its answer before it began.")
+            raise EngineBroke("The engine sent an empty answer.")
 
     @contextmanager
     def _counted(self, url: str, sequences: int) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""From a body to what the engine is asked."""
+"""Converts a request body into engine requests."""
 
 import secrets
 import time
@@ -40,7 +40,7 @@ MAX_CHOICES = 256
 
 @dataclass(frozen=True)
 class Plan:
-    """One answer: who gives it, and the requests behind it, all with the same sampling."""
+    """An answer: its model, and the engine requests for it, all with the same sampling."""
 
     id: str
     created: int
@@ -57,7 +57,7 @@ async def plan_chat(state: AppState, caller: Caller, body: ChatBody) -> Plan:
     check_chat(body)
     target = await answering_target(state, caller, body.model)
     offered = () if body.tool_choice == "none" else tuple(body.tools or ())
-    # as they came, which is how training shows them to the template
+    # unchanged, as in training
     tools = tuple(tool.model_dump(exclude_unset=True) for tool in offered)
     prompt = ChatPrompt(
         messages=tuple(body.messages), tools=tools, template_kwargs=_template_kwargs(body)
@@ -72,15 +72,15 @@ async def plan_chat(state: AppState, caller: Caller, body: ChatBody) -> Plan:
 
 
 def _template_kwargs(body: ChatBody) -> dict[str, Any]:
-    """Return the variables of the chat template; the effort is one, unless there is to be none.
+    """Return the variables of the chat template, including the reasoning effort.
 
-    An effort of `none` goes along where the template knows it: the engine decides.
+    The engine passes an effort of `none` only to templates that know it.
     """
     variables = dict(body.chat_template_kwargs or {})
     if body.reasoning_effort is not None:
         if "reasoning_effort" in variables:
             raise InvalidRequest(
-                "reasoning_effort stands in chat_template_kwargs as well; give only one of them.",
+                "reasoning_effort is also in chat_template_kwargs; use only one of them.",
                 param="reasoning_effort",
                 code="contradictory_parameters",
             )
@@ -109,7 +109,7 @@ async def plan_completion(state: AppState, caller: Caller, body: CompletionBody)
 
 
 def prompts_of(body: CompletionBody) -> list[Prompt]:
-    """Return the prompts of any of the four forms in which OpenAI takes them."""
+    """Return the prompts from any of OpenAI's four formats."""
     prompt = body.prompt
     if isinstance(prompt, str):
         return [TextPrompt(text=prompt)]

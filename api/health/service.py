@@ -1,4 +1,4 @@
-"""Asks every part that a job or an answer needs."""
+"""Checks every part that a job or an answer needs."""
 
 from collections.abc import Callable
 
@@ -17,7 +17,7 @@ WORKER_SEEN_WITHIN_SECONDS = 30.0
 
 
 async def readiness(state: AppState) -> Readiness:
-    """Say which parts answer. The service is ready when all do."""
+    """Return the state of each part. The service is ready if all are available."""
     found = await run_in_threadpool(_rows, state)
     found["broker"] = await run_in_threadpool(_outcome, state.broker.check)
     found["storage"] = await run_in_threadpool(_outcome, state.store.check)

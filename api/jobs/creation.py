@@ -1,4 +1,4 @@
-"""From a creation request to a job: everything that can be refused before a worker looks."""
+"""Creates a job from a request, with all checks that need no worker."""
 
 import secrets
 
@@ -28,9 +28,9 @@ SECONDS_A_DAY = 86_400
 def new_job(
     session: Session, catalog: Catalog, caller: Caller, body: CreateJob, rechecked: Rechecked
 ) -> NewJob:
-    """Return the job that `body` asks for. InvalidRequest or NotFound name the field at fault.
+    """Return the job of `body`. InvalidRequest or NotFound name the wrong field.
 
-    `rechecked` is what `api.jobs.datasets.recheck` has found.
+    `rechecked` is the result of `api.jobs.datasets.recheck`.
     """
     _refuse_integrations(body)
     hyperparameters = asked_hyperparameters(body.method, body.hyperparameters)
@@ -79,9 +79,9 @@ def new_job(
 
 
 def _day_of_upload(file: File) -> float:
-    """Return the time that chat templates with a clock read in a job, and in its model later.
+    """Return the current time for chat templates, in a job and later in its model.
 
-    It depends on the training file alone, so that the same file and seed give the same weights.
+    It depends only on the training file, so that the same file and seed give the same weights.
     """
     return file.created_at // SECONDS_A_DAY * SECONDS_A_DAY
 
@@ -89,7 +89,7 @@ def _day_of_upload(file: File) -> float:
 def _refuse_integrations(body: CreateJob) -> None:
     if body.integrations:
         raise InvalidRequest(
-            "Integrations are not offered; leave them out.",
+            "Integrations are not supported; remove them.",
             param="integrations",
             code="unsupported_parameter",
         )
@@ -98,8 +98,8 @@ def _refuse_integrations(body: CreateJob) -> None:
 def _refuse_split(body: CreateJob) -> None:
     if body.evaluation.split:
         raise InvalidRequest(
-            "evaluation.split holds back a part of the training file, but there is a validation "
-            "file; give one of the two.",
+            "evaluation.split uses a part of the training file for validation, but there is a "
+            "validation file; use only one of the two.",
             param="evaluation.split",
             code="contradictory_parameters",
         )
@@ -111,7 +111,7 @@ def _fitted(
     base: BaseModelSpec,
     facts: BaseFacts | None,
 ) -> TrainingSpec:
-    """Return `training` within the base's context; nothing is known of one not yet downloaded."""
+    """Return `training` limited to the base's context, if the base is readable here."""
     if facts is None:
         return training
     if training.max_length > facts.context_length and "max_length" in training.model_fields_set:

@@ -1,7 +1,7 @@
-"""The files of a job: whether they can be used, read with which columns, and what is to be said.
+"""The files of a job: their usability, their columns, and notices about them.
 
-A file is checked when it is uploaded. A job that maps other columns than the upload did has it
-checked once more, before the transaction that creates the job: that may take minutes.
+A file is checked when it is uploaded. If a job maps other columns than the upload, its files are
+checked again before the transaction that creates the job, because that may take minutes.
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ SHOWN_COLUMNS = 20
 
 @dataclass(frozen=True)
 class Dataset:
-    """A file that a job can train on or be judged by."""
+    """A file for training or validation of a job."""
 
     param: str
     file: File
@@ -36,11 +36,11 @@ class Dataset:
 
 
 Rechecked = Mapping[str, DatasetReport]
-"""By file id, the reports of files that were read with a job's own columns."""
+"""Reports by file id, of files that were read with a job's columns."""
 
 
 def recheck(state: AppState, caller: Caller, body: CreateJob) -> Rechecked:
-    """Read the files with the columns of the job, where their uploads had others."""
+    """Check the files with the columns of the job, if their uploads had others."""
     require_known_keys(body.columns or {})
     with state.database.reading() as session:
         files = _files(session, caller, body)
@@ -60,9 +60,9 @@ def recheck(state: AppState, caller: Caller, body: CreateJob) -> Rechecked:
 def datasets_of(
     session: Session, caller: Caller, body: CreateJob, rechecked: Rechecked
 ) -> tuple[dict[str, str], list[Dataset]]:
-    """Return the columns to read with, and the training file with, if given, the validation file.
+    """Return the column mapping, and the training file with, if given, the validation file.
 
-    InvalidRequest says where a file cannot be trained on.
+    Raises InvalidRequest with the lines of an unusable file.
     """
     files = _files(session, caller, body)
     columns = _columns(files, body)
@@ -81,7 +81,7 @@ def datasets_of(
 def notices(
     session: Session, caller: Caller, body: CreateJob, rechecked: Rechecked
 ) -> list[NewEvent]:
-    """Return what the owner of a job should know of its files."""
+    """Return the notices about a job's files for its owner."""
     _, datasets = datasets_of(session, caller, body, rechecked)
     return [*_unused(datasets), *_not_apart(datasets)]
 
@@ -100,12 +100,12 @@ def _unused(datasets: list[Dataset]) -> list[NewEvent]:
 
 
 def _not_apart(datasets: list[Dataset]) -> list[NewEvent]:
-    """Warn of a validation that says nothing about texts which the model has not seen."""
+    """Warn if the validation file does not contain unseen texts."""
     if len(datasets) < 2 or datasets[0].file.sha256 != datasets[1].file.sha256:
         return []
     text = (
         "The validation file has the same content as the training file, so the validation loss "
-        "says nothing about new texts. Leave validation_file out and set evaluation.split, or "
+        "does not apply to new texts. Remove validation_file and set evaluation.split, or "
         "upload rows that are not trained on."
     )
     data = {"validation_equals_training": True}
@@ -123,7 +123,7 @@ def _files(session: Session, caller: Caller, body: CreateJob) -> dict[str, File]
 
 
 def _columns(files: Mapping[str, File], body: CreateJob) -> dict[str, str]:
-    """Return the job's own mapping, or that with which its training file was uploaded."""
+    """Return the mapping of the job, or else that of the training file's upload."""
     if body.columns is not None:
         return body.columns
     return _report(files["training_file"], "training_file").columns
@@ -140,7 +140,7 @@ def _report(file: File, param: str) -> DatasetReport:
 
 
 def _require_columns(columns: Mapping[str, str], report: DatasetReport, param: str) -> None:
-    """Refuse a mapping to columns that the file lacks, as far as its columns are known."""
+    """Reject a mapping to columns that the file lacks, if its columns are known."""
     if not 0 < len(report.column_names) < MAX_LISTED_COLUMNS:
         return
     for key, why in missing_columns(columns, report.column_names).items():

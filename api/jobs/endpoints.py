@@ -33,7 +33,7 @@ def create_job(body: CreateJob, state: FromState, caller: FromCaller) -> JobObje
 def list_jobs(
     request: Request, state: FromState, caller: FromCaller, after: After = None, limit: Limit = 20
 ) -> ListOf[JobObject]:
-    """Newest first. `metadata[k]=v` keeps jobs with that pair, `metadata=null` those with none."""
+    """Newest first. `metadata[k]=v` selects jobs with that pair, `metadata=null` those without."""
     wanted = service.metadata_filter(request.query_params)
     with state.database.reading() as session:
         return service.find(session, caller, after=after, limit=limit, wanted=wanted)
@@ -53,14 +53,14 @@ def cancel_job(fine_tuning_job_id: JobId, state: FromState, caller: FromCaller) 
 
 @router.post("/{fine_tuning_job_id}/pause")
 def pause_job(fine_tuning_job_id: JobId, state: FromState, caller: FromCaller) -> JobObject:
-    """Park the job. A run saves its state first; `paused_at` is set once it has stopped."""
+    """Pause the job. A run saves its state first; `paused_at` is set when it has stopped."""
     with state.transaction() as transaction:
         return service.pause(transaction, caller, fine_tuning_job_id)
 
 
 @router.post("/{fine_tuning_job_id}/resume")
 def resume_job(fine_tuning_job_id: JobId, state: FromState, caller: FromCaller) -> JobObject:
-    """Let a paused job go on where it stopped, or withdraw a pause that has not begun."""
+    """Resume a paused job, or withdraw a pause that has not taken effect."""
     with state.transaction() as transaction:
         return service.resume(transaction, state, caller, fine_tuning_job_id)
 
@@ -75,7 +75,7 @@ def list_events(
     stream: bool = False,
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> ListOf[EventObject] | StreamingResponse:
-    """A page, newest first; with `stream=true` server-sent events, oldest first, until the end."""
+    """A page, newest first; with `stream=true`, server-sent events, oldest first, until the end."""
     if stream:
         return service.event_stream(state.database, caller, fine_tuning_job_id, last_event_id)
     with state.database.reading() as session:

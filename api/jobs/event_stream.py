@@ -1,6 +1,6 @@
 """A job's history as server-sent events, live until the job has ended.
 
-The stream polls with short sessions: no connection and no thread is held between two looks.
+The stream polls with short sessions: it occupies no connection or thread between two polls.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -25,15 +25,15 @@ BATCH = 500
 
 
 def event_response(events: AsyncIterator[str]) -> StreamingResponse:
-    """Return an answer that streams server-sent events."""
+    """Return a response that streams server-sent events."""
     return StreamingResponse(
         events, media_type="text/event-stream", headers={"cache-control": "no-store"}
     )
 
 
 @dataclass(frozen=True)
-class _News:
-    """Events with their numbers; `is_over` when none will follow them."""
+class _NewEvents:
+    """Events with their numbers; `is_over` if no more will follow."""
 
     events: Sequence[tuple[int, EventObject]]
     is_over: bool
@@ -42,9 +42,9 @@ class _News:
 async def stream_events(
     database: Database, caller: Caller, job_id: JobId, after: int
 ) -> AsyncIterator[str]:
-    """Yield the events numbered above `after`, oldest first; the last one is the job's end.
+    """Yield the events with numbers above `after`, oldest first, until the end of the job.
 
-    `id` is the number, which clients send back as `Last-Event-ID`.
+    `id` is the number, which clients send as `Last-Event-ID`.
     """
     silent_seconds = 0.0
     while True:
@@ -63,12 +63,12 @@ async def stream_events(
             yield ": still here\n\n"
 
 
-def _look(database: Database, caller: Caller, job_id: JobId, after: int) -> _News:
+def _look(database: Database, caller: Caller, job_id: JobId, after: int) -> _NewEvents:
     with database.reading() as session:
         job = get_owned(session, Job, caller.project, job_id)
         rows = events_since(session, job_id, after, BATCH)
         last = rows[-1].sequence if rows else after
-        return _News(
+        return _NewEvents(
             events=[(row.sequence, event_object(row)) for row in rows],
             is_over=job.status in FINAL and last >= job.event_count,
         )

@@ -1,4 +1,4 @@
-"""OpenAI's fine-tuning objects, and what we add to them."""
+"""OpenAI's fine-tuning objects, with our additional fields."""
 
 import re
 from typing import Annotated, Any, Literal
@@ -21,7 +21,7 @@ from core.spec.strategy import LoraSpec, StrategySpec
 from core.spec.template import TemplateVariables
 from core.spec.training import EvaluationSpec, TrainingSpec
 
-_NO_NUL = r"^[^\x00]*$"  # Postgres has no place for it
+_NO_NUL = r"^[^\x00]*$"  # not supported by Postgres
 
 _ID = StringConstraints(min_length=1, max_length=255, pattern=_NO_NUL)
 MetadataKey = Annotated[str, StringConstraints(max_length=64, pattern=_NO_NUL)]
@@ -31,7 +31,7 @@ MetadataValue = Annotated[str, StringConstraints(max_length=512, pattern=_NO_NUL
 def _part_of_a_name(suffix: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", suffix):
         raise ValueError(
-            "use letters from A to Z, digits, '.', '_' and '-' only, with a letter or a digit "
+            "use only letters from A to Z, digits, '.', '_' and '-', with a letter or a digit "
             "first and last; write a space as '-'"
         )
     return suffix
@@ -41,11 +41,11 @@ Suffix = Annotated[str, StringConstraints(max_length=64), AfterValidator(_part_o
 
 
 Columns = Annotated[dict[str, str], Field(max_length=16)]
-"""The column that stands for each key of a known form; None: as the training file was uploaded."""
+"""The column for each key of a layout; None: the mapping of the training file's upload."""
 
 
 class CreateJob(BaseModel):
-    """The body of a job's creation; `strategy` and what follows it are Tunesmith's own."""
+    """The body of a job's creation. Beginning with `strategy`, the fields are Tunesmith's."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -73,14 +73,14 @@ class JobError(BaseModel):
 
 
 class Progress(BaseModel):
-    """Optimiser steps; `total_steps` is null until the dataset has been tokenised."""
+    """Optimizer steps; `total_steps` is null until the dataset has been tokenized."""
 
     step: int
     total_steps: int | None
 
 
 class JobObject(ListItem):
-    """A job. From `requested_model` on, the fields are Tunesmith's own."""
+    """A job. Beginning with `requested_model`, the fields are Tunesmith's."""
 
     object: Literal["fine_tuning.job"] = "fine_tuning.job"
     created_at: int
@@ -133,7 +133,7 @@ class CheckpointObject(ListItem):
 
 def job_object(job: Job) -> JobObject:
     spec = JobSpec.model_validate(job.spec)
-    # The clients' type knows no pause: to them such a job waits.
+    # The clients' type has no paused status, so the job is shown as queued.
     status = JobStatus.QUEUED if job.status == JobStatus.PAUSED else job.status
     return JobObject(
         id=job.id,

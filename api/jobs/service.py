@@ -1,4 +1,4 @@
-"""What the job routes do."""
+"""The operations of the job routes."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -33,14 +33,14 @@ from core.spec.ids import JobId
 from core.storage.blobs import BlobStore
 from core.tasks.kinds import JOB, Work
 
-MAX_METADATA_PAIRS = 16  # as many as a job carries
-MAX_EVENT_DIGITS = 9  # no job has more events; a longer number is none that we gave out
+MAX_METADATA_PAIRS = 16  # the limit of a job
+MAX_EVENT_DIGITS = 9  # no job has more events, so a longer number is invalid
 
 
 def create(
     transaction: Transaction, state: AppState, caller: Caller, body: CreateJob, rechecked: Rechecked
 ) -> JobObject:
-    """Write the job and wake a worker. If the wake-up is lost, housekeeping sends it again."""
+    """Store the job and wake a worker. If the message is lost, housekeeping repeats it."""
     session = transaction.session
     job = jobs.create_job(session, new_job(session, state.catalog, caller, body, rechecked))
     events.append_events(session, job.id, notices(session, caller, body, rechecked))
@@ -51,7 +51,7 @@ def create(
 
 @dataclass(frozen=True)
 class MetadataFilter:
-    """Keep jobs that carry all `pairs`, or jobs that carry none."""
+    """Selects jobs with all `pairs`, or jobs without any."""
 
     pairs: dict[str, str]
     none: bool
@@ -67,7 +67,7 @@ def metadata_filter(query: QueryParams) -> MetadataFilter:
     }
     if len(pairs) > MAX_METADATA_PAIRS:
         raise InvalidRequest(
-            f"The filter has {len(pairs)} pairs; a job carries {MAX_METADATA_PAIRS} at most.",
+            f"The filter has {len(pairs)} pairs; a job has at most {MAX_METADATA_PAIRS}.",
             param="metadata",
         )
     return MetadataFilter(pairs, none=query.get("metadata") == "null")
@@ -100,7 +100,7 @@ def pause(transaction: Transaction, caller: Caller, job_id: JobId) -> JobObject:
 
 
 def resume(transaction: Transaction, state: AppState, caller: Caller, job_id: JobId) -> JobObject:
-    """Let a paused job go on, and wake a worker, who finds nothing when the pause had not begun."""
+    """Resume a paused job and wake a worker, which finds nothing if the pause had not begun."""
     job = pauses.resume_job(transaction.session, caller.project, job_id)
     transaction.after_commit(partial(state.broker.wake, Work(JOB, job.id)))
     return job_object(job)
@@ -118,7 +118,7 @@ def list_events(
 def event_stream(
     database: Database, caller: Caller, job_id: JobId, last_event_id: str | None
 ) -> StreamingResponse:
-    """Return the events that follow the one with the number `last_event_id`, as they come."""
+    """Stream the events after number `last_event_id`."""
     with database.reading() as session:
         job = get_owned(session, Job, caller.project, job_id)
     cursor = _event_cursor(last_event_id)
@@ -126,7 +126,7 @@ def event_stream(
 
 
 def _sequence_of(job: Job, event_id: str) -> int:
-    """The number of a job's event, read from its id."""
+    """Return the number of a job's event from its id."""
     start = f"ftevent-{job.id.removeprefix('ftjob-')}-"
     number = event_id.removeprefix(start)
     if not (
@@ -134,7 +134,7 @@ def _sequence_of(job: Job, event_id: str) -> int:
         and _is_event_number(number)
         and 1 <= int(number) <= job.event_count
     ):
-        raise NotFound(f"Job {job.id} has no event {event_id[:80]!r} to list after.", param="after")
+        raise NotFound(f"Job {job.id} has no event {event_id[:80]!r}.", param="after")
     return int(number)
 
 
@@ -165,12 +165,12 @@ def _final_model(session: Session, job: Job) -> TunedModel:
         return get_owned(session, TunedModel, job.project_id, job.fine_tuned_model)
     if job.status in FINAL:
         raise NotFound(
-            f"Job {job.id} is {job.status} and has no adapter; its checkpoints may.",
+            f"Job {job.id} is {job.status} and has no adapter, but may have checkpoints.",
             param="fine_tuning_job_id",
             code="adapter_not_found",
         )
     raise Conflict(
-        f"Job {job.id} has not ended; its adapter comes with the status succeeded.",
+        f"Job {job.id} has not ended. Its adapter is available once it has succeeded.",
         param="fine_tuning_job_id",
         code="adapter_not_ready",
     )
@@ -180,7 +180,7 @@ def _checkpoint_model(session: Session, job: Job, step: int) -> TunedModel:
     checkpoint = models.find_checkpoint(session, job.id, step)
     if checkpoint is None:
         raise NotFound(
-            f"Job {job.id} keeps no checkpoint of step {step}; its checkpoints are listed under "
+            f"Job {job.id} has no checkpoint of step {step}; its checkpoints are listed under "
             "/checkpoints.",
             param="step",
             code="checkpoint_not_found",
@@ -189,7 +189,7 @@ def _checkpoint_model(session: Session, job: Job, step: int) -> TunedModel:
 
 
 def _event_cursor(last_event_id: str | None) -> int:
-    """The event number from which a stream goes on. InvalidRequest when it is no number."""
+    """Return the event number from which a stream continues, or raise InvalidRequest."""
     if last_event_id is None:
         return 0
     if not _is_event_number(last_event_id):

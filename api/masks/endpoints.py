@@ -1,4 +1,4 @@
-"""Routes of mask audits: of a job, and of a job that one thinks of creating."""
+"""Routes of mask audits, for existing and for possible jobs."""
 
 from fastapi import APIRouter
 
@@ -27,7 +27,7 @@ def job_mask(fine_tuning_job_id: JobId, state: FromState, caller: FromCaller) ->
 
 @router.post("/masks")
 def request_mask(body: CreateJob, state: FromState, caller: FromCaller) -> MaskObject:
-    """Take the body of a job's creation and, instead of training, look at what it would train."""
+    """Accept the body of a job's creation and, instead of training, return its masks."""
     rechecked = recheck(state, caller, body)
     with state.transaction() as transaction:
         return service.request(transaction, state, caller, body, rechecked)

@@ -1,4 +1,4 @@
-"""What the mask routes do."""
+"""The operations of the mask routes."""
 
 from functools import partial
 
@@ -22,7 +22,7 @@ from core.tasks.kinds import Work
 def request(
     transaction: Transaction, state: AppState, caller: Caller, body: CreateJob, rechecked: Rechecked
 ) -> MaskObject:
-    """Refuse what a job would be refused for, write the audit and wake a worker."""
+    """Apply the checks of a job's creation, store the audit and wake a worker."""
     session = transaction.session
     job = new_job(session, state.catalog, caller, body, rechecked)
     audit = masks.request_audit(session, caller.project, job.training_file, job.spec)
@@ -31,7 +31,7 @@ def request(
 
 
 def get(session: Session, caller: Caller, mask_id: MaskId) -> MaskObject:
-    """Return an audit; the mask of a job is found by the job's id as well."""
+    """Return an audit, or the mask of a job by the job's id."""
     job_id = JobId(mask_id)
     mask = masks.find_job_mask(session, caller.project, job_id)
     if mask is not None:
@@ -40,19 +40,19 @@ def get(session: Session, caller: Caller, mask_id: MaskId) -> MaskObject:
 
 
 def of_job(session: Session, caller: Caller, job_id: JobId) -> MaskObject:
-    """Return what the job trains on; Conflict until a worker has read its files."""
+    """Return the mask of a job; Conflict until a worker has read its files."""
     job = get_owned(session, Job, caller.project, job_id)
     mask = masks.find_job_mask(session, caller.project, job.id)
     if mask is not None:
         return job_mask_object(job, mask)
     if job.status in FINAL:
         raise NotFound(
-            f"Job {job.id} ended as {job.status} before its files had been read.",
+            f"Job {job.id} ended as {job.status} before its files were read.",
             param="fine_tuning_job_id",
             code="mask_not_found",
         )
     raise Conflict(
-        f"No worker has read the files of job {job.id} yet; ask again in a moment.",
+        f"No worker has read the files of job {job.id} yet. Try again in a moment.",
         param="fine_tuning_job_id",
         code="mask_not_ready",
     )

@@ -1,4 +1,4 @@
-"""Routes under /v1/models. Ids hold slashes and colons, so the last part of a path is the id."""
+"""Routes under /v1/models. Ids contain slashes and colons, so they are the last part of a path."""
 
 from fastapi import APIRouter
 
@@ -22,14 +22,14 @@ def list_models(state: FromState, caller: FromCaller) -> ModelList:
 def serve_model(
     model: ModelId, body: ServingBody, state: FromState, caller: FromCaller
 ) -> ModelObject:
-    """Serve a tuned model on its base, or merged into weights of its own."""
+    """Serve a tuned model as an adapter on its base, or merged."""
     with state.transaction() as transaction:
         return service.serve(transaction, caller, model, body)
 
 
 @router.post("/{model:path}/publish")
 def publish_model(model: ModelId, state: FromState, caller: FromCaller) -> ModelObject:
-    """Have a model answer that is not served as it was trained; any other stays as it is."""
+    """Enable a model that is not served as it was trained; no effect on other models."""
     with state.transaction() as transaction:
         return service.publish(transaction, caller, model)
 

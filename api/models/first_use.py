@@ -1,9 +1,9 @@
-"""A model that nobody has checked is checked when it is first asked.
+"""Checks the parity of an unchecked model at its first request.
 
-Checkpoints are published while their run goes on, and a final model while no engine can be asked.
-Whoever asks such a model first waits until some rows of its job have been asked for, as the worker
-asks for those of a final model. When no engine answers in time, or the check itself fails, the
-model answers unchecked.
+Checkpoints are published during their run, and a final model may be published while no engine is
+available. The first request to such a model waits until some rows of its job have been replayed, as
+the worker does for final models. If no engine answers in time, or the check fails, the model
+answers unchecked.
 """
 
 import asyncio
@@ -36,18 +36,18 @@ from core.spec.parity import Parity, ParityReference, ReplayedRow, ReplayedText
 logger = logging.getLogger(__name__)
 
 CHECK_SECONDS = 60.0
-"""For all rows: the first request for the model waits so long at most."""
+"""For all rows: the longest wait of the first request."""
 SLACK_SECONDS = 15.0
-"""After which a check of another process is taken to have died with it."""
+"""After this time, a check of another process counts as dead."""
 RETRY_SECONDS = 60.0
-"""Between two attempts while no engine answers."""
+"""Between two attempts while no engine is available."""
 POLL_SECONDS = 0.5
 
 
 async def answering_target(state: AppState, caller: Caller, name: ModelId) -> Target:
-    """Return the model that a request names, checked if an engine can be asked.
+    """Return the model with this name, after its check if an engine is available.
 
-    NotFound `model_not_found`; Conflict `parity_failed` for a model that is withheld.
+    Raises NotFound `model_not_found`, or Conflict `parity_failed` for a withheld model.
     """
     target = await run_in_threadpool(find_target, state, caller, name)
     if not target.is_to_be_checked or target.adapter is None:
@@ -75,7 +75,7 @@ async def _check(state: AppState, caller: Caller, target: Target) -> None:
         while isinstance(taken := await run_in_threadpool(begin), UnderCheck):
             await asyncio.sleep(POLL_SECONDS)
     except ValidationError:
-        logger.exception("The parity reference of %s cannot be read.", target.id)
+        logger.exception("The parity reference of %s is invalid.", target.id)
         await run_in_threadpool(end, unchecked(CHECK_FAILED))
         return
     if taken is None:
@@ -84,7 +84,7 @@ async def _check(state: AppState, caller: Caller, target: Target) -> None:
     try:
         parity = await _verdict(state, taken, candidate)
         logger.info("Parity of %s: %s (%s).", target.id, parity.status, parity.reason)
-    finally:  # whoever waited may have left: then the next one begins at once
+    finally:  # the caller may have left: then the next one starts at once
         with anyio.CancelScope(shield=True):
             await run_in_threadpool(end, parity)
 
@@ -100,10 +100,10 @@ async def _verdict(state: AppState, reference: ParityReference, candidate: Candi
     except TunesmithError as error:
         return refused(error)
     except ValidationError as error:
-        logger.warning("The engine's answer cannot be read: %s", error)
+        logger.warning("The engine's answer is invalid: %s", error)
         return unreadable(error)
     except Exception:
-        logger.exception("The check of %s failed itself.", candidate.bundle.key)
+        logger.exception("The parity check of %s failed.", candidate.bundle.key)
         return unchecked(CHECK_FAILED)
 
 

@@ -11,9 +11,9 @@ from core.spec.precision import PrecisionChoice
 
 
 class ServingObject(BaseModel):
-    """Ours: in which form the engine holds the model.
+    """Ours: how the engine serves the model.
 
-    Of an adapter `quantization` is that of the base that it runs on.
+    For an adapter, `quantization` is that of its base.
     """
 
     form: Literal["base", "adapter", "merged"]
@@ -27,25 +27,25 @@ class ModelObject(BaseModel):
     owned_by: str
     parity: Parity | None = Field(
         None,
-        description="of a tuned model: whether it was found to be served as it was trained; null "
-        "for bases, for checkpoints until they are first asked, and for models that are older than "
+        description="of a tuned model: whether it is served as it was trained; null "
+        "for bases, for checkpoints until their first request, and for models that are older than "
         "this check",
     )
     published_at: int | None = Field(
         None,
-        description="of a model whose parity failed: when its owner had it answer all the same",
+        description="of a model whose parity failed: when its owner published it anyway",
     )
     serving: ServingObject
     precision: PrecisionChoice | None = Field(
         None,
-        description="of a base: the number format that `auto` takes for it and what 16 bits were "
-        "measured to cost; null until an engine has met it, and for tuned models, which are served "
-        "in the format that they were trained in",
+        description="of a base: the number format of `auto` and the measured cost of 16 bits; null "
+        "until an engine has measured it, and for tuned models, which are served in the format of "
+        "their training",
     )
 
 
 class ServingBody(Aliased):
-    """The form that a tuned model is to be served in from now on."""
+    """The new serving form of a tuned model."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -1,4 +1,4 @@
-"""What the model routes do, and how a request's `model` is found."""
+"""The operations of the model routes, and the lookup of a request's `model`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -45,13 +45,13 @@ class Target:
     adapter: BundleRef | None
     serving: ServingSpec = ADAPTER_FORM
     is_to_be_checked: bool = False
-    """Nobody has found out yet whether it is served as it was trained."""
+    """Its parity has not been checked yet."""
 
 
 def find_target(state: AppState, caller: Caller, name: ModelId) -> Target:
-    """Return the model that a request names; NotFound with code `model_not_found`.
+    """Return the model with this name; NotFound with code `model_not_found`.
 
-    Conflict `parity_failed` for a model that is withheld.
+    Raises Conflict `parity_failed` for a withheld model.
     """
     if not name.startswith(TUNED_PREFIX):
         base = state.catalog.resolve(name)
@@ -83,7 +83,7 @@ def serve(
 ) -> ModelObject:
     if not name.startswith(TUNED_PREFIX):
         raise InvalidRequest(
-            "A base model is served as its catalog entry says; only tuned models have a form to "
+            "A base model is served as in its catalog entry; only tuned models have a form to "
             "choose.",
             param="model",
             code="model_not_tuned",
@@ -97,7 +97,7 @@ def serve(
         require_mergeable(spec.strategy.type, stored_quantised)
     elif body.quantization is not None:
         raise InvalidRequest(
-            "An adapter runs on its base as that is; only merged weights can be quantised.",
+            "An adapter uses its base unchanged; only merged weights can be quantised.",
             param="quantization",
             code="contradictory_parameters",
         )
@@ -108,7 +108,7 @@ def serve(
 def publish(transaction: Transaction, caller: Caller, name: ModelId) -> ModelObject:
     if not name.startswith(TUNED_PREFIX):
         raise InvalidRequest(
-            "A base model of the catalog answers as it is; only tuned models are published.",
+            "Base models of the catalog are always available; only tuned models are published.",
             param="model",
             code="model_not_tuned",
         )
@@ -116,7 +116,7 @@ def publish(transaction: Transaction, caller: Caller, name: ModelId) -> ModelObj
 
 
 def serving_object(target: Target) -> ServingObject:
-    """Return how a target is shown."""
+    """Return the response body for a target."""
     if target.serving.form == "merged":
         return ServingObject(form="merged", quantization=target.serving.quantization)
     form: Literal["base", "adapter"] = "base" if target.adapter is None else "adapter"
@@ -139,7 +139,7 @@ def delete(
 
 
 def _precisions(session: Session) -> dict[BaseModelSpec, PrecisionChoice]:
-    """Return what living engines have chosen for bases by themselves."""
+    """Return the choices of living engines for bases without an adapter."""
     return {
         each.base: each.precision
         for engine in living_engines(session)
@@ -184,7 +184,7 @@ def _withheld(model: TunedModel) -> Conflict:
     found = Parity.model_validate(model.parity)
     return Conflict(
         f"The model {model.id!r} is not served as it was trained ({found.differs}). "
-        f"{found.reason} To have it answer all the same, send POST /v1/models/{model.id}/publish.",
+        f"{found.reason} To use it anyway, send POST /v1/models/{model.id}/publish.",
         param="model",
         code="parity_failed",
     )

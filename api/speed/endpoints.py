@@ -1,4 +1,4 @@
-"""The speed test. Its path is longer than that of a model, so it is to be looked at first."""
+"""The route of the speed test, which must be matched before the shorter path of a model."""
 
 from fastapi import APIRouter, Request
 
@@ -16,6 +16,6 @@ router = APIRouter(prefix="/models", tags=["Models"], dependencies=[requires("mo
 async def model_speed(
     model: ModelId, request: Request, state: FromState, caller: FromCaller, refresh: bool = False
 ) -> SpeedObject:
-    """The stored result for the form that is served now; measured first if there is none."""
+    """The stored result for the current serving form; measured first if there is none."""
     work = service.speed_of(state, caller, model, refresh=refresh)
     return await unless_client_leaves(request, work)

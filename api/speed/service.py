@@ -1,4 +1,4 @@
-"""A speed test is a task, run when a model has none as it is served now, or on request."""
+"""Speed tests are tasks, which run if a model has no result for its serving form, or on request."""
 
 import asyncio
 import time
@@ -20,15 +20,15 @@ from core.tasks.failure import TaskFailure
 from core.tasks.kinds import Work
 
 WAIT_SECONDS = 1200.0
-"""How long a request waits for the end of a test; the test goes on without it."""
+"""How long a request waits for a test, which continues afterwards."""
 
 POLL_SECONDS = 0.1
 
 
 async def speed_of(state: AppState, caller: Caller, name: ModelId, *, refresh: bool) -> SpeedObject:
-    """Return the stored result, or have a worker measure it; once for all who ask meanwhile.
+    """Return the stored result, or let a worker measure it, once for concurrent requests.
 
-    The failure of the test is raised; Unavailable `speed_test_pending` when it takes too long.
+    Raises the failure of the test, or Unavailable `speed_test_pending` if it takes too long.
     """
     target = await run_in_threadpool(find_target, state, caller, name)
     test = None
@@ -49,7 +49,7 @@ def _find(state: AppState, caller: Caller, target: Target) -> Task | None:
 
 def _request(state: AppState, caller: Caller, target: Target) -> TaskId:
     with state.transaction() as transaction:
-        if target.adapter is not None:  # NotFound when it has been deleted by now
+        if target.adapter is not None:  # NotFound if it has been deleted in the meantime
             pin_model(transaction.session, caller.project, target.id, target.adapter)
         test = request_speed_test(transaction.session, caller.project, target.id, _measured(target))
         work = Work(test.kind, test.id)
@@ -58,7 +58,7 @@ def _request(state: AppState, caller: Caller, target: Target) -> TaskId:
 
 
 async def _end_of(state: AppState, caller: Caller, target: Target, test_id: TaskId) -> Task:
-    """Return the test once it has ended; NotFound when its model is deleted meanwhile."""
+    """Wait for the end of the test; NotFound if its model is deleted in the meantime."""
 
     def read() -> Task | None:
         with state.database.reading() as session:
@@ -73,7 +73,7 @@ async def _end_of(state: AppState, caller: Caller, target: Target, test_id: Task
             return test
         await asyncio.sleep(POLL_SECONDS)
     raise Unavailable(
-        "The speed test has not ended yet. It goes on; ask again for its result.",
+        "The speed test is still running. Request the result again later.",
         code="speed_test_pending",
         retry_after_seconds=60,
     )

@@ -92,7 +92,7 @@ def test_a_scope_opens_its_routes_and_no_others(
         refused = client.request(method, others.url + path)
         assert refused.status_code == 403
         message = refused.json()["error"]["message"]
-        assert f"The API key 'static' lacks the scope '{scope}'" in message
+        assert f"The API key 'static' does not have the scope '{scope}'" in message
         assert client.request(method, restricted(scope).url + path).status_code != 403
 
 
