@@ -41,6 +41,7 @@ if importlib.util.find_spec("hypothesis"):
 NOBODY = 65534
 
 
+@pytest.hookimpl(trylast=True)  # after the selection by marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Let one test process begin with `end_to_end`, and another with `faults`.
 
