@@ -93,7 +93,7 @@ def run_killed_after_every_step(spec, workspace):
     raise AssertionError("the run makes no progress")
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", [pytest.param("fp32", marks=pytest.mark.slow), "bf16"])
 @pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES)
 def test_run_killed_after_every_step_equals_the_whole_run(job, workspace, strategy, precision):
     shutil.copy(workspace.train_file, workspace.validation_file)

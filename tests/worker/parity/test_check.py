@@ -87,7 +87,14 @@ def test_every_strategy_and_objective_is_checked() -> None:
     assert {order.objective.type for order in ORDERS.values()} == set(OBJECTIVES)
 
 
-@pytest.mark.parametrize("name", ORDERS)
+DAILY = {"lora", "qlora", "prompt", "full", "dpo", "t5"}
+"""The end-to-end tests check models of all strategies and objectives through a whole service."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in DAILY else pytest.mark.slow) for name in ORDERS],
+)
 def test_every_kind_of_model_passes_in_fp32(service, finished, name: str) -> None:
     parity = check(service, finished(name))
     assert parity.status == "passed", parity.reason
