@@ -141,7 +141,7 @@ def test_refused_suffix_comes_with_the_cure(
 ) -> None:
     body = {"model": "tunesmith/tiny", "training_file": dataset, "suffix": suffix}
     message = client.post(JOBS, json=body).json()["error"]["message"]
-    assert "use letters from A to Z, digits, '.', '_' and '-'" in message
+    assert "use only letters from A to Z, digits, '.', '_' and '-'" in message
 
 
 def test_suffix_may_have_64_characters(create_job: Callable[..., str]) -> None:
