@@ -33,8 +33,8 @@ def _rows(state: AppState) -> dict[str, str]:
             has_engine = bool(living_engines(session))
     except SQLAlchemyError as error:
         unknown = "unknown without the database"
-        away = dict.fromkeys(("worker", "light_worker", "engine"), unknown)
-        return {"database": type(error).__name__} | away
+        others = dict.fromkeys(("worker", "light_worker", "engine"), unknown)
+        return {"database": type(error).__name__} | others
     return {
         "database": OK,
         "worker": _seen("worker", Queue.DEVICE in queues),

@@ -31,7 +31,7 @@ Name = Annotated[str, Field(pattern=rf"^{_NAME_PART}(/{_NAME_PART})*$", max_leng
 
 
 class BadCatalog(ValueError):
-    """A catalog file cannot be used; the message names the file, the entry and the cure."""
+    """A catalog file cannot be used; the message names the file, the entry and the fix."""
 
 
 def _unix_seconds(value: object) -> object:
@@ -80,7 +80,7 @@ class Catalog:
                 if other is not entry:
                     raise BadCatalog(
                         f"the name {name!r} of {entry.id!r} already belongs to {other.id!r}; "
-                        "take it away from one of them"
+                        "remove it from one of them"
                     )
 
     @classmethod

@@ -170,3 +170,9 @@ def virtual_tokens(strategy: StrategySpec, sides: Collection[Side] = BOTH_SIDES)
         return 0
     tokens: int = strategy.virtual_tokens  # type: ignore[union-attr]
     return tokens
+
+
+def whole_modules(strategy: StrategySpec) -> tuple[str, ...]:
+    """Return the names of the base's modules that the strategy trains completely."""
+    names: tuple[str, ...] = getattr(strategy, "modules_to_save", ())
+    return names

@@ -125,7 +125,8 @@ def _give_back(session: Session, job_id: JobId, reason: str) -> None:
         message = f"{reason} The job is paused after step {step}."
         advance(session, job_id, JobStatus.PAUSED, message=message, level="warn", step=step)
         return
-    message = f"{reason} The job " + (f"goes on after step {step}." if step else "starts again.")
+    then = f"resume from step {step}" if step else "start again"
+    message = f"{reason} The job will {then}."
     if status == JobStatus.RUNNING:
         advance(session, job_id, JobStatus.QUEUED, message=message, level="warn", step=step)
     else:  # one that has not begun keeps its status

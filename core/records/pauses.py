@@ -25,7 +25,7 @@ def pause_job(session: Session, project_id: ProjectId, job_id: JobId) -> Job:
     if job.status in FINAL:
         raise _conflict(f"Job {job_id} has already ended ({job.status}) and cannot be paused.")
     if job.paused_at is not None or job.pause_requested_at is not None:
-        raise _conflict(f"Job {job_id} is paused already, or about to be.")
+        raise _conflict(f"Job {job_id} is already paused or about to pause.")
     if job.lease_expires_at is None:
         advance(session, job_id, JobStatus.PAUSED, message="The job is paused.")
     else:
@@ -40,13 +40,13 @@ def resume_job(session: Session, project_id: ProjectId, job_id: JobId) -> Job:
     """Put a paused job into the queue, or withdraw the request for a pause; else Conflict."""
     job = get_owned(session, Job, project_id, job_id, lock="write")
     if job.status == JobStatus.PAUSED:
-        advance(session, job_id, JobStatus.QUEUED, message="The job was resumed and waits.")
+        advance(session, job_id, JobStatus.QUEUED, message="The job was resumed and is queued.")
         outbox.enqueue(session, Work(JOB, job_id))
     elif job.pause_requested_at is not None:
         _set_request(session, job_id, None)
         append_events(session, job_id, [NewEvent("The request for a pause was withdrawn.")])
     else:
-        raise _conflict(f"Job {job_id} is {job.status} and not paused; nothing is to be resumed.")
+        raise _conflict(f"Job {job_id} is {job.status} and not paused; there is nothing to resume.")
     session.refresh(job)
     return job
 

@@ -118,10 +118,11 @@ def report_crash(session: Session, claim: TaskClaim, *, reason: str) -> None:
 def rescue_expired(session: Session, *, worker_id: str | None = None) -> Sequence[Work]:
     """Give back the tasks of dead workers, or fail those that keep killing workers.
 
-    Dead are those that `leases.find_lost` finds. Returns the tasks that wait again.
+    Dead are those that `leases.find_lost` finds. Returns the tasks that wait again. Kinds that a
+    newer version has added are left to its own processes.
     """
     rescued = []
-    for task_id, attempts in leases.find_lost(session, Task, worker_id):
+    for task_id, attempts in leases.find_lost(session, Task, worker_id, Task.kind.in_(KINDS)):
         work = Work(session.scalars(select(Task.kind).where(Task.id == task_id)).one(), task_id)
         if attempts < KINDS[work.kind].max_attempts:
             _give_back(session, work, pause_seconds=0)

@@ -81,10 +81,10 @@ class PrecisionChoice(Spec):
         if self.choice == "fp32":
             return None
         if self.cost is not None and self.cost.is_high:
-            cure = "precision fp32 avoids that"
+            hint = "precision fp32 avoids that"
             if self.reason == "memory":
-                cure = "fp32, which would avoid that, does not fit into the memory here"
-            return f"{self.cost}; {cure}"
+                hint = "fp32, which would avoid that, does not fit into the memory here"
+            return f"{self.cost}; {hint}"
         if self.cost is None and self.reason == "memory":
             return (
                 f"fp32 does not fit into the memory here, so what {self.choice} costs this base "

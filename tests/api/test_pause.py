@@ -72,7 +72,7 @@ def test_refusals_tell_the_client_not_to_try_again(
     job_id = create_job()
     assert "is validating_files and not paused" in refusal(client, job_id, "resume")
     move(client, job_id, "pause")
-    assert "paused already" in refusal(client, job_id, "pause")
+    assert "already paused" in refusal(client, job_id, "pause")
     client.post(f"{JOBS}/{job_id}/cancel")
     assert "already ended (cancelled)" in refusal(client, job_id, "pause")
     assert "is cancelled and not paused" in refusal(client, job_id, "resume")

@@ -32,8 +32,8 @@ from core.storage.blobs import BlobStore
 from core.storage.open import open_store
 from core.tasks.kinds import JOB, Work
 from worker.context import Worker
+from worker.process.app import device_work
 from worker.settings import WorkerSettings
-from worker.training.attempt import train_waiting_jobs
 
 # Other processes share the cores of a test machine: threads that wait must sleep. The
 # forkserver of this process, which the first training starts, inherits it.
@@ -211,7 +211,7 @@ def make_workshop(
 def worker_here(workshop: Workshop) -> Iterator[Worker]:
     """Run what waits, in a thread of this process, until the end of the block."""
     worker = Worker(workshop.settings(), workshop.database, workshop.store, threading.Event())
-    thread = threading.Thread(target=train_waiting_jobs, args=[worker])
+    thread = threading.Thread(target=device_work(worker))
     thread.start()
     try:
         yield worker

@@ -11,7 +11,7 @@ from functools import partial
 
 from sqlalchemy.orm import Session
 
-from core.errors import StaleClaim, TunesmithError
+from core.errors import StaleClaim, TunesmithError, Unavailable
 from core.records import tasks
 from core.records.tasks import TaskClaim
 from core.spec.base import Spec
@@ -113,6 +113,8 @@ def _ending(worker: Worker, attempt: Attempt, lease: Lease) -> Ending:
     except Interrupted:
         return _interrupted(worker, claim, lease)
     except TunesmithError as error:
+        if isinstance(error, Unavailable) and worker.stopping.is_set():
+            return _interrupted(worker, claim, lease)  # storage is no longer waited for
         logger.info("%s failed: %s", claim.id, error.message)
         return partial(tasks.fail, claim=claim, failure=TaskFailure.of(error))
     except Exception as error:

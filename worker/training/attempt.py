@@ -39,12 +39,6 @@ PAUSE_SECONDS = 600.0
 """The same for a pause, where nobody waits."""
 
 
-def train_waiting_jobs(worker: Worker) -> None:
-    """Claim and run the oldest waiting job, then the next, until none waits."""
-    while not worker.stopping.is_set() and train_next_job(worker):
-        pass
-
-
 def train_next_job(worker: Worker) -> bool:
     """Claim and run the oldest waiting job; say whether there was one."""
     settings = worker.settings
@@ -92,7 +86,7 @@ def train(worker: Worker, claim: Claim) -> None:
 def _run(
     worker: Worker, claim: Claim, request: RunRequest, recorder: Recorder, lease: JobLease
 ) -> None:
-    def patience() -> float | None:
+    def grace_period() -> float | None:
         if worker.stopping.is_set():
             return STOP_SECONDS
         return PAUSE_SECONDS if lease.pause_requested.is_set() else None
@@ -100,7 +94,7 @@ def _run(
     child = launch(request)
     try:
         lease.guard(child)
-        status = supervise(child, recorder, patience)
+        status = supervise(child, recorder, grace_period)
     finally:
         child.kill()
         child.wait()
@@ -110,7 +104,7 @@ def _run(
         return
     if lease.lost.is_set():
         raise StaleClaim(f"{claim.job_id} was cancelled or given to another worker.")
-    if patience() is not None:
+    if grace_period() is not None:
         reason = "The worker stops." if worker.stopping.is_set() else "The run was stopped."
         commit(worker.database, lambda session: claims.release(session, claim, reason=reason))
         return

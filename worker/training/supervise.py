@@ -16,10 +16,10 @@ BATCH_SECONDS = 0.25
 """Steps that end within this time share a transaction."""
 
 
-def supervise(child: Child, recorder: Recorder, patience: Callable[[], float | None]) -> int:
+def supervise(child: Child, recorder: Recorder, grace_period: Callable[[], float | None]) -> int:
     """Record every event until the child is gone, and return its exit status.
 
-    `patience` is asked all the time: None lets the run go on; a number asks the child to stop,
+    `grace_period` is asked all the time: None lets the run go on; a number asks the child to stop,
     and is how many seconds it may then take for its micro-batch and to save its state before it
     is killed. Steps are recorded in batches, everything else at once and in order.
     """
@@ -28,7 +28,7 @@ def supervise(child: Child, recorder: Recorder, patience: Callable[[], float | N
     granted_seconds: float | None = None
     kill_at = math.inf
     while True:
-        seconds = patience()
+        seconds = grace_period()
         if seconds is not None and seconds != granted_seconds:
             child.ask_to_stop()
             granted_seconds, kill_at = seconds, time.monotonic() + seconds

@@ -207,13 +207,13 @@ def _not_loaded(error: ErrorInfo, folder: PurePosixPath) -> TunesmithError:
             param="model",
             code="unsupported_adapter",
         )
-    cure = ""
+    hint = ""
     if error.code == 404 and error.type == "NotFoundError":
-        cure = f" It must find the adapter at {folder}; see TUNESMITH_ENGINE_VLLM_ADAPTER_FOLDER."
+        hint = f" It must find the adapter at {folder}; see TUNESMITH_ENGINE_VLLM_ADAPTER_FOLDER."
     elif error.code == 404:
-        cure = " Start it with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True."
+        hint = " Start it with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True."
     return Unavailable(
-        f"vLLM does not load the adapter: {error.message}.{cure}",
+        f"vLLM does not load the adapter: {error.message}.{hint}",
         param="model",
         code="adapter_not_loaded",
         retry_after_seconds=60,

@@ -10,7 +10,14 @@ from core.artifacts.manifest import read_manifest
 from core.errors import InvalidRequest
 from core.spec.bundle import BundleRef
 from core.spec.events import StepDone
-from core.spec.strategy import BottleneckSpec, FullSpec, LoraSpec, PrefixSpec, QloraSpec
+from core.spec.strategy import (
+    BottleneckSpec,
+    FullSpec,
+    Ia3Spec,
+    LoraSpec,
+    PrefixSpec,
+    QloraSpec,
+)
 from core.spec.workspace import Workspace
 from core.training.model import load_model
 from core.training.recipe import train
@@ -46,8 +53,9 @@ def losses(events):
         QloraSpec(rank=4, quantization="fp4"),
         BottleneckSpec(reduction_factor=4),
         PrefixSpec(virtual_tokens=4),
+        Ia3Spec(),
     ],
-    ids=["lora", "dora", "qlora", "bottleneck", "prefix"],
+    ids=["lora", "dora", "qlora", "bottleneck", "prefix", "ia3"],
 )
 def test_it_is_trained_as_it_is_quantised_and_says_so(quantised_job, workspace, tmp_path, strategy):
     spec = quantised_job(strategy, epochs=4, learning_rate=2e-2)

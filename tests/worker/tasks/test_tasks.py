@@ -115,10 +115,11 @@ def test_attempt_that_ignores_its_limit_loses_its_claim(workshop: Workshop) -> N
     assert task.error is not None and task.error["code"] == "worker_lost"
 
 
+@pytest.mark.parametrize("dream", ["sheep", "wait"])
 def test_stopping_worker_gives_its_task_back_without_counting_the_attempt(
-    workshop: Workshop, naps: Naps
+    workshop: Workshop, naps: Naps, dream: str
 ) -> None:
-    task_id = naps.ask()
+    task_id = naps.ask(dream=dream)
     worker = worker_of(workshop)
     with running(worker):
         naps.wait_for_start("nap")

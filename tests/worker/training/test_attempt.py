@@ -13,7 +13,8 @@ from core.records.resume_states import states_of
 from core.records.tables import File, TunedModel
 from tests.worker.workshop import Workshop, wait_until, worker_here
 from worker.context import Worker
-from worker.training.attempt import train, train_waiting_jobs
+from worker.process.app import device_work
+from worker.training.attempt import train
 
 STEPS = 8
 
@@ -132,5 +133,5 @@ def test_worker_that_stops_claims_nothing(workshop: Workshop) -> None:
         workshop.wait_for_end(job_id)
         worker.stopping.set()
         waiting = workshop.submit()
-        train_waiting_jobs(Worker(worker.settings, worker.database, worker.store, worker.stopping))
+        device_work(Worker(worker.settings, worker.database, worker.store, worker.stopping))()
     assert workshop.job(waiting).attempts == 0

@@ -86,7 +86,7 @@ def test_stopping_worker_saves_the_state_and_another_goes_on(
     assert (job.status, job.attempts) == (JobStatus.QUEUED, 0)
     assert job.step >= 1
     assert workshop.messages(job_id)[-1] == (
-        f"The worker stops. The job goes on after step {job.step}."
+        f"The worker stops. The job will resume from step {job.step}."
     )
     with worker_here(workshop):
         wait_until(lambda: len(children.started_at) == 2, "another attempt begins")

@@ -98,7 +98,7 @@ def test_next_attempt_goes_on_from_the_newest_state(
     again = attempt(workshop)
     assert fetched(workshop, again) == {"step-6": "6"}
     assert workshop.job(job_id).step == 6
-    assert workshop.messages(job_id)[-1] == "The worker was lost. The job goes on after step 6."
+    assert workshop.messages(job_id)[-1] == "The worker was lost. The job will resume from step 6."
     again.keep(save(8))
     assert workshop.blobs("resume") == {
         f"resume/{job_id}/1/step-6.zip",
