@@ -1,12 +1,13 @@
 """What every table shares: the naming of constraints, the types of columns, partial indexes."""
 
 import time
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NewType
 
 from sqlalchemy import JSON, Double, ForeignKey, MetaData, String, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from core.spec.ids import CheckpointId, FileId, JobId, ModelId, ProjectId, TaskId
+from core.spec import ids
+from core.spec.ids import ProjectId
 
 _NAME = String(255)
 
@@ -27,12 +28,7 @@ class Table(DeclarativeBase):
     metadata = MetaData(naming_convention=_NAMING)
     type_annotation_map = {  # noqa: RUF012  (SQLAlchemy reads it as a class attribute)
         str: _NAME,
-        ProjectId: _NAME,
-        FileId: _NAME,
-        JobId: _NAME,
-        CheckpointId: _NAME,
-        ModelId: _NAME,
-        TaskId: _NAME,
+        **{each: _NAME for each in vars(ids).values() if isinstance(each, NewType)},
         float: Double,
         dict[str, Any]: JSON(none_as_null=True),
         list[dict[str, Any]]: JSON(none_as_null=True),
