@@ -33,7 +33,6 @@ from core.records.projects import ensure_project
 from core.spec.ids import ProjectId
 from core.storage.open import open_store
 
-
 V1_ROUTERS = (files, jobs, masks, speed, models, generation, classifications)
 
 
