@@ -110,6 +110,13 @@ def test_no_file_names_a_machine_or_a_registry() -> None:
     assert not found
 
 
+def test_no_file_has_the_marks_of_a_merge() -> None:
+    mark = re.compile(r"^(<{7}|={7}|>{7})( .*)?$", re.MULTILINE)
+    assert not [
+        where(path) for path in text_files() if mark.search(path.read_text(errors="replace"))
+    ]
+
+
 def test_migrations_have_one_line_of_descent() -> None:
     versions = sorted((ROOT / "migrations" / "versions").glob("[0-9]*.py"))
     revisions = [
