@@ -1,4 +1,4 @@
-"""The linear layers that a base may have, each as the frozen matrix that it holds."""
+"""The types of linear layers in a base, and their frozen matrices."""
 
 from typing import TypeAlias
 
@@ -8,7 +8,7 @@ from transformers.pytorch_utils import Conv1D
 from core.models.frozen import FrozenMatrix
 
 LinearLayer: TypeAlias = nn.Linear | Conv1D
-"""PyTorch's, of which bitsandbytes' quantised ones are subclasses, or that of GPT-2."""
+"""PyTorch's linear layer, whose subclasses include bitsandbytes' layers, or GPT-2's."""
 
 
 def as_stored(layer: LinearLayer, weight_OI: Tensor) -> Tensor:
