@@ -62,12 +62,12 @@ class Bottleneck(AdapterLayer):
         return BottleneckDelta(self)
 
     def merged(self) -> dict[str, Tensor]:
-        raise ValueError("a bottleneck is a layer of its own and no weight of the base")
+        raise ValueError("a bottleneck is an additional layer, which has no weight in the base")
 
 
 @dataclass(frozen=True)
 class BottleneckDelta:
-    """The bottleneck's own residual layer on what the module returned."""
+    """The bottleneck's residual layer on the output of the module."""
 
     adapter: Bottleneck
 

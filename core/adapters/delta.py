@@ -23,20 +23,19 @@ class Delta(Protocol):
 
 
 class AdapterLayer(nn.Module, ABC):
-    """Takes the place of `base_layer`, a module of the base, and changes what that returns."""
+    """Replaces `base_layer`, a module of the base, and changes its output."""
 
     base_layer: nn.Module
 
     @abstractmethod
     def delta(self, dtype: torch.dtype) -> Delta:
-        """Return what the layer adds to its base, for a model of this dtype."""
+        """Return the delta of the layer for a model of this dtype."""
 
     @abstractmethod
     def merged(self) -> dict[str, Tensor]:
-        """Return the weights with which `base_layer` answers as this layer does, by their names.
+        """Return by name the weights that make `base_layer` compute the same as this layer.
 
-        They are laid out as those of the base, in the dtype of the adapter. ValueError when there
-        are none.
+        They have the layout of the base and the dtype of the adapter. ValueError if there are none.
         """
 
 
@@ -56,7 +55,7 @@ def delta_of(layer: nn.Module, dtype: torch.dtype) -> Delta:
     """Return the delta of `layer`, a module of an AdaptedModel's `replaced`."""
     if isinstance(layer, AdapterLayer):
         return layer.delta(dtype)
-    if hasattr(layer, "base_layer"):  # it runs a module of the base and adds to it
+    if hasattr(layer, "base_layer"):  # it changes the output of a module of the base
         raise TypeError(f"no delta for a {type(layer).__name__}")
     return WholeDelta(layer)
 

@@ -12,7 +12,7 @@ LinearLayer: TypeAlias = nn.Linear | Conv1D
 
 
 def as_stored(layer: LinearLayer, weight_OI: Tensor) -> Tensor:
-    """Return a weight (O, I) laid out as the layer keeps its own."""
+    """Return a weight (O, I) in the layout of the layer's weight."""
     return weight_OI.t() if isinstance(layer, Conv1D) else weight_OI
 
 
@@ -20,7 +20,7 @@ def frozen_matrix(layer: LinearLayer, prepack: bool) -> FrozenMatrix:
     """Return the matrix of any linear layer, however it is stored."""
     weight, bias_O = layer.weight, layer.bias
     if hasattr(weight, "quant_state") or hasattr(weight, "SCB"):
-        # here, because a machine that trains no quantised base may lack bitsandbytes
+        # imported here, because machines without quantised bases may lack bitsandbytes
         from core.models.quantised import quantised_matrix
 
         return quantised_matrix(layer)

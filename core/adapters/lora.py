@@ -69,7 +69,7 @@ class LoraLinear(AdapterLayer):
 
     @property
     def weight(self) -> Tensor:
-        """The base's own; T5 asks its layers for the dtype of it."""
+        """The weight of the base; T5 reads its dtype."""
         return self.base_layer.weight
 
     def named_weights(self) -> dict[str, nn.Parameter]:

@@ -1,6 +1,6 @@
-"""How rows of one batch run through the low-rank updates of their adapters, one way each class.
+"""Applies low-rank updates to the rows of a batch; each class does it in a different way.
 
-`core.adapters.lora_groups` chooses among them.
+`core.adapters.lora_groups` selects the class.
 """
 
 from abc import ABC, abstractmethod
@@ -90,7 +90,7 @@ class LoraRows(ABC):
 
 
 class AloneRows(LoraRows):
-    """One segment by itself."""
+    """A single segment."""
 
     def __init__(self, segments: Segments, slots: LoraSlots, index: int) -> None:
         super().__init__(segments, slots, [index])
@@ -119,7 +119,7 @@ class AloneRows(LoraRows):
 
 
 class GatheredRows(LoraRows):
-    """Rows that each take the matrices of their own slot."""
+    """Rows that each gather the matrices of their slot."""
 
     def __init__(self, segments: Segments, slots: LoraSlots, group: Sequence[int]) -> None:
         super().__init__(segments, slots, group)
@@ -174,7 +174,7 @@ def _add_gathered(
 
 
 class PaddedRows(LoraRows):
-    """Segments side by side, each padded to the length of the longest.
+    """Segments padded to the length of the longest, for one batched product.
 
     Their weights are copied once for all steps of a batch, unless their slots are consecutive.
     """
@@ -214,7 +214,7 @@ class PaddedRows(LoraRows):
         a_GIS = a_CIMR[self._slots_G].flatten(2)
 
         def project(x: Tensor) -> Sequence[Tensor]:
-            # gather the rows into (G, P, I), multiply each segment by its own A, and part the
+            # gather the rows into (G, P, I), multiply each segment by its own A, and split the
             # product (G, P, S) by the M layers that read x
             is_slice = isinstance(self._tokens, slice)
             x_TI = x[self._tokens] if is_slice else x.index_select(0, self._sources)

@@ -231,17 +231,17 @@ class Site(nn.Module):
 
 
 def _changed(x: Tensor, output: Tensor, rows: int, changes: _Changes) -> Tensor:
-    """Return the output of a module with the changes of the adapters, each to rows of its own."""
-    # 1. One row per token, whatever dimensions come before: (T, O), a view of the output.
+    """Return the output of a module with the changes of the adapters to their rows."""
+    # 1. View the output as one row per token, (T, O).
     y = output.view(rows, -1)
     # 2. Add the low-rank updates in place. `low` is x A for all layers that read this x: the first
-    #    of them computes it, the others take their part.
+    #    of them computes it, the others use their part.
     for shared, column, add in changes.low_rank:
         add(shared.low(x, column), y)
     if not changes.others:
         return output
-    # 3. All other changes replace rows [start, end). A module that returns its input must not have
-    #    it overwritten, since others read it too.
+    # 3. All other changes replace rows [start, end). If a module returns its input, copy it first,
+    #    because other modules read it too.
     if y.data_ptr() == x.data_ptr():
         y = y.clone()
     x = x.reshape(rows, -1) if x.is_floating_point() else x.reshape(rows)  # (T, I), or T token ids
