@@ -6,6 +6,9 @@ from contextlib import asynccontextmanager
 from anyio import CapacityLimiter
 from fastapi import FastAPI
 
+from api.app_state import AppState
+from api.auth.keys import StaticKey
+from api.auth.middleware import AuthMiddleware
 from api.classifications.endpoints import router as classifications
 from api.engines.endpoints import router as engines
 from api.errors import ERROR_RESPONSES, install_error_handlers
@@ -19,22 +22,23 @@ from api.health.endpoints import router as health
 from api.jobs.endpoints import router as jobs
 from api.json_body import Turns
 from api.masks.endpoints import router as masks
-from api.middleware import AuthMiddleware, BodyLimitMiddleware, RequestMiddleware
+from api.middleware import BodyLimitMiddleware, RequestMiddleware
 from api.models.endpoints import router as models
-from api.parts import Parts
 from api.settings import ApiSettings
 from api.speed.endpoints import router as speed
 from core.catalog.bases import Catalog
 from core.jobs.broker import Broker
 from core.records.database import Database
 from core.records.projects import ensure_project
+from core.spec.ids import ProjectId
 from core.storage.open import open_store
 
 
 def create_app(settings: ApiSettings) -> FastAPI:
-    """Return the application; it connects to nothing before its lifespan begins."""
+    """Return the application; it makes no connections before its lifespan begins."""
     database = Database(settings.database_url)
-    parts = Parts(
+    project = ProjectId(settings.project)
+    state = AppState(
         settings=settings,
         database=database,
         store=open_store(settings.storage_folder, settings.storage_url),
@@ -46,23 +50,25 @@ def create_app(settings: ApiSettings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        with parts.database.writing() as session:
-            ensure_project(session, settings.project)
+        with state.database.writing() as session:
+            ensure_project(session, project)
         yield
-        await parts.engines.close()
-        parts.database.close()
+        await state.engines.close()
+        state.database.close()
 
     app = FastAPI(
         title="Tunesmith",
         lifespan=lifespan,
-        docs_url=None,  # the page would load scripts from elsewhere
+        docs_url=None,  # the page would load scripts from another site
         redoc_url=None,
     )
-    app.state.parts = parts
+    app.state.tunesmith = state
     app.state.turns = Turns()
     # The last one added is the outermost.
     app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes)
-    app.add_middleware(AuthMiddleware, api_key=settings.api_key, engine_key=settings.engine_key)
+    app.add_middleware(
+        AuthMiddleware, key=StaticKey(settings.api_key, project), engine_key=settings.engine_key
+    )
     app.add_middleware(RequestMiddleware)
     install_error_handlers(app)
     for router in (files, jobs, masks, speed, models, generation, classifications):

@@ -1,4 +1,4 @@
-"""From errors to answers: the one place that knows OpenAI's envelope and HTTP statuses."""
+"""Turns errors into responses: the only place with OpenAI's envelope and HTTP statuses."""
 
 import json
 import logging
@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse
 
 from core.errors import (
     Conflict,
+    Forbidden,
     InvalidRequest,
     NotFound,
     TooLarge,
@@ -23,18 +24,20 @@ from core.errors import (
     Unauthenticated,
     Unavailable,
 )
+from core.spec.names import TWO_NAMES
 
 logger = logging.getLogger(__name__)
 
-RATE_LIMIT_CODES = frozenset({"queue_full", "rate_limit_exceeded", "too_many_uploads"})
-"""Unavailable because there is too much to do, which HTTP tells from being away."""
+RATE_LIMIT_CODES = frozenset({"rate_limit_exceeded", "too_many_uploads"})
+"""Codes of Unavailable for overload, which has a different HTTP status than an outage."""
 
 MAX_PARAM_CHARACTERS = 500
-"""A field that nobody knows may have a name of megabytes."""
+"""An unknown field may have a name of megabytes."""
 
 _STATUS_BY_ERROR: tuple[tuple[type[TunesmithError], int], ...] = (
     (InvalidRequest, 400),
     (Unauthenticated, 401),
+    (Forbidden, 403),
     (NotFound, 404),
     (Conflict, 409),
     (TooLarge, 413),
@@ -55,7 +58,7 @@ class ErrorDetails(BaseModel):
 
 
 class ErrorEnvelope(BaseModel):
-    """OpenAI's form of an error."""
+    """OpenAI's format of an error."""
 
     error: ErrorDetails
 
@@ -64,11 +67,11 @@ ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": ErrorEnvelope},
     "5XX": {"model": ErrorEnvelope},
 }
-"""For our OpenAPI description; FastAPI would promise a form of its own."""
+"""For our OpenAPI description; FastAPI would describe its own format."""
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Give every error an envelope. What no handler knows ends in `api.middleware`."""
+    """Give every error an envelope. `api.middleware` handles unexpected errors."""
 
     @app.exception_handler(TunesmithError)
     def domain_error(request: Request, error: TunesmithError) -> JSONResponse:
@@ -80,7 +83,7 @@ def install_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     def http_error(request: Request, error: HTTPException) -> JSONResponse:
-        if isinstance(error.__cause__, TunesmithError):  # raised while the body was read
+        if isinstance(error.__cause__, TunesmithError):  # raised while reading the body
             return error_response(error.__cause__)
         return envelope(
             error.status_code, _http_message(request, error), code=_http_code(error.status_code)
@@ -89,9 +92,9 @@ def install_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(SQLAlchemyError)
     def database_error(request: Request, error: SQLAlchemyError) -> JSONResponse:
         if not _is_database_away(error):
-            raise error  # a fault of ours, and no better when the client tries again
-        logger.error("The database did not answer: %s", error)
-        return error_response(Unavailable("The database is away for the moment."))
+            raise error  # a bug, which a retry does not fix
+        logger.error("The database is unavailable: %s", error)
+        return error_response(Unavailable("The database is unavailable. Try again in a moment."))
 
     @app.exception_handler(ClientDisconnect)
     def client_gone(request: Request, error: ClientDisconnect) -> JSONResponse:
@@ -99,7 +102,7 @@ def install_error_handlers(app: FastAPI) -> None:
 
 
 def error_response(error: TunesmithError) -> JSONResponse:
-    """Return the answer to a domain error; whether the client may try again is in its headers."""
+    """Return the response to a domain error; its headers say whether the client may retry."""
     status = next((status for kind, status in _STATUS_BY_ERROR if isinstance(error, kind)), 500)
     if not isinstance(error, Unavailable):
         return envelope(status, error.message, param=error.param, code=error.code)
@@ -111,14 +114,14 @@ def error_response(error: TunesmithError) -> JSONResponse:
 
 
 def error_body(status: int, message: str, *, param: str | None, code: str | None) -> dict[str, Any]:
-    """OpenAI's error envelope."""
+    """Return OpenAI's error envelope."""
     return {"error": {"message": message, "type": _type(status), "param": param, "code": code}}
 
 
 def envelope(
     status: int, message: str, *, param: str | None = None, code: str | None = None
 ) -> JSONResponse:
-    """Return an error answer. The stock clients repeat 408, 409, 429 and 5xx unless told not to."""
+    """Return an error response. Stock clients retry 408, 409, 429 and 5xx unless told not to."""
     response = _AsciiResponse(error_body(status, message, param=param, code=code), status)
     if status < 500 and status not in (408, 429):
         response.headers["x-should-retry"] = "false"
@@ -126,19 +129,19 @@ def envelope(
 
 
 def _is_database_away(error: SQLAlchemyError) -> bool:
-    """Say whether the connection was lost, could not be made, or was waited for in vain."""
+    """Return whether the connection was lost, failed or timed out."""
     if not isinstance(error, DBAPIError):
         return isinstance(error, PoolTimeout)
     return error.connection_invalidated or (
-        # A connection that cannot be made fails before there is a statement.
+        # A failed connection raises before there is a statement.
         isinstance(error, OperationalError) and error.statement is None
     )
 
 
 class _AsciiResponse(JSONResponse):
-    """Messages may quote what UTF-8 cannot hold, such as half of a surrogate pair."""
+    """Messages may quote text that UTF-8 cannot encode, such as half of a surrogate pair."""
 
-    def render(self, content: Any) -> bytes:
+    def render(self, content: object) -> bytes:
         return json.dumps(content).encode("ascii")
 
 
@@ -168,9 +171,9 @@ def _http_message(request: Request, error: HTTPException) -> str:
 
 
 def _from_validation(error: RequestValidationError) -> InvalidRequest:
-    """Name the first wrong field by its dotted path, with everything that is wrong with it.
+    """Return the error of the first invalid field, by its dotted path, with all reasons.
 
-    Of a field that may be a name or a list, it is the wrong item of the list.
+    If the field may be a name or a list, the path is that of the invalid item of the list.
     """
     faults: Sequence[dict[str, Any]] = error.errors()
     first = faults[0]
@@ -180,6 +183,8 @@ def _from_validation(error: RequestValidationError) -> InvalidRequest:
             code="invalid_json",
         )
     param = _dotted(first, error.body)
+    if first["type"] == TWO_NAMES:
+        return _from_two_names(first["ctx"], param)
     for fault in faults:
         if (inside := _dotted(fault, error.body)).startswith(f"{param}["):
             first, param = fault, inside
@@ -198,12 +203,22 @@ def _from_validation(error: RequestValidationError) -> InvalidRequest:
     )
 
 
+def _from_two_names(names: dict[str, str], parent: str) -> InvalidRequest:
+    """Return the error of two names for the same field of the object at `parent`."""
+    first, other = (f"{parent}.{names[key]}".removeprefix(".") for key in ("first", "other"))
+    return InvalidRequest(
+        f"{first!r} and {other!r} name the same field and have different values. Use only one.",
+        param=first,
+        code="contradictory_parameters",
+    )
+
+
 def _reason(fault: dict[str, Any]) -> str:
     message: str = fault["msg"].removeprefix("Value error, ").rstrip(".")
     return message[:1].lower() + message[1:]
 
 
-def _dotted(fault: dict[str, Any], body: Any) -> str:
+def _dotted(fault: dict[str, Any], body: object) -> str:
     """`method.supervised.hyperparameters.n_epochs`, `prompt[3]`."""
     source, *path = fault["loc"]
     steps = _steps_in_body(path, body, fault["type"]) if source == "body" else path
@@ -211,8 +226,8 @@ def _dotted(fault: dict[str, Any], body: Any) -> str:
     return dotted.removeprefix(".")[:MAX_PARAM_CHARACTERS]
 
 
-def _steps_in_body(path: list[Any], body: Any, kind: str) -> Iterator[Any]:
-    """The part of pydantic's path that is in the body; the rest names members of unions."""
+def _steps_in_body(path: list[int | str], body: Any, kind: str) -> Iterator[int | str]:
+    """Yield the part of pydantic's path that is in the body; the rest names members of unions."""
     value = body
     for step in path:
         if _holds(value, step):
@@ -221,10 +236,10 @@ def _steps_in_body(path: list[Any], body: Any, kind: str) -> Iterator[Any]:
         elif kind == "missing" and step is path[-1]:
             yield step
     if kind == "union_tag_invalid":
-        yield "type"  # what tells the members of such a union apart
+        yield "type"  # the discriminator of such a union
 
 
-def _holds(value: Any, step: Any) -> bool:
+def _holds(value: object, step: int | str) -> bool:
     if isinstance(value, list):
         return isinstance(step, int) and step < len(value)
     return isinstance(value, dict) and step in value

@@ -1,18 +1,14 @@
-"""Around every request: who asks, its number, its time, and the answer to what nobody expected."""
+"""Around every request: its number, its time, the answer to a crash, and the limit of its body."""
 
 import logging
-import secrets
 import time
 
-from pydantic import SecretStr
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import envelope, error_response
-from core.errors import InvalidRequest, TooLarge, Unauthenticated
+from core.errors import InvalidRequest, TooLarge
 from core.records.ids import new_id
-from core.spec.addresses import is_loopback_url
 
 UPLOAD_PATH = "/v1/files"
 
@@ -58,77 +54,6 @@ class RequestMiddleware:
                 code="internal_error",
             )
             await crash(scope, receive, answer)
-
-
-class AuthMiddleware:
-    """Lets nobody under /v1 without the API key, and under /internal without the engines' key.
-
-    It decides before a byte of the body is read. A service without a key answers this machine
-    only. Its loopback address does not see to that: any web page can send requests there through
-    the browser of its visitor.
-    """
-
-    def __init__(
-        self, app: ASGIApp, api_key: SecretStr | None, engine_key: SecretStr | None
-    ) -> None:
-        self.app = app
-        self._api_key = api_key
-        self._engine_key = engine_key
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        refusal = self._refusal(scope) if scope["type"] == "http" else None
-        await (refusal or self.app)(scope, receive, send)
-
-    def _refusal(self, scope: Scope) -> Response | None:
-        headers = Headers(scope=scope)
-        if self._api_key is None and (refusal := _refusal_of_others(headers)):
-            return refusal
-        if scope["path"].startswith("/internal"):
-            return self._refusal_of_engine(headers)
-        if self._api_key is None or not scope["path"].startswith("/v1"):
-            return None
-        if _has_key(headers, self._api_key):
-            return None
-        return error_response(
-            Unauthenticated("Missing or wrong API key. Send it as `Authorization: Bearer <key>`.")
-        )
-
-    def _refusal_of_engine(self, headers: Headers) -> Response | None:
-        """Who asks its clients for a key asks its engines for one: they get all that is asked."""
-        if self._engine_key is None:
-            is_welcome = self._api_key is None
-        else:
-            is_welcome = _has_key(headers, self._engine_key)
-        if is_welcome:
-            return None
-        return error_response(
-            Unauthenticated(
-                "The engine's key is missing or wrong. Give the API and the engine the same "
-                "TUNESMITH_ENGINE_KEY.",
-                code="invalid_engine_key",
-            )
-        )
-
-
-def _has_key(headers: Headers, expected: SecretStr) -> bool:
-    scheme, _, key = headers.get("authorization", "").partition(" ")
-    is_right = secrets.compare_digest(key.strip().encode(), expected.get_secret_value().encode())
-    return scheme.lower() == "bearer" and is_right
-
-
-def _refusal_of_others(headers: Headers) -> Response | None:
-    """Refuse what a web page of another site sends, under its own name or under one for us."""
-    for name, url in (("Host", f"//{headers.get('host', '')}"), ("Origin", headers.get("origin"))):
-        if url is not None and not is_loopback_url(url):
-            return envelope(
-                403,
-                f"The header {name} names another machine, and without an API key this service "
-                "answers its own only. Use http://127.0.0.1 or http://localhost, or set "
-                "TUNESMITH_API_KEY for the service.",
-                param=name,
-                code="foreign_request",
-            )
-    return None
 
 
 class BodyLimitMiddleware:

@@ -26,12 +26,13 @@ from core.engine.policy.step import Step
 from core.engine.results import Written
 from core.engine.text.answers import AnyAnswer
 from core.errors import TunesmithError
+from core.spec.engine_protocol import EngineReport
 from core.spec.generation import GenerationDelta
-from worker.engine_app import create_app
-from worker.engine_server import KEEP_ALIVE_SECONDS, EngineServer
-from worker.engine_settings import EngineSettings
-from worker.registration import Registration
-from worker.serve import SWITCH_SECONDS, build_engine, report
+from worker.engine.app import create_app
+from worker.engine.serve import SWITCH_SECONDS, build_engine, report
+from worker.engine.settings import EngineSettings
+from worker.engine_face.registration import Registration
+from worker.engine_face.server import KEEP_ALIVE_SECONDS, EngineServer
 
 VOCABULARY = 4096
 TOKEN = 40
@@ -100,14 +101,18 @@ def main() -> None:
         scheduler = Scheduler(real.scheduler.limits, lambda base: None)
         engine = TimedEngine(scheduler, runner, EngineMetrics(scheduler, runner, Tally()))
         sys.setswitchinterval(SWITCH_SECONDS)
+
+        def describe() -> EngineReport:
+            return report(engine, settings)
+
         config = uvicorn.Config(
-            create_app(engine, reader),
+            create_app(engine, reader, describe),
             port=settings.port,
             log_level="warning",
             access_log=False,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
         )
-        registration = Registration(settings.api_url, None, lambda: report(engine, settings))
+        registration = Registration(settings.api_url, None, describe)
         EngineServer(config, engine, registration, drain_seconds=0).run()
 
 

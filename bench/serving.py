@@ -8,9 +8,7 @@ See bench/README.md for what is compared and how to read the table.
 import argparse
 import contextlib
 import io
-import json
 import os
-import statistics
 import sys
 import tempfile
 import warnings
@@ -23,10 +21,8 @@ from time import perf_counter, sleep
 import torch
 import transformers
 from peft import PeftModel
-from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from bench.data import SMALL, ModelSize, build, size_of
 from bench.llama_cpp import (
     BINARY,
     CACHES,
@@ -36,40 +32,25 @@ from bench.llama_cpp import (
     completion_requests,
     llama_server,
 )
-from bench.measure import median_ratio, stolen_seconds
-from bench.results import save_table, set_up
+from bench.measure import stolen_seconds
+from bench.results import save_table
 from bench.serving_check import RecordedAnswer, record, require_same_model
 from bench.serving_engine import adapter_name, make_engine, require_answer, spelling
-from core.artifacts.manifest import ADAPTER_FILE, write_manifest
+from bench.serving_setting import (
+    NEW_TOKENS,
+    PROMPT_TOKENS,
+    Setting,
+    greedy,
+    make_setting,
+)
+from bench.serving_table import Turn, markdown
 from core.engine.engine import Engine
 from core.engine.policy.request import BaseKey, ModelKey, Request
 from core.engine.text.answers import Detokenizer
 from core.engine.text.token_bytes import TokenBytes
-from core.models.load import load_tokenizer
-from core.spec.base_model import BaseModelSpec
 from core.spec.generation import SamplingSpec
-from core.spec.job import JobSpec
-from core.spec.strategy import LoraSpec
-from core.strategies.attach import attach
 
-SEED = 20261124
-PROMPT_TOKENS = 64
-NEW_TOKENS = 48
-RANK = 16
-ALPHA = 2.0 * RANK
 SHORTEST_TURN_SECONDS = 3.0
-FIRST_DRAWN_TOKEN = 32
-"""Prompts are drawn from the tokens after the control tokens."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """The same requests for all contenders, with one length of prompts and of answers."""
-
-    base: BaseModelSpec
-    adapters: Sequence[Path]
-    prompts: Sequence[tuple[int, ...]]
-    size: ModelSize = SMALL
 
 
 @dataclass(frozen=True)
@@ -95,37 +76,6 @@ def main() -> None:
         figures = {name: [vars(turn) for turn in own] for name, own in turns.items()}
         variant = setting.size.name if options.base else ""
         print("Saved:", *save_table("serving", report, figures, variant=variant))
-
-
-def make_setting(folder: Path, requests: int, base_folder: Path | None = None) -> Setting:
-    """Write one adapter per request, and the base unless given; draw the prompts."""
-    size = size_of(base_folder) if base_folder else SMALL
-    source = base_folder.resolve() if base_folder else build(folder, 8, SEED).base_folder
-    base = BaseModelSpec(id=f"benchmark-{size.name.lower()}", source=str(source))
-    torch.manual_seed(SEED)
-    model = AutoModelForCausalLM.from_pretrained(base.source, dtype=torch.float32)
-    adapters = []
-    for number in range(requests):
-        adapters.append(folder / f"adapter-{number}")
-        write_adapter(model, base, adapters[-1])
-    draw = torch.Generator().manual_seed(SEED)
-    shape = requests, PROMPT_TOKENS
-    prompts = torch.randint(FIRST_DRAWN_TOKEN, size.vocabulary, shape, generator=draw)
-    return Setting(base, adapters, [tuple(prompt) for prompt in prompts.tolist()], size)
-
-
-def write_adapter(model: PreTrainedModel, base: BaseModelSpec, folder: Path) -> None:
-    """Write a bundle with a non-zero update, in the format of training."""
-    strategy = LoraSpec(rank=RANK, alpha=ALPHA)
-    adapted = attach(model, strategy, load_tokenizer(base), prepack=False)
-    adapted.remove()
-    for parameter in adapted.parameters:
-        parameter.data += 0.02 * torch.randn_like(parameter)
-    folder.mkdir()
-    assert adapted.config is not None
-    adapted.config.save_pretrained(folder)
-    save_file(adapted.state(), folder / ADAPTER_FILE)
-    write_manifest(folder, JobSpec(base=base, strategy=strategy, seed=SEED))
 
 
 def contenders(setting: Setting) -> list[Contender]:
@@ -267,30 +217,9 @@ def generate_batch(model: PreTrainedModel, setting: Setting) -> None:
         _require_length(len(answer.generated_tokens))
 
 
-def greedy(new_tokens: int, output_logits: bool = False) -> GenerationConfig:
-    """Return transformers' settings for greedy answers of this length."""
-    return GenerationConfig(
-        max_new_tokens=new_tokens,
-        do_sample=False,
-        eos_token_id=None,
-        pad_token_id=0,
-        output_logits=output_logits,
-        return_dict_in_generate=output_logits,
-    )
-
-
 def _require_length(tokens: int) -> None:
     if tokens != NEW_TOKENS:
         raise SystemExit(f"A peer generated {tokens} tokens instead of {NEW_TOKENS}.")
-
-
-@dataclass(frozen=True)
-class Turn:
-    """One contender in one round."""
-
-    tokens_per_second: float
-    stolen: float
-    """The share of CPU time that the host gave to others."""
 
 
 def measure(setting: Setting, everybody: Sequence[Contender], rounds: int) -> dict[str, list[Turn]]:
@@ -313,54 +242,6 @@ def measure(setting: Setting, everybody: Sequence[Contender], rounds: int) -> di
                 turns[each.name].append(Turn(answered * NEW_TOKENS / seconds, share))
             sleep(seconds)
     return turns
-
-
-def markdown(setting: Setting, turns: dict[str, list[Turn]]) -> str:
-    """Return the table, followed by the key ratios."""
-    requests = len(setting.prompts)
-    speeds = {name: [turn.tokens_per_second for turn in own] for name, own in turns.items()}
-    base_bytes, adapter_bytes = _weights(setting)
-    lines = [
-        *set_up("Serving: written tokens per second"),
-        f"Llama {setting.size.name} in fp32, {requests} requests at once, with {PROMPT_TOKENS} "
-        f"tokens of prompt and {NEW_TOKENS} of answer each, adapters of rank {RANK} on all linear "
-        "layers.",
-        "",
-        "| | tokens/s | lowest | highest | stolen |",
-        "| --- | ---: | ---: | ---: | ---: |",
-    ]
-    for name, values in speeds.items():
-        middle = statistics.median(values)
-        stolen = max(turn.stolen for turn in turns[name])
-        lines.append(
-            f"| {name} | {middle:.0f} | {min(values):.0f} | {max(values):.0f} | {stolen:.0%} |"
-        )
-    lines.append("")
-    ours = speeds["Tunesmith, base"]
-    for count in (1, 8, 32):
-        name = f"Tunesmith, {count} adapters"
-        if name in speeds:
-            cap = base_bytes / (base_bytes + count * adapter_bytes)
-            share = median_ratio(speeds[name], ours)
-            lines.append(
-                f"- {count} adapters: {share:.2f} of the speed of the base alone; the byte cap "
-                f"W/(W + Σ adapter bytes) is {cap:.2f}, so **{share / cap:.2f} of the cap**."
-            )
-    for name, values in speeds.items():
-        mine = f"Tunesmith, {name.split(', ')[-1]}"  # with the same adapters
-        if mine != name and mine in speeds:
-            ratio = median_ratio(speeds[mine], values)
-            lines.append(f"- {mine} is **{ratio:.2f} times** {name}.")
-    return "\n".join([*lines, ""])
-
-
-def _weights(setting: Setting) -> tuple[int, int]:
-    """Return the bytes of the base's matrices that multiply each token, and of an adapter."""
-    config = json.loads((setting.adapters[0] / "adapter_config.json").read_text())
-    size = (setting.adapters[0] / "adapter_model.safetensors").stat().st_size
-    if config["r"] != RANK:
-        raise SystemExit("The rank of the adapters differs from the table.")
-    return int(4 * setting.size.matmul_parameters(labelled_share=1.0)), size
 
 
 def _options() -> argparse.Namespace:

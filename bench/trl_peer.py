@@ -95,16 +95,16 @@ def _in_order(rows: list[Row], spec: JobSpec) -> Dataset:
 def load_peer_base(setting: TrlSetting, spec: JobSpec) -> PreTrainedModel:
     """Return the base in the precision of this setting."""
     dtype = torch.bfloat16 if "weights" in setting.precision else torch.float32
-    quantisation = None
+    quantization = None
     if isinstance(spec.strategy, QloraSpec):
-        quantisation = BitsAndBytesConfig(
+        quantization = BitsAndBytesConfig(
             load_in_4bit=True,
-            bnb_4bit_quant_type=spec.strategy.quantisation,
-            bnb_4bit_use_double_quant=spec.strategy.double_quantisation,
+            bnb_4bit_quant_type=spec.strategy.quantization,
+            bnb_4bit_use_double_quant=spec.strategy.double_quantization,
             bnb_4bit_compute_dtype=torch.float32 if setting.precision == "fp32" else torch.bfloat16,
         )
     return AutoModelForCausalLM.from_pretrained(
-        spec.base.source, dtype=dtype, quantization_config=quantisation
+        spec.base.source, dtype=dtype, quantization_config=quantization
     )
 
 

@@ -25,8 +25,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from bench.data import SMALL, build
 from bench.measure import median_ratio
 from bench.results import save_table, set_up
-from bench.serving import ALPHA, NEW_TOKENS, PROMPT_TOKENS, RANK, greedy, write_adapter
 from bench.serving_engine import adapter_name, make_engine, require_answer, spelling
+from bench.serving_setting import ALPHA, NEW_TOKENS, PROMPT_TOKENS, RANK, greedy, write_adapter
 from core.artifacts.manifest import ADAPTER_FILE
 from core.engine.engine import Engine
 from core.engine.policy.request import ModelKey, Request

@@ -138,7 +138,7 @@ class Supervisor:
             return
         with self._database.writing() as session:
             workers.worker_gone(session, worker_id)
-            left = [*claims.rescue_expired(session, worker_id=worker_id)]
+            left: list[str] = [*claims.rescue_expired(session, worker_id=worker_id)]
             left += [work.id for work in tasks.rescue_expired(session, worker_id=worker_id)]
         for work_id in left:
             logger.warning("The worker ended during %s, which is queued again.", work_id)

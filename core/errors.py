@@ -31,6 +31,12 @@ class Unauthenticated(TunesmithError):
     code = "invalid_api_key"
 
 
+class Forbidden(TunesmithError):
+    """The API key is right, but it may not be used for this."""
+
+    code = "insufficient_permissions"
+
+
 class NotFound(TunesmithError):
     """The object does not exist, or belongs to another project."""
 

@@ -41,12 +41,21 @@ if importlib.util.find_spec("hypothesis"):
 NOBODY = 65534
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the tests that start whole services: one process then runs them all, one service.
+@pytest.hookimpl(trylast=True)  # after the selection by marks
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let one test process begin with `end_to_end`, and another with `faults`.
 
-    The others take from the end of its list meanwhile, and nobody waits for a slow last test.
+    They start whole services. Each process gets an equal part of the list and takes from the ends
+    of other parts when it is done, so each of the two folders stays on one process.
     """
-    items.sort(key=lambda item: item.path.parent.name not in ("end_to_end", "faults"))
+    processes = getattr(config, "workerinput", {"workercount": 1})["workercount"]
+    in_folder: dict[str, list[pytest.Item]] = {"end_to_end": [], "faults": [], "": []}
+    for item in items:
+        name = item.path.relative_to(ROOT / "tests").parts[0]
+        in_folder[name if name in in_folder else ""].append(item)
+    rest, part = in_folder[""], len(items) // processes
+    split = max(0, part - len(in_folder["end_to_end"]))
+    items[:] = [*in_folder["end_to_end"], *rest[:split], *in_folder["faults"], *rest[split:]]
 
 
 def _refuse_remote(event: str, arguments: tuple[Any, ...]) -> None:

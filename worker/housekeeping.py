@@ -26,6 +26,7 @@ from core.records import (
 )
 from core.records.claims import Claim
 from core.records.database import Database
+from core.spec.ids import JobId, TaskId
 from core.storage.blobs import BlobStore
 from core.storage.open import open_store
 from worker.settings import WorkerSettings
@@ -42,7 +43,7 @@ ABANDONED_AFTER_SECONDS = 86_400.0
 def rescue_work(database: Database) -> None:
     """Put the jobs and tasks of dead workers back into their queues."""
     with database.writing() as session:
-        rescued = [*claims.rescue_expired(session)]
+        rescued: list[str] = [*claims.rescue_expired(session)]
         rescued += [work.id for work in tasks.rescue_expired(session)]
     for work_id in rescued:
         logger.warning("Rescued %s from a dead worker.", work_id)
@@ -94,13 +95,14 @@ def sweep_workspaces(database: Database, work_folder: Path) -> None:
     """
     _sweep_tasks(database, work_folder / TASK_FOLDER)
     for job_folder in work_folder.glob("ftjob-*"):
+        job_id = JobId(job_folder.name)
         with database.reading() as session:
             dead = [
                 workspace
                 for workspace in _workspaces(job_folder)
-                if not leases.is_current(session, Claim(job_folder.name, int(workspace.name)))
+                if not leases.is_current(session, Claim(job_id, int(workspace.name)))
             ]
-            if jobs.is_over(session, job_folder.name):
+            if jobs.is_over(session, job_id):
                 dead = [job_folder]
         for folder in dead:
             shutil.rmtree(folder, ignore_errors=True)
@@ -111,7 +113,7 @@ def _sweep_tasks(database: Database, folder: Path) -> None:
     for workspace in folder.glob("*"):
         task_id, _, token = workspace.name.partition(".")
         with database.reading() as session:
-            is_alive = token == str(tasks.held_token(session, task_id))
+            is_alive = token == str(tasks.held_token(session, TaskId(task_id)))
         if not is_alive:
             shutil.rmtree(workspace, ignore_errors=True)
             logger.info("Removed the workspace %s.", workspace.name)

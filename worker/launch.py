@@ -1,8 +1,8 @@
 """Starts training children, quickly: they are forked from a server that has imported torch.
 
-The server (`multiprocessing`'s forkserver) imports `worker.preload` once, in 5 to 10 s, and
+The server (`multiprocessing`'s forkserver) imports `worker.child.preload` once, in 5 to 10 s, and
 ends when the worker and its children have. This module, like the whole worker outside its
-children, never imports torch; it names `worker.child` and lets the child import it.
+children, never imports torch; it names `worker.child.main` and lets the child import it.
 """
 
 import importlib
@@ -21,30 +21,15 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from core.spec.events import MaskAudited, RunFailed
-from core.spec.job import JobSpec
-from core.spec.workspace import Workspace
+from core.spec.run_request import RunRequest
 from worker.coroutines import CHECK_SECONDS, Interrupted
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["worker.preload"])
+_context.set_forkserver_preload(["worker.child.preload"])
 
 LOG_TAIL_BYTES = 2000
 
 _audit_adapter: TypeAdapter[MaskAudited | RunFailed] = TypeAdapter(MaskAudited | RunFailed)
-
-
-@dataclass(frozen=True)
-class Order:
-    """What a child is told to do."""
-
-    spec: JobSpec
-    workspace: Workspace
-    threads: int | None
-    precision_folder: Path | None = None
-
-    @property
-    def log_file(self) -> Path:
-        return self.workspace.folder / "child.log"
 
 
 @dataclass(frozen=True)
@@ -87,21 +72,21 @@ class Child:
         return ""
 
 
-def launch(order: Order) -> Child:
+def launch(request: RunRequest) -> Child:
     """Start a child that runs one training."""
-    process, events = _start("main", order)
-    return Child(process, events, order.log_file)
+    process, events = _start("run", request)
+    return Child(process, events, request.log_file)
 
 
 def ask_for_audit(
-    order: Order, timeout_seconds: float, should_stop: Callable[[], bool]
+    request: RunRequest, timeout_seconds: float, should_stop: Callable[[], bool]
 ) -> MaskAudited | RunFailed:
-    """Let a child look at the first rows of the order's training file.
+    """Let a child look at the first rows of the request's training file.
 
     Interrupted, and the child killed, once `should_stop` is true.
     """
-    process, answer = _start("audit", order)
-    child = Child(process, answer, order.log_file)
+    process, answer = _start("audit", request)
+    child = Child(process, answer, request.log_file)
     give_up_at = time.monotonic() + timeout_seconds
     try:
         while not should_stop():
@@ -130,11 +115,6 @@ def warm_up() -> str:
         process.join()
 
 
-def archive_of(folder: Path) -> Path:
-    """Where the child puts the archive of a bundle or a resume state before it reports it."""
-    return folder.with_name(folder.name + ".zip")
-
-
 def _start(function: str, *arguments: object) -> tuple[ForkServerProcess, Connection]:
     reading_end, writing_end = _context.Pipe(duplex=False)
     process = _context.Process(target=_enter, args=(function, writing_end, *arguments))
@@ -145,4 +125,4 @@ def _start(function: str, *arguments: object) -> tuple[ForkServerProcess, Connec
 
 
 def _enter(function: str, writing_end: Connection, *arguments: object) -> None:
-    getattr(importlib.import_module("worker.child"), function)(writing_end, *arguments)
+    getattr(importlib.import_module("worker.child.main"), function)(writing_end, *arguments)

@@ -13,12 +13,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from core.errors import StaleClaim
-from core.records import claims, leases
-from core.records.claims import Claim
+from core.records import leases
 from core.records.database import Database
 from core.records.leases import Fence
-from worker.launch import Child
-from worker.settings import WorkerSettings
 
 logger = logging.getLogger(__name__)
 
@@ -83,37 +80,3 @@ class Lease:
 
     def _lose(self) -> None:
         self.lost.set()
-
-
-class JobLease(Lease):
-    """The lease of a job: losing it kills the child, and it sees that a pause is requested.
-
-    `pause_requested` stays set when the request is withdrawn: the child may have been asked to
-    stop by then.
-    """
-
-    def __init__(self, database: Database, claim: Claim, settings: WorkerSettings) -> None:
-        super().__init__(
-            database,
-            claim,
-            lease_seconds=settings.lease_seconds,
-            check_seconds=settings.check_seconds,
-        )
-        self.pause_requested = threading.Event()
-        self._claim = claim
-        self._child: Child | None = None
-
-    def guard(self, child: Child) -> None:
-        """From now on, losing the claim kills this child."""
-        self._child = child
-        if self.lost.is_set():
-            child.kill()
-
-    def _look(self, session: Session) -> None:
-        if claims.is_pause_requested(session, self._claim):
-            self.pause_requested.set()
-
-    def _lose(self) -> None:
-        super()._lose()
-        if self._child is not None:
-            self._child.kill()

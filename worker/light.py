@@ -5,7 +5,7 @@ Everything stands behind the guard, so that a child that imports this module doe
 
 
 def main() -> None:
-    from worker.process import run_light_worker
+    from worker.process.run import run_light_worker
 
     run_light_worker()
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.spec.classification import MAX_TEXTS
+from core.spec.ids import ModelId
 
 Text = Annotated[str, Field(min_length=1)]
 
@@ -12,7 +13,7 @@ Text = Annotated[str, Field(min_length=1)]
 class ClassificationBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    model: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\x00]*$")]
+    model: Annotated[ModelId, Field(min_length=1, max_length=512, pattern=r"^[^\x00]*$")]
     input: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)]
     metadata: dict[str, Any] | None = None
     """Accepted and ignored."""

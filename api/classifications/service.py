@@ -1,8 +1,9 @@
 """Classifies texts: finds the model, sends the request to an engine, and converts the response."""
 
+from api.app_state import AppState
+from api.auth.caller import Caller
 from api.classifications.schemas import ClassificationBody, Classifications, TargetScores
 from api.models.first_use import answering_target
-from api.parts import Parts
 from core.records.ids import new_id
 from core.spec.classification import ClassificationRequest
 
@@ -10,17 +11,17 @@ TARGET = "label"
 """The name of the only target, as in datasets."""
 
 
-async def classify(parts: Parts, project: str, body: ClassificationBody) -> Classifications:
-    target = await answering_target(parts, project, body.model)
+async def classify(state: AppState, caller: Caller, body: ClassificationBody) -> Classifications:
+    target = await answering_target(state, caller, body.model)
     request = ClassificationRequest(
         id=new_id("clsf"),
         base=target.base,
         adapter=target.adapter,
         serving=target.serving,
         texts=(body.input,) if isinstance(body.input, str) else tuple(body.input),
-        project=project,
+        project=caller.project,
     )
-    answer = await parts.engines.classify(request)
+    answer = await state.engines.classify(request)
     return Classifications(
         id=request.id,
         model=target.id,

@@ -1,27 +1,25 @@
-"""Where engines register. No client calls this: it asks for the engines' key, and our public
-description leaves it out.
-"""
+"""Routes for the heartbeats of engines, with the engines' key; not in the public description."""
 
 from fastapi import APIRouter, Request
 
+from api.app_state import FromState
 from api.engines import service
-from api.parts import FromParts
 from core.records.engines import engine_gone, engine_seen
-from core.spec.engine import EngineReport
+from core.spec.engine_protocol import EngineReport
 
 router = APIRouter(prefix="/internal/engines", include_in_schema=False)
 
 
 @router.put("", status_code=204)
-def report(body: EngineReport, request: Request, parts: FromParts) -> None:
-    """Take a heartbeat."""
+def report(body: EngineReport, request: Request, state: FromState) -> None:
+    """Store a heartbeat."""
     service.refuse_loopback_of_others(body, request)
-    with parts.transaction() as transaction:
+    with state.transaction() as transaction:
         engine_seen(transaction.session, body)
 
 
 @router.delete("", status_code=204)
-def leave(url: str, parts: FromParts) -> None:
-    """Forget an engine that ends."""
-    with parts.transaction() as transaction:
+def leave(url: str, state: FromState) -> None:
+    """Remove an engine that stops."""
+    with state.transaction() as transaction:
         engine_gone(transaction.session, url)

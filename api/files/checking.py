@@ -7,20 +7,20 @@ from tempfile import TemporaryDirectory
 
 from anyio import CapacityLimiter, WouldBlock, from_thread
 
-from api.parts import Parts
+from api.app_state import AppState
 from core.datasets.bounded import check_in_child
 from core.errors import Unavailable
 from core.spec.dataset import DatasetReport
 
 
-def check_blob(parts: Parts, key: str, columns: Mapping[str, str]) -> DatasetReport:
+def check_blob(state: AppState, key: str, columns: Mapping[str, str]) -> DatasetReport:
     """Check the dataset under `key` with a mapping of columns; return the report."""
-    settings = parts.settings
+    settings = state.settings
     # In the storage folder, large files are linked instead of copied. With S3, the file is
     # downloaded to the system's temporary folder.
     with TemporaryDirectory(prefix=".checking-", dir=settings.storage_folder) as folder:
         path = Path(folder) / "dataset.jsonl"
-        parts.store.fetch(key, path)
+        state.store.fetch(key, path)
         return check_in_child(
             path,
             columns,

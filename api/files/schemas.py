@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from api.pagination import ListItem
 from core.records.tables import File
 from core.spec.dataset import DatasetReport
 
@@ -36,8 +37,7 @@ UPLOAD_FORM = {
 """The OpenAPI description of an upload, which is parsed while it is received."""
 
 
-class FileObject(BaseModel):
-    id: str
+class FileObject(ListItem):
     object: Literal["file"] = "file"
     bytes: int
     created_at: int

@@ -6,34 +6,41 @@ from functools import partial
 from sqlalchemy.orm import Session
 from starlette.responses import StreamingResponse
 
+from api.app_state import AppState, Transaction
+from api.auth.caller import Caller
 from api.downloads import download
 from api.files.checking import check_blob
 from api.files.schemas import DeletedFile, FileObject, FileReport, file_object
 from api.files.upload import store_upload
 from api.pagination import ListOf, list_of
-from api.parts import Parts, Transaction
 from core.errors import NotFound
 from core.records import files
+from core.records.owned import get_owned
 from core.records.pages import Order
+from core.records.tables import File
+from core.spec.ids import FileId
 from core.storage.blobs import BlobStore
+from core.storage.compensation import delete_on_failure
 
 
-def receive(parts: Parts, project: str, content_type: str, chunks: Iterator[bytes]) -> FileObject:
+def receive(
+    state: AppState, caller: Caller, content_type: str, chunks: Iterator[bytes]
+) -> FileObject:
     """Store, check and record an upload; nothing remains of it after an error.
 
     The transaction begins only at the end, because an upload may take an hour.
     """
     file_id, key = files.new_file_key()
-    upload = store_upload(
-        parts.store, key, content_type, chunks, max_bytes=parts.settings.max_file_bytes
-    )
-    try:
-        report = check_blob(parts, key, upload.columns)
-        with parts.database.writing() as session:
+    with delete_on_failure(state.store, key):
+        upload = store_upload(
+            state.store, key, content_type, chunks, max_bytes=state.settings.max_file_bytes
+        )
+        report = check_blob(state, key, upload.columns)
+        with state.database.writing() as session:
             file = files.add_file(
                 session,
                 file_id=file_id,
-                project_id=project,
+                project_id=caller.project,
                 filename=upload.filename,
                 purpose="fine-tune",
                 bytes=upload.blob.bytes,
@@ -41,15 +48,12 @@ def receive(parts: Parts, project: str, content_type: str, chunks: Iterator[byte
                 blob_key=key,
                 report=report,
             )
-    except BaseException:
-        parts.store.delete(key)
-        raise
     return file_object(file)
 
 
 def find(
     session: Session,
-    project: str,
+    caller: Caller,
     *,
     purpose: str | None,
     after: str | None,
@@ -57,18 +61,17 @@ def find(
     order: Order,
 ) -> ListOf[FileObject]:
     page = files.list_files(
-        session, project, purpose=purpose, after=after, limit=limit, order=order
+        session, caller.project, purpose=purpose, after=after, limit=limit, order=order
     )
-    data = [file_object(file) for file in page.rows]
-    return list_of(data, [file.id for file in data], has_more=page.has_more)
+    return list_of(page, file_object)
 
 
-def get(session: Session, project: str, file_id: str) -> FileObject:
-    return file_object(files.get_file(session, project, file_id))
+def get(session: Session, caller: Caller, file_id: FileId) -> FileObject:
+    return file_object(get_owned(session, File, caller.project, file_id))
 
 
-def report(session: Session, project: str, file_id: str) -> FileReport:
-    file = files.get_file(session, project, file_id)
+def report(session: Session, caller: Caller, file_id: FileId) -> FileReport:
+    file = get_owned(session, File, caller.project, file_id)
     if file.report is None:
         raise NotFound(
             f"File {file_id} is a job result and has no report. Only uploaded datasets are "
@@ -79,12 +82,16 @@ def report(session: Session, project: str, file_id: str) -> FileReport:
     return FileReport.model_validate({**file.report, "file_id": file.id})
 
 
-def content(session: Session, project: str, file_id: str, store: BlobStore) -> StreamingResponse:
-    file = files.get_file(session, project, file_id)
+def content(
+    session: Session, caller: Caller, file_id: FileId, store: BlobStore
+) -> StreamingResponse:
+    file = get_owned(session, File, caller.project, file_id)
     return download(store, file.blob_key, filename=file.filename)
 
 
-def delete(transaction: Transaction, project: str, file_id: str, store: BlobStore) -> DeletedFile:
-    file = files.delete_file(transaction.session, project, file_id)
+def delete(
+    transaction: Transaction, caller: Caller, file_id: FileId, store: BlobStore
+) -> DeletedFile:
+    file = files.delete_file(transaction.session, caller.project, file_id)
     transaction.after_commit(partial(store.delete, file.blob_key))
     return DeletedFile(id=file.id)

@@ -87,7 +87,7 @@ def body_chunks(request: Request) -> Iterator[bytes]:
 def store_upload(
     store: BlobStore, key: str, content_type: str, chunks: Iterator[bytes], *, max_bytes: int
 ) -> Upload:
-    """Store the form's `file` under `key`; nothing is stored after an error.
+    """Store the form's `file` under `key`, where it stays after an error.
 
     Raises InvalidRequest for a form that is malformed, truncated, or not a dataset upload, and
     TooLarge for a file of more than `max_bytes`.
@@ -95,36 +95,32 @@ def store_upload(
     stored: tuple[str, Blob] | None = None
     purpose: str | None = None
     columns: dict[str, str] | None = None
-    try:
-        for part in read_form(content_type, chunks):
-            match part.name:
-                case "file" if stored is None:
-                    blob = store.write(key, _at_most(part.chunks, max_bytes))
-                    stored = part.filename[:MAX_FILENAME_LENGTH], blob
-                case "purpose" if purpose is None:
-                    purpose = _known_purpose(_text(part))
-                case "columns" if columns is None:
-                    columns = _columns(_text(part, MAX_COLUMNS_BYTES))
-                case "file" | "purpose" | "columns":
-                    raise InvalidRequest(
-                        f"The form has the field {part.name!r} twice.", param=part.name
-                    )
-                case _:
-                    raise InvalidRequest(
-                        f"Unknown parameter: {part.name!r}.",
-                        param=part.name,
-                        code="unknown_parameter",
-                    )
-        for name, value in (("file", stored), ("purpose", purpose)):
-            if value is None:
+    for part in read_form(content_type, chunks):
+        match part.name:
+            case "file" if stored is None:
+                blob = store.write(key, _at_most(part.chunks, max_bytes))
+                stored = part.filename[:MAX_FILENAME_LENGTH], blob
+            case "purpose" if purpose is None:
+                purpose = _known_purpose(_text(part))
+            case "columns" if columns is None:
+                columns = _columns(_text(part, MAX_COLUMNS_BYTES))
+            case "file" | "purpose" | "columns":
                 raise InvalidRequest(
-                    f"Missing required parameter: {name!r}.",
-                    param=name,
-                    code="missing_required_parameter",
+                    f"The form has the field {part.name!r} twice.", param=part.name
                 )
-    except BaseException:
-        store.delete(key)
-        raise
+            case _:
+                raise InvalidRequest(
+                    f"Unknown parameter: {part.name!r}.",
+                    param=part.name,
+                    code="unknown_parameter",
+                )
+    for name, value in (("file", stored), ("purpose", purpose)):
+        if value is None:
+            raise InvalidRequest(
+                f"Missing required parameter: {name!r}.",
+                param=name,
+                code="missing_required_parameter",
+            )
     assert stored is not None
     return Upload(*stored, columns or {})
 

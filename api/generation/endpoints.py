@@ -3,6 +3,8 @@
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
+from api.app_state import FromState
+from api.auth.caller import FromCaller, requires
 from api.generation.chat import chat_chunks, chat_completion
 from api.generation.completion import text_chunks, text_completion
 from api.generation.plan import plan_chat, plan_completion
@@ -10,17 +12,16 @@ from api.generation.run import begun, collect, run, unless_client_leaves
 from api.generation.schemas import ChatBody, CompletionBody
 from api.generation.sse import sse_response
 from api.json_body import PromptRoute
-from api.parts import FromParts, Project
 
-router = APIRouter(route_class=PromptRoute)
+router = APIRouter(route_class=PromptRoute, dependencies=[requires("inference")])
 
 
 @router.post("/chat/completions", tags=["Chat"], response_class=JSONResponse)
 async def create_chat_completion(
-    body: ChatBody, request: Request, parts: FromParts, project: Project
+    body: ChatBody, request: Request, state: FromState, caller: FromCaller
 ) -> Response:
-    plan = await plan_chat(parts, project, body)
-    events = run(parts.engines, plan.requests)
+    plan = await plan_chat(state, caller, body)
+    events = run(state.engines, plan.requests)
     if body.stream:
         events = await unless_client_leaves(request, begun(events))
         return sse_response(chat_chunks(plan, events))
@@ -30,10 +31,10 @@ async def create_chat_completion(
 
 @router.post("/completions", tags=["Completions"], response_class=JSONResponse)
 async def create_completion(
-    body: CompletionBody, request: Request, parts: FromParts, project: Project
+    body: CompletionBody, request: Request, state: FromState, caller: FromCaller
 ) -> Response:
-    plan = await plan_completion(parts, project, body)
-    events = run(parts.engines, plan.requests)
+    plan = await plan_completion(state, caller, body)
+    events = run(state.engines, plan.requests)
     echo = bool(body.echo)
     if body.stream:
         events = await unless_client_leaves(request, begun(events))

@@ -1,42 +1,36 @@
-"""Any number of engines, used as if they were one.
+"""Routes requests to any number of engines.
 
-A request goes to the engine that suits it best. When that does not take it, or breaks off before
-the first event, the next one is asked; after the first event never, as the client has seen it.
+A request goes to the most suitable engine. If that engine rejects it, or fails before the first
+event, the next one is tried; not after the first event, because the client has received it.
 """
 
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from typing import TypeVar
 
-from api.errors import RATE_LIMIT_CODES
-from api.generation.engine_client import (
-    EngineBroke,
-    EngineClient,
-    EngineRefused,
-    EngineUnfit,
-    EngineUnreachable,
-)
+from api.generation.engine_client import EngineBroke, EngineClient, EngineUnreachable
 from api.generation.engine_order import in_order
 from api.generation.engine_roster import EngineRoster
-from core.errors import Unavailable
+from core.errors import TunesmithError
 from core.spec.classification import ClassificationAnswer, ClassificationRequest
+from core.spec.engine_protocol import kind_of, turned_down
 from core.spec.generation import GenerationEvent, GenerationRequest
 
 logger = logging.getLogger(__name__)
 
 ROSTER_SECONDS = 1.0
-"""How old the list of engines may be."""
+"""The maximum age of the list of engines."""
 
 MAX_BROKEN = 2
-"""Engines that may break off one request: it may be what they die of."""
+"""How many engines may fail during one request, which may be the cause."""
 
 Result = TypeVar("Result")
 
 
 class EngineRouter:
-    """Chooses an engine for each request, and counts what it has sent to each."""
+    """Chooses an engine for each request, and counts the requests in flight on each."""
 
     def __init__(self, client: EngineClient, roster: EngineRoster) -> None:
         self._client = client
@@ -44,10 +38,10 @@ class EngineRouter:
         self._in_flight: Counter[str] = Counter()
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
-        """Yield an engine's events; leaving the iteration cancels the request there.
+        """Yield an engine's events; ending the iteration cancels the request there.
 
-        A refusal is raised before the first event: InvalidRequest, NotFound, or Unavailable
-        when all engines are full or away.
+        Refusals are raised before the first event: InvalidRequest, NotFound, or Unavailable if all
+        engines are full or unavailable.
         """
 
         async def begin(url: str) -> tuple[GenerationEvent, AsyncGenerator[GenerationEvent, None]]:
@@ -77,31 +71,26 @@ class EngineRouter:
         request: GenerationRequest | ClassificationRequest,
         ask: Callable[[str], Awaitable[Result]],
     ) -> Result:
-        """Return the answer of the first engine that gives one."""
-        failures: list[Unavailable] = []
-        unfit: EngineUnfit | None = None
+        """Return the answer of the first engine that accepts the request."""
+        failures: list[TunesmithError] = []
         tried: set[str] = set()
-        for max_age_seconds in (ROSTER_SECONDS, 0.0):  # then those that have come since
+        for max_age_seconds in (ROSTER_SECONDS, 0.0):  # then with a fresh list
             engines = await self._roster.engines(max_age_seconds)
             untried = [engine for engine in engines if engine.url not in tried]
             for engine in in_order(untried, request.base, request.adapter, self._in_flight):
                 tried.add(engine.url)
                 try:
                     return await ask(engine.url)
-                except EngineUnreachable as error:
-                    self._roster.leave_out(engine)
+                except TunesmithError as error:
+                    if not kind_of(error).asks_another:
+                        raise
+                    if isinstance(error, EngineUnreachable):
+                        self._roster.leave_out(engine)
                     failures.append(error)
-                except (EngineRefused, EngineBroke) as error:
-                    failures.append(error)
-                except EngineUnfit as error:
-                    unfit = error
-                    continue
                 logger.info("%s does not take %s: %s", engine.url, request.id, failures[-1])
                 if sum(isinstance(failure, EngineBroke) for failure in failures) == MAX_BROKEN:
                     raise failures[-1]
-        if unfit is not None and not failures:
-            raise unfit
-        raise _nobody_takes_it(failures)
+        raise turned_down(failures)
 
     async def _events(
         self, url: str, request: GenerationRequest
@@ -114,7 +103,7 @@ class EngineRouter:
                     has_begun = True
                     yield event
         if not has_begun:
-            raise EngineBroke("The engine ended its answer before it began.")
+            raise EngineBroke("The engine sent an empty answer.")
 
     @contextmanager
     def _counted(self, url: str, sequences: int) -> Iterator[None]:
@@ -125,13 +114,3 @@ class EngineRouter:
             self._in_flight[url] -= sequences
             if not self._in_flight[url]:
                 del self._in_flight[url]
-
-
-def _nobody_takes_it(failures: Sequence[Unavailable]) -> Unavailable:
-    """Return why, as far as the client is concerned: all are full, or some are away."""
-    if not failures:
-        return Unavailable(
-            "No engine is there to answer. Try again in a moment.", code="engine_unavailable"
-        )
-    away = [failure for failure in failures if failure.code not in RATE_LIMIT_CODES]
-    return away[-1] if away else min(failures, key=lambda full: full.retry_after_seconds)

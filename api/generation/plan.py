@@ -1,4 +1,4 @@
-"""From a body to what the engine is asked."""
+"""Converts a request body into engine requests."""
 
 import secrets
 import time
@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from api.app_state import AppState
+from api.auth.caller import Caller
 from api.generation.refusals import check_chat, check_completion
 from api.generation.schemas import (
     ChatBody,
@@ -17,7 +19,6 @@ from api.generation.schemas import (
 )
 from api.models.first_use import answering_target
 from api.models.service import Target
-from api.parts import Parts
 from core.errors import InvalidRequest
 from core.records.ids import new_id
 from core.spec.generation import (
@@ -39,7 +40,7 @@ MAX_CHOICES = 256
 
 @dataclass(frozen=True)
 class Plan:
-    """One answer: who gives it, and the requests behind it, all with the same sampling."""
+    """An answer: its model, and the engine requests for it, all with the same sampling."""
 
     id: str
     created: int
@@ -52,11 +53,11 @@ class Plan:
         return self.requests[0].sampling
 
 
-async def plan_chat(parts: Parts, project: str, body: ChatBody) -> Plan:
+async def plan_chat(state: AppState, caller: Caller, body: ChatBody) -> Plan:
     check_chat(body)
-    target = await answering_target(parts, project, body.model)
+    target = await answering_target(state, caller, body.model)
     offered = () if body.tool_choice == "none" else tuple(body.tools or ())
-    # as they came, which is how training shows them to the template
+    # unchanged, as in training
     tools = tuple(tool.model_dump(exclude_unset=True) for tool in offered)
     prompt = ChatPrompt(
         messages=tuple(body.messages), tools=tools, template_kwargs=_template_kwargs(body)
@@ -67,19 +68,19 @@ async def plan_chat(parts: Parts, project: str, body: ChatBody) -> Plan:
         top_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         structured_output=_structured_output(body),
     )
-    return _plan("chatcmpl", project, target, [prompt], sampling, body)
+    return _plan("chatcmpl", caller, target, [prompt], sampling, body)
 
 
 def _template_kwargs(body: ChatBody) -> dict[str, Any]:
-    """Return the variables of the chat template; the effort is one, unless there is to be none.
+    """Return the variables of the chat template, including the reasoning effort.
 
-    An effort of `none` goes along where the template knows it: the engine decides.
+    The engine passes an effort of `none` only to templates that know it.
     """
     variables = dict(body.chat_template_kwargs or {})
     if body.reasoning_effort is not None:
         if "reasoning_effort" in variables:
             raise InvalidRequest(
-                "reasoning_effort stands in chat_template_kwargs as well; give only one of them.",
+                "reasoning_effort is also in chat_template_kwargs; use only one of them.",
                 param="reasoning_effort",
                 code="contradictory_parameters",
             )
@@ -87,9 +88,9 @@ def _template_kwargs(body: ChatBody) -> dict[str, Any]:
     return variables
 
 
-async def plan_completion(parts: Parts, project: str, body: CompletionBody) -> Plan:
+async def plan_completion(state: AppState, caller: Caller, body: CompletionBody) -> Plan:
     check_completion(body)
-    target = await answering_target(parts, project, body.model)
+    target = await answering_target(state, caller, body.model)
     sampling = _sampling(
         body,
         max_tokens=DEFAULT_COMPLETION_TOKENS if body.max_tokens is None else body.max_tokens,
@@ -104,11 +105,11 @@ async def plan_completion(parts: Parts, project: str, body: CompletionBody) -> P
             param="prompt",
             code="invalid_value",
         )
-    return _plan("cmpl", project, target, prompts, sampling, body)
+    return _plan("cmpl", caller, target, prompts, sampling, body)
 
 
 def prompts_of(body: CompletionBody) -> list[Prompt]:
-    """Return the prompts of any of the four forms in which OpenAI takes them."""
+    """Return the prompts from any of OpenAI's four formats."""
     prompt = body.prompt
     if isinstance(prompt, str):
         return [TextPrompt(text=prompt)]
@@ -161,7 +162,7 @@ def _structured_output(body: ChatBody) -> StructuredOutputSpec | None:
 
 def _plan(
     prefix: Literal["chatcmpl", "cmpl"],
-    project: str,
+    caller: Caller,
     target: Target,
     prompts: Sequence[Prompt],
     sampling: SamplingSpec,
@@ -180,7 +181,7 @@ def _plan(
                 serving=target.serving,
                 prompt=prompt,
                 sampling=sampling,
-                project=project,
+                project=caller.project,
             )
             for index, prompt in enumerate(prompts)
         ],

@@ -1,7 +1,6 @@
-"""Parameters that would change the answer and are not served: refused, never ignored."""
+"""Rejects unsupported parameters that would change the answer, instead of ignoring them."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from api.generation.schemas import (
     ChatBody,
@@ -10,10 +9,11 @@ from api.generation.schemas import (
     GenerationBody,
     JsonObjectFormat,
     JsonSchemaFormat,
+    Prompt,
 )
 from core.errors import InvalidRequest
 
-_CHAT: Mapping[str, tuple[Any, ...]] = {
+_CHAT: Mapping[str, tuple[object, ...]] = {
     "modalities": (None, ["text"]),
     "audio": (None,),
     "moderation": (None,),
@@ -23,7 +23,7 @@ _CHAT: Mapping[str, tuple[Any, ...]] = {
     "verbosity": (None, "medium"),
 }
 
-_COMPLETION: Mapping[str, tuple[Any, ...]] = {"suffix": (None, "")}
+_COMPLETION: Mapping[str, tuple[object, ...]] = {"suffix": (None, "")}
 
 
 def check_chat(body: ChatBody) -> None:
@@ -37,7 +37,7 @@ def check_chat(body: ChatBody) -> None:
     _check_ignore_eos(body)
     if None not in (body.max_tokens, body.max_completion_tokens):
         raise InvalidRequest(
-            "max_tokens is the old name of max_completion_tokens; give only one of them.",
+            "max_tokens is the old name of max_completion_tokens; use only one of them.",
             param="max_tokens",
             code="contradictory_parameters",
         )
@@ -50,13 +50,13 @@ def _check_tool_choice(body: ChatBody) -> None:
     known = not isinstance(body.tool_choice, ChosenTool) or body.tool_choice.function.name in names
     if not names or not known:
         raise InvalidRequest(
-            f"tool_choice asks for a tool that is not offered ({', '.join(names) or 'none is'}).",
+            f"tool_choice names a tool that is not in tools ({', '.join(names) or 'empty'}).",
             param="tool_choice",
             code="invalid_value",
         )
     if isinstance(body.response_format, JsonObjectFormat | JsonSchemaFormat):
         raise InvalidRequest(
-            "An answer cannot be a forced tool call and follow response_format; ask for one.",
+            "tool_choice with a forced call and response_format exclude each other; use one.",
             param="tool_choice",
             code="contradictory_parameters",
         )
@@ -82,17 +82,17 @@ def check_completion(body: CompletionBody) -> None:
         raise _unsupported("echo", "echo of a prompt given as tokens, without logprobs,")
     if body.max_tokens == 0 and not body.echo:
         raise InvalidRequest(
-            "With max_tokens of 0 there is nothing to answer, unless echo asks for the prompt.",
+            "max_tokens of 0 requires echo.",
             param="max_tokens",
             code="invalid_value",
         )
 
 
-def _is_text(prompt: Any) -> bool:
+def _is_text(prompt: Prompt) -> bool:
     return isinstance(prompt, str) or isinstance(prompt[0], str)
 
 
-def _require_neutral(body: GenerationBody, neutral: Mapping[str, tuple[Any, ...]]) -> None:
+def _require_neutral(body: GenerationBody, neutral: Mapping[str, tuple[object, ...]]) -> None:
     for name, values in neutral.items():
         if getattr(body, name) not in values:
             raise _unsupported(name, name)
@@ -100,5 +100,5 @@ def _require_neutral(body: GenerationBody, neutral: Mapping[str, tuple[Any, ...]
 
 def _unsupported(param: str, what: str) -> InvalidRequest:
     return InvalidRequest(
-        f"{what} is not supported; leave it out.", param=param, code="unsupported_parameter"
+        f"{what} is not supported; remove it.", param=param, code="unsupported_parameter"
     )

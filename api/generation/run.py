@@ -1,4 +1,4 @@
-"""Running the requests behind one answer: one for a chat, one per prompt of a completion."""
+"""Runs the engine requests of one answer: one for a chat, one per prompt of a completion."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine, Sequence
@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import anyio
 from starlette.requests import ClientDisconnect, Request
 
-from api.generation.engine_router import EngineRouter
+from api.app_state import Engines
 from core.errors import TunesmithError, Unavailable
 from core.spec.generation import (
     ChoiceFinished,
@@ -34,7 +34,7 @@ class Usage:
     prompt_tokens: int
     completion_tokens: int
     reasoning_tokens: int = 0
-    """How many of the latter are reasoning."""
+    """The reasoning tokens of all choices."""
 
     def body(self) -> dict[str, Any]:
         body: dict[str, Any] = {
@@ -63,16 +63,16 @@ class Answer:
     choices: Sequence[Choice]
     usage: Usage
     prompts: Sequence[tuple[PromptToken, ...]]
-    """Of each request: its prompt token by token, if that was to be scored."""
+    """The scored prompt of each request, if requested."""
 
 
 Events = AsyncGenerator[tuple[int, GenerationEvent], None]
 """Events, each with the index of its request."""
 
 
-async def run(engines: EngineRouter, requests: Sequence[GenerationRequest]) -> Events:
-    """Yield the events of all requests as they come. A failure anywhere ends everything."""
-    if len(requests) == 1:  # the usual case needs no task and no queue, which every token would pay
+async def run(engines: Engines, requests: Sequence[GenerationRequest]) -> Events:
+    """Yield the events of all requests as they arrive. Any failure ends all of them."""
+    if len(requests) == 1:  # no task and no queue, whose cost every token would pay
         async with aclosing(_checked(engines, requests[0])) as events:
             async for event in events:
                 yield 0, event
@@ -102,16 +102,16 @@ async def run(engines: EngineRouter, requests: Sequence[GenerationRequest]) -> E
     finally:
         for task in tasks:
             task.cancel()
-        # When the client has left, anyio would cancel this wait again and again, and with it the
-        # tasks: a second time, while they close their connections, which then stay open.
+        # When the client has left, anyio would cancel this wait repeatedly, and with it the tasks:
+        # the second time while they close their connections, which would then stay open.
         with anyio.CancelScope(shield=True):
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _checked(
-    engines: EngineRouter, request: GenerationRequest
+    engines: Engines, request: GenerationRequest
 ) -> AsyncGenerator[GenerationEvent, None]:
-    """The engine's events of one request; an error when they say so or stop too early."""
+    """Yield the engine's events of one request; raise its error, or one if it ends too early."""
     unfinished = request.sampling.n
     async with aclosing(engines.generate(request)) as events:
         async for event in events:
@@ -120,11 +120,11 @@ async def _checked(
             unfinished -= isinstance(event, ChoiceFinished)
             yield event
     if unfinished:
-        raise Unavailable("The engine stopped in the middle.", code="engine_unavailable")
+        raise Unavailable("The engine ended the answer too early.", code="engine_unavailable")
 
 
 async def begun(events: Events) -> Events:
-    """Wait for the first event, so that a refusal is still a status; return all events."""
+    """Wait for the first event, so that a refusal becomes a status; return all events."""
     first = await anext(events)
 
     async def all_of_them() -> Events:
@@ -137,7 +137,7 @@ async def begun(events: Events) -> Events:
 
 
 async def collect(events: Events, requests: Sequence[GenerationRequest]) -> Answer:
-    """Wait for everything. Choice c of request r has the index r * n + c."""
+    """Wait for all events. Choice c of request r has the index r * n + c."""
     per_request = requests[0].sampling.n
     choices = [Choice() for _ in range(per_request * len(requests))]
     prompts: list[tuple[PromptToken, ...]] = [()] * len(requests)
@@ -163,7 +163,7 @@ async def collect(events: Events, requests: Sequence[GenerationRequest]) -> Answ
 
 
 async def unless_client_leaves(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
-    """Return the result of `work`; ClientDisconnect, and `work` stopped, if the client leaves."""
+    """Return the result of `work`; if the client leaves, cancel it and raise ClientDisconnect."""
     task = asyncio.create_task(work)
     gone = asyncio.create_task(_client_gone(request))
     try:
@@ -178,6 +178,6 @@ async def unless_client_leaves(request: Request, work: Coroutine[Any, Any, Resul
 
 
 async def _client_gone(request: Request) -> None:
-    """Return when the client has closed the connection; the body has been read by now."""
+    """Return when the client has closed the connection. The body must have been read."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from core.spec.ids import ModelId
 from core.spec.template import TemplateVariables
 
 MAX_TOKENS = 1_000_000
@@ -30,7 +31,7 @@ MAX_FIELDS = 64
 def _at_most(limit: int) -> BeforeValidator:
     """Reject a large object with one error, before its entries are validated."""
 
-    def check(value: Any) -> Any:
+    def check(value: object) -> object:
         if isinstance(value, dict) and len(value) > limit:
             raise ValueError(f"it has {len(value)} entries; at most {limit} are allowed")
         return value
@@ -54,7 +55,7 @@ class Body(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _limit_fields(cls, value: Any) -> Any:
+    def _limit_fields(cls, value: object) -> object:
         """Report thousands of unknown fields as one error."""
         if isinstance(value, dict) and len(value) > MAX_FIELDS:
             raise ValueError(f"it has {len(value)} fields; at most {MAX_FIELDS} are allowed")
@@ -70,7 +71,7 @@ class StreamOptions(Body):
 class GenerationBody(Body):
     """The common fields of both routes. Null means the same as a missing field."""
 
-    model: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\x00]*$")]
+    model: Annotated[ModelId, Field(min_length=1, max_length=512, pattern=r"^[^\x00]*$")]
     max_tokens: Limit | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
@@ -156,28 +157,28 @@ class ChatBody(GenerationBody):
     tool_choice: Literal["none", "auto", "required"] | ChosenTool | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
-    modalities: Any = None
-    audio: Any = None
-    moderation: Any = None
-    web_search_options: Any = None
-    functions: Any = None
-    function_call: Any = None
+    modalities: object = None
+    audio: object = None
+    moderation: object = None
+    web_search_options: object = None
+    functions: object = None
+    function_call: object = None
     reasoning_effort: Effort | None = None
     chat_template_kwargs: TemplateVariables | None = None
     """As in vLLM: variables of the chat template."""
-    verbosity: Any = None
+    verbosity: object = None
     # These are accepted and ignored.
     metadata: Annotated[dict[str, str], _at_most(MAX_FIELDS)] | None = None
-    prediction: Any = None
+    prediction: object = None
     prompt_cache_key: str | None = None
-    prompt_cache_options: Any = None
-    prompt_cache_retention: Any = None
+    prompt_cache_options: object = None
+    prompt_cache_retention: object = None
     safety_identifier: str | None = None
-    service_tier: Any = None
+    service_tier: object = None
     store: bool | None = None
 
 
-def _prompt_type(value: Any) -> str:
+def _prompt_type(value: object) -> str:
     """Return the type of prompt by its first item, so that a long list is validated only once."""
     if not isinstance(value, list):
         return "text"

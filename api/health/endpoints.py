@@ -1,23 +1,23 @@
-"""Routes for supervisors and load balancers; they ask for no key."""
+"""Routes for supervisors and load balancers, without a key."""
 
 from fastapi import APIRouter, Response
 
+from api.app_state import FromState
 from api.health import service
 from api.health.schemas import Liveness, Readiness
-from api.parts import FromParts
 
 router = APIRouter(tags=["Health"])
 
 
 @router.get("/healthz")
 async def live() -> Liveness:
-    """The process answers, however busy its threads are."""
+    """The process responds, even if all threads are busy."""
     return Liveness()
 
 
 @router.get("/readyz", responses={503: {"model": Readiness}})
-async def ready(parts: FromParts, response: Response) -> Readiness:
-    """Every part answers, or 503 with the part that does not."""
-    readiness = await service.readiness(parts)
+async def ready(state: FromState, response: Response) -> Readiness:
+    """All parts are available, or 503 with the unavailable part."""
+    readiness = await service.readiness(state)
     response.status_code = 200 if readiness.status == service.OK else 503
     return readiness

@@ -1,12 +1,12 @@
-"""Asks every part that a job or an answer needs."""
+"""Checks every part that a job or an answer needs."""
 
 from collections.abc import Callable
 
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
+from api.app_state import AppState
 from api.health.schemas import Readiness
-from api.parts import Parts
 from core.errors import Unavailable
 from core.records.engines import LIVING_SECONDS, living_engines
 from core.records.workers import living_workers
@@ -16,25 +16,25 @@ OK = "ok"
 WORKER_SEEN_WITHIN_SECONDS = 30.0
 
 
-async def readiness(parts: Parts) -> Readiness:
-    """Say which parts answer. The service is ready when all do."""
-    found = await run_in_threadpool(_rows, parts)
-    found["broker"] = await run_in_threadpool(_outcome, parts.broker.check)
-    found["storage"] = await run_in_threadpool(_outcome, parts.store.check)
+async def readiness(state: AppState) -> Readiness:
+    """Return the state of each part. The service is ready if all are available."""
+    found = await run_in_threadpool(_rows, state)
+    found["broker"] = await run_in_threadpool(_outcome, state.broker.check)
+    found["storage"] = await run_in_threadpool(_outcome, state.store.check)
     is_ready = all(outcome == OK for outcome in found.values())
     return Readiness(status="ok" if is_ready else "not ready", parts=found)
 
 
-def _rows(parts: Parts) -> dict[str, str]:
+def _rows(state: AppState) -> dict[str, str]:
     try:
-        with parts.database.reading() as session:
+        with state.database.reading() as session:
             seen = living_workers(session, WORKER_SEEN_WITHIN_SECONDS)
             queues = {worker.queue for worker in seen}
             has_engine = bool(living_engines(session))
     except SQLAlchemyError as error:
         unknown = "unknown without the database"
-        away = dict.fromkeys(("worker", "light_worker", "engine"), unknown)
-        return {"database": type(error).__name__} | away
+        others = dict.fromkeys(("worker", "light_worker", "engine"), unknown)
+        return {"database": type(error).__name__} | others
     return {
         "database": OK,
         "worker": _seen("worker", Queue.DEVICE in queues),

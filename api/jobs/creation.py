@@ -1,9 +1,10 @@
-"""From a creation request to a job: everything that can be refused before a worker looks."""
+"""Creates a job from a request, with all checks that need no worker."""
 
 import secrets
 
 from sqlalchemy.orm import Session
 
+from api.auth.caller import Caller
 from api.jobs.datasets import Rechecked, datasets_of
 from api.jobs.hyperparameters import resolve
 from api.jobs.method import asked_hyperparameters
@@ -14,8 +15,8 @@ from core.catalog.bases import Catalog
 from core.catalog.describe import BaseFacts, describe
 from core.catalog.room import require_room, within_context
 from core.errors import InvalidRequest
-from core.records.files import get_file
 from core.records.jobs import NewJob
+from core.records.tables import File
 from core.spec.base_model import BaseModelSpec
 from core.spec.job import JobSpec
 from core.spec.strategy import StrategySpec
@@ -25,16 +26,16 @@ SECONDS_A_DAY = 86_400
 
 
 def new_job(
-    session: Session, catalog: Catalog, project: str, body: CreateJob, rechecked: Rechecked
+    session: Session, catalog: Catalog, caller: Caller, body: CreateJob, rechecked: Rechecked
 ) -> NewJob:
-    """Return the job that `body` asks for. InvalidRequest or NotFound name the field at fault.
+    """Return the job of `body`. InvalidRequest or NotFound name the wrong field.
 
-    `rechecked` is what `api.jobs.datasets.recheck` has found.
+    `rechecked` is the result of `api.jobs.datasets.recheck`.
     """
     _refuse_integrations(body)
     hyperparameters = asked_hyperparameters(body.method, body.hyperparameters)
-    start = starting_point(session, catalog, project, body)
-    columns, datasets = datasets_of(session, project, body, rechecked)
+    start = starting_point(session, catalog, caller, body)
+    columns, datasets = datasets_of(session, caller, body, rechecked)
     report = datasets[0].report
     validation_report = datasets[1].report if len(datasets) > 1 else None
     if validation_report is not None:
@@ -54,7 +55,7 @@ def new_job(
         require_room(start.strategy, facts.context_length, start.base.id)
     seed = secrets.randbelow(2**31) if body.seed is None else body.seed
     return NewJob(
-        project_id=project,
+        project_id=caller.project,
         requested_model=body.model,
         suffix=body.suffix,
         training_file=body.training_file,
@@ -70,26 +71,25 @@ def new_job(
             parent=start.parent,
             seed=seed,
             chat_template_kwargs=template_variables(start, body),
-            template_time=_day_of_upload(session, project, body.training_file),
+            template_time=_day_of_upload(datasets[0].file),
             columns=columns,
         ),
         metadata=body.metadata,
     )
 
 
-def _day_of_upload(session: Session, project: str, file_id: str) -> float:
-    """Return the time that chat templates with a clock read in a job, and in its model later.
+def _day_of_upload(file: File) -> float:
+    """Return the current time for chat templates, in a job and later in its model.
 
-    It depends on the training file alone, so that the same file and seed give the same weights.
+    It depends only on the training file, so that the same file and seed give the same weights.
     """
-    uploaded_at = get_file(session, project, file_id, param="training_file").created_at
-    return uploaded_at // SECONDS_A_DAY * SECONDS_A_DAY
+    return file.created_at // SECONDS_A_DAY * SECONDS_A_DAY
 
 
 def _refuse_integrations(body: CreateJob) -> None:
     if body.integrations:
         raise InvalidRequest(
-            "Integrations are not offered; leave them out.",
+            "Integrations are not supported; remove them.",
             param="integrations",
             code="unsupported_parameter",
         )
@@ -98,8 +98,8 @@ def _refuse_integrations(body: CreateJob) -> None:
 def _refuse_split(body: CreateJob) -> None:
     if body.evaluation.split:
         raise InvalidRequest(
-            "evaluation.split holds back a part of the training file, but there is a validation "
-            "file; give one of the two.",
+            "evaluation.split uses a part of the training file for validation, but there is a "
+            "validation file; use only one of the two.",
             param="evaluation.split",
             code="contradictory_parameters",
         )
@@ -111,7 +111,7 @@ def _fitted(
     base: BaseModelSpec,
     facts: BaseFacts | None,
 ) -> TrainingSpec:
-    """Return `training` within the base's context; nothing is known of one not yet downloaded."""
+    """Return `training` limited to the base's context, if the base is readable here."""
     if facts is None:
         return training
     if training.max_length > facts.context_length and "max_length" in training.model_fields_set:

@@ -1,7 +1,7 @@
-"""The files of a job: whether they can be used, read with which columns, and what is to be said.
+"""The files of a job: their usability, their columns, and notices about them.
 
-A file is checked when it is uploaded. A job that maps other columns than the upload did has it
-checked once more, before the transaction that creates the job: that may take minutes.
+A file is checked when it is uploaded. If a job maps other columns than the upload, its files are
+checked again before the transaction that creates the job, because that may take minutes.
 """
 
 from collections.abc import Mapping
@@ -9,24 +9,26 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
+from api.app_state import AppState
+from api.auth.caller import Caller
 from api.files.checking import check_blob, checking_place
 from api.files.schemas import shown_faults
 from api.jobs.schemas import CreateJob
-from api.parts import Parts
 from core.datasets.columns import missing_columns, require_known_keys
 from core.datasets.summary import MAX_LISTED_COLUMNS
 from core.errors import InvalidRequest
 from core.records.events import NewEvent
-from core.records.files import get_file
+from core.records.owned import get_owned
 from core.records.tables import File
 from core.spec.dataset import DatasetReport
+from core.spec.ids import FileId
 
 SHOWN_COLUMNS = 20
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A file that a job can train on or be judged by."""
+    """A file for training or validation of a job."""
 
     param: str
     file: File
@@ -34,14 +36,14 @@ class Dataset:
 
 
 Rechecked = Mapping[str, DatasetReport]
-"""By file id, the reports of files that were read with a job's own columns."""
+"""Reports by file id, of files that were read with a job's columns."""
 
 
-def recheck(parts: Parts, project: str, body: CreateJob) -> Rechecked:
-    """Read the files with the columns of the job, where their uploads had others."""
+def recheck(state: AppState, caller: Caller, body: CreateJob) -> Rechecked:
+    """Check the files with the columns of the job, if their uploads had others."""
     require_known_keys(body.columns or {})
-    with parts.database.reading() as session:
-        files = _files(session, project, body)
+    with state.database.reading() as session:
+        files = _files(session, caller, body)
         columns = _columns(files, body)
         stale: dict[str, str] = {}
         for param, file in files.items():
@@ -51,18 +53,18 @@ def recheck(parts: Parts, project: str, body: CreateJob) -> Rechecked:
                 stale[file.id] = file.blob_key
     if not stale:
         return {}
-    with checking_place(parts.uploads):
-        return {id_: check_blob(parts, key, columns) for id_, key in stale.items()}
+    with checking_place(state.uploads):
+        return {id_: check_blob(state, key, columns) for id_, key in stale.items()}
 
 
 def datasets_of(
-    session: Session, project: str, body: CreateJob, rechecked: Rechecked
+    session: Session, caller: Caller, body: CreateJob, rechecked: Rechecked
 ) -> tuple[dict[str, str], list[Dataset]]:
-    """Return the columns to read with, and the training file with, if given, the validation file.
+    """Return the column mapping, and the training file with, if given, the validation file.
 
-    InvalidRequest says where a file cannot be trained on.
+    Raises InvalidRequest with the lines of an unusable file.
     """
-    files = _files(session, project, body)
+    files = _files(session, caller, body)
     columns = _columns(files, body)
     datasets = []
     for param, file in files.items():
@@ -77,10 +79,10 @@ def datasets_of(
 
 
 def notices(
-    session: Session, project: str, body: CreateJob, rechecked: Rechecked
+    session: Session, caller: Caller, body: CreateJob, rechecked: Rechecked
 ) -> list[NewEvent]:
-    """Return what the owner of a job should know of its files."""
-    _, datasets = datasets_of(session, project, body, rechecked)
+    """Return the notices about a job's files for its owner."""
+    _, datasets = datasets_of(session, caller, body, rechecked)
     return [*_unused(datasets), *_not_apart(datasets)]
 
 
@@ -98,28 +100,30 @@ def _unused(datasets: list[Dataset]) -> list[NewEvent]:
 
 
 def _not_apart(datasets: list[Dataset]) -> list[NewEvent]:
-    """Warn of a validation that says nothing about texts which the model has not seen."""
+    """Warn if the validation file does not contain unseen texts."""
     if len(datasets) < 2 or datasets[0].file.sha256 != datasets[1].file.sha256:
         return []
     text = (
         "The validation file has the same content as the training file, so the validation loss "
-        "says nothing about new texts. Leave validation_file out and set evaluation.split, or "
+        "does not apply to new texts. Remove validation_file and set evaluation.split, or "
         "upload rows that are not trained on."
     )
     data = {"validation_equals_training": True}
     return [NewEvent(text, level="warn", data=data)]
 
 
-def _files(session: Session, project: str, body: CreateJob) -> dict[str, File]:
-    files = {"training_file": get_file(session, project, body.training_file, param="training_file")}
+def _files(session: Session, caller: Caller, body: CreateJob) -> dict[str, File]:
+    named: dict[str, FileId] = {"training_file": body.training_file}
     if body.validation_file is not None:
-        param = "validation_file"
-        files[param] = get_file(session, project, body.validation_file, param=param)
-    return files
+        named["validation_file"] = body.validation_file
+    return {
+        param: get_owned(session, File, caller.project, file_id, param=param)
+        for param, file_id in named.items()
+    }
 
 
 def _columns(files: Mapping[str, File], body: CreateJob) -> dict[str, str]:
-    """Return the job's own mapping, or that with which its training file was uploaded."""
+    """Return the mapping of the job, or else that of the training file's upload."""
     if body.columns is not None:
         return body.columns
     return _report(files["training_file"], "training_file").columns
@@ -136,7 +140,7 @@ def _report(file: File, param: str) -> DatasetReport:
 
 
 def _require_columns(columns: Mapping[str, str], report: DatasetReport, param: str) -> None:
-    """Refuse a mapping to columns that the file lacks, as far as its columns are known."""
+    """Reject a mapping to columns that the file lacks, if its columns are known."""
     if not 0 < len(report.column_names) < MAX_LISTED_COLUMNS:
         return
     for key, why in missing_columns(columns, report.column_names).items():

@@ -1,6 +1,6 @@
 """A job's history as server-sent events, live until the job has ended.
 
-The stream polls with short sessions: no connection and no thread is held between two looks.
+The stream polls with short sessions: it occupies no connection or thread between two polls.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -10,11 +10,14 @@ import anyio
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
+from api.auth.caller import Caller
 from api.jobs.schemas import EventObject, event_object
 from core.jobs.state import FINAL
 from core.records.database import Database
 from core.records.events import events_since
-from core.records.jobs import get_job
+from core.records.owned import get_owned
+from core.records.tables import Job
+from core.spec.ids import JobId
 
 POLL_SECONDS = 0.2
 HEARTBEAT_SECONDS = 15.0
@@ -22,30 +25,30 @@ BATCH = 500
 
 
 def event_response(events: AsyncIterator[str]) -> StreamingResponse:
-    """Return an answer that streams server-sent events."""
+    """Return a response that streams server-sent events."""
     return StreamingResponse(
         events, media_type="text/event-stream", headers={"cache-control": "no-store"}
     )
 
 
 @dataclass(frozen=True)
-class _News:
-    """Events with their numbers; `is_over` when none will follow them."""
+class _NewEvents:
+    """Events with their numbers; `is_over` if no more will follow."""
 
     events: Sequence[tuple[int, EventObject]]
     is_over: bool
 
 
 async def stream_events(
-    database: Database, project: str, job_id: str, after: int
+    database: Database, caller: Caller, job_id: JobId, after: int
 ) -> AsyncIterator[str]:
-    """Yield the events numbered above `after`, oldest first; the last one is the job's end.
+    """Yield the events with numbers above `after`, oldest first, until the end of the job.
 
-    `id` is the number, which clients send back as `Last-Event-ID`.
+    `id` is the number, which clients send as `Last-Event-ID`.
     """
     silent_seconds = 0.0
     while True:
-        news = await run_in_threadpool(_look, database, project, job_id, after)
+        news = await run_in_threadpool(_look, database, caller, job_id, after)
         for after, event in news.events:
             yield f"id: {after}\ndata: {event.model_dump_json()}\n\n"
         if news.is_over:
@@ -60,12 +63,12 @@ async def stream_events(
             yield ": still here\n\n"
 
 
-def _look(database: Database, project: str, job_id: str, after: int) -> _News:
+def _look(database: Database, caller: Caller, job_id: JobId, after: int) -> _NewEvents:
     with database.reading() as session:
-        job = get_job(session, project, job_id)
+        job = get_owned(session, Job, caller.project, job_id)
         rows = events_since(session, job_id, after, BATCH)
         last = rows[-1].sequence if rows else after
-        return _News(
+        return _NewEvents(
             events=[(row.sequence, event_object(row)) for row in rows],
             is_over=job.status in FINAL and last >= job.event_count,
         )

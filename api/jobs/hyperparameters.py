@@ -1,15 +1,15 @@
-"""What `"auto"` means: from a request's hyperparameters to the numbers of a run.
+"""Resolves the hyperparameters of a request, including `"auto"`, to the numbers of a run.
 
-- Epochs: three, but so many for a tiny dataset that at least 100 examples are seen (25 epochs
-  at most), and so few for a large one that no more than 25,000 are (one at least). The rule
-  is that of OpenAI's published recipe for preparing chat datasets. Preferences are gone through
-  once, as in Rafailov et al. 2023.
+- Epochs: three, but more for a tiny dataset, so that at least 100 examples are seen (at most 25
+  epochs), and fewer for a large one, so that at most 25,000 are (at least one epoch). The rule
+  comes from OpenAI's published recipe for preparing chat datasets. Preferences are trained for
+  one epoch, as in Rafailov et al. 2023.
 - Batch size: 8 rows. Adapters tolerate large batches worse than full fine-tuning does
   (Schulman et al. 2025, "LoRA Without Regret"), so it only grows with 0.2 % of the rows, to
   32. A tiny dataset gets smaller batches, so that an epoch keeps about 16 steps.
-- Learning rate: what suits the base's hidden size, the strategy, the objective and the steps
-  (`core/catalog/learning_rate.py`), times the multiplier. When the base's config is on the
-  workers only, the worker that begins the job works it out, and the job shows it from then on.
+- Learning rate: depends on the base's hidden size, the strategy, the objective and the steps
+  (`core/catalog/learning_rate.py`), times the multiplier. If only workers have the base's config,
+  the worker that starts the job computes it, and the job shows it from then on.
 - Beta of preferences: 0.1; of SimPO 2.0, with a gamma of 1.0.
 """
 
@@ -36,7 +36,7 @@ _EARLIER_RATES = {
     "prefix": 1e-2,
     "prompt": 3e-2,
 }
-"""What a multiplier of 1 stood for in jobs that were stored without a multiplier."""
+"""The rates for a multiplier of 1 in jobs that were stored without a multiplier."""
 _EARLIER_DPO_SHARE = 0.05
 
 MAX_EPOCHS = 50
@@ -56,7 +56,7 @@ Auto = Literal["auto"]
 
 
 class Hyperparameters(BaseModel):
-    """OpenAI's three, as they are sent."""
+    """OpenAI's three, as in a request."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -67,13 +67,13 @@ class Hyperparameters(BaseModel):
     learning_rate_multiplier: Annotated[float, Field(gt=0, le=10_000)] | Auto = "auto"
 
     def of_objective(self) -> dict[str, float]:
-        """Return what a method has beside the three: the numbers that go into its objective."""
+        """Return the additional numbers of a method, which are options of its objective."""
         own = self.model_dump(exclude=set(Hyperparameters.model_fields))
         return {name: value for name, value in own.items() if value != "auto"}
 
 
 class DpoHyperparameters(Hyperparameters):
-    """OpenAI's four for preferences, and the share of pairs taken to be the wrong way round."""
+    """OpenAI's four for preferences, and the share of pairs assumed to be reversed."""
 
     method = "dpo"
 
@@ -82,7 +82,7 @@ class DpoHyperparameters(Hyperparameters):
 
 
 class OrpoHyperparameters(Hyperparameters):
-    """Ours, for preferences: `beta` weighs the odds ratio against the chosen answer."""
+    """Ours, for preferences: `beta` is the weight of the odds ratio in the loss."""
 
     method = "orpo"
 
@@ -90,7 +90,7 @@ class OrpoHyperparameters(Hyperparameters):
 
 
 class SimpoHyperparameters(Hyperparameters):
-    """Ours, for preferences: `gamma` is the margin by which the chosen answer has to lead."""
+    """Ours, for preferences: `gamma` is the required margin of the chosen answer."""
 
     method = "simpo"
 
@@ -99,7 +99,7 @@ class SimpoHyperparameters(Hyperparameters):
 
 
 class KtoHyperparameters(Hyperparameters):
-    """Ours, for rated answers: the weights balance unequal numbers of good and bad ones."""
+    """Ours, for rated answers: the weights balance unequal numbers of good and bad answers."""
 
     method = "kto"
 
@@ -125,10 +125,10 @@ def _of_some_objectives() -> Any:
 
 
 class ResolvedHyperparameters(BaseModel):
-    """The same, as a job shows them, with the numbers that its objective has beside the three.
+    """The hyperparameters in a job's object, with the additional ones of its objective.
 
-    `learning_rate_multiplier` is `"auto"` only where a learning rate was given in numbers and no
-    worker has yet seen the base.
+    `learning_rate_multiplier` is `"auto"` only if a numeric learning rate was given and no worker
+    has read the base yet.
     """
 
     n_epochs: int
@@ -143,7 +143,7 @@ class ResolvedHyperparameters(BaseModel):
 
 @dataclass(frozen=True)
 class Resolved:
-    """The numbers of a run, and how many times the base's rate its learning rate is."""
+    """The numbers of a run, and its learning rate as a multiple of the base's default."""
 
     training: TrainingSpec
     learning_rate_multiplier: float | Auto
@@ -158,10 +158,10 @@ def resolve(
     objective: ObjectiveSpec,
     hidden_size: int | None,
 ) -> Resolved:
-    """Return `training` with every number that it leaves open, to train `rows` rows.
+    """Return `training` with all numbers resolved, for `rows` rows.
 
-    Without a hidden size the learning rate stays `"auto"`. What was set in `training` stands.
-    InvalidRequest when `asked` says something else, or something out of bounds.
+    Without a hidden size, the learning rate stays `"auto"`. Values in `training` are kept. Raises
+    InvalidRequest if `asked` contradicts them, or is out of bounds.
     """
     epochs = OBJECTIVES[objective.type].epochs or _epochs(rows)
     resolved = training.model_copy(
@@ -189,7 +189,7 @@ def resolve(
 
 
 def resolved_hyperparameters(spec: JobSpec) -> ResolvedHyperparameters:
-    """Return a run's numbers under OpenAI's names."""
+    """Return a run's numbers by OpenAI's names."""
     return ResolvedHyperparameters(
         n_epochs=spec.training.epochs,
         batch_size=spec.training.batch_size,
@@ -226,7 +226,7 @@ def _batch_size(rows: int) -> int:
 
 
 def _once(training: TrainingSpec, field: str, name: str, asked: int | Auto, automatic: int) -> int:
-    """The value of `training.<field>`, of OpenAI's `<name>`, or the automatic one."""
+    """Return the value of `training.<field>`, of OpenAI's `<name>`, or the automatic one."""
     if field not in training.model_fields_set:
         return automatic if asked == "auto" else asked
     own: int = getattr(training, field)
@@ -236,7 +236,7 @@ def _once(training: TrainingSpec, field: str, name: str, asked: int | Auto, auto
 
 
 def _refuse_two(rate: float | Auto, multiplier: float | Auto, base: float | None = None) -> None:
-    """Refuse a rate beside a multiplier, unless the base's rate shows that they agree."""
+    """Reject a rate with a multiplier, unless they agree according to the base's default."""
     if isinstance(rate, str) or isinstance(multiplier, str):
         return
     if base is None or not math.isclose(rate, multiplier * base, rel_tol=1e-6):
@@ -245,7 +245,7 @@ def _refuse_two(rate: float | Auto, multiplier: float | Auto, base: float | None
 
 def _contradiction(field: str, name: str) -> InvalidRequest:
     return InvalidRequest(
-        f"training.{field} and the hyperparameter {name} say different things; give one.",
+        f"training.{field} and the hyperparameter {name} contradict each other; use only one.",
         param=f"training.{field}",
         code="contradictory_parameters",
     )

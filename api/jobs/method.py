@@ -1,4 +1,4 @@
-"""OpenAI's `method`: what a request says in it, and how a job shows it."""
+"""OpenAI's `method` in requests and in job objects."""
 
 from typing import Any, Literal, get_args
 
@@ -47,7 +47,7 @@ class KtoMethod(_Body):
 
 
 class Method(_Body):
-    """`reinforcement` is read, so that the refusal can name `method.type`."""
+    """`reinforcement` is parsed, so that its rejection can name `method.type`."""
 
     type: MethodName | Literal["reinforcement"]
     supervised: SupervisedMethod | None = None
@@ -67,7 +67,7 @@ class ResolvedMethodBody(BaseModel):
 
 
 class ResolvedMethod(BaseModel):
-    """As in OpenAI's API, only the named one is there."""
+    """As in OpenAI's API, only the field of the method's type is set."""
 
     type: MethodName
     supervised: ResolvedMethodBody | None = Field(None, exclude_if=_is_absent)
@@ -78,22 +78,22 @@ class ResolvedMethod(BaseModel):
 
 
 def asked_hyperparameters(method: Method | None, older: Hyperparameters | None) -> Hyperparameters:
-    """Return those of `method`, or those of the older field `hyperparameters` beside it.
+    """Return those of `method`, or of the older field `hyperparameters`.
 
-    InvalidRequest for a method that is not offered, and when the two say different things.
+    InvalidRequest for an unsupported method, or if the two contradict each other.
     """
     if method is None:
         return older or Hyperparameters()
     if method.type == "reinforcement":
         *most, last = map(repr, _METHODS)
         raise InvalidRequest(
-            f"The method 'reinforcement' is not offered; use {', '.join(most)} or {last}.",
+            f"The method 'reinforcement' is not supported; use {', '.join(most)} or {last}.",
             param="method.type",
             code="unsupported_method",
         )
     if any(getattr(method, other) is not None for other in _METHODS if other != method.type):
         raise InvalidRequest(
-            f"The method is {method.type!r}, so it cannot have the hyperparameters of another one.",
+            f"The method is {method.type!r}, so it cannot have hyperparameters of another method.",
             param="method",
             code="contradictory_parameters",
         )
@@ -103,7 +103,7 @@ def asked_hyperparameters(method: Method | None, older: Hyperparameters | None) 
     asked: Hyperparameters = body.hyperparameters
     if older is not None and older != asked:
         raise InvalidRequest(
-            f"hyperparameters and method.{method.type}.hyperparameters say different things; use "
+            f"hyperparameters and method.{method.type}.hyperparameters contradict each other; use "
             "the latter.",
             param="hyperparameters",
             code="contradictory_parameters",
@@ -112,7 +112,7 @@ def asked_hyperparameters(method: Method | None, older: Hyperparameters | None) 
 
 
 def resolved_method(spec: JobSpec) -> ResolvedMethod:
-    """Return what the job shows, in OpenAI's words."""
+    """Return the method of a job's object."""
     method = OBJECTIVES[spec.objective.type].method
     body = ResolvedMethodBody(hyperparameters=resolved_hyperparameters(spec))
     return ResolvedMethod.model_validate({"type": method, method: body})

@@ -1,4 +1,4 @@
-"""What a job learns: from the request, the form of its data and the family of its base."""
+"""Resolves the objective and task of a job from the request, its data's format and its base."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -24,10 +24,10 @@ _OBJECTIVES: TypeAdapter[ObjectiveSpec] = TypeAdapter(ObjectiveSpec)
 def resolve_objective(
     report: DatasetReport, validation: DatasetReport | None, asked: Hyperparameters
 ) -> ObjectiveSpec:
-    """Return the objective with which the method learns from the training file.
+    """Return the objective of the method for the training file's format.
 
-    InvalidRequest when the method does not fit the form of that file, or the validation file does
-    not fit the training file.
+    InvalidRequest if the method does not support the format, or if the validation file has another
+    format than the training file.
     """
     assert report.format is not None, "a file without a format has no rows and is refused before"
     name = objective_of(asked.method, report.format)
@@ -46,10 +46,10 @@ def resolve_task(
     strategy: StrategySpec,
     facts: BaseFacts | None,
 ) -> Task:
-    """Return the task of the tuned model; InvalidRequest for a combination that cannot be.
+    """Return the task of the tuned model; InvalidRequest for an unsupported combination.
 
-    A base that this machine does not have (`facts` is None) is looked at on a worker, and taken
-    for a decoder until then.
+    If the base is not on this machine (`facts` is None), a worker checks it; until then it counts
+    as a decoder.
     """
     natural = OBJECTIVES[objective.type].tasks[0]
     if natural == "generation" and facts is None and asked == "seq2seq":
@@ -62,7 +62,7 @@ def resolve_task(
         require_combination(facts.model_type, task, objective.type, strategy.type, facts.quantised)
     if task != natural:
         raise InvalidRequest(
-            f"The task is {task!r}, but the training file and the base make it {natural!r}.",
+            f"The task is {task!r}, but the training file and the base require {natural!r}.",
             param="task",
             code="impossible_combination",
         )
@@ -70,13 +70,13 @@ def resolve_task(
 
 
 def _other_method(method: MethodName, format_: DatasetFormat) -> InvalidRequest:
-    """Return the refusal of a method that does not learn from such a file."""
+    """Return the error of a method that does not support a format."""
     suited = _listed(map(repr, methods_of(format_)), "or")
     kinds = dict.fromkeys(FORMATS[each] for each in formats_of(method))
     learns = _listed((f"{kind.holds} ({kind.keys})" for kind in kinds), "or")
     return InvalidRequest(
-        f"The training file holds {FORMATS[format_].holds}; use the method {suited}. "
-        f"The method {method!r} learns from {learns}.",
+        f"The training file has {FORMATS[format_].holds}; use the method {suited}. "
+        f"The method {method!r} requires {learns}.",
         param="method.type",
         code="unsupported_method",
     )
@@ -88,12 +88,11 @@ def _listed(words: Iterable[str], conjunction: str) -> str:
 
 
 def _labels(report: DatasetReport) -> dict[str, Any]:
-    """Return what a classifier learns; InvalidRequest when there is nothing to tell apart."""
+    """Return the options of a classifier; InvalidRequest for fewer than two labels."""
     if len(report.labels) < 2:
         only = f"only the label {report.labels[0]!r}" if report.labels else "no label"
         raise InvalidRequest(
-            f"The rows of the training file have {only}; there is nothing to tell apart. "
-            "Two labels are the least.",
+            f"The rows of the training file have {only}. Classification needs at least two labels.",
             param="training_file",
             code="invalid_training_file",
         )
@@ -104,7 +103,7 @@ def _require_same_kind(training: DatasetReport, validation: DatasetReport) -> No
     kinds = [_kind(training), _kind(validation)]
     if kinds[0] != kinds[1]:
         raise InvalidRequest(
-            f"The validation file holds {kinds[1]}, the training file {kinds[0]}.",
+            f"The validation file has {kinds[1]}, but the training file has {kinds[0]}.",
             param="validation_file",
             code="invalid_validation_file",
         )
@@ -112,8 +111,8 @@ def _require_same_kind(training: DatasetReport, validation: DatasetReport) -> No
     if unknown:
         shown = ", ".join(map(repr, unknown[:SHOWN_LABELS]))
         raise InvalidRequest(
-            f"The validation file has labels that the training file lacks: {shown}. No model can "
-            "learn them; add training rows with these labels or take the rows out.",
+            f"The validation file has labels that the training file lacks: {shown}. Add training "
+            "rows with these labels, or remove the rows.",
             param="validation_file",
             code="label_missing",
         )

@@ -1,4 +1,4 @@
-"""OpenAI's fine-tuning objects, and what we add to them."""
+"""OpenAI's fine-tuning objects, with our additional fields."""
 
 import re
 from typing import Annotated, Any, Literal
@@ -11,17 +11,19 @@ from api.jobs.hyperparameters import (
     resolved_hyperparameters,
 )
 from api.jobs.method import Method, ResolvedMethod, resolved_method
+from api.pagination import ListItem
 from core.jobs.state import JobStatus
 from core.records.tables import Checkpoint, Job, JobEvent
+from core.spec.ids import FileId
 from core.spec.job import JobSpec
 from core.spec.objective import ObjectiveSpec, Task
 from core.spec.strategy import LoraSpec, StrategySpec
 from core.spec.template import TemplateVariables
 from core.spec.training import EvaluationSpec, TrainingSpec
 
-_NO_NUL = r"^[^\x00]*$"  # Postgres has no place for it
+_NO_NUL = r"^[^\x00]*$"  # not supported by Postgres
 
-Id = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=_NO_NUL)]
+_ID = StringConstraints(min_length=1, max_length=255, pattern=_NO_NUL)
 MetadataKey = Annotated[str, StringConstraints(max_length=64, pattern=_NO_NUL)]
 MetadataValue = Annotated[str, StringConstraints(max_length=512, pattern=_NO_NUL)]
 
@@ -29,7 +31,7 @@ MetadataValue = Annotated[str, StringConstraints(max_length=512, pattern=_NO_NUL
 def _part_of_a_name(suffix: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", suffix):
         raise ValueError(
-            "use letters from A to Z, digits, '.', '_' and '-' only, with a letter or a digit "
+            "use only letters from A to Z, digits, '.', '_' and '-', with a letter or a digit "
             "first and last; write a space as '-'"
         )
     return suffix
@@ -39,23 +41,23 @@ Suffix = Annotated[str, StringConstraints(max_length=64), AfterValidator(_part_o
 
 
 Columns = Annotated[dict[str, str], Field(max_length=16)]
-"""The column that stands for each key of a known form; None: as the training file was uploaded."""
+"""The column for each key of a layout; None: the mapping of the training file's upload."""
 
 
 class CreateJob(BaseModel):
-    """The body of a job's creation; `strategy` and what follows it are Tunesmith's own."""
+    """The body of a job's creation. Beginning with `strategy`, the fields are Tunesmith's."""
 
     model_config = ConfigDict(extra="forbid")
 
-    model: Id
-    training_file: Id
-    validation_file: Id | None = None
+    model: Annotated[str, _ID]
+    training_file: Annotated[FileId, _ID]
+    validation_file: Annotated[FileId, _ID] | None = None
     suffix: Suffix | None = None
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
     method: Method | None = None
     hyperparameters: Hyperparameters | None = Field(None, json_schema_extra={"deprecated": True})
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] | None = None
-    integrations: list[Any] | None = None
+    integrations: list[object] | None = None
     strategy: StrategySpec = LoraSpec()
     task: Task | None = None
     training: TrainingSpec = TrainingSpec()
@@ -71,16 +73,15 @@ class JobError(BaseModel):
 
 
 class Progress(BaseModel):
-    """Optimiser steps; `total_steps` is null until the dataset has been tokenised."""
+    """Optimizer steps; `total_steps` is null until the dataset has been tokenized."""
 
     step: int
     total_steps: int | None
 
 
-class JobObject(BaseModel):
-    """A job. From `requested_model` on, the fields are Tunesmith's own."""
+class JobObject(ListItem):
+    """A job. Beginning with `requested_model`, the fields are Tunesmith's."""
 
-    id: str
     object: Literal["fine_tuning.job"] = "fine_tuning.job"
     created_at: int
     error: JobError | None
@@ -112,8 +113,7 @@ class JobObject(BaseModel):
     paused_at: int | None
 
 
-class EventObject(BaseModel):
-    id: str
+class EventObject(ListItem):
     object: Literal["fine_tuning.job.event"] = "fine_tuning.job.event"
     created_at: int
     level: Literal["info", "warn", "error"]
@@ -122,8 +122,7 @@ class EventObject(BaseModel):
     data: dict[str, Any] | None
 
 
-class CheckpointObject(BaseModel):
-    id: str
+class CheckpointObject(ListItem):
     object: Literal["fine_tuning.job.checkpoint"] = "fine_tuning.job.checkpoint"
     created_at: int
     fine_tuned_model_checkpoint: str
@@ -134,7 +133,7 @@ class CheckpointObject(BaseModel):
 
 def job_object(job: Job) -> JobObject:
     spec = JobSpec.model_validate(job.spec)
-    # The clients' type knows no pause: to them such a job waits.
+    # The clients' type has no paused status, so the job is shown as queued.
     status = JobStatus.QUEUED if job.status == JobStatus.PAUSED else job.status
     return JobObject(
         id=job.id,

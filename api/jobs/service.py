@@ -1,4 +1,4 @@
-"""What the job routes do."""
+"""The operations of the job routes."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -7,9 +7,12 @@ from sqlalchemy.orm import Session
 from starlette.datastructures import QueryParams
 from starlette.responses import StreamingResponse
 
+from api.app_state import AppState, Transaction
+from api.auth.caller import Caller
 from api.downloads import download
 from api.jobs.creation import new_job
 from api.jobs.datasets import Rechecked, notices
+from api.jobs.event_stream import event_response, stream_events
 from api.jobs.schemas import (
     CheckpointObject,
     CreateJob,
@@ -20,33 +23,35 @@ from api.jobs.schemas import (
     job_object,
 )
 from api.pagination import ListOf, list_of
-from api.parts import Parts, Transaction
 from core.errors import Conflict, InvalidRequest, NotFound
 from core.jobs.state import FINAL
 from core.records import events, jobs, models, pauses
+from core.records.database import Database
+from core.records.owned import get_owned
 from core.records.tables import Job, TunedModel
+from core.spec.ids import JobId
 from core.storage.blobs import BlobStore
 from core.tasks.kinds import JOB, Work
 
-MAX_METADATA_PAIRS = 16  # as many as a job carries
-MAX_EVENT_DIGITS = 9  # no job has more events; a longer number is none that we gave out
+MAX_METADATA_PAIRS = 16  # the limit of a job
+MAX_EVENT_DIGITS = 9  # no job has more events, so a longer number is invalid
 
 
 def create(
-    transaction: Transaction, parts: Parts, project: str, body: CreateJob, rechecked: Rechecked
+    transaction: Transaction, state: AppState, caller: Caller, body: CreateJob, rechecked: Rechecked
 ) -> JobObject:
-    """Write the job and wake a worker. If the wake-up is lost, housekeeping sends it again."""
+    """Store the job and wake a worker. If the message is lost, housekeeping repeats it."""
     session = transaction.session
-    job = jobs.create_job(session, new_job(session, parts.catalog, project, body, rechecked))
-    events.append_events(session, job.id, notices(session, project, body, rechecked))
+    job = jobs.create_job(session, new_job(session, state.catalog, caller, body, rechecked))
+    events.append_events(session, job.id, notices(session, caller, body, rechecked))
     session.refresh(job)
-    transaction.after_commit(partial(parts.broker.wake, Work(JOB, job.id)))
+    transaction.after_commit(partial(state.broker.wake, Work(JOB, job.id)))
     return job_object(job)
 
 
 @dataclass(frozen=True)
 class MetadataFilter:
-    """Keep jobs that carry all `pairs`, or jobs that carry none."""
+    """Selects jobs with all `pairs`, or jobs without any."""
 
     pairs: dict[str, str]
     none: bool
@@ -62,58 +67,66 @@ def metadata_filter(query: QueryParams) -> MetadataFilter:
     }
     if len(pairs) > MAX_METADATA_PAIRS:
         raise InvalidRequest(
-            f"The filter has {len(pairs)} pairs; a job carries {MAX_METADATA_PAIRS} at most.",
+            f"The filter has {len(pairs)} pairs; a job has at most {MAX_METADATA_PAIRS}.",
             param="metadata",
         )
     return MetadataFilter(pairs, none=query.get("metadata") == "null")
 
 
 def find(
-    session: Session, project: str, *, after: str | None, limit: int, wanted: MetadataFilter
+    session: Session, caller: Caller, *, after: str | None, limit: int, wanted: MetadataFilter
 ) -> ListOf[JobObject]:
     page = jobs.list_jobs(
         session,
-        project,
+        caller.project,
         after=after,
         limit=limit,
         metadata=wanted.pairs,
         without_metadata=wanted.none,
     )
-    data = [job_object(job) for job in page.rows]
-    return list_of(data, [job.id for job in data], has_more=page.has_more)
+    return list_of(page, job_object)
 
 
-def get(session: Session, project: str, job_id: str) -> JobObject:
-    return job_object(jobs.get_job(session, project, job_id))
+def get(session: Session, caller: Caller, job_id: JobId) -> JobObject:
+    return job_object(get_owned(session, Job, caller.project, job_id))
 
 
-def cancel(transaction: Transaction, project: str, job_id: str) -> JobObject:
-    return job_object(jobs.cancel_job(transaction.session, project, job_id))
+def cancel(transaction: Transaction, caller: Caller, job_id: JobId) -> JobObject:
+    return job_object(jobs.cancel_job(transaction.session, caller.project, job_id))
 
 
-def pause(transaction: Transaction, project: str, job_id: str) -> JobObject:
-    return job_object(pauses.pause_job(transaction.session, project, job_id))
+def pause(transaction: Transaction, caller: Caller, job_id: JobId) -> JobObject:
+    return job_object(pauses.pause_job(transaction.session, caller.project, job_id))
 
 
-def resume(transaction: Transaction, parts: Parts, project: str, job_id: str) -> JobObject:
-    """Let a paused job go on, and wake a worker, who finds nothing when the pause had not begun."""
-    job = pauses.resume_job(transaction.session, project, job_id)
-    transaction.after_commit(partial(parts.broker.wake, Work(JOB, job.id)))
+def resume(transaction: Transaction, state: AppState, caller: Caller, job_id: JobId) -> JobObject:
+    """Resume a paused job and wake a worker, which finds nothing if the pause had not begun."""
+    job = pauses.resume_job(transaction.session, caller.project, job_id)
+    transaction.after_commit(partial(state.broker.wake, Work(JOB, job.id)))
     return job_object(job)
 
 
 def list_events(
-    session: Session, project: str, job_id: str, *, after: str | None, limit: int
+    session: Session, caller: Caller, job_id: JobId, *, after: str | None, limit: int
 ) -> ListOf[EventObject]:
-    job = jobs.get_job(session, project, job_id)
+    job = get_owned(session, Job, caller.project, job_id)
     before = None if after is None else _sequence_of(job, after)
-    rows = events.list_events(session, job.id, before=before, limit=limit + 1)
-    data = [event_object(event) for event in rows[:limit]]
-    return list_of(data, [event.id for event in data], has_more=len(rows) > limit)
+    page = events.list_events(session, job.id, before=before, limit=limit)
+    return list_of(page, event_object)
+
+
+def event_stream(
+    database: Database, caller: Caller, job_id: JobId, last_event_id: str | None
+) -> StreamingResponse:
+    """Stream the events after number `last_event_id`."""
+    with database.reading() as session:
+        job = get_owned(session, Job, caller.project, job_id)
+    cursor = _event_cursor(last_event_id)
+    return event_response(stream_events(database, caller, job.id, cursor))
 
 
 def _sequence_of(job: Job, event_id: str) -> int:
-    """The number of a job's event, read from its id."""
+    """Return the number of a job's event from its id."""
     start = f"ftevent-{job.id.removeprefix('ftjob-')}-"
     number = event_id.removeprefix(start)
     if not (
@@ -121,7 +134,7 @@ def _sequence_of(job: Job, event_id: str) -> int:
         and _is_event_number(number)
         and 1 <= int(number) <= job.event_count
     ):
-        raise NotFound(f"Job {job.id} has no event {event_id[:80]!r} to list after.", param="after")
+        raise NotFound(f"Job {job.id} has no event {event_id[:80]!r}.", param="after")
     return int(number)
 
 
@@ -130,19 +143,18 @@ def _is_event_number(text: str) -> bool:
 
 
 def list_checkpoints(
-    session: Session, project: str, job_id: str, *, after: str | None, limit: int
+    session: Session, caller: Caller, job_id: JobId, *, after: str | None, limit: int
 ) -> ListOf[CheckpointObject]:
-    job = jobs.get_job(session, project, job_id)
-    rows, has_more = models.list_checkpoints(session, job.id, after=after, limit=limit)
-    data = [checkpoint_object(checkpoint) for checkpoint in rows]
-    return list_of(data, [checkpoint.id for checkpoint in data], has_more=has_more)
+    job = get_owned(session, Job, caller.project, job_id)
+    page = models.list_checkpoints(session, job.id, after=after, limit=limit)
+    return list_of(page, checkpoint_object)
 
 
 def adapter(
-    session: Session, project: str, job_id: str, store: BlobStore, *, step: int | None
+    session: Session, caller: Caller, job_id: JobId, store: BlobStore, *, step: int | None
 ) -> StreamingResponse:
     """Return the bundle archive of the final model, or of the checkpoint at `step`."""
-    job = jobs.get_job(session, project, job_id)
+    job = get_owned(session, Job, caller.project, job_id)
     model = _final_model(session, job) if step is None else _checkpoint_model(session, job, step)
     name = f"{job.id}-adapter.zip" if step is None else f"{job.id}-step-{step}-adapter.zip"
     return download(store, model.bundle_key, filename=name, media_type="application/zip")
@@ -150,15 +162,15 @@ def adapter(
 
 def _final_model(session: Session, job: Job) -> TunedModel:
     if job.fine_tuned_model is not None:
-        return models.get_model(session, job.project_id, job.fine_tuned_model)
+        return get_owned(session, TunedModel, job.project_id, job.fine_tuned_model)
     if job.status in FINAL:
         raise NotFound(
-            f"Job {job.id} is {job.status} and has no adapter; its checkpoints may.",
+            f"Job {job.id} is {job.status} and has no adapter, but may have checkpoints.",
             param="fine_tuning_job_id",
             code="adapter_not_found",
         )
     raise Conflict(
-        f"Job {job.id} has not ended; its adapter comes with the status succeeded.",
+        f"Job {job.id} has not ended. Its adapter is available once it has succeeded.",
         param="fine_tuning_job_id",
         code="adapter_not_ready",
     )
@@ -168,16 +180,16 @@ def _checkpoint_model(session: Session, job: Job, step: int) -> TunedModel:
     checkpoint = models.find_checkpoint(session, job.id, step)
     if checkpoint is None:
         raise NotFound(
-            f"Job {job.id} keeps no checkpoint of step {step}; its checkpoints are listed under "
+            f"Job {job.id} has no checkpoint of step {step}; its checkpoints are listed under "
             "/checkpoints.",
             param="step",
             code="checkpoint_not_found",
         )
-    return models.get_model(session, job.project_id, checkpoint.model_id)
+    return get_owned(session, TunedModel, job.project_id, checkpoint.model_id)
 
 
-def event_cursor(last_event_id: str | None) -> int:
-    """The event number from which a stream goes on. InvalidRequest when it is no number."""
+def _event_cursor(last_event_id: str | None) -> int:
+    """Return the event number from which a stream continues, or raise InvalidRequest."""
     if last_event_id is None:
         return 0
     if not _is_event_number(last_event_id):

@@ -1,16 +1,17 @@
-"""From what a job starts: a base of the catalog, or a tuned model that is trained further."""
+"""The starting point of a job: a base of the catalog, or a tuned model."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy.orm import Session
 
+from api.auth.caller import Caller
 from api.jobs.schemas import CreateJob
 from api.models.service import TUNED_PREFIX
 from core.catalog.bases import Catalog
 from core.errors import InvalidRequest
-from core.records.jobs import get_job
-from core.records.models import get_model
+from core.records.owned import get_owned
+from core.records.tables import Job, TunedModel
 from core.spec.base_model import BaseModelSpec
 from core.spec.bundle import BundleRef
 from core.spec.job import JobSpec
@@ -21,7 +22,7 @@ from core.spec.template import check_template_variables, merged_variables
 
 @dataclass(frozen=True)
 class StartingPoint:
-    """A base and a strategy; of a tuned model also its bundle, and the spec that made it."""
+    """A base and a strategy; for a tuned model also its bundle, and the spec of its job."""
 
     base: BaseModelSpec
     strategy: StrategySpec
@@ -30,19 +31,19 @@ class StartingPoint:
 
 
 def starting_point(
-    session: Session, catalog: Catalog, project: str, body: CreateJob
+    session: Session, catalog: Catalog, caller: Caller, body: CreateJob
 ) -> StartingPoint:
-    """Return what `body.model` names. A tuned model keeps its strategy.
+    """Return the starting point `body.model`. A tuned model keeps its strategy.
 
-    NotFound names `model`; InvalidRequest names `strategy` when it is given and another one.
+    Raises NotFound for `model`, or InvalidRequest if another `strategy` is given.
     """
     if not body.model.startswith(TUNED_PREFIX):
         return StartingPoint(catalog.resolve(body.model), body.strategy)
-    model = get_model(session, project, body.model)
-    made = JobSpec.model_validate(get_job(session, project, model.job_id).spec)
+    model = get_owned(session, TunedModel, caller.project, body.model)
+    made = JobSpec.model_validate(get_owned(session, Job, caller.project, model.job_id).spec)
     if "strategy" in body.model_fields_set and body.strategy != made.strategy:
         raise InvalidRequest(
-            f"{body.model} was made with another strategy. Leave the field out, or give "
+            f"{body.model} was trained with another strategy. Remove the field, or use "
             f"{made.strategy.model_dump_json()}.",
             param="strategy",
             code="contradictory_parameters",
@@ -52,9 +53,9 @@ def starting_point(
 
 
 def template_variables(start: StartingPoint, body: CreateJob) -> dict[str, Any]:
-    """Return the variables of the chat template; a tuned model keeps those that `body` leaves out.
+    """Return the variables of the chat template: those of a tuned model, overridden by `body`.
 
-    The limits on variables hold for both together: InvalidRequest names `chat_template_kwargs`.
+    The limits apply to both together: InvalidRequest names `chat_template_kwargs`.
     """
     kept = start.made.chat_template_kwargs if start.made else {}
     merged = merged_variables(kept, body.chat_template_kwargs)
@@ -62,7 +63,7 @@ def template_variables(start: StartingPoint, body: CreateJob) -> dict[str, Any]:
         check_template_variables(merged)
     except ValueError as fault:
         raise InvalidRequest(
-            f"chat_template_kwargs, with those of {body.model}, cannot be used: {fault}.",
+            f"chat_template_kwargs, with those of {body.model}, are invalid: {fault}.",
             param="chat_template_kwargs",
             code="invalid_value",
         ) from None
@@ -70,17 +71,17 @@ def template_variables(start: StartingPoint, body: CreateJob) -> dict[str, Any]:
 
 
 def objective_of(start: StartingPoint, task: Task, objective: ObjectiveSpec) -> ObjectiveSpec:
-    """Return `objective`, for a tuned classifier with that model's labels.
+    """Return `objective`; for a tuned classifier, with that model's labels.
 
-    InvalidRequest when the data asks the tuned model for another task or for other labels.
+    InvalidRequest if the data requires another task or other labels than those of the tuned model.
     """
     made = start.made
     if made is None:
         return objective
     if task != made.task:
         raise InvalidRequest(
-            f"The tuned model does {made.task}, but the training file is for {task}. Train its "
-            "base model instead.",
+            f"The task of the tuned model is {made.task}, but the training file is for {task}. "
+            "Train its base model instead.",
             param="training_file",
             code="impossible_combination",
         )
@@ -91,7 +92,7 @@ def objective_of(start: StartingPoint, task: Task, objective: ObjectiveSpec) -> 
     unknown = sorted(set(objective.labels) - set(made.objective.labels))
     if unknown or objective.multi_label != made.objective.multi_label:
         raise InvalidRequest(
-            f"The tuned model tells apart the labels {list(made.objective.labels)}"
+            f"The tuned model has the labels {list(made.objective.labels)}"
             + (", several per row" if made.objective.multi_label else ", one per row")
             + f"; the training file has others: {unknown or 'another number per row'}.",
             param="training_file",

@@ -1,32 +1,39 @@
-"""Routes of mask audits: of a job, and of a job that one thinks of creating."""
+"""Routes of mask audits, for existing and for possible jobs."""
 
 from fastapi import APIRouter
 
+from api.app_state import FromState
+from api.auth.caller import FromCaller, requires
 from api.jobs.datasets import recheck
 from api.jobs.schemas import CreateJob
 from api.json_body import JsonRoute
 from api.masks import service
 from api.masks.schemas import MaskObject
-from api.parts import FromParts, Project
+from core.spec.ids import JobId, MaskId
 
-router = APIRouter(prefix="/fine_tuning", tags=["Fine-tuning"], route_class=JsonRoute)
+router = APIRouter(
+    prefix="/fine_tuning",
+    tags=["Fine-tuning"],
+    route_class=JsonRoute,
+    dependencies=[requires("fine_tuning")],
+)
 
 
 @router.get("/jobs/{fine_tuning_job_id}/mask")
-def job_mask(fine_tuning_job_id: str, parts: FromParts, project: Project) -> MaskObject:
-    with parts.database.reading() as session:
-        return service.of_job(session, project, fine_tuning_job_id)
+def job_mask(fine_tuning_job_id: JobId, state: FromState, caller: FromCaller) -> MaskObject:
+    with state.database.reading() as session:
+        return service.of_job(session, caller, fine_tuning_job_id)
 
 
 @router.post("/masks")
-def request_mask(body: CreateJob, parts: FromParts, project: Project) -> MaskObject:
-    """Take the body of a job's creation and, instead of training, look at what it would train."""
-    rechecked = recheck(parts, project, body)
-    with parts.transaction() as transaction:
-        return service.request(transaction, parts, project, body, rechecked)
+def request_mask(body: CreateJob, state: FromState, caller: FromCaller) -> MaskObject:
+    """Accept the body of a job's creation and, instead of training, return its masks."""
+    rechecked = recheck(state, caller, body)
+    with state.transaction() as transaction:
+        return service.request(transaction, state, caller, body, rechecked)
 
 
 @router.get("/masks/{mask_id}")
-def retrieve_mask(mask_id: str, parts: FromParts, project: Project) -> MaskObject:
-    with parts.database.reading() as session:
-        return service.get(session, project, mask_id)
+def retrieve_mask(mask_id: MaskId, state: FromState, caller: FromCaller) -> MaskObject:
+    with state.database.reading() as session:
+        return service.get(session, caller, mask_id)

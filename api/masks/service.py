@@ -1,54 +1,58 @@
-"""What the mask routes do."""
+"""The operations of the mask routes."""
 
 from functools import partial
 
 from sqlalchemy.orm import Session
 
+from api.app_state import AppState, Transaction
+from api.auth.caller import Caller
 from api.jobs.creation import new_job
 from api.jobs.datasets import Rechecked
 from api.jobs.schemas import CreateJob
 from api.masks.schemas import MaskObject, audit_object, job_mask_object
-from api.parts import Parts, Transaction
 from core.errors import Conflict, NotFound
 from core.jobs.state import FINAL
 from core.records import masks
-from core.records.jobs import get_job
+from core.records.owned import get_owned
+from core.records.tables import Job
+from core.spec.ids import JobId, MaskId, TaskId
 from core.tasks.kinds import Work
 
 
 def request(
-    transaction: Transaction, parts: Parts, project: str, body: CreateJob, rechecked: Rechecked
+    transaction: Transaction, state: AppState, caller: Caller, body: CreateJob, rechecked: Rechecked
 ) -> MaskObject:
-    """Refuse what a job would be refused for, write the audit and wake a worker."""
+    """Apply the checks of a job's creation, store the audit and wake a worker."""
     session = transaction.session
-    job = new_job(session, parts.catalog, project, body, rechecked)
-    audit = masks.request_audit(session, project, job.training_file, job.spec)
-    transaction.after_commit(partial(parts.broker.wake, Work(audit.kind, audit.id)))
+    job = new_job(session, state.catalog, caller, body, rechecked)
+    audit = masks.request_audit(session, caller.project, job.training_file, job.spec)
+    transaction.after_commit(partial(state.broker.wake, Work(audit.kind, audit.id)))
     return audit_object(audit)
 
 
-def get(session: Session, project: str, mask_id: str) -> MaskObject:
-    """Return an audit; the mask of a job is found by the job's id as well."""
-    mask = masks.find_job_mask(session, project, mask_id)
+def get(session: Session, caller: Caller, mask_id: MaskId) -> MaskObject:
+    """Return an audit, or the mask of a job by the job's id."""
+    job_id = JobId(mask_id)
+    mask = masks.find_job_mask(session, caller.project, job_id)
     if mask is not None:
-        return job_mask_object(get_job(session, project, mask_id), mask)
-    return audit_object(masks.require_audit(session, project, mask_id))
+        return job_mask_object(get_owned(session, Job, caller.project, job_id), mask)
+    return audit_object(masks.get_audit(session, caller.project, TaskId(mask_id)))
 
 
-def of_job(session: Session, project: str, job_id: str) -> MaskObject:
-    """Return what the job trains on; Conflict until a worker has read its files."""
-    job = get_job(session, project, job_id)
-    mask = masks.find_job_mask(session, project, job.id)
+def of_job(session: Session, caller: Caller, job_id: JobId) -> MaskObject:
+    """Return the mask of a job; Conflict until a worker has read its files."""
+    job = get_owned(session, Job, caller.project, job_id)
+    mask = masks.find_job_mask(session, caller.project, job.id)
     if mask is not None:
         return job_mask_object(job, mask)
     if job.status in FINAL:
         raise NotFound(
-            f"Job {job.id} ended as {job.status} before its files had been read.",
+            f"Job {job.id} ended as {job.status} before its files were read.",
             param="fine_tuning_job_id",
             code="mask_not_found",
         )
     raise Conflict(
-        f"No worker has read the files of job {job.id} yet; ask again in a moment.",
+        f"No worker has read the files of job {job.id} yet. Try again in a moment.",
         param="fine_tuning_job_id",
         code="mask_not_ready",
     )

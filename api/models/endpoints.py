@@ -1,42 +1,46 @@
-"""Routes under /v1/models. Ids hold slashes and colons, so the last part of a path is the id."""
+"""Routes under /v1/models. Ids contain slashes and colons, so they are the last part of a path."""
 
 from fastapi import APIRouter
 
+from api.app_state import FromState
+from api.auth.caller import FromCaller, requires
 from api.models import service
 from api.models.schemas import DeletedModel, ModelList, ModelObject, ServingBody
-from api.parts import FromParts, Project
+from core.spec.ids import ModelId
 
-router = APIRouter(prefix="/models", tags=["Models"])
+router = APIRouter(prefix="/models", tags=["Models"], dependencies=[requires("models")])
 
 
 @router.get("")
-def list_models(parts: FromParts, project: Project) -> ModelList:
+def list_models(state: FromState, caller: FromCaller) -> ModelList:
     """The bases of the catalog, then tuned models and their checkpoints, newest first."""
-    with parts.database.reading() as session:
-        return service.find(session, parts.catalog, project)
+    with state.database.reading() as session:
+        return service.find(session, state.catalog, caller)
 
 
 @router.post("/{model:path}/serving")
-def serve_model(model: str, body: ServingBody, parts: FromParts, project: Project) -> ModelObject:
-    """Serve a tuned model on its base, or merged into weights of its own."""
-    with parts.transaction() as transaction:
-        return service.serve(transaction, project, model, body)
+def serve_model(
+    model: ModelId, body: ServingBody, state: FromState, caller: FromCaller
+) -> ModelObject:
+    """Serve a tuned model as an adapter on its base, or merged."""
+    with state.transaction() as transaction:
+        return service.serve(transaction, caller, model, body)
 
 
 @router.post("/{model:path}/publish")
-def publish_model(model: str, parts: FromParts, project: Project) -> ModelObject:
-    """Have a model answer that is not served as it was trained; any other stays as it is."""
-    with parts.transaction() as transaction:
-        return service.publish(transaction, project, model)
+def publish_model(model: ModelId, state: FromState, caller: FromCaller) -> ModelObject:
+    """Enable a model that is not served as it was trained; no effect on other models."""
+    with state.transaction() as transaction:
+        return service.publish(transaction, caller, model)
 
 
 @router.get("/{model:path}")
-def retrieve_model(model: str, parts: FromParts, project: Project) -> ModelObject:
-    with parts.database.reading() as session:
-        return service.get(session, parts.catalog, project, model)
+def retrieve_model(model: ModelId, state: FromState, caller: FromCaller) -> ModelObject:
+    with state.database.reading() as session:
+        return service.get(session, state.catalog, caller, model)
 
 
 @router.delete("/{model:path}")
-def delete_model(model: str, parts: FromParts, project: Project) -> DeletedModel:
-    with parts.transaction() as transaction:
-        return service.delete(transaction, parts, project, model)
+def delete_model(model: ModelId, state: FromState, caller: FromCaller) -> DeletedModel:
+    with state.transaction() as transaction:
+        return service.delete(transaction, state, caller, model)

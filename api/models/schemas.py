@@ -2,21 +2,22 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
-from core.spec.base_model import Quantisation
+from core.spec.base_model import Quantization
+from core.spec.names import Aliased
 from core.spec.parity import Parity
 from core.spec.precision import PrecisionChoice
 
 
 class ServingObject(BaseModel):
-    """Ours: in which form the engine holds the model.
+    """Ours: how the engine serves the model.
 
-    Of an adapter `quantisation` is that of the base that it runs on.
+    For an adapter, `quantization` is that of its base.
     """
 
     form: Literal["base", "adapter", "merged"]
-    quantisation: Quantisation | None
+    quantization: Quantization | None
 
 
 class ModelObject(BaseModel):
@@ -26,30 +27,32 @@ class ModelObject(BaseModel):
     owned_by: str
     parity: Parity | None = Field(
         None,
-        description="of a tuned model: whether it was found to be served as it was trained; null "
-        "for bases, for checkpoints until they are first asked, and for models that are older than "
+        description="of a tuned model: whether it is served as it was trained; null "
+        "for bases, for checkpoints until their first request, and for models that are older than "
         "this check",
     )
     published_at: int | None = Field(
         None,
-        description="of a model whose parity failed: when its owner had it answer all the same",
+        description="of a model whose parity failed: when its owner published it anyway",
     )
     serving: ServingObject
     precision: PrecisionChoice | None = Field(
         None,
-        description="of a base: the number format that `auto` takes for it and what 16 bits were "
-        "measured to cost; null until an engine has met it, and for tuned models, which are served "
-        "in the format that they were trained in",
+        description="of a base: the number format of `auto` and the measured cost of 16 bits; null "
+        "until an engine has measured it, and for tuned models, which are served in the format of "
+        "their training",
     )
 
 
-class ServingBody(BaseModel):
-    """The form that a tuned model is to be served in from now on."""
+class ServingBody(Aliased):
+    """The new serving form of a tuned model."""
 
     model_config = ConfigDict(extra="forbid")
 
     form: Literal["adapter", "merged"]
-    quantisation: Quantisation | None = None
+    quantization: Quantization | None = Field(
+        None, validation_alias=AliasChoices("quantization", "quantisation")
+    )
     """Of the merged weights."""
 
 

@@ -1,4 +1,4 @@
-"""What the model routes do, and how a request's `model` is found."""
+"""The operations of the model routes, and the lookup of a request's `model`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,6 +7,8 @@ from typing import Literal
 
 from sqlalchemy.orm import Session
 
+from api.app_state import AppState, Transaction
+from api.auth.caller import Caller
 from api.models.schemas import (
     DeletedModel,
     ModelList,
@@ -14,18 +16,18 @@ from api.models.schemas import (
     ServingBody,
     ServingObject,
 )
-from api.parts import Parts, Transaction
 from core.catalog.bases import Catalog, CatalogEntry
 from core.catalog.combinations import require_mergeable
 from core.catalog.describe import describe
 from core.errors import Conflict, InvalidRequest
 from core.records import models, parity
 from core.records.engines import living_engines
-from core.records.jobs import get_job
+from core.records.owned import get_owned
 from core.records.parity import is_to_be_checked, is_withheld
-from core.records.tables import TunedModel
+from core.records.tables import Job, TunedModel
 from core.spec.base_model import BaseModelSpec
 from core.spec.bundle import BundleRef
+from core.spec.ids import ModelId
 from core.spec.job import JobSpec
 from core.spec.parity import Parity
 from core.spec.precision import PrecisionChoice
@@ -38,102 +40,106 @@ TUNED_PREFIX = "ft:"
 class Target:
     """A model that can answer: its resolved id, and what the engine must load."""
 
-    id: str
+    id: ModelId
     base: BaseModelSpec
     adapter: BundleRef | None
     serving: ServingSpec = ADAPTER_FORM
     is_to_be_checked: bool = False
-    """Nobody has found out yet whether it is served as it was trained."""
+    """Its parity has not been checked yet."""
 
 
-def find_target(parts: Parts, project: str, name: str) -> Target:
-    """Return the model that a request names; NotFound with code `model_not_found`.
+def find_target(state: AppState, caller: Caller, name: ModelId) -> Target:
+    """Return the model with this name; NotFound with code `model_not_found`.
 
-    Conflict `parity_failed` for a model that is withheld.
+    Raises Conflict `parity_failed` for a withheld model.
     """
     if not name.startswith(TUNED_PREFIX):
-        base = parts.catalog.resolve(name)
-        return Target(base.id, base, None)
-    with parts.database.reading() as session:
-        model = models.get_model(session, project, name)
+        base = state.catalog.resolve(name)
+        return Target(ModelId(base.id), base, None)
+    with state.database.reading() as session:
+        model = get_owned(session, TunedModel, caller.project, name)
         if is_withheld(model):
             raise _withheld(model)
         return _target(model)
 
 
-def find(session: Session, catalog: Catalog, project: str) -> ModelList:
+def find(session: Session, catalog: Catalog, caller: Caller) -> ModelList:
     precisions = _precisions(session)
     bases = [_base_object(base, precisions) for base in catalog.bases()]
-    tuned = [_tuned_object(model) for model in models.list_models(session, project)]
+    tuned = [_tuned_object(model) for model in models.list_models(session, caller.project)]
     return ModelList(data=bases + tuned)
 
 
-def get(session: Session, catalog: Catalog, project: str, name: str) -> ModelObject:
+def get(session: Session, catalog: Catalog, caller: Caller, name: ModelId) -> ModelObject:
     if name.startswith(TUNED_PREFIX):
-        return _tuned_object(models.get_model(session, project, name))
+        return _tuned_object(get_owned(session, TunedModel, caller.project, name))
     base_id = catalog.resolve(name).id
     precisions = _precisions(session)
     return next(_base_object(base, precisions) for base in catalog.bases() if base.id == base_id)
 
 
-def serve(transaction: Transaction, project: str, name: str, body: ServingBody) -> ModelObject:
+def serve(
+    transaction: Transaction, caller: Caller, name: ModelId, body: ServingBody
+) -> ModelObject:
     if not name.startswith(TUNED_PREFIX):
         raise InvalidRequest(
-            "A base model is served as its catalog entry says; only tuned models have a form to "
+            "A base model is served as in its catalog entry; only tuned models have a form to "
             "choose.",
             param="model",
             code="model_not_tuned",
         )
     session = transaction.session
-    model = models.get_model(session, project, name)
+    model = get_owned(session, TunedModel, caller.project, name)
     if body.form == "merged":
-        spec = JobSpec.model_validate(get_job(session, project, model.job_id).spec)
+        spec = JobSpec.model_validate(get_owned(session, Job, caller.project, model.job_id).spec)
         facts = describe(spec.base)
-        stored_quantised = facts is not None and facts.quantised and not spec.base.quantisation
+        stored_quantised = facts is not None and facts.quantised and not spec.base.quantization
         require_mergeable(spec.strategy.type, stored_quantised)
-    elif body.quantisation is not None:
+    elif body.quantization is not None:
         raise InvalidRequest(
-            "An adapter runs on its base as that is; only merged weights can be quantised.",
-            param="quantisation",
+            "An adapter uses its base unchanged; only merged weights can be quantised.",
+            param="quantization",
             code="contradictory_parameters",
         )
-    serving = ServingSpec(form=body.form, quantisation=body.quantisation)
-    return _tuned_object(models.set_serving(session, project, name, serving))
+    serving = ServingSpec(form=body.form, quantization=body.quantization)
+    return _tuned_object(models.set_serving(session, caller.project, name, serving))
 
 
-def publish(transaction: Transaction, project: str, name: str) -> ModelObject:
+def publish(transaction: Transaction, caller: Caller, name: ModelId) -> ModelObject:
     if not name.startswith(TUNED_PREFIX):
         raise InvalidRequest(
-            "A base model of the catalog answers as it is; only tuned models are published.",
+            "Base models of the catalog are always available; only tuned models are published.",
             param="model",
             code="model_not_tuned",
         )
-    return _tuned_object(parity.publish(transaction.session, project, name))
+    return _tuned_object(parity.publish(transaction.session, caller.project, name))
 
 
 def serving_object(target: Target) -> ServingObject:
-    """Return how a target is shown."""
+    """Return the response body for a target."""
     if target.serving.form == "merged":
-        return ServingObject(form="merged", quantisation=target.serving.quantisation)
+        return ServingObject(form="merged", quantization=target.serving.quantization)
     form: Literal["base", "adapter"] = "base" if target.adapter is None else "adapter"
-    return ServingObject(form=form, quantisation=target.base.quantisation)
+    return ServingObject(form=form, quantization=target.base.quantization)
 
 
-def delete(transaction: Transaction, parts: Parts, project: str, name: str) -> DeletedModel:
+def delete(
+    transaction: Transaction, state: AppState, caller: Caller, name: ModelId
+) -> DeletedModel:
     if not name.startswith(TUNED_PREFIX):
-        base = parts.catalog.resolve(name)
+        base = state.catalog.resolve(name)
         raise InvalidRequest(
             f"{base.id} is a base model of the catalog; only tuned models can be deleted.",
             param="model",
             code="model_not_deletable",
         )
-    model = models.delete_model(transaction.session, project, name)
-    transaction.after_commit(partial(parts.store.delete, model.bundle_key))
+    model = models.delete_model(transaction.session, caller.project, name)
+    transaction.after_commit(partial(state.store.delete, model.bundle_key))
     return DeletedModel(id=model.id)
 
 
 def _precisions(session: Session) -> dict[BaseModelSpec, PrecisionChoice]:
-    """Return what living engines have chosen for bases by themselves."""
+    """Return the choices of living engines for bases without an adapter."""
     return {
         each.base: each.precision
         for engine in living_engines(session)
@@ -148,7 +154,7 @@ def _base_object(
         id=base.id,
         created=base.created,
         owned_by=base.owned_by,
-        serving=serving_object(Target(base.id, base.spec, None)),
+        serving=serving_object(Target(ModelId(base.id), base.spec, None)),
         precision=precisions.get(base.spec),
     )
 
@@ -178,7 +184,7 @@ def _withheld(model: TunedModel) -> Conflict:
     found = Parity.model_validate(model.parity)
     return Conflict(
         f"The model {model.id!r} is not served as it was trained ({found.differs}). "
-        f"{found.reason} To have it answer all the same, send POST /v1/models/{model.id}/publish.",
+        f"{found.reason} To use it anyway, send POST /v1/models/{model.id}/publish.",
         param="model",
         code="parity_failed",
     )

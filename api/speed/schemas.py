@@ -9,18 +9,18 @@ from core.spec.speed import SpeedLevel
 
 
 class SpeedObject(BaseModel):
-    """Ours. Times are those that a worker saw, which asked one engine over HTTP."""
+    """Ours. Times are measured by a worker that sends requests to one engine over HTTP."""
 
     object: Literal["model.speed"] = "model.speed"
     model: str
     created_at: int
     serving: ServingObject
-    """The form that was measured."""
+    """The measured serving form."""
     hardware: str
-    """As the engine names it; empty when it does not."""
+    """As reported by the engine; may be empty."""
     prompt_tokens: int
     completion_tokens: int
     """Of each request."""
     levels: list[SpeedLevel]
     is_complete: bool
-    """False when time ran out before the last level."""
+    """False if time ran out before the last level."""

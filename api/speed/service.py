@@ -1,76 +1,79 @@
-"""A speed test is a task, run when a model has none as it is served now, or on request."""
+"""Speed tests are tasks, which run if a model has no result for its serving form, or on request."""
 
 import asyncio
 import time
 
 from starlette.concurrency import run_in_threadpool
 
+from api.app_state import AppState
+from api.auth.caller import Caller
 from api.models.service import Target, find_target, serving_object
-from api.parts import Parts
 from api.speed.schemas import SpeedObject
 from core.errors import Unavailable
-from core.records.models import no_model, pin_model
+from core.records.models import pin_model
+from core.records.owned import missing
 from core.records.speed_tests import find_speed_test, get_speed_test, request_speed_test
-from core.records.tables import Task
+from core.records.tables import Task, TunedModel
+from core.spec.ids import ModelId, TaskId
 from core.spec.speed import SpeedResult, SpeedTarget
 from core.tasks.failure import TaskFailure
 from core.tasks.kinds import Work
 
 WAIT_SECONDS = 1200.0
-"""How long a request waits for the end of a test; the test goes on without it."""
+"""How long a request waits for a test, which continues afterwards."""
 
 POLL_SECONDS = 0.1
 
 
-async def speed_of(parts: Parts, project: str, name: str, *, refresh: bool) -> SpeedObject:
-    """Return the stored result, or have a worker measure it; once for all who ask meanwhile.
+async def speed_of(state: AppState, caller: Caller, name: ModelId, *, refresh: bool) -> SpeedObject:
+    """Return the stored result, or let a worker measure it, once for concurrent requests.
 
-    The failure of the test is raised; Unavailable `speed_test_pending` when it takes too long.
+    Raises the failure of the test, or Unavailable `speed_test_pending` if it takes too long.
     """
-    target = await run_in_threadpool(find_target, parts, project, name)
+    target = await run_in_threadpool(find_target, state, caller, name)
     test = None
     if not refresh:
-        test = await run_in_threadpool(_find, parts, project, target)
+        test = await run_in_threadpool(_find, state, caller, target)
     if test is None:
-        test_id = await run_in_threadpool(_request, parts, project, target)
-        test = await _end_of(parts, project, target, test_id)
+        test_id = await run_in_threadpool(_request, state, caller, target)
+        test = await _end_of(state, caller, target, test_id)
     if test.error is not None:
         raise TaskFailure.model_validate(test.error).as_error()
     return _object(target, test)
 
 
-def _find(parts: Parts, project: str, target: Target) -> Task | None:
-    with parts.database.reading() as session:
-        return find_speed_test(session, project, target.id, _measured(target))
+def _find(state: AppState, caller: Caller, target: Target) -> Task | None:
+    with state.database.reading() as session:
+        return find_speed_test(session, caller.project, target.id, _measured(target))
 
 
-def _request(parts: Parts, project: str, target: Target) -> str:
-    with parts.transaction() as transaction:
-        if target.adapter is not None:  # NotFound when it has been deleted by now
-            pin_model(transaction.session, project, target.id, target.adapter)
-        test = request_speed_test(transaction.session, project, target.id, _measured(target))
+def _request(state: AppState, caller: Caller, target: Target) -> TaskId:
+    with state.transaction() as transaction:
+        if target.adapter is not None:  # NotFound if it has been deleted in the meantime
+            pin_model(transaction.session, caller.project, target.id, target.adapter)
+        test = request_speed_test(transaction.session, caller.project, target.id, _measured(target))
         work = Work(test.kind, test.id)
-        transaction.after_commit(lambda: parts.broker.wake(work))
+        transaction.after_commit(lambda: state.broker.wake(work))
         return test.id
 
 
-async def _end_of(parts: Parts, project: str, target: Target, test_id: str) -> Task:
-    """Return the test once it has ended; NotFound when its model is deleted meanwhile."""
+async def _end_of(state: AppState, caller: Caller, target: Target, test_id: TaskId) -> Task:
+    """Wait for the end of the test; NotFound if its model is deleted in the meantime."""
 
     def read() -> Task | None:
-        with parts.database.reading() as session:
-            return get_speed_test(session, project, test_id)
+        with state.database.reading() as session:
+            return get_speed_test(session, caller.project, test_id)
 
     give_up_at = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < give_up_at:
         test = await run_in_threadpool(read)
         if test is None:
-            raise no_model(target.id)
+            raise missing(TunedModel, target.id)
         if test.finished_at is not None:
             return test
         await asyncio.sleep(POLL_SECONDS)
     raise Unavailable(
-        "The speed test has not ended yet. It goes on; ask again for its result.",
+        "The speed test is still running. Request the result again later.",
         code="speed_test_pending",
         retry_after_seconds=60,
     )

@@ -8,12 +8,13 @@ import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AliasChoices, Field, ValidationError
 
 from core.errors import TunesmithError
 from core.spec.base import Spec
-from core.spec.base_model import BaseModelSpec, Quantisation
+from core.spec.base_model import BaseModelSpec, Quantization
 from core.spec.job import JobSpec
+from core.spec.names import Aliased, first_spelling
 from core.spec.objective import ObjectiveSpec, Task
 from core.spec.precision import NumberFormat
 from core.spec.strategy import StrategySpec
@@ -30,7 +31,7 @@ class ManifestFile(Spec):
     sha256: str
 
 
-class Manifest(Spec):
+class Manifest(Aliased, Spec):
     """`files` are sorted by path; `checksum` is the SHA-256 of all other fields.
 
     Strategy, task and objective describe how to load and run the weights.
@@ -39,7 +40,9 @@ class Manifest(Spec):
     format_version: Literal[1] = 1
     base_model: str
     base_revision: str | None
-    base_quantisation: Quantisation | None = None
+    base_quantization: Quantization | None = Field(
+        None, validation_alias=AliasChoices("base_quantization", "base_quantisation")
+    )
     precision: NumberFormat | None = None
     """The number format of the base during training; None for older bundles."""
     strategy: StrategySpec
@@ -66,7 +69,7 @@ def write_manifest(folder: Path, spec: JobSpec, precision: NumberFormat | None =
     manifest = Manifest(
         base_model=public_name(spec.base),
         base_revision=spec.base.revision,
-        base_quantisation=spec.base.quantisation,
+        base_quantization=spec.base.quantization,
         precision=precision,
         strategy=spec.strategy,
         task=spec.task,
@@ -149,7 +152,7 @@ def _weights(files: tuple[ManifestFile, ...]) -> ManifestFile:
 
 def _checksum(manifest: Manifest) -> str:
     rest = manifest.model_dump_json(exclude={"checksum", *_unset(manifest)})
-    return hashlib.sha256(rest.encode()).hexdigest()
+    return hashlib.sha256(first_spelling(rest).encode()).hexdigest()
 
 
 def _unset(manifest: Manifest) -> set[str]:

@@ -8,7 +8,7 @@ from transformers.pytorch_utils import Conv1D
 from core.adapters.linear_layers import LinearLayer
 from core.adapters.modules_to_save import classifier_head
 from core.models.load import NF4, keep_as_quantised
-from core.spec.base_model import Quantisation
+from core.spec.base_model import Quantization
 
 
 def layers_to_quantise(model: PreTrainedModel) -> dict[str, LinearLayer]:
@@ -22,12 +22,12 @@ def layers_to_quantise(model: PreTrainedModel) -> dict[str, LinearLayer]:
     }
 
 
-def quantise(model: PreTrainedModel, quantisation: Quantisation, device: torch.device) -> None:
+def quantise(model: PreTrainedModel, quantization: Quantization, device: torch.device) -> None:
     """Quantize a dense model in CPU memory and move it to `device`, layer by layer."""
     dtype = model.dtype
     for path, layer in layers_to_quantise(model).items():
         weight_OI = layer.weight.t() if isinstance(layer, Conv1D) else layer.weight
-        make = _in_four_bits if quantisation == "nf4" else _in_eight_bits
+        make = _in_four_bits if quantization == "nf4" else _in_eight_bits
         quantised = make(weight_OI.detach().contiguous(), layer.bias is not None, dtype, device)
         quantised.bias = layer.bias
         model.set_submodule(path, quantised.train(model.training))
@@ -42,7 +42,7 @@ def _in_four_bits(
     from bitsandbytes.nn import Linear4bit, Params4bit
 
     outputs, inputs = weight_OI.shape
-    kind = {"quant_type": NF4.quantisation, "compress_statistics": NF4.double_quantisation}
+    kind = {"quant_type": NF4.quantization, "compress_statistics": NF4.double_quantization}
     layer = Linear4bit(inputs, outputs, has_bias, dtype, device="meta", **kind)
     layer.weight = Params4bit(weight_OI, requires_grad=False, module=layer, **kind).to(device)
     return layer

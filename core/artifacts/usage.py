@@ -58,7 +58,7 @@ def _adapter(spec: JobSpec) -> list[str]:
     options = f', revision="{spec.base.revision}"' if spec.base.revision else ""
     if isinstance(spec.objective, ClassificationSpec):
         options += f", num_labels={len(spec.objective.labels)}"
-    config = _QUANTISED.get(spec.base.quantisation or "")
+    config = _QUANTISED.get(spec.base.quantization or "")
     if config is not None:
         options += f", quantization_config={config}"
     return [

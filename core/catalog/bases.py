@@ -12,11 +12,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import AliasChoices, BeforeValidator, Field, ValidationError
 
 from core.errors import NotFound
 from core.spec.base import Spec
-from core.spec.base_model import BaseModelSpec, Quantisation
+from core.spec.base_model import BaseModelSpec, Quantization
+from core.spec.names import Aliased
 
 _SHIPPED_FILE = Path(__file__).with_name("bases.toml")
 _PACKAGE_ROOT = Path(__file__).resolve().parents[2]
@@ -30,7 +31,7 @@ Name = Annotated[str, Field(pattern=rf"^{_NAME_PART}(/{_NAME_PART})*$", max_leng
 
 
 class BadCatalog(ValueError):
-    """A catalog file cannot be used; the message names the file, the entry and the cure."""
+    """A catalog file cannot be used; the message names the file, the entry and the fix."""
 
 
 def _unix_seconds(value: object) -> object:
@@ -39,14 +40,16 @@ def _unix_seconds(value: object) -> object:
     return value
 
 
-class CatalogEntry(Spec):
+class CatalogEntry(Aliased, Spec):
     """A base model as the catalog knows it."""
 
     id: Name
     source: str = Field(min_length=1, description="absolute folder, or a Hugging Face id")
     revision: str | None = Field(None, min_length=1, description="of a Hugging Face id")
-    quantisation: Quantisation | None = Field(
-        None, description="in memory, for training and serving; None: as the source stores it"
+    quantization: Quantization | None = Field(
+        None,
+        description="in memory, for training and serving; None: as the source stores it",
+        validation_alias=AliasChoices("quantization", "quantisation"),
     )
     aliases: tuple[Name, ...] = ()
     owned_by: str = "system"
@@ -60,7 +63,7 @@ class CatalogEntry(Spec):
             id=self.id,
             source=self.source,
             revision=self.revision,
-            quantisation=self.quantisation,
+            quantization=self.quantization,
         )
 
 
@@ -77,7 +80,7 @@ class Catalog:
                 if other is not entry:
                     raise BadCatalog(
                         f"the name {name!r} of {entry.id!r} already belongs to {other.id!r}; "
-                        "take it away from one of them"
+                        "remove it from one of them"
                     )
 
     @classmethod

@@ -27,7 +27,7 @@ def describe(base: BaseModelSpec) -> BaseFacts | None:
     """Return the facts of a base in a folder of this machine, and None for any other.
 
     A Hugging Face id, or a folder that only the workers have, is looked at on a worker.
-    Raises InvalidRequest for a family or a quantisation that is not supported, and when the
+    Raises InvalidRequest for a family or a quantization that is not supported, and when the
     folder holds no usable config.json.
     """
     folder = Path(base.source)
@@ -54,25 +54,25 @@ def comes_quantised(base: BaseModelSpec, config: Mapping[str, Any]) -> bool:
     Raises InvalidRequest when it is both, and what `is_quantised` raises.
     """
     stored = is_quantised(config)
-    if stored and base.quantisation is not None:
+    if stored and base.quantization is not None:
         raise InvalidRequest(
-            f"The base model {base.id!r} is stored quantised already. Take quantisation out of its "
+            f"The base model {base.id!r} is stored quantised already. Take quantization out of its "
             "catalog entry, or name its original weights there.",
             param="model",
             code="unsupported_model",
         )
-    return stored or base.quantisation is not None
+    return stored or base.quantization is not None
 
 
 def is_quantised(config: Mapping[str, Any]) -> bool:
     """Say whether a config's weights are stored quantised.
 
-    Raises InvalidRequest for any other quantisation than that of bitsandbytes.
+    Raises InvalidRequest for any other quantization than that of bitsandbytes.
     """
-    quantisation = config.get("quantization_config")
-    if quantisation is None:
+    quantization = config.get("quantization_config")
+    if quantization is None:
         return False
-    method = quantisation.get("quant_method") if isinstance(quantisation, dict) else None
+    method = quantization.get("quant_method") if isinstance(quantization, dict) else None
     if method == "bitsandbytes":
         return True
     raise InvalidRequest(

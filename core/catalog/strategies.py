@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from core.spec.members import for_each
 from core.spec.strategy import BottleneckSpec, LowRankSpec, StrategySpec
-from core.spec.training import Optimiser
+from core.spec.training import OptimizerName
 
 Library = Literal["transformers", "peft", "tunesmith"]
 Side = Literal["source", "target"]
@@ -49,7 +49,7 @@ class StrategyFacts:
     rate: RateRule
     library: Library
     """The library that loads the bundle."""
-    optimiser: Optimiser
+    optimizer: OptimizerName
     """The value of `auto`."""
     whole_model: bool
     """The result is a complete model, not an adapter."""
@@ -89,7 +89,7 @@ STRATEGIES: dict[str, StrategyFacts] = for_each(
         "full": StrategyFacts(
             rate=RateRule(5e-5, _POWER, True, False),
             library="transformers",
-            optimiser="adamw",
+            optimizer="adamw",
             whole_model=True,
             virtual_tokens=None,
             hands_over_keys=False,
@@ -99,7 +99,7 @@ STRATEGIES: dict[str, StrategyFacts] = for_each(
         "lora": StrategyFacts(
             rate=_LOW_RANK_RATE,
             library="peft",
-            optimiser="adamw",
+            optimizer="adamw",
             whole_model=False,
             virtual_tokens=None,
             hands_over_keys=False,
@@ -109,7 +109,7 @@ STRATEGIES: dict[str, StrategyFacts] = for_each(
         "qlora": StrategyFacts(
             rate=_LOW_RANK_RATE,
             library="peft",
-            optimiser="paged_adamw",
+            optimizer="paged_adamw",
             whole_model=False,
             virtual_tokens=None,
             hands_over_keys=False,
@@ -119,7 +119,7 @@ STRATEGIES: dict[str, StrategyFacts] = for_each(
         "bottleneck": StrategyFacts(
             rate=RateRule(1e-3, 0, True, False, _inner_values),
             library="tunesmith",
-            optimiser="adamw",
+            optimizer="adamw",
             whole_model=False,
             virtual_tokens=None,
             hands_over_keys=False,
@@ -129,7 +129,7 @@ STRATEGIES: dict[str, StrategyFacts] = for_each(
         "prefix": StrategyFacts(
             rate=RateRule(0.2, 0, False, True),
             library="peft",
-            optimiser="adamw",
+            optimizer="adamw",
             whole_model=False,
             virtual_tokens="target",
             hands_over_keys=True,
@@ -139,7 +139,7 @@ STRATEGIES: dict[str, StrategyFacts] = for_each(
         "prompt": StrategyFacts(
             rate=RateRule(0.3, 0, False, True),
             library="peft",
-            optimiser="adamw",
+            optimizer="adamw",
             whole_model=False,
             virtual_tokens="source",
             hands_over_keys=False,
@@ -150,7 +150,7 @@ STRATEGIES: dict[str, StrategyFacts] = for_each(
         "ia3": StrategyFacts(
             rate=RateRule(2e-2, _POWER, False, True),
             library="peft",
-            optimiser="adamw",
+            optimizer="adamw",
             whole_model=False,
             virtual_tokens=None,
             hands_over_keys=False,
@@ -170,3 +170,9 @@ def virtual_tokens(strategy: StrategySpec, sides: Collection[Side] = BOTH_SIDES)
         return 0
     tokens: int = strategy.virtual_tokens  # type: ignore[union-attr]
     return tokens
+
+
+def whole_modules(strategy: StrategySpec) -> tuple[str, ...]:
+    """Return the names of the base's modules that the strategy trains completely."""
+    names: tuple[str, ...] = getattr(strategy, "modules_to_save", ())
+    return names

@@ -45,8 +45,8 @@ _DEFECTS = (
 )
 """What transformers raises on files that are damaged or not of a model it knows."""
 
-NF4 = QloraSpec(quantisation="nf4", double_quantisation=True)
-"""What the quantisation `nf4` of a base is: that on which qlora trains unless told otherwise."""
+NF4 = QloraSpec(quantization="nf4", double_quantization=True)
+"""What the quantization `nf4` of a base is: that on which qlora trains unless told otherwise."""
 
 _MODEL_CLASSES: dict[Task, Any] = {
     "generation": AutoModelForCausalLM,
@@ -108,12 +108,12 @@ def load_base(
     *,
     task: Task = "generation",
     labels: int | None = None,
-    quantisation: QloraSpec | None = None,
+    quantization: QloraSpec | None = None,
 ) -> PreTrainedModel:
     """Return the base on `device` in `dtype`: evaluation mode, every parameter frozen.
 
     For the task classification it gets a head for `labels` labels; what of it the base lacks is
-    drawn from torch's global generator, so seed that first. With `quantisation` the linear layers
+    drawn from torch's global generator, so seed that first. With `quantization` the linear layers
     of the blocks are quantised to four bits on the way; a base that is quantised by itself, as it
     is stored or by its catalog entry, comes so, whatever is asked for. The head is never quantised.
 
@@ -122,7 +122,7 @@ def load_base(
     config = load_config(base)
     family = family_of(config.model_type)
     comes_quantised(base, config.to_dict())  # refuses what is quantised twice
-    options = _quantisation_options(base, config, dtype, device, task, quantisation)
+    options = _quantization_options(base, config, dtype, device, task, quantization)
     if labels is not None:
         config.num_labels = labels
         options["ignore_mismatched_sizes"] = True  # the base may classify into other labels
@@ -147,13 +147,13 @@ def load_base(
     return model.eval()
 
 
-def _quantisation_options(
+def _quantization_options(
     base: BaseModelSpec,
     config: PreTrainedConfig,
     dtype: torch.dtype,
     device: torch.device,
     task: Task,
-    quantisation: QloraSpec | None,
+    quantization: QloraSpec | None,
 ) -> dict[str, Any]:
     """Return what `from_pretrained` is told to load a quantised base; nothing for a dense one.
 
@@ -166,16 +166,16 @@ def _quantisation_options(
         if task == "classification":  # its head is not among the layers that the base left dense
             stored["llm_int8_skip_modules"] = [*(stored.get("llm_int8_skip_modules") or ()), *dense]
         return {"device_map": {"": device}}
-    if base.quantisation == "int8":
+    if base.quantization == "int8":
         eight_bits = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=dense)
         return {"device_map": {"": device}, "quantization_config": eight_bits}
-    chosen = NF4 if base.quantisation == "nf4" else quantisation
+    chosen = NF4 if base.quantization == "nf4" else quantization
     if chosen is None:
         return {}
     four_bits = BitsAndBytesConfig(
         load_in_4bit=True,
-        bnb_4bit_quant_type=chosen.quantisation,
-        bnb_4bit_use_double_quant=chosen.double_quantisation,
+        bnb_4bit_quant_type=chosen.quantization,
+        bnb_4bit_use_double_quant=chosen.double_quantization,
         bnb_4bit_compute_dtype=dtype,
         llm_int8_skip_modules=dense,
     )

@@ -60,7 +60,7 @@ class PrecisionChooser:
             return PrecisionChoice(choice="fp32", reason="not native")
         config = load_config(base)
         if comes_quantised(base, config.to_dict()):
-            return PrecisionChoice(choice=coarse, reason="quantised" if asked == "auto" else "set")
+            return PrecisionChoice(choice=coarse, reason="quantized" if asked == "auto" else "set")
         found = self._cost(base, coarse)
         cost = found if isinstance(found, PrecisionCost) else None
         if asked != "auto":

@@ -6,6 +6,7 @@ Worker and API send them over their own connections.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from core.errors import InvalidRequest, Unavailable
 from core.parity.rounding import MANTISSA_BITS
 from core.spec.base_model import BaseModelSpec
 from core.spec.bundle import BundleRef
@@ -20,18 +21,10 @@ from core.spec.generation import (
 from core.spec.parity import NumberFormat, ReplayedRow, ReplayedText, nats
 
 
-class EngineAway(Exception):
-    """The engine cannot answer now; the same request may succeed later."""
+class UnexpectedAnswer(InvalidRequest):
+    """The engine answers something other than what it was asked for, and would again."""
 
-
-class EngineRefused(Exception):
-    """The engine answers no, and would again."""
-
-    def __init__(self, message: str, code: str | None = None, param: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.code = code
-        self.param = param
+    code = "unexpected_answer"
 
 
 @dataclass(frozen=True)
@@ -87,7 +80,7 @@ def generation_request(row: ReplayedRow, candidate: Candidate) -> GenerationRequ
 
 
 def written_reply(row: ReplayedRow, events: Sequence[GenerationEvent]) -> Reply:
-    """Read the events of such a request. Raises EngineAway or EngineRefused for half an answer."""
+    """Read the events of such a request. Raises Unavailable or UnexpectedAnswer for half."""
     started = next((each for each in events if isinstance(each, GenerationStarted)), None)
     written = [
         token.logprob
@@ -96,14 +89,14 @@ def written_reply(row: ReplayedRow, events: Sequence[GenerationEvent]) -> Reply:
         for token in each.logprobs
     ]
     if started is None or len(written) != len(row.answer):
-        raise EngineAway("its answer ended too early")
+        raise Unavailable("its answer ended too early", code="engine_unavailable")
     if started.prompt_ids != row.prompt_ids:
         return Reply(started.prompt_ids, (), started.precision)
     read = [token.logprob for token in started.prompt] or [None] * len(row.prompt_ids)
     pairs = list(zip([*read, *written], row.logprobs, strict=True))
     figures = [found for found, wanted in pairs if found is not None and wanted is not None]
     if len(figures) != sum(wanted is not None for _, wanted in pairs):
-        raise EngineRefused("it does not say how likely the prompt is")
+        raise UnexpectedAnswer("it does not say how likely the prompt is")
     return Reply(started.prompt_ids, tuple(figures), started.precision)
 
 
@@ -118,9 +111,9 @@ def classification_request(row: ReplayedText, candidate: Candidate) -> Classific
 
 
 def labelled_reply(row: ReplayedText, answer: ClassificationAnswer) -> Reply:
-    """Read the scores of a text; EngineRefused when they are of other labels."""
+    """Read the scores of a text; UnexpectedAnswer when they are of other labels."""
     (scores,) = answer.scores
     if scores.keys() != row.logprobs.keys():
-        raise EngineRefused(f"it knows the labels {', '.join(scores)}", "other_labels")
+        raise UnexpectedAnswer(f"it knows the labels {', '.join(scores)}", code="other_labels")
     figures = tuple(nats(scores[label]) for label in row.logprobs)
     return Reply((), figures, answer.precision)

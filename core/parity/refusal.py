@@ -2,7 +2,7 @@
 
 from pydantic import ValidationError
 
-from core.parity.asking import EngineRefused
+from core.errors import TunesmithError
 from core.spec.parity import Parity
 
 _UNSERVABLE = {
@@ -21,13 +21,17 @@ CHECK_FAILED = "the check itself failed"
 """The reason when the check failed because of an error of the service, not of the model."""
 
 
+def unanswered(error: TunesmithError) -> Parity:
+    return unchecked(f"the engine did not answer: {error}")
+
+
 def unchecked(reason: str | None) -> Parity:
     return Parity(status="unchecked", reason=reason)
 
 
-def refused(error: EngineRefused) -> Parity:
+def refused(error: TunesmithError) -> Parity:
     """Distinguish an error that every request would get from one specific to these rows."""
-    differs = _UNSERVABLE.get(error.code or "")
+    differs = _UNSERVABLE.get(error.code)
     if differs is None and error.code != "context_length_exceeded" and error.param == "messages":
         differs = "template"
     reason = f"the engine rejected rows of the model's training data: {error.message}"

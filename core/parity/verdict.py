@@ -45,7 +45,7 @@ def judge(reference: ParityReference, replies: Replies) -> Parity:
         token_rows=sum(_is_asked_by_tokens(row) for row in reference.rows),
         training_precision=trained,
         engine_precision=replies.engine_precision,
-        quantisation_gap_nats=reference.quantisation_gap_nats,
+        quantization_gap_nats=reference.quantization_gap_nats,
     )
     for row, reply in zip(reference.rows, replies.rows, strict=True):
         if isinstance(row, ReplayedRow) and reply.prompt_ids != row.prompt_ids:

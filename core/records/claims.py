@@ -17,6 +17,7 @@ from core.records import leases, outbox, resume_states
 from core.records.events import NewEvent, append_events
 from core.records.jobs import NO_CLAIM, advance
 from core.records.tables import Job
+from core.spec.ids import JobId
 from core.tasks.kinds import JOB, Work
 
 MAX_ATTEMPTS = 5
@@ -29,7 +30,7 @@ class Claim:
 
     table: ClassVar[type[Job]] = Job
 
-    job_id: str
+    job_id: JobId
     token: int
 
     @property
@@ -48,7 +49,7 @@ def claim_next(session: Session, worker_id: str, lease_seconds: float) -> Claim 
     )
     if claimed is None:
         return None
-    job_id, token = claimed
+    job_id, token = JobId(claimed[0]), claimed[1]
     outbox.settle(session, Work(JOB, job_id))
     return Claim(job_id, token)
 
@@ -91,14 +92,15 @@ def report_crash(session: Session, claim: Claim, *, reason: str) -> None:
         _fail(session, claim.job_id, "child_crashed", reason)
 
 
-def rescue_expired(session: Session, *, worker_id: str | None = None) -> Sequence[str]:
+def rescue_expired(session: Session, *, worker_id: str | None = None) -> Sequence[JobId]:
     """Give back the jobs of dead workers, or fail those that keep killing workers.
 
     Dead are those that `leases.find_lost` finds. Returns the ids of rescued jobs. Several callers
     at once rescue a job once.
     """
     rescued = []
-    for job_id, attempts in leases.find_lost(session, Job, worker_id):
+    for lost_id, attempts in leases.find_lost(session, Job, worker_id):
+        job_id = JobId(lost_id)
         if attempts < MAX_ATTEMPTS:
             _give_back(session, job_id, "The worker was lost.")
             rescued.append(job_id)
@@ -108,12 +110,12 @@ def rescue_expired(session: Session, *, worker_id: str | None = None) -> Sequenc
     return rescued
 
 
-def _fail(session: Session, job_id: str, code: str, message: str) -> None:
+def _fail(session: Session, job_id: JobId, code: str, message: str) -> None:
     error = {"code": code, "message": message, "param": None}
     advance(session, job_id, JobStatus.FAILED, message=message, level="error", error=error)
 
 
-def _give_back(session: Session, job_id: str, reason: str) -> None:
+def _give_back(session: Session, job_id: JobId, reason: str) -> None:
     """End the claim on a job: parked when its owner asked for that, else claimable again."""
     status, pause_requested_at = session.execute(
         select(Job.status, Job.pause_requested_at).where(Job.id == job_id)
@@ -123,7 +125,8 @@ def _give_back(session: Session, job_id: str, reason: str) -> None:
         message = f"{reason} The job is paused after step {step}."
         advance(session, job_id, JobStatus.PAUSED, message=message, level="warn", step=step)
         return
-    message = f"{reason} The job " + (f"goes on after step {step}." if step else "starts again.")
+    then = f"resume from step {step}" if step else "start again"
+    message = f"{reason} The job will {then}."
     if status == JobStatus.RUNNING:
         advance(session, job_id, JobStatus.QUEUED, message=message, level="warn", step=step)
     else:  # one that has not begun keeps its status

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from core.records.database import database_now
 from core.records.tables import RegisteredEngine
-from core.spec.engine import BEAT_SECONDS, EngineReport
+from core.spec.engine_protocol import BEAT_SECONDS, EngineReport
 
 LIVING_SECONDS = 7 * BEAT_SECONDS
 """Generous, as it costs little: who finds nobody at the address asks another engine at once."""
@@ -27,8 +27,12 @@ class LivingEngine:
 
 
 def engine_seen(session: Session, report: EngineReport) -> None:
-    """Write down what an engine says of itself, in the place of what it said before."""
-    values = {"seen_at": database_now(), "report": report.model_dump(mode="json")}
+    """Store the newest report of an engine.
+
+    Defaults are left out, so that an API of the version before can read the row.
+    """
+    told = report.model_dump(mode="json", exclude_defaults=True)
+    values = {"seen_at": database_now(), "report": told}
     refreshed = session.execute(
         update(RegisteredEngine)
         .where(RegisteredEngine.url == report.url)

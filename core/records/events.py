@@ -7,7 +7,9 @@ from typing import Any, Literal
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from core.records.pages import Page, keyset_page
 from core.records.tables import Job, JobEvent
+from core.spec.ids import JobId
 
 Level = Literal["info", "warn", "error"]
 
@@ -22,7 +24,7 @@ class NewEvent:
     data: dict[str, Any] | None = None
 
 
-def append_events(session: Session, job_id: str, events: Sequence[NewEvent]) -> None:
+def append_events(session: Session, job_id: JobId, events: Sequence[NewEvent]) -> None:
     """Add events to a job. The counter on the job row is the lock that keeps numbers dense."""
     if not events:
         return
@@ -55,17 +57,16 @@ def _storable(text: str) -> str:
 
 
 def list_events(
-    session: Session, job_id: str, *, before: int | None = None, limit: int = 20
-) -> Sequence[JobEvent]:
+    session: Session, job_id: JobId, *, before: int | None = None, limit: int = 20
+) -> Page[JobEvent]:
     """Newest first: up to `limit` events whose number is below `before`."""
     query = select(JobEvent).where(JobEvent.job_id == job_id)
-    if before is not None:
-        query = query.where(JobEvent.sequence < before)
-    return session.scalars(query.order_by(JobEvent.sequence.desc()).limit(limit)).all()
+    after = None if before is None else (before,)
+    return keyset_page(session, query, [JobEvent.sequence], after=after, limit=limit)
 
 
 def events_since(
-    session: Session, job_id: str, sequence: int, limit: int = 1000
+    session: Session, job_id: JobId, sequence: int, limit: int = 1000
 ) -> Sequence[JobEvent]:
     """Oldest first: up to `limit` events whose number is above `sequence`."""
     return session.scalars(

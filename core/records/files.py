@@ -6,26 +6,28 @@ from typing import Literal
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from core.errors import Conflict, NotFound
+from core.errors import Conflict
 from core.records.ids import new_id
+from core.records.owned import get_owned, missing, owned_by
 from core.records.pages import Order, Page, page
 from core.records.tables import File, Job
 from core.spec.dataset import DatasetReport
+from core.spec.ids import FileId, ProjectId
 
 Purpose = Literal["fine-tune", "fine-tune-results"]
 
 
-def new_file_key() -> tuple[str, str]:
+def new_file_key() -> tuple[FileId, str]:
     """A fresh file id and the storage key that goes with it."""
-    file_id = new_id("file")
+    file_id = FileId(new_id("file"))
     return file_id, f"files/{file_id}"
 
 
 def add_file(
     session: Session,
     *,
-    file_id: str,
-    project_id: str,
+    file_id: FileId,
+    project_id: ProjectId,
     filename: str,
     purpose: Purpose,
     bytes: int,
@@ -49,32 +51,14 @@ def add_file(
     return file
 
 
-def get_file(
-    session: Session,
-    project_id: str,
-    file_id: str,
-    *,
-    param: str = "file_id",
-    lock: bool = False,
-) -> File:
-    """Return the file; NotFound (naming the request field `param`) when it is not there.
-
-    With `lock`, nobody else can pin or delete it until the transaction ends.
-    """
-    file = session.get(File, file_id, populate_existing=lock, with_for_update=lock or None)
-    if file is None or file.project_id != project_id:
-        raise NotFound(f"No file with id {file_id!r}.", param=param, code="file_not_found")
-    return file
-
-
-def is_recorded(session: Session, file_id: str) -> bool:
+def is_recorded(session: Session, file_id: FileId) -> bool:
     """Say whether a file of this id exists, in whatever project."""
-    return session.get(File, file_id) is not None
+    return session.scalars(select(File.id).where(File.id == file_id)).first() is not None
 
 
 def list_files(
     session: Session,
-    project_id: str,
+    project_id: ProjectId,
     *,
     purpose: str | None,
     after: str | None,
@@ -84,36 +68,36 @@ def list_files(
     query = select(File)
     if purpose is not None:
         query = query.where(File.purpose == purpose)
-    return page(session, query, File, project_id=project_id, after=after, limit=limit, order=order)
+    return page(session, query, File, project_id, after=after, limit=limit, order=order)
 
 
-def pin_files(session: Session, project_id: str, files: Mapping[str, str]) -> None:
+def pin_files(session: Session, project_id: ProjectId, files: Mapping[str, FileId]) -> None:
     """Keep files, given as {request field: id}, from being deleted until the transaction ends.
 
     NotFound, naming the field, when this project has no such file.
     """
     rows = session.execute(
         select(File.id)
-        .where(File.project_id == project_id, File.id.in_(files.values()))
+        .where(owned_by(File, project_id), File.id.in_(files.values()))
         .order_by(File.id)
         .with_for_update(read=True)
     ).scalars()
     present = set(rows)
     for param, file_id in files.items():
         if file_id not in present:
-            raise NotFound(f"No file with id {file_id!r}.", param=param, code="file_not_found")
+            raise missing(File, file_id, param=param)
 
 
-def delete_file(session: Session, project_id: str, file_id: str) -> File:
+def delete_file(session: Session, project_id: ProjectId, file_id: FileId) -> File:
     """Remove the row and return it, so that the caller can delete the blob after the commit.
 
     Conflict while a job that has not ended still needs the file.
     """
-    file = get_file(session, project_id, file_id, lock=True)
+    file = get_owned(session, File, project_id, file_id, lock="write")
     user = session.scalars(
         select(Job.id)
         .where(
-            Job.project_id == project_id,
+            owned_by(Job, project_id),
             or_(Job.training_file == file_id, Job.validation_file == file_id),
             Job.finished_at.is_(None),
         )

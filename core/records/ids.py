@@ -4,12 +4,13 @@ import secrets
 import string
 from typing import Literal
 
+from core.spec.ids import JobId, ModelId, ProjectId, TaskId
 from core.tasks.kinds import KINDS
 
 _ALPHABET = string.ascii_letters + string.digits
 
 Prefix = Literal[
-    "file", "ftjob", "ftckpt", "call", "chatcmpl", "cmpl", "clsf", "req", "worker", "mask", "speed"
+    "file", "ftjob", "ftckpt", "call", "chatcmpl", "cmpl", "clsf", "req", "worker", "speed"
 ]
 
 
@@ -18,20 +19,23 @@ def new_id(prefix: Prefix) -> str:
     return _random_id(prefix)
 
 
-def new_task_id(kind: str) -> str:
+def new_task_id(kind: str) -> TaskId:
     """The same for a task; the prefix is that of its kind."""
-    return _random_id(KINDS[kind].id_prefix)
+    return TaskId(_random_id(KINDS[kind].id_prefix))
 
 
 def _random_id(prefix: str) -> str:
     return f"{prefix}-" + "".join(secrets.choice(_ALPHABET) for _ in range(24))
 
 
-def tuned_model_id(base_id: str, project_id: str, suffix: str | None, job_id: str) -> str:
+def tuned_model_id(
+    base_id: str, project_id: ProjectId, suffix: str | None, job_id: JobId
+) -> ModelId:
     """`ft:<base>:<project>:<suffix>:<id>`; the id is the start of the job's, so it is stable."""
-    return f"ft:{base_id}:{project_id}:{suffix or ''}:{job_id.removeprefix('ftjob-')[:8]}"
+    start = job_id.removeprefix("ftjob-")[:8]
+    return ModelId(f"ft:{base_id}:{project_id}:{suffix or ''}:{start}")
 
 
-def checkpoint_model_id(model_id: str, step: int) -> str:
+def checkpoint_model_id(model_id: ModelId, step: int) -> ModelId:
     """`ft:…:ckpt-step-<n>`, the servable model of one checkpoint."""
-    return f"{model_id}:ckpt-step-{step}"
+    return ModelId(f"{model_id}:ckpt-step-{step}")

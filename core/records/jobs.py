@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from core.errors import Conflict, NotFound, StaleClaim
+from core.errors import Conflict, StaleClaim
 from core.jobs.state import FINAL, JobStatus, sources_of
 from core.records import outbox
 from core.records.database import database_now
@@ -15,8 +15,10 @@ from core.records.files import pin_files
 from core.records.ids import new_id
 from core.records.leases import no_claim
 from core.records.models import pin_model
+from core.records.owned import get_owned, owned_by
 from core.records.pages import Page, page
 from core.records.tables import Job, JobMetadata
+from core.spec.ids import FileId, JobId, ModelId, ProjectId
 from core.spec.job import JobSpec
 from core.tasks.kinds import JOB, Work
 
@@ -25,11 +27,11 @@ from core.tasks.kinds import JOB, Work
 class NewJob:
     """What a job is made of before it has an id."""
 
-    project_id: str
+    project_id: ProjectId
     requested_model: str
     suffix: str | None
-    training_file: str
-    validation_file: str | None
+    training_file: FileId
+    validation_file: FileId | None
     spec: JobSpec
     metadata: dict[str, str] | None
 
@@ -49,9 +51,9 @@ def create_job(session: Session, new: NewJob) -> Job:
         files["validation_file"] = new.validation_file
     pin_files(session, new.project_id, files)
     if new.spec.parent is not None:
-        pin_model(session, new.project_id, new.requested_model, new.spec.parent)
+        pin_model(session, new.project_id, ModelId(new.requested_model), new.spec.parent)
     job = Job(
-        id=new_id("ftjob"),
+        id=JobId(new_id("ftjob")),
         project_id=new.project_id,
         status=JobStatus.VALIDATING_FILES,
         requested_model=new.requested_model,
@@ -80,19 +82,9 @@ def create_job(session: Session, new: NewJob) -> Job:
     return job
 
 
-def get_job(session: Session, project_id: str, job_id: str) -> Job:
-    """Return the job; NotFound when this project has no such job."""
-    job = session.get(Job, job_id)
-    if job is None or job.project_id != project_id:
-        raise NotFound(
-            f"No fine-tuning job with id {job_id!r}.", param="fine_tuning_job_id", code="not_found"
-        )
-    return job
-
-
 def list_jobs(
     session: Session,
-    project_id: str,
+    project_id: ProjectId,
     *,
     after: str | None,
     limit: int,
@@ -102,24 +94,24 @@ def list_jobs(
     """Newest first; with `metadata`, only jobs that carry every given pair."""
     query = select(Job)
     if without_metadata:
-        carriers = select(JobMetadata.job_id).where(JobMetadata.project_id == project_id)
+        carriers = select(JobMetadata.job_id).where(owned_by(JobMetadata, project_id))
         query = query.where(Job.id.not_in(carriers))
     for key, value in (metadata or {}).items():
         query = query.where(
             Job.id.in_(
                 select(JobMetadata.job_id).where(
-                    JobMetadata.project_id == project_id,
+                    owned_by(JobMetadata, project_id),
                     JobMetadata.key == key,
                     JobMetadata.value == value,
                 )
             )
         )
-    return page(session, query, Job, project_id=project_id, after=after, limit=limit)
+    return page(session, query, Job, project_id, after=after, limit=limit)
 
 
 def advance(
     session: Session,
-    job_id: str,
+    job_id: JobId,
     to: JobStatus,
     *,
     message: str,
@@ -155,9 +147,9 @@ def advance(
         outbox.settle(session, Work(JOB, job_id))
 
 
-def cancel_job(session: Session, project_id: str, job_id: str) -> Job:
+def cancel_job(session: Session, project_id: ProjectId, job_id: JobId) -> Job:
     """Cancel in one swap, which ends the claim: the worker's next write is refused, it stops."""
-    job = get_job(session, project_id, job_id)
+    job = get_owned(session, Job, project_id, job_id)
     advance(
         session,
         job_id,
@@ -169,13 +161,13 @@ def cancel_job(session: Session, project_id: str, job_id: str) -> Job:
     return job
 
 
-def is_over(session: Session, job_id: str) -> bool:
+def is_over(session: Session, job_id: JobId) -> bool:
     """Say whether nothing will run for this job again; true for one that does not exist."""
     status = session.scalars(select(Job.status).where(Job.id == job_id)).one_or_none()
     return status is None or status in FINAL
 
 
-def _explain_refusal(session: Session, job_id: str, to: JobStatus, token: int | None) -> None:
+def _explain_refusal(session: Session, job_id: JobId, to: JobStatus, token: int | None) -> None:
     status, current_token = session.execute(
         select(Job.status, Job.claim_token).where(Job.id == job_id)
     ).one()

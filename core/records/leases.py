@@ -99,9 +99,9 @@ def no_claim(table: type[Leased]) -> dict[str, Any]:
 
 
 def find_lost(
-    session: Session, table: type[Leased], worker_id: str | None
+    session: Session, table: type[Leased], worker_id: str | None, *conditions: Condition
 ) -> Sequence[Row[str, int]]:
-    """Lock the rows of dead workers and return (id, attempts) of each.
+    """Lock the rows of dead workers that match `conditions`; return (id, attempts) of each.
 
     A worker is dead if its lease has expired, or if the caller saw its process end and passes its
     `worker_id`. Rows locked by another transaction are skipped, so concurrent callers find
@@ -114,6 +114,6 @@ def find_lost(
     )
     return session.execute(
         select(table.id, table.attempts)
-        .where(table.lease_expires_at.is_not(None), dead)
+        .where(table.lease_expires_at.is_not(None), dead, *conditions)
         .with_for_update(skip_locked=True)
     ).all()

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import delete
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from core.errors import NotFound
-from core.records.files import get_file
-from core.records.tables import Job, JobMask, Task
+from core.records.owned import get_owned, owned_by
+from core.records.tables import File, Job, JobMask, Task
 from core.records.tasks import create_task, find_task
+from core.spec.ids import FileId, JobId, ProjectId, TaskId
 from core.spec.job import JobSpec
 from core.spec.mask import MaskRequest, MaskRow
 
@@ -16,14 +17,16 @@ MASK_AUDIT = "mask_audit"
 """The kind of task."""
 
 
-def request_audit(session: Session, project_id: str, training_file: str, spec: JobSpec) -> Task:
+def request_audit(
+    session: Session, project_id: ProjectId, training_file: FileId, spec: JobSpec
+) -> Task:
     """Write an audit that waits for a worker. NotFound without such a file."""
-    file = get_file(session, project_id, training_file, param="training_file")
+    file = get_owned(session, File, project_id, training_file, param="training_file")
     payload = MaskRequest(spec=spec, blob_key=file.blob_key)
     return create_task(session, project_id, MASK_AUDIT, subject=training_file, payload=payload)
 
 
-def require_audit(session: Session, project_id: str, audit_id: str) -> Task:
+def get_audit(session: Session, project_id: ProjectId, audit_id: TaskId) -> Task:
     """Return the audit; NotFound when this project has no such one."""
     audit = find_task(session, project_id, MASK_AUDIT, audit_id)
     if audit is None:
@@ -43,7 +46,8 @@ def record_job_mask(session: Session, job: Job, rows: Sequence[MaskRow]) -> None
     )
 
 
-def find_job_mask(session: Session, project_id: str, job_id: str) -> JobMask | None:
+def find_job_mask(session: Session, project_id: ProjectId, job_id: JobId) -> JobMask | None:
     """Return the mask of a job, or None when a worker has not read its files."""
-    mask = session.get(JobMask, job_id)
-    return mask if mask is not None and mask.project_id == project_id else None
+    return session.scalars(
+        select(JobMask).where(JobMask.job_id == job_id, owned_by(JobMask, project_id))
+    ).one_or_none()

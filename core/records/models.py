@@ -9,9 +9,12 @@ from sqlalchemy.orm import Session
 
 from core.errors import Conflict, NotFound
 from core.records.ids import checkpoint_model_id, new_id
+from core.records.owned import find_owned, get_owned, missing, owned_by
+from core.records.pages import Page, keyset_page
 from core.records.speed_tests import forget_speed_tests
 from core.records.tables import Checkpoint, Job, TunedModel
 from core.spec.bundle import BundleRef
+from core.spec.ids import CheckpointId, JobId, ModelId, ProjectId
 from core.spec.parity import Parity, ParityReference
 from core.spec.serving import ADAPTER_FORM, ServingSpec
 from core.spec.workspace import KEPT_CHECKPOINTS
@@ -31,7 +34,7 @@ class StoredBundle:
 def add_checkpoint(
     session: Session,
     job: Job,
-    model_id: str,
+    model_id: ModelId,
     step: int,
     metrics: dict[str, Any],
     bundle: StoredBundle,
@@ -48,7 +51,7 @@ def add_checkpoint(
     nothing names any more.
     """
     servable = checkpoint_model_id(model_id, step)
-    before = session.get(TunedModel, servable, with_for_update=True, populate_existing=True)
+    before = find_owned(session, TunedModel, job.project_id, servable, lock="write")
     if before is not None and job_trained_from(session, before.bundle_key) is not None:
         return [bundle.key] if bundle.key != before.bundle_key else []
     dropped = _drop_checkpoints(
@@ -61,7 +64,7 @@ def add_checkpoint(
     )
     session.add(
         Checkpoint(
-            id=new_id("ftckpt"),
+            id=CheckpointId(new_id("ftckpt")),
             project_id=job.project_id,
             job_id=job.id,
             step=step,
@@ -79,7 +82,7 @@ def add_checkpoint(
 def add_final_model(
     session: Session,
     job: Job,
-    model_id: str,
+    model_id: ModelId,
     bundle: StoredBundle,
     parity: Parity | None = None,
     reference: ParityReference | None = None,
@@ -97,74 +100,64 @@ def add_final_model(
 
 
 def list_checkpoints(
-    session: Session, job_id: str, *, after: str | None, limit: int
-) -> tuple[Sequence[Checkpoint], bool]:
-    """Newest first, and whether more follow. NotFound when `after` is none of this job's."""
+    session: Session, job_id: JobId, *, after: str | None, limit: int
+) -> Page[Checkpoint]:
+    """Newest first. NotFound when `after` is no checkpoint of this job."""
     query = select(Checkpoint).where(Checkpoint.job_id == job_id)
+    position = None
     if after is not None:
-        anchor = session.get(Checkpoint, after)
-        if anchor is None or anchor.job_id != job_id:
+        anchor = session.scalars(query.where(Checkpoint.id == after)).one_or_none()
+        if anchor is None:
             raise NotFound(f"No checkpoint {after!r} to list after.", param="after")
-        query = query.where(Checkpoint.step < anchor.step)
-    rows = session.scalars(query.order_by(Checkpoint.step.desc()).limit(limit + 1)).all()
-    return rows[:limit], len(rows) > limit
+        position = (anchor.step,)
+    return keyset_page(session, query, [Checkpoint.step], after=position, limit=limit)
 
 
-def find_checkpoint(session: Session, job_id: str, step: int) -> Checkpoint | None:
+def find_checkpoint(session: Session, job_id: JobId, step: int) -> Checkpoint | None:
     """Return the checkpoint of one step, if it is kept."""
     return session.scalars(
         select(Checkpoint).where(Checkpoint.job_id == job_id, Checkpoint.step == step)
     ).one_or_none()
 
 
-def get_model(session: Session, project_id: str, model_id: str) -> TunedModel:
-    """Return the tuned model; NotFound when this project has none of that name."""
-    model = session.get(TunedModel, model_id)
-    if model is None or model.project_id != project_id:
-        raise no_model(model_id)
-    return model
-
-
-def pin_model(session: Session, project_id: str, model_id: str, bundle: BundleRef) -> None:
+def pin_model(
+    session: Session, project_id: ProjectId, model_id: ModelId, bundle: BundleRef
+) -> None:
     """Keep the model with this bundle from being deleted until the transaction ends.
 
     For a transaction that creates work on the model: a job that trains it further, a speed test.
     NotFound, naming the field, when the model was deleted before.
     """
-    model = session.get(
-        TunedModel, model_id, with_for_update={"read": True}, populate_existing=True
-    )
-    if model is None or (model.project_id, model.bundle_key) != (project_id, bundle.key):
-        raise no_model(model_id)
+    model = get_owned(session, TunedModel, project_id, model_id, lock="read")
+    if model.bundle_key != bundle.key:
+        raise missing(TunedModel, model_id)
 
 
-def list_models(session: Session, project_id: str) -> Sequence[TunedModel]:
+def list_models(session: Session, project_id: ProjectId) -> Sequence[TunedModel]:
     """All tuned models of the project and their checkpoints, newest first."""
     return session.scalars(
         select(TunedModel)
-        .where(TunedModel.project_id == project_id)
+        .where(owned_by(TunedModel, project_id))
         .order_by(TunedModel.created_at.desc(), TunedModel.id)
     ).all()
 
 
 def set_serving(
-    session: Session, project_id: str, model_id: str, serving: ServingSpec
+    session: Session, project_id: ProjectId, model_id: ModelId, serving: ServingSpec
 ) -> TunedModel:
     """Write in which form the model is served and return it; NotFound when it is gone."""
-    model = session.get(TunedModel, model_id, with_for_update=True, populate_existing=True)
-    if model is None or model.project_id != project_id:
-        raise no_model(model_id)
+    model = get_owned(session, TunedModel, project_id, model_id, lock="write")
     model.serving = None if serving == ADAPTER_FORM else serving.model_dump(mode="json")
     session.flush()
     return model
 
 
-def delete_model(session: Session, project_id: str, model_id: str) -> TunedModel:
+def delete_model(session: Session, project_id: ProjectId, model_id: ModelId) -> TunedModel:
     """Remove the model's row and return it; the caller deletes its bundle after the commit.
 
     Conflict while a job that has not ended is trained from it.
     """
-    model = get_model(session, project_id, model_id)
+    model = get_owned(session, TunedModel, project_id, model_id)
     # The job's row is locked first, as its worker does, who may be dropping this very model.
     session.execute(select(Job.id).where(Job.id == model.job_id).with_for_update())
     session.execute(select(TunedModel.id).where(TunedModel.id == model_id).with_for_update())
@@ -179,7 +172,7 @@ def delete_model(session: Session, project_id: str, model_id: str) -> TunedModel
         delete(TunedModel).where(TunedModel.id == model_id).returning(TunedModel.id)
     ).all()
     if not deleted:
-        raise no_model(model_id)
+        raise missing(TunedModel, model_id)
     forget_speed_tests(session, project_id, model_id)
     if model.checkpoint_step is not None:
         session.execute(
@@ -190,7 +183,7 @@ def delete_model(session: Session, project_id: str, model_id: str) -> TunedModel
     return model
 
 
-def job_trained_from(session: Session, bundle_key: str) -> str | None:
+def job_trained_from(session: Session, bundle_key: str) -> JobId | None:
     """A job that has not ended and is trained from this bundle."""
     return session.scalars(
         select(Job.id)
@@ -209,14 +202,8 @@ def _have_checked(model: TunedModel, reference: ParityReference | None) -> None:
         model.parity_due_at = DUE_AT_ONCE
 
 
-def no_model(model_id: str) -> NotFound:
-    return NotFound(
-        f"The model {model_id!r} does not exist.", param="model", code="model_not_found"
-    )
-
-
 def _tuned_model(
-    job: Job, model_id: str, bundle: StoredBundle, *, checkpoint_step: int | None
+    job: Job, model_id: ModelId, bundle: StoredBundle, *, checkpoint_step: int | None
 ) -> TunedModel:
     return TunedModel(
         id=model_id,
@@ -231,7 +218,7 @@ def _tuned_model(
 
 def _drop_checkpoints(
     session: Session,
-    job_id: str,
+    job_id: JobId,
     *,
     keep: int,
     best_step: int | None,
@@ -250,7 +237,7 @@ def _drop_checkpoints(
     doomed += [row for row in others[keep:] if row.step != best_step]
     keys = []
     for row in doomed:
-        model = session.get(TunedModel, row.model_id, with_for_update=True)
+        model = find_owned(session, TunedModel, row.project_id, row.model_id, lock="write")
         if model is not None:
             if job_trained_from(session, model.bundle_key) is not None:
                 continue

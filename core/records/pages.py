@@ -2,15 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from sqlalchemy import Select, tuple_
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from core.errors import NotFound
-from core.records.tables import File, Job, TunedModel
+from core.records.owned import find_owned, owned_by
+from core.records.tables import Owned, Table
+from core.spec.ids import ProjectId
 
-Row = TypeVar("Row", File, Job, TunedModel)
+Row = TypeVar("Row", bound=Table)
+OwnedRow = TypeVar("OwnedRow", bound=Owned)
 Order = Literal["asc", "desc"]
 
 
@@ -22,29 +25,47 @@ class Page(Generic[Row]):
     has_more: bool
 
 
-def page(
+def keyset_page(
     session: Session,
     query: Select[Row],
-    table: type[Row],
+    key: Sequence[InstrumentedAttribute[Any]],
     *,
-    project_id: str,
-    after: str | None,
+    after: Sequence[object] | None,
     limit: int,
     order: Order = "desc",
 ) -> Page[Row]:
-    """Return up to `limit` rows of `query` that follow the row `after` (by created_at, id).
+    """Return up to `limit` rows of `query`, sorted by the columns `key`, which identify a row.
 
-    NotFound when `after` is no row of this project.
+    `after` is the key of the last row of the previous page.
     """
-    query = query.where(table.project_id == project_id)
-    key = tuple_(table.created_at, table.id)
     if after is not None:
-        anchor = session.get(table, after)
-        if anchor is None or anchor.project_id != project_id:
-            raise NotFound(f"No object {after!r} to list after.", param="after")
-        position = (anchor.created_at, anchor.id)
-        query = query.where(key > position if order == "asc" else key < position)
-    columns = (table.created_at, table.id)
-    query = query.order_by(*(c.asc() if order == "asc" else c.desc() for c in columns))
+        position = tuple_(*key)
+        query = query.where(position > after if order == "asc" else position < after)
+    query = query.order_by(*(c.asc() if order == "asc" else c.desc() for c in key))
     rows = session.scalars(query.limit(limit + 1)).all()
     return Page(rows=rows[:limit], has_more=len(rows) > limit)
+
+
+def page(
+    session: Session,
+    query: Select[OwnedRow],
+    table: type[OwnedRow],
+    project: ProjectId,
+    *,
+    after: str | None,
+    limit: int,
+    order: Order = "desc",
+) -> Page[OwnedRow]:
+    """Return up to `limit` rows of `query` that `project` owns, by (created_at, id).
+
+    They follow the row with the id `after`. NotFound when the project has no such row.
+    """
+    position = None
+    if after is not None:
+        anchor = find_owned(session, table, project, after)
+        if anchor is None:
+            raise NotFound(f"No {table.noun} {after!r} to list after.", param="after")
+        position = (anchor.created_at, anchor.id)
+    query = query.where(owned_by(table, project))
+    key = (table.created_at, table.id)
+    return keyset_page(session, query, key, after=position, limit=limit, order=order)

@@ -8,8 +8,10 @@ from sqlalchemy.orm import Session, undefer
 
 from core.records.database import database_now
 from core.records.events import NewEvent, append_events
-from core.records.models import DUE_AT_ONCE, no_model
+from core.records.models import DUE_AT_ONCE
+from core.records.owned import get_owned
 from core.records.tables import TunedModel
+from core.spec.ids import ModelId, ProjectId
 from core.spec.parity import Parity, ParityReference
 
 
@@ -33,7 +35,7 @@ def is_withheld(model: TunedModel) -> bool:
 
 
 def begin_check(
-    session: Session, model_id: str, sha256: str, seconds: float
+    session: Session, model_id: ModelId, sha256: str, seconds: float
 ) -> ParityReference | UnderCheck | None:
     """Take it on oneself to check a model, for so long; return the rows to ask for.
 
@@ -65,7 +67,7 @@ def begin_check(
 
 
 def end_check(
-    session: Session, model_id: str, sha256: str, parity: Parity | None, retry_seconds: float
+    session: Session, model_id: ModelId, sha256: str, parity: Parity | None, retry_seconds: float
 ) -> None:
     """Write a verdict down. Without one the next request begins again, now or in a while.
 
@@ -87,20 +89,13 @@ def end_check(
     )
 
 
-def publish(session: Session, project_id: str, model_id: str) -> TunedModel:
+def publish(session: Session, project_id: ProjectId, model_id: ModelId) -> TunedModel:
     """Have a withheld model answer from now on, and return it; any other stays as it is.
 
     NotFound when this project has none of that name.
     """
-    model = session.get(
-        TunedModel,
-        model_id,
-        with_for_update=True,
-        populate_existing=True,
-        options=[undefer(TunedModel.parity_reference)],
-    )
-    if model is None or model.project_id != project_id:
-        raise no_model(model_id)
+    reference = undefer(TunedModel.parity_reference)
+    model = get_owned(session, TunedModel, project_id, model_id, lock="write", load=(reference,))
     if is_withheld(model):
         model.published_at = session.scalars(select(database_now())).one()
         text = f"The owner published {model_id}, which is not served as it was trained."

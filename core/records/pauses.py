@@ -4,7 +4,7 @@ A job that nobody holds is parked at once. One that a worker holds gets a reques
 worker's lease sees it, and whatever ends the claim then parks the job (`core.records.claims`).
 """
 
-from sqlalchemy import select, update
+from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from core.errors import Conflict
@@ -12,18 +12,20 @@ from core.jobs.state import FINAL, JobStatus
 from core.records import outbox
 from core.records.database import database_now
 from core.records.events import NewEvent, append_events
-from core.records.jobs import advance, get_job
+from core.records.jobs import advance
+from core.records.owned import get_owned
 from core.records.tables import Job
+from core.spec.ids import JobId, ProjectId
 from core.tasks.kinds import JOB, Work
 
 
-def pause_job(session: Session, project_id: str, job_id: str) -> Job:
+def pause_job(session: Session, project_id: ProjectId, job_id: JobId) -> Job:
     """Park the job, or ask the worker that holds it to; Conflict when there is nothing to pause."""
-    job = _locked_job(session, project_id, job_id)
+    job = get_owned(session, Job, project_id, job_id, lock="write")
     if job.status in FINAL:
         raise _conflict(f"Job {job_id} has already ended ({job.status}) and cannot be paused.")
     if job.paused_at is not None or job.pause_requested_at is not None:
-        raise _conflict(f"Job {job_id} is paused already, or about to be.")
+        raise _conflict(f"Job {job_id} is already paused or about to pause.")
     if job.lease_expires_at is None:
         advance(session, job_id, JobStatus.PAUSED, message="The job is paused.")
     else:
@@ -34,30 +36,22 @@ def pause_job(session: Session, project_id: str, job_id: str) -> Job:
     return job
 
 
-def resume_job(session: Session, project_id: str, job_id: str) -> Job:
+def resume_job(session: Session, project_id: ProjectId, job_id: JobId) -> Job:
     """Put a paused job into the queue, or withdraw the request for a pause; else Conflict."""
-    job = _locked_job(session, project_id, job_id)
+    job = get_owned(session, Job, project_id, job_id, lock="write")
     if job.status == JobStatus.PAUSED:
-        advance(session, job_id, JobStatus.QUEUED, message="The job was resumed and waits.")
+        advance(session, job_id, JobStatus.QUEUED, message="The job was resumed and is queued.")
         outbox.enqueue(session, Work(JOB, job_id))
     elif job.pause_requested_at is not None:
         _set_request(session, job_id, None)
         append_events(session, job_id, [NewEvent("The request for a pause was withdrawn.")])
     else:
-        raise _conflict(f"Job {job_id} is {job.status} and not paused; nothing is to be resumed.")
+        raise _conflict(f"Job {job_id} is {job.status} and not paused; there is nothing to resume.")
     session.refresh(job)
     return job
 
 
-def _locked_job(session: Session, project_id: str, job_id: str) -> Job:
-    """The job as nobody can change it until the transaction ends."""
-    job = get_job(session, project_id, job_id)
-    session.execute(select(Job.id).where(Job.id == job_id).with_for_update())
-    session.refresh(job)
-    return job
-
-
-def _set_request(session: Session, job_id: str, value: object) -> None:
+def _set_request(session: Session, job_id: JobId, value: object) -> None:
     session.execute(
         update(Job)
         .where(Job.id == job_id)

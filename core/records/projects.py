@@ -3,11 +3,12 @@
 from sqlalchemy.orm import Session
 
 from core.records.tables import Project
+from core.spec.ids import ProjectId
 
-DEFAULT_PROJECT = "default"
+DEFAULT_PROJECT = ProjectId("default")
 
 
-def ensure_project(session: Session, project_id: str = DEFAULT_PROJECT) -> None:
+def ensure_project(session: Session, project_id: ProjectId = DEFAULT_PROJECT) -> None:
     """Make the project's row unless it is there."""
     if session.get(Project, project_id) is None:
         session.add(Project(id=project_id))

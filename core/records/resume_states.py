@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from core.records.tables import Job
 from core.spec.base import Spec
+from core.spec.ids import JobId
 
 KEPT_RESUME_STATES = 2
 """The newest, and one in case that it cannot be read."""
@@ -50,12 +51,12 @@ def newest_step(states: Sequence[ResumeState]) -> int:
     return states[0].step if states else 0
 
 
-def saved_step(session: Session, job_id: str) -> int:
+def saved_step(session: Session, job_id: JobId) -> int:
     """The same for a job in the database."""
     return newest_step(states_of(session.scalars(select(Job).where(Job.id == job_id)).one()))
 
 
-def left_by_ended_jobs(session: Session, limit: int = 100) -> dict[str, list[str]]:
+def left_by_ended_jobs(session: Session, limit: int = 100) -> dict[JobId, list[str]]:
     """Jobs that have ended and the keys of their states, which nobody needs any more."""
     rows = session.execute(
         select(Job.id, Job.resume_states)
@@ -66,7 +67,7 @@ def left_by_ended_jobs(session: Session, limit: int = 100) -> dict[str, list[str
     return {job_id: [state["key"] for state in states] for job_id, states in rows}
 
 
-def forget(session: Session, job_id: str) -> None:
+def forget(session: Session, job_id: JobId) -> None:
     """Note that the blobs of an ended job's states are gone."""
     session.execute(
         update(Job)

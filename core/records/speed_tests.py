@@ -3,8 +3,10 @@
 from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.orm import Session, undefer
 
+from core.records.owned import owned_by
 from core.records.tables import Project, Task
 from core.records.tasks import create_task, find_task, forget_tasks
+from core.spec.ids import ModelId, ProjectId, TaskId
 from core.spec.speed import SpeedTarget
 
 SPEED_TEST = "speed_test"
@@ -12,17 +14,17 @@ SPEED_TEST = "speed_test"
 
 
 def find_speed_test(
-    session: Session, project_id: str, model_id: str, target: SpeedTarget
+    session: Session, project_id: ProjectId, model_id: ModelId, target: SpeedTarget
 ) -> Task | None:
     """Return the newest result of the model, None when another target was measured for it."""
     test = _newest_result(session, project_id, model_id)
-    if test is None or test.payload != target.model_dump(mode="json"):
+    if test is None or not _measures(test, target):
         return None
     return test
 
 
 def request_speed_test(
-    session: Session, project_id: str, model_id: str, target: SpeedTarget
+    session: Session, project_id: ProjectId, model_id: ModelId, target: SpeedTarget
 ) -> Task:
     """Return the test of this target that waits or runs, or else a new one.
 
@@ -34,7 +36,7 @@ def request_speed_test(
         select(Task).where(_of(project_id, model_id), Task.finished_at.is_(None))
     )
     for test in under_way:
-        if test.payload == target.model_dump(mode="json"):
+        if _measures(test, target):
             return test
     newest = _newest_result(session, project_id, model_id)
     keeping = () if newest is None else (Task.id != newest.id,)
@@ -42,17 +44,17 @@ def request_speed_test(
     return create_task(session, project_id, SPEED_TEST, subject=model_id, payload=target)
 
 
-def get_speed_test(session: Session, project_id: str, test_id: str) -> Task | None:
+def get_speed_test(session: Session, project_id: ProjectId, test_id: TaskId) -> Task | None:
     """Return a test with its result; None when its model has been deleted."""
     return find_task(session, project_id, SPEED_TEST, test_id)
 
 
-def forget_speed_tests(session: Session, project_id: str, model_id: str) -> None:
+def forget_speed_tests(session: Session, project_id: ProjectId, model_id: ModelId) -> None:
     """Remove the tests of a model, one under way included."""
     forget_tasks(session, _of(project_id, model_id))
 
 
-def _newest_result(session: Session, project_id: str, model_id: str) -> Task | None:
+def _newest_result(session: Session, project_id: ProjectId, model_id: ModelId) -> Task | None:
     return session.scalars(
         select(Task)
         .where(_of(project_id, model_id), Task.finished_at.is_not(None), Task.error.is_(None))
@@ -62,5 +64,9 @@ def _newest_result(session: Session, project_id: str, model_id: str) -> Task | N
     ).first()
 
 
-def _of(project_id: str, model_id: str) -> ColumnElement[bool]:
-    return and_(Task.project_id == project_id, Task.kind == SPEED_TEST, Task.subject == model_id)
+def _measures(test: Task, target: SpeedTarget) -> bool:
+    return SpeedTarget.model_validate(test.payload) == target
+
+
+def _of(project_id: ProjectId, model_id: ModelId) -> ColumnElement[bool]:
+    return and_(owned_by(Task, project_id), Task.kind == SPEED_TEST, Task.subject == model_id)

@@ -14,8 +14,10 @@ from sqlalchemy.orm import Session, undefer
 from core.records import leases, outbox
 from core.records.database import database_now
 from core.records.ids import new_task_id
+from core.records.owned import find_owned
 from core.records.tables import OutboxMessage, Task
 from core.spec.base import Spec
+from core.spec.ids import ProjectId, TaskId
 from core.tasks.failure import TaskFailure
 from core.tasks.kinds import KINDS, Work
 
@@ -26,10 +28,10 @@ class TaskClaim:
 
     table: ClassVar[type[Task]] = Task
 
-    id: str
+    id: TaskId
     token: int
     kind: str
-    project_id: str
+    project_id: ProjectId
     payload: dict[str, Any]
 
     @property
@@ -38,7 +40,7 @@ class TaskClaim:
 
 
 def create_task(
-    session: Session, project_id: str, kind: str, *, subject: str, payload: Spec
+    session: Session, project_id: ProjectId, kind: str, *, subject: str, payload: Spec
 ) -> Task:
     """Write a task and its wake-up call; the caller tells the broker after the commit."""
     task = Task(
@@ -55,12 +57,10 @@ def create_task(
     return task
 
 
-def find_task(session: Session, project_id: str, kind: str, task_id: str) -> Task | None:
+def find_task(session: Session, project_id: ProjectId, kind: str, task_id: TaskId) -> Task | None:
     """Return a task of this kind with its result, or None when this project has no such one."""
-    task = session.get(Task, task_id, options=[undefer(Task.result)])
-    if task is None or (task.project_id, task.kind) != (project_id, kind):
-        return None
-    return task
+    task = find_owned(session, Task, project_id, task_id, load=(undefer(Task.result),))
+    return task if task is not None and task.kind == kind else None
 
 
 def claim_next(session: Session, worker_id: str, kinds: Collection[str]) -> TaskClaim | None:
@@ -79,7 +79,7 @@ def claim_next(session: Session, worker_id: str, kinds: Collection[str]) -> Task
     )
     if claimed is None:
         return None
-    task_id, token = claimed
+    task_id, token = TaskId(claimed[0]), claimed[1]
     task = session.scalars(select(Task).where(Task.id == task_id)).one()
     claim = TaskClaim(task_id, token, task.kind, task.project_id, task.payload)
     outbox.settle(session, claim.work)
@@ -118,10 +118,11 @@ def report_crash(session: Session, claim: TaskClaim, *, reason: str) -> None:
 def rescue_expired(session: Session, *, worker_id: str | None = None) -> Sequence[Work]:
     """Give back the tasks of dead workers, or fail those that keep killing workers.
 
-    Dead are those that `leases.find_lost` finds. Returns the tasks that wait again.
+    Dead are those that `leases.find_lost` finds. Returns the tasks that wait again. Kinds that a
+    newer version has added are left to its own processes.
     """
     rescued = []
-    for task_id, attempts in leases.find_lost(session, Task, worker_id):
+    for task_id, attempts in leases.find_lost(session, Task, worker_id, Task.kind.in_(KINDS)):
         work = Work(session.scalars(select(Task.kind).where(Task.id == task_id)).one(), task_id)
         if attempts < KINDS[work.kind].max_attempts:
             _give_back(session, work, pause_seconds=0)
@@ -132,7 +133,7 @@ def rescue_expired(session: Session, *, worker_id: str | None = None) -> Sequenc
     return rescued
 
 
-def held_token(session: Session, task_id: str) -> int | None:
+def held_token(session: Session, task_id: TaskId) -> int | None:
     """Return the token of the claim that is alive; None when nobody holds such a task."""
     query = select(Task.claim_token).where(Task.id == task_id, Task.lease_expires_at.is_not(None))
     return session.scalars(query).one_or_none()

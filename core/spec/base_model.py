@@ -2,20 +2,23 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from core.spec.base import Spec
+from core.spec.names import Aliased
 
-Quantisation = Literal["nf4", "int8"]
+Quantization = Literal["nf4", "int8"]
 """How bitsandbytes keeps linear layers: NF4 with its scales quantised too, or int8 by row."""
 
 
-class BaseModelSpec(Spec):
+class BaseModelSpec(Aliased, Spec):
     """A base model of the catalog, resolved."""
 
     id: str
     source: str = Field(description="absolute folder, or a Hugging Face id")
     revision: str | None = None
-    quantisation: Quantisation | None = Field(
-        None, description="of its linear layers, done while it is loaded; None: as it is stored"
+    quantization: Quantization | None = Field(
+        None,
+        description="of its linear layers, done while it is loaded; None: as it is stored",
+        validation_alias=AliasChoices("quantization", "quantisation"),
     )

@@ -7,13 +7,16 @@ The training child writes a `ParityReference`; the worker replays it through the
 import math
 from typing import Literal
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from core.spec.base import Spec
 from core.spec.generation import Prompt
+from core.spec.names import Aliased
 from core.spec.precision import NumberFormat as NumberFormat
 
 LEAST_PROBABILITY = 1e-30
+
+_GAP_NAMES = AliasChoices("quantization_gap_nats", "quantisation_gap_nats")
 
 
 def nats(probability: float) -> float:
@@ -72,7 +75,7 @@ class Repeat(Spec):
     figures: tuple[float, ...] = Field(description="of all rows one after another, in nats")
 
 
-class ParityReference(Spec):
+class ParityReference(Aliased, Spec):
     """What training says of some rows with the weights of the bundle."""
 
     precision: NumberFormat
@@ -81,8 +84,10 @@ class ParityReference(Spec):
         (), description="what rounding alone changes, in this precision and in coarser ones"
     )
     ablations: tuple[Ablation, ...] = ()
-    quantisation_gap_nats: float | None = Field(
-        None, description="of qlora: mean distance of the quantised model from the served one"
+    quantization_gap_nats: float | None = Field(
+        None,
+        description="of qlora: mean distance of the quantised model from the served one",
+        validation_alias=_GAP_NAMES,
     )
     missing: str | None = Field(None, description="why there are no rows")
 
@@ -92,7 +97,7 @@ class ParityReference(Spec):
         return tuple(figure for row in self.rows for figure in row.figures)
 
 
-class Parity(Spec):
+class Parity(Aliased, Spec):
     """Whether the endpoint gives rows of the job the log-probabilities that training gave them.
 
     Of a classifier a token is a label of a text.
@@ -123,4 +128,4 @@ class Parity(Spec):
     )
     training_precision: NumberFormat | None = None
     engine_precision: NumberFormat | None = None
-    quantisation_gap_nats: float | None = None
+    quantization_gap_nats: float | None = Field(None, validation_alias=_GAP_NAMES)

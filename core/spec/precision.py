@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from core.spec.base import Spec
 
@@ -15,7 +15,7 @@ HIGHEST_KL_NATS = 1e-3
 HIGHEST_STATE_ERROR = 2e-2
 """What 16 bits may cost an encoder: mean distance of its states, as a share of their length."""
 
-Reason = Literal["set", "measured", "not native", "quantised", "memory", "busy", "unmeasured"]
+Reason = Literal["set", "measured", "not native", "quantized", "memory", "busy", "unmeasured"]
 
 
 class PrecisionCost(Spec):
@@ -56,7 +56,7 @@ class PrecisionChoice(Spec):
     """The number format of a base, and why that one.
 
     `set`: it was asked for. `measured`: by the cost of 16 bits. `not native`: the device has no
-    16 bits to compute in. `quantised`: the base comes quantised, which is made for 16 bits.
+    16 bits to compute in. `quantized`: the base comes quantised, which is made for 16 bits.
     `memory`: fp32 would not fit. `busy`: too little memory was free to measure the cost.
     `unmeasured`: the measurement itself failed.
     """
@@ -64,6 +64,11 @@ class PrecisionChoice(Spec):
     choice: NumberFormat
     reason: Reason
     cost: PrecisionCost | None = None
+
+    @field_validator("reason", mode="before")
+    @classmethod
+    def _read_first_spelling(cls, reason: object) -> object:
+        return "quantized" if reason == "quantised" else reason
 
     @property
     def is_lasting(self) -> bool:
@@ -76,10 +81,10 @@ class PrecisionChoice(Spec):
         if self.choice == "fp32":
             return None
         if self.cost is not None and self.cost.is_high:
-            cure = "precision fp32 avoids that"
+            hint = "precision fp32 avoids that"
             if self.reason == "memory":
-                cure = "fp32, which would avoid that, does not fit into the memory here"
-            return f"{self.cost}; {cure}"
+                hint = "fp32, which would avoid that, does not fit into the memory here"
+            return f"{self.cost}; {hint}"
         if self.cost is None and self.reason == "memory":
             return (
                 f"fp32 does not fit into the memory here, so what {self.choice} costs this base "

@@ -2,28 +2,31 @@
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import AliasChoices, Field, model_validator
 
 from core.spec.base import Spec
-from core.spec.base_model import Quantisation
+from core.spec.base_model import Quantization
+from core.spec.names import Aliased
 
 
-class ServingSpec(Spec):
+class ServingSpec(Aliased, Spec):
     """`adapter` shares its base with other models; `merged` is weights of its own.
 
     A model that was trained whole is weights of its own in both forms.
     """
 
     form: Literal["adapter", "merged"] = "adapter"
-    quantisation: Quantisation | None = Field(
-        None, description="of the merged weights; None: as the engine keeps a base"
+    quantization: Quantization | None = Field(
+        None,
+        description="of the merged weights; None: as the engine keeps a base",
+        validation_alias=AliasChoices("quantization", "quantisation"),
     )
 
     @model_validator(mode="after")
     def _require_own_weights(self) -> "ServingSpec":
-        if self.form == "adapter" and self.quantisation is not None:
+        if self.form == "adapter" and self.quantization is not None:
             raise ValueError(
-                "quantisation needs the form merged: an adapter runs on its base as that is"
+                "quantization needs the form merged: an adapter runs on its base as that is"
             )
         return self
 

@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from core.spec.base import Spec
+from core.spec.names import Aliased
 from core.spec.pattern import require_simple
 
 Preset = Literal["query-value", "attention", "attention+ffn", "all-linear"]
@@ -35,7 +36,7 @@ class FullSpec(Spec):
     type: Literal["full"] = "full"
 
 
-class LowRankSpec(Spec):
+class LowRankSpec(Aliased, Spec):
     """Low-rank adaptation: W x + scale · B A x with A (rank, in) and B (out, rank) trained.
 
     The scale is alpha / rank, or alpha / √rank with `use_rslora` (Kalajdzievski 2023,
@@ -83,11 +84,15 @@ class QloraSpec(LowRankSpec):
     """
 
     type: Literal["qlora"] = "qlora"
-    quantisation: Literal["nf4", "fp4"] = Field(
-        "nf4", validation_alias=AliasChoices("quantisation", "bnb_4bit_quant_type")
+    quantization: Literal["nf4", "fp4"] = Field(
+        "nf4",
+        validation_alias=AliasChoices("quantization", "quantisation", "bnb_4bit_quant_type"),
     )
-    double_quantisation: bool = Field(
-        True, validation_alias=AliasChoices("double_quantisation", "bnb_4bit_use_double_quant")
+    double_quantization: bool = Field(
+        True,
+        validation_alias=AliasChoices(
+            "double_quantization", "double_quantisation", "bnb_4bit_use_double_quant"
+        ),
     )
 
 
@@ -106,7 +111,7 @@ class BottleneckSpec(Spec):
     activation: Literal["relu", "gelu", "silu"] = "relu"
 
 
-class PrefixSpec(Spec):
+class PrefixSpec(Aliased, Spec):
     """Keys and values before the first token of every attention layer, trained directly.
 
     Source: Li & Liang 2021, https://arxiv.org/abs/2101.00190.
@@ -118,7 +123,7 @@ class PrefixSpec(Spec):
     )
 
 
-class PromptSpec(Spec):
+class PromptSpec(Aliased, Spec):
     """Embeddings before the first token, trained directly.
 
     They start as normal random numbers, which is PEFT's `RANDOM`, or as the embeddings of

@@ -5,10 +5,11 @@ from typing import Annotated, Literal
 from pydantic import AliasChoices, Field
 
 from core.spec.base import Spec
+from core.spec.names import Aliased
 
 Schedule = Literal["cosine", "linear", "constant", "polynomial", "inverse_sqrt"]
 Precision = Literal["auto", "bf16", "fp16", "fp32"]
-Optimiser = Literal["auto", "adamw", "paged_adamw", "paged_adamw_8bit"]
+OptimizerName = Literal["auto", "adamw", "paged_adamw", "paged_adamw_8bit"]
 Truncation = Literal["refuse", "end", "start"]
 
 SHORTEST_ROW = 8
@@ -18,7 +19,7 @@ HIGHEST_RATE = 1.0
 """Of a learning rate."""
 
 
-class TrainingSpec(Spec):
+class TrainingSpec(Aliased, Spec):
     """Hyperparameters after every `"auto"` that the API resolves has been replaced by a number.
 
     The learning rate is still `"auto"` when only a worker can look at the base.
@@ -36,10 +37,10 @@ class TrainingSpec(Spec):
         "cosine", validation_alias=AliasChoices("schedule", "lr_scheduler_type")
     )
     warmup_ratio: float = Field(0.05, ge=0, le=1, description="share of steps with rising rate")
-    optimiser: Optimiser = Field(
+    optimizer: OptimizerName = Field(
         "auto",
         description="auto: paged AdamW for qlora, AdamW for all others",
-        validation_alias=AliasChoices("optimiser", "optim"),
+        validation_alias=AliasChoices("optimizer", "optimiser", "optim"),
     )
     weight_decay: float = Field(0.0, ge=0, le=1)
     max_grad_norm: float = Field(1.0, gt=0, le=1e6)

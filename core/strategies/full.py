@@ -15,7 +15,7 @@ def attach_full(model: PreTrainedModel) -> AdaptedModel:
     if any(is_quantised(module) for module in model.modules()):
         raise InvalidRequest(
             "The base model is quantised, and quantised weights cannot be trained. Choose lora "
-            "or qlora, or the base before its quantisation.",
+            "or qlora, or the base before its quantization.",
             param="strategy.type",
             code="quantised_base",
         )

@@ -40,7 +40,7 @@ def load_model(
         device,
         task=spec.task,
         labels=len(labels) if labels else None,
-        quantisation=spec.strategy if isinstance(spec.strategy, QloraSpec) else None,
+        quantization=spec.strategy if isinstance(spec.strategy, QloraSpec) else None,
     )
     if labels:
         model.config.id2label = dict(enumerate(labels))

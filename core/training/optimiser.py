@@ -139,9 +139,9 @@ def build_optimiser(adapted: AdaptedModel, spec: JobSpec, dtype: torch.dtype) ->
     step brings its own learning rate.
     """
     hyper = spec.training
-    name = hyper.optimiser
+    name = hyper.optimizer
     if name == "auto":
-        name = STRATEGIES[spec.strategy.type].optimiser
+        name = STRATEGIES[spec.strategy.type].optimizer
     device = adapted.parameters[0].device
     undecayed = _undecayed(adapted)
 

@@ -72,7 +72,7 @@ def parity_reference(
         rows=described(trained, replays, figures),
         repeats=repeats,
         ablations=ablations,
-        quantisation_gap_nats=gap,
+        quantization_gap_nats=gap,
     )
 
 

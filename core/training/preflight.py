@@ -4,6 +4,8 @@ The strategy is attached to an outline of the model on the meta device, so the r
 of a refusal are those of `core/strategies/`.
 """
 
+from collections.abc import Sequence
+
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
@@ -12,11 +14,12 @@ from core.catalog.combinations import require_combination
 from core.catalog.describe import comes_quantised, is_quantised
 from core.catalog.families import family_of
 from core.catalog.room import require_room
+from core.catalog.strategies import whole_modules
 from core.errors import InvalidRequest
 from core.models.load import context_of, outline
 from core.spec.job import JobSpec
 from core.spec.objective import ClassificationSpec
-from core.spec.strategy import LowRankSpec, QloraSpec
+from core.spec.strategy import QloraSpec
 from core.strategies.attach import attach
 
 
@@ -34,14 +37,14 @@ def require_fit(
     require_room(spec.strategy, context_length, spec.base.id)
     labels = spec.objective.labels if isinstance(spec.objective, ClassificationSpec) else None
     model = outline(spec.base, config, spec.task, len(labels) if labels else None)
-    quantises = spec.base.quantisation is not None or isinstance(spec.strategy, QloraSpec)
-    if isinstance(spec.strategy, LowRankSpec) and quantises and not is_quantised(config.to_dict()):
-        _require_dense(model, spec.strategy)
+    quantises = spec.base.quantization is not None or isinstance(spec.strategy, QloraSpec)
+    if quantises and not is_quantised(config.to_dict()):
+        _require_dense(model, whole_modules(spec.strategy))
     with torch.random.fork_rng(devices=[]):
         attach(model, spec.strategy, tokenizer, prepack=False)
 
 
-def _require_dense(model: PreTrainedModel, strategy: LowRankSpec) -> None:
+def _require_dense(model: PreTrainedModel, names: Sequence[str]) -> None:
     """Refuse to train a module whole that loading will have quantised.
 
     The outline is not quantised, so `attach` cannot see it there.
@@ -52,7 +55,7 @@ def _require_dense(model: PreTrainedModel, strategy: LowRankSpec) -> None:
         if kept.intersection(parts):
             continue
         ends = [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
-        for name in strategy.modules_to_save:
+        for name in names:
             if name and any(end.endswith(name) for end in ends):
                 raise InvalidRequest(
                     f"The module {name} cannot be trained whole: {path} in it is quantised, and "

@@ -31,6 +31,7 @@ from core.artifacts.seal import is_intact, seal
 from core.batching.rows import TrainingRow
 from core.spec.events import RunRestarted, RunResumed
 from core.spec.job import JobSpec
+from core.spec.names import first_spelling
 from core.spec.workspace import Workspace
 from core.training.state import RunState
 from core.training.tensor_tree import flatten, unflatten
@@ -53,7 +54,7 @@ def fingerprint_of(
     optimisers remember other things. The rows are in it beside the files, since another version of
     the service may make other rows of the same files.
     """
-    parts = [spec.model_dump_json(), str(dtype), device.type]
+    parts = [first_spelling(spec.model_dump_json()), str(dtype), device.type]
     for path in (workspace.train_file, workspace.validation_file):
         parts.append(sha256_of(path) if path.exists() else "")
     parts += [_digest(rows), _digest(validation_rows)]

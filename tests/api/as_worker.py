@@ -9,9 +9,11 @@ from core.records.claims import Claim, claim_next
 from core.records.events import NewEvent, append_events
 from core.records.files import add_file, new_file_key
 from core.records.ids import tuned_model_id
-from core.records.jobs import advance, get_job
+from core.records.jobs import advance
 from core.records.leases import hold
 from core.records.models import StoredBundle, add_checkpoint, add_final_model
+from core.records.owned import get_owned
+from core.records.tables import Job
 from core.spec.job import JobSpec
 from core.spec.parity import Parity, ParityReference
 from tests.api.live import Api
@@ -58,13 +60,13 @@ def bundle(api: Api, key: str) -> StoredBundle:
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("manifest.json", json.dumps({"key": key}))
-    blob = api.parts.store.write(key, [archive.getvalue()])
+    blob = api.state.store.write(key, [archive.getvalue()])
     return StoredBundle(blob.key, blob.sha256)
 
 
 def model_id(api: Api, job_id: str) -> str:
     with api.database.reading() as session:
-        job = get_job(session, "default", job_id)
+        job = get_owned(session, Job, "default", job_id)
         return tuned_model_id(
             JobSpec.model_validate(job.spec).base.id, job.project_id, job.suffix, job.id
         )
@@ -74,7 +76,7 @@ def save_checkpoint(api: Api, held: Claim, step: int = 5) -> None:
     stored = bundle(api, f"bundles/{held.job_id}/{held.token}/step-{step}.zip")
     with api.database.writing() as session:
         hold(session, held)
-        job = get_job(session, "default", held.job_id)
+        job = get_owned(session, Job, "default", held.job_id)
         metrics = METRICS | {"step": step}
         add_checkpoint(session, job, model_id(api, held.job_id), step, metrics, stored)
 
@@ -86,10 +88,10 @@ def succeed(
     name = model_id(api, held.job_id)
     stored = bundle(api, f"bundles/{held.job_id}/{held.token}/final.zip")
     file_id, key = new_file_key()
-    blob = api.parts.store.write(key, [b"step,train_loss\n1,2.0\n"])
+    blob = api.state.store.write(key, [b"step,train_loss\n1,2.0\n"])
     with api.database.writing() as session:
         hold(session, held)
-        job = get_job(session, "default", held.job_id)
+        job = get_owned(session, Job, "default", held.job_id)
         add_final_model(session, job, name, stored, parity, reference)
         add_file(
             session,

@@ -90,7 +90,7 @@ def upload(client: httpx.Client) -> Callable[..., str]:
 def dataset(api: Api) -> str:
     """The id of a good dataset, recorded without the time that an upload's check takes."""
     file_id, key = new_file_key()
-    blob = api.parts.store.write(key, [GOOD_ROWS])
+    blob = api.state.store.write(key, [GOOD_ROWS])
     with api.database.writing() as session:
         add_file(
             session,

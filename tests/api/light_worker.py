@@ -6,9 +6,9 @@ from contextlib import contextmanager
 
 from core.tasks.kinds import Queue
 from tests.api.live import Api
+from worker.context import Worker
 from worker.settings import WorkerSettings
 from worker.tasks.desk import TaskDesk
-from worker.train import Worker
 
 
 @contextmanager
@@ -21,7 +21,7 @@ def light_worker_of(api: Api) -> Iterator[Worker]:
         work_folder=api.folder / "work",
         check_seconds=0.05,
     )
-    worker = Worker(settings, api.database, api.parts.store, threading.Event())
+    worker = Worker(settings, api.database, api.state.store, threading.Event())
 
     def work() -> None:
         desk = TaskDesk(worker, Queue.LIGHT)

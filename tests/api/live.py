@@ -12,12 +12,12 @@ from typing import Any
 import uvicorn
 
 from api.app import create_app
-from api.parts import Parts
+from api.app_state import AppState
 from api.settings import ApiSettings
 from core.records.database import Database
 from core.records.engines import engine_seen
 from core.records.tables import RegisteredEngine
-from core.spec.engine import EngineReport
+from core.spec.engine_protocol import EngineReport
 
 
 @contextmanager
@@ -44,13 +44,13 @@ class Api:
     """A running API and what is behind it."""
 
     url: str
-    parts: Parts
+    state: AppState
     app: Any
     folder: Path
 
     @property
     def database(self) -> Database:
-        return self.parts.database
+        return self.state.database
 
 
 def settings_for(folder: Path, database_url: str, **changes: Any) -> ApiSettings:
@@ -69,7 +69,7 @@ def running_api(
     """Run the API on a migrated database, with blobs and messages in `folder`."""
     app = create_app(settings_for(folder, database_url, **changes))
     with serve(app) as url:
-        api = Api(url, app.state.parts, app, folder)
+        api = Api(url, app.state.tunesmith, app, folder)
         for engine_url in engine_urls:
             register(api, engine_url)
         yield api

@@ -10,12 +10,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as draw
 
 from api.jobs.schemas import CreateJob
-from core.spec.strategy import BottleneckSpec, FullSpec, LoraSpec, PrefixSpec, PromptSpec, QloraSpec
+from core.spec.members import members
+from core.spec.strategy import StrategySpec
 from core.spec.training import EvaluationSpec, TrainingSpec
 
 JOBS = "/v1/fine_tuning/jobs"
 METHOD = "method.dpo.hyperparameters"
-STRATEGIES = (FullSpec, LoraSpec, QloraSpec, BottleneckSpec, PrefixSpec, PromptSpec)
+STRATEGIES = members(StrategySpec)
 
 
 def dpo(**hyperparameters: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from api.generation.engine_order import in_order
 from core.records.engines import LivingEngine
 from core.spec.base_model import BaseModelSpec
 from core.spec.bundle import BundleRef
-from core.spec.engine import EngineReport
+from core.spec.engine_protocol import EngineReport
 
 BASES = [BaseModelSpec(id=name, source=f"/models/{name}") for name in "xyz"]
 BASE = BASES[0]

@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 from api.generation.engine_roster import EngineRoster
 from core.records.database import Database
 from core.records.engines import LivingEngine, engine_seen
-from core.spec.engine import EngineReport
+from core.spec.engine_protocol import EngineReport
 
 A, B = "http://a:8001", "http://b:8001"
 

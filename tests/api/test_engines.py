@@ -10,7 +10,7 @@ from fastapi import Request
 from api.engines.service import refuse_loopback_of_others
 from core.errors import InvalidRequest
 from core.records.engines import living_engines
-from core.spec.engine import EngineReport
+from core.spec.engine_protocol import EngineReport
 from tests.api.live import Api, running_api
 
 ENGINES = "/internal/engines"
@@ -43,12 +43,17 @@ def test_an_engine_is_known_from_its_first_report_until_it_leaves(bare: Api) -> 
 
 
 @pytest.mark.parametrize(
-    "change", [{"url": "ftp://x"}, {"url": "http://x/path"}, {"status": "odd"}, {"more": 1}]
+    "change", [{"url": "ftp://x"}, {"url": "http://x/path"}, {"status": "odd"}]
 )
 def test_a_report_that_is_none_is_refused_by_field(bare: Api, change: dict[str, Any]) -> None:
     answer = httpx.put(bare.url + ENGINES, json=HERE | change)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, next(iter(change)))
     assert known(bare) == []
+
+
+def test_a_report_of_a_newer_engine_is_taken_without_what_is_unknown(bare: Api) -> None:
+    assert httpx.put(bare.url + ENGINES, json=HERE | {"watts": 300}).status_code == 204
+    assert known(bare) == [EngineReport.model_validate(HERE)]
 
 
 @pytest.mark.parametrize(

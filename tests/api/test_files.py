@@ -137,7 +137,7 @@ def test_report_says_what_was_found(client: httpx.Client, upload: Callable[..., 
 
 def test_result_of_a_job_has_no_report(api: Api, client: httpx.Client) -> None:
     file_id, key = new_file_key()
-    blob = api.parts.store.write(key, [b"step,loss\n"])
+    blob = api.state.store.write(key, [b"step,loss\n"])
     with api.database.writing() as session:
         add_file(
             session,

@@ -5,8 +5,9 @@ from collections.abc import Callable
 import httpx
 
 from core.records import masks, tasks
-from core.records.jobs import get_job
+from core.records.owned import get_owned
 from core.records.projects import DEFAULT_PROJECT
+from core.records.tables import Job
 from core.spec.mask import MaskPart, MaskRequest, MaskResult, MaskRow, MaskToken
 from core.tasks.failure import TaskFailure
 from tests.api.live import Api
@@ -71,7 +72,7 @@ def test_mask_of_a_job_comes_once_a_worker_has_read_its_files(
     early = client.get(f"/v1/fine_tuning/jobs/{job_id}/mask")
     assert (early.status_code, early.json()["error"]["code"]) == (409, "mask_not_ready")
     with api.database.writing() as session:
-        masks.record_job_mask(session, get_job(session, DEFAULT_PROJECT, job_id), [ROW])
+        masks.record_job_mask(session, get_owned(session, Job, DEFAULT_PROJECT, job_id), [ROW])
     mask = client.get(f"/v1/fine_tuning/jobs/{job_id}/mask").json()
     assert (mask["id"], mask["status"], mask["rows"][0]["line"]) == (job_id, "succeeded", 1)
     assert client.get(f"{MASKS}/{job_id}").json() == mask

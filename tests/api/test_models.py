@@ -6,7 +6,7 @@ from urllib.parse import quote
 import httpx
 
 from core.records.engines import engine_seen
-from core.spec.engine import BasePrecision, EngineReport
+from core.spec.engine_protocol import BasePrecision, EngineReport
 from core.spec.parity import Parity
 from core.spec.precision import PrecisionChoice, PrecisionCost
 from tests.api import as_worker
@@ -53,9 +53,9 @@ def test_deleted_model_is_gone_with_its_bundle(
     as_worker.save_checkpoint(api, held, 5)
     tuned = as_worker.succeed(api, held)
     bundle = f"bundles/{job_id}/{held.token}/final.zip"
-    assert api.parts.store.exists(bundle)
+    assert api.state.store.exists(bundle)
     assert client.delete(f"/v1/models/{quote(tuned, safe='')}").json()["deleted"] is True
-    assert not api.parts.store.exists(bundle)
+    assert not api.state.store.exists(bundle)
     assert client.get(f"/v1/models/{tuned}").status_code == 404
     assert client.get(f"/v1/models/{tuned}:ckpt-step-5").status_code == 200
 
@@ -78,14 +78,14 @@ def test_unknown_model_is_not_found(client: httpx.Client) -> None:
 def test_a_base_shows_the_precision_that_a_living_engine_chose(
     api: Api, client: httpx.Client
 ) -> None:
-    base = api.parts.catalog.resolve("tunesmith/tiny")
+    base = api.state.catalog.resolve("tunesmith/tiny")
     assert client.get("/v1/models/tunesmith/tiny").json()["precision"] is None
     cost = PrecisionCost(format="bf16", tokens=280, kl_nats=0.31, kl_p99_nats=2.0)
     chosen = PrecisionChoice(choice="fp32", reason="measured", cost=cost)
     report = EngineReport(
         url="http://127.0.0.1:9", precisions=(BasePrecision(base=base, precision=chosen),)
     )
-    with api.parts.database.writing() as session:
+    with api.state.database.writing() as session:
         engine_seen(session, report)
     shown = client.get("/v1/models/tunesmith/tiny").json()["precision"]
     assert (shown["choice"], shown["cost"]["kl_nats"]) == ("fp32", 0.31)

@@ -10,8 +10,9 @@ import pytest
 
 from api.models import first_use
 from core.records.models import add_checkpoint
+from core.records.owned import get_owned
 from core.records.parity import begin_check
-from core.records.tables import TunedModel
+from core.records.tables import Job, TunedModel
 from core.spec.generation import TextPrompt
 from core.spec.parity import Parity, ParityReference, Repeat, ReplayedRow, ReplayedText
 from tests.api import as_worker
@@ -56,7 +57,7 @@ def checkpoint(api: Api, create_job: Callable[..., str]) -> Callable[..., str]:
         name = as_worker.model_id(api, held.job_id)
         stored = as_worker.bundle(api, f"bundles/{held.job_id}/{held.token}/step-5.zip")
         with api.database.writing() as session:
-            job = as_worker.get_job(session, "default", held.job_id)
+            job = get_owned(session, Job, "default", held.job_id)
             add_checkpoint(session, job, name, 5, as_worker.METRICS, stored, reference=told)
         return f"{name}:ckpt-step-5"
 

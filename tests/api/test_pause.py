@@ -8,7 +8,8 @@ import pytest
 from openai import OpenAI
 
 from core.records.claims import release
-from core.records.jobs import get_job
+from core.records.owned import get_owned
+from core.records.tables import Job
 from core.spec.job import JobSpec
 from tests.api import as_worker
 from tests.api.live import Api
@@ -33,7 +34,7 @@ def refusal(client: httpx.Client, job_id: str, how: str) -> str:
 
 def spec_of(api: Api, job_id: str) -> JobSpec:
     with api.database.reading() as session:
-        return JobSpec.model_validate(get_job(session, "default", job_id).spec)
+        return JobSpec.model_validate(get_owned(session, Job, "default", job_id).spec)
 
 
 def test_waiting_job_pauses_at_once_and_resumes_with_a_wake_up_call(
@@ -71,7 +72,7 @@ def test_refusals_tell_the_client_not_to_try_again(
     job_id = create_job()
     assert "is validating_files and not paused" in refusal(client, job_id, "resume")
     move(client, job_id, "pause")
-    assert "paused already" in refusal(client, job_id, "pause")
+    assert "already paused" in refusal(client, job_id, "pause")
     client.post(f"{JOBS}/{job_id}/cancel")
     assert "already ended (cancelled)" in refusal(client, job_id, "pause")
     assert "is cancelled and not paused" in refusal(client, job_id, "resume")

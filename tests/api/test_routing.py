@@ -9,7 +9,8 @@ import pytest
 
 from api.generation import engine_router
 from core.records.engines import engine_gone
-from core.records.models import get_model
+from core.records.owned import get_owned
+from core.records.tables import TunedModel
 from tests.api import as_worker
 from tests.api.live import Api, register, serve
 from tests.api.scripted_engine import ANSWER, Mood, ScriptedEngine
@@ -59,8 +60,8 @@ def test_requests_go_where_their_adapter_is(
     api: Api, client: httpx.Client, engine: ScriptedEngine, other: ScriptedEngine, tuned: str
 ) -> None:
     with api.database.reading() as session:
-        sha256 = get_model(session, "default", tuned).bundle_sha256
-    base = api.parts.catalog.resolve("tunesmith/tiny")
+        sha256 = get_owned(session, TunedModel, "default", tuned).bundle_sha256
+    base = api.state.catalog.resolve("tunesmith/tiny")
     register(api, engine.url, bases=[base], max_running=8)
     register(api, other.url, bases=[base], bundles=[sha256], running=7, max_running=8)
     for _ in range(3):

@@ -32,15 +32,15 @@ def test_form_is_shown_and_goes_to_the_engine_with_every_request(
     tuned = make_model()
     path = f"/v1/models/{quote(tuned, safe='')}"
     shown = client.get(path).json()
-    assert shown["serving"] == {"form": "adapter", "quantisation": None}
+    assert shown["serving"] == {"form": "adapter", "quantization": None}
     for body in (
         {"form": "merged"},
-        {"form": "merged", "quantisation": "nf4"},
-        {"form": "merged", "quantisation": "int8"},
+        {"form": "merged", "quantization": "nf4"},
+        {"form": "merged", "quantization": "int8"},
         {"form": "adapter"},
-        {"form": "adapter", "quantisation": None},
+        {"form": "adapter", "quantization": None},
     ):
-        expected = {"quantisation": None} | body
+        expected = {"quantization": None} | body
         assert client.post(f"{path}/serving", json=body).json() == shown | {"serving": expected}
         assert client.get(path).json()["serving"] == expected
         listed = {each["id"]: each for each in client.get("/v1/models").json()["data"]}
@@ -74,7 +74,7 @@ def test_what_cannot_be_merged_is_refused_with_the_reason(
     answer = client.post(f"/v1/models/{tuned}/serving", json={"form": "merged"})
     error = answer.json()["error"]
     assert (answer.status_code, error["code"], error["param"]) == (400, "not_mergeable", "form")
-    assert f"its strategy {strategy} puts" in error["message"]
+    assert f"its strategy {strategy} adds" in error["message"]
     assert client.get(f"/v1/models/{tuned}").json()["serving"]["form"] == "adapter"
 
 
@@ -83,7 +83,7 @@ def test_what_is_a_change_of_weights_can_be_merged(
     client: httpx.Client, make_model: Callable[..., str], strategy: str
 ) -> None:
     tuned = make_model(strategy={"type": strategy})
-    body = {"form": "merged", "quantisation": "nf4"}
+    body = {"form": "merged", "quantization": "nf4"}
     assert client.post(f"/v1/models/{tuned}/serving", json=body).status_code == 200
 
 
@@ -93,9 +93,9 @@ def test_what_is_a_change_of_weights_can_be_merged(
         ({}, "form"),
         ({"form": "whole"}, "form"),
         ({"form": None}, "form"),
-        ({"form": "merged", "quantisation": "int3"}, "quantisation"),
-        ({"form": "merged", "quantisation": 10**12}, "quantisation"),
-        ({"form": "adapter", "quantisation": "nf4"}, "quantisation"),
+        ({"form": "merged", "quantization": "int3"}, "quantization"),
+        ({"form": "merged", "quantization": 10**12}, "quantization"),
+        ({"form": "adapter", "quantization": "nf4"}, "quantization"),
         ({"form": "merged", "bits": 4}, "bits"),
         ([], None),
     ],
@@ -118,7 +118,7 @@ def test_bases_and_unknown_models_have_no_form_to_choose(client: httpx.Client) -
 def test_a_base_can_be_listed_plain_and_quantised(tmp_path: Path, engine: ScriptedEngine) -> None:
     catalog = tmp_path / "catalog.toml"
     catalog.write_text(
-        '[[bases]]\nid = "tiny-nf4"\nsource = "package:core/models/tiny"\nquantisation = "nf4"\n'
+        '[[bases]]\nid = "tiny-nf4"\nsource = "package:core/models/tiny"\nquantization = "nf4"\n'
     )
     database_url = f"sqlite:///{tmp_path / 'tunesmith.db'}"
     upgrade(database_url)
@@ -127,7 +127,7 @@ def test_a_base_can_be_listed_plain_and_quantised(tmp_path: Path, engine: Script
         httpx.Client(base_url=api.url, trust_env=False) as client,
     ):
         shown = {
-            each["id"]: each["serving"]["quantisation"]
+            each["id"]: each["serving"]["quantization"]
             for each in client.get("/v1/models").json()["data"]
         }
     assert (shown["tunesmith/tiny"], shown["tiny-nf4"]) == (None, "nf4")

@@ -28,11 +28,11 @@ from tests.api import as_worker
 from tests.api.light_worker import light_worker_of
 from tests.api.live import Api, register, serve
 from tests.api.scripted_engine import ScriptedEngine
-from worker.engine_client import EngineClient
-from worker.engines import EngineAddress
+from worker.context import Worker
+from worker.engine_client.client import EngineClient
+from worker.engine_client.find import EngineAddress
 from worker.tasks.desk import TaskDesk
 from worker.tasks.speed_test import COMPLETION_TOKENS, LEVELS, PROMPT_TOKENS, measure
-from worker.train import Worker
 
 BASE = "/v1/models/tunesmith/tiny/speed"
 ASKED = 1 + sum(LEVELS)
@@ -67,7 +67,7 @@ def test_each_level_is_measured_with_prompts_that_no_cache_knows(
         assert 0 < level["first_token_seconds"]["median"] <= level["first_token_seconds"]["max"]
         assert level["tokens_per_second"] > 0
     assert (answer["model"], answer["hardware"]) == ("tunesmith/tiny", "paper, fp32")
-    assert answer["serving"] == {"form": "base", "quantisation": None}
+    assert answer["serving"] == {"form": "base", "quantization": None}
     assert answer["is_complete"] is True
     assert len(engine.requests) == ASKED
     prompts = [each.prompt for each in engine.requests]
@@ -104,11 +104,11 @@ def test_another_form_is_measured_by_itself(
 ) -> None:
     path = f"/v1/models/{tuned}"
     assert client.get(f"{path}/speed").json()["serving"]["form"] == "adapter"
-    merged = {"form": "merged", "quantisation": "int8"}
+    merged = {"form": "merged", "quantization": "int8"}
     client.post(f"{path}/serving", json=merged)
     assert client.get(f"{path}/speed").json()["serving"] == merged
     assert len(engine.requests) == 2 * ASKED
-    assert engine.requests[-1].serving == ServingSpec(form="merged", quantisation="int8")
+    assert engine.requests[-1].serving == ServingSpec(form="merged", quantization="int8")
     assert engine.requests[-1].adapter is not None
 
 
@@ -209,7 +209,7 @@ def test_an_engine_of_another_kind_is_passed_over(
     other = ScriptedEngine()
     other.mood = "unfit"
     with serve(other.app) as url:
-        register(api, url, bases=[api.parts.catalog.resolve("tunesmith/tiny")])
+        register(api, url, bases=[api.state.catalog.resolve("tunesmith/tiny")])
         assert client.get(BASE).status_code == 200
     assert (len(other.requests), len(engine.requests)) == (1, ASKED)
 

@@ -36,7 +36,7 @@ def test_tuned_classifier_keeps_labels_that_the_new_data_lacks() -> None:
 @pytest.mark.parametrize(
     ("task", "objective", "words"),
     [
-        ("generation", SupervisedSpec(), "does classification"),
+        ("generation", SupervisedSpec(), "is classification"),
         ("classification", ClassificationSpec(labels=("good", "odd")), "'odd'"),
         ("classification", LABELS.model_copy(update={"multi_label": True}), "another number"),
     ],

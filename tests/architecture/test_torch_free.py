@@ -28,7 +28,8 @@ def worker_parents() -> list[str]:
         for contract in contracts["contracts"]
         if contract["name"].startswith("The worker holds no model")
     )
-    return list(parents)
+    folders = [each for each in parents if (ROOT / each.replace(".", "/")).is_dir()]
+    return [*sorted(set(parents) - set(folders)), *modules_of(*folders)]
 
 
 PROCESSES = {

@@ -1,16 +1,22 @@
 """Rules of the tree that no linter holds."""
 
+import ast
 import re
+import statistics
 from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
 CODE = ("api", "worker", "core", "cli", "migrations", "bench", "examples", "tests")
+LONGER = {"migrations", "tests"}
 SERVICE = ("api", "worker", "core", "cli", "migrations")
 
-MAX_LINES = 400
-MAX_LINES_OF_CORE = 300
+MAX_LINES = 300
+MAX_LINES_OF_TESTS = 400
+MAX_MEDIAN_LINES = 75
+MAX_FUNCTION_LINES = 40
+MAX_SHARE_OF_LONG_FUNCTIONS = 0.005
 
 EMPTY_NAMES = {"util", "utils", "helper", "helpers", "common", "misc", "manager", "managers"}
 
@@ -50,10 +56,24 @@ def test_no_file_is_too_long_to_be_read() -> None:
     too_long = {
         path: count
         for path, count in lines.items()
-        if count > (MAX_LINES_OF_CORE if path.startswith("core/") else MAX_LINES)
+        if count > (MAX_LINES_OF_TESTS if path.startswith("tests/") else MAX_LINES)
         and not path.startswith("migrations/versions/")
     }
     assert len(lines) > 100 and not too_long
+
+
+def test_files_and_functions_are_short() -> None:
+    files = [path for path in python_files(*CODE) if where(path).split("/")[0] not in LONGER]
+    lines = [len(path.read_text().splitlines()) for path in files]
+    assert statistics.median(lines) <= MAX_MEDIAN_LINES
+    functions = {
+        f"{where(path)}:{node.name}": (node.end_lineno or 0) - node.lineno + 1
+        for path in files
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    long = [name for name, count in functions.items() if count > MAX_FUNCTION_LINES]
+    assert len(functions) > 1000 and len(long) <= MAX_SHARE_OF_LONG_FUNCTIONS * len(functions), long
 
 
 def test_every_name_says_what_is_inside() -> None:

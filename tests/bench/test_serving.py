@@ -6,19 +6,17 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from bench.serving import (
+from bench.serving import engine_for, serve
+from bench.serving_check import RecordedAnswer, record
+from bench.serving_setting import (
     FIRST_DRAWN_TOKEN,
     NEW_TOKENS,
     PROMPT_TOKENS,
     RANK,
     Setting,
-    Turn,
-    engine_for,
     make_setting,
-    markdown,
-    serve,
 )
-from bench.serving_check import RecordedAnswer, record
+from bench.serving_table import Turn, markdown
 from tests.core.tiny import save_base
 
 

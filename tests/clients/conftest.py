@@ -9,7 +9,8 @@ import pytest
 
 from core.errors import StaleClaim
 from core.records.claims import claim_next
-from core.records.jobs import get_job
+from core.records.owned import get_owned
+from core.records.tables import Job
 from tests.api import as_worker
 from tests.api.fixtures import api, engine, running
 from tests.api.live import Api, running_api, serve
@@ -32,7 +33,7 @@ def work(api: Api, is_over: threading.Event) -> None:
         except StaleClaim:  # the client was quicker to cancel the job
             continue
         with api.database.reading() as session:
-            suffix = get_job(session, "default", claim.job_id).suffix
+            suffix = get_owned(session, Job, "default", claim.job_id).suffix
         if suffix != LEFT_RUNNING:
             as_worker.save_checkpoint(api, held)
             as_worker.succeed(api, held)

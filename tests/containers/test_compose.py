@@ -25,11 +25,11 @@ from cli.settings import ENGINE_TUNABLES
 from core.storage.open import open_store
 from core.storage.settings import StorageSettings
 from migrations.settings import MigrationSettings
-from worker.engine_app import STOP_SECONDS
-from worker.engine_http import engine_application
-from worker.engine_server import SHUTDOWN_SECONDS
-from worker.engine_settings import EngineSettings
-from worker.registration import TIMEOUT_SECONDS
+from worker.engine.app import STOP_SECONDS
+from worker.engine.settings import EngineSettings
+from worker.engine_face.http import engine_application
+from worker.engine_face.registration import TIMEOUT_SECONDS
+from worker.engine_face.server import SHUTDOWN_SECONDS
 from worker.settings import WorkerSettings
 
 ROOT = Path(__file__).parents[2]

@@ -5,9 +5,10 @@ from collections.abc import Callable
 import httpx
 from jsonschema import Draft202012Validator
 
-from core.records.jobs import get_job
 from core.records.masks import record_job_mask
+from core.records.owned import get_owned
 from core.records.projects import DEFAULT_PROJECT
+from core.records.tables import Job
 from core.records.workers import worker_seen
 from core.tasks.kinds import Queue
 from tests.api import as_worker
@@ -52,7 +53,7 @@ def use_every_route(
     assert client.get(f"{MASKS}/{mask_id}").status_code == 200
     masked = create_job()
     with api.database.writing() as session:
-        record_job_mask(session, get_job(session, DEFAULT_PROJECT, masked), [])
+        record_job_mask(session, get_owned(session, Job, DEFAULT_PROJECT, masked), [])
     assert client.get(f"{JOBS}/{masked}/mask").status_code == 200
     cancelled = create_job()
     assert client.post(f"{JOBS}/{cancelled}/cancel").status_code == 200
@@ -67,7 +68,7 @@ def use_every_route(
     assert client.get(f"/v1/models/{tuned}").status_code == 200
     with light_worker_of(api):
         assert client.get(f"/v1/models/{tuned}/speed").status_code == 200
-    merged = {"form": "merged", "quantisation": "nf4"}
+    merged = {"form": "merged", "quantization": "nf4"}
     assert client.post(f"/v1/models/{tuned}/serving", json=merged).status_code == 200
     assert client.post(f"/v1/models/{tuned}/publish").status_code == 200
     chat = {"model": tuned, "messages": [{"role": "user", "content": "hello"}]}

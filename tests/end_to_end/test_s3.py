@@ -13,15 +13,16 @@ from openai import APIStatusError, OpenAI
 from openai.types.fine_tuning import FineTuningJob
 
 from core.engine.adapters import AdapterFiles
-from core.records import models
+from core.records.owned import get_owned
 from core.records.projects import DEFAULT_PROJECT
+from core.records.tables import TunedModel
 from core.spec.bundle import BundleRef
 from tests.api.live import running_api
 from tests.end_to_end.service import submit, upload, wait_until
 from tests.s3 import SECRET, S3Server
 from tests.worker.serving import serving
 from tests.worker.workshop import Workshop, make_workshop, worker_process
-from worker.engine_settings import EngineSettings
+from worker.engine.settings import EngineSettings
 
 QUESTION = [{"role": "user", "content": "What does the module os do?"}]
 
@@ -47,7 +48,7 @@ class S3Service:
 
     def bundle_of(self, model: str) -> BundleRef:
         with self.workshop.database.reading() as session:
-            found = models.get_model(session, DEFAULT_PROJECT, model)
+            found = get_owned(session, TunedModel, DEFAULT_PROJECT, model)
             return BundleRef(key=found.bundle_key, sha256=found.bundle_sha256)
 
 
@@ -155,5 +156,5 @@ def assert_storage_away(
     assert (refused.value.status_code, refused.value.code) == (503, "storage_unavailable")
     assert refused.value.response.headers["retry-after"] == "10"
     assert (download.status_code, download.headers["retry-after"]) == (503, "10")
-    assert "away" in ready.json()["parts"]["storage"]
+    assert "unavailable" in ready.json()["parts"]["storage"]
     assert httpx.get(f"{service.url}/readyz", timeout=60).json()["parts"]["storage"] == "ok"

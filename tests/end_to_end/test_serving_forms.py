@@ -43,13 +43,13 @@ def test_merged_weights_say_what_the_adapter_says(
     model = str(tuned.fine_tuned_model)
     as_adapter = answers(service, model)
     try:
-        for quantisation in (None, "int8", "nf4"):
-            form = {"form": "merged", "quantisation": quantisation}
+        for quantization in (None, "int8", "nf4"):
+            form = {"form": "merged", "quantization": quantization}
             assert call("POST", model, "serving", json=form)["serving"] == form
             merged = answers(service, model)
             alike = sum(a == b for a, b in zip(merged, as_adapter, strict=True))
             # rounding may turn a choice at a near tie; four bits round much
-            assert all(merged) and alike >= {None: 7, "int8": 4, "nf4": 0}[quantisation]
+            assert all(merged) and alike >= {None: 7, "int8": 4, "nf4": 0}[quantization]
     finally:
         call("POST", model, "serving", json={"form": "adapter"})
     assert answers(service, model) == as_adapter

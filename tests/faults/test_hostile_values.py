@@ -16,7 +16,7 @@ from bench.streams import watch
 from tests.api.live import running_api
 from tests.end_to_end.service import running_service
 from tests.worker.serving import serving
-from worker.engine_settings import EngineSettings
+from worker.engine.settings import EngineSettings
 
 HOSTILE = bodies()
 LOOP_SECONDS = 0.1

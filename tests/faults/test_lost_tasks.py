@@ -27,8 +27,8 @@ from tests.worker.workshop import (
     wait_until,
     worker_process,
 )
+from worker.context import Worker
 from worker.tasks.desk import TaskDesk
-from worker.train import Worker
 
 pytestmark = pytest.mark.usefixtures("naps", "housekeeper")
 
@@ -105,7 +105,7 @@ def test_mask_of_a_worker_that_was_lost_is_shown_by_another(
 
     def audit() -> Task:
         with workshop.database.reading() as session:
-            return masks.require_audit(session, DEFAULT_PROJECT, audit_id)
+            return masks.get_audit(session, DEFAULT_PROJECT, audit_id)
 
     wait_until(lambda: audit().finished_at is not None, "the mask is shown")
     assert (audit().error, audit().attempts) == (None, 2)

@@ -188,7 +188,7 @@ def test_killed_worker_takes_its_child_along_and_its_job_is_rescued(
     wait_until(lambda: workshop.job(job_id).claimed_by is None, "the lease expires")
     with worker_here(workshop):
         assert_succeeded_once(workshop, job_id)
-    lost = f"The worker was lost. The job goes on after step {state.step}."
+    lost = f"The worker was lost. The job will resume from step {state.step}."
     assert lost in workshop.messages(job_id)
     finals = [e for e in workshop.messages(job_id) if e == COMPLETED]
     assert len(finals) == 1 and workshop.job(job_id).status in FINAL

@@ -1,5 +1,6 @@
 """Every combination of family, objective and strategy that exists, and a subset that covers it."""
 
+from collections import Counter
 from dataclasses import dataclass
 from itertools import cycle
 from typing import get_args
@@ -65,3 +66,17 @@ def covering() -> list[Combination]:
 
 
 COVERING = covering()
+
+
+def daily() -> list[Combination]:
+    """Return a part of the covering subset in which each value is met twice if it can be."""
+    chosen, times = [], Counter[tuple[str, ...]]()
+    for case in COVERING:
+        facts = [("family", case.family), ("strategy", case.strategy), (case.objective, case.task)]
+        if min(times[fact] for fact in facts) < 2:
+            chosen.append(case)
+            times.update(facts)
+    return chosen
+
+
+DAILY = daily()

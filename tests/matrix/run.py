@@ -50,9 +50,9 @@ from core.storage.open import open_store
 from core.strategies.load import load_adapter
 from core.training.recipe import train
 from tests.matrix.combinations import Combination
-from worker.engine_app import create_app
-from worker.engine_settings import EngineSettings
-from worker.serve import build_engine
+from worker.engine.app import create_app
+from worker.engine.serve import build_engine, report
+from worker.engine.settings import EngineSettings
 
 LABELS = ("animal", "colour", "number")
 WORDS = ("cat", "red", "seven", "dog", "blue", "nine", "fox", "green")
@@ -166,7 +166,9 @@ def served(trained: Trained, folder: Path, texts: list[str]) -> list[Any]:
         cache_folder=folder / "cache",
         precision=trained.spec.training.precision,
     )
-    with TestClient(create_app(*build_engine(settings))) as client:
+    engine, reader = build_engine(settings)
+    app = create_app(engine, reader, lambda: report(engine, settings))
+    with TestClient(app) as client:
         base = trained.spec.base
         if trained.spec.task == "classification":
             asked = ClassificationRequest(id="a", base=base, adapter=bundle, texts=tuple(texts))

@@ -8,13 +8,13 @@ from core.catalog.families import FAMILIES
 from core.errors import InvalidRequest
 from core.spec.base_model import BaseModelSpec
 from tests.core.tiny import save_base
-from tests.matrix.combinations import COVERING, EVERY, SUPPORTED, Combination, is_possible
+from tests.matrix.combinations import COVERING, DAILY, EVERY, SUPPORTED, Combination, is_possible
 from tests.matrix.run import loaded_elsewhere, served, train_combination
 
 TEXTS = ["say cat", "this is red"]
 
 CASES = [
-    pytest.param(case, id=case.id, marks=() if case in COVERING else pytest.mark.slow)
+    pytest.param(case, id=case.id, marks=() if case in DAILY else pytest.mark.slow)
     for case in SUPPORTED
 ]
 
@@ -44,6 +44,13 @@ def test_covering_subset_holds_every_family_and_every_strategy_with_every_object
     met = {(case.objective, case.task, case.strategy) for case in COVERING}
     assert met == {(case.objective, case.task, case.strategy) for case in SUPPORTED}
     assert len(COVERING) < len(SUPPORTED) / 4
+
+
+def test_daily_subset_holds_every_family_every_strategy_and_every_objective() -> None:
+    assert {case.family for case in DAILY} == set(FAMILIES)
+    assert {case.strategy for case in DAILY} == {case.strategy for case in SUPPORTED}
+    met = {(case.objective, case.task) for case in DAILY}
+    assert met == {(case.objective, case.task) for case in SUPPORTED}
 
 
 def test_impossible_combinations_are_refused_with_a_reason() -> None:

@@ -12,12 +12,16 @@ from sqlalchemy import Connection, create_engine, select, text
 from core.records import claims, outbox, tasks
 from core.records.database import Database
 from core.records.tables import OutboxMessage, Task
+from core.spec.base import Spec
 from core.spec.base_model import BaseModelSpec
 from core.spec.bundle import BundleRef
 from core.spec.job import JobSpec
 from core.spec.mask import MaskPart, MaskRequest, MaskRow, MaskToken
+from core.spec.names import first_spelling
 from core.spec.serving import ServingSpec
 from core.spec.speed import FirstTokenSeconds, SpeedLevel, SpeedResult, SpeedTarget
+from core.spec.strategy import QloraSpec
+from core.spec.training import TrainingSpec
 from core.tasks.kinds import JOB, Work
 from migrations.check import check
 from migrations.upgrade import migrating, upgrade
@@ -26,7 +30,12 @@ from tests.migrations.test_upgrade import empty_url  # noqa: F401  (a fixture)
 
 TINY = Path(__file__).parents[2] / "core" / "models" / "tiny"
 BASE = BaseModelSpec(id="tunesmith/tiny", source=str(TINY))
-SPEC = JobSpec(base=BASE, seed=1)
+SPEC = JobSpec(
+    base=BASE,
+    seed=1,
+    strategy=QloraSpec(quantization="fp4"),
+    training=TrainingSpec(optimizer="paged_adamw"),
+)
 BUNDLE = BundleRef(key="bundles/ftjob-done/1/final.zip", sha256="0" * 64)
 MODEL = "ft:tunesmith/tiny:default:old:done"
 PART = MaskPart(
@@ -53,6 +62,11 @@ SPEED = SpeedResult(
 TARGET = SpeedTarget(base=BASE, adapter=BUNDLE, serving=ServingSpec())
 
 
+def stored(spec: Spec) -> Any:
+    """Return the JSON of a spec with the field names of that version."""
+    return json.loads(first_spelling(spec.model_dump_json()))
+
+
 def job(job_id: str, status: str, **columns: Any) -> dict[str, Any]:
     return {
         "id": job_id,
@@ -61,7 +75,7 @@ def job(job_id: str, status: str, **columns: Any) -> dict[str, Any]:
         "status": status,
         "requested_model": "tunesmith/tiny",
         "training_file": "file-1",
-        "spec": SPEC.model_dump(mode="json"),
+        "spec": stored(SPEC),
         "step": 0,
         "event_count": 0,
         "claim_token": 0,
@@ -75,7 +89,7 @@ def audit(audit_id: str, **columns: Any) -> dict[str, Any]:
         "project_id": "default",
         "created_at": 20.0,
         "training_file": "file-1",
-        "spec": SPEC.model_dump(mode="json"),
+        "spec": stored(SPEC),
         "blob_key": "files/file-1",
         "attempts": 1,
     } | columns
@@ -105,7 +119,7 @@ ROWS_OF_0007: tuple[tuple[str, dict[str, Any]], ...] = (
             "project_id": "default",
             "job_id": "ftjob-done",
             "created_at": 11.0,
-            "base": BASE.model_dump(mode="json"),
+            "base": stored(BASE),
             "bundle_key": BUNDLE.key,
             "bundle_sha256": BUNDLE.sha256,
         },
@@ -123,7 +137,7 @@ ROWS_OF_0007: tuple[tuple[str, dict[str, Any]], ...] = (
             "project_id": "default",
             "created_at": 30.0,
             "model_id": MODEL,
-            "target": TARGET.model_dump(mode="json"),
+            "target": stored(TARGET),
             "result": SPEED.model_dump(mode="json"),
         },
     ),
@@ -170,7 +184,10 @@ def test_old_data_is_served(empty_url: str, tmp_path: Path) -> None:  # noqa: F8
             "ftjob-waiting",
             "ftjob-done",
         ]
-        assert got("/fine_tuning/jobs/ftjob-done")["fine_tuned_model"] == MODEL
+        job = got("/fine_tuning/jobs/ftjob-done")
+        assert job["fine_tuned_model"] == MODEL
+        assert job["strategy"]["quantization"] == "fp4"
+        assert job["training"]["optimizer"] == "paged_adamw"
         assert got(f"/models/{MODEL}")["id"] == MODEL
         assert got("/fine_tuning/jobs/ftjob-done/mask")["rows"] == ROWS
         done, failed, waiting = (

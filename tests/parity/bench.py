@@ -14,9 +14,9 @@ from tests.parity.faults import Change, tampered
 from tests.parity.jobs import Job, train_job
 from tests.worker.finished import Finished
 from tests.worker.serving import Service, serving
-from worker.engine_settings import EngineSettings
-from worker.engines import EngineAddress
-from worker.parity import ParityCheck
+from worker.engine.settings import EngineSettings
+from worker.engine_client.find import EngineAddress
+from worker.parity.check import ParityCheck
 
 
 @dataclass

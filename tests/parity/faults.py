@@ -11,9 +11,9 @@ from core.artifacts.archive import pack, unpack
 from core.artifacts.manifest import ADAPTER_FILE, MANIFEST_FILE, write_manifest
 from core.parity.asking import Candidate
 from core.spec.bundle import BundleRef
+from core.spec.run_request import archive_of
 from core.storage.blobs import BlobStore
 from tests.worker.finished import Finished
-from worker.launch import archive_of
 
 Change = Callable[[Path], None]
 """Changes an unpacked bundle."""

@@ -9,6 +9,7 @@ from typing import Any
 from transformers import GenerationConfig
 
 from core.artifacts.archive import pack
+from core.parity.asking import Candidate
 from core.spec.bundle import BundleRef
 from core.spec.events import RunEvent, RunFinished
 from core.spec.job import JobSpec
@@ -24,6 +25,7 @@ from core.spec.objective import (
     Task,
 )
 from core.spec.parity import ParityReference
+from core.spec.run_request import archive_of
 from core.spec.strategy import (
     BottleneckSpec,
     FullSpec,
@@ -39,8 +41,6 @@ from core.spec.workspace import Workspace
 from core.storage.blobs import BlobStore
 from core.training.recipe import train
 from tests.end_to_end.orders import KINDS, WORDS, write_files
-from worker.launch import archive_of
-from worker.replay import Candidate
 
 TOOLS = [{"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}]
 CHATS = "".join(

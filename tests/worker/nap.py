@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
-from core.errors import InvalidRequest
+from core.errors import InvalidRequest, Unavailable
 from core.spec.base import Spec
 from core.tasks.kinds import KINDS, Queue, TaskKind
 from worker.coroutines import Interrupted
@@ -34,7 +34,8 @@ class NapRequest(Spec):
     """The nap ends when this file exists."""
     log: str
     dream: str = ""
-    """`crash`, `fail`, `sleepwalk` (it does not stop when it should), or what the result tells."""
+    """`crash`, `fail`, `sleepwalk` (it does not stop when it should), `wait` (it raises Unavailable
+    when it should stop, as storage does), or what the result tells."""
 
 
 class NapResult(Spec):
@@ -47,6 +48,8 @@ def run(attempt: Attempt) -> NapResult:
     with Path(request.log).open("a") as log:
         log.write(f"{attempt.claim.id} {attempt.claim.token}\n")
     while not Path(request.gate).exists():
+        if attempt.should_stop() and request.dream == "wait":
+            raise Unavailable("There is no bed.")
         if attempt.should_stop() and request.dream != "sleepwalk":
             raise Interrupted
         time.sleep(0.01)

@@ -5,7 +5,7 @@ from tests.worker.nap import NAP
 
 
 def main() -> None:
-    from worker.process import run_light_worker
+    from worker.process.run import run_light_worker
 
     KINDS["nap"] = NAP
     run_light_worker()

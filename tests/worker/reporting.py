@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from core.spec.engine import EngineReport
+from core.spec.engine_protocol import EngineReport
 from tests.api.live import serve
 
 

@@ -15,10 +15,11 @@ import uvicorn
 import core.models
 from core.engine.engine import Engine
 from core.spec.base_model import BaseModelSpec
+from core.spec.engine_protocol import EngineReport
 from core.spec.parity import NumberFormat
-from worker.engine_app import create_app
-from worker.engine_settings import EngineSettings
-from worker.serve import build_engine, precision_of
+from worker.engine.app import create_app
+from worker.engine.serve import build_engine, report
+from worker.engine.settings import EngineSettings
 
 BASE = BaseModelSpec(id="tiny", source=str(Path(core.models.__file__).parent / "tiny"))
 PATIENCE_SECONDS = 180
@@ -96,7 +97,11 @@ def serving(
         residency = engine.runner._bases
         load = residency._load
         residency._load = lambda base: load(replace(base, precision=computed))
-    app = create_app(engine, reader, preload, settings.key, precision_of(settings))
+
+    def describe() -> EngineReport:
+        return report(engine, settings, reader.precisions)
+
+    app = create_app(engine, reader, describe, preload, settings.key)
     server = server_of(uvicorn.Config(app, log_level="warning"), engine)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

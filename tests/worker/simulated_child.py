@@ -26,38 +26,38 @@ from core.spec.events import (
     StepDone,
 )
 from core.spec.parity import ParityReference
-from worker.launch import Order, archive_of
-from worker.record import METRICS_FILE
+from core.spec.run_request import RunRequest, archive_of
+from worker.training.publish import METRICS_FILE
 
 SECONDS_PER_STEP = 0.01
 
 
 @dataclass
 class Simulation:
-    """How children behave, and which orders they got; `launch` takes the place of the real one."""
+    """How children behave and what they were asked; `launch` replaces the real one."""
 
     total_steps: int = 10**9
     hears_stop: bool = True
     reference: ParityReference | None = None
     while_stopping: Callable[[], None] = lambda: None
-    orders: list[Order] = field(default_factory=list)
+    requests: list[RunRequest] = field(default_factory=list)
     started_at: list[int] = field(default_factory=list)
 
-    def launch(self, order: Order) -> "SimulatedChild":
-        self.orders.append(order)
-        child = SimulatedChild(self, order, *Pipe(duplex=False))
+    def launch(self, request: RunRequest) -> "SimulatedChild":
+        self.requests.append(request)
+        child = SimulatedChild(self, request, *Pipe(duplex=False))
         child.thread.start()
         return child
 
 
 class SimulatedChild:
     def __init__(
-        self, simulation: Simulation, order: Order, events: Connection, mouth: Connection
+        self, simulation: Simulation, request: RunRequest, events: Connection, mouth: Connection
     ) -> None:
         self.events = events
         self.thread = threading.Thread(target=self._run)
         self._simulation = simulation
-        self._order = order
+        self._order = request
         self._mouth = mouth
         self._stop = threading.Event()
         self._killed = threading.Event()
@@ -126,12 +126,12 @@ class SimulatedChild:
         self._say(ResumeStateSaved(step=step, folder=folder))
 
 
-def write_bundle(folder: Path, order: Order) -> None:
+def write_bundle(folder: Path, request: RunRequest) -> None:
     """A bundle that can be unpacked, and its archive."""
     with published_folder(folder) as partial:
         (partial / METRICS_FILE).write_text("step,train_loss\n")
         save_file({"a": np.zeros(2, np.float32)}, partial / ADAPTER_FILE)
-        write_manifest(partial, order.spec)
+        write_manifest(partial, request.spec)
     pack(folder, archive_of(folder))
 
 

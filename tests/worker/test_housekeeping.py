@@ -9,7 +9,7 @@ from core.errors import Unavailable
 from core.jobs.broker import Broker
 from core.records import engines, outbox, tasks, workers
 from core.records.tables import RegisteredEngine
-from core.spec.engine import EngineReport
+from core.spec.engine_protocol import EngineReport
 from core.tasks.kinds import JOB, Queue, Work
 from tests.worker.nap import nap_kind
 from tests.worker.naps import Naps

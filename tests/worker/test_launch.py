@@ -8,17 +8,20 @@ import pytest
 
 from core.spec.events import DatasetValidated, RunFailed, RunFinished, run_event_adapter
 from core.spec.job import JobSpec
+from core.spec.run_request import RunRequest, archive_of
 from core.spec.training import TrainingSpec
 from core.spec.workspace import Workspace
 from tests.worker.workshop import ROW, TINY
-from worker.launch import Child, Order, archive_of, launch, warm_up
+from worker.launch import Child, launch, warm_up
 
 
 @pytest.fixture
-def order(tmp_path: Path) -> Order:
+def run_request(tmp_path: Path) -> RunRequest:
     workspace = Workspace(folder=tmp_path)
     workspace.train_file.write_text("".join(ROW % number for number in range(4)))
-    return Order(JobSpec(base=TINY, training=TrainingSpec(epochs=1), seed=1), workspace, threads=2)
+    return RunRequest(
+        JobSpec(base=TINY, training=TrainingSpec(epochs=1), seed=1), workspace, threads=2
+    )
 
 
 def all_events(child: Child) -> list[object]:
@@ -30,9 +33,9 @@ def all_events(child: Child) -> list[object]:
             return events
 
 
-def test_child_of_the_preloaded_server_trains_on_two_threads(order: Order) -> None:
+def test_child_of_the_preloaded_server_trains_on_two_threads(run_request: RunRequest) -> None:
     """A thread pool that was used before the fork would hang here."""
-    child = launch(order)
+    child = launch(run_request)
     events = all_events(child)
     assert child.wait() == 0
     finished = events[-1]
@@ -40,8 +43,8 @@ def test_child_of_the_preloaded_server_trains_on_two_threads(order: Order) -> No
     assert archive_of(finished.folder).stat().st_size > 0
 
 
-def test_killed_child_says_how_it_ended(order: Order) -> None:
-    child = launch(order)
+def test_killed_child_says_how_it_ended(run_request: RunRequest) -> None:
+    child = launch(run_request)
     assert child.events.recv_bytes()
     child.kill()
     child.kill()
@@ -50,9 +53,9 @@ def test_killed_child_says_how_it_ended(order: Order) -> None:
     child.kill()  # of one that is gone: nothing happens
 
 
-def test_child_asked_to_stop_ends_without_a_last_event(order: Order) -> None:
-    spec = order.spec.model_copy(update={"training": TrainingSpec(epochs=100)})
-    child = launch(Order(spec, order.workspace, threads=1))
+def test_child_asked_to_stop_ends_without_a_last_event(run_request: RunRequest) -> None:
+    spec = run_request.spec.model_copy(update={"training": TrainingSpec(epochs=100)})
+    child = launch(RunRequest(spec, run_request.workspace, threads=1))
     while not isinstance(
         run_event_adapter.validate_json(child.events.recv_bytes()), DatasetValidated
     ):
@@ -62,9 +65,9 @@ def test_child_asked_to_stop_ends_without_a_last_event(order: Order) -> None:
     assert child.wait() == 0
 
 
-def test_unexpected_error_of_the_recipe_is_told(order: Order) -> None:
-    order.workspace.train_file.unlink()
-    child = launch(order)
+def test_unexpected_error_of_the_recipe_is_told(run_request: RunRequest) -> None:
+    run_request.workspace.train_file.unlink()
+    child = launch(run_request)
     last = all_events(child)[-1]
     child.wait()
     assert isinstance(last, RunFailed)

@@ -19,19 +19,21 @@ from core.records import claims, engines, events, files, jobs, pauses, workers
 from core.records.claims import Claim
 from core.records.database import Database
 from core.records.jobs import NewJob
+from core.records.owned import get_owned
 from core.records.projects import DEFAULT_PROJECT, ensure_project
 from core.records.tables import Job, JobEvent, RegisteredEngine, TunedModel
 from core.spec.base_model import BaseModelSpec
 from core.spec.bundle import BundleRef
-from core.spec.engine import EngineReport
+from core.spec.engine_protocol import EngineReport
 from core.spec.job import JobSpec
 from core.spec.strategy import LoraSpec
 from core.spec.training import TrainingSpec
 from core.storage.blobs import BlobStore
 from core.storage.open import open_store
 from core.tasks.kinds import JOB, Work
+from worker.context import Worker
+from worker.process.app import device_work
 from worker.settings import WorkerSettings
-from worker.train import Worker, train_waiting_jobs
 
 # Other processes share the cores of a test machine: threads that wait must sleep. The
 # forkserver of this process, which the first training starts, inherits it.
@@ -140,7 +142,7 @@ class Workshop:
 
     def job(self, job_id: str) -> Job:
         with self.database.reading() as session:
-            return jobs.get_job(session, DEFAULT_PROJECT, job_id)
+            return get_owned(session, Job, DEFAULT_PROJECT, job_id)
 
     def cancel(self, job_id: str) -> None:
         with self.database.writing() as session:
@@ -209,7 +211,7 @@ def make_workshop(
 def worker_here(workshop: Workshop) -> Iterator[Worker]:
     """Run what waits, in a thread of this process, until the end of the block."""
     worker = Worker(workshop.settings(), workshop.database, workshop.store, threading.Event())
-    thread = threading.Thread(target=train_waiting_jobs, args=[worker])
+    thread = threading.Thread(target=device_work(worker))
     thread.start()
     try:
         yield worker

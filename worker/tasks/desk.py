@@ -11,17 +11,17 @@ from functools import partial
 
 from sqlalchemy.orm import Session
 
-from core.errors import StaleClaim, TunesmithError
+from core.errors import StaleClaim, TunesmithError, Unavailable
 from core.records import tasks
 from core.records.tasks import TaskClaim
 from core.spec.base import Spec
 from core.tasks.failure import TaskFailure
 from core.tasks.kinds import KINDS, Queue, kinds_of
-from worker.commit import commit
+from worker.context import Worker
 from worker.coroutines import Interrupted
 from worker.lease import Lease
+from worker.outages.commit import commit
 from worker.tasks.attempt import TASK_FOLDER, Attempt
-from worker.train import Worker
 
 logger = logging.getLogger(__name__)
 
@@ -113,6 +113,8 @@ def _ending(worker: Worker, attempt: Attempt, lease: Lease) -> Ending:
     except Interrupted:
         return _interrupted(worker, claim, lease)
     except TunesmithError as error:
+        if isinstance(error, Unavailable) and worker.stopping.is_set():
+            return _interrupted(worker, claim, lease)  # storage is no longer waited for
         logger.info("%s failed: %s", claim.id, error.message)
         return partial(tasks.fail, claim=claim, failure=TaskFailure.of(error))
     except Exception as error:

@@ -7,9 +7,9 @@ import time
 from collections.abc import Sequence
 from statistics import median
 
-from core.errors import InvalidRequest, TunesmithError, Unavailable
-from core.parity.asking import EngineAway, EngineRefused
+from core.errors import TunesmithError, Unavailable
 from core.records.ids import new_id
+from core.spec.engine_protocol import kind_of, turned_down
 from core.spec.generation import (
     ChoiceFinished,
     GenerationRequest,
@@ -19,8 +19,8 @@ from core.spec.generation import (
 )
 from core.spec.speed import FirstTokenSeconds, SpeedLevel, SpeedResult, SpeedTarget
 from worker.coroutines import run_unless, wait_for_all
-from worker.engine_client import EngineClient, EngineFull, EngineUnfit
-from worker.engines import EngineAddress, engines_for
+from worker.engine_client.client import EngineClient
+from worker.engine_client.find import EngineAddress, engines_for
 from worker.tasks.attempt import Attempt
 
 LEVELS = (1, 8, 32)
@@ -53,16 +53,11 @@ async def measure_on_any(
             try:
                 hardware = await _warm_up(client, target, project)
                 return await measure(client, target, project, hardware)
-            except (EngineUnfit, EngineAway) as error:
-                failures.append(_as_error(error))
-            except EngineRefused as error:
-                raise _as_error(error) from error
-    if not failures:
-        raise Unavailable(
-            "No engine is available. Try again in a moment.", code="engine_unavailable"
-        )
-    passing = [failure for failure in failures if isinstance(failure, Unavailable)]
-    raise (passing or failures)[-1]
+            except TunesmithError as error:
+                if not kind_of(error).asks_another:
+                    raise
+                failures.append(error)
+    raise turned_down(failures)
 
 
 async def measure(
@@ -158,17 +153,3 @@ def _requests(target: SpeedTarget, project: str, count: int) -> list[GenerationR
         )
         for index in range(count)
     ]
-
-
-def _as_error(error: EngineAway | EngineRefused) -> TunesmithError:
-    match error:
-        case EngineFull():
-            return Unavailable(
-                str(error),
-                code="rate_limit_exceeded",
-                retry_after_seconds=error.retry_after_seconds,
-            )
-        case EngineAway():
-            return Unavailable(f"The engine did not answer: {error}", code="engine_unavailable")
-        case _:
-            return InvalidRequest(error.message, param=error.param, code=error.code)

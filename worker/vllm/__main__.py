@@ -7,12 +7,12 @@ import uvicorn
 
 from core.engine.adapters import AdapterFiles
 from core.open_files import allow_many_open_files
-from core.spec.engine import EngineReport
+from core.spec.engine_protocol import EngineReport
 from core.storage.open import open_store
-from worker.engine_server import KEEP_ALIVE_SECONDS, SHUTDOWN_SECONDS, EngineServer
-from worker.registration import Registration
+from worker.engine_face.registration import Registration
+from worker.engine_face.server import KEEP_ALIVE_SECONDS, SHUTDOWN_SECONDS, EngineServer
 from worker.vllm.app import create_app
-from worker.vllm.bridge import Bridge
+from worker.vllm.bridge import HARDWARE, Bridge
 from worker.vllm.models import ServedModels
 from worker.vllm.server import VllmServer
 from worker.vllm.settings import VllmSettings
@@ -28,12 +28,15 @@ def build_bridge(settings: VllmSettings) -> Bridge:
 
 
 def report(bridge: Bridge, settings: VllmSettings) -> EngineReport:
-    """Say how the bridge stands; what does not fit into vLLM's batch waits in its queue."""
+    """Return the bridge's heartbeat; what does not fit into vLLM's batch waits in its queue."""
     running = min(bridge.sequences, settings.max_batch)
     return EngineReport(
         url=settings.reached_at,
         status="draining" if bridge.is_draining else "ready",
+        hardware=HARDWARE,
+        precision=bridge.precision,
         bases=(bridge.base,),
+        base_precisions=(bridge.precision,),
         bundles=tuple(bridge.models.adapters),
         running=running,
         waiting=bridge.sequences - running,
@@ -47,15 +50,19 @@ def main() -> None:
     settings = VllmSettings()
     allow_many_open_files()
     bridge = build_bridge(settings)
+
+    def describe() -> EngineReport:
+        return report(bridge, settings)
+
     config = uvicorn.Config(
-        create_app(bridge, settings.key),
+        create_app(bridge, describe, settings.key),
         host=settings.host,
         port=settings.port,
         access_log=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
-    registration = Registration(settings.api_url, settings.key, lambda: report(bridge, settings))
+    registration = Registration(settings.api_url, settings.key, describe)
     server = EngineServer(config, bridge, registration, settings.drain_seconds)
     server.run()
     if not server.started:

@@ -1,27 +1,30 @@
 """The HTTP face of the bridge: that of our own engine, over the same protocol."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from core.spec.classification import ClassificationRequest
+from core.spec.engine_protocol import EngineReport, NotServedHere
 from core.spec.generation import GenerationRequest
-from worker.engine_http import (
+from worker.engine_face.http import (
     Items,
-    NotServedHere,
     engine_application,
+    health_response,
     read_body,
     streamed,
 )
 from worker.vllm.bridge import Bridge
 
 
-def create_app(bridge: Bridge, key: SecretStr | None) -> Starlette:
-    """Return the ASGI application. `key`: what callers send."""
+def create_app(
+    bridge: Bridge, describe: Callable[[], EngineReport], key: SecretStr | None
+) -> Starlette:
+    """Return the ASGI application. `describe` returns the current report, `key` is the callers'."""
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -46,14 +49,7 @@ def create_app(bridge: Bridge, key: SecretStr | None) -> Starlette:
 
     async def healthz(_request: Request) -> Response:
         is_healthy = await bridge.server.is_healthy()
-        return JSONResponse(
-            {
-                "status": "ok" if is_healthy else "vLLM does not answer, or says that it failed",
-                "precision": bridge.precision,
-                "bases": [bridge.base.id],
-                "adapters": bridge.models.adapters,
-            },
-            status_code=200 if is_healthy else 503,
-        )
+        fault = None if is_healthy else "vLLM does not answer, or says that it failed"
+        return health_response(fault, describe())
 
     return engine_application(generate, classify, healthz, bridge.metrics.registry, lifespan)

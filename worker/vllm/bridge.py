@@ -22,9 +22,9 @@ from core.engine.text.token_bytes import TokenBytes
 from core.errors import TunesmithError, Unavailable
 from core.spec.base_model import BaseModelSpec
 from core.spec.bundle import BundleRef
+from core.spec.engine_protocol import NotServedHere
 from core.spec.generation import ChoiceFinished, GenerationEvent, GenerationRequest
 from core.spec.parity import NumberFormat
-from worker.engine_http import NotServedHere
 from worker.vllm.completion import completion_body
 from worker.vllm.fitness import require_fit
 from worker.vllm.metrics import BridgeMetrics
@@ -33,6 +33,9 @@ from worker.vllm.server import UnknownModel, VllmServer
 from worker.vllm.transcript import Transcript
 
 logger = logging.getLogger(__name__)
+
+HARDWARE = "vLLM"
+"""As what computes an answer; the server does not tell on which device it runs."""
 
 
 class Bridge:
@@ -139,7 +142,7 @@ class Bridge:
         self, request: Request, token_bytes: TokenBytes, adapter: BundleRef | None
     ) -> AsyncGenerator[GenerationEvent, None]:
         """Yield what vLLM writes until all choices are complete; then it need not go on."""
-        transcript = Transcript(request, token_bytes, "vLLM")
+        transcript = Transcript(request, token_bytes, HARDWARE)
         async with (
             self.models.holding(adapter) as model,
             aclosing(self.server.complete(completion_body(request, model))) as chunks,

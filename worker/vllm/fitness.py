@@ -1,9 +1,9 @@
 """Which tuned models vLLM can run: LoRA, and of that what its loader takes."""
 
 from core.artifacts.manifest import Manifest
+from core.spec.engine_protocol import NotServedHere
 from core.spec.serving import ServingSpec
 from core.spec.strategy import LowRankSpec
-from worker.engine_http import NotServedHere
 
 
 def require_fit(manifest: Manifest, serving: ServingSpec) -> None:

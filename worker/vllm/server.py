@@ -10,6 +10,7 @@ import httpx
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from core.errors import InvalidRequest, TunesmithError, Unavailable
+from core.spec.bearer import bearer
 from worker.vllm.completion import Chunk, ErrorInfo
 
 OLDEST_VERSION = (0, 32)
@@ -62,7 +63,7 @@ class VllmServer:
     """Holds the connections to one server. httpx's cap of 100 is lifted: streams are long."""
 
     def __init__(self, url: str, key: SecretStr | None = None) -> None:
-        headers = {b"authorization": f"Bearer {key.get_secret_value()}".encode()} if key else {}
+        headers = {b"authorization": bearer(key)} if key else {}
         self._http = httpx.AsyncClient(
             base_url=url,
             headers=headers,
@@ -206,13 +207,13 @@ def _not_loaded(error: ErrorInfo, folder: PurePosixPath) -> TunesmithError:
             param="model",
             code="unsupported_adapter",
         )
-    cure = ""
+    hint = ""
     if error.code == 404 and error.type == "NotFoundError":
-        cure = f" It must find the adapter at {folder}; see TUNESMITH_ENGINE_VLLM_ADAPTER_FOLDER."
+        hint = f" It must find the adapter at {folder}; see TUNESMITH_ENGINE_VLLM_ADAPTER_FOLDER."
     elif error.code == 404:
-        cure = " Start it with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True."
+        hint = " Start it with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True."
     return Unavailable(
-        f"vLLM does not load the adapter: {error.message}.{cure}",
+        f"vLLM does not load the adapter: {error.message}.{hint}",
         param="model",
         code="adapter_not_loaded",
         retry_after_seconds=60,

@@ -6,7 +6,7 @@ from pydantic import Field, SecretStr, field_validator
 
 from core.spec.base_model import BaseModelSpec
 from core.spec.parity import NumberFormat
-from worker.engine_settings import EngineFaceSettings
+from worker.engine_face.settings import EngineFaceSettings
 
 
 class VllmSettings(EngineFaceSettings):

@@ -12,14 +12,14 @@ from core.engine.device.causal_model import LARGEST_PREPACKED_BASE_BYTES
 from core.engine.policy.request import BaseKey
 from core.models.load import load_config, outline
 from core.models.precision import dtype_of
-from core.spec.base_model import Quantisation
+from core.spec.base_model import Quantization
 
-_BYTES_PER_WEIGHT: dict[Quantisation, float] = {
+_BYTES_PER_WEIGHT: dict[Quantization, float] = {
     # half a byte, plus a 1-byte scale per 64 weights, plus 4 bytes per 256 scales
     "nf4": 1 / 2 + 1 / 64 + 4 / (64 * 256),
     "int8": 1,
 }
-_BYTES_PER_OUTPUT: dict[Quantisation, int] = {"nf4": 0, "int8": 4}
+_BYTES_PER_OUTPUT: dict[Quantization, int] = {"nf4": 0, "int8": 4}
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ def footprint(base: BaseKey, device: torch.device, cache_bytes: int) -> Footprin
     config, dtype = load_config(base.spec), dtype_of(base.precision)
     # building changes torch's default dtype for all threads, and steps run at the same time
     config.dtype = torch.float32
-    quantisation = base.spec.quantisation or _stored_quantisation(config)
+    quantization = base.spec.quantization or _stored_quantization(config)
     model = outline(base.spec, config, base.task)
     plain = dtype.itemsize * sum(weight.numel() for weight in model.parameters())
-    weights = plain - _saved_bytes(model, quantisation, dtype)
-    quantised = layers_to_quantise(model) if quantisation is not None else {}
+    weights = plain - _saved_bytes(model, quantization, dtype)
+    quantised = layers_to_quantise(model) if quantization is not None else {}
     copies = 0
     if base.task == "generation" and device.type == "cpu" and dtype == torch.float32:
         copies = sum(
@@ -59,7 +59,7 @@ def footprint(base: BaseKey, device: torch.device, cache_bytes: int) -> Footprin
             for path, module in model.named_modules()
             if type(module) is nn.Linear and path not in quantised
         )
-    is_quantised_late = base.merged_sha256 is not None and quantisation is not None
+    is_quantised_late = base.merged_sha256 is not None and quantization is not None
     return Footprint(
         weights,
         copies if weights <= LARGEST_PREPACKED_BASE_BYTES else 0,
@@ -69,20 +69,20 @@ def footprint(base: BaseKey, device: torch.device, cache_bytes: int) -> Footprin
 
 
 def _saved_bytes(
-    model: PreTrainedModel, quantisation: Quantisation | None, dtype: torch.dtype
+    model: PreTrainedModel, quantization: Quantization | None, dtype: torch.dtype
 ) -> int:
-    if quantisation is None:
+    if quantization is None:
         return 0
     saved = 0.0
     for layer in layers_to_quantise(model).values():
         weights = layer.weight.numel()
         outputs = layer.weight.shape[1 if isinstance(layer, Conv1D) else 0]
-        saved += weights * (dtype.itemsize - _BYTES_PER_WEIGHT[quantisation])
-        saved -= outputs * _BYTES_PER_OUTPUT[quantisation]
+        saved += weights * (dtype.itemsize - _BYTES_PER_WEIGHT[quantization])
+        saved -= outputs * _BYTES_PER_OUTPUT[quantization]
     return int(saved)
 
 
-def _stored_quantisation(config: PreTrainedConfig) -> Quantisation | None:
+def _stored_quantization(config: PreTrainedConfig) -> Quantization | None:
     stored = getattr(config, "quantization_config", None)
     if stored is None:
         return None

@@ -16,14 +16,14 @@ from core.models.precision import dtype_of
 def load_merged(base: BaseKey, folder: Path, device: torch.device) -> PreTrainedModel:
     """Return the dense weights of a base, merged with the adapter in `folder`.
 
-    Quantisation follows the merge: the complete model is first in the CPU's memory, and only the
+    Quantization follows the merge: the complete model is first in the CPU's memory, and only the
     quantised weights move to another device. Raises the errors of `load_base` and `load_on`.
     """
-    quantisation = base.spec.quantisation
-    plain = base.spec.model_copy(update={"quantisation": None})
-    at = device if quantisation is None else torch.device("cpu")
+    quantization = base.spec.quantization
+    plain = base.spec.model_copy(update={"quantization": None})
+    at = device if quantization is None else torch.device("cpu")
     model = load_base(plain, dtype_of(base.precision), at, task=base.task)
     merge(load_on(model, str(base.merged_sha256), folder, fit_head))
-    if quantisation is not None:
-        quantise(model, quantisation, device)
+    if quantization is not None:
+        quantise(model, quantization, device)
     return model

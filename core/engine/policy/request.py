@@ -20,7 +20,7 @@ class BaseKey:
     """Resident weights: a base loaded for one task, possibly with a merged adapter.
 
     `merged` is the hash of an adapter's archive, which is merged into dense weights;
-    `spec.quantisation` applies to the result. Each number format has its own key.
+    `spec.quantization` applies to the result. Each number format has its own key.
     """
 
     spec: BaseModelSpec

@@ -166,7 +166,7 @@ class PromptReader:
         _refuse_another_base(base, manifest)
         precision = self.precisions.of(base, manifest)
         key = ModelKey(base, adapter.sha256, manifest.task, precision=precision)
-        own = {"id": f"{base.id}/{adapter.sha256[:12]}", "quantisation": serving.quantisation}
+        own = {"id": f"{base.id}/{adapter.sha256[:12]}", "quantization": serving.quantization}
         if STRATEGIES[manifest.strategy.type].whole_model:  # independent of its base
             whole = BaseModelSpec(source=str(folder), **own)
             key = ModelKey(whole, None, manifest.task, precision=precision)
@@ -209,8 +209,8 @@ def _is_stored_quantised(base: BaseModelSpec) -> bool:
 
 
 def _refuse_another_base(base: BaseModelSpec, manifest: Manifest) -> None:
-    wanted = (manifest.base_model, manifest.base_revision, manifest.base_quantisation)
-    found = (public_name(base), base.revision, base.quantisation)
+    wanted = (manifest.base_model, manifest.base_revision, manifest.base_quantization)
+    found = (public_name(base), base.revision, base.quantization)
     if wanted != found:
         raise InvalidRequest(
             f"The adapter was trained on {_described(*wanted)}, and cannot run on "
@@ -220,9 +220,9 @@ def _refuse_another_base(base: BaseModelSpec, manifest: Manifest) -> None:
         )
 
 
-def _described(name: str, revision: str | None, quantisation: str | None) -> str:
+def _described(name: str, revision: str | None, quantization: str | None) -> str:
     revised = "" if revision is None else f" at revision {revision}"
-    return name + revised + ("" if quantisation is None else f", quantised to {quantisation}")
+    return name + revised + ("" if quantization is None else f", quantised to {quantization}")
 
 
 def _require_generator(asked: GenerationRequest, model: ServedModel) -> None:

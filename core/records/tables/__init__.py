@@ -1,11 +1,11 @@
 """Every table, by subject. Migrations compare the database with these and nothing else.
 
 Times are Unix seconds (double). Every row names its project: another project's row is
-never found. Lists run newest first over (created_at, id), which is why those pairs are
-indexed.
+never found (`core.records.owned`). Lists run newest first over (created_at, id), which is why
+those pairs are indexed.
 """
 
-from core.records.tables.base import Leased, Table
+from core.records.tables.base import Leased, Owned, Table
 from core.records.tables.files import File, Project
 from core.records.tables.jobs import Job, JobEvent, JobMetadata
 from core.records.tables.masks import JobMask
@@ -23,6 +23,7 @@ __all__ = [
     "JobMetadata",
     "Leased",
     "OutboxMessage",
+    "Owned",
     "Project",
     "RegisteredEngine",
     "Table",

@@ -1,10 +1,14 @@
 """What every table shares: the naming of constraints, the types of columns, partial indexes."""
 
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import JSON, Double, ForeignKey, MetaData, String, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from core.spec.ids import CheckpointId, FileId, JobId, ModelId, ProjectId, TaskId
+
+_NAME = String(255)
 
 _NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -22,14 +26,37 @@ def rows_where(condition: str) -> dict[str, Any]:
 class Table(DeclarativeBase):
     metadata = MetaData(naming_convention=_NAMING)
     type_annotation_map = {  # noqa: RUF012  (SQLAlchemy reads it as a class attribute)
-        str: String(255),
+        str: _NAME,
+        ProjectId: _NAME,
+        FileId: _NAME,
+        JobId: _NAME,
+        CheckpointId: _NAME,
+        ModelId: _NAME,
+        TaskId: _NAME,
         float: Double,
         dict[str, Any]: JSON(none_as_null=True),
         list[dict[str, Any]]: JSON(none_as_null=True),
     }
 
 
-class Leased(Table):
+class Owned(Table):
+    """A row that one project owns. `core.records.owned` finds it, for that project only."""
+
+    __abstract__ = True
+
+    noun: ClassVar[str]
+    """What a message calls such a row."""
+    id_param: ClassVar[str]
+    """The request field that usually holds its id."""
+    missing_code: ClassVar[str] = "not_found"
+    """The error code when there is no such row."""
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[ProjectId] = mapped_column(ForeignKey("projects.id"))
+    created_at: Mapped[float] = mapped_column(default=time.time)
+
+
+class Leased(Owned):
     """Rows that a worker claims, holds by a lease and ends: jobs and tasks.
 
     What the columns of the claim mean is up to `core.records.leases`.
@@ -37,9 +64,6 @@ class Leased(Table):
 
     __abstract__ = True
 
-    id: Mapped[str] = mapped_column(primary_key=True)
-    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
-    created_at: Mapped[float] = mapped_column(default=time.time)
     finished_at: Mapped[float | None]
     """Set exactly when nothing will be done for the row again."""
 

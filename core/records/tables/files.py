@@ -3,28 +3,31 @@
 import time
 from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, Index, Text
+from sqlalchemy import BigInteger, Index, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from core.records.tables.base import Table
+from core.records.tables.base import Owned, Table
+from core.spec.ids import FileId, ProjectId
 
 
 class Project(Table):
     __tablename__ = "projects"
 
-    id: Mapped[str] = mapped_column(primary_key=True)
+    id: Mapped[ProjectId] = mapped_column(primary_key=True)
     created_at: Mapped[float] = mapped_column(default=time.time)
 
 
-class File(Table):
+class File(Owned):
     """An uploaded or produced file; its bytes are the blob `blob_key` in storage."""
 
     __tablename__ = "files"
     __table_args__ = (Index(None, "project_id", "created_at", "id"),)
 
-    id: Mapped[str] = mapped_column(primary_key=True)
-    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
-    created_at: Mapped[float] = mapped_column(default=time.time)
+    noun = "file"
+    id_param = "file_id"
+    missing_code = "file_not_found"
+
+    id: Mapped[FileId] = mapped_column(primary_key=True)
     filename: Mapped[str] = mapped_column(Text)
     purpose: Mapped[str]
     bytes: Mapped[int] = mapped_column(BigInteger)

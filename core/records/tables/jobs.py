@@ -7,6 +7,7 @@ from sqlalchemy import BigInteger, ForeignKey, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from core.records.tables.base import Leased, Table, rows_where
+from core.spec.ids import FileId, JobId, ModelId, ProjectId
 
 
 class Job(Leased):
@@ -29,11 +30,15 @@ class Job(Leased):
         ),
     )
 
+    noun = "fine-tuning job"
+    id_param = "fine_tuning_job_id"
+
+    id: Mapped[JobId] = mapped_column(primary_key=True)
     status: Mapped[str]
     requested_model: Mapped[str]
     suffix: Mapped[str | None]
-    training_file: Mapped[str]
-    validation_file: Mapped[str | None]
+    training_file: Mapped[FileId]
+    validation_file: Mapped[FileId | None]
     spec: Mapped[dict[str, Any]]
     """The `core.spec.job.JobSpec` that is run."""
     user_metadata: Mapped[dict[str, Any] | None]
@@ -44,8 +49,8 @@ class Job(Leased):
     """Optimiser steps done; back to the step of the newest resume state when a claim ends."""
     total_steps: Mapped[int | None]
     trained_tokens: Mapped[int | None] = mapped_column(BigInteger)
-    fine_tuned_model: Mapped[str | None]
-    result_file: Mapped[str | None]
+    fine_tuned_model: Mapped[ModelId | None]
+    result_file: Mapped[FileId | None]
     error: Mapped[dict[str, Any] | None]
     """`{code, message, param}` of a failed job."""
     resume_states: Mapped[list[dict[str, Any]] | None]
@@ -64,9 +69,9 @@ class JobMetadata(Table):
     __tablename__ = "job_metadata"
     __table_args__ = (Index(None, "project_id", "key", "value"),)
 
-    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    job_id: Mapped[JobId] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     key: Mapped[str] = mapped_column(primary_key=True)
-    project_id: Mapped[str]
+    project_id: Mapped[ProjectId]
     value: Mapped[str] = mapped_column(String(512))
 
 
@@ -75,9 +80,9 @@ class JobEvent(Table):
 
     __tablename__ = "job_events"
 
-    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    job_id: Mapped[JobId] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     sequence: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    project_id: Mapped[str]
+    project_id: Mapped[ProjectId]
     created_at: Mapped[float] = mapped_column(default=time.time)
     type: Mapped[str]
     """`message` or `metrics`, as in OpenAI's API."""

@@ -7,6 +7,7 @@ from sqlalchemy import ForeignKey
 from sqlalchemy.orm import Mapped, mapped_column
 
 from core.records.tables.base import Table
+from core.spec.ids import JobId, ProjectId
 
 
 class JobMask(Table):
@@ -14,8 +15,8 @@ class JobMask(Table):
 
     __tablename__ = "job_masks"
 
-    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
-    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    job_id: Mapped[JobId] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    project_id: Mapped[ProjectId] = mapped_column(ForeignKey("projects.id"))
     created_at: Mapped[float] = mapped_column(default=time.time)
     rows: Mapped[list[dict[str, Any]]]
     """`core.spec.mask.MaskRow`s."""

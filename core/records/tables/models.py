@@ -1,39 +1,42 @@
 """What jobs leave behind that can be called."""
 
-import time
 from typing import Any
 
 from sqlalchemy import ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
-from core.records.tables.base import Table
+from core.records.tables.base import Owned
+from core.spec.ids import CheckpointId, JobId, ModelId
 
 
-class Checkpoint(Table):
+class Checkpoint(Owned):
     """A servable adapter at one step of a job."""
 
     __tablename__ = "checkpoints"
     __table_args__ = (Index(None, "job_id", "step", unique=True),)
 
-    id: Mapped[str] = mapped_column(primary_key=True)
-    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
-    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
-    created_at: Mapped[float] = mapped_column(default=time.time)
+    noun = "checkpoint"
+    id_param = "checkpoint_id"
+
+    id: Mapped[CheckpointId] = mapped_column(primary_key=True)
+    job_id: Mapped[JobId] = mapped_column(ForeignKey("jobs.id"))
     step: Mapped[int]
     metrics: Mapped[dict[str, Any]]
-    model_id: Mapped[str]
+    model_id: Mapped[ModelId]
 
 
-class TunedModel(Table):
+class TunedModel(Owned):
     """A model that can be called: the final one of a job, or one of its checkpoints."""
 
     __tablename__ = "tuned_models"
     __table_args__ = (Index(None, "project_id", "created_at", "id"),)
 
-    id: Mapped[str] = mapped_column(primary_key=True)
-    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
-    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
-    created_at: Mapped[float] = mapped_column(default=time.time)
+    noun = "model"
+    id_param = "model"
+    missing_code = "model_not_found"
+
+    id: Mapped[ModelId] = mapped_column(primary_key=True)
+    job_id: Mapped[JobId] = mapped_column(ForeignKey("jobs.id"), index=True)
     base: Mapped[dict[str, Any]]
     """The `core.spec.base_model.BaseModelSpec` that it was trained on."""
     bundle_key: Mapped[str]

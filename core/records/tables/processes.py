@@ -29,4 +29,4 @@ class RegisteredEngine(Table):
     seen_at: Mapped[float]
     """By the database's clock."""
     report: Mapped[dict[str, Any]]
-    """The newest `core.spec.engine.EngineReport`."""
+    """The newest `core.spec.engine_protocol.EngineReport`."""

@@ -6,6 +6,7 @@ from sqlalchemy import Index
 from sqlalchemy.orm import Mapped, mapped_column
 
 from core.records.tables.base import Leased, rows_where
+from core.spec.ids import TaskId
 
 
 class Task(Leased):
@@ -19,6 +20,10 @@ class Task(Leased):
         Index("ix_tasks_ended", "kind", "finished_at", **rows_where("finished_at IS NOT NULL")),
     )
 
+    noun = "task"
+    id_param = "id"
+
+    id: Mapped[TaskId] = mapped_column(primary_key=True)
     kind: Mapped[str]
     subject: Mapped[str]
     """Id of what the task is about: a file, a model."""

@@ -19,6 +19,8 @@ from core.errors import TunesmithError
 from core.spec.base_model import BaseModelSpec
 from core.spec.job import JobSpec
 
+STORED = Path(__file__).parents[1] / "spec" / "first_spelling.json"
+
 
 @pytest.fixture
 def bundle(shared_bundle: Path, tmp_path: Path) -> Path:
@@ -88,14 +90,14 @@ def test_a_folder_that_is_not_there_is_no_bundle(tmp_path: Path) -> None:
 def test_a_manifest_from_before_bases_were_quantised_still_holds(bundle: Path) -> None:
     path = bundle / MANIFEST_FILE
     fields = json.loads(path.read_bytes())
-    assert fields.pop("base_quantisation") is None
+    assert fields.pop("base_quantization") is None
     assert not fields.pop("chat_template_kwargs") and fields.pop("template_time") is None
     old = {name: value for name, value in fields.items() if name != "checksum"}
     text = json.dumps(old, separators=(",", ":"), ensure_ascii=False)
     assert fields["checksum"] == hashlib.sha256(text.encode()).hexdigest()
     path.write_text(json.dumps(fields))
-    assert verify(bundle).base_quantisation is None
-    path.write_text(json.dumps(fields | {"base_quantisation": "nf4"}))
+    assert verify(bundle).base_quantization is None
+    path.write_text(json.dumps(fields | {"base_quantization": "nf4"}))
     assert "checksum" in refused(bundle).message
 
 
@@ -126,3 +128,16 @@ def test_the_precision_of_training_is_recorded_and_guarded(bundle: Path) -> None
     path = bundle / MANIFEST_FILE
     path.write_text(path.read_text().replace('"fp32"', '"bf16"'))
     assert "checksum" in refused(bundle).message
+
+
+def test_a_bundle_with_the_first_spelling_of_its_fields_still_holds(tmp_path: Path) -> None:
+    """The manifest was written by the code before the fields were renamed."""
+    stored = json.loads(STORED.read_bytes())
+    assert stored["manifest"]["base_quantisation"] == "nf4"
+    (tmp_path / MANIFEST_FILE).write_text(json.dumps(stored["manifest"]))
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"weights")
+    manifest = verify(tmp_path)
+    assert (manifest.base_quantization, manifest.strategy.type) == ("nf4", "qlora")
+    changed = stored["manifest"] | {"base_quantisation": "int8"}
+    (tmp_path / MANIFEST_FILE).write_text(json.dumps(changed))
+    assert "checksum" in refused(tmp_path).message

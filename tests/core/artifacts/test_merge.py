@@ -57,12 +57,12 @@ def test_what_is_no_change_of_weights_is_no_merge(tmp_path, strategy):
         merge(adapted(tmp_path, strategy))
 
 
-@pytest.mark.parametrize("quantisation", ["nf4", "int8"])
-def test_quantised_in_memory_is_what_is_quantised_while_it_is_loaded(tmp_path, quantisation):
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+def test_quantised_in_memory_is_what_is_quantised_while_it_is_loaded(tmp_path, quantization):
     base = save_base(tmp_path / "base")
     model = load_base(base, torch.bfloat16, CPU)
-    quantise(model, quantisation, CPU)
-    spec = base.model_copy(update={"quantisation": quantisation})
+    quantise(model, quantization, CPU)
+    spec = base.model_copy(update={"quantization": quantization})
     loaded = load_base(spec, torch.bfloat16, CPU)
     assert not layers_to_quantise(model)
     found, expected = dict(model.named_parameters()), dict(loaded.named_parameters())

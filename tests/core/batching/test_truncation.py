@@ -45,7 +45,9 @@ def test_rated_answer_keeps_its_rating_and_a_trained_token():
     rated = RatedRow(5, (1, *range(10, 19)), (False,) * 4 + (True,) * 6, is_good=False)
     expected = RatedRow(5, (1, 10, 11, 12, 13, 14), (False,) * 4 + (True,) * 2, is_good=False)
     assert cut(rated, 6, "end", Specials) == expected
-    with pytest.raises(InvalidRow, match=r"line 5: truncation removes all its labelled tokens: .* keeps 4"):
+    with pytest.raises(
+        InvalidRow, match=r"line 5: truncation removes all its labelled tokens: .* keeps 4"
+    ):
         cut(rated, 4, "end", Specials)
 
 

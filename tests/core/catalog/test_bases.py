@@ -95,12 +95,12 @@ def test_a_user_file_changes_only_the_fields_that_it_gives(tmp_path: Path) -> No
 
 
 def test_a_base_can_stand_there_plain_and_quantised(tmp_path: Path) -> None:
-    entry = '[[bases]]\nid = "acme/{0}"\nsource = "acme/support"\nquantisation = "{0}"\n'
+    entry = '[[bases]]\nid = "acme/{0}"\nsource = "acme/support"\nquantization = "{0}"\n'
     catalog = load(tmp_path, entry.format("nf4") + entry.format("int8"))
     for name in ("nf4", "int8"):
         spec = catalog.resolve(f"acme/{name}")
-        assert (spec.source, spec.quantisation) == ("acme/support", name)
-    with pytest.raises(BadCatalog, match=r"'acme/int3' is wrong: quantisation"):
+        assert (spec.source, spec.quantization) == ("acme/support", name)
+    with pytest.raises(BadCatalog, match=r"'acme/int3' is wrong: quantization"):
         load(tmp_path, entry.format("int3"))
 
 

@@ -22,10 +22,10 @@ def test_a_folder_tells_its_family_and_its_context(tmp_path: Path) -> None:
 
 
 def test_a_quantised_base_says_so(tmp_path: Path) -> None:
-    quantisation = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    quantization = {"quant_method": "bitsandbytes", "load_in_4bit": True}
     config = {"model_type": "llama", "max_position_embeddings": 64}
     (tmp_path / "config.json").write_text(
-        json.dumps(config | {"quantization_config": quantisation})
+        json.dumps(config | {"quantization_config": quantization})
     )
     assert describe(base(tmp_path)) == BaseFacts("llama", 64, quantised=True)
 
@@ -102,7 +102,7 @@ def test_a_base_is_quantised_by_its_files_or_by_its_entry_but_not_twice(
     if stored:
         config |= {"quantization_config": {"quant_method": "bitsandbytes"}}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    spec = base(tmp_path).model_copy(update={"quantisation": asked})
+    spec = base(tmp_path).model_copy(update={"quantization": asked})
     if stored and asked:
         with pytest.raises(InvalidRequest, match="stored quantised already"):
             describe(spec)

@@ -12,13 +12,13 @@ from transformers.pytorch_utils import Conv1D
 
 from core.artifacts.quantise import layers_to_quantise
 from core.models.load import keep_as_quantised, load_base
-from core.spec.base_model import BaseModelSpec, Quantisation
+from core.spec.base_model import BaseModelSpec, Quantization
 from core.spec.objective import Task
 
 
 def plain(base: BaseModelSpec, task: Task = "generation", labels: int | None = None):
     return load_base(
-        base.model_copy(update={"quantisation": None}),
+        base.model_copy(update={"quantization": None}),
         torch.float32,
         torch.device("cpu"),
         task=task,
@@ -32,13 +32,13 @@ def merged(base: BaseModelSpec, folder: Path, **task) -> PreTrainedModel:
 
 
 def quantised(
-    model: PreTrainedModel, quantisation: Quantisation | None, folder: Path
+    model: PreTrainedModel, quantization: Quantization | None, folder: Path
 ) -> PreTrainedModel:
     """Quantise a dense model with bitsandbytes: NF4 by transformers, from a file in `folder`.
 
     Of int8 we use the weights alone, so there the reference is a dense model with those.
     """
-    if quantisation == "nf4":
+    if quantization == "nf4":
         model.save_pretrained(folder)
         dense = ("lm_head", *classifier_head(model))
         model = type(model).from_pretrained(
@@ -55,7 +55,7 @@ def quantised(
         )
         keep_as_quantised(model)  # bitsandbytes cannot lay matrices of this size out anew
         return model.eval()
-    if quantisation == "int8":
+    if quantization == "int8":
         with torch.no_grad():
             for layer in layers_to_quantise(model).values():
                 round_to_eight_bits(layer)

@@ -165,7 +165,7 @@ def split_layers(model, family):
 def test_layers_of_the_blocks_are_quantised_and_the_head_is_not(model_type, base_of, tmp_path):
     base, family = wide_base(base_of, model_type), family_of(model_type)
     torch.manual_seed(3)
-    model = load_base(base, FP32, CPU, quantisation=QloraSpec(), **first_task(model_type))
+    model = load_base(base, FP32, CPU, quantization=QloraSpec(), **first_task(model_type))
     quantised, dense = split_layers(model, family)
     stacks = tuple(f"{blocks.stack}." for blocks in family.blocks)
     in_blocks = {path for path in quantised | dense if path.startswith(stacks)}
@@ -188,13 +188,13 @@ def test_layers_of_the_blocks_are_quantised_and_the_head_is_not(model_type, base
     stored = BaseModelSpec(id="stored", source=str(tmp_path / "quantised"))
     facts = describe(stored)
     assert facts is not None and facts.quantised
-    again = load_base(stored, FP32, CPU, quantisation=QloraSpec(), **first_task(model_type))
+    again = load_base(stored, FP32, CPU, quantization=QloraSpec(), **first_task(model_type))
     assert split_layers(again, family) == (quantised, dense)
     torch.testing.assert_close(logits_of(again), logits_of(model), rtol=1e-6, atol=1e-6)
 
 
 def test_a_pass_without_gradients_leaves_quantised_layers_as_they_are(base_of):
-    model = load_base(wide_base(base_of, "llama"), FP32, CPU, quantisation=QloraSpec())
+    model = load_base(wide_base(base_of, "llama"), FP32, CPU, quantization=QloraSpec())
     embeddings = model.get_input_embeddings()(torch.arange(5, 25)[None])
 
     def gradient():
@@ -208,8 +208,8 @@ def test_a_pass_without_gradients_leaves_quantised_layers_as_they_are(base_of):
 
 
 def test_quantisation_is_the_one_asked_for(base_of):
-    spec = QloraSpec(quantisation="fp4", double_quantisation=False)
-    model = load_base(wide_base(base_of, "llama"), FP32, CPU, quantisation=spec)
+    spec = QloraSpec(quantization="fp4", double_quantization=False)
+    model = load_base(wide_base(base_of, "llama"), FP32, CPU, quantization=spec)
     weight = model.model.layers[0].mlp.up_proj.weight
     assert (weight.quant_type, weight.quant_state.nested) == ("fp4", False)
 

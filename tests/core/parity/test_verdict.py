@@ -241,6 +241,6 @@ def test_reference_without_a_measure_of_rounding_leaves_it_unchecked() -> None:
 
 def test_gap_of_a_quantised_trainer_is_told_and_not_judged() -> None:
     model = Model()
-    reference = model.reference().model_copy(update={"quantisation_gap_nats": 7.5})
+    reference = model.reference().model_copy(update={"quantization_gap_nats": 7.5})
     parity = judge(reference, said(model.computed("bf16")))
-    assert (parity.status, parity.quantisation_gap_nats) == ("passed", 7.5)
+    assert (parity.status, parity.quantization_gap_nats) == ("passed", 7.5)

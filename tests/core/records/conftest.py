@@ -9,7 +9,8 @@ from core.jobs.state import JobStatus
 from core.records.claims import Claim, claim_next
 from core.records.database import Database
 from core.records.files import add_file, new_file_key
-from core.records.jobs import NewJob, advance, create_job, get_job
+from core.records.jobs import NewJob, advance, create_job
+from core.records.owned import get_owned
 from core.records.projects import DEFAULT_PROJECT, ensure_project
 from core.records.tables import Job
 from core.spec.base_model import BaseModelSpec
@@ -97,6 +98,6 @@ def read_job(database: Database) -> Callable[[str], Job]:
 
     def read(job_id: str) -> Job:
         with database.reading() as session:
-            return get_job(session, DEFAULT_PROJECT, job_id)
+            return get_owned(session, Job, DEFAULT_PROJECT, job_id)
 
     return read

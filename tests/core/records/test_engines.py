@@ -13,7 +13,7 @@ from core.records.engines import (
 )
 from core.records.tables import RegisteredEngine
 from core.spec.base_model import BaseModelSpec
-from core.spec.engine import EngineReport
+from core.spec.engine_protocol import EngineReport
 
 A, B = "http://a:8001", "http://b:8001"
 REPORT = EngineReport(

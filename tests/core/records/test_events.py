@@ -50,12 +50,14 @@ def test_pages_of_events_in_both_directions(database: Database, make_job: MakeJo
     with database.writing() as session:
         append_events(session, job_id, [NewEvent(str(number)) for number in range(3, 8)])
     with database.reading() as session:
-        assert [e.sequence for e in list_events(session, job_id, limit=3)] == [7, 6, 5]
-        assert [e.sequence for e in list_events(session, job_id, before=5, limit=3)] == [4, 3, 2]
+        first = list_events(session, job_id, limit=3)
+        assert ([e.sequence for e in first.rows], first.has_more) == ([7, 6, 5], True)
+        last = list_events(session, job_id, before=5, limit=4)
+        assert ([e.sequence for e in last.rows], last.has_more) == ([4, 3, 2, 1], False)
         assert [e.sequence for e in events_since(session, job_id, 5)] == [6, 7]
         assert [e.sequence for e in events_since(session, job_id, 1, limit=2)] == [2, 3]
         assert events_since(session, job_id, 7) == []
-        [last] = list_events(session, job_id, limit=1)
+        [last] = list_events(session, job_id, limit=1).rows
     assert last.id == f"ftevent-{job_id.removeprefix('ftjob-')}-7"
 
 
@@ -64,7 +66,7 @@ def test_text_that_a_database_refuses_is_replaced(database: Database, make_job: 
     with database.writing() as session:
         append_events(session, job_id, [NewEvent("line 3: \0 and \ud800 and é")])
     with database.reading() as session:
-        assert list_events(session, job_id, limit=1)[0].message == "line 3: \ufffd and ? and é"
+        assert list_events(session, job_id, limit=1).rows[0].message == "line 3: \ufffd and ? and é"
 
 
 def test_number_that_no_client_can_read_is_refused(database: Database, make_job: MakeJob) -> None:

@@ -8,9 +8,11 @@ import pytest
 
 from core.errors import Conflict, NotFound
 from core.records.database import Database
-from core.records.files import delete_file, get_file, list_files
+from core.records.files import delete_file, list_files
 from core.records.jobs import NewJob, cancel_job, create_job
+from core.records.owned import get_owned
 from core.records.projects import DEFAULT_PROJECT
+from core.records.tables import File
 
 MakeFile = Callable[..., str]
 MakeJob = Callable[..., str]
@@ -29,7 +31,7 @@ def test_file_of_an_unfinished_job_is_kept(
         cancel_job(session, DEFAULT_PROJECT, job_id)
         assert delete_file(session, DEFAULT_PROJECT, file_id).id == file_id
     with pytest.raises(NotFound), database.reading() as session:
-        get_file(session, DEFAULT_PROJECT, file_id)
+        get_owned(session, File, DEFAULT_PROJECT, file_id)
 
 
 def test_job_needs_files_that_are_there(

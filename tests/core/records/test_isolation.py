@@ -1,56 +1,88 @@
 """Another project's rows do not exist, whichever function looks for them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from sqlalchemy.orm import Session
 
 from core.errors import NotFound
 from core.records.database import Database
-from core.records.files import delete_file, get_file, list_files
-from core.records.jobs import cancel_job, get_job, list_jobs
+from core.records.files import delete_file, list_files
+from core.records.jobs import cancel_job, list_jobs
+from core.records.masks import find_job_mask, get_audit, record_job_mask, request_audit
 from core.records.models import (
     StoredBundle,
+    add_checkpoint,
     add_final_model,
     delete_model,
-    get_model,
     list_models,
     set_serving,
 )
-from core.spec.serving import ServingSpec
+from core.records.owned import find_owned, get_owned
+from core.records.parity import publish
+from core.records.pauses import pause_job, resume_job
+from core.records.speed_tests import (
+    SPEED_TEST,
+    find_speed_test,
+    get_speed_test,
+    request_speed_test,
+)
+from core.records.tables import Checkpoint, File, Job, Owned, Task, TunedModel
+from core.records.tasks import claim_next, succeed
+from core.spec.base_model import BaseModelSpec
+from core.spec.job import JobSpec
+from core.spec.serving import ADAPTER_FORM, ServingSpec
+from core.spec.speed import SpeedResult, SpeedTarget
+from tests.core.records.owned_tables import OWNED_TABLES
 
+MODEL = "ft:tiny:alpha::1"
+TARGET = SpeedTarget(
+    base=BaseModelSpec(id="tiny", source="/models/tiny"), adapter=None, serving=ADAPTER_FORM
+)
+RESULT = SpeedResult(
+    hardware="cpu", prompt_tokens=1, completion_tokens=1, levels=(), is_complete=True
+)
+MERGED = ServingSpec(form="merged")
+TARGET = SpeedTarget(
+    base=BaseModelSpec(id="tiny", source="/models/tiny"), adapter=None, serving=ServingSpec()
+)
 
-@dataclass(frozen=True)
-class Owned:
-    file: str
-    job: str
-    model: str
+Ids = dict[type[Owned], str]
 
 
 @pytest.fixture
-def owned(database: Database, make_file: Callable[..., str], make_job: Callable[..., str]) -> Owned:
-    """One of each, owned by the project `alpha`."""
+def ids(database: Database, make_file: Callable[..., str], make_job: Callable[..., str]) -> Ids:
+    """The ids of one row of each table, all owned by the project `alpha`."""
     file_id, job_id = make_file("alpha"), make_job(project_id="alpha", metadata={"k": "v"})
     with database.writing() as session:
-        job = get_job(session, "alpha", job_id)
-        add_final_model(session, job, "ft:tiny:alpha::1", StoredBundle("key", "0" * 64))
-    return Owned(file_id, job_id, "ft:tiny:alpha::1")
+        job = get_owned(session, Job, "alpha", job_id)
+        bundle = StoredBundle("key", "0" * 64)
+        add_final_model(session, job, MODEL, bundle)
+        add_checkpoint(session, job, MODEL, 7, {}, bundle)
+        [checkpoint] = session.query(Checkpoint).all()
+        audit = request_audit(session, "alpha", file_id, JobSpec.model_validate(job.spec))
+        return {
+            File: file_id,
+            Job: job_id,
+            TunedModel: MODEL,
+            Checkpoint: checkpoint.id,
+            Task: audit.id,
+        }
 
 
-GETTERS: dict[str, Callable[[Session, str, Owned], object]] = {
-    "get_file": lambda session, project, owned: get_file(session, project, owned.file),
-    "delete_file": lambda session, project, owned: delete_file(session, project, owned.file),
-    "get_job": lambda session, project, owned: get_job(session, project, owned.job),
-    "cancel_job": lambda session, project, owned: cancel_job(session, project, owned.job),
-    "get_model": lambda session, project, owned: get_model(session, project, owned.model),
-    "set_serving": lambda session, project, owned: set_serving(
-        session, project, owned.model, ServingSpec(form="merged")
-    ),
-    "delete_model": lambda session, project, owned: delete_model(session, project, owned.model),
+MOVES: dict[str, Callable[[Session, Any, Ids], object]] = {
+    "pause_job": lambda session, project, ids: pause_job(session, project, ids[Job]),
+    "resume_job": lambda session, project, ids: resume_job(session, project, ids[Job]),
+    "cancel_job": lambda session, project, ids: cancel_job(session, project, ids[Job]),
+    "delete_file": lambda session, project, ids: delete_file(session, project, ids[File]),
+    "set_serving": lambda session, project, ids: set_serving(session, project, MODEL, MERGED),
+    "publish": lambda session, project, ids: publish(session, project, MODEL),
+    "delete_model": lambda session, project, ids: delete_model(session, project, MODEL),
 }
+"""What owners do, in an order in which all of it works."""
 
-LISTS: dict[str, Callable[[Session, str], object]] = {
+LISTS: dict[str, Callable[[Session, Any], object]] = {
     "files": lambda session, project: (
         list_files(session, project, purpose=None, after=None, limit=9, order="desc").rows
     ),
@@ -62,17 +94,76 @@ LISTS: dict[str, Callable[[Session, str], object]] = {
 }
 
 
-def test_no_getter_finds_a_row_of_another_project(database: Database, owned: Owned) -> None:
-    for get in GETTERS.values():
-        with pytest.raises(NotFound), database.writing() as session:
-            get(session, "beta", owned)
-    for get in GETTERS.values():
+def test_a_row_is_found_for_its_own_project_only(database: Database, ids: Ids) -> None:
+    assert set(ids) == OWNED_TABLES, "a table has no row here"
+    for table, id_ in ids.items():
         with database.writing() as session:
-            get(session, "alpha", owned)
+            assert get_owned(session, table, "alpha", id_).id == id_
+            assert get_owned(session, table, "alpha", id_, lock="read").id == id_
+            assert find_owned(session, table, "alpha", id_, lock="write") is not None
+            for foreign in ("beta", "alph", ""):
+                assert find_owned(session, table, foreign, id_) is None
 
 
-def test_no_list_shows_a_row_of_another_project(database: Database, owned: Owned) -> None:
+@pytest.mark.parametrize(
+    ("table", "param", "code"),
+    [
+        (File, "file_id", "file_not_found"),
+        (Job, "fine_tuning_job_id", "not_found"),
+        (TunedModel, "model", "model_not_found"),
+    ],
+)
+def test_a_foreign_id_is_told_like_one_that_nobody_has(
+    database: Database, ids: Ids, table: type[Owned], param: str, code: str
+) -> None:
+    with database.reading() as session:
+        for id_ in (ids[table], "unknown"):
+            with pytest.raises(NotFound, match=f"No {table.noun} with id '{id_}'") as refusal:
+                get_owned(session, table, "beta", id_)
+            assert (refusal.value.param, refusal.value.code) == (param, code)
+            with pytest.raises(NotFound) as refusal:
+                get_owned(session, table, "beta", id_, param="elsewhere")
+            assert refusal.value.param == "elsewhere"
+
+
+def test_no_move_touches_a_row_of_another_project(database: Database, ids: Ids) -> None:
+    for move in MOVES.values():
+        with pytest.raises(NotFound), database.writing() as session:
+            move(session, "beta", ids)
+    for move in MOVES.values():
+        with database.writing() as session:
+            move(session, "alpha", ids)
+
+
+def test_no_list_shows_a_row_of_another_project(database: Database, ids: Ids) -> None:
     with database.reading() as session:
         for rows in LISTS.values():
             assert rows(session, "beta") == []
             assert rows(session, "alpha") != []
+
+
+def test_no_task_or_mask_is_shown_to_another_project(database: Database, ids: Ids) -> None:
+    with database.writing() as session:
+        record_job_mask(session, get_owned(session, Job, "alpha", ids[Job]), [])
+        speed_id = request_speed_test(session, "alpha", MODEL, TARGET).id
+    with database.reading() as session:
+        assert find_job_mask(session, "alpha", ids[Job]) is not None
+        assert find_job_mask(session, "beta", ids[Job]) is None
+        assert get_audit(session, "alpha", ids[Task]).id == ids[Task]
+        assert get_speed_test(session, "alpha", speed_id) is not None
+        assert get_speed_test(session, "beta", speed_id) is None
+        for project, task_id in (("beta", ids[Task]), ("alpha", speed_id), ("alpha", "unknown")):
+            with pytest.raises(NotFound, match=f"No mask audit with id '{task_id}'") as refusal:
+                get_audit(session, project, task_id)
+            assert (refusal.value.param, refusal.value.code) == ("mask_id", "not_found")
+
+
+def test_no_speed_test_is_found_for_another_project(database: Database, ids: Ids) -> None:
+    with database.writing() as session:
+        request_speed_test(session, "alpha", MODEL, TARGET)
+        claim = claim_next(session, "worker-1", [SPEED_TEST])
+        assert claim is not None
+        succeed(session, claim, RESULT)
+    with database.reading() as session:
+        assert find_speed_test(session, "beta", MODEL, TARGET) is None
+        assert find_speed_test(session, "alpha", MODEL, TARGET) is not None

@@ -7,8 +7,9 @@ import pytest
 from core.errors import NotFound
 from core.records import masks, tasks
 from core.records.database import Database
-from core.records.jobs import get_job
+from core.records.owned import get_owned
 from core.records.projects import DEFAULT_PROJECT
+from core.records.tables import Job
 from core.spec.base_model import BaseModelSpec
 from core.spec.job import JobSpec
 from core.spec.mask import MaskPart, MaskRequest, MaskResult, MaskRow, MaskToken
@@ -33,11 +34,11 @@ def test_audit_is_a_task_that_its_project_alone_can_read(
         assert claim is not None and MaskRequest.model_validate(claim.payload).spec == SPEC
         tasks.succeed(session, claim, MaskResult(rows=ROWS))
     with database.reading() as session:
-        audit = masks.require_audit(session, DEFAULT_PROJECT, audit_id)
+        audit = masks.get_audit(session, DEFAULT_PROJECT, audit_id)
         assert MaskResult.model_validate(audit.result).rows == ROWS
         assert audit.subject == file_id
         with pytest.raises(NotFound):
-            masks.require_audit(session, "another", audit_id)
+            masks.get_audit(session, "another", audit_id)
 
 
 def test_audit_of_an_unknown_file_is_refused(database: Database) -> None:
@@ -51,7 +52,7 @@ def test_mask_of_a_job_replaces_that_of_an_earlier_attempt(
     job_id = make_job()
     for rows in ((), ROWS):
         with database.writing() as session:
-            masks.record_job_mask(session, get_job(session, DEFAULT_PROJECT, job_id), rows)
+            masks.record_job_mask(session, get_owned(session, Job, DEFAULT_PROJECT, job_id), rows)
     with database.reading() as session:
         mask = masks.find_job_mask(session, DEFAULT_PROJECT, job_id)
         assert mask is not None and len(mask.rows) == 1

@@ -16,13 +16,13 @@ from core.records.models import (
     add_checkpoint,
     add_final_model,
     delete_model,
-    get_model,
     list_checkpoints,
     list_models,
     set_serving,
 )
+from core.records.owned import get_owned
 from core.records.projects import DEFAULT_PROJECT
-from core.records.tables import Job
+from core.records.tables import Job, TunedModel
 from core.spec.base_model import BaseModelSpec
 from core.spec.bundle import BundleRef
 from core.spec.job import JobSpec
@@ -55,7 +55,7 @@ def save(
 
 def steps(database: Database, job: Job) -> list[int]:
     with database.reading() as session:
-        rows, _ = list_checkpoints(session, job.id, after=None, limit=10)
+        rows = list_checkpoints(session, job.id, after=None, limit=10).rows
         return [row.step for row in rows]
 
 
@@ -79,7 +79,7 @@ def test_checkpoint_of_the_same_step_replaces_the_older_one(
     assert save(database, job, model_id, 20, "key-20-again") == []
     assert steps(database, job) == [30, 20, 10]
     with database.reading() as session:
-        model = get_model(session, DEFAULT_PROJECT, f"{model_id}:ckpt-step-20")
+        model = get_owned(session, TunedModel, DEFAULT_PROJECT, f"{model_id}:ckpt-step-20")
     assert model.bundle_key == "key-20-again"
 
 
@@ -96,12 +96,12 @@ def test_checkpoints_come_in_pages(database: Database, job: Job, model_id: str) 
     for step in (1, 2, 3):
         save(database, job, model_id, step, f"key-{step}")
     with database.reading() as session:
-        first, more = list_checkpoints(session, job.id, after=None, limit=2)
-        rest, no_more = list_checkpoints(session, job.id, after=first[-1].id, limit=2)
-        assert ([c.step for c in first], more) == ([3, 2], True)
-        assert ([c.step for c in rest], no_more) == ([1], False)
+        first = list_checkpoints(session, job.id, after=None, limit=2)
+        rest = list_checkpoints(session, job.id, after=first.rows[-1].id, limit=2)
+        assert ([c.step for c in first.rows], first.has_more) == ([3, 2], True)
+        assert ([c.step for c in rest.rows], rest.has_more) == ([1], False)
         with pytest.raises(NotFound):
-            list_checkpoints(session, "ftjob-other", after=first[-1].id, limit=2)
+            list_checkpoints(session, "ftjob-other", after=first.rows[-1].id, limit=2)
 
 
 def test_deleted_model_takes_its_checkpoint_along(
@@ -127,12 +127,12 @@ def test_form_of_a_model_is_written_and_taken_back(
 ) -> None:
     with database.writing() as session:
         add_final_model(session, job, model_id, StoredBundle("final", "0" * 64))
-    merged = ServingSpec(form="merged", quantisation="nf4")
+    merged = ServingSpec(form="merged", quantization="nf4")
     for serving, stored in ((merged, merged.model_dump()), (ServingSpec(), None)):
         with database.writing() as session:
             set_serving(session, DEFAULT_PROJECT, model_id, serving)
         with database.reading() as session:
-            assert get_model(session, DEFAULT_PROJECT, model_id).serving == stored
+            assert get_owned(session, TunedModel, DEFAULT_PROJECT, model_id).serving == stored
     with pytest.raises(NotFound), database.writing() as session:
         set_serving(session, DEFAULT_PROJECT, f"{model_id}-none", merged)
 

@@ -10,7 +10,8 @@ from core.errors import NotFound
 from core.records.claims import Claim
 from core.records.database import Database
 from core.records.ids import checkpoint_model_id, tuned_model_id
-from core.records.models import StoredBundle, add_checkpoint, add_final_model, get_model
+from core.records.models import StoredBundle, add_checkpoint, add_final_model
+from core.records.owned import get_owned
 from core.records.parity import (
     UnderCheck,
     begin_check,
@@ -62,7 +63,7 @@ def end(database: Database, name: str, parity: Parity | None, sha256: str = SHA)
 
 def read(database: Database, name: str) -> TunedModel:
     with database.reading() as session:
-        return get_model(session, DEFAULT_PROJECT, name)
+        return get_owned(session, TunedModel, DEFAULT_PROJECT, name)
 
 
 def test_one_checks_and_the_others_know(database: Database, checkpoint: str) -> None:
@@ -124,7 +125,7 @@ def test_only_unchecked_final_models_are_checked_later(
         add_final_model(session, job, model_id, bundle, Parity(status="passed"), REFERENCE)
     assert not is_to_be_checked(read(database, model_id))
     with database.writing() as session:
-        session.delete(get_model(session, DEFAULT_PROJECT, model_id))
+        session.delete(get_owned(session, TunedModel, DEFAULT_PROJECT, model_id))
         session.flush()
         unchecked = Parity(status="unchecked", reason="no engine")
         add_final_model(session, job, model_id, bundle, unchecked, REFERENCE)

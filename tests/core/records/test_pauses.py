@@ -163,11 +163,11 @@ def test_pause_of_what_is_paused_or_over_and_resume_of_what_is_not_are_refused(
     with pytest.raises(Conflict, match="is running and not paused"):
         resume(database, claim.job_id)
     pause(database, claim.job_id)
-    with pytest.raises(Conflict, match="paused already, or about to be"):
+    with pytest.raises(Conflict, match="already paused or about to pause"):
         pause(database, claim.job_id)
     with database.writing() as session:
         release(session, claim, reason="The run was stopped.")
-    with pytest.raises(Conflict, match="paused already, or about to be"):
+    with pytest.raises(Conflict, match="already paused or about to pause"):
         pause(database, claim.job_id)
     with database.writing() as session:
         cancel_job(session, DEFAULT_PROJECT, claim.job_id)
@@ -269,7 +269,7 @@ def test_rescued_job_keeps_the_steps_that_are_saved(
     with database.writing() as session:
         rescue_expired(session, worker_id="worker-1")
     assert read_job(claim.job_id).step == state_at
-    expected = "goes on after step 20." if state_at else "starts again."
+    expected = "will resume from step 20." if state_at else "will start again."
     assert last_message(database, claim.job_id) == f"The worker was lost. The job {expected}"
 
 

@@ -6,7 +6,8 @@ from core.errors import StaleClaim
 from core.jobs.state import JobStatus
 from core.records import claims, leases
 from core.records.database import Database
-from core.records.jobs import NewJob, create_job, get_job, is_over
+from core.records.jobs import NewJob, create_job, is_over
+from core.records.owned import get_owned
 from core.records.projects import DEFAULT_PROJECT
 from core.records.tables import Job
 
@@ -36,4 +37,4 @@ def test_crashed_job_waits_again_until_the_cap_and_then_fails(
 
 def _job(database: Database, job_id: str) -> Job:
     with database.reading() as session:
-        return get_job(session, DEFAULT_PROJECT, job_id)
+        return get_owned(session, Job, DEFAULT_PROJECT, job_id)

@@ -19,7 +19,9 @@ from core.spec.speed import FirstTokenSeconds, SpeedLevel, SpeedResult, SpeedTar
 from core.tasks.failure import TaskFailure
 
 TARGET = SpeedTarget(
-    base=BaseModelSpec(id="tiny", source="/models/tiny"), adapter=None, serving=ServingSpec()
+    base=BaseModelSpec(id="tiny", source="/models/tiny", quantization="nf4"),
+    adapter=None,
+    serving=ServingSpec(),
 )
 MERGED = TARGET.model_copy(update={"serving": ServingSpec(form="merged")})
 
@@ -109,3 +111,14 @@ def test_models_and_projects_are_kept_apart(database: Database) -> None:
     assert found == [None, 20.0, 30.0]
     with database.reading() as session:
         assert get_speed_test(session, "alpha", under_way) is None
+
+
+def test_one_that_was_stored_with_the_first_spelling_still_holds(database: Database) -> None:
+    measure(database, "alpha", "tiny")
+    under_way = ask(database, "alpha", "tiny")
+    with database.writing() as session:
+        for test in session.query(Task).all():
+            base = {name: value for name, value in test.payload["base"].items() if value != "nf4"}
+            test.payload = test.payload | {"base": base | {"quantisation": "nf4"}}
+    assert speed(database, "alpha", "tiny") == 10.0
+    assert ask(database, "alpha", "tiny") == under_way

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
+from unittest.mock import patch
 
 import pytest
 from sqlalchemy import select, update
@@ -253,6 +254,26 @@ def test_crash_pauses_and_the_pause_doubles(database: Database, ask: Callable[..
     task = row(database, task_id)
     assert task.error is not None
     assert (task.error["code"], task.error["message"]) == ("task_crashed", "a nightmare")
+
+
+def test_kinds_of_a_newer_version_are_left_to_it(
+    database: Database, ask: Callable[..., str]
+) -> None:
+    """During an upgrade the housekeeping of the version before still runs."""
+    newer, known = ask(), ask("mask_audit")
+    for kind in ("nap", "mask_audit"):
+        assert claim(database, "worker-1", kind) is not None
+    expire(database)
+    waiting = ask()
+    with patch.dict(KINDS):
+        del KINDS["nap"]
+        assert rescue(database) == [Work("mask_audit", known)]
+        with database.writing() as session:
+            session.execute(update(OutboxMessage).values(send_after=0.0))
+        with database.reading() as session:
+            assert outbox.due(session) == [Work("mask_audit", known)]
+    assert rescue(database) == [Work("nap", newer)]
+    assert ("nap", waiting) in messages(database)
 
 
 def test_housekeepers_rescue_each_task_once(database: Database, ask: Callable[..., str]) -> None:

@@ -45,7 +45,7 @@ def test_whole_model_counts_as_trained():
 
 
 def test_quantised_base_is_refused(base_of):
-    base = load_base(base_of("llama"), torch.float32, torch.device("cpu"), quantisation=QloraSpec())
+    base = load_base(base_of("llama"), torch.float32, torch.device("cpu"), quantization=QloraSpec())
     assert any(isinstance(module, Linear4bit) for module in base.modules())
     with pytest.raises(InvalidRequest, match="quantised") as caught:
         attach(base, FullSpec(), None)

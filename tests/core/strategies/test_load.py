@@ -73,7 +73,10 @@ def test_model_and_generator_are_as_before_until_the_adapter_is_installed(
     [
         (lambda state: state.pop(min(state)), "lacks base_model.model.*adapter_down.bias"),
         (lambda state: state.update(extra=torch.ones(1)), "has the unexpected extra"),
-        (lambda state: state.update({min(state): torch.ones(5)}), r"has shape \(5,\); this model needs"),
+        (
+            lambda state: state.update({min(state): torch.ones(5)}),
+            r"has shape \(5,\); this model needs",
+        ),
     ],
 )
 def test_weights_of_another_form_are_refused(bundle, tiny_model, chat_tokenizer, change, message):

@@ -36,7 +36,7 @@ def quantised(base_of):
     def build(spec, model_type="llama", **changes):
         base = base_of(model_type, **changes)
         models = [
-            load_base(base, FP32, CPU, task=task_of(model_type), quantisation=QLORA)
+            load_base(base, FP32, CPU, task=task_of(model_type), quantization=QLORA)
             for _ in range(2)
         ]
         torch.manual_seed(3)
@@ -102,7 +102,7 @@ def test_no_dense_copy_of_the_base_is_kept(quantised):
 def test_validation_changes_no_gradient(base_of, names):
     """On a CPU bitsandbytes lays weights out anew for inference, which stops all gradients."""
     base = base_of("llama", **WIDE)
-    model = load_base(base, torch.bfloat16, CPU, quantisation=QLORA)
+    model = load_base(base, torch.bfloat16, CPU, quantization=QLORA)
     adapted = attach(model, QloraSpec(rank=4, target_modules=names), None)
     torch.manual_seed(0)
     with torch.no_grad():
@@ -150,7 +150,7 @@ def test_lora_on_a_base_that_is_stored_quantised_equals_peft(
 def test_weights_of_four_bits_count_as_weights(base_of):
     base = base_of("llama")
     counts = [
-        attach(load_base(base, FP32, CPU, quantisation=q), QLORA, None).total_parameters
+        attach(load_base(base, FP32, CPU, quantization=q), QLORA, None).total_parameters
         for q in (QLORA, None)
     ]
     assert counts[0] == counts[1]

@@ -40,7 +40,7 @@ def take_steps(adapted, optimiser, numbers):
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 @pytest.mark.parametrize("name", ["auto", "adamw", "paged_adamw"])
 def test_steps_are_those_of_adamw(name, weight_decay):
-    adapted, optimiser = start(optimiser=name, weight_decay=weight_decay)
+    adapted, optimiser = start(optimizer=name, weight_decay=weight_decay)
     take_steps(adapted, optimiser, range(5))
 
     other, _ = start()
@@ -84,14 +84,14 @@ RESUMED = [
 
 @pytest.mark.parametrize(("strategy", "dtype", "name"), RESUMED)
 def test_resumed_steps_equal_uninterrupted_ones_bit_for_bit(strategy, dtype, name):
-    whole, optimiser = start(strategy, dtype, optimiser=name, weight_decay=0.01)
+    whole, optimiser = start(strategy, dtype, optimizer=name, weight_decay=0.01)
     take_steps(whole, optimiser, range(6))
 
-    first, optimiser = start(strategy, dtype, optimiser=name, weight_decay=0.01)
+    first, optimiser = start(strategy, dtype, optimizer=name, weight_decay=0.01)
     take_steps(first, optimiser, range(3))
     weights, (plain, tensors) = first.state(), flatten(optimiser.state())
 
-    second, optimiser = start(strategy, dtype, optimiser=name, weight_decay=0.01)
+    second, optimiser = start(strategy, dtype, optimizer=name, weight_decay=0.01)
     with torch.no_grad():
         for weight_name, weight in second.trainable.items():
             weight.copy_(weights[weight_name])
@@ -103,7 +103,7 @@ def test_resumed_steps_equal_uninterrupted_ones_bit_for_bit(strategy, dtype, nam
 
 
 def test_state_of_eight_bits_is_that_of_large_weights_only():
-    adapted, optimiser = start(FULL, optimiser="paged_adamw_8bit")
+    adapted, optimiser = start(FULL, optimizer="paged_adamw_8bit")
     take_steps(adapted, optimiser, range(1))
     moments = optimiser.state()["moments"]
     assert moments["model.embed_tokens.weight"]["state1"].dtype == torch.uint8

@@ -153,7 +153,7 @@ def test_qlora_whose_plain_base_runs_out_of_memory_says_so(reference, monkeypatc
 
 def test_qlora_is_compared_on_the_base_that_serves_it(reference, base_spec):
     found = reference(QloraSpec(rank=4))
-    assert found.quantisation_gap_nats > 0
+    assert found.quantization_gap_nats > 0
     model = load_base(base_spec, torch.float32, torch.device("cpu"))
     row = found.rows[0]
     ids = torch.tensor([[*row.prompt_ids, *row.answer]])

@@ -136,6 +136,18 @@ def test_a_strategy_that_does_not_fit_is_refused_with_its_field(strategy, param,
     assert says in error.message
 
 
+@pytest.mark.parametrize("kind", [LoraSpec, Ia3Spec])
+def test_a_quantised_module_is_not_trained_whole(kind):
+    strategy = kind(target_modules=("q_proj",), modules_to_save=("mlp",))
+    spec = job(strategy=strategy)
+    base = spec.base.model_copy(update={"quantization": "nf4"})
+    with pytest.raises(InvalidRequest, match=r"mlp.* is quantised") as caught:
+        require_fit(
+            spec.model_copy(update={"base": base}), tiny_config("llama"), tiny_tokenizer("llama")
+        )
+    assert caught.value.param == "strategy.modules_to_save"
+
+
 def test_qlora_trains_whole_what_it_does_not_quantise():
     strategy = QloraSpec(rank=2, modules_to_save=("lm_head", "embed_tokens", "norm"))
     require_fit(job(strategy=strategy), tiny_config("llama"), tiny_tokenizer())

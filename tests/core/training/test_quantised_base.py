@@ -10,7 +10,14 @@ from core.artifacts.manifest import read_manifest
 from core.errors import InvalidRequest
 from core.spec.bundle import BundleRef
 from core.spec.events import StepDone
-from core.spec.strategy import BottleneckSpec, FullSpec, LoraSpec, PrefixSpec, QloraSpec
+from core.spec.strategy import (
+    BottleneckSpec,
+    FullSpec,
+    Ia3Spec,
+    LoraSpec,
+    PrefixSpec,
+    QloraSpec,
+)
 from core.spec.workspace import Workspace
 from core.training.model import load_model
 from core.training.recipe import train
@@ -24,7 +31,7 @@ def quantised_job(request, job):
 
     def build(*args, **hyper):
         spec = job(*args, **hyper)
-        base = spec.base.model_copy(update={"quantisation": request.param})
+        base = spec.base.model_copy(update={"quantization": request.param})
         return spec.model_copy(update={"base": base})
 
     return build
@@ -43,18 +50,19 @@ def losses(events):
     [
         LoraSpec(rank=4, alpha=8),
         LoraSpec(rank=4, use_dora=True),
-        QloraSpec(rank=4, quantisation="fp4"),
+        QloraSpec(rank=4, quantization="fp4"),
         BottleneckSpec(reduction_factor=4),
         PrefixSpec(virtual_tokens=4),
+        Ia3Spec(),
     ],
-    ids=["lora", "dora", "qlora", "bottleneck", "prefix"],
+    ids=["lora", "dora", "qlora", "bottleneck", "prefix", "ia3"],
 )
 def test_it_is_trained_as_it_is_quantised_and_says_so(quantised_job, workspace, tmp_path, strategy):
     spec = quantised_job(strategy, epochs=4, learning_rate=2e-2)
     events = run(spec, workspace)
     assert sum(losses(events)[-2:]) < sum(losses(events)[:2])
     manifest = read_manifest(workspace.bundle_folder)
-    assert manifest.base_quantisation == spec.base.quantisation
+    assert manifest.base_quantization == spec.base.quantization
 
     child = Workspace(folder=tmp_path / "child")
     child.folder.mkdir()
@@ -68,14 +76,14 @@ def test_it_is_trained_as_it_is_quantised_and_says_so(quantised_job, workspace, 
 def test_every_linear_layer_of_the_blocks_is_quantised_whatever_the_strategy_asks_for(
     quantised_job, workspace
 ):
-    spec = quantised_job(QloraSpec(rank=4, quantisation="fp4"))
+    spec = quantised_job(QloraSpec(rank=4, quantization="fp4"))
     adapted = load_model(spec, workspace, None, torch.float32, torch.device("cpu"))
     adapted.remove()
-    layer_class = LAYERS[spec.base.quantisation]
+    layer_class = LAYERS[spec.base.quantization]
     linear = [m for m in adapted.model.modules() if isinstance(m, torch.nn.Linear)]
     quantised = [m for m in linear if isinstance(m, layer_class)]
     assert len(quantised) == len(linear) - 1, "only the head is dense"
-    if spec.base.quantisation == "nf4":
+    if spec.base.quantization == "nf4":
         assert {layer.weight.quant_type for layer in quantised} == {"nf4"}
 
 

@@ -15,7 +15,14 @@ from safetensors.torch import load_file
 from core.artifacts.manifest import read_manifest
 from core.batching.rows import LabelledRow, PairRow, Row, SourceTargetRow
 from core.spec.events import ResumeStateSaved, RunFinished, RunRestarted, RunResumed, StepDone
-from core.spec.objective import ClassificationSpec, DpoSpec, PretrainingSpec, SupervisedSpec
+from core.spec.objective import (
+    ClassificationSpec,
+    DpoSpec,
+    KtoSpec,
+    OrpoSpec,
+    PretrainingSpec,
+    SupervisedSpec,
+)
 from core.spec.strategy import (
     BottleneckSpec,
     FullSpec,
@@ -93,7 +100,7 @@ def run_killed_after_every_step(spec, workspace):
     raise AssertionError("the run makes no progress")
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", [pytest.param("fp32", marks=pytest.mark.slow), "bf16"])
 @pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES)
 def test_run_killed_after_every_step_equals_the_whole_run(job, workspace, strategy, precision):
     shutil.copy(workspace.train_file, workspace.validation_file)
@@ -104,13 +111,16 @@ def test_run_killed_after_every_step_equals_the_whole_run(job, workspace, strate
 @pytest.mark.parametrize("optimiser", ["paged_adamw", "paged_adamw_8bit"])
 @pytest.mark.parametrize("strategy", ["qlora", "full"])
 def test_paged_optimisers_go_on_as_they_would_have(job, workspace, strategy, optimiser):
-    spec = job(STRATEGIES[strategy], max_steps=3, optimiser=optimiser)
+    spec = job(STRATEGIES[strategy], max_steps=3, optimizer=optimiser)
     assert run_killed_after_every_step(spec, workspace) == (3, whole_run(spec, workspace))
 
 
 PAIR = {"prompt": "a {}", "chosen": "yes {}", "rejected": "no"}
+RATED = {"prompt": "a {}", "completion": "yes {}", "label": True}
 TASKS = {
     "dpo": ("llama", "generation", DpoSpec(), PAIR),
+    "orpo": ("llama", "generation", OrpoSpec(), PAIR),
+    "kto": ("llama", "generation", KtoSpec(), RATED),
     "pretraining": ("llama", "generation", PretrainingSpec(), {"text": "{} and what follows it"}),
     "t5": ("t5", "seq2seq", SupervisedSpec(), {"prompt": "a {}", "completion": "b {}"}),
     "bart": ("bart", "seq2seq", SupervisedSpec(), {"prompt": "a {}", "completion": "b {}"}),
@@ -126,10 +136,16 @@ TASKS = {
 @pytest.mark.parametrize("strategy", ["lora", "full"])
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 def test_every_task_goes_on_as_it_would_have(job, workspace, base_of, task, strategy):
-    """DPO compares with the model before training; new heads are drawn from the seed."""
+    """DPO and KTO compare with the model before training; new heads are drawn from the seed."""
     model_type, name, objective, row = task
     lines = (
-        json.dumps({key: value.format(number) for key, value in row.items()}) for number in range(8)
+        json.dumps(
+            {
+                key: text.format(number) if isinstance(text, str) else text
+                for key, text in row.items()
+            }
+        )
+        for number in range(8)
     )
     workspace.train_file.write_text("\n".join(lines))
     spec = job(STRATEGIES[strategy], max_steps=2, batch_size=4).model_copy(

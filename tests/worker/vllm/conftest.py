@@ -18,7 +18,7 @@ from tests.worker.serving import BASE, Service, serving
 from tests.worker.vllm.fake import FakeVllm
 from tests.worker.vllm.real import real_vllm
 from tests.worker.vllm.serving import BridgeService, bridging, settings_for
-from worker.engine_settings import EngineSettings
+from worker.engine.settings import EngineSettings
 
 REAL = os.environ.get("TUNESMITH_TEST_VLLM")
 

@@ -8,7 +8,7 @@ import httpx
 
 from tests.api.live import serve
 from tests.worker.serving import BASE, PATIENCE_SECONDS, body
-from worker.vllm.__main__ import build_bridge
+from worker.vllm.__main__ import build_bridge, report
 from worker.vllm.app import create_app
 from worker.vllm.bridge import Bridge
 from worker.vllm.settings import VllmSettings
@@ -31,6 +31,6 @@ def settings_for(url: str, storage, cache, **changes) -> VllmSettings:
 @contextmanager
 def bridging(settings: VllmSettings) -> Iterator[BridgeService]:
     bridge = build_bridge(settings)
-    app = create_app(bridge, settings.key)
+    app = create_app(bridge, lambda: report(bridge, settings), settings.key)
     with serve(app) as url, httpx.Client(base_url=url, timeout=PATIENCE_SECONDS) as client:
         yield BridgeService(client, bridge)

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from core.spec.bundle import BundleRef
-from core.spec.engine import EngineReport
+from core.spec.engine_protocol import EngineReport
 from core.spec.strategy import BottleneckSpec, FullSpec, LoraSpec, PrefixSpec, PromptSpec
 from tests.leaving import leave_when
 from tests.worker.serving import BASE, PATIENCE_SECONDS, body, events, text_of, wait_until
@@ -251,13 +251,21 @@ def test_health_metrics_and_report_tell_how_it_stands(service, fake, adapters, s
     text_of(service.generate(adapter=adapters[0], prompt=TEXT))
     health = service.client.get("/healthz").json()
     sha256 = adapters[0]["sha256"]
-    assert health == {"status": "ok", "precision": "fp32", "bases": ["tiny"], "adapters": [sha256]}
+    assert health["status"] == "ok"
+    described = EngineReport.model_validate(health["report"])
+    assert (described.hardware, described.bases, described.bundles) == ("vLLM", (BASE,), (sha256,))
     metrics = service.client.get("/metrics").text
     for line in ('requests_total{outcome="finished"} 1.0', "adapter_loads 1.0"):
         assert f"tunesmith_engine_{line}" in metrics
     told = report(service.bridge, settings_for(fake.url, storage, cache, max_batch=4))
     assert told == EngineReport(
-        url="http://127.0.0.1:8001", bases=(BASE,), bundles=(sha256,), max_running=4
+        url="http://127.0.0.1:8001",
+        hardware="vLLM",
+        precision="fp32",
+        bases=(BASE,),
+        base_precisions=("fp32",),
+        bundles=(sha256,),
+        max_running=4,
     )
     fake.is_healthy = False
     assert service.client.get("/healthz").status_code == 503

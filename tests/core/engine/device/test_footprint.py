@@ -34,18 +34,18 @@ def held_bytes(model) -> int:
     return total
 
 
-@pytest.mark.parametrize("quantisation", [None, "nf4", "int8"])
+@pytest.mark.parametrize("quantization", [None, "nf4", "int8"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("model_type", ["llama", "gpt2", "t5"])
-def test_weights_are_counted_as_they_lie_in_memory(tmp_path, model_type, dtype, quantisation):
+def test_weights_are_counted_as_they_lie_in_memory(tmp_path, model_type, dtype, quantization):
     sizes = WIDE if model_type == "llama" else {}
     stored = save_base(tmp_path, model_type, **sizes)
-    base = stored.model_copy(update={"quantisation": quantisation})
+    base = stored.model_copy(update={"quantization": quantization})
     task = "seq2seq" if model_type == "t5" else "generation"
     model = load_base(base, dtype, CPU, task=task)
     found = footprint(BaseKey(base, task, precision=name_of(dtype)), CPU, cache_bytes=0)
     # scales of blocks that a small matrix does not fill, at most
-    slack = 0.02 if quantisation == "nf4" else 0
+    slack = 0.02 if quantization == "nf4" else 0
     assert found.weights == pytest.approx(held_bytes(model), rel=slack)
 
 
@@ -67,7 +67,7 @@ def test_copies_for_speed_the_cache_and_what_loading_takes_count(tmp_path):
     )
     assert (plain.copies, plain.cache) == (linear, 1000)
     assert plain.total == plain.weights + linear + 1000
-    quantised = base.model_copy(update={"quantisation": "nf4"})
+    quantised = base.model_copy(update={"quantization": "nf4"})
     late = footprint(BaseKey(quantised, merged_sha256="0" * 64), CPU, 0)
     assert late.loading == plain.weights and late.total == plain.weights
     on_gpu = BaseKey(quantised, merged_sha256="0" * 64)

@@ -54,12 +54,12 @@ CELLS: dict[str, tuple[str, StrategySpec]] = {
 
 
 @pytest.fixture(params=[None, "nf4", "int8"], ids=["dense", "nf4", "int8"])
-def quantisation(request) -> Any:
+def quantization(request) -> Any:
     return request.param
 
 
-def form(quantisation) -> ServingSpec:
-    return ServingSpec(form="merged", quantisation=quantisation)
+def form(quantization) -> ServingSpec:
+    return ServingSpec(form="merged", quantization=quantization)
 
 
 def asked_of(bundle: Bundle, prompt, serving: ServingSpec, base: BaseModelSpec | None = None):
@@ -87,14 +87,14 @@ def ask(engine, reader, requests):
 @pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False")
 @pytest.mark.parametrize("cell", CELLS)
 def test_merged_answers_are_those_of_pefts_merge(
-    tmp_path, store, make_engine, reader, cell, quantisation
+    tmp_path, store, make_engine, reader, cell, quantization
 ):
     model_type, strategy = CELLS[cell]
     task = "seq2seq" if model_type == "t5" else "generation"
     base = save_base(tmp_path / "base", model_type, eos_token_id=None)
     bundle = write_bundle(tmp_path / "bundle", store, base, strategy, task)
-    model = quantised(merged(base, bundle.folder, task=task), quantisation, tmp_path / "reference")
-    requests = [asked_of(bundle, prompt, form(quantisation)) for prompt in PROMPTS]
+    model = quantised(merged(base, bundle.folder, task=task), quantization, tmp_path / "reference")
+    requests = [asked_of(bundle, prompt, form(quantization)) for prompt in PROMPTS]
     for prompt, said in zip(PROMPTS, ask(make_engine(), reader, requests), strict=True):
         require_said(said, model, prompt)
         untuned = next_logprobs(plain(base, task), prompt, said.tokens).max(dim=-1).values
@@ -102,30 +102,30 @@ def test_merged_answers_are_those_of_pefts_merge(
 
 
 def test_a_model_that_was_trained_on_a_quantised_base_is_merged_into_the_plain_one(
-    tmp_path, store, make_engine, reader, quantisation
+    tmp_path, store, make_engine, reader, quantization
 ):
     stored = save_base(tmp_path / "base", eos_token_id=None)
-    base = stored.model_copy(update={"quantisation": "nf4"})
+    base = stored.model_copy(update={"quantization": "nf4"})
     bundle = write_bundle(tmp_path / "bundle", store, base, LoraSpec(rank=4, alpha=8))
-    model = quantised(merged(base, bundle.folder), quantisation, tmp_path / "reference")
-    [said] = ask(make_engine(), reader, [asked_of(bundle, PROMPTS[0], form(quantisation))])
+    model = quantised(merged(base, bundle.folder), quantization, tmp_path / "reference")
+    [said] = ask(make_engine(), reader, [asked_of(bundle, PROMPTS[0], form(quantization))])
     require_said(said, model, PROMPTS[0])
 
 
 def test_a_model_that_was_trained_whole_can_be_quantised(
-    tmp_path, store, make_engine, reader, quantisation
+    tmp_path, store, make_engine, reader, quantization
 ):
     base = save_base(tmp_path / "base", eos_token_id=None)
     bundle = write_bundle(tmp_path / "bundle", store, base, FullSpec())
     whole = BaseModelSpec(id="whole", source=str(bundle.folder))
-    model = quantised(plain(whole), quantisation, tmp_path / "reference")
-    [said] = ask(make_engine(), reader, [asked_of(bundle, PROMPTS[0], form(quantisation))])
+    model = quantised(plain(whole), quantization, tmp_path / "reference")
+    [said] = ask(make_engine(), reader, [asked_of(bundle, PROMPTS[0], form(quantization))])
     require_said(said, model, PROMPTS[0])
 
 
 @pytest.mark.parametrize("model_type", ["llama", "bert"])
 def test_a_merged_classifier_keeps_its_head(
-    tmp_path, store, make_engine, reader, model_type, quantisation
+    tmp_path, store, make_engine, reader, model_type, quantization
 ):
     base = save_base(tmp_path / "base", model_type, eos_token_id=None)
     bundle = write_bundle(
@@ -135,7 +135,7 @@ def test_a_merged_classifier_keeps_its_head(
         id="r",
         base=base,
         adapter=bundle.ref,
-        serving=form(quantisation),
+        serving=form(quantization),
         texts=("a short text", "another text"),
     )
     ready, engine, items = reader.read_texts(asked), make_engine(), []
@@ -144,7 +144,7 @@ def test_a_merged_classifier_keeps_its_head(
         pass
     labels = len(LABELS.labels)
     model = merged(base, bundle.folder, task="classification", labels=labels)
-    model = quantised(model, quantisation, tmp_path / "reference")
+    model = quantised(model, quantization, tmp_path / "reference")
     model.config.pad_token_id = 0
     for item, tokens in zip(items, ready.texts, strict=True):
         with torch.inference_mode():
@@ -164,14 +164,14 @@ def test_merged_and_adapter_form_stand_beside_each_other_and_beside_the_base(
     assert said[0].tokens == said[1].tokens == said[3].tokens
     assert said[0].logprobs == pytest.approx(said[1].logprobs, abs=1e-4)
     own = f"{base.id}/{bundle.ref.sha256[:12]}"
-    resident = {(each.spec.id, each.spec.quantisation) for each in engine.runner.resident_bases()}
+    resident = {(each.spec.id, each.spec.quantization) for each in engine.runner.resident_bases()}
     assert resident == {(base.id, None), (own, None), (own, "nf4")}
 
 
 @pytest.mark.parametrize(
     ("strategy", "reason"),
     [
-        (BottleneckSpec(reduction_factor=4), "layers of its own"),
+        (BottleneckSpec(reduction_factor=4), "adds layers between"),
         (PrefixSpec(virtual_tokens=2), "keys and values"),
         (PromptSpec(virtual_tokens=2), "embeddings"),
     ],

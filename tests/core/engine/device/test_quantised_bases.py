@@ -35,13 +35,13 @@ ADAPTERS = {
 
 
 @pytest.fixture(params=["nf4", "int8"])
-def quantisation(request) -> str:
+def quantization(request) -> str:
     return request.param
 
 
-def base_in(folder, quantisation, model_type="llama") -> BaseModelSpec:
+def base_in(folder, quantization, model_type="llama") -> BaseModelSpec:
     stored = save_base(folder / "base", model_type, eos_token_id=None)
-    return stored.model_copy(update={"quantisation": quantisation})
+    return stored.model_copy(update={"quantization": quantization})
 
 
 def ask(engine, reader, base: BaseModelSpec, asked: list[tuple[Bundle | None, tuple]]):
@@ -72,9 +72,9 @@ def require_said(said: Said, model, prompt) -> None:
 
 
 def test_adapters_of_every_kind_mix_on_it_as_peft_runs_them_on_bitsandbytes(
-    tmp_path, store, make_engine, reader, quantisation
+    tmp_path, store, make_engine, reader, quantization
 ):
-    base = base_in(tmp_path, quantisation)
+    base = base_in(tmp_path, quantization)
     bundles = [
         write_bundle(tmp_path / name, store, base, strategy, seed=number)
         for number, (name, strategy) in enumerate(ADAPTERS.items())
@@ -84,7 +84,7 @@ def test_adapters_of_every_kind_mix_on_it_as_peft_runs_them_on_bitsandbytes(
     said = ask(engine, reader, base, asked)
     for number, ((bundle, prompt), each) in enumerate(zip(asked, said, strict=True)):
         if number % len(PROMPTS) == 0:
-            model = quantised(plain(base), quantisation, tmp_path / f"reference-{number}")
+            model = quantised(plain(base), quantization, tmp_path / f"reference-{number}")
             if bundle is not None:
                 model = PeftModel.from_pretrained(model, bundle.folder).eval()
         require_said(each, model, prompt)
@@ -94,35 +94,35 @@ def test_adapters_of_every_kind_mix_on_it_as_peft_runs_them_on_bitsandbytes(
 @pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False")
 @pytest.mark.parametrize("model_type", ["gpt2", "gemma3_text", "phi3", "t5"])
 def test_other_families_are_quantised_too_gpt2_with_its_own_kind_of_layer(
-    tmp_path, store, make_engine, reader, quantisation, model_type
+    tmp_path, store, make_engine, reader, quantization, model_type
 ):
-    base = base_in(tmp_path, quantisation, model_type)
+    base = base_in(tmp_path, quantization, model_type)
     task = "seq2seq" if model_type == "t5" else "generation"
     bundle = write_bundle(tmp_path / "bundle", store, base, LoraSpec(rank=4), task)
     said, tuned = ask(make_engine(), reader, base, [(None, PROMPTS[0]), (bundle, PROMPTS[0])])
-    model = quantised(plain(base, task), quantisation, tmp_path / "reference")
+    model = quantised(plain(base, task), quantization, tmp_path / "reference")
     require_said(said, model, PROMPTS[0])
     require_said(tuned, PeftModel.from_pretrained(model, bundle.folder).eval(), PROMPTS[0])
     untouched = next_logprobs(plain(base, task), PROMPTS[0], said.tokens).max(dim=-1).values
     assert said.logprobs != pytest.approx(untouched.tolist(), abs=1e-3), "nothing was quantised"
 
 
-def test_what_else_is_in_the_batch_changes_no_answer(tmp_path, make_engine, reader, quantisation):
+def test_what_else_is_in_the_batch_changes_no_answer(tmp_path, make_engine, reader, quantization):
     """bitsandbytes' own eight-bit product rounds a row by what is large in the others."""
-    base = base_in(tmp_path, quantisation)
+    base = base_in(tmp_path, quantization)
     alone = ask(make_engine(), reader, base, [(None, PROMPTS[0])])
     company = ask(make_engine(), reader, base, [(None, prompt) for prompt in PROMPTS])
     assert company[0].tokens == alone[0].tokens
     assert company[0].logprobs == pytest.approx(alone[0].logprobs, abs=1e-5)
 
 
-def test_an_adapter_stays_on_the_base_that_it_was_trained_on(tmp_path, store, reader, quantisation):
-    base = base_in(tmp_path, quantisation)
-    plain_base = base.model_copy(update={"quantisation": None})
+def test_an_adapter_stays_on_the_base_that_it_was_trained_on(tmp_path, store, reader, quantization):
+    base = base_in(tmp_path, quantization)
+    plain_base = base.model_copy(update={"quantization": None})
     for own, other in ((base, plain_base), (plain_base, base)):
-        folder = tmp_path / f"of-{own.quantisation}"
+        folder = tmp_path / f"of-{own.quantization}"
         bundle = write_bundle(folder, store, own, LoraSpec(rank=2))
-        with pytest.raises(InvalidRequest, match=f"quantised to {quantisation}") as caught:
+        with pytest.raises(InvalidRequest, match=f"quantised to {quantization}") as caught:
             reader.read(
                 GenerationRequest(
                     id="r",
@@ -135,16 +135,16 @@ def test_an_adapter_stays_on_the_base_that_it_was_trained_on(tmp_path, store, re
         assert caught.value.code == "adapter_of_another_base"
 
 
-def test_a_base_is_not_quantised_twice(tmp_path, quantisation):
+def test_a_base_is_not_quantised_twice(tmp_path, quantization):
     once = base_in(tmp_path, "nf4")
     load_base(once, torch.float32, torch.device("cpu")).save_pretrained(tmp_path / "stored")
-    twice = BaseModelSpec(id="twice", source=str(tmp_path / "stored"), quantisation=quantisation)
+    twice = BaseModelSpec(id="twice", source=str(tmp_path / "stored"), quantization=quantization)
     with pytest.raises(InvalidRequest, match="stored quantised already"):
         load_base(twice, torch.float32, torch.device("cpu"))
 
 
-def test_it_runs_in_bf16_as_well(tmp_path, store, files, quantisation):
-    base = base_in(tmp_path, quantisation)
+def test_it_runs_in_bf16_as_well(tmp_path, store, files, quantization):
+    base = base_in(tmp_path, quantization)
     bundle = write_bundle(tmp_path / "bundle", store, base, LoraSpec(rank=4, alpha=8))
     loader = BaseLoader(torch.device("cpu"), files.folder, cache_bytes=2**19, max_adapters=1)
     reader = PromptReader(files, loader.cache_tokens, precisions=ServedPrecisions("bf16"))

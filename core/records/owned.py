@@ -1,0 +1,76 @@
+"""Finding rows by their owner. This is the only file that compares projects.
+
+tests/architecture/test_ownership.py holds every other file to that.
+"""
+
+from typing import Literal, TypeVar
+
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.orm import Session
+from sqlalchemy.orm.interfaces import ORMOption
+
+from core.errors import NotFound
+from core.records.tables import JobMask, JobMetadata, Owned
+from core.spec.ids import ProjectId
+
+Row = TypeVar("Row", bound=Owned)
+
+Lock = Literal["read", "write"]
+"""`read` keeps others from changing the row until the transaction ends, `write` also from locking
+it."""
+
+
+def owned_by(
+    table: type[Owned] | type[JobMetadata] | type[JobMask], project: ProjectId
+) -> ColumnElement[bool]:
+    """The condition under which a row of `table` belongs to `project`."""
+    return table.project_id == project
+
+
+def find_owned(
+    session: Session,
+    table: type[Row],
+    project: ProjectId,
+    id_: str,
+    *,
+    lock: Lock | None = None,
+    load: tuple[ORMOption, ...] = (),
+) -> Row | None:
+    """Return the row with this id, None when `project` has none.
+
+    With `lock` the row is read afresh. `load` names deferred columns to read with it.
+    """
+    query = select(table).where(table.id == id_, owned_by(table, project)).options(*load)
+    if lock is not None:
+        query = query.with_for_update(read=lock == "read")
+        query = query.execution_options(populate_existing=True)
+    return session.scalars(query).one_or_none()
+
+
+def get_owned(
+    session: Session,
+    table: type[Row],
+    project: ProjectId,
+    id_: str,
+    *,
+    lock: Lock | None = None,
+    load: tuple[ORMOption, ...] = (),
+    param: str | None = None,
+) -> Row:
+    """Return the row with this id; NotFound when `project` has none.
+
+    The error names the request field `param`, by default the one that usually holds such an id.
+    """
+    row = find_owned(session, table, project, id_, lock=lock, load=load)
+    if row is None:
+        raise missing(table, id_, param=param)
+    return row
+
+
+def missing(table: type[Owned], id_: str, *, param: str | None = None) -> NotFound:
+    """The error for an id of which the project has no row."""
+    return NotFound(
+        f"No {table.noun} with id {id_!r}.",
+        param=param or table.id_param,
+        code=table.missing_code,
+    )

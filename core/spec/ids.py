@@ -1,0 +1,14 @@
+"""Ids, one type each: mypy refuses a file's id where a job's is wanted."""
+
+from typing import NewType
+
+ProjectId = NewType("ProjectId", str)
+KeyId = NewType("KeyId", str)
+FileId = NewType("FileId", str)
+JobId = NewType("JobId", str)
+CheckpointId = NewType("CheckpointId", str)
+ModelId = NewType("ModelId", str)
+"""Of whatever can be asked: a base, a tuned model or a checkpoint of one."""
+TaskId = NewType("TaskId", str)
+MaskId = NewType("MaskId", str)
+"""Of a mask: the id of a job, or of a task."""

@@ -1,0 +1,112 @@
+"""A key's caller: which rows it sees, and which routes its scopes open."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+from pydantic import SecretStr
+from starlette.datastructures import Headers
+
+from api.auth.caller import ALL_SCOPES, Caller
+from api.auth.keys import StaticKey
+from tests.api.live import Api, running_api
+
+
+def headers(value: str) -> Headers:
+    return Headers({"authorization": value})
+
+
+def test_the_key_opens_everything_of_its_project() -> None:
+    key = StaticKey(SecretStr("secret"), "shop")
+    caller = key.caller(headers("Bearer secret"))
+    assert caller == Caller("shop", "static", ALL_SCOPES)
+    assert key.caller(headers("bearer  secret ")) == caller
+
+
+@pytest.mark.parametrize("sent", ["", "secret", "Bearer", "Bearer Secret", "Basic secret"])
+def test_anything_else_has_no_caller(sent: str) -> None:
+    assert StaticKey(SecretStr("secret"), "shop").caller(headers(sent)) is None
+
+
+def test_without_a_key_everybody_is_its_caller() -> None:
+    keyless = StaticKey(None, "shop")
+    assert keyless.caller(headers("")) == Caller("shop", "static", ALL_SCOPES)
+    assert keyless.caller(headers("Bearer what the client sends anyway")) is not None
+
+
+@pytest.fixture
+def restricted(
+    tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Api]]:
+    """`restricted("files")` restricts the key of a running API to these scopes."""
+    with running_api(tmp_path, sqlite_url, api_key="secret", project="shop") as api:
+
+        def restrict(*scopes: str) -> Api:
+            full = StaticKey(SecretStr("secret"), "shop").caller(headers("Bearer secret"))
+            assert full is not None
+            caller = replace(full, scopes=frozenset(scopes))
+            monkeypatch.setattr(StaticKey, "caller", lambda self, headers: caller)
+            return api
+
+        yield restrict
+
+
+def test_every_route_needs_a_scope(restricted: Callable[..., Api]) -> None:
+    api = restricted()
+    routes = [
+        (method, path)
+        for path, methods in api.app.openapi()["paths"].items()
+        for method in methods
+        if path.startswith("/v1")
+    ]
+    assert ("get", "/v1/models") in routes and len(routes) > 20
+    with httpx.Client(base_url=api.url) as client:
+        for method, path in routes:
+            answer = client.request(method, path)
+            error = answer.json()["error"]
+            assert (answer.status_code, error["code"]) == (403, "insufficient_permissions"), path
+            assert answer.headers["x-should-retry"] == "false"
+
+
+@pytest.mark.parametrize(
+    ("path", "scope"),
+    [
+        ("/v1/files", "files"),
+        ("/v1/fine_tuning/jobs", "fine_tuning"),
+        ("/v1/fine_tuning/masks/mask-x", "fine_tuning"),
+        ("/v1/models", "models"),
+        ("/v1/models/x/speed", "models"),
+        ("/v1/chat/completions", "inference"),
+        ("/v1/completions", "inference"),
+        ("/v1/classifications", "inference"),
+    ],
+)
+def test_a_scope_opens_its_routes_and_no_others(
+    restricted: Callable[..., Api], path: str, scope: str
+) -> None:
+    method = "POST" if scope == "inference" else "GET"
+    with httpx.Client() as client:
+        others = restricted(*(ALL_SCOPES - {scope}))
+        refused = client.request(method, others.url + path)
+        assert refused.status_code == 403
+        message = refused.json()["error"]["message"]
+        assert f"The API key 'static' does not have the scope '{scope}'" in message
+        assert client.request(method, restricted(scope).url + path).status_code != 403
+
+
+def test_the_project_of_the_settings_owns_what_the_key_creates(
+    restricted: Callable[..., Api],
+) -> None:
+    api = restricted(*ALL_SCOPES)
+    row = b'{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}'
+    with httpx.Client(base_url=api.url) as client:
+        uploaded = client.post(
+            "/v1/files", data={"purpose": "fine-tune"}, files={"file": ("a.jsonl", row)}
+        ).json()
+        job = client.post(
+            "/v1/fine_tuning/jobs",
+            json={"model": "tunesmith/tiny", "training_file": uploaded["id"]},
+        ).json()
+    assert job["organization_id"] == "shop"

@@ -1,0 +1,73 @@
+"""What a worker reads of an engine's stream."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from core.errors import TunesmithError, Unavailable
+from core.spec.base_model import BaseModelSpec
+from core.spec.engine_protocol import FULL, NOT_SERVED_HERE, RefusalKind, kind_of
+from core.spec.generation import (
+    GenerationDelta,
+    GenerationEvent,
+    GenerationRequest,
+    SamplingSpec,
+    TextPrompt,
+)
+from tests.api.live import serve
+from tests.api.scripted_engine import ScriptedEngine
+from worker.engine_client.client import EngineClient
+from worker.engine_client.find import EngineAddress
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[ScriptedEngine]:
+    engine = ScriptedEngine()
+    with serve(engine.app) as engine.url:
+        yield engine
+
+
+def events(url: str, prompt: str) -> list[GenerationEvent]:
+    request = GenerationRequest(
+        id="call-1",
+        base=BaseModelSpec(id="tiny", source="/tiny"),
+        prompt=TextPrompt(text=prompt),
+        sampling=SamplingSpec(max_tokens=16, seed=0),
+        project="default",
+    )
+
+    async def read() -> list[GenerationEvent]:
+        async with EngineClient(EngineAddress(url)) as client:
+            return [event async for event in client.events(request)]
+
+    return asyncio.run(read())
+
+
+def test_text_with_separators_of_lines_comes_whole(engine: ScriptedEngine) -> None:
+    read = events(engine.url, "say strange things")
+    text = "".join(event.text for event in read if isinstance(event, GenerationDelta))
+    assert text == "é\u2028 \u0085 \U0001f600"
+
+
+def test_answer_that_fails_or_ends_early_is_an_error(engine: ScriptedEngine) -> None:
+    with pytest.raises(TunesmithError) as failed:
+        events(engine.url, "fail")
+    assert failed.value.code == "out_of_memory"
+    with pytest.raises(Unavailable, match="in the middle"):
+        events(engine.url, "stop short")
+
+
+@pytest.mark.parametrize(("mood", "kind"), [("unfit", NOT_SERVED_HERE), ("full", FULL)])
+def test_refusals_have_their_kinds(
+    engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch, mood: str, kind: RefusalKind
+) -> None:
+    monkeypatch.setattr(engine, "mood", mood)
+    with pytest.raises(TunesmithError) as caught:
+        events(engine.url, "hello")
+    assert kind_of(caught.value) is kind
+
+
+def test_nobody_at_the_address_is_an_absence() -> None:
+    with pytest.raises(Unavailable, match="could not be reached"):
+        events("http://127.0.0.1:1", "hello")

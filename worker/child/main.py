@@ -1,0 +1,81 @@
+"""What a training child does: it runs the recipe and sends what happens through its pipe.
+
+It knows no database and no broker. `worker.launch` calls these functions by name.
+"""
+
+import logging
+import os
+import signal
+import threading
+from multiprocessing.connection import Connection
+
+import torch
+from transformers.utils.logging import disable_progress_bar
+
+from core.artifacts.archive import pack, pack_state
+from core.errors import TunesmithError
+from core.models.precision import pick_device
+from core.spec.events import (
+    CheckpointSaved,
+    MaskAudited,
+    ResumeStateSaved,
+    RunEvent,
+    RunFailed,
+    RunFinished,
+)
+from core.spec.run_request import RunRequest, archive_of
+from core.training.mask import audit_file
+from core.training.recipe import train
+from worker.child.process import lead_own_group, log_to
+from worker.outages.full_disk import DISK_FULL, is_disk_full
+
+logger = logging.getLogger(__name__)
+
+
+def run(events: Connection, request: RunRequest) -> None:
+    """Run a job; send every event as one JSON message, a folder's only once it is packed."""
+    lead_own_group()
+    log_to(request.log_file)
+    disable_progress_bar()
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    torch.set_num_threads(request.threads or len(os.sched_getaffinity(0)))
+
+    def send(event: RunEvent) -> None:
+        events.send_bytes(event.model_dump_json().encode())
+
+    try:
+        events_of_run = train(
+            request.spec, request.workspace, stop.is_set, precision_folder=request.precision_folder
+        )
+        for event in events_of_run:
+            if isinstance(event, CheckpointSaved | RunFinished):
+                pack(event.folder, archive_of(event.folder))
+            elif isinstance(event, ResumeStateSaved):
+                pack_state(event.folder, archive_of(event.folder))
+            send(event)
+    except TunesmithError as error:
+        send(RunFailed(code=error.code, message=error.message, param=error.param))
+    except Exception as error:
+        logger.exception("The run failed.")
+        code = DISK_FULL if is_disk_full(error) else "internal_error"
+        send(RunFailed(code=code, message=f"{type(error).__name__}: {error}"))
+
+
+def audit(answer: Connection, request: RunRequest) -> None:
+    """Send what the first rows of the training file train on, or why that cannot be told."""
+    lead_own_group()
+    log_to(request.log_file)
+    torch.set_num_threads(1)
+    try:
+        event: RunEvent = MaskAudited(rows=audit_file(request.spec, request.workspace))
+    except TunesmithError as error:
+        event = RunFailed(code=error.code, message=error.message, param=error.param)
+    answer.send_bytes(event.model_dump_json().encode())
+
+
+def describe_device(answer: Connection) -> None:
+    """Send the name of the device that a run on this machine would use."""
+    device = pick_device()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    answer.send_bytes(name.encode())

@@ -1,0 +1,129 @@
+"""The HTTP face of the engine.
+
+`POST /generate` takes a GenerationRequest and streams one GenerationEvent per line. `POST
+/classify` takes a ClassificationRequest and answers with a ClassificationAnswer. `GET /healthz`
+answers as soon as requests are taken, `GET /metrics` in Prometheus' text form.
+"""
+
+import logging
+import os
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TypeVar
+
+from anyio import CapacityLimiter, to_thread
+from pydantic import SecretStr
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+
+from core.engine.engine import Engine
+from core.engine.text.answers import Detokenizer, ScoredAnswer, TextScored
+from core.engine.text.prompts import PromptReader
+from core.errors import TunesmithError
+from core.spec.base_model import BaseModelSpec
+from core.spec.classification import ClassificationAnswer, ClassificationRequest
+from core.spec.engine_protocol import EngineReport
+from core.spec.generation import GenerationRequest
+from worker.engine_face.http import (
+    Items,
+    engine_application,
+    health_response,
+    next_item,
+    read_body,
+    streamed,
+)
+
+logger = logging.getLogger(__name__)
+
+STOP_SECONDS = 10
+"""For the step that the model thread is at."""
+
+Asked = TypeVar("Asked", GenerationRequest, ClassificationRequest)
+Ready = TypeVar("Ready")
+
+
+def create_app(
+    engine: Engine,
+    reader: PromptReader,
+    describe: Callable[[], EngineReport],
+    preload_base: BaseModelSpec | None = None,
+    key: SecretStr | None = None,
+) -> Starlette:
+    """Return the ASGI application; its lifespan runs the model thread.
+
+    `describe` returns the engine's current report, `key` is what callers must send.
+    Half of the cores read prompts, whatever comes in: the model needs the others.
+    """
+    hardware = describe().hardware
+    readers = CapacityLimiter(max(1, len(os.sched_getaffinity(0)) // 2))
+    thread = threading.Thread(
+        target=_work, args=(engine, reader, preload_base), name="model", daemon=True
+    )
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        thread.start()
+        yield
+        engine.stop()
+        await run_in_threadpool(thread.join, STOP_SECONDS)
+
+    async def made_ready(asked: Asked, read: Callable[[Asked], Ready]) -> Ready:
+        if not reader.is_fetched(asked.base, asked.adapter):
+            await run_in_threadpool(reader.fetch, asked.base, asked.adapter)
+        return await to_thread.run_sync(read, asked, limiter=readers)
+
+    async def generate(request: Request) -> Response:
+        asked = await read_body(request, GenerationRequest, key)
+        ready, token_bytes = await made_ready(asked, reader.read)
+        items = Items()
+        ticket = engine.submit(ready, Detokenizer(ready, token_bytes, hardware), items.emit)
+        return await streamed(request, items, ready.sequences, partial(engine.cancel, ticket))
+
+    async def classify(request: Request) -> Response:
+        asked = await read_body(request, ClassificationRequest, key)
+        ready = await made_ready(asked, reader.read_texts)
+        items = Items()
+        ticket = engine.submit(ready, ScoredAnswer(ready), items.emit)
+        scores: dict[int, dict[str, float]] = {}
+        while len(scores) < len(ready.texts):
+            item = await next_item(request, items, partial(engine.cancel, ticket))
+            if item is None:
+                return Response(status_code=499)
+            if isinstance(item, TunesmithError):
+                raise item
+            assert isinstance(item, TextScored)
+            scores[item.index] = item.scores
+        answer = ClassificationAnswer(
+            scores=tuple(scores[i] for i in range(len(scores))), precision=ready.model.precision
+        )
+        return Response(answer.model_dump_json(), media_type="application/json")
+
+    async def healthz(_request: Request) -> Response:
+        is_alive = thread.is_alive()
+        return health_response(None if is_alive else "model thread ended", describe())
+
+    return engine_application(generate, classify, healthz, engine.metrics.registry, lifespan)
+
+
+def _work(engine: Engine, reader: PromptReader, preload_base: BaseModelSpec | None) -> None:
+    """Run the model thread to its end."""
+    if preload_base is not None:
+        try:
+            engine.runner.load(reader.key_of_base(preload_base).base_key)
+        except Exception:  # the first request for it will say so to its caller
+            logger.exception("The base %s could not be preloaded.", preload_base.id)
+    try:
+        engine.run()
+    except BaseException:
+        # What is on the device is unknown now, and requests would wait for ever.
+        logger.critical("The model thread failed, so this process ends.", exc_info=True)
+        _end_process()
+
+
+def _end_process() -> None:
+    """Close every connection at once; whoever supervises the engine starts it again."""
+    os._exit(1)

@@ -1,0 +1,86 @@
+"""How an engine makes itself known: it reports to the API every two seconds while it lives.
+
+The API writes the report down for all API processes; an engine reads and writes no database.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import Any
+
+import httpx
+from pydantic import SecretStr
+
+from core.spec.bearer import bearer
+from core.spec.engine_protocol import BEAT_SECONDS, EngineReport
+
+FIRST_PAUSE_SECONDS = 0.5  # until the API has taken a report; it may still be starting
+TIMEOUT_SECONDS = 5.0
+
+logger = logging.getLogger(__name__)
+
+
+class Registration:
+    """Reports for the length of an `async with` block, and takes leave at its end.
+
+    `report` says how the engine stands; it is called in the event loop and must not block.
+    """
+
+    def __init__(
+        self, api_url: str, key: SecretStr | None, report: Callable[[], EngineReport]
+    ) -> None:
+        self._url = f"{api_url.rstrip('/')}/internal/engines"
+        self._headers = {} if key is None else {b"authorization": bearer(key)}
+        self._report = report
+        self._woken = asyncio.Event()
+        self._is_over = False
+        self._outcome = ""
+
+    async def __aenter__(self) -> "Registration":
+        self._reporting = asyncio.create_task(self._keep_reporting())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._is_over = True
+        self.report_now()
+        await self._reporting
+
+    def report_now(self) -> None:
+        """Do not wait for the next beat: something has changed that the API must know."""
+        self._woken.set()
+
+    async def _keep_reporting(self) -> None:
+        async with httpx.AsyncClient(
+            headers=self._headers,
+            timeout=TIMEOUT_SECONDS,
+            trust_env=False,  # no proxy stands between us
+        ) as http:
+            pause_seconds = FIRST_PAUSE_SECONDS
+            while not self._is_over:
+                self._woken.clear()
+                if await self._send(http, "PUT", json=self._report().model_dump(mode="json")):
+                    pause_seconds = BEAT_SECONDS
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._woken.wait(), pause_seconds)
+            await self._send(http, "DELETE", params={"url": self._report().url})
+
+    async def _send(self, http: httpx.AsyncClient, method: str, **content: Any) -> bool:
+        """Send something; say whether the API took it, and log when that has changed."""
+        try:
+            answer = await http.request(method, self._url, **content)
+            outcome = "taken" if answer.is_success else f"{answer.status_code} {answer.text}"
+        except httpx.HTTPError as error:
+            outcome = str(error) or type(error).__name__
+        is_taken = outcome == "taken"
+        if outcome != self._outcome:
+            level = logging.INFO if is_taken else logging.WARNING
+            logger.log(level, "Reports to %s: %s", self._url, outcome)
+        self._outcome = outcome
+        return is_taken

@@ -1,0 +1,61 @@
+"""Settings of every kind of engine, from the environment."""
+
+import socket
+from pathlib import Path
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import SettingsConfigDict
+
+from core.spec.addresses import is_loopback
+from core.storage.settings import StorageSettings
+
+
+class EngineFaceSettings(StorageSettings):
+    """Every kind of engine is told: where it is reached, and where the bundles are.
+
+    Every name has the prefix TUNESMITH_ENGINE_ unless it says otherwise.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="TUNESMITH_ENGINE_",
+        env_ignore_empty=True,
+        frozen=True,
+        extra="ignore",
+        populate_by_name=True,
+    )
+
+    host: str = "127.0.0.1"
+    port: int = Field(8001, ge=1, le=65535)
+    key: SecretStr | None = Field(
+        None,
+        description="what API and engine must send each other; None: nothing, on a loopback "
+        "address only",
+    )
+    api_url: str = Field("http://127.0.0.1:8000", description="the API to register at")
+    url: str | None = Field(
+        None,
+        pattern=r"^https?://[^/?#@\s]+$",
+        description="where the API reaches this engine, without a slash at the end; None: at host "
+        "and port, under the name of this machine when the host stands for all its addresses",
+    )
+    drain_seconds: float = Field(
+        30, ge=0, description="for the answers under way, once the engine is told to end"
+    )
+    cache_folder: Path = Field(description="unpacked adapter bundles, on a disk of this machine")
+
+    @property
+    def reached_at(self) -> str:
+        """Where the API reaches this engine."""
+        if self.url is not None:
+            return self.url
+        host = socket.gethostname() if self.host in ("0.0.0.0", "::") else self.host
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    @model_validator(mode="after")
+    def _refuse_an_open_engine(self) -> "EngineFaceSettings":
+        if self.key is None and not is_loopback(self.host):
+            raise ValueError(
+                f"host {self.host!r} can be reached from other machines. Set TUNESMITH_ENGINE_KEY "
+                "here and for the API, or listen on 127.0.0.1."
+            )
+        return self

@@ -1,0 +1,49 @@
+"""Transactions that outlive a short absence of the database."""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.orm import Session
+
+from core.records.database import Database
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+RETRY_SECONDS = 300.0
+FIRST_PAUSE_SECONDS = 0.1
+LONGEST_PAUSE_SECONDS = 5.0
+
+
+def commit(database: Database, action: Callable[[Session], T]) -> T:
+    """Run `action` in one writing transaction; while the database is away, try again.
+
+    `action` may run several times and must touch nothing but its session. When the answer
+    to a commit is lost, it runs once more after it has already happened. Raises the last
+    error after RETRY_SECONDS.
+    """
+    deadline = time.monotonic() + RETRY_SECONDS
+    pause_seconds = FIRST_PAUSE_SECONDS
+    while True:
+        try:
+            with database.writing() as session:
+                return action(session)
+        except DBAPIError as error:
+            if not _is_absence(error) or time.monotonic() > deadline:
+                raise
+            logger.warning("The database is away, trying again: %s", error.orig)
+        time.sleep(pause_seconds)
+        pause_seconds = min(2 * pause_seconds, LONGEST_PAUSE_SECONDS)
+
+
+def may_have_committed(error: BaseException) -> bool:
+    """Return whether rows may be written although `commit` raised: the answer was lost."""
+    return isinstance(error, DBAPIError)
+
+
+def _is_absence(error: DBAPIError) -> bool:
+    return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)

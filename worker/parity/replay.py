@@ -1,0 +1,89 @@
+"""Asks the engine for the rows of a parity reference, all at once and as users would.
+
+The worker's own duties go on meanwhile: whoever replays says when to leave off.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from core.errors import TunesmithError, Unavailable
+from core.parity.asking import (
+    Candidate,
+    Replies,
+    Reply,
+    classification_request,
+    generation_request,
+    labelled_reply,
+    written_reply,
+)
+from core.spec.engine_protocol import kind_of
+from core.spec.parity import ParityReference, ReplayedRow, ReplayedText
+from worker.coroutines import run_unless, wait_for_all
+from worker.engine_client.client import EngineClient
+from worker.engine_client.find import EngineAddress
+
+AWAY_SECONDS = 60.0
+"""How long an engine that is away or full is asked again."""
+PAUSE_SECONDS = 1.0
+REPLAY_SECONDS = 900.0
+"""For everything: the engine may have to load a large base first, for which others wait."""
+
+Result = TypeVar("Result")
+
+
+def replay(
+    engine: EngineAddress,
+    reference: ParityReference,
+    candidate: Candidate,
+    should_stop: Callable[[], bool],
+) -> Replies:
+    """Return a reply for every row of the reference.
+
+    Raises a lasting refusal of the engine at once and any other `TunesmithError` after a bounded
+    time; pydantic's ValidationError for an answer that cannot be read; and Interrupted within a
+    moment once `should_stop` is true.
+    """
+    return run_unless(should_stop, _replay(engine, reference, candidate))
+
+
+async def _replay(
+    engine: EngineAddress, reference: ParityReference, candidate: Candidate
+) -> Replies:
+    async with EngineClient(engine) as client:
+
+        async def ask(row: ReplayedRow | ReplayedText) -> Reply:
+            if isinstance(row, ReplayedText):
+                return await _until_answered(lambda: _labelled(client, row, candidate))
+            return await _until_answered(lambda: _written(client, row, candidate))
+
+        try:
+            async with asyncio.timeout(REPLAY_SECONDS):
+                rows = await wait_for_all([ask(row) for row in reference.rows])
+                return Replies(tuple(rows))
+        except TimeoutError:
+            raise Unavailable(
+                f"it did not answer within {REPLAY_SECONDS:.0f} s", code="engine_unavailable"
+            ) from None
+
+
+async def _written(client: EngineClient, row: ReplayedRow, candidate: Candidate) -> Reply:
+    return written_reply(row, await client.generate(generation_request(row, candidate)))
+
+
+async def _labelled(client: EngineClient, row: ReplayedText, candidate: Candidate) -> Reply:
+    return labelled_reply(row, await client.classify(classification_request(row, candidate)))
+
+
+async def _until_answered(ask: Callable[[], Awaitable[Result]]) -> Result:
+    """Ask until the engine answers; raise a passing refusal after AWAY_SECONDS of them."""
+    give_up_at = time.monotonic() + AWAY_SECONDS
+    while True:
+        try:
+            return await ask()
+        except TunesmithError as error:
+            is_too_late = time.monotonic() + PAUSE_SECONDS > give_up_at
+            if kind_of(error).is_lasting or is_too_late:
+                raise
+        await asyncio.sleep(PAUSE_SECONDS)

@@ -1,0 +1,78 @@
+"""The Celery side of a worker: a message wakes it, the database tells it what to do."""
+
+from collections.abc import Callable
+from typing import assert_never
+
+from celery import Celery
+from celery.signals import worker_shutting_down
+
+from core.jobs.broker import celery_app
+from core.jobs.messages import WORK_TASK
+from core.tasks.kinds import Queue
+from worker.context import Worker
+from worker.tasks.desk import TaskDesk, threads_of
+from worker.training.attempt import train_next_job
+
+WORKER_OPTIONS = (
+    "--pool=threads",  # a prefork pool's processes may not have children of their own
+    "--without-gossip",
+    "--without-mingle",
+    "--without-heartbeat",
+    "--loglevel=INFO",
+)
+
+
+def device_work(worker: Worker) -> Callable[[], None]:
+    """What a worker of the queue `device` does when it is woken: all that waits, one by one.
+
+    Jobs and tasks take turns, so that neither waits for a long queue of the other.
+    """
+    desk = TaskDesk(worker, Queue.DEVICE)
+
+    def work() -> None:
+        has_worked = True
+        while has_worked and not worker.stopping.is_set():
+            has_run_task = desk.run_next()
+            has_worked = train_next_job(worker) or has_run_task
+
+    return work
+
+
+def light_work(worker: Worker) -> Callable[[], None]:
+    """What each thread of a worker of the queue `light` does when it is woken."""
+    return TaskDesk(worker, Queue.LIGHT).run_waiting
+
+
+def build_app(worker: Worker, work: Callable[[], None]) -> Celery:
+    """The Celery application whose only task does what waits.
+
+    What a message names need not be what is done: the oldest is. A message that comes twice or
+    too late finds nothing to do.
+    """
+    app = celery_app(worker.settings.broker_url)
+
+    @app.task(name=WORK_TASK)  # type: ignore[untyped-decorator]
+    def _work(kind: str, work_id: str) -> None:
+        work()
+
+    return app
+
+
+def serve(worker: Worker, queue: Queue) -> None:
+    """Take messages until SIGTERM or SIGINT; work under way is stopped and given back."""
+    match queue:
+        case Queue.DEVICE:
+            work, threads = device_work(worker), 1
+        case Queue.LIGHT:
+            work, threads = light_work(worker), threads_of(queue)
+        case _:
+            assert_never(queue)
+    app = build_app(worker, work)
+
+    @worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]
+    def stop(**_: object) -> None:
+        worker.stopping.set()
+
+    name = f"--hostname={worker.settings.worker_id}@%h"
+    concurrency = f"--concurrency={threads}"
+    app.worker_main(["worker", name, f"--queues={queue}", concurrency, *WORKER_OPTIONS])

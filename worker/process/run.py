@@ -1,0 +1,48 @@
+"""The bodies of the worker processes, one for each queue."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Event
+
+from core.records.database import Database
+from core.storage.open import open_store
+from core.tasks.kinds import Queue
+from worker.context import Worker
+from worker.launch import warm_up
+from worker.outages.retrying_store import RetryingStore
+from worker.process.app import serve
+from worker.process.presence import presence
+from worker.settings import WorkerSettings
+
+
+def run_device_worker() -> None:
+    """Warm up, then take jobs and tasks that need the device until SIGTERM or SIGINT."""
+    settings = _start()
+    device = warm_up()
+    with _worker(settings) as worker, presence(worker.database, settings, device, Queue.DEVICE):
+        serve(worker, Queue.DEVICE)
+
+
+def run_light_worker() -> None:
+    """Take short tasks until SIGTERM or SIGINT.
+
+    It counts as alive while it warms up: the service is ready before masks can be shown.
+    """
+    settings = _start()
+    with _worker(settings) as worker, presence(worker.database, settings, "cpu", Queue.LIGHT):
+        warm_up()
+        serve(worker, Queue.LIGHT)
+
+
+def _start() -> WorkerSettings:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    return WorkerSettings()
+
+
+@contextmanager
+def _worker(settings: WorkerSettings) -> Iterator[Worker]:
+    database = Database(settings.database_url)
+    store, stopping = open_store(settings.storage_folder, settings.storage_url), Event()
+    yield Worker(settings, database, RetryingStore(store, stopping), stopping)
+    database.close()

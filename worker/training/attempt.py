@@ -1,0 +1,178 @@
+"""One job from claim to end: claim → workspace → launch → supervise → finish."""
+
+import logging
+import shutil
+import signal
+from pathlib import Path
+
+from sqlalchemy.orm import Session
+
+from core.artifacts.archive import unpack
+from core.errors import StaleClaim, TunesmithError, Unavailable
+from core.records import claims
+from core.records.claims import Claim
+from core.records.owned import get_owned
+from core.records.tables import File
+from core.spec.ids import FileId
+from core.spec.job import JobSpec
+from core.spec.run_request import RunRequest, archive_of
+from core.spec.workspace import Workspace
+from core.storage.blobs import STORAGE_UNAVAILABLE
+from worker.context import Worker
+from worker.engine_client.find import find_engine
+from worker.launch import Child, launch
+from worker.outages.commit import commit
+from worker.outages.full_disk import is_disk_full
+from worker.parity.check import ParityCheck
+from worker.training.lease import JobLease
+from worker.training.publish import Publisher
+from worker.training.recorder import Recorder
+from worker.training.resume import ResumeStates, fetch_checked
+from worker.training.supervise import supervise
+
+logger = logging.getLogger(__name__)
+
+STOP_SECONDS = 15.0
+"""What a child may take for its micro-batch and its state when the worker stops."""
+
+PAUSE_SECONDS = 600.0
+"""The same for a pause, where nobody waits."""
+
+
+def train_next_job(worker: Worker) -> bool:
+    """Claim and run the oldest waiting job; say whether there was one."""
+    settings = worker.settings
+    claim = commit(
+        worker.database,
+        lambda session: claims.claim_next(session, settings.worker_id, settings.lease_seconds),
+    )
+    if claim is None:
+        return False
+    logger.info("Claimed %s with token %d.", claim.job_id, claim.token)
+    train(worker, claim)
+    return True
+
+
+def train(worker: Worker, claim: Claim) -> None:
+    """Run the claimed job. Whatever happens, the claim is over afterwards.
+
+    A job that another holds by then, or that was cancelled, is dropped in silence: its
+    child, its workspace and its unrecorded blobs go, and nothing is written.
+    """
+    workspace = worker.settings.work_folder / claim.job_id / str(claim.token)
+    states = ResumeStates(worker.database, worker.store, claim)
+    lease = JobLease(worker.database, claim, worker.settings)
+
+    def should_stop() -> bool:
+        return worker.stopping.is_set() or lease.lost.is_set()
+
+    key = worker.settings.engine_key
+    check_parity = ParityCheck(lambda base: find_engine(worker.database, base, key), should_stop)
+    publisher = Publisher(worker.database, worker.store, claim, check_parity)
+    recorder = Recorder(worker.database, claim, states, publisher)
+    try:
+        with lease:
+            request = _prepare(worker, claim, Workspace(folder=workspace.absolute()), states)
+            _run(worker, claim, request, recorder, lease)
+        logger.info("%s is done.", claim.job_id)
+    except StaleClaim:
+        logger.info("%s is no longer ours; its run was ended.", claim.job_id)
+    except Exception as error:
+        _end_badly(recorder, error)
+    finally:
+        shutil.rmtree(workspace, ignore_errors=True)
+
+
+def _run(
+    worker: Worker, claim: Claim, request: RunRequest, recorder: Recorder, lease: JobLease
+) -> None:
+    def grace_period() -> float | None:
+        if worker.stopping.is_set():
+            return STOP_SECONDS
+        return PAUSE_SECONDS if lease.pause_requested.is_set() else None
+
+    child = launch(request)
+    try:
+        lease.guard(child)
+        status = supervise(child, recorder, grace_period)
+    finally:
+        child.kill()
+        child.wait()
+        if words := child.log_tail():
+            logger.info("The child of %s wrote:\n%s", claim.job_id, words)
+    if recorder.is_complete:
+        return
+    if lease.lost.is_set():
+        raise StaleClaim(f"{claim.job_id} was cancelled or given to another worker.")
+    if grace_period() is not None:
+        reason = "The worker stops." if worker.stopping.is_set() else "The run was stopped."
+        commit(worker.database, lambda session: claims.release(session, claim, reason=reason))
+        return
+    reason = _describe_crash(child, status)
+    logger.error("%s: %s", claim.job_id, reason)
+    commit(worker.database, lambda session: claims.report_crash(session, claim, reason=reason))
+
+
+def _prepare(
+    worker: Worker, claim: Claim, workspace: Workspace, states: ResumeStates
+) -> RunRequest:
+    """Fetch what the job needs into a fresh workspace: files, parent, the state to go on from."""
+
+    def read(session: Session) -> tuple[JobSpec, str, str | None]:
+        job = claims.claimed_job(session, claim)
+
+        def blob_key(file_id: FileId, param: str) -> str:
+            return get_owned(session, File, job.project_id, file_id, param=param).blob_key
+
+        train_key = blob_key(job.training_file, "training_file")
+        validation = job.validation_file
+        validation_key = blob_key(validation, "validation_file") if validation else None
+        return JobSpec.model_validate(job.spec), train_key, validation_key
+
+    spec, train_key, validation_key = commit(worker.database, read)
+    _empty(workspace.folder)
+    worker.store.fetch(train_key, workspace.train_file)
+    if validation_key is not None:
+        worker.store.fetch(validation_key, workspace.validation_file)
+    if spec.parent is not None:
+        archive = archive_of(workspace.parent_folder)
+        fetch_checked(worker.store, spec.parent, archive)
+        unpack(archive, workspace.parent_folder)
+        archive.unlink()
+    states.fetch(workspace)
+    measured_in = worker.settings.measured_in.absolute()
+    return RunRequest(spec, workspace, worker.settings.threads, measured_in)
+
+
+def _empty(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+
+
+def _end_badly(recorder: Recorder, error: Exception) -> None:
+    """Give the job back when storage is away, pause it when a disk is full; else it fails."""
+    try:
+        match error:
+            case Unavailable(code=code) if code == STORAGE_UNAVAILABLE:
+                recorder.give_back(error.message)
+            case TunesmithError():
+                recorder.fail(error.code, error.message, error.param)
+            case _ if is_disk_full(error):
+                recorder.park(f"{type(error).__name__}: {error}")
+            case _:
+                logger.error("The job could not be run.", exc_info=error)
+                recorder.fail("internal_error", f"{type(error).__name__}: {error}")
+    except StaleClaim:
+        logger.info("The job was taken away before its end could be noted.")
+
+
+def _describe_crash(child: Child, status: int) -> str:
+    """Say how the child died, with the end of its log: all that is known of it."""
+    if status < 0:
+        how = f"was killed by {signal.Signals(-status).name}"
+        if status == -signal.SIGKILL:
+            how += " (when the machine runs out of memory it does that)"
+    else:
+        how = f"ended with status {status} before its run was over"
+    tail = child.log_tail()
+    return f"The training process {how}." + (f" Its last words: {tail}" if tail else "")

@@ -1,0 +1,194 @@
+"""What the owner of a job reads about its run: the text and the figures of its events.
+
+Texts and keys are OpenAI's where OpenAI has them.
+"""
+
+from typing import Any
+
+from core.records.events import NewEvent
+from core.spec.events import (
+    CheckpointSaved,
+    DatasetValidated,
+    Evaluated,
+    MicroBatchHalved,
+    ModelReady,
+    PhaseStarted,
+    RowLosses,
+    RunRestarted,
+    RunResumed,
+    StepDone,
+    StoppedEarly,
+)
+from core.spec.parity import Parity
+
+SHOWN_LINES = 5
+
+
+def phase_message(event: PhaseStarted) -> NewEvent:
+    return NewEvent(f"{event.phase.capitalize()}.")
+
+
+def dataset_message(event: DatasetValidated) -> NewEvent:
+    """What became of the rows; `data` has the histogram of their lengths.
+
+    A warning when most of the validation rows are trained on too.
+    """
+    parts = [f"{event.rows:,} rows with {event.tokens:,} tokens an epoch to train on"]
+    if event.validation_rows:
+        held_out = " of the training file" if event.held_out_rows else ""
+        parts.append(f"{event.validation_rows:,} rows{held_out} to evaluate on")
+    if event.shared_rows:
+        parts.append(
+            f"{event.shared_rows:,} of those are trained on too, so the validation loss says less "
+            "about new texts; take them out of one of the files"
+        )
+    if event.duplicate_rows:
+        lines = _lines(event.duplicate_lines, event.duplicate_rows)
+        parts.append(f"{event.duplicate_rows:,} equal an earlier row ({lines})")
+    if event.truncated_rows:
+        lines = _lines(event.truncated_lines, event.truncated_rows)
+        parts.append(f"{event.truncated_rows:,} were cut to the length limit ({lines})")
+    if event.learning_rate is not None:
+        parts.append(f"learning rate {event.learning_rate:g}")
+    if event.split_conversations:
+        parts.append(
+            f"{event.split_conversations:,} conversations are trained as a row for each answer, "
+            "since the chat template shows earlier answers otherwise once a message follows "
+            f"({event.split_tokens:,} tokens more an epoch)"
+        )
+    data = event.model_dump(mode="json", exclude={"type"})
+    mostly_shared = 2 * event.shared_rows > event.validation_rows
+    return NewEvent("; ".join(parts) + ".", level="warn" if mostly_shared else "info", data=data)
+
+
+def model_message(event: ModelReady) -> NewEvent:
+    """What is trained, in which number format and why; a warning where that costs much."""
+    text = (
+        f"Training {event.trainable_parameters:,} of {event.total_parameters:,} parameters "
+        f"in {event.precision} on {event.device}"
+    )
+    if event.gradient_checkpointing:
+        text += ", with activations computed twice to save memory"
+    chosen = event.chosen
+    if chosen is None:
+        return NewEvent(text + ".")
+    text += f"; {remark}." if (remark := chosen.remark) else "."
+    data = {"precision": chosen.model_dump(mode="json")}
+    return NewEvent(text, "warn" if chosen.warning else "info", data=data)
+
+
+def resume_message(event: RunResumed) -> NewEvent:
+    return NewEvent(f"Resumed from step {event.step}.")
+
+
+def restart_message(event: RunRestarted) -> NewEvent:
+    text = (
+        f"The state saved after step {event.step} is not used: since then the rows, the number "
+        "format, the device or the version of the service have changed. The run starts again."
+    )
+    return NewEvent(text, "warn")
+
+
+def step_message(step: StepDone) -> NewEvent:
+    data = {
+        "step": step.step,
+        "total_steps": step.total_steps,
+        "epoch": step.epoch,
+        "train_loss": step.loss,
+        "train_mean_token_accuracy": step.accuracy,
+        "learning_rate": step.learning_rate,
+        "gradient_norm": step.gradient_norm,
+        "tokens": step.tokens,
+        "targets": step.targets,
+        "seconds": step.seconds,
+    }
+    message = f"Step {step.step}/{step.total_steps}: training loss={step.loss:.2f}"
+    return NewEvent(message, type="metrics", data=data)
+
+
+def evaluation_message(event: Evaluated, total_steps: int) -> NewEvent:
+    data = {
+        "step": event.step,
+        "total_steps": total_steps,
+        **_validation_metrics(event.loss, event.accuracy),
+    }
+    message = f"Step {event.step}/{total_steps}: full validation loss={event.loss:.2f}"
+    return NewEvent(message, type="metrics", data=data)
+
+
+def row_message(event: RowLosses) -> NewEvent:
+    """Which lines the model cannot learn."""
+    hardest = ", ".join(f"line {row.line} ({row.loss:.2f})" for row in event.hardest[:SHOWN_LINES])
+    text = f"Epoch {event.epoch}: median loss of a row={event.median:.2f}; hardest: {hardest}"
+    return NewEvent(text, data=event.model_dump(mode="json", exclude={"type"}))
+
+
+def memory_message(event: MicroBatchHalved) -> NewEvent:
+    text = (
+        f"Memory ran out after step {event.step}; from here on at most "
+        f"{event.micro_batch_tokens:,} tokens are worked on at once. Steps hold the same rows."
+    )
+    return NewEvent(text, "warn")
+
+
+def early_stop_message(event: StoppedEarly) -> NewEvent:
+    return NewEvent(
+        f"Stopped early after step {event.step}: the validation loss was best at step "
+        f"{event.best_step} and no longer falls."
+    )
+
+
+def parity_message(parity: Parity, model_id: str) -> NewEvent:
+    """Whether the endpoint says what training says; `data` has the figures."""
+    data = parity.model_dump(mode="json")
+    match parity.status:
+        case "unchecked":
+            text = (
+                "Parity is unchecked, and the model is published all the same. It is checked when "
+                f"it is first asked, if an engine can be asked then: {parity.reason}"
+            )
+            return NewEvent(text, "warn", data=data)
+        case "failed":
+            text = (
+                f"Parity failed ({parity.differs}): the model is not served as it was trained. It "
+                "is kept and can be downloaded, and answers once you send "
+                f"POST /v1/models/{model_id}/publish. {parity.reason}"
+            )
+            return NewEvent(text, "error", data=data)
+        case "passed":
+            formats = parity.training_precision, parity.engine_precision
+            served = f"trained in {formats[0]}, served in {formats[1] or 'an unknown format'}"
+            by_tokens = f" ({parity.token_rows} of them as tokens)" if parity.token_rows else ""
+            text = (
+                f"Parity passed: {parity.rows} rows{by_tokens}, {parity.tokens} tokens; the "
+                "endpoint differs "
+                f"from training by at most {parity.max_difference_nats:.2g} nat (allowed "
+                f"{parity.max_allowed_nats:.2g}), {served}."
+            )
+            return NewEvent(text, data=data)
+
+
+def checkpoint_metrics(event: CheckpointSaved) -> dict[str, Any]:
+    return {
+        "step": event.step,
+        "train_loss": event.train_loss,
+        "train_mean_token_accuracy": event.train_accuracy,
+        **_validation_metrics(event.validation_loss, event.validation_accuracy),
+    }
+
+
+def _validation_metrics(loss: float | None, accuracy: float | None) -> dict[str, float]:
+    """Every evaluation reads the whole file, so OpenAI's sampled and full figures are equal."""
+    if loss is None or accuracy is None:
+        return {}
+    return {
+        "valid_loss": loss,
+        "valid_mean_token_accuracy": accuracy,
+        "full_valid_loss": loss,
+        "full_valid_mean_token_accuracy": accuracy,
+    }
+
+
+def _lines(lines: tuple[int, ...], count: int) -> str:
+    shown = ", ".join(str(line) for line in lines[:SHOWN_LINES])
+    return f"lines {shown}" + (", …" if count > SHOWN_LINES else "")

@@ -1,0 +1,159 @@
+"""Publishes what a run has made: checkpoints, and the model that it ends with.
+
+Blobs come first, then everything that names them in one transaction under the claim.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from sqlalchemy.orm import Session
+
+from core.errors import StaleClaim
+from core.jobs.state import JobStatus
+from core.parity.asking import Candidate
+from core.records import claims, events, files, jobs, models
+from core.records.claims import Claim
+from core.records.database import Database
+from core.records.events import NewEvent
+from core.records.ids import checkpoint_model_id, tuned_model_id
+from core.records.models import StoredBundle
+from core.records.tables import Job
+from core.spec.base_model import BaseModelSpec
+from core.spec.bundle import BundleRef
+from core.spec.events import CheckpointSaved, RunFinished
+from core.spec.ids import FileId, ModelId
+from core.spec.parity import Parity, ParityReference
+from core.spec.run_request import archive_of
+from core.storage.blobs import Blob, BlobStore
+from core.storage.compensation import delete_on_failure
+from worker.coroutines import Interrupted
+from worker.outages.commit import commit, may_have_committed
+from worker.training.event_messages import checkpoint_metrics, parity_message
+
+METRICS_FILE = "metrics.csv"
+RESULT_FILENAME = "step_metrics.csv"
+
+CheckParity = Callable[[ParityReference | None, Candidate], Parity]
+"""Judges whether a model is served as it was trained; Interrupted when the worker has to leave."""
+
+
+class Publisher:
+    """Publishes the models of one attempt at one job. StaleClaim when the job is no longer ours."""
+
+    def __init__(
+        self, database: Database, store: BlobStore, claim: Claim, check_parity: CheckParity
+    ) -> None:
+        self._database = database
+        self._store = store
+        self._claim = claim
+        self._check_parity = check_parity
+
+    def publish_checkpoint(self, event: CheckpointSaved) -> None:
+        """Store and record a checkpoint; the ones that it displaces are deleted."""
+        bundle = self._store_bundle(event.folder, f"step-{event.step}")
+
+        def write(session: Session) -> Sequence[str]:
+            job = claims.claimed_job(session, self._claim)
+            model_id = _model_id(job)
+            dropped = models.add_checkpoint(
+                session,
+                job,
+                model_id,
+                event.step,
+                checkpoint_metrics(event),
+                bundle,
+                best_step=event.best_step,
+                reference=event.reference,
+            )
+            name = checkpoint_model_id(model_id, event.step)
+            message = f"Checkpoint created at step {event.step} with Snapshot ID: {name}"
+            events.append_events(session, job.id, [NewEvent(message)])
+            return dropped
+
+        with delete_on_failure(self._store, bundle.key, unless=may_have_committed):
+            dropped = commit(self._database, write)
+        for key in dropped:
+            self._store.delete(key)
+
+    def publish_final(self, event: RunFinished) -> bool:
+        """Store, check and record the final model, and end the job as succeeded.
+
+        Returns False, with nothing recorded, when the worker had to leave during the check.
+        """
+        bundle = self._store_bundle(event.folder, "final")
+        try:
+            with delete_on_failure(self._store, bundle.key):
+                parity = self._parity(event, bundle)
+        except Interrupted:
+            return False
+        self._record_final(event, bundle, parity)
+        return True
+
+    def _parity(self, event: RunFinished, bundle: StoredBundle) -> Parity:
+        job = commit(self._database, lambda session: claims.claimed_job(session, self._claim))
+        candidate = Candidate(
+            base=BaseModelSpec.model_validate(job.spec["base"]),
+            bundle=BundleRef(key=bundle.key, sha256=bundle.sha256),
+            project=job.project_id,
+        )
+        return self._check_parity(event.reference, candidate)
+
+    def _record_final(self, event: RunFinished, bundle: StoredBundle, parity: Parity) -> None:
+        file_id, file_key = files.new_file_key()
+        with delete_on_failure(self._store, bundle.key, file_key, unless=may_have_committed):
+            results = self._store.write_file(file_key, event.folder / METRICS_FILE)
+
+            def write(session: Session) -> None:
+                job = claims.claimed_job(session, self._claim)
+                model_id = _model_id(job)
+                models.add_final_model(session, job, model_id, bundle, parity, event.reference)
+                _add_results(session, job, file_id, results)
+                created = NewEvent(f"New fine-tuned model created: {model_id}")
+                messages = [parity_message(parity, model_id), created]
+                events.append_events(session, job.id, messages)
+                jobs.advance(
+                    session,
+                    job.id,
+                    JobStatus.SUCCEEDED,
+                    message="The job has successfully completed",
+                    token=self._claim.token,
+                    fine_tuned_model=model_id,
+                    result_file=file_id,
+                    trained_tokens=event.trained_tokens,
+                )
+
+            try:
+                commit(self._database, write)
+            except StaleClaim:
+                if not self._is_recorded(file_id):
+                    raise
+                # This very transaction ended the claim; the answer to its commit was lost.
+
+    def _is_recorded(self, file_id: FileId) -> bool:
+        with self._database.reading() as session:
+            return files.is_recorded(session, file_id)
+
+    def _store_bundle(self, folder: Path, name: str) -> StoredBundle:
+        key = f"bundles/{self._claim.job_id}/{self._claim.token}/{name}.zip"
+        archive = archive_of(folder)
+        blob = self._store.write_file(key, archive)
+        archive.unlink()  # storage has it now; a long run would keep one for every epoch
+        return StoredBundle(blob.key, blob.sha256)
+
+
+def _add_results(session: Session, job: Job, file_id: FileId, results: Blob) -> None:
+    files.add_file(
+        session,
+        file_id=file_id,
+        project_id=job.project_id,
+        filename=RESULT_FILENAME,
+        purpose="fine-tune-results",
+        bytes=results.bytes,
+        sha256=results.sha256,
+        blob_key=results.key,
+        report=None,
+    )
+
+
+def _model_id(job: Job) -> ModelId:
+    return tuned_model_id(job.spec["base"]["id"], job.project_id, job.suffix, job.id)
