@@ -4,12 +4,12 @@ from pathlib import Path
 
 import torch
 from bitsandbytes.functional import int8_vectorwise_dequant, int8_vectorwise_quant
-from core.adapters.modules_to_save import classifier_head
 from peft import PeftModel
 from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from core.adapters.modules_to_save import classifier_head
 from core.artifacts.quantise import layers_to_quantise
 from core.models.load import keep_as_quantised, load_base
 from core.spec.base_model import BaseModelSpec, Quantization
