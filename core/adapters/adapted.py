@@ -1,4 +1,4 @@
-"""A base model with the trained part of a strategy on it: what training and engine run."""
+"""A base model with a strategy's layers or virtual tokens, as run by training and engine."""
 
 # T tokens of a packed batch, E hidden size, P virtual tokens, B rows, S longest source,
 # D longest target
@@ -21,19 +21,19 @@ from core.errors import InvalidRequest
 
 @dataclass
 class AdaptedModel:
-    """A model and what a strategy has put into it: layers, and virtual tokens before every text.
+    """A model with a strategy's layers, or its virtual tokens before every text.
 
-    Both can be taken out and put back in, so that one base carries many adapters in turn; it is
-    the caller who sees to it that two of them are never in at once.
+    Both can be removed and installed again, so that adapters can take turns on one base. The caller
+    must not install two at once.
     """
 
     model: PreTrainedModel
     trainable: dict[str, nn.Parameter]
-    """By their names in the bundle's file of weights, which are PEFT's."""
+    """The trained parameters by PEFT's names, which the bundle uses."""
     config: peft.PeftConfig | None
-    """What `adapter_config.json` says; None when the whole model is trained."""
+    """The content of `adapter_config.json`; None for full fine-tuning."""
     replaced: dict[str, nn.Module] = field(default_factory=dict)
-    """By path: the modules that stand in the place of the base's own."""
+    """By path: the modules that replace those of the base."""
     virtual: Prefix | SoftPrompt | None = None
     _originals: dict[str, nn.Module] = field(default_factory=dict)
     _installed: bool = False
@@ -48,37 +48,37 @@ class AdaptedModel:
 
     @property
     def total_parameters(self) -> int:
-        """Base and strategy together, as long as the strategy is installed."""
+        """The number of parameters of base and strategy while the strategy is installed."""
         virtual = () if self.virtual is None else self.virtual.parameters()
         return self.model.num_parameters() + sum(parameter.numel() for parameter in virtual)
 
     @property
     def prefix(self) -> Prefix | None:
-        """The prefix that is installed, if there is one."""
+        """The installed prefix, if any."""
         virtual = self.virtual if self._installed else None
         return virtual if isinstance(virtual, Prefix) else None
 
     @property
     def soft_prompt(self) -> SoftPrompt | None:
-        """The soft prompt that is installed, if there is one."""
+        """The installed soft prompt, if any."""
         virtual = self.virtual if self._installed else None
         return virtual if isinstance(virtual, SoftPrompt) else None
 
     def state(self) -> dict[str, Tensor]:
-        """Return the trained weights of this moment, copied to the CPU."""
+        """Return a copy of the current trained weights on the CPU."""
         return {
             name: parameter.detach().cpu().clone() for name, parameter in self.trainable.items()
         }
 
     def install(self) -> None:
-        """Put layers and virtual tokens of this strategy into the model."""
+        """Install the strategy's layers and virtual tokens in the model."""
         for path, module in self.replaced.items():
             self._originals[path] = self.model.get_submodule(path)
             self.model.set_submodule(path, module)
         self._installed = True
 
     def remove(self) -> None:
-        """Give the model back as it was."""
+        """Restore the base."""
         for path, module in self._originals.items():
             self.model.set_submodule(path, module)
         self._originals.clear()
@@ -86,7 +86,7 @@ class AdaptedModel:
 
     @contextmanager
     def off(self) -> Iterator[None]:
-        """Run the base itself inside the block. Meaningless when the whole model is trained."""
+        """Run the base itself inside the block. Not meaningful for full fine-tuning."""
         self.remove()
         try:
             yield
@@ -95,7 +95,7 @@ class AdaptedModel:
 
     @contextmanager
     def without(self, paths: Collection[str]) -> Iterator[None]:
-        """Run with the base's own modules at these of the replaced paths inside the block."""
+        """Run with the base's modules at `paths`, which must be replaced, inside the block."""
         for path in paths:
             self.model.set_submodule(path, self._originals[path])
         try:
@@ -105,7 +105,7 @@ class AdaptedModel:
                 self.model.set_submodule(path, self.replaced[path])
 
     def hidden_states(self, batch: PackedBatch) -> Tensor:
-        """Return the states (T, E) after the last layer; the model must use packed attention."""
+        """Return the hidden states (T, E) of the last layer; requires packed attention."""
         states_TE, lengths = self.all_states(batch)
         virtual = lengths[0] - batch.segment_lengths[0]
         if virtual == 0:
@@ -113,9 +113,9 @@ class AdaptedModel:
         return torch.cat([segment_SE[virtual:] for segment_SE in states_TE.split(lengths)])
 
     def all_states(self, batch: PackedBatch) -> tuple[Tensor, list[int]]:
-        """Return the states of soft tokens and tokens, and how many both are in each segment.
+        """Return the hidden states including soft prompt tokens, and the length of each segment.
 
-        PEFT's classifiers pool over both: the first state of a segment is that of a soft token.
+        PEFT's classifiers pool over both, so the first state of a segment may be a soft token's.
         """
         arguments: dict[str, Any] = {"position_ids": batch.positions_1T}
         lengths = list(batch.segment_lengths)
@@ -138,10 +138,10 @@ class AdaptedModel:
         return states_TE, lengths
 
     def decoder_states(self, batch: PaddedBatch) -> Tensor:
-        """Return the states (B · D, E) after the last layer of an encoder-decoder's decoder.
+        """Return the hidden states (B · D, E) of the last layer of the decoder.
 
-        Soft tokens stand before the source, a prefix before the target. Raises InvalidRequest
-        when a prefix is trained with gradient checkpointing, under which transformers drops it.
+        A soft prompt precedes the source, a prefix the target. Raises InvalidRequest when a prefix
+        is trained with gradient checkpointing, because transformers would drop the prefix.
         """
         source: dict[str, Any] = {}
         mask_BS = batch.source_mask_BS
@@ -159,8 +159,8 @@ class AdaptedModel:
         if self.prefix is not None:
             if decoder.training and decoder.gradient_checkpointing:
                 raise InvalidRequest(
-                    "The prefix of an encoder-decoder cannot be trained with gradient "
-                    "checkpointing: switch that off.",
+                    "Prefix tuning of an encoder-decoder does not support gradient checkpointing. "
+                    "Set training.gradient_checkpointing to false.",
                     param="training.gradient_checkpointing",
                 )
             own = self.prefix.states(self.model.dtype).cache(rows)

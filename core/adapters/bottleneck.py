@@ -1,8 +1,8 @@
-"""A bottleneck adapter behind a frozen module: y = h + act(h Dᵀ + c) Uᵀ + b for what h it returns.
+"""A bottleneck adapter on the output h of a frozen module: y = h + act(h Dᵀ + c) Uᵀ + b.
 
-U and b start at zero, so that training starts from the base itself; Houlsby et al. start close to
-it. One autograd function keeps the narrow activations and h itself, and adds the residual and the
-bias in the product with U.
+U and b start at zero, so that training starts exactly from the base; Houlsby et al. start close to
+it. One autograd function saves the narrow activations and h, and adds the residual and the bias in
+the product with U.
 """
 
 # T tokens, E hidden size, R inner width, S = R + 1
@@ -52,7 +52,7 @@ class Bottleneck(AdapterLayer):
         return self.adapt(output)
 
     def adapt(self, h: Tensor) -> Tensor:
-        """Return what becomes of an output of the module."""
+        """Return the adapted output of the module."""
         down, up = self.adapter_down, self.adapter_up
         weights = down.weight, down.bias, up.weight, up.bias
         y: Tensor = _BottleneckProduct.apply(h, *weights, self.activation)
@@ -62,12 +62,12 @@ class Bottleneck(AdapterLayer):
         return BottleneckDelta(self)
 
     def merged(self) -> dict[str, Tensor]:
-        raise ValueError("a bottleneck is a layer of its own and no weight of the base")
+        raise ValueError("a bottleneck is an additional layer, which has no weight in the base")
 
 
 @dataclass(frozen=True)
 class BottleneckDelta:
-    """The bottleneck's own residual layer on what the module returned."""
+    """The bottleneck's residual layer on the output of the module."""
 
     adapter: Bottleneck
 

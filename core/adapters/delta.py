@@ -1,8 +1,7 @@
-"""What an adapter changes at one place of a model, ready to run beside others in one batch.
+"""Deltas: the changes of an adapter to one module, to run beside other adapters in one batch.
 
-A delta takes the rows of a batch that belong to its adapter: what went into the module of the base
-and what came out of it. Its weights have the dtype of the base, converted once; the sums are those
-of the layers that were trained.
+A delta gets the input and output of the base's module for the rows of its adapter. Its weights are
+converted once to the dtype of the base; it computes the same sums as the trained layer.
 """
 
 from abc import ABC, abstractmethod
@@ -17,33 +16,32 @@ from core.spec.strategy import StrategySpec
 
 
 class Delta(Protocol):
-    """From input and output of the base's own module to the output of the adapted one."""
+    """Maps input and output of the base's module to the adapted output."""
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return the adapted output; may write over `y`, never over `x`."""
+        """Return the adapted output; may overwrite `y` but not `x`."""
 
 
 class AdapterLayer(nn.Module, ABC):
-    """Takes the place of `base_layer`, a module of the base, and changes what that returns."""
+    """Replaces `base_layer`, a module of the base, and changes its output."""
 
     base_layer: nn.Module
 
     @abstractmethod
     def delta(self, dtype: torch.dtype) -> Delta:
-        """Return what the layer adds to its base, for a model of this dtype."""
+        """Return the delta of the layer for a model of this dtype."""
 
     @abstractmethod
     def merged(self) -> dict[str, Tensor]:
-        """Return the weights with which `base_layer` answers as this layer does, by their names.
+        """Return by name the weights that make `base_layer` compute the same as this layer.
 
-        They are laid out as those of the base, in the dtype of the adapter. ValueError when there
-        are none.
+        They have the layout of the base and the dtype of the adapter. ValueError if there are none.
         """
 
 
 @dataclass(frozen=True)
 class WholeDelta:
-    """A trained copy of the module, which takes its place."""
+    """A trained copy that replaces the module."""
 
     module: nn.Module
 
@@ -54,14 +52,14 @@ class WholeDelta:
 
 @torch.no_grad()
 def delta_of(layer: nn.Module, dtype: torch.dtype) -> Delta:
-    """Return what `layer`, one of an AdaptedModel's, adds to the module that it stands for."""
+    """Return the delta of `layer`, a module of an AdaptedModel's `replaced`."""
     if isinstance(layer, AdapterLayer):
         return layer.delta(dtype)
-    if hasattr(layer, "base_layer"):  # it runs a module of the base and adds to it
+    if hasattr(layer, "base_layer"):  # it changes the output of a module of the base
         raise TypeError(f"no delta for a {type(layer).__name__}")
     return WholeDelta(layer)
 
 
 def copies_weights(strategy: StrategySpec) -> bool:
-    """Say whether `delta_of` copies all weights of such an adapter and keeps none of its layers."""
+    """Whether `delta_of` copies all weights of such an adapter and keeps none of its layers."""
     return STRATEGIES[strategy.type].copies_weights and not whole_modules(strategy)

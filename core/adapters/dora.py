@@ -1,8 +1,8 @@
-"""DoRA: a low-rank update whose rows keep a length of their own, which is trained too.
+"""DoRA: a low-rank update with trained row magnitudes.
 
-With V = W + scale · B A, whose rows have the lengths ‖V‖, y = m / ‖V‖ · (x Vᵀ) + b: A and B turn
-the rows of W, the magnitudes m say how long they are. ‖V‖ gets no gradient, as section 4.3 of the
-paper proposes. Names and initialisation are those of PEFT.
+With V = W + scale · B A and its row norms ‖V‖, y = m / ‖V‖ · (x Vᵀ) + b: A and B change the
+direction of the rows of W, and m is their magnitude. ‖V‖ gets no gradient, as in section 4.3 of the
+paper. Names and initialization are those of PEFT.
 
 Source: Liu et al. 2024, https://arxiv.org/abs/2402.09353.
 """
@@ -38,7 +38,7 @@ class DoraDelta:
 
 
 class DoraLinear(LoraLinear):
-    """`LoraLinear` with a trained magnitude for each output, at first the length of W's row."""
+    """`LoraLinear` with a trained magnitude for each output, initialized to the norm of W's row."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class DoraLinear(LoraLinear):
         return DoraDelta(self.low_rank_delta(dtype), share_O, self._bias_O)
 
     def merged_weight(self) -> Tensor:
-        """Return V with rows of the trained lengths, (O, I), in the dtype of A and B."""
+        """Return V scaled to the trained magnitudes, (O, I), in the dtype of A and B."""
         merged_OI = super().merged_weight()
         lengths_O = torch.linalg.vector_norm(merged_OI, dim=1)
         return merged_OI * (self.lora_magnitude_vector / lengths_O)[:, None]

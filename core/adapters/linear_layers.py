@@ -1,4 +1,4 @@
-"""The linear layers that a base may have, each as the frozen matrix that it holds."""
+"""The types of linear layers in a base, and their frozen matrices."""
 
 from typing import TypeAlias
 
@@ -8,11 +8,11 @@ from transformers.pytorch_utils import Conv1D
 from core.models.frozen import FrozenMatrix
 
 LinearLayer: TypeAlias = nn.Linear | Conv1D
-"""PyTorch's, of which bitsandbytes' quantised ones are subclasses, or that of GPT-2."""
+"""PyTorch's linear layer, whose subclasses include bitsandbytes' layers, or GPT-2's."""
 
 
 def as_stored(layer: LinearLayer, weight_OI: Tensor) -> Tensor:
-    """Return a weight (O, I) laid out as the layer keeps its own."""
+    """Return a weight (O, I) in the layout of the layer's weight."""
     return weight_OI.t() if isinstance(layer, Conv1D) else weight_OI
 
 
@@ -20,7 +20,7 @@ def frozen_matrix(layer: LinearLayer, prepack: bool) -> FrozenMatrix:
     """Return the matrix of any linear layer, however it is stored."""
     weight, bias_O = layer.weight, layer.bias
     if hasattr(weight, "quant_state") or hasattr(weight, "SCB"):
-        # here, because a machine that trains no quantised base may lack bitsandbytes
+        # imported here, because machines without quantised bases may lack bitsandbytes
         from core.models.quantised import quantised_matrix
 
         return quantised_matrix(layer)

@@ -1,8 +1,8 @@
 """A frozen linear layer with a trainable low-rank update: y = x Wᵀ + b + scale · (x Aᵀ) Bᵀ.
 
 One autograd function per layer computes no gradient of W and keeps only what its backward pass
-needs: the input, which the layers that share it share too, and the rank-sized projection.
-Initialisation and names are those of PEFT, which the tests compare with.
+needs: the input, shared by layers that read the same tensor, and the rank-sized projection.
+Initialization and names are those of PEFT, which the tests compare with.
 """
 
 # T tokens, I inputs, O outputs, R rank
@@ -69,7 +69,7 @@ class LoraLinear(AdapterLayer):
 
     @property
     def weight(self) -> Tensor:
-        """The base's own; T5 asks its layers for the dtype of it."""
+        """The weight of the base; T5 reads its dtype."""
         return self.base_layer.weight
 
     def named_weights(self) -> dict[str, nn.Parameter]:

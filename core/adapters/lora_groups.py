@@ -1,8 +1,8 @@
-"""Which segments of a batch run together through the low-rank updates of their adapters.
+"""Groups the segments of a batch for the low-rank updates of their adapters.
 
-On a CPU each row of a short segment gathers the matrices of its adapter by itself, in whatever
-order and company. Everywhere else, and for long segments, segments side by side go through one
-batched product. Segments that have no company go through products of their own.
+On a CPU, the rows of short segments gather the matrices of their adapters, in any order. Long
+segments, and all segments on other devices, are padded into one batched product per group of
+similar length. Segments without a group get a separate product.
 """
 
 from collections.abc import Sequence
@@ -12,24 +12,24 @@ from core.adapters.lora_slots import LoraSlots
 from core.adapters.segments import Segments
 
 FEWEST_TOGETHER = 3
-"""Segments for which one product is faster than a product for each."""
+"""The smallest group for which one product is faster than one per segment."""
 
 SHORT_SEGMENT = 4
-"""Tokens of a segment up to which all that are as short go through one product."""
+"""Segments of at most this many tokens are always grouped together."""
 
 LONGEST_GATHERED = 32
-"""Tokens of a segment up to which its rows gather their matrices; more are faster as a matrix."""
+"""Segments of at most this many tokens gather their matrices; longer ones use a product."""
 
 LEAST_FILLED = 0.75
-"""Of the longest segment that others are padded to, so that one product takes them all."""
+"""The smallest ratio of a segment's length to the longest in its group."""
 
 
 def lora_rows(
     segments: Segments, slots: LoraSlots, indices: Sequence[int], *, together: bool
 ) -> list[LoraRows]:
-    """Say how the segments at `indices`, whose adapters have these slots, run.
+    """Group the segments at `indices`, whose adapters are in `slots`.
 
-    Without `together` each runs by itself.
+    Without `together`, each segment is separate.
     """
     groups = _groups(segments, slots, indices) if together else []
     grouped = {index for group in groups for index in group.segments}
@@ -49,7 +49,7 @@ def _groups(segments: Segments, slots: LoraSlots, indices: Sequence[int]) -> lis
 
 
 def _alike(lengths: Sequence[int], indices: Sequence[int]) -> list[list[int]]:
-    """Group segments that one product takes: short, of equal length, and of similar length."""
+    """Group the segments for padded products: short, of equal length, of similar length."""
     short = [index for index in indices if lengths[index] <= SHORT_SEGMENT]
     by_length: dict[int, list[int]] = {}
     for index in indices:

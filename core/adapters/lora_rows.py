@@ -1,10 +1,7 @@
-"""How rows of one batch run through the low-rank updates of their adapters, one way each class.
+"""Applies low-rank updates to the rows of a batch; each class does it in a different way.
 
-`core.adapters.lora_groups` chooses among them.
+`core.adapters.lora_groups` selects the class.
 """
-
-# T tokens that take part, G segments, P positions of a padded segment, C slots, I inputs,
-# O outputs, R rank, M layers that read the same input, S = M · R
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
@@ -20,16 +17,16 @@ from core.models.indices import as_index
 from core.models.row_gather import RowIndices, row_indices, weighted_sums
 
 Projection = Callable[[Tensor], Sequence[Tensor]]
-"""From x, (rows of the batch, I), to x A of each layer that reads the same x."""
+"""Maps x, (rows of the batch, I), to x A of each layer that reads x."""
 
 Addition = Callable[[Tensor, Tensor], None]
-"""Adds x A of a layer times its B to y, (rows of the batch, O)."""
+"""Adds the product of a layer's x A and B to y, (rows of the batch, O)."""
 
 
 class SharedInput:
-    """What layers read that are called with the same tensor, times A of all of them.
+    """The product x A of all layers that read the same tensor x.
 
-    It is taken when the first of them runs, and kept until the last of `columns` has run.
+    It is computed when the first layer runs, and freed when the last of `columns` has run.
     """
 
     def __init__(self, project: Projection, columns: Collection[int], rows: int) -> None:
@@ -51,20 +48,20 @@ class SharedInput:
 
 
 class LoraLayer(NamedTuple):
-    """The updates of one layer for some segments of one batch: `add(input.low(x, column), y)`."""
+    """The updates of one layer for a group of segments: `add(input.low(x, column), y)`."""
 
     input: SharedInput
     column: int
-    """Which of the layers that read the input it is."""
+    """The index of the layer among those that read the input."""
     add: Addition
 
 
 class LoraRows(ABC):
-    """Segments of one batch that run together through slots of one rank."""
+    """A group of segments of one batch that use slots of one rank."""
 
     def __init__(self, segments: Segments, slots: LoraSlots, group: Sequence[int]) -> None:
         self.segments = frozenset(group)
-        """By their number in the batch."""
+        """Their indices in the batch."""
         self._rows = segments.starts[-1]
         self._slots = slots
         adapters = {str(segments.adapters[index]) for index in group}
@@ -72,7 +69,7 @@ class LoraRows(ABC):
         self._inputs: dict[InputTable, SharedInput] = {}
 
     def layer(self, path: str) -> LoraLayer | None:
-        """Return the updates of one layer; None when no adapter of these segments has any."""
+        """Return the updates of one layer; None if no adapter of these segments updates it."""
         if path not in self._paths:
             return None
         layer = self._slots.layers[path]
@@ -85,22 +82,22 @@ class LoraRows(ABC):
 
     @abstractmethod
     def _projection(self, a_CIMR: Tensor) -> Projection:
-        """Return how A of all layers that read one input is applied."""
+        """Return the function that applies A of all layers that read one input."""
 
     @abstractmethod
     def _addition(self, b_CRO: Tensor) -> Addition:
-        """Return how B of one layer is applied."""
+        """Return the function that applies B of one layer."""
 
 
 class AloneRows(LoraRows):
-    """One segment by itself."""
+    """A single segment."""
 
     def __init__(self, segments: Segments, slots: LoraSlots, index: int) -> None:
         super().__init__(segments, slots, [index])
         self._slot = slots[str(segments.adapters[index])]
         start, end = segments.starts[index : index + 2]
         self._tokens = None if end - start == self._rows else slice(start, end)
-        """Where the rows stand in the batch; None when they are all of it."""
+        """The rows in the batch; None for all of them."""
 
     def _projection(self, a_CIMR: Tensor) -> Projection:
         layers, tokens = a_CIMR.shape[2], self._tokens
@@ -122,16 +119,16 @@ class AloneRows(LoraRows):
 
 
 class GatheredRows(LoraRows):
-    """Rows that each take the matrices of their own slot."""
+    """Rows that each gather the matrices of their slot."""
 
     def __init__(self, segments: Segments, slots: LoraSlots, group: Sequence[int]) -> None:
         super().__init__(segments, slots, group)
         own = [slots[str(segments.adapters[i])] for i in group for _ in range(segments.lengths[i])]
         self._slots_T = torch.tensor(own, device=slots.device)
         tokens = segments.rows(group)
-        is_whole = len(tokens) == self._rows
-        self._tokens = None if is_whole else as_index(tokens, slots.device)
-        """Where the rows stand in the batch; None when they are all of it."""
+        is_all = len(tokens) == self._rows
+        self._tokens = None if is_all else as_index(tokens, slots.device)
+        """The rows in the batch; None for all of them."""
         self._indices: dict[int, RowIndices] = {}
 
     def _projection(self, a_CIMR: Tensor) -> Projection:
@@ -177,9 +174,9 @@ def _add_gathered(
 
 
 class PaddedRows(LoraRows):
-    """Segments side by side, each padded to the length of the longest.
+    """Segments padded to the length of the longest, for one batched product.
 
-    Their weights are copied, once for all steps of one batch, unless the slots follow one another.
+    Their weights are copied once for all steps of a batch, unless their slots are consecutive.
     """
 
     def __init__(self, segments: Segments, slots: LoraSlots, group: Sequence[int]) -> None:
@@ -217,7 +214,7 @@ class PaddedRows(LoraRows):
         a_GIS = a_CIMR[self._slots_G].flatten(2)
 
         def project(x: Tensor) -> Sequence[Tensor]:
-            # gather the rows into (G, P, I), multiply each segment by its own A, and part the
+            # gather the rows into (G, P, I), multiply each segment by its own A, and split the
             # product (G, P, S) by the M layers that read x
             is_slice = isinstance(self._tokens, slice)
             x_TI = x[self._tokens] if is_slice else x.index_select(0, self._sources)

@@ -1,6 +1,6 @@
-"""Where the low-rank updates of many adapters stand: side by side, so that one product reaches all.
+"""Stores the low-rank updates of many adapters of one rank in shared tensors.
 
-Source: Sheng et al. 2023, https://arxiv.org/abs/2311.03285 (S-LoRA), for one rank at a time.
+Source: Sheng et al. 2023, https://arxiv.org/abs/2311.03285 (S-LoRA).
 """
 
 # C slots, I inputs, O outputs, R rank, M layers that read the same input
@@ -20,16 +20,16 @@ FEWEST_SLOTS = 8
 
 @dataclass(eq=False)
 class InputTable:
-    """A of the layers that read the same input, beside each other: x A of all is one product."""
+    """A of all layers that read the same input, in one tensor, so that one product gives x A."""
 
     a_CIMR: Tensor
     paths: list[str] = field(default_factory=list)
-    """Of the M layers."""
+    """The paths of the M layers."""
 
 
 @dataclass(eq=False)
 class SlotLayer:
-    """The updates of one layer: A is the `column` of the table, B is times its scale."""
+    """The updates of one layer: A is a `column` of the table, B includes the scale."""
 
     table: InputTable
     column: int
@@ -41,10 +41,10 @@ class SlotLayer:
 
 
 class LoraSlots:
-    """A slot for each adapter of one rank, the same in all layers; what an adapter lacks is zero.
+    """A slot for each adapter of one rank, the same index in all layers; missing updates are zero.
 
-    There are twice as many slots whenever they do not suffice. `input_of` names what the layer at
-    a path reads, the same for all that read it.
+    The capacity doubles when all slots are used. `input_of` maps the path of a layer to the name of
+    its input, which layers with the same input share.
     """
 
     def __init__(self, rank: int, input_of: Callable[[str], str]) -> None:
@@ -54,7 +54,7 @@ class LoraSlots:
         self.capacity = 0
         self._input_of = input_of
         self._tables: dict[str, InputTable] = {}
-        """By what is read."""
+        """By the name of the input."""
         self._by_adapter: dict[str, int] = {}
         self._paths: dict[str, frozenset[str]] = {}
 
@@ -62,7 +62,7 @@ class LoraSlots:
         return self._by_adapter[adapter]
 
     def paths(self, adapter: str) -> frozenset[str]:
-        """Return the paths of the layers that an adapter updates."""
+        """Return the paths of the layers that the adapter updates."""
         return self._paths[adapter]
 
     @property
@@ -71,7 +71,7 @@ class LoraSlots:
 
     @torch.no_grad()
     def put(self, adapter: str, updates: Mapping[str, LoraLinear], dtype: torch.dtype) -> None:
-        """Copy the updates of an adapter, by path, into a slot of its own."""
+        """Copy the updates of an adapter, by path, into a free slot."""
         free = set(range(self.capacity)) - set(self._by_adapter.values())
         if not free:
             free = {self.capacity}
@@ -123,7 +123,7 @@ def slot_rank(updates: Mapping[str, LoraLinear]) -> int:
 
 
 def _longer(weights: Tensor, length: int) -> Tensor:
-    """Return the same weights with zeros behind them."""
+    """Return the weights padded with zeros to `length`."""
     longer = weights.new_zeros(length, *weights.shape[1:])
     longer[: len(weights)] = weights
     return longer

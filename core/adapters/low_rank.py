@@ -1,4 +1,4 @@
-"""Low-rank updates on a base: which layers get which, and how PEFT describes the result."""
+"""Attaches low-rank updates to a base, and describes them in PEFT's config."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -14,6 +14,12 @@ from core.adapters.adapted import AdaptedModel
 from core.adapters.dora import DoraLinear
 from core.adapters.linear_layers import LinearLayer
 from core.adapters.lora import LoraLinear
+from core.adapters.modules_to_save import (
+    classifier_head,
+    is_inside,
+    trainable_copies,
+    weights_by_name,
+)
 from core.adapters.targets import (
     linear_layer,
     linear_paths,
@@ -22,32 +28,32 @@ from core.adapters.targets import (
     targeted_paths,
     unknown_module,
 )
-from core.adapters.whole import classifier_head, is_inside, trainable_copies, weights_by_name
 from core.errors import InvalidRequest
 from core.spec.strategy import LowRankSpec
 
 Number = TypeVar("Number", int, float)
 
 LARGEST_PREPACKED_BASE_BYTES = 2**30
-"""Prepacked weights triple the memory of a base; beyond this size memory is worth more."""
+"""Prepacking triples the memory of the base's weights, so larger bases are not prepacked."""
 
 
 def attach_low_rank(
     model: PreTrainedModel, spec: LowRankSpec, *, prepack: bool = True
 ) -> AdaptedModel:
-    """Put a `LoraLinear` or `DoraLinear` in the place of every targeted layer.
+    """Replace every targeted layer by a `LoraLinear` or `DoraLinear`.
 
-    Nothing else is trained but `modules_to_save` and the head of a classifier. With `prepack` a
-    base that is not too large is laid out for speed, for two more copies of its matrices. Raises
-    InvalidRequest when the spec does not fit the model, which is then unchanged.
+    Only these, `modules_to_save` and the head of a classifier are trained. With `prepack`, the
+    matrices of a small base are prepacked for speed, which needs two more copies. Raises
+    InvalidRequest if the spec does not fit the model, and leaves the model unchanged.
     """
     names = target_names(model, spec.target_modules)
-    whole = tuple(dict.fromkeys((*classifier_head(model), *spec.modules_to_save)))
+    modules_to_save = tuple(dict.fromkeys((*classifier_head(model), *spec.modules_to_save)))
     targeted = targeted_paths(linear_paths(model), names)
-    paths = [path for path in targeted if not is_inside(path, whole)]
+    paths = [path for path in targeted if not is_inside(path, modules_to_save)]
     if not paths:
         raise InvalidRequest(
-            "No layer is left for a low-rank update: modules_to_save holds all target_modules.",
+            "modules_to_save contains all target_modules, so no layer gets a low-rank update. "
+            "Remove some of them from modules_to_save.",
             param="strategy.target_modules",
         )
     _require_used(spec.rank_pattern, paths, "strategy.rank_pattern")
@@ -58,7 +64,7 @@ def attach_low_rank(
         is_own = get_pattern_key(spec.rank_pattern.keys(), path) in spec.rank_pattern
         param = "strategy.rank_pattern" if is_own else "strategy.rank"
         _require_narrower(path, ranks[path], layer, param)
-    copies = trainable_copies(model, whole)
+    copies = trainable_copies(model, modules_to_save)
 
     model.requires_grad_(False)
     prepack = prepack and _weight_bytes(model) <= LARGEST_PREPACKED_BASE_BYTES
@@ -75,7 +81,7 @@ def attach_low_rank(
     adapted = AdaptedModel(
         model,
         trainable | weights_by_name(copies),
-        _peft_config(model, spec, names, whole, layers.values()),
+        _peft_config(model, spec, names, modules_to_save, layers.values()),
         replaced | copies,
     )
     adapted.install()
@@ -88,7 +94,7 @@ def _by_pattern(patterns: dict[str, Number], path: str, otherwise: Number) -> Nu
 
 def _require_used(patterns: Iterable[str], paths: Sequence[str], param: str) -> None:
     for pattern in patterns:
-        # PEFT's function returns the path itself when no pattern fits
+        # PEFT's function returns the path itself if no pattern matches
         if all(path != pattern and get_pattern_key([pattern], path) == path for path in paths):
             raise unknown_module(pattern, paths, param)
 
@@ -100,8 +106,8 @@ def _require_narrower(path: str, rank: int, layer: LinearLayer, param: str) -> N
         width = min(layer.in_features, layer.out_features)
     if rank > width:
         raise InvalidRequest(
-            f"Rank {rank} is above the width {width} of {path}, beyond which it adds nothing. "
-            f"Choose at most {width}, or give this layer a rank of its own in rank_pattern.",
+            f"Rank {rank} is above the width {width} of {path}. Use at most {width}, or set the "
+            "rank of this layer in rank_pattern.",
             param=param,
             code="rank_above_width",
         )
@@ -115,7 +121,7 @@ def _peft_config(
     model: PreTrainedModel,
     spec: LowRankSpec,
     names: Sequence[str],
-    whole: Sequence[str],
+    modules_to_save: Sequence[str],
     layers: Iterable[LinearLayer],
 ) -> peft.LoraConfig:
     return peft.LoraConfig(
@@ -128,11 +134,11 @@ def _peft_config(
         alpha_pattern={path: _plain(alpha) for path, alpha in spec.alpha_pattern.items()},
         use_rslora=spec.use_rslora,
         use_dora=spec.use_dora,
-        modules_to_save=list(whole) or None,
+        modules_to_save=list(modules_to_save) or None,
         fan_in_fan_out=any(isinstance(layer, Conv1D) for layer in layers),
     )
 
 
 def _plain(alpha: float) -> int | float:
-    """Most readers of such a file expect a whole number where there is one."""
+    """Return integral values as int, as most readers of the config expect."""
     return int(alpha) if alpha.is_integer() else alpha

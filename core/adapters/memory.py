@@ -1,4 +1,4 @@
-"""What becomes of a run whose memory runs out: a micro-batch can be cut, all else cannot."""
+"""Handles running out of memory: micro-batches can be split, other work fails."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from core.errors import TrainingFailed
 
 
 class OutOfMemory(Exception):
-    """A micro-batch of several rows did not fit; half as many tokens may."""
+    """A micro-batch of several rows did not fit; half of its tokens may."""
 
     def __init__(self, tokens: int) -> None:
         super().__init__(f"{tokens} tokens did not fit into memory")
@@ -19,9 +19,9 @@ class OutOfMemory(Exception):
 
 @contextmanager
 def within_memory(rows: Sequence[TrainingRow]) -> Iterator[None]:
-    """Run the micro-batch `rows` in the block; OutOfMemory when memory runs out in it.
+    """Convert out-of-memory errors of the block, which runs the micro-batch `rows`.
 
-    TrainingFailed `out_of_memory` when there is but one row.
+    Raises OutOfMemory, or TrainingFailed `out_of_memory` if there is only one row.
     """
     try:
         yield
@@ -35,30 +35,30 @@ def within_memory(rows: Sequence[TrainingRow]) -> Iterator[None]:
     if len(rows) > 1:
         raise OutOfMemory(tokens)
     raise TrainingFailed(
-        f"Line {rows[0].line} alone, with {tokens} tokens, does not fit into memory. Shorten it, "
-        "have it cut (training.truncation with a smaller training.max_length), turn "
-        "training.gradient_checkpointing on, or choose qlora or a smaller base.",
+        f"Line {rows[0].line} with {tokens} tokens does not fit into memory by itself. Shorten it, "
+        "truncate it (training.truncation with a smaller training.max_length), set "
+        "training.gradient_checkpointing to true, or use qlora or a smaller base.",
         code="out_of_memory",
     )
 
 
 @contextmanager
 def all_or_nothing(what: str) -> Iterator[None]:
-    """Run the block; TrainingFailed `out_of_memory` names `what` when memory runs out in it."""
+    """Convert out-of-memory errors of the block to TrainingFailed `out_of_memory` about `what`."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         raise TrainingFailed(
-            f"{what} does not fit into memory. Choose qlora, another strategy with fewer trained "
+            f"{what} does not fit into memory. Use qlora, another strategy with fewer trained "
             "weights, or a smaller base.",
             code="out_of_memory",
         ) from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether an allocation failed, on a GPU or on the CPU."""
+    """Whether the error is a failed allocation, on a GPU or on the CPU."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     message = str(error)

@@ -1,7 +1,7 @@
-"""One model that runs many adapters in one batch, each row through its own.
+"""Runs many adapters in one batch on one base.
 
-The rows of a batch stand sorted by adapter. A product with the base's weights is taken once for
-all rows; then every adapter changes the rows that are its own.
+The rows of a batch are sorted by adapter. The base's modules run once for all rows; then each
+adapter changes its rows.
 
 Source: Sheng et al. 2023, https://arxiv.org/abs/2311.03285 (S-LoRA).
 """
@@ -28,14 +28,14 @@ from core.models.frozen import packed_layer
 
 
 class MixedModel:
-    """A base and the deltas of any number of adapters on it, by name.
+    """A base and the deltas of any number of adapters, by name.
 
-    The modules of the base stay where they are. Where an adapter changes something, a `Site`
-    stands around the base's module and knows the deltas of all adapters for it.
+    A `Site` wraps each module of the base that an adapter changes, and has the deltas of all
+    adapters for it.
     """
 
     def __init__(self, model: PreTrainedModel, *, prepack: bool = False) -> None:
-        """With `prepack` linear layers run on copies that are laid out for speed, on a CPU."""
+        """With `prepack`, linear layers on a CPU run on prepacked copies of their weights."""
         self.model = model
         self._parents = _parents(model)
         self._sites: dict[str, Site] = {}
@@ -43,7 +43,7 @@ class MixedModel:
         family = family_of(model.config.model_type)
         self._input_of = partial(_input_of, family.same_input)
         self._plans: dict[bool, tuple[Segments, _Plan]] = {}
-        """The last one of each way to run: a batch of writing rows stays for many steps."""
+        """The last plan by `together`: a decoding batch has the same plan for many steps."""
         self._adapters: dict[str, _Adapter] = {}
         self._slots: dict[int, LoraSlots] = {}
         """By rank."""
@@ -53,11 +53,11 @@ class MixedModel:
                     self._site(path).product = product
 
     def add(self, name: str, adapted: AdaptedModel) -> None:
-        """Make an adapter of this model known; it must not be installed.
+        """Add an adapter of this model, which must not be installed.
 
-        Of low-rank updates it keeps copies of the weights, of all others the modules themselves.
+        Copies the weights of low-rank updates, and keeps the modules of all others.
         """
-        self._plans.clear()  # they hold weights that may be laid out anew
+        self._plans.clear()  # they refer to weights that may be reallocated
         dtype, layers = self.model.dtype, adapted.replaced
         low_rank = {path: layer for path, layer in layers.items() if type(layer) is LoraLinear}
         slots = None
@@ -73,7 +73,7 @@ class MixedModel:
             self._site(path).deltas[name] = delta_of(layer, dtype)
 
     def discard(self, name: str) -> None:
-        """Forget an adapter."""
+        """Remove an adapter."""
         self._plans.clear()
         adapter = self._adapters.pop(name)
         if adapter.slots is not None:
@@ -83,7 +83,7 @@ class MixedModel:
 
     @contextmanager
     def bare(self) -> Iterator[PreTrainedModel]:
-        """Give the model as it was before any adapter, to put a new one on it."""
+        """Yield the base without adapters, to attach a new one to it."""
         for path, site in self._sites.items():
             parent, attribute = self._parents[path]
             setattr(parent, attribute, site.base)
@@ -96,16 +96,16 @@ class MixedModel:
 
     @contextmanager
     def running(self, segments: Segments, *, together: bool = True) -> Iterator[None]:
-        """Run the rows of `segments` through their adapters inside the block.
+        """Run the rows of `segments` with their adapters inside the block.
 
-        `together` takes low-rank updates of many adapters at once; without it each adapter is run
-        by itself, which is slower and the reference.
+        With `together`, low-rank updates of many adapters are applied at once. Without it, each
+        adapter is applied separately, which is slower and serves as the reference.
         """
         self._current.plan = self._plan(segments, together)
         try:
             yield
         except BaseException:
-            self._plans.clear()  # they may hold what layers have read
+            self._plans.clear()  # they may have cached inputs of layers
             raise
         finally:
             self._current.plan = None
@@ -143,25 +143,25 @@ class MixedModel:
 
 @dataclass(frozen=True)
 class _Adapter:
-    """Where an adapter stands."""
+    """The storage of an adapter."""
 
     others: tuple[str, ...]
-    """Paths of the modules that it changes by more than a low-rank update."""
+    """The paths of the modules that it changes by other than low-rank updates."""
     slots: LoraSlots | None
-    """Those that its low-rank updates stand in."""
+    """The slots of its low-rank updates."""
 
 
 @dataclass(frozen=True)
 class _Changes:
-    """What happens to the output of one module: low-rank updates, then what is no such update."""
+    """The changes of one module's output: low-rank updates, then all others."""
 
     low_rank: Sequence[LoraLayer]
     others: Sequence[tuple[Delta, int, int]]
-    """With the rows [start, end) of the batch."""
+    """Each with its rows [start, end) of the batch."""
 
 
 class _Plan(dict[str, _Changes | None]):
-    """What changes each module of a batch, by path; worked out when it is first asked for."""
+    """The changes of each module for a batch, by path, computed on first access."""
 
     def __init__(
         self,
@@ -189,30 +189,30 @@ class _Plan(dict[str, _Changes | None]):
 
 @dataclass
 class _Current:
-    """The plan of the batch that runs, shared by all sites."""
+    """The plan of the running batch, shared by all sites."""
 
     plan: _Plan | None = None
 
 
 class Site(nn.Module):
-    """A module of the base with the deltas that adapters have for it.
+    """A module of the base with the adapters' deltas for it.
 
-    Its output is a contiguous tensor, or the first of a tuple. The first dimensions of the input
-    hold the rows of the batch: (1, rows, …) or (rows, …).
+    Its output must be a contiguous tensor, or a tuple that begins with one. The input has shape
+    (1, rows, …) or (rows, …).
     """
 
     def __init__(self, path: str, base: nn.Module, current: _Current) -> None:
         super().__init__()
         self.base = base
         self.product: Callable[[Tensor], Tensor] | None = None
-        """What computes the output in the place of `base`."""
+        """Computes the output instead of `base`, if set."""
         self.deltas: dict[str, Delta] = {}
-        """Of adapters that change it by more than a low-rank update, by name."""
+        """The deltas that are not low-rank updates, by adapter name."""
         self._path = path
         self._current = current
 
     def __getattr__(self, name: str) -> Any:
-        """Be what the base's module is to code that asks for its weight, say."""
+        """Forward attributes such as `weight` to the base's module."""
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -231,17 +231,17 @@ class Site(nn.Module):
 
 
 def _changed(x: Tensor, output: Tensor, rows: int, changes: _Changes) -> Tensor:
-    """Return the output of a module with the changes of the adapters, each to rows of its own."""
-    # 1. One row per token, whatever dimensions come before: (T, O), a view of the output.
+    """Return the output of a module with the changes of the adapters to their rows."""
+    # 1. View the output as one row per token, (T, O).
     y = output.view(rows, -1)
     # 2. Add the low-rank updates in place. `low` is x A for all layers that read this x: the first
-    #    of them computes it, the others take their part.
+    #    of them computes it, the others use their part.
     for shared, column, add in changes.low_rank:
         add(shared.low(x, column), y)
     if not changes.others:
         return output
-    # 3. All other changes replace rows [start, end). A module that returns its input must not have
-    #    it overwritten, since others read it too.
+    # 3. All other changes replace rows [start, end). If a module returns its input, copy it first,
+    #    because other modules read it too.
     if y.data_ptr() == x.data_ptr():
         y = y.clone()
     x = x.reshape(rows, -1) if x.is_floating_point() else x.reshape(rows)  # (T, I), or T token ids
@@ -254,14 +254,14 @@ def _changed(x: Tensor, output: Tensor, rows: int, changes: _Changes) -> Tensor:
 
 
 def _input_of(same_input: Sequence[Sequence[str]], path: str) -> str:
-    """Name what the layer at a path reads: the first layer of those that read the same."""
+    """Return the name of a layer's input: the path of the first layer that reads the same input."""
     parent, _, name = path.rpartition(".")
     first = next((names[0] for names in same_input if name in names), name)
     return f"{parent}.{first}"
 
 
 def _parents(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
-    """Return by path where each module hangs: its parent and its name there."""
+    """Return the parent and the attribute name of each module, by path."""
     modules = dict(model.named_modules(remove_duplicate=False))
     parents = {}
     for path in modules:

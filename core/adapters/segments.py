@@ -1,4 +1,4 @@
-"""Which adapter each row of a batch runs through."""
+"""The adapters of a batch's rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,17 +8,17 @@ from itertools import accumulate
 
 @dataclass(frozen=True)
 class Segments:
-    """Which adapter the rows of a batch run through, in order; None is the base alone."""
+    """The adapters of a batch's rows, in order; None is the base alone."""
 
     adapters: tuple[str | None, ...]
     lengths: tuple[int, ...]
 
     @cached_property
     def starts(self) -> tuple[int, ...]:
-        """Where each segment begins, and where the last one ends: how many rows there are."""
+        """The first row of each segment, and the number of rows at the end."""
         return (0, *accumulate(self.lengths))
 
     def rows(self, group: Sequence[int]) -> list[int]:
-        """Return the rows of the batch that these segments, by their number, consist of."""
+        """Return the rows of the segments with these indices."""
         starts = self.starts
         return [row for index in group for row in range(starts[index], starts[index + 1])]

@@ -1,4 +1,4 @@
-"""Which linear layers of a model a strategy means, and how PEFT calls what it is trained for."""
+"""Resolves the target modules of a strategy, and PEFT's task type of a model."""
 
 import difflib
 from collections.abc import Iterable, Sequence
@@ -17,12 +17,12 @@ PARAM = "strategy.target_modules"
 
 
 def target_names(model: PreTrainedModel, targets: Preset | tuple[str, ...]) -> tuple[str, ...]:
-    """Return the names to look for; InvalidRequest when one of them is no linear layer."""
+    """Return the names of the target modules; InvalidRequest if one is not a linear layer."""
     if isinstance(targets, str):
         return family_of(model.config.model_type).layers.preset(targets)
     if not targets:
         raise InvalidRequest(
-            "target_modules is empty: name at least one linear layer or a preset.", param=PARAM
+            "target_modules is empty; list at least one linear layer, or use a preset.", param=PARAM
         )
     paths = linear_paths(model)
     for name in targets:
@@ -31,8 +31,8 @@ def target_names(model: PreTrainedModel, targets: Preset | tuple[str, ...]) -> t
         for path, module in model.named_modules(remove_duplicate=False):
             if is_named(path, name) and _is_vocabulary(model, module):
                 raise InvalidRequest(
-                    f"{name!r} is the table of the vocabulary, for which there is no low-rank "
-                    "update here. Name it in modules_to_save to train it whole.",
+                    f"{name!r} is an embedding matrix, which does not support low-rank updates "
+                    "here. List it in modules_to_save to train all of its weights.",
                     param=PARAM,
                     code="unsupported_target_module",
                 )
@@ -41,7 +41,7 @@ def target_names(model: PreTrainedModel, targets: Preset | tuple[str, ...]) -> t
 
 
 def linear_paths(model: PreTrainedModel) -> list[str]:
-    """Return the linear layers in the order of the model, without the output matrix."""
+    """Return the paths of the linear layers in model order, without the output head."""
     return [
         path
         for path, module in model.named_modules()
@@ -57,24 +57,24 @@ def linear_layer(model: PreTrainedModel, path: str) -> LinearLayer:
 
 
 def targeted_paths(paths: Iterable[str], names: Iterable[str]) -> list[str]:
-    """Return those of `paths` that any of `names` means, in their order."""
+    """Return the `paths` that match any of `names`, in order."""
     names = tuple(names)
     return [path for path in paths if any(is_named(path, name) for name in names)]
 
 
 def is_named(path: str, name: str) -> bool:
-    """Say whether `name` is the path or its last parts, as PEFT matches target modules."""
+    """Whether `name` is the path or a suffix of its parts, as PEFT matches target modules."""
     return path == name or path.endswith(f".{name}")
 
 
 def is_quantised(module: nn.Module) -> bool:
-    """Say whether bitsandbytes keeps the weight of this layer in four or eight bits."""
+    """Whether bitsandbytes stores the weight of this layer in four or eight bits."""
     weight = getattr(module, "weight", None)
     return hasattr(weight, "quant_state") or hasattr(weight, "SCB")
 
 
 def peft_task(model: PreTrainedModel) -> peft.TaskType:
-    """Return what PEFT calls the task of a model of this class."""
+    """Return PEFT's task type of the model's class."""
     if type(model).__name__.endswith("ForSequenceClassification"):
         return peft.TaskType.SEQ_CLS
     if model.config.is_encoder_decoder:
@@ -83,13 +83,13 @@ def peft_task(model: PreTrainedModel) -> peft.TaskType:
 
 
 def unknown_module(name: str, paths: Sequence[str], param: str) -> InvalidRequest:
-    """Return the error for a name that fits none of `paths`; it suggests the nearest ones."""
+    """Return the error for a name that matches none of `paths`, with the closest names."""
     last_parts = sorted({path.rpartition(".")[2] for path in paths})
     named = [part for part in last_parts if not part.isdigit()]
     candidates = dict.fromkeys([*named, *paths])  # a path of one part is both
     near = difflib.get_close_matches(name, candidates, n=3, cutoff=0.5)
     return InvalidRequest(
-        f"The base model has no such layer as {name!r}. Nearest names: {', '.join(near or named)}.",
+        f"The base model has no layer {name!r}. The closest names are {', '.join(near or named)}.",
         param=param,
         code="unknown_target_module",
     )

@@ -1,7 +1,7 @@
-"""Virtual tokens: trained places before the first token of every text.
+"""Virtual tokens: trained embeddings, or keys and values, before the first token of every text.
 
-They live outside of the model, so one base carries any number of them. Shapes are those of PEFT's
-files.
+They are stored outside the model, so one base supports any number of them. Shapes are those of
+PEFT's files.
 """
 
 # P virtual tokens, E hidden size, L layers, K key/value heads, D size of a head, B rows
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from core.adapters.whole import weights_by_name
+from core.adapters.modules_to_save import weights_by_name
 
 
 class SoftPrompt(nn.Module):
@@ -30,7 +30,7 @@ class SoftPrompt(nn.Module):
 
 @dataclass(frozen=True)
 class PrefixStates:
-    """The keys and the values of each layer, (K, P, D), as the attention kernel asks for them."""
+    """The keys and values of each layer, (K, P, D), for the attention kernel."""
 
     layers: tuple[tuple[Tensor, Tensor], ...]
 
@@ -42,7 +42,7 @@ class PrefixStates:
         return self.layers[index]
 
     def cache(self, rows: int) -> DynamicCache:
-        """Return a cache in which these keys and values stand already, for each of `rows` rows."""
+        """Return a cache of `rows` rows that starts with these keys and values."""
         return DynamicCache(
             tuple(
                 (key_KPD.expand(rows, -1, -1, -1), value_KPD.expand(rows, -1, -1, -1))
@@ -54,12 +54,11 @@ class PrefixStates:
 class Prefix(nn.Module):
     """Keys and values of virtual tokens, for every layer: (P, L · 2 · K · D).
 
-    Source: Li & Liang 2021, https://arxiv.org/abs/2101.00190; without their projection, so that
-    what is trained is what is used.
+    Source: Li & Liang 2021, https://arxiv.org/abs/2101.00190, without their reparameterization.
     """
 
     def __init__(self, weights: Tensor, heads: int, head_size: int, order: Sequence[int]) -> None:
-        """`order` says for each layer of the model which of the L pairs it takes."""
+        """`order` is, for each layer of the model, the index of its pair of keys and values."""
         super().__init__()
         self.weights = nn.Parameter(weights)
         self.order = tuple(order)
@@ -71,16 +70,16 @@ class Prefix(nn.Module):
         return self.weights.shape[0]
 
     def states(self, dtype: torch.dtype) -> PrefixStates:
-        """Return all keys and values in the dtype of the model that is to use them."""
+        """Return all keys and values in the dtype of the model."""
         split = self.weights.to(dtype).view(self.tokens, -1, self.heads, self.head_size)
         states = split.permute(1, 2, 0, 3).unbind()
         return PrefixStates(tuple((states[2 * pair], states[2 * pair + 1]) for pair in self.order))
 
 
 def head_weights(copies: dict[str, nn.Module]) -> dict[str, nn.Parameter]:
-    """Return the weights of a classifier's head by their names in PEFT's files.
+    """Return the weights of a classifier's head by PEFT's names.
 
-    They are shorter than beside layers within the model, which PEFT wraps once more.
+    The names are shorter than with layers inside the model, which PEFT wraps once more.
     """
     return {
         name.replace("base_model.model.", "base_model.", 1): parameter

@@ -6,7 +6,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from core.adapters.linear_layers import LinearLayer
-from core.adapters.whole import classifier_head
+from core.adapters.modules_to_save import classifier_head
 from core.models.load import NF4, keep_as_quantised
 from core.spec.base_model import Quantization
 

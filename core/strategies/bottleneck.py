@@ -9,8 +9,8 @@ from transformers import PreTrainedModel
 
 from core.adapters.adapted import AdaptedModel
 from core.adapters.bottleneck import Bottleneck
+from core.adapters.modules_to_save import classifier_head, trainable_copies, weights_by_name
 from core.adapters.targets import peft_task
-from core.adapters.whole import classifier_head, trainable_copies, weights_by_name
 from core.catalog.families import family_of
 from core.errors import InvalidRequest
 from core.spec.strategy import BottleneckSpec

@@ -20,6 +20,12 @@ from transformers.pytorch_utils import Conv1D
 from core.adapters.adapted import AdaptedModel
 from core.adapters.delta import AdapterLayer, Delta
 from core.adapters.linear_layers import LinearLayer, as_stored, frozen_matrix
+from core.adapters.modules_to_save import (
+    classifier_head,
+    is_inside,
+    trainable_copies,
+    weights_by_name,
+)
 from core.adapters.targets import (
     linear_layer,
     linear_paths,
@@ -27,7 +33,6 @@ from core.adapters.targets import (
     target_names,
     targeted_paths,
 )
-from core.adapters.whole import classifier_head, is_inside, trainable_copies, weights_by_name
 from core.catalog.families import family_of
 from core.errors import InvalidRequest
 from core.spec.strategy import Ia3Spec

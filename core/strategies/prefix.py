@@ -6,9 +6,9 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from core.adapters.adapted import AdaptedModel
+from core.adapters.modules_to_save import classifier_head, trainable_copies
 from core.adapters.targets import peft_task
 from core.adapters.virtual import Prefix, head_weights
-from core.adapters.whole import classifier_head, trainable_copies
 from core.catalog.families import family_of
 from core.spec.strategy import PrefixSpec
 

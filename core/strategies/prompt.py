@@ -6,9 +6,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from core.adapters.adapted import AdaptedModel
+from core.adapters.modules_to_save import classifier_head, trainable_copies
 from core.adapters.targets import peft_task
 from core.adapters.virtual import SoftPrompt, head_weights
-from core.adapters.whole import classifier_head, trainable_copies
 from core.errors import InvalidRequest
 from core.spec.strategy import PromptSpec
 

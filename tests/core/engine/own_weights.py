@@ -9,7 +9,7 @@ from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from core.adapters.whole import classifier_head
+from core.adapters.modules_to_save import classifier_head
 from core.artifacts.quantise import layers_to_quantise
 from core.models.load import keep_as_quantised, load_base
 from core.spec.base_model import BaseModelSpec, Quantization

@@ -80,7 +80,7 @@ def test_step_starts_from_no_gradients_after_memory_ran_out(job, workspace, monk
 
 def test_row_that_does_not_fit_alone_fails_the_run_by_its_line(job, workspace, small_memory):
     small_memory(40, torch.OutOfMemoryError("CUDA out of memory"))
-    with pytest.raises(TrainingFailed, match=r"Line \d+ alone, with \d+ tokens") as caught:
+    with pytest.raises(TrainingFailed, match=r"Line \d+ with \d+ tokens does not fit") as caught:
         list(train(job(), workspace, never))
     assert caught.value.code == "out_of_memory"
 

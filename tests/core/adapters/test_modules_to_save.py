@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from core.adapters.whole import classifier_head, trainable_copies, weights_by_name
+from core.adapters.modules_to_save import classifier_head, trainable_copies, weights_by_name
 from core.errors import InvalidRequest
 from tests.core import tiny
 

@@ -1,4 +1,4 @@
-"""Modules of the base that are trained whole beside an adapter, as PEFT's `modules_to_save`."""
+"""Modules of the base whose weights are all trained beside an adapter: PEFT's `modules_to_save`."""
 
 import copy
 import re
@@ -17,23 +17,23 @@ PARAM = "strategy.modules_to_save"
 
 
 def classifier_head(model: PreTrainedModel) -> tuple[str, ...]:
-    """Name what a classifier adds to its base; nothing for a model that is none."""
+    """Return the modules that a classifier adds to its base; empty for other models."""
     if not type(model).__name__.endswith("ForSequenceClassification"):
         return ()
     return family_of(model.config.model_type).head
 
 
-def is_inside(path: str, whole: Iterable[str]) -> bool:
-    """Say whether PEFT takes a layer for part of a module that is trained whole."""
-    return any(re.match(rf"(^|.*\.){re.escape(name)}($|\..*)", path) for name in whole)
+def is_inside(path: str, modules_to_save: Iterable[str]) -> bool:
+    """Return whether a layer is part of a module in `modules_to_save`, as PEFT matches names."""
+    return any(re.match(rf"(^|.*\.){re.escape(name)}($|\..*)", path) for name in modules_to_save)
 
 
 def trainable_copies(model: PreTrainedModel, names: Iterable[str]) -> dict[str, nn.Module]:
-    """Return by path a trainable copy of every module whose path ends with one of `names`.
+    """Return a trainable copy of every module whose path ends with one of `names`, by path.
 
-    They are fp32 inside (fp64 in an fp64 model), whatever the model around them is. A weight that
-    a module shares with another one is copied with it and tied no more, as in PEFT. Raises
-    InvalidRequest when a name fits no module, or one that cannot be trained.
+    The copies compute in fp32 (fp64 in an fp64 model) for any dtype of the model. Tied weights are
+    copied and untied, as in PEFT. Raises InvalidRequest if a name matches no module, or one that
+    cannot be trained.
     """
     copies: dict[str, nn.Module] = {}
     modules = dict(model.named_modules(remove_duplicate=False))
@@ -44,7 +44,7 @@ def trainable_copies(model: PreTrainedModel, names: Iterable[str]) -> dict[str, 
         for path in paths:
             _require_trainable(path, modules[path])
             copies[path] = _trainable_copy(modules[path])
-    # a module inside another one is part of that one's copy
+    # a nested module is part of the copy of the outer one
     inside = {p for p in copies for q in copies if p.startswith(f"{q}.")}
     return {path: copies[path] for path in copies if path not in inside}
 
@@ -60,15 +60,15 @@ def weights_by_name(copies: dict[str, nn.Module]) -> dict[str, nn.Parameter]:
 
 def _require_trainable(path: str, module: nn.Module) -> None:
     if isinstance(module, (nn.ModuleList, nn.ModuleDict)):
-        reason = "a list of modules, not one of them: name a module inside it"
+        reason = "is a list of modules; name a module inside it"
     elif any(is_quantised(part) for part in module.modules()):
-        reason = "quantised, and quantised weights cannot be trained"
+        reason = "is quantized, and quantized weights cannot be trained"
     elif not any(True for _ in module.parameters()):
-        reason = "without weights"
+        reason = "has no weights"
     else:
         return
     raise InvalidRequest(
-        f"The module {path} cannot be trained whole: it is {reason}.",
+        f"modules_to_save cannot contain {path}: the module {reason}.",
         param=PARAM,
         code="unsupported_target_module",
     )
@@ -79,7 +79,7 @@ def _trainable_copy(module: nn.Module) -> nn.Module:
     wide = torch.promote_types(dtype, torch.float32)
     copied = copy.deepcopy(module).to(wide).requires_grad_(True)
     if wide != dtype:
-        # hooks and no wrapper: the module keeps its type and the names of its weights
+        # hooks instead of a wrapper keep the type of the module and the names of its weights
         copied.register_forward_pre_hook(
             lambda _, args, kwargs: (_cast(args, wide), _cast(kwargs, wide)), with_kwargs=True
         )
@@ -88,7 +88,7 @@ def _trainable_copy(module: nn.Module) -> nn.Module:
 
 
 def _cast(value: Any, dtype: torch.dtype) -> Any:
-    """Return `value` with the floating-point tensors in it as numbers of `dtype`."""
+    """Return `value` with all of its floating-point tensors cast to `dtype`."""
     if isinstance(value, Tensor):
         return value.to(dtype) if value.is_floating_point() else value
     if isinstance(value, (tuple, list)):
