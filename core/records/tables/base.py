@@ -11,6 +11,15 @@ from core.spec.ids import ProjectId
 
 _NAME = String(255)
 
+_TYPES: dict[Any, Any] = {
+    str: _NAME,
+    **{each: _NAME for each in vars(ids).values() if isinstance(each, NewType)},
+    float: Double,
+    dict[str, Any]: JSON(none_as_null=True),
+    list[dict[str, Any]]: JSON(none_as_null=True),
+}
+"""The type of a column by that of its attribute; every id is a name."""
+
 _NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -26,13 +35,7 @@ def rows_where(condition: str) -> dict[str, Any]:
 
 class Table(DeclarativeBase):
     metadata = MetaData(naming_convention=_NAMING)
-    type_annotation_map = {  # noqa: RUF012  (SQLAlchemy reads it as a class attribute)
-        str: _NAME,
-        **{each: _NAME for each in vars(ids).values() if isinstance(each, NewType)},
-        float: Double,
-        dict[str, Any]: JSON(none_as_null=True),
-        list[dict[str, Any]]: JSON(none_as_null=True),
-    }
+    type_annotation_map = _TYPES
 
 
 class Owned(Table):
