@@ -10,8 +10,9 @@ from core.batching.rows import InvalidRow
 from core.datasets.formats import LabelExample, TextExample
 from core.models.attention import use_packed_attention
 from core.objectives.classification import Classification, class_tokens, classify
+from tests.core.tiny import DECODERS, ENCODERS
 
-MODELS = ("bert", "modernbert", "llama", "mistral", "qwen3", "gemma2", "gemma3_text", "gpt2")
+MODELS = (*ENCODERS, *DECODERS)
 NAMES = ("even", "odd", "prime")
 
 
