@@ -50,7 +50,7 @@ def rescue_work(database: Database) -> None:
 
 
 def send_messages(database: Database, broker: Broker) -> None:
-    """Send every wake-up call that is due; it stays due when the broker is away."""
+    """Send every wake-up call that is due; it stays due when the broker is unavailable."""
     with database.reading() as session:
         due = outbox.due(session)
     for work in due:
