@@ -33,6 +33,8 @@ from core.records.projects import ensure_project
 from core.spec.ids import ProjectId
 from core.storage.open import open_store
 
+V1_ROUTERS = (files, jobs, masks, speed, models, generation, classifications)
+
 
 def create_app(settings: ApiSettings) -> FastAPI:
     """Return the application; it makes no connections before its lifespan begins."""
@@ -71,7 +73,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     )
     app.add_middleware(RequestMiddleware)
     install_error_handlers(app)
-    for router in (files, jobs, masks, speed, models, generation, classifications):
+    for router in V1_ROUTERS:
         app.include_router(router, prefix="/v1", responses=ERROR_RESPONSES)
     app.include_router(health)
     app.include_router(engines)

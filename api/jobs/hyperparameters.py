@@ -36,7 +36,8 @@ _EARLIER_RATES = {
     "prefix": 1e-2,
     "prompt": 3e-2,
 }
-"""The rates for a multiplier of 1 in jobs that were stored without a multiplier."""
+"""The rates for a multiplier of 1 in jobs that were stored without a multiplier. Complete: jobs of
+later strategies have one."""
 _EARLIER_DPO_SHARE = 0.05
 
 MAX_EPOCHS = 50

@@ -17,6 +17,7 @@ from api.jobs.hyperparameters import (
 from core.catalog.objectives import OBJECTIVES
 from core.errors import InvalidRequest
 from core.spec.job import JobSpec
+from core.spec.members import for_each
 from core.spec.objective import MethodName
 
 _METHODS: tuple[MethodName, ...] = get_args(MethodName)
@@ -75,6 +76,15 @@ class ResolvedMethod(BaseModel):
     orpo: ResolvedMethodBody | None = Field(None, exclude_if=_is_absent)
     simpo: ResolvedMethodBody | None = Field(None, exclude_if=_is_absent)
     kto: ResolvedMethodBody | None = Field(None, exclude_if=_is_absent)
+
+
+def _require_all_methods(body: type[BaseModel]) -> None:
+    """Raise TypeError unless `body` has one field for each method."""
+    for_each(MethodName, {name: 1 for name in body.model_fields.keys() - {"type", "reinforcement"}})
+
+
+_require_all_methods(Method)
+_require_all_methods(ResolvedMethod)
 
 
 def asked_hyperparameters(method: Method | None, older: Hyperparameters | None) -> Hyperparameters:

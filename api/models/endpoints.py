@@ -4,11 +4,17 @@ from fastapi import APIRouter
 
 from api.app_state import FromState
 from api.auth.caller import FromCaller, requires
+from api.json_body import JsonRoute
 from api.models import service
 from api.models.schemas import DeletedModel, ModelList, ModelObject, ServingBody
 from core.spec.ids import ModelId
 
-router = APIRouter(prefix="/models", tags=["Models"], dependencies=[requires("models")])
+router = APIRouter(
+    prefix="/models",
+    tags=["Models"],
+    route_class=JsonRoute,
+    dependencies=[requires("models")],
+)
 
 
 @router.get("")

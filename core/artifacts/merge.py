@@ -43,6 +43,8 @@ def _replace_all(own: nn.Module, trained: nn.Module) -> None:
 
 def _replace(module: nn.Module, name: str, weight: torch.Tensor) -> None:
     """Replace a weight of a module by a copy of `weight` in the same dtype."""
-    dtype = getattr(module, name).dtype
-    rounded = weight.detach().to(dtype, copy=True).contiguous()
+    own = getattr(module, name)
+    if own is None:
+        raise ValueError(f"a {type(module).__name__} of the base has no {name} to merge into")
+    rounded = weight.detach().to(own.dtype, copy=True).contiguous()
     setattr(module, name, nn.Parameter(rounded, requires_grad=False))

@@ -15,6 +15,9 @@ change of a layer's output depends on how many weights add up in it, and on thei
 - `prefix` and `prompt`: their vectors start with entries of size 1, on bases of any width, and must
   move by more than that. A sum of n steps with varying signs grows with √n, so the rate falls
   with the root of the steps, and not with the width.
+- `ia3`: its vectors start with entries of 1 and must move by a part of that, so the rate falls with
+  the root of the steps too. It falls with the width as that of `full` does: the constant is between
+  a rate measured at a width of 256 and a published one at 2,048.
 
 Preferences move the model away from the reference during the whole run, and nothing in the data
 limits that, so rate times steps is limited. From 320 steps on, the rate is a twentieth of that of
@@ -41,7 +44,7 @@ from core.spec.training import HIGHEST_RATE
 Auto = Literal["auto"]
 
 MANY_STEPS = 100
-"""The number of steps above which the rate of virtual tokens falls."""
+"""The number of steps above which the rates of virtual tokens and of `ia3` fall."""
 
 FEW_STEPS = 48
 FEWEST_STEPS = 12

@@ -1,7 +1,8 @@
 """What is learnt from an example: one class per objective.
 
 An objective is one class here, one row in `core/catalog/objectives.py`, one file in
-`core/objectives/` and one `case` in `core/objectives/choose.py`.
+`core/objectives/` and one `case` in `core/objectives/choose.py`; a method also needs its bodies in
+`api/jobs/`. CONTRIBUTING.md has the steps.
 """
 
 from typing import Annotated, Literal

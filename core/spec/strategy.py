@@ -1,8 +1,8 @@
 """What is trained: one class per strategy.
 
 A strategy is one class here, one row in `core/catalog/strategies.py`, one file in
-`core/strategies/` and one `case` in `core/strategies/attach.py`. The names people know from PEFT
-(`r`, `lora_alpha`, `num_virtual_tokens`, …) are accepted as well.
+`core/strategies/` and one `case` in `core/strategies/attach.py`; CONTRIBUTING.md has the steps. The
+names people know from PEFT (`r`, `lora_alpha`, `num_virtual_tokens`, …) are accepted as well.
 """
 
 from typing import Annotated, Any, Literal

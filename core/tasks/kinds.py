@@ -1,7 +1,8 @@
 """The kinds of durable background work, as a table.
 
 A new kind is one row here and one file: the module that the row names, with a function
-`run(attempt: worker.tasks.attempt.Attempt) -> Spec`. No other code names the kinds.
+`run(attempt: worker.tasks.attempt.Attempt) -> Spec`. Only what requests a kind names it.
+CONTRIBUTING.md has the steps.
 """
 
 from collections.abc import Sequence

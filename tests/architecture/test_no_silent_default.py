@@ -38,7 +38,7 @@ TINY = BaseModelSpec(id="tiny", source=str(ROOT / "core" / "models" / "tiny"))
 BY_STRATEGY = ("core/catalog/strategies.py",)
 BY_OBJECTIVE = ("core/catalog/objectives.py",)
 BY_TASK = ("core/catalog/tasks.py",)
-BY_METHOD = ("api/jobs/hyperparameters.py",)
+BY_METHOD = ("api/jobs/hyperparameters.py", "api/jobs/method.py")
 BY_FORMAT = ("core/catalog/formats.py",)
 BY_TARGET = ("core/artifacts/card.py",)
 

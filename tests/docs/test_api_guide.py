@@ -8,19 +8,12 @@ from typing import get_args
 import pytest
 from fastapi.routing import APIRoute
 
-from api.classifications.endpoints import router as classifications
-from api.files.endpoints import router as files
-from api.generation.endpoints import router as generation
-from api.jobs.endpoints import router as jobs
+from api.app import V1_ROUTERS
 from api.jobs.schemas import CreateJob
-from api.masks.endpoints import router as masks
-from api.models.endpoints import router as models
-from api.speed.endpoints import router as speed
 from core.catalog.strategies import STRATEGIES
 from core.spec.objective import MethodName
 
 PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
-ROUTERS = (files, jobs, masks, models, speed, generation, classifications)
 
 
 def bodies_of_jobs():
@@ -48,7 +41,7 @@ def test_call_of_the_stock_client_makes_a_body():
 
 @pytest.mark.parametrize(
     "route",
-    [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)],
+    [route for router in V1_ROUTERS for route in router.routes if isinstance(route, APIRoute)],
     ids=lambda route: f"{min(route.methods)} {route.path}",
 )
 def test_every_route_is_in_the_table(route):

@@ -1,14 +1,24 @@
 """What every table shares: the naming of constraints, the types of columns, partial indexes."""
 
 import time
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NewType
 
 from sqlalchemy import JSON, Double, ForeignKey, MetaData, String, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from core.spec.ids import CheckpointId, FileId, JobId, ModelId, ProjectId, TaskId
+from core.spec import ids
+from core.spec.ids import ProjectId
 
 _NAME = String(255)
+
+_TYPES: dict[Any, Any] = {
+    str: _NAME,
+    **{each: _NAME for each in vars(ids).values() if isinstance(each, NewType)},
+    float: Double,
+    dict[str, Any]: JSON(none_as_null=True),
+    list[dict[str, Any]]: JSON(none_as_null=True),
+}
+"""The type of a column by that of its attribute; every id is a name."""
 
 _NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -25,18 +35,7 @@ def rows_where(condition: str) -> dict[str, Any]:
 
 class Table(DeclarativeBase):
     metadata = MetaData(naming_convention=_NAMING)
-    type_annotation_map = {  # noqa: RUF012  (SQLAlchemy reads it as a class attribute)
-        str: _NAME,
-        ProjectId: _NAME,
-        FileId: _NAME,
-        JobId: _NAME,
-        CheckpointId: _NAME,
-        ModelId: _NAME,
-        TaskId: _NAME,
-        float: Double,
-        dict[str, Any]: JSON(none_as_null=True),
-        list[dict[str, Any]]: JSON(none_as_null=True),
-    }
+    type_annotation_map = _TYPES
 
 
 class Owned(Table):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from core.adapters.lora import LoraLinear
 from core.artifacts.merge import merge
 from core.artifacts.quantise import layers_to_quantise, quantise
 from core.models.load import load_base
@@ -55,6 +56,13 @@ def test_a_head_that_was_trained_whole_is_tied_no_more(tmp_path):
 def test_what_is_no_change_of_weights_is_no_merge(tmp_path, strategy):
     with pytest.raises(ValueError, match="weight"):
         merge(adapted(tmp_path, strategy))
+
+
+def test_a_weight_that_the_base_lacks_is_no_merge(tmp_path, monkeypatch):
+    before = adapted(tmp_path, LoraSpec(rank=2))
+    monkeypatch.setattr(LoraLinear, "merged", lambda layer: {"bias": torch.zeros(1)})
+    with pytest.raises(ValueError, match="Linear of the base has no bias"):
+        merge(before)
 
 
 @pytest.mark.parametrize("quantization", ["nf4", "int8"])

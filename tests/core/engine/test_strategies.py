@@ -24,6 +24,7 @@ from core.models.log_probabilities import log_probabilities
 from core.models.output_head import output_head
 from core.spec.base_model import BaseModelSpec
 from core.spec.generation import GenerationRequest, SamplingSpec, TokenPrompt
+from core.spec.members import types_of
 from core.spec.objective import Task
 from core.spec.strategy import (
     BottleneckSpec,
@@ -73,6 +74,10 @@ CELLS = [
         for name in ("lora", "bottleneck", "prefix", "prompt", "ia3", "full")
     ),
 ]
+
+
+def test_every_strategy_is_tested_here():
+    assert {spec.type for spec in STRATEGIES.values()} == set(types_of(StrategySpec))
 
 
 @pytest.fixture(params=CELLS, ids=["-".join(cell) for cell in CELLS])
