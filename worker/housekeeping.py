@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from threading import Event
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from core.errors import Unavailable
 from core.jobs.broker import Broker
@@ -145,7 +145,7 @@ def run(settings: WorkerSettings, stopping: Event) -> None:
                 delete_resume_states(database, store)
                 sweep_workspaces(database, settings.work_folder)
                 store.sweep(ABANDONED_AFTER_SECONDS)
-        except (DBAPIError, Unavailable, OSError) as error:
+        except (SQLAlchemyError, Unavailable, OSError) as error:
             logger.warning("This round was cut short: %s", error)
     database.close()
 
