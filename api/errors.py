@@ -91,7 +91,7 @@ def install_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(SQLAlchemyError)
     def database_error(request: Request, error: SQLAlchemyError) -> JSONResponse:
-        if not _is_database_away(error):
+        if not _is_database_unavailable(error):
             raise error  # a bug, which a retry does not fix
         logger.error("The database is unavailable: %s", error)
         return error_response(Unavailable("The database is unavailable. Try again in a moment."))
@@ -128,7 +128,7 @@ def envelope(
     return response
 
 
-def _is_database_away(error: SQLAlchemyError) -> bool:
+def _is_database_unavailable(error: SQLAlchemyError) -> bool:
     """Return whether the connection was lost, failed or timed out."""
     if not isinstance(error, DBAPIError):
         return isinstance(error, PoolTimeout)

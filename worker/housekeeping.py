@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from threading import Event
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from core.errors import Unavailable
 from core.jobs.broker import Broker
@@ -50,7 +50,7 @@ def rescue_work(database: Database) -> None:
 
 
 def send_messages(database: Database, broker: Broker) -> None:
-    """Send every wake-up call that is due; it stays due when the broker is away."""
+    """Send every wake-up call that is due; it stays due when the broker is unavailable."""
     with database.reading() as session:
         due = outbox.due(session)
     for work in due:
@@ -145,7 +145,7 @@ def run(settings: WorkerSettings, stopping: Event) -> None:
                 delete_resume_states(database, store)
                 sweep_workspaces(database, settings.work_folder)
                 store.sweep(ABANDONED_AFTER_SECONDS)
-        except (DBAPIError, Unavailable, OSError) as error:
+        except (SQLAlchemyError, Unavailable, OSError) as error:
             logger.warning("This round was cut short: %s", error)
     database.close()
 

@@ -9,7 +9,7 @@ import threading
 import time
 from math import inf
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from core.errors import StaleClaim
@@ -66,8 +66,8 @@ class Lease:
             except StaleClaim:
                 self._lose()
                 return
-            except DBAPIError as error:  # the next round comes in a moment
-                logger.warning("The claim could not be checked: %s", error.orig)
+            except SQLAlchemyError as error:  # the next round comes in a moment
+                logger.warning("The claim could not be checked: %s", error)
 
     def _beat(self) -> None:
         with self._database.writing() as session:

@@ -85,7 +85,7 @@ class EngineClient:
                 async for line in _lines(response.content):
                     yield generation_event_adapter.validate_json(line)
         except _FAILURES as error:
-            raise _away(error) from error
+            raise _unreachable(error) from error
 
     async def classify(self, url: str, request: ClassificationRequest) -> ClassificationAnswer:
         """Return the scores; refusals and cancellation work as in `generate`."""
@@ -94,7 +94,7 @@ class EngineClient:
             async with self._http.post(f"{url}/classify", data=body) as response:
                 content = await response.read()
         except _FAILURES as error:
-            raise _away(error) from error
+            raise _unreachable(error) from error
         if response.status != HTTPStatus.OK:
             raise read_refusal(response.status, content, response.headers)
         return ClassificationAnswer.model_validate_json(content)
@@ -147,7 +147,7 @@ async def _lines(content: aiohttp.StreamReader) -> AsyncGenerator[bytes, None]:
             begun = [part]
 
 
-def _away(error: Exception) -> EngineUnreachable | EngineBroke:
+def _unreachable(error: Exception) -> EngineUnreachable | EngineBroke:
     reason = str(error) or type(error).__name__
     kind = EngineUnreachable if isinstance(error, _NOBODY_THERE) else EngineBroke
     return kind(f"The engine is unavailable: {reason}.")

@@ -20,7 +20,7 @@ LONGEST_PAUSE_SECONDS = 5.0
 
 
 def commit(database: Database, action: Callable[[Session], T]) -> T:
-    """Run `action` in one writing transaction; while the database is away, try again.
+    """Run `action` in one writing transaction; while the database is unavailable, try again.
 
     `action` may run several times and must touch nothing but its session. When the answer
     to a commit is lost, it runs once more after it has already happened. Raises the last
@@ -35,7 +35,7 @@ def commit(database: Database, action: Callable[[Session], T]) -> T:
         except DBAPIError as error:
             if not _is_absence(error) or time.monotonic() > deadline:
                 raise
-            logger.warning("The database is away, trying again: %s", error.orig)
+            logger.warning("The database is unavailable; trying again: %s", error.orig)
         time.sleep(pause_seconds)
         pause_seconds = min(2 * pause_seconds, LONGEST_PAUSE_SECONDS)
 

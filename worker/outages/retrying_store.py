@@ -63,5 +63,5 @@ class RetryingStore:
             except Unavailable as error:
                 if monotonic() > deadline or self._stopping.wait(pause_seconds):
                     raise
-                logger.warning("Storage is away, trying again: %s", error)
+                logger.warning("Storage is unavailable; trying again: %s", error)
             pause_seconds = min(2 * pause_seconds, LONGEST_PAUSE_SECONDS)

@@ -25,7 +25,7 @@ from worker.engine_client.client import EngineClient
 from worker.engine_client.find import EngineAddress
 
 AWAY_SECONDS = 60.0
-"""How long an engine that is away or full is asked again."""
+"""How long an engine that is unavailable or full is asked again."""
 PAUSE_SECONDS = 1.0
 REPLAY_SECONDS = 900.0
 """For everything: the engine may have to load a large base first, for which others wait."""

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from core.records import workers
 from core.records.database import Database
@@ -27,8 +27,8 @@ def presence(
             try:
                 with database.writing() as session:
                     workers.worker_seen(session, settings.worker_id, device, queue)
-            except DBAPIError as error:
-                logger.warning("The worker's row could not be refreshed: %s", error.orig)
+            except SQLAlchemyError as error:
+                logger.warning("The worker's row could not be refreshed: %s", error)
             if ended.wait(settings.beat_seconds):
                 return
 
@@ -42,5 +42,5 @@ def presence(
         try:
             with database.writing() as session:
                 workers.worker_gone(session, settings.worker_id)
-        except DBAPIError as error:  # housekeeping forgets it later
-            logger.warning("The worker's row could not be removed: %s", error.orig)
+        except SQLAlchemyError as error:  # housekeeping forgets it later
+            logger.warning("The worker's row could not be removed: %s", error)

@@ -150,7 +150,7 @@ def _empty(folder: Path) -> None:
 
 
 def _end_badly(recorder: Recorder, error: Exception) -> None:
-    """Give the job back when storage is away, pause it when a disk is full; else it fails."""
+    """Return the job when storage is unavailable; pause it when a disk is full; else fail it."""
     try:
         match error:
             case Unavailable(code=code) if code == STORAGE_UNAVAILABLE:

@@ -73,7 +73,7 @@ class VllmServer:
         )
 
     async def look(self) -> Served:
-        """Return what is served; Unavailable when the server is away or too old."""
+        """Return what is served; Unavailable when the server is unavailable or too old."""
         version = (await self._get("/version", _Version)).version
         _require_new_enough(version)
         cards = (await self._get("/v1/models", _Cards)).data
@@ -118,7 +118,7 @@ class VllmServer:
                         raise _refusal(chunk.error)
                     yield chunk
         except httpx.HTTPError as error:
-            raise _away(error) from error
+            raise _unreachable(error) from error
         except ValidationError as error:
             raise _broken(f"its stream has another form: {error}") from error
 
@@ -136,13 +136,13 @@ class VllmServer:
         try:
             return await self._http.post(path, json=body)
         except httpx.HTTPError as error:
-            raise _away(error) from error
+            raise _unreachable(error) from error
 
     async def _get(self, path: str, kind: type[Answer]) -> Answer:
         try:
             response = await self._http.get(path)
         except httpx.HTTPError as error:
-            raise _away(error) from error
+            raise _unreachable(error) from error
         if not response.is_success:
             raise _refusal(_said(response))
         try:
@@ -226,6 +226,6 @@ def _broken(what: str) -> Unavailable:
     )
 
 
-def _away(error: httpx.HTTPError) -> Unavailable:
+def _unreachable(error: httpx.HTTPError) -> Unavailable:
     reason = str(error) or type(error).__name__
-    return Unavailable(f"vLLM is away: {reason}.", code="engine_unavailable")
+    return Unavailable(f"vLLM is unavailable: {reason}.", code="engine_unavailable")

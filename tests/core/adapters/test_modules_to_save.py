@@ -47,7 +47,7 @@ def test_only_classifiers_have_a_head_of_their_own(model_type, head):
     [
         ("lm_haed", "unknown_target_module", "lm_head"),
         ("model.layers", "unsupported_target_module", "a list of modules"),
-        ("act_fn", "unsupported_target_module", "without weights"),
+        ("act_fn", "unsupported_target_module", "has no weights"),
     ],
 )
 def test_module_that_cannot_be_trained_is_refused(name, code, message):

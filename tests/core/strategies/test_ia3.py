@@ -126,7 +126,7 @@ def test_a_feed_forward_layer_that_is_no_target_is_refused_with_the_spec():
     [
         ({"target_modules": ("query_proj",)}, "q_proj"),
         ({"modules_to_save": ("self_attn", "mlp")}, "No layer is left"),
-        ({"modules_to_save": ("nothing",)}, "no such layer"),
+        ({"modules_to_save": ("nothing",)}, "has no layer"),
     ],
 )
 def test_names_that_do_not_fit_are_refused(fields, words):
