@@ -49,10 +49,10 @@ def losses(events):
     "strategy",
     [
         LoraSpec(rank=4, alpha=8),
-        LoraSpec(rank=4, use_dora=True),
+        pytest.param(LoraSpec(rank=4, use_dora=True), marks=pytest.mark.slow),
         QloraSpec(rank=4, quantization="fp4"),
-        BottleneckSpec(reduction_factor=4),
-        PrefixSpec(virtual_tokens=4),
+        pytest.param(BottleneckSpec(reduction_factor=4), marks=pytest.mark.slow),
+        pytest.param(PrefixSpec(virtual_tokens=4), marks=pytest.mark.slow),
         Ia3Spec(),
     ],
     ids=["lora", "dora", "qlora", "bottleneck", "prefix", "ia3"],
