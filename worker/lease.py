@@ -76,7 +76,7 @@ class Lease:
     def _look(self, session: Session) -> None:
         """Raise StaleClaim when the row is no longer ours."""
         if not leases.is_current(session, self._fence):
-            raise StaleClaim(f"{self._fence.id} was taken away.")
+            raise StaleClaim(f"{self._fence.id} was cancelled or given to another worker.")
 
     def _lose(self) -> None:
         self.lost.set()

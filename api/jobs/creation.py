@@ -10,7 +10,7 @@ from api.jobs.hyperparameters import resolve
 from api.jobs.method import asked_hyperparameters
 from api.jobs.objective import resolve_objective, resolve_task
 from api.jobs.schemas import CreateJob
-from api.jobs.start import objective_of, starting_point, template_variables
+from api.jobs.start import objective_from, starting_point, template_variables
 from core.catalog.bases import Catalog
 from core.catalog.describe import BaseFacts, describe
 from core.catalog.room import require_room, within_context
@@ -63,7 +63,7 @@ def new_job(
         spec=JobSpec(
             base=start.base,
             task=task,
-            objective=objective_of(start, task, objective),
+            objective=objective_from(start, task, objective),
             strategy=start.strategy,
             training=_fitted(resolved.training, start.strategy, start.base, facts),
             learning_rate_multiplier=resolved.learning_rate_multiplier,

@@ -70,7 +70,7 @@ def template_variables(start: StartingPoint, body: CreateJob) -> dict[str, Any]:
     return merged
 
 
-def objective_of(start: StartingPoint, task: Task, objective: ObjectiveSpec) -> ObjectiveSpec:
+def objective_from(start: StartingPoint, task: Task, objective: ObjectiveSpec) -> ObjectiveSpec:
     """Return `objective`; for a tuned classifier, with that model's labels.
 
     InvalidRequest if the data requires another task or other labels than those of the tuned model.

@@ -59,7 +59,7 @@ def is_pause_requested(session: Session, claim: Claim) -> bool:
     query = select(Job.claim_token, Job.pause_requested_at).where(Job.id == claim.job_id)
     job = session.execute(query).one_or_none()
     if job is None or job.claim_token != claim.token:
-        raise StaleClaim(f"{claim.job_id} was taken away.")
+        raise StaleClaim(f"{claim.job_id} was cancelled or given to another worker.")
     return job.pause_requested_at is not None
 
 

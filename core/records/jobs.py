@@ -172,7 +172,9 @@ def _explain_refusal(session: Session, job_id: JobId, to: JobStatus, token: int 
         select(Job.status, Job.claim_token).where(Job.id == job_id)
     ).one()
     if token is not None and token != current_token:
-        raise StaleClaim(f"Claim {token} on {job_id} is void; the current one is {current_token}.")
+        raise StaleClaim(
+            f"Claim {token} on {job_id} has ended; the current one is {current_token}."
+        )
     message = f"Job {job_id} is {status} and cannot become {to}."
     if to is JobStatus.CANCELLED:
         message = f"Job {job_id} has already ended ({status}); nothing needs to be cancelled."

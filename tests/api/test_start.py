@@ -2,7 +2,7 @@
 
 import pytest
 
-from api.jobs.start import StartingPoint, objective_of
+from api.jobs.start import StartingPoint, objective_from
 from core.errors import InvalidRequest
 from core.spec.base_model import BaseModelSpec
 from core.spec.bundle import BundleRef
@@ -20,17 +20,17 @@ def tuned(task: Task, objective: ObjectiveSpec) -> StartingPoint:
 
 def test_base_takes_any_objective() -> None:
     start = StartingPoint(BASE, JobSpec(base=BASE, seed=1).strategy)
-    assert objective_of(start, "classification", LABELS) == LABELS
+    assert objective_from(start, "classification", LABELS) == LABELS
 
 
 def test_tuned_generator_learns_preferences_next() -> None:
     start = tuned("generation", SupervisedSpec())
-    assert objective_of(start, "generation", DpoSpec()) == DpoSpec()
+    assert objective_from(start, "generation", DpoSpec()) == DpoSpec()
 
 
 def test_tuned_classifier_keeps_labels_that_the_new_data_lacks() -> None:
     some = ClassificationSpec(labels=("good", "bad"))
-    assert objective_of(tuned("classification", LABELS), "classification", some) == LABELS
+    assert objective_from(tuned("classification", LABELS), "classification", some) == LABELS
 
 
 @pytest.mark.parametrize(
@@ -45,5 +45,5 @@ def test_other_task_or_labels_than_the_classifier_has_are_refused(
     task: Task, objective: ObjectiveSpec, words: str
 ) -> None:
     with pytest.raises(InvalidRequest, match=words) as refused:
-        objective_of(tuned("classification", LABELS), task, objective)
+        objective_from(tuned("classification", LABELS), task, objective)
     assert refused.value.param == "training_file"

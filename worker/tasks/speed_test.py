@@ -80,7 +80,7 @@ async def measure(
         if not levels:
             raise Unavailable(
                 f"The model wrote less than {COMPLETION_TOKENS} tokens in {limit_seconds:.0f} "
-                "seconds, so there is no speed to tell. Try again when the engine has less to do.",
+                "seconds, so its speed is unknown. Try again when the engine is less busy.",
                 code="speed_test_timed_out",
                 retry_after_seconds=60,
             ) from None

@@ -163,7 +163,7 @@ def _end_badly(recorder: Recorder, error: Exception) -> None:
                 logger.error("The job could not be run.", exc_info=error)
                 recorder.fail("internal_error", f"{type(error).__name__}: {error}")
     except StaleClaim:
-        logger.info("The job was taken away before its end could be noted.")
+        logger.info("The claim ended before the result of the job was recorded.")
 
 
 def _describe_crash(child: Child, status: int) -> str:
