@@ -12,6 +12,9 @@ LLAMA  := build/llama.cpp
 LLAMA_PACKAGE := llama_cpp_python-0.3.36
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
+# where it is set, every process of the tests compiles all modules again
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up migrate real-bases test test-all test-real test-gpu check format bench-training bench-serving bench-streams bench-auto llama-server bench-gpu bench-service constraints dist clean
 

@@ -6,9 +6,10 @@ Sends each to a running API, several concurrently, and prints the responses as l
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any
 
 import httpx
@@ -24,11 +25,16 @@ HUGE = 10**12
 class Hostile:
     name: str
     path: str
-    content: bytes
+    encode: Callable[[], bytes]
     param: str | None
     """The field that the error names; None for the body as a whole."""
     may_be_answered: bool = False
     """Looks expensive, but is handled cheaply."""
+
+    @cached_property
+    def content(self) -> bytes:
+        """The body. Some have megabytes, so each is encoded at its first use."""
+        return self.encode()
 
 
 def bodies() -> list[Hostile]:
@@ -37,12 +43,12 @@ def bodies() -> list[Hostile]:
 
 def _chat(name: str, param: str | None, /, **fields: Any) -> Hostile:
     body = {"model": MODEL, "messages": HELLO, "max_tokens": 5} | fields
-    return Hostile(name, CHAT, json.dumps(body).encode(), param)
+    return Hostile(name, CHAT, lambda: json.dumps(body).encode(), param)
 
 
 def _text(name: str, param: str, /, **fields: Any) -> Hostile:
     body = {"model": MODEL, "prompt": "Hi", "max_tokens": 5} | fields
-    return Hostile(name, TEXT, json.dumps(body).encode(), param)
+    return Hostile(name, TEXT, lambda: json.dumps(body).encode(), param)
 
 
 def _schema(name: str, schema: dict[str, Any], harmless: bool = False) -> Hostile:
@@ -68,7 +74,7 @@ def _numbers() -> Iterator[Hostile]:
     for field in ("logprobs", "best_of", "max_tokens", "n", "seed"):
         yield _text(f"text {field}", field, **{field: HUGE**2})
     digits = f'{{"model": "{MODEL}", "messages": [], "n": {"9" * 100_000}}}'
-    yield Hostile("100,000 digits", CHAT, digits.encode(), None)
+    yield Hostile("100,000 digits", CHAT, digits.encode, None)
 
 
 def _lists() -> Iterator[Hostile]:
@@ -90,22 +96,24 @@ def _lists() -> Iterator[Hostile]:
 
 def _shapes() -> Iterator[Hostile]:
     """JSON that is too large, too deep, too wide, or invalid."""
-    yield Hostile("20 MB", CHAT, b'{"messages": "' + b"x" * 20_000_000 + b'"}', None)
-    yield Hostile("1,000,000 names", CHAT, _object_of(1_000_000), None)
-    yield Hostile("100,000 names", CHAT, _object_of(100_000), None)
-    yield Hostile("30,000 names", CHAT, _object_of(30_000), None)
-    yield Hostile("100,000 names for a job", JOBS, _object_of(100_000), None)
-    yield Hostile("9,000 names for a job", JOBS, _object_of(9_000), "model")
-    yield Hostile("100,000 brackets", CHAT, b"[" * 100_000, None)
+    yield Hostile("20 MB", CHAT, lambda: b'{"messages": "' + b"x" * 20_000_000 + b'"}', None)
+    for names in (1_000_000, 100_000, 30_000):
+        yield Hostile(f"{names:,} names", CHAT, partial(_object_of, names), None)
+    yield Hostile("100,000 names for a job", JOBS, partial(_object_of, 100_000), None)
+    yield Hostile("9,000 names for a job", JOBS, partial(_object_of, 9_000), "model")
+    yield Hostile("100,000 brackets", CHAT, lambda: b"[" * 100_000, None)
     deep = b"[" * 900 + b"]" * 900
     yield Hostile(
         "900 brackets",
         CHAT,
-        b'{"model": "%s", "messages": [{"role": "user", "content": %s}]}' % (MODEL.encode(), deep),
+        lambda: (
+            b'{"model": "%s", "messages": [{"role": "user", "content": %s}]}'
+            % (MODEL.encode(), deep)
+        ),
         None,
     )
-    yield Hostile("not UTF-8", CHAT, b'{"model": "\xff"}', None)
-    yield Hostile("a name of 3 MB", CHAT, b'{"' + b"x" * 3_000_000 + b'": 1}', "model")
+    yield Hostile("not UTF-8", CHAT, lambda: b'{"model": "\xff"}', None)
+    yield Hostile("a name of 3 MB", CHAT, lambda: b'{"' + b"x" * 3_000_000 + b'": 1}', "model")
     yield _chat("NUL", "model", model="a\x00")
     yield _chat("stream_options", "stream_options", stream_options={str(n): 1 for n in range(9999)})
 
@@ -132,7 +140,7 @@ def _prompts() -> Iterator[Hostile]:
     yield _text("a token of 10^12", "prompt[1]", prompt=[5, HUGE])
     yield _text("a token that is NaN", "prompt[1]", prompt=[5, float("nan")])
     texts = {"model": MODEL, "input": ["a"] * 100_000}
-    yield Hostile("100,000 texts to label", LABEL, json.dumps(texts).encode(), "input")
+    yield Hostile("100,000 texts to label", LABEL, lambda: json.dumps(texts).encode(), "input")
 
 
 def _forms() -> Iterator[Hostile]:
@@ -186,6 +194,8 @@ def send(client: httpx.Client, hostile: Hostile) -> dict[str, Any]:
 def main() -> None:
     url, callers = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 4
     everything = bodies()
+    for each in everything:
+        _ = each.content
     print("ready", flush=True)
     sys.stdin.readline()  # until the caller is ready
     with (
