@@ -16,7 +16,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up migrate real-bases test test-all test-real test-gpu check format bench-training bench-serving bench-streams bench-auto llama-server bench-gpu bench-service constraints dist clean
+.PHONY: help setup demo up migrate real-bases test test-services test-all test-real test-gpu check format bench-training bench-serving bench-streams bench-auto llama-server bench-gpu bench-service constraints dist clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -48,6 +48,9 @@ migrate: setup ## bring the database named by TUNESMITH_DATABASE_URL to the newe
 
 test: $(VENV)/test.stamp ## run every test that a change needs (10 minutes)
 	$(BIN)/python -m pytest -m "not slow and not gpu and not real" $(SIDE_BY_SIDE)
+
+test-services: $(VENV)/test.stamp ## kill and follow whole services, what `make test` has no time for (10 minutes)
+	$(BIN)/python -m pytest -m "slow and not gpu and not real" tests/faults tests/end_to_end $(SIDE_BY_SIDE)
 
 test-all: $(VENV)/test.stamp ## run the whole matrix
 	$(BIN)/python -m pytest -m "not gpu and not real" $(SIDE_BY_SIDE)

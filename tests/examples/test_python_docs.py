@@ -74,6 +74,7 @@ def test_no_two_rows_are_near_duplicates() -> None:
             with_triple.setdefault(triple, []).append(index)
 
 
+@pytest.mark.slow
 def test_measured_docstrings_are_in_no_document_of_the_corpus(corpus: dict[str, str]) -> None:
     measured = measured_texts(FOLDER)
     assert len(measured) == len(rows("validation")) + len(rows("heldout"))
@@ -91,6 +92,7 @@ def test_docstring_of_the_training_part_is_found_in_the_corpus(corpus: dict[str,
     assert occurring([docstring], corpus["tkinter/__init__.py"]) == [docstring]
 
 
+@pytest.mark.slow
 def test_conversations_contain_neither_measured_docstrings_nor_the_task(
     corpus: dict[str, str],
 ) -> None:

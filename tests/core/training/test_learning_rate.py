@@ -64,6 +64,7 @@ def test_a_multiplier_that_makes_the_rate_too_high_is_refused_before_training(jo
     assert refused.value.param == "learning_rate_multiplier"
 
 
+@pytest.mark.slow
 def test_75_steps_with_every_default_teach_the_shipped_base_something(tmp_path):
     """The rows are short ones, so that this takes seconds."""
     workspace = Workspace(folder=tmp_path)

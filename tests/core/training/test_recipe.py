@@ -82,6 +82,7 @@ def test_same_seed_gives_the_same_adapter_and_another_seed_another(job, workspac
     assert hashes[0] == hashes[1] != hashes[2]
 
 
+@pytest.mark.slow
 def test_another_process_gives_the_same_adapter(job, workspace):
     spec = job(precision="bf16")
     here = run(spec, workspace)[-1].weights_sha256

@@ -171,6 +171,7 @@ def test_run_abandoned_at_any_event_equals_the_whole_run(job, workspace):
         assert read_manifest(last.folder).files == expected, events[number]
 
 
+@pytest.mark.slow
 def test_run_that_is_killed_equals_the_whole_run(job, workspace):
     spec = job(epochs=3, neftune_alpha=5.0)
     program = (
