@@ -30,7 +30,7 @@ CHUNK_TOKENS = 64
 def measure_cost(base: BaseModelSpec, format_: SixteenBits, device: torch.device) -> PrecisionCost:
     """Return the cost of `format_` for the base; raises the errors of `load_base`.
 
-    The base must not be quantised. Needs memory for its fp32 weights and, twice, for the logits of
+    The base must not be quantized. Needs memory for its fp32 weights and, twice, for the logits of
     about 300 tokens. torch's default dtype and generators do not change, so other threads may
     compute at the same time.
     """

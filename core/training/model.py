@@ -1,4 +1,4 @@
-"""The model of a run: base, strategy, and the weights of a tuned model that it goes on from."""
+"""Loads the model of a run: base, strategy, and the weights of a tuned model to train further."""
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -18,7 +18,7 @@ from core.strategies.load import load_weights
 
 
 def base_of(spec: JobSpec, workspace: Workspace) -> BaseModelSpec:
-    """Return the base to load: the parent itself where a whole model is trained further."""
+    """Return the base to load, which is the parent if a fully trained model is trained further."""
     if spec.parent is None or not STRATEGIES[spec.strategy.type].whole_model:
         return spec.base
     return BaseModelSpec(id=spec.base.id, source=str(workspace.parent_folder))
@@ -31,7 +31,7 @@ def load_model(
     dtype: torch.dtype,
     device: torch.device,
 ) -> AdaptedModel:
-    """Return the base with something to train. New weights depend on the seed alone."""
+    """Return the base with trainable weights. New weights depend only on the seed."""
     labels = spec.objective.labels if isinstance(spec.objective, ClassificationSpec) else None
     torch.manual_seed(spec.seed)
     model = load_base(

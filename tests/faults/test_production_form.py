@@ -49,5 +49,5 @@ def test_jobs_run_over_redis_and_a_terminated_worker_gives_its_job_back(
     job = workshop.job(job_id)
     assert (job.status, job.claimed_by, job.attempts) == (JobStatus.QUEUED, None, 0)
     assert [state.step for state in states_of(job)] == [job.step]
-    assert any(message.startswith("The worker stops.") for message in workshop.messages(job_id))
+    assert any(text.startswith("The worker was stopped.") for text in workshop.messages(job_id))
     assert workshop.living_workers() == []

@@ -70,16 +70,16 @@ def test_what_is_not_on_this_machine_is_left_to_the_worker(
         (b"{", "is not JSON"),
         (b"\xff", "is not JSON"),
         (b"[" * 100_000, "is not JSON"),
-        (b"[]", "does not say model_type"),
-        (b"{}", "does not say model_type"),
-        (b'{"model_type": 3}', "does not say model_type"),
-        (b'{"model_type": "llama"}', "does not say max_position_embeddings"),
-        (b'{"model_type": "gpt2"}', "does not say n_positions"),
+        (b"[]", "has no model_type"),
+        (b"{}", "has no model_type"),
+        (b'{"model_type": 3}', "has no model_type"),
+        (b'{"model_type": "llama"}', "has no max_position_embeddings"),
+        (b'{"model_type": "gpt2"}', "has no n_positions"),
         (b'{"model_type": "mamba"}', "Models of type 'mamba' are not supported"),
         (
             b'{"model_type": "llama", "max_position_embeddings": 9, '
             b'"quantization_config": {"quant_method": "gptq", "bits": 4}}',
-            "quantised by gptq, which cannot be trained here",
+            "quantized with gptq, which cannot be trained here",
         ),
     ],
 )
@@ -104,7 +104,7 @@ def test_a_base_is_quantised_by_its_files_or_by_its_entry_but_not_twice(
     (tmp_path / "config.json").write_text(json.dumps(config))
     spec = base(tmp_path).model_copy(update={"quantization": asked})
     if stored and asked:
-        with pytest.raises(InvalidRequest, match="stored quantised already"):
+        with pytest.raises(InvalidRequest, match="are already quantized"):
             describe(spec)
         return
     facts = describe(spec)

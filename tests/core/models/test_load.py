@@ -243,7 +243,7 @@ def test_another_kind_of_quantisation_is_refused(base_of):
     file = Path(base.source) / "config.json"
     config = json.loads(file.read_text()) | {"quantization_config": {"quant_method": "gptq"}}
     file.write_text(json.dumps(config))
-    with pytest.raises(InvalidRequest, match="quantised by gptq"):
+    with pytest.raises(InvalidRequest, match="quantized with gptq"):
         load_base(base, FP32, CPU)
 
 

@@ -140,7 +140,7 @@ def test_qlora_whose_plain_base_does_not_fit_says_so(reference, monkeypatch):
     monkeypatch.setattr(parity, "free_bytes", lambda device: 1000)
     found = reference(QloraSpec(rank=4))
     assert found.rows == ()
-    assert "GiB beside the quantised one" in found.missing
+    assert "GiB in addition to the quantized one" in found.missing
 
 
 def test_qlora_whose_plain_base_runs_out_of_memory_says_so(reference, monkeypatch):
@@ -148,7 +148,7 @@ def test_qlora_whose_plain_base_runs_out_of_memory_says_so(reference, monkeypatc
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(parity, "load_base", load)
-    assert reference(QloraSpec(rank=4)).missing.startswith("memory is too short")
+    assert reference(QloraSpec(rank=4)).missing.startswith("not enough memory")
 
 
 def test_qlora_is_compared_on_the_base_that_serves_it(reference, base_spec):
@@ -175,7 +175,7 @@ def test_model_that_says_nothing_finite_ends_the_run(job, workspace, monkeypatch
         return [[float("nan"), *row[1:]] for row in real(*arguments, **options)]
 
     monkeypatch.setattr(trained, "figures_of", broken)
-    with pytest.raises(TrainingFailed, match="no longer finite") as caught:
+    with pytest.raises(TrainingFailed, match="are not finite") as caught:
         list(train(job(), workspace, lambda: False))
     assert caught.value.code == "loss_nonfinite"
 

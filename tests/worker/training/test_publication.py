@@ -61,7 +61,7 @@ def silent(workshop: Workshop) -> Iterator[Workshop]:
 @pytest.fixture
 def away(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Workshop:
     """A workshop whose engine is not there; nobody waits long for it."""
-    monkeypatch.setattr(replay, "AWAY_SECONDS", 1.5)
+    monkeypatch.setattr(replay, "UNAVAILABLE_SECONDS", 1.5)
     monkeypatch.setattr(replay, "PAUSE_SECONDS", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]

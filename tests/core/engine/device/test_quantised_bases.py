@@ -139,7 +139,7 @@ def test_a_base_is_not_quantised_twice(tmp_path, quantization):
     once = base_in(tmp_path, "nf4")
     load_base(once, torch.float32, torch.device("cpu")).save_pretrained(tmp_path / "stored")
     twice = BaseModelSpec(id="twice", source=str(tmp_path / "stored"), quantization=quantization)
-    with pytest.raises(InvalidRequest, match="stored quantised already"):
+    with pytest.raises(InvalidRequest, match="are already quantized"):
         load_base(twice, torch.float32, torch.device("cpu"))
 
 
