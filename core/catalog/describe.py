@@ -17,7 +17,7 @@ class BaseFacts:
 
     model_type: str
     context_length: int
-    quantised: bool = False
+    quantized: bool = False
     """Whether its weights are quantized in its files or while they are loaded."""
     hidden_size: int | None = None
     """None if the config relies on the default of its class."""
@@ -44,15 +44,15 @@ def describe(base: BaseModelSpec) -> BaseFacts | None:
     limit = context_length(config)
     if limit is None:
         raise _unusable(base, f"its config.json has no {family_of(model_type).positions}")
-    return BaseFacts(model_type, limit, comes_quantised(base, config), hidden_size(config))
+    return BaseFacts(model_type, limit, loads_quantized(base, config), hidden_size(config))
 
 
-def comes_quantised(base: BaseModelSpec, config: Mapping[str, Any]) -> bool:
+def loads_quantized(base: BaseModelSpec, config: Mapping[str, Any]) -> bool:
     """Return whether a base is quantized in memory, by its files or by its catalog entry.
 
-    Raises InvalidRequest if it is both, and the errors of `is_quantised`.
+    Raises InvalidRequest if it is both, and the errors of `is_stored_quantized`.
     """
-    stored = is_quantised(config)
+    stored = is_stored_quantized(config)
     if stored and base.quantization is not None:
         raise InvalidRequest(
             f"The files of the base model {base.id!r} are already quantized. Remove quantization "
@@ -63,7 +63,7 @@ def comes_quantised(base: BaseModelSpec, config: Mapping[str, Any]) -> bool:
     return stored or base.quantization is not None
 
 
-def is_quantised(config: Mapping[str, Any]) -> bool:
+def is_stored_quantized(config: Mapping[str, Any]) -> bool:
     """Return whether the weights of a config are stored quantized.
 
     Raises InvalidRequest for any quantization except that of bitsandbytes.

@@ -26,7 +26,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from core.catalog.describe import comes_quantised, is_quantised
+from core.catalog.describe import is_stored_quantized, loads_quantized
 from core.catalog.families import context_length, family_of
 from core.errors import InvalidRequest, NotFound
 from core.spec.base_model import BaseModelSpec
@@ -121,7 +121,7 @@ def load_base(
     """
     config = load_config(base)
     family = family_of(config.model_type)
-    comes_quantised(base, config.to_dict())  # rejects a base that is quantized twice
+    loads_quantized(base, config.to_dict())  # rejects a base that is quantized twice
     options = _quantization_options(base, config, dtype, device, task, quantization)
     if labels is not None:
         config.num_labels = labels
@@ -141,7 +141,7 @@ def load_base(
     _require_complete(base, found, family.head if task == "classification" else ())
     model.requires_grad_(False)
     if "device_map" in options:
-        keep_as_quantised(model)
+        make_rows_independent(model)
     else:
         model = model.to(device)
     return model.eval()
@@ -161,7 +161,7 @@ def _quantization_options(
     """
     head = family_of(config.model_type).head if task == "classification" else ("lm_head",)
     dense = _patterns(head)
-    if is_quantised(config.to_dict()):
+    if is_stored_quantized(config.to_dict()):
         stored = config.quantization_config
         if task == "classification":  # the base's list of dense layers lacks the new head
             stored["llm_int8_skip_modules"] = [*(stored.get("llm_int8_skip_modules") or ()), *dense]
@@ -198,15 +198,15 @@ def _require_complete(base: BaseModelSpec, found: dict[str, Any], new: tuple[str
         )
 
 
-def keep_as_quantised(model: PreTrainedModel) -> None:
+def make_rows_independent(model: PreTrainedModel) -> None:
     """Make the output of quantized layers for a row independent of earlier and of other rows.
 
     With AVX-512-bf16, bitsandbytes repacks 4-bit weights in evaluation mode, and its layers then
     pass no gradients: a validation before the last step would change the training. Its 8-bit layers
     round their input depending on the other rows.
     """
-    # here, because a machine that runs no quantised base may lack bitsandbytes
-    from core.models.quantised import StoredInEightBits
+    # here, because a machine that runs no quantized base may lack bitsandbytes
+    from core.models.quantized import StoredInEightBits
 
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):

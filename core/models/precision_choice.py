@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 
-from core.catalog.describe import comes_quantised
+from core.catalog.describe import loads_quantized
 from core.catalog.families import family_of
 from core.errors import TunesmithError
 from core.models.load import load_config, outline
@@ -59,7 +59,7 @@ class PrecisionChooser:
         if coarse is None:
             return PrecisionChoice(choice="fp32", reason="not native")
         config = load_config(base)
-        if comes_quantised(base, config.to_dict()):
+        if loads_quantized(base, config.to_dict()):
             reason: Literal["quantized", "set"] = "quantized" if requested == "auto" else "set"
             return PrecisionChoice(choice=coarse, reason=reason)
         found = self._cost(base, coarse)
@@ -77,7 +77,7 @@ class PrecisionChooser:
     def fits_in_fp32(self, base: BaseModelSpec) -> bool:
         """Return whether the base has room in fp32; quantized weights keep their size."""
         config = load_config(base)
-        return comes_quantised(base, config.to_dict()) or self._fits(self._fp32_bytes(base))
+        return loads_quantized(base, config.to_dict()) or self._fits(self._fp32_bytes(base))
 
     def _cost(
         self, base: BaseModelSpec, coarse: SixteenBits

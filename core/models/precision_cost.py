@@ -72,7 +72,7 @@ class Batch:
 
 
 def read_texts(tokenizer: PreTrainedTokenizerFast, longest: int, *, with_chats: bool) -> Batch:
-    """Return the tokenised texts; conversations only if the base has a chat template."""
+    """Return the tokenized texts; conversations only if the base has a chat template."""
     texts = [tokenizer(text)["input_ids"] for text in TEXTS]
     if with_chats:
         # conversations are optional: the base may have no template, or one that rejects them

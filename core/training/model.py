@@ -19,7 +19,7 @@ from core.strategies.load import load_weights
 
 def base_of(spec: JobSpec, workspace: Workspace) -> BaseModelSpec:
     """Return the base to load, which is the parent if a fully trained model is trained further."""
-    if spec.parent is None or not STRATEGIES[spec.strategy.type].whole_model:
+    if spec.parent is None or not STRATEGIES[spec.strategy.type].full_model:
         return spec.base
     return BaseModelSpec(id=spec.base.id, source=str(workspace.parent_folder))
 
@@ -49,6 +49,6 @@ def load_model(
         use_packed_attention(model)
     torch.manual_seed(spec.seed)
     adapted = attach(model, spec.strategy, tokenizer)
-    if spec.parent is not None and not STRATEGIES[spec.strategy.type].whole_model:
+    if spec.parent is not None and not STRATEGIES[spec.strategy.type].full_model:
         load_weights(adapted, workspace.parent_folder)
     return adapted

@@ -10,7 +10,7 @@ import torch
 
 from core.adapters.adapted import AdaptedModel
 from core.adapters.memory import is_out_of_memory
-from core.catalog.describe import is_quantised
+from core.catalog.describe import is_stored_quantized
 from core.catalog.families import family_of
 from core.errors import TrainingFailed
 from core.models.attention import use_packed_attention
@@ -101,7 +101,7 @@ def _served(
 
 
 def _was_quantized_to_train(spec: JobSpec) -> bool:
-    stored_quantized = is_quantised(load_config(spec.base).to_dict())
+    stored_quantized = is_stored_quantized(load_config(spec.base).to_dict())
     return isinstance(spec.strategy, QloraSpec) and not stored_quantized
 
 

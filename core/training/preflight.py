@@ -11,10 +11,10 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerF
 
 from core.adapters.targets import linear_paths
 from core.catalog.combinations import require_combination
-from core.catalog.describe import comes_quantised, is_quantised
+from core.catalog.describe import is_stored_quantized, loads_quantized
 from core.catalog.families import family_of
 from core.catalog.room import require_room
-from core.catalog.strategies import whole_modules
+from core.catalog.strategies import fully_trained_modules
 from core.errors import InvalidRequest
 from core.models.load import context_of, outline
 from core.spec.job import JobSpec
@@ -30,16 +30,16 @@ def require_fit(
 
     No weights are read, and torch's generators do not change.
     """
-    quantised = comes_quantised(spec.base, config.to_dict())
+    quantized = loads_quantized(spec.base, config.to_dict())
     combination = spec.task, spec.objective.type, spec.strategy.type
-    require_combination(config.model_type, *combination, quantised=quantised)
+    require_combination(config.model_type, *combination, quantized=quantized)
     context_length = min(context_of(config), tokenizer.model_max_length)
     require_room(spec.strategy, context_length, spec.base.id)
     labels = spec.objective.labels if isinstance(spec.objective, ClassificationSpec) else None
     model = outline(spec.base, config, spec.task, len(labels) if labels else None)
-    quantises = spec.base.quantization is not None or isinstance(spec.strategy, QloraSpec)
-    if quantises and not is_quantised(config.to_dict()):
-        _require_dense(model, whole_modules(spec.strategy))
+    quantizes = spec.base.quantization is not None or isinstance(spec.strategy, QloraSpec)
+    if quantizes and not is_stored_quantized(config.to_dict()):
+        _require_dense(model, fully_trained_modules(spec.strategy))
     with torch.random.fork_rng(devices=[]):
         attach(model, spec.strategy, tokenizer, prepack=False)
 

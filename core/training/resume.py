@@ -82,11 +82,11 @@ def _digest(rows: Sequence[TrainingRow]) -> str:
 
 def save_state(workspace: Workspace, fingerprint: str, state: RunState) -> Path:
     """Write the state atomically into the folder of its step; keep the newest two."""
-    plain, tensors = flatten(state.optimiser.state())
+    plain, tensors = flatten(state.optimizer.state())
     facts = {
         "fingerprint": fingerprint,
         "step": state.step,
-        "reviewed_step": state.reviewed_step,
+        "reviewed_step": state.checkpointed_step,
         "trained_tokens": state.trained_tokens,
         "overflows": state.overflows,
         "budget_tokens": state.budget_tokens,
@@ -134,9 +134,9 @@ def load_state(
 def _load(folder: Path, facts: dict[str, Any], state: RunState) -> None:
     state.set_weights(load_file(folder / "weights.safetensors"))
     tensors = load_file(folder / "optimiser.safetensors")
-    state.optimiser.load(unflatten(facts["optimiser"], tensors))
+    state.optimizer.load(unflatten(facts["optimiser"], tensors))
     state.step = facts["step"]
-    state.reviewed_step = facts["reviewed_step"]
+    state.checkpointed_step = facts["reviewed_step"]
     state.trained_tokens = facts["trained_tokens"]
     state.overflows = facts["overflows"]
     state.budget_tokens = facts["budget_tokens"]

@@ -1,4 +1,4 @@
-"""Forward and backward of one optimiser step, in micro-batches within the budget."""
+"""Forward and backward of one optimizer step, in micro-batches within the budget."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

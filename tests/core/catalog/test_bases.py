@@ -94,7 +94,7 @@ def test_a_user_file_changes_only_the_fields_that_it_gives(tmp_path: Path) -> No
     assert len(catalog.bases()) == len(before.bases())
 
 
-def test_a_base_can_stand_there_plain_and_quantised(tmp_path: Path) -> None:
+def test_a_base_can_stand_there_plain_and_quantized(tmp_path: Path) -> None:
     entry = '[[bases]]\nid = "acme/{0}"\nsource = "acme/support"\nquantization = "{0}"\n'
     catalog = load(tmp_path, entry.format("nf4") + entry.format("int8"))
     for name in ("nf4", "int8"):

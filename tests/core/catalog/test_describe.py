@@ -21,13 +21,13 @@ def test_a_folder_tells_its_family_and_its_context(tmp_path: Path) -> None:
     assert describe(base(tmp_path)) == BaseFacts("qwen3", 2048)
 
 
-def test_a_quantised_base_says_so(tmp_path: Path) -> None:
+def test_a_quantized_base_says_so(tmp_path: Path) -> None:
     quantization = {"quant_method": "bitsandbytes", "load_in_4bit": True}
     config = {"model_type": "llama", "max_position_embeddings": 64}
     (tmp_path / "config.json").write_text(
         json.dumps(config | {"quantization_config": quantization})
     )
-    assert describe(base(tmp_path)) == BaseFacts("llama", 64, quantised=True)
+    assert describe(base(tmp_path)) == BaseFacts("llama", 64, quantized=True)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_folder_without_a_usable_config_is_refused(
 
 @pytest.mark.parametrize("stored", [False, True])
 @pytest.mark.parametrize("asked", [None, "nf4", "int8"])
-def test_a_base_is_quantised_by_its_files_or_by_its_entry_but_not_twice(
+def test_a_base_is_quantized_by_its_files_or_by_its_entry_but_not_twice(
     tmp_path: Path, stored: bool, asked: Literal["nf4", "int8"] | None
 ) -> None:
     config = {"model_type": "llama", "max_position_embeddings": 9}
@@ -108,4 +108,4 @@ def test_a_base_is_quantised_by_its_files_or_by_its_entry_but_not_twice(
             describe(spec)
         return
     facts = describe(spec)
-    assert facts is not None and facts.quantised == bool(stored or asked)
+    assert facts is not None and facts.quantized == bool(stored or asked)

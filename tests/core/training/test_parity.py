@@ -160,8 +160,8 @@ def test_qlora_is_compared_on_the_base_that_serves_it(reference, base_spec):
     with torch.inference_mode():
         logprobs_TV = model(ids).logits[0].log_softmax(-1)
     base_says = [
-        logprobs_TV[place - 1, ids[0, place]].item()
-        for place, figure in enumerate(row.logprobs)
+        logprobs_TV[position - 1, ids[0, position]].item()
+        for position, figure in enumerate(row.logprobs)
         if figure is not None
     ]
     (whole,) = [each for each in found.ablations if each.is_whole]

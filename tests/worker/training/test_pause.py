@@ -191,11 +191,11 @@ def test_parent_is_unpacked_for_the_child(
     parents: list[set[str]] = []
     launch = children.launch
 
-    def look(order):  # type: ignore[no-untyped-def]
-        parents.append({path.name for path in order.workspace.parent_folder.iterdir()})
-        return launch(order)
+    def record(request):  # type: ignore[no-untyped-def]
+        parents.append({path.name for path in request.workspace.parent_folder.iterdir()})
+        return launch(request)
 
-    monkeypatch.setattr(train_module, "launch", look)
+    monkeypatch.setattr(train_module, "launch", record)
     job_id = workshop.submit(parent=model)
     with worker_here(workshop):
         assert workshop.wait_for_end(job_id).status == JobStatus.SUCCEEDED

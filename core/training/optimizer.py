@@ -21,8 +21,8 @@ _UNDECAYED = re.compile(r"bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|
 """Parts of the names of weights that have no weight decay in Hugging Face's trainer."""
 
 
-class TrainingOptimiser:
-    """One optimiser step is: `scale(loss).backward()` per micro-batch, `clip`, `step`."""
+class TrainingOptimizer:
+    """One optimizer step is: `scale(loss).backward()` per micro-batch, `clip`, `step`."""
 
     def __init__(
         self,
@@ -129,7 +129,7 @@ class TrainingOptimiser:
                 self._trainable[name].copy_(master)
 
 
-def build_optimiser(adapted: AdaptedModel, spec: JobSpec, dtype: torch.dtype) -> TrainingOptimiser:
+def build_optimizer(adapted: AdaptedModel, spec: JobSpec, dtype: torch.dtype) -> TrainingOptimizer:
     """Return the job's AdamW (Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101).
 
     `dtype` is that of the base. Betas, epsilon and the weights without decay are those of Hugging
@@ -159,7 +159,7 @@ def build_optimiser(adapted: AdaptedModel, spec: JobSpec, dtype: torch.dtype) ->
         return bitsandbytes.optim.AdamW(groups, 0.0, optim_bits=bits, is_paged=paged)
 
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
-    return TrainingOptimiser(adapted.trainable, make, scaler)
+    return TrainingOptimizer(adapted.trainable, make, scaler)
 
 
 def _undecayed(adapted: AdaptedModel) -> set[str]:
