@@ -48,9 +48,9 @@ def main() -> None:
 
 def _explanation(error: ValidationError) -> str:
     """Return one line per invalid setting, without values, because one may be the key."""
-    faults = error.errors(include_input=False, include_url=False)
-    names = ("".join(f"TUNESMITH_{part}: ".upper() for part in fault["loc"]) for fault in faults)
-    return "\n".join(f"  {name}{fault['msg']}" for name, fault in zip(names, faults, strict=True))
+    errors = error.errors(include_input=False, include_url=False)
+    names = ("".join(f"TUNESMITH_{part}: ".upper() for part in each["loc"]) for each in errors)
+    return "\n".join(f"  {name}{each['msg']}" for name, each in zip(names, errors, strict=True))
 
 
 if __name__ == "__main__":

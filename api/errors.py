@@ -175,8 +175,8 @@ def _from_validation(error: RequestValidationError) -> InvalidRequest:
 
     If the field may be a name or a list, the path is that of the invalid item of the list.
     """
-    faults: Sequence[dict[str, Any]] = error.errors()
-    first = faults[0]
+    errors: Sequence[dict[str, Any]] = error.errors()
+    first = errors[0]
     if first["type"] == "json_invalid":
         return InvalidRequest(
             f"The body is not valid JSON: {first['ctx']['error']} at character {first['loc'][-1]}.",
@@ -185,9 +185,9 @@ def _from_validation(error: RequestValidationError) -> InvalidRequest:
     param = _dotted(first, error.body)
     if first["type"] == TWO_NAMES:
         return _from_two_names(first["ctx"], param)
-    for fault in faults:
-        if (inside := _dotted(fault, error.body)).startswith(f"{param}["):
-            first, param = fault, inside
+    for each in errors:
+        if (inside := _dotted(each, error.body)).startswith(f"{param}["):
+            first, param = each, inside
             break
     if not param and first["type"] == "value_error":
         return InvalidRequest(f"The body is not valid: {_reason(first)}.", code="invalid_value")
@@ -196,8 +196,8 @@ def _from_validation(error: RequestValidationError) -> InvalidRequest:
     if first["type"] in _MESSAGE_BY_KIND:
         code, template = _MESSAGE_BY_KIND[first["type"]]
         return InvalidRequest(template.format(param=param), param=param, code=code)
-    same_field = (fault for fault in faults if _dotted(fault, error.body) == param)
-    reasons = "; or ".join(dict.fromkeys(_reason(fault) for fault in same_field))
+    same_field = (each for each in errors if _dotted(each, error.body) == param)
+    reasons = "; or ".join(dict.fromkeys(_reason(each) for each in same_field))
     return InvalidRequest(
         f"Invalid value for {param!r}: {reasons}.", param=param, code="invalid_value"
     )
@@ -213,15 +213,15 @@ def _from_two_names(names: dict[str, str], parent: str) -> InvalidRequest:
     )
 
 
-def _reason(fault: dict[str, Any]) -> str:
-    message: str = fault["msg"].removeprefix("Value error, ").rstrip(".")
+def _reason(error: dict[str, Any]) -> str:
+    message: str = error["msg"].removeprefix("Value error, ").rstrip(".")
     return message[:1].lower() + message[1:]
 
 
-def _dotted(fault: dict[str, Any], body: object) -> str:
+def _dotted(error: dict[str, Any], body: object) -> str:
     """`method.supervised.hyperparameters.n_epochs`, `prompt[3]`."""
-    source, *path = fault["loc"]
-    steps = _steps_in_body(path, body, fault["type"]) if source == "body" else path
+    source, *path = error["loc"]
+    steps = _steps_in_body(path, body, error["type"]) if source == "body" else path
     dotted = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
     return dotted.removeprefix(".")[:MAX_PARAM_CHARACTERS]
 

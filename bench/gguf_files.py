@@ -57,8 +57,8 @@ def gguf_name(name: str, config: LlamaConfig) -> str:
 def paired(weight: Matrix, name: str, config: LlamaConfig) -> Matrix:
     """Reorder the output rows of queries and keys for llama.cpp's rotary embeddings.
 
-    transformers turns place n of a head together with place n of its other half, llama.cpp two
-    neighbours.
+    transformers rotates position n of a head with position n of its other half, llama.cpp two
+    neighbors.
     """
     if name.endswith("q_proj.weight"):
         heads = config.num_attention_heads
@@ -107,15 +107,15 @@ def _add_sizes(writer: gguf.GGUFWriter, config: LlamaConfig) -> None:
 
 def _add_tokenizer(writer: gguf.GGUFWriter, folder: Path, vocabulary: int) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    spelled = {token_id: token for token, token_id in tokenizer.get_vocab().items()}
+    token_texts = {token_id: token for token, token_id in tokenizer.get_vocab().items()}
     types = [gguf.TokenType.UNUSED] * vocabulary
-    for token_id in spelled:
+    for token_id in token_texts:
         types[token_id] = gguf.TokenType.NORMAL
     for token_id in tokenizer.all_special_ids:
         types[token_id] = gguf.TokenType.CONTROL
     writer.add_tokenizer_model("gpt2")  # llama.cpp's word for byte-level BPE
     writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list([spelled.get(n, f"[unused{n}]") for n in range(vocabulary)])
+    writer.add_token_list([token_texts.get(n, f"[unused{n}]") for n in range(vocabulary)])
     writer.add_token_types(types)
     gguf.SpecialVocab(folder, load_merges=True).add_to_gguf(writer, quiet=True)
     writer.add_add_bos_token(False)

@@ -43,12 +43,12 @@ def main() -> None:
         size, cases = SIZES[name], [_on_gpu(CASES[each]) for each in STRATEGIES[name]]
         with tempfile.TemporaryDirectory() as folder:
             data = build(Path(folder), BATCH_ROWS * (plan.steps + 4), SEED, size)
-            report = measure(data, cases, plan, _synchronised_clock)
+            report = measure(data, cases, plan, _synchronized_clock)
         print(report.markdown())
         print("Saved:", *save(report))
 
 
-def _synchronised_clock() -> float:
+def _synchronized_clock() -> float:
     """Return the time in seconds after all queued work of the device is done."""
     torch.cuda.synchronize()
     return time.perf_counter()

@@ -1,6 +1,6 @@
 """llama.cpp's HTTP server as a peer of the serving benchmark: one process, loaded once.
 
-It batches the slots of one adapter only, and of those only neighbours, so requests of 8 adapters
+It batches the slots of one adapter only, and of those only neighbors, so requests of 8 adapters
 run as 8 groups, one after the other. bench/README.md says which settings were tried.
 """
 
@@ -28,7 +28,7 @@ ANSWER_SECONDS = 600
 class Cache:
     """The type of the KV cache, with flash attention if that is faster.
 
-    A token may be `near_tie_nats` less likely than the best one of its place: sums in another
+    A token may be `near_tie_nats` less likely than the best one at its position: sums in another
     order, or of rounded values, exchange two that are so close.
     """
 

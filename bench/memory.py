@@ -3,7 +3,7 @@
 On a CPU: Linux keeps the highest resident size of a process and lets it be set back. What is
 counted is that peak minus the resident size after all imports. On a CUDA device it is the peak of
 the allocator. In both cases the bytes of the base's weights, as this side holds them, are taken
-off. So activations, gradients, optimiser, copies of weights and the logits of the head count, on
+off. So activations, gradients, optimizer, copies of weights and the logits of the head count, on
 both sides alike.
 """
 
@@ -33,7 +33,7 @@ MEMORY_STEPS = 3
 
 
 @dataclass(frozen=True)
-class MemoryOrder:
+class MemoryCase:
     """One run to measure: ours if `setting` is None."""
 
     data: BenchmarkData
@@ -42,74 +42,74 @@ class MemoryOrder:
     threads: int
 
 
-def peak_bytes_above_base(order: MemoryOrder) -> int:
+def peak_bytes_above_base(case: MemoryCase) -> int:
     """Run the first steps in a new process and return its peak."""
     program = [sys.executable, "-m", "bench.memory"]
-    text = json.dumps(_as_json(order))
+    text = json.dumps(_as_json(case))
     done = subprocess.run(program, input=text, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"The memory run failed:\n{done.stderr}")
     return int(done.stdout.splitlines()[-1])
 
 
-def _as_json(order: MemoryOrder) -> dict[str, object]:
+def _as_json(case: MemoryCase) -> dict[str, object]:
     return {
-        "data": [str(order.data.base_folder), str(order.data.train_file)],
-        "spec": order.spec.model_dump(mode="json"),
+        "data": [str(case.data.base_folder), str(case.data.train_file)],
+        "spec": case.spec.model_dump(mode="json"),
         "setting": None
-        if order.setting is None
-        else [order.setting.layout, order.setting.precision, order.setting.liger],
-        "threads": order.threads,
+        if case.setting is None
+        else [case.setting.layout, case.setting.precision, case.setting.liger],
+        "threads": case.threads,
     }
 
 
-def _from_json(text: str) -> MemoryOrder:
-    order = json.loads(text)
-    base_folder, train_file = order["data"]
-    return MemoryOrder(
+def _from_json(text: str) -> MemoryCase:
+    case = json.loads(text)
+    base_folder, train_file = case["data"]
+    return MemoryCase(
         BenchmarkData(Path(base_folder), Path(train_file)),
-        JobSpec.model_validate(order["spec"]),
-        None if order["setting"] is None else TrlSetting(*order["setting"]),
-        order["threads"],
+        JobSpec.model_validate(case["spec"]),
+        None if case["setting"] is None else TrlSetting(*case["setting"]),
+        case["threads"],
     )
 
 
 def main() -> None:
     """Read a run from standard input, execute it, and print the bytes."""
-    order = _from_json(sys.stdin.read())
+    case = _from_json(sys.stdin.read())
     warnings.filterwarnings("ignore")
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     datasets.disable_progress_bars()
-    torch.set_num_threads(order.threads)
-    base_bytes = _base_bytes(order)
+    torch.set_num_threads(case.threads)
+    base_bytes = _base_bytes(case)
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-        _run(order)
+        _run(case)
         print(torch.cuda.max_memory_allocated() - base_bytes)
     else:
         _reset_peak()
         before = _status_bytes("VmRSS")
-        _run(order)
+        _run(case)
         print(_status_bytes("VmHWM") - before - base_bytes)
 
 
-def _base_bytes(order: MemoryOrder) -> int:
+def _base_bytes(case: MemoryCase) -> int:
     """Load the base once to measure its size and to warm up the libraries."""
-    if order.setting is not None:
-        return load_peer_base(order.setting, order.spec).get_memory_footprint()
-    is_bf16 = order.spec.training.precision == "bf16"
+    if case.setting is not None:
+        return load_peer_base(case.setting, case.spec).get_memory_footprint()
+    is_bf16 = case.spec.training.precision == "bf16"
     precision: TrlPrecision = "bf16 weights" if is_bf16 else "fp32"
-    return load_peer_base(TrlSetting("padded", precision), order.spec).get_memory_footprint()
+    return load_peer_base(TrlSetting("padded", precision), case.spec).get_memory_footprint()
 
 
-def _run(order: MemoryOrder) -> MeasuredRun:
-    if order.setting is None:
-        return run_ours(order.data, order.spec, MEMORY_STEPS, perf_counter)
-    rows = benchmark_rows(order.data, order.spec)
-    return run_trl(order.setting, order.spec, rows, MEMORY_STEPS, perf_counter)
+def _run(case: MemoryCase) -> MeasuredRun:
+    if case.setting is None:
+        return run_ours(case.data, case.spec, MEMORY_STEPS, perf_counter)
+    rows = benchmark_rows(case.data, case.spec)
+    return run_trl(case.setting, case.spec, rows, MEMORY_STEPS, perf_counter)
 
 
 def _reset_peak() -> None:

@@ -35,7 +35,7 @@ from bench.llama_cpp import (
 from bench.measure import stolen_seconds
 from bench.results import save_table
 from bench.serving_check import RecordedAnswer, record, require_same_model
-from bench.serving_engine import adapter_name, make_engine, require_answer, spelling
+from bench.serving_engine import adapter_name, make_engine, require_answer, token_bytes_of
 from bench.serving_setting import (
     NEW_TOKENS,
     PROMPT_TOKENS,
@@ -168,7 +168,7 @@ def serve(
     answer: Callable[[Request, TokenBytes], Detokenizer] = Detokenizer,
 ) -> None:
     """Answer every prompt, cycling through this number of adapters, or with the base alone."""
-    token_bytes = spelling(setting.base.source)
+    token_bytes = token_bytes_of(setting.base.source)
     for number, prompt in enumerate(setting.prompts):
         name = adapter_name(number % adapters) if adapters else None
         request = Request(

@@ -63,7 +63,7 @@ def require_same_model(
         if worst > near_tie_nats:
             raise SystemExit(
                 f"{name} computes another model: with {adapters} adapters it wrote a token that is "
-                f"{worst:.3g} nat less likely than the best one of its place."
+                f"{worst:.3g} nat less likely than the best one at its position."
             )
     same = sum(mine == other for mine, other in zip(ours, theirs, strict=True))
     print(

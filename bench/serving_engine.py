@@ -54,6 +54,6 @@ def require_answer(item: Item) -> None:
 
 
 @cache
-def spelling(base_folder: str) -> TokenBytes:
+def token_bytes_of(base_folder: str) -> TokenBytes:
     """Return the bytes of the base's tokens, read once as in the service."""
     return TokenBytes(load_tokenizer(BaseModelSpec(id="base", source=base_folder)))

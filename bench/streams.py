@@ -1,4 +1,4 @@
-"""Streams through the API: what the way costs a token, how many are held, and what attacks do to
+"""Streams through the API: what the way costs a token, how many run at once, and what attacks do to
 them: `make bench-streams`.
 
 All processes are real, on loopback, and share the machine's clock.
@@ -45,7 +45,7 @@ class Delays:
 
 
 @dataclass(frozen=True)
-class Held:
+class Concurrency:
     """The results of 500 concurrent streams of OpenAI's client."""
 
     setting: str
@@ -71,7 +71,11 @@ class Gaps:
 
 def main() -> None:
     options = _options()
-    parts: dict[str, Callable[[], Any]] = {"delays": delays, "held": held, "gaps": gaps}
+    parts: dict[str, Callable[[], Any]] = {
+        "delays": delays,
+        "concurrency": concurrency,
+        "gaps": gaps,
+    }
     found = {name: part() for name, part in parts.items() if name in options.only.split(",")}
     report = markdown(found)
     print(report)
@@ -112,7 +116,7 @@ def _delays(way: str, port: int, request: bytes, streams: int, tokens: int) -> D
     return Delays(way, streams, len(late), p50, p90, p99)
 
 
-def held() -> list[Held]:
+def concurrency() -> list[Concurrency]:
     """Send 500 concurrent requests to an engine with room for all, and to one with defaults."""
     roomy = {"TUNESMITH_ENGINE_MAX_BATCH": "512", "TUNESMITH_ENGINE_MAX_WAITING": "1024"}
     found = []
@@ -120,11 +124,11 @@ def held() -> list[Held]:
         with tempfile.TemporaryDirectory() as folder:
             precise = {"TUNESMITH_ENGINE_PRECISION": "fp32"} | settings
             with service(Path(folder), **precise) as port:
-                found.append(asyncio.run(_hold(name, f"http://127.0.0.1:{port}/v1")))
+                found.append(asyncio.run(_concurrency(name, f"http://127.0.0.1:{port}/v1")))
     return found
 
 
-async def _hold(name: str, url: str) -> Held:
+async def _concurrency(name: str, url: str) -> Concurrency:
     async with openai.AsyncOpenAI(base_url=url, api_key="none", timeout=600) as client:
         alone = [await _text(client, number) for number in range(DISTINCT)]
         answers = await asyncio.gather(
@@ -133,7 +137,7 @@ async def _hold(name: str, url: str) -> Held:
     failed = Counter(type(each).__name__ for each in answers if isinstance(each, BaseException))
     equal = sum(answer == alone[number % DISTINCT] for number, answer in enumerate(answers))
     different = STREAMS - equal - failed.total()
-    return Held(name, STREAMS, equal, different, dict(failed))
+    return Concurrency(name, STREAMS, equal, different, dict(failed))
 
 
 async def _text(client: openai.AsyncOpenAI, seed: int) -> str:
@@ -184,7 +188,7 @@ def markdown(found: dict[str, list[Any]]) -> str:
     lines = [*set_up("Streams through the API")]
     titles = {
         "delays": "Milliseconds from the model thread to the client",
-        "held": "Streams of the stock client at once",
+        "concurrency": "Streams of the stock client at once",
         "gaps": "Milliseconds between two texts of one stream, attacked and not",
     }
     for name, rows in found.items():
@@ -202,7 +206,7 @@ def _cell(value: Any) -> str:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--only", default="delays,held,gaps", help="parts to measure")
+    parser.add_argument("--only", default="delays,concurrency,gaps", help="parts to measure")
     parser.add_argument("--save", action="store_true", help="write the table into bench/results")
     return parser.parse_args()
 

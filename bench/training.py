@@ -23,7 +23,7 @@ import transformers
 from bench.cases import CASES, Case, TrlSetting
 from bench.data import SMALL, BenchmarkData, ModelSize, build, build_on
 from bench.measure import Clock, MeasuredRun, matmul_gigaflops
-from bench.memory import MemoryOrder, peak_bytes_above_base
+from bench.memory import MemoryCase, peak_bytes_above_base
 from bench.ours import job_spec, run_ours
 from bench.report import CaseReport, CurveAgreement, Figures, Report, save
 from bench.rows import benchmark_rows
@@ -151,7 +151,7 @@ def _measure_case(
         for name, precision, setting in settings:
             print(f"memory: {case.name}: {name}", file=sys.stderr, flush=True)
             memory[name] = peak_bytes_above_base(
-                MemoryOrder(data, specs[precision], setting, threads)
+                MemoryCase(data, specs[precision], setting, threads)
             )
     return CaseReport(
         case.name, case.reference, case.flops_per_parameter, figures, tuple(curves), memory

@@ -44,7 +44,7 @@ def run_trl(
 ) -> MeasuredRun:
     """Run the first `steps` steps of the job's first epoch with TRL, on tokenized rows.
 
-    `exact` keeps adapters in fp32, which TRL rounds to bf16 on a quantised base: for loss curves.
+    `exact` keeps adapters in fp32, which TRL rounds to bf16 on a quantized base: for loss curves.
     """
     dataset = _in_order(rows, spec)
     started = clock()

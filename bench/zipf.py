@@ -25,7 +25,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from bench.data import SMALL, build
 from bench.measure import median_ratio
 from bench.results import save_table, set_up
-from bench.serving_engine import adapter_name, make_engine, require_answer, spelling
+from bench.serving_engine import adapter_name, make_engine, require_answer, token_bytes_of
 from bench.serving_setting import ALPHA, NEW_TOKENS, PROMPT_TOKENS, RANK, greedy, write_adapter
 from core.artifacts.manifest import ADAPTER_FILE
 from core.engine.engine import Engine
@@ -117,7 +117,7 @@ def zipf(adapters: int, seed: int) -> Iterator[int]:
 
 def serve(engine: Engine, base: BaseModelSpec, requests: Iterable[Asked]) -> list[str]:
     """Answer all requests, several concurrently; a rejection ends the benchmark."""
-    token_bytes = spelling(base.source)
+    token_bytes = token_bytes_of(base.source)
     texts: list[str] = []
     unfinished: set[int] = set()
 
@@ -189,7 +189,7 @@ def signatures_of(base: BaseModelSpec, adapters: Sequence[Path]) -> list[Signatu
     _say("asking every adapter for its signature, merged into a model of transformers")
     model = AutoModelForCausalLM.from_pretrained(base.source, dtype=torch.float32).eval()
     plain = {name: weight.clone() for name, weight in model.state_dict().items()}
-    spell = spelling(base.source)
+    token_bytes = token_bytes_of(base.source)
     signatures: dict[str, Signature] = {}
     for folder in adapters:
         model.load_state_dict(plain)
@@ -197,7 +197,7 @@ def signatures_of(base: BaseModelSpec, adapters: Sequence[Path]) -> list[Signatu
         for first in itertools.count(100):
             prompt = tuple(range(first, first + SIGNATURE_PROMPT_TOKENS))
             tokens = sure_answer(model, prompt)
-            text = b"".join(map(spell.text_bytes, tokens)).decode("utf-8", "replace")
+            text = b"".join(map(token_bytes.text_bytes, tokens)).decode("utf-8", "replace")
             if len(tokens) == SIGNATURE_TOKENS and text not in signatures:
                 signatures[text] = Signature(prompt, text)
                 break

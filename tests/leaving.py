@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-PATIENCE_SECONDS = 180.0
+TIMEOUT_SECONDS = 180.0
 
 
 def leave_when(
@@ -15,16 +15,16 @@ def leave_when(
 ) -> None:
     """POST `body`, and close the connection as soon as `arrived` is true.
 
-    AssertionError when the answer is complete before that, or after `PATIENCE_SECONDS`.
+    AssertionError when the answer is complete before that, or after `TIMEOUT_SECONDS`.
     """
-    asyncio.run(asyncio.wait_for(_leave_when(arrived, client, path, body), PATIENCE_SECONDS))
+    asyncio.run(asyncio.wait_for(_leave_when(arrived, client, path, body), TIMEOUT_SECONDS))
 
 
 async def _leave_when(
     arrived: Callable[[], object], client: httpx.Client, path: str, body: dict[str, Any]
 ) -> None:
     address = {"base_url": client.base_url, "headers": client.headers}
-    async with httpx.AsyncClient(**address, timeout=PATIENCE_SECONDS, trust_env=False) as leaver:
+    async with httpx.AsyncClient(**address, timeout=TIMEOUT_SECONDS, trust_env=False) as leaver:
         request = asyncio.create_task(leaver.post(path, json=body))
         while not arrived():
             assert not request.done(), f"answered too early: {request}"

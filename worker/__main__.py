@@ -1,6 +1,6 @@
 """The worker of the queue `device`, which trains: `python -m worker`.
 
-Everything stands behind the guard, so that a child that imports this module does nothing.
+All code is behind the guard, so a child that imports this module runs nothing.
 """
 
 

@@ -1,4 +1,4 @@
-"""What everything in a worker process works with."""
+"""The objects that all code of a worker process shares."""
 
 from dataclasses import dataclass
 from threading import Event
@@ -10,7 +10,7 @@ from worker.settings import WorkerSettings
 
 @dataclass(frozen=True)
 class Worker:
-    """Settings, database and storage. `stopping` is set once the process is asked to end."""
+    """Settings, database and storage. `stopping` is set once the process is asked to stop."""
 
     settings: WorkerSettings
     database: Database

@@ -1,4 +1,4 @@
-"""Coroutines run from a thread of a worker, which may have to stop or may lose its claim."""
+"""Runs coroutines from a thread of a worker, which may have to stop or may lose its claim."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
@@ -10,11 +10,11 @@ Result = TypeVar("Result")
 
 
 class Interrupted(Exception):
-    """The worker has to leave its work: it stops, or has lost the claim."""
+    """The work was interrupted: the worker is stopping, or has lost the claim."""
 
 
 def run_unless(should_stop: Callable[[], bool], work: Coroutine[Any, Any, Result]) -> Result:
-    """Run `work` in an event loop of its own; Interrupted soon after `should_stop` is true."""
+    """Run `work` in its own event loop. Raises Interrupted soon after `should_stop` is true."""
     return asyncio.run(_unless(should_stop, work))
 
 
@@ -30,7 +30,7 @@ async def _unless(should_stop: Callable[[], bool], work: Coroutine[Any, Any, Res
 
 
 async def wait_for_all(work: Sequence[Coroutine[Any, Any, Result]]) -> list[Result]:
-    """Return all results; the first failure ends the others."""
+    """Return all results. The first failure cancels the others."""
     tasks = [asyncio.ensure_future(each) for each in work]
     try:
         return await asyncio.gather(*tasks)

@@ -1,7 +1,7 @@
-"""The health check of a worker's container: `python -m worker.health` ends with 0 or an error.
+"""The health check of a worker's container: `python -m worker.health` exits with 0, or fails.
 
-A worker answers no HTTP. It can work while it reaches the database and the broker; that its
-process lives is the container's own business.
+A worker has no HTTP routes. It is healthy if it reaches the database and the broker. The container
+runtime itself checks whether the process is alive.
 """
 
 from sqlalchemy import select

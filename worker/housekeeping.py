@@ -1,6 +1,6 @@
-"""The housekeeping process: `python -m worker.housekeeping`. Mends what others left undone.
+"""The housekeeping process: `python -m worker.housekeeping`. It cleans up after other processes.
 
-Any number may run; each round is safe to repeat. What it does rests on the database alone.
+Any number may run, because each round is safe to repeat. All decisions come from the database.
 """
 
 import logging
@@ -37,11 +37,11 @@ logger = logging.getLogger(__name__)
 ROUND_SECONDS = 1.0
 SWEEP_SECONDS = 60.0
 ABANDONED_AFTER_SECONDS = 86_400.0
-"""Far longer than an upload pauses, or its check takes."""
+"""The age of an upload that counts as abandoned; far longer than its pauses, or its check."""
 
 
 def rescue_work(database: Database) -> None:
-    """Put the jobs and tasks of dead workers back into their queues."""
+    """Return the jobs and tasks of dead workers to their queues."""
     with database.writing() as session:
         rescued: list[str] = [*claims.rescue_expired(session)]
         rescued += [work.id for work in tasks.rescue_expired(session)]
@@ -50,7 +50,7 @@ def rescue_work(database: Database) -> None:
 
 
 def send_messages(database: Database, broker: Broker) -> None:
-    """Send every wake-up call that is due; it stays due when the broker is unavailable."""
+    """Send all wake-up messages that are due. They stay due if the broker is unavailable."""
     with database.reading() as session:
         due = outbox.due(session)
     for work in due:
@@ -60,25 +60,25 @@ def send_messages(database: Database, broker: Broker) -> None:
 
 
 def forget_workers(database: Database, settings: WorkerSettings) -> None:
-    """Remove the rows of workers that have missed a whole lease."""
+    """Delete the rows of workers without a heartbeat for the length of a lease."""
     with database.writing() as session:
         workers.forget_dead_workers(session, settings.lease_seconds)
 
 
 def forget_engines(database: Database) -> None:
-    """Remove the rows of engines that have not reported for long."""
+    """Delete the rows of engines that no longer send heartbeats."""
     with database.writing() as session:
         engines.forget_dead_engines(session)
 
 
 def forget_tasks(database: Database) -> None:
-    """Remove tasks that ended longer ago than their kind is kept."""
+    """Delete the tasks that ended longer ago than tasks of their kind are kept."""
     with database.writing() as session:
         tasks.forget_old_tasks(session)
 
 
 def delete_resume_states(database: Database, store: BlobStore) -> None:
-    """Remove the resume states of jobs that have ended, however they did."""
+    """Delete the resume states of jobs that have ended in any way."""
     with database.reading() as session:
         left = resume_states.left_by_ended_jobs(session)
     for job_id, keys in left.items():
@@ -89,9 +89,9 @@ def delete_resume_states(database: Database, store: BlobStore) -> None:
 
 
 def sweep_workspaces(database: Database, work_folder: Path) -> None:
-    """Remove what killed workers of this machine left behind: the folders of dead claims.
+    """Delete the workspaces of ended claims, which killed workers of this machine have left.
 
-    `<job>/<token>/` of jobs, `tasks/<task>.<token>/` of tasks.
+    `<job>/<token>/` for jobs, `tasks/<task>.<token>/` for tasks.
     """
     _sweep_tasks(database, work_folder / TASK_FOLDER)
     for job_folder in work_folder.glob("ftjob-*"):
@@ -120,7 +120,7 @@ def _sweep_tasks(database: Database, folder: Path) -> None:
 
 
 def _workspaces(job_folder: Path) -> list[Path]:
-    """What workers made in the folder; nothing when it is no folder, or gone by now."""
+    """Return the workspaces in a job's folder; none if it is not a folder, or was deleted."""
     try:
         return [path for path in job_folder.iterdir() if path.name.isdecimal()]
     except OSError:
@@ -128,7 +128,7 @@ def _workspaces(job_folder: Path) -> list[Path]:
 
 
 def run(settings: WorkerSettings, stopping: Event) -> None:
-    """Do a round every second until `stopping` is set."""
+    """Run a round every second until `stopping` is set."""
     database = Database(settings.database_url)
     broker = Broker(settings.broker_url)
     store = open_store(settings.storage_folder, settings.storage_url)
@@ -146,7 +146,7 @@ def run(settings: WorkerSettings, stopping: Event) -> None:
                 sweep_workspaces(database, settings.work_folder)
                 store.sweep(ABANDONED_AFTER_SECONDS)
         except (SQLAlchemyError, Unavailable, OSError) as error:
-            logger.warning("This round was cut short: %s", error)
+            logger.warning("This round was aborted: %s", error)
     database.close()
 
 

@@ -1,8 +1,8 @@
-"""Starts training children, quickly: they are forked from a server that has imported torch.
+"""Starts training children quickly, by forking them from a server that has imported torch.
 
 The server (`multiprocessing`'s forkserver) imports `worker.child.preload` once, in 5 to 10 s, and
-ends when the worker and its children have. This module, like the whole worker outside its
-children, never imports torch; it names `worker.child.main` and lets the child import it.
+ends after the worker and its children. This module never imports torch, and neither does any other
+code of the worker outside its children; only the child imports `worker.child.main`.
 """
 
 import importlib
@@ -34,22 +34,22 @@ _audit_adapter: TypeAdapter[MaskAudited | RunFailed] = TypeAdapter(MaskAudited |
 
 @dataclass(frozen=True)
 class Child:
-    """A running child. `events` gives one JSON message per RunEvent, then EOFError."""
+    """A running child. `events` receives one JSON message per RunEvent, then raises EOFError."""
 
     process: ForkServerProcess
     events: Connection
     log_file: Path
 
     def ask_to_stop(self) -> None:
-        """Let the run end before its next micro-batch."""
+        """Ask the run to stop before its next micro-batch."""
         self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End the child and all that it started. Any thread may do this, any number of times."""
+        """Kill the child and its process group. Any thread may call this, any number of times."""
         self._signal(signal.SIGKILL)
 
     def wait(self) -> int:
-        """Wait until the child is gone; return its exit status, negative for a signal."""
+        """Wait until the child has ended; return its exit status, negative for a signal."""
         self.process.join()
         status = self.process.exitcode
         assert status is not None
@@ -58,22 +58,22 @@ class Child:
     def _signal(self, number: signal.Signals) -> None:
         pid = self.process.pid
         if pid is None or connection.wait([self.process.sentinel], timeout=0):
-            return  # gone, and its number may be another's by now
+            return  # it has ended, and its process id may be reused
         with suppress(ProcessLookupError):
             try:
                 os.killpg(pid, number)
-            except ProcessLookupError:  # it has not made itself a group yet
+            except ProcessLookupError:  # it has not created its group yet
                 os.kill(pid, number)
 
     def log_tail(self) -> str:
-        """The last lines that the child wrote outside its pipe."""
+        """Return the end of the child's log."""
         with suppress(FileNotFoundError):
             return self.log_file.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace").strip()
         return ""
 
 
 def launch(request: RunRequest) -> Child:
-    """Start a child that runs one training."""
+    """Start a child that runs one job."""
     process, events = _start("run", request)
     return Child(process, events, request.log_file)
 
@@ -81,9 +81,9 @@ def launch(request: RunRequest) -> Child:
 def ask_for_audit(
     request: RunRequest, timeout_seconds: float, should_stop: Callable[[], bool]
 ) -> MaskAudited | RunFailed:
-    """Let a child look at the first rows of the request's training file.
+    """Let a child compute the masks of the first rows of the request's training file.
 
-    Interrupted, and the child killed, once `should_stop` is true.
+    Kills the child and raises Interrupted once `should_stop` is true.
     """
     process, answer = _start("audit", request)
     child = Child(process, answer, request.log_file)
@@ -93,7 +93,7 @@ def ask_for_audit(
             if answer.poll(CHECK_SECONDS):
                 return _audit_adapter.validate_json(answer.recv_bytes())
             if time.monotonic() > give_up_at:
-                message = "The rows could not be read within {:.0f} s; are they very long?"
+                message = "The rows could not be read within {:.0f} s. Shorten or split long rows."
                 return RunFailed(code="audit_failed", message=message.format(timeout_seconds))
         raise Interrupted
     except EOFError:
@@ -105,12 +105,12 @@ def ask_for_audit(
 
 
 def warm_up() -> str:
-    """Start the server, wait until its imports are done, and return the device it trains on."""
+    """Start the server, wait for its imports, and return the name of the training device."""
     process, answer = _start("describe_device")
     try:
         return answer.recv_bytes().decode()
     except EOFError:
-        raise RuntimeError("The training child cannot start; the lines above say why.") from None
+        raise RuntimeError("The training child cannot start; see the log above.") from None
     finally:
         process.join()
 
@@ -119,7 +119,7 @@ def _start(function: str, *arguments: object) -> tuple[ForkServerProcess, Connec
     reading_end, writing_end = _context.Pipe(duplex=False)
     process = _context.Process(target=_enter, args=(function, writing_end, *arguments))
     process.start()
-    # With our copy closed, the pipe ends when the child does.
+    # With this copy closed, the pipe ends when the child ends.
     writing_end.close()
     return process, reading_end
 

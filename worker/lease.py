@@ -1,7 +1,7 @@
-"""Keeps a claim alive while its work runs, and sees when the claim is lost.
+"""Renews the lease of a claim while its work runs, and detects when the claim is lost.
 
-A thread of its own does this, so that neither a long upload nor a silent child delays a heartbeat
-or lets cancelled work go on.
+This happens in a separate thread, so that neither a long upload nor a silent child delays a
+heartbeat, or lets cancelled work continue.
 """
 
 import logging
@@ -21,9 +21,9 @@ logger = logging.getLogger(__name__)
 
 
 class Lease:
-    """Renews the lease from `with` to its end. `lost` is set once the row is no longer ours.
+    """Renews the lease during a `with` block. `lost` is set once the claim has ended.
 
-    After `renew_seconds` the lease is left to expire: work that ignores its limit loses its claim.
+    After `renew_seconds` the lease is not renewed, so work that exceeds its limit loses its claim.
     """
 
     def __init__(
@@ -62,19 +62,19 @@ class Lease:
                     self._beat()
                     last_beat = now
                 with self._database.reading() as session:
-                    self._look(session)
+                    self._check(session)
             except StaleClaim:
                 self._lose()
                 return
-            except SQLAlchemyError as error:  # the next round comes in a moment
+            except SQLAlchemyError as error:  # the next round tries again
                 logger.warning("The claim could not be checked: %s", error)
 
     def _beat(self) -> None:
         with self._database.writing() as session:
             leases.beat(session, self._fence, self._lease_seconds)
 
-    def _look(self, session: Session) -> None:
-        """Raise StaleClaim when the row is no longer ours."""
+    def _check(self, session: Session) -> None:
+        """Raise StaleClaim if the claim has ended."""
         if not leases.is_current(session, self._fence):
             raise StaleClaim(f"{self._fence.id} was cancelled or given to another worker.")
 

@@ -1,6 +1,6 @@
-"""The worker of the queue `light`: `python -m worker.light`. It answers while others train.
+"""The worker of the queue `light`: `python -m worker.light`. It runs short tasks during training.
 
-Everything stands behind the guard, so that a child that imports this module does nothing.
+All code is behind the guard, so a child that imports this module runs nothing.
 """
 
 

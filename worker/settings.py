@@ -23,17 +23,19 @@ class WorkerSettings(StorageSettings):
     database_url: str = Field(description="an SQLAlchemy URL of SQLite or Postgres")
     broker_url: str = Field(description="folder:///path or redis://…")
     work_folder: Path = Field(
-        Path("data/work"), description="workspaces of running jobs, on a disk of this machine"
+        Path("data/work"), description="workspaces of running jobs, on a local disk"
     )
     precision_folder: Path | None = Field(
         None,
-        description="where it is kept what 16 bits cost a base, on a disk of this machine; may be "
-        "the engine's; None: a folder in the work folder",
+        description="the measured costs of 16 bits, on a local disk; may be the engine's folder; "
+        "None: a folder in the work folder",
     )
     worker_id: str = Field(
-        default_factory=lambda: new_id("worker"), description="another one for every process start"
+        default_factory=lambda: new_id("worker"), description="new at every start of the process"
     )
-    beat_seconds: float = Field(10, gt=0, description="a lease lasts three beats")
+    beat_seconds: float = Field(
+        10, gt=0, description="between two heartbeats; a lease lasts three times as long"
+    )
     check_seconds: float = Field(1, gt=0, description="how soon a cancelled job is noticed")
     threads: int | None = Field(
         None,
@@ -46,7 +48,7 @@ class WorkerSettings(StorageSettings):
 
     @property
     def measured_in(self) -> Path:
-        """Where it is kept what 16 bits cost a base."""
+        """The folder of the measured costs of 16 bits."""
         return self.precision_folder or self.work_folder / "precision"
 
     @property

@@ -30,20 +30,20 @@ def check_blob(state: AppState, key: str, columns: Mapping[str, str]) -> Dataset
 
 
 @contextmanager
-def checking_place(places: CapacityLimiter) -> Iterator[None]:
+def check_slot(slots: CapacityLimiter) -> Iterator[None]:
     """Hold one of the check slots, from a handler's thread; Unavailable if all are in use.
 
     Uploads share the slots, because each check is a child process with its own memory.
     """
     holder = object()
     try:
-        from_thread.run_sync(places.acquire_on_behalf_of_nowait, holder)
+        from_thread.run_sync(slots.acquire_on_behalf_of_nowait, holder)
     except WouldBlock:
         raise Unavailable(
-            f"{int(places.total_tokens)} files are being checked already; try again later.",
+            f"{int(slots.total_tokens)} files are being checked already; try again later.",
             code="too_many_uploads",
         ) from None
     try:
         yield
     finally:
-        from_thread.run_sync(places.release_on_behalf_of, holder)
+        from_thread.run_sync(slots.release_on_behalf_of, holder)

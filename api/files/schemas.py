@@ -8,7 +8,7 @@ from api.pagination import ListItem
 from core.records.tables import File
 from core.spec.dataset import DatasetReport
 
-SHOWN_FAULTS = 5
+SHOWN_ERRORS = 5
 
 UPLOAD_FORM = {
     "requestBody": {
@@ -64,7 +64,7 @@ class DeletedFile(BaseModel):
 
 
 def file_object(file: File) -> FileObject:
-    details = faults_of(file)
+    details = errors_of(file)
     report = file.report or {}
     return FileObject(
         id=file.id,
@@ -78,17 +78,17 @@ def file_object(file: File) -> FileObject:
     )
 
 
-def faults_of(file: File) -> str | None:
+def errors_of(file: File) -> str | None:
     """Return the first errors if no job can train on the file, else None."""
-    return None if file.report is None else shown_faults(DatasetReport.model_validate(file.report))
+    return None if file.report is None else shown_errors(DatasetReport.model_validate(file.report))
 
 
-def shown_faults(report: DatasetReport) -> str | None:
+def shown_errors(report: DatasetReport) -> str | None:
     """Return the first errors of a report in one sentence; None if the dataset is usable."""
     if report.usable:
         return None
-    shown = report.faults[:SHOWN_FAULTS]
-    lines = [f"line {fault.line}: {fault.message}" for fault in shown]
+    shown = report.faults[:SHOWN_ERRORS]
+    lines = [f"line {error.line}: {error.message}" for error in shown]
     if report.fault_count > len(shown):
         lines.append(f"and {report.fault_count - len(shown)} more")
     return "; ".join(lines)

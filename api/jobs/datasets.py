@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 
 from api.app_state import AppState
 from api.auth.caller import Caller
-from api.files.checking import check_blob, checking_place
-from api.files.schemas import shown_faults
+from api.files.checking import check_blob, check_slot
+from api.files.schemas import shown_errors
 from api.jobs.schemas import CreateJob
 from core.datasets.columns import missing_columns, require_known_keys
 from core.datasets.summary import MAX_LISTED_COLUMNS
@@ -53,7 +53,7 @@ def recheck(state: AppState, caller: Caller, body: CreateJob) -> Rechecked:
                 stale[file.id] = file.blob_key
     if not stale:
         return {}
-    with checking_place(state.uploads):
+    with check_slot(state.uploads):
         return {id_: check_blob(state, key, columns) for id_, key in stale.items()}
 
 
@@ -70,9 +70,9 @@ def datasets_of(
     for param, file in files.items():
         report = rechecked.get(file.id) or _report(file, param)
         _require_columns(columns, report, param)
-        if (faults := shown_faults(report)) is not None:
+        if (errors := shown_errors(report)) is not None:
             raise InvalidRequest(
-                f"File {file.id} cannot be used: {faults}.", param=param, code=f"invalid_{param}"
+                f"File {file.id} cannot be used: {errors}.", param=param, code=f"invalid_{param}"
             )
         datasets.append(Dataset(param, file, report))
     return columns, datasets

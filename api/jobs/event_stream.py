@@ -48,12 +48,12 @@ async def stream_events(
     """
     silent_seconds = 0.0
     while True:
-        news = await run_in_threadpool(_look, database, caller, job_id, after)
-        for after, event in news.events:
+        new = await run_in_threadpool(_read_new, database, caller, job_id, after)
+        for after, event in new.events:
             yield f"id: {after}\ndata: {event.model_dump_json()}\n\n"
-        if news.is_over:
+        if new.is_over:
             return
-        if news.events:
+        if new.events:
             silent_seconds = 0.0
             continue
         await anyio.sleep(POLL_SECONDS)
@@ -63,7 +63,7 @@ async def stream_events(
             yield ": still here\n\n"
 
 
-def _look(database: Database, caller: Caller, job_id: JobId, after: int) -> _NewEvents:
+def _read_new(database: Database, caller: Caller, job_id: JobId, after: int) -> _NewEvents:
     with database.reading() as session:
         job = get_owned(session, Job, caller.project, job_id)
         rows = events_since(session, job_id, after, BATCH)

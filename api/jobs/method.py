@@ -88,9 +88,9 @@ _require_all_methods(ResolvedMethod)
 
 
 def asked_hyperparameters(method: Method | None, older: Hyperparameters | None) -> Hyperparameters:
-    """Return those of `method`, or of the older field `hyperparameters`.
+    """Return the hyperparameters of `method`, or of the older field `hyperparameters`.
 
-    InvalidRequest for an unsupported method, or if the two contradict each other.
+    InvalidRequest for an unsupported method, or if both fields contradict each other.
     """
     if method is None:
         return older or Hyperparameters()
@@ -114,7 +114,7 @@ def asked_hyperparameters(method: Method | None, older: Hyperparameters | None) 
     if older is not None and older != asked:
         raise InvalidRequest(
             f"hyperparameters and method.{method.type}.hyperparameters contradict each other; use "
-            "the latter.",
+            "only the latter.",
             param="hyperparameters",
             code="contradictory_parameters",
         )

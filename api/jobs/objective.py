@@ -59,7 +59,7 @@ def resolve_task(
         natural = "seq2seq" if encodes else "generation"
     task = asked or natural
     if facts is not None:
-        require_combination(facts.model_type, task, objective.type, strategy.type, facts.quantised)
+        require_combination(facts.model_type, task, objective.type, strategy.type, facts.quantized)
     if task != natural:
         raise InvalidRequest(
             f"The task is {task!r}, but the training file and the base require {natural!r}.",

@@ -61,9 +61,9 @@ def template_variables(start: StartingPoint, body: CreateJob) -> dict[str, Any]:
     merged = merged_variables(kept, body.chat_template_kwargs)
     try:
         check_template_variables(merged)
-    except ValueError as fault:
+    except ValueError as error:
         raise InvalidRequest(
-            f"chat_template_kwargs, with those of {body.model}, are invalid: {fault}.",
+            f"chat_template_kwargs, with those of {body.model}, are invalid: {error}.",
             param="chat_template_kwargs",
             code="invalid_value",
         ) from None

@@ -93,11 +93,11 @@ def serve(
     if body.form == "merged":
         spec = JobSpec.model_validate(get_owned(session, Job, caller.project, model.job_id).spec)
         facts = describe(spec.base)
-        stored_quantised = facts is not None and facts.quantised and not spec.base.quantization
-        require_mergeable(spec.strategy.type, stored_quantised)
+        stored_quantized = facts is not None and facts.quantized and not spec.base.quantization
+        require_mergeable(spec.strategy.type, stored_quantized)
     elif body.quantization is not None:
         raise InvalidRequest(
-            "An adapter uses its base unchanged; only merged weights can be quantised.",
+            "An adapter uses its base unchanged; only merged weights can be quantized.",
             param="quantization",
             code="contradictory_parameters",
         )

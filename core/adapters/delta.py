@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from core.catalog.strategies import STRATEGIES, whole_modules
+from core.catalog.strategies import STRATEGIES, fully_trained_modules
 from core.spec.strategy import StrategySpec
 
 
@@ -62,4 +62,4 @@ def delta_of(layer: nn.Module, dtype: torch.dtype) -> Delta:
 
 def copies_weights(strategy: StrategySpec) -> bool:
     """Whether `delta_of` copies all weights of such an adapter and keeps none of its layers."""
-    return STRATEGIES[strategy.type].copies_weights and not whole_modules(strategy)
+    return STRATEGIES[strategy.type].copies_weights and not fully_trained_modules(strategy)

@@ -20,8 +20,8 @@ def frozen_matrix(layer: LinearLayer, prepack: bool) -> FrozenMatrix:
     """Return the matrix of any linear layer, however it is stored."""
     weight, bias_O = layer.weight, layer.bias
     if hasattr(weight, "quant_state") or hasattr(weight, "SCB"):
-        # imported here, because machines without quantised bases may lack bitsandbytes
-        from core.models.quantised import quantised_matrix
+        # imported here, because machines without quantized bases may lack bitsandbytes
+        from core.models.quantized import quantized_matrix
 
-        return quantised_matrix(layer)
+        return quantized_matrix(layer)
     return FrozenMatrix(weight.t() if isinstance(layer, Conv1D) else weight, bias_O, prepack)

@@ -205,7 +205,7 @@ class PaddedRows(LoraRows):
         # 5. Equal lengths need no padding: a slice of the batch, if it has no gaps, is a view.
         is_full = len(tokens) == len(sources)
         self._tokens = as_index(tokens, device) if is_full else torch.tensor(tokens, device=device)
-        """Where they stand in the batch; a slice when nothing is padded."""
+        """Their positions in the batch; a slice if nothing is padded."""
         self._positions_T = torch.tensor(positions, device=device)
         self._sources = torch.tensor(sources, device=device)
 

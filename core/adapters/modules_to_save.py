@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from core.adapters.targets import is_quantised, unknown_module
+from core.adapters.targets import is_quantized, unknown_module
 from core.catalog.families import family_of
 from core.errors import InvalidRequest
 
@@ -61,7 +61,7 @@ def weights_by_name(copies: dict[str, nn.Module]) -> dict[str, nn.Parameter]:
 def _require_trainable(path: str, module: nn.Module) -> None:
     if isinstance(module, (nn.ModuleList, nn.ModuleDict)):
         reason = "is a list of modules; name a module inside it"
-    elif any(is_quantised(part) for part in module.modules()):
+    elif any(is_quantized(part) for part in module.modules()):
         reason = "is quantized, and quantized weights cannot be trained"
     elif not any(True for _ in module.parameters()):
         reason = "has no weights"

@@ -67,7 +67,7 @@ def is_named(path: str, name: str) -> bool:
     return path == name or path.endswith(f".{name}")
 
 
-def is_quantised(module: nn.Module) -> bool:
+def is_quantized(module: nn.Module) -> bool:
     """Whether bitsandbytes stores the weight of this layer in four or eight bits."""
     weight = getattr(module, "weight", None)
     return hasattr(weight, "quant_state") or hasattr(weight, "SCB")

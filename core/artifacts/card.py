@@ -77,7 +77,7 @@ _TARGETS = for_each(
 
 def _front_matter(base: str, spec: JobSpec) -> list[str]:
     strategy = spec.strategy.type
-    relation = "finetune" if STRATEGIES[strategy].whole_model else "adapter"
+    relation = "finetune" if STRATEGIES[strategy].full_model else "adapter"
     return [
         "---",
         f"base_model: {json.dumps(base)}",
@@ -93,7 +93,7 @@ def _front_matter(base: str, spec: JobSpec) -> list[str]:
 
 def _introduction(base: str, facts: CardFacts) -> list[str]:
     origin = f"`{base}`{_revision(facts.spec.base)}"
-    if STRATEGIES[facts.spec.strategy.type].whole_model:
+    if STRATEGIES[facts.spec.strategy.type].full_model:
         return [
             f"# {base}, tuned",
             "",

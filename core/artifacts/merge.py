@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from core.adapters.adapted import AdaptedModel
 from core.adapters.delta import AdapterLayer
-from core.adapters.targets import is_quantised
+from core.adapters.targets import is_quantized
 
 
 @torch.no_grad()
@@ -25,7 +25,7 @@ def merge(adapted: AdaptedModel) -> PreTrainedModel:
         raise ValueError("virtual tokens cannot be merged into weights")
     for path, layer in adapted.replaced.items():
         own = adapted.model.get_submodule(path)
-        if is_quantised(own):
+        if is_quantized(own):
             raise ValueError(f"{path} has no dense weight to merge the adapter into")
         if isinstance(layer, AdapterLayer):
             for name, weight in layer.merged().items():

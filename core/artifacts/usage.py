@@ -8,7 +8,7 @@ from core.catalog.tasks import TASKS
 from core.spec.job import JobSpec
 from core.spec.objective import ClassificationSpec
 
-_QUANTISED = {
+_QUANTIZED = {
     "nf4": (
         'BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", '
         "bnb_4bit_use_double_quant=True)"
@@ -29,7 +29,7 @@ def usage(spec: JobSpec) -> list[str]:
                 "",
             ]
         case "transformers":
-            own = ["With transformers, from this folder:", "", *_python(_whole_model(spec))]
+            own = ["With transformers, from this folder:", "", *_python(_full_model(spec))]
         case "peft":
             stands_for = public_name(spec.base) != spec.base.source
             note = f"; replace `{public_name(spec.base)}` by a local folder with that model"
@@ -43,7 +43,7 @@ def usage(spec: JobSpec) -> list[str]:
     return [*own, "From the service that trained it:", "", *_request(spec)]
 
 
-def _whole_model(spec: JobSpec) -> list[str]:
+def _full_model(spec: JobSpec) -> list[str]:
     name = TASKS[spec.task].model_class
     return [
         f"from transformers import {name}, AutoTokenizer",
@@ -58,7 +58,7 @@ def _adapter(spec: JobSpec) -> list[str]:
     options = f', revision="{spec.base.revision}"' if spec.base.revision else ""
     if isinstance(spec.objective, ClassificationSpec):
         options += f", num_labels={len(spec.objective.labels)}"
-    config = _QUANTISED.get(spec.base.quantization or "")
+    config = _QUANTIZED.get(spec.base.quantization or "")
     if config is not None:
         options += f", quantization_config={config}"
     return [

@@ -104,21 +104,21 @@ class LooseReader:
         if not text.startswith(opening, start):
             raise NotAValue
         value: dict[str, Any] = {}
-        place = _after_space(text, start + 1)
-        while not text.startswith(closing, place):
-            name, place = self._name(text, place, colon)
-            value[name], place = self._value(text, place, depth + 1)
-            place = _after_item(text, place, closing)
-        return value, place + 1
+        position = _after_space(text, start + 1)
+        while not text.startswith(closing, position):
+            name, position = self._name(text, position, colon)
+            value[name], position = self._value(text, position, depth + 1)
+            position = _after_item(text, position, closing)
+        return value, position + 1
 
     def _list(self, text: str, start: int, depth: int) -> tuple[list[Any], int]:
         value = []
-        place = _after_space(text, start + 1)
-        while not text.startswith("]", place):
-            item, place = self._value(text, place, depth + 1)
+        position = _after_space(text, start + 1)
+        while not text.startswith("]", position):
+            item, position = self._value(text, position, depth + 1)
             value.append(item)
-            place = _after_item(text, place, "]")
-        return value, place + 1
+            position = _after_item(text, position, "]")
+        return value, position + 1
 
     def _name(self, text: str, start: int, colon: str) -> tuple[str, int]:
         for quote in self._quotes:
@@ -162,21 +162,21 @@ def _is_escaped(text: str, start: int, end: int) -> bool:
 
 def _unescaped(text: str) -> str:
     parts = []
-    place = 0
-    while (slash := text.find("\\", place)) >= 0:
-        parts.append(text[place:slash])
+    position = 0
+    while (slash := text.find("\\", position)) >= 0:
+        parts.append(text[position:slash])
         letter = text[slash + 1 : slash + 2]
         digits = text[slash + 2 : slash + 6]
         if letter == "u" and len(digits) == 4:
             try:
                 parts.append(chr(int(digits, 16)))
-                place = slash + 6
+                position = slash + 6
                 continue
             except ValueError:
                 pass
         parts.append(_ESCAPES.get(letter, letter))
-        place = slash + 2
-    joined = "".join([*parts, text[place:]])
+        position = slash + 2
+    joined = "".join([*parts, text[position:]])
     return joined.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
@@ -190,16 +190,16 @@ def _bare(text: str, start: int) -> tuple[Any, int]:
         raise NotAValue from None
 
 
-def _after_space(text: str, place: int) -> int:
-    while place < len(text) and text[place].isspace():
-        place += 1
-    return place
+def _after_space(text: str, position: int) -> int:
+    while position < len(text) and text[position].isspace():
+        position += 1
+    return position
 
 
-def _after_item(text: str, place: int, closing: str) -> int:
-    place = _after_space(text, place)
-    if text.startswith(",", place):
-        return _after_space(text, place + 1)
-    if not text.startswith(closing, place):
+def _after_item(text: str, position: int, closing: str) -> int:
+    position = _after_space(text, position)
+    if text.startswith(",", position):
+        return _after_space(text, position + 1)
+    if not text.startswith(closing, position):
         raise NotAValue
-    return place
+    return position

@@ -14,7 +14,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
-from core.batching.tokenise import encode, encode_continued
+from core.batching.tokenization import encode, encode_continued
 
 _OPEN, _CLOSE = "\ufdd0", "\ufdd1"
 _PLACEHOLDER = re.compile(rf"(?:{_OPEN}|\\ufdd0)(\d+)(?:{_CLOSE}|\\ufdd1)")
@@ -29,9 +29,9 @@ class ControlTokens:
 
     def __init__(self, ids: Mapping[str, int], added_ids: Iterable[int]) -> None:
         self.ids = dict(ids)
-        self._spellings = [*sorted(self.ids, key=len, reverse=True), _OPEN, _CLOSE]
-        self._numbers = {text: number for number, text in enumerate(self._spellings)}
-        self._pattern = re.compile("|".join(map(re.escape, self._spellings)))
+        self._token_texts = [*sorted(self.ids, key=len, reverse=True), _OPEN, _CLOSE]
+        self._numbers = {text: number for number, text in enumerate(self._token_texts)}
+        self._pattern = re.compile("|".join(map(re.escape, self._token_texts)))
         self._pieces = re.compile(f"({self._pattern.pattern})")
         self._added_ids = frozenset(added_ids)
 
@@ -68,7 +68,7 @@ class ControlTokens:
 
     def show(self, text: str) -> str:
         """Replace placeholders in a text by the original characters."""
-        return _PLACEHOLDER.sub(lambda found: self._spelling(found[1]), text)
+        return _PLACEHOLDER.sub(lambda found: self._token_text(found[1]), text)
 
     def encode(
         self, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], *, continued: bool = False
@@ -122,32 +122,32 @@ class ControlTokens:
 
     def ending(self, text: str) -> str:
         """Return the control token at the end of a text, or ""."""
-        return next((token for token in self._spellings if text.endswith(token)), "")
+        return next((token for token in self._token_texts if text.endswith(token)), "")
 
     def opening(self, text: str) -> str:
         """Return the control token at the start of a text, or ""."""
-        return next((token for token in self._spellings if text.startswith(token)), "")
+        return next((token for token in self._token_texts if text.startswith(token)), "")
 
     def _placeholder(self, found: re.Match[str]) -> str:
         return f"{_OPEN}{self._numbers[found[0]]}{_CLOSE}"
 
-    def _spelling(self, number: str) -> str:
+    def _token_text(self, number: str) -> str:
         index = int(number)
-        return self._spellings[index] if index < len(self._spellings) else ""
+        return self._token_texts[index] if index < len(self._token_texts) else ""
 
     def _rest(self, tokenizer: PreTrainedTokenizerFast, pieces: Sequence[str]) -> list[int]:
         """Return the ids from the first placeholder on."""
-        spelled = [self._plain(tokenizer, self._spelling(number)) for number in pieces[::2]]
+        decoded = [self._plain(tokenizer, self._token_text(number)) for number in pieces[::2]]
         texts = encode_continued(tokenizer, pieces[1::2])
-        return list(chain.from_iterable(chain.from_iterable(zip(spelled, texts, strict=True))))
+        return list(chain.from_iterable(chain.from_iterable(zip(decoded, texts, strict=True))))
 
-    def _plain(self, tokenizer: PreTrainedTokenizerFast, spelling: str) -> list[int]:
+    def _plain(self, tokenizer: PreTrainedTokenizerFast, token_text: str) -> list[int]:
         """Tokenize a control token's text as plain text, split so that no part is added."""
-        for cut in range(1, len(spelling)):
-            parts = encode_continued(tokenizer, [spelling[:cut], spelling[cut:]])
+        for cut in range(1, len(token_text)):
+            parts = encode_continued(tokenizer, [token_text[:cut], token_text[cut:]])
             if not self._added_ids.intersection(chain(*parts)):
                 return [*parts[0], *parts[1]]
-        letters = encode_continued(tokenizer, list(spelling))
+        letters = encode_continued(tokenizer, list(token_text))
         return [token for ids in letters for token in ids if token not in self._added_ids]
 
 

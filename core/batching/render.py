@@ -21,7 +21,7 @@ from core.batching.template import (
     TemplateContext,
     Unrenderable,
 )
-from core.batching.tokenise import encode, opening_tokens
+from core.batching.tokenization import encode, opening_tokens
 from core.batching.turns import Turn, end_token_ids, trained_turns
 from core.datasets.chat import parse_conversation
 from core.datasets.formats import ChatExample, CompletionExample, TextExample

@@ -70,7 +70,7 @@ def render_source_targets(
             plain.append(_only_turn(line, example))
         else:
             rows += _templated(template, line, example)
-    rows += _tokenised(tokenizer, plain)
+    rows += _tokenized(tokenizer, plain)
     return sorted(rows, key=lambda row: row.line)
 
 
@@ -123,7 +123,7 @@ def _plain_source(messages: Sequence[Message], tools: Sequence[Message]) -> str:
     return "\n\n".join(message["content"] for message in messages)
 
 
-def _tokenised(tokenizer: PreTrainedTokenizerFast, texts: list[_Texts]) -> list[SourceTargetRow]:
+def _tokenized(tokenizer: PreTrainedTokenizerFast, texts: list[_Texts]) -> list[SourceTargetRow]:
     """Tokenize plain texts with the tokenizer's special tokens."""
     if not texts:
         return []

@@ -57,15 +57,15 @@ def _json_formats(answers: ProbedAnswers) -> Iterator[ToolCallFormat]:
 
 def _json_call(text: str, start: int) -> tuple[int, int, tuple[str, str]] | None:
     """Return the position of the first JSON call, and its keys for name and arguments."""
-    for place in range(start, len(text)):
-        if text[place] in "[{":
+    for position in range(start, len(text)):
+        if text[position] in "[{":
             try:
-                value, end = _decoder.raw_decode(text, place)
+                value, end = _decoder.raw_decode(text, position)
             except ValueError:
                 continue
             keys = _keys_of_call(value)
             if keys is not None:
-                return place, end, keys
+                return position, end, keys
     return None
 
 
@@ -90,15 +90,15 @@ def _is_arguments(value: Any) -> bool:
 
 def _json_span(text: str, start: int) -> Span | None:
     """Return the position of the arguments as a JSON object."""
-    place = text.find("{", start)
-    while place >= 0:
+    position = text.find("{", start)
+    while position >= 0:
         try:
-            value, end = _decoder.raw_decode(text, place)
+            value, end = _decoder.raw_decode(text, position)
         except ValueError:
-            value, end = None, place
+            value, end = None, position
         if isinstance(value, dict) and KEYS[0] in value:
-            return place, end
-        place = text.find("{", place + 1)
+            return position, end
+        position = text.find("{", position + 1)
     return None
 
 
@@ -115,7 +115,7 @@ def _loose_span(opening: str, closing: str) -> SpanFinder:
 
 def _value_after(text: str, start: int) -> int:
     """Return the position of the first probe value; -1 if there is none."""
-    found = [place for value in (VALUE, OTHER) if (place := text.find(value, start)) >= 0]
+    found = [position for value in (VALUE, OTHER) if (position := text.find(value, start)) >= 0]
     return min(found, default=-1)
 
 
@@ -213,5 +213,5 @@ def _pair_formats(answers: ProbedAnswers) -> Iterator[ToolCallFormat]:
 
 def _has_pairs(text: str, key: str = KEYS[0]) -> bool:
     value = VALUE if key == KEYS[0] else OTHER
-    name, place = text.find(NAME_HOLE), text.find(key)
-    return 0 <= name < place < text.find(value)
+    name, position = text.find(NAME_HOLE), text.find(key)
+    return 0 <= name < position < text.find(value)

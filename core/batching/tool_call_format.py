@@ -19,7 +19,7 @@ from core.batching.turns import Turn
 def tool_call_format(
     written: Written, control: CodedTokens, ends: tuple[str, ...], reasoning: Section | None
 ) -> ToolCallFormat | None:
-    """Return the tool-call format; None if it is not recognised."""
+    """Return the tool-call format; None if it is not recognized."""
     if written.one is None:
         return None
     answers = ProbedAnswers(written, control, ends, reasoning)

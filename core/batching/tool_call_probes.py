@@ -95,7 +95,7 @@ class ProbedAnswers:
 
 
 def empty_block(reasoning: Section | None) -> re.Pattern[str]:
-    """Return a pattern for reasoning without any text, which stands before many answers."""
+    """Return a pattern for reasoning without any text, which precedes many answers."""
     if reasoning is None:
         return re.compile(r"(?!)")
     opening, closing = re.escape(reasoning.opening.strip()), re.escape(reasoning.closing.strip())

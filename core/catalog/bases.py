@@ -1,7 +1,7 @@
-"""The base models that jobs may ask for: the shipped ones, then those of the user's file.
+"""The base models for jobs: the shipped ones, then those of the user's file.
 
-`bases.toml` explains the fields. Loading looks at no model: the folders may be on the workers'
-machines only.
+`bases.toml` explains the fields. Loading the catalog reads no model, because the folders may exist
+only on the workers' machines.
 """
 
 import re
@@ -41,20 +41,20 @@ def _unix_seconds(value: object) -> object:
 
 
 class CatalogEntry(Aliased, Spec):
-    """A base model as the catalog knows it."""
+    """A base model in the catalog."""
 
     id: Name
     source: str = Field(min_length=1, description="absolute folder, or a Hugging Face id")
     revision: str | None = Field(None, min_length=1, description="of a Hugging Face id")
     quantization: Quantization | None = Field(
         None,
-        description="in memory, for training and serving; None: as the source stores it",
+        description="in memory, for training and serving; None: that of the source",
         validation_alias=AliasChoices("quantization", "quantisation"),
     )
     aliases: tuple[Name, ...] = ()
     owned_by: str = "system"
     created: Annotated[int, BeforeValidator(_unix_seconds)] = Field(
-        0, ge=0, description="unix seconds; in the file a day, such as 2024-09-25"
+        0, ge=0, description="Unix seconds; in the file a date, such as 2024-09-25"
     )
 
     @property
@@ -71,7 +71,7 @@ class Catalog:
     """Base models by id and alias."""
 
     def __init__(self, entries: Iterable[CatalogEntry]) -> None:
-        """Raises BadCatalog when two entries share a name."""
+        """Raises BadCatalog if two entries share a name."""
         self._entries = tuple(entries)
         self._by_name: dict[str, CatalogEntry] = {}
         for entry in self._entries:
@@ -87,7 +87,7 @@ class Catalog:
     def load(cls, path: Path | None = None) -> "Catalog":
         """Return the shipped entries, changed and extended by those of the user's file, if any.
 
-        Raises BadCatalog when the file is not TOML, a field is wrong or a name is repeated.
+        Raises BadCatalog if the file is not TOML, a field is invalid or a name is repeated.
         """
         tables = _read_tables(_SHIPPED_FILE)
         if path is not None:
@@ -103,15 +103,15 @@ class Catalog:
         return self._entries
 
     def resolve(self, name: str) -> BaseModelSpec:
-        """Return the base with this id or alias; NotFound names the nearest ones."""
+        """Return the base with this id or alias; NotFound suggests similar names."""
         entry = self._by_name.get(name)
         if entry is None:
             near = get_close_matches(name[:128], self._by_name, n=3, cutoff=0.5)
-            hint = "Did you mean" if near else "Known are"
+            hint = "Did you mean" if near else "Available"
             names = ", ".join(near or [base.id for base in self._entries])
             raise NotFound(
-                f"No base model is called {name[:128]!r}. {hint}: {names}. Further ones are added "
-                "in the catalog file.",
+                f"There is no base model {name[:128]!r}. {hint}: {names}. Add other base models to "
+                "the catalog file.",
                 param="model",
                 code="model_not_found",
             )
@@ -123,20 +123,20 @@ def _read_tables(path: Path) -> dict[str, dict[str, Any]]:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise BadCatalog(f"{path}: there is no such catalog file") from None
+        raise BadCatalog(f"{path}: this catalog file does not exist") from None
     except ValueError as error:  # not UTF-8, or not TOML
         raise BadCatalog(f"{path} is not TOML: {error}") from None
 
     bases = document.pop("bases", [])
     if document or not isinstance(bases, list):
-        raise BadCatalog(f"{path}: a catalog holds [[bases]] tables only{_extra(document)}")
+        raise BadCatalog(f"{path}: a catalog may have only [[bases]] tables{_extra(document)}")
     tables: dict[str, dict[str, Any]] = {}
     for number, table in enumerate(bases, start=1):
         id_ = table.get("id") if isinstance(table, dict) else None
         if not isinstance(id_, str):
             raise BadCatalog(f"{path}: entry {number} of [[bases]] has no id; give it one")
         if id_ in tables:
-            raise BadCatalog(f"{path}: the id {id_!r} stands twice; keep one of the entries")
+            raise BadCatalog(f"{path}: the id {id_!r} is repeated; remove one of the entries")
         if isinstance(table.get("source"), str):
             table["source"] = _resolved(table["source"], path)
         tables[id_] = table
@@ -148,7 +148,7 @@ def _extra(document: dict[str, Any]) -> str:
 
 
 def _resolved(source: str, file: Path) -> str:
-    """Return an absolute folder or a Hugging Face id."""
+    """Return an absolute folder or a Hugging Face id; BadCatalog for anything else."""
     if source.startswith(_PACKAGE_PREFIX):
         return str(_PACKAGE_ROOT / source.removeprefix(_PACKAGE_PREFIX))
     if source.startswith(("/", "./", "../")):
@@ -156,8 +156,8 @@ def _resolved(source: str, file: Path) -> str:
     if _HUB_ID.fullmatch(source):
         return source
     raise BadCatalog(
-        f"{file}: the source {source!r} is no Hugging Face id (organisation/name) and no folder "
-        '(absolute, or "./…" beside the file)'
+        f"{file}: the source {source!r} is neither a Hugging Face id (organization/name) nor a "
+        'folder (absolute, or "./…", relative to the file)'
     )
 
 
@@ -165,10 +165,13 @@ def _entry(table: dict[str, Any]) -> CatalogEntry:
     try:
         entry = CatalogEntry.model_validate(table)
     except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()
+        errors = "; ".join(
+            f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()
         )
-        raise BadCatalog(f"the entry {table['id']!r} is wrong: {faults}") from None
+        raise BadCatalog(f"the entry {table['id']!r} is invalid: {errors}") from None
     if entry.revision is not None and Path(entry.source).is_absolute():
-        raise BadCatalog(f"the entry {entry.id!r} is a folder, which has no revision; remove it")
+        raise BadCatalog(
+            f"the source of the entry {entry.id!r} is a folder, which has no revision; remove "
+            "the revision"
+        )
     return entry

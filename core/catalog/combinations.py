@@ -22,11 +22,11 @@ _WHY_NOT: dict[tuple[Kind, Task], str] = {
 
 
 def require_combination(
-    model_type: str, task: Task, objective: str, strategy: str, quantised: bool = False
+    model_type: str, task: Task, objective: str, strategy: str, quantized: bool = False
 ) -> None:
     """Raise InvalidRequest with the reason if the combination is not supported.
 
-    `quantised`: the weights of the base are quantised. `param` of the error is the field to change.
+    `quantized`: the weights of the base are quantized. `param` of the error is the field to change.
     """
     family = family_of(model_type)
     if task not in family.tasks:
@@ -50,23 +50,23 @@ def require_combination(
             param="strategy.type",
             code="impossible_combination",
         )
-    if STRATEGIES[strategy].whole_model and quantised:
+    if STRATEGIES[strategy].full_model and quantized:
         raise InvalidRequest(
-            "The weights of this base are quantised and cannot be trained. Use lora or qlora, or "
+            "The weights of this base are quantized and cannot be trained. Use lora or qlora, or "
             "the original base.",
             param="strategy.type",
             code="impossible_combination",
         )
 
 
-def require_mergeable(strategy: str, stored_quantised: bool) -> None:
+def require_mergeable(strategy: str, stored_quantized: bool) -> None:
     """Raise InvalidRequest with the reason if an adapter cannot be merged into its base.
 
-    `stored_quantised`: the base is stored quantised, so its dense weights are not available.
+    `stored_quantized`: the base is stored quantized, so its dense weights are not available.
     """
     reason = STRATEGIES[strategy].not_mergeable
-    if reason is None and stored_quantised and not STRATEGIES[strategy].whole_model:
-        reason = "belongs to a base that is stored quantised, without dense weights"
+    if reason is None and stored_quantized and not STRATEGIES[strategy].full_model:
+        reason = "belongs to a base that is stored quantized, without dense weights"
     if reason is not None:
         raise InvalidRequest(
             f"This model cannot be merged: its strategy {strategy} {reason}. Serve it as an "

@@ -1,4 +1,4 @@
-"""What the API must know of a base before it accepts a job, read without torch."""
+"""Facts of a base that the API needs before it accepts a job, read without torch."""
 
 import json
 from collections.abc import Mapping
@@ -17,18 +17,17 @@ class BaseFacts:
 
     model_type: str
     context_length: int
-    quantised: bool = False
-    """Whether its weights are quantised, as they are stored or while they are loaded."""
+    quantized: bool = False
+    """Whether its weights are quantized in its files or while they are loaded."""
     hidden_size: int | None = None
-    """None where the config leaves it to the defaults of its class."""
+    """None if the config relies on the default of its class."""
 
 
 def describe(base: BaseModelSpec) -> BaseFacts | None:
-    """Return the facts of a base in a folder of this machine, and None for any other.
+    """Return the facts of a base in a folder of this machine; None for any other base.
 
-    A Hugging Face id, or a folder that only the workers have, is looked at on a worker.
-    Raises InvalidRequest for a family or a quantization that is not supported, and when the
-    folder holds no usable config.json.
+    A worker checks a Hugging Face id, or a folder that only workers have. Raises InvalidRequest
+    for an unsupported family or quantization, and if the folder has no usable config.json.
     """
     folder = Path(base.source)
     if not folder.is_absolute() or not folder.is_dir():
@@ -41,33 +40,33 @@ def describe(base: BaseModelSpec) -> BaseFacts | None:
         raise _unusable(base, "its config.json is not JSON") from None
     model_type = config.get("model_type") if isinstance(config, dict) else None
     if not isinstance(model_type, str):
-        raise _unusable(base, "its config.json does not say model_type")
+        raise _unusable(base, "its config.json has no model_type")
     limit = context_length(config)
     if limit is None:
-        raise _unusable(base, f"its config.json does not say {family_of(model_type).positions}")
-    return BaseFacts(model_type, limit, comes_quantised(base, config), hidden_size(config))
+        raise _unusable(base, f"its config.json has no {family_of(model_type).positions}")
+    return BaseFacts(model_type, limit, loads_quantized(base, config), hidden_size(config))
 
 
-def comes_quantised(base: BaseModelSpec, config: Mapping[str, Any]) -> bool:
-    """Say whether a base is quantised in memory, because it is stored so or asked for so.
+def loads_quantized(base: BaseModelSpec, config: Mapping[str, Any]) -> bool:
+    """Return whether a base is quantized in memory, by its files or by its catalog entry.
 
-    Raises InvalidRequest when it is both, and what `is_quantised` raises.
+    Raises InvalidRequest if it is both, and the errors of `is_stored_quantized`.
     """
-    stored = is_quantised(config)
+    stored = is_stored_quantized(config)
     if stored and base.quantization is not None:
         raise InvalidRequest(
-            f"The base model {base.id!r} is stored quantised already. Take quantization out of its "
-            "catalog entry, or name its original weights there.",
+            f"The files of the base model {base.id!r} are already quantized. Remove quantization "
+            "from its catalog entry, or use its original weights as the source.",
             param="model",
             code="unsupported_model",
         )
     return stored or base.quantization is not None
 
 
-def is_quantised(config: Mapping[str, Any]) -> bool:
-    """Say whether a config's weights are stored quantised.
+def is_stored_quantized(config: Mapping[str, Any]) -> bool:
+    """Return whether the weights of a config are stored quantized.
 
-    Raises InvalidRequest for any other quantization than that of bitsandbytes.
+    Raises InvalidRequest for any quantization except that of bitsandbytes.
     """
     quantization = config.get("quantization_config")
     if quantization is None:
@@ -76,8 +75,8 @@ def is_quantised(config: Mapping[str, Any]) -> bool:
     if method == "bitsandbytes":
         return True
     raise InvalidRequest(
-        f"The base model is quantised by {method}, which cannot be trained here. Take its original "
-        "weights, or those that bitsandbytes has quantised.",
+        f"The base model is quantized with {method}, which cannot be trained here. Use its "
+        "original weights, or weights quantized with bitsandbytes.",
         param="model",
         code="unsupported_model",
     )

@@ -51,7 +51,7 @@ class StrategyFacts:
     """The library that loads the bundle."""
     optimizer: OptimizerName
     """The value of `auto`."""
-    whole_model: bool
+    full_model: bool
     """The result is a complete model, not an adapter."""
     virtual_tokens: Side | None
     """The text of an encoder-decoder that they precede; a decoder has only one text."""
@@ -90,7 +90,7 @@ STRATEGIES: dict[str, StrategyFacts] = for_each(
             rate=RateRule(5e-5, _POWER, True, False),
             library="transformers",
             optimizer="adamw",
-            whole_model=True,
+            full_model=True,
             virtual_tokens=None,
             hands_over_keys=False,
             not_mergeable=None,
@@ -100,7 +100,7 @@ STRATEGIES: dict[str, StrategyFacts] = for_each(
             rate=_LOW_RANK_RATE,
             library="peft",
             optimizer="adamw",
-            whole_model=False,
+            full_model=False,
             virtual_tokens=None,
             hands_over_keys=False,
             not_mergeable=None,
@@ -110,7 +110,7 @@ STRATEGIES: dict[str, StrategyFacts] = for_each(
             rate=_LOW_RANK_RATE,
             library="peft",
             optimizer="paged_adamw",
-            whole_model=False,
+            full_model=False,
             virtual_tokens=None,
             hands_over_keys=False,
             not_mergeable=None,
@@ -120,7 +120,7 @@ STRATEGIES: dict[str, StrategyFacts] = for_each(
             rate=RateRule(1e-3, 0, True, False, _inner_values),
             library="tunesmith",
             optimizer="adamw",
-            whole_model=False,
+            full_model=False,
             virtual_tokens=None,
             hands_over_keys=False,
             not_mergeable="adds layers between those of the base",
@@ -130,7 +130,7 @@ STRATEGIES: dict[str, StrategyFacts] = for_each(
             rate=RateRule(0.2, 0, False, True),
             library="peft",
             optimizer="adamw",
-            whole_model=False,
+            full_model=False,
             virtual_tokens="target",
             hands_over_keys=True,
             not_mergeable="adds keys and values before every text",
@@ -140,7 +140,7 @@ STRATEGIES: dict[str, StrategyFacts] = for_each(
             rate=RateRule(0.3, 0, False, True),
             library="peft",
             optimizer="adamw",
-            whole_model=False,
+            full_model=False,
             virtual_tokens="source",
             hands_over_keys=False,
             not_mergeable="adds embeddings before every text",
@@ -151,7 +151,7 @@ STRATEGIES: dict[str, StrategyFacts] = for_each(
             rate=RateRule(2e-2, _POWER, False, True),
             library="peft",
             optimizer="adamw",
-            whole_model=False,
+            full_model=False,
             virtual_tokens=None,
             hands_over_keys=False,
             not_mergeable=None,
@@ -172,7 +172,7 @@ def virtual_tokens(strategy: StrategySpec, sides: Collection[Side] = BOTH_SIDES)
     return tokens
 
 
-def whole_modules(strategy: StrategySpec) -> tuple[str, ...]:
+def fully_trained_modules(strategy: StrategySpec) -> tuple[str, ...]:
     """Return the names of the base's modules that the strategy trains completely."""
     names: tuple[str, ...] = getattr(strategy, "modules_to_save", ())
     return names

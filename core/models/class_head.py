@@ -47,6 +47,6 @@ def class_logits(model: PreTrainedModel, states_TE: Tensor, lengths: Sequence[in
 
 
 def _in_dtype_of(module: nn.Module, x: Tensor) -> Tensor:
-    # not through its hooks, which make a trained copy return the dtype of its neighbours
+    # not through its hooks, which make a trained copy return the dtype of its neighbors
     y: Tensor = module.forward(x.to(next(module.parameters()).dtype))
     return y

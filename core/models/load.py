@@ -1,8 +1,8 @@
-"""Loading of a base model and its tokenizer from a folder or the Hugging Face hub.
+"""Loads base models and their tokenizers from a folder or the Hugging Face hub.
 
-Only safetensors are read and no code that comes with a model is ever run. All functions of a base
-raise NotFound `base_not_found` for files that are missing or unreadable, and InvalidRequest
-`unsupported_model` for files that make no model or tokenizer.
+Only safetensors are read, and no code that comes with a model is run. All functions that read a
+base raise NotFound `base_not_found` if its files are missing or unreadable, and InvalidRequest
+`unsupported_model` if they are not a usable model or tokenizer.
 """
 
 import copy
@@ -26,7 +26,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from core.catalog.describe import comes_quantised, is_quantised
+from core.catalog.describe import is_stored_quantized, loads_quantized
 from core.catalog.families import context_length, family_of
 from core.errors import InvalidRequest, NotFound
 from core.spec.base_model import BaseModelSpec
@@ -43,10 +43,10 @@ _DEFECTS = (
     StrictDataclassError,
     SafetensorError,
 )
-"""What transformers raises on files that are damaged or not of a model it knows."""
+"""The exceptions of transformers for files that are damaged or of an unknown model."""
 
 NF4 = QloraSpec(quantization="nf4", double_quantization=True)
-"""What the quantization `nf4` of a base is: that on which qlora trains unless told otherwise."""
+"""The quantization `nf4` of a base, which is also the default of qlora."""
 
 _MODEL_CLASSES: dict[Task, Any] = {
     "generation": AutoModelForCausalLM,
@@ -56,7 +56,7 @@ _MODEL_CLASSES: dict[Task, Any] = {
 
 
 def load_config(base: BaseModelSpec) -> PreTrainedConfig:
-    """Return the configuration of the base; no weights are read."""
+    """Return the config of the base; no weights are read."""
     with _reading(base):
         return AutoConfig.from_pretrained(
             base.source, revision=base.revision, trust_remote_code=False
@@ -64,7 +64,7 @@ def load_config(base: BaseModelSpec) -> PreTrainedConfig:
 
 
 def load_tokenizer(base: BaseModelSpec) -> PreTrainedTokenizerFast:
-    """Return the tokenizer of the base; InvalidRequest when it cannot report text offsets."""
+    """Return the tokenizer of the base; InvalidRequest if it cannot report text offsets."""
     with _reading(base):
         tokenizer = AutoTokenizer.from_pretrained(
             base.source, revision=base.revision, trust_remote_code=False
@@ -72,7 +72,7 @@ def load_tokenizer(base: BaseModelSpec) -> PreTrainedTokenizerFast:
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise InvalidRequest(
             f"The tokenizer of {base.id} has no fast version (tokenizer.json), which exact loss "
-            "masks need. Convert it once with transformers and register the base again.",
+            "masks need. Convert it with transformers and register the base again.",
             param="model",
             code="unsupported_model",
         )
@@ -80,7 +80,7 @@ def load_tokenizer(base: BaseModelSpec) -> PreTrainedTokenizerFast:
 
 
 def context_of(config: PreTrainedConfig) -> int:
-    """Return how many tokens a row may hold, as `core.catalog.describe` says before a job."""
+    """Return the maximum tokens of a row, as `core.catalog.describe` does for the API."""
     length = context_length(config.to_dict())
     assert length is not None, "the configs of all families have the field of their limit"
     return length
@@ -89,9 +89,9 @@ def context_of(config: PreTrainedConfig) -> int:
 def outline(
     base: BaseModelSpec, config: PreTrainedConfig, task: Task, labels: int | None = None
 ) -> PreTrainedModel:
-    """Return the model that `load_base` would load, on the meta device and not quantised.
+    """Return the model that `load_base` would load, on the meta device and not quantized.
 
-    It has every module and shape, no weights, and costs milliseconds. `config` stays as it is.
+    It has all modules and shapes but no weights, and takes milliseconds. `config` does not change.
     """
     config = copy.deepcopy(config)
     if labels is not None:
@@ -110,22 +110,22 @@ def load_base(
     labels: int | None = None,
     quantization: QloraSpec | None = None,
 ) -> PreTrainedModel:
-    """Return the base on `device` in `dtype`: evaluation mode, every parameter frozen.
+    """Return the base on `device` in `dtype`, in evaluation mode, with all parameters frozen.
 
-    For the task classification it gets a head for `labels` labels; what of it the base lacks is
-    drawn from torch's global generator, so seed that first. With `quantization` the linear layers
-    of the blocks are quantised to four bits on the way; a base that is quantised by itself, as it
-    is stored or by its catalog entry, comes so, whatever is asked for. The head is never quantised.
+    For classification it gets a head for `labels` labels. The weights of this head that the base
+    lacks are drawn from torch's global generator, so seed it first. `quantization` quantizes the
+    linear layers of the blocks to four bits. It has no effect on a base that is quantized by its
+    files or its catalog entry. The head is never quantized.
 
-    Raises InvalidRequest for a base that is quantised in a way that cannot be trained.
+    Raises InvalidRequest for a base whose quantization cannot be trained.
     """
     config = load_config(base)
     family = family_of(config.model_type)
-    comes_quantised(base, config.to_dict())  # refuses what is quantised twice
+    loads_quantized(base, config.to_dict())  # rejects a base that is quantized twice
     options = _quantization_options(base, config, dtype, device, task, quantization)
     if labels is not None:
         config.num_labels = labels
-        options["ignore_mismatched_sizes"] = True  # the base may classify into other labels
+        options["ignore_mismatched_sizes"] = True  # the head of the base may have other labels
     with _reading(base):
         model: PreTrainedModel
         model, found = _MODEL_CLASSES[task].from_pretrained(
@@ -141,7 +141,7 @@ def load_base(
     _require_complete(base, found, family.head if task == "classification" else ())
     model.requires_grad_(False)
     if "device_map" in options:
-        keep_as_quantised(model)
+        make_rows_independent(model)
     else:
         model = model.to(device)
     return model.eval()
@@ -155,15 +155,15 @@ def _quantization_options(
     task: Task,
     quantization: QloraSpec | None,
 ) -> dict[str, Any]:
-    """Return what `from_pretrained` is told to load a quantised base; nothing for a dense one.
+    """Return the options of `from_pretrained` for a quantized base; none for a dense one.
 
-    The config of a base that is stored quantised may be changed.
+    May change the config of a base that is stored quantized.
     """
     head = family_of(config.model_type).head if task == "classification" else ("lm_head",)
     dense = _patterns(head)
-    if is_quantised(config.to_dict()):
+    if is_stored_quantized(config.to_dict()):
         stored = config.quantization_config
-        if task == "classification":  # its head is not among the layers that the base left dense
+        if task == "classification":  # the base's list of dense layers lacks the new head
             stored["llm_int8_skip_modules"] = [*(stored.get("llm_int8_skip_modules") or ()), *dense]
         return {"device_map": {"": device}}
     if base.quantization == "int8":
@@ -183,30 +183,30 @@ def _quantization_options(
 
 
 def _require_complete(base: BaseModelSpec, found: dict[str, Any], new: tuple[str, ...]) -> None:
-    """Refuse a base that lacks weights of its config, beside those in modules that are `new`.
+    """Raise InvalidRequest if weights are missing, except in the modules `new`.
 
-    transformers draws what is missing and goes on; nobody would want to train that.
+    transformers draws missing weights at random without an error.
     """
     drawn = {*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])}
     lacking = sorted(name for name in drawn if not set(name.split(".")) & set(new))
     if lacking:
         raise InvalidRequest(
             f"The weights of the base model {base.id} lack {lacking[0]!r}, which its config.json "
-            f"promises ({len(lacking)} in all). Save it again with save_pretrained.",
+            f"requires ({len(lacking)} missing in total). Save it again with save_pretrained.",
             param="model",
             code="unsupported_model",
         )
 
 
-def keep_as_quantised(model: PreTrainedModel) -> None:
-    """Have quantised layers compute the same for a row, whatever ran before it and beside it.
+def make_rows_independent(model: PreTrainedModel) -> None:
+    """Make the output of quantized layers for a row independent of earlier and of other rows.
 
-    With AVX-512-bf16 bitsandbytes lays weights of four bits out anew in evaluation mode, and from
-    then on its layers pass no gradient on: a validation before the last step would change the
-    training. Layers of eight bits round their input by what stands in the other rows.
+    With AVX-512-bf16, bitsandbytes repacks 4-bit weights in evaluation mode, and its layers then
+    pass no gradients: a validation before the last step would change the training. Its 8-bit layers
+    round their input depending on the other rows.
     """
-    # here, because a machine that runs no quantised base may lack bitsandbytes
-    from core.models.quantised import StoredInEightBits
+    # here, because a machine that runs no quantized base may lack bitsandbytes
+    from core.models.quantized import StoredInEightBits
 
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
@@ -215,30 +215,29 @@ def keep_as_quantised(model: PreTrainedModel) -> None:
 
 
 def _patterns(names: tuple[str, ...]) -> list[str]:
-    """Return patterns of transformers for modules, and all in them, by the end of their paths."""
+    """Return patterns for transformers that match the modules `names` and all modules in them."""
     return [rf"(.*\.)?{name}" for name in names]
 
 
 @contextmanager
 def _reading(base: BaseModelSpec) -> Iterator[None]:
-    """Turn what is wrong with a base's files into our errors; where it looked goes to the log."""
+    """Convert errors in a base's files to ours; the log has the details."""
     try:
         yield
     except OSError as error:
         logger.error("The base %s cannot be read: %s", base.id, error)
         raise NotFound(
             f"The files of the base model {base.id} cannot be read on the machine that runs it. "
-            "Check its source in the catalog, and HF_TOKEN when the model is gated; the log of "
-            "the worker or the engine says where it looked.",
+            "Check its source in the catalog, and HF_TOKEN if the model is gated. The log of the "
+            "worker or the engine has the details.",
             param="model",
             code="base_not_found",
         ) from error
     except _DEFECTS as error:
         logger.error("The base %s cannot be used: %s: %s", base.id, type(error).__name__, error)
         raise InvalidRequest(
-            f"The files of the base model {base.id} make no model or no tokenizer that can be used "
-            "here; the log of the worker or the engine says why. Save it again with "
-            "save_pretrained.",
+            f"The files of the base model {base.id} are not a usable model or tokenizer. Save it "
+            "again with save_pretrained. The log of the worker or the engine has the details.",
             param="model",
             code="unsupported_model",
         ) from error

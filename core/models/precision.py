@@ -17,7 +17,7 @@ _NATIVE_BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 
 
 def pick_device() -> torch.device:
-    """Return the first CUDA device, or the CPU. Initialises CUDA: call it only after forking."""
+    """Return the first CUDA device, or the CPU. Initializes CUDA: call it only after forking."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 

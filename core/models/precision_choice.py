@@ -1,4 +1,4 @@
-"""The number format of a base: what was asked for or, for `auto`, what its measured cost allows."""
+"""The number format of a base: the requested one or, for `auto`, one chosen by measured cost."""
 
 import gc
 import logging
@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 
-from core.catalog.describe import comes_quantised
+from core.catalog.describe import loads_quantized
 from core.catalog.families import family_of
 from core.errors import TunesmithError
 from core.models.load import load_config, outline
@@ -25,45 +25,46 @@ from core.spec.training import Precision
 logger = logging.getLogger(__name__)
 
 FP32_SHARE = 0.5
-"""Of the device's memory that fp32 weights may take; a run needs the rest beside them."""
+"""The share of the device's memory that fp32 weights may take; a run needs the rest."""
 
 LARGEST_FACTOR = 1.25
-"""Of the fp32 weights: what measuring takes with the logits."""
+"""The memory of a measurement, with its logits, as a multiple of the fp32 weights."""
 
 
 @dataclass(frozen=True)
 class PrecisionChooser:
-    """Chooses for bases on one device; the cost of each is measured once and kept in `folder`.
+    """Chooses number formats on one device. Each cost is measured once and stored in `folder`.
 
-    A lasting choice depends on the base, the device and its whole memory, never on the job, so the
-    next one is the same. One that was made because the cost could not be measured just then
-    (`PrecisionChoice.is_lasting`) may be another the next time. `fits` says whether fp32 weights of
-    so many bytes may be taken. Safe to use from several threads.
+    A lasting choice depends on the base, the device and its total memory, never on the job, so it
+    is always the same. A choice is not lasting (`PrecisionChoice.is_lasting`) if the cost could not
+    be measured at that time. `fits` returns whether fp32 weights of a number of bytes are allowed.
+    Thread-safe.
     """
 
     device: torch.device
     folder: Path | None = None
     fits: Callable[[int], bool] | None = None
     measuring: threading.Lock = field(default_factory=threading.Lock)
-    """Held while a model is built and compared."""
+    """Held while a model is built and measured."""
 
-    def choose(self, base: BaseModelSpec, asked: Precision) -> PrecisionChoice:
-        """Return the format, with the cost of 16 bits where that is known.
+    def choose(self, base: BaseModelSpec, requested: Precision) -> PrecisionChoice:
+        """Return the format, with the cost of 16 bits if it is known.
 
-        For 16 bits that were asked for it is measured only where it can be kept. Raises the errors
-        of `load_config`, `load_tokenizer` and `load_base`.
+        If 16 bits are requested, the cost is measured only if there is a folder to store it. Raises
+        the errors of `load_config`, `load_tokenizer` and `load_base`.
         """
-        if asked == "fp32" or (asked != "auto" and self.folder is None):
-            return PrecisionChoice(choice=asked, reason="set")
-        coarse = sixteen_bits_of(self.device) if asked == "auto" else asked
+        if requested == "fp32" or (requested != "auto" and self.folder is None):
+            return PrecisionChoice(choice=requested, reason="set")
+        coarse = sixteen_bits_of(self.device) if requested == "auto" else requested
         if coarse is None:
             return PrecisionChoice(choice="fp32", reason="not native")
         config = load_config(base)
-        if comes_quantised(base, config.to_dict()):
-            return PrecisionChoice(choice=coarse, reason="quantized" if asked == "auto" else "set")
+        if loads_quantized(base, config.to_dict()):
+            reason: Literal["quantized", "set"] = "quantized" if requested == "auto" else "set"
+            return PrecisionChoice(choice=coarse, reason=reason)
         found = self._cost(base, coarse)
         cost = found if isinstance(found, PrecisionCost) else None
-        if asked != "auto":
+        if requested != "auto":
             return PrecisionChoice(choice=coarse, reason="set", cost=cost)
         if cost is None:
             return PrecisionChoice(choice=coarse, reason=found)
@@ -74,9 +75,9 @@ class PrecisionChooser:
         return PrecisionChoice(choice="fp32", reason="measured", cost=cost)
 
     def fits_in_fp32(self, base: BaseModelSpec) -> bool:
-        """Say whether the base has room in fp32; quantised weights stay as small as they are."""
+        """Return whether the base has room in fp32; quantized weights keep their size."""
         config = load_config(base)
-        return comes_quantised(base, config.to_dict()) or self._fits(self._fp32_bytes(base))
+        return loads_quantized(base, config.to_dict()) or self._fits(self._fp32_bytes(base))
 
     def _cost(
         self, base: BaseModelSpec, coarse: SixteenBits
@@ -97,11 +98,11 @@ class PrecisionChooser:
                 cost = measure_cost(base, coarse, self.device)
             except TunesmithError:
                 raise
-            except Exception:  # a run goes on without the figure
-                logger.exception("What %s costs %s could not be measured.", coarse, base.id)
+            except Exception:  # a run does not need the figure
+                logger.exception("The cost of %s for %s could not be measured.", coarse, base.id)
                 return "unmeasured"
             finally:
-                _give_back_memory()
+                _free_memory()
             logger.info("%s: %s", base.id, cost)
             store.keep(base, cost)
             return cost
@@ -113,14 +114,14 @@ class PrecisionChooser:
 
     def _fp32_bytes(self, base: BaseModelSpec) -> int:
         config = load_config(base)
-        config.dtype = torch.float32  # what is built in another one changes torch's default
+        config.dtype = torch.float32  # building in another dtype changes torch's default
         with self.measuring:
             model = outline(base, config, family_of(config.model_type).own_task)
         return sum(4 * weight.numel() for weight in model.parameters())
 
 
-def _give_back_memory() -> None:
-    """Free a model that only reference cycles hold."""
+def _free_memory() -> None:
+    """Free models that are only referenced in cycles."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

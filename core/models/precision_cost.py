@@ -30,7 +30,7 @@ CHUNK_TOKENS = 64
 def measure_cost(base: BaseModelSpec, format_: SixteenBits, device: torch.device) -> PrecisionCost:
     """Return the cost of `format_` for the base; raises the errors of `load_base`.
 
-    The base must not be quantised. Needs memory for its fp32 weights and, twice, for the logits of
+    The base must not be quantized. Needs memory for its fp32 weights and, twice, for the logits of
     about 300 tokens. torch's default dtype and generators do not change, so other threads may
     compute at the same time.
     """
@@ -72,7 +72,7 @@ class Batch:
 
 
 def read_texts(tokenizer: PreTrainedTokenizerFast, longest: int, *, with_chats: bool) -> Batch:
-    """Return the tokenised texts; conversations only if the base has a chat template."""
+    """Return the tokenized texts; conversations only if the base has a chat template."""
     texts = [tokenizer(text)["input_ids"] for text in TEXTS]
     if with_chats:
         # conversations are optional: the base may have no template, or one that rejects them

@@ -86,8 +86,8 @@ def identity_of(base: BaseModelSpec) -> str:
         digest.update(f"{path.name} {size}\n".encode())
         step = max(1, size // _SAMPLES)
         with path.open("rb") as file:
-            for place in range(0, size, max(step, _SAMPLE_BYTES)):
-                file.seek(place)
+            for offset in range(0, size, max(step, _SAMPLE_BYTES)):
+                file.seek(offset)
                 digest.update(file.read(_SAMPLE_BYTES))
     return digest.hexdigest()
 

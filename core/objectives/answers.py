@@ -105,9 +105,9 @@ class Reference:
         budget_tokens: int,
     ) -> None:
         """Run the initial model over all answers of `rows`, in smaller parts if memory runs out."""
-        whole_model = adapted.config is None
+        full_model = adapted.config is None
         adapted.model.eval()
-        with nullcontext() if whole_model or self.continues else adapted.off():
+        with nullcontext() if full_model or self.continues else adapted.off():
             while missing := [row for row in dict.fromkeys(rows) if self._lacks(answers_of(row))]:
                 try:
                     for part in pack(missing, budget_tokens):

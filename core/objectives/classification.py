@@ -88,7 +88,7 @@ def class_tokens(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> li
 
 
 def classify(adapted: AdaptedModel, texts: Sequence[Sequence[int]]) -> Tensor:
-    """Return the fp32 logits (B, N) of tokenised texts, run as one packed batch.
+    """Return the fp32 logits (B, N) of tokenized texts, run as one packed batch.
 
     Pooling includes the tokens of a soft prompt, as in PEFT.
     """

@@ -34,9 +34,10 @@ def refused(error: TunesmithError) -> Parity:
     differs = _UNSERVABLE.get(error.code)
     if differs is None and error.code != "context_length_exceeded" and error.param == "messages":
         differs = "template"
-    reason = f"the engine rejected rows of the model's training data: {error.message}"
+    rejected = f"engine rejected rows of the model's training data: {error.message}"
     if differs is None:
-        return unchecked(reason)
+        return unchecked(f"the {rejected}")
+    reason = f"The {rejected}"
     return Parity.model_validate({"status": "failed", "differs": differs, "reason": reason})
 
 
@@ -47,6 +48,6 @@ def unreadable(error: ValidationError) -> Parity:
         return Parity(
             status="failed",
             differs="numbers",
-            reason="the engine's log-probabilities are not finite numbers",
+            reason="The engine's log-probabilities are not finite numbers.",
         )
     return unchecked("the engine uses another version of the protocol")

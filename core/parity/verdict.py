@@ -81,8 +81,8 @@ def _with_figures(
     texts = isinstance(reference.rows[0], ReplayedText)
     independent = len(reference.rows) if texts else len(differences)
     factor = MEAN_FACTOR + FEW_FIGURES / math.sqrt(independent)
-    whole = _whole(reference)
-    share = rounding.share_of(whole.figures, said) if whole else None
+    full = _full(reference)
+    share = rounding.share_of(full.figures, said) if full else None
     return found.model_copy(
         update={
             "tokens": len(differences),
@@ -92,9 +92,7 @@ def _with_figures(
             "mean_rounding_nats": rounding.mean,
             "max_allowed_nats": FLOOR_MAX_NATS + MAX_FACTOR * rounding.max,
             "mean_allowed_nats": FLOOR_MEAN_NATS + factor * rounding.mean,
-            "adapter_effect_nats": _mean_distance(whole.figures, rounding.figures)
-            if whole
-            else None,
+            "adapter_effect_nats": _mean_distance(full.figures, rounding.figures) if full else None,
             "adapter_share": 1 - share.value if share else None,
         }
     )
@@ -161,7 +159,7 @@ def _words_of(ignored: Ablation) -> str:
     )
 
 
-def _whole(reference: ParityReference) -> Ablation | None:
+def _full(reference: ParityReference) -> Ablation | None:
     return next((each for each in reference.ablations if each.is_whole), None)
 
 
@@ -169,8 +167,8 @@ def _other_adapter(
     reference: ParityReference, rounding: Rounding, said: Sequence[float]
 ) -> str | None:
     """Describe the share of the adapter's effect in the engine, if it is not 100 %."""
-    whole = _whole(reference)
-    lack = rounding.share_of(whole.figures, said) if whole else None
+    full = _full(reference)
+    lack = rounding.share_of(full.figures, said) if full else None
     if lack is None or not Share(abs(lack.value), lack.error).is_beyond(OTHER_SHARE, ERRORS):
         return None
     return (

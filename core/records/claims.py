@@ -1,7 +1,7 @@
-"""Who works on which job: how a claim on a job begins, and the ways in which it ends.
+"""Claims on jobs: how they begin, and how they end.
 
-A claim ends when the job is over, parked, cancelled, given back or rescued. The lease and the
-fencing token of a claim are those of `core.records.leases`.
+A claim ends when its job ends or is paused, cancelled, released or rescued. `core.records.leases`
+has the lease and the fencing token of a claim.
 """
 
 from collections.abc import Sequence
@@ -21,12 +21,12 @@ from core.spec.ids import JobId
 from core.tasks.kinds import JOB, Work
 
 MAX_ATTEMPTS = 5
-"""A job whose worker died this often is at fault itself."""
+"""A job whose worker died this often is the likely cause, and fails."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """The right to write to a job, until the lease expires or the token rises."""
+    """The right to write to a job, until the lease expires or the token increases."""
 
     table: ClassVar[type[Job]] = Job
 
@@ -39,7 +39,7 @@ class Claim:
 
 
 def claim_next(session: Session, worker_id: str, lease_seconds: float) -> Claim | None:
-    """Claim the oldest runnable job that nobody holds; None when there is none."""
+    """Claim the oldest runnable job without a claim; None if there is none."""
     claimed = leases.claim_oldest(
         session,
         Job,
@@ -55,7 +55,7 @@ def claim_next(session: Session, worker_id: str, lease_seconds: float) -> Claim 
 
 
 def is_pause_requested(session: Session, claim: Claim) -> bool:
-    """Say whether our job is to be parked; StaleClaim when it is not ours any more. Reads only."""
+    """Return whether a pause is requested, without writing; StaleClaim if the claim has ended."""
     query = select(Job.claim_token, Job.pause_requested_at).where(Job.id == claim.job_id)
     job = session.execute(query).one_or_none()
     if job is None or job.claim_token != claim.token:
@@ -64,45 +64,45 @@ def is_pause_requested(session: Session, claim: Claim) -> bool:
 
 
 def claimed_job(session: Session, claim: Claim) -> Job:
-    """Hold the claim for the rest of the transaction and return its job."""
+    """Lock the claim for the rest of the transaction and return its job."""
     leases.hold(session, claim)
     return session.scalars(select(Job).where(Job.id == claim.job_id)).one()
 
 
 def release(session: Session, claim: Claim, *, reason: str) -> None:
-    """Give an unfinished job back at once (its worker or its owner stops it): no crash."""
+    """End the claim because the worker or the owner stops the run. The attempt does not count."""
     leases.hold(session, claim, attempts=Job.attempts - 1)
-    _give_back(session, claim.job_id, reason)
+    _end_claim(session, claim.job_id, reason)
 
 
 def park(session: Session, claim: Claim, *, message: str) -> None:
-    """Pause a job that its owner must look at before it can go on; no crash either."""
+    """Pause a job until its owner has fixed the reason. The attempt does not count."""
     leases.hold(session, claim, attempts=Job.attempts - 1)
     step = resume_states.saved_step(session, claim.job_id)
     advance(session, claim.job_id, JobStatus.PAUSED, message=message, level="error", step=step)
 
 
 def report_crash(session: Session, claim: Claim, *, reason: str) -> None:
-    """The run died under a living worker: the job is given back, or failed at the cap."""
+    """Record that the run died under a living worker: requeue the job, or fail it at the cap."""
     leases.hold(session, claim)
     attempts = session.scalars(select(Job.attempts).where(Job.id == claim.job_id)).one()
     if attempts < MAX_ATTEMPTS:
-        _give_back(session, claim.job_id, reason)
+        _end_claim(session, claim.job_id, reason)
     else:
         _fail(session, claim.job_id, "child_crashed", reason)
 
 
 def rescue_expired(session: Session, *, worker_id: str | None = None) -> Sequence[JobId]:
-    """Give back the jobs of dead workers, or fail those that keep killing workers.
+    """Queue the jobs of dead workers again, or fail those that have reached the cap of attempts.
 
-    Dead are those that `leases.find_lost` finds. Returns the ids of rescued jobs. Several callers
-    at once rescue a job once.
+    `leases.find_lost` finds them. Returns the ids of rescued jobs. Concurrent callers rescue a job
+    only once.
     """
     rescued = []
     for lost_id, attempts in leases.find_lost(session, Job, worker_id):
         job_id = JobId(lost_id)
         if attempts < MAX_ATTEMPTS:
-            _give_back(session, job_id, "The worker was lost.")
+            _end_claim(session, job_id, "The worker was lost.")
             rescued.append(job_id)
             continue
         message = f"The job was started {attempts} times; its worker died again."
@@ -115,8 +115,8 @@ def _fail(session: Session, job_id: JobId, code: str, message: str) -> None:
     advance(session, job_id, JobStatus.FAILED, message=message, level="error", error=error)
 
 
-def _give_back(session: Session, job_id: JobId, reason: str) -> None:
-    """End the claim on a job: parked when its owner asked for that, else claimable again."""
+def _end_claim(session: Session, job_id: JobId, reason: str) -> None:
+    """Pause the job if its owner has requested that; otherwise make it claimable again."""
     status, pause_requested_at = session.execute(
         select(Job.status, Job.pause_requested_at).where(Job.id == job_id)
     ).one()
@@ -129,7 +129,7 @@ def _give_back(session: Session, job_id: JobId, reason: str) -> None:
     message = f"{reason} The job will {then}."
     if status == JobStatus.RUNNING:
         advance(session, job_id, JobStatus.QUEUED, message=message, level="warn", step=step)
-    else:  # one that has not begun keeps its status
+    else:  # a job that is not running keeps its status
         session.execute(
             update(Job)
             .where(Job.id == job_id)
@@ -137,5 +137,5 @@ def _give_back(session: Session, job_id: JobId, reason: str) -> None:
             .execution_options(synchronize_session=False)
         )
         append_events(session, job_id, [NewEvent(message, "warn")])
-    # Nobody sends this message right after the commit, so housekeeping does at its next round.
+    # No caller sends this message after the commit; housekeeping sends it in its next round.
     outbox.enqueue(session, Work(JOB, job_id), send_after_seconds=0)

@@ -1,4 +1,4 @@
-"""Which engines live, where they are and what they have in memory."""
+"""The living engines, with their addresses and resident models."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from core.records.tables import RegisteredEngine
 from core.spec.engine_protocol import BEAT_SECONDS, EngineReport
 
 LIVING_SECONDS = 7 * BEAT_SECONDS
-"""Generous, as it costs little: who finds nobody at the address asks another engine at once."""
+"""Generous, because a dead engine costs little: a caller tries the next one at once."""
 
 
 @dataclass(frozen=True)
 class LivingEngine:
-    """An engine that takes requests, as it described itself at `seen_at`."""
+    """An engine that accepts requests, with its report of the time `seen_at`."""
 
     report: EngineReport
     seen_at: float
@@ -29,10 +29,10 @@ class LivingEngine:
 def engine_seen(session: Session, report: EngineReport) -> None:
     """Store the newest report of an engine.
 
-    Defaults are left out, so that an API of the version before can read the row.
+    Defaults are omitted, so that an API of the previous version can read the row.
     """
-    told = report.model_dump(mode="json", exclude_defaults=True)
-    values = {"seen_at": database_now(), "report": told}
+    fields = report.model_dump(mode="json", exclude_defaults=True)
+    values = {"seen_at": database_now(), "report": fields}
     refreshed = session.execute(
         update(RegisteredEngine)
         .where(RegisteredEngine.url == report.url)
@@ -49,7 +49,7 @@ def engine_gone(session: Session, url: str) -> None:
 
 
 def living_engines(session: Session) -> Sequence[LivingEngine]:
-    """Engines that were seen lately and are not draining: those that can be asked."""
+    """Return the engines that were seen recently and are not draining."""
     rows = session.scalars(
         select(RegisteredEngine)
         .where(RegisteredEngine.seen_at > database_now() - LIVING_SECONDS)
@@ -60,6 +60,6 @@ def living_engines(session: Session) -> Sequence[LivingEngine]:
 
 
 def forget_dead_engines(session: Session, after_seconds: float = LIVING_SECONDS) -> None:
-    """Remove engines that were last seen more than `after_seconds` ago."""
+    """Delete engines that were last seen more than `after_seconds` ago."""
     dead = RegisteredEngine.seen_at <= database_now() - after_seconds
     session.execute(delete(RegisteredEngine).where(dead))

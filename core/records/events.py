@@ -1,4 +1,4 @@
-"""The history of a job. Events are numbered without gaps; the number is the SSE cursor."""
+"""The events of a job, numbered without gaps. The number is the cursor of SSE."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ Level = Literal["info", "warn", "error"]
 
 @dataclass(frozen=True)
 class NewEvent:
-    """An event that has no number yet."""
+    """An event without a number."""
 
     message: str
     level: Level = "info"
@@ -25,7 +25,7 @@ class NewEvent:
 
 
 def append_events(session: Session, job_id: JobId, events: Sequence[NewEvent]) -> None:
-    """Add events to a job. The counter on the job row is the lock that keeps numbers dense."""
+    """Add events to a job. The counter in the job's row is a lock that prevents gaps."""
     if not events:
         return
     last, project_id = session.execute(
@@ -52,14 +52,14 @@ def append_events(session: Session, job_id: JobId, events: Sequence[NewEvent]) -
 
 
 def _storable(text: str) -> str:
-    """`text` without what Postgres refuses: NUL, and halves of surrogate pairs."""
+    """Return `text` without what Postgres rejects: NUL, and lone surrogates."""
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
 
 
 def list_events(
     session: Session, job_id: JobId, *, before: int | None = None, limit: int = 20
 ) -> Page[JobEvent]:
-    """Newest first: up to `limit` events whose number is below `before`."""
+    """Return up to `limit` events whose number is below `before`, newest first."""
     query = select(JobEvent).where(JobEvent.job_id == job_id)
     after = None if before is None else (before,)
     return keyset_page(session, query, [JobEvent.sequence], after=after, limit=limit)
@@ -68,7 +68,7 @@ def list_events(
 def events_since(
     session: Session, job_id: JobId, sequence: int, limit: int = 1000
 ) -> Sequence[JobEvent]:
-    """Oldest first: up to `limit` events whose number is above `sequence`."""
+    """Return up to `limit` events whose number is above `sequence`, oldest first."""
     return session.scalars(
         select(JobEvent)
         .where(JobEvent.job_id == job_id, JobEvent.sequence > sequence)

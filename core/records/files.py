@@ -18,7 +18,7 @@ Purpose = Literal["fine-tune", "fine-tune-results"]
 
 
 def new_file_key() -> tuple[FileId, str]:
-    """A fresh file id and the storage key that goes with it."""
+    """Return a new file id and its storage key."""
     file_id = FileId(new_id("file"))
     return file_id, f"files/{file_id}"
 
@@ -35,7 +35,7 @@ def add_file(
     blob_key: str,
     report: DatasetReport | None,
 ) -> File:
-    """Record a blob that already stands in storage."""
+    """Record a blob that is already in storage."""
     file = File(
         id=file_id,
         project_id=project_id,
@@ -52,7 +52,7 @@ def add_file(
 
 
 def is_recorded(session: Session, file_id: FileId) -> bool:
-    """Say whether a file of this id exists, in whatever project."""
+    """Return whether a file with this id exists in any project."""
     return session.scalars(select(File.id).where(File.id == file_id)).first() is not None
 
 
@@ -72,9 +72,9 @@ def list_files(
 
 
 def pin_files(session: Session, project_id: ProjectId, files: Mapping[str, FileId]) -> None:
-    """Keep files, given as {request field: id}, from being deleted until the transaction ends.
+    """Prevent the deletion of files, given as {request field: id}, until the transaction ends.
 
-    NotFound, naming the field, when this project has no such file.
+    NotFound, with the field, if this project does not have the file.
     """
     rows = session.execute(
         select(File.id)
@@ -89,9 +89,9 @@ def pin_files(session: Session, project_id: ProjectId, files: Mapping[str, FileI
 
 
 def delete_file(session: Session, project_id: ProjectId, file_id: FileId) -> File:
-    """Remove the row and return it, so that the caller can delete the blob after the commit.
+    """Delete the row and return it. The caller deletes the blob after the commit.
 
-    Conflict while a job that has not ended still needs the file.
+    Conflict while a job that has not ended needs the file.
     """
     file = get_owned(session, File, project_id, file_id, lock="write")
     user = session.scalars(

@@ -1,4 +1,4 @@
-"""Names that we give to things."""
+"""The ids of rows: random ones, and those of tuned models."""
 
 import secrets
 import string
@@ -15,12 +15,12 @@ Prefix = Literal[
 
 
 def new_id(prefix: Prefix) -> str:
-    """A fresh random id: the prefix and 24 letters or digits (142 bits)."""
+    """Return a new random id: the prefix and 24 letters or digits (142 bits)."""
     return _random_id(prefix)
 
 
 def new_task_id(kind: str) -> TaskId:
-    """The same for a task; the prefix is that of its kind."""
+    """Return a new random id with the prefix of the task's kind."""
     return TaskId(_random_id(KINDS[kind].id_prefix))
 
 
@@ -31,11 +31,11 @@ def _random_id(prefix: str) -> str:
 def tuned_model_id(
     base_id: str, project_id: ProjectId, suffix: str | None, job_id: JobId
 ) -> ModelId:
-    """`ft:<base>:<project>:<suffix>:<id>`; the id is the start of the job's, so it is stable."""
+    """Return `ft:<base>:<project>:<suffix>:<id>`, where `<id>` is the start of the job's id."""
     start = job_id.removeprefix("ftjob-")[:8]
     return ModelId(f"ft:{base_id}:{project_id}:{suffix or ''}:{start}")
 
 
 def checkpoint_model_id(model_id: ModelId, step: int) -> ModelId:
-    """`ft:…:ckpt-step-<n>`, the servable model of one checkpoint."""
+    """Return `ft:…:ckpt-step-<n>`, the id of the model of a checkpoint."""
     return ModelId(f"{model_id}:ckpt-step-{step}")

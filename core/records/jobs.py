@@ -1,4 +1,4 @@
-"""Jobs: creating, finding, and the one function that changes a status."""
+"""Creates and lists jobs, and has the only function that changes their status."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +25,7 @@ from core.tasks.kinds import JOB, Work
 
 @dataclass(frozen=True)
 class NewJob:
-    """What a job is made of before it has an id."""
+    """The fields of a job that has no id yet."""
 
     project_id: ProjectId
     requested_model: str
@@ -37,14 +37,14 @@ class NewJob:
 
 
 NO_CLAIM: dict[str, Any] = no_claim(Job) | {"estimated_finish": None, "pause_requested_at": None}
-"""What ends a claim on a job: nobody holds it, every token is stale, no request is open."""
+"""The columns that end a claim on a job: no holder, stale tokens, no requested pause."""
 
 
 def create_job(session: Session, new: NewJob) -> Job:
-    """Write the job, its metadata, its first events and its wake-up call, all or nothing.
+    """Create the job with its metadata, its first events and its wake-up message.
 
-    NotFound when this project lacks one of the files, or the tuned model to be trained further;
-    they stay until the job has ended.
+    NotFound if this project lacks one of the files, or the tuned model to train further. They
+    cannot be deleted until the job has ended.
     """
     files = {"training_file": new.training_file}
     if new.validation_file is not None:
@@ -91,7 +91,7 @@ def list_jobs(
     metadata: dict[str, str] | None = None,
     without_metadata: bool = False,
 ) -> Page[Job]:
-    """Newest first; with `metadata`, only jobs that carry every given pair."""
+    """Return jobs, newest first; with `metadata`, only those that have all of these pairs."""
     query = select(Job)
     if without_metadata:
         carriers = select(JobMetadata.job_id).where(owned_by(JobMetadata, project_id))
@@ -119,13 +119,13 @@ def advance(
     token: int | None = None,
     **columns: Any,
 ) -> None:
-    """Move a job to another status by compare-and-swap, and write the event of the move.
+    """Change the status of a job by compare-and-swap, and add an event.
 
-    `token` is the mover's fencing token; None for moves that need none (cancel, pause, rescue).
-    A claim outlives only the moves of its own worker to `queued` (the files are valid) and
-    `running`. Every other move ends it, which voids the token: in a worker's transaction
-    such a move comes last. StaleClaim when the token is old, Conflict when the life cycle
-    has no such move from the job's present status.
+    `token` is the caller's fencing token; None for changes that need none (cancel, pause, rescue).
+    A claim continues only if its worker changes the status to `queued` (the files are valid) or
+    `running`. Every other change ends the claim and so invalidates the token: in a worker's
+    transaction it must be the last write. StaleClaim for an old token; Conflict if the life cycle
+    does not allow the change.
     """
     values: dict[str, Any] = {"status": to}
     if token is None or to not in (JobStatus.QUEUED, JobStatus.RUNNING):
@@ -148,7 +148,7 @@ def advance(
 
 
 def cancel_job(session: Session, project_id: ProjectId, job_id: JobId) -> Job:
-    """Cancel in one swap, which ends the claim: the worker's next write is refused, it stops."""
+    """Cancel the job and end its claim, so the worker's next write is rejected and it stops."""
     job = get_owned(session, Job, project_id, job_id)
     advance(
         session,
@@ -162,7 +162,7 @@ def cancel_job(session: Session, project_id: ProjectId, job_id: JobId) -> Job:
 
 
 def is_over(session: Session, job_id: JobId) -> bool:
-    """Say whether nothing will run for this job again; true for one that does not exist."""
+    """Return whether the job has ended, or does not exist."""
     status = session.scalars(select(Job.status).where(Job.id == job_id)).one_or_none()
     return status is None or status in FINAL
 

@@ -1,4 +1,4 @@
-"""Masks: what a job trains on, and the same asked for before there is a job, which is a task."""
+"""Masks of jobs, and masks that are requested without a job, which are tasks."""
 
 from collections.abc import Sequence
 
@@ -20,14 +20,14 @@ MASK_AUDIT = "mask_audit"
 def request_audit(
     session: Session, project_id: ProjectId, training_file: FileId, spec: JobSpec
 ) -> Task:
-    """Write an audit that waits for a worker. NotFound without such a file."""
+    """Create an audit, which waits for a worker. NotFound if the project lacks the file."""
     file = get_owned(session, File, project_id, training_file, param="training_file")
     payload = MaskRequest(spec=spec, blob_key=file.blob_key)
     return create_task(session, project_id, MASK_AUDIT, subject=training_file, payload=payload)
 
 
 def get_audit(session: Session, project_id: ProjectId, audit_id: TaskId) -> Task:
-    """Return the audit; NotFound when this project has no such one."""
+    """Return the audit; NotFound if this project has none with this id."""
     audit = find_task(session, project_id, MASK_AUDIT, audit_id)
     if audit is None:
         raise NotFound(f"No mask audit with id {audit_id!r}.", param="mask_id")
@@ -35,7 +35,7 @@ def get_audit(session: Session, project_id: ProjectId, audit_id: TaskId) -> Task
 
 
 def record_job_mask(session: Session, job: Job, rows: Sequence[MaskRow]) -> None:
-    """Keep what a job trains on, in place of what an earlier attempt said."""
+    """Store the mask of a job; it replaces that of an earlier attempt."""
     session.execute(delete(JobMask).where(JobMask.job_id == job.id))
     session.add(
         JobMask(
@@ -47,7 +47,7 @@ def record_job_mask(session: Session, job: Job, rows: Sequence[MaskRow]) -> None
 
 
 def find_job_mask(session: Session, project_id: ProjectId, job_id: JobId) -> JobMask | None:
-    """Return the mask of a job, or None when a worker has not read its files."""
+    """Return the mask of a job; None until a worker has read its files."""
     return session.scalars(
         select(JobMask).where(JobMask.job_id == job_id, owned_by(JobMask, project_id))
     ).one_or_none()

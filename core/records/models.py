@@ -1,4 +1,4 @@
-"""Tuned models and checkpoints: what a job leaves behind that can be called."""
+"""Tuned models and checkpoints, the results of jobs that can get requests."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from core.spec.serving import ADAPTER_FORM, ServingSpec
 from core.spec.workspace import KEPT_CHECKPOINTS
 
 DUE_AT_ONCE = 0.0
-"""`parity_due_at` of a model that is to be checked when it is next asked."""
+"""`parity_due_at` of a model that is checked at its next request."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,13 @@ def add_checkpoint(
     best_step: int | None = None,
     reference: ParityReference | None = None,
 ) -> Sequence[str]:
-    """Record a checkpoint and its servable model; a second one of the same step replaces it.
+    """Record a checkpoint and its model, in place of an earlier one of the same step.
 
-    With a `reference` the model is checked when it is first asked.
+    With a `reference`, the model is checked at its first request.
 
-    The newest ones are kept, and that of `best_step`. One that an unfinished job is trained from
-    stays, and then a second one of its step goes. Returns the storage keys of bundles that
-    nothing names any more.
+    The newest checkpoints and that of `best_step` are kept. A checkpoint from which an unfinished
+    job is trained is also kept, and then a second one of its step is dropped. Returns the storage
+    keys of bundles that no row names any more.
     """
     servable = checkpoint_model_id(model_id, step)
     before = find_owned(session, TunedModel, job.project_id, servable, lock="write")
@@ -73,7 +73,7 @@ def add_checkpoint(
         )
     )
     model = _tuned_model(job, servable, bundle, checkpoint_step=step)
-    _have_checked(model, reference)
+    _schedule_check(model, reference)
     session.add(model)
     session.flush()
     return dropped
@@ -87,14 +87,14 @@ def add_final_model(
     parity: Parity | None = None,
     reference: ParityReference | None = None,
 ) -> None:
-    """Record the tuned model of a job that worked, and how it was found to be served.
+    """Record the final model of a job, and the result of its parity check.
 
-    One that could not be checked is checked with the `reference` when it is first asked.
+    An unchecked model is checked with the `reference` at its first request.
     """
     model = _tuned_model(job, model_id, bundle, checkpoint_step=None)
     model.parity = None if parity is None else parity.model_dump(mode="json")
     if parity is None or parity.status == "unchecked":
-        _have_checked(model, reference)
+        _schedule_check(model, reference)
     session.add(model)
     session.flush()
 
@@ -102,7 +102,7 @@ def add_final_model(
 def list_checkpoints(
     session: Session, job_id: JobId, *, after: str | None, limit: int
 ) -> Page[Checkpoint]:
-    """Newest first. NotFound when `after` is no checkpoint of this job."""
+    """Return the checkpoints of a job, newest first. NotFound if `after` is not one of them."""
     query = select(Checkpoint).where(Checkpoint.job_id == job_id)
     position = None
     if after is not None:
@@ -114,7 +114,7 @@ def list_checkpoints(
 
 
 def find_checkpoint(session: Session, job_id: JobId, step: int) -> Checkpoint | None:
-    """Return the checkpoint of one step, if it is kept."""
+    """Return the checkpoint of a step; None if it was not kept."""
     return session.scalars(
         select(Checkpoint).where(Checkpoint.job_id == job_id, Checkpoint.step == step)
     ).one_or_none()
@@ -123,10 +123,10 @@ def find_checkpoint(session: Session, job_id: JobId, step: int) -> Checkpoint | 
 def pin_model(
     session: Session, project_id: ProjectId, model_id: ModelId, bundle: BundleRef
 ) -> None:
-    """Keep the model with this bundle from being deleted until the transaction ends.
+    """Prevent the deletion of the model with this bundle until the transaction ends.
 
     For a transaction that creates work on the model: a job that trains it further, a speed test.
-    NotFound, naming the field, when the model was deleted before.
+    NotFound, with the field, if the model was deleted before.
     """
     model = get_owned(session, TunedModel, project_id, model_id, lock="read")
     if model.bundle_key != bundle.key:
@@ -134,7 +134,7 @@ def pin_model(
 
 
 def list_models(session: Session, project_id: ProjectId) -> Sequence[TunedModel]:
-    """All tuned models of the project and their checkpoints, newest first."""
+    """Return all tuned models of the project, those of checkpoints included, newest first."""
     return session.scalars(
         select(TunedModel)
         .where(owned_by(TunedModel, project_id))
@@ -145,7 +145,7 @@ def list_models(session: Session, project_id: ProjectId) -> Sequence[TunedModel]
 def set_serving(
     session: Session, project_id: ProjectId, model_id: ModelId, serving: ServingSpec
 ) -> TunedModel:
-    """Write in which form the model is served and return it; NotFound when it is gone."""
+    """Set the serving form of the model and return it; NotFound if it was deleted."""
     model = get_owned(session, TunedModel, project_id, model_id, lock="write")
     model.serving = None if serving == ADAPTER_FORM else serving.model_dump(mode="json")
     session.flush()
@@ -153,12 +153,12 @@ def set_serving(
 
 
 def delete_model(session: Session, project_id: ProjectId, model_id: ModelId) -> TunedModel:
-    """Remove the model's row and return it; the caller deletes its bundle after the commit.
+    """Delete the model's row and return it. The caller deletes its bundle after the commit.
 
     Conflict while a job that has not ended is trained from it.
     """
     model = get_owned(session, TunedModel, project_id, model_id)
-    # The job's row is locked first, as its worker does, who may be dropping this very model.
+    # Lock the job's row first, as its worker does, which may be deleting the same model.
     session.execute(select(Job.id).where(Job.id == model.job_id).with_for_update())
     session.execute(select(TunedModel.id).where(TunedModel.id == model_id).with_for_update())
     if (user := job_trained_from(session, model.bundle_key)) is not None:
@@ -184,7 +184,7 @@ def delete_model(session: Session, project_id: ProjectId, model_id: ModelId) -> 
 
 
 def job_trained_from(session: Session, bundle_key: str) -> JobId | None:
-    """A job that has not ended and is trained from this bundle."""
+    """Return a job that has not ended and is trained from this bundle, if any."""
     return session.scalars(
         select(Job.id)
         .where(
@@ -195,8 +195,8 @@ def job_trained_from(session: Session, bundle_key: str) -> JobId | None:
     ).first()
 
 
-def _have_checked(model: TunedModel, reference: ParityReference | None) -> None:
-    """Have the model checked with the rows of `reference`, if it has any, when it is asked."""
+def _schedule_check(model: TunedModel, reference: ParityReference | None) -> None:
+    """Schedule a check for the next request, with the rows of `reference`, if it has any."""
     if reference is not None and reference.rows:
         model.parity_reference = reference.model_dump(mode="json")
         model.parity_due_at = DUE_AT_ONCE
@@ -227,7 +227,7 @@ def _drop_checkpoints(
 ) -> list[str]:
     """Delete the checkpoint of `replacing_step` and all but the newest `keep` of the others.
 
-    That of `best_step` stays; one that an unfinished job is trained from is left to the next call.
+    That of `best_step` is kept. One from which an unfinished job is trained is left for later.
     """
     rows = session.scalars(
         select(Checkpoint).where(Checkpoint.job_id == job_id).order_by(Checkpoint.step.desc())

@@ -1,6 +1,6 @@
 """Finding rows by their owner. This is the only file that compares projects.
 
-tests/architecture/test_ownership.py holds every other file to that.
+tests/architecture/test_ownership.py checks that.
 """
 
 from typing import Literal, TypeVar
@@ -16,14 +16,13 @@ from core.spec.ids import ProjectId
 Row = TypeVar("Row", bound=Owned)
 
 Lock = Literal["read", "write"]
-"""`read` keeps others from changing the row until the transaction ends, `write` also from locking
-it."""
+"""Until the transaction ends, `read` prevents changes of the row, and `write` also other locks."""
 
 
 def owned_by(
     table: type[Owned] | type[JobMetadata] | type[JobMask], project: ProjectId
 ) -> ColumnElement[bool]:
-    """The condition under which a row of `table` belongs to `project`."""
+    """Return the condition that a row of `table` belongs to `project`."""
     return table.project_id == project
 
 
@@ -36,9 +35,9 @@ def find_owned(
     lock: Lock | None = None,
     load: tuple[ORMOption, ...] = (),
 ) -> Row | None:
-    """Return the row with this id, None when `project` has none.
+    """Return the row with this id; None if `project` has none.
 
-    With `lock` the row is read afresh. `load` names deferred columns to read with it.
+    With `lock` the row is read again. `load` names deferred columns to read with it.
     """
     query = select(table).where(table.id == id_, owned_by(table, project)).options(*load)
     if lock is not None:
@@ -57,7 +56,7 @@ def get_owned(
     load: tuple[ORMOption, ...] = (),
     param: str | None = None,
 ) -> Row:
-    """Return the row with this id; NotFound when `project` has none.
+    """Return the row with this id; NotFound if `project` has none.
 
     The error names the request field `param`, by default the one that usually holds such an id.
     """
@@ -68,7 +67,7 @@ def get_owned(
 
 
 def missing(table: type[Owned], id_: str, *, param: str | None = None) -> NotFound:
-    """The error for an id of which the project has no row."""
+    """Return the error for an id of which the project has no row."""
     return NotFound(
         f"No {table.noun} with id {id_!r}.",
         param=param or table.id_param,

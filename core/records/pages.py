@@ -1,4 +1,4 @@
-"""Keyset pages: "the next rows after this one", which neither skips nor repeats a row."""
+"""Pages by keyset ("the next rows after this one"), which neither skip nor repeat a row."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,7 +58,7 @@ def page(
 ) -> Page[OwnedRow]:
     """Return up to `limit` rows of `query` that `project` owns, by (created_at, id).
 
-    They follow the row with the id `after`. NotFound when the project has no such row.
+    They follow the row with the id `after`. NotFound if the project has no such row.
     """
     position = None
     if after is not None:

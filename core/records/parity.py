@@ -1,4 +1,4 @@
-"""What is known of how tuned models are served: checks on first use, and what owners decide."""
+"""The parity of tuned models: checks at the first request, and publication by the owner."""
 
 import time
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ from core.spec.parity import Parity, ParityReference
 
 @dataclass(frozen=True)
 class UnderCheck:
-    """Somebody else asks an engine for the model's rows; a verdict is to come."""
+    """Another caller is checking the model; its verdict is pending."""
 
 
 def is_to_be_checked(model: TunedModel) -> bool:
-    """Say whether the model's rows may have to be asked for now; `begin_check` decides."""
+    """Return whether the model may need a check now; `begin_check` decides."""
     if model.parity_due_at is None:
         return False
     was_tried = model.parity is not None
@@ -29,7 +29,7 @@ def is_to_be_checked(model: TunedModel) -> bool:
 
 
 def is_withheld(model: TunedModel) -> bool:
-    """Say whether the model must not answer: it is not served as trained, and not published."""
+    """Return whether the model must not answer: its parity failed, and it is not published."""
     failed = model.parity is not None and model.parity["status"] == "failed"
     return failed and model.published_at is None
 
@@ -37,11 +37,11 @@ def is_withheld(model: TunedModel) -> bool:
 def begin_check(
     session: Session, model_id: ModelId, sha256: str, seconds: float
 ) -> ParityReference | UnderCheck | None:
-    """Take it on oneself to check a model, for so long; return the rows to ask for.
+    """Reserve the check of a model for `seconds`; return the rows to replay.
 
-    None when there is nothing to check, or when the last attempt was a moment ago.
+    None if there is nothing to check, or if the last attempt was too recent.
     """
-    # One reading of the clock: the time of another's check must not run out between the two.
+    # Read the clock once: another caller's check must not expire between the two queries.
     now = session.scalars(select(database_now())).one()
     taken = session.execute(
         update(TunedModel)
@@ -69,9 +69,10 @@ def begin_check(
 def end_check(
     session: Session, model_id: ModelId, sha256: str, parity: Parity | None, retry_seconds: float
 ) -> None:
-    """Write a verdict down. Without one the next request begins again, now or in a while.
+    """Store a verdict. Without one, the next request starts a new check.
 
-    Nothing happens when the model is gone, or another one has its name by now.
+    An unchecked model can be checked again after `retry_seconds`. Nothing happens if the model was
+    deleted or replaced.
     """
     values: dict[str, object] = {"parity_due_at": DUE_AT_ONCE}
     if parity is not None:
@@ -90,9 +91,9 @@ def end_check(
 
 
 def publish(session: Session, project_id: ProjectId, model_id: ModelId) -> TunedModel:
-    """Have a withheld model answer from now on, and return it; any other stays as it is.
+    """Let a withheld model answer from now on, and return it; other models do not change.
 
-    NotFound when this project has none of that name.
+    NotFound if this project has no model with this id.
     """
     reference = undefer(TunedModel.parity_reference)
     model = get_owned(session, TunedModel, project_id, model_id, lock="write", load=(reference,))

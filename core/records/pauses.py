@@ -1,7 +1,7 @@
-"""What the owner of a job can ask for between its start and its end: a pause, and going on.
+"""Pauses and resumes a job at the request of its owner.
 
-A job that nobody holds is parked at once. One that a worker holds gets a request in its row; the
-worker's lease sees it, and whatever ends the claim then parks the job (`core.records.claims`).
+A job without a claim is paused at once. With a claim, the request is stored in its row: the
+worker's lease sees it, and the end of the claim then pauses the job (`core.records.claims`).
 """
 
 from sqlalchemy import update
@@ -20,7 +20,7 @@ from core.tasks.kinds import JOB, Work
 
 
 def pause_job(session: Session, project_id: ProjectId, job_id: JobId) -> Job:
-    """Park the job, or ask the worker that holds it to; Conflict when there is nothing to pause."""
+    """Pause the job, or request it if the job is claimed; Conflict if there is nothing to pause."""
     job = get_owned(session, Job, project_id, job_id, lock="write")
     if job.status in FINAL:
         raise _conflict(f"Job {job_id} has already ended ({job.status}) and cannot be paused.")
@@ -37,7 +37,7 @@ def pause_job(session: Session, project_id: ProjectId, job_id: JobId) -> Job:
 
 
 def resume_job(session: Session, project_id: ProjectId, job_id: JobId) -> Job:
-    """Put a paused job into the queue, or withdraw the request for a pause; else Conflict."""
+    """Queue a paused job, or withdraw the request for a pause; otherwise Conflict."""
     job = get_owned(session, Job, project_id, job_id, lock="write")
     if job.status == JobStatus.PAUSED:
         advance(session, job_id, JobStatus.QUEUED, message="The job was resumed and is queued.")

@@ -1,4 +1,4 @@
-"""Projects own every row. One exists from the start; more come with API keys of their own."""
+"""Projects own all rows. One exists from the start; others will come with their own API keys."""
 
 from sqlalchemy.orm import Session
 
@@ -9,7 +9,7 @@ DEFAULT_PROJECT = ProjectId("default")
 
 
 def ensure_project(session: Session, project_id: ProjectId = DEFAULT_PROJECT) -> None:
-    """Make the project's row unless it is there."""
+    """Create the project's row if it does not exist."""
     if session.get(Project, project_id) is None:
         session.add(Project(id=project_id))
         session.flush()

@@ -1,7 +1,7 @@
-"""From where a run can go on: the newest resume states of a job, and what is to become of them.
+"""The newest resume states of a job.
 
-The worker that holds the job writes the list, under its claim; the blobs of a job that has ended
-are housekeeping's.
+The worker of the job writes the list, under its claim. Housekeeping deletes the states of jobs that
+have ended.
 """
 
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from core.spec.base import Spec
 from core.spec.ids import JobId
 
 KEPT_RESUME_STATES = 2
-"""The newest, and one in case that it cannot be read."""
+"""The newest one, and another in case it cannot be read."""
 
 
 class ResumeState(Spec):
-    """A resume state's archive in storage: all that a run needs to go on after `step`."""
+    """The archive of a resume state in storage: all that a run needs to resume after `step`."""
 
     step: int
     key: str
@@ -27,14 +27,14 @@ class ResumeState(Spec):
 
 
 def states_of(job: Job) -> tuple[ResumeState, ...]:
-    """The states of a job, newest first."""
+    """Return the states of a job, newest first."""
     return tuple(ResumeState.model_validate(state) for state in job.resume_states or ())
 
 
 def with_newest(
     states: Sequence[ResumeState], newest: ResumeState
 ) -> tuple[tuple[ResumeState, ...], tuple[str, ...]]:
-    """The states to keep once `newest` is there, and the keys of those that go for it."""
+    """Return the states to keep, with `newest`, and the storage keys of those to delete."""
     others = [state for state in states if state.step != newest.step]
     kept = (newest, *others[: KEPT_RESUME_STATES - 1])
     kept_keys = {state.key for state in kept}
@@ -42,22 +42,22 @@ def with_newest(
 
 
 def as_column(states: Sequence[ResumeState]) -> list[dict[str, Any]] | None:
-    """The column of a job whose states these are, newest first."""
+    """Return the value of the column `resume_states` for these states, newest first."""
     return [state.model_dump() for state in states] or None
 
 
 def newest_step(states: Sequence[ResumeState]) -> int:
-    """The step from which to go on; 0 without a state."""
+    """Return the step to resume from; 0 without a state."""
     return states[0].step if states else 0
 
 
 def saved_step(session: Session, job_id: JobId) -> int:
-    """The same for a job in the database."""
+    """Return the step that a job in the database resumes from; 0 without a state."""
     return newest_step(states_of(session.scalars(select(Job).where(Job.id == job_id)).one()))
 
 
 def left_by_ended_jobs(session: Session, limit: int = 100) -> dict[JobId, list[str]]:
-    """Jobs that have ended and the keys of their states, which nobody needs any more."""
+    """Return the jobs that have ended, with the storage keys of their remaining states."""
     rows = session.execute(
         select(Job.id, Job.resume_states)
         .where(Job.finished_at.is_not(None), Job.resume_states.is_not(None))
@@ -68,7 +68,7 @@ def left_by_ended_jobs(session: Session, limit: int = 100) -> dict[JobId, list[s
 
 
 def forget(session: Session, job_id: JobId) -> None:
-    """Note that the blobs of an ended job's states are gone."""
+    """Record that the states of a job that has ended are deleted."""
     session.execute(
         update(Job)
         .where(Job.id == job_id, Job.finished_at.is_not(None))

@@ -1,4 +1,4 @@
-"""Speed tests: tasks about a model. The newest result holds for what the name stood for."""
+"""Speed tests, which are tasks about a model. A result is valid only for its exact target."""
 
 from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.orm import Session, undefer
@@ -16,7 +16,7 @@ SPEED_TEST = "speed_test"
 def find_speed_test(
     session: Session, project_id: ProjectId, model_id: ModelId, target: SpeedTarget
 ) -> Task | None:
-    """Return the newest result of the model, None when another target was measured for it."""
+    """Return the newest result of the model; None if it is for another target."""
     test = _newest_result(session, project_id, model_id)
     if test is None or not _measures(test, target):
         return None
@@ -26,16 +26,16 @@ def find_speed_test(
 def request_speed_test(
     session: Session, project_id: ProjectId, model_id: ModelId, target: SpeedTarget
 ) -> Task:
-    """Return the test of this target that waits or runs, or else a new one.
+    """Return the test of this target that waits or runs; if there is none, a new one.
 
-    A new one takes the place of all older ones but the newest result.
+    A new test replaces all older ones except the newest result.
     """
-    # The lock on the project's row: two processes that ask at once share one test.
+    # Lock the project's row, so that concurrent requests share one test.
     session.get(Project, project_id, with_for_update={"key_share": True})
-    under_way = session.scalars(
+    unfinished = session.scalars(
         select(Task).where(_of(project_id, model_id), Task.finished_at.is_(None))
     )
-    for test in under_way:
+    for test in unfinished:
         if _measures(test, target):
             return test
     newest = _newest_result(session, project_id, model_id)
@@ -45,12 +45,12 @@ def request_speed_test(
 
 
 def get_speed_test(session: Session, project_id: ProjectId, test_id: TaskId) -> Task | None:
-    """Return a test with its result; None when its model has been deleted."""
+    """Return a test with its result; None if its model was deleted."""
     return find_task(session, project_id, SPEED_TEST, test_id)
 
 
 def forget_speed_tests(session: Session, project_id: ProjectId, model_id: ModelId) -> None:
-    """Remove the tests of a model, one under way included."""
+    """Delete the tests of a model, including a running one."""
     forget_tasks(session, _of(project_id, model_id))
 
 

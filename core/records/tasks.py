@@ -1,7 +1,7 @@
 """Tasks: durable background work of any kind, from the request to its result or failure.
 
-A task waits, is claimed under a lease, and ends with a result or an error. A worker that dies
-gives its attempt to another one; after the last attempt of its kind the task fails.
+A task waits, is claimed under a lease, and ends with a result or an error. If its worker dies,
+another worker tries again; after the last attempt of its kind the task fails.
 """
 
 from collections.abc import Collection, Sequence
@@ -24,7 +24,7 @@ from core.tasks.kinds import KINDS, Work
 
 @dataclass(frozen=True)
 class TaskClaim:
-    """The right to end a task, and what its runner is to do."""
+    """The right to end a task, with the payload for its runner."""
 
     table: ClassVar[type[Task]] = Task
 
@@ -42,7 +42,7 @@ class TaskClaim:
 def create_task(
     session: Session, project_id: ProjectId, kind: str, *, subject: str, payload: Spec
 ) -> Task:
-    """Write a task and its wake-up call; the caller tells the broker after the commit."""
+    """Create a task and its wake-up message; the caller wakes the broker after the commit."""
     task = Task(
         id=new_task_id(kind),
         project_id=project_id,
@@ -58,13 +58,13 @@ def create_task(
 
 
 def find_task(session: Session, project_id: ProjectId, kind: str, task_id: TaskId) -> Task | None:
-    """Return a task of this kind with its result, or None when this project has no such one."""
+    """Return a task of this kind with its result; None if this project does not have it."""
     task = find_owned(session, Task, project_id, task_id, load=(undefer(Task.result),))
     return task if task is not None and task.kind == kind else None
 
 
 def claim_next(session: Session, worker_id: str, kinds: Collection[str]) -> TaskClaim | None:
-    """Claim the oldest waiting task of these kinds that nobody holds; None when there is none."""
+    """Claim the oldest task of these kinds that is due and has no claim; None if there is none."""
     if not kinds:
         return None
     is_due = or_(Task.not_before.is_(None), Task.not_before <= database_now())
@@ -87,60 +87,60 @@ def claim_next(session: Session, worker_id: str, kinds: Collection[str]) -> Task
 
 
 def succeed(session: Session, claim: TaskClaim, result: Spec) -> None:
-    """End the task with its result; StaleClaim when it is no longer ours."""
+    """End the task with its result; StaleClaim if the claim has ended."""
     leases.hold(session, claim)
     _end(session, claim.work, result=result.model_dump(mode="json"))
 
 
 def fail(session: Session, claim: TaskClaim, failure: TaskFailure) -> None:
-    """End the task for a reason that another attempt would meet again."""
+    """End the task with an error that another attempt would get too."""
     leases.hold(session, claim)
     _end(session, claim.work, error=failure.model_dump(mode="json"))
 
 
 def release(session: Session, claim: TaskClaim) -> None:
-    """Give the task back at once because its worker stops; the attempt does not count."""
+    """Queue the task again because its worker stops. The attempt does not count."""
     leases.hold(session, claim, attempts=Task.attempts - 1)
-    _give_back(session, claim.work, pause_seconds=0)
+    _queue_again(session, claim.work, pause_seconds=0)
 
 
 def report_crash(session: Session, claim: TaskClaim, *, reason: str) -> None:
-    """The attempt crashed under a living worker: another one after a pause, or the end."""
+    """Record that an attempt crashed under a living worker: retry after a pause, or fail."""
     leases.hold(session, claim)
     attempts = session.scalars(select(Task.attempts).where(Task.id == claim.id)).one()
     kind = KINDS[claim.kind]
     if attempts < kind.max_attempts:
-        _give_back(session, claim.work, pause_seconds=kind.retry_seconds * 2 ** (attempts - 1))
+        _queue_again(session, claim.work, pause_seconds=kind.retry_seconds * 2 ** (attempts - 1))
     else:
-        _fail_at_last(session, claim.work, "task_crashed", reason)
+        _end_as_failed(session, claim.work, "task_crashed", reason)
 
 
 def rescue_expired(session: Session, *, worker_id: str | None = None) -> Sequence[Work]:
-    """Give back the tasks of dead workers, or fail those that keep killing workers.
+    """Queue the tasks of dead workers again, or fail those without attempts left.
 
-    Dead are those that `leases.find_lost` finds. Returns the tasks that wait again. Kinds that a
-    newer version has added are left to its own processes.
+    `leases.find_lost` finds them. Returns the tasks that wait again. Kinds that a newer version has
+    added are left to its own processes.
     """
     rescued = []
     for task_id, attempts in leases.find_lost(session, Task, worker_id, Task.kind.in_(KINDS)):
         work = Work(session.scalars(select(Task.kind).where(Task.id == task_id)).one(), task_id)
         if attempts < KINDS[work.kind].max_attempts:
-            _give_back(session, work, pause_seconds=0)
+            _queue_again(session, work, pause_seconds=0)
             rescued.append(work)
         else:
             message = f"The task was started {attempts} times; its worker died each time."
-            _fail_at_last(session, work, "worker_lost", message)
+            _end_as_failed(session, work, "worker_lost", message)
     return rescued
 
 
 def held_token(session: Session, task_id: TaskId) -> int | None:
-    """Return the token of the claim that is alive; None when nobody holds such a task."""
+    """Return the token of the current claim; None without a claim, or without such a task."""
     query = select(Task.claim_token).where(Task.id == task_id, Task.lease_expires_at.is_not(None))
     return session.scalars(query).one_or_none()
 
 
 def forget_tasks(session: Session, *which: ColumnElement[bool]) -> None:
-    """Remove tasks with their wake-up calls. One under way loses its claim."""
+    """Delete tasks with their wake-up messages. A running one loses its claim."""
     forgotten = session.execute(
         delete(Task).where(*which).returning(Task.id).execution_options(synchronize_session=False)
     ).scalars()
@@ -152,8 +152,8 @@ def forget_tasks(session: Session, *which: ColumnElement[bool]) -> None:
 
 
 def forget_old_tasks(session: Session) -> None:
-    """Remove the tasks that ended longer ago than their kind is kept."""
-    now = session.scalars(select(database_now())).one()  # a constant, so that an index serves it
+    """Delete the tasks that ended longer ago than tasks of their kind are kept."""
+    now = session.scalars(select(database_now())).one()  # a constant, so that an index is used
     for name, kind in KINDS.items():
         if kind.kept_seconds is not None:
             forget_tasks(session, Task.kind == name, Task.finished_at < now - kind.kept_seconds)
@@ -164,11 +164,11 @@ def _end(session: Session, work: Work, **columns: Any) -> None:
     outbox.settle(session, work)
 
 
-def _fail_at_last(session: Session, work: Work, code: str, message: str) -> None:
+def _end_as_failed(session: Session, work: Work, code: str, message: str) -> None:
     _end(session, work, error=TaskFailure(code=code, message=message).model_dump(mode="json"))
 
 
-def _give_back(session: Session, work: Work, *, pause_seconds: float) -> None:
+def _queue_again(session: Session, work: Work, *, pause_seconds: float) -> None:
     _write(session, work, not_before=database_now() + pause_seconds)
     outbox.enqueue(session, work, send_after_seconds=pause_seconds)
 

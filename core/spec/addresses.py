@@ -1,4 +1,4 @@
-"""Recognises loopback addresses."""
+"""Recognizes loopback addresses."""
 
 from ipaddress import ip_address
 from urllib.parse import urlsplit

@@ -8,7 +8,7 @@ from core.spec.base import Spec
 from core.spec.names import Aliased
 
 Quantization = Literal["nf4", "int8"]
-"""How bitsandbytes keeps linear layers: NF4 with its scales quantised too, or int8 by row."""
+"""How bitsandbytes keeps linear layers: NF4 with its scales quantized too, or int8 by row."""
 
 
 class BaseModelSpec(Aliased, Spec):

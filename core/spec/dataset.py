@@ -33,7 +33,7 @@ class DuplicateRow(Spec):
 
 
 class DatasetReport(Spec):
-    """The result of checking every line of a file. No job can train on a file with faults.
+    """The result of checking every line of a file. No job can train on a file with errors.
 
     Reports of older files lack fields that were added later; these get their defaults.
     """

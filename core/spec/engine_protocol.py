@@ -69,7 +69,7 @@ class EngineReport(Spec):
     max_bases: int = Field(1, ge=1)
     bundles: tuple[str, ...] = Field(
         (),
-        description="SHA-256 of the adapters in memory, and of the models that are trained whole",
+        description="SHA-256 of the adapters in memory, and of fully trained models",
     )
     running: int = Field(0, ge=0, description="sequences in the batch")
     waiting: int = Field(0, ge=0, description="sequences in the queue")
@@ -104,7 +104,7 @@ class NotServedHere(InvalidRequest):
 
 
 class EngineKeyRefused(TunesmithError):
-    """Caller and engine were given different keys: a fault of the service, not of its user."""
+    """Caller and engine were given different keys: an error of the service, not of its user."""
 
     code = "invalid_engine_key"
 

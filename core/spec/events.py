@@ -40,7 +40,7 @@ class DatasetValidated(Spec):
         description="targets of the loss in one epoch: labelled tokens, or rows or pairs, "
         "depending on the objective"
     )
-    total_steps: int = Field(description="optimiser steps of the whole run")
+    total_steps: int = Field(description="optimizer steps of the whole run")
     learning_rate: float | None = Field(
         None, description="the peak rate; None in events of versions without auto"
     )
@@ -92,7 +92,7 @@ class RunRestarted(Spec):
 
 
 class StepDone(Spec):
-    """One optimiser step. `loss` is the mean over its targets, in nats.
+    """One optimizer step. `loss` is the mean over its targets, in nats.
 
     `accuracy` is the share of correct targets: predicted tokens, labelled rows, ordered pairs.
     """

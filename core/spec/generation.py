@@ -32,7 +32,7 @@ class ChatPrompt(Spec):
 
 
 class TextPrompt(Spec):
-    """Plain text, tokenised as it is."""
+    """Plain text, tokenized as it is."""
 
     type: Literal["text"] = "text"
     text: str

@@ -1,4 +1,4 @@
-"""What is learnt from an example: one class per objective.
+"""What is learned from an example: one class per objective.
 
 An objective is one class here, one row in `core/catalog/objectives.py`, one file in
 `core/objectives/` and one `case` in `core/objectives/choose.py`; a method also needs its bodies in
@@ -37,7 +37,7 @@ class PretrainingSpec(Spec):
 
 
 class DpoSpec(Spec):
-    """Direct preference optimisation: the chosen answer over the rejected one.
+    """Direct preference optimization: the chosen answer over the rejected one.
 
     The reference is the model before training. `label_smoothing` is the share of pairs taken to
     be the wrong way round. Source: Rafailov et al. 2023, https://arxiv.org/abs/2305.18290.

@@ -86,7 +86,7 @@ class ParityReference(Aliased, Spec):
     ablations: tuple[Ablation, ...] = ()
     quantization_gap_nats: float | None = Field(
         None,
-        description="of qlora: mean distance of the quantised model from the served one",
+        description="of qlora: mean distance of the quantized model from the served one",
         validation_alias=_GAP_NAMES,
     )
     missing: str | None = Field(None, description="why there are no rows")

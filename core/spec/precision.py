@@ -56,7 +56,7 @@ class PrecisionChoice(Spec):
     """The number format of a base, and why that one.
 
     `set`: it was asked for. `measured`: by the cost of 16 bits. `not native`: the device has no
-    16 bits to compute in. `quantized`: the base comes quantised, which is made for 16 bits.
+    16 bits to compute in. `quantized`: the base comes quantized, which is made for 16 bits.
     `memory`: fp32 would not fit. `busy`: too little memory was free to measure the cost.
     `unmeasured`: the measurement itself failed.
     """

@@ -12,7 +12,7 @@ from core.spec.names import Aliased
 class ServingSpec(Aliased, Spec):
     """`adapter` shares its base with other models; `merged` is weights of its own.
 
-    A model that was trained whole is weights of its own in both forms.
+    A fully trained model has its own weights in both forms.
     """
 
     form: Literal["adapter", "merged"] = "adapter"

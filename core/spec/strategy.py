@@ -43,7 +43,7 @@ class LowRankSpec(Aliased, Spec):
     https://arxiv.org/abs/2312.03732). `use_dora` also trains the length of each row of the sum
     (Liu et al. 2024, https://arxiv.org/abs/2402.09353). A pattern gives the layers whose path
     matches it (a regular expression, as in PEFT) a rank or an alpha of their own. Modules in
-    `modules_to_save` are trained whole.
+    `modules_to_save` are fully trained.
 
     Source: Hu et al. 2021, https://arxiv.org/abs/2106.09685.
     """
@@ -78,7 +78,7 @@ class LoraSpec(LowRankSpec):
 
 
 class QloraSpec(LowRankSpec):
-    """LoRA on a base whose linear layers are quantised to four bits while it is trained.
+    """LoRA on a base whose linear layers are quantized to four bits while it is trained.
 
     Source: Dettmers et al. 2023, https://arxiv.org/abs/2305.14314.
     """
@@ -148,7 +148,7 @@ class Ia3Spec(Spec):
 
     Other layers may be named: those in `target_modules` are scaled on their output, those that
     `feedforward_modules` names among them on their input, as in PEFT. Modules in
-    `modules_to_save` are trained whole. Source: Liu et al. 2022, https://arxiv.org/abs/2205.05638.
+    `modules_to_save` are fully trained. Source: Liu et al. 2022, https://arxiv.org/abs/2205.05638.
     """
 
     type: Literal["ia3"] = "ia3"

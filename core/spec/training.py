@@ -1,4 +1,4 @@
-"""How the training runs: the optimiser's view of a job."""
+"""How the training runs: the optimizer's view of a job."""
 
 from typing import Annotated, Literal
 
@@ -27,9 +27,9 @@ class TrainingSpec(Aliased, Spec):
 
     epochs: int = Field(3, ge=1, le=100)
     max_steps: int | None = Field(
-        None, ge=1, le=10_000_000, description="optimiser steps in place of epochs"
+        None, ge=1, le=10_000_000, description="optimizer steps in place of epochs"
     )
-    batch_size: int = Field(8, ge=1, le=4096, description="rows per optimiser step")
+    batch_size: int = Field(8, ge=1, le=4096, description="rows per optimizer step")
     learning_rate: Annotated[float, Field(gt=0, le=HIGHEST_RATE)] | Literal["auto"] = Field(
         "auto", description="auto: what suits base, strategy, objective and steps"
     )

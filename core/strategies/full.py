@@ -3,18 +3,18 @@
 from transformers import PreTrainedModel
 
 from core.adapters.adapted import AdaptedModel
-from core.adapters.targets import is_quantised
+from core.adapters.targets import is_quantized
 from core.errors import InvalidRequest
 
 
 def attach_full(model: PreTrainedModel) -> AdaptedModel:
     """Train every weight of the model itself, under the name that `save_pretrained` gives it.
 
-    A weight that several layers share counts once. Raises InvalidRequest for a quantised base.
+    A weight that several layers share counts once. Raises InvalidRequest for a quantized base.
     """
-    if any(is_quantised(module) for module in model.modules()):
+    if any(is_quantized(module) for module in model.modules()):
         raise InvalidRequest(
-            "The base model is quantised, and quantised weights cannot be trained. Choose lora "
+            "The base model is quantized, and quantized weights cannot be trained. Choose lora "
             "or qlora, or the base before its quantization.",
             param="strategy.type",
             code="quantised_base",

@@ -121,15 +121,15 @@ def attach_ia3(model: PreTrainedModel, spec: Ia3Spec) -> AdaptedModel:
     InvalidRequest if the spec does not fit the model, which is then unchanged.
     """
     names, feed_forward = _names(model, spec)
-    whole = tuple(dict.fromkeys((*classifier_head(model), *spec.modules_to_save)))
+    copied = tuple(dict.fromkeys((*classifier_head(model), *spec.modules_to_save)))
     targeted = targeted_paths(linear_paths(model), names)
-    layers = {p: linear_layer(model, p) for p in targeted if not is_inside(p, whole)}
+    layers = {p: linear_layer(model, p) for p in targeted if not is_inside(p, copied)}
     if not layers:
         raise InvalidRequest(
             "No layer is left to scale: modules_to_save contains all target_modules.",
             param="strategy.target_modules",
         )
-    copies = trainable_copies(model, whole)
+    copies = trainable_copies(model, copied)
     model.requires_grad_(False)
     adapters = {
         # like PEFT, match the end of the path even inside a part of it
@@ -141,7 +141,7 @@ def attach_ia3(model: PreTrainedModel, spec: Ia3Spec) -> AdaptedModel:
         task_type=peft_task(model),
         target_modules=list(names),
         feedforward_modules=list(feed_forward),
-        modules_to_save=list(whole) or None,
+        modules_to_save=list(copied) or None,
         fan_in_fan_out=any(isinstance(layer, Conv1D) for layer in layers.values()),
     )
     adapted = AdaptedModel(

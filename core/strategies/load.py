@@ -25,7 +25,7 @@ def load_adapter(
     manifest = read_manifest(folder)
     if manifest.weights_file != ADAPTER_FILE:
         raise corrupt(f"{folder.name} contains a complete model, not an {ADAPTER_FILE}.")
-    with torch.random.fork_rng(devices=[]):  # new weights are initialised on the CPU
+    with torch.random.fork_rng(devices=[]):  # new weights are initialized on the CPU
         adapted = attach(model, manifest.strategy, tokenizer, prepack=False)
     adapted.remove()
     for module in adapted.replaced.values():

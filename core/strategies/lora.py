@@ -1,4 +1,4 @@
-"""LoRA on any base, including pre-quantised ones."""
+"""LoRA on any base, including pre-quantized ones."""
 
 from transformers import PreTrainedModel
 

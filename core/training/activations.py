@@ -19,7 +19,7 @@ def use_gradient_checkpointing(
     """Enable gradient checkpointing if the job requires it; return whether it is enabled.
 
     Losses and gradients are the same either way. `auto` enables it only if `activation_bytes` and
-    the optimiser's memory exceed the usable share of the free memory, and never for the prefix of
+    the optimizer's memory exceed the usable share of the free memory, and never for the prefix of
     an encoder-decoder, which transformers drops under checkpointing.
     """
     wanted = spec.gradient_checkpointing

@@ -68,7 +68,7 @@ class Training:
     def is_finished(self, state: RunState) -> bool:
         """Return whether the run is complete, by plan or by early stopping."""
         patience = self.spec.evaluation.early_stopping_patience
-        return state.reviewed_step == state.step and (
+        return state.checkpointed_step == state.step and (
             state.step == self.plan.total_steps or is_out_of_patience(state.curve, patience)
         )
 
@@ -102,17 +102,17 @@ def take_step(training: Training, state: RunState) -> Iterator[RunEvent]:
         state.budget_tokens,
         derived_seed(training.spec.seed, planned.number),
         training.stop,
-        state.optimiser.scale,
+        state.optimizer.scale,
     )
     if sums is None:
         raise Stopped
-    norm = state.optimiser.clip(hyper.max_grad_norm)
+    norm = state.optimizer.clip(hyper.max_grad_norm)
     scaled = training.facts.model.precision == "fp16"
     if not (math.isfinite(sums.loss) and (math.isfinite(norm) or scaled)):
         raise _not_finite(training, planned.number, f"loss {sums.loss}, gradient norm {norm}")
     rate = learning_rate(hyper, planned.number, training.plan.total_steps)
-    with all_or_nothing("The optimiser's state"):
-        taken = state.optimiser.step(rate)
+    with all_or_nothing("The optimizer's state"):
+        taken = state.optimizer.step(rate)
     state.overflows = 0 if taken else state.overflows + 1
     if state.overflows == LONGEST_OVERFLOW:
         raise _not_finite(training, planned.number, f"{LONGEST_OVERFLOW} overflows in a row")
@@ -138,13 +138,13 @@ def take_step(training: Training, state: RunState) -> Iterator[RunEvent]:
 def evaluate_and_checkpoint(training: Training, state: RunState) -> Iterator[RunEvent]:
     """Evaluate and save a checkpoint if due. Raises Stopped, OutOfMemory; may be repeated then."""
     planned = training.plan.step(state.step)
-    if planned.is_reviewed:
+    if planned.is_checkpointed:
         if training.dataset.validation_rows:
             yield _evaluate(training, state)
         yield _publish(training, state)
     if planned.ends_epoch:
         yield state.row_losses.summary(planned.epoch)
-    state.reviewed_step = state.step
+    state.checkpointed_step = state.step
     if training.is_finished(state) and state.step < training.plan.total_steps:
         best = best_step(state.curve)
         assert best is not None, "early stopping requires an evaluation"
@@ -153,7 +153,7 @@ def evaluate_and_checkpoint(training: Training, state: RunState) -> Iterator[Run
 
 def halve_micro_batch(state: RunState, shortage: OutOfMemory) -> RunEvent:
     """Free the memory of the failed attempt and halve the micro-batches from now on."""
-    state.optimiser.zero()
+    state.optimizer.zero()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     state.budget_tokens = min(state.budget_tokens, shortage.half)

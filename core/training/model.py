@@ -1,4 +1,4 @@
-"""The model of a run: base, strategy, and the weights of a tuned model that it goes on from."""
+"""Loads the model of a run: base, strategy, and the weights of a tuned model to train further."""
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -18,8 +18,8 @@ from core.strategies.load import load_weights
 
 
 def base_of(spec: JobSpec, workspace: Workspace) -> BaseModelSpec:
-    """Return the base to load: the parent itself where a whole model is trained further."""
-    if spec.parent is None or not STRATEGIES[spec.strategy.type].whole_model:
+    """Return the base to load, which is the parent if a fully trained model is trained further."""
+    if spec.parent is None or not STRATEGIES[spec.strategy.type].full_model:
         return spec.base
     return BaseModelSpec(id=spec.base.id, source=str(workspace.parent_folder))
 
@@ -31,7 +31,7 @@ def load_model(
     dtype: torch.dtype,
     device: torch.device,
 ) -> AdaptedModel:
-    """Return the base with something to train. New weights depend on the seed alone."""
+    """Return the base with trainable weights. New weights depend only on the seed."""
     labels = spec.objective.labels if isinstance(spec.objective, ClassificationSpec) else None
     torch.manual_seed(spec.seed)
     model = load_base(
@@ -49,6 +49,6 @@ def load_model(
         use_packed_attention(model)
     torch.manual_seed(spec.seed)
     adapted = attach(model, spec.strategy, tokenizer)
-    if spec.parent is not None and not STRATEGIES[spec.strategy.type].whole_model:
+    if spec.parent is not None and not STRATEGIES[spec.strategy.type].full_model:
         load_weights(adapted, workspace.parent_folder)
     return adapted

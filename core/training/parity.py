@@ -1,7 +1,7 @@
-"""What training says of a few rows with the weights of the bundle, for others to compare with.
+"""The parity reference: training's figures for a few rows, with the weights of the bundle.
 
-The worker asks the engine for the same rows before the model is published
-(docs/decisions/0018-parity-knows-its-own-noise.md).
+The worker replays the same rows through an engine before the model is published
+(docs/decisions/0018-parity-measures-its-own-noise.md).
 """
 
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ import torch
 
 from core.adapters.adapted import AdaptedModel
 from core.adapters.memory import is_out_of_memory
-from core.catalog.describe import is_quantised
+from core.catalog.describe import is_stored_quantized
 from core.catalog.families import family_of
 from core.errors import TrainingFailed
 from core.models.attention import use_packed_attention
@@ -40,22 +40,22 @@ def parity_reference(
     stop: Callable[[], bool] = lambda: False,
     effort: Effort = FINAL,
 ) -> ParityReference | None:
-    """Return what training says of `replays`, or why it can say nothing; None when told to stop.
+    """Return training's figures for `replays`, or the reason for having none; None if stopped.
 
-    Of qlora it is the trained adapter on the base as it is served, since the quantised one that
-    was trained on is another model (docs/decisions/0008-qlora-served-on-the-plain-base.md). The
-    model is left as it was, in evaluation mode. Raises TrainingFailed for figures that are not
-    finite.
+    For qlora, they are those of the adapter on the dense base, as it is served, because the
+    quantized base of the training is another model
+    (docs/decisions/0008-qlora-served-on-the-dense-base.md). The model does not change and is left
+    in evaluation mode. Raises TrainingFailed for figures that are not finite.
     """
     precision, replays = name_of(trained.dtype), replays[: effort.rows]
     if not replays:
         return ParityReference(
-            precision=precision, missing="every text was cut to the length limit"
+            precision=precision, missing="every text was truncated to the length limit"
         )
     try:
         adapted, figures, gap = _served(trained, replays)
     except TrainingFailed as shortage:
-        return ParityReference(precision=precision, missing=f"memory is too short: {shortage}")
+        return ParityReference(precision=precision, missing=f"not enough memory: {shortage}")
     _require_finite(figures)
     measuring = Measurement(trained, adapted, replays, figures, stop, effort)
     try:
@@ -65,7 +65,7 @@ def parity_reference(
         return None
     if not repeats:
         return ParityReference(
-            precision=precision, missing="nothing tells how far rounding alone moves its figures"
+            precision=precision, missing="the effect of rounding could not be measured"
         )
     return ParityReference(
         precision=precision,
@@ -79,8 +79,8 @@ def parity_reference(
 def _require_finite(figures: Sequence[Sequence[float]]) -> None:
     if not all(map(is_finite, figures)):
         raise TrainingFailed(
-            "The trained model gives log-probabilities that are no longer finite. Lower the "
-            "learning rate or lengthen the warmup.",
+            "The log-probabilities of the trained model are not finite. Lower the learning rate "
+            "or lengthen the warmup.",
             code="loss_nonfinite",
         )
 
@@ -88,39 +88,39 @@ def _require_finite(figures: Sequence[Sequence[float]]) -> None:
 def _served(
     trained: Trained, replays: Sequence[Replay]
 ) -> tuple[AdaptedModel, list[list[float]], float | None]:
-    """Return the model as it is served, its figures, and how far the quantised ones were off.
+    """Return the model as it is served, its figures, and their distance from the quantized ones.
 
-    That distance, in nats, is None where the model is served as it was trained.
+    The distance is a mean in nats, and None if the model is served as it was trained.
     """
     figures = trained.figures(trained.adapted, replays)
-    if not _was_quantised_to_train(trained.spec):
+    if not _was_quantized_to_train(trained.spec):
         return trained.adapted, figures, None
-    adapted, quantised = _on_the_served_base(trained), figures
+    adapted, quantized = _on_dense_base(trained), figures
     figures = trained.figures(adapted, replays)
-    return adapted, figures, mean_distance(quantised, figures)
+    return adapted, figures, mean_distance(quantized, figures)
 
 
-def _was_quantised_to_train(spec: JobSpec) -> bool:
-    stored_quantised = is_quantised(load_config(spec.base).to_dict())
-    return isinstance(spec.strategy, QloraSpec) and not stored_quantised
+def _was_quantized_to_train(spec: JobSpec) -> bool:
+    stored_quantized = is_stored_quantized(load_config(spec.base).to_dict())
+    return isinstance(spec.strategy, QloraSpec) and not stored_quantized
 
 
-def _on_the_served_base(trained: Trained) -> AdaptedModel:
-    """Return the adapter of the bundle on its base, not quantised; TrainingFailed without room.
+def _on_dense_base(trained: Trained) -> AdaptedModel:
+    """Return the adapter of the bundle on its dense base; TrainingFailed without enough memory.
 
-    On a CPU an allocation too many kills the process, so the room is looked for before.
+    The memory is checked before, because on a CPU an excessive allocation kills the process.
     """
     spec, device = trained.spec, trained.adapted.model.device
     labels = len(trained.labels) or None
     weights = outline(spec.base, load_config(spec.base), spec.task, labels).num_parameters()
     needed, free = weights * trained.dtype.itemsize, free_bytes(device)
     shortage = TrainingFailed(
-        f"the base that serves the model takes {needed / 2**30:.1f} GiB beside the quantised one"
+        f"the dense base needs {needed / 2**30:.1f} GiB in addition to the quantized one"
     )
     if free is not None and needed > USABLE_SHARE * free:
         raise shortage
     try:
-        with torch.random.fork_rng(devices=[]):  # a classifier's head is drawn
+        with torch.random.fork_rng(devices=[]):  # a classifier's head is drawn at random
             model = load_base(spec.base, trained.dtype, device, task=spec.task, labels=labels)
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):

@@ -1,7 +1,7 @@
 """Additional passes over the parity rows: with perturbed rounding, and without modules.
 
 They measure how far rounding alone moves the figures, and how far a missing adapter would
-(docs/decisions/0018-parity-knows-its-own-noise.md).
+(docs/decisions/0018-parity-measures-its-own-noise.md).
 """
 
 import math

@@ -1,4 +1,4 @@
-"""The rows of every optimiser step, and what follows it: a function of the spec."""
+"""The rows of every optimizer step, and what follows it: a function of the spec."""
 
 import math
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from core.spec.job import JobSpec
 
 @dataclass(frozen=True)
 class PlannedStep:
-    """One optimiser step; `epoch` counts from 1."""
+    """One optimizer step; `epoch` counts from 1."""
 
     number: int
     epoch: int
     rows: tuple[int, ...]
     """Indices of the rows."""
     ends_epoch: bool
-    is_reviewed: bool
+    is_checkpointed: bool
     """Whether evaluation and checkpoint follow."""
 
 
@@ -46,7 +46,7 @@ class StepPlan:
             epoch=epoch + 1,
             rows=tuple(steps[index]),
             ends_epoch=ends_epoch,
-            is_reviewed=is_last or (number % every_steps == 0 if every_steps else ends_epoch),
+            is_checkpointed=is_last or (number % every_steps == 0 if every_steps else ends_epoch),
         )
 
     @property

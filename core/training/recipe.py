@@ -38,7 +38,7 @@ from core.training.loop import (
 from core.training.mask import audit
 from core.training.model import base_of, load_model
 from core.training.neftune import add_noise
-from core.training.optimiser import build_optimiser
+from core.training.optimizer import build_optimizer
 from core.training.parity import parity_reference
 from core.training.plan import StepPlan
 from core.training.replayed import choose_rows
@@ -87,7 +87,7 @@ def train(
         adapted = load_model(spec, workspace, tokenizer, dtype, device)
         rows = [*dataset.rows, *dataset.validation_rows]
         objective.prepare(adapted, rows, hyper.micro_batch_tokens)
-    optimiser = build_optimiser(adapted, spec, dtype)
+    optimizer = build_optimizer(adapted, spec, dtype)
     checkpointed = use_gradient_checkpointing(adapted, dataset.rows, hyper)
     if hyper.neftune_alpha:
         add_noise(adapted, hyper.neftune_alpha)
@@ -108,7 +108,7 @@ def train(
     )
     state = RunState(
         adapted=adapted,
-        optimiser=optimiser,
+        optimizer=optimizer,
         budget_tokens=hyper.micro_batch_tokens,
         row_losses=RowLossTable(dataset.rows),
         best_file=workspace.folder / "best.safetensors",
@@ -122,7 +122,7 @@ def train(
     try:
         while not training.is_finished(state):
             try:
-                due = evaluate_and_checkpoint if state.reviewed_step < state.step else take_step
+                due = evaluate_and_checkpoint if state.checkpointed_step < state.step else take_step
                 yield from due(training, state)
             except OutOfMemory as shortage:
                 yield halve_micro_batch(state, shortage)

@@ -16,7 +16,7 @@ from core.batching.render import render_prompt
 from core.batching.rows import LabelledRow, PairRow, Row, SourceTargetRow, TrainingRow
 from core.batching.source_target import render_source
 from core.batching.template import TemplateContext
-from core.batching.tokenise import plain_prompt
+from core.batching.tokenization import plain_prompt
 from core.datasets.formats import (
     ChatExample,
     CompletionExample,

@@ -1,14 +1,14 @@
-"""The resume states of a run: all that another attempt needs to go on as if nothing had happened.
+"""The resume states of a run, from which another attempt continues with the same result.
 
-    state.json                 how far the run has come, its curve, the optimiser's numbers
+    state.json                 progress, curve, and the optimizer's numbers
     weights.safetensors        the trained weights, each in its own dtype
-    optimiser.safetensors      the optimiser's tensors
+    optimiser.safetensors      the optimizer's tensors
     row_losses.safetensors     the losses of the rows, one tensor per epoch
-    best.safetensors           the weights with the best held-out loss, when they are to be kept
+    best.safetensors           the weights with the best held-out loss, if the job keeps them
     seal.json                  written last: sizes and hashes
 
-Order, dropout and noise are functions of (seed, step), so no state of a random generator is
-needed. A state is that after a whole step; gradients are never in it.
+Order, dropout and noise are functions of (seed, step), so the states of random generators are not
+stored. A state is taken after a complete step and has no gradients.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ from core.training.state import RunState
 from core.training.tensor_tree import flatten, unflatten
 
 KEPT_STATES = 2
-"""The newest, and one in case that it cannot be read."""
+"""The newest one, and another in case it cannot be read."""
 
 
 def fingerprint_of(
@@ -48,11 +48,11 @@ def fingerprint_of(
     rows: Sequence[TrainingRow],
     validation_rows: Sequence[TrainingRow],
 ) -> str:
-    """Return a hash over all that a run depends on: states with another belong to another run.
+    """Return a hash of everything that a run depends on. A state with another hash is not used.
 
-    The kinds of number and of device are in it: on another one, steps come out differently and
-    optimisers remember other things. The rows are in it beside the files, since another version of
-    the service may make other rows of the same files.
+    It includes the number format and the kind of device, which change the steps and the optimizer's
+    state. It includes the rows, not only the files, because another version of the service may make
+    other rows of the same files.
     """
     parts = [first_spelling(spec.model_dump_json()), str(dtype), device.type]
     for path in (workspace.train_file, workspace.validation_file):
@@ -62,7 +62,7 @@ def fingerprint_of(
 
 
 def _digest(rows: Sequence[TrainingRow]) -> str:
-    """Return a hash over every number in `rows`: lines, tokens, masks and labels."""
+    """Return a hash of all numbers in `rows`: lines, tokens, masks and labels."""
     digest = hashlib.sha256()
 
     def add(value: Any) -> None:
@@ -81,12 +81,12 @@ def _digest(rows: Sequence[TrainingRow]) -> str:
 
 
 def save_state(workspace: Workspace, fingerprint: str, state: RunState) -> Path:
-    """Publish the state as the folder of its step; keep the newest two."""
-    plain, tensors = flatten(state.optimiser.state())
+    """Write the state atomically into the folder of its step; keep the newest two."""
+    plain, tensors = flatten(state.optimizer.state())
     facts = {
         "fingerprint": fingerprint,
         "step": state.step,
-        "reviewed_step": state.reviewed_step,
+        "reviewed_step": state.checkpointed_step,
         "trained_tokens": state.trained_tokens,
         "overflows": state.overflows,
         "budget_tokens": state.budget_tokens,
@@ -111,9 +111,10 @@ def save_state(workspace: Workspace, fingerprint: str, state: RunState) -> Path:
 def load_state(
     workspace: Workspace, fingerprint: str, state: RunState
 ) -> RunResumed | RunRestarted | None:
-    """Bring `state` to the newest one that is whole and of this run, and return what to tell.
+    """Load the newest intact state of this run into `state`, and return the event for the user.
 
-    When there is none, all states leave the workspace: their steps may be later than the new ones.
+    If there is none, all states are deleted from the workspace, because their steps may be later
+    than the new ones.
     """
     dropped = None
     for folder in _folders(workspace):
@@ -133,9 +134,9 @@ def load_state(
 def _load(folder: Path, facts: dict[str, Any], state: RunState) -> None:
     state.set_weights(load_file(folder / "weights.safetensors"))
     tensors = load_file(folder / "optimiser.safetensors")
-    state.optimiser.load(unflatten(facts["optimiser"], tensors))
+    state.optimizer.load(unflatten(facts["optimiser"], tensors))
     state.step = facts["step"]
-    state.reviewed_step = facts["reviewed_step"]
+    state.checkpointed_step = facts["reviewed_step"]
     state.trained_tokens = facts["trained_tokens"]
     state.overflows = facts["overflows"]
     state.budget_tokens = facts["budget_tokens"]
@@ -156,7 +157,7 @@ def _folders(workspace: Workspace) -> Iterator[Path]:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Give the file a second name; copy it where the file system knows no such thing."""
+    """Create a hard link; copy the file if the file system does not support links."""
     try:
         os.link(source, target)
     except OSError:

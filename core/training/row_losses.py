@@ -1,4 +1,4 @@
-"""The loss of every row in every epoch: shows by line number which rows are not learnt."""
+"""The loss of every row in every epoch, which shows the lines that the model does not learn."""
 
 # R rows
 
@@ -62,7 +62,7 @@ class RowLossTable:
         A long text is several rows of one line.
         """
         seen_R = ~losses_R.isnan()
-        lines, places = self._lines_R[seen_R].unique(return_inverse=True)
-        sums = torch.zeros(len(lines)).index_add_(0, places, losses_R[seen_R])
-        targets = torch.zeros(len(lines)).index_add_(0, places, self._targets_R[seen_R])
+        lines, positions = self._lines_R[seen_R].unique(return_inverse=True)
+        sums = torch.zeros(len(lines)).index_add_(0, positions, losses_R[seen_R])
+        targets = torch.zeros(len(lines)).index_add_(0, positions, self._targets_R[seen_R])
         return lines, sums / targets

@@ -10,27 +10,27 @@ from torch import Tensor
 from core.adapters.adapted import AdaptedModel
 from core.artifacts.metrics import StepMetrics
 from core.spec.parity import ParityReference
-from core.training.optimiser import TrainingOptimiser
+from core.training.optimizer import TrainingOptimizer
 from core.training.row_losses import RowLossTable
 
 
 @dataclass
 class RunState:
-    """The trained weights, the optimiser's state and the progress.
+    """The trained weights, the optimizer's state and the progress.
 
-    `step` is the number of completed optimiser steps; `reviewed_step` is the last step whose
+    `step` is the number of completed optimizer steps; `checkpointed_step` is the last step whose
     evaluation and checkpoint are complete too.
     """
 
     adapted: AdaptedModel
-    optimiser: TrainingOptimiser
+    optimizer: TrainingOptimizer
     budget_tokens: int
     """Of a micro-batch; smaller than requested after running out of memory."""
     row_losses: RowLossTable
     best_file: Path
     """The weights of the step with the best held-out loss."""
     step: int = 0
-    reviewed_step: int = 0
+    checkpointed_step: int = 0
     trained_tokens: int = 0
     overflows: int = 0
     """Consecutive skipped updates, in fp16."""

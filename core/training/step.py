@@ -1,4 +1,4 @@
-"""Forward and backward of one optimiser step, in micro-batches within the budget."""
+"""Forward and backward of one optimizer step, in micro-batches within the budget."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ def accumulate_gradients(
     targets = sum(row.targets for row in rows)
     loss, correct = 0.0, 0
     row_losses = torch.empty(len(rows))
-    place = {id(row): index for index, row in enumerate(rows)}
+    index_of = {id(row): index for index, row in enumerate(rows)}
     objective.begin_step(adapted, rows, budget_tokens)
     adapted.model.train()
     for index, micro_batch in enumerate(pack(rows, budget_tokens)):
@@ -58,5 +58,5 @@ def accumulate_gradients(
             scale(sums.loss / targets).backward()
         loss += sums.loss.item()
         correct += int(sums.correct)
-        row_losses[[place[id(row)] for row in micro_batch]] = sums.row_losses.float().cpu()
+        row_losses[[index_of[id(row)] for row in micro_batch]] = sums.row_losses.float().cpu()
     return StepSums(loss, correct, targets, sum(row.length for row in rows), row_losses)

@@ -1,4 +1,4 @@
-"""Nested state with tensors, such as an optimiser's, as named tensors and plain JSON.
+"""Nested state with tensors, such as an optimizer's, as named tensors and plain JSON.
 
 In the JSON a tensor is `{"tensor": name}`, a mapping `{"mapping": [[key, value], …]}` so that
 keys keep their types, a tuple `{"tuple": […]}`; lists, numbers, strings and None are themselves.

@@ -117,7 +117,7 @@ def chat(row: Row) -> dict[str, list[dict[str, str]]]:
 def split(rows: list[Row]) -> dict[str, list[Row]]:
     """Held-out rows first, then validation, then the rest for training.
 
-    What is measured must stand letter for letter in a source, or it could not be found there and
+    What is measured must occur literally in a source, or it could not be found there and
     kept from the base model's training text. A docstring written with escapes goes to training.
     """
     library = "\n".join(one_line(file.text) for file in source_files())

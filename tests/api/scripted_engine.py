@@ -1,6 +1,6 @@
 """An engine without a model: it speaks the protocol of `core.spec.generation` and follows a script.
 
-The last user message (or the prompt) chooses the behaviour, see `_script`; the engine's `mood`
+The last user message (or the prompt) chooses the behavior, see `_script`; the engine's `mood`
 comes first. Tokens are words with the space before them; a prompt has as many tokens as words.
 """
 
@@ -66,7 +66,7 @@ class ScriptedEngine:
         self.classified.clear()
         self.was_left.clear()
         self.on_tokens = ""
-        """The behaviour that a prompt of tokens chooses, which holds no words."""
+        """The behavior that a prompt of tokens chooses, which holds no words."""
         self.on_later_tokens = ""
         """The same from the third request on."""
         self.seconds_before_tokens = 0.0
@@ -142,7 +142,7 @@ def _scores(text: str) -> dict[str, float]:
 
 
 def prompt_of(asked: GenerationRequest) -> tuple[str, str]:
-    """The text that chooses the behaviour, and the request field that it came from."""
+    """The text that chooses the behavior, and the request field that it came from."""
     match asked.prompt:
         case ChatPrompt():
             return str(asked.prompt.messages[-1]["content"]), "messages"
@@ -221,10 +221,10 @@ def _choices(text: str, sampling: SamplingSpec) -> Sequence[GenerationEvent]:
 
 def _scored(words: Sequence[str]) -> tuple[PromptToken, ...]:
     """Say of every word but the first that it was as likely as a coin's side."""
-    spelled = [word if i == 0 else " " + word for i, word in enumerate(words)]
+    tokens = [word if i == 0 else " " + word for i, word in enumerate(words)]
     return tuple(
         PromptToken(token=word, bytes=tuple(word.encode()), logprob=-0.7 if i else None)
-        for i, word in enumerate(spelled)
+        for i, word in enumerate(tokens)
     )
 
 

@@ -111,17 +111,17 @@ def test_an_engine_gains_by_holding_the_adapter_and_loses_by_more_to_do(
     fleet: list[LivingEngine], wish: tuple[BaseModelSpec, BundleRef | None], data: Any
 ) -> None:
     base, adapter = wish
-    place = data.draw(st.integers(0, len(fleet) - 1))
+    index = data.draw(st.integers(0, len(fleet) - 1))
 
-    def place_with(**change: Any) -> int:
-        report = fleet[place].report.model_copy(update=change)
-        changed = [*fleet[:place], LivingEngine(report, 0), *fleet[place + 1 :]]
-        return names(in_order(changed, base, adapter, {})).index(f"engine{place}")
+    def rank_with(**change: Any) -> int:
+        report = fleet[index].report.model_copy(update=change)
+        changed = [*fleet[:index], LivingEngine(report, 0), *fleet[index + 1 :]]
+        return names(in_order(changed, base, adapter, {})).index(f"engine{index}")
 
-    now = place_with()
+    now = rank_with()
     held = () if adapter is None else (adapter.sha256,)
-    assert place_with(bases=(base,), bundles=held) <= now
-    assert place_with(waiting=fleet[place].report.waiting + 9) >= now
+    assert rank_with(bases=(base,), bundles=held) <= now
+    assert rank_with(waiting=fleet[index].report.waiting + 9) >= now
 
 
 def test_equal_engines_share_the_adapters_evenly() -> None:

@@ -87,8 +87,8 @@ def test_with_the_key_everything_is_answered(guarded: Api) -> None:
         chunked = client.post(JOBS, content=chunks, headers=json_type)
         assert (chunked.status_code, chunked.json()["error"]["code"]) == (413, "too_large")
         body = {"model": "tunesmith/tiny", "prompt": "hello"}
-        away = client.post("/v1/completions", json=body)
-        assert (away.status_code, away.json()["error"]["code"]) == (503, "engine_unavailable")
+        refused = client.post("/v1/completions", json=body)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "engine_unavailable")
 
 
 @pytest.mark.parametrize(

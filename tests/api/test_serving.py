@@ -115,7 +115,7 @@ def test_bases_and_unknown_models_have_no_form_to_choose(client: httpx.Client) -
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
 
 
-def test_a_base_can_be_listed_plain_and_quantised(tmp_path: Path, engine: ScriptedEngine) -> None:
+def test_a_base_can_be_listed_plain_and_quantized(tmp_path: Path, engine: ScriptedEngine) -> None:
     catalog = tmp_path / "catalog.toml"
     catalog.write_text(
         '[[bases]]\nid = "tiny-nf4"\nsource = "package:core/models/tiny"\nquantization = "nf4"\n'

@@ -159,13 +159,13 @@ def test_request_that_waits_too_long_says_that_the_test_goes_on(
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "status", "code"),
+    ("behavior", "status", "code"),
     [("be a classifier", 400, "not_a_generator"), ("be full", 429, "rate_limit_exceeded")],
 )
 def test_a_refusal_of_the_engine_is_the_answer(
-    api: Api, client: httpx.Client, engine: ScriptedEngine, behaviour: str, status: int, code: str
+    api: Api, client: httpx.Client, engine: ScriptedEngine, behavior: str, status: int, code: str
 ) -> None:
-    engine.on_tokens = behaviour
+    engine.on_tokens = behavior
     answer = client.get(BASE)
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
     assert rows(api) == 0

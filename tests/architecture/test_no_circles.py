@@ -78,9 +78,9 @@ def circles(graph: Graph) -> list[list[str]]:
             if other in stack:
                 lowest[node] = min(lowest[node], lowest[other])
         if lowest[node] == index[node]:
-            place = stack.index(node)
-            group = sorted(stack[place:])
-            del stack[place:]
+            start = stack.index(node)
+            group = sorted(stack[start:])
+            del stack[start:]
             if len(group) > 1:
                 found.append(group)
 

@@ -80,7 +80,7 @@ def _union(*classes: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("place", "name", "extra", "path"),
+    ("module", "name", "extra", "path"),
     [
         *((core.spec.strategy, "StrategySpec", PretendSpec, path) for path in BY_STRATEGY),
         *((core.spec.objective, "ObjectiveSpec", PretendSpec, path) for path in BY_OBJECTIVE),
@@ -91,10 +91,10 @@ def _union(*classes: Any) -> Any:
     ],
 )
 def test_a_table_that_misses_a_new_member_fails_at_import(
-    monkeypatch: pytest.MonkeyPatch, place: ModuleType, name: str, extra: Any, path: str
+    monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str, extra: Any, path: str
 ) -> None:
     import_afresh(path)
-    monkeypatch.setattr(place, name, extended(getattr(place, name), extra))
+    monkeypatch.setattr(module, name, extended(getattr(module, name), extra))
     with pytest.raises(TypeError, match="no entry for pretend"):
         import_afresh(path)
 

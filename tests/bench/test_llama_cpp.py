@@ -113,8 +113,8 @@ def test_tokenizer_is_as_long_as_the_embedding(base: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("projection", ["q_proj", "k_proj"])
-def test_turning_neighbours_of_paired_rows_is_turning_halves(projection: str) -> None:
-    """The score of a query and a key is a sum over places, so their order within a head is free."""
+def test_turning_neighbors_of_paired_rows_is_turning_halves(projection: str) -> None:
+    """The score of a query and a key sums over positions, so their order in a head is free."""
     config = tiny_config("llama")
     heads = config.num_attention_heads if projection == "q_proj" else config.num_key_value_heads
     half = config.head_dim // 2
@@ -128,9 +128,9 @@ def test_turning_neighbours_of_paired_rows_is_turning_halves(projection: str) ->
     by_half = first * cosines - second * sines, second * cosines + first * sines
     reordered = paired(weight, f"model.layers.0.self_attn.{projection}.weight", config)
     even, odd = np.moveaxis((reordered @ state).reshape(heads, half, 2), -1, 0)
-    by_neighbour = even * cosines - odd * sines, odd * cosines + even * sines
+    by_neighbor = even * cosines - odd * sines, odd * cosines + even * sines
 
-    np.testing.assert_allclose(by_neighbour, by_half, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(by_neighbor, by_half, rtol=1e-5, atol=1e-5)
 
 
 def test_adapter_keeps_its_matrices_and_alpha(
@@ -174,7 +174,7 @@ def test_requests_take_the_adapters_in_turns() -> None:
     assert json.loads(body)["lora"] == []
 
 
-def test_requests_of_an_adapter_get_neighbouring_slots() -> None:
+def test_requests_of_an_adapter_get_neighboring_slots() -> None:
     placed = [json.loads(body) for body in completion_requests(PROMPTS, NEW_TOKENS, adapters=4)]
     slots = {(body["id_slot"], body["lora"][0]["id"]) for body in placed}
     assert sorted(slots) == [(0, 0), (1, 0), (2, 1), (3, 1), (4, 2), (5, 3)]

@@ -36,20 +36,20 @@ OUR_ROUTES: frozenset[Route] = frozenset(
 def contract() -> dict[str, Any]:
     """The description, with the idioms of OpenAPI 3.0 rewritten and the overlay applied."""
     text = (_FOLDER / "openai-contract.yaml").read_text(encoding="utf-8")
-    document: dict[str, Any] = _normalised(yaml.load(text, yaml.CSafeLoader))
+    document: dict[str, Any] = _normalized(yaml.load(text, yaml.CSafeLoader))
     for deviation in yaml.safe_load((_FOLDER / "overlay.yaml").read_text(encoding="utf-8")):
         assert deviation["reason"]
         _apply(document, deviation["at"], deviation["set"])
     return document
 
 
-def _normalised(node: Any) -> Any:
+def _normalized(node: Any) -> Any:
     """Rewrite `nullable` and boolean `exclusiveMinimum`, which OpenAPI 3.1 no longer knows."""
     if isinstance(node, list):
-        return [_normalised(item) for item in node]
+        return [_normalized(item) for item in node]
     if not isinstance(node, dict):
         return node
-    node = {key: _normalised(value) for key, value in node.items()}
+    node = {key: _normalized(value) for key, value in node.items()}
     if node.get("exclusiveMinimum") is True:
         node["exclusiveMinimum"] = node.pop("minimum")
     if node.pop("nullable", None) is True:

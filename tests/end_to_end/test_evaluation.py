@@ -98,7 +98,7 @@ def test_job_reports_duplicates_cuts_lengths_and_the_line_that_it_cannot_learn(
     hardest = epochs[-1].data["hardest"]
     assert hardest[0]["line"] == HARD_LINE
     assert hardest[0]["loss"] > 2 * epochs[-1].data["median"]
-    assert f"hardest: line {HARD_LINE} (" in epochs[-1].message
+    assert f"highest: line {HARD_LINE} (" in epochs[-1].message
 
     folder = download_adapter(client, job.id, tmp_path / "bundle")
     table = (folder / "row_losses.csv").read_text().splitlines()

@@ -19,7 +19,7 @@ from core.artifacts.manifest import verify
 from core.catalog.strategies import STRATEGIES
 from core.spec.objective import MethodName
 from tests.end_to_end.bundles import Answer, Bundle
-from tests.end_to_end.orders import CHAT, KINDS, ORDERS, STEPS, WORDS, write_files
+from tests.end_to_end.jobs import CHAT, JOBS, KINDS, STEPS, WORDS, write_files
 from tests.end_to_end.service import (
     BASE_MODEL,
     Service,
@@ -42,13 +42,13 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 @dataclass(frozen=True)
 class Workshop:
-    """A service with tiny bases of several families, and a job of every order in it."""
+    """A service with tiny bases of several families, and a job of every case in it."""
 
     service: Service
     bases: dict[str, Path]
     files: dict[str, str]
     jobs: dict[str, str]
-    """Their ids by the names of their orders."""
+    """Their ids by the names of their cases."""
 
     def finished(self, name: str) -> FineTuningJob:
         return wait_until(self.service.client, self.jobs[name], "succeeded")
@@ -74,15 +74,15 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
         paths = write_files(folder)
         files = {name: upload(client, path) for name, path in paths.items()}
         jobs = {
-            name: client.fine_tuning.jobs.create(**order.request(files[order.file])).id
-            for name, order in ORDERS.items()
+            name: client.fine_tuning.jobs.create(**case.request(files[case.file])).id
+            for name, case in JOBS.items()
         }
         yield Workshop(service, bases | {BASE_MODEL: TINY_FOLDER}, files, jobs)
 
 
 def test_every_strategy_and_method_is_submitted() -> None:
-    assert {order.strategy["type"] for order in ORDERS.values()} == set(STRATEGIES)
-    methods = {order.method.get("type", "supervised") for order in ORDERS.values()}
+    assert {case.strategy["type"] for case in JOBS.values()} == set(STRATEGIES)
+    methods = {case.method.get("type", "supervised") for case in JOBS.values()}
     assert methods == set(get_args(MethodName))
 
 
@@ -99,7 +99,7 @@ def test_job_is_followed_live_from_its_creation_to_its_end(workshop: Workshop) -
     assert workshop.finished("lora").status == "succeeded"
 
 
-@pytest.mark.parametrize("name", ORDERS)
+@pytest.mark.parametrize("name", JOBS)
 def test_tuned_model_answers_at_the_endpoints_as_its_bundle_does(
     workshop: Workshop, name: str, tmp_path: Path
 ) -> None:
@@ -110,12 +110,12 @@ def test_tuned_model_answers_at_the_endpoints_as_its_bundle_does(
     assert parity["max_difference_nats"] < 1e-3
     folder = download_adapter(client, job.id, tmp_path / "bundle")
     assert verify(folder).weights_sha256
-    is_full = ORDERS[name].strategy["type"] == "full"
+    is_full = JOBS[name].strategy["type"] == "full"
     layout = {"config.json", "model.safetensors"} if is_full else {"adapter_config.json"}
     assert layout <= {path.name for path in folder.iterdir()}
     bundle = Bundle(folder, workshop.bases[job.model], job)
 
-    for kind in ORDERS[name].asked:
+    for kind in JOBS[name].asked:
         expected = bundle.write(bundle.chat_prompt(CHAT) if kind == "chat" else "cat", NEW_TOKENS)
         answer = ask(workshop, job.fine_tuned_model, kind)
         assert answer.text
@@ -162,7 +162,7 @@ def classify(workshop: Workshop, model: str, texts: list[str]) -> list[dict[str,
     return results
 
 
-@pytest.mark.parametrize("name", ORDERS)
+@pytest.mark.parametrize("name", JOBS)
 def test_job_says_what_it_did_in_events_metrics_and_result_file(
     workshop: Workshop, name: str
 ) -> None:
@@ -193,10 +193,10 @@ def test_preference_job_shows_the_method_it_was_asked_for(workshop: Workshop) ->
 def test_mask_of_a_job_and_of_a_planned_one_agree(workshop: Workshop) -> None:
     mask = {}
     for name in ("lora", "seq2seq", "dpo", "encoder, several labels"):
-        job, order = workshop.finished(name), ORDERS[name]
+        job, case = workshop.finished(name), JOBS[name]
         with httpx.Client(base_url=f"{workshop.service.url}/v1/fine_tuning") as http:
             of_job = http.get(f"/jobs/{job.id}/mask").json()
-            request = order.request(workshop.files[order.file])
+            request = case.request(workshop.files[case.file])
             body = {**request.pop("extra_body"), **request}
             planned = http.post("/masks", json=body).json()
             deadline = time.monotonic() + 60
@@ -225,13 +225,13 @@ def test_training_goes_on_from_the_weights_of_a_tuned_model(workshop: Workshop, 
     no_change = {"max_steps": 1, "learning_rate": 1e-12, "precision": "fp32"}
     job = client.fine_tuning.jobs.create(
         model=parent.fine_tuned_model,
-        training_file=workshop.files[ORDERS[name].file],
+        training_file=workshop.files[JOBS[name].file],
         extra_body={"training": no_change},
     )
     job = wait_until(client, job.id, "succeeded")
     assert (job.model, job.strategy) == (parent.model, parent.strategy)
     models = (parent.fine_tuned_model, job.fine_tuned_model)
-    if ORDERS[name].asked:
+    if JOBS[name].asked:
         first, further = (ask(workshop, model, "chat") for model in models)
         assert further.is_close_to(first)
     else:

@@ -1,4 +1,4 @@
-"""A tuned model merged, quantised and measured, while the service runs."""
+"""A tuned model merged, quantized and measured, while the service runs."""
 
 from typing import Any
 from urllib.parse import quote

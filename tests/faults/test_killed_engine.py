@@ -22,7 +22,7 @@ STREAMS = 50
 LIMIT_SECONDS = 5.0
 USUAL_ANSWERS = 50
 """On a busy machine the limit is as long as so many answers take, one after another."""
-PATIENCE_SECONDS = 180.0
+TIMEOUT_SECONDS = 180.0
 ENDLESS = {
     "model": BASE_MODEL,
     "messages": [{"role": "user", "content": "Tell me everything about strings."}],
@@ -108,8 +108,8 @@ def test_all_streams_end_with_an_error_and_the_next_request_works(service: Servi
 
 async def kill_under_load(service: Service, draw: random.Random) -> None:
     url = f"{service.url}/v1"
-    stock = openai.AsyncOpenAI(base_url=url, api_key="none", timeout=PATIENCE_SECONDS)
-    raw = httpx.AsyncClient(base_url=url, timeout=PATIENCE_SECONDS, trust_env=False)
+    stock = openai.AsyncOpenAI(base_url=url, api_key="none", timeout=TIMEOUT_SECONDS)
+    raw = httpx.AsyncClient(base_url=url, timeout=TIMEOUT_SECONDS, trust_env=False)
     async with stock, raw:
         said = await ask(stock)
         asked_at = time.monotonic()
@@ -120,7 +120,7 @@ async def kill_under_load(service: Service, draw: random.Random) -> None:
         tasks = [asyncio.create_task(each.follow(stock)) for each in streams[1:]]
         raw_task = asyncio.create_task(streams[0].follow_raw(raw))
         await asyncio.wait_for(
-            asyncio.gather(*(each.has_begun.wait() for each in streams)), PATIENCE_SECONDS
+            asyncio.gather(*(each.has_begun.wait() for each in streams)), TIMEOUT_SECONDS
         )
         await asyncio.sleep(draw.uniform(0, 0.5))
         assert not any(task.done() for task in (*tasks, raw_task)), "no stream is open any more"
@@ -131,8 +131,8 @@ async def kill_under_load(service: Service, draw: random.Random) -> None:
         assert await ask(stock) == said
         seconds = time.monotonic() - killed_at
 
-        ends = await asyncio.wait_for(asyncio.gather(*tasks), PATIENCE_SECONDS)
-        await asyncio.wait_for(raw_task, PATIENCE_SECONDS)
+        ends = await asyncio.wait_for(asyncio.gather(*tasks), TIMEOUT_SECONDS)
+        await asyncio.wait_for(raw_task, TIMEOUT_SECONDS)
     assert engine_child(service).pid != victim.pid
     # a client that reads slowly may find an answer that was complete before the engine died
     broken = ends.count("engine_unavailable")

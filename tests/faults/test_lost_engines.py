@@ -21,7 +21,7 @@ from core.records.engines import living_engines
 from tests.api.live import Api, running_api
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_SECONDS = 200.0  # far more than needed; machines may be busy
+TIMEOUT_SECONDS = 200.0  # far more than needed; machines may be busy
 STREAMS = 6
 LONG = 950
 """Tokens of an answer that is still being written when its engine is hit."""
@@ -54,7 +54,7 @@ class Stream:
 
     def follow(self, url: str) -> None:
         body = request("Tell me everything.", stream=True, max_tokens=LONG)
-        with httpx.stream("POST", url, json=body, timeout=PATIENCE_SECONDS) as answer:
+        with httpx.stream("POST", url, json=body, timeout=TIMEOUT_SECONDS) as answer:
             for line in answer.iter_lines():
                 if line:
                     self.lines.append(line.removeprefix("data: "))
@@ -96,7 +96,7 @@ def engine_process(api: Api, name: str) -> Iterator[EngineProcess]:
         "TUNESMITH_ENGINE_PORT": str(port),
         "TUNESMITH_ENGINE_PRECISION": "fp32",
         # streams end by themselves, however slow the machine is
-        "TUNESMITH_ENGINE_DRAIN_SECONDS": str(PATIENCE_SECONDS),
+        "TUNESMITH_ENGINE_DRAIN_SECONDS": str(TIMEOUT_SECONDS),
         "TUNESMITH_ENGINE_CACHE_FOLDER": str(api.folder / name),
         "TUNESMITH_ENGINE_THREADS": "1",
         "TUNESMITH_ENGINE_MAX_BATCH": str(STREAMS - 1),  # so that both engines are used
@@ -135,7 +135,7 @@ def streams(api: Api, engines: list[EngineProcess]) -> Iterator[list[Stream]]:
         stream.thread = threading.Thread(target=stream.follow, args=[url])
         stream.thread.start()
     for stream in streams:
-        assert stream.has_begun.wait(PATIENCE_SECONDS)
+        assert stream.has_begun.wait(TIMEOUT_SECONDS)
     assert all(engine.running() for engine in engines), "one engine has all the work"
     yield streams
     finish(streams)
@@ -144,11 +144,11 @@ def streams(api: Api, engines: list[EngineProcess]) -> Iterator[list[Stream]]:
 def finish(streams: list[Stream]) -> None:
     for stream in streams:
         assert stream.thread is not None
-        stream.thread.join(PATIENCE_SECONDS)
+        stream.thread.join(TIMEOUT_SECONDS)
 
 
 def wait_until(is_so: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while not is_so():
         assert time.monotonic() < deadline, "it never became true"
         time.sleep(0.02)
@@ -157,7 +157,7 @@ def wait_until(is_so: Callable[[], object]) -> None:
 def ask(api: Api) -> httpx.Response:
     body = request("Hello", max_tokens=2)
     url = f"{api.url}/v1/chat/completions"
-    return httpx.post(url, json=body, timeout=PATIENCE_SECONDS)
+    return httpx.post(url, json=body, timeout=TIMEOUT_SECONDS)
 
 
 @pytest.mark.slow
@@ -173,7 +173,7 @@ def test_an_engine_told_to_go_ends_its_streams_and_takes_no_new_ones(
     finish(streams)
     assert all(stream.ended_well for stream in streams)
     assert {stream.tokens for stream in streams} == {streams[0].tokens}
-    assert leaving.process.wait(PATIENCE_SECONDS) in (0, -signal.SIGTERM)
+    assert leaving.process.wait(TIMEOUT_SECONDS) in (0, -signal.SIGTERM)
     assert ask(api).status_code == 200
     assert known(api) == [staying.url]
 
@@ -192,12 +192,12 @@ def test_no_request_fails_while_an_engine_goes(api: Api, engines: list[EnginePro
         asker.start()
     wait_until(lambda: len(statuses) > 20)
     engines[0].process.send_signal(signal.SIGTERM)
-    engines[0].process.wait(PATIENCE_SECONDS)
+    engines[0].process.wait(TIMEOUT_SECONDS)
     count = len(statuses)
     wait_until(lambda: len(statuses) > count + 20)
     is_over.set()
     for asker in askers:
-        asker.join(PATIENCE_SECONDS)
+        asker.join(TIMEOUT_SECONDS)
     assert set(statuses) == {200}
 
 

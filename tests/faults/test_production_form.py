@@ -11,7 +11,7 @@ from core.jobs.state import JobStatus
 from core.records.resume_states import states_of
 from tests.worker.workshop import (
     ENDLESS_EPOCHS,
-    PATIENCE_SECONDS,
+    TIMEOUT_SECONDS,
     Workshop,
     make_workshop,
     worker_process,
@@ -45,9 +45,9 @@ def test_jobs_run_over_redis_and_a_terminated_worker_gives_its_job_back(
     workshop.wake(job_id)
     workshop.wait_for_steps(job_id)
     process.terminate()
-    assert process.wait(timeout=PATIENCE_SECONDS) == 0
+    assert process.wait(timeout=TIMEOUT_SECONDS) == 0
     job = workshop.job(job_id)
     assert (job.status, job.claimed_by, job.attempts) == (JobStatus.QUEUED, None, 0)
     assert [state.step for state in states_of(job)] == [job.step]
-    assert any(message.startswith("The worker stops.") for message in workshop.messages(job_id))
+    assert any(text.startswith("The worker was stopped.") for text in workshop.messages(job_id))
     assert workshop.living_workers() == []

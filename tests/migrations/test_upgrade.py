@@ -83,8 +83,8 @@ def test_jobs_of_the_first_version_stay(empty_url: str) -> None:
             "claim_token": 1,
             "attempts": 1,
         }
-        names, places = ", ".join(values), ", ".join(f":{name}" for name in values)
-        connection.execute(text(f"INSERT INTO jobs ({names}) VALUES ({places})"), values)
+        names, parameters = ", ".join(values), ", ".join(f":{name}" for name in values)
+        connection.execute(text(f"INSERT INTO jobs ({names}) VALUES ({parameters})"), values)
     upgrade(empty_url)
     check(empty_url)
     database = Database(empty_url)

@@ -68,14 +68,14 @@ def written_by_the_endpoint(
 def require_equal(endpoint: list[Token], reference: list[Token]) -> None:
     """Fail with both texts at the first token that differs by more than a near-tie."""
     texts = ["".join(token.text for token in side) for side in (endpoint, reference)]
-    for place, (ours, theirs) in enumerate(zip(endpoint, reference, strict=False)):
+    for position, (ours, theirs) in enumerate(zip(endpoint, reference, strict=False)):
         if ours.text != theirs.text:
             assert theirs.lead is not None and theirs.lead < NEAR_TIE_NATS, (
-                f"token {place} is {ours.text!r}, not {theirs.text!r}, which leads by "
+                f"token {position} is {ours.text!r}, not {theirs.text!r}, which leads by "
                 f"{theirs.lead:.3g} nat\nendpoint:  {texts[0]!r}\nreference: {texts[1]!r}"
             )
             return
         assert ours.logprob == pytest.approx(theirs.logprob, abs=LOGPROB_TOLERANCE), (
-            f"token {place} {ours.text!r} of {texts[0]!r}"
+            f"token {position} {ours.text!r} of {texts[0]!r}"
         )
     assert len(endpoint) == len(reference), texts

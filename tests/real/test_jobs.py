@@ -21,14 +21,14 @@ from tests.end_to_end.service import (
 )
 from tests.real import rows
 from tests.real.answers import require_equal, written_by_the_endpoint, written_by_transformers
-from tests.real.orders import ORDERS, QUESTION
+from tests.real.jobs import JOBS, QUESTION
 
 NEW_TOKENS = 16
-PATIENCE_SECONDS = 1500
+TIMEOUT_SECONDS = 1500
 """For one job, on a machine that others use too."""
 
 pytestmark = [
-    pytest.mark.timeout(PATIENCE_SECONDS + 300),
+    pytest.mark.timeout(TIMEOUT_SECONDS + 300),
     # PEFT's and transformers' own warnings while they load what they are given
     pytest.mark.filterwarnings("ignore::UserWarning"),
 ]
@@ -39,16 +39,16 @@ class Workshop:
     client: OpenAI
     files: dict[str, str]
     jobs: dict[str, str] = field(default_factory=dict)
-    """Ids of what was submitted, by the names of the orders."""
+    """Ids of what was submitted, by the names of the cases."""
 
     def finished(self, name: str) -> FineTuningJob:
-        """Return the job of an order, which is submitted the first time that it is asked for."""
+        """Return the job of a case, which is submitted the first time that it is asked for."""
         if name not in self.jobs:
-            order = ORDERS[name]
-            job = self.client.fine_tuning.jobs.create(**order.request(self.files[order.file]))
+            case = JOBS[name]
+            job = self.client.fine_tuning.jobs.create(**case.request(self.files[case.file]))
             self.jobs[name] = job.id
         return wait_until(
-            self.client, self.jobs[name], "succeeded", timeout_seconds=PATIENCE_SECONDS
+            self.client, self.jobs[name], "succeeded", timeout_seconds=TIMEOUT_SECONDS
         )
 
 
@@ -74,7 +74,7 @@ def test_forty_rows_with_long_answers_and_all_defaults_become_a_model(
     job = client.fine_tuning.jobs.create(
         model="smollm2", training_file=workshop.files["long.jsonl"], seed=1
     )
-    job = wait_until(client, job.id, "succeeded", timeout_seconds=PATIENCE_SECONDS)
+    job = wait_until(client, job.id, "succeeded", timeout_seconds=TIMEOUT_SECONDS)
     losses = [each["train_loss"] for each in metrics_of(client, job.id)]
     assert mean(losses[-5:]) < mean(losses[:5]) - 0.1
     assert job.fine_tuned_model
@@ -85,7 +85,7 @@ def test_forty_rows_with_long_answers_and_all_defaults_become_a_model(
     require_same_answer(client, job, bundle, question)
 
 
-@pytest.mark.parametrize("name", ORDERS)
+@pytest.mark.parametrize("name", JOBS)
 def test_endpoint_answers_as_the_bundle_does_in_plain_peft(
     workshop: Workshop, smollm2: Path, name: str, tmp_path: Path
 ) -> None:
@@ -137,13 +137,13 @@ def test_paused_run_ends_with_the_weights_of_an_uninterrupted_one(workshop: Work
         ).id
 
     halted = submit()
-    wait_until(client, halted, "running", timeout_seconds=PATIENCE_SECONDS)
+    wait_until(client, halted, "running", timeout_seconds=TIMEOUT_SECONDS)
     client.fine_tuning.jobs.pause(halted)
-    whole = wait_until(client, submit(), "succeeded", timeout_seconds=PATIENCE_SECONDS)
+    whole = wait_until(client, submit(), "succeeded", timeout_seconds=TIMEOUT_SECONDS)
     paused = client.fine_tuning.jobs.retrieve(halted)
     assert paused.status == "queued" and paused.paused_at is not None  # type: ignore[attr-defined]
     client.fine_tuning.jobs.resume(halted)
-    wait_until(client, halted, "succeeded", timeout_seconds=PATIENCE_SECONDS)
+    wait_until(client, halted, "succeeded", timeout_seconds=TIMEOUT_SECONDS)
     assert weights_hash(client, halted) == weights_hash(client, whole.id)
 
 
@@ -152,7 +152,7 @@ def test_rows_with_tools_are_refused_where_the_template_hides_them(workshop: Wor
     job = client.fine_tuning.jobs.create(
         model="smollm2", training_file=workshop.files["tools.jsonl"]
     )
-    job = wait_until(client, job.id, "failed", timeout_seconds=PATIENCE_SECONDS)
+    job = wait_until(client, job.id, "failed", timeout_seconds=TIMEOUT_SECONDS)
     assert job.error and job.error.code == "invalid_training_file"
     assert job.error.message.startswith("Lines 1, 2, ") and "tools" in job.error.message
     assert "Fine-tuning job started" not in messages_of(client, job.id)

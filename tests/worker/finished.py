@@ -40,7 +40,7 @@ from core.spec.training import TrainingSpec
 from core.spec.workspace import Workspace
 from core.storage.blobs import BlobStore
 from core.training.recipe import train
-from tests.end_to_end.orders import KINDS, WORDS, write_files
+from tests.end_to_end.jobs import KINDS, WORDS, write_files
 
 TOOLS = [{"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}]
 CHATS = "".join(
@@ -86,7 +86,7 @@ SEVERAL = ClassificationSpec(labels=KINDS, multi_label=True)
 
 
 @dataclass(frozen=True)
-class Order:
+class JobCase:
     """What is trained on which base with which file; the base is a tiny one of its family."""
 
     strategy: StrategySpec
@@ -98,31 +98,33 @@ class Order:
     forced_first_token: int | None = None
 
 
-ORDERS = {
-    "lora": Order(LoraSpec(rank=4)),
-    "dora, a module trained whole": Order(
+JOBS = {
+    "lora": JobCase(LoraSpec(rank=4)),
+    "dora, a fully trained module": JobCase(
         LoraSpec(rank=4, target_modules="attention", use_dora=True, modules_to_save=("lm_head",))
     ),
-    "qlora": Order(QloraSpec(rank=4)),
-    "full": Order(FullSpec(), rate=1e-3),
-    "bottleneck": Order(BottleneckSpec(placement="houlsby", reduction_factor=4)),
-    "prefix": Order(PrefixSpec(virtual_tokens=6), rate=0.1),
-    "prompt": Order(PromptSpec(virtual_tokens=6), rate=0.1),
-    "ia3": Order(Ia3Spec(), rate=0.1),
-    "gemma 2": Order(LoraSpec(rank=4), "gemma2"),
-    "dpo": Order(LoraSpec(rank=4), file="preferences.jsonl", objective=DpoSpec()),
-    "orpo": Order(LoraSpec(rank=4), file="preferences.jsonl", objective=OrpoSpec()),
-    "simpo": Order(LoraSpec(rank=4), file="preferences.jsonl", objective=SimpoSpec()),
-    "kto": Order(LoraSpec(rank=4), file="rated.csv", objective=KtoSpec()),
-    "pretraining": Order(LoraSpec(rank=4), file="texts.jsonl", objective=PretrainingSpec()),
-    "prompt and completion": Order(LoraSpec(rank=4), file="pairs.csv"),
-    "encoder, one label": Order(LoraSpec(rank=4), "bert", "label.csv", ONE_LABEL, "classification"),
-    "decoder, several labels": Order(
+    "qlora": JobCase(QloraSpec(rank=4)),
+    "full": JobCase(FullSpec(), rate=1e-3),
+    "bottleneck": JobCase(BottleneckSpec(placement="houlsby", reduction_factor=4)),
+    "prefix": JobCase(PrefixSpec(virtual_tokens=6), rate=0.1),
+    "prompt": JobCase(PromptSpec(virtual_tokens=6), rate=0.1),
+    "ia3": JobCase(Ia3Spec(), rate=0.1),
+    "gemma 2": JobCase(LoraSpec(rank=4), "gemma2"),
+    "dpo": JobCase(LoraSpec(rank=4), file="preferences.jsonl", objective=DpoSpec()),
+    "orpo": JobCase(LoraSpec(rank=4), file="preferences.jsonl", objective=OrpoSpec()),
+    "simpo": JobCase(LoraSpec(rank=4), file="preferences.jsonl", objective=SimpoSpec()),
+    "kto": JobCase(LoraSpec(rank=4), file="rated.csv", objective=KtoSpec()),
+    "pretraining": JobCase(LoraSpec(rank=4), file="texts.jsonl", objective=PretrainingSpec()),
+    "prompt and completion": JobCase(LoraSpec(rank=4), file="pairs.csv"),
+    "encoder, one label": JobCase(
+        LoraSpec(rank=4), "bert", "label.csv", ONE_LABEL, "classification"
+    ),
+    "decoder, several labels": JobCase(
         PromptSpec(virtual_tokens=6), "llama", "labels.parquet", SEVERAL, "classification", 0.1
     ),
-    "t5": Order(LoraSpec(rank=4), "t5", "pairs.csv", task="seq2seq"),
-    "bart, full": Order(FullSpec(), "bart", "pairs.csv", task="seq2seq"),
-    "bart, first token forced": Order(
+    "t5": JobCase(LoraSpec(rank=4), "t5", "pairs.csv", task="seq2seq"),
+    "bart, full": JobCase(FullSpec(), "bart", "pairs.csv", task="seq2seq"),
+    "bart, first token forced": JobCase(
         LoraSpec(rank=4), "bart", "pairs.csv", task="seq2seq", forced_first_token=0
     ),
 }
@@ -146,28 +148,28 @@ class Finished:
 def finish(
     folder: Path, store: BlobStore, name: str, *, initializer_range: float = 0.2, **hyper: Any
 ) -> Finished:
-    """Train three steps of an order, in fp32 unless told otherwise, and store the bundle."""
+    """Train three steps of a case, in fp32 unless told otherwise, and store the bundle."""
     from tests.core.tiny import save_base
 
-    order = ORDERS[name]
+    case = JOBS[name]
     workspace = Workspace(folder=folder / "workspace")
     workspace.folder.mkdir()
     (folder / "files").mkdir()
     files = write_files(folder / "files")
     files["chat.jsonl"].write_text(CHATS, encoding="utf-8")
-    workspace.train_file.write_bytes(files[order.file].read_bytes())
-    shape = {"initializer_range": initializer_range} if order.family == "llama" else {}
-    base = save_base(folder / "base", order.family, **shape)
-    if order.forced_first_token is not None:
+    workspace.train_file.write_bytes(files[case.file].read_bytes())
+    shape = {"initializer_range": initializer_range} if case.family == "llama" else {}
+    base = save_base(folder / "base", case.family, **shape)
+    if case.forced_first_token is not None:
         config = GenerationConfig.from_pretrained(base.source)
-        config.update(forced_bos_token_id=order.forced_first_token)
+        config.update(forced_bos_token_id=case.forced_first_token)
         config.save_pretrained(base.source)
-    hyper = {"max_steps": 3, "learning_rate": order.rate, "warmup_ratio": 0.0} | hyper
+    hyper = {"max_steps": 3, "learning_rate": case.rate, "warmup_ratio": 0.0} | hyper
     spec = JobSpec(
         base=base,
-        task=order.task,
-        objective=order.objective,
-        strategy=order.strategy,
+        task=case.task,
+        objective=case.objective,
+        strategy=case.strategy,
         training=TrainingSpec(**{"precision": "fp32", "batch_size": 4} | hyper),
         seed=3,
     )

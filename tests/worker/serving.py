@@ -22,7 +22,7 @@ from worker.engine.serve import build_engine, report
 from worker.engine.settings import EngineSettings
 
 BASE = BaseModelSpec(id="tiny", source=str(Path(core.models.__file__).parent / "tiny"))
-PATIENCE_SECONDS = 180
+TIMEOUT_SECONDS = 180
 """Only a failing test waits as long; a process may start slowly on a busy machine."""
 HELLO = {"type": "chat", "messages": [{"role": "user", "content": "Hello"}]}
 
@@ -38,7 +38,7 @@ def body(prompt: dict = HELLO, adapter: dict | None = None, **sampling) -> dict:
 
 
 def wait_until(is_true: Callable[[], bool], pause_seconds: float = 0.01) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while not is_true():
         assert time.monotonic() < deadline, "it never became true"
         time.sleep(pause_seconds)
@@ -55,7 +55,7 @@ class Gate:
         passed = iter(range(free_steps))
 
         def gated(step):
-            assert next(passed, None) is not None or self.opened.wait(PATIENCE_SECONDS)
+            assert next(passed, None) is not None or self.opened.wait(TIMEOUT_SECONDS)
             return run(step)
 
         return gated
@@ -107,11 +107,11 @@ def serving(
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        with httpx.Client(base_url=address, timeout=PATIENCE_SECONDS) as client:
+        with httpx.Client(base_url=address, timeout=TIMEOUT_SECONDS) as client:
             try:
                 wait_until(lambda: server.started)
                 yield Service(client, engine, server)
             finally:
                 server.should_exit = True
-                thread.join(PATIENCE_SECONDS)
+                thread.join(TIMEOUT_SECONDS)
     assert not thread.is_alive()

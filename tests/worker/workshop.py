@@ -48,7 +48,7 @@ ENDLESS_EPOCHS = 100
 """Far more than any test waits for."""
 
 BEAT_SECONDS = 0.5
-PATIENCE_SECONDS = 200.0  # far more than needed; machines may be busy
+TIMEOUT_SECONDS = 200.0  # far more than needed; machines may be busy
 
 
 @dataclass(frozen=True)
@@ -131,11 +131,11 @@ class Workshop:
         """Let the worker find an engine there until it is forgotten, as if it went on beating."""
         with self.database.writing() as session:
             engines.engine_seen(session, EngineReport(url=url))
-            session.get_one(RegisteredEngine, url).seen_at += PATIENCE_SECONDS
+            session.get_one(RegisteredEngine, url).seen_at += TIMEOUT_SECONDS
 
     def forget_engines(self) -> None:
         with self.database.writing() as session:
-            engines.forget_dead_engines(session, after_seconds=-PATIENCE_SECONDS)
+            engines.forget_dead_engines(session, after_seconds=-TIMEOUT_SECONDS)
 
     def wake(self, job_id: str) -> None:
         Broker(self.broker_url).wake(Work(JOB, job_id))
@@ -273,7 +273,7 @@ def freeze(workshop: Workshop, worker: subprocess.Popen[bytes]) -> None:
         wait_until(lambda: process.status() == psutil.STATUS_STOPPED, "the worker is frozen")
 
 
-def wait_until(is_so: Callable[[], bool], what: str, seconds: float = PATIENCE_SECONDS) -> None:
+def wait_until(is_so: Callable[[], bool], what: str, seconds: float = TIMEOUT_SECONDS) -> None:
     deadline = time.monotonic() + seconds
     while not is_so():
         assert time.monotonic() < deadline, f"waited {seconds:g} s in vain until {what}"

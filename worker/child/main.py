@@ -1,6 +1,6 @@
-"""What a training child does: it runs the recipe and sends what happens through its pipe.
+"""The training child: runs the recipe and sends its events through a pipe.
 
-It knows no database and no broker. `worker.launch` calls these functions by name.
+It uses no database and no broker. `worker.launch` calls these functions by name.
 """
 
 import logging
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 def run(events: Connection, request: RunRequest) -> None:
-    """Run a job; send every event as one JSON message, a folder's only once it is packed."""
+    """Run a job. Send each event as one JSON message; an event with a folder, once it is packed."""
     lead_own_group()
     log_to(request.log_file)
     disable_progress_bar()
@@ -63,7 +63,7 @@ def run(events: Connection, request: RunRequest) -> None:
 
 
 def audit(answer: Connection, request: RunRequest) -> None:
-    """Send what the first rows of the training file train on, or why that cannot be told."""
+    """Send the masks of the first rows of the training file, or the error that prevents it."""
     lead_own_group()
     log_to(request.log_file)
     torch.set_num_threads(1)

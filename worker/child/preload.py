@@ -1,9 +1,9 @@
-"""What the forkserver imports before it forks the first child: imports, and nothing else.
+"""The imports of the forkserver before it forks the first child. Nothing else runs here.
 
-A thread pool or a CUDA context that exists before a fork is broken after it. So torch is
-told to stay single-threaded first; a child sets its own number of threads. On a machine
-with CUDA peft is left to the child: it loads bitsandbytes, which asks CUDA for its
-capability. `device_count` asks the driver's NVML and creates no context.
+A thread pool or a CUDA context that exists before a fork does not work after it. So torch is
+limited to one thread first; each child sets its own number. On a machine with CUDA, only the
+child imports peft, because peft loads bitsandbytes, which queries the GPU's capability.
+`device_count` uses the driver's NVML and creates no context.
 """
 
 import importlib

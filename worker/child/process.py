@@ -1,4 +1,4 @@
-"""The process of a child: a group of its own that ends with its worker, and one log file."""
+"""The process of a child: its process group, which ends with the worker, and its log file."""
 
 import logging
 import os
@@ -11,9 +11,9 @@ from pathlib import Path
 
 
 def lead_own_group() -> None:
-    """Lead a new process group, and kill it when the worker is gone.
+    """Create a process group, and kill it when the worker has ended.
 
-    A dead worker so leaves nothing on the device.
+    So a dead worker leaves no process on the device.
     """
     os.setsid()
     worker = parent_process()
@@ -27,7 +27,7 @@ def lead_own_group() -> None:
 
 
 def log_to(path: Path) -> None:
-    """Send all output to a file, that of libraries written in C included."""
+    """Redirect stdout and stderr to a file, including the output of C libraries."""
     with path.open("ab", buffering=0) as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())

@@ -1,8 +1,8 @@
-"""The HTTP face of the engine.
+"""The HTTP routes of the engine.
 
-`POST /generate` takes a GenerationRequest and streams one GenerationEvent per line. `POST
-/classify` takes a ClassificationRequest and answers with a ClassificationAnswer. `GET /healthz`
-answers as soon as requests are taken, `GET /metrics` in Prometheus' text form.
+`POST /generate` takes a GenerationRequest and streams GenerationEvents, one per line. `POST
+/classify` takes a ClassificationRequest and returns a ClassificationAnswer. `GET /healthz`
+responds once requests are accepted. `GET /metrics` uses Prometheus' text format.
 """
 
 import logging
@@ -40,7 +40,7 @@ from worker.engine_face.http import (
 logger = logging.getLogger(__name__)
 
 STOP_SECONDS = 10
-"""For the step that the model thread is at."""
+"""The time for the model thread to finish its step."""
 
 Asked = TypeVar("Asked", GenerationRequest, ClassificationRequest)
 Ready = TypeVar("Ready")
@@ -55,8 +55,8 @@ def create_app(
 ) -> Starlette:
     """Return the ASGI application; its lifespan runs the model thread.
 
-    `describe` returns the engine's current report, `key` is what callers must send.
-    Half of the cores read prompts, whatever comes in: the model needs the others.
+    `describe` returns the engine's current report. Callers must send `key`. Prompts are read on at
+    most half of the cores, because the model needs the others.
     """
     hardware = describe().hardware
     readers = CapacityLimiter(max(1, len(os.sched_getaffinity(0)) // 2))
@@ -71,21 +71,21 @@ def create_app(
         engine.stop()
         await run_in_threadpool(thread.join, STOP_SECONDS)
 
-    async def made_ready(asked: Asked, read: Callable[[Asked], Ready]) -> Ready:
+    async def prepare(asked: Asked, read: Callable[[Asked], Ready]) -> Ready:
         if not reader.is_fetched(asked.base, asked.adapter):
             await run_in_threadpool(reader.fetch, asked.base, asked.adapter)
         return await to_thread.run_sync(read, asked, limiter=readers)
 
     async def generate(request: Request) -> Response:
         asked = await read_body(request, GenerationRequest, key)
-        ready, token_bytes = await made_ready(asked, reader.read)
+        ready, token_bytes = await prepare(asked, reader.read)
         items = Items()
         ticket = engine.submit(ready, Detokenizer(ready, token_bytes, hardware), items.emit)
         return await streamed(request, items, ready.sequences, partial(engine.cancel, ticket))
 
     async def classify(request: Request) -> Response:
         asked = await read_body(request, ClassificationRequest, key)
-        ready = await made_ready(asked, reader.read_texts)
+        ready = await prepare(asked, reader.read_texts)
         items = Items()
         ticket = engine.submit(ready, ScoredAnswer(ready), items.emit)
         scores: dict[int, dict[str, float]] = {}
@@ -110,20 +110,20 @@ def create_app(
 
 
 def _work(engine: Engine, reader: PromptReader, preload_base: BaseModelSpec | None) -> None:
-    """Run the model thread to its end."""
+    """Run the model thread until the engine stops."""
     if preload_base is not None:
         try:
             engine.runner.load(reader.key_of_base(preload_base).base_key)
-        except Exception:  # the first request for it will say so to its caller
+        except Exception:  # the first request for this base returns the error
             logger.exception("The base %s could not be preloaded.", preload_base.id)
     try:
         engine.run()
     except BaseException:
-        # What is on the device is unknown now, and requests would wait for ever.
+        # The state of the device is unknown now, and requests would wait forever.
         logger.critical("The model thread failed, so this process ends.", exc_info=True)
         _end_process()
 
 
 def _end_process() -> None:
-    """Close every connection at once; whoever supervises the engine starts it again."""
+    """Close all connections at once. The engine's parent starts a new child."""
     os._exit(1)

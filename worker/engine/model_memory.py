@@ -1,4 +1,4 @@
-"""How much memory the engine fills with models, where no setting says so."""
+"""The default limit for the memory of all models."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ import torch
 
 SHARE_OF_A_GPU = 0.9
 SHARE_OF_A_MACHINE = 0.75
-"""The rest is for adapters, for what a step computes, and for others on the machine."""
+"""The rest is for adapters, for the tensors of a step, and for other processes."""
 
 _CONTAINER_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
@@ -16,7 +16,7 @@ _CONTAINER_LIMITS = (
 
 
 def model_memory_bytes(device: torch.device) -> int:
-    """Return most of the memory of a GPU, or of the machine, or of the container we run in."""
+    """Return most of the memory of the GPU; without one, of the machine or its container."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory * SHARE_OF_A_GPU)
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -25,7 +25,7 @@ def model_memory_bytes(device: torch.device) -> int:
 
 
 def _read(path: Path) -> int | None:
-    """Return the limit in a file of cgroups; None when there is no file, or `max` in it."""
+    """Return the limit in a cgroup file; None if the file is missing or contains `max`."""
     try:
         return int(path.read_text(encoding="ascii"))
     except (OSError, ValueError):

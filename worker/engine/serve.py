@@ -1,4 +1,4 @@
-"""Serving: HTTP on one side, one model thread on the other; `worker.engine` starts it."""
+"""Serves requests: HTTP in one thread, the model in another. `worker.engine` starts it."""
 
 import gc
 import socket
@@ -30,20 +30,20 @@ from worker.engine_face.server import KEEP_ALIVE_SECONDS, SHUTDOWN_SECONDS, Engi
 
 
 def precision_of(settings: EngineSettings) -> NumberFormat | None:
-    """Return the number format of all weights; None for `auto`, where each answer tells its own."""
+    """Return the number format of all weights; None for `auto`: each answer reports its format."""
     return None if settings.precision == "auto" else settings.precision
 
 
 GC_THRESHOLD = 10_000
-"""Values between collections: one over all there is takes 50 ms and more, and everybody waits."""
+"""New objects per garbage collection. A full one takes 50 ms or more and blocks all requests."""
 
 SWITCH_SECONDS = 0.0002
-"""How long a thread may keep Python to itself while others wait. With the default of 5 ms a token
-waits for the model thread's next step, and the model thread for whoever reads a prompt."""
+"""How long a thread may hold Python's lock while others wait. With the default of 5 ms, a token
+waits for the model thread's next step, and the model thread for a thread that reads a prompt."""
 
 
 def build_engine(settings: EngineSettings) -> tuple[Engine, PromptReader]:
-    """Put together what the settings describe; no model is loaded yet."""
+    """Build the engine that the settings describe; no model is loaded yet."""
     device = pick_device()
     store = open_store(settings.storage_folder, settings.storage_url)
     adapters = AdapterFiles(store, settings.cache_folder)
@@ -92,7 +92,7 @@ def _cache_bytes(settings: EngineSettings, device: torch.device) -> int:
 
 
 def _hardware() -> str:
-    """Name what computes, beside the figures of a speed test."""
+    """Return the name of the device, which a speed test reports."""
     device = pick_device()
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
@@ -102,14 +102,14 @@ def _hardware() -> str:
 def report(
     engine: Engine, settings: EngineSettings, precisions: ServedPrecisions | None = None
 ) -> EngineReport:
-    """Return an engine's heartbeat; safe to call from any thread."""
+    """Return the engine's heartbeat; safe to call from any thread."""
     keys = engine.runner.resident_bases()
     plain = [key for key in keys if key.merged_sha256 is None]
     bases = [key.spec for key in plain]
     merged = [key.merged_sha256 for key in keys if key.merged_sha256 is not None]
-    # A model that was trained whole is a base whose weights are an unpacked bundle.
+    # A fully trained model is a base whose weights are an unpacked bundle.
     folders = [Path(base.source) for base in bases]
-    whole = [each.name for each in folders if each.parent == settings.cache_folder]
+    full = [each.name for each in folders if each.parent == settings.cache_folder]
     running, waiting = engine.sequences()
     return EngineReport(
         url=settings.reached_at,
@@ -119,7 +119,7 @@ def report(
         bases=tuple(bases),
         base_precisions=tuple(key.precision for key in plain),
         max_bases=settings.max_bases,
-        bundles=(*engine.runner.resident_adapters(), *whole, *merged),
+        bundles=(*engine.runner.resident_adapters(), *full, *merged),
         precisions=tuple(
             BasePrecision(base=base, precision=choice)
             for base, choice in (() if precisions is None else precisions.choices())
@@ -131,7 +131,7 @@ def report(
 
 
 def serve(settings: EngineSettings, listener: socket.socket, ready: Callable[[], None]) -> None:
-    """Answer what comes in at a socket until SIGTERM; call `ready` when that begins."""
+    """Serve requests on a listening socket until SIGTERM; call `ready` once they are accepted."""
     sys.setswitchinterval(SWITCH_SECONDS)
     gc.set_threshold(GC_THRESHOLD, 20, 50)
     engine, reader = build_engine(settings)

@@ -14,46 +14,46 @@ class EngineSettings(EngineFaceSettings):
 
     precision: Precision = Field(
         "auto",
-        description="of all weights; auto: a tuned model as it was trained, a base in 16 bits "
-        "where those are measured to cost little",
+        description="number format of all weights; auto: for a tuned model that of its training, "
+        "for a base 16 bits if their measured cost is low",
     )
     precision_folder: Path | None = Field(
         None,
-        description="where it is kept what 16 bits cost a base, on a disk of this machine; may be "
-        "the worker's; None: a folder in the cache folder",
+        description="the measured costs of 16 bits, on a local disk; may be the worker's folder; "
+        "None: a folder in the cache folder",
         validation_alias="TUNESMITH_PRECISION_FOLDER",
     )
     max_bases: int = Field(
         16,
         ge=1,
         description="models in memory: bases, each once for generation and once for "
-        "classification, and models that were trained whole or merged",
+        "classification, fully trained models and merged models",
     )
     model_memory_mib: int | None = Field(
         None,
         ge=1,
-        description="memory for all of them with their caches; None: 90 % of a GPU's, without one "
-        "75 % of the machine's or the container's",
+        description="memory for all models and their caches; None: 90 % of a GPU's memory, without "
+        "one 75 % of the machine's or the container's",
     )
-    max_adapters: int = Field(64, ge=1, description="adapters in memory on each base")
-    max_batch: int = Field(32, ge=1, description="sequences that run at once")
+    max_adapters: int = Field(64, ge=1, description="adapters in memory per base")
+    max_batch: int = Field(32, ge=1, description="concurrent sequences; others wait")
     max_step_tokens: int = Field(
         512,
         ge=1,
-        description="tokens that go through a model at once; longer prompts are read in chunks, "
-        "the last of which may be an eighth longer",
+        description="tokens per step; longer prompts are processed in chunks, the last of which "
+        "may be one eighth longer",
     )
     kv_cache_mib: int | None = Field(
         None,
         ge=1,
-        description="memory for keys and values on each base that writes; None: 1024, or on a GPU "
-        "a quarter of its memory",
+        description="memory for the KV cache of each generating base; None: 1024, on a GPU a "
+        "quarter of its memory",
     )
-    max_waiting: int = Field(256, ge=1, description="sequences that may wait")
-    threads: int | None = Field(None, ge=1, description="CPU threads; None: as torch chooses")
-    preload_base: BaseModelSpec | None = Field(None, description="loaded at start; JSON")
+    max_waiting: int = Field(256, ge=1, description="waiting sequences; more are rejected")
+    threads: int | None = Field(None, ge=1, description="CPU threads; None: torch's default")
+    preload_base: BaseModelSpec | None = Field(None, description="base to load at start; JSON")
 
     @property
     def measured_in(self) -> Path:
-        """Where it is kept what 16 bits cost a base."""
+        """The folder of the measured costs of 16 bits."""
         return self.precision_folder or self.cache_folder / "precision"

@@ -1,6 +1,6 @@
-"""What the HTTP faces of all kinds of engines share: key and body, the stream, errors.
+"""HTTP code that all kinds of engines share: key and body, stream, errors.
 
-Until the first event an error is an HTTP status; after it, a line.
+Before the first event, an error is an HTTP status; after it, a line of the stream.
 """
 
 import asyncio
@@ -37,14 +37,14 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Items:
-    """The items of one request on their way from whoever computes them to its handler."""
+    """The queue of one request's items, from the thread that computes them to the handler."""
 
     def __init__(self) -> None:
         self._queue: asyncio.Queue[Item] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
 
     def emit(self, item: Item) -> None:
-        """Hand an item over, from any thread."""
+        """Add an item; may be called from any thread."""
         self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
 
     async def get(self) -> Item:
@@ -58,7 +58,7 @@ def engine_application(
     registry: CollectorRegistry,
     lifespan: Callable[[Starlette], AbstractAsyncContextManager[None]],
 ) -> Starlette:
-    """Return the ASGI application with the routes of every engine."""
+    """Return the ASGI application with the routes that every engine has."""
 
     async def metrics(_request: Request) -> Response:
         text = await run_in_threadpool(generate_latest, registry)
@@ -77,7 +77,7 @@ def engine_application(
 
 
 async def read_body(request: Request, kind: type[Asked], key: SecretStr | None) -> Asked:
-    """Return what is asked; EngineKeyRefused without the key, InvalidRequest for a wrong body."""
+    """Return the body; EngineKeyRefused without the right key, InvalidRequest for a wrong body."""
     if key is not None and not has_key(request.headers.get("authorization"), key):
         raise EngineKeyRefused(WRONG_KEY)
     try:
@@ -89,10 +89,10 @@ async def read_body(request: Request, kind: type[Asked], key: SecretStr | None) 
 async def streamed(
     request: Request, items: Items, choices: int, cancel: Callable[[], object]
 ) -> Response:
-    """Answer with the events of so many choices, as JSON lines; `cancel` when the client leaves."""
+    """Stream the events of `choices` choices as JSON lines; `cancel` if the client disconnects."""
     first = await next_item(request, items, cancel)
     if first is None:
-        return Response(status_code=499)  # nobody is there to read it
+        return Response(status_code=499)  # the client has disconnected
     if isinstance(first, TunesmithError):
         raise first
     return StreamingResponse(
@@ -101,7 +101,7 @@ async def streamed(
 
 
 async def next_item(request: Request, items: Items, cancel: Callable[[], object]) -> Item | None:
-    """Wait for an item; None, with the request cancelled, when the client goes first."""
+    """Wait for an item. If the client disconnects first, cancel the request and return None."""
     item = asyncio.create_task(items.get())
     gone = asyncio.ensure_future(request.receive())  # after the body only a disconnect can come
     try:
@@ -121,7 +121,7 @@ async def next_item(request: Request, items: Items, cancel: Callable[[], object]
 async def _lines(
     first: Item, items: Items, choices: int, cancel: Callable[[], object]
 ) -> AsyncIterator[str]:
-    """Yield the events as JSON lines to the last one; a client that goes away cancels the rest."""
+    """Yield the events as JSON lines up to the last one. A disconnect cancels the request."""
     unfinished = choices
     item = first
     try:
@@ -141,7 +141,7 @@ async def _lines(
 
 
 async def answer_error(_request: Request, error: Exception) -> Response:
-    """Return an error before the first event as a status with the body of a refusal."""
+    """Return an error that occurs before the first event: a status, and the body of a refusal."""
     assert isinstance(error, TunesmithError)
     return Response(
         refusal_body(error),
@@ -151,12 +151,12 @@ async def answer_error(_request: Request, error: Exception) -> Response:
     )
 
 
-def health_response(fault: str | None, report: EngineReport) -> Response:
-    """Answer GET /healthz: 200, or 503 with what is wrong."""
-    health = EngineHealth(status=fault or "ok", report=report)
+def health_response(error: str | None, report: EngineReport) -> Response:
+    """Return the response to GET /healthz: 200, or 503 with the error as its status."""
+    health = EngineHealth(status=error or "ok", report=report)
     return Response(
         health.model_dump_json(),
-        status_code=503 if fault else 200,
+        status_code=503 if error else 200,
         media_type="application/json",
     )
 

@@ -1,6 +1,6 @@
-"""How an engine makes itself known: it reports to the API every two seconds while it lives.
+"""Registers an engine: sends its report to the API every two seconds while it runs.
 
-The API writes the report down for all API processes; an engine reads and writes no database.
+The API stores the report for all API processes; an engine has no access to the database.
 """
 
 import asyncio
@@ -16,16 +16,16 @@ from pydantic import SecretStr
 from core.spec.bearer import bearer
 from core.spec.engine_protocol import BEAT_SECONDS, EngineReport
 
-FIRST_PAUSE_SECONDS = 0.5  # until the API has taken a report; it may still be starting
+FIRST_PAUSE_SECONDS = 0.5  # until the API has accepted a report; it may still be starting
 TIMEOUT_SECONDS = 5.0
 
 logger = logging.getLogger(__name__)
 
 
 class Registration:
-    """Reports for the length of an `async with` block, and takes leave at its end.
+    """Sends reports during an `async with` block, and deregisters the engine at its end.
 
-    `report` says how the engine stands; it is called in the event loop and must not block.
+    `report` returns the engine's current report. It is called in the event loop and must not block.
     """
 
     def __init__(
@@ -53,14 +53,14 @@ class Registration:
         await self._reporting
 
     def report_now(self) -> None:
-        """Do not wait for the next beat: something has changed that the API must know."""
+        """Send the next report at once, because the engine's state has changed."""
         self._woken.set()
 
     async def _keep_reporting(self) -> None:
         async with httpx.AsyncClient(
             headers=self._headers,
             timeout=TIMEOUT_SECONDS,
-            trust_env=False,  # no proxy stands between us
+            trust_env=False,  # never through a proxy
         ) as http:
             pause_seconds = FIRST_PAUSE_SECONDS
             while not self._is_over:
@@ -72,15 +72,15 @@ class Registration:
             await self._send(http, "DELETE", params={"url": self._report().url})
 
     async def _send(self, http: httpx.AsyncClient, method: str, **content: Any) -> bool:
-        """Send something; say whether the API took it, and log when that has changed."""
+        """Send a request; return whether the API accepted it. Log each change of the outcome."""
         try:
             answer = await http.request(method, self._url, **content)
-            outcome = "taken" if answer.is_success else f"{answer.status_code} {answer.text}"
+            outcome = "accepted" if answer.is_success else f"{answer.status_code} {answer.text}"
         except httpx.HTTPError as error:
             outcome = str(error) or type(error).__name__
-        is_taken = outcome == "taken"
+        is_accepted = outcome == "accepted"
         if outcome != self._outcome:
-            level = logging.INFO if is_taken else logging.WARNING
+            level = logging.INFO if is_accepted else logging.WARNING
             logger.log(level, "Reports to %s: %s", self._url, outcome)
         self._outcome = outcome
-        return is_taken
+        return is_accepted

@@ -1,4 +1,4 @@
-"""The server in front of an engine: it registers once it listens, and drains before it stops."""
+"""The HTTP server of an engine: it registers once it listens, and drains before it stops."""
 
 import asyncio
 import time
@@ -10,33 +10,33 @@ import uvicorn
 from worker.engine_face.registration import Registration
 
 SHUTDOWN_SECONDS = 10
-"""For what is left to send when the engine has stopped."""
+"""The time to send the remaining data after the engine has stopped."""
 
 KEEP_ALIVE_SECONDS = 75
-"""Above the idle time of the API's client, so that it is the client who closes."""
+"""Longer than the idle time of the API's client, so that the client closes idle connections."""
 
 CHECK_SECONDS = 0.05
 
 
 class Drainable(Protocol):
-    """What answers the requests."""
+    """An engine that can finish its running requests before it stops."""
 
     @property
     def is_idle(self) -> bool:
-        """Nothing is under way."""
+        """No request is running."""
 
     def drain(self) -> None:
-        """Refuse new requests, Unavailable `engine_stopping`; those under way go on."""
+        """Reject new requests with Unavailable `engine_stopping`; running requests continue."""
 
     def stop(self) -> None:
-        """End what is under way, with the same error."""
+        """End the running requests with the same error."""
 
 
 class EngineServer(uvicorn.Server):
-    """At SIGTERM or SIGINT new requests are refused, and reported that they will be.
+    """After SIGTERM or SIGINT, rejects new requests and reports to the API that it is draining.
 
-    What is under way may go on for `drain_seconds`; then it is ended. A second Ctrl-C ends it at
-    once.
+    Running requests may continue for `drain_seconds`; then they are ended. A second Ctrl-C ends
+    them at once.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class EngineServer(uvicorn.Server):
         drain_seconds: float,
         ready: Callable[[], None] = lambda: None,
     ) -> None:
-        """`ready` is called when requests are taken."""
+        """`ready` is called once requests are accepted."""
         super().__init__(config)
         self._engine = engine
         self._registration = registration
@@ -55,7 +55,7 @@ class EngineServer(uvicorn.Server):
         self._ready = ready
 
     async def main_loop(self) -> None:
-        """Do what uvicorn does between its first connection and its last."""
+        """Run uvicorn's main loop while registered, then drain and stop the engine."""
         self._ready()
         async with self._registration:
             await super().main_loop()

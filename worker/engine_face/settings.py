@@ -11,9 +11,9 @@ from core.storage.settings import StorageSettings
 
 
 class EngineFaceSettings(StorageSettings):
-    """Every kind of engine is told: where it is reached, and where the bundles are.
+    """Read once at start: the addresses of engine and API, their key, and where bundles are.
 
-    Every name has the prefix TUNESMITH_ENGINE_ unless it says otherwise.
+    Each name has the prefix TUNESMITH_ENGINE_ unless it has an alias.
     """
 
     model_config = SettingsConfigDict(
@@ -28,24 +28,24 @@ class EngineFaceSettings(StorageSettings):
     port: int = Field(8001, ge=1, le=65535)
     key: SecretStr | None = Field(
         None,
-        description="what API and engine must send each other; None: nothing, on a loopback "
-        "address only",
+        description="the key between API and engine; None: no authentication, which requires a "
+        "loopback address",
     )
     api_url: str = Field("http://127.0.0.1:8000", description="the API to register at")
     url: str | None = Field(
         None,
         pattern=r"^https?://[^/?#@\s]+$",
-        description="where the API reaches this engine, without a slash at the end; None: at host "
-        "and port, under the name of this machine when the host stands for all its addresses",
+        description="this engine's address for the API, without a trailing slash; None: host and "
+        "port, with the name of this machine if the host means all its addresses",
     )
     drain_seconds: float = Field(
-        30, ge=0, description="for the answers under way, once the engine is told to end"
+        30, ge=0, description="the time to finish current answers when the engine is told to stop"
     )
-    cache_folder: Path = Field(description="unpacked adapter bundles, on a disk of this machine")
+    cache_folder: Path = Field(description="unpacked adapter bundles, on a local disk")
 
     @property
     def reached_at(self) -> str:
-        """Where the API reaches this engine."""
+        """This engine's address for the API."""
         if self.url is not None:
             return self.url
         host = socket.gethostname() if self.host in ("0.0.0.0", "::") else self.host

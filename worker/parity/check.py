@@ -1,7 +1,7 @@
-"""Parity: a model is asked as users will ask it before it first answers.
+"""Parity: compares a model at an engine with training, before the model answers users.
 
-The design, and what is done when nobody can be asked, is in
-docs/decisions/0018-parity-knows-its-own-noise.md.
+docs/decisions/0018-parity-measures-its-own-noise.md has the design, and what
+happens if no engine is available.
 """
 
 import logging
@@ -26,24 +26,24 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ParityCheck:
-    """Asks whichever engine is found; `should_stop` says when the worker has to turn to others."""
+    """Checks at any engine that `find_engine` returns, until `should_stop` is true."""
 
     find_engine: Callable[[BaseModelSpec], EngineAddress | None]
     should_stop: Callable[[], bool]
 
     def __call__(self, reference: ParityReference | None, candidate: Candidate) -> Parity:
-        """Return the verdict on a model. Raises Interrupted; nothing else keeps it from an end."""
+        """Return the verdict on a model. Raises Interrupted; any other error becomes a verdict."""
         try:
             return self._verdict(reference, candidate)
         except Interrupted:
             raise
         except Exception:
-            logger.exception("The check of %s failed itself.", candidate.bundle.key)
+            logger.exception("The parity check of %s failed.", candidate.bundle.key)
             return unchecked(CHECK_FAILED)
 
     def _verdict(self, reference: ParityReference | None, candidate: Candidate) -> Parity:
         if reference is None or not reference.rows:
-            return unchecked(reference.missing if reference else "the run left no reference")
+            return unchecked(reference.missing if reference else "the run has no parity reference")
         engine = self.find_engine(candidate.base)
         if engine is None:
             return unchecked("no engine is registered")
@@ -52,5 +52,5 @@ class ParityCheck:
         except TunesmithError as error:
             return refused(error) if kind_of(error).is_lasting else unanswered(error)
         except ValidationError as error:
-            logger.warning("The engine's answer cannot be read: %s", error)
+            logger.warning("The engine's response cannot be parsed: %s", error)
             return unreadable(error)

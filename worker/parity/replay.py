@@ -1,6 +1,6 @@
-"""Asks the engine for the rows of a parity reference, all at once and as users would.
+"""Replays the rows of a parity reference through an engine: all at once, as users' requests.
 
-The worker's own duties go on meanwhile: whoever replays says when to leave off.
+The worker may have to stop meanwhile, so the caller can interrupt a replay.
 """
 
 import asyncio
@@ -24,11 +24,11 @@ from worker.coroutines import run_unless, wait_for_all
 from worker.engine_client.client import EngineClient
 from worker.engine_client.find import EngineAddress
 
-AWAY_SECONDS = 60.0
-"""How long an engine that is unavailable or full is asked again."""
+UNAVAILABLE_SECONDS = 60.0
+"""The time to retry while the engine is unavailable or full."""
 PAUSE_SECONDS = 1.0
 REPLAY_SECONDS = 900.0
-"""For everything: the engine may have to load a large base first, for which others wait."""
+"""For all rows, since the engine may have to load a large base first, after other requests."""
 
 Result = TypeVar("Result")
 
@@ -41,9 +41,9 @@ def replay(
 ) -> Replies:
     """Return a reply for every row of the reference.
 
-    Raises a lasting refusal of the engine at once and any other `TunesmithError` after a bounded
-    time; pydantic's ValidationError for an answer that cannot be read; and Interrupted within a
-    moment once `should_stop` is true.
+    Raises a lasting refusal of the engine at once, and any other `TunesmithError` after a bounded
+    time; pydantic's ValidationError for a response that cannot be parsed; Interrupted soon after
+    `should_stop` is true.
     """
     return run_unless(should_stop, _replay(engine, reference, candidate))
 
@@ -77,8 +77,8 @@ async def _labelled(client: EngineClient, row: ReplayedText, candidate: Candidat
 
 
 async def _until_answered(ask: Callable[[], Awaitable[Result]]) -> Result:
-    """Ask until the engine answers; raise a passing refusal after AWAY_SECONDS of them."""
-    give_up_at = time.monotonic() + AWAY_SECONDS
+    """Retry until the engine answers. A temporary refusal is raised after UNAVAILABLE_SECONDS."""
+    give_up_at = time.monotonic() + UNAVAILABLE_SECONDS
     while True:
         try:
             return await ask()

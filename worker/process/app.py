@@ -1,4 +1,4 @@
-"""The Celery side of a worker: a message wakes it, the database tells it what to do."""
+"""The Celery application of a worker: a message wakes it, the database determines its work."""
 
 from collections.abc import Callable
 from typing import assert_never
@@ -14,7 +14,7 @@ from worker.tasks.desk import TaskDesk, threads_of
 from worker.training.attempt import train_next_job
 
 WORKER_OPTIONS = (
-    "--pool=threads",  # a prefork pool's processes may not have children of their own
+    "--pool=threads",  # the processes of a prefork pool cannot start children
     "--without-gossip",
     "--without-mingle",
     "--without-heartbeat",
@@ -23,7 +23,7 @@ WORKER_OPTIONS = (
 
 
 def device_work(worker: Worker) -> Callable[[], None]:
-    """What a worker of the queue `device` does when it is woken: all that waits, one by one.
+    """Return what a `device` worker does when it is woken: all waiting work, one after another.
 
     Jobs and tasks take turns, so that neither waits for a long queue of the other.
     """
@@ -39,15 +39,15 @@ def device_work(worker: Worker) -> Callable[[], None]:
 
 
 def light_work(worker: Worker) -> Callable[[], None]:
-    """What each thread of a worker of the queue `light` does when it is woken."""
+    """Return what each thread of a `light` worker does when it is woken."""
     return TaskDesk(worker, Queue.LIGHT).run_waiting
 
 
 def build_app(worker: Worker, work: Callable[[], None]) -> Celery:
-    """The Celery application whose only task does what waits.
+    """Return the Celery application; its only task calls `work`.
 
-    What a message names need not be what is done: the oldest is. A message that comes twice or
-    too late finds nothing to do.
+    A worker does the oldest waiting work, which may not be what the message names. So a duplicate
+    or late message does no harm.
     """
     app = celery_app(worker.settings.broker_url)
 
@@ -59,7 +59,7 @@ def build_app(worker: Worker, work: Callable[[], None]) -> Celery:
 
 
 def serve(worker: Worker, queue: Queue) -> None:
-    """Take messages until SIGTERM or SIGINT; work under way is stopped and given back."""
+    """Process messages until SIGTERM or SIGINT; running work is then stopped and released."""
     match queue:
         case Queue.DEVICE:
             work, threads = device_work(worker), 1

@@ -1,4 +1,4 @@
-"""Lets others see that this worker lives: one row, refreshed with every beat."""
+"""Shows other processes that this worker is alive: one row, refreshed with every heartbeat."""
 
 import logging
 import threading
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 def presence(
     database: Database, settings: WorkerSettings, device: str, queue: Queue
 ) -> Iterator[None]:
-    """Keep the worker's row for the length of the block."""
+    """Keep the worker's row during the block."""
     ended = threading.Event()
 
     def refresh() -> None:
@@ -42,5 +42,5 @@ def presence(
         try:
             with database.writing() as session:
                 workers.worker_gone(session, settings.worker_id)
-        except SQLAlchemyError as error:  # housekeeping forgets it later
+        except SQLAlchemyError as error:  # housekeeping deletes it later
             logger.warning("The worker's row could not be removed: %s", error)

@@ -1,4 +1,4 @@
-"""The bodies of the worker processes, one for each queue."""
+"""The main functions of the worker processes, one per queue."""
 
 import logging
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from worker.settings import WorkerSettings
 
 
 def run_device_worker() -> None:
-    """Warm up, then take jobs and tasks that need the device until SIGTERM or SIGINT."""
+    """Warm up, then run jobs and tasks that need the device until SIGTERM or SIGINT."""
     settings = _start()
     device = warm_up()
     with _worker(settings) as worker, presence(worker.database, settings, device, Queue.DEVICE):
@@ -25,9 +25,9 @@ def run_device_worker() -> None:
 
 
 def run_light_worker() -> None:
-    """Take short tasks until SIGTERM or SIGINT.
+    """Run short tasks until SIGTERM or SIGINT.
 
-    It counts as alive while it warms up: the service is ready before masks can be shown.
+    The worker counts as alive while it warms up, so the service is ready before masks are.
     """
     settings = _start()
     with _worker(settings) as worker, presence(worker.database, settings, "cpu", Queue.LIGHT):

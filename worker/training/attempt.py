@@ -1,4 +1,4 @@
-"""One job from claim to end: claim → workspace → launch → supervise → finish."""
+"""Runs one job from claim to end: claim → workspace → launch → supervise → finish."""
 
 import logging
 import shutil
@@ -33,14 +33,14 @@ from worker.training.supervise import supervise
 logger = logging.getLogger(__name__)
 
 STOP_SECONDS = 15.0
-"""What a child may take for its micro-batch and its state when the worker stops."""
+"""The time for a child to finish its micro-batch and save its state when the worker stops."""
 
 PAUSE_SECONDS = 600.0
-"""The same for a pause, where nobody waits."""
+"""The same for a pause, which is less urgent."""
 
 
 def train_next_job(worker: Worker) -> bool:
-    """Claim and run the oldest waiting job; say whether there was one."""
+    """Claim and run the oldest waiting job; return whether there was one."""
     settings = worker.settings
     claim = commit(
         worker.database,
@@ -54,10 +54,10 @@ def train_next_job(worker: Worker) -> bool:
 
 
 def train(worker: Worker, claim: Claim) -> None:
-    """Run the claimed job. Whatever happens, the claim is over afterwards.
+    """Run the claimed job. The claim has ended when this returns.
 
-    A job that another holds by then, or that was cancelled, is dropped in silence: its
-    child, its workspace and its unrecorded blobs go, and nothing is written.
+    If the claim is lost (the job was cancelled, or given to another worker), nothing is recorded:
+    the child is killed, and the workspace and unrecorded blobs are deleted.
     """
     workspace = worker.settings.work_folder / claim.job_id / str(claim.token)
     states = ResumeStates(worker.database, worker.store, claim)
@@ -74,11 +74,11 @@ def train(worker: Worker, claim: Claim) -> None:
         with lease:
             request = _prepare(worker, claim, Workspace(folder=workspace.absolute()), states)
             _run(worker, claim, request, recorder, lease)
-        logger.info("%s is done.", claim.job_id)
+        logger.info("The attempt at %s has ended.", claim.job_id)
     except StaleClaim:
-        logger.info("%s is no longer ours; its run was ended.", claim.job_id)
+        logger.info("The claim on %s was lost; its run was stopped.", claim.job_id)
     except Exception as error:
-        _end_badly(recorder, error)
+        _record_error(recorder, error)
     finally:
         shutil.rmtree(workspace, ignore_errors=True)
 
@@ -98,14 +98,14 @@ def _run(
     finally:
         child.kill()
         child.wait()
-        if words := child.log_tail():
-            logger.info("The child of %s wrote:\n%s", claim.job_id, words)
+        if tail := child.log_tail():
+            logger.info("The log of the child of %s ends with:\n%s", claim.job_id, tail)
     if recorder.is_complete:
         return
     if lease.lost.is_set():
         raise StaleClaim(f"{claim.job_id} was cancelled or given to another worker.")
     if grace_period() is not None:
-        reason = "The worker stops." if worker.stopping.is_set() else "The run was stopped."
+        reason = "The worker was stopped." if worker.stopping.is_set() else "The run was stopped."
         commit(worker.database, lambda session: claims.release(session, claim, reason=reason))
         return
     reason = _describe_crash(child, status)
@@ -116,7 +116,7 @@ def _run(
 def _prepare(
     worker: Worker, claim: Claim, workspace: Workspace, states: ResumeStates
 ) -> RunRequest:
-    """Fetch what the job needs into a fresh workspace: files, parent, the state to go on from."""
+    """Fetch the inputs of the job into an empty workspace: files, parent, resume state."""
 
     def read(session: Session) -> tuple[JobSpec, str, str | None]:
         job = claims.claimed_job(session, claim)
@@ -149,12 +149,12 @@ def _empty(folder: Path) -> None:
     folder.mkdir(parents=True)
 
 
-def _end_badly(recorder: Recorder, error: Exception) -> None:
-    """Return the job when storage is unavailable; pause it when a disk is full; else fail it."""
+def _record_error(recorder: Recorder, error: Exception) -> None:
+    """Release the job if storage is unavailable; pause it if a disk is full; else fail it."""
     try:
         match error:
             case Unavailable(code=code) if code == STORAGE_UNAVAILABLE:
-                recorder.give_back(error.message)
+                recorder.release(error.message)
             case TunesmithError():
                 recorder.fail(error.code, error.message, error.param)
             case _ if is_disk_full(error):
@@ -167,12 +167,12 @@ def _end_badly(recorder: Recorder, error: Exception) -> None:
 
 
 def _describe_crash(child: Child, status: int) -> str:
-    """Say how the child died, with the end of its log: all that is known of it."""
+    """Describe how the child died, with the end of its log."""
     if status < 0:
         how = f"was killed by {signal.Signals(-status).name}"
         if status == -signal.SIGKILL:
-            how += " (when the machine runs out of memory it does that)"
+            how += " (the machine may have run out of memory)"
     else:
-        how = f"ended with status {status} before its run was over"
+        how = f"exited with status {status} before the run was complete"
     tail = child.log_tail()
-    return f"The training process {how}." + (f" Its last words: {tail}" if tail else "")
+    return f"The training process {how}." + (f" The end of its log: {tail}" if tail else "")

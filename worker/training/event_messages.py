@@ -1,4 +1,4 @@
-"""What the owner of a job reads about its run: the text and the figures of its events.
+"""The events of a run as the owner of the job reads them: texts and figures.
 
 Texts and keys are OpenAI's where OpenAI has them.
 """
@@ -29,32 +29,32 @@ def phase_message(event: PhaseStarted) -> NewEvent:
 
 
 def dataset_message(event: DatasetValidated) -> NewEvent:
-    """What became of the rows; `data` has the histogram of their lengths.
+    """Describe the dataset; `data` has the histogram of row lengths.
 
-    A warning when most of the validation rows are trained on too.
+    A warning if most of the validation rows are also training rows.
     """
-    parts = [f"{event.rows:,} rows with {event.tokens:,} tokens an epoch to train on"]
+    parts = [f"{event.rows:,} training rows with {event.tokens:,} tokens per epoch"]
     if event.validation_rows:
-        held_out = " of the training file" if event.held_out_rows else ""
-        parts.append(f"{event.validation_rows:,} rows{held_out} to evaluate on")
+        held_out = " held out from the training file" if event.held_out_rows else ""
+        parts.append(f"{event.validation_rows:,} validation rows{held_out}")
     if event.shared_rows:
         parts.append(
-            f"{event.shared_rows:,} of those are trained on too, so the validation loss says less "
-            "about new texts; take them out of one of the files"
+            f"{event.shared_rows:,} of those are also training rows, so the validation loss says "
+            "less about new texts (remove them from one of the files)"
         )
     if event.duplicate_rows:
         lines = _lines(event.duplicate_lines, event.duplicate_rows)
-        parts.append(f"{event.duplicate_rows:,} equal an earlier row ({lines})")
+        parts.append(f"{event.duplicate_rows:,} duplicates of an earlier row ({lines})")
     if event.truncated_rows:
         lines = _lines(event.truncated_lines, event.truncated_rows)
-        parts.append(f"{event.truncated_rows:,} were cut to the length limit ({lines})")
+        parts.append(f"{event.truncated_rows:,} truncated to the length limit ({lines})")
     if event.learning_rate is not None:
         parts.append(f"learning rate {event.learning_rate:g}")
     if event.split_conversations:
         parts.append(
-            f"{event.split_conversations:,} conversations are trained as a row for each answer, "
-            "since the chat template shows earlier answers otherwise once a message follows "
-            f"({event.split_tokens:,} tokens more an epoch)"
+            f"{event.split_conversations:,} conversations split into one row per answer, because "
+            "the chat template changes earlier answers once a message follows "
+            f"({event.split_tokens:,} additional tokens per epoch)"
         )
     data = event.model_dump(mode="json", exclude={"type"})
     mostly_shared = 2 * event.shared_rows > event.validation_rows
@@ -62,13 +62,13 @@ def dataset_message(event: DatasetValidated) -> NewEvent:
 
 
 def model_message(event: ModelReady) -> NewEvent:
-    """What is trained, in which number format and why; a warning where that costs much."""
+    """Describe the trained weights and the number format; a warning if the format costs much."""
     text = (
         f"Training {event.trainable_parameters:,} of {event.total_parameters:,} parameters "
         f"in {event.precision} on {event.device}"
     )
     if event.gradient_checkpointing:
-        text += ", with activations computed twice to save memory"
+        text += ", with gradient checkpointing to save memory"
     chosen = event.chosen
     if chosen is None:
         return NewEvent(text + ".")
@@ -83,8 +83,8 @@ def resume_message(event: RunResumed) -> NewEvent:
 
 def restart_message(event: RunRestarted) -> NewEvent:
     text = (
-        f"The state saved after step {event.step} is not used: since then the rows, the number "
-        "format, the device or the version of the service have changed. The run starts again."
+        f"The state saved after step {event.step} is not used, because the rows, the number "
+        "format, the device or the version of the service has changed. The run starts again."
     )
     return NewEvent(text, "warn")
 
@@ -117,42 +117,42 @@ def evaluation_message(event: Evaluated, total_steps: int) -> NewEvent:
 
 
 def row_message(event: RowLosses) -> NewEvent:
-    """Which lines the model cannot learn."""
+    """List the lines with the highest losses."""
     hardest = ", ".join(f"line {row.line} ({row.loss:.2f})" for row in event.hardest[:SHOWN_LINES])
-    text = f"Epoch {event.epoch}: median loss of a row={event.median:.2f}; hardest: {hardest}"
+    text = f"Epoch {event.epoch}: median row loss={event.median:.2f}; highest: {hardest}"
     return NewEvent(text, data=event.model_dump(mode="json", exclude={"type"}))
 
 
 def memory_message(event: MicroBatchHalved) -> NewEvent:
     text = (
-        f"Memory ran out after step {event.step}; from here on at most "
-        f"{event.micro_batch_tokens:,} tokens are worked on at once. Steps hold the same rows."
+        f"The device ran out of memory after step {event.step}. From now on, micro-batches have at "
+        f"most {event.micro_batch_tokens:,} tokens; each step still has the same rows."
     )
     return NewEvent(text, "warn")
 
 
 def early_stop_message(event: StoppedEarly) -> NewEvent:
     return NewEvent(
-        f"Stopped early after step {event.step}: the validation loss was best at step "
-        f"{event.best_step} and no longer falls."
+        f"Stopped early after step {event.step}: the validation loss has not improved since step "
+        f"{event.best_step}."
     )
 
 
 def parity_message(parity: Parity, model_id: str) -> NewEvent:
-    """Whether the endpoint says what training says; `data` has the figures."""
+    """Report whether the model is served as it was trained; `data` has the figures."""
     data = parity.model_dump(mode="json")
     match parity.status:
         case "unchecked":
             text = (
-                "Parity is unchecked, and the model is published all the same. It is checked when "
-                f"it is first asked, if an engine can be asked then: {parity.reason}"
+                "Parity is unchecked, but the model is published. It is checked at its first "
+                f"request, if an engine is available then. Reason: {parity.reason}"
             )
             return NewEvent(text, "warn", data=data)
         case "failed":
             text = (
-                f"Parity failed ({parity.differs}): the model is not served as it was trained. It "
-                "is kept and can be downloaded, and answers once you send "
-                f"POST /v1/models/{model_id}/publish. {parity.reason}"
+                f"Parity failed ({parity.differs}): the model is not served as it was trained. "
+                f"{parity.reason} The model is stored and can be downloaded. To use it anyway, "
+                f"send POST /v1/models/{model_id}/publish."
             )
             return NewEvent(text, "error", data=data)
         case "passed":
@@ -161,9 +161,9 @@ def parity_message(parity: Parity, model_id: str) -> NewEvent:
             by_tokens = f" ({parity.token_rows} of them as tokens)" if parity.token_rows else ""
             text = (
                 f"Parity passed: {parity.rows} rows{by_tokens}, {parity.tokens} tokens; the "
-                "endpoint differs "
-                f"from training by at most {parity.max_difference_nats:.2g} nat (allowed "
-                f"{parity.max_allowed_nats:.2g}), {served}."
+                "endpoint differs from training by at most "
+                f"{parity.max_difference_nats:.2g} nat (allowed {parity.max_allowed_nats:.2g}); "
+                f"{served}."
             )
             return NewEvent(text, data=data)
 
@@ -178,7 +178,7 @@ def checkpoint_metrics(event: CheckpointSaved) -> dict[str, Any]:
 
 
 def _validation_metrics(loss: float | None, accuracy: float | None) -> dict[str, float]:
-    """Every evaluation reads the whole file, so OpenAI's sampled and full figures are equal."""
+    """Every evaluation uses the complete file, so OpenAI's sampled and full figures are equal."""
     if loss is None or accuracy is None:
         return {}
     return {

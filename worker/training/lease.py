@@ -13,10 +13,10 @@ from worker.settings import WorkerSettings
 
 
 class JobLease(Lease):
-    """The lease of a job: losing it kills the child, and it sees that a pause is requested.
+    """Kills the child when the claim is lost, and detects that a pause is requested.
 
-    `pause_requested` stays set when the request is withdrawn: the child may have been asked to
-    stop by then.
+    `pause_requested` stays set if the request is withdrawn, because the child may already have been
+    asked to stop.
     """
 
     def __init__(self, database: Database, claim: Claim, settings: WorkerSettings) -> None:
@@ -31,12 +31,12 @@ class JobLease(Lease):
         self._child: Child | None = None
 
     def guard(self, child: Child) -> None:
-        """From now on, losing the claim kills this child."""
+        """Kill this child when the claim is lost."""
         self._child = child
         if self.lost.is_set():
             child.kill()
 
-    def _look(self, session: Session) -> None:
+    def _check(self, session: Session) -> None:
         if claims.is_pause_requested(session, self._claim):
             self.pause_requested.set()
 

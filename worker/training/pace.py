@@ -1,4 +1,4 @@
-"""How long a run has left, by the steps of this attempt."""
+"""Estimates the remaining time of a run from the steps of this attempt."""
 
 import time
 from collections.abc import Sequence
@@ -7,14 +7,14 @@ from core.spec.events import StepDone
 
 
 class Pace:
-    """Counts the steps that were done here; those of an earlier attempt had another pace."""
+    """Measures the steps of this attempt; earlier attempts may have had another pace."""
 
     def __init__(self) -> None:
         self._steps = 0
         self._began_at: float | None = None
 
     def remaining_seconds(self, steps: Sequence[StepDone]) -> float:
-        """Count consecutive steps that have just ended; return the seconds that are left."""
+        """Add consecutive steps that have just ended; return the estimated seconds left."""
         last = steps[-1]
         if self._began_at is None:
             self._began_at = time.monotonic() - sum(step.seconds for step in steps)

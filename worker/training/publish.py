@@ -1,6 +1,6 @@
-"""Publishes what a run has made: checkpoints, and the model that it ends with.
+"""Publishes the checkpoints and the final model of a run.
 
-Blobs come first, then everything that names them in one transaction under the claim.
+Blobs are written first, then all rows that name them, in one transaction under the claim.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,11 +34,11 @@ METRICS_FILE = "metrics.csv"
 RESULT_FILENAME = "step_metrics.csv"
 
 CheckParity = Callable[[ParityReference | None, Candidate], Parity]
-"""Judges whether a model is served as it was trained; Interrupted when the worker has to leave."""
+"""Returns whether a model is served as it was trained; Interrupted if the worker must stop."""
 
 
 class Publisher:
-    """Publishes the models of one attempt at one job. StaleClaim when the job is no longer ours."""
+    """Publishes the models of one attempt at a job. Raises StaleClaim if the claim has ended."""
 
     def __init__(
         self, database: Database, store: BlobStore, claim: Claim, check_parity: CheckParity
@@ -49,7 +49,7 @@ class Publisher:
         self._check_parity = check_parity
 
     def publish_checkpoint(self, event: CheckpointSaved) -> None:
-        """Store and record a checkpoint; the ones that it displaces are deleted."""
+        """Store and record a checkpoint; delete the ones that it replaces."""
         bundle = self._store_bundle(event.folder, f"step-{event.step}")
 
         def write(session: Session) -> Sequence[str]:
@@ -78,7 +78,7 @@ class Publisher:
     def publish_final(self, event: RunFinished) -> bool:
         """Store, check and record the final model, and end the job as succeeded.
 
-        Returns False, with nothing recorded, when the worker had to leave during the check.
+        Returns False, with nothing recorded, if the worker had to stop during the check.
         """
         bundle = self._store_bundle(event.folder, "final")
         try:
@@ -127,7 +127,7 @@ class Publisher:
             except StaleClaim:
                 if not self._is_recorded(file_id):
                     raise
-                # This very transaction ended the claim; the answer to its commit was lost.
+                # This transaction itself ended the claim, but the response to its commit was lost.
 
     def _is_recorded(self, file_id: FileId) -> bool:
         with self._database.reading() as session:
@@ -137,7 +137,7 @@ class Publisher:
         key = f"bundles/{self._claim.job_id}/{self._claim.token}/{name}.zip"
         archive = archive_of(folder)
         blob = self._store.write_file(key, archive)
-        archive.unlink()  # storage has it now; a long run would keep one for every epoch
+        archive.unlink()  # it is in storage; a long run would keep one per epoch
         return StoredBundle(blob.key, blob.sha256)
 
 

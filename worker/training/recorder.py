@@ -1,7 +1,7 @@
-"""Turns what a run says into rows: the only place where the two vocabularies meet.
+"""Stores the events of a run in the database. No other module translates between the two.
 
-Every transaction begins with the claim, so a worker that has lost its job changes nothing. The
-texts of events are in `event_messages`, models and their blobs in `publish` and `resume`.
+Every transaction begins with the claim, so a worker that has lost its job changes nothing.
+`event_messages` has the texts of events; `publish` and `resume` store models and resume states.
 """
 
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ from worker.training.resume import ResumeStates
 
 
 class Recorder:
-    """Writes one attempt at one job. `is_complete` once the attempt has ended in the database."""
+    """Records one attempt at a job. `is_complete` is true once the attempt has ended there."""
 
     def __init__(
         self, database: Database, claim: Claim, states: ResumeStates, publisher: Publisher
@@ -57,17 +57,17 @@ class Recorder:
     def write_steps(self, steps: Sequence[StepDone]) -> None:
         """Record consecutive steps in one transaction, with a new estimate of the end."""
         remaining_seconds = self._pace.remaining_seconds(steps)
-        told = [event_messages.step_message(step) for step in steps]
+        messages = [event_messages.step_message(step) for step in steps]
 
         def write(session: Session) -> None:
             estimate = database_now() + remaining_seconds
             leases.hold(session, self._claim, step=steps[-1].step, estimated_finish=estimate)
-            events.append_events(session, self._claim.job_id, told)
+            events.append_events(session, self._claim.job_id, messages)
 
         commit(self._database, write)
 
     def write(self, event: RunEvent) -> None:
-        """Record any other event. StaleClaim when the job is no longer ours."""
+        """Record any other event. Raises StaleClaim if the claim has ended."""
         match event:
             case PhaseStarted():
                 self._append(event_messages.phase_message(event))
@@ -106,7 +106,7 @@ class Recorder:
                 assert_never(event)
 
     def fail(self, code: str, message: str, param: str | None = None) -> None:
-        """End the job as failed, for a reason that another attempt would meet again."""
+        """End the job as failed, with an error that another attempt would get too."""
         error = {"code": code, "message": message, "param": param}
 
         def write(session: Session) -> None:
@@ -123,8 +123,8 @@ class Recorder:
         commit(self._database, write)
         self.is_complete = True
 
-    def give_back(self, reason: str) -> None:
-        """Return the job to the queue: what stopped this attempt is not the job's fault."""
+    def release(self, reason: str) -> None:
+        """Return the job to the queue, because this attempt ended for a reason outside the job."""
         commit(self._database, lambda session: claims.release(session, self._claim, reason=reason))
         self.is_complete = True
 
@@ -142,7 +142,7 @@ class Recorder:
         commit(self._database, write)
 
     def _start(self, session: Session, event: DatasetValidated) -> None:
-        """`validating_files → queued → running` in one transaction: nobody else may claim it."""
+        """`validating_files → queued → running` in one transaction, so it stays ours."""
         job = claims.claimed_job(session, self._claim)
         token = self._claim.token
         if job.status == JobStatus.VALIDATING_FILES:
@@ -167,7 +167,7 @@ class Recorder:
 
 
 def _with_learning_rate(spec: dict[str, Any], event: DatasetValidated) -> dict[str, Any]:
-    """Return a stored spec with the numbers that the run has put in place of `"auto"`."""
+    """Return a stored spec with the numbers that the run uses in place of `"auto"`."""
     numbers = spec["training"]["learning_rate"], spec.get("learning_rate_multiplier")
     if event.learning_rate is None or "auto" not in numbers:
         return spec

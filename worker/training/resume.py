@@ -1,7 +1,7 @@
-"""The resume states of one job, between its workspaces and storage.
+"""Stores and fetches the resume states of one job.
 
-A state is what the run saved to go on from; the newest two are kept. Their list is written
-under the claim, so a worker that has lost its job can neither add nor remove one.
+The newest two states are kept. Their list is written under the claim, so a worker that has lost its
+job can neither add nor remove one.
 """
 
 from pathlib import Path
@@ -27,7 +27,7 @@ from worker.outages.commit import commit, may_have_committed
 
 
 class ResumeStates:
-    """Fetches the states of the claimed job once, and keeps those that its run saves."""
+    """Fetches the states of the claimed job once, and stores those that its run saves."""
 
     def __init__(self, database: Database, store: BlobStore, claim: Claim) -> None:
         self._database = database
@@ -36,16 +36,16 @@ class ResumeStates:
         self._states: tuple[ResumeState, ...] = ()
 
     def fetch(self, workspace: Workspace) -> None:
-        """Put the newest state that can be read into the workspace.
+        """Unpack the newest intact state into the workspace.
 
-        States that are missing or damaged are dropped, each with an event; Unavailable when storage
-        is away, which says nothing about them.
+        Missing or damaged states are deleted, each with an event. Raises Unavailable if storage is
+        unavailable, because the states may be intact.
         """
         recorded = commit(
             self._database,
             lambda session: resume_states.states_of(claims.claimed_job(session, self._claim)),
         )
-        usable, faults = list(recorded), []
+        usable, warnings = list(recorded), []
         while usable:
             try:
                 self._unpack(usable[0], workspace)
@@ -55,24 +55,24 @@ class ResumeStates:
             except TunesmithError as error:
                 step = usable.pop(0).step
                 message = f"The state saved after step {step} cannot be used: {error.message}"
-                faults.append(NewEvent(message, "warn"))
+                warnings.append(NewEvent(message, "warn"))
         self._states = tuple(usable)
-        if not faults:
+        if not warnings:
             return
         if not usable:
-            faults.append(NewEvent("No saved state is left; the run starts again.", "warn"))
+            warnings.append(NewEvent("No saved state is left; the run starts again.", "warn"))
 
         def write(session: Session) -> None:
             step, column = resume_states.newest_step(usable), resume_states.as_column(usable)
             leases.hold(session, self._claim, step=step, resume_states=column)
-            events.append_events(session, self._claim.job_id, faults)
+            events.append_events(session, self._claim.job_id, warnings)
 
         commit(self._database, write)
         for state in recorded[: len(recorded) - len(usable)]:
             self._store.delete(state.key)
 
     def keep(self, event: ResumeStateSaved) -> None:
-        """Store a state that the child has packed, and drop the oldest beyond the kept ones."""
+        """Store a state that the child has packed, and delete the oldest ones above the limit."""
         key = f"resume/{self._claim.job_id}/{self._claim.token}/step-{event.step}.zip"
         archive = archive_of(event.folder)
         blob = self._store.write_file(key, archive)
@@ -81,7 +81,7 @@ class ResumeStates:
         kept, dropped = resume_states.with_newest(self._states, state)
         columns: dict[str, Any] = {"resume_states": resume_states.as_column(kept)}
         if event.step > resume_states.newest_step(self._states):
-            columns["attempts"] = 1  # it got further: crashes are counted from here
+            columns["attempts"] = 1  # the run made progress, so earlier crashes no longer count
 
         def write(session: Session) -> None:
             leases.hold(session, self._claim, **columns)
@@ -101,7 +101,7 @@ class ResumeStates:
 
 
 def fetch_checked(store: BlobStore, ref: BundleRef, archive: Path) -> None:
-    """Fetch an archive; NotFound when it is gone, `artifact_corrupt` when it is another."""
+    """Fetch an archive; NotFound if it is missing, `artifact_corrupt` if its hash differs."""
     store.fetch(ref.key, archive)
     found = sha256_of(archive)
     if found != ref.sha256:

@@ -1,4 +1,4 @@
-"""Watches over one child: reads its pipe to the end and hands what it says to the recorder."""
+"""Supervises one child: reads its pipe to the end and passes its events to the recorder."""
 
 import logging
 import math
@@ -17,11 +17,11 @@ BATCH_SECONDS = 0.25
 
 
 def supervise(child: Child, recorder: Recorder, grace_period: Callable[[], float | None]) -> int:
-    """Record every event until the child is gone, and return its exit status.
+    """Record every event until the child has ended, and return its exit status.
 
-    `grace_period` is asked all the time: None lets the run go on; a number asks the child to stop,
-    and is how many seconds it may then take for its micro-batch and to save its state before it
-    is killed. Steps are recorded in batches, everything else at once and in order.
+    `grace_period` is called repeatedly. None lets the run continue. A number asks the child to
+    stop, and is the time in seconds to finish its micro-batch and save its state before it is
+    killed. Steps are recorded in batches, other events at once, all in order.
     """
     steps: list[StepDone] = []
     last_write = 0.0
@@ -55,7 +55,7 @@ def supervise(child: Child, recorder: Recorder, grace_period: Callable[[], float
 
 
 def _next_event(child: Child) -> RunEvent | None:
-    """The next event, or None when none came for a moment; EOFError after the last one."""
+    """Return the next event, None if none came within POLL_SECONDS; EOFError after the last one."""
     try:
         if not child.events.poll(POLL_SECONDS):
             return None

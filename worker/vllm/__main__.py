@@ -1,4 +1,4 @@
-"""The bridge to a vLLM server: `python -m worker.vllm`. For the API it is an engine like others."""
+"""The bridge to a vLLM server: `python -m worker.vllm`. For the API it is an engine."""
 
 import logging
 import sys
@@ -19,7 +19,7 @@ from worker.vllm.settings import VllmSettings
 
 
 def build_bridge(settings: VllmSettings) -> Bridge:
-    """Put together what the settings describe; vLLM is not asked yet."""
+    """Build the bridge that the settings describe; vLLM gets no request yet."""
     server = VllmServer(settings.vllm_url, settings.vllm_key)
     models = ServedModels(server, settings.adapters_seen_at, settings.max_adapters)
     store = open_store(settings.storage_folder, settings.storage_url)
@@ -28,7 +28,7 @@ def build_bridge(settings: VllmSettings) -> Bridge:
 
 
 def report(bridge: Bridge, settings: VllmSettings) -> EngineReport:
-    """Return the bridge's heartbeat; what does not fit into vLLM's batch waits in its queue."""
+    """Return the bridge's heartbeat. Sequences beyond vLLM's batch count as waiting."""
     running = min(bridge.sequences, settings.max_batch)
     return EngineReport(
         url=settings.reached_at,
@@ -46,7 +46,7 @@ def report(bridge: Bridge, settings: VllmSettings) -> EngineReport:
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for every request to vLLM
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every request to vLLM
     settings = VllmSettings()
     allow_many_open_files()
     bridge = build_bridge(settings)

@@ -1,4 +1,4 @@
-"""The HTTP face of the bridge: that of our own engine, over the same protocol."""
+"""The HTTP routes of the bridge, with the same protocol as our own engine."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -24,7 +24,7 @@ from worker.vllm.bridge import Bridge
 def create_app(
     bridge: Bridge, describe: Callable[[], EngineReport], key: SecretStr | None
 ) -> Starlette:
-    """Return the ASGI application. `describe` returns the current report, `key` is the callers'."""
+    """Return the ASGI application. `describe` returns the report; callers must send `key`."""
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -41,15 +41,15 @@ def create_app(
     async def classify(request: Request) -> Response:
         await read_body(request, ClassificationRequest, key)
         raise NotServedHere(
-            "This engine drives a vLLM server, which labels no texts here. Start an engine of ours "
-            "(python -m worker.engine) for classifiers.",
+            "This engine is a bridge to a vLLM server and does not serve classifiers. Start a "
+            "Tunesmith engine (python -m worker.engine) for them.",
             param="model",
             code="unsupported_adapter",
         )
 
     async def healthz(_request: Request) -> Response:
         is_healthy = await bridge.server.is_healthy()
-        fault = None if is_healthy else "vLLM does not answer, or says that it failed"
-        return health_response(fault, describe())
+        error = None if is_healthy else "vLLM does not respond, or reports a failure"
+        return health_response(error, describe())
 
     return engine_application(generate, classify, healthz, bridge.metrics.registry, lifespan)

@@ -1,7 +1,7 @@
-"""Our requests in, our events out; a vLLM server does the work in between.
+"""Turns requests of the API into requests to a vLLM server, and its responses into events.
 
-A request is read as our own engine reads it (the bundle's tokenizer and chat template, the same
-limits), written by vLLM, and decoded by our own code again.
+A request is read as in our own engine (the bundle's tokenizer and chat template, the same limits).
+vLLM generates the tokens, and our own code decodes them.
 """
 
 import asyncio
@@ -35,11 +35,11 @@ from worker.vllm.transcript import Transcript
 logger = logging.getLogger(__name__)
 
 HARDWARE = "vLLM"
-"""As what computes an answer; the server does not tell on which device it runs."""
+"""The hardware in answers and reports; the server does not report its device."""
 
 
 class Bridge:
-    """Owns the requests under way. Everything but the reading happens in the event loop."""
+    """Owns the running requests. Everything except reading them happens in the event loop."""
 
     def __init__(
         self,
@@ -69,17 +69,17 @@ class Bridge:
         return not self._tasks
 
     def drain(self) -> None:
-        """Take no more requests; those under way go on."""
+        """Reject new requests; running requests continue."""
         self.is_draining = True
 
     def stop(self) -> None:
-        """End everything, with an error for what is under way."""
+        """Reject new requests, and end the running ones with an error."""
         self.is_draining = self._is_stopping = True
         for task in self._tasks:
             task.cancel()
 
     def submit(self, asked: GenerationRequest, emit: Callable[[Item], None]) -> asyncio.Task[None]:
-        """Begin with a request, and return the handle to cancel it; errors are emitted, too."""
+        """Start a request and return its task, which can be cancelled. Errors are emitted, too."""
         if self.is_draining:
             raise _stopping()
         task = asyncio.create_task(self._answer(asked, emit))
@@ -103,7 +103,7 @@ class Bridge:
                     emit(event)
             outcome = "finished"
         except asyncio.CancelledError:
-            # Whoever has read the last event leaves, perhaps before vLLM's stream is closed.
+            # The reader of the last event cancels, perhaps before vLLM's stream is closed.
             outcome = "cancelled" if unfinished else "finished"
             if self._is_stopping and unfinished:
                 emit(_stopping())
@@ -111,8 +111,8 @@ class Bridge:
         except TunesmithError as error:
             emit(error)
         except Exception:
-            logger.exception("The answer to %s failed.", asked.id)
-            emit(Unavailable("The bridge failed; its log says why.", code="engine_failed"))
+            logger.exception("The request %s failed.", asked.id)
+            emit(Unavailable("The bridge failed; its log has the error.", code="engine_failed"))
         finally:
             self.sequences -= asked.sampling.n
             self.metrics.requests.labels(outcome).inc()
@@ -120,14 +120,14 @@ class Bridge:
     async def _events(self, asked: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
         if asked.base != self.base:
             raise _another_base(asked.base, self.base)
-        await self.models.base()  # how long a text may be
+        await self.models.base()  # the context length is known from here on
         request, token_bytes = await run_in_threadpool(self._read, asked)
         try:
             async with aclosing(self._ask(request, token_bytes, asked.adapter)) as events:
                 async for event in events:
                     yield event
-        except UnknownModel as error:  # nothing has come yet
-            logger.info("vLLM was restarted, it seems: %s", error.message)
+        except UnknownModel as error:  # nothing was sent to the client yet
+            logger.info("vLLM seems to have restarted: %s", error.message)
             self.models.forget()
             async with aclosing(self._ask(request, token_bytes, asked.adapter)) as events:
                 async for event in events:
@@ -141,7 +141,7 @@ class Bridge:
     async def _ask(
         self, request: Request, token_bytes: TokenBytes, adapter: BundleRef | None
     ) -> AsyncGenerator[GenerationEvent, None]:
-        """Yield what vLLM writes until all choices are complete; then it need not go on."""
+        """Yield the events of vLLM's stream; close it once all choices are complete."""
         transcript = Transcript(request, token_bytes, HARDWARE)
         async with (
             self.models.holding(adapter) as model,
@@ -153,19 +153,20 @@ class Bridge:
                         yield event
                 if transcript.is_complete:
                     return
-        raise Unavailable("vLLM ended its answer too early.", code="engine_failed")
+        raise Unavailable("vLLM ended its stream too early.", code="engine_failed")
 
 
 def _another_base(asked: BaseModelSpec, served: BaseModelSpec) -> NotServedHere:
     return NotServedHere(
-        f"This engine drives a vLLM server that serves {_told(served)}, not {_told(asked)}. Start "
-        "another engine for that, or set TUNESMITH_ENGINE_VLLM_BASE to what the catalog says.",
+        f"This engine is a bridge to a vLLM server with the base {_described(served)}, not "
+        f"{_described(asked)}. Start another engine for that base, or set "
+        "TUNESMITH_ENGINE_VLLM_BASE to its entry in the catalog.",
         param="model",
         code="base_not_served",
     )
 
 
-def _told(base: BaseModelSpec) -> str:
+def _described(base: BaseModelSpec) -> str:
     revision = "" if base.revision is None else f" at revision {base.revision}"
     return f"{base.id} (from {base.source}{revision})"
 

@@ -1,7 +1,7 @@
-"""A request as vLLM's `/v1/completions` takes it, and what it sends back.
+"""The bodies of requests to vLLM's `/v1/completions`, and of its responses.
 
-The fields are those of vLLM 0.33. A server ignores fields that it does not know, so names matter:
-`structured_outputs` was `guided_json`, `guided_grammar` and so on until 0.11.
+The fields are those of vLLM 0.33. A server ignores unknown fields, so names matter: until 0.11,
+`structured_outputs` was `guided_json`, `guided_grammar` and so on.
 """
 
 from typing import Any
@@ -15,10 +15,10 @@ TOKEN_PREFIX = "token_id:"
 
 
 def completion_body(request: Request, model: str) -> dict[str, Any]:
-    """Return the body that has vLLM answer as our engine would.
+    """Return a body with which vLLM generates what our engine would.
 
-    vLLM gets token ids and gives token ids back; text, stop strings and tool calls are ours. A
-    given answer is read as if it were part of the prompt.
+    vLLM receives and returns token ids; our code handles text, stop strings and tool calls. A given
+    answer is sent as part of the prompt.
     """
     sampling = request.sampling
     given = sampling.given_answer
@@ -27,15 +27,15 @@ def completion_body(request: Request, model: str) -> dict[str, Any]:
         "model": model,
         "prompt": [*request.prompt_tokens, *(given or ())],
         "max_tokens": 1 if given else max(1, request.max_tokens),
-        "n": 1 if greedy else sampling.n,  # vLLM refuses to write the same answer twice
+        "n": 1 if greedy else sampling.n,  # vLLM rejects n > 1 for greedy sampling
         "temperature": 0.0 if greedy else sampling.temperature,
         "top_p": 1.0 if greedy else sampling.top_p,
         "seed": sampling.seed,
         "frequency_penalty": sampling.frequency_penalty,
         "presence_penalty": sampling.presence_penalty,
-        # What is left out here is taken from the base's generation_config.json.
+        # For fields that are not set, vLLM uses the base's generation_config.json.
         **{"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0},
-        "ignore_eos": True,  # the ends are those below, and no others
+        "ignore_eos": True,  # only the tokens below end an answer
         "stop_token_ids": sorted(request.end_token_ids),
         "stream": True,
         "return_token_ids": True,
@@ -51,26 +51,26 @@ def completion_body(request: Request, model: str) -> dict[str, Any]:
 
 
 def is_greedy(request: Request) -> bool:
-    """Say whether all choices of a request are the same, so that vLLM writes one of them."""
+    """Return whether all choices of a request are equal, so that vLLM generates only one."""
     sampling = request.sampling
     return sampling.given_answer is not None or sampling.temperature == 0 or sampling.top_p == 0
 
 
 def reads_prompt(request: Request) -> bool:
-    """Say whether the first chunk of each choice tells how likely the prompt was."""
+    """Return whether the first chunk of each choice has the log-probabilities of the prompt."""
     sampling = request.sampling
     is_read = sampling.score_prompt or sampling.given_answer is not None
     return is_read and sampling.top_logprobs is not None
 
 
 class Logprobs(BaseModel):
-    """Of the tokens of a chunk, those of the prompt first if it is in there."""
+    """The log-probabilities of a chunk's tokens, those of the prompt first if it has them."""
 
     token_logprobs: list[float | None]
     top_logprobs: list[dict[str, float] | None]
 
     def scores(self, alternatives: int) -> list[TokenScores | None]:
-        """Return the scores token by token; nothing says how likely the first of a prompt is."""
+        """Return the scores of each token; the first token of a prompt has none."""
         return [
             None
             if logprob is None or top is None
@@ -101,6 +101,6 @@ class Chunk(BaseModel):
 
 
 def _best(top: dict[str, float], count: int) -> tuple[tuple[int, float], ...]:
-    """Return the most likely tokens, most likely first; vLLM puts the chosen one in front."""
+    """Return the most likely tokens in descending order; vLLM lists the chosen token first."""
     ranked = sorted(top.items(), key=lambda pair: -pair[1])[:count]
     return tuple((int(name.removeprefix(TOKEN_PREFIX)), logprob) for name, logprob in ranked)

@@ -1,6 +1,6 @@
-"""What a vLLM server has in memory: its base, and adapters that are loaded when they are asked for.
+"""The models in the memory of a vLLM server: its base, and adapters that are loaded on demand.
 
-Everything happens in the event loop; a load waits for the one before.
+Everything happens in the event loop; loads run one after another.
 """
 
 import asyncio
@@ -15,11 +15,11 @@ from core.spec.bundle import BundleRef
 from worker.vllm.server import Served, VllmServer
 
 NAME_PREFIX = "tunesmith-"
-"""Before the hash of a bundle; adapters of other names are none of our business."""
+"""Precedes the hash of a bundle. Adapters with other names belong to other clients."""
 
 
 class ServedModels:
-    """Knows what is loaded, and unloads what was used least recently beyond `capacity`."""
+    """Tracks the loaded adapters, and unloads the least recently used ones above `capacity`."""
 
     def __init__(self, server: VllmServer, folder: PurePosixPath, capacity: int) -> None:
         self.tally = Tally()
@@ -38,29 +38,29 @@ class ServedModels:
 
     @property
     def context_length(self) -> int:
-        """Tokens that a text may have; Unavailable as long as nothing was looked at."""
+        """The context of the base in tokens; Unavailable until the server has been queried."""
         if self._served is None:
-            raise Unavailable("The vLLM server has not been seen yet.", code="engine_unavailable")
+            raise Unavailable("The vLLM server was not queried yet.", code="engine_unavailable")
         return self._served.context_length
 
     def forget(self) -> None:
-        """Believe nothing any more: the server seems to be another one."""
+        """Query the server again before its next use, because it may have restarted."""
         self._served = None
 
     async def base(self) -> str:
-        """Return the name of the base; asks the server when it was not seen yet."""
+        """Return the name of the base; queries the server if necessary."""
         if self._served is None:
             async with self._changing:
                 if self._served is None:
-                    await self._look()
+                    await self._query()
         assert self._served is not None
         return self._served.base
 
     @asynccontextmanager
     async def holding(self, bundle: BundleRef | None) -> AsyncIterator[str]:
-        """Have a model loaded, the base for None, and not unloaded before the block ends.
+        """Load a model (None: the base), and keep it loaded until the block ends.
 
-        Yields its name. The bundle has to be unpacked in the folder.
+        Yields its name. The bundle must already be unpacked in the folder.
         """
         base = await self.base()
         if bundle is None:
@@ -80,9 +80,9 @@ class ServedModels:
             if not self._users[name]:
                 del self._users[name]
 
-    async def _look(self) -> None:
-        """Learn what is there; a server that was restarted has no adapters any more."""
-        served = await self._server.look()
+    async def _query(self) -> None:
+        """Ask the server for its models; after a restart it has no adapters."""
+        served = await self._server.served()
         ours = [name for name in served.adapters if name.startswith(NAME_PREFIX)]
         self._loaded = {name: None for name in self._loaded if name in ours} | dict.fromkeys(ours)
         self._served = served
@@ -94,7 +94,7 @@ class ServedModels:
         while len(self._loaded) > self._capacity:
             idle = next((each for each in self._loaded if not self._users[each]), None)
             if idle is None:
-                return  # all are in use; the next load makes room
+                return  # all are in use; the next load tries again
             del self._loaded[idle]
             await self._server.unload_adapter(idle)
             self.tally.evictions += 1

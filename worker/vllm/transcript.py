@@ -1,4 +1,4 @@
-"""From the tokens that vLLM sends to the events that a client gets, one request at a time."""
+"""Turns the tokens of one request, as vLLM sends them, into the events for its client."""
 
 from collections.abc import Iterator
 
@@ -12,9 +12,9 @@ from worker.vllm.completion import Choice, is_greedy, reads_prompt
 
 
 class Transcript:
-    """What has come of each choice; our engine's own code makes text of it.
+    """The state of each choice; the engine's own code decodes the text.
 
-    Greedy choices are all the same: vLLM writes the first, and the others repeat it.
+    Greedy choices are equal: vLLM generates the first, and the others repeat it.
     """
 
     def __init__(self, request: Request, token_bytes: TokenBytes, hardware: str) -> None:
@@ -26,12 +26,12 @@ class Transcript:
 
     @property
     def is_complete(self) -> bool:
-        """Every choice has come to its end, whatever vLLM may still write."""
+        """Whether every choice has ended, even if vLLM still sends tokens."""
         return all(sequence.is_finished for sequence in self._sequences)
 
     def take(self, choice: Choice) -> Iterator[GenerationEvent]:
-        """Add new tokens of a choice; yield what follows from them."""
-        of_prompt, tokens = self._parted(choice)
+        """Add new tokens of a choice; yield the resulting events."""
+        of_prompt, tokens = self._split(choice)
         for sequence in self._sequences if self._is_copied else [self._sequences[choice.index]]:
             sequence.note_scores(0, of_prompt)
             for token in tokens:
@@ -39,10 +39,10 @@ class Transcript:
                     break
                 yield from self._answer.take(sequence, token)
                 if sequence.matcher is not None and sequence.matcher.error:
-                    raise _not_held(sequence.matcher.error)
+                    raise _grammar_violated(sequence.matcher.error)
 
-    def _parted(self, choice: Choice) -> tuple[list[TokenScores | None], list[SampledToken]]:
-        """Return the scores of the prompt, in the first chunk, and the tokens that follow it."""
+    def _split(self, choice: Choice) -> tuple[list[TokenScores | None], list[SampledToken]]:
+        """Return the scores of the prompt (in the first chunk only) and the tokens after it."""
         request = self._request
         alternatives = request.sampling.top_logprobs
         if alternatives is None or choice.logprobs is None:
@@ -61,7 +61,7 @@ class Transcript:
     def _given(
         self, given: tuple[int, ...], scores: list[TokenScores | None]
     ) -> tuple[list[TokenScores | None], list[SampledToken]]:
-        """Take the end of what vLLM has read for the answer."""
+        """Return the end of the prompt that vLLM has scored as the answer."""
         if not reads_prompt(self._request):
             return [], [SampledToken(token, None) for token in given]
         in_prompt = len(self._request.prompt_tokens)
@@ -70,9 +70,9 @@ class Transcript:
         return scores[:in_prompt], answer
 
 
-def _not_held(reason: str) -> Unavailable:
+def _grammar_violated(reason: str) -> Unavailable:
     return Unavailable(
-        f"vLLM does not hold answers to their form ({reason[:300]}). Start it with "
+        f"An answer of vLLM violates its grammar ({reason[:300]}). Start vLLM with "
         "--structured-outputs-config.backend guidance.",
         param="response_format",
         code="engine_failed",

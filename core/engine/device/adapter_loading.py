@@ -31,7 +31,7 @@ def load_on(
     """
     with fit_or_unavailable(sha256):
         fit(model, folder)
-        # only a soft prompt uses it: it is initialised from words before its weights are read
+        # only a soft prompt uses it: it is initialized from words before its weights are read
         has_words = isinstance(read_manifest(folder).strategy, PromptSpec)
         source = BaseModelSpec(id=sha256, source=str(folder))
         tokenizer = load_tokenizer(source) if has_words else None

@@ -48,8 +48,8 @@ class ClassifierModel(SwitchedModel):
         self, adapted: AdaptedModel, sequences: Sequence[AnySequence]
     ) -> list[tuple[float, ...]]:
         texts = [  # rows numbered by their index in the group
-            LabelledRow(place, tuple(sequence.all_tokens), labels=())
-            for place, sequence in enumerate(sequences)
+            LabelledRow(index, tuple(sequence.all_tokens), labels=())
+            for index, sequence in enumerate(sequences)
         ]
         found: dict[int, tuple[float, ...]] = {}
         for part in pack(texts, SCORED_TOKENS):
@@ -58,4 +58,4 @@ class ClassifierModel(SwitchedModel):
                 multi_label = sequences[text.line].request.multi_label
                 scores_N = logits_N.sigmoid() if multi_label else logits_N.softmax(dim=-1)
                 found[text.line] = tuple(scores_N.tolist())
-        return [found[place] for place in range(len(texts))]
+        return [found[index] for index in range(len(texts))]

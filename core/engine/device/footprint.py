@@ -7,7 +7,7 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from core.artifacts.quantise import layers_to_quantise
+from core.artifacts.quantize import layers_to_quantize
 from core.engine.device.causal_model import LARGEST_PREPACKED_BASE_BYTES
 from core.engine.policy.request import BaseKey
 from core.models.load import load_config, outline
@@ -31,7 +31,7 @@ class Footprint:
     """Of prepacked matrices, see `CausalModel`."""
     cache: int
     loading: int
-    """Of the weights before they are quantised, if that happens in the same memory."""
+    """Of the weights before they are quantized, if that happens in the same memory."""
 
     @property
     def total(self) -> int:
@@ -51,20 +51,20 @@ def footprint(base: BaseKey, device: torch.device, cache_bytes: int) -> Footprin
     model = outline(base.spec, config, base.task)
     plain = dtype.itemsize * sum(weight.numel() for weight in model.parameters())
     weights = plain - _saved_bytes(model, quantization, dtype)
-    quantised = layers_to_quantise(model) if quantization is not None else {}
+    quantized = layers_to_quantize(model) if quantization is not None else {}
     copies = 0
     if base.task == "generation" and device.type == "cpu" and dtype == torch.float32:
         copies = sum(
             module.weight.numel() * dtype.itemsize
             for path, module in model.named_modules()
-            if type(module) is nn.Linear and path not in quantised
+            if type(module) is nn.Linear and path not in quantized
         )
-    is_quantised_late = base.merged_sha256 is not None and quantization is not None
+    is_quantized_late = base.merged_sha256 is not None and quantization is not None
     return Footprint(
         weights,
         copies if weights <= LARGEST_PREPACKED_BASE_BYTES else 0,
         cache_bytes,
-        loading=plain if is_quantised_late and device.type == "cpu" else 0,
+        loading=plain if is_quantized_late and device.type == "cpu" else 0,
     )
 
 
@@ -74,7 +74,7 @@ def _saved_bytes(
     if quantization is None:
         return 0
     saved = 0.0
-    for layer in layers_to_quantise(model).values():
+    for layer in layers_to_quantize(model).values():
         weights = layer.weight.numel()
         outputs = layer.weight.shape[1 if isinstance(layer, Conv1D) else 0]
         saved += weights * (dtype.itemsize - _BYTES_PER_WEIGHT[quantization])

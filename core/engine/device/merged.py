@@ -6,7 +6,7 @@ import torch
 from transformers import PreTrainedModel
 
 from core.artifacts.merge import merge
-from core.artifacts.quantise import quantise
+from core.artifacts.quantize import quantize
 from core.engine.device.adapter_loading import fit_head, load_on
 from core.engine.policy.request import BaseKey
 from core.models.load import load_base
@@ -17,7 +17,7 @@ def load_merged(base: BaseKey, folder: Path, device: torch.device) -> PreTrained
     """Return the dense weights of a base, merged with the adapter in `folder`.
 
     Quantization follows the merge: the complete model is first in the CPU's memory, and only the
-    quantised weights move to another device. Raises the errors of `load_base` and `load_on`.
+    quantized weights move to another device. Raises the errors of `load_base` and `load_on`.
     """
     quantization = base.spec.quantization
     plain = base.spec.model_copy(update={"quantization": None})
@@ -25,5 +25,5 @@ def load_merged(base: BaseKey, folder: Path, device: torch.device) -> PreTrained
     model = load_base(plain, dtype_of(base.precision), at, task=base.task)
     merge(load_on(model, str(base.merged_sha256), folder, fit_head))
     if quantization is not None:
-        quantise(model, quantization, device)
+        quantize(model, quantization, device)
     return model

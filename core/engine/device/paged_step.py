@@ -65,7 +65,7 @@ def lay_out_step(
     """Return the tensors of a step. Every sequence must have the blocks for its chunk."""
     size, device = cache.block_tokens, cache.keys[0].device
     # 1. Sort the chunks. Single tokens come first, so attention takes them as one group, and rows
-    #    of one adapter are neighbours, so its weights are applied once.
+    #    of one adapter are neighbors, so its weights are applied once.
     chunks = sorted(chunks, key=_order)
     # 2. Concatenate the T tokens of all chunks.
     rows = _Rows(size, device, virtual)

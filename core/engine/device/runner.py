@@ -192,7 +192,7 @@ def _too_large(base: BaseKey, needed: Footprint, max_bytes: int) -> InvalidReque
     said = ", ".join(f"{name} {_mib(size)}" for name, size in parts.items() if size)
     return InvalidRequest(
         f"The model {base.spec.id} needs {_mib(needed.total)} of memory ({said}); the engine may "
-        f"use {_mib(max_bytes)}. Use a smaller or a quantised model, or raise "
+        f"use {_mib(max_bytes)}. Use a smaller or a quantized model, or raise "
         "TUNESMITH_ENGINE_MODEL_MEMORY_MIB.",
         param="model",
         code="model_too_large",

@@ -132,7 +132,7 @@ def most_likely(logits_BV: Tensor) -> Tensor:
 
 
 def nucleus(logits_BV: Tensor, temperature_B1: Tensor, top_p_B1: Tensor) -> Tensor:
-    """Return unnormalised probabilities (B, V, float64) of the nucleus, zero outside.
+    """Return unnormalized probabilities (B, V, float64) of the nucleus, zero outside.
 
     The nucleus is the smallest set of most likely tokens whose total probability reaches top_p;
     it has at least one token. Source: Holtzman et al. 2019, https://arxiv.org/abs/1904.09751.

@@ -20,7 +20,7 @@ JSON_OPTIONS: "JsonCompileOptions" = {
     "item_separator": r",\x20?",
     "key_separator": r":\x20?",
 }
-"""At most one space, after a comma or a colon: the two spacings that models have learnt, without
+"""At most one space, after a comma or a colon: the two spacings that models have learned, without
 unbounded white space. Decision 20 has the figures."""
 
 _ID = "/[A-Za-z0-9]{9}/"

@@ -6,7 +6,7 @@ from typing import Any
 
 from core.batching.render import render_prompt
 from core.batching.source_target import render_source
-from core.batching.tokenise import plain_prompt
+from core.batching.tokenization import plain_prompt
 from core.engine.text.served_model import ServedModel
 from core.errors import InvalidRequest
 from core.objectives.classification import class_tokens
@@ -59,8 +59,8 @@ def text_tokens(texts: Sequence[str], model: ServedModel) -> tuple[tuple[int, ..
     for text in texts:
         _refuse_a_text_too_long(text, "input", model)
     with model.vocabulary.lock:
-        tokenised = class_tokens(model.vocabulary.tokenizer, texts)
-    for index, tokens in enumerate(tokenised):
+        tokenized = class_tokens(model.vocabulary.tokenizer, texts)
+    for index, tokens in enumerate(tokenized):
         if not tokens:
             raise InvalidRequest(
                 f"Text {index} of the input is empty.", param="input", code="empty_prompt"
@@ -72,7 +72,7 @@ def text_tokens(texts: Sequence[str], model: ServedModel) -> tuple[tuple[int, ..
                 param="input",
                 code="context_length_exceeded",
             )
-    return tuple(tokenised)
+    return tuple(tokenized)
 
 
 def max_tokens(asked: GenerationRequest, prompt_tokens: int, model: ServedModel) -> int:
@@ -127,7 +127,7 @@ def _chat_tokens(prompt: ChatPrompt, model: ServedModel) -> list[int]:
 
 
 def _plain_tokens(text: str, model: ServedModel) -> list[int]:
-    """Tokenise as in training: with opening special tokens, without closing ones.
+    """Tokenize as in training: with opening special tokens, without closing ones.
 
     The input of an encoder keeps both.
     """

@@ -1,4 +1,4 @@
-"""Turns the API's requests into engine requests: tokenised prompts within all limits.
+"""Turns the API's requests into engine requests: tokenized prompts within all limits.
 
 Every invalid request is rejected here, before it waits for the device. No weights are read.
 """
@@ -11,7 +11,7 @@ from typing import Any
 from core.artifacts.manifest import Manifest, public_name, read_manifest
 from core.batching.turn_format import ReasoningAt, TurnFormat
 from core.catalog.combinations import require_mergeable
-from core.catalog.describe import is_quantised
+from core.catalog.describe import is_stored_quantized
 from core.catalog.strategies import STRATEGIES
 from core.engine.adapters import AdapterFiles
 from core.engine.policy.request import BaseKey, ModelKey, Request, ScoreRequest
@@ -72,7 +72,7 @@ class PromptReader:
         self._cache_tokens = lru_cache(MAX_CACHED_VOCABULARIES)(cache_tokens)
         self._bundle = lru_cache(MAX_CACHED_BUNDLES)(self._read_bundle)
         self._vocabulary = lru_cache(MAX_CACHED_VOCABULARIES)(read_vocabulary)
-        self._is_stored_quantised = lru_cache(MAX_CACHED_VOCABULARIES)(_is_stored_quantised)
+        self._is_stored_quantized = lru_cache(MAX_CACHED_VOCABULARIES)(_is_stored_quantized)
 
     def is_fetched(self, base: BaseModelSpec, adapter: BundleRef | None) -> bool:
         """Return whether `fetch` has nothing to do; False if only the disk could tell."""
@@ -167,11 +167,11 @@ class PromptReader:
         precision = self.precisions.of(base, manifest)
         key = ModelKey(base, adapter.sha256, manifest.task, precision=precision)
         own = {"id": f"{base.id}/{adapter.sha256[:12]}", "quantization": serving.quantization}
-        if STRATEGIES[manifest.strategy.type].whole_model:  # independent of its base
-            whole = BaseModelSpec(source=str(folder), **own)
-            key = ModelKey(whole, None, manifest.task, precision=precision)
+        if STRATEGIES[manifest.strategy.type].full_model:  # independent of its base
+            full = BaseModelSpec(source=str(folder), **own)
+            key = ModelKey(full, None, manifest.task, precision=precision)
         elif serving.form == "merged":
-            require_mergeable(manifest.strategy.type, self._is_stored_quantised(base))
+            require_mergeable(manifest.strategy.type, self._is_stored_quantized(base))
             merged = base.model_copy(update=own)
             key = ModelKey(merged, None, manifest.task, adapter.sha256, precision)
         return self._served_model(base.id, key, self._vocabulary(key.base, bundle.home), manifest)
@@ -204,8 +204,8 @@ def parameters_of(tools: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     return {function["name"]: function.get("parameters") for function in functions}
 
 
-def _is_stored_quantised(base: BaseModelSpec) -> bool:
-    return is_quantised(load_config(base).to_dict())
+def _is_stored_quantized(base: BaseModelSpec) -> bool:
+    return is_stored_quantized(load_config(base).to_dict())
 
 
 def _refuse_another_base(base: BaseModelSpec, manifest: Manifest) -> None:
@@ -222,7 +222,7 @@ def _refuse_another_base(base: BaseModelSpec, manifest: Manifest) -> None:
 
 def _described(name: str, revision: str | None, quantization: str | None) -> str:
     revised = "" if revision is None else f" at revision {revision}"
-    return name + revised + ("" if quantization is None else f", quantised to {quantization}")
+    return name + revised + ("" if quantization is None else f", quantized to {quantization}")
 
 
 def _require_generator(asked: GenerationRequest, model: ServedModel) -> None:

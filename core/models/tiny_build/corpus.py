@@ -32,10 +32,10 @@ def measured_texts(dataset: Path) -> list[str]:
 
 
 def occurring(texts: Iterable[str], document: str) -> list[str]:
-    """Those of the one-line `texts` that stand in `document`, however its white space is laid out.
+    """Return the one-line `texts` that occur in `document`, regardless of its white space.
 
     A text can begin and end inside a word of the document, but its inner words must be words
-    there; looking for those first makes the search of the whole library a matter of seconds.
+    there. Looking for those first reduces the search of the library to seconds.
     """
     line = one_line(document)
     words = set(line.split(" "))

@@ -44,16 +44,16 @@ def pretrain(
 ) -> None:
     """Train a new model on `documents` of token ids and save it, in bf16, to `folder`."""
     torch.manual_seed(0)
-    masters = initialised(config)
+    masters = initialized(config)
     model = LlamaForCausalLM(config).to(torch.bfloat16)
     parameters = list(zip(model.parameters(), masters.parameters(), strict=True))
-    optimisers = make_optimisers(masters, schedule)
+    optimizers = make_optimizers(masters, schedule)
     copy_masters(parameters)
 
     started, mean_loss = time.monotonic(), None
     for step, ids_BT in zip(range(schedule.steps), batches(documents), strict=False):
-        for optimiser, learning_rate in optimisers:
-            for group in optimiser.param_groups:
+        for optimizer, learning_rate in optimizers:
+            for group in optimizer.param_groups:
                 group["lr"] = learning_rate * schedule.scale(step)
         loss = next_token_loss(model, ids_BT)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -61,8 +61,8 @@ def pretrain(
             assert parameter.grad is not None
             master.grad, parameter.grad = parameter.grad.float(), None
         torch.nn.utils.clip_grad_norm_(masters.parameters(), 1.0)
-        for optimiser, _ in optimisers:
-            optimiser.step()
+        for optimizer, _ in optimizers:
+            optimizer.step()
         copy_masters(parameters)
 
         mean_loss = loss.item() if mean_loss is None else 0.98 * mean_loss + 0.02 * loss.item()
@@ -74,7 +74,7 @@ def pretrain(
     model.save_pretrained(folder)
 
 
-def initialised(config: LlamaConfig) -> LlamaForCausalLM:
+def initialized(config: LlamaConfig) -> LlamaForCausalLM:
     """A new fp32 model whose matrices keep the scale of what passes through them."""
     model = LlamaForCausalLM(config).float()
     with torch.no_grad():
@@ -86,7 +86,7 @@ def initialised(config: LlamaConfig) -> LlamaForCausalLM:
     return model
 
 
-def make_optimisers(
+def make_optimizers(
     model: LlamaForCausalLM, schedule: Schedule
 ) -> list[tuple[torch.optim.Optimizer, float]]:
     """Muon (https://kellerjordan.github.io/posts/muon/) for the hidden matrices, AdamW for the

@@ -1,8 +1,7 @@
-"""Every table, by subject. Migrations compare the database with these and nothing else.
+"""All tables, by subject. Migrations compare the database only with these.
 
-Times are Unix seconds (double). Every row names its project: another project's row is
-never found (`core.records.owned`). Lists run newest first over (created_at, id), which is why
-those pairs are indexed.
+Times are Unix seconds (double). Every row has its project, and queries find only rows of one
+project (`core.records.owned`). Lists are sorted by (created_at, id), so these pairs are indexed.
 """
 
 from core.records.tables.base import Leased, Owned, Table

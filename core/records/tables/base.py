@@ -1,4 +1,4 @@
-"""What every table shares: the naming of constraints, the types of columns, partial indexes."""
+"""Shared by all tables: the names of constraints, the types of columns, partial indexes."""
 
 import time
 from typing import Any, ClassVar, NewType
@@ -18,7 +18,7 @@ _TYPES: dict[Any, Any] = {
     dict[str, Any]: JSON(none_as_null=True),
     list[dict[str, Any]]: JSON(none_as_null=True),
 }
-"""The type of a column by that of its attribute; every id is a name."""
+"""The type of a column by the type of its attribute; all ids are names."""
 
 _NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -29,7 +29,7 @@ _NAMING = {
 
 
 def rows_where(condition: str) -> dict[str, Any]:
-    """Arguments of an index over the rows that meet `condition`."""
+    """Return the arguments of a partial index over the rows that satisfy `condition`."""
     return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
 
 
@@ -44,11 +44,11 @@ class Owned(Table):
     __abstract__ = True
 
     noun: ClassVar[str]
-    """What a message calls such a row."""
+    """The name of such a row in messages."""
     id_param: ClassVar[str]
     """The request field that usually holds its id."""
     missing_code: ClassVar[str] = "not_found"
-    """The error code when there is no such row."""
+    """The error code if there is no such row."""
 
     id: Mapped[str] = mapped_column(primary_key=True)
     project_id: Mapped[ProjectId] = mapped_column(ForeignKey("projects.id"))
@@ -56,20 +56,20 @@ class Owned(Table):
 
 
 class Leased(Owned):
-    """Rows that a worker claims, holds by a lease and ends: jobs and tasks.
+    """Rows that a worker claims under a lease and ends: jobs and tasks.
 
-    What the columns of the claim mean is up to `core.records.leases`.
+    `core.records.leases` writes the columns of the claim.
     """
 
     __abstract__ = True
 
     finished_at: Mapped[float | None]
-    """Set exactly when nothing will be done for the row again."""
+    """Set if and only if the work of the row has ended."""
 
     claim_token: Mapped[int] = mapped_column(default=0)
-    """Fencing token: rises when a claim begins and when it ends, whoever ends it."""
+    """The fencing token. It increases when a claim begins, and when it ends for any reason."""
     claimed_by: Mapped[str | None]
     lease_expires_at: Mapped[float | None]
-    """By the database's clock. None when nobody holds the row."""
+    """By the database's clock. None without a claim."""
     attempts: Mapped[int] = mapped_column(default=0)
     """Claims that count towards the cap on crashes."""

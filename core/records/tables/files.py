@@ -34,4 +34,4 @@ class File(Owned):
     sha256: Mapped[str]
     blob_key: Mapped[str]
     report: Mapped[dict[str, Any] | None]
-    """A `core.spec.dataset.DatasetReport` when the purpose is fine-tune."""
+    """A `core.spec.dataset.DatasetReport` if the purpose is fine-tune."""

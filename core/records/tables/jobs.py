@@ -1,4 +1,4 @@
-"""Fine-tuning jobs: their rows, their metadata for the list filter, their history."""
+"""Fine-tuning jobs, their metadata for the list filter, and their events."""
 
 import time
 from typing import Any
@@ -11,16 +11,16 @@ from core.spec.ids import FileId, JobId, ModelId, ProjectId
 
 
 class Job(Leased):
-    """A fine-tuning job. `status` is written by `core.records.jobs.advance` alone.
+    """A fine-tuning job. Only `core.records.jobs.advance` writes `status`.
 
-    `finished_at` is set exactly when the status is final. `attempts` counts the claims since the
-    last resume state, without those that a pause or a release ended.
+    `finished_at` is set if and only if the status is final. `attempts` counts the claims since the
+    last resume state, except those that ended by a pause or a release.
     """
 
     __tablename__ = "jobs"
     __table_args__ = (
         Index(None, "project_id", "created_at", "id"),
-        # Small, however long the history grows: what can be claimed, and what can expire.
+        # Small regardless of the number of jobs: those that can be claimed, or that can expire.
         Index("ix_jobs_unfinished", "created_at", "id", **rows_where("finished_at IS NULL")),
         Index("ix_jobs_leased", "lease_expires_at", **rows_where("lease_expires_at IS NOT NULL")),
         Index(
@@ -40,13 +40,13 @@ class Job(Leased):
     training_file: Mapped[FileId]
     validation_file: Mapped[FileId | None]
     spec: Mapped[dict[str, Any]]
-    """The `core.spec.job.JobSpec` that is run."""
+    """The `core.spec.job.JobSpec` of the run."""
     user_metadata: Mapped[dict[str, Any] | None]
 
     started_at: Mapped[float | None]
     estimated_finish: Mapped[float | None]
     step: Mapped[int] = mapped_column(default=0)
-    """Optimiser steps done; back to the step of the newest resume state when a claim ends."""
+    """Completed optimizer steps; reset to those of the newest resume state when a claim ends."""
     total_steps: Mapped[int | None]
     trained_tokens: Mapped[int | None] = mapped_column(BigInteger)
     fine_tuned_model: Mapped[ModelId | None]
@@ -56,15 +56,15 @@ class Job(Leased):
     resume_states: Mapped[list[dict[str, Any]] | None]
     """`core.records.resume_states.ResumeState`s, newest first, until housekeeping removes them."""
     pause_requested_at: Mapped[float | None]
-    """Set while a worker holds the job and its owner wants it parked; ends with the claim."""
+    """Set while the owner wants a claimed job to be paused; cleared when the claim ends."""
     paused_at: Mapped[float | None]
-    """Set exactly when the status is `paused`."""
+    """Set if and only if the status is `paused`."""
 
     event_count: Mapped[int] = mapped_column(default=0)
 
 
 class JobMetadata(Table):
-    """The user's key/value pairs again, indexed for the list filter `metadata[k]=v`."""
+    """A copy of the user's key/value pairs, indexed for the list filter `metadata[k]=v`."""
 
     __tablename__ = "job_metadata"
     __table_args__ = (Index(None, "project_id", "key", "value"),)
@@ -76,7 +76,7 @@ class JobMetadata(Table):
 
 
 class JobEvent(Table):
-    """One line of a job's history; `sequence` counts from 1 within the job."""
+    """One event of a job; `sequence` counts from 1 within the job."""
 
     __tablename__ = "job_events"
 

@@ -1,4 +1,4 @@
-"""What jobs train on, token by token. A mask that is asked for without a job is a task."""
+"""The masks of jobs. A mask that is requested without a job is a task."""
 
 import time
 from typing import Any
@@ -11,7 +11,7 @@ from core.spec.ids import JobId, ProjectId
 
 
 class JobMask(Table):
-    """The mask that the newest attempt of a job has seen."""
+    """The mask of the newest attempt of a job."""
 
     __tablename__ = "job_masks"
 

@@ -1,4 +1,4 @@
-"""What jobs leave behind that can be called."""
+"""The results of jobs that can get requests."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ class Checkpoint(Owned):
 
 
 class TunedModel(Owned):
-    """A model that can be called: the final one of a job, or one of its checkpoints."""
+    """A model that can get requests: the final one of a job, or that of a checkpoint."""
 
     __tablename__ = "tuned_models"
     __table_args__ = (Index(None, "project_id", "created_at", "id"),)
@@ -44,14 +44,14 @@ class TunedModel(Owned):
     checkpoint_step: Mapped[int | None]
     """None for the final model."""
     parity: Mapped[dict[str, Any] | None]
-    """`core.spec.parity.Parity`; None for a checkpoint until it is first asked, and for models that
+    """`core.spec.parity.Parity`; None for a checkpoint until its first request, and for models that
     are older than this check."""
     parity_reference: Mapped[dict[str, Any] | None] = mapped_column(deferred=True)
-    """`core.spec.parity.ParityReference` of a model that is still to be checked."""
+    """`core.spec.parity.ParityReference` of a model that needs a check."""
     parity_due_at: Mapped[float | None]
-    """When the model may be checked: later than now while someone is at it or has tried in vain,
-    None when there is nothing to check. By the database's clock."""
+    """The earliest time of the next check: in the future during a check and after a failed one,
+    None if there is nothing to check. By the database's clock."""
     published_at: Mapped[float | None]
-    """When its owner had it answer although it is not served as it was trained."""
+    """The time when its owner published it although it is not served as it was trained."""
     serving: Mapped[dict[str, Any] | None]
-    """The `core.spec.serving.ServingSpec` that was asked for; None for the adapter form."""
+    """The requested `core.spec.serving.ServingSpec`; None for the adapter form."""

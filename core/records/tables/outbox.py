@@ -1,4 +1,4 @@
-"""Wake-up calls that the broker must get."""
+"""Wake-up messages for the broker."""
 
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -6,7 +6,7 @@ from core.records.tables.base import Table
 
 
 class OutboxMessage(Table):
-    """A wake-up call for a job or a task; the row goes when a worker claims it."""
+    """A wake-up message for a job or a task; deleted when a worker claims the work."""
 
     __tablename__ = "outbox"
 

@@ -8,7 +8,7 @@ from core.records.tables.base import Table
 
 
 class Worker(Table):
-    """A living worker; its row is refreshed with every beat and removed when it stops."""
+    """A living worker; its row is refreshed with every heartbeat and deleted when it stops."""
 
     __tablename__ = "workers"
 
@@ -20,12 +20,12 @@ class Worker(Table):
 
 
 class RegisteredEngine(Table):
-    """A living engine; its row is refreshed with every heartbeat and removed when it stops."""
+    """A living engine; its row is refreshed with every heartbeat and deleted when it stops."""
 
     __tablename__ = "engines"
 
     url: Mapped[str] = mapped_column(primary_key=True)
-    """Where the API reaches it, which no two engines share."""
+    """Its address for the API, different for every engine."""
     seen_at: Mapped[float]
     """By the database's clock."""
     report: Mapped[dict[str, Any]]

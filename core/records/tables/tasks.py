@@ -10,7 +10,7 @@ from core.spec.ids import TaskId
 
 
 class Task(Leased):
-    """A piece of work that survives its worker. It has failed when it has an `error`."""
+    """A piece of work that survives its worker. It has failed if it has an `error`."""
 
     __tablename__ = "tasks"
     __table_args__ = (
@@ -26,12 +26,12 @@ class Task(Leased):
     id: Mapped[TaskId] = mapped_column(primary_key=True)
     kind: Mapped[str]
     subject: Mapped[str]
-    """Id of what the task is about: a file, a model."""
+    """The id of the file or model that the task is about."""
     payload: Mapped[dict[str, Any]]
-    """What the runner of the kind is given."""
+    """The input of the runner."""
     not_before: Mapped[float | None]
-    """The next attempt waits until then. By the database's clock."""
+    """The earliest time of the next attempt. By the database's clock."""
     result: Mapped[dict[str, Any] | None] = mapped_column(deferred=True)
-    """What the runner returned."""
+    """The output of the runner."""
     error: Mapped[dict[str, Any] | None]
     """The `core.tasks.failure.TaskFailure` of a task that failed."""

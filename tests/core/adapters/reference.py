@@ -69,13 +69,13 @@ def gradients_of(reference: peft.PeftModel):
 
 
 def loss_curve(model: nn.Module, weights, labels=None, steps=20):
-    optimiser = torch.optim.AdamW(weights, lr=1e-2, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(weights, lr=1e-2, weight_decay=0.0)
     losses = []
     for step in range(steps):
         torch.manual_seed(step)
         loss = model.train()(**batch(labels)).loss
         loss.backward()
-        optimiser.step()
-        optimiser.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
         losses.append(loss.item())
     return losses

@@ -33,7 +33,7 @@ def test_snippet_of_a_classifier_says_how_many_labels(contents: BundleContents) 
     assert "Targets are the texts" in card
 
 
-def test_snippet_loads_a_quantised_base_as_it_was_trained(contents: BundleContents) -> None:
+def test_snippet_loads_a_quantized_base_as_it_was_trained(contents: BundleContents) -> None:
     for quantization, option in [("nf4", "load_in_4bit=True"), ("int8", "load_in_8bit=True")]:
         base = contents.card.spec.base.model_copy(update={"quantization": quantization})
         card = card_of(contents, base=base)

@@ -39,10 +39,10 @@ def test_any_flipped_bit_is_found(bundle: Path) -> None:
     draw = random.Random(seed)
     for path in sorted(bundle.iterdir()):
         original = path.read_bytes()
-        places = {0, len(original) - 1, *(draw.randrange(len(original)) for _ in range(8))}
-        for place in sorted(places):
+        offsets = {0, len(original) - 1, *(draw.randrange(len(original)) for _ in range(8))}
+        for offset in sorted(offsets):
             flipped = bytearray(original)
-            flipped[place] ^= 1 << draw.randrange(8)
+            flipped[offset] ^= 1 << draw.randrange(8)
             path.write_bytes(flipped)
             try:
                 verify(bundle)
@@ -50,7 +50,7 @@ def test_any_flipped_bit_is_found(bundle: Path) -> None:
                 assert error.code == "artifact_corrupt"
             else:
                 # Only white space after the manifest's last brace carries no meaning.
-                assert (path.name, place) == (MANIFEST_FILE, len(original) - 1), f"seed {seed}"
+                assert (path.name, offset) == (MANIFEST_FILE, len(original) - 1), f"seed {seed}"
         path.write_bytes(original)
     verify(bundle)
 
@@ -87,7 +87,7 @@ def test_a_folder_that_is_not_there_is_no_bundle(tmp_path: Path) -> None:
     refused(tmp_path / "nothing")
 
 
-def test_a_manifest_from_before_bases_were_quantised_still_holds(bundle: Path) -> None:
+def test_a_manifest_from_before_bases_were_quantized_still_holds(bundle: Path) -> None:
     path = bundle / MANIFEST_FILE
     fields = json.loads(path.read_bytes())
     assert fields.pop("base_quantization") is None

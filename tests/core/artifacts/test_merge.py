@@ -5,7 +5,7 @@ import torch
 
 from core.adapters.lora import LoraLinear
 from core.artifacts.merge import merge
-from core.artifacts.quantise import layers_to_quantise, quantise
+from core.artifacts.quantize import layers_to_quantize, quantize
 from core.models.load import load_base
 from core.spec.strategy import BottleneckSpec, LoraSpec, PrefixSpec
 from core.strategies.attach import attach
@@ -66,13 +66,13 @@ def test_a_weight_that_the_base_lacks_is_no_merge(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("quantization", ["nf4", "int8"])
-def test_quantised_in_memory_is_what_is_quantised_while_it_is_loaded(tmp_path, quantization):
+def test_quantized_in_memory_is_what_is_quantized_while_it_is_loaded(tmp_path, quantization):
     base = save_base(tmp_path / "base")
     model = load_base(base, torch.bfloat16, CPU)
-    quantise(model, quantization, CPU)
+    quantize(model, quantization, CPU)
     spec = base.model_copy(update={"quantization": quantization})
     loaded = load_base(spec, torch.bfloat16, CPU)
-    assert not layers_to_quantise(model)
+    assert not layers_to_quantize(model)
     found, expected = dict(model.named_parameters()), dict(loaded.named_parameters())
     assert found.keys() == expected.keys()
     for name, weight in expected.items():

@@ -46,5 +46,5 @@ def test_decoder_reads_each_target_one_token_late(row_sizes):
         own = batch.rows_L == index
         assert batch.targets_L[own].tolist() == list(row.target)
         width = batch.decoder_tokens_BD.shape[1]
-        places = [index * width + place for place in range(len(row.target))]
-        assert batch.predicting_L[own].tolist() == places
+        positions = [index * width + position for position in range(len(row.target))]
+        assert batch.predicting_L[own].tolist() == positions

@@ -193,9 +193,9 @@ def test_masks_are_those_of_trl_where_its_training_template_writes_the_same_text
             return_dict=True,
             tokenize=True,
         )
-        theirs = spelled(tokenizer, marked["input_ids"], marked["assistant_masks"])
+        theirs = decoded(tokenizer, marked["input_ids"], marked["assistant_masks"])
         for row in rows:
-            ours = spelled(tokenizer, row.tokens, row.trained)
+            ours = decoded(tokenizer, row.tokens, row.trained)
             text = "".join(letter for letter, _ in ours)
             if not "".join(letter for letter, _ in theirs).startswith(text):
                 continue
@@ -239,7 +239,7 @@ WRITTEN_OTHERWISE = {"deepseek_r1_distill", "deepseekv3", "llava_next"}
 """The prompt opens a thought that TRL's templates leave out, or no turn of theirs shows an end."""
 
 
-def spelled(tokenizer, tokens, trained):
+def decoded(tokenizer, tokens, trained):
     return [
         (letter, bool(is_trained))
         for token, is_trained in zip(tokens, trained, strict=True)

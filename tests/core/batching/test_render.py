@@ -2,7 +2,7 @@ import pytest
 
 from core.batching.render import render_example, render_examples, render_prompt
 from core.batching.rows import InvalidRow
-from core.batching.tokenise import plain_prompt
+from core.batching.tokenization import plain_prompt
 from core.datasets.formats import ChatExample, CompletionExample
 from core.errors import InvalidRequest
 
@@ -161,7 +161,7 @@ def test_completion_and_end_token_are_trained(chat_tokenizer):
     assert chat_tokenizer.decode(row.tokens) == "2+2=4<|im_end|>"
 
 
-def test_prompt_and_completion_are_tokenised_apart_as_when_serving(chat_tokenizer):
+def test_prompt_and_completion_are_tokenized_apart_as_when_serving(chat_tokenizer):
     # "abcd" is one token, which the endpoint never sends: its prompt ends with "ab"
     row = render_example(chat_tokenizer, CompletionExample("x ab", "cd!"))
     assert trained_text(chat_tokenizer, row) == ["cd!<|im_end|>"]

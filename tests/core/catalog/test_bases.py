@@ -94,13 +94,13 @@ def test_a_user_file_changes_only_the_fields_that_it_gives(tmp_path: Path) -> No
     assert len(catalog.bases()) == len(before.bases())
 
 
-def test_a_base_can_stand_there_plain_and_quantised(tmp_path: Path) -> None:
+def test_a_base_can_stand_there_plain_and_quantized(tmp_path: Path) -> None:
     entry = '[[bases]]\nid = "acme/{0}"\nsource = "acme/support"\nquantization = "{0}"\n'
     catalog = load(tmp_path, entry.format("nf4") + entry.format("int8"))
     for name in ("nf4", "int8"):
         spec = catalog.resolve(f"acme/{name}")
         assert (spec.source, spec.quantization) == ("acme/support", name)
-    with pytest.raises(BadCatalog, match=r"'acme/int3' is wrong: quantization"):
+    with pytest.raises(BadCatalog, match=r"'acme/int3' is invalid: quantization"):
         load(tmp_path, entry.format("int3"))
 
 
@@ -123,10 +123,10 @@ def test_folders_are_absolute_or_beside_the_file(
     [
         ("tunesmith/tyni", "Did you mean: tunesmith/tiny"),
         ("qwen2.5-0.5b-instrct", "Did you mean: qwen2.5-0.5b-instruct"),
-        ("zzz", "Known are: tunesmith/tiny"),
-        ("x" * 100_000, "No base model is called"),
-        ("../../etc/passwd", "No base model is called"),
-        ("", "No base model is called ''"),
+        ("zzz", "Available: tunesmith/tiny"),
+        ("x" * 100_000, "There is no base model"),
+        ("../../etc/passwd", "There is no base model"),
+        ("", "There is no base model ''"),
     ],
 )
 def test_an_unknown_name_is_not_found(name: str, words: str) -> None:
@@ -141,24 +141,24 @@ def test_an_unknown_name_is_not_found(name: str, words: str) -> None:
     ("text", "words"),
     [
         ("[[bases", "is not TOML"),
-        ("bases = 1", "holds [[bases]] tables only"),
-        ("[[models]]\nid = 'a'", "holds [[bases]] tables only, not models"),
+        ("bases = 1", "may have only [[bases]] tables"),
+        ("[[models]]\nid = 'a'", "may have only [[bases]] tables, not models"),
         ("[[bases]]\nsource = 'a/b'", "entry 1 of [[bases]] has no id"),
         ("bases = [1]", "entry 1 of [[bases]] has no id"),
-        ("[[bases]]\nid = 'a'", "the entry 'a' is wrong: source: Field required"),
-        ("[[bases]]\nid = 'a'\nsource = 1", "the entry 'a' is wrong: source:"),
-        ("[[bases]]\nid = 'a'\nsource = ''", "the source '' is no Hugging Face id"),
-        ("[[bases]]\nid = 'a'\nsource = 'models/x/y'", "is no Hugging Face id"),
-        ("[[bases]]\nid = 'a'\nsource = 'https://x.y/z'", "is no Hugging Face id"),
-        ("[[bases]]\nid = 'a'\nsource = 'b'\nrevison = 'c'", "'a' is wrong: revison: Extra"),
-        ("[[bases]]\nid = 'ft:a'\nsource = 'b'", "the entry 'ft:a' is wrong: id:"),
-        ("[[bases]]\nid = 'a/../b'\nsource = 'b'", "'a/../b' is wrong: id:"),
-        ("[[bases]]\nid = 'a'\nsource = 'b'\naliases = 'c'", "'a' is wrong: aliases:"),
-        ("[[bases]]\nid = 'a'\nsource = 'b'\ncreated = 'x'", "'a' is wrong: created:"),
+        ("[[bases]]\nid = 'a'", "the entry 'a' is invalid: source: Field required"),
+        ("[[bases]]\nid = 'a'\nsource = 1", "the entry 'a' is invalid: source:"),
+        ("[[bases]]\nid = 'a'\nsource = ''", "the source '' is neither a Hugging Face id"),
+        ("[[bases]]\nid = 'a'\nsource = 'models/x/y'", "is neither a Hugging Face id"),
+        ("[[bases]]\nid = 'a'\nsource = 'https://x.y/z'", "is neither a Hugging Face id"),
+        ("[[bases]]\nid = 'a'\nsource = 'b'\nrevison = 'c'", "'a' is invalid: revison: Extra"),
+        ("[[bases]]\nid = 'ft:a'\nsource = 'b'", "the entry 'ft:a' is invalid: id:"),
+        ("[[bases]]\nid = 'a/../b'\nsource = 'b'", "'a/../b' is invalid: id:"),
+        ("[[bases]]\nid = 'a'\nsource = 'b'\naliases = 'c'", "'a' is invalid: aliases:"),
+        ("[[bases]]\nid = 'a'\nsource = 'b'\ncreated = 'x'", "'a' is invalid: created:"),
         ("[[bases]]\nid = 'a'\nsource = '/b'\nrevision = 'c'", "a folder, which has no revision"),
         (
             "[[bases]]\nid = 'a'\nsource = 'b'\n[[bases]]\nid = 'a'\nsource = 'c'",
-            "the id 'a' stands twice",
+            "the id 'a' is repeated",
         ),
         (
             "[[bases]]\nid = 'a'\nsource = 'b'\naliases = ['qwen3-0.6b']",
@@ -178,7 +178,7 @@ def test_a_wrong_file_is_explained(text: str, words: str, tmp_path: Path) -> Non
 
 
 def test_a_missing_file_is_explained(tmp_path: Path) -> None:
-    with pytest.raises(BadCatalog, match="no such catalog file"):
+    with pytest.raises(BadCatalog, match="catalog file does not exist"):
         Catalog.load(tmp_path / "nowhere.toml")
 
 

@@ -35,7 +35,7 @@ def is_possible(*combination):
         (("llama", "classification", "supervised", "lora"), "objective", "classification"),
         (("llama", "generation", "classification", "lora"), "objective", "supervised, pretra"),
         (("modernbert", "classification", "classification", "prefix"), "strategy.type", "prompt"),
-        (("llama", "generation", "supervised", "full", True), "strategy.type", "are quantised"),
+        (("llama", "generation", "supervised", "full", True), "strategy.type", "are quantized"),
         (("mamba", "generation", "supervised", "lora"), "model", "not supported"),
     ],
 )
@@ -64,7 +64,7 @@ def test_every_family_can_be_trained_by_every_strategy_but_for_one_pair():
     assert impossible == {("modernbert", "prefix")}
 
 
-def test_only_full_training_needs_weights_that_are_not_quantised():
+def test_only_full_training_needs_weights_that_are_not_quantized():
     combinations = [
         ("llama", "generation", "supervised", strategy, True) for strategy in STRATEGIES
     ]
@@ -79,9 +79,9 @@ def test_only_a_change_of_weights_that_are_there_can_be_merged():
     assert mergeable == {("full", True), ("full", False), *adapters}
 
 
-def can_be_merged(strategy, stored_quantised):
+def can_be_merged(strategy, stored_quantized):
     try:
-        require_mergeable(strategy, stored_quantised)
+        require_mergeable(strategy, stored_quantized)
     except InvalidRequest as error:
         assert (error.param, error.code) == ("form", "not_mergeable")
         return False

@@ -21,13 +21,13 @@ def test_a_folder_tells_its_family_and_its_context(tmp_path: Path) -> None:
     assert describe(base(tmp_path)) == BaseFacts("qwen3", 2048)
 
 
-def test_a_quantised_base_says_so(tmp_path: Path) -> None:
+def test_a_quantized_base_says_so(tmp_path: Path) -> None:
     quantization = {"quant_method": "bitsandbytes", "load_in_4bit": True}
     config = {"model_type": "llama", "max_position_embeddings": 64}
     (tmp_path / "config.json").write_text(
         json.dumps(config | {"quantization_config": quantization})
     )
-    assert describe(base(tmp_path)) == BaseFacts("llama", 64, quantised=True)
+    assert describe(base(tmp_path)) == BaseFacts("llama", 64, quantized=True)
 
 
 @pytest.mark.parametrize(
@@ -70,16 +70,16 @@ def test_what_is_not_on_this_machine_is_left_to_the_worker(
         (b"{", "is not JSON"),
         (b"\xff", "is not JSON"),
         (b"[" * 100_000, "is not JSON"),
-        (b"[]", "does not say model_type"),
-        (b"{}", "does not say model_type"),
-        (b'{"model_type": 3}', "does not say model_type"),
-        (b'{"model_type": "llama"}', "does not say max_position_embeddings"),
-        (b'{"model_type": "gpt2"}', "does not say n_positions"),
+        (b"[]", "has no model_type"),
+        (b"{}", "has no model_type"),
+        (b'{"model_type": 3}', "has no model_type"),
+        (b'{"model_type": "llama"}', "has no max_position_embeddings"),
+        (b'{"model_type": "gpt2"}', "has no n_positions"),
         (b'{"model_type": "mamba"}', "Models of type 'mamba' are not supported"),
         (
             b'{"model_type": "llama", "max_position_embeddings": 9, '
             b'"quantization_config": {"quant_method": "gptq", "bits": 4}}',
-            "quantised by gptq, which cannot be trained here",
+            "quantized with gptq, which cannot be trained here",
         ),
     ],
 )
@@ -95,7 +95,7 @@ def test_a_folder_without_a_usable_config_is_refused(
 
 @pytest.mark.parametrize("stored", [False, True])
 @pytest.mark.parametrize("asked", [None, "nf4", "int8"])
-def test_a_base_is_quantised_by_its_files_or_by_its_entry_but_not_twice(
+def test_a_base_is_quantized_by_its_files_or_by_its_entry_but_not_twice(
     tmp_path: Path, stored: bool, asked: Literal["nf4", "int8"] | None
 ) -> None:
     config = {"model_type": "llama", "max_position_embeddings": 9}
@@ -104,8 +104,8 @@ def test_a_base_is_quantised_by_its_files_or_by_its_entry_but_not_twice(
     (tmp_path / "config.json").write_text(json.dumps(config))
     spec = base(tmp_path).model_copy(update={"quantization": asked})
     if stored and asked:
-        with pytest.raises(InvalidRequest, match="stored quantised already"):
+        with pytest.raises(InvalidRequest, match="are already quantized"):
             describe(spec)
         return
     facts = describe(spec)
-    assert facts is not None and facts.quantised == bool(stored or asked)
+    assert facts is not None and facts.quantized == bool(stored or asked)

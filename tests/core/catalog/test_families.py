@@ -142,7 +142,7 @@ def test_blocks_name_what_is_added_to_the_residual_stream(model_type):
         run(model, family)
     assert len(states) == len(family.blocks)
     before, after = states[0]
-    if model_type in ("bert", "bart"):  # they normalise the sum, once after each of the two
+    if model_type in ("bert", "bart"):  # they normalize the sum, once after each of the two
         before = before - before.mean(-1, keepdim=True)
         before = before / before.var(-1, keepdim=True, unbiased=False).sqrt()
     torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-3)

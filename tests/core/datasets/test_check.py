@@ -69,7 +69,7 @@ def test_a_file_has_one_format(tmp_path: Path) -> None:
     )
 
 
-def test_the_first_recognisable_row_sets_the_format(tmp_path: Path) -> None:
+def test_the_first_recognizable_row_sets_the_format(tmp_path: Path) -> None:
     report = check(write(tmp_path / "x", 17, {"txt": "x"}, PROMPT, CHAT))
     assert report.format == "prompt-completion"
     assert [fault.line for fault in report.faults] == [1, 2, 4]

@@ -32,7 +32,7 @@ def write(path: Path, table: pa.Table, **options: Any) -> Path:
     return path
 
 
-def faults_of(path: Path) -> list[tuple[int, str]]:
+def errors_of(path: Path) -> list[tuple[int, str]]:
     return [(line.number, fault.message) for line in read_parquet(path) for fault in line.errors]
 
 
@@ -110,7 +110,7 @@ def test_a_fault_inside_of_a_row_names_the_row(tmp_path: Path) -> None:
 def test_a_file_that_holds_no_rows_for_us_is_explained(
     tmp_path: Path, table: pa.Table, words: str
 ) -> None:
-    [(number, message)] = faults_of(write(tmp_path / "x", table))
+    [(number, message)] = errors_of(write(tmp_path / "x", table))
     assert number == 1
     assert words in message
 
@@ -119,13 +119,13 @@ def test_a_string_that_is_not_utf8_is_a_fault_of_its_row(tmp_path: Path) -> None
     bad = pa.array([b"a", b"\xff", b"c"]).view(pa.string())
     path = write(tmp_path / "x", pa.table({"text": bad}))
     assert [line.row for line in read_parquet(path)] == [{"text": "a"}, None, {"text": "c"}]
-    assert "is not UTF-8; write the column as UTF-8 text" in faults_of(path)[0][1]
+    assert "is not UTF-8; write the column as UTF-8 text" in errors_of(path)[0][1]
 
 
 def test_a_row_over_the_cap_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parquet_rows, "MAX_LINE_BYTES", 1000)
     path = write(tmp_path / "x", pa.table({"text": ["a", "b" * 2000, "c"]}))
-    assert [number for number, _ in faults_of(path)] == [2]
+    assert [number for number, _ in errors_of(path)] == [2]
     assert [line.row for line in read_parquet(path)][2] == {"text": "c"}
 
 
@@ -133,19 +133,19 @@ def test_a_row_over_the_cap_is_passed_over(tmp_path: Path, monkeypatch: pytest.M
 def test_a_file_that_is_cut_short_is_a_fault(tmp_path: Path, kept: int) -> None:
     path = write(tmp_path / "x", pa.table({"text": ["a" * 100, "b"]}))
     path.write_bytes(path.read_bytes()[:kept])
-    [(number, message)] = faults_of(path)
+    [(number, message)] = errors_of(path)
     assert number == 1
     assert message.startswith("the Parquet file is damaged here: ")
     assert message.endswith("; write it again")
 
 
-@given(place=st.integers(0, 1500), byte=st.integers(0, 255))
+@given(offset=st.integers(0, 1500), byte=st.integers(0, 255))
 @settings(max_examples=50, deadline=None, derandomize=True)
-def test_a_flipped_byte_gives_rows_or_a_fault(place: int, byte: int) -> None:
+def test_a_flipped_byte_gives_rows_or_an_error(offset: int, byte: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = write(Path(folder) / "x", pa.table({"text": ["a", "b"] * 50, "label": [1, 2] * 50}))
         content = bytearray(path.read_bytes())
-        content[4 + place % (len(content) - 4)] = byte
+        content[4 + offset % (len(content) - 4)] = byte
         path.write_bytes(content)
         report = check(path)
     assert report.usable != bool(report.fault_count)

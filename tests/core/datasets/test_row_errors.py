@@ -1,4 +1,4 @@
-"""Rows that are refused: each kind of fault with its field and its cure."""
+"""Rows that are refused: each kind of error with its field and its hint."""
 
 import json
 from pathlib import Path
@@ -230,14 +230,14 @@ def test_fault_names_line_field_and_cure(
         assert fault.message.startswith(field + " ")
 
 
-def faults_of(row: dict[str, Any], path: Path) -> list[str | None]:
+def errors_of(row: dict[str, Any], path: Path) -> list[str | None]:
     path.write_text(json.dumps(row))
     return [fault.field for fault in check(path).faults]
 
 
-def test_all_faults_of_a_row_are_reported(tmp_path: Path) -> None:
+def test_all_errors_of_a_row_are_reported(tmp_path: Path) -> None:
     row = chat({"role": "user"}, {**ANSWER, "weight": 3}, tools=[tool(strict=1)], function=1)
-    assert faults_of(row, tmp_path / "x") == [
+    assert errors_of(row, tmp_path / "x") == [
         "function",
         "messages[0].content",
         "messages[1].weight",
@@ -253,11 +253,11 @@ def test_one_mistake_is_one_fault(tmp_path: Path) -> None:
         chat(USER, {"role": "assistant"}),
         chat(USER),
     ):
-        assert len(faults_of(row, tmp_path / "x")) == 1
+        assert len(errors_of(row, tmp_path / "x")) == 1
 
 
 def test_a_row_stops_at_twenty_faults(tmp_path: Path) -> None:
-    assert len(faults_of(chat(*[{}] * 1000), tmp_path / "x")) == 20
+    assert len(errors_of(chat(*[{}] * 1000), tmp_path / "x")) == 20
 
 
 def test_long_values_and_keys_are_cut_in_messages(tmp_path: Path) -> None:

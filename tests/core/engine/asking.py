@@ -119,13 +119,13 @@ def assert_greedy(answer: Answer, model, prompt, tokenizer) -> None:
     expected = greedy(model, prompt)
     token_bytes = TokenBytes(tokenizer)
     found = [bytes(each.bytes) for each in answer.tokens()]
-    spelled = [token_bytes.decoded_bytes(token) for token in expected]
-    for position, (left, right) in enumerate(zip(found, spelled, strict=False)):
+    decoded = [token_bytes.decoded_bytes(token) for token in expected]
+    for position, (left, right) in enumerate(zip(found, decoded, strict=False)):
         if left != right:
             best = logprobs_after(model, prompt, expected)[position].topk(2).values
             assert best[0] - best[1] < NEAR_TIE_NATS, f"differs at token {position}"
             return
-    assert len(found) == len(spelled)
+    assert len(found) == len(decoded)
     assert answer.text() == tokenizer.decode(expected)
 
 

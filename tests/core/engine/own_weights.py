@@ -10,8 +10,8 @@ from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from core.adapters.modules_to_save import classifier_head
-from core.artifacts.quantise import layers_to_quantise
-from core.models.load import keep_as_quantised, load_base
+from core.artifacts.quantize import layers_to_quantize
+from core.models.load import load_base, make_rows_independent
 from core.spec.base_model import BaseModelSpec, Quantization
 from core.spec.objective import Task
 
@@ -31,10 +31,10 @@ def merged(base: BaseModelSpec, folder: Path, **task) -> PreTrainedModel:
     return PeftModel.from_pretrained(plain(base, **task), folder).merge_and_unload().eval()
 
 
-def quantised(
+def quantized(
     model: PreTrainedModel, quantization: Quantization | None, folder: Path
 ) -> PreTrainedModel:
-    """Quantise a dense model with bitsandbytes: NF4 by transformers, from a file in `folder`.
+    """Quantize a dense model with bitsandbytes: NF4 by transformers, from a file in `folder`.
 
     Of int8 we use the weights alone, so there the reference is a dense model with those.
     """
@@ -53,11 +53,11 @@ def quantised(
                 llm_int8_skip_modules=[rf"(.*\.)?{name}" for name in dense],
             ),
         )
-        keep_as_quantised(model)  # bitsandbytes cannot lay matrices of this size out anew
+        make_rows_independent(model)  # bitsandbytes cannot lay matrices of this size out anew
         return model.eval()
     if quantization == "int8":
         with torch.no_grad():
-            for layer in layers_to_quantise(model).values():
+            for layer in layers_to_quantize(model).values():
                 round_to_eight_bits(layer)
     return model
 

@@ -31,7 +31,7 @@ def test_prompt_is_told_as_the_model_reads_it(asker):
     assert asker.ask(PROMPTS[0]).items[0].prompt_ids == ()
 
 
-def test_neighbours_in_the_batch_choose_for_themselves(asker, adapters, tuned, tokenizer):
+def test_neighbors_in_the_batch_choose_for_themselves(asker, adapters, tuned, tokenizer):
     free = [asker.submit(prompt, adapters[0], top_logprobs=0) for prompt in PROMPTS[:2]]
     asker.submit(PROMPTS[2], adapters[0], **given())
     asker.finish()

@@ -59,12 +59,12 @@ STRATEGIES: dict[str, StrategySpec] = {
     "full": FullSpec(),
 }
 
-QUANTISED = "llama of four bits"
+QUANTIZED = "llama of four bits"
 
-CELLS = [
-    (QUANTISED, "lora"),
-    (QUANTISED, "prefix"),
-    (QUANTISED, "ia3"),
+COMBINATIONS = [
+    (QUANTIZED, "lora"),
+    (QUANTIZED, "prefix"),
+    (QUANTIZED, "ia3"),
     *(("llama", name) for name in STRATEGIES),
     *((family, name) for family in ("gemma3_text", "gpt2") for name in ("prefix", "prompt")),
     *((family, name) for family in ("gemma2", "phi3", "gpt2") for name in ("lora", "ia3")),
@@ -80,11 +80,11 @@ def test_every_strategy_is_tested_here():
     assert {spec.type for spec in STRATEGIES.values()} == set(types_of(StrategySpec))
 
 
-@pytest.fixture(params=CELLS, ids=["-".join(cell) for cell in CELLS])
+@pytest.fixture(params=COMBINATIONS, ids=["-".join(each) for each in COMBINATIONS])
 def bundle(request, tmp_path, store) -> Bundle:
     family, strategy = request.param
-    if family == QUANTISED:
-        base = _save_quantised_base(tmp_path)
+    if family == QUANTIZED:
+        base = _save_quantized_base(tmp_path)
     else:
         base = save_base(tmp_path / "base", family, eos_token_id=None)
     task: Task = "seq2seq" if family in ENCODER_DECODERS else "generation"
@@ -158,8 +158,8 @@ def _in_training(bundle: Bundle) -> AdaptedModel:
     return adapted
 
 
-def _save_quantised_base(folder: Path) -> BaseModelSpec:
-    """Write a base whose own config says that it is quantised, as `…-bnb-4bit` on the hub."""
+def _save_quantized_base(folder: Path) -> BaseModelSpec:
+    """Write a base whose own config says that it is quantized, as `…-bnb-4bit` on the hub."""
     dense = save_base(folder / "dense", "llama", eos_token_id=None)
     config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
     model = AutoModelForCausalLM.from_pretrained(
@@ -167,7 +167,7 @@ def _save_quantised_base(folder: Path) -> BaseModelSpec:
     )
     model.save_pretrained(folder / "base")
     load_tokenizer(dense).save_pretrained(folder / "base")
-    return BaseModelSpec(id="quantised", source=str(folder / "base"))
+    return BaseModelSpec(id="quantized", source=str(folder / "base"))
 
 
 def _load(base: BaseModelSpec, task: Task) -> PreTrainedModel:

@@ -14,7 +14,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 @pytest.mark.parametrize("dtype", FORMATS)
-def test_a_sixth_of_the_values_moves_to_a_neighbour(dtype: torch.dtype) -> None:
+def test_a_sixth_of_the_values_moves_to_a_neighbor(dtype: torch.dtype) -> None:
     value = torch.randn(50_000, generator=generator()).to(dtype)
     moved = perturbed(value, generator(1), dtype)
     assert moved.dtype == dtype

@@ -146,54 +146,54 @@ WIDE = {"t5": {"d_model": 64}, "bart": {"d_model": 64}, "gpt2": {"n_embd": 64}}
 
 
 def wide_base(base_of, model_type):
-    """bitsandbytes quantises blocks of 64 numbers."""
+    """bitsandbytes quantizes blocks of 64 numbers."""
     return base_of(model_type, **WIDE.get(model_type, {"hidden_size": 64}))
 
 
 def split_layers(model, family):
-    """Which linear layers are quantised, and which are not."""
+    """Which linear layers are quantized, and which are not."""
     layers = {
         path: module
         for path, module in model.named_modules()
         if isinstance(module, nn.Linear | Conv1D)
     }
-    quantised = {path for path, module in layers.items() if isinstance(module, Linear4bit)}
-    return quantised, layers.keys() - quantised
+    quantized = {path for path, module in layers.items() if isinstance(module, Linear4bit)}
+    return quantized, layers.keys() - quantized
 
 
 @pytest.mark.parametrize("model_type", sorted(FAMILIES))
-def test_layers_of_the_blocks_are_quantised_and_the_head_is_not(model_type, base_of, tmp_path):
+def test_layers_of_the_blocks_are_quantized_and_the_head_is_not(model_type, base_of, tmp_path):
     base, family = wide_base(base_of, model_type), family_of(model_type)
     torch.manual_seed(3)
     model = load_base(base, FP32, CPU, quantization=QloraSpec(), **first_task(model_type))
-    quantised, dense = split_layers(model, family)
+    quantized, dense = split_layers(model, family)
     stacks = tuple(f"{blocks.stack}." for blocks in family.blocks)
-    in_blocks = {path for path in quantised | dense if path.startswith(stacks)}
+    in_blocks = {path for path in quantized | dense if path.startswith(stacks)}
     if model_type == "t5":  # transformers keeps these wide, as in fp16
         in_blocks = {path for path in in_blocks if not path.endswith(".wo")}
-    assert quantised == in_blocks
-    assert all(model.get_submodule(path).weight.quant_type == "nf4" for path in quantised)
-    assert all(model.get_submodule(path).weight.quant_state.nested for path in quantised)
+    assert quantized == in_blocks
+    assert all(model.get_submodule(path).weight.quant_type == "nf4" for path in quantized)
+    assert all(model.get_submodule(path).weight.quant_state.nested for path in quantized)
     assert not any(parameter.requires_grad for parameter in model.parameters())
 
     exact = load_base(base, FP32, CPU, **first_task(model_type))
     state = dict(model.named_parameters())
     for name, parameter in exact.named_parameters():
-        if name.rpartition(".")[0] not in quantised and not name.startswith(
+        if name.rpartition(".")[0] not in quantized and not name.startswith(
             ("score", "classifier", "bert.pooler")  # drawn anew
         ):
             assert torch.equal(state[name], parameter), name
 
-    model.save_pretrained(tmp_path / "quantised")
-    stored = BaseModelSpec(id="stored", source=str(tmp_path / "quantised"))
+    model.save_pretrained(tmp_path / "quantized")
+    stored = BaseModelSpec(id="stored", source=str(tmp_path / "quantized"))
     facts = describe(stored)
-    assert facts is not None and facts.quantised
+    assert facts is not None and facts.quantized
     again = load_base(stored, FP32, CPU, quantization=QloraSpec(), **first_task(model_type))
-    assert split_layers(again, family) == (quantised, dense)
+    assert split_layers(again, family) == (quantized, dense)
     torch.testing.assert_close(logits_of(again), logits_of(model), rtol=1e-6, atol=1e-6)
 
 
-def test_a_pass_without_gradients_leaves_quantised_layers_as_they_are(base_of):
+def test_a_pass_without_gradients_leaves_quantized_layers_as_they_are(base_of):
     model = load_base(wide_base(base_of, "llama"), FP32, CPU, quantization=QloraSpec())
     embeddings = model.get_input_embeddings()(torch.arange(5, 25)[None])
 
@@ -207,7 +207,7 @@ def test_a_pass_without_gradients_leaves_quantised_layers_as_they_are(base_of):
     assert torch.equal(gradient(), before)
 
 
-def test_quantisation_is_the_one_asked_for(base_of):
+def test_quantization_is_the_one_asked_for(base_of):
     spec = QloraSpec(quantization="fp4", double_quantization=False)
     model = load_base(wide_base(base_of, "llama"), FP32, CPU, quantization=spec)
     weight = model.model.layers[0].mlp.up_proj.weight
@@ -216,7 +216,7 @@ def test_quantisation_is_the_one_asked_for(base_of):
 
 @pytest.mark.parametrize("skipped", [None, ["lm_head"]], ids=["by default", "by name"])
 @pytest.mark.parametrize("model_type", ["llama", "bert"])
-def test_a_classifier_on_a_stored_quantised_base_has_a_dense_head(
+def test_a_classifier_on_a_stored_quantized_base_has_a_dense_head(
     model_type, skipped, base_of, tmp_path
 ):
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, BitsAndBytesConfig
@@ -227,23 +227,23 @@ def test_a_classifier_on_a_stored_quantised_base_has_a_dense_head(
     if model_type == "bert" and skipped:
         config.llm_int8_skip_modules = ["cls"]
     model_class.from_pretrained(base.source, quantization_config=config).save_pretrained(
-        tmp_path / "quantised"
+        tmp_path / "quantized"
     )
-    stored = BaseModelSpec(id="stored", source=str(tmp_path / "quantised"))
+    stored = BaseModelSpec(id="stored", source=str(tmp_path / "quantized"))
     model = load_base(stored, FP32, CPU, task="classification", labels=3)
     heads = tuple(f"{head}." for head in family.head)
-    quantised, dense = split_layers(model, family)
-    assert all(path.startswith(f"{family.blocks[0].stack}.") for path in quantised) and quantised
+    quantized, dense = split_layers(model, family)
+    assert all(path.startswith(f"{family.blocks[0].stack}.") for path in quantized) and quantized
     assert len(dense) == len(heads)
     assert logits_of(model).isfinite().all()
 
 
-def test_another_kind_of_quantisation_is_refused(base_of):
+def test_another_kind_of_quantization_is_refused(base_of):
     base = base_of("llama")
     file = Path(base.source) / "config.json"
     config = json.loads(file.read_text()) | {"quantization_config": {"quant_method": "gptq"}}
     file.write_text(json.dumps(config))
-    with pytest.raises(InvalidRequest, match="quantised by gptq"):
+    with pytest.raises(InvalidRequest, match="quantized with gptq"):
         load_base(base, FP32, CPU)
 
 

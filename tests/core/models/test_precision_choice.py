@@ -107,11 +107,11 @@ def test_what_was_asked_for_is_not_measured_where_nothing_is_kept(wild, measured
     assert measured == []
 
 
-def test_a_quantised_base_and_a_device_without_16_bits_are_not_measured(
+def test_a_quantized_base_and_a_device_without_16_bits_are_not_measured(
     wild, measured, monkeypatch, tmp_path
 ):
-    quantised = wild.model_copy(update={"quantization": "nf4"})
-    chosen = PrecisionChooser(CPU, tmp_path).choose(quantised, "auto")
+    quantized = wild.model_copy(update={"quantization": "nf4"})
+    chosen = PrecisionChooser(CPU, tmp_path).choose(quantized, "auto")
     assert (chosen.choice, chosen.reason, chosen.warning) == ("bf16", "quantized", None)
     monkeypatch.setattr(precision, "_cpu_flags", lambda: {"avx2"})
     chosen = PrecisionChooser(CPU, tmp_path).choose(wild, "auto")

@@ -1,4 +1,4 @@
-"""The base model that ships with the project is whole, small, in chat form, and has learnt."""
+"""The base model that ships with the project is whole, small, in chat form, and has learned."""
 
 import json
 import math
@@ -62,7 +62,7 @@ def test_stored_weights_are_bf16() -> None:
 
 
 @pytest.mark.parametrize("text", ["def f():\n\treturn 'é ☃'", "  two\r\n\n lines \x00"])
-def test_any_text_survives_tokenisation(tokenizer: Any, text: str) -> None:
+def test_any_text_survives_tokenization(tokenizer: Any, text: str) -> None:
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
@@ -92,7 +92,7 @@ def test_mask_covers_what_the_assistant_produces_and_its_end_of_turn(tokenizer: 
     assert produced == f"{call}<|im_end|>It is 2.<|im_end|>"
 
 
-def test_model_has_learnt_to_predict_text_that_it_never_read(model: Any, tokenizer: Any) -> None:
+def test_model_has_learned_to_predict_text_that_it_never_read(model: Any, tokenizer: Any) -> None:
     rows = (ROOT / "examples" / "python_docs" / "heldout.jsonl").read_text("utf-8").splitlines()
     texts = [json.loads(row)["messages"][1]["content"] for row in rows[:100]]
     nats = 0.0

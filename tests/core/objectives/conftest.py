@@ -57,13 +57,13 @@ def curve():
     """Return a function: the sums of steps over `batch_size` rows each, with plain AdamW."""
 
     def train(adapted, objective, rows, batch_size, learning_rate):
-        optimiser = torch.optim.AdamW(adapted.parameters, lr=learning_rate, weight_decay=0.0)
+        optimizer = torch.optim.AdamW(adapted.parameters, lr=learning_rate, weight_decay=0.0)
         found = []
         for start in range(0, len(rows), batch_size):
             step = rows[start : start + batch_size]
             found.append(accumulate_gradients(adapted, objective, step, 100, 0, never))
-            optimiser.step()
-            optimiser.zero_grad()
+            optimizer.step()
+            optimizer.zero_grad()
         return found
 
     return train

@@ -58,7 +58,7 @@ def test_packed_logits_equal_those_of_transformers(tiny_model, tiny_tokenizer, m
 
 
 def curve_of_transformers(model, rows, multi, batch_size, learning_rate):
-    optimiser = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.0)
     model.config.problem_type = "multi_label_classification" if multi else None
     losses = []
     for start in range(0, len(rows), batch_size):
@@ -71,8 +71,8 @@ def curve_of_transformers(model, rows, multi, batch_size, learning_rate):
             labels = torch.tensor([row.labels[0] for row in step])
         loss = model.train()(**padded(step, PAD), labels=labels).loss
         loss.backward()
-        optimiser.step()
-        optimiser.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
         losses.append(loss.item())
     return losses
 

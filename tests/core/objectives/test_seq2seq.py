@@ -46,14 +46,14 @@ def test_loss_curve_is_that_of_a_plain_loop_of_transformers(
     objective = SequenceToSequence(tiny_tokenizer(model_type))
     rows = objective.rows(examples(48))
     reference = tiny_model(model_type).train()
-    optimiser = torch.optim.AdamW(reference.parameters(), lr=1e-3, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(reference.parameters(), lr=1e-3, weight_decay=0.0)
     expected = []
     for start in range(0, len(rows), 4):
         step = rows[start : start + 4]
         loss = reference(**padded(step, reference.config.pad_token_id)).loss
         loss.backward()
-        optimiser.step()
-        optimiser.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
         expected.append(loss.item())
     steps = curve(fully_trained(tiny_model(model_type)), objective, rows, 4, 1e-3)
     assert expected[-1] < 0.9 * expected[0]

@@ -198,16 +198,16 @@ def test_engine_that_does_not_tell_its_format_is_taken_to_have_that_of_training(
 
 
 @pytest.mark.parametrize(
-    ("ids", "place"), [((5, 6, 9), 2), ((5, 6), 2), ((5, 6, 7, 8), 3), ((1, 6, 7), 0)]
+    ("ids", "position"), [((5, 6, 9), 2), ((5, 6), 2), ((5, 6, 7, 8), 3), ((1, 6, 7), 0)]
 )
-def test_other_tokens_are_a_difference_of_the_template(ids: tuple[int, ...], place: int) -> None:
+def test_other_tokens_are_a_difference_of_the_template(ids: tuple[int, ...], position: int) -> None:
     reference = Model().reference()
     first = Reply(IDS, reference.rows[0].figures, "bf16")
     replies = Replies((first, Reply(ids, (), "bf16")))
     parity = judge(reference, replies)
     assert (parity.status, parity.differs) == ("failed", "template")
     assert parity.reason is not None
-    assert "line 8" in parity.reason and f"from token {place} on" in parity.reason
+    assert "line 8" in parity.reason and f"from token {position} on" in parity.reason
 
 
 def test_figure_that_is_no_number_does_not_pass() -> None:
@@ -239,7 +239,7 @@ def test_reference_without_a_measure_of_rounding_leaves_it_unchecked() -> None:
     assert judge(reference, said(model.computed("bf16"))).status == "unchecked"
 
 
-def test_gap_of_a_quantised_trainer_is_told_and_not_judged() -> None:
+def test_gap_of_a_quantized_trainer_is_told_and_not_judged() -> None:
     model = Model()
     reference = model.reference().model_copy(update={"quantization_gap_nats": 7.5})
     parity = judge(reference, said(model.computed("bf16")))

@@ -152,7 +152,7 @@ def test_released_job_is_claimed_again_and_does_not_count_as_a_crash(
 ) -> None:
     claim = start_job()
     with database.writing() as session:
-        release(session, claim, reason="The worker stops.")
+        release(session, claim, reason="The worker was stopped.")
     job = read_job(claim.job_id)
     assert (job.status, job.attempts, job.claimed_by) == ("queued", 0, None)
     with database.writing() as session:

@@ -44,10 +44,10 @@ def test_whole_model_counts_as_trained():
     assert all(parameter.requires_grad for parameter in adapted.model.parameters())
 
 
-def test_quantised_base_is_refused(base_of):
+def test_quantized_base_is_refused(base_of):
     base = load_base(base_of("llama"), torch.float32, torch.device("cpu"), quantization=QloraSpec())
     assert any(isinstance(module, Linear4bit) for module in base.modules())
-    with pytest.raises(InvalidRequest, match="quantised") as caught:
+    with pytest.raises(InvalidRequest, match="quantized") as caught:
         attach(base, FullSpec(), None)
     assert (caught.value.param, caught.value.code) == ("strategy.type", "quantised_base")
 

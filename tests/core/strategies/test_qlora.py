@@ -1,4 +1,4 @@
-"""QLoRA and LoRA on bases that are stored quantised, beside PEFT on bitsandbytes' own layers."""
+"""QLoRA and LoRA on bases that are stored quantized, beside PEFT on bitsandbytes' own layers."""
 
 import peft
 import pytest
@@ -30,8 +30,8 @@ def task_of(model_type):
 
 
 @pytest.fixture
-def quantised(base_of):
-    """Return a builder of a quantised base with an adapter, and of the same under PEFT."""
+def quantized(base_of):
+    """Return a builder of a quantized base with an adapter, and of the same under PEFT."""
 
     def build(spec, model_type="llama", **changes):
         base = base_of(model_type, **changes)
@@ -60,27 +60,27 @@ def require_equal(adapted, reference):
 
 
 @pytest.mark.parametrize("model_type", ["llama", "gpt2", "phi3", "t5"])
-def test_weights_logits_and_gradients_equal_peft(quantised, model_type):
-    adapted, reference = quantised(QLORA, model_type)
+def test_weights_logits_and_gradients_equal_peft(quantized, model_type):
+    adapted, reference = quantized(QLORA, model_type)
     layers = [m for m in adapted.model.modules() if isinstance(m, LoraLinear)]
     assert layers and any(isinstance(layer.base_layer, Linear4bit) for layer in layers)
     require_equal(adapted, reference)
 
 
-def test_dora_equals_peft(quantised):
-    require_equal(*quantised(QLORA.model_copy(update={"use_dora": True})))
+def test_dora_equals_peft(quantized):
+    require_equal(*quantized(QLORA.model_copy(update={"use_dora": True})))
 
 
-def test_loss_curve_equals_peft(quantised):
-    adapted, reference = quantised(QLORA)
+def test_loss_curve_equals_peft(quantized):
+    adapted, reference = quantized(QLORA)
     ours = loss_curve(adapted.model, adapted.parameters)
     trained = [p for p in reference.parameters() if p.requires_grad]
     assert ours == pytest.approx(loss_curve(reference, trained), abs=1e-4)
     assert ours[-1] < ours[0]
 
 
-def test_no_dense_copy_of_the_base_is_kept(quantised):
-    adapted, _ = quantised(QLORA)
+def test_no_dense_copy_of_the_base_is_kept(quantized):
+    adapted, _ = quantized(QLORA)
     saved = []
 
     def note(tensor):
@@ -130,11 +130,11 @@ def test_validation_changes_no_gradient(base_of, names):
     ],
     ids=["4 bits", "8 bits"],
 )
-def test_lora_on_a_base_that_is_stored_quantised_equals_peft(
+def test_lora_on_a_base_that_is_stored_quantized_equals_peft(
     base_of, tmp_path, config, layer_class
 ):
     dense = base_of("llama")
-    stored = BaseModelSpec(id="stored", source=str(tmp_path / "quantised"))
+    stored = BaseModelSpec(id="stored", source=str(tmp_path / "quantized"))
     AutoModelForCausalLM.from_pretrained(
         dense.source, dtype=FP32, quantization_config=config
     ).save_pretrained(stored.source)
@@ -156,6 +156,6 @@ def test_weights_of_four_bits_count_as_weights(base_of):
     assert counts[0] == counts[1]
 
 
-def test_adapter_also_fits_the_base_before_quantisation(base_of):
+def test_adapter_also_fits_the_base_before_quantization(base_of):
     adapted = attach(load_base(base_of("llama"), FP32, CPU), QLORA, None)
     assert adapted.model(**batch()).logits.isfinite().all()

@@ -25,7 +25,7 @@ from core.spec.strategy import (
     PromptSpec,
     QloraSpec,
 )
-from core.training.optimiser import TrainingOptimiser
+from core.training.optimizer import TrainingOptimizer
 from core.training.recipe import train
 from tests.core.training.conftest import write_chats
 
@@ -126,7 +126,7 @@ def test_held_out_loss_that_is_not_finite_ends_the_run(job, judged, held_out_los
 
 
 def test_bad_update_is_not_taken_and_the_last_checkpoint_stays(job, judged, monkeypatch):
-    real, steps = TrainingOptimiser.clip, 0
+    real, steps = TrainingOptimizer.clip, 0
 
     def clip(self, max_norm):
         nonlocal steps
@@ -135,10 +135,10 @@ def test_bad_update_is_not_taken_and_the_last_checkpoint_stays(job, judged, monk
         return math.nan if steps == 3 else norm
 
     taken = []
-    real_step = TrainingOptimiser.step
-    monkeypatch.setattr(TrainingOptimiser, "clip", clip)
+    real_step = TrainingOptimizer.step
+    monkeypatch.setattr(TrainingOptimizer, "clip", clip)
     monkeypatch.setattr(
-        TrainingOptimiser, "step", lambda self, rate: taken.append(rate) or real_step(self, rate)
+        TrainingOptimizer, "step", lambda self, rate: taken.append(rate) or real_step(self, rate)
     )
     with pytest.raises(TrainingFailed, match="at step 3 "):
         run(job(max_steps=5, evaluation={"every_steps": 2}), judged)

@@ -106,7 +106,7 @@ def test_smaller_parts_last_beyond_an_interruption(job, workspace, small_memory)
     ("seam", "what"),
     [
         ("core.training.recipe.load_model", "The base model"),
-        ("core.training.optimiser.TrainingOptimiser.step", "The optimiser's state"),
+        ("core.training.optimizer.TrainingOptimizer.step", "The optimizer's state"),
     ],
 )
 def test_what_cannot_be_cut_fails_the_run_by_name(job, workspace, monkeypatch, seam, what):

@@ -140,7 +140,7 @@ def test_qlora_whose_plain_base_does_not_fit_says_so(reference, monkeypatch):
     monkeypatch.setattr(parity, "free_bytes", lambda device: 1000)
     found = reference(QloraSpec(rank=4))
     assert found.rows == ()
-    assert "GiB beside the quantised one" in found.missing
+    assert "GiB in addition to the quantized one" in found.missing
 
 
 def test_qlora_whose_plain_base_runs_out_of_memory_says_so(reference, monkeypatch):
@@ -148,7 +148,7 @@ def test_qlora_whose_plain_base_runs_out_of_memory_says_so(reference, monkeypatc
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(parity, "load_base", load)
-    assert reference(QloraSpec(rank=4)).missing.startswith("memory is too short")
+    assert reference(QloraSpec(rank=4)).missing.startswith("not enough memory")
 
 
 def test_qlora_is_compared_on_the_base_that_serves_it(reference, base_spec):
@@ -160,8 +160,8 @@ def test_qlora_is_compared_on_the_base_that_serves_it(reference, base_spec):
     with torch.inference_mode():
         logprobs_TV = model(ids).logits[0].log_softmax(-1)
     base_says = [
-        logprobs_TV[place - 1, ids[0, place]].item()
-        for place, figure in enumerate(row.logprobs)
+        logprobs_TV[position - 1, ids[0, position]].item()
+        for position, figure in enumerate(row.logprobs)
         if figure is not None
     ]
     (whole,) = [each for each in found.ablations if each.is_whole]
@@ -175,7 +175,7 @@ def test_model_that_says_nothing_finite_ends_the_run(job, workspace, monkeypatch
         return [[float("nan"), *row[1:]] for row in real(*arguments, **options)]
 
     monkeypatch.setattr(trained, "figures_of", broken)
-    with pytest.raises(TrainingFailed, match="no longer finite") as caught:
+    with pytest.raises(TrainingFailed, match="are not finite") as caught:
         list(train(job(), workspace, lambda: False))
     assert caught.value.code == "loss_nonfinite"
 

@@ -24,7 +24,7 @@ def test_steps_in_place_of_epochs_may_end_within_one(job, max_steps):
     plan = StepPlan(job(epochs=1, batch_size=4, max_steps=max_steps), rows=10)
     planned = steps(plan)
     assert len(planned) == max_steps
-    assert planned[-1].ends_epoch and planned[-1].is_reviewed
+    assert planned[-1].ends_epoch and planned[-1].is_checkpointed
     assert [step.epoch for step in planned] == [index // 3 + 1 for index in range(max_steps)]
 
 
@@ -34,9 +34,11 @@ def test_order_does_not_depend_on_where_a_run_goes_on(job):
 
 
 @pytest.mark.parametrize(
-    ("every_steps", "reviewed"), [(None, [3, 6]), (2, [2, 4, 6]), (4, [4, 6]), (100, [6])]
+    ("every_steps", "checkpointed"), [(None, [3, 6]), (2, [2, 4, 6]), (4, [4, 6]), (100, [6])]
 )
-def test_reviews_follow_so_many_steps_or_an_epoch_and_the_last_step(job, every_steps, reviewed):
+def test_checkpoints_follow_a_number_of_steps_or_an_epoch_and_the_last_step(
+    job, every_steps, checkpointed
+):
     spec = job(epochs=2, batch_size=4, evaluation={"every_steps": every_steps})
     plan = StepPlan(spec, rows=10)
-    assert [step.number for step in steps(plan) if step.is_reviewed] == reviewed
+    assert [step.number for step in steps(plan) if step.is_checkpointed] == checkpointed

@@ -137,18 +137,18 @@ def test_a_strategy_that_does_not_fit_is_refused_with_its_field(strategy, param,
 
 
 @pytest.mark.parametrize("kind", [LoraSpec, Ia3Spec])
-def test_a_quantised_module_is_not_trained_whole(kind):
+def test_a_quantized_module_is_not_trained_whole(kind):
     strategy = kind(target_modules=("q_proj",), modules_to_save=("mlp",))
     spec = job(strategy=strategy)
     base = spec.base.model_copy(update={"quantization": "nf4"})
-    with pytest.raises(InvalidRequest, match=r"mlp.* is quantised") as caught:
+    with pytest.raises(InvalidRequest, match=r"mlp.* is quantized") as caught:
         require_fit(
             spec.model_copy(update={"base": base}), tiny_config("llama"), tiny_tokenizer("llama")
         )
     assert caught.value.param == "strategy.modules_to_save"
 
 
-def test_qlora_trains_whole_what_it_does_not_quantise():
+def test_qlora_trains_whole_what_it_does_not_quantize():
     strategy = QloraSpec(rank=2, modules_to_save=("lm_head", "embed_tokens", "norm"))
     require_fit(job(strategy=strategy), tiny_config("llama"), tiny_tokenizer())
 
@@ -171,12 +171,14 @@ def test_qlora_trains_whole_what_it_does_not_quantise():
         ),
     ],
 )
-def test_an_impossible_cell_is_refused_where_the_api_could_not_look(model_type, fields, param):
+def test_an_impossible_combination_is_refused_where_the_api_could_not_look(
+    model_type, fields, param
+):
     error = refusal(model_type, **fields)
     assert (error.param, error.code) == (param, "impossible_combination")
 
 
-def test_a_quantisation_that_cannot_be_trained_is_refused():
+def test_a_quantization_that_cannot_be_trained_is_refused():
     error = refusal(changes={"quantization_config": {"quant_method": "gptq"}})
     assert (error.param, error.code) == ("model", "unsupported_model")
 

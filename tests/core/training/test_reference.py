@@ -48,13 +48,13 @@ def reference_losses(spec, workspace):
     torch.manual_seed(spec.seed)
     model = peft.get_peft_model(base, lora)
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(trained, lr=hyper.learning_rate, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(trained, lr=hyper.learning_rate, weight_decay=0.0)
     steps = [
         step
         for epoch in range(1, hyper.epochs + 1)
         for step in steps_of_epoch(spec.seed, epoch, len(rows), hyper.batch_size)
     ]
-    scheduler = get_scheduler(hyper.schedule, optimiser, 1, len(steps))
+    scheduler = get_scheduler(hyper.schedule, optimizer, 1, len(steps))
     losses = []
     for step in steps:
         tokens_BT, labels_BT, mask_BT = padded([rows[index] for index in step])
@@ -62,9 +62,9 @@ def reference_losses(spec, workspace):
         loss = cross_entropy(logits_BTV[:, :-1].flatten(0, 1), labels_BT[:, 1:].flatten())
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, hyper.max_grad_norm)
-        optimiser.step()
+        optimizer.step()
         scheduler.step()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         losses.append(loss.item())
     return losses
 

@@ -108,10 +108,10 @@ def test_run_killed_after_every_step_equals_the_whole_run(job, workspace, strate
     assert run_killed_after_every_step(spec, workspace) == (3, whole_run(spec, workspace))
 
 
-@pytest.mark.parametrize("optimiser", ["paged_adamw", "paged_adamw_8bit"])
+@pytest.mark.parametrize("optimizer", ["paged_adamw", "paged_adamw_8bit"])
 @pytest.mark.parametrize("strategy", ["qlora", "full"])
-def test_paged_optimisers_go_on_as_they_would_have(job, workspace, strategy, optimiser):
-    spec = job(STRATEGIES[strategy], max_steps=3, optimizer=optimiser)
+def test_paged_optimizers_go_on_as_they_would_have(job, workspace, strategy, optimizer):
+    spec = job(STRATEGIES[strategy], max_steps=3, optimizer=optimizer)
     assert run_killed_after_every_step(spec, workspace) == (3, whole_run(spec, workspace))
 
 
@@ -323,5 +323,5 @@ def test_state_keeps_every_dtype(job, workspace):
     run_until(spec, workspace, lambda event: isinstance(event, ResumeStateSaved))
     weights = load_file(workspace.resume_folder(1) / "weights.safetensors")
     assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
-    optimiser = load_file(workspace.resume_folder(1) / "optimiser.safetensors")
-    assert {tensor.dtype for tensor in optimiser.values()} == {torch.float32}
+    optimizer = load_file(workspace.resume_folder(1) / "optimiser.safetensors")
+    assert {tensor.dtype for tensor in optimizer.values()} == {torch.float32}

@@ -24,7 +24,7 @@ from tests.leaving import leave_when
 from tests.worker.serving import (
     BASE,
     HELLO,
-    PATIENCE_SECONDS,
+    TIMEOUT_SECONDS,
     Gate,
     Service,
     body,
@@ -113,7 +113,7 @@ def test_base_and_adapter_answer_side_by_side(service, adapter):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(PATIENCE_SECONDS)
+        thread.join(TIMEOUT_SECONDS)
     assert answers == {0: base_alone, 1: tuned_alone}
     health = EngineHealth.model_validate(service.client.get("/healthz").json())
     report = health.report
@@ -211,7 +211,7 @@ def test_a_full_queue_is_a_429_that_says_when_to_come_back(service, gate):
     assert int(response.headers["retry-after"]) > 0
     gate.opened.set()
     for thread in threads:
-        thread.join(PATIENCE_SECONDS)
+        thread.join(TIMEOUT_SECONDS)
 
 
 def failing_after(run, steps: int):
@@ -263,7 +263,7 @@ def test_a_client_that_leaves_the_queue_never_runs(service, gate):
     leave_when(lambda: service.engine.scheduler.waiting, service.client, "/generate", body())
     wait_until(lambda: not service.engine.scheduler.waiting)
     gate.opened.set()
-    running.join(PATIENCE_SECONDS)
+    running.join(TIMEOUT_SECONDS)
 
 
 def test_a_preloaded_base_is_there_before_the_first_request(settings):

@@ -17,7 +17,7 @@ from tests.core.engine.bundles import write_bundle
 from tests.leaving import leave_when
 from tests.worker.serving import (
     BASE,
-    PATIENCE_SECONDS,
+    TIMEOUT_SECONDS,
     Gate,
     Service,
     serving,
@@ -72,7 +72,7 @@ def test_texts_are_scored_beside_the_answers_of_a_generator(service, classifier)
     thread = threading.Thread(target=lambda: text_of(service.generate()))
     thread.start()
     assert service.client.post("/classify", json=asked).json()["scores"] == alone
-    thread.join(PATIENCE_SECONDS)
+    thread.join(TIMEOUT_SECONDS)
 
 
 def test_each_route_refuses_the_models_of_the_other(service, classifier):

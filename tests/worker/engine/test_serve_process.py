@@ -14,7 +14,7 @@ import httpx
 import psutil
 
 from tests.processes import is_alive
-from tests.worker.serving import BASE, PATIENCE_SECONDS, body, wait_until
+from tests.worker.serving import BASE, TIMEOUT_SECONDS, body, wait_until
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Running:
     def generate(self) -> str:
         """Ask on a connection of its own: one that a dead child held is of no use."""
         request = body(max_tokens=3)
-        patience = {"timeout": PATIENCE_SECONDS, "trust_env": False}
-        return httpx.post(f"{self.address}/generate", json=request, **patience).text
+        options = {"timeout": TIMEOUT_SECONDS, "trust_env": False}
+        return httpx.post(f"{self.address}/generate", json=request, **options).text
 
 
 @contextmanager
@@ -56,7 +56,7 @@ def engine_process(folder: Path, **settings: str) -> Iterator[Running]:
         yield Running(process, f"http://127.0.0.1:{port}")
     finally:
         process.kill()
-        process.wait(PATIENCE_SECONDS)
+        process.wait(TIMEOUT_SECONDS)
 
 
 def test_it_starts_by_name_replaces_a_dead_child_and_ends_on_sigterm(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_it_starts_by_name_replaces_a_dead_child_and_ends_on_sigterm(tmp_path: P
         second = running.child()
         assert second.pid != first.pid
         running.process.send_signal(signal.SIGTERM)
-        assert running.process.wait(PATIENCE_SECONDS) == 0
+        assert running.process.wait(TIMEOUT_SECONDS) == 0
         wait_until(lambda: not is_alive(second))
 
 
@@ -86,4 +86,4 @@ def test_a_child_does_not_outlive_its_parent(tmp_path: Path) -> None:
 
 def test_an_engine_that_cannot_serve_ends_and_is_not_tried_for_ever(tmp_path: Path) -> None:
     with engine_process(tmp_path, TUNESMITH_ENGINE_MAX_STEP_TOKENS="1") as running:
-        assert running.process.wait(PATIENCE_SECONDS) == 1
+        assert running.process.wait(TIMEOUT_SECONDS) == 1

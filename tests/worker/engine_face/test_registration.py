@@ -12,7 +12,7 @@ from tests.worker.reporting import ReportingDesk, reporting_desk
 from worker.engine_face import registration
 from worker.engine_face.registration import Registration
 
-PATIENCE_SECONDS = 60
+TIMEOUT_SECONDS = 60
 NOBODY = "http://127.0.0.1:9"
 REPORT = EngineReport(url="http://127.0.0.1:8001", running=2, max_running=4)
 
@@ -30,7 +30,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def until(is_so: Callable[[], object]) -> None:
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         while not is_so():
             await asyncio.sleep(0.005)
 
@@ -88,7 +88,7 @@ def test_without_an_api_an_engine_lives_and_ends_all_the_same(
         return REPORT
 
     async def live() -> None:
-        async with asyncio.timeout(PATIENCE_SECONDS), Registration(NOBODY, None, report):
+        async with asyncio.timeout(TIMEOUT_SECONDS), Registration(NOBODY, None, report):
             await until(lambda: len(asked) >= 3)
 
     asyncio.run(live())

@@ -11,7 +11,7 @@ from core.spec.base_model import BaseModelSpec
 from tests.worker.reporting import ReportingDesk, reporting_desk
 from tests.worker.serving import (
     BASE,
-    PATIENCE_SECONDS,
+    TIMEOUT_SECONDS,
     Gate,
     Service,
     body,
@@ -84,8 +84,8 @@ def test_reports_say_what_is_in_memory_and_what_there_is_to_do(settings, desk):
 
 
 def test_what_has_begun_ends_well_and_what_is_new_is_refused(settings, desk, monkeypatch):
-    monkeypatch.setattr(registration, "BEAT_SECONDS", 10 * PATIENCE_SECONDS)  # what is said at once
-    with registered(settings, drain_seconds=PATIENCE_SECONDS) as service:
+    monkeypatch.setattr(registration, "BEAT_SECONDS", 10 * TIMEOUT_SECONDS)  # what is said at once
+    with registered(settings, drain_seconds=TIMEOUT_SECONDS) as service:
         with open_stream(service) as (lines, gate):
             service.server.should_exit = True  # as SIGTERM does
             wait_until(lambda: bool(desk.reports) and desk.reports[-1].status == "draining")
@@ -112,7 +112,7 @@ def test_what_takes_too_long_is_ended_with_an_error(settings, desk):
 
 
 def test_an_idle_engine_does_not_wait(settings, desk):
-    with registered(settings, drain_seconds=10 * PATIENCE_SECONDS) as service:
+    with registered(settings, drain_seconds=10 * TIMEOUT_SECONDS) as service:
         service.server.should_exit = True
         wait_until(lambda: bool(desk.left))
 

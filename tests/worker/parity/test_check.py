@@ -16,7 +16,7 @@ from core.catalog.strategies import STRATEGIES
 from core.spec.generation import ChatPrompt
 from core.spec.parity import Parity, ReplayedRow
 from core.storage.open import open_store
-from tests.worker.finished import ORDERS, Finished, finish
+from tests.worker.finished import JOBS, Finished, finish
 from tests.worker.serving import Service, serving
 from worker.engine.settings import EngineSettings
 from worker.engine_client.find import EngineAddress
@@ -83,8 +83,8 @@ def tampered(settings, tmp_path) -> Callable[..., EngineSettings]:
 
 
 def test_every_strategy_and_objective_is_checked() -> None:
-    assert {order.strategy.type for order in ORDERS.values()} == set(STRATEGIES)
-    assert {order.objective.type for order in ORDERS.values()} == set(OBJECTIVES)
+    assert {case.strategy.type for case in JOBS.values()} == set(STRATEGIES)
+    assert {case.objective.type for case in JOBS.values()} == set(OBJECTIVES)
 
 
 DAILY = {"lora", "qlora", "prompt", "full", "dpo", "t5"}
@@ -93,7 +93,7 @@ DAILY = {"lora", "qlora", "prompt", "full", "dpo", "t5"}
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=() if name in DAILY else pytest.mark.slow) for name in ORDERS],
+    [pytest.param(name, marks=() if name in DAILY else pytest.mark.slow) for name in JOBS],
 )
 def test_every_kind_of_model_passes_in_fp32(service, finished, name: str) -> None:
     parity = check(service, finished(name))
@@ -115,7 +115,7 @@ def test_conversations_are_asked_as_messages_with_their_tools(finished) -> None:
     assert arguments == '{"word": "cat"}', "as clients write it"
 
 
-def test_quantised_trainer_is_another_model_and_the_gap_is_told(finished) -> None:
+def test_quantized_trainer_is_another_model_and_the_gap_is_told(finished) -> None:
     assert finished("qlora").reference.quantization_gap_nats > 10 * ALLOWED_NATS
     assert finished("lora").reference.quantization_gap_nats is None
 

@@ -31,9 +31,9 @@ def test_report_of_the_rows_names_lines_and_carries_the_histogram() -> None:
     )
     told = event_messages.dataset_message(event)
     assert told.message == (
-        "1,000 rows with 90,000 tokens an epoch to train on; 50 rows of the training file to "
-        "evaluate on; 2 equal an earlier row (lines 4, 9); 7 were cut to the length limit (lines "
-        "1, 2, 3, 5, 6, …)."
+        "1,000 training rows with 90,000 tokens per epoch; 50 validation rows held out from the "
+        "training file; 2 duplicates of an earlier row (lines 4, 9); 7 truncated to the length "
+        "limit (lines 1, 2, 3, 5, 6, …)."
     )
     assert told.data is not None
     assert told.data["lengths"] == [{"tokens": 64, "rows": 600}, {"tokens": 128, "rows": 400}]
@@ -45,7 +45,7 @@ def test_validation_rows_that_are_trained_on_are_a_warning_when_they_are_most() 
     )
     told = event_messages.dataset_message(event)
     assert told.level == "info"
-    assert "5 of those are trained on too" in told.message
+    assert "5 of those are also training rows" in told.message
     mostly = event_messages.dataset_message(event.model_copy(update={"shared_rows": 6}))
     assert mostly.level == "warn"
     assert mostly.data is not None and mostly.data["shared_rows"] == 6
@@ -55,7 +55,7 @@ def test_hardest_rows_are_named_by_line() -> None:
     hardest = tuple(RowLoss(line=n, loss=10.0 - n) for n in range(1, 8))
     told = event_messages.row_message(RowLosses(epoch=2, median=1.25, hardest=hardest))
     assert told.message == (
-        "Epoch 2: median loss of a row=1.25; hardest: line 1 (9.00), line 2 (8.00), line 3 (7.00), "
+        "Epoch 2: median row loss=1.25; highest: line 1 (9.00), line 2 (8.00), line 3 (7.00), "
         "line 4 (6.00), line 5 (5.00)"
     )
     assert told.data is not None and len(told.data["hardest"]) == 7
@@ -70,13 +70,13 @@ def test_what_the_run_does_by_itself_is_told() -> None:
         gradient_checkpointing=True,
     )
     assert event_messages.model_message(ready).message == (
-        "Training 1,000 of 2,000,000 parameters in fp32 on cpu, with activations computed twice "
-        "to save memory."
+        "Training 1,000 of 2,000,000 parameters in fp32 on cpu, with gradient checkpointing to "
+        "save memory."
     )
     halved = event_messages.memory_message(MicroBatchHalved(step=3, micro_batch_tokens=2048))
     assert halved.level == "warn" and "at most 2,048 tokens" in halved.message
     stopped = event_messages.early_stop_message(StoppedEarly(step=9, best_step=6)).message
-    assert stopped.startswith("Stopped early after step 9: the validation loss was best at step 6")
+    assert stopped.endswith("step 9: the validation loss has not improved since step 6.")
 
 
 def ready(chosen: PrecisionChoice | None) -> ModelReady:

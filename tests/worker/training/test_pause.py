@@ -86,7 +86,7 @@ def test_stopping_worker_saves_the_state_and_another_goes_on(
     assert (job.status, job.attempts) == (JobStatus.QUEUED, 0)
     assert job.step >= 1
     assert workshop.messages(job_id)[-1] == (
-        f"The worker stops. The job will resume from step {job.step}."
+        f"The worker was stopped. The job will resume from step {job.step}."
     )
     with worker_here(workshop):
         wait_until(lambda: len(children.started_at) == 2, "another attempt begins")
@@ -102,7 +102,7 @@ def test_worker_that_stops_during_a_pause_parks_the_job(
         children.while_stopping = worker.stopping.set
         workshop.pause(job_id)
         wait_for(workshop, job_id, JobStatus.PAUSED)
-    assert "The worker stops. The job is paused" in workshop.messages(job_id)[-1]
+    assert "The worker was stopped. The job is paused" in workshop.messages(job_id)[-1]
     assert len(states_of(workshop.job(job_id))) == 1
 
 
@@ -191,11 +191,11 @@ def test_parent_is_unpacked_for_the_child(
     parents: list[set[str]] = []
     launch = children.launch
 
-    def look(order):  # type: ignore[no-untyped-def]
-        parents.append({path.name for path in order.workspace.parent_folder.iterdir()})
-        return launch(order)
+    def record(request):  # type: ignore[no-untyped-def]
+        parents.append({path.name for path in request.workspace.parent_folder.iterdir()})
+        return launch(request)
 
-    monkeypatch.setattr(train_module, "launch", look)
+    monkeypatch.setattr(train_module, "launch", record)
     job_id = workshop.submit(parent=model)
     with worker_here(workshop):
         assert workshop.wait_for_end(job_id).status == JobStatus.SUCCEEDED

@@ -59,9 +59,9 @@ def silent(workshop: Workshop) -> Iterator[Workshop]:
 
 
 @pytest.fixture
-def away(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Workshop:
+def unavailable(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Workshop:
     """A workshop whose engine is not there; nobody waits long for it."""
-    monkeypatch.setattr(replay, "AWAY_SECONDS", 1.5)
+    monkeypatch.setattr(replay, "UNAVAILABLE_SECONDS", 1.5)
     monkeypatch.setattr(replay, "PAUSE_SECONDS", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
@@ -120,27 +120,27 @@ def test_without_an_engine_the_model_is_published_unchecked_at_once(
 
 
 def test_engine_that_stays_away_is_asked_again_and_then_left(
-    away: Workshop, children: Simulation
+    unavailable: Workshop, children: Simulation
 ) -> None:
-    job_id = away.submit()
+    job_id = unavailable.submit()
     started = time.monotonic()
-    with worker_here(away):
-        job = away.wait_for_end(job_id)
+    with worker_here(unavailable):
+        job = unavailable.wait_for_end(job_id)
     assert job.status == JobStatus.SUCCEEDED
     assert time.monotonic() - started > 1
-    parity = parity_of(away, job_id)
+    parity = parity_of(unavailable, job_id)
     assert parity.status == "unchecked"
     assert parity.reason is not None and parity.reason.startswith("the engine did not answer")
 
 
 def test_pause_that_comes_during_the_check_comes_too_late(
-    away: Workshop, children: Simulation
+    unavailable: Workshop, children: Simulation
 ) -> None:
-    job_id = away.submit()
-    with worker_here(away):
-        wait_until(lambda: is_replaying(away, job_id), "the engine is asked")
-        away.pause(job_id)
-        job = away.wait_for_end(job_id)
+    job_id = unavailable.submit()
+    with worker_here(unavailable):
+        wait_until(lambda: is_replaying(unavailable, job_id), "the engine is asked")
+        unavailable.pause(job_id)
+        job = unavailable.wait_for_end(job_id)
     assert job.status == JobStatus.SUCCEEDED
 
 

@@ -41,7 +41,7 @@ def test_validated_job_passes_through_queued_to_running_under_one_claim(
     assert job.started_at is not None
     assert workshop.messages(job_id)[-3:] == [
         "Files validated, moving job to queued state",
-        "8 rows with 80 tokens an epoch to train on; 2 rows to evaluate on.",
+        "8 training rows with 80 tokens per epoch; 2 validation rows.",
         "Fine-tuning job started",
     ]
 

@@ -30,7 +30,7 @@ def base_without_template(folder: Path) -> dict[str, str]:
     return {"id": "no-template", "source": str(folder)}
 
 
-def quantised_base(folder: Path) -> dict[str, str]:
+def quantized_base(folder: Path) -> dict[str, str]:
     base = base_without_template(folder)
     config = json.loads((folder / "config.json").read_text())
     config["quantization_config"] = {"quant_method": "gptq"}
@@ -53,7 +53,7 @@ def submit(workshop: Workshop, rows: list[dict[str, Any]], fields: dict[str, Any
 def test_what_cannot_be_done_fails_from_validating_files(workshop: Workshop) -> None:
     """All at once, in one worker: each is refused in a child of its own."""
     no_template = base_without_template(workshop.folder / "no-template")
-    quantised = quantised_base(workshop.folder / "quantised")
+    quantized = quantized_base(workshop.folder / "quantized")
     data = ("training_file", "invalid_training_file")
     module = "unknown_target_module"
     cases: dict[str, tuple[list[dict[str, Any]], dict[str, Any], tuple[str, str], str]] = {
@@ -84,13 +84,13 @@ def test_what_cannot_be_done_fails_from_validating_files(workshop: Workshop) -> 
         "equal answers": ([PAIR, EQUAL_PAIR], {"objective": {"type": "dpo"}}, data, "Line 2"),
         "too long": ([CHAT, LONG], {}, data, "Line 2"),
         "no chat template": ([CHAT], {"base": no_template}, data, "template"),
-        "impossible cell": (
+        "impossible combination": (
             [CHAT],
             {"task": "seq2seq"},
             ("task", "impossible_combination"),
             "no encoder",
         ),
-        "quantization": ([CHAT], {"base": quantised}, ("model", "unsupported_model"), "gptq"),
+        "quantization": ([CHAT], {"base": quantized}, ("model", "unsupported_model"), "gptq"),
     }
     ids = {name: submit(workshop, rows, fields) for name, (rows, fields, *_) in cases.items()}
     with worker_here(workshop):

@@ -44,9 +44,9 @@ def save(tmp_path: Path) -> Callable[[int], ResumeStateSaved]:
 
     def save(step: int) -> ResumeStateSaved:
         folder = tmp_path / "child" / f"step-{step}"
-        (folder / "optimiser").mkdir(parents=True, exist_ok=True)
+        (folder / "optimizer").mkdir(parents=True, exist_ok=True)
         (folder / "manifest.json").write_text("{}")
-        (folder / "optimiser" / "step.json").write_text(str(step))
+        (folder / "optimizer" / "step.json").write_text(str(step))
         pack_state(folder, archive_of(folder))
         return ResumeStateSaved(step=step, folder=folder)
 
@@ -61,7 +61,7 @@ def fetched(workshop: Workshop, states: ResumeStates) -> dict[str, str]:
     assert list(workspace.folder.rglob("*.zip")) == []
     return {
         path.parent.parent.name: path.read_text()
-        for path in workspace.folder.glob("resume/*/optimiser/step.json")
+        for path in workspace.folder.glob("resume/*/optimizer/step.json")
     }
 
 
@@ -152,7 +152,7 @@ def test_worker_that_lost_its_job_adds_no_state(
 def test_crashes_are_counted_from_the_last_progress(
     workshop: Workshop, job_id: str, save: Callable[[int], ResumeStateSaved]
 ) -> None:
-    """A long job on machines that die often ends; one that dies at one place is given up."""
+    """A long job on machines that die often ends; one that dies at the same step fails."""
     for number in range(1, MAX_ATTEMPTS + 2):
         states = attempt(workshop)
         fetched(workshop, states)
@@ -162,7 +162,7 @@ def test_crashes_are_counted_from_the_last_progress(
     for number in range(2, MAX_ATTEMPTS + 1):
         states = attempt(workshop)
         fetched(workshop, states)
-        states.keep(save(MAX_ATTEMPTS + 1))  # the same place once more
+        states.keep(save(MAX_ATTEMPTS + 1))  # the same step once more
         assert workshop.job(job_id).attempts == number
         with workshop.database.writing() as session:
             claims.rescue_expired(session, worker_id="worker-here")

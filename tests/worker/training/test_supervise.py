@@ -20,7 +20,7 @@ FAILURE = RunFailed(code="loss_nonfinite", message="The loss is not finite.")
 
 
 def never() -> None:
-    """The patience with a child that nobody asks to stop."""
+    """The grace period of a child that nobody asks to stop."""
 
 
 def step(number: int) -> StepDone:
@@ -110,10 +110,10 @@ def test_child_that_does_not_stop_is_killed(child: ScriptedChild) -> None:
     assert child.heard == ["stop", "kill"]
 
 
-def test_shorter_patience_replaces_a_longer_one(child: ScriptedChild) -> None:
+def test_a_shorter_grace_period_replaces_a_longer_one(child: ScriptedChild) -> None:
     """A pause was asked for; then the worker is told to end."""
-    patience = chain([600.0, 600.0], repeat(0.0))
-    supervise(child, Notes(), lambda: next(patience))  # type: ignore[arg-type]
+    grace_periods = chain([600.0, 600.0], repeat(0.0))
+    supervise(child, Notes(), lambda: next(grace_periods))  # type: ignore[arg-type]
     assert child.heard == ["stop", "stop", "kill"]
 
 

@@ -130,9 +130,9 @@ def _is_token(name: str) -> bool:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as place:
-        adapter = write_adapter(Path(place) / "a")
-        large = write_adapter(Path(place) / "large", rank=32)
+    with tempfile.TemporaryDirectory() as folder:
+        adapter = write_adapter(Path(folder) / "a")
+        large = write_adapter(Path(folder) / "large", rank=32)
         with real_vllm(sys.argv[1]) as url, httpx.Client(base_url=url, trust_env=False) as client:
             told = ask(client, adapter, large)
     FILE.write_text(json.dumps(told, indent=1) + "\n")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import httpx
 
 from tests.api.live import serve
-from tests.worker.serving import BASE, PATIENCE_SECONDS, body
+from tests.worker.serving import BASE, TIMEOUT_SECONDS, body
 from worker.vllm.__main__ import build_bridge, report
 from worker.vllm.app import create_app
 from worker.vllm.bridge import Bridge
@@ -32,5 +32,5 @@ def settings_for(url: str, storage, cache, **changes) -> VllmSettings:
 def bridging(settings: VllmSettings) -> Iterator[BridgeService]:
     bridge = build_bridge(settings)
     app = create_app(bridge, lambda: report(bridge, settings), settings.key)
-    with serve(app) as url, httpx.Client(base_url=url, timeout=PATIENCE_SECONDS) as client:
+    with serve(app) as url, httpx.Client(base_url=url, timeout=TIMEOUT_SECONDS) as client:
         yield BridgeService(client, bridge)

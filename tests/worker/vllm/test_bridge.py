@@ -10,7 +10,7 @@ from core.spec.bundle import BundleRef
 from core.spec.engine_protocol import EngineReport
 from core.spec.strategy import BottleneckSpec, FullSpec, LoraSpec, PrefixSpec, PromptSpec
 from tests.leaving import leave_when
-from tests.worker.serving import BASE, PATIENCE_SECONDS, body, events, text_of, wait_until
+from tests.worker.serving import BASE, TIMEOUT_SECONDS, body, events, text_of, wait_until
 from tests.worker.vllm.fake import envelope
 from tests.worker.vllm.serving import bridging, settings_for
 from worker.vllm.__main__ import report
@@ -66,7 +66,7 @@ def test_an_adapter_is_loaded_once_however_many_ask(service, fake, adapters):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(PATIENCE_SECONDS)
+        thread.join(TIMEOUT_SECONDS)
     assert fake.calls == [("load", f"tunesmith-{adapters[0]['sha256']}")]
     assert service.bridge.models.adapters == [adapters[0]["sha256"]]
 
@@ -99,7 +99,7 @@ def test_an_adapter_in_use_is_not_unloaded(fake, storage, cache, adapters):
         assert [call for call, _ in fake.calls] == ["load", "load"]
         fake.gate.set()
         for each in (thread, other):
-            each.join(PATIENCE_SECONDS)
+            each.join(TIMEOUT_SECONDS)
 
 
 def test_a_restarted_vllm_gets_its_adapters_again(service, fake, adapters):

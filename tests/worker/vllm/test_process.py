@@ -10,7 +10,7 @@ import sys
 import httpx
 
 from tests.worker.reporting import reporting_desk
-from tests.worker.serving import BASE, PATIENCE_SECONDS, body, wait_until
+from tests.worker.serving import BASE, TIMEOUT_SECONDS, body, wait_until
 
 
 def test_the_process_registers_answers_and_takes_leave(fake, storage, tmp_path):
@@ -29,12 +29,12 @@ def test_the_process_registers_answers_and_takes_leave(fake, storage, tmp_path):
         }
         process = subprocess.Popen([sys.executable, "-m", "worker.vllm"], env=environment)
         try:
-            assert desk.has_heard.wait(PATIENCE_SECONDS)
+            assert desk.has_heard.wait(TIMEOUT_SECONDS)
             assert desk.reports[0].bases == (BASE,)
             url = f"http://127.0.0.1:{port}"
-            answer = httpx.post(f"{url}/generate", json=body(), timeout=PATIENCE_SECONDS)
+            answer = httpx.post(f"{url}/generate", json=body(), timeout=TIMEOUT_SECONDS)
             assert json.loads(answer.text.splitlines()[-1])["type"] == "choice_finished"
         finally:
             process.send_signal(signal.SIGTERM)
-            assert process.wait(PATIENCE_SECONDS) in (0, -signal.SIGTERM)
+            assert process.wait(TIMEOUT_SECONDS) in (0, -signal.SIGTERM)
         wait_until(lambda: desk.left == [url])

@@ -22,7 +22,7 @@ TEXTS = ("abcd", "A much longer text, of many more tokens than the others have."
 THREE = ClassificationSpec(labels=("good", "bad", "ugly"))
 TAGS = ClassificationSpec(labels=("red", "round"), multi_label=True)
 
-CELLS: list[tuple[str, StrategySpec, ClassificationSpec]] = [
+COMBINATIONS: list[tuple[str, StrategySpec, ClassificationSpec]] = [
     ("bert", LoraSpec(rank=2), THREE),
     ("bert", FullSpec(), TAGS),
     ("bert", PromptSpec(virtual_tokens=3), THREE),
@@ -83,7 +83,9 @@ def _expected(bundle: Bundle, objective: ClassificationSpec) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("family", "strategy", "objective"), CELLS, ids=[f"{f}-{s.type}" for f, s, _ in CELLS]
+    ("family", "strategy", "objective"),
+    COMBINATIONS,
+    ids=[f"{f}-{s.type}" for f, s, _ in COMBINATIONS],
 )
 def test_scores_equal_those_of_the_loaded_bundle(family, strategy, objective, make_bundle, ask):
     bundle = make_bundle(family, strategy, objective)

@@ -22,7 +22,7 @@ WIDE = {"hidden_size": 128, "intermediate_size": 256, "head_dim": 32}
 
 
 def held_bytes(model) -> int:
-    """Count every byte of the weights in memory, with the scales of quantised ones."""
+    """Count every byte of the weights in memory, with the scales of quantized ones."""
     total = 0
     for weight in model.parameters():
         total += weight.nbytes
@@ -67,10 +67,10 @@ def test_copies_for_speed_the_cache_and_what_loading_takes_count(tmp_path):
     )
     assert (plain.copies, plain.cache) == (linear, 1000)
     assert plain.total == plain.weights + linear + 1000
-    quantised = base.model_copy(update={"quantization": "nf4"})
-    late = footprint(BaseKey(quantised, merged_sha256="0" * 64), CPU, 0)
+    quantized = base.model_copy(update={"quantization": "nf4"})
+    late = footprint(BaseKey(quantized, merged_sha256="0" * 64), CPU, 0)
     assert late.loading == plain.weights and late.total == plain.weights
-    on_gpu = BaseKey(quantised, merged_sha256="0" * 64)
+    on_gpu = BaseKey(quantized, merged_sha256="0" * 64)
     found = footprint(on_gpu, torch.device("cuda"), 0)
     assert (found.loading, found.copies) == (0, 0), "it is made in another memory"
 

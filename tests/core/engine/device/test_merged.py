@@ -1,4 +1,4 @@
-"""A merged model answers as PEFT's own merge does, quantised as bitsandbytes quantises that."""
+"""A merged model answers as PEFT's own merge does, quantized as bitsandbytes quantizes that."""
 
 from typing import Any
 
@@ -24,14 +24,14 @@ from core.spec.strategy import (
 )
 from tests.core.engine.asking import DecodedById, next_logprobs, said_of
 from tests.core.engine.bundles import Bundle, write_bundle
-from tests.core.engine.device.test_quantised_bases import GREEDY, require_said
-from tests.core.engine.own_weights import merged, plain, quantised
+from tests.core.engine.device.test_quantized_bases import GREEDY, require_said
+from tests.core.engine.own_weights import merged, plain, quantized
 from tests.core.engine.test_strategies import PROMPTS
 from tests.core.tiny import save_base
 
 LABELS = ClassificationSpec(labels=("spam", "ham", "other"))
 
-CELLS: dict[str, tuple[str, StrategySpec]] = {
+COMBINATIONS: dict[str, tuple[str, StrategySpec]] = {
     "lora": ("llama", LoraSpec(rank=4, alpha=8)),
     "rslora": (
         "llama",
@@ -85,15 +85,15 @@ def ask(engine, reader, requests):
 
 
 @pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False")
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("combination", COMBINATIONS)
 def test_merged_answers_are_those_of_pefts_merge(
-    tmp_path, store, make_engine, reader, cell, quantization
+    tmp_path, store, make_engine, reader, combination, quantization
 ):
-    model_type, strategy = CELLS[cell]
+    model_type, strategy = COMBINATIONS[combination]
     task = "seq2seq" if model_type == "t5" else "generation"
     base = save_base(tmp_path / "base", model_type, eos_token_id=None)
     bundle = write_bundle(tmp_path / "bundle", store, base, strategy, task)
-    model = quantised(merged(base, bundle.folder, task=task), quantization, tmp_path / "reference")
+    model = quantized(merged(base, bundle.folder, task=task), quantization, tmp_path / "reference")
     requests = [asked_of(bundle, prompt, form(quantization)) for prompt in PROMPTS]
     for prompt, said in zip(PROMPTS, ask(make_engine(), reader, requests), strict=True):
         require_said(said, model, prompt)
@@ -101,24 +101,24 @@ def test_merged_answers_are_those_of_pefts_merge(
         assert said.logprobs != pytest.approx(untuned.tolist(), abs=1e-3), "it changed nothing"
 
 
-def test_a_model_that_was_trained_on_a_quantised_base_is_merged_into_the_plain_one(
+def test_a_model_that_was_trained_on_a_quantized_base_is_merged_into_the_plain_one(
     tmp_path, store, make_engine, reader, quantization
 ):
     stored = save_base(tmp_path / "base", eos_token_id=None)
     base = stored.model_copy(update={"quantization": "nf4"})
     bundle = write_bundle(tmp_path / "bundle", store, base, LoraSpec(rank=4, alpha=8))
-    model = quantised(merged(base, bundle.folder), quantization, tmp_path / "reference")
+    model = quantized(merged(base, bundle.folder), quantization, tmp_path / "reference")
     [said] = ask(make_engine(), reader, [asked_of(bundle, PROMPTS[0], form(quantization))])
     require_said(said, model, PROMPTS[0])
 
 
-def test_a_model_that_was_trained_whole_can_be_quantised(
+def test_a_model_that_was_trained_whole_can_be_quantized(
     tmp_path, store, make_engine, reader, quantization
 ):
     base = save_base(tmp_path / "base", eos_token_id=None)
     bundle = write_bundle(tmp_path / "bundle", store, base, FullSpec())
     whole = BaseModelSpec(id="whole", source=str(bundle.folder))
-    model = quantised(plain(whole), quantization, tmp_path / "reference")
+    model = quantized(plain(whole), quantization, tmp_path / "reference")
     [said] = ask(make_engine(), reader, [asked_of(bundle, PROMPTS[0], form(quantization))])
     require_said(said, model, PROMPTS[0])
 
@@ -144,7 +144,7 @@ def test_a_merged_classifier_keeps_its_head(
         pass
     labels = len(LABELS.labels)
     model = merged(base, bundle.folder, task="classification", labels=labels)
-    model = quantised(model, quantization, tmp_path / "reference")
+    model = quantized(model, quantization, tmp_path / "reference")
     model.config.pad_token_id = 0
     for item, tokens in zip(items, ready.texts, strict=True):
         with torch.inference_mode():

@@ -14,11 +14,15 @@ def test_the_prompt_is_scored_as_by_a_plain_forward_pass(
     prompt = PROMPTS[1]
     asker.ask(prompt, adapters[0])  # the cache knows it now, and it is read all the same
     answer = asker.ask(prompt, adapters[0], score_prompt=True, top_logprobs=2, max_tokens=0, n=2)
-    spelled = answer.items[0].prompt
-    assert [token.logprob is None for token in spelled] == [True] + [False] * (len(prompt) - 1)
-    assert b"".join(bytes(token.bytes) for token in spelled).decode() == tokenizer.decode(prompt)
+    scored_prompt = answer.items[0].prompt
+    assert [token.logprob is None for token in scored_prompt] == [True] + [False] * (
+        len(prompt) - 1
+    )
+    assert b"".join(bytes(token.bytes) for token in scored_prompt).decode() == tokenizer.decode(
+        prompt
+    )
     expected_TV = logprobs_after(tuned, prompt[:1], list(prompt[1:]))
-    for token, expected_V, scored in zip(prompt[1:], expected_TV, spelled[1:], strict=True):
+    for token, expected_V, scored in zip(prompt[1:], expected_TV, scored_prompt[1:], strict=True):
         assert scored.logprob == pytest.approx(expected_V[token].item(), abs=1e-4)
         best = [each.logprob for each in scored.top]
         assert best == pytest.approx(expected_V.topk(2).values.tolist(), abs=1e-4)

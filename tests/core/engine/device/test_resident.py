@@ -21,7 +21,7 @@ PROMPT = tuple(range(5, 40))
 BLOCKS, BLOCK_TOKENS = 8, 16
 W, X, Y, Z = (letter * 64 for letter in "abcd")
 NATS = {torch.float32: 5e-5, torch.bfloat16: 0.3}
-"""How far our layers may be from PEFT's: in bf16 both round, each at places of its own."""
+"""How far our layers may be from PEFT's: in bf16 both round, each at different positions."""
 
 
 @pytest.fixture(scope="module", params=[torch.float32, torch.bfloat16], ids=["fp32", "bf16"])

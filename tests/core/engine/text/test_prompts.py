@@ -53,7 +53,7 @@ def test_a_prompt_that_leaves_no_room_is_refused(reader, base, prompt, param):
         (HELLO.model_copy(update={"tools": ({"name": "x" * 10_000},)}), "messages"),
     ],
 )
-def test_a_text_far_too_long_is_refused_untokenised(reader, base, prompt, param, monkeypatch):
+def test_a_text_far_too_long_is_refused_untokenized(reader, base, prompt, param, monkeypatch):
     monkeypatch.setattr(prompt_tokens, "_plain_tokens", None)
     monkeypatch.setattr(prompt_tokens, "render_prompt", None)
     with pytest.raises(InvalidRequest, match="characters") as caught:

@@ -1,4 +1,4 @@
-"""A model that has learnt a row writes its trained ids; the endpoint gives back the row's message.
+"""A model that has learned a row writes its trained ids; the endpoint gives back the row's message.
 
 For every real template and every kind of conversation, token by token, as the engine serves it.
 """

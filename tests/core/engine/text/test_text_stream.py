@@ -90,9 +90,9 @@ def test_logprobs_come_once_in_order_and_with_their_text(tokens, stop):
         sent_text += piece.text
         sent_tokens += b"".join(bytes(each.bytes) for each in piece.logprobs)
         # Text goes out no later than the record; a character may wait for its last byte.
-        spelled = sent_tokens.decode("utf-8", errors="ignore")
+        decoded = sent_tokens.decode("utf-8", errors="ignore")
         if not stop:
-            assert len(sent_text) >= len(spelled)
+            assert len(sent_text) >= len(decoded)
 
 
 @given(tokens_of_valid_text | tokens_of_any_bytes)

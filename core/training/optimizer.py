@@ -1,8 +1,8 @@
-"""AdamW over the trained weights: ordinary, paged, or paged with a state of eight bits.
+"""AdamW over the trained weights: ordinary, paged, or paged with an 8-bit state.
 
-Trained weights of 16 bits (a base trained whole) have an fp32 master here, which takes the steps
-and which they follow; their gradients are gathered in fp32 too. In fp16 the loss is scaled so that
-its gradients fit (Micikevicius et al. 2018, https://arxiv.org/abs/1710.03740).
+Trained weights in 16 bits (of the strategy `full`) have an fp32 master copy, which takes the steps;
+the weights are cast from it. Their gradients are accumulated in fp32, too. In fp16, the loss is
+scaled so that its gradients fit (Micikevicius et al. 2018, https://arxiv.org/abs/1710.03740).
 """
 
 import re
@@ -18,11 +18,11 @@ from core.catalog.strategies import STRATEGIES
 from core.spec.job import JobSpec
 
 _UNDECAYED = re.compile(r"bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|\.)")
-"""Parts of the names of weights that Hugging Face's trainer does not decay."""
+"""Parts of the names of weights that have no weight decay in Hugging Face's trainer."""
 
 
-class TrainingOptimiser:
-    """One optimiser step is: `scale(loss).backward()` per micro-batch, `clip`, `step`."""
+class TrainingOptimizer:
+    """One optimizer step is: `scale(loss).backward()` per micro-batch, `clip`, `step`."""
 
     def __init__(
         self,
@@ -41,28 +41,28 @@ class TrainingOptimiser:
         self._scaler = scaler
 
     def scale(self, loss: Tensor) -> Tensor:
-        """Return the loss to call `backward` on: scaled in fp16, else as it is."""
+        """Return the loss for `backward`: scaled in fp16, otherwise unchanged."""
         return self._scaler.scale(loss)
 
     def clip(self, max_norm: float) -> float:
-        """Unscale all gradients, then bring them to a common norm of at most `max_norm`.
+        """Unscale all gradients, then clip their joint norm to `max_norm`.
 
-        Returns the norm before; one that is not finite in fp16 means that `step` will skip.
+        Returns the norm before clipping. In fp16, `step` skips the update if it is not finite.
         """
-        self._hand_over()
+        self._assign_gradients()
         self._scaler.unscale_(self._inner)
         weights = list(self._weights.values())
         return float(nn.utils.clip_grad_norm_(weights, max_norm, foreach=True))
 
     def step(self, rate: float) -> bool:
-        """Take one step at learning rate `rate` and drop the gradients.
+        """Take one step at learning rate `rate` and clear the gradients.
 
-        Returns False when nothing was changed because the gradients did not fit fp16; the scale
+        Returns False if the update was skipped because the gradients overflowed in fp16; the scale
         is lower from then on.
         """
         for group in self._inner.param_groups:
             group["lr"] = rate
-        self._hand_over()
+        self._assign_gradients()
         scale = self._scaler.get_scale()
         self._scaler.step(self._inner)
         self._scaler.update()
@@ -71,16 +71,16 @@ class TrainingOptimiser:
         return self._scaler.get_scale() >= scale
 
     def zero(self) -> None:
-        """Drop the gradients."""
+        """Clear the gradients."""
         for weights in (self._trainable, self._masters):
             for weight in weights.values():
                 weight.grad = None
 
     def state(self) -> dict[str, Any]:
-        """Return what the next step depends on beside the model's weights and the rate.
+        """Return everything that the next step depends on, except the model's weights and the rate.
 
-        A tree of mappings by name with tensors and numbers in it. The tensors are the live ones:
-        copy them before the next step.
+        It is a tree of mappings with tensors and numbers. The next step changes these tensors, so
+        copy them before.
         """
         return {
             "masters": dict(self._masters),
@@ -93,21 +93,21 @@ class TrainingOptimiser:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on as the optimiser would that `state` was taken from; copies every tensor."""
+        """Restore a state that `state()` has returned; copies every tensor."""
         self._scaler.load_state_dict(state["scaler"])
         with torch.no_grad():
             for name, master in self._masters.items():
                 master.copy_(state["masters"][name])
         self._refresh()
-        places = {
+        positions = {
             id(weight): (group, weight, group_index, index)
             for group_index, group in enumerate(self._inner.param_groups)
             for index, weight in enumerate(group["params"])
         }
         for name, moments in state["moments"].items():
             weight = self._weights[name]
-            if hasattr(self._inner, "init_state"):  # bitsandbytes': it sets up paged memory
-                self._inner.init_state(*places[id(weight)])
+            if hasattr(self._inner, "init_state"):  # of bitsandbytes, which sets up paged memory
+                self._inner.init_state(*positions[id(weight)])
             own = self._inner.state[weight]
             for key, value in moments.items():
                 if isinstance(own.get(key), Tensor):
@@ -117,26 +117,25 @@ class TrainingOptimiser:
                 else:
                     own[key] = value
 
-    def _hand_over(self) -> None:
-        """Give the masters the gradients of the weights that they stand for."""
+    def _assign_gradients(self) -> None:
+        """Assign the gradients of the 16-bit weights to their masters."""
         for name, master in self._masters.items():
             master.grad = self._trainable[name].grad
 
     def _refresh(self) -> None:
-        """Bring the weights of 16 bits to where their masters are."""
+        """Cast the masters to the 16-bit weights."""
         with torch.no_grad():
             for name, master in self._masters.items():
                 self._trainable[name].copy_(master)
 
 
-def build_optimiser(adapted: AdaptedModel, spec: JobSpec, dtype: torch.dtype) -> TrainingOptimiser:
-    """Return AdamW (Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101) as the job asks.
+def build_optimizer(adapted: AdaptedModel, spec: JobSpec, dtype: torch.dtype) -> TrainingOptimizer:
+    """Return the job's AdamW (Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101).
 
-    `dtype` is the one that the base computes in. Betas, epsilon and which weights decay are those
-    of Hugging Face's trainer. `auto` is paged AdamW for qlora and AdamW for all others. Paged
-    states (Dettmers et al. 2023, https://arxiv.org/abs/2305.14314) move to host memory when the
-    GPU's is short; where there is no GPU nothing can be paged, and `paged_adamw` is AdamW. Each
-    step brings its own learning rate.
+    `dtype` is that of the base. Betas, epsilon and the weights without decay are those of Hugging
+    Face's trainer. `auto` is paged AdamW for qlora and AdamW for all others. Paged states (Dettmers
+    et al. 2023, https://arxiv.org/abs/2305.14314) move to host memory if the GPU is short of
+    memory; without a GPU, `paged_adamw` is AdamW. Every step sets its own learning rate.
     """
     hyper = spec.training
     name = hyper.optimizer
@@ -152,7 +151,7 @@ def build_optimiser(adapted: AdaptedModel, spec: JobSpec, dtype: torch.dtype) ->
         groups = [{"params": some, "weight_decay": share} for some, share in shares if some]
         if name == "adamw" or (name == "paged_adamw" and device.type == "cpu"):
             return torch.optim.AdamW(groups, lr=0.0, fused=True)
-        # here, because importing it asks a GPU for its abilities
+        # imported here, because the import queries the GPU's capability
         import bitsandbytes
 
         bits = 8 if name == "paged_adamw_8bit" else 32
@@ -160,11 +159,11 @@ def build_optimiser(adapted: AdaptedModel, spec: JobSpec, dtype: torch.dtype) ->
         return bitsandbytes.optim.AdamW(groups, 0.0, optim_bits=bits, is_paged=paged)
 
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
-    return TrainingOptimiser(adapted.trainable, make, scaler)
+    return TrainingOptimizer(adapted.trainable, make, scaler)
 
 
 def _undecayed(adapted: AdaptedModel) -> set[str]:
-    """Name the weights that Hugging Face's trainer does not decay: biases and norms."""
+    """Return the names of weights without decay, as in Hugging Face's trainer: biases and norms."""
     norms = {
         id(parameter)
         for module in adapted.model.modules()

@@ -7,11 +7,11 @@ from transformers.pytorch_utils import Conv1D
 
 from core.adapters.linear_layers import LinearLayer
 from core.adapters.modules_to_save import classifier_head
-from core.models.load import NF4, keep_as_quantised
+from core.models.load import NF4, make_rows_independent
 from core.spec.base_model import Quantization
 
 
-def layers_to_quantise(model: PreTrainedModel) -> dict[str, LinearLayer]:
+def layers_to_quantize(model: PreTrainedModel) -> dict[str, LinearLayer]:
     """Return the linear layers of the blocks by path, without the head and those kept in fp32."""
     dense = {"lm_head", *classifier_head(model), *(model._keep_in_fp32_modules or ())}
     return {
@@ -22,18 +22,18 @@ def layers_to_quantise(model: PreTrainedModel) -> dict[str, LinearLayer]:
     }
 
 
-def quantise(model: PreTrainedModel, quantization: Quantization, device: torch.device) -> None:
+def quantize(model: PreTrainedModel, quantization: Quantization, device: torch.device) -> None:
     """Quantize a dense model in CPU memory and move it to `device`, layer by layer."""
     dtype = model.dtype
-    for path, layer in layers_to_quantise(model).items():
+    for path, layer in layers_to_quantize(model).items():
         weight_OI = layer.weight.t() if isinstance(layer, Conv1D) else layer.weight
         make = _in_four_bits if quantization == "nf4" else _in_eight_bits
-        quantised = make(weight_OI.detach().contiguous(), layer.bias is not None, dtype, device)
-        quantised.bias = layer.bias
-        model.set_submodule(path, quantised.train(model.training))
+        quantized = make(weight_OI.detach().contiguous(), layer.bias is not None, dtype, device)
+        quantized.bias = layer.bias
+        model.set_submodule(path, quantized.train(model.training))
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.to(device)
-    keep_as_quantised(model)
+    make_rows_independent(model)
 
 
 def _in_four_bits(

@@ -1,4 +1,4 @@
-"""A run on a base that its catalog entry quantises, and the next run from its bundle."""
+"""A run on a base that its catalog entry quantizes, and the next run from its bundle."""
 
 import shutil
 
@@ -26,8 +26,8 @@ LAYERS = {"nf4": Linear4bit, "int8": Linear8bitLt}
 
 
 @pytest.fixture(params=LAYERS)
-def quantised_job(request, job):
-    """The builder `job`, on the same base quantised."""
+def quantized_job(request, job):
+    """The builder `job`, on the same base quantized."""
 
     def build(*args, **hyper):
         spec = job(*args, **hyper)
@@ -57,8 +57,8 @@ def losses(events):
     ],
     ids=["lora", "dora", "qlora", "bottleneck", "prefix", "ia3"],
 )
-def test_it_is_trained_as_it_is_quantised_and_says_so(quantised_job, workspace, tmp_path, strategy):
-    spec = quantised_job(strategy, epochs=4, learning_rate=2e-2)
+def test_it_is_trained_as_it_is_quantized_and_says_so(quantized_job, workspace, tmp_path, strategy):
+    spec = quantized_job(strategy, epochs=4, learning_rate=2e-2)
     events = run(spec, workspace)
     assert sum(losses(events)[-2:]) < sum(losses(events)[:2])
     manifest = read_manifest(workspace.bundle_folder)
@@ -73,18 +73,18 @@ def test_it_is_trained_as_it_is_quantised_and_says_so(quantised_job, workspace, 
     assert losses(run(further, child))[0] < losses(events)[0]
 
 
-def test_every_linear_layer_of_the_blocks_is_quantised_whatever_the_strategy_asks_for(
-    quantised_job, workspace
+def test_every_linear_layer_of_the_blocks_is_quantized_whatever_the_strategy_asks_for(
+    quantized_job, workspace
 ):
-    spec = quantised_job(QloraSpec(rank=4, quantization="fp4"))
+    spec = quantized_job(QloraSpec(rank=4, quantization="fp4"))
     adapted = load_model(spec, workspace, None, torch.float32, torch.device("cpu"))
     adapted.remove()
     layer_class = LAYERS[spec.base.quantization]
     linear = [m for m in adapted.model.modules() if isinstance(m, torch.nn.Linear)]
-    quantised = [m for m in linear if isinstance(m, layer_class)]
-    assert len(quantised) == len(linear) - 1, "only the head is dense"
+    quantized = [m for m in linear if isinstance(m, layer_class)]
+    assert len(quantized) == len(linear) - 1, "only the head is dense"
     if spec.base.quantization == "nf4":
-        assert {layer.weight.quant_type for layer in quantised} == {"nf4"}
+        assert {layer.weight.quant_type for layer in quantized} == {"nf4"}
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_every_linear_layer_of_the_blocks_is_quantised_whatever_the_strategy_ask
         ),
     ],
 )
-def test_quantised_weights_are_not_trained(quantised_job, workspace, strategy, param):
-    with pytest.raises(InvalidRequest, match="quantised") as caught:
-        run(quantised_job(strategy), workspace)
+def test_quantized_weights_are_not_trained(quantized_job, workspace, strategy, param):
+    with pytest.raises(InvalidRequest, match="quantized") as caught:
+        run(quantized_job(strategy), workspace)
     assert caught.value.param == param

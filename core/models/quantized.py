@@ -30,10 +30,10 @@ class StoredInEightBits(Linear8bitLt):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x Wᵀ + b, (…, O)."""
-        return frozen_product(x, quantised_matrix(self))
+        return frozen_product(x, quantized_matrix(self))
 
 
-def quantised_matrix(layer: nn.Module) -> FrozenMatrix:
+def quantized_matrix(layer: nn.Module) -> FrozenMatrix:
     """Return the matrix of a `Linear4bit` or `Linear8bitLt`."""
     if isinstance(layer, Linear4bit):
         return _FourBits(layer)
@@ -41,7 +41,7 @@ def quantised_matrix(layer: nn.Module) -> FrozenMatrix:
     return _EightBits(layer)
 
 
-class _Quantised(FrozenMatrix):
+class _Quantized(FrozenMatrix):
     def __init__(self, layer: Any) -> None:
         super().__init__(layer.weight, layer.bias, prepack=False)
         self._layer = layer
@@ -51,7 +51,7 @@ class _Quantised(FrozenMatrix):
         return self._layer.out_features, self._layer.in_features
 
 
-class _FourBits(_Quantised):
+class _FourBits(_Quantized):
     def __init__(self, layer: Any) -> None:
         super().__init__(layer)
 
@@ -60,7 +60,7 @@ class _FourBits(_Quantised):
         return dequantize_4bit(weight.data, weight.quant_state).to(dtype)
 
 
-class _EightBits(_Quantised):
+class _EightBits(_Quantized):
     def dense(self, dtype: torch.dtype) -> Tensor:
         weight, state = self._layer.weight, self._layer.state
         # the first forward pass moves both from the weight to the state

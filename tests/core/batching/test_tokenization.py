@@ -1,11 +1,11 @@
-"""A text that continues another one is tokenised without what the beginning of a text gets."""
+"""A text that continues another one is tokenized without what the beginning of a text gets."""
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from core.batching.render import render_example
-from core.batching.tokenise import encode, encode_continued, opening_tokens, plain_prompt
+from core.batching.tokenization import encode, encode_continued, opening_tokens, plain_prompt
 from core.datasets.formats import CompletionExample
 
 PIECES = ["<unk>", "<s>", "</s>", "<0x0A>", "▁", "▁Oslo", "Oslo", "▁Norway", ":", "▁:", "Norway"]

@@ -1,4 +1,4 @@
-"""A base that is quantised while it is loaded: what it says, with adapters and without."""
+"""A base that is quantized while it is loaded: what it says, with adapters and without."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ from core.spec.generation import GenerationRequest, SamplingSpec, TokenPrompt
 from core.spec.strategy import LoraSpec, PrefixSpec, PromptSpec, QloraSpec
 from tests.core.engine.asking import DecodedById, Said, next_logprobs, said_of
 from tests.core.engine.bundles import Bundle, write_bundle
-from tests.core.engine.own_weights import plain, quantised
+from tests.core.engine.own_weights import plain, quantized
 from tests.core.engine.test_strategies import CLOSE_NATS, PROMPTS
 from tests.core.tiny import save_base
 
@@ -84,7 +84,7 @@ def test_adapters_of_every_kind_mix_on_it_as_peft_runs_them_on_bitsandbytes(
     said = ask(engine, reader, base, asked)
     for number, ((bundle, prompt), each) in enumerate(zip(asked, said, strict=True)):
         if number % len(PROMPTS) == 0:
-            model = quantised(plain(base), quantization, tmp_path / f"reference-{number}")
+            model = quantized(plain(base), quantization, tmp_path / f"reference-{number}")
             if bundle is not None:
                 model = PeftModel.from_pretrained(model, bundle.folder).eval()
         require_said(each, model, prompt)
@@ -93,18 +93,18 @@ def test_adapters_of_every_kind_mix_on_it_as_peft_runs_them_on_bitsandbytes(
 # the reference in int8 keeps GPT-2's own kind of layer, where PEFT finds out what the file lacks
 @pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False")
 @pytest.mark.parametrize("model_type", ["gpt2", "gemma3_text", "phi3", "t5"])
-def test_other_families_are_quantised_too_gpt2_with_its_own_kind_of_layer(
+def test_other_families_are_quantized_too_gpt2_with_its_own_kind_of_layer(
     tmp_path, store, make_engine, reader, quantization, model_type
 ):
     base = base_in(tmp_path, quantization, model_type)
     task = "seq2seq" if model_type == "t5" else "generation"
     bundle = write_bundle(tmp_path / "bundle", store, base, LoraSpec(rank=4), task)
     said, tuned = ask(make_engine(), reader, base, [(None, PROMPTS[0]), (bundle, PROMPTS[0])])
-    model = quantised(plain(base, task), quantization, tmp_path / "reference")
+    model = quantized(plain(base, task), quantization, tmp_path / "reference")
     require_said(said, model, PROMPTS[0])
     require_said(tuned, PeftModel.from_pretrained(model, bundle.folder).eval(), PROMPTS[0])
     untouched = next_logprobs(plain(base, task), PROMPTS[0], said.tokens).max(dim=-1).values
-    assert said.logprobs != pytest.approx(untouched.tolist(), abs=1e-3), "nothing was quantised"
+    assert said.logprobs != pytest.approx(untouched.tolist(), abs=1e-3), "nothing was quantized"
 
 
 def test_what_else_is_in_the_batch_changes_no_answer(tmp_path, make_engine, reader, quantization):
@@ -122,7 +122,7 @@ def test_an_adapter_stays_on_the_base_that_it_was_trained_on(tmp_path, store, re
     for own, other in ((base, plain_base), (plain_base, base)):
         folder = tmp_path / f"of-{own.quantization}"
         bundle = write_bundle(folder, store, own, LoraSpec(rank=2))
-        with pytest.raises(InvalidRequest, match=f"quantised to {quantization}") as caught:
+        with pytest.raises(InvalidRequest, match=f"quantized to {quantization}") as caught:
             reader.read(
                 GenerationRequest(
                     id="r",
@@ -135,11 +135,11 @@ def test_an_adapter_stays_on_the_base_that_it_was_trained_on(tmp_path, store, re
         assert caught.value.code == "adapter_of_another_base"
 
 
-def test_a_base_is_not_quantised_twice(tmp_path, quantization):
+def test_a_base_is_not_quantized_twice(tmp_path, quantization):
     once = base_in(tmp_path, "nf4")
     load_base(once, torch.float32, torch.device("cpu")).save_pretrained(tmp_path / "stored")
     twice = BaseModelSpec(id="twice", source=str(tmp_path / "stored"), quantization=quantization)
-    with pytest.raises(InvalidRequest, match="stored quantised already"):
+    with pytest.raises(InvalidRequest, match="are already quantized"):
         load_base(twice, torch.float32, torch.device("cpu"))
 
 

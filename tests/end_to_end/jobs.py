@@ -21,7 +21,7 @@ CHAT = [{"role": "user", "content": "What is a cat?"}]
 
 
 @dataclass(frozen=True)
-class Order:
+class JobCase:
     """A job to submit, and what to ask its model: `chat`, `text` or, of a classifier, nothing."""
 
     file: str
@@ -48,8 +48,8 @@ class Order:
         }
 
 
-ORDERS = {
-    "lora": Order(
+JOBS = {
+    "lora": JobCase(
         "chat.jsonl",
         {
             "type": "lora",
@@ -62,7 +62,7 @@ ORDERS = {
             "alpha_pattern": {"layers.0.self_attn.v_proj": 16},
         },
     ),
-    "dora": Order(
+    "dora": JobCase(
         "chat.jsonl",
         {
             "type": "lora",
@@ -72,52 +72,52 @@ ORDERS = {
             "modules_to_save": ["norm"],
         },
     ),
-    "qlora": Order("chat.jsonl", {"type": "qlora", "rank": 4}),
-    "full": Order("chat.jsonl", {"type": "full"}, rate=1e-3),
-    "bottleneck": Order(
+    "qlora": JobCase("chat.jsonl", {"type": "qlora", "rank": 4}),
+    "full": JobCase("chat.jsonl", {"type": "full"}, rate=1e-3),
+    "bottleneck": JobCase(
         "chat.jsonl", {"type": "bottleneck", "placement": "houlsby", "reduction_factor": 8}
     ),
-    "prefix": Order("chat.jsonl", {"type": "prefix", "num_virtual_tokens": 6}, rate=0.1),
-    "prompt": Order(
+    "prefix": JobCase("chat.jsonl", {"type": "prefix", "num_virtual_tokens": 6}, rate=0.1),
+    "prompt": JobCase(
         "chat.jsonl",
         {"type": "prompt", "virtual_tokens": 6, "init_text": "Name the module."},
         rate=0.1,
     ),
-    "ia3": Order("chat.jsonl", {"type": "ia3"}, rate=0.03),
-    "dpo": Order(
+    "ia3": JobCase("chat.jsonl", {"type": "ia3"}, rate=0.03),
+    "dpo": JobCase(
         "preferences.jsonl",
         {"type": "lora", "rank": 4},
         rate=0.002,
         method={"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.2}}},
     ),
-    "orpo": Order(
+    "orpo": JobCase(
         "preferences.jsonl",
         {"type": "lora", "rank": 4},
         method={"type": "orpo", "orpo": {"hyperparameters": {"beta": 0.2}}},
     ),
-    "simpo": Order(
+    "simpo": JobCase(
         "preferences.jsonl",
         {"type": "lora", "rank": 4},
         rate=0.002,
         method={"type": "simpo", "simpo": {"hyperparameters": {"beta": 2.5, "gamma": 1.2}}},
     ),
-    "kto": Order(
+    "kto": JobCase(
         "rated.csv",
         {"type": "lora", "rank": 4},
         method={"type": "kto", "kto": {"hyperparameters": {"undesirable_weight": 1.5}}},
     ),
-    "pretraining": Order("texts.jsonl", {"type": "lora", "rank": 4}, asked=("text",)),
-    "encoder, one label": Order("label.csv", {"type": "lora", "rank": 4}, "tiny/bert", asked=()),
-    "encoder, several labels": Order("labels.parquet", {"type": "full"}, "tiny/bert", asked=()),
-    "decoder, one label": Order("label.csv", {"type": "prompt"}, "tiny/llama", 0.1, asked=()),
-    "decoder, several labels": Order("labels.parquet", {"type": "lora"}, "tiny/llama", asked=()),
-    "seq2seq": Order("pairs.csv", {"type": "lora", "rank": 4}, "tiny/t5"),
-    "seq2seq, full": Order("pairs.csv", {"type": "full"}, "tiny/bart"),
+    "pretraining": JobCase("texts.jsonl", {"type": "lora", "rank": 4}, asked=("text",)),
+    "encoder, one label": JobCase("label.csv", {"type": "lora", "rank": 4}, "tiny/bert", asked=()),
+    "encoder, several labels": JobCase("labels.parquet", {"type": "full"}, "tiny/bert", asked=()),
+    "decoder, one label": JobCase("label.csv", {"type": "prompt"}, "tiny/llama", 0.1, asked=()),
+    "decoder, several labels": JobCase("labels.parquet", {"type": "lora"}, "tiny/llama", asked=()),
+    "seq2seq": JobCase("pairs.csv", {"type": "lora", "rank": 4}, "tiny/t5"),
+    "seq2seq, full": JobCase("pairs.csv", {"type": "full"}, "tiny/bart"),
 }
 
 
 def write_files(folder: Path) -> dict[str, Path]:
-    """Write every file that an order names, of all forms and all kinds of files."""
+    """Write every file that a case names, in all dataset and file formats."""
     writers: dict[str, Callable[[Path], None]] = {
         "chat.jsonl": _write_chat,
         "preferences.jsonl": _write_preferences,

@@ -1,4 +1,4 @@
-"""The bundle of a model that was trained whole."""
+"""The bundle of a fully trained model."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +18,8 @@ from tests.core.tiny import tiny_model
 
 
 @pytest.fixture
-def whole(contents: BundleContents) -> Any:
-    """Return a builder: contents for a model, trained whole, and changes of the job's spec."""
+def full_contents(contents: BundleContents) -> Any:
+    """Return a builder: contents for a fully trained model, with changes of the job's spec."""
 
     def build(model: Any, **changes: Any) -> BundleContents:
         spec = contents.card.spec.model_copy(update={"strategy": FullSpec(), **changes})
@@ -32,11 +32,11 @@ def whole(contents: BundleContents) -> Any:
 
 @pytest.mark.parametrize("model_type", ["llama", "gemma2", "gpt2"])
 def test_transformers_loads_the_bundle_and_gives_the_same_logits(
-    whole: Any, tmp_path: Path, model_type: str
+    full_contents: Any, tmp_path: Path, model_type: str
 ) -> None:
     """Gemma and GPT-2 tie the output matrix to the embeddings."""
     model = tiny_model(model_type)
-    manifest = write_bundle(tmp_path / "bundle", whole(model))
+    manifest = write_bundle(tmp_path / "bundle", full_contents(model))
     assert manifest.weights_file == MODEL_FILE
     verify(tmp_path / "bundle")
     assert sorted(path.name for path in (tmp_path / "bundle").glob("*.safetensors")) == [MODEL_FILE]
@@ -48,25 +48,27 @@ def test_transformers_loads_the_bundle_and_gives_the_same_logits(
 
 
 def test_equal_models_give_equal_bytes_and_name_no_private_folder(
-    whole: Any, tmp_path: Path
+    full_contents: Any, tmp_path: Path
 ) -> None:
     for name in ("a", "b"):
         saved = tmp_path / f"private-{name}"
         tiny_model().save_pretrained(saved)
-        write_bundle(tmp_path / name, whole(AutoModelForCausalLM.from_pretrained(saved)))
+        write_bundle(tmp_path / name, full_contents(AutoModelForCausalLM.from_pretrained(saved)))
     for path in (tmp_path / "a").iterdir():
         content = path.read_bytes()
         assert content == (tmp_path / "b" / path.name).read_bytes(), path.name
         assert b"private" not in content, path.name
 
 
-def test_classifier_keeps_the_names_of_its_labels(whole: Any, tmp_path: Path) -> None:
+def test_classifier_keeps_the_names_of_its_labels(full_contents: Any, tmp_path: Path) -> None:
     labels = ("bad", "fair", "good")
     model = tiny_model("bert", labels=3)
     model.config.id2label = dict(enumerate(labels))
     model.config.label2id = {label: index for index, label in enumerate(labels)}
     objective = ClassificationSpec(labels=labels)
-    write_bundle(tmp_path / "bundle", whole(model, task="classification", objective=objective))
+    write_bundle(
+        tmp_path / "bundle", full_contents(model, task="classification", objective=objective)
+    )
     loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "bundle")
     assert loaded.config.id2label == dict(enumerate(labels))
     card = (tmp_path / "bundle" / "README.md").read_text()
@@ -75,8 +77,8 @@ def test_classifier_keeps_the_names_of_its_labels(whole: Any, tmp_path: Path) ->
     assert "| objective.labels | bad, fair, good |" in card
 
 
-def test_card_calls_it_a_model_of_its_own(whole: Any, tmp_path: Path) -> None:
-    write_bundle(tmp_path / "bundle", whole(tiny_model()))
+def test_card_calls_it_a_model_of_its_own(full_contents: Any, tmp_path: Path) -> None:
+    write_bundle(tmp_path / "bundle", full_contents(tiny_model()))
     card = (tmp_path / "bundle" / "README.md").read_text()
     _, front_matter, text = card.split("---\n", 2)
     assert yaml.safe_load(front_matter) == {
