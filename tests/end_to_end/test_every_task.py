@@ -34,6 +34,10 @@ from tests.end_to_end.service import (
 FAMILIES = ("llama", "bert", "t5", "bart")
 TINY_FOLDER = Path(__file__).parents[2] / "core" / "models" / "tiny"
 NEW_TOKENS = 8
+DAILY = ("lora", "qlora", "full", "dpo", "kto", "seq2seq")
+DAILY += ("encoder, one label", "decoder, several labels")
+"""What `make test` trains through the service; tests/matrix trains the others without one."""
+CASES = [pytest.param(name, marks=() if name in DAILY else pytest.mark.slow) for name in JOBS]
 METRICS = {"step", "total_steps", "train_loss", "train_mean_token_accuracy", "learning_rate"}
 
 # PEFT's and transformers' own warnings while they load what they are given
@@ -42,7 +46,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 @dataclass(frozen=True)
 class Workshop:
-    """A service with tiny bases of several families, and a job of every case in it."""
+    """A service with tiny bases of several families, and the jobs submitted to it."""
 
     service: Service
     bases: dict[str, Path]
@@ -50,13 +54,20 @@ class Workshop:
     jobs: dict[str, str]
     """Their ids by the names of their cases."""
 
+    def submit(self, name: str) -> None:
+        case = JOBS[name]
+        request = case.request(self.files[case.file])
+        self.jobs[name] = self.service.client.fine_tuning.jobs.create(**request).id
+
     def finished(self, name: str) -> FineTuningJob:
+        if name not in self.jobs:
+            self.submit(name)
         return wait_until(self.service.client, self.jobs[name], "succeeded")
 
 
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
-    """Everything is submitted at once, and trained while the first tests look at the results."""
+    """The daily jobs are submitted at once, and train while the first tests look at results."""
     from tests.core.tiny import save_base
 
     folder = tmp_path_factory.mktemp("workshop")
@@ -70,17 +81,14 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
         "TUNESMITH_ENGINE_PRECISION": "fp32",
     }
     with running_service(folder / "data", settings) as service:
-        client = service.client
-        paths = write_files(folder)
-        files = {name: upload(client, path) for name, path in paths.items()}
-        jobs = {
-            name: client.fine_tuning.jobs.create(**case.request(files[case.file])).id
-            for name, case in JOBS.items()
-        }
-        yield Workshop(service, bases | {BASE_MODEL: TINY_FOLDER}, files, jobs)
+        files = {name: upload(service.client, path) for name, path in write_files(folder).items()}
+        workshop = Workshop(service, bases | {BASE_MODEL: TINY_FOLDER}, files, {})
+        for name in DAILY:
+            workshop.submit(name)
+        yield workshop
 
 
-def test_every_strategy_and_method_is_submitted() -> None:
+def test_every_strategy_and_method_has_a_case() -> None:
     assert {case.strategy["type"] for case in JOBS.values()} == set(STRATEGIES)
     methods = {case.method.get("type", "supervised") for case in JOBS.values()}
     assert methods == set(get_args(MethodName))
@@ -99,7 +107,7 @@ def test_job_is_followed_live_from_its_creation_to_its_end(workshop: Workshop) -
     assert workshop.finished("lora").status == "succeeded"
 
 
-@pytest.mark.parametrize("name", JOBS)
+@pytest.mark.parametrize("name", CASES)
 def test_tuned_model_answers_at_the_endpoints_as_its_bundle_does(
     workshop: Workshop, name: str, tmp_path: Path
 ) -> None:
@@ -162,7 +170,7 @@ def classify(workshop: Workshop, model: str, texts: list[str]) -> list[dict[str,
     return results
 
 
-@pytest.mark.parametrize("name", JOBS)
+@pytest.mark.parametrize("name", CASES)
 def test_job_says_what_it_did_in_events_metrics_and_result_file(
     workshop: Workshop, name: str
 ) -> None:
@@ -192,7 +200,7 @@ def test_preference_job_shows_the_method_it_was_asked_for(workshop: Workshop) ->
 
 def test_mask_of_a_job_and_of_a_planned_one_agree(workshop: Workshop) -> None:
     mask = {}
-    for name in ("lora", "seq2seq", "dpo", "encoder, several labels"):
+    for name in ("lora", "seq2seq", "dpo", "decoder, several labels"):
         job, case = workshop.finished(name), JOBS[name]
         with httpx.Client(base_url=f"{workshop.service.url}/v1/fine_tuning") as http:
             of_job = http.get(f"/jobs/{job.id}/mask").json()
@@ -216,10 +224,13 @@ def test_mask_of_a_job_and_of_a_planned_one_agree(workshop: Workshop) -> None:
     assert (source["name"], source["trained_tokens"]) == ("source", 0)
     assert "".join(token["text"] for token in target["tokens"]) == "catcat</s>"
     assert [part["name"] for part in mask["dpo"]["parts"]] == ["chosen", "rejected"]
-    assert mask["encoder, several labels"]["labels"] == ["animal", "colour"]
+    assert mask["decoder, several labels"]["labels"] == ["animal", "colour"]
 
 
-@pytest.mark.parametrize("name", ["full", "prompt", "decoder, several labels"])
+@pytest.mark.parametrize(
+    "name",
+    ["full", pytest.param("prompt", marks=pytest.mark.slow), "decoder, several labels"],
+)
 def test_training_goes_on_from_the_weights_of_a_tuned_model(workshop: Workshop, name: str) -> None:
     client, parent = workshop.service.client, workshop.finished(name)
     no_change = {"max_steps": 1, "learning_rate": 1e-12, "precision": "fp32"}
