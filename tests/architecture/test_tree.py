@@ -34,7 +34,7 @@ REGISTRY = re.compile(
 def python_files(*folders: str) -> Iterator[Path]:
     for folder in folders:
         for path in (ROOT / folder).rglob("*.py"):
-            if not IGNORED & set(path.parts):
+            if not is_ignored(path):
                 yield path
 
 
@@ -43,8 +43,13 @@ def text_files() -> Iterator[Path]:
         if top.name in IGNORED or (top.name.startswith(".") and top.name not in HIDDEN):
             continue
         for path in [top] if top.is_file() else top.rglob("*"):
-            if path.is_file() and path.suffix in TEXT and not IGNORED & set(path.parts):
+            if path.is_file() and path.suffix in TEXT and not is_ignored(path):
                 yield path
+
+
+def is_ignored(path: Path) -> bool:
+    """Only by its folders in the tree: a checkout may be in a folder called `build`."""
+    return not IGNORED.isdisjoint(path.relative_to(ROOT).parts)
 
 
 def where(path: Path) -> str:

@@ -91,17 +91,23 @@ def submit(
 
 
 def wait_until(
-    client: OpenAI, job_id: str, *statuses: str, timeout_seconds: float = 180
+    client: OpenAI, job_id: str, *statuses: str, silence_seconds: float = 120
 ) -> FineTuningJob:
-    """Poll until the job has one of `statuses`; fail loudly when it ends in another one."""
-    deadline = time.monotonic() + timeout_seconds
-    while time.monotonic() < deadline:
+    """Poll until the job has one of `statuses`; fail loudly when it ends in another one.
+
+    A busy machine may take long, so the limit is for the time without a new event.
+    """
+    last_event, limit = None, 0.0
+    while True:
         job = client.fine_tuning.jobs.retrieve(job_id)
         if job.status in statuses:
             return job
         assert job.status not in ("succeeded", "failed", "cancelled"), job.to_json()
+        if time.monotonic() > limit:
+            (newest,) = client.fine_tuning.jobs.list_events(job_id, limit=1).data
+            assert newest.id != last_event, f"{job_id} is {job.status}: {newest.message}"
+            last_event, limit = newest.id, time.monotonic() + silence_seconds
         time.sleep(0.1)
-    raise AssertionError(f"{job_id} is still {job.status}, not one of {statuses}")
 
 
 def messages_of(client: OpenAI, job_id: str) -> list[str]:

@@ -37,7 +37,7 @@ def test_classifier_learns_and_scores_as_its_bundle_does(
             "training": {"epochs": 2, "batch_size": 16, "learning_rate": rate, "precision": "fp32"},
         },
     )
-    job = wait_until(client, job.id, "succeeded", timeout_seconds=800)
+    job = wait_until(client, job.id, "succeeded", silence_seconds=800)
     assert job.fine_tuned_model
     parity = client.models.retrieve(job.fine_tuned_model).model_dump()["parity"]
     assert parity["status"] == "passed", parity

@@ -48,7 +48,7 @@ class Workshop:
             job = self.client.fine_tuning.jobs.create(**case.request(self.files[case.file]))
             self.jobs[name] = job.id
         return wait_until(
-            self.client, self.jobs[name], "succeeded", timeout_seconds=TIMEOUT_SECONDS
+            self.client, self.jobs[name], "succeeded", silence_seconds=TIMEOUT_SECONDS
         )
 
 
@@ -74,7 +74,7 @@ def test_forty_rows_with_long_answers_and_all_defaults_become_a_model(
     job = client.fine_tuning.jobs.create(
         model="smollm2", training_file=workshop.files["long.jsonl"], seed=1
     )
-    job = wait_until(client, job.id, "succeeded", timeout_seconds=TIMEOUT_SECONDS)
+    job = wait_until(client, job.id, "succeeded", silence_seconds=TIMEOUT_SECONDS)
     losses = [each["train_loss"] for each in metrics_of(client, job.id)]
     assert mean(losses[-5:]) < mean(losses[:5]) - 0.1
     assert job.fine_tuned_model
@@ -137,13 +137,13 @@ def test_paused_run_ends_with_the_weights_of_an_uninterrupted_one(workshop: Work
         ).id
 
     halted = submit()
-    wait_until(client, halted, "running", timeout_seconds=TIMEOUT_SECONDS)
+    wait_until(client, halted, "running", silence_seconds=TIMEOUT_SECONDS)
     client.fine_tuning.jobs.pause(halted)
-    whole = wait_until(client, submit(), "succeeded", timeout_seconds=TIMEOUT_SECONDS)
+    whole = wait_until(client, submit(), "succeeded", silence_seconds=TIMEOUT_SECONDS)
     paused = client.fine_tuning.jobs.retrieve(halted)
     assert paused.status == "queued" and paused.paused_at is not None  # type: ignore[attr-defined]
     client.fine_tuning.jobs.resume(halted)
-    wait_until(client, halted, "succeeded", timeout_seconds=TIMEOUT_SECONDS)
+    wait_until(client, halted, "succeeded", silence_seconds=TIMEOUT_SECONDS)
     assert weights_hash(client, halted) == weights_hash(client, whole.id)
 
 
@@ -152,7 +152,7 @@ def test_rows_with_tools_are_refused_where_the_template_hides_them(workshop: Wor
     job = client.fine_tuning.jobs.create(
         model="smollm2", training_file=workshop.files["tools.jsonl"]
     )
-    job = wait_until(client, job.id, "failed", timeout_seconds=TIMEOUT_SECONDS)
+    job = wait_until(client, job.id, "failed", silence_seconds=TIMEOUT_SECONDS)
     assert job.error and job.error.code == "invalid_training_file"
     assert job.error.message.startswith("Lines 1, 2, ") and "tools" in job.error.message
     assert "Fine-tuning job started" not in messages_of(client, job.id)
