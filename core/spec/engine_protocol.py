@@ -1,10 +1,10 @@
 """The protocol between API, workers and engines of every kind.
 
-An engine sends an `EngineReport` every BEAT_SECONDS (PUT /internal/engines) and takes requests at
+An engine sends an `EngineReport` every BEAT_SECONDS (PUT /internal/engines) and accepts requests at
 POST /generate and POST /classify. A refusal is an HTTP status with a `RefusalBody`. The engine and
-whoever asked it look up its kind in one table, `REFUSALS`: a `TunesmithError` raised in the engine
-is raised again by its caller, of the same kind. Once a stream has begun, a `GenerationFailed` line
-takes the place of the status.
+its caller look up the kind of a refusal in one table, `REFUSALS`: the caller raises an error of the
+same class as the `TunesmithError` in the engine. After the start of a stream, a `GenerationFailed`
+line replaces the status.
 """
 
 import json
@@ -20,7 +20,7 @@ from core.spec.base_model import BaseModelSpec
 from core.spec.precision import NumberFormat, PrecisionChoice
 
 BEAT_SECONDS = 2.0
-"""Between two reports of an engine."""
+"""The time between two reports of an engine."""
 
 WRONG_KEY = (
     "The engine's key is missing or wrong. Give the API and the engine the same "
@@ -28,21 +28,21 @@ WRONG_KEY = (
 )
 
 RETRY_AFTER_SECONDS = 5
-"""Assumed where an engine that is unavailable does not say when to come back."""
+"""The default for an unavailable engine without a `retry-after`."""
 
 
 class BasePrecision(Spec):
-    """In which number format an engine runs a base by itself, and what it measured."""
+    """The number format in which an engine runs a base without adapters, and its measured cost."""
 
     base: BaseModelSpec
     precision: PrecisionChoice
 
 
 class EngineReport(Spec):
-    """One heartbeat: how an engine describes itself, to the API and at /healthz.
+    """The heartbeat of an engine, which /healthz returns, too.
 
     The address is the engine's identity: a new process at the same address is the same engine.
-    Fields that are unknown here are ignored, so an engine may be newer than the API.
+    Unknown fields are ignored, so an engine may be newer than the API.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -50,12 +50,12 @@ class EngineReport(Spec):
     url: str = Field(
         pattern=r"^https?://[^/?#@\s]+$",
         max_length=255,
-        description="where the API reaches the engine",
+        description="the engine's address for the API",
     )
     status: Literal["ready", "draining"] = "ready"
-    hardware: str = Field("", description="what computes the answers, such as `4 CPU threads`")
+    hardware: str = Field("", description="the device, such as `4 CPU threads`")
     precision: NumberFormat | None = Field(
-        None, description="of all weights; None: chosen for each model"
+        None, description="number format of all weights; None: chosen for each model"
     )
     bases: tuple[BaseModelSpec, ...] = Field(
         (), description="models in memory, per task and precision"
@@ -64,7 +64,7 @@ class EngineReport(Spec):
         (), description="of each of `bases`; empty in reports of older engines"
     )
     precisions: tuple[BasePrecision, ...] = Field(
-        (), description="of the bases asked for so far, where no format is set for all"
+        (), description="the choices for the bases used so far, if no format is set for all"
     )
     max_bases: int = Field(1, ge=1)
     bundles: tuple[str, ...] = Field(
@@ -77,14 +77,14 @@ class EngineReport(Spec):
 
 
 class EngineHealth(Spec):
-    """The body of GET /healthz: `ok` or what is wrong, and the engine's current report."""
+    """The body of GET /healthz: `ok` or an error, and the engine's current report."""
 
     status: str
     report: EngineReport
 
 
 class Refusal(Spec):
-    """Why an engine answers with an error instead of events."""
+    """The error that an engine returns instead of events."""
 
     message: str
     param: str | None = None
@@ -92,36 +92,36 @@ class Refusal(Spec):
 
 
 class RefusalBody(Spec):
-    """Body of every answer of an engine whose status is not 200."""
+    """The body of every response of an engine whose status is not 200."""
 
     error: Refusal
 
 
 class NotServedHere(InvalidRequest):
-    """This kind of engine cannot do it; another kind may."""
+    """This kind of engine cannot serve the request; another kind may."""
 
     code = "not_served_here"
 
 
 class EngineKeyRefused(TunesmithError):
-    """Caller and engine were given different keys: an error of the service, not of its user."""
+    """Caller and engine have different keys, which is an error of the service, not of the user."""
 
     code = "invalid_engine_key"
 
 
 @dataclass(frozen=True)
 class RefusalKind:
-    """How refusals of one kind travel, and what whoever asked may do next."""
+    """The HTTP form of one kind of refusal, and what a caller may do next."""
 
     error: type[TunesmithError]
-    """Raised in the engine, and again by its caller."""
+    """The class of the error, in the engine and in its caller."""
     status: int
     codes: frozenset[str] | None = None
-    """The codes of this kind; None: every code that no earlier kind has."""
+    """The codes of this kind; None: all codes that no earlier kind has."""
     asks_another: bool = False
-    """Another engine may answer: this one has not begun with the request."""
+    """Another engine may answer, because this one has not started the request."""
     is_lasting: bool = False
-    """This engine would refuse the same request again."""
+    """This engine would reject the same request again."""
 
 
 NOT_SERVED_HERE = RefusalKind(NotServedHere, 421, asks_another=True, is_lasting=True)
@@ -134,7 +134,7 @@ NOT_BEGUN = RefusalKind(
 )
 CORRUPT = RefusalKind(Unavailable, 503, frozenset({"adapter_corrupt"}), is_lasting=True)
 FAILED = RefusalKind(Unavailable, 503)
-"""The request may be what the engine fails of, so it is not passed on to another."""
+"""The request may be the cause of the failure, so it is not sent to another engine."""
 CRASHED = RefusalKind(TunesmithError, 500)
 
 REFUSALS = (
@@ -148,7 +148,7 @@ REFUSALS = (
     FAILED,
     CRASHED,
 )
-"""All kinds; the first that fits is the kind of a refusal. The last fits everything."""
+"""All kinds. The first that matches is the kind of a refusal; the last matches everything."""
 
 
 def kind_of(error: TunesmithError) -> RefusalKind:
@@ -161,42 +161,42 @@ def kind_of(error: TunesmithError) -> RefusalKind:
 
 
 def refusal_body(error: TunesmithError) -> bytes:
-    """Return an error as the JSON of a `RefusalBody`; what UTF-8 cannot hold becomes `?`."""
-    said = {"message": error.message, "param": error.param, "code": error.code}
-    return json.dumps({"error": said}, ensure_ascii=False).encode(errors="replace")
+    """Return an error as the JSON of a `RefusalBody`; lone surrogates become `?`."""
+    refusal = {"message": error.message, "param": error.param, "code": error.code}
+    return json.dumps({"error": refusal}, ensure_ascii=False).encode(errors="replace")
 
 
 def refusal_headers(error: TunesmithError) -> dict[str, str]:
-    """Return what the header of a refusal says: when to come back, if that may help."""
+    """Return the headers of a refusal: `retry-after` if a retry may help."""
     if not isinstance(error, Unavailable):
         return {}
     return {"retry-after": str(error.retry_after_seconds)}
 
 
 def read_refusal(status: int, body: bytes, headers: Mapping[str, str]) -> TunesmithError:
-    """Return the error that the engine raised. `headers`: looked up in lower case."""
+    """Return the error of the engine. Keys of `headers` are lower case."""
     try:
-        said = RefusalBody.model_validate_json(body).error
+        refusal = RefusalBody.model_validate_json(body).error
     except ValidationError:
-        said = Refusal(message=f"The engine failed with status {status}.")
-    kind = _kind_on_the_wire(status, said.code)
+        refusal = Refusal(message=f"The engine failed with status {status}.")
+    kind = _kind_on_the_wire(status, refusal.code)
     if not issubclass(kind.error, Unavailable):
-        return kind.error(said.message, param=said.param, code=said.code)
-    # A full engine that does not say so in words is full all the same.
-    code = said.code if kind.codes is None or said.code in kind.codes else min(kind.codes)
+        return kind.error(refusal.message, param=refusal.param, code=refusal.code)
+    # An engine that answers 429 is full, even with an unknown code.
+    code = refusal.code if kind.codes is None or refusal.code in kind.codes else min(kind.codes)
     seconds = headers.get("retry-after", "")
     return kind.error(
-        said.message,
-        param=said.param,
+        refusal.message,
+        param=refusal.param,
         code=code,
         retry_after_seconds=int(seconds) if seconds.isdigit() else RETRY_AFTER_SECONDS,
     )
 
 
 def turned_down(failures: Sequence[TunesmithError]) -> TunesmithError:
-    """Return the error of a request that no engine has taken, from what each of them said.
+    """Return the error of a request that no engine has accepted, from the error of each engine.
 
-    Unavailable where one may take it later; the soonest of them when all are full.
+    Unavailable if an engine may accept it later. If all are full, with the shortest `retry-after`.
     """
     if not failures:
         return Unavailable(
@@ -216,7 +216,7 @@ def turned_down(failures: Sequence[TunesmithError]) -> TunesmithError:
 
 
 def _kind_on_the_wire(status: int, code: str | None) -> RefusalKind:
-    """Return the kind by status and code; a status that no engine sends is a crash."""
+    """Return the kind for a status and code; an unknown status is a crash."""
     of_status = [kind for kind in REFUSALS if kind.status == status] or [CRASHED]
     by_code = (kind for kind in of_status if kind.codes is None or code in kind.codes)
     return next(by_code, of_status[0])

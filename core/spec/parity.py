@@ -1,7 +1,7 @@
-"""Held-out rows as training scores them, and whether the endpoint gives them the same figures.
+"""Training's log-probabilities of some rows, and whether the endpoint returns the same ones.
 
-The training child writes a `ParityReference`; the worker replays it through the engine and makes a
-`Parity` of it, which is kept with the tuned model.
+The training child writes a `ParityReference`. The worker replays it through the engine, and stores
+the result, a `Parity`, with the tuned model.
 """
 
 import math
@@ -20,30 +20,30 @@ _GAP_NAMES = AliasChoices("quantization_gap_nats", "quantisation_gap_nats")
 
 
 def nats(probability: float) -> float:
-    """Return the logarithm of the probability of a label, which may have been rounded to zero."""
+    """Return the logarithm of a label's probability, which may be rounded to zero."""
     return math.log(max(probability, LEAST_PROBABILITY))
 
 
 class ReplayedRow(Spec):
-    """A row that a model writes: how it is asked for, and what training makes of it."""
+    """A row for a generating model: its request, and training's log-probabilities."""
 
     type: Literal["row"] = "row"
     line: int
     prompt: Prompt
-    prompt_ids: tuple[int, ...] = Field(description="the prompt as training reads it")
-    answer: tuple[int, ...] = Field(min_length=1, description="the tokens that follow in the row")
+    prompt_ids: tuple[int, ...] = Field(description="the tokens of the prompt in training")
+    answer: tuple[int, ...] = Field(min_length=1, description="the tokens after the prompt")
     logprobs: tuple[float | None, ...] = Field(
-        description="of prompt and answer, token by token, in nats; None where nothing is trained"
+        description="of each token of prompt and answer, in nats; None if it is not trained"
     )
 
     @property
     def figures(self) -> tuple[float, ...]:
-        """What is compared, in nats."""
+        """The log-probabilities to compare, in nats."""
         return tuple(logprob for logprob in self.logprobs if logprob is not None)
 
 
 class ReplayedText(Spec):
-    """A text that a model labels, and how likely every label is."""
+    """A text for a classifier, and training's log-probability of every label."""
 
     type: Literal["text"] = "text"
     line: int
@@ -52,63 +52,63 @@ class ReplayedText(Spec):
 
     @property
     def figures(self) -> tuple[float, ...]:
-        """What is compared, in nats."""
+        """The log-probabilities to compare, in nats."""
         return tuple(self.logprobs.values())
 
 
 class Ablation(Spec):
-    """The rows once more, with some trained modules switched off.
+    """The figures of the rows without some trained modules.
 
-    An engine that ignores these modules answers so.
+    An engine that ignores these modules returns the same figures.
     """
 
-    modules: str = Field(description="the name that they share, such as v_proj")
+    modules: str = Field(description="the common name of the modules, such as v_proj")
     count: int
-    is_whole: bool = Field(False, description="nothing of the adapter is left")
-    figures: tuple[float, ...] = Field(description="of all rows one after another, in nats")
+    is_whole: bool = Field(False, description="whether the adapter is disabled completely")
+    figures: tuple[float, ...] = Field(description="of all rows, concatenated, in nats")
 
 
 class Repeat(Spec):
-    """The rows once more by the same model, rounded otherwise at random as `precision` rounds."""
+    """The figures of the rows with random rounding of the size of `precision`."""
 
     precision: NumberFormat
-    figures: tuple[float, ...] = Field(description="of all rows one after another, in nats")
+    figures: tuple[float, ...] = Field(description="of all rows, concatenated, in nats")
 
 
 class ParityReference(Aliased, Spec):
-    """What training says of some rows with the weights of the bundle."""
+    """Training's figures of some rows with the weights of the bundle."""
 
     precision: NumberFormat
     rows: tuple[ReplayedRow, ...] | tuple[ReplayedText, ...] = ()
     repeats: tuple[Repeat, ...] = Field(
-        (), description="what rounding alone changes, in this precision and in coarser ones"
+        (), description="the effect of rounding, in this precision and in coarser ones"
     )
     ablations: tuple[Ablation, ...] = ()
     quantization_gap_nats: float | None = Field(
         None,
-        description="of qlora: mean distance of the quantized model from the served one",
+        description="for qlora: mean distance between the quantized model and the served one",
         validation_alias=_GAP_NAMES,
     )
-    missing: str | None = Field(None, description="why there are no rows")
+    missing: str | None = Field(None, description="the reason if there are no rows")
 
     @property
     def figures(self) -> tuple[float, ...]:
-        """What is compared, of all rows one after another, in nats."""
+        """The log-probabilities to compare, of all rows, concatenated, in nats."""
         return tuple(figure for row in self.rows for figure in row.figures)
 
 
 class Parity(Aliased, Spec):
-    """Whether the endpoint gives rows of the job the log-probabilities that training gave them.
+    """The comparison of the endpoint's log-probabilities for rows of the job with training's.
 
-    Of a classifier a token is a label of a text.
+    For a classifier, a token is a label of a text.
     """
 
     status: Literal["passed", "failed", "unchecked"]
-    reason: str | None = Field(None, description="what differs, or why nothing was compared")
+    reason: str | None = Field(None, description="the difference, or why nothing was compared")
     differs: Literal["template", "module", "adapter", "precision", "numbers"] | None = None
     rows: int = 0
     token_rows: int = Field(
-        0, description="those asked by their tokens, which says nothing about templates"
+        0, description="rows with a prompt of tokens, which do not test the chat template"
     )
     tokens: int = 0
     max_difference_nats: float | None = None
@@ -116,15 +116,15 @@ class Parity(Aliased, Spec):
     max_allowed_nats: float | None = None
     mean_allowed_nats: float | None = None
     max_rounding_nats: float | None = Field(
-        None, description="what rounding alone changed in training's own figures, at most"
+        None, description="the maximum change of training's figures by rounding alone"
     )
-    mean_rounding_nats: float | None = Field(None, description="the same on average")
+    mean_rounding_nats: float | None = Field(None, description="the mean of these changes")
     adapter_effect_nats: float | None = Field(
-        None, description="mean distance of the adapter's answers from those of its base"
+        None, description="mean distance between the model with and without the adapter"
     )
     adapter_share: float | None = Field(
         None,
-        description="how much of that the engine gives: 1 is all; null where rounding hides it",
+        description="the share of this effect in the engine: 1 is all; null if rounding hides it",
     )
     training_precision: NumberFormat | None = None
     engine_precision: NumberFormat | None = None

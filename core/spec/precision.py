@@ -1,4 +1,4 @@
-"""In which number format a base computes, and what 16 bits cost it."""
+"""The number format of a base, and the cost of 16 bits for it."""
 
 from typing import Literal
 
@@ -10,34 +10,34 @@ NumberFormat = Literal["bf16", "fp16", "fp32"]
 SixteenBits = Literal["bf16", "fp16"]
 
 HIGHEST_KL_NATS = 1e-3
-"""What 16 bits may cost a token that a model writes, on average."""
+"""The highest accepted cost of 16 bits per generated token, on average."""
 
 HIGHEST_STATE_ERROR = 2e-2
-"""What 16 bits may cost an encoder: mean distance of its states, as a share of their length."""
+"""The same for an encoder: the mean distance of its states, relative to their length."""
 
 Reason = Literal["set", "measured", "not native", "quantized", "memory", "busy", "unmeasured"]
 
 
 class PrecisionCost(Spec):
-    """How far a base in 16 bits is from itself in fp32, over the tokens of a few fixed texts."""
+    """The difference of a base in 16 bits from fp32, over the tokens of a few fixed texts."""
 
     format: SixteenBits
     tokens: int
-    is_finite: bool = Field(True, description="no number left the range of the format")
+    is_finite: bool = Field(True, description="whether all numbers are in the range of the format")
     kl_nats: float | None = Field(
         None, description="mean KL divergence of the next token; None for an encoder"
     )
     kl_p99_nats: float | None = Field(None, description="its 99th percentile")
     changed_share: float | None = Field(
-        None, description="of the tokens, where another one becomes the most likely to follow"
+        None, description="the share of tokens with another most likely successor"
     )
     state_error: float | None = Field(
-        None, description="of an encoder: mean relative distance of its last states"
+        None, description="mean relative distance of an encoder's last states"
     )
 
     @property
     def is_high(self) -> bool:
-        """Say whether fp32 is worth twice the memory of the weights."""
+        """Whether fp32 is worth twice the memory of the weights."""
         if not self.is_finite:
             return True
         if self.kl_nats is not None and self.kl_nats > HIGHEST_KL_NATS:
@@ -48,17 +48,17 @@ class PrecisionCost(Spec):
         if not self.is_finite:
             return f"{self.format} is too narrow for the numbers of this base"
         if self.kl_nats is not None:
-            return f"{self.format} costs this base {self.kl_nats:.2g} nat a token"
-        return f"{self.format} moves the states of this base by {self.state_error:.2%}"
+            return f"{self.format} costs this base {self.kl_nats:.2g} nat per token"
+        return f"{self.format} changes the states of this base by {self.state_error:.2%}"
 
 
 class PrecisionChoice(Spec):
-    """The number format of a base, and why that one.
+    """The number format of a base, and its reason.
 
-    `set`: it was asked for. `measured`: by the cost of 16 bits. `not native`: the device has no
-    16 bits to compute in. `quantized`: the base comes quantized, which is made for 16 bits.
-    `memory`: fp32 would not fit. `busy`: too little memory was free to measure the cost.
-    `unmeasured`: the measurement itself failed.
+    `set`: it was requested. `measured`: by the cost of 16 bits. `not native`: the device does not
+    compute in 16 bits. `quantized`: the base is quantized, which is made for 16 bits. `memory`:
+    fp32 would not fit. `busy`: too little memory was free to measure the cost. `unmeasured`: the
+    measurement failed.
     """
 
     choice: NumberFormat
@@ -72,34 +72,34 @@ class PrecisionChoice(Spec):
 
     @property
     def is_lasting(self) -> bool:
-        """Say whether the same base on the same device is given the same choice at any time."""
+        """Whether the choice is always the same for this base on this device."""
         return self.reason not in ("busy", "unmeasured")
 
     @property
     def warning(self) -> str | None:
-        """What the owner of a job has to know of it, if anything."""
+        """A warning for the owner of a job, if necessary."""
         if self.choice == "fp32":
             return None
         if self.cost is not None and self.cost.is_high:
-            hint = "precision fp32 avoids that"
+            hint = "precision fp32 avoids this"
             if self.reason == "memory":
-                hint = "fp32, which would avoid that, does not fit into the memory here"
+                hint = "fp32 would avoid this, but does not fit into memory"
             return f"{self.cost}; {hint}"
         if self.cost is None and self.reason == "memory":
             return (
-                f"fp32 does not fit into the memory here, so what {self.choice} costs this base "
-                "is not known"
+                f"the cost of {self.choice} for this base is unknown, because fp32 does not fit "
+                "into memory"
             )
         if self.reason == "busy":
             return (
-                f"what {self.choice} costs this base is not known, because too little memory was "
-                "free to measure it; precision fp32 avoids any cost"
+                f"the cost of {self.choice} for this base is unknown, because there was too little "
+                "free memory to measure it; precision fp32 has no cost"
             )
         if self.reason == "unmeasured":
-            return f"what {self.choice} costs this base could not be measured"
+            return f"the cost of {self.choice} for this base could not be measured"
         return None
 
     @property
     def remark(self) -> str:
-        """What is known of 16 bits here, such as `bf16 costs this base 0.31 nat a token`."""
+        """The warning or the cost, such as `bf16 costs this base 0.31 nat per token`."""
         return self.warning or ("" if self.cost is None else str(self.cost))

@@ -1,4 +1,4 @@
-"""What a worker asks of a training child, and where the child puts what it has packed."""
+"""The request of a worker to a training child, and the paths of the archives that it packs."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +9,9 @@ from core.spec.workspace import Workspace
 
 @dataclass(frozen=True)
 class RunRequest:
-    """One run: its job, its folder, and what of the machine it may use.
+    """One run: its job, its folder, and its limits on this machine.
 
-    `threads` None: one per usable core. `precision_folder` None: no measurement is kept.
+    `threads` None: one per usable core. `precision_folder` None: measured costs are not stored.
     """
 
     spec: JobSpec
@@ -21,10 +21,10 @@ class RunRequest:
 
     @property
     def log_file(self) -> Path:
-        """Where the child writes everything but its events."""
+        """The file for all output of the child except its events."""
         return self.workspace.folder / "child.log"
 
 
 def archive_of(folder: Path) -> Path:
-    """Return where the archive of a bundle or a resume state is, before the child reports it."""
+    """Return the archive of a bundle or resume state, which the child packs before its event."""
     return folder.with_name(folder.name + ".zip")

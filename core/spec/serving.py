@@ -1,4 +1,4 @@
-"""In which form a tuned model is served."""
+"""The serving form of a tuned model."""
 
 from typing import Literal
 
@@ -10,7 +10,7 @@ from core.spec.names import Aliased
 
 
 class ServingSpec(Aliased, Spec):
-    """`adapter` shares its base with other models; `merged` is weights of its own.
+    """`adapter` shares its base with other models; `merged` has its own weights.
 
     A fully trained model has its own weights in both forms.
     """
@@ -18,7 +18,7 @@ class ServingSpec(Aliased, Spec):
     form: Literal["adapter", "merged"] = "adapter"
     quantization: Quantization | None = Field(
         None,
-        description="of the merged weights; None: as the engine keeps a base",
+        description="of the merged weights; None: not quantized",
         validation_alias=AliasChoices("quantization", "quantisation"),
     )
 
@@ -26,10 +26,10 @@ class ServingSpec(Aliased, Spec):
     def _require_own_weights(self) -> "ServingSpec":
         if self.form == "adapter" and self.quantization is not None:
             raise ValueError(
-                "quantization needs the form merged: an adapter runs on its base as that is"
+                "quantization requires the form merged, because an adapter uses its base unchanged"
             )
         return self
 
 
 ADAPTER_FORM = ServingSpec()
-"""How a model is served unless its owner has chosen."""
+"""The default serving form."""

@@ -49,7 +49,7 @@ def test_auto_takes_16_bits_where_they_cost_little_and_fp32_where_they_cost_much
     assert (bad.choice, bad.reason, bad.warning) == ("fp32", "measured", None)
     assert good.cost.kl_nats < 1e-3 < bad.cost.kl_nats
     assert good.remark.startswith("bf16 costs this base 0.0") and good.remark.endswith(
-        "nat a token"
+        "nat per token"
     )
 
 
@@ -58,9 +58,9 @@ def test_without_room_for_fp32_it_is_16_bits_with_a_warning(calm, wild, tmp_path
     small = PrecisionChooser(CPU, tmp_path, fits=lambda fp32_bytes: False)
     known, unknown = small.choose(wild, "auto"), small.choose(calm, "auto")
     assert (known.choice, known.reason) == ("bf16", "memory")
-    assert "nat a token" in known.warning and "does not fit" in known.warning
+    assert "nat per token" in known.warning and "does not fit" in known.warning
     assert (unknown.choice, unknown.reason, unknown.cost) == ("bf16", "memory", None)
-    assert "is not known" in unknown.warning
+    assert "is unknown" in unknown.warning
     assert measured == [wild.id]
 
 
@@ -71,7 +71,7 @@ def test_what_was_chosen_for_want_of_free_memory_does_not_last(
     monkeypatch.setattr(precision_choice, "free_bytes", lambda device: 1000)
     busy = chooser.choose(wild, "auto")
     assert (busy.choice, busy.reason, busy.cost, busy.is_lasting) == ("bf16", "busy", None, False)
-    assert "too little memory was free" in busy.warning and measured == []
+    assert "too little free memory" in busy.warning and measured == []
     monkeypatch.undo()
     monkeypatch.setattr(precision, "_cpu_flags", lambda: {"avx512_bf16"})
     quiet = chooser.choose(wild, "auto")
@@ -97,7 +97,7 @@ def test_what_was_asked_for_is_obeyed_with_a_warning_where_it_costs_much(calm, w
     for asked in ("bf16", "fp16", "fp32"):
         chosen = chooser.choose(wild, asked)
         assert (chosen.choice, chosen.reason) == (asked, "set")
-    assert "precision fp32 avoids that" in chooser.choose(wild, "bf16").warning
+    assert "precision fp32 avoids this" in chooser.choose(wild, "bf16").warning
     assert chooser.choose(calm, "bf16").warning is None
     assert chooser.choose(wild, "fp32").warning is None
 
