@@ -95,7 +95,7 @@ def succeed(session: Session, claim: TaskClaim, result: Spec) -> None:
 def fail(session: Session, claim: TaskClaim, failure: TaskFailure) -> None:
     """End the task for a reason that another attempt would meet again."""
     leases.hold(session, claim)
-    _end(session, claim.work, error=failure.model_dump(mode="json"))
+    _fail(session, claim.work, failure)
 
 
 def release(session: Session, claim: TaskClaim) -> None:
@@ -104,15 +104,15 @@ def release(session: Session, claim: TaskClaim) -> None:
     _give_back(session, claim.work, pause_seconds=0)
 
 
-def report_crash(session: Session, claim: TaskClaim, *, reason: str) -> None:
-    """The attempt crashed under a living worker: another one after a pause, or the end."""
+def retry(session: Session, claim: TaskClaim, failure: TaskFailure) -> None:
+    """Let the task wait for another attempt; after the last attempt end it with `failure`."""
     leases.hold(session, claim)
     attempts = session.scalars(select(Task.attempts).where(Task.id == claim.id)).one()
     kind = KINDS[claim.kind]
     if attempts < kind.max_attempts:
         _give_back(session, claim.work, pause_seconds=kind.retry_seconds * 2 ** (attempts - 1))
     else:
-        _fail_at_last(session, claim.work, "task_crashed", reason)
+        _fail(session, claim.work, failure)
 
 
 def rescue_expired(session: Session, *, worker_id: str | None = None) -> Sequence[Work]:
@@ -129,7 +129,7 @@ def rescue_expired(session: Session, *, worker_id: str | None = None) -> Sequenc
             rescued.append(work)
         else:
             message = f"The task was started {attempts} times; its worker died each time."
-            _fail_at_last(session, work, "worker_lost", message)
+            _fail(session, work, TaskFailure(code="worker_lost", message=message))
     return rescued
 
 
@@ -164,8 +164,8 @@ def _end(session: Session, work: Work, **columns: Any) -> None:
     outbox.settle(session, work)
 
 
-def _fail_at_last(session: Session, work: Work, code: str, message: str) -> None:
-    _end(session, work, error=TaskFailure(code=code, message=message).model_dump(mode="json"))
+def _fail(session: Session, work: Work, failure: TaskFailure) -> None:
+    _end(session, work, error=failure.model_dump(mode="json"))
 
 
 def _give_back(session: Session, work: Work, *, pause_seconds: float) -> None:

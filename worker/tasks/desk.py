@@ -15,12 +15,14 @@ from core.errors import StaleClaim, TunesmithError, Unavailable
 from core.records import tasks
 from core.records.tasks import TaskClaim
 from core.spec.base import Spec
+from core.storage.blobs import STORAGE_UNAVAILABLE
 from core.tasks.failure import TaskFailure
 from core.tasks.kinds import KINDS, Queue, kinds_of
 from worker.context import Worker
 from worker.coroutines import Interrupted
 from worker.lease import Lease
 from worker.outages.commit import commit
+from worker.outages.retrying_store import RetryingStore
 from worker.tasks.attempt import TASK_FOLDER, Attempt
 
 logger = logging.getLogger(__name__)
@@ -92,7 +94,8 @@ def run_attempt(worker: Worker, claim: TaskClaim) -> None:
     def should_stop() -> bool:
         return worker.stopping.is_set() or lease.lost.is_set() or time.monotonic() > stop_at
 
-    attempt = Attempt(claim, settings, worker.database, worker.store, folder, should_stop)
+    store = RetryingStore(worker.store, should_stop)
+    attempt = Attempt(claim, settings, worker.database, store, folder, should_stop)
     try:
         with lease:
             commit(worker.database, _ending(worker, attempt, lease))
@@ -113,14 +116,20 @@ def _ending(worker: Worker, attempt: Attempt, lease: Lease) -> Ending:
     except Interrupted:
         return _interrupted(worker, claim, lease)
     except TunesmithError as error:
-        if isinstance(error, Unavailable) and worker.stopping.is_set():
-            return _interrupted(worker, claim, lease)  # storage is no longer waited for
-        logger.info("%s failed: %s", claim.id, error.message)
-        return partial(tasks.fail, claim=claim, failure=TaskFailure.of(error))
+        return _failed(worker, claim, error)
     except Exception as error:
         logger.exception("%s crashed.", claim.id)
-        reason = f"{type(error).__name__}: {error}"
-        return partial(tasks.report_crash, claim=claim, reason=reason)
+        crash = TaskFailure(code="task_crashed", message=f"{type(error).__name__}: {error}")
+        return partial(tasks.retry, claim=claim, failure=crash)
+
+
+def _failed(worker: Worker, claim: TaskClaim, error: TunesmithError) -> Ending:
+    """End the task, because a retry would fail in the same way; retry it after an outage."""
+    if isinstance(error, Unavailable) and worker.stopping.is_set():
+        return partial(tasks.release, claim=claim)
+    logger.info("%s failed: %s", claim.id, error.message)
+    end = tasks.retry if error.code == STORAGE_UNAVAILABLE else tasks.fail
+    return partial(end, claim=claim, failure=TaskFailure.of(error))
 
 
 def _run(attempt: Attempt) -> Spec:
@@ -134,7 +143,7 @@ def _interrupted(worker: Worker, claim: TaskClaim, lease: Lease) -> Ending:
     if lease.lost.is_set():
         raise StaleClaim(f"{claim.id} was deleted or given to another worker.")
     if worker.stopping.is_set():
-        return lambda session: tasks.release(session, claim)
+        return partial(tasks.release, claim=claim)
     seconds = KINDS[claim.kind].limit_seconds
     message = f"The task did not end within {seconds:.0f} s."
     return partial(

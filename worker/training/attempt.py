@@ -17,12 +17,13 @@ from core.spec.ids import FileId
 from core.spec.job import JobSpec
 from core.spec.run_request import RunRequest, archive_of
 from core.spec.workspace import Workspace
-from core.storage.blobs import STORAGE_UNAVAILABLE
+from core.storage.blobs import STORAGE_UNAVAILABLE, BlobStore
 from worker.context import Worker
 from worker.engine_client.find import find_engine
 from worker.launch import Child, launch
 from worker.outages.commit import commit
 from worker.outages.full_disk import is_disk_full
+from worker.outages.retrying_store import RetryingStore
 from worker.parity.check import ParityCheck
 from worker.training.lease import JobLease
 from worker.training.publish import Publisher
@@ -59,20 +60,22 @@ def train(worker: Worker, claim: Claim) -> None:
     A job that another holds by then, or that was cancelled, is dropped in silence: its
     child, its workspace and its unrecorded blobs go, and nothing is written.
     """
-    workspace = worker.settings.work_folder / claim.job_id / str(claim.token)
-    states = ResumeStates(worker.database, worker.store, claim)
+    folder = worker.settings.work_folder / claim.job_id / str(claim.token)
+    workspace = Workspace(folder=folder.absolute())
     lease = JobLease(worker.database, claim, worker.settings)
 
     def should_stop() -> bool:
         return worker.stopping.is_set() or lease.lost.is_set()
 
+    store = RetryingStore(worker.store, should_stop)
+    states = ResumeStates(worker.database, store, claim)
     key = worker.settings.engine_key
     check_parity = ParityCheck(lambda base: find_engine(worker.database, base, key), should_stop)
-    publisher = Publisher(worker.database, worker.store, claim, check_parity)
+    publisher = Publisher(worker.database, store, claim, check_parity)
     recorder = Recorder(worker.database, claim, states, publisher)
     try:
         with lease:
-            request = _prepare(worker, claim, Workspace(folder=workspace.absolute()), states)
+            request = _prepare(worker, store, claim, workspace, states)
             _run(worker, claim, request, recorder, lease)
         logger.info("%s is done.", claim.job_id)
     except StaleClaim:
@@ -80,7 +83,7 @@ def train(worker: Worker, claim: Claim) -> None:
     except Exception as error:
         _end_badly(recorder, error)
     finally:
-        shutil.rmtree(workspace, ignore_errors=True)
+        shutil.rmtree(workspace.folder, ignore_errors=True)
 
 
 def _run(
@@ -114,7 +117,7 @@ def _run(
 
 
 def _prepare(
-    worker: Worker, claim: Claim, workspace: Workspace, states: ResumeStates
+    worker: Worker, store: BlobStore, claim: Claim, workspace: Workspace, states: ResumeStates
 ) -> RunRequest:
     """Fetch what the job needs into a fresh workspace: files, parent, the state to go on from."""
 
@@ -131,12 +134,12 @@ def _prepare(
 
     spec, train_key, validation_key = commit(worker.database, read)
     _empty(workspace.folder)
-    worker.store.fetch(train_key, workspace.train_file)
+    store.fetch(train_key, workspace.train_file)
     if validation_key is not None:
-        worker.store.fetch(validation_key, workspace.validation_file)
+        store.fetch(validation_key, workspace.validation_file)
     if spec.parent is not None:
         archive = archive_of(workspace.parent_folder)
-        fetch_checked(worker.store, spec.parent, archive)
+        fetch_checked(store, spec.parent, archive)
         unpack(archive, workspace.parent_folder)
         archive.unlink()
     states.fetch(workspace)
