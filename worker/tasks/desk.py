@@ -64,6 +64,8 @@ class TaskDesk:
             kinds = [
                 kind for kind in kinds_of(self._queue) if self._running[kind] < KINDS[kind].at_once
             ]
+            if not kinds:
+                return None
             claim = commit(
                 worker.database,
                 lambda session: tasks.claim_next(session, worker.settings.worker_id, kinds),
