@@ -9,7 +9,7 @@ from statistics import median
 
 from core.errors import TunesmithError, Unavailable
 from core.records.ids import new_id
-from core.spec.engine_protocol import kind_of, turned_down
+from core.spec.engine_protocol import may_ask_another, turned_down
 from core.spec.generation import (
     ChoiceFinished,
     GenerationRequest,
@@ -35,9 +35,10 @@ LIMIT_SECONDS = 300.0
 
 
 def run(attempt: Attempt) -> SpeedResult:
-    """Measure on the first suitable engine that takes the model. Its refusal is the failure."""
+    """Measure the model on one engine; raises what `measure_on_any` raises."""
     target = SpeedTarget.model_validate(attempt.payload)
-    engines = engines_for(attempt.database, target.base, attempt.settings.engine_key)
+    key = attempt.settings.engine_key
+    engines = engines_for(attempt.database, target.base, target.adapter, key)
     return run_unless(
         attempt.should_stop, measure_on_any(engines, target, attempt.claim.project_id)
     )
@@ -46,7 +47,10 @@ def run(attempt: Attempt) -> SpeedResult:
 async def measure_on_any(
     engines: Sequence[EngineAddress], target: SpeedTarget, project: str
 ) -> SpeedResult:
-    """Ask one engine after the other until one takes the model."""
+    """Measure on the first engine that accepts the requests; try others as the API's router does.
+
+    Raises the failure after which no other engine may be asked, or why no engine accepted them.
+    """
     failures: list[TunesmithError] = []
     for engine in engines:
         async with EngineClient(engine) as client:
@@ -54,10 +58,10 @@ async def measure_on_any(
                 hardware = await _warm_up(client, target, project)
                 return await measure(client, target, project, hardware)
             except TunesmithError as error:
-                if not kind_of(error).asks_another:
-                    raise
                 failures.append(error)
     raise turned_down(failures)
+                if not may_ask_another(failures):
+                    raise
 
 
 async def measure(

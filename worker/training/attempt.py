@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from core.artifacts.archive import unpack
 from core.errors import StaleClaim, TunesmithError, Unavailable
+from core.parity.asking import Candidate
 from core.records import claims
 from core.records.claims import Claim
 from core.records.owned import get_owned
@@ -19,7 +20,7 @@ from core.spec.run_request import RunRequest, archive_of
 from core.spec.workspace import Workspace
 from core.storage.blobs import STORAGE_UNAVAILABLE, BlobStore
 from worker.context import Worker
-from worker.engine_client.find import find_engine
+from worker.engine_client.find import EngineAddress, find_engine
 from worker.launch import Child, launch
 from worker.outages.commit import commit
 from worker.outages.full_disk import is_disk_full
@@ -69,8 +70,11 @@ def train(worker: Worker, claim: Claim) -> None:
 
     store = RetryingStore(worker.store, should_stop)
     states = ResumeStates(worker.database, store, claim)
-    key = worker.settings.engine_key
-    check_parity = ParityCheck(lambda base: find_engine(worker.database, base, key), should_stop)
+
+    def engine_for(model: Candidate) -> EngineAddress | None:
+        return find_engine(worker.database, model.base, model.bundle, worker.settings.engine_key)
+
+    check_parity = ParityCheck(engine_for, should_stop)
     publisher = Publisher(worker.database, store, claim, check_parity)
     recorder = Recorder(worker.database, claim, states, publisher)
     try:
