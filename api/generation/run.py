@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, assert_never
 
 import anyio
 from starlette.requests import ClientDisconnect, Request
@@ -159,6 +159,8 @@ async def collect(events: Events, requests: Sequence[GenerationRequest]) -> Answ
                     choices[index * per_request + event.choice].finish_reason = event.finish_reason
                     completion_tokens += event.completion_tokens
                     reasoning_tokens += event.reasoning_tokens
+                case _:
+                    assert_never(event)
     return Answer(choices, Usage(prompt_tokens, completion_tokens, reasoning_tokens), prompts)
 
 

@@ -6,17 +6,20 @@ import secrets
 import time
 from collections.abc import Sequence
 from statistics import median
+from typing import assert_never
 
 from core.errors import TunesmithError, Unavailable
 from core.records.ids import new_id
 from core.spec.engine_protocol import may_ask_another, turned_down
 from core.spec.generation import (
     ChoiceFinished,
+    GenerationDelta,
     GenerationRequest,
     GenerationStarted,
     SamplingSpec,
     TokenPrompt,
 )
+    ToolCalled,
 from core.spec.speed import FirstTokenSeconds, SpeedLevel, SpeedResult, SpeedTarget
 from worker.coroutines import run_unless, wait_for_all
 from worker.engine_client.client import EngineClient
@@ -134,10 +137,12 @@ async def _answer(
                 first_token_seconds = time.perf_counter() - began
             case ChoiceFinished():
                 completion_tokens += event.completion_tokens
-            case _:
+            case GenerationDelta() | ToolCalled():
                 pass
     return first_token_seconds, completion_tokens
 
+            case _:
+                assert_never(event)
 
 def _requests(target: SpeedTarget, project: str, count: int) -> list[GenerationRequest]:
     """Prompts that nobody has asked before, so that no cache knows how they begin."""
