@@ -1,4 +1,4 @@
-"""Runs the tasks of one queue: claim → attempt → one fenced write that ends the task or attempt."""
+"""Runs the tasks of one queue: claim → attempt → one fenced write that ends the attempt."""
 
 import importlib
 import logging
@@ -28,7 +28,7 @@ from worker.tasks.attempt import TASK_FOLDER, Attempt
 logger = logging.getLogger(__name__)
 
 Ending = Callable[[Session], None]
-"""The write that ends an attempt."""
+"""The write that ends an attempt, and perhaps the task."""
 
 
 class TaskDesk:
@@ -41,12 +41,12 @@ class TaskDesk:
         self._lock = threading.Lock()
 
     def run_waiting(self) -> None:
-        """Run one task after the other until none waits that may run now."""
+        """Run one task after another until no waiting task may run now."""
         while not self._worker.stopping.is_set() and self.run_next():
             pass
 
     def run_next(self) -> bool:
-        """Run the oldest waiting task whose kind has room here; say whether there was one."""
+        """Run the oldest waiting task that may run now; return whether there was one."""
         claim = self._claim()
         if claim is None:
             return False
@@ -76,12 +76,12 @@ class TaskDesk:
 
 
 def threads_of(queue: Queue) -> int:
-    """How many tasks of a queue one worker can run at once: no kind has to wait for another."""
+    """Return the number of threads with which no kind of the queue waits for another."""
     return sum(KINDS[kind].at_once for kind in kinds_of(queue))
 
 
 def run_attempt(worker: Worker, claim: TaskClaim) -> None:
-    """Run the claimed task. Whatever happens, the claim is over afterwards."""
+    """Run the claimed task. The claim has ended afterwards, also after an error."""
     settings, kind = worker.settings, KINDS[claim.kind]
     folder = (settings.work_folder / TASK_FOLDER / f"{claim.id}.{claim.token}").absolute()
     lease = Lease(
@@ -102,13 +102,13 @@ def run_attempt(worker: Worker, claim: TaskClaim) -> None:
         with lease:
             commit(worker.database, _ending(worker, attempt, lease))
     except StaleClaim:
-        logger.info("%s is no longer ours; nothing was written.", claim.id)
+        logger.info("The claim on %s ended before its result; nothing was written.", claim.id)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _ending(worker: Worker, attempt: Attempt, lease: Lease) -> Ending:
-    """Run the kind's runner and return what is to be written. StaleClaim when the claim is lost."""
+    """Run the kind's runner; return the write that ends the attempt. Raises StaleClaim."""
     claim = attempt.claim
     try:
         result = _run(attempt)
