@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import Any, assert_never
 
 from api.generation.plan import Plan
 from api.generation.run import Answer, Choice, Events, Usage
@@ -54,6 +54,8 @@ async def chat_chunks(plan: Plan, events: Events) -> Chunks:
                     completion_tokens += event.completion_tokens
                     reasoning_tokens += event.reasoning_tokens
                     yield _chunk(plan, event.choice, {}, finish_reason=event.finish_reason)
+                case _:
+                    assert_never(event)
     if plan.include_usage:
         usage = Usage(prompt_tokens, completion_tokens, reasoning_tokens)
         yield _chunk_around(plan, [], usage)

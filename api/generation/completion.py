@@ -3,7 +3,7 @@
 import codecs
 from collections.abc import Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import Any, assert_never
 
 from api.generation.chat import LEAST_LOGPROB
 from api.generation.plan import Plan
@@ -17,6 +17,7 @@ from core.spec.generation import (
     PromptToken,
     TextPrompt,
     TokenLogprob,
+    ToolCalled,
 )
 
 
@@ -54,6 +55,10 @@ async def text_chunks(plan: Plan, events: Events, *, echo: bool) -> Chunks:
                     completion_tokens += event.completion_tokens
                     index = request * n + event.choice
                     yield _chunk(plan, _choice(index, "", None, event.finish_reason))
+                case ToolCalled():
+                    pass  # only a chat has tools
+                case _:
+                    assert_never(event)
     if plan.include_usage:
         usage = Usage(prompt_tokens, completion_tokens)
         yield {**_frame(plan, []), "usage": usage.body()}

@@ -10,11 +10,11 @@ from aiohttp.connector import AddrInfoType
 from pydantic import SecretStr
 from pydantic_core import PydanticSerializationError
 
-from core.errors import InvalidRequest, Unavailable
+from core.errors import InvalidRequest
 from core.spec.base import Spec
 from core.spec.bearer import bearer
 from core.spec.classification import ClassificationAnswer, ClassificationRequest
-from core.spec.engine_protocol import read_refusal
+from core.spec.engine_protocol import EngineBroke, EngineUnreachable, read_refusal
 from core.spec.generation import GenerationEvent, GenerationRequest, generation_event_adapter
 
 CONNECT_SECONDS = 2.0
@@ -33,18 +33,6 @@ SOCKET_OPTIONS = [
     for name, (level, value) in _PROBES.items()
     if hasattr(socket, name)  # the last option, for example, exists only on Linux
 ]
-
-
-class EngineUnreachable(Unavailable):
-    """The engine's address does not respond."""
-
-    code = "engine_unavailable"
-
-
-class EngineBroke(Unavailable):
-    """The connection ended before the answer; the engine had received the request."""
-
-    code = "engine_unavailable"
 
 
 _FAILURES = (aiohttp.ClientError, TimeoutError, OSError)

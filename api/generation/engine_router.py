@@ -10,21 +10,23 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from typing import TypeVar
 
-from api.generation.engine_client import EngineBroke, EngineClient, EngineUnreachable
-from api.generation.engine_order import in_order
+from api.generation.engine_client import EngineClient
 from api.generation.engine_roster import EngineRoster
 from core.errors import TunesmithError
+from core.records.engine_order import in_order
 from core.spec.classification import ClassificationAnswer, ClassificationRequest
-from core.spec.engine_protocol import kind_of, turned_down
+from core.spec.engine_protocol import (
+    EngineBroke,
+    EngineUnreachable,
+    may_ask_another,
+    turned_down,
+)
 from core.spec.generation import GenerationEvent, GenerationRequest
 
 logger = logging.getLogger(__name__)
 
 ROSTER_SECONDS = 1.0
 """The maximum age of the list of engines."""
-
-MAX_BROKEN = 2
-"""How many engines may fail during one request, which may be the cause."""
 
 Result = TypeVar("Result")
 
@@ -82,14 +84,12 @@ class EngineRouter:
                 try:
                     return await ask(engine.url)
                 except TunesmithError as error:
-                    if not kind_of(error).asks_another:
+                    failures.append(error)
+                    if not may_ask_another(failures):
                         raise
                     if isinstance(error, EngineUnreachable):
                         self._roster.leave_out(engine)
-                    failures.append(error)
-                logger.info("%s does not take %s: %s", engine.url, request.id, failures[-1])
-                if sum(isinstance(failure, EngineBroke) for failure in failures) == MAX_BROKEN:
-                    raise failures[-1]
+                    logger.info("%s does not take %s: %s", engine.url, request.id, error)
         raise turned_down(failures)
 
     async def _events(

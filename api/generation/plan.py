@@ -4,7 +4,7 @@ import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
 from api.app_state import AppState
 from api.auth.caller import Caller
@@ -16,6 +16,7 @@ from api.generation.schemas import (
     GenerationBody,
     JsonObjectFormat,
     JsonSchemaFormat,
+    TextFormat,
 )
 from api.models.first_use import answering_target
 from api.models.service import Target
@@ -147,17 +148,24 @@ def _sampling(
 
 
 def _structured_output(body: ChatBody) -> StructuredOutputSpec | None:
-    if body.tool_choice == "required":
-        return ToolCallOutput()
-    if isinstance(body.tool_choice, ChosenTool):
-        return ToolCallOutput(name=body.tool_choice.function.name)
+    match body.tool_choice:
+        case "required":
+            return ToolCallOutput()
+        case ChosenTool(function=function):
+            return ToolCallOutput(name=function.name)
+        case "none" | "auto" | None:
+            pass
+        case _:
+            assert_never(body.tool_choice)
     match body.response_format:
         case JsonObjectFormat():
             return JsonObjectOutput()
         case JsonSchemaFormat(json_schema=named):
             return SchemaOutput(json_schema=named.schema_ or {})
-        case _:
+        case TextFormat() | None:
             return None
+        case _:
+            assert_never(body.response_format)
 
 
 def _plan(

@@ -4,19 +4,19 @@ import asyncio
 from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, assert_never
 
 import anyio
 from starlette.requests import ClientDisconnect, Request
 
 from api.app_state import Engines
-from core.errors import TunesmithError, Unavailable
+from core.errors import Unavailable
 from core.spec.generation import (
+    AnswerEvent,
     ChoiceFinished,
     FinishReason,
     GeneratedToken,
     GenerationDelta,
-    GenerationEvent,
     GenerationFailed,
     GenerationRequest,
     GenerationStarted,
@@ -66,7 +66,7 @@ class Answer:
     """The scored prompt of each request, if requested."""
 
 
-Events = AsyncGenerator[tuple[int, GenerationEvent], None]
+Events = AsyncGenerator[tuple[int, AnswerEvent], None]
 """Events, each with the index of its request."""
 
 
@@ -77,7 +77,7 @@ async def run(engines: Engines, requests: Sequence[GenerationRequest]) -> Events
             async for event in events:
                 yield 0, event
         return
-    items: asyncio.Queue[tuple[int, GenerationEvent] | BaseException | None] = asyncio.Queue()
+    items: asyncio.Queue[tuple[int, AnswerEvent] | BaseException | None] = asyncio.Queue()
 
     async def follow(index: int, request: GenerationRequest) -> None:
         try:
@@ -110,13 +110,13 @@ async def run(engines: Engines, requests: Sequence[GenerationRequest]) -> Events
 
 async def _checked(
     engines: Engines, request: GenerationRequest
-) -> AsyncGenerator[GenerationEvent, None]:
+) -> AsyncGenerator[AnswerEvent, None]:
     """Yield the engine's events of one request; raise its error, or one if it ends too early."""
     unfinished = request.sampling.n
     async with aclosing(engines.generate(request)) as events:
         async for event in events:
             if isinstance(event, GenerationFailed):
-                raise TunesmithError(event.message, param=event.param, code=event.code)
+                raise event.as_error()
             unfinished -= isinstance(event, ChoiceFinished)
             yield event
     if unfinished:
@@ -159,6 +159,8 @@ async def collect(events: Events, requests: Sequence[GenerationRequest]) -> Answ
                     choices[index * per_request + event.choice].finish_reason = event.finish_reason
                     completion_tokens += event.completion_tokens
                     reasoning_tokens += event.reasoning_tokens
+                case _:
+                    assert_never(event)
     return Answer(choices, Usage(prompt_tokens, completion_tokens, reasoning_tokens), prompts)
 
 

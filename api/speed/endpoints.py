@@ -9,7 +9,10 @@ from api.speed import service
 from api.speed.schemas import SpeedObject
 from core.spec.ids import ModelId
 
-router = APIRouter(prefix="/models", tags=["Models"], dependencies=[requires("models")])
+# A test generates on an engine, like the routes of inference.
+SCOPES = [requires("models"), requires("inference")]
+
+router = APIRouter(prefix="/models", tags=["Models"], dependencies=SCOPES)
 
 
 @router.get("/{model:path}/speed")

@@ -34,7 +34,8 @@ def validate(
     Leaves the model in evaluation mode. Raises OutOfMemory if a micro-batch does not fit.
     """
     loss, correct, weight = 0.0, 0, 0
-    objective.begin_step(adapted, rows, budget_tokens)
+    if not objective.begin_step(adapted, rows, budget_tokens, stop):
+        return None
     adapted.model.eval()
     for micro_batch in pack(rows, budget_tokens):
         if stop():

@@ -9,7 +9,7 @@ import copy
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, assert_never
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -166,10 +166,16 @@ def _quantization_options(
         if task == "classification":  # the base's list of dense layers lacks the new head
             stored["llm_int8_skip_modules"] = [*(stored.get("llm_int8_skip_modules") or ()), *dense]
         return {"device_map": {"": device}}
-    if base.quantization == "int8":
-        eight_bits = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=dense)
-        return {"device_map": {"": device}, "quantization_config": eight_bits}
-    chosen = NF4 if base.quantization == "nf4" else quantization
+    match base.quantization:
+        case "int8":
+            eight_bits = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=dense)
+            return {"device_map": {"": device}, "quantization_config": eight_bits}
+        case "nf4":
+            chosen: QloraSpec | None = NF4
+        case None:
+            chosen = quantization
+        case _:
+            assert_never(base.quantization)
     if chosen is None:
         return {}
     four_bits = BitsAndBytesConfig(

@@ -13,7 +13,7 @@ once for both.
 
 # B rows of a micro-batch
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -62,15 +62,22 @@ class Kto(Objective[RatedRow]):
 
     @torch.no_grad()
     def begin_step(
-        self, adapted: AdaptedModel, rows: Sequence[RatedRow], budget_tokens: int
-    ) -> None:
+        self,
+        adapted: AdaptedModel,
+        rows: Sequence[RatedRow],
+        budget_tokens: int,
+        stop: Callable[[], bool],
+    ) -> bool:
         total = 0.0
         adapted.model.eval()
         for answers in pack([self._mismatched[row] for row in rows], budget_tokens):
+            if stop():
+                return False
             with within_memory(answers):
                 found_B = answer_log_probabilities(adapted, answers)
             total += float(found_B.sum()) - sum(self.reference.of(answers))
         self._kl = max(0.0, total / len(rows))
+        return True
 
     def loss(self, adapted: AdaptedModel, rows: Sequence[RatedRow]) -> LossSums:
         found_B = answer_log_probabilities(adapted, rows)

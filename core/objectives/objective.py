@@ -1,7 +1,7 @@
 """The interface between the recipe and every objective."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from core.adapters.adapted import AdaptedModel
@@ -27,13 +27,19 @@ class Objective(ABC, Generic[RowType]):
         """Prepare with the untrained model and all rows of the run, once before the first step."""
 
     def begin_step(
-        self, adapted: AdaptedModel, rows: Sequence[RowType], budget_tokens: int
-    ) -> None:
+        self,
+        adapted: AdaptedModel,
+        rows: Sequence[RowType],
+        budget_tokens: int,
+        stop: Callable[[], bool],
+    ) -> bool:
         """Prepare for the rows of an optimizer step or of an evaluation, before their loss.
 
+        Returns False, unprepared, if `stop` returned True; it is called before every micro-batch.
         May leave the model in training or evaluation mode. Raises OutOfMemory or TrainingFailed if
         memory runs out.
         """
+        return True
 
     @abstractmethod
     def loss(self, adapted: AdaptedModel, rows: Sequence[RowType]) -> LossSums:

@@ -95,7 +95,7 @@ def succeed(session: Session, claim: TaskClaim, result: Spec) -> None:
 def fail(session: Session, claim: TaskClaim, failure: TaskFailure) -> None:
     """End the task with an error that another attempt would get too."""
     leases.hold(session, claim)
-    _end(session, claim.work, error=failure.model_dump(mode="json"))
+    _fail(session, claim.work, failure)
 
 
 def release(session: Session, claim: TaskClaim) -> None:
@@ -104,15 +104,15 @@ def release(session: Session, claim: TaskClaim) -> None:
     _queue_again(session, claim.work, pause_seconds=0)
 
 
-def report_crash(session: Session, claim: TaskClaim, *, reason: str) -> None:
-    """Record that an attempt crashed under a living worker: retry after a pause, or fail."""
+def retry(session: Session, claim: TaskClaim, failure: TaskFailure) -> None:
+    """Queue the task again after a pause; after its last attempt, end it with `failure`."""
     leases.hold(session, claim)
     attempts = session.scalars(select(Task.attempts).where(Task.id == claim.id)).one()
     kind = KINDS[claim.kind]
     if attempts < kind.max_attempts:
         _queue_again(session, claim.work, pause_seconds=kind.retry_seconds * 2 ** (attempts - 1))
     else:
-        _end_as_failed(session, claim.work, "task_crashed", reason)
+        _fail(session, claim.work, failure)
 
 
 def rescue_expired(session: Session, *, worker_id: str | None = None) -> Sequence[Work]:
@@ -129,7 +129,7 @@ def rescue_expired(session: Session, *, worker_id: str | None = None) -> Sequenc
             rescued.append(work)
         else:
             message = f"The task was started {attempts} times; its worker died each time."
-            _end_as_failed(session, work, "worker_lost", message)
+            _fail(session, work, TaskFailure(code="worker_lost", message=message))
     return rescued
 
 
@@ -164,8 +164,8 @@ def _end(session: Session, work: Work, **columns: Any) -> None:
     outbox.settle(session, work)
 
 
-def _end_as_failed(session: Session, work: Work, code: str, message: str) -> None:
-    _end(session, work, error=TaskFailure(code=code, message=message).model_dump(mode="json"))
+def _fail(session: Session, work: Work, failure: TaskFailure) -> None:
+    _end(session, work, error=failure.model_dump(mode="json"))
 
 
 def _queue_again(session: Session, work: Work, *, pause_seconds: float) -> None:

@@ -27,6 +27,9 @@ WRONG_KEY = (
     "TUNESMITH_ENGINE_KEY."
 )
 
+MAX_BROKEN = 2
+"""How many engines may break during one request, which may be the cause."""
+
 RETRY_AFTER_SECONDS = 5
 """The default for an unavailable engine without a `retry-after`."""
 
@@ -107,6 +110,18 @@ class EngineKeyRefused(TunesmithError):
     """Caller and engine have different keys, which is an error of the service, not of the user."""
 
     code = "invalid_engine_key"
+
+
+class EngineUnreachable(Unavailable):
+    """The engine's address does not respond; the engine has not received the request."""
+
+    code = "engine_unavailable"
+
+
+class EngineBroke(Unavailable):
+    """The connection ended before the answer; the engine had received the request."""
+
+    code = "engine_unavailable"
 
 
 @dataclass(frozen=True)
@@ -191,6 +206,15 @@ def read_refusal(status: int, body: bytes, headers: Mapping[str, str]) -> Tunesm
         code=code,
         retry_after_seconds=int(seconds) if seconds.isdigit() else RETRY_AFTER_SECONDS,
     )
+
+
+def may_ask_another(failures: Sequence[TunesmithError]) -> bool:
+    """Return whether another engine may get a request after these failures, the oldest first.
+
+    Not after a failure that another engine would repeat, and not after MAX_BROKEN broken engines.
+    """
+    broken = sum(isinstance(failure, EngineBroke) for failure in failures)
+    return kind_of(failures[-1]).asks_another and broken < MAX_BROKEN
 
 
 def turned_down(failures: Sequence[TunesmithError]) -> TunesmithError:

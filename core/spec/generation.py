@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, model_validator
 
+from core.errors import TunesmithError
 from core.spec.base import Spec
 from core.spec.base_model import BaseModelSpec
 from core.spec.bundle import BundleRef
@@ -203,10 +204,14 @@ class GenerationFailed(Spec):
     message: str
     param: str | None = None
 
+    def as_error(self) -> TunesmithError:
+        """Return the error for whoever sent the request."""
+        return TunesmithError(self.message, param=self.param, code=self.code)
 
-GenerationEvent = Annotated[
-    GenerationStarted | GenerationDelta | ToolCalled | ChoiceFinished | GenerationFailed,
-    Field(discriminator="type"),
-]
+
+AnswerEvent = GenerationStarted | GenerationDelta | ToolCalled | ChoiceFinished
+"""An event of an answer that has not failed."""
+
+GenerationEvent = Annotated[AnswerEvent | GenerationFailed, Field(discriminator="type")]
 
 generation_event_adapter: TypeAdapter[GenerationEvent] = TypeAdapter(GenerationEvent)

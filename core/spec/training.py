@@ -9,7 +9,7 @@ from core.spec.names import Aliased
 
 Schedule = Literal["cosine", "linear", "constant", "polynomial", "inverse_sqrt"]
 Precision = Literal["auto", "bf16", "fp16", "fp32"]
-OptimizerName = Literal["auto", "adamw", "paged_adamw", "paged_adamw_8bit"]
+OptimizerName = Literal["adamw", "paged_adamw", "paged_adamw_8bit"]
 Truncation = Literal["refuse", "end", "start"]
 
 SHORTEST_ROW = 8
@@ -37,7 +37,7 @@ class TrainingSpec(Aliased, Spec):
         "cosine", validation_alias=AliasChoices("schedule", "lr_scheduler_type")
     )
     warmup_ratio: float = Field(0.05, ge=0, le=1, description="share of steps with rising rate")
-    optimizer: OptimizerName = Field(
+    optimizer: Literal["auto", OptimizerName] = Field(
         "auto",
         description="auto: paged AdamW for qlora, AdamW for all others",
         validation_alias=AliasChoices("optimizer", "optimiser", "optim"),

@@ -30,11 +30,12 @@ class TaskKind:
     lease_seconds: float
     """The lifetime of a claim without a heartbeat; heartbeats are sent every third of it."""
     max_attempts: int
-    """The maximum number of attempts that crash or lose their worker."""
+    """The maximum number of attempts that crash, lose their worker or lack storage."""
     retry_seconds: float
-    """The delay after the first crash of the runner; it doubles with each further crash."""
+    """The delay after the first attempt that crashed or lacked storage; it doubles each time."""
     limit_seconds: float
-    """The time limit of an attempt; beyond it the task fails."""
+    """The time limit of an attempt. Beyond it the task fails, or is retried if storage is
+    unavailable."""
     at_once: int
     """The maximum number of concurrent tasks of this kind in one worker."""
     kept_seconds: float | None

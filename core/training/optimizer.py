@@ -7,7 +7,7 @@ scaled so that its gradients fit (Micikevicius et al. 2018, https://arxiv.org/ab
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, assert_never
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from core.adapters.adapted import AdaptedModel
 from core.catalog.strategies import STRATEGIES
 from core.spec.job import JobSpec
+from core.spec.training import OptimizerName
 
 _UNDECAYED = re.compile(r"bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|\.)")
 """Parts of the names of weights that have no weight decay in Hugging Face's trainer."""
@@ -138,9 +139,8 @@ def build_optimizer(adapted: AdaptedModel, spec: JobSpec, dtype: torch.dtype) ->
     memory; without a GPU, `paged_adamw` is AdamW. Every step sets its own learning rate.
     """
     hyper = spec.training
-    name = hyper.optimizer
-    if name == "auto":
-        name = STRATEGIES[spec.strategy.type].optimizer
+    asked, usual = hyper.optimizer, STRATEGIES[spec.strategy.type].optimizer
+    name = usual if asked == "auto" else asked
     device = adapted.parameters[0].device
     undecayed = _undecayed(adapted)
 
@@ -154,12 +154,22 @@ def build_optimizer(adapted: AdaptedModel, spec: JobSpec, dtype: torch.dtype) ->
         # imported here, because the import queries the GPU's capability
         import bitsandbytes
 
-        bits = 8 if name == "paged_adamw_8bit" else 32
-        paged = device.type != "cpu"
+        bits, paged = _state_bits(name), device.type != "cpu"
         return bitsandbytes.optim.AdamW(groups, 0.0, optim_bits=bits, is_paged=paged)
 
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     return TrainingOptimizer(adapted.trainable, make, scaler)
+
+
+def _state_bits(name: OptimizerName) -> int:
+    """Return the number of bits of each value in the optimiser's state."""
+    match name:
+        case "adamw" | "paged_adamw":
+            return 32
+        case "paged_adamw_8bit":
+            return 8
+        case _:
+            assert_never(name)
 
 
 def _undecayed(adapted: AdaptedModel) -> set[str]:

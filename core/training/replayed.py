@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, assert_never
 
 from transformers import PreTrainedTokenizerFast
 
@@ -141,6 +141,10 @@ class _Asking:
                 yield TextPrompt(text=example.prompt)
             case TextExample():
                 yield TextPrompt(text=example.text)
+            case PreferenceExample() | LabelExample():
+                raise TypeError(f"a {type(example).__name__} has no single prompt to continue")
+            case _:
+                assert_never(example)
 
     def _read_by_decoder(self, prompt: Prompt) -> tuple[int, ...]:
         if isinstance(prompt, ChatPrompt):

@@ -1,6 +1,7 @@
 """The learning rate of every step, with the formulas of transformers' schedulers."""
 
 import math
+from typing import assert_never
 
 from core.spec.training import TrainingSpec
 
@@ -34,6 +35,8 @@ def learning_rate(spec: TrainingSpec, step: int, total_steps: int) -> float:
         case "inverse_sqrt":
             timescale = warmup_steps or INVERSE_SQRT_STEPS
             share = math.sqrt(timescale / (done + timescale - warmup_steps))
+        case _:
+            assert_never(spec.schedule)
     return peak * share
 
 

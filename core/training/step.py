@@ -47,7 +47,8 @@ def accumulate_gradients(
     loss, correct = 0.0, 0
     row_losses = torch.empty(len(rows))
     index_of = {id(row): index for index, row in enumerate(rows)}
-    objective.begin_step(adapted, rows, budget_tokens)
+    if not objective.begin_step(adapted, rows, budget_tokens, stop):
+        return None
     adapted.model.train()
     for index, micro_batch in enumerate(pack(rows, budget_tokens)):
         if stop():

@@ -77,7 +77,6 @@ def test_every_route_needs_a_scope(restricted: Callable[..., Api]) -> None:
         ("/v1/fine_tuning/jobs", "fine_tuning"),
         ("/v1/fine_tuning/masks/mask-x", "fine_tuning"),
         ("/v1/models", "models"),
-        ("/v1/models/x/speed", "models"),
         ("/v1/chat/completions", "inference"),
         ("/v1/completions", "inference"),
         ("/v1/classifications", "inference"),
@@ -94,6 +93,16 @@ def test_a_scope_opens_its_routes_and_no_others(
         message = refused.json()["error"]["message"]
         assert f"The API key 'static' does not have the scope '{scope}'" in message
         assert client.request(method, restricted(scope).url + path).status_code != 403
+
+
+@pytest.mark.parametrize("missing", ["models", "inference"])
+def test_a_speed_test_needs_two_scopes(restricted: Callable[..., Api], missing: str) -> None:
+    path = "/v1/models/x/speed"
+    with httpx.Client() as client:
+        refused = client.get(restricted(*(ALL_SCOPES - {missing})).url + path)
+        assert refused.status_code == 403
+        assert f"does not have the scope '{missing}'" in refused.json()["error"]["message"]
+        assert client.get(restricted("models", "inference").url + path).status_code == 404
 
 
 def test_the_project_of_the_settings_owns_what_the_key_creates(

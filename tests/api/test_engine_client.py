@@ -7,9 +7,10 @@ import sys
 import aiohttp
 import pytest
 
-from api.generation.engine_client import EngineBroke, EngineClient, EngineUnreachable
+from api.generation.engine_client import EngineClient
 from core.spec.base_model import BaseModelSpec
 from core.spec.classification import ClassificationRequest
+from core.spec.engine_protocol import EngineBroke, EngineUnreachable
 from tests.api.live import serve
 from tests.api.scripted_engine import ScriptedEngine
 

@@ -18,7 +18,8 @@ from sqlalchemy import func, select
 
 from core.errors import Unavailable
 from core.records.engines import forget_dead_engines
-from core.records.tables import Task
+from core.records.owned import get_owned
+from core.records.tables import Task, TunedModel
 from core.spec.base_model import BaseModelSpec
 from core.spec.generation import TokenPrompt
 from core.spec.serving import ServingSpec
@@ -27,7 +28,7 @@ from core.tasks.kinds import Queue
 from tests.api import as_worker
 from tests.api.light_worker import light_worker_of
 from tests.api.live import Api, register, serve
-from tests.api.scripted_engine import ScriptedEngine
+from tests.api.scripted_engine import Mood, ScriptedEngine
 from worker.context import Worker
 from worker.engine_client.client import EngineClient
 from worker.engine_client.find import EngineAddress
@@ -212,6 +213,35 @@ def test_an_engine_of_another_kind_is_passed_over(
         register(api, url, bases=[api.state.catalog.resolve("tunesmith/tiny")])
         assert client.get(BASE).status_code == 200
     assert (len(other.requests), len(engine.requests)) == (1, ASKED)
+
+
+def test_model_is_measured_where_the_api_sends_its_requests(
+    api: Api, client: httpx.Client, engine: ScriptedEngine, tuned: str
+) -> None:
+    with api.database.reading() as session:
+        sha256 = get_owned(session, TunedModel, "default", tuned).bundle_sha256
+    base = api.state.catalog.resolve("tunesmith/tiny")
+    other = ScriptedEngine()
+    with serve(other.app) as url:
+        register(api, engine.url, bases=[base], max_running=8)
+        register(api, url, bases=[base], bundles=[sha256], running=7, max_running=8)
+        assert client.get(f"/v1/models/{tuned}/speed").status_code == 200
+    assert (len(other.requests), len(engine.requests)) == (ASKED, 0)
+
+
+@pytest.mark.parametrize("mood", ["breaking", "breaking later"])
+def test_model_that_breaks_engines_is_not_measured_on_all_of_them(
+    api: Api, client: httpx.Client, engine: ScriptedEngine, mood: Mood
+) -> None:
+    second, third = ScriptedEngine(), ScriptedEngine()
+    engine.mood = second.mood = mood
+    with serve(second.app) as second_url, serve(third.app) as third_url:
+        for load, url in enumerate((engine.url, second_url, third_url)):
+            register(api, url, running=load, max_running=8)
+        answer = client.get(BASE)
+    engine.mood = "well"
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_unavailable")
+    assert [len(each.requests) for each in (engine, second, third)] == [1, 1, 0]
 
 
 def test_without_an_engine_the_answer_is_503(api: Api, client: httpx.Client) -> None:

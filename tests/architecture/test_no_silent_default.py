@@ -1,10 +1,11 @@
-"""A new strategy, objective or task is met by no default: what does not know it fails at import."""
+"""A new member of a closed type meets no default: what does not know it fails."""
 
+import ast
 import importlib.util
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, Literal
 
 import pytest
@@ -16,20 +17,24 @@ import core.spec.dataset
 import core.spec.members
 import core.spec.objective
 import core.spec.strategy
+from api.generation import plan
 from core.adapters.delta import delta_of
 from core.batching.packing import pack
 from core.batching.rows import TrainingRow, token_sequences
 from core.batching.truncation import cut
 from core.catalog.learning_rate import base_learning_rate
 from core.datasets.summary import Summary
-from core.models.load import load_tokenizer
+from core.models.load import load_base, load_tokenizer
 from core.objectives.choose import choose_objective
 from core.spec.base import Spec
 from core.spec.base_model import BaseModelSpec
 from core.spec.job import JobSpec
 from core.spec.objective import SupervisedSpec
+from core.spec.training import TrainingSpec
 from core.strategies.attach import attach
 from core.training.mask import audit
+from core.training.optimiser import build_optimiser
+from core.training.schedule import learning_rate
 
 ROOT = Path(__file__).parents[2]
 TINY = BaseModelSpec(id="tiny", source=str(ROOT / "core" / "models" / "tiny"))
@@ -149,3 +154,63 @@ def test_an_unknown_layer_of_an_adapter_has_no_delta() -> None:
 
     with pytest.raises(TypeError, match="no delta for a PretendLayer"):
         delta_of(PretendLayer(), torch.float32)
+
+
+def test_an_unknown_literal_is_refused() -> None:
+    unknown = TINY.model_copy(update={"quantization": "pretend"})
+    with pytest.raises(AssertionError, match="unreachable"):
+        load_base(unknown, torch.float32, torch.device("cpu"))
+    pretended = {"schedule": "pretend", "optimizer": "pretend"}
+    training = TrainingSpec(learning_rate=0.1).model_copy(update=pretended)
+    with pytest.raises(AssertionError, match="unreachable"):
+        learning_rate(training, 5, 10)
+    layer = nn.Linear(2, 2)
+    adapted: Any = SimpleNamespace(
+        model=layer, parameters=[layer.weight], trainable={"weight": layer.weight}
+    )
+    job = JobSpec(base=TINY, seed=0).model_copy(update={"training": training})
+    with pytest.raises(AssertionError, match="unreachable"):
+        build_optimiser(adapted, job, torch.float32)
+    body: Any = SimpleNamespace(tool_choice="pretend", response_format=None)
+    with pytest.raises(AssertionError, match="unreachable"):
+        plan._structured_output(body)
+    body = SimpleNamespace(tool_choice=None, response_format=PretendSpec())
+    with pytest.raises(AssertionError, match="unreachable"):
+        plan._structured_output(body)
+
+
+def lets_pass(match: ast.Match) -> bool:
+    """Whether a value that no case knows passes in silence.
+
+    mypy finds it if all cases return, because then the function has no value to return.
+    """
+    last = match.cases[-1]
+    takes_all = isinstance(last.pattern, ast.MatchAs) and last.pattern.pattern is None
+    leaves = all(isinstance(case.body[-1], ast.Return | ast.Raise) for case in match.cases)
+    return not (takes_all and last.guard is None) and not leaves
+
+
+def test_no_match_lets_an_unknown_value_pass() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for folder in ("api", "core", "worker", "cli")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Match) and lets_pass(node)
+    ]
+    assert not found, f"end these with `case _: assert_never(…)`: {found}"
+
+
+@pytest.mark.parametrize(
+    ("cases", "passes"),
+    [
+        (("case 1: a()", "case 2: b()"), True),
+        (("case 1: return 1", "case 2: b()"), True),
+        (("case 1: a()", "case _ if b: c()"), True),
+        (("case 1: a()", "case _: assert_never(x)"), False),
+        (("case 1: return 1", "case 2: raise b"), False),
+    ],
+)
+def test_a_planted_match_is_seen(cases: tuple[str, ...], passes: bool) -> None:
+    (match,) = ast.parse("\n ".join(["match x:", *cases])).body
+    assert isinstance(match, ast.Match) and lets_pass(match) is passes

@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from core.artifacts.archive import pack
+from core.catalog import objectives as catalog
 from core.models.load import load_tokenizer
 from core.spec.base_model import BaseModelSpec
 from core.spec.bundle import BundleRef
@@ -135,25 +136,29 @@ def train_combination(
 
 
 def _row(case: Combination, index: int) -> dict[str, Any]:
+    """Return a row in a format of the case's objective; an encoder-decoder has no chat template."""
     word = WORDS[index]
-    match case.task, case.objective:
-        case "classification", _:
-            return {"text": f"this is {word}", "label": LABELS[index % 3]}
-        case "seq2seq", _:
-            return {"prompt": f"say {word}", "completion": word * 2}
-        case _, "pretraining":
-            return {"text": f"{word} and {word} make {word}"}
-        case _, "dpo" | "orpo" | "simpo":
-            return {"prompt": f"say {word}", "chosen": f" {word}!", "rejected": f" no {index}"}
-        case _, "kto":
-            return {"prompt": f"say {word}", "completion": f" {word}!", "label": index % 2 == 0}
-        case _:
+    formats = catalog.OBJECTIVES[case.objective].formats
+    match "prompt-completion" if case.task == "seq2seq" else formats[0]:
+        case "chat":
             return {
                 "messages": [
                     {"role": "user", "content": f"say {word}"},
                     {"role": "assistant", "content": f"{word} {word}"},
                 ]
             }
+        case "prompt-completion":
+            return {"prompt": f"say {word}", "completion": word * 2}
+        case "preference":
+            return {"prompt": f"say {word}", "chosen": f" {word}!", "rejected": f" no {index}"}
+        case "unpaired-preference":
+            return {"prompt": f"say {word}", "completion": f" {word}!", "label": index % 2 == 0}
+        case "text":
+            return {"text": f"{word} and {word} make {word}"}
+        case "classification":
+            return {"text": f"this is {word}", "label": LABELS[index % 3]}
+        case other:
+            raise AssertionError(f"no row of the format {other}")
 
 
 def served(trained: Trained, folder: Path, texts: list[str]) -> list[Any]:

@@ -77,7 +77,7 @@ class Bench:
     ) -> Parity:
         service = self._engine(said, computed or said)
         address = EngineAddress(str(service.client.base_url))
-        check = ParityCheck(lambda base: address, lambda: False)
+        check = ParityCheck(lambda candidate: address, lambda: False)
         return check(self.finished(job).reference, candidate)
 
     def _engine(self, said: NumberFormat, computed: NumberFormat) -> Service:

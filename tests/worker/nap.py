@@ -34,8 +34,8 @@ class NapRequest(Spec):
     """The nap ends when this file exists."""
     log: str
     dream: str = ""
-    """`crash`, `fail`, `sleepwalk` (it does not stop when it should), `wait` (it raises Unavailable
-    when it should stop, as storage does), or what the result tells."""
+    """`crash`, `fail`, `search` (asks storage), `sleepwalk` (does not stop when it should), `wait`
+    (raises Unavailable when it should stop, as storage does), or what the result tells."""
 
 
 class NapResult(Spec):
@@ -58,6 +58,9 @@ def run(attempt: Attempt) -> NapResult:
             raise RuntimeError("a nightmare")
         case "fail":
             raise InvalidRequest("Nobody can sleep here.", code="too_loud", param="bed")
+        case "search":
+            attempt.store.exists("files/bed")
+            return NapResult(dream="found")
         case _:
             return NapResult(dream=request.dream)
 

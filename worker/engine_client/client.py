@@ -1,4 +1,4 @@
-"""An engine over HTTP, as a worker asks it: whole answers, or a `TunesmithError`."""
+"""The HTTP client of a worker for one engine. Errors are `TunesmithError`s."""
 
 from collections.abc import AsyncIterator
 from types import TracebackType
@@ -6,14 +6,14 @@ from typing import Any
 
 import httpx
 
-from core.errors import TunesmithError, Unavailable
+from core.errors import TunesmithError
 from core.spec.base import Spec
 from core.spec.bearer import bearer
 from core.spec.classification import ClassificationAnswer, ClassificationRequest
-from core.spec.engine_protocol import read_refusal
+from core.spec.engine_protocol import EngineBroke, EngineUnreachable, read_refusal
 from core.spec.generation import (
+    AnswerEvent,
     ChoiceFinished,
-    GenerationEvent,
     GenerationFailed,
     GenerationRequest,
     generation_event_adapter,
@@ -21,18 +21,22 @@ from core.spec.generation import (
 from worker.engine_client.find import EngineAddress
 
 CONNECT_SECONDS = 2.0
-SILENCE_SECONDS = 600.0  # a full queue, or a large base being loaded
+SILENCE_SECONDS = 600.0  # during a full queue, or while a large base is loaded
 
 
 class EngineClient:
-    """Holds the connections to one engine inside `async with`."""
+    """Owns the connections to one engine inside `async with`.
+
+    Every method raises the engine's refusal, EngineUnreachable or EngineBroke. Cancelling a call
+    cancels its request in the engine.
+    """
 
     def __init__(self, engine: EngineAddress) -> None:
         self._http = httpx.AsyncClient(
             base_url=engine.url,
             headers={b"authorization": bearer(engine.key)} if engine.key else {},
             timeout=httpx.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS),
-            trust_env=False,  # no proxy stands between us
+            trust_env=False,  # no proxy
         )
 
     async def __aenter__(self) -> "EngineClient":
@@ -46,19 +50,14 @@ class EngineClient:
     ) -> None:
         await self._http.aclose()
 
-    async def generate(self, request: GenerationRequest) -> list[GenerationEvent]:
-        """Return all events of a request; being cancelled cancels it there."""
-        response = await self._ask("POST", "/generate", request)
-        lines = response.content.splitlines()
-        events = [generation_event_adapter.validate_json(line) for line in lines]
-        if events and isinstance(failed := events[-1], GenerationFailed):
-            raise Unavailable(failed.message, param=failed.param, code=failed.code)
-        return events
+    async def generate(self, request: GenerationRequest) -> list[AnswerEvent]:
+        """Return all events of a request; raises what `events` raises."""
+        return [event async for event in self.events(request)]
 
-    async def events(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
-        """Yield the events of a request as they come; being cancelled cancels it there.
+    async def events(self, request: GenerationRequest) -> AsyncIterator[AnswerEvent]:
+        """Yield the events of a request as they arrive.
 
-        Raises TunesmithError for an answer that fails, Unavailable for one that ends too early.
+        Raises TunesmithError for an answer that fails, EngineBroke for one that ends too early.
         """
         unfinished = request.sampling.n
         try:
@@ -69,37 +68,34 @@ class EngineClient:
                 async for line in _lines(response.aiter_bytes()):
                     event = generation_event_adapter.validate_json(line)
                     if isinstance(event, GenerationFailed):
-                        raise TunesmithError(event.message, param=event.param, code=event.code)
+                        raise event.as_error()
                     unfinished -= isinstance(event, ChoiceFinished)
                     yield event
         except httpx.HTTPError as error:
             raise _unreachable(error) from error
         if unfinished:
-            raise Unavailable("The engine stopped in the middle.", code="engine_unavailable")
+            raise EngineBroke("The engine ended the answer too early.")
 
     async def classify(self, request: ClassificationRequest) -> ClassificationAnswer:
-        response = await self._ask("POST", "/classify", request)
-        return ClassificationAnswer.model_validate_json(response.content)
-
-    async def _ask(self, method: str, path: str, request: Spec | None = None) -> httpx.Response:
+        """Return the scores of a request."""
         try:
-            response = await self._http.request(method, path, **_body(request))
+            response = await self._http.post("/classify", **_body(request))
         except httpx.HTTPError as error:
             raise _unreachable(error) from error
         if response.status_code != httpx.codes.OK:
             raise _refusal(response)
-        return response
+        return ClassificationAnswer.model_validate_json(response.content)
 
 
-def _body(request: Spec | None) -> dict[str, Any]:
+def _body(request: Spec) -> dict[str, Any]:
     return {
-        "content": None if request is None else request.model_dump_json(),
+        "content": request.model_dump_json(),
         "headers": {"content-type": "application/json"},
     }
 
 
 async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Split at newlines only: httpx would also split at the separators within a text."""
+    """Split at newlines only; httpx would also split at other separators, inside a text."""
     begun = b""
     async for chunk in chunks:
         *lines, begun = (begun + chunk).split(b"\n")
@@ -107,9 +103,11 @@ async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
             yield line
 
 
-def _unreachable(error: httpx.HTTPError) -> Unavailable:
+def _unreachable(error: httpx.HTTPError) -> EngineUnreachable | EngineBroke:
     reason = str(error) or type(error).__name__
-    return Unavailable(f"The engine could not be reached ({reason}).", code="engine_unavailable")
+    has_connected = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+    kind = EngineBroke if has_connected else EngineUnreachable
+    return kind(f"The engine is unavailable: {reason}.")
 
 
 def _refusal(response: httpx.Response) -> TunesmithError:

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from pydantic import SecretStr
 
 from core.records.database import Database
-from core.records.engines import LivingEngine, living_engines
+from core.records.engine_order import in_order
+from core.records.engines import living_engines
 from core.spec.base_model import BaseModelSpec
+from core.spec.bundle import BundleRef
 
 
 @dataclass(frozen=True)
@@ -16,21 +18,16 @@ class EngineAddress:
 
 
 def engines_for(
-    database: Database, base: BaseModelSpec, key: SecretStr | None
+    database: Database, base: BaseModelSpec, adapter: BundleRef | None, key: SecretStr | None
 ) -> list[EngineAddress]:
-    """Return the living engines: first those with the base in memory, then by how busy they are."""
-
-    def reluctance(engine: LivingEngine) -> tuple[bool, int]:
-        report = engine.report
-        return base not in report.bases, report.running + report.waiting
-
+    """Return the living engines in the order in which the API asks them for this model."""
     with database.reading() as session:
         engines = living_engines(session)
-    return [EngineAddress(engine.url, key) for engine in sorted(engines, key=reluctance)]
+    return [EngineAddress(each.url, key) for each in in_order(engines, base, adapter, {})]
 
 
 def find_engine(
-    database: Database, base: BaseModelSpec, key: SecretStr | None
+    database: Database, base: BaseModelSpec, adapter: BundleRef | None, key: SecretStr | None
 ) -> EngineAddress | None:
-    """Return the first of them, if any engine lives."""
-    return next(iter(engines_for(database, base, key)), None)
+    """Return the first of these engines; None if there is none."""
+    return next(iter(engines_for(database, base, adapter, key)), None)

@@ -1,4 +1,4 @@
-"""Transactions that outlive a short absence of the database."""
+"""Transactions that are retried while the database is unavailable."""
 
 import logging
 import time
@@ -20,11 +20,11 @@ LONGEST_PAUSE_SECONDS = 5.0
 
 
 def commit(database: Database, action: Callable[[Session], T]) -> T:
-    """Run `action` in one writing transaction; while the database is unavailable, try again.
+    """Run `action` in one writing transaction; retry while the database is unavailable.
 
-    `action` may run several times and must touch nothing but its session. When the answer
-    to a commit is lost, it runs once more after it has already happened. Raises the last
-    error after RETRY_SECONDS.
+    `action` may run several times, so it must change nothing outside its session. If only the
+    answer to a commit is lost, it runs again although its changes are already stored. Raises the
+    last error after RETRY_SECONDS.
     """
     deadline = time.monotonic() + RETRY_SECONDS
     pause_seconds = FIRST_PAUSE_SECONDS
@@ -33,17 +33,17 @@ def commit(database: Database, action: Callable[[Session], T]) -> T:
             with database.writing() as session:
                 return action(session)
         except DBAPIError as error:
-            if not _is_absence(error) or time.monotonic() > deadline:
+            if not _is_outage(error) or time.monotonic() > deadline:
                 raise
-            logger.warning("The database is unavailable; trying again: %s", error.orig)
+            logger.warning("The database is unavailable; retrying: %s", error.orig)
         time.sleep(pause_seconds)
         pause_seconds = min(2 * pause_seconds, LONGEST_PAUSE_SECONDS)
 
 
 def may_have_committed(error: BaseException) -> bool:
-    """Return whether rows may be written although `commit` raised: the answer was lost."""
+    """Return whether the rows may be stored although `commit` raised: its answer may be lost."""
     return isinstance(error, DBAPIError)
 
 
-def _is_absence(error: DBAPIError) -> bool:
+def _is_outage(error: DBAPIError) -> bool:
     return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)

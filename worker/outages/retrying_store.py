@@ -1,15 +1,15 @@
-"""Storage for a worker: a short outage costs time, not the run."""
+"""Storage for one attempt: a short outage costs time, not the attempt."""
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from threading import Event
-from time import monotonic
 from typing import TypeVar
 
 from core.errors import Unavailable
 from core.storage.blobs import CHUNK_BYTES, Blob, BlobStore
+from worker.coroutines import CHECK_SECONDS
 from worker.outages.commit import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, RETRY_SECONDS
 
 T = TypeVar("T")
@@ -18,17 +18,17 @@ logger = logging.getLogger(__name__)
 
 
 class RetryingStore:
-    """A `BlobStore` that asks again while storage is unavailable, for as long as `commit` does.
+    """A `BlobStore` that retries while storage is unavailable, for as long as `commit` does.
 
-    Raises the last Unavailable after that, or once the worker has been asked to stop.
+    Raises the last Unavailable after that, or soon after `should_stop` is true.
     """
 
-    def __init__(self, store: BlobStore, stopping: Event) -> None:
+    def __init__(self, store: BlobStore, should_stop: Callable[[], bool]) -> None:
         self._store = store
-        self._stopping = stopping
+        self._should_stop = should_stop
 
     def write(self, key: str, chunks: Iterable[bytes]) -> Blob:
-        return self._store.write(key, chunks)  # the chunks come only once
+        return self._store.write(key, chunks)  # the chunks can be read only once
 
     def write_file(self, key: str, path: Path) -> Blob:
         return self._retried(partial(self._store.write_file, key, path))
@@ -55,13 +55,23 @@ class RetryingStore:
         self._store.check()
 
     def _retried(self, action: Callable[[], T]) -> T:
-        deadline = monotonic() + RETRY_SECONDS
+        give_up_at = time.monotonic() + RETRY_SECONDS
         pause_seconds = FIRST_PAUSE_SECONDS
         while True:
             try:
                 return action()
             except Unavailable as error:
-                if monotonic() > deadline or self._stopping.wait(pause_seconds):
+                if time.monotonic() > give_up_at or self._stops_within(pause_seconds):
                     raise
-                logger.warning("Storage is unavailable; trying again: %s", error)
+                logger.warning("Storage is unavailable; retrying: %s", error)
             pause_seconds = min(2 * pause_seconds, LONGEST_PAUSE_SECONDS)
+
+    def _stops_within(self, seconds: float) -> bool:
+        """Sleep for so long; return True as soon as the attempt should stop."""
+        end = time.monotonic() + seconds
+        while not self._should_stop():
+            left = end - time.monotonic()
+            if left <= 0:
+                return False
+            time.sleep(min(left, CHECK_SECONDS))
+        return True

@@ -14,7 +14,6 @@ from core.errors import TunesmithError
 from core.parity.asking import Candidate
 from core.parity.refusal import CHECK_FAILED, refused, unanswered, unchecked, unreadable
 from core.parity.verdict import judge
-from core.spec.base_model import BaseModelSpec
 from core.spec.engine_protocol import kind_of
 from core.spec.parity import Parity, ParityReference
 from worker.coroutines import Interrupted
@@ -28,7 +27,7 @@ logger = logging.getLogger(__name__)
 class ParityCheck:
     """Checks at any engine that `find_engine` returns, until `should_stop` is true."""
 
-    find_engine: Callable[[BaseModelSpec], EngineAddress | None]
+    find_engine: Callable[[Candidate], EngineAddress | None]
     should_stop: Callable[[], bool]
 
     def __call__(self, reference: ParityReference | None, candidate: Candidate) -> Parity:
@@ -44,7 +43,7 @@ class ParityCheck:
     def _verdict(self, reference: ParityReference | None, candidate: Candidate) -> Parity:
         if reference is None or not reference.rows:
             return unchecked(reference.missing if reference else "the run has no parity reference")
-        engine = self.find_engine(candidate.base)
+        engine = self.find_engine(candidate)
         if engine is None:
             return unchecked("no engine is registered")
         try:

@@ -10,7 +10,6 @@ from core.storage.open import open_store
 from core.tasks.kinds import Queue
 from worker.context import Worker
 from worker.launch import warm_up
-from worker.outages.retrying_store import RetryingStore
 from worker.process.app import serve
 from worker.process.presence import presence
 from worker.settings import WorkerSettings
@@ -43,6 +42,6 @@ def _start() -> WorkerSettings:
 @contextmanager
 def _worker(settings: WorkerSettings) -> Iterator[Worker]:
     database = Database(settings.database_url)
-    store, stopping = open_store(settings.storage_folder, settings.storage_url), Event()
-    yield Worker(settings, database, RetryingStore(store, stopping), stopping)
+    store = open_store(settings.storage_folder, settings.storage_url)
+    yield Worker(settings, database, store, Event())
     database.close()

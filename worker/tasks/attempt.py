@@ -1,8 +1,9 @@
-"""What the runner of a kind of task is given, and how it ends.
+"""The interface between the desk and the runner of a kind of task.
 
 A kind's module has `run(attempt: Attempt) -> Spec`, which returns the result. It raises a
-`TunesmithError` when the task has failed for good, and `Interrupted` soon after `should_stop` is
-true. Any other exception is a crash: the task is tried again, up to the last attempt of its kind.
+`TunesmithError` if the task has failed for good, and `Interrupted` soon after `should_stop` is
+true. The task is retried, up to the last attempt of its kind, after any other exception (a crash)
+and after Unavailable `storage_unavailable`, which `store` raises in a long outage.
 """
 
 from collections.abc import Callable
@@ -27,10 +28,11 @@ class Attempt:
     settings: WorkerSettings
     database: Database
     store: BlobStore
+    """Retries until `should_stop` is true."""
     folder: Path
-    """An empty folder of this attempt, which is removed at its end."""
+    """An empty folder for this attempt, removed at its end."""
     should_stop: Callable[[], bool]
-    """The worker stops, the claim is lost, or the time of the kind is over."""
+    """Whether the worker is stopping, the claim is lost, or the kind's time limit is exceeded."""
 
     @property
     def payload(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Runs the tasks of one queue: claim → attempt → one fenced write that ends the task or attempt."""
+"""Runs the tasks of one queue: claim → attempt → one fenced write that ends the attempt."""
 
 import importlib
 import logging
@@ -15,18 +15,20 @@ from core.errors import StaleClaim, TunesmithError, Unavailable
 from core.records import tasks
 from core.records.tasks import TaskClaim
 from core.spec.base import Spec
+from core.storage.blobs import STORAGE_UNAVAILABLE
 from core.tasks.failure import TaskFailure
 from core.tasks.kinds import KINDS, Queue, kinds_of
 from worker.context import Worker
 from worker.coroutines import Interrupted
 from worker.lease import Lease
 from worker.outages.commit import commit
+from worker.outages.retrying_store import RetryingStore
 from worker.tasks.attempt import TASK_FOLDER, Attempt
 
 logger = logging.getLogger(__name__)
 
 Ending = Callable[[Session], None]
-"""The write that ends an attempt."""
+"""The write that ends an attempt, and perhaps the task."""
 
 
 class TaskDesk:
@@ -39,12 +41,12 @@ class TaskDesk:
         self._lock = threading.Lock()
 
     def run_waiting(self) -> None:
-        """Run one task after the other until none waits that may run now."""
+        """Run one task after another until no waiting task may run now."""
         while not self._worker.stopping.is_set() and self.run_next():
             pass
 
     def run_next(self) -> bool:
-        """Run the oldest waiting task whose kind has room here; say whether there was one."""
+        """Run the oldest waiting task that may run now; return whether there was one."""
         claim = self._claim()
         if claim is None:
             return False
@@ -62,6 +64,8 @@ class TaskDesk:
             kinds = [
                 kind for kind in kinds_of(self._queue) if self._running[kind] < KINDS[kind].at_once
             ]
+            if not kinds:
+                return None
             claim = commit(
                 worker.database,
                 lambda session: tasks.claim_next(session, worker.settings.worker_id, kinds),
@@ -72,12 +76,12 @@ class TaskDesk:
 
 
 def threads_of(queue: Queue) -> int:
-    """How many tasks of a queue one worker can run at once: no kind has to wait for another."""
+    """Return the number of threads with which no kind of the queue waits for another."""
     return sum(KINDS[kind].at_once for kind in kinds_of(queue))
 
 
 def run_attempt(worker: Worker, claim: TaskClaim) -> None:
-    """Run the claimed task. Whatever happens, the claim is over afterwards."""
+    """Run the claimed task. The claim has ended afterwards, also after an error."""
     settings, kind = worker.settings, KINDS[claim.kind]
     folder = (settings.work_folder / TASK_FOLDER / f"{claim.id}.{claim.token}").absolute()
     lease = Lease(
@@ -92,18 +96,19 @@ def run_attempt(worker: Worker, claim: TaskClaim) -> None:
     def should_stop() -> bool:
         return worker.stopping.is_set() or lease.lost.is_set() or time.monotonic() > stop_at
 
-    attempt = Attempt(claim, settings, worker.database, worker.store, folder, should_stop)
+    store = RetryingStore(worker.store, should_stop)
+    attempt = Attempt(claim, settings, worker.database, store, folder, should_stop)
     try:
         with lease:
             commit(worker.database, _ending(worker, attempt, lease))
     except StaleClaim:
-        logger.info("%s is no longer ours; nothing was written.", claim.id)
+        logger.info("The claim on %s ended before its result; nothing was written.", claim.id)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _ending(worker: Worker, attempt: Attempt, lease: Lease) -> Ending:
-    """Run the kind's runner and return what is to be written. StaleClaim when the claim is lost."""
+    """Run the kind's runner; return the write that ends the attempt. Raises StaleClaim."""
     claim = attempt.claim
     try:
         result = _run(attempt)
@@ -113,14 +118,20 @@ def _ending(worker: Worker, attempt: Attempt, lease: Lease) -> Ending:
     except Interrupted:
         return _interrupted(worker, claim, lease)
     except TunesmithError as error:
-        if isinstance(error, Unavailable) and worker.stopping.is_set():
-            return _interrupted(worker, claim, lease)  # storage is no longer waited for
-        logger.info("%s failed: %s", claim.id, error.message)
-        return partial(tasks.fail, claim=claim, failure=TaskFailure.of(error))
+        return _failed(worker, claim, error)
     except Exception as error:
         logger.exception("%s crashed.", claim.id)
-        reason = f"{type(error).__name__}: {error}"
-        return partial(tasks.report_crash, claim=claim, reason=reason)
+        crash = TaskFailure(code="task_crashed", message=f"{type(error).__name__}: {error}")
+        return partial(tasks.retry, claim=claim, failure=crash)
+
+
+def _failed(worker: Worker, claim: TaskClaim, error: TunesmithError) -> Ending:
+    """End the task, because a retry would fail in the same way; retry it after an outage."""
+    if isinstance(error, Unavailable) and worker.stopping.is_set():
+        return partial(tasks.release, claim=claim)
+    logger.info("%s failed: %s", claim.id, error.message)
+    end = tasks.retry if error.code == STORAGE_UNAVAILABLE else tasks.fail
+    return partial(end, claim=claim, failure=TaskFailure.of(error))
 
 
 def _run(attempt: Attempt) -> Spec:
@@ -134,7 +145,7 @@ def _interrupted(worker: Worker, claim: TaskClaim, lease: Lease) -> Ending:
     if lease.lost.is_set():
         raise StaleClaim(f"{claim.id} was deleted or given to another worker.")
     if worker.stopping.is_set():
-        return lambda session: tasks.release(session, claim)
+        return partial(tasks.release, claim=claim)
     seconds = KINDS[claim.kind].limit_seconds
     message = f"The task did not end within {seconds:.0f} s."
     return partial(

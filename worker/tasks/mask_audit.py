@@ -1,4 +1,4 @@
-"""The first rows of a training file token by token, as a run would see them: one short child."""
+"""Computes the mask of the first rows of a training file, in a child, as a run would."""
 
 from core.errors import TrainingFailed
 from core.spec.events import RunFailed

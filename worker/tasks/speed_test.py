@@ -1,4 +1,4 @@
-"""Asking an engine for a model as 1, 8 and 32 people at once would, and taking the time."""
+"""Measures the speed of a model: 1, 8 and 32 concurrent requests to one engine."""
 
 import asyncio
 import random
@@ -6,16 +6,19 @@ import secrets
 import time
 from collections.abc import Sequence
 from statistics import median
+from typing import assert_never
 
 from core.errors import TunesmithError, Unavailable
 from core.records.ids import new_id
-from core.spec.engine_protocol import kind_of, turned_down
+from core.spec.engine_protocol import may_ask_another, turned_down
 from core.spec.generation import (
     ChoiceFinished,
+    GenerationDelta,
     GenerationRequest,
     GenerationStarted,
     SamplingSpec,
     TokenPrompt,
+    ToolCalled,
 )
 from core.spec.speed import FirstTokenSeconds, SpeedLevel, SpeedResult, SpeedTarget
 from worker.coroutines import run_unless, wait_for_all
@@ -28,16 +31,17 @@ PROMPT_TOKENS = 64
 COMPLETION_TOKENS = 32
 
 TOKEN_IDS = range(256)
-"""Every vocabulary has these; what they mean changes no time."""
+"""Ids in every vocabulary; which tokens they are does not affect the speed."""
 
 LIMIT_SECONDS = 300.0
-"""For all levels together; loading the model comes before."""
+"""For all levels together, after the model has been loaded."""
 
 
 def run(attempt: Attempt) -> SpeedResult:
-    """Measure on the first suitable engine that takes the model. Its refusal is the failure."""
+    """Measure the model on one engine; raises what `measure_on_any` raises."""
     target = SpeedTarget.model_validate(attempt.payload)
-    engines = engines_for(attempt.database, target.base, attempt.settings.engine_key)
+    key = attempt.settings.engine_key
+    engines = engines_for(attempt.database, target.base, target.adapter, key)
     return run_unless(
         attempt.should_stop, measure_on_any(engines, target, attempt.claim.project_id)
     )
@@ -46,7 +50,10 @@ def run(attempt: Attempt) -> SpeedResult:
 async def measure_on_any(
     engines: Sequence[EngineAddress], target: SpeedTarget, project: str
 ) -> SpeedResult:
-    """Ask one engine after the other until one takes the model."""
+    """Measure on the first engine that accepts the requests; try others as the API's router does.
+
+    Raises the failure after which no other engine may be asked, or why no engine accepted them.
+    """
     failures: list[TunesmithError] = []
     for engine in engines:
         async with EngineClient(engine) as client:
@@ -54,9 +61,9 @@ async def measure_on_any(
                 hardware = await _warm_up(client, target, project)
                 return await measure(client, target, project, hardware)
             except TunesmithError as error:
-                if not kind_of(error).asks_another:
-                    raise
                 failures.append(error)
+                if not may_ask_another(failures):
+                    raise
     raise turned_down(failures)
 
 
@@ -67,9 +74,9 @@ async def measure(
     hardware: str,
     limit_seconds: float = LIMIT_SECONDS,
 ) -> SpeedResult:
-    """Return what the engine manages; its refusals pass through.
+    """Return the speed of the levels that end within `limit_seconds`.
 
-    Unavailable `speed_test_timed_out` when not even one request is answered in time.
+    Raises the client's errors, and Unavailable `speed_test_timed_out` if no level ends in time.
     """
     levels: list[SpeedLevel] = []
     try:
@@ -79,8 +86,9 @@ async def measure(
     except TimeoutError:
         if not levels:
             raise Unavailable(
-                f"The model wrote less than {COMPLETION_TOKENS} tokens in {limit_seconds:.0f} "
-                "seconds, so its speed is unknown. Try again when the engine is less busy.",
+                f"The model generated fewer than {COMPLETION_TOKENS} tokens in "
+                f"{limit_seconds:.0f} s, so its speed is unknown. Try again when the engine is "
+                "less busy.",
                 code="speed_test_timed_out",
                 retry_after_seconds=60,
             ) from None
@@ -94,7 +102,7 @@ async def measure(
 
 
 async def _warm_up(client: EngineClient, target: SpeedTarget, project: str) -> str:
-    """Have the model loaded; return what the engine says of its hardware."""
+    """Have the engine load the model; return the hardware that it reports."""
     hardware = ""
     for request in _requests(target, project, 1):
         async for event in client.events(request):
@@ -104,7 +112,7 @@ async def _warm_up(client: EngineClient, target: SpeedTarget, project: str) -> s
 
 
 async def _level(client: EngineClient, requests: Sequence[GenerationRequest]) -> SpeedLevel:
-    """Send all requests at once and wait for their ends; the first failure ends the others."""
+    """Send all requests at once and measure; the first failure cancels the others."""
     began = time.perf_counter()
     answers = await wait_for_all([_answer(client, each, began) for each in requests])
     seconds = time.perf_counter() - began
@@ -122,7 +130,7 @@ async def _level(client: EngineClient, requests: Sequence[GenerationRequest]) ->
 async def _answer(
     client: EngineClient, request: GenerationRequest, began: float
 ) -> tuple[float, int]:
-    """Return the seconds until the first token, and how many tokens were written."""
+    """Return the seconds until the first token, and the number of generated tokens."""
     first_token_seconds, completion_tokens = 0.0, 0
     async for event in client.events(request):
         match event:
@@ -130,13 +138,15 @@ async def _answer(
                 first_token_seconds = time.perf_counter() - began
             case ChoiceFinished():
                 completion_tokens += event.completion_tokens
-            case _:
+            case GenerationDelta() | ToolCalled():
                 pass
+            case _:
+                assert_never(event)
     return first_token_seconds, completion_tokens
 
 
 def _requests(target: SpeedTarget, project: str, count: int) -> list[GenerationRequest]:
-    """Prompts that nobody has asked before, so that no cache knows how they begin."""
+    """Return requests with new random prompts, so that no prefix of them is cached."""
     noise = random.Random(secrets.randbits(64))
     id_ = new_id("speed")
     return [

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from core.artifacts.archive import unpack
 from core.errors import StaleClaim, TunesmithError, Unavailable
+from core.parity.asking import Candidate
 from core.records import claims
 from core.records.claims import Claim
 from core.records.owned import get_owned
@@ -17,12 +18,13 @@ from core.spec.ids import FileId
 from core.spec.job import JobSpec
 from core.spec.run_request import RunRequest, archive_of
 from core.spec.workspace import Workspace
-from core.storage.blobs import STORAGE_UNAVAILABLE
+from core.storage.blobs import STORAGE_UNAVAILABLE, BlobStore
 from worker.context import Worker
-from worker.engine_client.find import find_engine
+from worker.engine_client.find import EngineAddress, find_engine
 from worker.launch import Child, launch
 from worker.outages.commit import commit
 from worker.outages.full_disk import is_disk_full
+from worker.outages.retrying_store import RetryingStore
 from worker.parity.check import ParityCheck
 from worker.training.lease import JobLease
 from worker.training.publish import Publisher
@@ -59,20 +61,25 @@ def train(worker: Worker, claim: Claim) -> None:
     If the claim is lost (the job was cancelled, or given to another worker), nothing is recorded:
     the child is killed, and the workspace and unrecorded blobs are deleted.
     """
-    workspace = worker.settings.work_folder / claim.job_id / str(claim.token)
-    states = ResumeStates(worker.database, worker.store, claim)
+    folder = worker.settings.work_folder / claim.job_id / str(claim.token)
+    workspace = Workspace(folder=folder.absolute())
     lease = JobLease(worker.database, claim, worker.settings)
 
     def should_stop() -> bool:
         return worker.stopping.is_set() or lease.lost.is_set()
 
-    key = worker.settings.engine_key
-    check_parity = ParityCheck(lambda base: find_engine(worker.database, base, key), should_stop)
-    publisher = Publisher(worker.database, worker.store, claim, check_parity)
+    store = RetryingStore(worker.store, should_stop)
+    states = ResumeStates(worker.database, store, claim)
+
+    def engine_for(model: Candidate) -> EngineAddress | None:
+        return find_engine(worker.database, model.base, model.bundle, worker.settings.engine_key)
+
+    check_parity = ParityCheck(engine_for, should_stop)
+    publisher = Publisher(worker.database, store, claim, check_parity)
     recorder = Recorder(worker.database, claim, states, publisher)
     try:
         with lease:
-            request = _prepare(worker, claim, Workspace(folder=workspace.absolute()), states)
+            request = _prepare(worker, store, claim, workspace, states)
             _run(worker, claim, request, recorder, lease)
         logger.info("The attempt at %s has ended.", claim.job_id)
     except StaleClaim:
@@ -80,7 +87,7 @@ def train(worker: Worker, claim: Claim) -> None:
     except Exception as error:
         _record_error(recorder, error)
     finally:
-        shutil.rmtree(workspace, ignore_errors=True)
+        shutil.rmtree(workspace.folder, ignore_errors=True)
 
 
 def _run(
@@ -114,7 +121,7 @@ def _run(
 
 
 def _prepare(
-    worker: Worker, claim: Claim, workspace: Workspace, states: ResumeStates
+    worker: Worker, store: BlobStore, claim: Claim, workspace: Workspace, states: ResumeStates
 ) -> RunRequest:
     """Fetch the inputs of the job into an empty workspace: files, parent, resume state."""
 
@@ -131,12 +138,12 @@ def _prepare(
 
     spec, train_key, validation_key = commit(worker.database, read)
     _empty(workspace.folder)
-    worker.store.fetch(train_key, workspace.train_file)
+    store.fetch(train_key, workspace.train_file)
     if validation_key is not None:
-        worker.store.fetch(validation_key, workspace.validation_file)
+        store.fetch(validation_key, workspace.validation_file)
     if spec.parent is not None:
         archive = archive_of(workspace.parent_folder)
-        fetch_checked(worker.store, spec.parent, archive)
+        fetch_checked(store, spec.parent, archive)
         unpack(archive, workspace.parent_folder)
         archive.unlink()
     states.fetch(workspace)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, assert_never
 
 from core.batching.render import render_prompt
 from core.batching.source_target import render_source
@@ -10,7 +10,7 @@ from core.batching.tokenization import plain_prompt
 from core.engine.text.served_model import ServedModel
 from core.errors import InvalidRequest
 from core.objectives.classification import class_tokens
-from core.spec.generation import ChatPrompt, GenerationRequest, Prompt, TextPrompt
+from core.spec.generation import ChatPrompt, GenerationRequest, Prompt, TextPrompt, TokenPrompt
 
 MAX_CHARACTERS_PER_TOKEN = 64
 """On average over a text; far above that of any tokenizer. Bounds the work under the lock."""
@@ -34,8 +34,10 @@ def prompt_tokens(prompt: Prompt, model: ServedModel) -> tuple[int, ...]:
             _refuse_a_text_too_long(prompt.text, param, model)
             with vocabulary.lock:
                 tokens = _plain_tokens(prompt.text, model)
-        case _:
+        case TokenPrompt():
             tokens = list(prompt.tokens)
+        case _:
+            assert_never(prompt)
     if not tokens:
         raise InvalidRequest("The prompt is empty.", param=param, code="empty_prompt")
     require_known(tokens, param, model)

@@ -10,8 +10,9 @@ from trl import KTOConfig, KTOTrainer
 from core.batching.rows import InvalidRow, RatedRow, Row
 from core.datasets.formats import ChatExample, CompletionExample, RatedExample
 from core.evaluation.validation import validate
-from core.objectives.answers import Reference
+from core.objectives.answers import Reference, answer_log_probabilities
 from core.objectives.kto import Kto, mismatched
+from core.training.step import accumulate_gradients
 from tests.core.objectives.test_dpo import with_peft
 
 
@@ -116,7 +117,7 @@ def test_losses_are_those_of_the_formulas(adapted_of, noisy, chat_tokenizer, con
             before = all_of(rows), all_of(others)
     noisy(adapted, std=0.2)
     rewards, usual = all_of(rows) - before[0], (all_of(others) - before[1]).mean().clamp(min=0)
-    objective.begin_step(adapted, rows, 60)
+    assert objective.begin_step(adapted, rows, 60, lambda: False)
     sums = objective.loss(adapted, rows)
     is_good = torch.tensor([row.is_good for row in rows])
     good = 1.2 * (1 - torch.sigmoid(0.3 * (rewards - usual)))
@@ -144,12 +145,39 @@ def test_an_evaluation_has_its_own_estimate(adapted_of, noisy, chat_tokenizer):
     rows = objective.rows(examples(answers(8)))
     objective.prepare(adapted, rows, 4096)
     noisy(adapted)
-    objective.begin_step(adapted, rows[5:], 4096)
+    assert objective.begin_step(adapted, rows[5:], 4096, lambda: False)
     expected = objective.loss(adapted, rows[5:])
-    objective.begin_step(adapted, rows[:5], 4096)
+    assert objective.begin_step(adapted, rows[:5], 4096, lambda: False)
     found = validate(adapted, objective, rows[5:], 30, lambda: False)
     assert found is not None
     assert found.loss == pytest.approx(expected.loss.item() / 3, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda adapted, objective, rows, stop: validate(adapted, objective, rows, 1, stop),
+        lambda adapted, objective, rows, stop: accumulate_gradients(
+            adapted, objective, rows, 1, 0, stop
+        ),
+    ],
+    ids=["evaluation", "step"],
+)
+def test_stop_is_noticed_within_one_micro_batch_of_the_estimate(
+    adapted_of, chat_tokenizer, monkeypatch, run
+):
+    objective, adapted = kto(chat_tokenizer), adapted_of()
+    rows = objective.rows(examples(answers(8)))
+    objective.prepare(adapted, rows, 4096)
+    passes = []
+
+    def counted(adapted, answers):
+        passes.append(len(answers))
+        return answer_log_probabilities(adapted, answers)
+
+    monkeypatch.setattr("core.objectives.kto.answer_log_probabilities", counted)
+    assert run(adapted, objective, rows, lambda: len(passes) == 2) is None
+    assert passes == [1, 1]
 
 
 def row(line, prompt, answer, is_good=True):

@@ -168,7 +168,7 @@ WRITES: dict[str, Callable[[Session, TaskClaim], None]] = {
     "succeed": lambda session, held: tasks.succeed(session, held, Dream()),
     "fail": lambda session, held: tasks.fail(session, held, FAILURE),
     "release": tasks.release,
-    "report_crash": lambda session, held: tasks.report_crash(session, held, reason="late"),
+    "retry": lambda session, held: tasks.retry(session, held, FAILURE),
 }
 
 
@@ -189,7 +189,7 @@ def test_every_write_of_an_ended_claim_is_refused(
             case "failed":
                 tasks.fail(session, held, FAILURE)
             case "crashed":
-                tasks.report_crash(session, held, reason="once")
+                tasks.retry(session, held, FAILURE)
             case _:
                 tasks.forget_tasks(session, Task.id == task_id)
     before = columns(database, task_id)
@@ -241,7 +241,7 @@ def test_crash_pauses_and_the_pause_doubles(database: Database, ask: Callable[..
         for _ in range(NAP.max_attempts - 1):
             held = claimed(database)
             with database.writing() as session:
-                tasks.report_crash(session, held, reason="a nightmare")
+                tasks.retry(session, held, FAILURE)
                 pause = select(Task.not_before - database_now())
                 pauses.append(session.scalars(pause).one())
                 assert outbox.due(session) == []
@@ -250,10 +250,10 @@ def test_crash_pauses_and_the_pause_doubles(database: Database, ask: Callable[..
         assert pauses == pytest.approx([100, 200], abs=5)
         held = claimed(database)
         with database.writing() as session:
-            tasks.report_crash(session, held, reason="a nightmare")
+            tasks.retry(session, held, FAILURE)
     task = row(database, task_id)
     assert task.error is not None
-    assert (task.error["code"], task.error["message"]) == ("task_crashed", "a nightmare")
+    assert TaskFailure.model_validate(task.error) == FAILURE
 
 
 def test_kinds_of_a_newer_version_are_left_to_it(

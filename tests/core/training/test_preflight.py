@@ -4,6 +4,7 @@ import pytest
 import torch
 from transformers import LlamaConfig
 
+from core.catalog import strategies
 from core.errors import InvalidRequest
 from core.models.load import outline
 from core.spec.base_model import BaseModelSpec
@@ -37,6 +38,10 @@ STRATEGIES = [
     PromptSpec(virtual_tokens=4, init_text="Answer briefly."),
     Ia3Spec(),
 ]
+
+
+def test_every_strategy_is_tried():
+    assert {strategy.type for strategy in STRATEGIES} == set(strategies.STRATEGIES)
 
 
 def job(model_type="llama", strategy=None, **fields):

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from core.artifacts.manifest import read_manifest
 from core.batching.rows import LabelledRow, PairRow, Row, SourceTargetRow
+from core.catalog import objectives, strategies
 from core.spec.events import ResumeStateSaved, RunFinished, RunRestarted, RunResumed, StepDone
 from core.spec.objective import (
     ClassificationSpec,
@@ -21,6 +22,7 @@ from core.spec.objective import (
     KtoSpec,
     OrpoSpec,
     PretrainingSpec,
+    SimpoSpec,
     SupervisedSpec,
 )
 from core.spec.strategy import (
@@ -48,6 +50,11 @@ STRATEGIES = {
     "ia3": Ia3Spec(),
     "full": FullSpec(),
 }
+
+
+def test_every_strategy_and_objective_is_interrupted():
+    assert {strategy.type for strategy in STRATEGIES.values()} == set(strategies.STRATEGIES)
+    assert {objective.type for _, _, objective, _ in TASKS.values()} == set(objectives.OBJECTIVES)
 
 
 def never():
@@ -120,6 +127,7 @@ RATED = {"prompt": "a {}", "completion": "yes {}", "label": True}
 TASKS = {
     "dpo": ("llama", "generation", DpoSpec(), PAIR),
     "orpo": ("llama", "generation", OrpoSpec(), PAIR),
+    "simpo": ("llama", "generation", SimpoSpec(), PAIR),
     "kto": ("llama", "generation", KtoSpec(), RATED),
     "pretraining": ("llama", "generation", PretrainingSpec(), {"text": "{} and what follows it"}),
     "t5": ("t5", "seq2seq", SupervisedSpec(), {"prompt": "a {}", "completion": "b {}"}),

@@ -1,16 +1,23 @@
 """What a worker reads of an engine's stream."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from core.errors import TunesmithError, Unavailable
+from core.errors import TunesmithError
 from core.spec.base_model import BaseModelSpec
-from core.spec.engine_protocol import FULL, NOT_SERVED_HERE, RefusalKind, kind_of
+from core.spec.engine_protocol import (
+    FULL,
+    NOT_SERVED_HERE,
+    EngineBroke,
+    EngineUnreachable,
+    RefusalKind,
+    kind_of,
+)
 from core.spec.generation import (
+    AnswerEvent,
     GenerationDelta,
-    GenerationEvent,
     GenerationRequest,
     SamplingSpec,
     TextPrompt,
@@ -28,8 +35,8 @@ def engine() -> Iterator[ScriptedEngine]:
         yield engine
 
 
-def events(url: str, prompt: str) -> list[GenerationEvent]:
-    request = GenerationRequest(
+def request(prompt: str) -> GenerationRequest:
+    return GenerationRequest(
         id="call-1",
         base=BaseModelSpec(id="tiny", source="/tiny"),
         prompt=TextPrompt(text=prompt),
@@ -37,9 +44,19 @@ def events(url: str, prompt: str) -> list[GenerationEvent]:
         project="default",
     )
 
-    async def read() -> list[GenerationEvent]:
+
+def events(url: str, prompt: str) -> list[AnswerEvent]:
+    async def read() -> list[AnswerEvent]:
         async with EngineClient(EngineAddress(url)) as client:
-            return [event async for event in client.events(request)]
+            return [event async for event in client.events(request(prompt))]
+
+    return asyncio.run(read())
+
+
+def all_events(url: str, prompt: str) -> list[AnswerEvent]:
+    async def read() -> list[AnswerEvent]:
+        async with EngineClient(EngineAddress(url)) as client:
+            return await client.generate(request(prompt))
 
     return asyncio.run(read())
 
@@ -54,7 +71,7 @@ def test_answer_that_fails_or_ends_early_is_an_error(engine: ScriptedEngine) -> 
     with pytest.raises(TunesmithError) as failed:
         events(engine.url, "fail")
     assert failed.value.code == "out_of_memory"
-    with pytest.raises(Unavailable, match="in the middle"):
+    with pytest.raises(EngineBroke, match="too early"):
         events(engine.url, "stop short")
 
 
@@ -68,6 +85,22 @@ def test_refusals_have_their_kinds(
     assert kind_of(caught.value) is kind
 
 
-def test_nobody_at_the_address_is_an_absence() -> None:
-    with pytest.raises(Unavailable, match="could not be reached"):
+def test_nobody_at_the_address_is_told_from_a_broken_connection(
+    engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(EngineUnreachable):
         events("http://127.0.0.1:1", "hello")
+    monkeypatch.setattr(engine, "mood", "breaking")
+    with pytest.raises(EngineBroke):
+        events(engine.url, "hello")
+
+
+@pytest.mark.parametrize("prompt", ["hello", "fail", "stop short"])
+def test_all_events_at_once_are_those_of_the_stream(engine: ScriptedEngine, prompt: str) -> None:
+    def end_of(read: Callable[[str, str], list[AnswerEvent]]) -> object:
+        try:
+            return read(engine.url, prompt)
+        except TunesmithError as error:
+            return type(error), error.code, error.message
+
+    assert end_of(all_events) == end_of(events)

@@ -1,22 +1,29 @@
-"""Storage that is away for a while: a worker waits, and no job ends by it."""
+"""Storage that is away for a while: an attempt waits, and no job ends by it."""
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from threading import Event, Timer
+from threading import Event, Thread, Timer
 from typing import Any
 
 import pytest
 
 from core.errors import NotFound, Unavailable
 from core.jobs.state import JobStatus
+from core.records import tasks
 from core.records.resume_states import states_of
+from core.records.tables import Task
 from core.storage.blobs import STORAGE_UNAVAILABLE, BlobStore
+from core.tasks.kinds import Queue
+from tests.worker.nap import nap_kind
+from tests.worker.naps import Naps
 from tests.worker.simulated_child import Simulation
 from tests.worker.workshop import Workshop, wait_until, worker_here
+from worker.context import Worker
 from worker.outages import retrying_store
 from worker.outages.retrying_store import RetryingStore
+from worker.tasks.desk import TaskDesk
 from worker.training import attempt as train_module
 
 KEY = "files/file-abc"
@@ -52,7 +59,7 @@ def away() -> Away:
 
 @pytest.fixture
 def workshop(workshop: Workshop, away: Away) -> Workshop:
-    return replace(workshop, store=RetryingStore(away.between(workshop.store), Event()))
+    return replace(workshop, store=away.between(workshop.store))
 
 
 @pytest.fixture
@@ -65,7 +72,7 @@ def children(monkeypatch: pytest.MonkeyPatch) -> Simulation:
 def test_every_move_waits_until_storage_is_back(
     workshop: Workshop, away: Away, tmp_path: Path
 ) -> None:
-    store = workshop.store
+    store = RetryingStore(workshop.store, lambda: False)
     (tmp_path / "source").write_bytes(b"content")
     moves: list[Callable[[], object]] = [
         lambda: store.write_file(KEY, tmp_path / "source"),
@@ -91,12 +98,13 @@ def test_every_move_waits_until_storage_is_back(
 def test_other_errors_and_one_stream_of_chunks_are_not_repeated(
     workshop: Workshop, away: Away
 ) -> None:
+    store = RetryingStore(workshop.store, lambda: False)
     with pytest.raises(NotFound):
-        workshop.store.size(KEY)
+        store.size(KEY)
     assert away.asked == ["size"]
     away.is_away = True
     with pytest.raises(Unavailable):
-        workshop.store.write(KEY, [b"x"])
+        store.write(KEY, [b"x"])
     assert away.asked == ["size", "write"]
 
 
@@ -106,15 +114,23 @@ def test_patience_ends(
 ) -> None:
     away.is_away = True
     stopping = Event()
-    store = RetryingStore(away.between(workshop.store), stopping)
+    store = RetryingStore(workshop.store, stopping.is_set)
     began = time.monotonic()
     if how == "stopping":
+        monkeypatch.setattr(retrying_store, "FIRST_PAUSE_SECONDS", 60)
         Timer(0.1, stopping.set).start()
     else:
         monkeypatch.setattr(retrying_store, "RETRY_SECONDS", 0.1)
     with pytest.raises(Unavailable):
         store.size(KEY)
-    assert time.monotonic() - began >= 0.1
+    assert 0.1 <= time.monotonic() - began < 20
+
+
+def test_attempt_that_should_stop_asks_once(workshop: Workshop, away: Away) -> None:
+    away.is_away = True
+    with pytest.raises(Unavailable):
+        RetryingStore(workshop.store, lambda: True).delete(KEY)
+    assert away.asked == ["delete"]
 
 
 def test_short_absence_is_not_noticed_by_the_job(
@@ -156,3 +172,73 @@ def test_long_absence_gives_the_job_back_and_its_states_stay(
         job = workshop.wait_for_end(job_id)
     assert (job.status, job.attempts) == (JobStatus.SUCCEEDED, 1)
     assert children.started_at == [0, saved.step]
+
+
+def test_job_that_is_cancelled_during_an_absence_frees_its_worker(
+    workshop: Workshop, away: Away, children: Simulation
+) -> None:
+    job_id, next_id = workshop.submit(), workshop.submit()
+    with worker_here(workshop):
+        workshop.wait_for_steps(job_id)
+        away.is_away = True
+        wait_until(lambda: away.asked.count("write_file") > 1, "the bundle cannot be stored")
+        workshop.cancel(job_id)
+        wait_until(lambda: workshop.job(next_id).attempts == 1, "the next job is claimed", 20)
+        away.is_away = False
+        assert workshop.wait_for_end(next_id).status == JobStatus.SUCCEEDED
+    assert workshop.job(job_id).status == JobStatus.CANCELLED
+
+
+@pytest.fixture
+def worker(workshop: Workshop) -> Worker:
+    return Worker(workshop.settings(), workshop.database, workshop.store, Event())
+
+
+def test_absence_beyond_the_limit_of_a_task_is_retried_and_named_in_the_end(
+    workshop: Workshop, away: Away, worker: Worker
+) -> None:
+    away.is_away = True
+    with nap_kind(limit_seconds=0.3):
+        naps = Naps(workshop)
+        task_id = naps.ask(dream="search")
+        naps.end()
+        desk = TaskDesk(worker, Queue.LIGHT)
+
+        def has_ended() -> bool:
+            desk.run_waiting()
+            return naps.row(task_id).finished_at is not None
+
+        wait_until(has_ended, "no attempt finds storage")
+        task = naps.row(task_id)
+    assert task.error is not None
+    assert (task.error["code"], task.attempts) == (STORAGE_UNAVAILABLE, 3)
+    assert task.error["message"] == "Storage is away."
+    assert away.asked.count("exists") > task.attempts, "each attempt asks again and again"
+
+
+@pytest.mark.parametrize("event", ["back", "stopping", "deleted"])
+def test_task_waits_for_storage_until_it_is_back_or_the_attempt_ends(
+    workshop: Workshop, away: Away, worker: Worker, event: str
+) -> None:
+    away.is_away = True
+    with nap_kind():
+        naps = Naps(workshop)
+        task_id = naps.ask(dream="search")
+        naps.end()
+        thread = Thread(target=TaskDesk(worker, Queue.LIGHT).run_next)
+        thread.start()
+        wait_until(lambda: away.asked.count("exists") > 1, "the task asks again")
+        match event:
+            case "back":
+                away.is_away = False
+            case "stopping":
+                worker.stopping.set()
+            case _:
+                with workshop.database.writing() as session:
+                    tasks.forget_tasks(session, Task.id == task_id)
+        thread.join(20)
+        assert not thread.is_alive()
+    if event == "back":
+        assert naps.row(task_id).result == {"dream": "found"}
+    elif event == "stopping":
+        assert (naps.row(task_id).finished_at, naps.row(task_id).attempts) == (None, 0)

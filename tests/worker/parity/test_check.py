@@ -59,7 +59,7 @@ def finished(settings, tmp_path_factory) -> Callable[..., Finished]:
 
 def check(service: Service, finished: Finished) -> Parity:
     address = EngineAddress(str(service.client.base_url))
-    return ParityCheck(lambda base: address, lambda: False)(finished.reference, finished.candidate)
+    return ParityCheck(lambda model: address, lambda: False)(finished.reference, finished.candidate)
 
 
 def check_with(settings: EngineSettings, finished: Finished) -> Parity:
@@ -225,7 +225,7 @@ def test_engine_that_wants_a_key_gets_it(finished, settings) -> None:
         assert check(service, finished("lora")).status == "unchecked"
         address = EngineAddress(str(service.client.base_url), SecretStr("s3cret"))
         job = finished("lora")
-        parity = ParityCheck(lambda base: address, lambda: False)(job.reference, job.candidate)
+        parity = ParityCheck(lambda model: address, lambda: False)(job.reference, job.candidate)
     assert parity.status == "passed"
 
 

@@ -177,6 +177,14 @@ def test_tasks_and_jobs_take_turns_on_the_device(
     assert done == [ids[0], "job 1", ids[1], "job 2", ids[2], ids[3]]
 
 
+def test_no_transaction_is_begun_for_a_queue_without_a_kind_that_may_run(
+    workshop: Workshop, naps: Naps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = TaskDesk(worker_of(workshop), Queue.DEVICE)
+    monkeypatch.setattr(workshop.database, "writing", lambda: pytest.fail("it writes"))
+    assert not desk.run_next()
+
+
 def test_a_worker_leaves_the_tasks_of_another_queue(workshop: Workshop, naps: Naps) -> None:
     task_id = naps.ask()
     assert not TaskDesk(worker_of(workshop), Queue.DEVICE).run_next()

@@ -10,7 +10,6 @@ from core.errors import StaleClaim
 from core.jobs.state import JobStatus
 from core.parity.asking import Candidate
 from core.records import claims, models
-from core.spec.base_model import BaseModelSpec
 from core.spec.parity import Parity, ParityReference
 from core.spec.run_request import archive_of
 from tests.worker.training.recording import (
@@ -151,11 +150,11 @@ def test_model_that_is_not_served_as_trained_is_kept_and_marked(
     assert "The engine's template differs." in told[0].message
 
 
-def lost_database(base: BaseModelSpec) -> EngineAddress | None:
+def lost_database(candidate: Candidate) -> EngineAddress | None:
     raise RuntimeError("the database went away")
 
 
-def no_address(base: BaseModelSpec) -> EngineAddress | None:
+def no_address(candidate: Candidate) -> EngineAddress | None:
     return EngineAddress("http://[no address")
 
 
@@ -164,7 +163,7 @@ def test_check_that_fails_itself_costs_no_model(
     workshop: Workshop,
     job_id: str,
     make_bundle: Callable[[str], Path],
-    find_engine: Callable[[BaseModelSpec], EngineAddress | None],
+    find_engine: Callable[[Candidate], EngineAddress | None],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     recorder = recording(workshop, ParityCheck(find_engine, lambda: False))
@@ -182,7 +181,7 @@ def test_check_that_fails_itself_costs_no_model(
 def test_interrupted_check_leaves_the_attempt_unfinished_and_no_bundle(
     workshop: Workshop, job_id: str, make_bundle: Callable[[str], Path]
 ) -> None:
-    def engine_at(base: BaseModelSpec) -> EngineAddress | None:
+    def engine_at(candidate: Candidate) -> EngineAddress | None:
         return EngineAddress("http://127.0.0.1:9")
 
     recorder = recording(workshop, ParityCheck(engine_at, lambda: True))

@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.generation.engine_order import in_order
+from core.records.engine_order import in_order
 from core.records.engines import LivingEngine
 from core.spec.base_model import BaseModelSpec
 from core.spec.bundle import BundleRef

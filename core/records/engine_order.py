@@ -1,4 +1,4 @@
-"""Ranks engines for a request. Plain Python."""
+"""Ranks engines for a request, for the API's router and for workers. Plain Python."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
