@@ -33,7 +33,7 @@ from core.spec.objective import SupervisedSpec
 from core.spec.training import TrainingSpec
 from core.strategies.attach import attach
 from core.training.mask import audit
-from core.training.optimiser import build_optimiser
+from core.training.optimizer import build_optimiser
 from core.training.schedule import learning_rate
 
 ROOT = Path(__file__).parents[2]
