@@ -15,6 +15,7 @@ once for both.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 import torch
 from transformers import PreTrainedTokenizerFast
@@ -85,18 +86,21 @@ class Kto(Objective[RatedRow]):
 def mismatched(rows: Sequence[RatedRow], max_length: int) -> dict[RatedRow, Row]:
     """Return each row's prompt with the answer to another prompt, cut to `max_length` tokens.
 
-    The answer comes from the nearest earlier row with another prompt; the last rows count as
-    earlier than the first. If all prompts are equal, it comes from the previous row.
+    Every answer is used once, so good and bad ones have the same share in z as in the rows. The
+    rows are ordered by prompt, and each gets the answer as many rows before as one prompt has at
+    most. If one prompt has more than half of the rows, some get another answer to the same prompt.
     """
-    found: dict[RatedRow, Row] = {}
-    previous = other = rows[-1]
-    for row in (*rows, *rows):  # the second pass knows the last rows when it reads the first
-        if _prompt(previous) != _prompt(row):
-            other = previous
-        source = other if _prompt(other) != _prompt(row) else previous
-        found[row] = _with_answer_of(source, row, max_length)
-        previous = row
-    return found
+    by_prompt: dict[tuple[int, ...], list[RatedRow]] = {}
+    for row in rows:
+        by_prompt.setdefault(_prompt(row), []).append(row)
+    ordered = list(chain.from_iterable(by_prompt.values()))
+    most = max(map(len, by_prompt.values()))
+    shift = most if most < len(ordered) else 1
+    sources = ordered[-shift:] + ordered[:-shift]
+    return {
+        row: _with_answer_of(source, row, max_length)
+        for row, source in zip(ordered, sources, strict=True)
+    }
 
 
 def _with_answer_of(source: Row, row: Row, max_length: int) -> Row:
