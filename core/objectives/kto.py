@@ -23,17 +23,25 @@ from transformers import PreTrainedTokenizerFast
 from core.adapters.adapted import AdaptedModel
 from core.adapters.memory import within_memory
 from core.batching.packing import pack
-from core.batching.rows import RatedRow, Row
+from core.batching.rows import PairRow, RatedRow, Row
 from core.batching.template import NO_CONTEXT, TemplateContext
-from core.datasets.formats import Example, RatedExample
+from core.datasets.formats import Example, PreferenceExample, RatedExample
 from core.models.heads import LossSums
-from core.objectives.answers import Reference, answer_log_probabilities, answer_rows
+from core.objectives.answers import (
+    Reference,
+    answer_log_probabilities,
+    answer_rows,
+    pair_rows,
+)
 from core.objectives.objective import Objective, only
 
 
 @dataclass
 class Kto(Objective[RatedRow]):
-    """Trains on rated answers. `max_length` bounds the tokens of a mismatched answer."""
+    """Trains on rated answers, or on preferences as a good and a bad answer each.
+
+    `max_length` bounds the tokens of a mismatched answer.
+    """
 
     tokenizer: PreTrainedTokenizerFast
     beta: float
@@ -47,6 +55,10 @@ class Kto(Objective[RatedRow]):
     """z of the current step or evaluation."""
 
     def rows(self, examples: Sequence[tuple[int, Example]]) -> list[RatedRow]:
+        """Return a row for each rated answer, or two for each preference."""
+        if examples and isinstance(examples[0][1], PreferenceExample):
+            pairs = pair_rows(self.tokenizer, self.context, examples)
+            return [row for pair in pairs for row in both_rated(pair)]
         rated = only(RatedExample, examples, "an answer with a label, true or false,")
         rows = answer_rows(
             self.tokenizer, self.context, [(line, each.answer) for line, each in rated]
@@ -81,6 +93,15 @@ class Kto(Objective[RatedRow]):
         weights_B = torch.where(is_good_B, self.desirable_weight, self.undesirable_weight)
         losses_B = weights_B * (1 - torch.sigmoid(self.beta * leads_B))
         return LossSums(losses_B.sum(), len(rows), (leads_B > 0).sum(), losses_B.detach())
+
+
+def both_rated(pair: PairRow) -> tuple[RatedRow, RatedRow]:
+    """Return the chosen answer as a good one and the rejected one as a bad one."""
+    good, bad = pair.chosen, pair.rejected
+    return (
+        RatedRow(pair.line, good.tokens, good.trained, is_good=True),
+        RatedRow(pair.line, bad.tokens, bad.trained, is_good=False),
+    )
 
 
 def mismatched(rows: Sequence[RatedRow], max_length: int) -> dict[RatedRow, Row]:

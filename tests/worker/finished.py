@@ -114,6 +114,7 @@ ORDERS = {
     "orpo": Order(LoraSpec(rank=4), file="preferences.jsonl", objective=OrpoSpec()),
     "simpo": Order(LoraSpec(rank=4), file="preferences.jsonl", objective=SimpoSpec()),
     "kto": Order(LoraSpec(rank=4), file="rated.csv", objective=KtoSpec()),
+    "kto on preferences": Order(LoraSpec(rank=4), file="preferences.jsonl", objective=KtoSpec()),
     "pretraining": Order(LoraSpec(rank=4), file="texts.jsonl", objective=PretrainingSpec()),
     "prompt and completion": Order(LoraSpec(rank=4), file="pairs.csv"),
     "encoder, one label": Order(LoraSpec(rank=4), "bert", "label.csv", ONE_LABEL, "classification"),
