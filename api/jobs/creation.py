@@ -13,6 +13,7 @@ from api.jobs.schemas import CreateJob
 from api.jobs.start import objective_from, starting_point, template_variables
 from core.catalog.bases import Catalog
 from core.catalog.describe import BaseFacts, describe
+from core.catalog.objectives import rows_of
 from core.catalog.room import require_room, within_context
 from core.errors import InvalidRequest
 from core.records.jobs import NewJob
@@ -46,7 +47,7 @@ def new_job(
     resolved = resolve(
         hyperparameters,
         body.training,
-        rows=report.rows,
+        rows=rows_of(objective.type, report.format, report.rows),
         strategy=start.strategy,
         objective=objective,
         hidden_size=None if facts is None else facts.hidden_size,

@@ -17,13 +17,14 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from core.catalog.learning_rate import base_learning_rate, settle
 from core.catalog.objectives import OBJECTIVES
 from core.errors import InvalidRequest
 from core.spec.job import JobSpec
 from core.spec.members import for_each
+from core.spec.names import Aliased
 from core.spec.objective import DpoSpec, MethodName, ObjectiveSpec
 from core.spec.strategy import StrategySpec
 from core.spec.training import TrainingSpec
@@ -90,13 +91,15 @@ class OrpoHyperparameters(Hyperparameters):
     beta: Annotated[float, Field(gt=0, le=10)] | Auto = "auto"
 
 
-class SimpoHyperparameters(Hyperparameters):
+class SimpoHyperparameters(Aliased, Hyperparameters):
     """Ours, for preferences: `gamma` is the required margin of the chosen answer."""
 
     method = "simpo"
 
     beta: Annotated[float, Field(gt=0, le=100)] | Auto = "auto"
-    gamma: Annotated[float, Field(ge=0, le=100)] | Auto = "auto"
+    gamma: Annotated[float, Field(ge=0, le=100)] | Auto = Field(
+        "auto", validation_alias=AliasChoices("gamma", "simpo_gamma")
+    )
 
 
 class KtoHyperparameters(Hyperparameters):

@@ -11,8 +11,9 @@ from core.catalog.describe import BaseFacts
 from core.catalog.families import family_of
 from core.catalog.formats import FORMATS
 from core.catalog.objectives import OBJECTIVES, formats_of, methods_of, objective_of
+from core.datasets.column_hints import mapping_json, rating_column
 from core.errors import InvalidRequest
-from core.spec.dataset import DatasetFormat, DatasetReport
+from core.spec.dataset import DatasetReport
 from core.spec.objective import MethodName, ObjectiveSpec, Task
 from core.spec.strategy import StrategySpec
 
@@ -32,7 +33,7 @@ def resolve_objective(
     assert report.format is not None, "a file without a format has no rows and is refused before"
     name = objective_of(asked.method, report.format)
     if name is None:
-        raise _other_method(asked.method, report.format)
+        raise _other_method(asked.method, report)
     fields = _labels(report) if OBJECTIVES[name].trains_head else asked.of_objective()
     objective = _OBJECTIVES.validate_python({"type": name, **fields})
     if validation is not None:
@@ -69,17 +70,31 @@ def resolve_task(
     return task
 
 
-def _other_method(method: MethodName, format_: DatasetFormat) -> InvalidRequest:
-    """Return the error of a method that does not support a format."""
+def _other_method(method: MethodName, report: DatasetReport) -> InvalidRequest:
+    """Return the error of a method that does not support the format of the file."""
+    format_ = report.format
+    assert format_ is not None
     suited = _listed(map(repr, methods_of(format_)), "or")
     kinds = dict.fromkeys(FORMATS[each] for each in formats_of(method))
     learns = _listed((f"{kind.holds} ({kind.keys})" for kind in kinds), "or")
     return InvalidRequest(
         f"The training file has {FORMATS[format_].holds}; use the method {suited}. "
-        f"The method {method!r} requires {learns}.",
+        f"The method {method!r} requires {learns}."
+        f"{_rating_hint(report) if 'unpaired-preference' in formats_of(method) else ''}",
         param="method.type",
         code="unsupported_method",
     )
+
+
+def _rating_hint(report: DatasetReport) -> str:
+    """Return a sentence about the column that may have the ratings, or nothing."""
+    column = rating_column(report.unused_columns)
+    if column is None:
+        return ""
+    if column == "label" and not report.columns:
+        return " The column 'label' has no such value in the first row."
+    columns = {**report.columns, "label": column}
+    return f" If {column!r} has these values, use columns {mapping_json(columns)}."
 
 
 def _listed(words: Iterable[str], conjunction: str) -> str:

@@ -31,8 +31,8 @@ def target_names(model: PreTrainedModel, targets: Preset | tuple[str, ...]) -> t
         for path, module in model.named_modules(remove_duplicate=False):
             if is_named(path, name) and _is_vocabulary(model, module):
                 raise InvalidRequest(
-                    f"{name!r} is an embedding matrix, which does not support low-rank updates "
-                    "here. List it in modules_to_save to train all of its weights.",
+                    f"{name!r} is an embedding matrix, not a linear layer of a block. List it in "
+                    "modules_to_save to train all of its weights.",
                     param=PARAM,
                     code="unsupported_target_module",
                 )

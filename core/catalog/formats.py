@@ -33,7 +33,9 @@ FORMATS: dict[str, FormatFacts] = for_each(
             "'chosen' and 'rejected'",
         ),
         "unpaired-preference": FormatFacts(
-            "rated answers", "rows with 'prompt', 'completion' and a 'label' of true or false"
+            "rated answers",
+            "rows with 'prompt' and 'completion' or with 'messages', and a 'label' of true or "
+            "false",
         ),
         "text": FormatFacts("plain text", "rows with 'text'"),
         "classification": FormatFacts("labelled texts", "rows with 'text' and 'label'"),

@@ -88,7 +88,7 @@ OBJECTIVES: dict[str, ObjectiveFacts] = for_each(
         "kto": ObjectiveFacts(
             tasks=("generation",),
             method="kto",
-            formats=("unpaired-preference",),
+            formats=("unpaired-preference", "preference"),
             target="answers",
             epochs=1,
             full_rate_steps=16,
@@ -125,6 +125,11 @@ def objective_of(method: MethodName, format_: DatasetFormat) -> str | None:
         ),
         None,
     )
+
+
+def rows_of(objective: str, format_: DatasetFormat | None, lines: int) -> int:
+    """Return the number of rows that a file's lines become, if none is split by its length."""
+    return 2 * lines if objective == "kto" and format_ == "preference" else lines
 
 
 def methods_of(format_: DatasetFormat) -> tuple[MethodName, ...]:

@@ -116,6 +116,14 @@ def require_answer(
             errors.add(f"{where}[{start + index}].content", f"is empty; {hint}")
 
 
+def untrained(messages: tuple[JsonObject, ...]) -> tuple[JsonObject, ...]:
+    """Return parsed messages whose answers are not trained on."""
+    return tuple(
+        {**message, "weight": 0} if message.get("role") == "assistant" else message
+        for message in messages
+    )
+
+
 def weight_of(message: JsonObject, where: str, errors: RowErrors) -> int:
     """Return the weight of an assistant message, 0 or 1; 1.0, as in tables, counts as 1."""
     weight = message["weight"]

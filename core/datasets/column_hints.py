@@ -22,7 +22,7 @@ _TEXTS = (
 )
 _RATINGS = (
     *("label", "rating", "is_good", "good", "desirable", "accepted", "is_correct", "correct"),
-    *("thumbs_up", "liked", "helpful"),
+    *("thumbs_up", "liked", "helpful", "kto_tag", "is_desirable", "thumbs", "feedback"),
 )
 _LABELS = ("label", "class", "category", "sentiment", "intent", "label_text", "coarse_label")
 
@@ -50,6 +50,12 @@ def suggested_columns(row: Row, known: Collection[str] = ()) -> dict[str, str] |
 def question_column(row: Row) -> str | None:
     """Return the column whose name suggests a question."""
     return _named(row, _QUESTIONS)
+
+
+def rating_column(columns: Iterable[str]) -> str | None:
+    """Return the column whose name suggests ratings of answers."""
+    named = {column.lower(): column for column in columns}
+    return next((named[name] for name in _RATINGS if name in named), None)
 
 
 def mapping_json(mapping: Mapping[str, str]) -> str:

@@ -41,7 +41,8 @@ def require_known_keys(columns: Mapping[str, str]) -> None:
 def _require_one_layout(columns: Mapping[str, str]) -> None:
     """Raise InvalidRequest for keys that no layout combines: one of them would be unused."""
     layouts = sorted(
-        LAYOUTS, key=lambda layout: len(columns.keys() & set(layout.keys)), reverse=True
+        LAYOUTS,
+        key=lambda layout: (-len(columns.keys() & set(layout.keys)), len(layout.required)),
     )
     outside = [key for key in columns if key not in layouts[0].keys] if columns else []
     if outside:

@@ -1,6 +1,6 @@
 """Reads the labels of a row as text: 1, 1.0 and "1" are the same label. Also reads ratings.
 
-A rating is true or false; in CSV, which has only text, the word.
+A rating is true or false, or 1 or 0; in CSV, which has only text, the word or the digit.
 """
 
 from core.datasets.json_values import Row
@@ -8,7 +8,7 @@ from core.datasets.row_errors import RowErrors, describe
 
 MAX_LABEL_CHARACTERS = 200
 
-_RATINGS = {"true": True, "false": False}
+_RATINGS = {"true": True, "false": False, "1": True, "0": False}
 
 
 def parse_label(row: Row, errors: RowErrors) -> tuple[str, ...]:
@@ -43,7 +43,7 @@ def rating_of(value: object) -> bool | None:
     """Return whether an answer is rated good, or None if the value is no rating."""
     if isinstance(value, str):
         return _RATINGS.get(value.lower())
-    return value if isinstance(value, bool) else None
+    return bool(value) if isinstance(value, (int, float)) and value in (0, 1) else None
 
 
 def parse_rating(row: Row, errors: RowErrors) -> bool:

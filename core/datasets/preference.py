@@ -1,24 +1,33 @@
-"""Parses preference pairs in the layouts of OpenAI and TRL.
+"""Parses preference pairs in the layouts of OpenAI, TRL and others.
 
 OpenAI names the prompt `input` and the answers `preferred_output` and `non_preferred_output`.
 TRL names them `prompt`, `chosen` and `rejected`, each a text or a list of messages. Without
 `prompt`, the prompt is the common beginning of `chosen` and `rejected`. With `prompt`, they may
 still repeat it, as in many published datasets. A `system` key turns texts into messages.
+
+Others write the prompt as a conversation under `messages` or `conversations`, or as an
+`instruction` with an `input`, and an answer as one message. Messages may be turns of `from` and
+`value`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
-from core.datasets.chat import parse_conversation, require_answer, with_system
+from core.datasets.chat import parse_conversation, require_answer, untrained, with_system
 from core.datasets.column_hints import mapping_json, question_column
+from core.datasets.demonstrations import instruction_of
+from core.datasets.examples import ChatExample, CompletionExample, PreferenceExample
 from core.datasets.json_values import JsonObject, Row
 from core.datasets.row_errors import RowErrors, describe
+from core.datasets.sharegpt import parse_turns, with_wrapped_tools
 from core.datasets.tools import Calls, parse_tools
 
 Messages = tuple[JsonObject, ...]
 
 _ANSWERS = ("chosen", "rejected")
+_ASSISTANT = "\n\nAssistant:"
+"""What precedes an answer in a conversation that is written as text, as in HH-RLHF."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +39,8 @@ class Answers:
     rejected: Messages
 
 
-def parse_preferred_outputs(row: Row, errors: RowErrors) -> tuple[Answers, tuple[JsonObject, ...]]:
-    """Return the answers and the tools of a row in OpenAI's layout."""
+def parse_preferred(row: Row, errors: RowErrors) -> PreferenceExample:
+    """Parse OpenAI's layout."""
     input_ = row.get("input")
     if not isinstance(input_, dict):
         errors.add("input", f"{describe(input_)}; write an object with messages")
@@ -45,49 +54,125 @@ def parse_preferred_outputs(row: Row, errors: RowErrors) -> tuple[Answers, tuple
     chosen = _list(row.get("preferred_output"), "preferred_output", errors)
     rejected = _list(row.get("non_preferred_output"), "non_preferred_output", errors)
     names = ("input.messages", "preferred_output", "non_preferred_output")
-    return _answers(prompt, chosen, rejected, names, errors), parse_tools(input_, errors, "input")
+    answers = _answers(prompt, chosen, rejected, names, errors)
+    return _conversations(answers, parse_tools(input_, errors, "input"))
 
 
-def parse_chosen_rejected(row: Row, errors: RowErrors) -> Answers | tuple[str, str, str]:
-    """Return the answers of a row in TRL's layout, or prompt, chosen and rejected as plain text."""
+def parse_chosen(row: Row, errors: RowErrors) -> PreferenceExample:
+    """Parse TRL's layout: texts, or conversations."""
     prompt, chosen, rejected = (row.get(key) for key in ("prompt", "chosen", "rejected"))
     if isinstance(chosen, str) != isinstance(rejected, str):
         hint = "write both as text or both as lists of messages"
         errors.add("rejected", f"{describe(rejected)} and chosen {describe(chosen)}; {hint}")
-        return "", "", ""
+        errors.stop()
     if prompt is None and (question := question_column(row)) and _lacks_prompt(chosen):
         hint = f"if {question!r} is the prompt, use columns {mapping_json({'prompt': question})}"
         errors.add("prompt", f"is missing; {hint}")
-        return "", "", ""
+        errors.stop()
     if isinstance(chosen, str) and not isinstance(prompt, list) and "system" not in row:
         return _plain_texts(row, errors)
-    answers = _in_messages(prompt, chosen, rejected, errors)
-    return replace(answers, prompt=with_system(row, answers.prompt, "prompt", errors))
+    return _answers_to(prompt, "prompt", row, errors)
+
+
+def parse_chosen_after(key: str) -> Callable[[Row, RowErrors], PreferenceExample]:
+    """Return the parser of a layout whose prompt is the conversation under `key`."""
+    return lambda row, errors: _answers_to(row[key], key, row, errors)
+
+
+def parse_chosen_instruction(row: Row, errors: RowErrors) -> PreferenceExample:
+    """Parse two answers to an instruction."""
+    return _answers_to(instruction_of(row, "input", errors), "instruction", row, errors)
+
+
+def answers_alone(key: str) -> Callable[[Row], bool]:
+    """Return whether a row's prompt is under `key`, and its answers do not repeat it."""
+
+    def fits(row: Row) -> bool:
+        alone = all(map(_lacks_prompt, (row["chosen"], row["rejected"])))
+        return alone and row.get("prompt") is None and not _is_answered(row[key])
+
+    return fits
+
+
+def answers_are_texts(row: Row) -> bool:
+    """Whether a row has no `prompt` and its answers are texts."""
+    texts = isinstance(row["chosen"], str) and isinstance(row["rejected"], str)
+    return texts and row.get("prompt") is None
+
+
+def _speaker(message: object) -> object:
+    return (message.get("role") or message.get("from")) if isinstance(message, dict) else None
+
+
+def _is_answered(messages: object) -> bool:
+    """Whether a conversation ends with an answer, so that it is not a prompt."""
+    if not isinstance(messages, list) or not messages:
+        return False
+    return _speaker(messages[-1]) in ("assistant", "gpt", "chatgpt")
+
+
+def _answers_to(prompt: object, key: str, row: Row, errors: RowErrors) -> PreferenceExample:
+    """Parse two answers to the prompt of `row` under `key`, which may be missing."""
+    answers = _in_messages(prompt, key, row["chosen"], row["rejected"], errors)
+    answers = replace(answers, prompt=with_system(row, answers.prompt, key, errors))
+    return _conversations(answers, parse_tools(with_wrapped_tools(row), errors))
+
+
+def _conversations(answers: Answers, tools: Messages) -> PreferenceExample:
+    return PreferenceExample(
+        ChatExample(answers.prompt + answers.chosen, tools),
+        ChatExample(answers.prompt + answers.rejected, tools),
+    )
 
 
 def _lacks_prompt(answer: object) -> bool:
     """Whether an answer, judged by itself, does not begin with its prompt."""
     if not isinstance(answer, list):
         return True
-    return bool(answer) and isinstance(answer[0], dict) and answer[0].get("role") == "assistant"
+    return bool(answer) and _speaker(answer[0]) in ("assistant", "gpt", "chatgpt")
 
 
-def _in_messages(prompt: object, chosen: object, rejected: object, errors: RowErrors) -> Answers:
-    if isinstance(chosen, str):
-        chosen, rejected = ([{"role": "assistant", "content": text}] for text in (chosen, rejected))
-    if isinstance(prompt, str):
-        prompt = [{"role": "user", "content": prompt}]
-    chosen, rejected = _list(chosen, "chosen", errors), _list(rejected, "rejected", errors)
-    if prompt is not None:
-        prompt = _list(prompt, "prompt", errors)
-        if not (_repeats(chosen, prompt) and _repeats(rejected, prompt)):
-            return _answers(prompt, chosen, rejected, ("prompt", *_ANSWERS), errors)
-    return _whole_conversations(chosen, rejected, errors)
+def _in_messages(
+    prompt: object, key: str, chosen: object, rejected: object, errors: RowErrors
+) -> Answers:
+    calls = Calls()
+    before = None if prompt is None else _messages(prompt, "user", key, calls, errors)
+    first = _messages(chosen, "assistant", "chosen", calls.copy(), errors)
+    second = _messages(rejected, "assistant", "rejected", calls.copy(), errors)
+    if before is not None and not all(
+        _repeats(each, before) or _quotes(each, prompt) for each in (first, second)
+    ):
+        return _answers(before, first, second, (key, *_ANSWERS), errors)
+    if before is None and _lacks_prompt(first) and first[:1] != second[:1]:
+        errors.add("prompt", "is missing; add the messages before the answers")
+        errors.stop()
+    return _whole_conversations(first, second, errors)
+
+
+def _messages(
+    value: object, role: str, where: str, calls: Calls, errors: RowErrors
+) -> list[object]:
+    """Return a text, a message, messages, or turns of `from` and `value` as messages."""
+    if isinstance(value, str):
+        return [{"role": role, "content": value}]
+    messages = _list([value] if isinstance(value, dict) else value, where, errors)
+    if not any(isinstance(each, dict) and each.get("from") is not None for each in messages):
+        return messages
+    parsed = parse_turns(messages, where, calls, errors)
+    if errors.found:
+        errors.stop()
+    return list(parsed)
 
 
 def _repeats(answer: list[object], prompt: list[object]) -> bool:
     """Whether an answer begins with the prompt, ignoring keys without text."""
     return [*map(_essentials, prompt)] == [*map(_essentials, answer[: len(prompt)])]
+
+
+def _quotes(answer: list[object], prompt: object) -> bool:
+    """Whether a prompt given as text is a later message of the user in a whole conversation."""
+    asked = {"role": "user", "content": prompt}
+    return not _lacks_prompt(answer) and _essentials(asked) in map(_essentials, answer)
 
 
 def _essentials(message: object) -> object:
@@ -133,11 +218,7 @@ def _checked(answers: Answers, names: Sequence[str], start: int, errors: RowErro
         else:
             for answer, name in zip(both, names, strict=True):
                 _check_answer(answer, name, start, errors)
-    prompt = tuple(
-        {**message, "weight": 0} if message.get("role") == "assistant" else message
-        for message in answers.prompt
-    )
-    return Answers(prompt, *(_without_weights(answer) for answer in both))
+    return Answers(untrained(answers.prompt), *(_without_weights(answer) for answer in both))
 
 
 def _check_answer(answer: Messages, name: str, start: int, errors: RowErrors) -> None:
@@ -160,14 +241,32 @@ def _without_weights(messages: Messages) -> Messages:
     )
 
 
-def _plain_texts(row: Row, errors: RowErrors) -> tuple[str, str, str]:
+def _plain_texts(row: Row, errors: RowErrors) -> PreferenceExample:
     chosen, rejected = errors.text(row, "chosen"), errors.text(row, "rejected")
     if chosen and chosen == rejected:
         errors.add("rejected", _same("chosen"))
+    if row.get("tools"):
+        errors.add("tools", "requires messages, but this row is plain text; remove it")
+    prompt = ""
     if "prompt" in row:
-        return errors.text(row, "prompt", empty=True), chosen, rejected
-    prompt = _whole_words(chosen[: _shared(chosen, rejected)])
-    return prompt, chosen[len(prompt) :], rejected[len(prompt) :]
+        prompt = errors.text(row, "prompt", empty=True)
+    elif chosen != rejected:
+        prompt = _common_prompt(chosen, rejected, errors)
+        chosen, rejected = chosen[len(prompt) :], rejected[len(prompt) :]
+    return PreferenceExample(CompletionExample(prompt, chosen), CompletionExample(prompt, rejected))
+
+
+def _common_prompt(chosen: str, rejected: str, errors: RowErrors) -> str:
+    """Return the common beginning of two texts up to the answers, or in whole words."""
+    common = chosen[: _shared(chosen, rejected)]
+    before, marker, _ = common.rpartition(_ASSISTANT)
+    if not marker:
+        return _whole_words(common)
+    prompt = before + marker
+    for name, text in zip(_ANSWERS, (chosen, rejected), strict=True):
+        if not text[len(prompt) :].strip():
+            errors.add(name, "has no answer after the last 'Assistant:'; write one")
+    return prompt
 
 
 def _shared(one: Sequence[object], other: Sequence[object]) -> int:

@@ -119,9 +119,10 @@ def _parse(
     if layout.format == "text" and file_format == "classification":
         key = label_key or "label"
         return _rejected(RowError(key, f"{key} is missing; add the {key} of the text"))
-    if layout.format == "prompt-completion" and file_format == "unpaired-preference":
-        # the label is missing or no rating; the parser of the file's layout reports it
-        layout = next(each for each in LAYOUTS if each.format == file_format)
+    if file_format == "unpaired-preference":
+        # if only the rating is missing or wrong, the parser of rated rows reports it
+        wanted = (file_format, (*layout.required, "label"))
+        layout = next((each for each in LAYOUTS if (each.format, each.required) == wanted), layout)
     if layout.format != file_format:
         hint = "a file has one format; move these rows to another file"
         return _rejected(

@@ -43,7 +43,7 @@ def parse_conversations(row: Row, errors: RowErrors) -> tuple[Messages, Messages
     elif isinstance(turns[0], dict) and turns[0].get("role") is not None:
         parsed = parse_conversation(turns, errors, "conversations")
     else:
-        parsed = _parse_turns(turns, errors)
+        parsed = parse_turns(turns, "conversations", Calls(), errors)
     require_answer(parsed, errors, "conversations")
     parsed = with_system(row, parsed, "conversations", errors)
     return parsed, parse_tools({"tools": wrapped(row.get("tools"))}, errors)
@@ -77,11 +77,16 @@ def wrapped(tools: object) -> object:
     ]
 
 
-def _parse_turns(turns: list[object], errors: RowErrors) -> Messages:
-    calls = Calls()
+def with_wrapped_tools(row: Row) -> JsonObject:
+    """Return the row with each bare function of its tools wrapped as a tool."""
+    return {**row, "tools": wrapped(row.get("tools"))}
+
+
+def parse_turns(turns: list[object], where: str, calls: Calls, errors: RowErrors) -> Messages:
+    """Return turns of `from` and `value` at path `where` as messages; new calls go to `calls`."""
     unanswered: deque[str] = deque()
     return tuple(
-        _parse_turn(turn, f"conversations[{index}]", calls, unanswered, errors)
+        _parse_turn(turn, f"{where}[{index}]", calls, unanswered, errors)
         for index, turn in enumerate(turns)
     )
 

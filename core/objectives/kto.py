@@ -15,6 +15,7 @@ once for both.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 import torch
 from transformers import PreTrainedTokenizerFast
@@ -22,17 +23,25 @@ from transformers import PreTrainedTokenizerFast
 from core.adapters.adapted import AdaptedModel
 from core.adapters.memory import within_memory
 from core.batching.packing import pack
-from core.batching.rows import RatedRow, Row
+from core.batching.rows import PairRow, RatedRow, Row
 from core.batching.template import NO_CONTEXT, TemplateContext
-from core.datasets.formats import Example, RatedExample
+from core.datasets.formats import Example, PreferenceExample, RatedExample
 from core.models.heads import LossSums
-from core.objectives.answers import Reference, answer_log_probabilities, answer_rows
+from core.objectives.answers import (
+    Reference,
+    answer_log_probabilities,
+    answer_rows,
+    pair_rows,
+)
 from core.objectives.objective import Objective, only
 
 
 @dataclass
 class Kto(Objective[RatedRow]):
-    """Trains on rated answers. `max_length` bounds the tokens of a mismatched answer."""
+    """Trains on rated answers, or on preferences as a good and a bad answer each.
+
+    `max_length` bounds the tokens of a mismatched answer.
+    """
 
     tokenizer: PreTrainedTokenizerFast
     beta: float
@@ -46,6 +55,10 @@ class Kto(Objective[RatedRow]):
     """z of the current step or evaluation."""
 
     def rows(self, examples: Sequence[tuple[int, Example]]) -> list[RatedRow]:
+        """Return a row for each rated answer, or two for each preference."""
+        if examples and isinstance(examples[0][1], PreferenceExample):
+            pairs = pair_rows(self.tokenizer, self.context, examples)
+            return [row for pair in pairs for row in both_rated(pair)]
         rated = only(RatedExample, examples, "an answer with a label, true or false,")
         rows = answer_rows(
             self.tokenizer, self.context, [(line, each.answer) for line, each in rated]
@@ -89,21 +102,33 @@ class Kto(Objective[RatedRow]):
         return LossSums(losses_B.sum(), len(rows), (leads_B > 0).sum(), losses_B.detach())
 
 
+def both_rated(pair: PairRow) -> tuple[RatedRow, RatedRow]:
+    """Return the chosen answer as a good one and the rejected one as a bad one."""
+    good, bad = pair.chosen, pair.rejected
+    return (
+        RatedRow(pair.line, good.tokens, good.trained, is_good=True),
+        RatedRow(pair.line, bad.tokens, bad.trained, is_good=False),
+    )
+
+
 def mismatched(rows: Sequence[RatedRow], max_length: int) -> dict[RatedRow, Row]:
     """Return each row's prompt with the answer to another prompt, cut to `max_length` tokens.
 
-    The answer comes from the nearest earlier row with another prompt; the last rows count as
-    earlier than the first. If all prompts are equal, it comes from the previous row.
+    Every answer is used once, so good and bad ones have the same share in z as in the rows. The
+    rows are ordered by prompt, and each gets the answer as many rows before as one prompt has at
+    most. If one prompt has more than half of the rows, some get another answer to the same prompt.
     """
-    found: dict[RatedRow, Row] = {}
-    previous = other = rows[-1]
-    for row in (*rows, *rows):  # the second pass knows the last rows when it reads the first
-        if _prompt(previous) != _prompt(row):
-            other = previous
-        source = other if _prompt(other) != _prompt(row) else previous
-        found[row] = _with_answer_of(source, row, max_length)
-        previous = row
-    return found
+    by_prompt: dict[tuple[int, ...], list[RatedRow]] = {}
+    for row in rows:
+        by_prompt.setdefault(_prompt(row), []).append(row)
+    ordered = list(chain.from_iterable(by_prompt.values()))
+    most = max(map(len, by_prompt.values()))
+    shift = most if most < len(ordered) else 1
+    sources = ordered[-shift:] + ordered[:-shift]
+    return {
+        row: _with_answer_of(source, row, max_length)
+        for row, source in zip(ordered, sources, strict=True)
+    }
 
 
 def _with_answer_of(source: Row, row: Row, max_length: int) -> Row:

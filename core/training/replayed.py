@@ -137,6 +137,8 @@ class _Asking:
                     yield ChatPrompt(messages=tuple(messages[:turn]), tools=example.tools)
             case RatedExample():
                 yield from self._prompts(example.answer)
+            case PreferenceExample():  # both answers have the same prompt
+                yield from self._prompts(example.chosen)
             case CompletionExample():
                 yield TextPrompt(text=example.prompt)
             case TextExample():

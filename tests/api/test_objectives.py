@@ -61,6 +61,7 @@ LABELLED = report("classification", labels=("bad", "good"))
             KtoHyperparameters(beta=0.2, undesirable_weight=1.5),
             KtoSpec(beta=0.2, undesirable_weight=1.5),
         ),
+        (report("preference"), KtoHyperparameters(), KtoSpec()),
         (LABELLED, Hyperparameters(), ClassificationSpec(labels=("bad", "good"))),
     ],
 )
@@ -74,8 +75,29 @@ def test_objective_follows_the_form_of_the_data(
     ("training", "validation", "asked", "param", "words"),
     [
         (report("chat"), None, DpoHyperparameters(), "method.type", "'chosen'"),
-        (report("preference"), None, Hyperparameters(), "method.type", "'dpo', 'orpo' or 'simpo'"),
-        (report("preference"), None, KtoHyperparameters(), "method.type", "'label' of true"),
+        (report("preference"), None, Hyperparameters(), "method.type", "'simpo' or 'kto'"),
+        (report("chat"), None, KtoHyperparameters(), "method.type", "'label' of true"),
+        (
+            report("chat", unused_columns=("source", "Thumbs_up")),
+            None,
+            KtoHyperparameters(),
+            "method.type",
+            """If 'Thumbs_up' has these values, use columns {"label": "Thumbs_up"}.""",
+        ),
+        (
+            report("instruction", unused_columns=("label",), columns={"output": "answer"}),
+            None,
+            KtoHyperparameters(),
+            "method.type",
+            """use columns {"output": "answer", "label": "label"}.""",
+        ),
+        (
+            report("prompt-completion", unused_columns=("label",)),
+            None,
+            KtoHyperparameters(),
+            "method.type",
+            "The column 'label' has no such value in the first row.",
+        ),
         (report("unpaired-preference"), None, Hyperparameters(), "method.type", "method 'kto'"),
         (report("chat"), report("text"), Hyperparameters(), "validation_file", "plain text"),
         (

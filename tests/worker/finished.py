@@ -114,6 +114,7 @@ JOBS = {
     "orpo": JobCase(LoraSpec(rank=4), file="preferences.jsonl", objective=OrpoSpec()),
     "simpo": JobCase(LoraSpec(rank=4), file="preferences.jsonl", objective=SimpoSpec()),
     "kto": JobCase(LoraSpec(rank=4), file="rated.csv", objective=KtoSpec()),
+    "kto on preferences": JobCase(LoraSpec(rank=4), file="preferences.jsonl", objective=KtoSpec()),
     "pretraining": JobCase(LoraSpec(rank=4), file="texts.jsonl", objective=PretrainingSpec()),
     "prompt and completion": JobCase(LoraSpec(rank=4), file="pairs.csv"),
     "encoder, one label": JobCase(

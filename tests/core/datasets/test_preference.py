@@ -27,6 +27,12 @@ TOOL = {"type": "function", "function": {"name": "weather"}}
 PAIR = PreferenceExample(ChatExample((USER, GOOD)), ChatExample((USER, BAD)))
 
 
+def turn(message: dict[str, Any]) -> dict[str, Any]:
+    """A message as in ShareGPT."""
+    speaker = {"user": "human", "assistant": "gpt"}[message["role"]]
+    return {"from": speaker, "value": message["content"]}
+
+
 def result_of(row: dict[str, Any]) -> Any:
     assert detect_format(row) == "preference"
     return parse_row(row, "preference")
@@ -42,6 +48,21 @@ def result_of(row: dict[str, Any]) -> Any:
         {"prompt": USER["content"], "chosen": [GOOD], "rejected": [BAD]},
         {"prompt": USER["content"], "chosen": [USER, GOOD], "rejected": [USER, BAD]},
         {"chosen": [USER, GOOD], "rejected": [USER, BAD]},
+        {"prompt": [USER], "chosen": GOOD, "rejected": BAD},
+        {"prompt": USER, "chosen": GOOD, "rejected": BAD},
+        {"messages": [USER], "chosen": GOOD, "rejected": BAD},
+        {"messages": [USER], "chosen": [GOOD], "rejected": [BAD]},
+        {"messages": [USER], "chosen": GOOD["content"], "rejected": BAD["content"]},
+        {"messages": [USER, GOOD], "chosen": [USER, GOOD], "rejected": [USER, BAD]},
+        {"conversations": [USER], "chosen": GOOD, "rejected": BAD},
+        {"conversations": [turn(USER)], "chosen": turn(GOOD), "rejected": turn(BAD)},
+        {"conversations": [turn(USER)], "chosen": [turn(GOOD)], "rejected": [turn(BAD)]},
+        {"chosen": [turn(USER), turn(GOOD)], "rejected": [turn(USER), turn(BAD)]},
+        {
+            "instruction": USER["content"],
+            "chosen": GOOD["content"],
+            "rejected": BAD["content"],
+        },
     ],
 )
 def test_one_pair_of_conversations_is_written_in_many_ways(row: dict[str, Any]) -> None:
@@ -80,6 +101,9 @@ def test_plain_texts_stay_plain() -> None:
     )
 
 
+ASKED = "\n\nHuman: 2+2?\n\nAssistant:"
+
+
 @pytest.mark.parametrize(
     ("chosen", "rejected", "prompt"),
     [
@@ -88,9 +112,12 @@ def test_plain_texts_stay_plain() -> None:
         ("Blue.", "Black.", ""),
         ("a b", "a b c", "a"),
         ("a  b", "a  c", "a"),
+        ("Paris ", "London", ""),
+        (f"{ASKED} Yes, four.", f"{ASKED} Yes, five.", ASKED),
+        (f"{ASKED} No.{ASKED} Yes.", f"{ASKED} No.{ASKED} Yes!", f"{ASKED} No.{ASKED}"),
     ],
 )
-def test_a_prompt_that_is_not_given_is_what_both_begin_with_in_whole_words(
+def test_a_prompt_that_is_not_given_is_what_both_begin_with(
     chosen: str, rejected: str, prompt: str
 ) -> None:
     example = result_of({"chosen": chosen, "rejected": rejected})
@@ -145,6 +172,18 @@ FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ),
     ({"chosen": [USER, GOOD], "rejected": [USER, GOOD, USER, BAD]}, "chosen", "a prefix of"),
     (
+        {"chosen": ASKED, "rejected": f"{ASKED} 5"},
+        "chosen",
+        "no answer after the last 'Assistant:'",
+    ),
+    ({"chosen": [GOOD], "rejected": [BAD]}, "prompt", "is missing; add the messages before"),
+    ({"chosen": GOOD, "rejected": BAD}, "prompt", "is missing; add the messages before"),
+    (
+        {"conversations": [{"from": "man", "value": "x"}], "chosen": turn(GOOD), "rejected": "y"},
+        "conversations[0].from",
+        "use one of human",
+    ),
+    (
         {"chosen": [USER, GOOD], "rejected": [{**USER, "content": "?"}, GOOD]},
         "chosen[0].role",
         "after the messages that both share",
@@ -174,3 +213,20 @@ def test_fault_names_field_and_cure(row: dict[str, Any], field: str, words: str)
     assert faults[0].field == field
     assert faults[0].message.startswith(field + " ")
     assert words in faults[0].message
+
+
+def test_a_prompt_given_as_text_may_be_any_message_of_the_user() -> None:
+    """As in data sets whose `prompt` is the last question, or stands after a system message."""
+    system = {"role": "system", "content": "Be brief."}
+    for before in ([system], [system, {**USER, "content": "Hi"}, {**GOOD, "content": "Hello."}]):
+        row = {
+            "prompt": USER["content"],
+            "chosen": [*before, USER, GOOD],
+            "rejected": [*before, USER, BAD],
+        }
+        example = result_of(row)
+        assert [message["content"] for message in example.rejected.messages] == [
+            *(message["content"] for message in (*before, USER, BAD))
+        ]
+    faults = result_of(row | {"prompt": "Another question?"})
+    assert [fault.field for fault in faults] == ["chosen[0].role", "rejected[0].role"]

@@ -18,6 +18,7 @@ from core.datasets.formats import (
     Example,
     LabelExample,
     PreferenceExample,
+    RatedExample,
     TextExample,
 )
 from core.datasets.read import parse_lines, read_examples
@@ -171,6 +172,72 @@ READ: dict[str, tuple[dict[str, Any], Example, set[str]]] = {
             CompletionExample("\n\nHuman: Hi\n\nAssistant:", " Hello"),
             CompletionExample("\n\nHuman: Hi\n\nAssistant:", " No"),
         ),
+        set(),
+    ),
+    "HH-RLHF with answers that begin alike": (
+        {
+            "chosen": "\n\nHuman: Hi\n\nAssistant: Hi\n\nHuman: Who?\n\nAssistant: I am a model.",
+            "rejected": "\n\nHuman: Hi\n\nAssistant: Hi\n\nHuman: Who?\n\nAssistant: I am you.",
+        },
+        PreferenceExample(
+            CompletionExample(
+                "\n\nHuman: Hi\n\nAssistant: Hi\n\nHuman: Who?\n\nAssistant:", " I am a model."
+            ),
+            CompletionExample(
+                "\n\nHuman: Hi\n\nAssistant: Hi\n\nHuman: Who?\n\nAssistant:", " I am you."
+            ),
+        ),
+        set(),
+    ),
+    "DPO mix": (
+        {
+            "dataset": "x",
+            "chosen": [USER, ANSWER],
+            "chosen_rating": 5.0,
+            "rejected": [USER, WORSE],
+            "rejected_rating": 2.0,
+        },
+        preference(ANSWER, WORSE, USER),
+        {"dataset", "chosen_rating", "rejected_rating"},
+    ),
+    "KTO mix": (
+        {"prompt": [USER], "completion": [ANSWER], "label": True},
+        RatedExample(CHAT, is_good=True),
+        set(),
+    ),
+    "LLaMA-Factory, KTO demo": (
+        {"messages": [USER, ANSWER], "label": False},
+        RatedExample(CHAT, is_good=False),
+        set(),
+    ),
+    "LLaMA-Factory, DPO demo": (
+        {
+            "conversations": TURNS[:1],
+            "chosen": TURNS[1],
+            "rejected": {"from": "gpt", "value": "Bergen."},
+        },
+        preference(ANSWER, WORSE, USER),
+        set(),
+    ),
+    "LLaMA-Factory, Alpaca with preferences": (
+        {
+            "instruction": "Capital?",
+            "input": "Norway",
+            "chosen": "Oslo.",
+            "rejected": "Bergen.",
+            "system": "Be brief.",
+        },
+        preference(
+            ANSWER,
+            WORSE,
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "Capital?\n\nNorway"},
+        ),
+        set(),
+    ),
+    "Axolotl, chat template with preferences": (
+        {"messages": [USER], "chosen": ANSWER, "rejected": WORSE},
+        preference(ANSWER, WORSE, USER),
         set(),
     ),
     "Capybara preferences": (

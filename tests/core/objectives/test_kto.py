@@ -1,43 +1,18 @@
 """KTO against TRL's trainer, against its formulas, and whatever the split into micro-batches."""
 
-import random
-
 import pytest
 import torch
 from datasets import Dataset
 from trl import KTOConfig, KTOTrainer
 
-from core.batching.rows import InvalidRow, RatedRow, Row
+from core.batching.rows import InvalidRow, Row
 from core.datasets.formats import ChatExample, CompletionExample, RatedExample
 from core.evaluation.validation import validate
-from core.objectives.answers import Reference, answer_log_probabilities
-from core.objectives.kto import Kto, mismatched
+from core.objectives.answers import answer_log_probabilities
+from core.objectives.kto import mismatched
 from core.training.step import accumulate_gradients
+from tests.core.objectives.rated import answers, examples, kto, row
 from tests.core.objectives.test_dpo import with_peft
-
-
-def answers(count, seed=0):
-    """Prompts with a rated answer each, as TRL takes them."""
-    draw = random.Random(seed)
-
-    def letters():
-        return "".join(draw.choices("abcdefgh ", k=draw.randint(2, 20)))
-
-    return [
-        {"prompt": letters() + "=", "completion": letters() + ".", "label": index % 3 != 0}
-        for index in range(count)
-    ]
-
-
-def examples(rows):
-    return [
-        (line, RatedExample(CompletionExample(row["prompt"], row["completion"]), row["label"]))
-        for line, row in enumerate(rows, start=1)
-    ]
-
-
-def kto(tokenizer, beta=0.5, weights=(1.0, 1.0), continues=False, max_length=200):
-    return Kto(tokenizer, beta, *weights, max_length, Reference(continues))
 
 
 class RecordingTrainer(KTOTrainer):
@@ -180,15 +155,12 @@ def test_stop_is_noticed_within_one_micro_batch_of_the_estimate(
     assert passes == [1, 1]
 
 
-def row(line, prompt, answer, is_good=True):
-    tokens = (*prompt, *answer)
-    return RatedRow(line, tokens, (False,) * len(prompt) + (True,) * len(answer), is_good)
-
-
-def test_a_prompt_gets_the_answer_to_the_nearest_other_prompt_before_it():
+def test_a_prompt_gets_an_answer_to_another_prompt_and_each_answer_is_used_once():
     rows = [row(1, (1,), (5,)), row(2, (1,), (6,)), row(3, (2,), (7, 8)), row(4, (2,), (9,))]
-    found = [other.tokens for other in mismatched(rows, 99).values()]
-    assert found == [(1, 9), (1, 9), (2, 6), (2, 6)]
+    found = mismatched([rows[0], rows[2], rows[1], rows[3]], 99)
+    assert [found[each].tokens for each in rows] == [(1, 7, 8), (1, 9), (2, 5), (2, 6)]
+    mostly = mismatched([*rows[:2], row(5, (1,), (4,)), rows[3]], 99)
+    assert [other.tokens for other in mostly.values()] == [(1, 6), (1, 4), (1, 9), (2, 5)]
     same = [row(1, (1,), (5,)), row(2, (1,), (6,))]
     assert [other.tokens for other in mismatched(same, 99).values()] == [(1, 6), (1, 5)]
     alone = [row(1, (1,), (5,))]
