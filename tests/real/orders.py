@@ -9,6 +9,9 @@ QUESTION = [
 
 LORA = {"type": "lora", "rank": 8}
 DPO = {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.2}}}
+ORPO = {"type": "orpo", "orpo": {"hyperparameters": {"beta": 0.2}}}
+SIMPO = {"type": "simpo", "simpo": {"hyperparameters": {"simpo_gamma": 0.5}}}
+KTO = {"type": "kto", "kto": {"hyperparameters": {"undesirable_weight": 1.5}}}
 
 ORDERS = {
     "lora": Order("chat.jsonl", LORA, "smollm2", 2e-3),
@@ -20,8 +23,15 @@ ORDERS = {
     "prompt": Order(
         "chat.jsonl", {"type": "prompt", "init_text": "Name the module."}, "smollm2", 0.05
     ),
+    "ia3": Order("chat.jsonl", {"type": "ia3"}, "smollm2", 2e-2),
     "several turns": Order("turns.jsonl", LORA, "smollm2", 2e-3),
     "prompt and completion": Order("completions.jsonl", LORA, "smollm2", 2e-3),
     "pretraining": Order("texts.jsonl", LORA, "smollm2", 2e-3),
     "dpo": Order("preferences.jsonl", LORA, "smollm2", 1e-3, method=DPO),
+    "orpo": Order("preferences.jsonl", LORA, "smollm2", 1e-3, method=ORPO),
+    "simpo": Order("preferences.jsonl", LORA, "smollm2", 5e-4, method=SIMPO),
+    "kto": Order("rated.jsonl", LORA, "smollm2", 1e-3, method=KTO),
+    "kto on preferences, ia3": Order(
+        "preferences.jsonl", {"type": "ia3"}, "smollm2", 1e-2, method=KTO
+    ),
 }
