@@ -4,6 +4,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping
 
 from core.datasets.json_values import Row
+from core.datasets.labels import rating_of
 
 _QUESTIONS = (
     *("question", "query", "problem", "instruction", "prompt", "input", "inputs"),
@@ -24,6 +25,12 @@ _RATINGS = (
     *("label", "rating", "is_good", "good", "desirable", "accepted", "is_correct", "correct"),
     *("thumbs_up", "liked", "helpful", "kto_tag", "is_desirable", "thumbs", "feedback"),
 )
+_PAIRS = (
+    *(("chosen_response", "rejected_response"), ("response_j", "response_k")),
+    *(("preferred", "rejected"), ("accepted", "rejected"), ("better", "worse")),
+    *(("winner", "loser"), ("positive", "negative")),
+)
+"""The columns of a better and a worse answer."""
 _LABELS = ("label", "class", "category", "sentiment", "intent", "label_text", "coarse_label")
 
 
@@ -34,7 +41,8 @@ def suggested_columns(row: Row, known: Collection[str] = ()) -> dict[str, str] |
     """
     others = {column: value for column, value in row.items() if column not in known}
     for mapping in (
-        _turns(others),
+        _turns(others, row),
+        _two_answers(row),
         _rated_answer(row),
         _question_and_answer(row),
         _source_and_target(row),
@@ -43,8 +51,16 @@ def suggested_columns(row: Row, known: Collection[str] = ()) -> dict[str, str] |
     ):
         if mapping:
             changed = {key: column for key, column in mapping.items() if key != column}
-            return changed or mapping
+            return _with_rating(changed or mapping, row)
     return None
+
+
+def _with_rating(mapping: dict[str, str], row: Row) -> dict[str, str]:
+    """Add `label` to a mapping for a rated answer: beside a mapping, it has to be mapped too."""
+    is_rated = rating_of(row.get("label")) is not None
+    if not is_rated or mapping.keys() & {"label", "text", "chosen"}:
+        return mapping
+    return {**mapping, "label": "label"}
 
 
 def question_column(row: Row) -> str | None:
@@ -63,12 +79,14 @@ def mapping_json(mapping: Mapping[str, str]) -> str:
     return json.dumps(mapping, ensure_ascii=False)
 
 
-def _turns(row: Row) -> dict[str, str] | None:
-    for column, value in row.items():
+def _turns(others: Row, row: Row) -> dict[str, str] | None:
+    """Map a column of `others` with a conversation, or with the completion of the row's prompt."""
+    for column, value in others.items():
         if isinstance(value, list) and value and isinstance(value[0], dict):
             last = value[-1] if isinstance(value[-1], dict) else {}
             if last.get("role") == "assistant" and "content" in last:
-                return {"messages": column}
+                continues = isinstance(row.get("prompt"), list) and value[0].get("role") != "user"
+                return {"completion" if continues else "messages": column}
             if last.get("from") in ("gpt", "assistant", "chatgpt") and "value" in last:
                 return {"conversations": column}
     return None
@@ -88,6 +106,19 @@ def _question_and_answer(row: Row) -> dict[str, str] | None:
     if system := _named(others, _SYSTEMS):
         mapping["system"] = system
     return mapping
+
+
+def _two_answers(row: Row) -> dict[str, str] | None:
+    """Map a question with a better and a worse answer."""
+    question = _named(row, _QUESTIONS)
+    if question is None:
+        return None
+    for pair in _PAIRS:
+        chosen, rejected = (_named(row, (name,), (str, list)) for name in pair)
+        if chosen and rejected:
+            key = "instruction" if question == "instruction" else "prompt"
+            return {key: question, "chosen": chosen, "rejected": rejected}
+    return None
 
 
 def _rated_answer(row: Row) -> dict[str, str] | None:

@@ -113,7 +113,7 @@ def _is_answered(messages: object) -> bool:
 
 def _answers_to(prompt: object, key: str, row: Row, errors: RowErrors) -> PreferenceExample:
     """Parse two answers to the prompt of `row` under `key`, which may be missing."""
-    answers = _in_messages(prompt, key, row["chosen"], row["rejected"], errors)
+    answers = _in_messages(prompt, key, row.get("chosen"), row.get("rejected"), errors)
     answers = replace(answers, prompt=with_system(row, answers.prompt, key, errors))
     return _conversations(answers, parse_tools(with_wrapped_tools(row), errors))
 

@@ -119,6 +119,16 @@ def write_preferences(path: Path) -> None:
     write_lines(path, rows)
 
 
+def write_rated(path: Path) -> None:
+    """The same two answers to each question, rated one by one."""
+    rows = [
+        {"messages": [*row["messages"][:-1], answer], "label": answer == row["messages"][-1]}
+        for row in chat_rows("train")[:16]
+        for answer in (row["messages"][-1], assistant("I do not know."))
+    ]
+    write_lines(path, rows)
+
+
 def write_labelled(path: Path, part: str) -> None:
     """Docstrings of four modules, with the module as label."""
     with path.open("w", encoding="utf-8", newline="") as file:

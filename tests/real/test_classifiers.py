@@ -13,6 +13,7 @@ from tests.real import rows
 STRATEGIES: dict[str, tuple[dict[str, Any], float]] = {
     "lora": ({"type": "lora", "rank": 16}, 2e-3),
     "full": ({"type": "full"}, 1e-4),
+    "ia3": ({"type": "ia3"}, 1e-2),
 }
 
 pytestmark = [

@@ -63,6 +63,7 @@ def workshop(service: Service, smollm2: Path, tmp_path_factory: pytest.TempPathF
     rows.write_completions(folder / "completions.jsonl")
     rows.write_texts(folder / "texts.jsonl")
     rows.write_preferences(folder / "preferences.jsonl")
+    rows.write_rated(folder / "rated.jsonl")
     client = service.client
     return Workshop(client, {path.name: upload(client, path) for path in folder.iterdir()})
 

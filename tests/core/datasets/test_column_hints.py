@@ -16,6 +16,7 @@ from core.datasets.formats import (
     Example,
     LabelExample,
     PreferenceExample,
+    RatedExample,
     TextExample,
 )
 from core.datasets.read import read_examples
@@ -75,6 +76,32 @@ ADVISED: dict[str, tuple[dict[str, Any], dict[str, str], Example]] = {
             ChatExample((SYSTEM, USER, ANSWER)),
             ChatExample((SYSTEM, USER, {"role": "assistant", "content": "Bergen."})),
         ),
+    ),
+    "UltraFeedback, binarized by Argilla": (
+        {
+            "source": "x",
+            "instruction": "Capital of Norway?",
+            "chosen_response": "Oslo.",
+            "rejected_response": "Bergen.",
+            "chosen_avg_rating": 5.0,
+        },
+        {"chosen": "chosen_response", "rejected": "rejected_response"},
+        PreferenceExample(CHAT, ChatExample((USER, {"role": "assistant", "content": "Bergen."}))),
+    ),
+    "Stack Exchange, paired": (
+        {"qid": 1, "question": "2+2=", "response_j": "4", "response_k": "5"},
+        {"prompt": "question", "chosen": "response_j", "rejected": "response_k"},
+        PreferenceExample(CompletionExample("2+2=", "4"), CompletionExample("2+2=", "5")),
+    ),
+    "rated answers to questions": (
+        {"question": "2+2=", "answer": "4", "label": True},
+        {"prompt": "question", "completion": "answer", "label": "label"},
+        RatedExample(CompletionExample("2+2=", "4"), is_good=True),
+    ),
+    "HALOs": (
+        {"prompt": [USER], "output": [ANSWER], "label": True},
+        {"completion": "output", "label": "label"},
+        RatedExample(CHAT, is_good=True),
     ),
     "HelpSteer": (
         {"prompt": "Capital?", "response": "Oslo.", "helpfulness": 4, "verbosity": 1},

@@ -14,6 +14,7 @@ from core.datasets.formats import (
     CompletionExample,
     LabelExample,
     PreferenceExample,
+    RatedExample,
     TextExample,
     detect_format,
     parse_row,
@@ -59,6 +60,8 @@ turns = st.fixed_dictionaries(
         "value": st.sampled_from(['{"name": "f", "arguments": {}}', "[]", "Hei"]) | values,
     }
 )
+ratings = st.booleans() | st.integers(-1, 2) | words
+answers = conversations | st.lists(turns, max_size=3) | messages | turns | words
 rows = (
     st.dictionaries(words, values, max_size=6)
     | st.fixed_dictionaries({"messages": st.lists(messages | values, max_size=4)})
@@ -77,6 +80,20 @@ rows = (
         optional={"input": st.fixed_dictionaries({"messages": conversations}) | values},
     )
     | st.fixed_dictionaries({"text": words}, optional={"label": values, "labels": values})
+    | st.fixed_dictionaries({"messages": conversations, "label": ratings})
+    | st.fixed_dictionaries({"conversations": st.lists(turns, max_size=3), "label": ratings})
+    | st.fixed_dictionaries(
+        {"prompt": conversations | words, "completion": conversations | words, "label": ratings}
+    )
+    | st.fixed_dictionaries(
+        {"chosen": answers, "rejected": answers},
+        optional={
+            "messages": conversations,
+            "conversations": st.lists(turns, max_size=3),
+            "instruction": words,
+            "input": values,
+        },
+    )
 )
 
 
@@ -106,6 +123,10 @@ def test_any_object_gives_an_example_or_explained_faults(row: dict[str, Any]) ->
         ):
             assert chosen.prompt == rejected.prompt
             assert chosen.completion != rejected.completion
+        case RatedExample(answer=ChatExample() as answer):
+            assert_trains(answer)
+        case RatedExample(answer=CompletionExample() as completion):
+            assert completion.completion
         case CompletionExample():
             assert result.completion
         case LabelExample():

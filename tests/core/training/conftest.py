@@ -4,6 +4,7 @@ import random
 import pytest
 
 from core.spec.job import JobSpec
+from core.spec.objective import SupervisedSpec
 from core.spec.strategy import LoraSpec
 from core.spec.training import EvaluationSpec, TrainingSpec
 from core.spec.workspace import Workspace
@@ -56,11 +57,12 @@ def many_rows(workspace):
 def job(base_spec):
     """Return a builder: `job(epochs=2)` is a JobSpec with those hyperparameters, in fp32."""
 
-    def build(strategy=None, seed=1, evaluation=None, **hyper):
+    def build(strategy=None, seed=1, evaluation=None, objective=None, **hyper):
         defaults = {"epochs": 1, "batch_size": 8, "precision": "fp32", "learning_rate": 5e-3}
         return JobSpec(
             base=base_spec,
             strategy=strategy or LoraSpec(rank=4, alpha=8),
+            objective=objective or SupervisedSpec(),
             training=TrainingSpec(**(defaults | hyper)),
             evaluation=EvaluationSpec(**(evaluation or {})),
             seed=seed,

@@ -11,6 +11,7 @@ from core.errors import TrainingFailed
 from core.models.load import load_base
 from core.spec.events import CheckpointSaved, ResumeStateSaved, RunFinished, StepDone
 from core.spec.generation import ChatPrompt, TextPrompt, TokenPrompt
+from core.spec.objective import KtoSpec
 from core.spec.parity import ParityReference
 from core.spec.strategy import LoraSpec, QloraSpec
 from core.training import parity, parity_passes, trained
@@ -87,6 +88,18 @@ def test_completion_is_asked_for_apart_from_its_prompt_as_users_ask(reference, w
     assert (apart.prompt, len(apart.answer)) == (TextPrompt(text="x"), 3)
     assert (joined.prompt, len(joined.answer)) == (TextPrompt(text="xa"), 3)
     assert [figure is None for figure in joined.logprobs] == [True, True, False, False, False]
+
+
+def test_rated_answers_are_asked_as_users_ask_also_those_of_preferences(reference, workspace):
+    question = {"role": "user", "content": "a"}
+    answers = [{"role": "assistant", "content": text} for text in ("b", "cd")]
+    pair = {"prompt": [question], "chosen": answers[:1], "rejected": answers[1:]}
+    rated = {"messages": [question, answers[0]], "label": False}
+    for row, count in ((pair, 2), (rated, 1)):
+        write(workspace.train_file, row)
+        found = reference(batch_size=1, objective=KtoSpec()).rows
+        assert len({tuple(each.answer) for each in found}) == len(found) == count
+        assert all(each.prompt == ChatPrompt(messages=(question,)) for each in found)
 
 
 def test_row_that_was_cut_is_asked_by_its_tokens(reference, workspace):
