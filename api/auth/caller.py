@@ -38,14 +38,15 @@ FromCaller = Annotated[Caller, Depends(_caller)]
 """A handler's parameter: the caller. Only for routes under /v1, which all have one."""
 
 
-def requires(scope: Scope) -> params.Depends:
-    """Return the dependency of a router that serves only keys with this scope."""
+def requires(*scopes: Scope) -> params.Depends:
+    """Return the dependency of a router that serves only keys with all of these scopes."""
 
     async def check(caller: FromCaller) -> None:
-        if scope not in caller.scopes:
-            raise Forbidden(
-                f"The API key {caller.key_id!r} does not have the scope {scope!r} of this route. "
-                "Use a key with this scope."
-            )
+        for scope in scopes:
+            if scope not in caller.scopes:
+                raise Forbidden(
+                    f"The API key {caller.key_id!r} does not have the scope {scope!r} of this "
+                    "route. Use a key with this scope."
+                )
 
     return params.Depends(check)

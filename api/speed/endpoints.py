@@ -9,10 +9,12 @@ from api.speed import service
 from api.speed.schemas import SpeedObject
 from core.spec.ids import ModelId
 
-# A test generates on an engine, like the routes of inference.
-SCOPES = [requires("models"), requires("inference")]
-
-router = APIRouter(prefix="/models", tags=["Models"], dependencies=SCOPES)
+router = APIRouter(
+    prefix="/models",
+    tags=["Models"],
+    # a test generates on an engine, like the routes of inference
+    dependencies=[requires("models", "inference")],
+)
 
 
 @router.get("/{model:path}/speed")

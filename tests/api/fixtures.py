@@ -68,7 +68,7 @@ def api(running: tuple[Api, ScriptedEngine]) -> Api:
 @pytest.fixture
 def client(api: Api) -> Iterator[httpx.Client]:
     """A client that holds every JSON answer against the contract."""
-    with CheckedClient(base_url=api.url, timeout=30) as client:
+    with CheckedClient(base_url=api.url, timeout=120) as client:
         yield client
 
 

@@ -18,7 +18,7 @@ def test_there_are_routes() -> None:
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=NAMES)
-def test_a_route_needs_one_scope(route: APIRoute) -> None:
+def test_a_route_checks_scopes_once(route: APIRoute) -> None:
     checks = [getattr(each.dependency, "__qualname__", "") for each in route.dependencies]
     assert checks.count(SCOPE_CHECK) == 1, "its router needs dependencies=[requires(…)]"
 

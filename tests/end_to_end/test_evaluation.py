@@ -86,7 +86,7 @@ def test_job_reports_duplicates_cuts_lengths_and_the_line_that_it_cannot_learn(
     job = wait_until(client, job.id, "succeeded")
     events = list(client.fine_tuning.jobs.list_events(job.id, limit=100))
     (rows,) = [event for event in events if event.data and "lengths" in event.data]
-    assert rows.message.startswith("24 rows with ")
+    assert rows.message.startswith("24 training rows with ")
     assert rows.data["duplicate_lines"] == [20, 24]
     assert rows.data["truncated_lines"] == [LONG_LINE]
     assert rows.data["validation_rows"] == 200 and rows.data["held_out_rows"] == 0

@@ -110,6 +110,7 @@ def test_the_workflow_runs_what_the_makefile_has() -> None:
     steps = [step.get("run", "") for job in jobs.values() for step in job["steps"]]
     assert [step for step in steps if step.startswith("make ")] == [
         "make check",
+        "make test-services",
         "make test",
         "make dist",
     ]

@@ -40,7 +40,7 @@ def refused(response: httpx.Response) -> tuple[int, str]:
 def test_what_vllm_cannot_run_is_refused_from_the_manifest(service, fake, make_adapter, strategy):
     response = service.generate(adapter=make_adapter(strategy))
     assert refused(response) == (421, "unsupported_adapter")
-    assert "It takes lora and qlora" in response.json()["error"]["message"]
+    assert "It runs lora and qlora" in response.json()["error"]["message"]
     assert not (fake.calls or fake.asked)
 
 
