@@ -49,7 +49,7 @@ def test_either_spelling_makes_the_same_job(
     [
         (
             {"training": {"optimizer": "adamw", "optimiser": "paged_adamw"}},
-            "training.optimiser",
+            "training.optimizer",
             "training.optimiser",
         ),
         (

@@ -90,7 +90,7 @@ def test_run_that_cannot_use_its_state_starts_again_and_says_so(
     assert workshop.job(job_id).step == 0
     event = workshop.events(job_id)[-1]
     assert event.level == "warn"
-    assert event.message.startswith("The state saved after step 3 is not used: ")
+    assert event.message.startswith("The state saved after step 3 is not used, because ")
 
 
 def test_evaluation_is_an_event_of_its_own(
