@@ -33,7 +33,7 @@ from core.spec.objective import SupervisedSpec
 from core.spec.training import TrainingSpec
 from core.strategies.attach import attach
 from core.training.mask import audit
-from core.training.optimizer import build_optimiser
+from core.training.optimizer import build_optimizer
 from core.training.schedule import learning_rate
 
 ROOT = Path(__file__).parents[2]
@@ -170,7 +170,7 @@ def test_an_unknown_literal_is_refused() -> None:
     )
     job = JobSpec(base=TINY, seed=0).model_copy(update={"training": training})
     with pytest.raises(AssertionError, match="unreachable"):
-        build_optimiser(adapted, job, torch.float32)
+        build_optimizer(adapted, job, torch.float32)
     body: Any = SimpleNamespace(tool_choice="pretend", response_format=None)
     with pytest.raises(AssertionError, match="unreachable"):
         plan._structured_output(body)
