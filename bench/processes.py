@@ -13,7 +13,7 @@ import httpx
 
 from migrations.upgrade import upgrade
 
-PATIENCE_SECONDS = 180.0
+TIMEOUT_SECONDS = 180.0
 
 
 @contextmanager
@@ -28,7 +28,7 @@ def process(
         stderr=subprocess.DEVNULL,
     )
     try:
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         while not _answers(url):
             if running.poll() is not None or time.monotonic() > deadline:
                 raise SystemExit(f"{' '.join(command)} did not become ready.")

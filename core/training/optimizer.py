@@ -162,7 +162,7 @@ def build_optimizer(adapted: AdaptedModel, spec: JobSpec, dtype: torch.dtype) ->
 
 
 def _state_bits(name: OptimizerName) -> int:
-    """Return the number of bits of each value in the optimiser's state."""
+    """Return the number of bits of each value in the optimizer's state."""
     match name:
         case "adamw" | "paged_adamw":
             return 32

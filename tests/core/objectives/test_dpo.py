@@ -130,7 +130,7 @@ def test_loss_and_accuracy_curves_are_those_of_trl(
     assert_curves_are_equal(curve(adapted, objective, rows, batch_size, 1e-2), expected)
 
 
-def test_curves_of_a_whole_model_are_those_of_trl(tmp_path, tiny_model, chat_tokenizer, curve):
+def test_curves_of_a_full_model_are_those_of_trl(tmp_path, tiny_model, chat_tokenizer, curve):
     data = texts(24)
     expected = curve_of_trl(
         str(tmp_path), tiny_model(), chat_tokenizer, data, 2, 1e-3, reference=tiny_model()

@@ -37,7 +37,7 @@ def test_every_weight_is_trained_as_by_a_plain_loop(model_type):
         assert not torch.equal(tensor, before[name]), name
 
 
-def test_whole_model_counts_as_trained():
+def test_full_model_counts_as_trained():
     adapted = attach(tiny.tiny_model(), FullSpec(), None)
     assert adapted.trainable_parameters == adapted.total_parameters
     assert adapted.config is None

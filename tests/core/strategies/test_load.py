@@ -88,7 +88,7 @@ def test_weights_of_another_form_are_refused(bundle, tiny_model, chat_tokenizer,
     assert caught.value.code == "artifact_corrupt"
 
 
-def test_whole_model_is_no_adapter(tmp_path, tiny_model, chat_tokenizer):
+def test_full_model_is_no_adapter(tmp_path, tiny_model, chat_tokenizer):
     write_bundle(tmp_path / "whole", LoraSpec(), {"weight": torch.ones(2)}, MODEL_FILE)
     with pytest.raises(TunesmithError, match="complete model"):
         load_adapter(tiny_model(), tmp_path / "whole", chat_tokenizer)

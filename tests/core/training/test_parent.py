@@ -76,7 +76,7 @@ def test_training_begins_where_the_parent_ended(job, grown_up, workspace, strate
     assert losses[0] < fresh[0]
 
 
-def test_whole_model_that_goes_on_still_names_the_first_base(job, grown_up):
+def test_full_model_that_goes_on_still_names_the_first_base(job, grown_up):
     child = grown_up(job(FullSpec(), max_steps=1))
     spec = job(FullSpec(), max_steps=1).model_copy(update={"parent": PARENT})
     folder = run(spec, child)[-1].folder

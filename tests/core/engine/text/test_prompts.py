@@ -154,7 +154,7 @@ def test_an_adapter_of_another_base_is_refused(reader, base, adapters, change):
     assert (caught.value.code, caught.value.param) == ("adapter_of_another_base", "adapter")
 
 
-def test_a_whole_model_is_a_base_of_its_own(reader, store, tmp_path):
+def test_a_full_model_is_a_base_of_its_own(reader, store, tmp_path):
     base = save_base(tmp_path / "base")
     bundle = write_bundle(tmp_path / "bundle", store, base, FullSpec())
     request, _ = reader.read(asked(base, HELLO, bundle.ref))
