@@ -80,6 +80,7 @@ def write_manifest(folder: Path, spec: JobSpec, precision: NumberFormat | None =
         weights_sha256=weights.sha256,
         files=files,
     )
+    manifest = Manifest.model_validate_json(manifest.model_dump_json())  # every field is set
     manifest = manifest.model_copy(update={"checksum": _checksum(manifest)})
     (folder / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return manifest
@@ -151,7 +152,12 @@ def _weights(files: tuple[ManifestFile, ...]) -> ManifestFile:
 
 
 def _checksum(manifest: Manifest) -> str:
-    rest = manifest.model_dump_json(exclude={"checksum", *_unset(manifest)})
+    """Return the hash of the fields that the manifest was written with.
+
+    A manifest has its strategy and objective with the fields of the version that wrote it. Later
+    fields are unset, and left out.
+    """
+    rest = manifest.model_dump_json(exclude={"checksum", *_unset(manifest)}, exclude_unset=True)
     return hashlib.sha256(first_spelling(rest).encode()).hexdigest()
 
 

@@ -12,12 +12,15 @@ class RunRequest:
     """One run: its job, its folder, and its limits on this machine.
 
     `threads` None: one per usable core. `precision_folder` None: measured costs are not stored.
+    `stored_source` is the base's source in the stored job, which its resume states refer to; None:
+    that of `spec`.
     """
 
     spec: JobSpec
     workspace: Workspace
     threads: int | None
     precision_folder: Path | None = None
+    stored_source: str | None = None
 
     @property
     def log_file(self) -> Path:

@@ -56,12 +56,14 @@ def train(
     stop: Callable[[], bool],
     resume_seconds: float = RESUME_SECONDS,
     precision_folder: Path | None = None,
+    stored_source: str | None = None,
 ) -> Iterator[RunEvent]:
     """Yield the events of a run; the last is RunFinished, or ResumeStateSaved if `stop` is true.
 
     `stop` is called before every micro-batch. A run resumes from a matching resume state in the
-    workspace, and then has the same result as without the interruption. `precision_folder` stores
-    the measured cost of 16 bits.
+    workspace, and then has the same result as without the interruption; `stored_source` is the
+    base's source that such a state refers to, if it differs from that of `spec`. `precision_folder`
+    stores the measured cost of 16 bits.
 
     Raises TrainingFailed (`invalid_training_file`, `invalid_validation_file`, which name the lines,
     `out_of_memory`, `loss_nonfinite`), NotFound `base_not_found`, or, before DatasetValidated,
@@ -114,7 +116,7 @@ def train(
         best_file=workspace.folder / "best.safetensors",
     )
     fingerprint = fingerprint_of(
-        spec, workspace, dtype, device, dataset.rows, dataset.validation_rows
+        spec, workspace, dtype, device, dataset.rows, dataset.validation_rows, stored_source
     )
     if (begun := load_state(workspace, fingerprint, state)) is not None:
         yield begun

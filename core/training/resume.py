@@ -47,14 +47,20 @@ def fingerprint_of(
     device: torch.device,
     rows: Sequence[TrainingRow],
     validation_rows: Sequence[TrainingRow],
+    stored_source: str | None = None,
 ) -> str:
     """Return a hash of everything that a run depends on. A state with another hash is not used.
 
     It includes the number format and the kind of device, which change the steps and the optimizer's
     state. It includes the rows, not only the files, because another version of the service may make
-    other rows of the same files.
+    other rows of the same files. It excludes fields of `spec` that were not stored, because a later
+    version has added them.
     """
-    parts = [first_spelling(spec.model_dump_json()), str(dtype), device.type]
+    if stored_source is not None:  # `spec` may have the folder of a shipped base after an upgrade
+        base = spec.base.model_copy(update={"source": stored_source})
+        spec = spec.model_copy(update={"base": base})
+    text = first_spelling(spec.model_dump_json(exclude_unset=True))
+    parts = [text, str(dtype), device.type]
     for path in (workspace.train_file, workspace.validation_file):
         parts.append(sha256_of(path) if path.exists() else "")
     parts += [_digest(rows), _digest(validation_rows)]

@@ -46,7 +46,11 @@ def run(events: Connection, request: RunRequest) -> None:
 
     try:
         events_of_run = train(
-            request.spec, request.workspace, stop.is_set, precision_folder=request.precision_folder
+            request.spec,
+            request.workspace,
+            stop.is_set,
+            precision_folder=request.precision_folder,
+            stored_source=request.stored_source,
         )
         for event in events_of_run:
             if isinstance(event, CheckpointSaved | RunFinished):

@@ -4,6 +4,7 @@ import logging
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -125,7 +126,7 @@ def _prepare(
 ) -> RunRequest:
     """Fetch the inputs of the job into an empty workspace: files, parent, resume state."""
 
-    def read(session: Session) -> tuple[JobSpec, str, str | None]:
+    def read(session: Session) -> tuple[dict[str, Any], str, str | None]:
         job = claims.claimed_job(session, claim)
 
         def blob_key(file_id: FileId, param: str) -> str:
@@ -134,9 +135,10 @@ def _prepare(
         train_key = blob_key(job.training_file, "training_file")
         validation = job.validation_file
         validation_key = blob_key(validation, "validation_file") if validation else None
-        return JobSpec.model_validate(job.spec), train_key, validation_key
+        return job.spec, train_key, validation_key
 
-    spec, train_key, validation_key = commit(worker.database, read)
+    stored, train_key, validation_key = commit(worker.database, read)
+    spec = JobSpec.model_validate(stored)
     _empty(workspace.folder)
     store.fetch(train_key, workspace.train_file)
     if validation_key is not None:
@@ -148,7 +150,8 @@ def _prepare(
         archive.unlink()
     states.fetch(workspace)
     measured_in = worker.settings.measured_in.absolute()
-    return RunRequest(spec, workspace, worker.settings.threads, measured_in)
+    source = stored["base"]["source"]
+    return RunRequest(spec, workspace, worker.settings.threads, measured_in, source)
 
 
 def _empty(folder: Path) -> None:

@@ -18,6 +18,7 @@ from core.artifacts.manifest import (
 from core.errors import TunesmithError
 from core.spec.base_model import BaseModelSpec
 from core.spec.job import JobSpec
+from core.spec.strategy import LoraSpec
 
 STORED = Path(__file__).parents[1] / "spec" / "first_spelling.json"
 
@@ -116,6 +117,21 @@ def test_a_field_that_says_nothing_changes_no_older_checksum(
     path = bundle / MANIFEST_FILE
     fields = json.loads(path.read_bytes())
     path.write_text(json.dumps(fields | {"variables": {"enable_thinking": False}}))
+    assert "checksum" in refused(bundle).message
+
+
+def test_a_later_field_of_a_strategy_changes_no_older_checksum(bundle: Path) -> None:
+    path = bundle / MANIFEST_FILE
+    fields = json.loads(path.read_bytes())
+    assert fields["strategy"].pop("use_dora") is False
+    assert fields["objective"] == {"type": "supervised"}
+    left_out = {"checksum", "base_quantization", "chat_template_kwargs", "template_time"}
+    old = {name: value for name, value in fields.items() if name not in left_out}
+    text = json.dumps(old, separators=(",", ":"), ensure_ascii=False)
+    path.write_text(json.dumps(fields | {"checksum": hashlib.sha256(text.encode()).hexdigest()}))
+    strategy = verify(bundle).strategy
+    assert isinstance(strategy, LoraSpec) and not strategy.use_dora
+    path.write_text(path.read_text().replace('"use_rslora": false', '"use_rslora": true'))
     assert "checksum" in refused(bundle).message
 
 

@@ -33,6 +33,7 @@ from core.spec.strategy import LoraSpec
 from core.spec.training import TrainingSpec
 from core.spec.workspace import Workspace
 
+ROOT = Path(__file__).parents[3]
 BASE = BaseModelSpec(id="tiny", source="/models/tiny")
 
 RUN_EVENTS: list[RunEvent] = [
@@ -144,3 +145,16 @@ def test_workspace_knows_its_places() -> None:
     workspace = Workspace(folder=Path("job/3"))
     assert workspace.train_file == Path("job/3/train.jsonl")
     assert workspace.checkpoint_folder(20) == Path("job/3/checkpoints/step-20")
+
+
+def test_the_folder_of_a_shipped_base_is_that_of_this_installation() -> None:
+    here = str(ROOT / "core" / "models" / "tiny")
+    for there in ("/opt/old/core/models/tiny", "/venv/lib/site-packages/core/models/tiny", here):
+        assert BaseModelSpec(id="tunesmith/tiny", source=there).source == here
+    for id_, source in (
+        ("tunesmith/tiny", "/models/tiny"),
+        ("acme/tiny", "/opt/old/core/models/tiny"),
+        ("tunesmith/small", "/opt/old/core/models/tiny"),
+        ("tunesmith/tiny", "acme/tiny"),
+    ):
+        assert BaseModelSpec(id=id_, source=source).source == source

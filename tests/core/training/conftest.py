@@ -55,11 +55,14 @@ def many_rows(workspace):
 
 @pytest.fixture
 def job(base_spec):
-    """Return a builder: `job(epochs=2)` is a JobSpec with those hyperparameters, in fp32."""
+    """Return a builder: `job(epochs=2)` is a JobSpec with those hyperparameters, in fp32.
+
+    It is as a worker reads it from its row.
+    """
 
     def build(strategy=None, seed=1, evaluation=None, objective=None, **hyper):
         defaults = {"epochs": 1, "batch_size": 8, "precision": "fp32", "learning_rate": 5e-3}
-        return JobSpec(
+        spec = JobSpec(
             base=base_spec,
             strategy=strategy or LoraSpec(rank=4, alpha=8),
             objective=objective or SupervisedSpec(),
@@ -67,5 +70,6 @@ def job(base_spec):
             evaluation=EvaluationSpec(**(evaluation or {})),
             seed=seed,
         )
+        return JobSpec.model_validate_json(spec.model_dump_json())
 
     return build

@@ -16,6 +16,7 @@ from core.artifacts.manifest import read_manifest
 from core.batching.rows import LabelledRow, PairRow, Row, SourceTargetRow
 from core.catalog import objectives, strategies
 from core.spec.events import ResumeStateSaved, RunFinished, RunRestarted, RunResumed, StepDone
+from core.spec.job import JobSpec
 from core.spec.objective import (
     ClassificationSpec,
     DpoSpec,
@@ -324,6 +325,25 @@ def test_state_of_another_kind_of_number_or_device_is_passed_over(job, workspace
         for dtype, device in kinds
     }
     assert len(found) == 3
+
+
+def test_state_of_an_earlier_version_belongs_to_the_same_run(job, workspace):
+    """A later version may add fields to specs, and find a shipped base in another folder."""
+
+    class Later(JobSpec):
+        patience: int = 3
+
+    def found(spec, source=None):
+        kind = torch.float32, torch.device("cpu")
+        return fingerprint_of(spec, workspace, *kind, [ROW], [], source)
+
+    stored = job().model_dump(mode="json")
+    first = found(JobSpec.model_validate(stored))
+    assert found(Later.model_validate(stored)) == first
+    assert found(Later.model_validate(stored | {"patience": 4})) != first
+    moved = stored | {"base": stored["base"] | {"source": "/elsewhere"}}
+    assert found(JobSpec.model_validate(moved)) != first
+    assert found(JobSpec.model_validate(moved), stored["base"]["source"]) == first
 
 
 def test_state_keeps_every_dtype(job, workspace):
