@@ -3,8 +3,6 @@
 #
 #     docker build --target api -t tunesmith-api .
 #     docker build --target worker -t tunesmith-worker .
-#
-# Both keep the code under the same path: a base model that ships with it is named by that path.
 
 FROM python:3.11-slim AS base
 ENV PYTHONUNBUFFERED=1 \
