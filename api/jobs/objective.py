@@ -21,6 +21,9 @@ SHOWN_LABELS = 5
 
 _OBJECTIVES: TypeAdapter[ObjectiveSpec] = TypeAdapter(ObjectiveSpec)
 
+_DEMONSTRATIONS = ("messages", "conversations", "instruction", "prompt")
+"""The keys by which a row of demonstrations is recognized."""
+
 
 def resolve_objective(
     report: DatasetReport, validation: DatasetReport | None, asked: Hyperparameters
@@ -79,15 +82,19 @@ def _other_method(method: MethodName, report: DatasetReport) -> InvalidRequest:
     learns = _listed((f"{kind.holds} ({kind.keys})" for kind in kinds), "or")
     return InvalidRequest(
         f"The training file has {FORMATS[format_].holds}; use the method {suited}. "
-        f"The method {method!r} requires {learns}."
-        f"{_rating_hint(report) if 'unpaired-preference' in formats_of(method) else ''}",
+        f"The method {method!r} requires {learns}.{_label_hint(method, report)}",
         param="method.type",
         code="unsupported_method",
     )
 
 
-def _rating_hint(report: DatasetReport) -> str:
-    """Return a sentence about the column that may have the ratings, or nothing."""
+def _label_hint(method: MethodName, report: DatasetReport) -> str:
+    """Return a sentence about a column that may have ratings, or may have none, or nothing."""
+    if report.format == "unpaired-preference" and not report.columns:
+        key = next((each for each in _DEMONSTRATIONS if each in report.column_names), None)
+        return f" If 'label' is no rating, use columns {mapping_json({key: key})}." if key else ""
+    if "unpaired-preference" not in formats_of(method):
+        return ""
     column = rating_column(report.unused_columns)
     if column is None:
         return ""

@@ -128,8 +128,12 @@ def objective_of(method: MethodName, format_: DatasetFormat) -> str | None:
 
 
 def rows_of(objective: str, format_: DatasetFormat | None, lines: int) -> int:
-    """Return the number of rows that a file's lines become, if none is split by its length."""
-    return 2 * lines if objective == "kto" and format_ == "preference" else lines
+    """Return the number of rows that a file's lines become, if none is split by its length.
+
+    A preference has two answers, which are two rows of an objective that learns from each alone.
+    """
+    has_answers_apart = OBJECTIVES[objective].target == "answers" and format_ == "preference"
+    return 2 * lines if has_answers_apart else lines
 
 
 def methods_of(format_: DatasetFormat) -> tuple[MethodName, ...]:

@@ -100,6 +100,27 @@ def test_wrong_number_is_named(
     assert name in error["message"]
 
 
+@pytest.mark.parametrize(
+    ("row", "key"),
+    [
+        (RATED, "messages"),
+        ({"prompt": "a", "completion": "b", "label": 0}, "prompt"),
+        ({"instruction": "a", "output": "b", "label": 1}, "instruction"),
+    ],
+)
+def test_a_label_that_is_no_rating_can_be_left_unused(
+    ours: httpx.Client, upload: Callable[..., str], row: dict[str, Any], key: str
+) -> None:
+    """Files of demonstrations may have a column `label` of 0 and 1 for something else."""
+    file = upload(lines(row))
+    refused = create(ours, file, "supervised", {}).json()["error"]
+    assert refused["param"] == "method.type"
+    columns = {key: key}
+    assert f"If 'label' is no rating, use columns {json.dumps(columns)}." in refused["message"]
+    job = create(ours, file, "supervised", {}, columns=columns).json()
+    assert job["objective"]["type"] == "supervised"
+
+
 def test_ratings_under_another_name_come_with_their_mapping(
     ours: httpx.Client, upload: Callable[..., str]
 ) -> None:
