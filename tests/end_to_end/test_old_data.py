@@ -34,7 +34,12 @@ FOLDER = Path(__file__).with_name("data_of_0_1_0")
 KEY = "none"
 """What `Service.client` sends; the older service had no key."""
 
-SETTINGS = {"TUNESMITH_API_KEY": KEY, "TUNESMITH_THREADS": "1", "TUNESMITH_ENGINE_THREADS": "1"}
+SETTINGS = {
+    "TUNESMITH_API_KEY": KEY,
+    "TUNESMITH_THREADS": "1",
+    "TUNESMITH_ENGINE_THREADS": "1",
+    "TUNESMITH_ENGINE_PRECISION": "fp32",  # that of the recorded answers, on every processor
+}
 
 OPEN = ("paused", "killed", "further")
 """Jobs that had not ended. The others must be shown as they were."""

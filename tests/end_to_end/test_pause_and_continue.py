@@ -61,7 +61,12 @@ def pause(client: OpenAI, job_id: str) -> int:
 @pytest.mark.parametrize(
     ("strategy", "victim"),
     [
-        pytest.param({"type": "lora", "dropout": 0.1}, "child", id="lora, child"),
+        pytest.param(
+            {"type": "lora", "dropout": 0.1},
+            "child",
+            id="lora, child",
+            marks=pytest.mark.slow,
+        ),
         pytest.param({"type": "qlora"}, "worker", id="qlora, worker", marks=pytest.mark.slow),
         pytest.param({"type": "full"}, "child", id="full, child", marks=pytest.mark.slow),
         pytest.param({"type": "prefix"}, "worker", id="prefix, worker", marks=pytest.mark.slow),
