@@ -5,13 +5,15 @@ from starlette.responses import JSONResponse, Response
 
 from api.app_state import FromState
 from api.auth.caller import FromCaller, requires
-from api.generation.chat import chat_chunks, chat_completion
-from api.generation.completion import text_chunks, text_completion
-from api.generation.plan import plan_chat, plan_completion
-from api.generation.run import begun, collect, run, unless_client_leaves
-from api.generation.schemas import ChatBody, CompletionBody
+from api.generation.run import begun, run, unless_client_leaves
 from api.generation.sse import sse_response
 from api.json_body import PromptRoute
+from api.models.first_use import answering_target
+from core.inference.answer import collect
+from core.inference.chat import chat_chunks, chat_completion
+from core.inference.completion import text_chunks, text_completion
+from core.inference.plan import plan_chat, plan_completion
+from core.inference.schemas import ChatBody, CompletionBody
 
 router = APIRouter(route_class=PromptRoute, dependencies=[requires("inference")])
 
@@ -20,7 +22,8 @@ router = APIRouter(route_class=PromptRoute, dependencies=[requires("inference")]
 async def create_chat_completion(
     body: ChatBody, request: Request, state: FromState, caller: FromCaller
 ) -> Response:
-    plan = await plan_chat(state, caller, body)
+    target = await answering_target(state, caller, body.model)
+    plan = plan_chat(target, caller.project, body)
     events = run(state.engines, plan.requests)
     if body.stream:
         events = await unless_client_leaves(request, begun(events))
@@ -33,7 +36,8 @@ async def create_chat_completion(
 async def create_completion(
     body: CompletionBody, request: Request, state: FromState, caller: FromCaller
 ) -> Response:
-    plan = await plan_completion(state, caller, body)
+    target = await answering_target(state, caller, body.model)
+    plan = plan_completion(target, caller.project, body)
     events = run(state.engines, plan.requests)
     echo = bool(body.echo)
     if body.stream:

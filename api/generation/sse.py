@@ -10,8 +10,7 @@ from starlette.responses import StreamingResponse
 
 from api.errors import error_body
 from core.errors import TunesmithError
-
-Chunks = AsyncGenerator[dict[str, Any], None]
+from core.inference.answer import Chunks
 
 logger = logging.getLogger(__name__)
 

@@ -16,8 +16,9 @@ from starlette.concurrency import run_in_threadpool
 
 from api.app_state import AppState
 from api.auth.caller import Caller
-from api.models.service import Target, find_target
+from api.models.service import find_model
 from core.errors import TunesmithError, Unavailable
+from core.inference.targets import Target
 from core.parity.asking import (
     Candidate,
     Replies,
@@ -49,12 +50,12 @@ async def answering_target(state: AppState, caller: Caller, name: ModelId) -> Ta
 
     Raises NotFound `model_not_found`, or Conflict `parity_failed` for a withheld model.
     """
-    target = await run_in_threadpool(find_target, state, caller, name)
+    target = await run_in_threadpool(find_model, state, caller, name)
     if not target.is_to_be_checked or target.adapter is None:
         return target
     key = target.id, target.adapter.sha256
     await state.parity_checks.join(key, partial(_check, state, caller, target))
-    return await run_in_threadpool(find_target, state, caller, name)
+    return await run_in_threadpool(find_model, state, caller, name)
 
 
 async def _check(state: AppState, caller: Caller, target: Target) -> None:

@@ -1,7 +1,6 @@
-"""The operations of the model routes, and the lookup of a request's `model`."""
+"""The operations of the model routes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
@@ -19,48 +18,24 @@ from api.models.schemas import (
 from core.catalog.bases import Catalog, CatalogEntry
 from core.catalog.combinations import require_mergeable
 from core.catalog.describe import describe
-from core.errors import Conflict, InvalidRequest
+from core.errors import InvalidRequest
+from core.inference.targets import TUNED_PREFIX, Target, find_target, target_of
 from core.records import models, parity
 from core.records.engines import living_engines
 from core.records.owned import get_owned
-from core.records.parity import is_to_be_checked, is_withheld
 from core.records.tables import Job, TunedModel
 from core.spec.base_model import BaseModelSpec
-from core.spec.bundle import BundleRef
 from core.spec.ids import ModelId
 from core.spec.job import JobSpec
 from core.spec.parity import Parity
 from core.spec.precision import PrecisionChoice
-from core.spec.serving import ADAPTER_FORM, ServingSpec
-
-TUNED_PREFIX = "ft:"
+from core.spec.serving import ServingSpec
 
 
-@dataclass(frozen=True)
-class Target:
-    """A model that can answer: its resolved id, and what the engine must load."""
-
-    id: ModelId
-    base: BaseModelSpec
-    adapter: BundleRef | None
-    serving: ServingSpec = ADAPTER_FORM
-    is_to_be_checked: bool = False
-    """Its parity has not been checked yet."""
-
-
-def find_target(state: AppState, caller: Caller, name: ModelId) -> Target:
-    """Return the model with this name; NotFound with code `model_not_found`.
-
-    Raises Conflict `parity_failed` for a withheld model.
-    """
-    if not name.startswith(TUNED_PREFIX):
-        base = state.catalog.resolve(name)
-        return Target(ModelId(base.id), base, None)
+def find_model(state: AppState, caller: Caller, name: ModelId) -> Target:
+    """Return the model with this name; raises the errors of `find_target`."""
     with state.database.reading() as session:
-        model = get_owned(session, TunedModel, caller.project, name)
-        if is_withheld(model):
-            raise _withheld(model)
-        return _target(model)
+        return find_target(session, state.catalog, caller.project, name)
 
 
 def find(session: Session, catalog: Catalog, caller: Caller) -> ModelList:
@@ -166,25 +141,5 @@ def _tuned_object(model: TunedModel) -> ModelObject:
         owned_by=model.project_id,
         parity=None if model.parity is None else Parity.model_validate(model.parity),
         published_at=None if model.published_at is None else int(model.published_at),
-        serving=serving_object(_target(model)),
-    )
-
-
-def _target(model: TunedModel) -> Target:
-    return Target(
-        model.id,
-        BaseModelSpec.model_validate(model.base),
-        BundleRef(key=model.bundle_key, sha256=model.bundle_sha256),
-        ServingSpec.model_validate(model.serving or {}),
-        is_to_be_checked(model),
-    )
-
-
-def _withheld(model: TunedModel) -> Conflict:
-    found = Parity.model_validate(model.parity)
-    return Conflict(
-        f"The model {model.id!r} is not served as it was trained ({found.differs}). "
-        f"{found.reason} To use it anyway, send POST /v1/models/{model.id}/publish.",
-        param="model",
-        code="parity_failed",
+        serving=serving_object(target_of(model)),
     )

@@ -7,9 +7,10 @@ from starlette.concurrency import run_in_threadpool
 
 from api.app_state import AppState
 from api.auth.caller import Caller
-from api.models.service import Target, find_target, serving_object
+from api.models.service import find_model, serving_object
 from api.speed.schemas import SpeedObject
 from core.errors import Unavailable
+from core.inference.targets import Target
 from core.records.models import pin_model
 from core.records.owned import missing
 from core.records.speed_tests import find_speed_test, get_speed_test, request_speed_test
@@ -30,7 +31,7 @@ async def speed_of(state: AppState, caller: Caller, name: ModelId, *, refresh: b
 
     Raises the failure of the test, or Unavailable `speed_test_pending` if it takes too long.
     """
-    target = await run_in_threadpool(find_target, state, caller, name)
+    target = await run_in_threadpool(find_model, state, caller, name)
     test = None
     if not refresh:
         test = await run_in_threadpool(_find, state, caller, target)

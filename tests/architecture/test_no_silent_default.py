@@ -17,13 +17,13 @@ import core.spec.dataset
 import core.spec.members
 import core.spec.objective
 import core.spec.strategy
-from api.generation import plan
 from core.adapters.delta import delta_of
 from core.batching.packing import pack
 from core.batching.rows import TrainingRow, token_sequences
 from core.batching.truncation import cut
 from core.catalog.learning_rate import base_learning_rate
 from core.datasets.summary import Summary
+from core.inference import plan
 from core.models.load import load_base, load_tokenizer
 from core.objectives.choose import choose_objective
 from core.spec.base import Spec

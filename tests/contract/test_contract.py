@@ -19,11 +19,32 @@ from tests.contract.contract import OUR_ROUTES, CheckedClient, Route, check_sche
 JOBS = "/v1/fine_tuning/jobs"
 MASKS = "/v1/fine_tuning/masks"
 
+LATER = (
+    "/fine_tuning/alpha/",
+    "/fine_tuning/checkpoints/",
+    "/embeddings",
+    "/batches",
+    "/evals",
+    "/responses",
+    "/organization/",
+)
+"""The beginnings of paths that docs/api.md lists as not offered yet."""
+
 NOT_SERVED: dict[Route, str] = {
+    ("GET", "/chat/completions"): "chat completions are not stored",
     ("POST", "/uploads"): "large files go through /files, which streams",
     ("POST", "/uploads/{upload_id}/parts"): "as above",
     ("POST", "/uploads/{upload_id}/complete"): "as above",
     ("POST", "/uploads/{upload_id}/cancel"): "as above",
+    **dict.fromkeys(
+        (
+            (method, path)
+            for path, item in contract()["paths"].items()
+            for method in map(str.upper, item)
+            if path.startswith(LATER)
+        ),
+        "not offered yet",
+    ),
 }
 NEVER_REFUSED: frozenset[Route] = frozenset({("GET", "/models"), ("GET", "/healthz")})
 

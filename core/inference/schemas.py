@@ -1,7 +1,7 @@
 """The request bodies of both generation routes.
 
 Every field of OpenAI's API is accepted. A field for an unsupported feature must have its neutral
-value; `api.generation.refusals` lists these fields.
+value; `core.inference.refusals` lists these fields.
 """
 
 from typing import Annotated, Any, Literal

@@ -1,4 +1,4 @@
-"""Converts a request body into engine requests."""
+"""Converts a request body and its model into engine requests."""
 
 import secrets
 import time
@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, assert_never
 
-from api.app_state import AppState
-from api.auth.caller import Caller
-from api.generation.refusals import check_chat, check_completion
-from api.generation.schemas import (
+from core.errors import InvalidRequest
+from core.inference.refusals import check_chat, check_completion
+from core.inference.schemas import (
     ChatBody,
     ChosenTool,
     CompletionBody,
@@ -18,9 +17,7 @@ from api.generation.schemas import (
     JsonSchemaFormat,
     TextFormat,
 )
-from api.models.first_use import answering_target
-from api.models.service import Target
-from core.errors import InvalidRequest
+from core.inference.targets import Target
 from core.records.ids import new_id
 from core.spec.generation import (
     ChatPrompt,
@@ -34,6 +31,7 @@ from core.spec.generation import (
     TokenPrompt,
     ToolCallOutput,
 )
+from core.spec.ids import ProjectId
 
 DEFAULT_COMPLETION_TOKENS = 16
 MAX_CHOICES = 256
@@ -54,9 +52,9 @@ class Plan:
         return self.requests[0].sampling
 
 
-async def plan_chat(state: AppState, caller: Caller, body: ChatBody) -> Plan:
+def plan_chat(target: Target, project: ProjectId, body: ChatBody) -> Plan:
+    """Raises InvalidRequest for what cannot be served, or contradicts itself."""
     check_chat(body)
-    target = await answering_target(state, caller, body.model)
     offered = () if body.tool_choice == "none" else tuple(body.tools or ())
     # unchanged, as in training
     tools = tuple(tool.model_dump(exclude_unset=True) for tool in offered)
@@ -69,7 +67,7 @@ async def plan_chat(state: AppState, caller: Caller, body: ChatBody) -> Plan:
         top_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         structured_output=_structured_output(body),
     )
-    return _plan("chatcmpl", caller, target, [prompt], sampling, body)
+    return _plan("chatcmpl", project, target, [prompt], sampling, body)
 
 
 def _template_kwargs(body: ChatBody) -> dict[str, Any]:
@@ -89,9 +87,9 @@ def _template_kwargs(body: ChatBody) -> dict[str, Any]:
     return variables
 
 
-async def plan_completion(state: AppState, caller: Caller, body: CompletionBody) -> Plan:
+def plan_completion(target: Target, project: ProjectId, body: CompletionBody) -> Plan:
+    """Raises InvalidRequest for what cannot be served, or contradicts itself."""
     check_completion(body)
-    target = await answering_target(state, caller, body.model)
     sampling = _sampling(
         body,
         max_tokens=DEFAULT_COMPLETION_TOKENS if body.max_tokens is None else body.max_tokens,
@@ -106,7 +104,7 @@ async def plan_completion(state: AppState, caller: Caller, body: CompletionBody)
             param="prompt",
             code="invalid_value",
         )
-    return _plan("cmpl", caller, target, prompts, sampling, body)
+    return _plan("cmpl", project, target, prompts, sampling, body)
 
 
 def prompts_of(body: CompletionBody) -> list[Prompt]:
@@ -170,7 +168,7 @@ def _structured_output(body: ChatBody) -> StructuredOutputSpec | None:
 
 def _plan(
     prefix: Literal["chatcmpl", "cmpl"],
-    caller: Caller,
+    project: ProjectId,
     target: Target,
     prompts: Sequence[Prompt],
     sampling: SamplingSpec,
@@ -189,7 +187,7 @@ def _plan(
                 serving=target.serving,
                 prompt=prompt,
                 sampling=sampling,
-                project=caller.project,
+                project=project,
             )
             for index, prompt in enumerate(prompts)
         ],

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Any, assert_never
 
-from api.generation.chat import LEAST_LOGPROB
-from api.generation.plan import Plan
-from api.generation.run import Answer, Events, Usage
-from api.generation.sse import Chunks
+from core.inference.answer import Answer, Chunks, Events, Usage
+from core.inference.chat import LEAST_LOGPROB
+from core.inference.plan import Plan
 from core.spec.generation import (
     ChoiceFinished,
     GeneratedToken,

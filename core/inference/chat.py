@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Any, assert_never
 
-from api.generation.plan import Plan
-from api.generation.run import Answer, Choice, Events, Usage
-from api.generation.sse import Chunks
+from core.inference.answer import Answer, Choice, Chunks, Events, Usage
+from core.inference.plan import Plan
 from core.records.ids import new_id
 from core.spec.generation import (
     ChoiceFinished,

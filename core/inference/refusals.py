@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from api.generation.schemas import (
+from core.errors import InvalidRequest
+from core.inference.schemas import (
     ChatBody,
     ChosenTool,
     CompletionBody,
@@ -11,7 +12,6 @@ from api.generation.schemas import (
     JsonSchemaFormat,
     Prompt,
 )
-from core.errors import InvalidRequest
 
 _CHAT: Mapping[str, tuple[object, ...]] = {
     "modalities": (None, ["text"]),

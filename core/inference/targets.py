@@ -1,0 +1,64 @@
+"""Finds the model that a request names: a base of the catalog, or a tuned model of the project."""
+
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from core.catalog.bases import Catalog
+from core.errors import Conflict
+from core.records.owned import get_owned
+from core.records.parity import is_to_be_checked, is_withheld
+from core.records.tables import TunedModel
+from core.spec.base_model import BaseModelSpec
+from core.spec.bundle import BundleRef
+from core.spec.ids import ModelId, ProjectId
+from core.spec.parity import Parity
+from core.spec.serving import ADAPTER_FORM, ServingSpec
+
+TUNED_PREFIX = "ft:"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A model that can answer: its resolved id, and what the engine must load."""
+
+    id: ModelId
+    base: BaseModelSpec
+    adapter: BundleRef | None
+    serving: ServingSpec = ADAPTER_FORM
+    is_to_be_checked: bool = False
+    """Its parity has not been checked yet."""
+
+
+def find_target(session: Session, catalog: Catalog, project: ProjectId, name: ModelId) -> Target:
+    """Return the model with this name; NotFound with code `model_not_found`.
+
+    Raises Conflict `parity_failed` for a withheld model.
+    """
+    if not name.startswith(TUNED_PREFIX):
+        base = catalog.resolve(name)
+        return Target(ModelId(base.id), base, None)
+    model = get_owned(session, TunedModel, project, name)
+    if is_withheld(model):
+        raise _withheld(model)
+    return target_of(model)
+
+
+def target_of(model: TunedModel) -> Target:
+    return Target(
+        model.id,
+        BaseModelSpec.model_validate(model.base),
+        BundleRef(key=model.bundle_key, sha256=model.bundle_sha256),
+        ServingSpec.model_validate(model.serving or {}),
+        is_to_be_checked(model),
+    )
+
+
+def _withheld(model: TunedModel) -> Conflict:
+    found = Parity.model_validate(model.parity)
+    return Conflict(
+        f"The model {model.id!r} is not served as it was trained ({found.differs}). "
+        f"{found.reason} To use it anyway, send POST /v1/models/{model.id}/publish.",
+        param="model",
+        code="parity_failed",
+    )
