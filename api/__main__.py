@@ -8,6 +8,7 @@ import uvicorn
 from pydantic import ValidationError
 
 from api.app import create_app
+from api.request_log import write_lines_to_stderr
 from api.settings import ApiSettings
 from core.catalog.bases import BadCatalog
 from core.open_files import allow_many_open_files
@@ -20,6 +21,7 @@ SHUTDOWN_SECONDS = 5  # for running responses; an event stream never ends by its
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    write_lines_to_stderr()
     allow_many_open_files()
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
