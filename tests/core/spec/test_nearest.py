@@ -47,7 +47,9 @@ class House(BaseModel):
         (["pets", 3], ["type", "lives", "known_tricks"]),
     ],
 )
-def test_fields_are_those_of_the_object_at_the_path(path: list[str | int], names: list[str]) -> None:
+def test_fields_are_those_of_the_object_at_the_path(
+    path: list[str | int], names: list[str]
+) -> None:
     assert fields_at(House, path) == names
 
 
