@@ -18,6 +18,7 @@ logger = logging.getLogger("tunesmith.requests")
 MODEL = "asked_model"
 """The key in the state of a request of the model's name in its body."""
 
+PREFIX = "/v1"
 LONGEST_TEXT = 128
 CLIENT_LEFT = 499
 
@@ -31,6 +32,17 @@ def write_lines_to_stderr() -> None:
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False
+
+
+def _template(scope: Scope) -> str | None:
+    """Return the path of the matched route, such as `/v1/files/{file_id}`; None for an unknown URL.
+
+    FastAPI gives the path inside its router; all of ours with a prefix have the same one.
+    """
+    path: str | None = getattr(scope.get("route"), "path", None)
+    if path is None or not scope["path"].startswith(f"{PREFIX}/") or path.startswith(f"{PREFIX}/"):
+        return path
+    return PREFIX + path
 
 
 class RequestRecord:
@@ -63,8 +75,8 @@ class RequestRecord:
     def write(self, *, has_failed: bool = False) -> None:
         """Log the line of a request that has ended, `has_failed` if by an error of ours."""
         status = CLIENT_LEFT if self.status is None else self.status
-        route = getattr(self._scope.get("route"), "path", None)
         path = self._scope["path"]
+        route = _template(self._scope)
         if status < 400 and path.startswith(_QUIET):
             return
         state: dict[str, Any] = self._scope.get("state", {})

@@ -1,6 +1,6 @@
 """The fields that a pydantic model knows at a path of one of its errors."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, get_args
 
 from pydantic import AliasChoices, BaseModel
@@ -19,10 +19,10 @@ def fields_at(model: type[BaseModel], path: Sequence[int | str]) -> list[str]:
             each
             for owner in models
             for name, field in owner.model_fields.items()
-            if step in _names(name, field)
+            if str(step) in _names(name, field)
             for each in _models_in(field.annotation)
         ]
-        models = inner or [each for each in models if step in _tags(each)] or models
+        models = inner or [each for each in models if str(step) in _tags(each)] or models
     found = (
         name
         for each in models
@@ -32,7 +32,7 @@ def fields_at(model: type[BaseModel], path: Sequence[int | str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _names(name: str, field: FieldInfo) -> Iterable[str]:
+def _names(name: str, field: FieldInfo) -> list[str]:
     """Return the names of a field in a body."""
     match field.validation_alias:
         case AliasChoices(choices=choices):
@@ -51,7 +51,7 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _models_in(part)
 
 
-def _tags(model: type[BaseModel]) -> Iterable[str]:
+def _tags(model: type[BaseModel]) -> list[str]:
     """Return the names of a model as a member of a union."""
     kind = model.model_fields.get("type")
     return [model.__name__, *(get_args(kind.annotation) if kind is not None else ())]

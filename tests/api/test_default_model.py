@@ -25,7 +25,7 @@ def forgiving(tmp_path: Path, sqlite_url: str, engine: ScriptedEngine) -> Iterat
     engine.mood = "well"
     with (
         running_api(tmp_path, sqlite_url, engine.url, default_model="tunesmith/tiny") as api,
-        CheckedClient(base_url=api.url) as client,
+        CheckedClient(base_url=api.url, timeout=120) as client,
     ):
         yield client
 
@@ -54,7 +54,7 @@ def test_other_routes_know_no_default(forgiving: httpx.Client) -> None:
 def test_a_wrong_default_is_named(tmp_path: Path, sqlite_url: str) -> None:
     with (
         running_api(tmp_path, sqlite_url, default_model="nobody") as api,
-        CheckedClient(base_url=api.url) as client,
+        CheckedClient(base_url=api.url, timeout=120) as client,
     ):
         message = ask(client, model="dummy").json()["error"]["message"]
         assert "'nobody'" in message
