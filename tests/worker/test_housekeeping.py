@@ -107,7 +107,7 @@ def test_expired_files_are_deleted_unless_a_job_needs_them(workshop: Workshop) -
     job = workshop.submit()
     with workshop.database.reading() as session:
         used = session.get_one(Job, job).training_file
-        keys = dict(session.execute(select(File.id, File.blob_key)).tuples())
+        keys = {file.id: file.blob_key for file in session.scalars(select(File))}
     expire(workshop, old, used)
     with workshop.database.writing() as session:
         session.get_one(File, young).expires_at = time.time() + 3600

@@ -1,13 +1,17 @@
 """Messages of a request with what servers, clients and frameworks have put into them."""
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as draw
 
+from core.datasets import misspelled
 from core.datasets.chat import parse_conversation
 from core.datasets.row_errors import RowErrors
 from core.errors import InvalidRequest
-from core.inference.history import cleaned
+from core.inference.history import MOST_UNKNOWN, cleaned
 
 USER = {"role": "user", "content": "What is 1 + 2?"}
 CALL = {"id": "call_1", "type": "function", "function": {"name": "m.add", "arguments": '{"a": 1}'}}
@@ -176,3 +180,33 @@ def test_what_would_change_the_answer_is_refused(message: Any, param: str, says:
     with pytest.raises(InvalidRequest, match=says.replace("?", r"\?")) as refusal:
         cleaned([message])
     assert refusal.value.param == param
+
+
+_FIELDS = ("role", "content", "name", "tool_calls", "function_call", "tool_call_id", "audio")
+_INSIDE = ("id", "type", "function", "arguments", "text", "thinking")
+NAMES = draw.sampled_from([*_FIELDS, *_INSIDE, "user", "assistant", "tool"])
+VALUES = draw.recursive(
+    draw.none() | draw.booleans() | draw.integers() | NAMES | draw.text(max_size=5),
+    lambda inner: draw.lists(inner, max_size=3) | draw.dictionaries(NAMES, inner, max_size=4),
+    max_leaves=8,
+)
+MESSAGES = draw.fixed_dictionaries(
+    {"role": NAMES | VALUES, "content": VALUES},
+    optional={"tool_calls": VALUES, "reasoning": VALUES},
+)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@given(draw.lists(MESSAGES | VALUES, max_size=4))
+def test_no_history_whatever_breaks_the_server(messages: list[Any]) -> None:
+    with suppress(InvalidRequest):
+        errors = RowErrors()
+        with errors.bounded():
+            parse_conversation(list(cleaned(messages)), errors)
+
+
+def test_the_time_is_bounded_for_any_number_of_unknown_fields() -> None:
+    misspelled._misspells.cache_clear()
+    extra = [{f"extra{message}x{key}": 1 for key in range(20)} for message in range(1000)]
+    cleaned([{**USER, **each} for each in extra])
+    assert misspelled._misspells.cache_info().misses <= MOST_UNKNOWN * 20
