@@ -7,14 +7,16 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from core.errors import Conflict
+from core.records.database import database_now
 from core.records.ids import new_id
 from core.records.owned import get_owned, missing, owned_by
 from core.records.pages import Order, Page, page
-from core.records.tables import File, Job
+from core.records.tables import Batch, File, Job
+from core.spec.batch import BatchReport
 from core.spec.dataset import DatasetReport
 from core.spec.ids import FileId, ProjectId
 
-Purpose = Literal["fine-tune", "fine-tune-results"]
+Purpose = Literal["fine-tune", "fine-tune-results", "batch", "batch_output"]
 
 
 def new_file_key() -> tuple[FileId, str]:
@@ -33,7 +35,8 @@ def add_file(
     bytes: int,
     sha256: str,
     blob_key: str,
-    report: DatasetReport | None,
+    report: DatasetReport | BatchReport | None,
+    expires_at: float | None = None,
 ) -> File:
     """Record a blob that is already in storage."""
     file = File(
@@ -45,6 +48,7 @@ def add_file(
         sha256=sha256,
         blob_key=blob_key,
         report=None if report is None else report.model_dump(mode="json"),
+        expires_at=expires_at,
     )
     session.add(file)
     session.flush()
@@ -91,24 +95,58 @@ def pin_files(session: Session, project_id: ProjectId, files: Mapping[str, FileI
 def delete_file(session: Session, project_id: ProjectId, file_id: FileId) -> File:
     """Delete the row and return it. The caller deletes the blob after the commit.
 
-    Conflict while a job that has not ended needs the file.
+    Conflict while a job or a batch that has not ended needs the file.
     """
     file = get_owned(session, File, project_id, file_id, lock="write")
-    user = session.scalars(
-        select(Job.id)
-        .where(
-            owned_by(Job, project_id),
-            or_(Job.training_file == file_id, Job.validation_file == file_id),
-            Job.finished_at.is_(None),
-        )
-        .limit(1)
-    ).first()
+    user = user_of(session, file)
     if user is not None:
         raise Conflict(
-            f"File {file_id} is used by job {user}, which has not ended. Cancel the job first.",
+            f"File {file_id} is used by {user}, which has not ended. Cancel it first.",
             param="file_id",
             code="file_in_use",
         )
     session.delete(file)
     session.flush()
     return file
+
+
+def user_of(session: Session, file: File) -> str | None:
+    """Return `job …` or `batch …` that needs the file and has not ended; None if there is none."""
+    job = session.scalars(
+        select(Job.id)
+        .where(
+            owned_by(Job, file.project_id),
+            or_(Job.training_file == file.id, Job.validation_file == file.id),
+            Job.finished_at.is_(None),
+        )
+        .limit(1)
+    ).first()
+    batch = session.scalars(
+        select(Batch.id)
+        .where(
+            owned_by(Batch, file.project_id),
+            Batch.input_file_id == file.id,
+            Batch.finished_at.is_(None),
+        )
+        .limit(1)
+    ).first()
+    if job is not None:
+        return f"job {job}"
+    return None if batch is None else f"batch {batch}"
+
+
+def delete_expired_files(session: Session, limit: int = 100) -> list[str]:
+    """Delete the rows of expired files that are not in use; return the keys of their blobs."""
+    expired = session.scalars(
+        select(File)
+        .where(File.expires_at <= database_now())
+        .order_by(File.expires_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    ).all()
+    keys = []
+    for file in expired:
+        if user_of(session, file) is None:
+            keys.append(file.blob_key)
+            session.delete(file)
+    return keys
