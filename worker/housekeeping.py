@@ -15,8 +15,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from core.errors import Unavailable
 from core.jobs.broker import Broker
 from core.records import (
+    batch_progress,
     claims,
     engines,
+    files,
     jobs,
     leases,
     outbox,
@@ -88,6 +90,33 @@ def delete_resume_states(database: Database, store: BlobStore) -> None:
             resume_states.forget(session, job_id)
 
 
+def fail_abandoned_batches(database: Database) -> None:
+    """Fail the batches whose task has failed for good."""
+    with database.writing() as session:
+        for batch_id in batch_progress.fail_abandoned(session):
+            logger.warning("%s failed with its task.", batch_id)
+
+
+def delete_batch_parts(database: Database, store: BlobStore) -> None:
+    """Delete the parts of batches that have ended; their files have the content."""
+    with database.reading() as session:
+        parts = batch_progress.left_by_ended_batches(session)
+    for part in parts:
+        for key in (part.output_key, part.error_key):
+            if key is not None:
+                store.delete(key)
+        with database.writing() as session:
+            batch_progress.forget_part(session, part)
+
+
+def delete_expired_files(database: Database, store: BlobStore) -> None:
+    """Delete files after their time, unless they are in use."""
+    with database.writing() as session:
+        keys = files.delete_expired_files(session)
+    for key in keys:
+        store.delete(key)
+
+
 def sweep_workspaces(database: Database, work_folder: Path) -> None:
     """Delete the workspaces of ended claims, which killed workers of this machine have left.
 
@@ -143,6 +172,9 @@ def run(settings: WorkerSettings, stopping: Event) -> None:
                 forget_engines(database)
                 forget_tasks(database)
                 delete_resume_states(database, store)
+                fail_abandoned_batches(database)
+                delete_batch_parts(database, store)
+                delete_expired_files(database, store)
                 sweep_workspaces(database, settings.work_folder)
                 store.sweep(ABANDONED_AFTER_SECONDS)
         except (SQLAlchemyError, Unavailable, OSError) as error:

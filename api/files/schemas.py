@@ -5,7 +5,9 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from api.pagination import ListItem
+from core.records.files import Purpose
 from core.records.tables import File
+from core.spec.batch import BatchReport
 from core.spec.dataset import DatasetReport
 
 SHOWN_ERRORS = 5
@@ -21,7 +23,7 @@ UPLOAD_FORM = {
                     "required": ["file", "purpose"],
                     "properties": {
                         "file": {"type": "string", "format": "binary"},
-                        "purpose": {"type": "string", "enum": ["fine-tune"]},
+                        "purpose": {"type": "string", "enum": ["fine-tune", "batch"]},
                         "columns": {
                             "type": "string",
                             "description": "Tunesmith only: a JSON object that maps keys of a "
@@ -41,8 +43,10 @@ class FileObject(ListItem):
     object: Literal["file"] = "file"
     bytes: int
     created_at: int
+    expires_at: int | None = Field(exclude_if=lambda time: time is None)
+    """Omitted if the file is kept until it is deleted."""
     filename: str
-    purpose: Literal["fine-tune", "fine-tune-results"]
+    purpose: Purpose
     status: Literal["processed", "error"]
     status_details: str | None = Field(exclude_if=lambda details: details is None)
     """Omitted unless the status is error."""
@@ -52,6 +56,13 @@ class FileObject(ListItem):
 
 class FileReport(DatasetReport):
     """Tunesmith only: the report of the check of an uploaded dataset."""
+
+    object: Literal["file.report"] = "file.report"
+    file_id: str
+
+
+class BatchFileReport(BatchReport):
+    """Tunesmith only: the report of the check of the requests of a batch."""
 
     object: Literal["file.report"] = "file.report"
     file_id: str
@@ -70,6 +81,7 @@ def file_object(file: File) -> FileObject:
         id=file.id,
         bytes=file.bytes,
         created_at=int(file.created_at),
+        expires_at=None if file.expires_at is None else int(file.expires_at),
         filename=file.filename,
         purpose=file.purpose,
         status="error" if details else "processed",
@@ -79,12 +91,15 @@ def file_object(file: File) -> FileObject:
 
 
 def errors_of(file: File) -> str | None:
-    """Return the first errors if no job can train on the file, else None."""
-    return None if file.report is None else shown_errors(DatasetReport.model_validate(file.report))
+    """Return the first errors if no job or batch can use the file, else None."""
+    if file.report is None:
+        return None
+    kind = BatchReport if file.purpose == "batch" else DatasetReport
+    return shown_errors(kind.model_validate(file.report))
 
 
-def shown_errors(report: DatasetReport) -> str | None:
-    """Return the first errors of a report in one sentence; None if the dataset is usable."""
+def shown_errors(report: DatasetReport | BatchReport) -> str | None:
+    """Return the first errors of a report in one sentence; None if the file is usable."""
     if report.usable:
         return None
     shown = report.faults[:SHOWN_ERRORS]

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import TypedDict
 
 from core.spec.batch import BatchReport
 from core.spec.dataset import DatasetReport, LineError
@@ -18,6 +19,13 @@ _ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
 }
 _GRACE_SECONDS = 5  # beyond the child's own limit, for a child stuck in one line
+
+
+class Limits(TypedDict):
+    """Of a check."""
+
+    memory_bytes: int
+    timeout_seconds: float
 
 
 def check_in_child(

@@ -41,16 +41,13 @@ class Endpoint(Generic[AnyBody]):
     answer: Callable[[Engine, Target, ProjectId, AnyBody], Awaitable[dict[str, Any]]]
 
 
-async def answer_in_background(
-    url: str, engine: Engine, target: Target, project: ProjectId, body: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return the object that answers a JSON body; live requests go before it in the engine.
+def checked_body(url: str, body: Mapping[str, Any]) -> BaseModel:
+    """Return the body of a request of a batch as the class of its endpoint.
 
     Raises InvalidRequest for a body that the endpoint would reject, and for a stream.
     """
-    endpoint = ENDPOINTS[url]
     try:
-        parsed = endpoint.body.model_validate(body)
+        checked: BaseModel = ENDPOINTS[url].body.model_validate(body)
     except ValidationError as error:
         raise invalid_object(error, body) from None
     if body.get("stream"):
@@ -59,7 +56,14 @@ async def answer_in_background(
             param="stream",
             code="unsupported_parameter",
         )
-    return await endpoint.answer(engine, target, project, parsed)
+    return checked
+
+
+async def answer_in_background(
+    url: str, engine: Engine, target: Target, project: ProjectId, body: BaseModel
+) -> dict[str, Any]:
+    """Return the object that answers a checked body; live requests go before it in the engine."""
+    return await ENDPOINTS[url].answer(engine, target, project, body)
 
 
 async def _chat(

@@ -35,6 +35,11 @@ class Tokens:
     output: int = 0
     reasoning: int = 0
 
+    def add(self, other: "Tokens") -> None:
+        self.input += other.input
+        self.output += other.output
+        self.reasoning += other.reasoning
+
 
 @dataclass(frozen=True)
 class Part:

@@ -22,7 +22,12 @@ Purpose = Literal["fine-tune", "fine-tune-results", "batch", "batch_output"]
 def new_file_key() -> tuple[FileId, str]:
     """Return a new file id and its storage key."""
     file_id = FileId(new_id("file"))
-    return file_id, f"files/{file_id}"
+    return file_id, file_key(file_id)
+
+
+def file_key(file_id: FileId) -> str:
+    """Return the storage key of a file."""
+    return f"files/{file_id}"
 
 
 def add_file(

@@ -31,6 +31,11 @@ class BatchStatus(StrEnum):
     CANCELLED = "cancelled"
 
 
+FINAL = frozenset(
+    {BatchStatus.COMPLETED, BatchStatus.FAILED, BatchStatus.EXPIRED, BatchStatus.CANCELLED}
+)
+
+
 class BatchReport(Spec):
     """The result of checking every line of an input file. A batch needs a file without errors."""
 

@@ -51,6 +51,9 @@ class EngineClient:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
         await self._http.aclose()
 
     async def generate(self, request: GenerationRequest) -> list[AnswerEvent]:
