@@ -72,7 +72,7 @@ class BatchErrors(BaseModel):
 
 
 class RequestCounts(BaseModel):
-    """`completed` are the lines of the output file, `failed` those of the error file."""
+    """`completed` are the lines of the output file, `failed` those with a response in the other."""
 
     total: int
     completed: int

@@ -145,7 +145,8 @@ def end_batch(
 ) -> BatchStatus:
     """End a batch with the files that are in storage; None for a file without lines. Idempotent.
 
-    `unanswered` lines are in the error file, too.
+    It has expired if `unanswered` lines are left and its owner has not cancelled it. These lines are
+    in the error file; the counts have answers only, as at OpenAI.
     """
     batch = _held(session, claim, batch_id)
     if batch.finished_at is not None:
@@ -156,7 +157,6 @@ def end_batch(
     else:
         batch.status = ENDED_BY_WORKER[BatchStatus(batch.status)]
     batch.finished_at = now
-    batch.failed += unanswered
     seconds = batch.output_expires_seconds
     for name, blob in (("output", output), ("error", error)):
         file_id: FileId = getattr(batch, f"{name}_file_id")

@@ -83,9 +83,9 @@ def list_batches(
 
 
 def cancel_batch(session: Session, project_id: ProjectId, batch_id: BatchId) -> Batch:
-    """Cancel a batch; one that no worker has begun ends at once. Idempotent while it is cancelling.
+    """Cancel a batch; one that no worker has begun ends at once. Idempotent, as at OpenAI.
 
-    Conflict once its files are being written, or it has ended.
+    Conflict once its files are being written, or it has ended in another way.
     """
     batch = get_owned(session, Batch, project_id, batch_id, lock="write")
     now = time.time()
@@ -97,7 +97,7 @@ def cancel_batch(session: Session, project_id: ProjectId, batch_id: BatchId) -> 
         case BatchStatus.IN_PROGRESS:
             batch.status = BatchStatus.CANCELLING
             batch.cancelling_at = now
-        case BatchStatus.CANCELLING:
+        case BatchStatus.CANCELLING | BatchStatus.CANCELLED:
             pass
         case _:
             raise Conflict(

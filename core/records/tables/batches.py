@@ -50,7 +50,7 @@ class Batch(Owned):
     completed: Mapped[int] = mapped_column(default=0)
     """The lines of the output file."""
     failed: Mapped[int] = mapped_column(default=0)
-    """The lines of the error file."""
+    """The lines of the error file with a response."""
     input_tokens: Mapped[int] = mapped_column(BigInteger, default=0)
     output_tokens: Mapped[int] = mapped_column(BigInteger, default=0)
     reasoning_tokens: Mapped[int] = mapped_column(BigInteger, default=0)
