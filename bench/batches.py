@@ -1,8 +1,8 @@
-"""What a batch costs: `make bench-batches`. Its throughput is compared with that of direct requests,
-and the latency of a live stream beside it with that of one alone.
+"""What a batch costs: `make bench-batches`.
 
-All processes are real, on loopback, and share the machine's clock. The requests of the batch are the
-same as the direct ones; both take the way through HTTP to one engine.
+Its throughput is compared with that of direct requests, and the latency of a live stream beside it
+with that of one alone. All processes are real, on loopback, and share the machine's clock. The
+requests of the batch are those sent directly; both reach one engine over HTTP.
 """
 
 import argparse

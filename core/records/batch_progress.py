@@ -145,8 +145,8 @@ def end_batch(
 ) -> BatchStatus:
     """End a batch with the files that are in storage; None for a file without lines. Idempotent.
 
-    It has expired if `unanswered` lines are left and its owner has not cancelled it. These lines are
-    in the error file; the counts have answers only, as at OpenAI.
+    It has expired if `unanswered` lines are left and its owner has not cancelled it. They are in
+    the error file; the counts have answers only, as at OpenAI.
     """
     batch = _held(session, claim, batch_id)
     if batch.finished_at is not None:
