@@ -81,7 +81,10 @@ def test_each_line_is_answered_once_whatever_is_killed(service: Service) -> None
     ).id
     before = 0
     for number, name in enumerate(KILLS):
-        wait_until(lambda: done(client, batch_id) > before, f"lines are answered, {number} killed")
+        wait_until(
+            lambda before=before: done(client, batch_id) > before,
+            f"lines are answered, {number} killed",
+        )
         time.sleep(draw.uniform(0, 0.5))
         before = done(client, batch_id)
         if before >= LINES:
