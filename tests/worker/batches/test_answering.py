@@ -3,7 +3,6 @@
 import asyncio
 import json
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,6 +21,7 @@ from tests.api.scripted_engine import ScriptedEngine
 from tests.worker.batches.killed import attempt_until, create, row
 from tests.worker.workshop import Workshop, wait_until
 from worker.batches import answering, fleet, journal
+from worker.batches.lines import AnsweredLine
 from worker.context import Worker
 from worker.tasks.desk import TaskDesk
 
@@ -144,13 +144,21 @@ def test_stopping_worker_stores_what_it_has_and_another_continues(
     workshop: Workshop, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal, "FLUSH_SECONDS", 1000.0)
+    added: list[AnsweredLine] = []
+    add = journal.Journal.add
+
+    def noted(self: journal.Journal, line: AnsweredLine) -> None:
+        add(self, line)
+        added.append(line)
+
+    monkeypatch.setattr(journal.Journal, "add", noted)
     contents = ["hello"] * 4 + ["never end"]
     batch_id = create(workshop, [chat_line(n, content) for n, content in enumerate(contents)])
     worker = Worker(workshop.settings(), workshop.database, workshop.store, threading.Event())
     thread = threading.Thread(target=TaskDesk(worker, Queue.LIGHT).run_next)
     thread.start()
     wait_until(lambda: len(engine.requests) == 5, "all lines are sent")
-    time.sleep(1)  # their answers are short, and none of them is stored before the end
+    wait_until(lambda: len(added) == 4, "four lines are answered, and not stored yet")
     worker.stopping.set()
     thread.join()
     batch = row(workshop, batch_id)
