@@ -87,13 +87,17 @@ def cancel_batch(session: Session, project_id: ProjectId, batch_id: BatchId) -> 
 
     Conflict once its files are being written, or it has ended in another way.
     """
+    get_owned(session, Batch, project_id, batch_id)
+    is_its_task = (Task.kind == BATCH, Task.subject == batch_id)
+    # Workers lock the task first, too; the other order could be a deadlock.
+    session.execute(select(Task.id).where(*is_its_task).with_for_update())
     batch = get_owned(session, Batch, project_id, batch_id, lock="write")
     now = time.time()
     match batch.status:
         case BatchStatus.VALIDATING:
             batch.status = BatchStatus.CANCELLED
             batch.cancelling_at = batch.finished_at = now
-            forget_tasks(session, Task.kind == BATCH, Task.subject == batch_id)
+            forget_tasks(session, *is_its_task)
         case BatchStatus.IN_PROGRESS:
             batch.status = BatchStatus.CANCELLING
             batch.cancelling_at = now

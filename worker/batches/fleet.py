@@ -56,6 +56,7 @@ class Fleet:
     def __init__(self, key: SecretStr | None) -> None:
         self._key = key
         self._members: dict[str, Member] = {}
+        self._lost: list[Member] = []
 
     def update(self, living: Sequence[LivingEngine]) -> list[Member]:
         """Take the engines that are alive now; return the members that are lost."""
@@ -71,6 +72,7 @@ class Fleet:
         lost = [each for each in self._members.values() if now - each.last_seen > LOST_SECONDS]
         for member in lost:
             del self._members[member.url]
+        self._lost += lost
         return lost
 
     def pick(self, model: BatchModel | None, refused_by: Container[str]) -> Member | None:
@@ -92,5 +94,5 @@ class Fleet:
         return bool(self._members) and all(url in urls for url in self._members)
 
     async def close(self) -> None:
-        for member in self._members.values():
+        for member in (*self._members.values(), *self._lost):
             await member.client.close()
