@@ -12,7 +12,7 @@ from threading import Event
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from core.errors import Unavailable
+from core.errors import Conflict, NotFound, Unavailable
 from core.jobs.broker import Broker
 from core.records import (
     batch_progress,
@@ -110,11 +110,17 @@ def delete_batch_parts(database: Database, store: BlobStore) -> None:
 
 
 def delete_expired_files(database: Database, store: BlobStore) -> None:
-    """Delete files after their time, unless they are in use."""
-    with database.writing() as session:
-        keys = files.delete_expired_files(session)
-    for key in keys:
-        store.delete(key)
+    """Delete the files whose time is over, unless a job or a batch needs them."""
+    with database.reading() as session:
+        expired = files.expired_files(session)
+    for project, file_id in expired:
+        try:
+            with database.writing() as session:
+                file = files.delete_file(session, project, file_id)
+        except (Conflict, NotFound):
+            continue  # in the meantime a job was created with it, or it was deleted
+        store.delete(file.blob_key)
+        logger.info("Deleted the expired file %s.", file_id)
 
 
 def sweep_workspaces(database: Database, work_folder: Path) -> None:

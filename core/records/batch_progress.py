@@ -157,7 +157,6 @@ def end_batch(
     else:
         batch.status = ENDED_BY_WORKER[BatchStatus(batch.status)]
     batch.finished_at = now
-    seconds = batch.output_expires_seconds
     for name, blob in (("output", output), ("error", error)):
         file_id: FileId = getattr(batch, f"{name}_file_id")
         if blob is None:
@@ -173,7 +172,7 @@ def end_batch(
             sha256=blob.sha256,
             blob_key=blob.key,
             report=None,
-            expires_at=None if seconds is None else now + seconds,
+            lifetime_seconds=batch.output_expires_seconds,
         )
     return BatchStatus(batch.status)
 

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from core.errors import Conflict
 from core.records.ids import new_batch_id
-from core.records.owned import get_owned
+from core.records.owned import get_owned, owned_by
 from core.records.pages import Page, page
 from core.records.tables import Batch, Task
 from core.records.tasks import create_task, forget_tasks
@@ -88,7 +88,7 @@ def cancel_batch(session: Session, project_id: ProjectId, batch_id: BatchId) -> 
     Conflict once its files are being written, or it has ended in another way.
     """
     get_owned(session, Batch, project_id, batch_id)
-    is_its_task = (Task.kind == BATCH, Task.subject == batch_id)
+    is_its_task = (owned_by(Task, project_id), Task.kind == BATCH, Task.subject == batch_id)
     # Workers lock the task first, too; the other order could be a deadlock.
     session.execute(select(Task.id).where(*is_its_task).with_for_update())
     batch = get_owned(session, Batch, project_id, batch_id, lock="write")

@@ -1,9 +1,10 @@
 """Rows of uploaded and produced files."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from sqlalchemy import or_, select
+from sqlalchemy import exists, or_, select
 from sqlalchemy.orm import Session
 
 from core.errors import Conflict
@@ -15,6 +16,9 @@ from core.records.tables import Batch, File, Job
 from core.spec.batch import BatchReport
 from core.spec.dataset import DatasetReport
 from core.spec.ids import FileId, ProjectId
+
+MOST_EXPIRED = 100
+"""At once."""
 
 Purpose = Literal["fine-tune", "fine-tune-results", "batch", "batch_output"]
 
@@ -41,9 +45,10 @@ def add_file(
     sha256: str,
     blob_key: str,
     report: DatasetReport | BatchReport | None,
-    expires_at: float | None = None,
+    lifetime_seconds: int | None = None,
 ) -> File:
-    """Record a blob that is already in storage."""
+    """Record a blob that is already in storage; None: it does not expire."""
+    created_at = time.time()
     file = File(
         id=file_id,
         project_id=project_id,
@@ -53,7 +58,8 @@ def add_file(
         sha256=sha256,
         blob_key=blob_key,
         report=None if report is None else report.model_dump(mode="json"),
-        expires_at=expires_at,
+        created_at=created_at,
+        expires_at=None if lifetime_seconds is None else created_at + lifetime_seconds,
     )
     session.add(file)
     session.flush()
@@ -97,6 +103,20 @@ def pin_files(session: Session, project_id: ProjectId, files: Mapping[str, FileI
             raise missing(File, file_id, param=param)
 
 
+def expired_files(session: Session) -> Sequence[tuple[ProjectId, FileId]]:
+    """Return files whose time is over, without those of jobs and batches that have not ended."""
+    is_used_by_job = exists().where(
+        or_(Job.training_file == File.id, Job.validation_file == File.id),
+        Job.finished_at.is_(None),
+    )
+    is_used_by_batch = exists().where(Batch.input_file_id == File.id, Batch.finished_at.is_(None))
+    query = select(File.project_id, File.id).where(
+        File.expires_at <= database_now(), ~is_used_by_job, ~is_used_by_batch
+    )
+    rows = session.execute(query.order_by(File.expires_at).limit(MOST_EXPIRED))
+    return [(project, file_id) for project, file_id in rows]
+
+
 def delete_file(session: Session, project_id: ProjectId, file_id: FileId) -> File:
     """Delete the row and return it. The caller deletes the blob after the commit.
 
@@ -138,20 +158,3 @@ def user_of(session: Session, file: File) -> str | None:
     if job is not None:
         return f"job {job}"
     return None if batch is None else f"batch {batch}"
-
-
-def delete_expired_files(session: Session, limit: int = 100) -> list[str]:
-    """Delete the rows of expired files that are not in use; return the keys of their blobs."""
-    expired = session.scalars(
-        select(File)
-        .where(File.expires_at <= database_now())
-        .order_by(File.expires_at)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    ).all()
-    keys = []
-    for file in expired:
-        if user_of(session, file) is None:
-            keys.append(file.blob_key)
-            session.delete(file)
-    return keys

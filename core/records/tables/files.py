@@ -23,7 +23,7 @@ class File(Owned):
     __tablename__ = "files"
     __table_args__ = (
         Index(None, "project_id", "created_at", "id"),
-        Index("ix_files_expiring", "expires_at", **rows_where("expires_at IS NOT NULL")),
+        Index(None, "expires_at", **rows_where("expires_at IS NOT NULL")),
     )
 
     noun = "file"
@@ -39,4 +39,4 @@ class File(Owned):
     report: Mapped[dict[str, Any] | None]
     """A `DatasetReport` if the purpose is fine-tune, a `BatchReport` if it is batch."""
     expires_at: Mapped[float | None]
-    """When housekeeping deletes the file; None: never."""
+    """When housekeeping may delete the file. None: never."""

@@ -1,17 +1,15 @@
-"""Batches with the parts of their output; files may expire."""
+"""Batches with the parts of their output."""
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0009"
-down_revision = "0008"
+revision = "0010"
+down_revision = "0009"
 branch_labels = None
 depends_on = None
 
 
 def upgrade() -> None:
-    op.add_column("files", sa.Column("expires_at", sa.Double()))
-    _create_partial_index("ix_files_expiring", "files", "expires_at", "expires_at IS NOT NULL")
     op.create_table(
         "batches",
         sa.Column("id", sa.String(255), nullable=False),
@@ -46,8 +44,13 @@ def upgrade() -> None:
     op.create_index(
         "ix_batches_project_id_created_at_id", "batches", ["project_id", "created_at", "id"]
     )
-    _create_partial_index(
-        "ix_batches_unfinished", "batches", "input_file_id", "finished_at IS NULL"
+    where = sa.text("finished_at IS NULL")
+    op.create_index(
+        "ix_batches_unfinished",
+        "batches",
+        ["input_file_id"],
+        sqlite_where=where,
+        postgresql_where=where,
     )
     op.create_table(
         "batch_parts",
@@ -66,8 +69,3 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("batch_id", "number", name="pk_batch_parts"),
     )
-
-
-def _create_partial_index(name: str, table: str, column: str, condition: str) -> None:
-    where = sa.text(condition)
-    op.create_index(name, table, [column], sqlite_where=where, postgresql_where=where)
