@@ -14,7 +14,8 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
 from core.errors import TunesmithError, Unavailable
-from core.inference.error_bodies import error_body, invalid_body, status_of
+from core.inference.error_bodies import error_body, status_of
+from core.inference.invalid_body import invalid_body
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from core.errors import InvalidRequest
 from core.inference.answer import Answer, Events, collect
 from core.inference.chat import chat_completion
 from core.inference.completion import text_completion
-from core.inference.error_bodies import invalid_object
+from core.inference.invalid_body import invalid_object
 from core.inference.plan import Plan, plan_chat, plan_completion
 from core.inference.schemas import ChatBody, CompletionBody
 from core.inference.targets import Target

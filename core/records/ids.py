@@ -26,20 +26,16 @@ def new_task_id(kind: str) -> TaskId:
 
 def new_batch_id() -> BatchId:
     """Return a new random id with OpenAI's prefix, by which clients recognize a batch."""
-    return BatchId(f"batch_{_letters()}")
+    return BatchId(_random_id("batch", "_"))
 
 
 def new_line_id() -> str:
     """Return a new random id of an answered line of a batch."""
-    return f"batch_req_{_letters()}"
+    return _random_id("batch_req", "_")
 
 
-def _random_id(prefix: str) -> str:
-    return f"{prefix}-{_letters()}"
-
-
-def _letters() -> str:
-    return "".join(secrets.choice(_ALPHABET) for _ in range(24))
+def _random_id(prefix: str, separator: str = "-") -> str:
+    return prefix + separator + "".join(secrets.choice(_ALPHABET) for _ in range(24))
 
 
 def tuned_model_id(
