@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from api.app_state import AppState
 from api.auth.keys import StaticKey
 from api.auth.middleware import AuthMiddleware
+from api.batches.endpoints import router as batches
 from api.classifications.endpoints import router as classifications
 from api.engines.endpoints import router as engines
 from api.errors import ERROR_RESPONSES, install_error_handlers
@@ -33,7 +34,7 @@ from core.records.projects import ensure_project
 from core.spec.ids import ProjectId
 from core.storage.open import open_store
 
-V1_ROUTERS = (files, jobs, masks, speed, models, generation, classifications)
+V1_ROUTERS = (files, jobs, masks, speed, models, generation, batches, classifications)
 
 
 def create_app(settings: ApiSettings) -> FastAPI:

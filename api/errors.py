@@ -1,8 +1,10 @@
-"""Turns errors into responses: the only place with OpenAI's envelope and HTTP statuses."""
+"""Turns errors into responses: `core.inference.error_bodies` has their statuses and bodies."""
 
 import json
 import logging
-from typing import Any
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, get_type_hints
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -13,32 +15,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
-from api.invalid_body import from_validation
-from core.errors import (
-    Conflict,
-    Forbidden,
-    InvalidRequest,
-    NotFound,
-    TooLarge,
-    TunesmithError,
-    Unauthenticated,
-    Unavailable,
-)
+from core.errors import TunesmithError, Unavailable
+from core.inference.error_bodies import error_body, status_of
+from core.inference.invalid_body import invalid_body
 
 logger = logging.getLogger(__name__)
-
-RATE_LIMIT_CODES = frozenset({"rate_limit_exceeded", "too_many_uploads"})
-"""Codes of Unavailable for overload, which has a different HTTP status than an outage."""
-
-_STATUS_BY_ERROR: tuple[tuple[type[TunesmithError], int], ...] = (
-    (InvalidRequest, 400),
-    (Unauthenticated, 401),
-    (Forbidden, 403),
-    (NotFound, 404),
-    (Conflict, 409),
-    (TooLarge, 413),
-    (Unavailable, 503),
-)
 
 
 class ErrorDetails(BaseModel):
@@ -70,7 +51,8 @@ def install_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     def invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
-        return error_response(from_validation(error, request.scope.get("endpoint")))
+        model = _body_model(request.scope["endpoint"])
+        return error_response(invalid_body(error.errors(), error.body, model))
 
     @app.exception_handler(HTTPException)
     def http_error(request: Request, error: HTTPException) -> JSONResponse:
@@ -94,19 +76,10 @@ def install_error_handlers(app: FastAPI) -> None:
 
 def error_response(error: TunesmithError) -> JSONResponse:
     """Return the response to a domain error; its headers say whether the client may retry."""
-    status = next((status for kind, status in _STATUS_BY_ERROR if isinstance(error, kind)), 500)
-    if not isinstance(error, Unavailable):
-        return envelope(status, error.message, param=error.param, code=error.code)
-    if error.code in RATE_LIMIT_CODES:
-        status = 429
-    response = envelope(status, error.message, param=error.param, code=error.code)
-    response.headers["retry-after"] = str(error.retry_after_seconds)
+    response = envelope(status_of(error), error.message, param=error.param, code=error.code)
+    if isinstance(error, Unavailable):
+        response.headers["retry-after"] = str(error.retry_after_seconds)
     return response
-
-
-def error_body(status: int, message: str, *, param: str | None, code: str | None) -> dict[str, Any]:
-    """Return OpenAI's error envelope."""
-    return {"error": {"message": message, "type": _type(status), "param": param, "code": code}}
 
 
 def envelope(
@@ -117,6 +90,15 @@ def envelope(
     if status < 500 and status not in (408, 429):
         response.headers["x-should-retry"] = "false"
     return response
+
+
+@lru_cache
+def _body_model(endpoint: Callable[..., Any]) -> type[BaseModel] | None:
+    """Return the model of a route's body, from the parameters of its function."""
+    for annotation in get_type_hints(endpoint).values():
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            return annotation
+    return None
 
 
 def _is_database_unavailable(error: SQLAlchemyError) -> bool:
@@ -134,16 +116,6 @@ class _AsciiResponse(JSONResponse):
 
     def render(self, content: object) -> bytes:
         return json.dumps(content).encode("ascii")
-
-
-def _type(status: int) -> str:
-    match status:
-        case 401:
-            return "authentication_error"
-        case 429:
-            return "rate_limit_error"
-        case _:
-            return "server_error" if status >= 500 else "invalid_request_error"
 
 
 def _http_code(status: int) -> str:

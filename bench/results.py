@@ -2,6 +2,8 @@
 
 import datetime
 import json
+from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,20 @@ def set_up(title: str) -> list[str]:
         f"{hardware(torch.get_num_threads())}; wall time; torch {torch.__version__}, "
         f"transformers {version('transformers')}, PEFT {version('peft')}.",
     ]
+
+
+def table(title: str, rows: Sequence[Any]) -> list[str]:
+    """Return the lines of a table of dataclasses of one kind, with its title."""
+    columns = list(asdict(rows[0]))
+    lines = ["", f"{title}:", "", "| " + " | ".join(columns) + " |"]
+    lines.append("| " + " | ".join("---" for _ in columns) + " |")
+    for row in rows:
+        lines.append("| " + " | ".join(_cell(value) for value in asdict(row).values()) + " |")
+    return lines
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
 def save_table(

@@ -20,7 +20,7 @@ import openai
 
 import core.models
 from bench.processes import api, free_port, process, service
-from bench.results import save_table, set_up
+from bench.results import save_table, set_up, table
 from bench.stream_reader import MODEL, follow, to_api, to_engine
 
 TINY = str(Path(core.models.__file__).parent / "tiny")
@@ -192,16 +192,8 @@ def markdown(found: dict[str, list[Any]]) -> str:
         "gaps": "Milliseconds between two texts of one stream, attacked and not",
     }
     for name, rows in found.items():
-        columns = list(asdict(rows[0]))
-        lines += ["", f"{titles[name]}:", "", "| " + " | ".join(columns) + " |"]
-        lines.append("| " + " | ".join("---" for _ in columns) + " |")
-        for row in rows:
-            lines.append("| " + " | ".join(_cell(value) for value in asdict(row).values()) + " |")
+        lines += table(titles[name], rows)
     return "\n".join([*lines, ""])
-
-
-def _cell(value: Any) -> str:
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
 def _options() -> argparse.Namespace:

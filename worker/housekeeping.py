@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from core.errors import Conflict, NotFound, Unavailable
 from core.jobs.broker import Broker
 from core.records import (
+    batch_progress,
     claims,
     engines,
     files,
@@ -89,8 +90,27 @@ def delete_resume_states(database: Database, store: BlobStore) -> None:
             resume_states.forget(session, job_id)
 
 
+def fail_abandoned_batches(database: Database) -> None:
+    """Fail the batches whose task has failed for good."""
+    with database.writing() as session:
+        for batch_id in batch_progress.fail_abandoned(session):
+            logger.warning("%s failed with its task.", batch_id)
+
+
+def delete_batch_parts(database: Database, store: BlobStore) -> None:
+    """Delete the parts of batches that have ended; their files have the content."""
+    with database.reading() as session:
+        parts = batch_progress.left_by_ended_batches(session)
+    for part in parts:
+        for key in (part.output_key, part.error_key):
+            if key is not None:
+                store.delete(key)
+        with database.writing() as session:
+            batch_progress.forget_part(session, part)
+
+
 def delete_expired_files(database: Database, store: BlobStore) -> None:
-    """Delete the files whose time is over, unless a job needs them."""
+    """Delete the files whose time is over, unless a job or a batch needs them."""
     with database.reading() as session:
         expired = files.expired_files(session)
     for project, file_id in expired:
@@ -158,6 +178,8 @@ def run(settings: WorkerSettings, stopping: Event) -> None:
                 forget_engines(database)
                 forget_tasks(database)
                 delete_resume_states(database, store)
+                fail_abandoned_batches(database)
+                delete_batch_parts(database, store)
                 delete_expired_files(database, store)
                 sweep_workspaces(database, settings.work_folder)
                 store.sweep(ABANDONED_AFTER_SECONDS)

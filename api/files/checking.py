@@ -8,25 +8,40 @@ from tempfile import TemporaryDirectory
 from anyio import CapacityLimiter, WouldBlock, from_thread
 
 from api.app_state import AppState
-from core.datasets.bounded import check_in_child
+from core.datasets.bounded import Limits, check_in_child, check_requests_in_child
 from core.errors import Unavailable
+from core.inference.endpoints import ENDPOINTS
+from core.spec.batch import BatchReport
 from core.spec.dataset import DatasetReport
 
 
 def check_blob(state: AppState, key: str, columns: Mapping[str, str]) -> DatasetReport:
     """Check the dataset under `key` with a mapping of columns; return the report."""
-    settings = state.settings
+    with _local_copy(state, key) as path:
+        return check_in_child(path, columns, **_limits(state))
+
+
+def check_requests_blob(state: AppState, key: str) -> BatchReport:
+    """Check the requests of a batch under `key`; return the report."""
+    with _local_copy(state, key) as path:
+        return check_requests_in_child(path, tuple(ENDPOINTS), **_limits(state))
+
+
+@contextmanager
+def _local_copy(state: AppState, key: str) -> Iterator[Path]:
     # In the storage folder, large files are linked instead of copied. With S3, the file is
     # downloaded to the system's temporary folder.
-    with TemporaryDirectory(prefix=".checking-", dir=settings.storage_folder) as folder:
+    with TemporaryDirectory(prefix=".checking-", dir=state.settings.storage_folder) as folder:
         path = Path(folder) / "dataset.jsonl"
         state.store.fetch(key, path)
-        return check_in_child(
-            path,
-            columns,
-            memory_bytes=settings.check_memory_bytes,
-            timeout_seconds=settings.check_timeout_seconds,
-        )
+        yield path
+
+
+def _limits(state: AppState) -> Limits:
+    settings = state.settings
+    return Limits(
+        memory_bytes=settings.check_memory_bytes, timeout_seconds=settings.check_timeout_seconds
+    )
 
 
 @contextmanager

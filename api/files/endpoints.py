@@ -9,7 +9,13 @@ from starlette.responses import StreamingResponse
 from api.app_state import FromState
 from api.auth.caller import FromCaller, requires
 from api.files import service
-from api.files.schemas import UPLOAD_FORM, DeletedFile, FileObject, FileReport
+from api.files.schemas import (
+    UPLOAD_FORM,
+    BatchFileReport,
+    DeletedFile,
+    FileObject,
+    FileReport,
+)
 from api.files.upload import body_chunks, upload_place
 from api.pagination import After, ListOf
 from core.records.pages import Order
@@ -50,7 +56,9 @@ def retrieve_file(file_id: FileId, state: FromState, caller: FromCaller) -> File
 
 
 @router.get("/{file_id}/report")
-def retrieve_report(file_id: FileId, state: FromState, caller: FromCaller) -> FileReport:
+def retrieve_report(
+    file_id: FileId, state: FromState, caller: FromCaller
+) -> FileReport | BatchFileReport:
     with state.database.reading() as session:
         return service.report(session, caller, file_id)
 

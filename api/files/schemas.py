@@ -6,7 +6,9 @@ from pydantic import BaseModel, Field
 
 from api.files.expiry import LONGEST_SECONDS, SHORTEST_SECONDS
 from api.pagination import ListItem
+from core.records.files import Purpose
 from core.records.tables import File
+from core.spec.batch import BatchReport
 from core.spec.dataset import DatasetReport
 
 SHOWN_ERRORS = 5
@@ -22,7 +24,7 @@ UPLOAD_FORM = {
                     "required": ["file", "purpose"],
                     "properties": {
                         "file": {"type": "string", "format": "binary"},
-                        "purpose": {"type": "string", "enum": ["fine-tune"]},
+                        "purpose": {"type": "string", "enum": ["fine-tune", "batch"]},
                         "expires_after": {
                             "type": "object",
                             "description": "As two fields of the form: expires_after[anchor] and "
@@ -59,7 +61,7 @@ class FileObject(ListItem):
     expires_at: int | None = Field(exclude_if=lambda time: time is None)
     """Omitted for a file that does not expire."""
     filename: str
-    purpose: Literal["fine-tune", "fine-tune-results"]
+    purpose: Purpose
     status: Literal["processed", "error"]
     status_details: str | None = Field(exclude_if=lambda details: details is None)
     """Omitted unless the status is error."""
@@ -69,6 +71,13 @@ class FileObject(ListItem):
 
 class FileReport(DatasetReport):
     """Tunesmith only: the report of the check of an uploaded dataset."""
+
+    object: Literal["file.report"] = "file.report"
+    file_id: str
+
+
+class BatchFileReport(BatchReport):
+    """Tunesmith only: the report of the check of the requests of a batch."""
 
     object: Literal["file.report"] = "file.report"
     file_id: str
@@ -97,12 +106,15 @@ def file_object(file: File) -> FileObject:
 
 
 def errors_of(file: File) -> str | None:
-    """Return the first errors if no job can train on the file, else None."""
-    return None if file.report is None else shown_errors(DatasetReport.model_validate(file.report))
+    """Return the first errors if no job or batch can use the file, else None."""
+    if file.report is None:
+        return None
+    kind = BatchReport if file.purpose == "batch" else DatasetReport
+    return shown_errors(kind.model_validate(file.report))
 
 
-def shown_errors(report: DatasetReport) -> str | None:
-    """Return the first errors of a report in one sentence; None if the dataset is usable."""
+def shown_errors(report: DatasetReport | BatchReport) -> str | None:
+    """Return the first errors of a report in one sentence; None if the file is usable."""
     if report.usable:
         return None
     shown = report.faults[:SHOWN_ERRORS]

@@ -9,8 +9,14 @@ from starlette.responses import StreamingResponse
 from api.app_state import AppState, Transaction
 from api.auth.caller import Caller
 from api.downloads import download
-from api.files.checking import check_blob
-from api.files.schemas import DeletedFile, FileObject, FileReport, file_object
+from api.files.checking import check_blob, check_requests_blob
+from api.files.schemas import (
+    BatchFileReport,
+    DeletedFile,
+    FileObject,
+    FileReport,
+    file_object,
+)
 from api.files.upload import store_upload
 from api.pagination import ListOf, list_of
 from core.errors import NotFound
@@ -35,14 +41,18 @@ def receive(
         upload = store_upload(
             state.store, key, content_type, chunks, max_bytes=state.settings.max_file_bytes
         )
-        report = check_blob(state, key, upload.columns)
+        report = (
+            check_requests_blob(state, key)
+            if upload.purpose == "batch"
+            else check_blob(state, key, upload.columns)
+        )
         with state.database.writing() as session:
             file = files.add_file(
                 session,
                 file_id=file_id,
                 project_id=caller.project,
                 filename=upload.filename,
-                purpose="fine-tune",
+                purpose=upload.purpose,
                 bytes=upload.blob.bytes,
                 sha256=upload.blob.sha256,
                 blob_key=key,
@@ -71,16 +81,16 @@ def get(session: Session, caller: Caller, file_id: FileId) -> FileObject:
     return file_object(get_owned(session, File, caller.project, file_id))
 
 
-def report(session: Session, caller: Caller, file_id: FileId) -> FileReport:
+def report(session: Session, caller: Caller, file_id: FileId) -> FileReport | BatchFileReport:
     file = get_owned(session, File, caller.project, file_id)
     if file.report is None:
         raise NotFound(
-            f"File {file_id} is a job result and has no report. Only uploaded datasets are "
-            "checked.",
+            f"File {file_id} is a result and has no report. Only uploaded files are checked.",
             param="file_id",
             code="report_not_found",
         )
-    return FileReport.model_validate({**file.report, "file_id": file.id})
+    kind = BatchFileReport if file.purpose == "batch" else FileReport
+    return kind.model_validate({**file.report, "file_id": file.id})
 
 
 def content(

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import anyio
 import anyio.from_thread
@@ -27,7 +28,7 @@ MAX_FIELD_BYTES = 256
 MAX_COLUMNS_BYTES = 8192
 MAX_FILENAME_LENGTH = 255
 
-KNOWN_PURPOSES = ("fine-tune",)
+UploadPurpose = Literal["fine-tune", "batch"]
 FORM_FIELDS = ("file", "purpose", "columns", ANCHOR, SECONDS)
 
 
@@ -37,6 +38,7 @@ class Upload:
 
     filename: str
     blob: Blob
+    purpose: UploadPurpose
     columns: dict[str, str]
     """A mapping of keys of a known row layout to columns of the file."""
     lifetime_seconds: int | None
@@ -98,7 +100,7 @@ def store_upload(
     TooLarge for a file of more than `max_bytes`.
     """
     stored: tuple[str, Blob] | None = None
-    purpose: str | None = None
+    purpose: UploadPurpose | None = None
     columns: dict[str, str] | None = None
     expiry: dict[str, str] = {}
     for part in read_form(content_type, chunks):
@@ -129,19 +131,26 @@ def store_upload(
                 param=name,
                 code="missing_required_parameter",
             )
-    assert stored is not None
-    return Upload(*stored, columns or {}, lifetime(expiry))
-
-
-def _known_purpose(purpose: str) -> str:
-    if purpose not in KNOWN_PURPOSES:
+    assert stored is not None and purpose is not None
+    if columns and purpose != "fine-tune":
         raise InvalidRequest(
-            f"Files of purpose {purpose!r} cannot be used here; upload datasets as 'fine-tune'."
-            f"{did_you_mean(purpose, KNOWN_PURPOSES)}",
-            param="purpose",
-            code="invalid_value",
+            "columns are for datasets; remove them.", param="columns", code="invalid_value"
         )
-    return purpose
+    return Upload(*stored, purpose, columns or {}, lifetime(expiry))
+
+
+def _known_purpose(purpose: str) -> UploadPurpose:
+    match purpose:
+        case "fine-tune" | "batch":
+            return purpose
+        case _:
+            raise InvalidRequest(
+                f"Files of purpose {purpose!r} cannot be used here; upload datasets as "
+                f"'fine-tune', and requests as 'batch'."
+                f"{did_you_mean(purpose, get_args(UploadPurpose))}",
+                param="purpose",
+                code="invalid_value",
+            )
 
 
 def _columns(text: str) -> dict[str, str]:

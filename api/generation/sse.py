@@ -8,9 +8,9 @@ from typing import Any
 
 from starlette.responses import StreamingResponse
 
-from api.errors import error_body
 from core.errors import TunesmithError
 from core.inference.answer import Chunks
+from core.inference.error_bodies import error_body
 
 logger = logging.getLogger(__name__)
 

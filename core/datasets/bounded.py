@@ -3,13 +3,14 @@
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import TypedDict
 
+from core.spec.batch import BatchReport
 from core.spec.dataset import DatasetReport, LineError
 
 _IMPORT_ROOT = Path(__file__).resolve().parents[2]
-_CHECKER = ("-m", "core.datasets.check")
 # The child parses hostile input and gets none of our settings. Without these variables, pyarrow
 # and its libraries reserve a gigabyte that counts against the memory limit.
 _ENVIRONMENT = {
@@ -18,6 +19,13 @@ _ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
 }
 _GRACE_SECONDS = 5  # beyond the child's own limit, for a child stuck in one line
+
+
+class Limits(TypedDict):
+    """Of a check."""
+
+    memory_bytes: int
+    timeout_seconds: float
 
 
 def check_in_child(
@@ -33,9 +41,39 @@ def check_in_child(
     for every line within the length limit. Raises FileNotFoundError, and RuntimeError when the
     checker itself fails.
     """
+    arguments = ("-m", "core.datasets.check", "--columns", json.dumps(dict(columns)))
+    try:
+        report = _output(arguments, path, memory_bytes, timeout_seconds)
+    except _Unchecked as error:
+        return DatasetReport(format=None, rows=0, faults=(error.fault,), fault_count=1)
+    return DatasetReport.model_validate_json(report)
+
+
+def check_requests_in_child(
+    path: Path, urls: Collection[str], *, memory_bytes: int, timeout_seconds: float
+) -> BatchReport:
+    """Run `core.datasets.requests.check_requests` in a child; limits and errors are the same."""
+    arguments = ("-m", "core.datasets.requests", "--urls", json.dumps(list(urls)))
+    try:
+        report = _output(arguments, path, memory_bytes, timeout_seconds)
+    except _Unchecked as error:
+        return BatchReport(rows=0, faults=(error.fault,), fault_count=1)
+    return BatchReport.model_validate_json(report)
+
+
+class _Unchecked(Exception):
+    """The child exceeded a limit."""
+
+    def __init__(self, message: str) -> None:
+        self.fault = LineError(line=1, field=None, message=message)
+
+
+def _output(
+    arguments: tuple[str, ...], path: Path, memory_bytes: int, timeout_seconds: float
+) -> bytes:
+    """Return what the checker prints."""
     command = [
-        *(sys.executable, *_CHECKER, str(path.resolve(strict=True))),
-        *("--columns", json.dumps(dict(columns))),
+        *(sys.executable, *arguments, str(path.resolve(strict=True))),
         *("--memory-bytes", str(memory_bytes)),
         *("--seconds", str(timeout_seconds)),
     ]
@@ -50,18 +88,15 @@ def check_in_child(
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return _unchecked(f"the check took more than {timeout_seconds:g} seconds; split the file")
+        raise _Unchecked(
+            f"the check took more than {timeout_seconds:g} seconds; split the file"
+        ) from None
     if child.returncode < 0:
-        return _unchecked(
+        raise _Unchecked(
             f"the check was killed by signal {-child.returncode} (limits: {memory_bytes >> 20} MiB "
             f"of memory, {timeout_seconds:g} seconds); shorten the longest rows or split the file"
         )
     if child.returncode > 0:
         stderr_tail = child.stderr.decode(errors="replace")[-2000:]
         raise RuntimeError(f"The dataset checker failed on {path}:\n{stderr_tail}")
-    return DatasetReport.model_validate_json(child.stdout)
-
-
-def _unchecked(message: str) -> DatasetReport:
-    error = LineError(line=1, field=None, message=message)
-    return DatasetReport(format=None, rows=0, faults=(error,), fault_count=1)
+    return child.stdout

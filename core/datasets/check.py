@@ -3,22 +3,20 @@
 The child limits its own memory, wall time and CPU time; `bounded.py` starts it.
 """
 
-import argparse
 import json
 import math
-import resource
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from time import monotonic
 
 from core.datasets.columns import missing_columns
+from core.datasets.limits import limit_process, limited_parser
 from core.datasets.read import parse_lines
 from core.datasets.row_errors import RowError
 from core.datasets.summary import MAX_LISTED_COLUMNS, Summary
 from core.spec.dataset import DatasetFormat, DatasetReport, LineError
 
 MAX_LISTED_ERRORS = 50
-_MAPPED_BYTES = 512 << 20
 
 
 def check(
@@ -50,14 +48,14 @@ def check(
                 found = summary.add(number, line.example)
             fault_count += len(found)
             room = MAX_LISTED_ERRORS - len(errors)
-            errors += [_at(number, error) for error in found[:room]]
+            errors += [at_line(number, error) for error in found[:room]]
     except MemoryError:
         stopped = "the check ran out of memory and stopped here; shorten the row"
     if not stopped and (wrong := _column_errors(columns, summary.column_names)):
         errors, fault_count = wrong, len(wrong)
     if stopped:
         fault_count += 1
-        errors = [*errors[: MAX_LISTED_ERRORS - 1], _at(number + 1, RowError(None, stopped))]
+        errors = [*errors[: MAX_LISTED_ERRORS - 1], at_line(number + 1, RowError(None, stopped))]
     report = summary.report(format_, tuple(errors), fault_count)
     return report.model_copy(update={"columns": dict(columns)})
 
@@ -67,31 +65,22 @@ def _column_errors(columns: Mapping[str, str], names: Collection[str]) -> list[L
     if not 0 < len(names) < MAX_LISTED_COLUMNS:
         return []
     return [
-        _at(1, RowError(f"columns.{key}", f"columns.{key}: {why}"))
+        at_line(1, RowError(f"columns.{key}", f"columns.{key}: {why}"))
         for key, why in missing_columns(columns, names).items()
     ]
 
 
-def _at(line: int, error: RowError) -> LineError:
+def at_line(line: int, error: RowError) -> LineError:
+    """Return an error of a line for a report."""
     return LineError(line=line, field=error.field, message=error.message)
 
 
 def main() -> None:
     """Check the file named on the command line and print the report as one line of JSON."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("path", type=Path)
+    parser = limited_parser()
     parser.add_argument("--columns", type=json.loads, default={})
-    parser.add_argument("--memory-bytes", type=int, required=True)
-    parser.add_argument("--seconds", type=float, required=True)
     arguments = parser.parse_args()
-
-    # The deadline is tested after each line; the CPU limit also stops a line that never ends.
-    cpu_seconds = math.ceil(arguments.seconds) + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
-    # RLIMIT_DATA bounds allocated memory; RLIMIT_AS adds room for mapped libraries.
-    address_space = arguments.memory_bytes + _MAPPED_BYTES
-    resource.setrlimit(resource.RLIMIT_DATA, (arguments.memory_bytes, arguments.memory_bytes))
-    resource.setrlimit(resource.RLIMIT_AS, (address_space, address_space))
+    limit_process(arguments)
     report = check(arguments.path, arguments.columns, timeout_seconds=arguments.seconds)
     print(report.model_dump_json())
 

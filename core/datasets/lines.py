@@ -44,8 +44,8 @@ class Line:
     """Columns of types that cannot be read and that no layout uses."""
 
 
-def read_lines(path: Path) -> Iterator[Line]:
-    """Yield every line of the file in order; blank lines at the end are ignored."""
+def read_lines(path: Path, *, skip_blank: bool = False) -> Iterator[Line]:
+    """Yield every line of the file in order; blank lines at the end, or all, are ignored."""
     with path.open("rb") as file:
         head = file.read(4)
         if error := file_type_error(head):
@@ -58,7 +58,7 @@ def read_lines(path: Path) -> Iterator[Line]:
             if line is not None and not line.strip():
                 first_blank = first_blank or number
                 continue
-            for blank in range(first_blank or number, number):
+            for blank in range(first_blank or number, number) if not skip_blank else ():
                 yield invalid_line(blank, "the line is blank; delete it")
             first_blank = 0
             yield parsed_line(number, line)

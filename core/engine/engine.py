@@ -65,19 +65,20 @@ class Engine:
         return not self._tickets
 
     def sequences(self) -> tuple[int, int]:
-        """Return the numbers of running and of waiting sequences."""
+        """Return the numbers of running and of waiting sequences of live requests."""
         with self._changed:
-            return self.scheduler.running, self.scheduler.waiting
+            return self.scheduler.live_running, self.scheduler.waiting_of(False)
 
     def submit(self, request: AnyRequest, answer: AnyAnswer, emit: Emit) -> Ticket:
         """Queue a request; Unavailable `queue_full` or `engine_stopping`."""
         with self._changed:
             if self._is_draining:
                 raise _stopping()
-            if not self.scheduler.can_add():
+            if not self.scheduler.can_add(request.is_background):
                 self.metrics.requests.labels("refused").inc()
+                waiting = self.scheduler.waiting_of(request.is_background)
                 raise Unavailable(
-                    f"The engine's queue is full: {self.scheduler.waiting} sequences are waiting. "
+                    f"The engine's queue is full: {waiting} sequences are waiting. "
                     "Try again in a few seconds.",
                     code="queue_full",
                 )
@@ -124,6 +125,7 @@ class Engine:
             in_use = {lane.base for lane in self.scheduler.lanes if lane.running}
         if step is None:
             return False
+        began = perf_counter()
         try:
             failures = self.runner.prepare(step, in_use)
             self._fail_sequences(failures)
@@ -132,7 +134,7 @@ class Engine:
         except Exception as error:
             self._fail_step(step, error)
         else:
-            self._postprocess(step, tokens)
+            self._postprocess(step, tokens, perf_counter() - began)
         with self._changed:
             for base in self.runner.take_unloaded():
                 self.scheduler.drop(base)
@@ -154,10 +156,10 @@ class Engine:
     def _has_work(self) -> bool:
         return self._is_stopping or bool(self.scheduler.waiting or self.scheduler.running)
 
-    def _postprocess(self, step: Step, outcomes: Outcomes) -> None:
+    def _postprocess(self, step: Step, outcomes: Outcomes, seconds: float) -> None:
         """Apply the new tokens or scores, emit events and drop finished sequences."""
         with self._changed:
-            self.scheduler.advance(step)
+            self.scheduler.advance(step, seconds)
             for sequence, outcome in outcomes:
                 ticket = self._tickets.get(sequence.request)
                 if ticket is not None:

@@ -12,20 +12,26 @@ from core.records.database import database_now
 from core.records.ids import new_id
 from core.records.owned import get_owned, missing, owned_by, similar_id
 from core.records.pages import Order, Page, page
-from core.records.tables import File, Job
+from core.records.tables import Batch, File, Job
+from core.spec.batch import BatchReport
 from core.spec.dataset import DatasetReport
 from core.spec.ids import FileId, ProjectId
 
 MOST_EXPIRED = 100
 """At once."""
 
-Purpose = Literal["fine-tune", "fine-tune-results"]
+Purpose = Literal["fine-tune", "fine-tune-results", "batch", "batch_output"]
 
 
 def new_file_key() -> tuple[FileId, str]:
     """Return a new file id and its storage key."""
     file_id = FileId(new_id("file"))
-    return file_id, f"files/{file_id}"
+    return file_id, file_key(file_id)
+
+
+def file_key(file_id: FileId) -> str:
+    """Return the storage key of a file."""
+    return f"files/{file_id}"
 
 
 def add_file(
@@ -38,7 +44,7 @@ def add_file(
     bytes: int,
     sha256: str,
     blob_key: str,
-    report: DatasetReport | None,
+    report: DatasetReport | BatchReport | None,
     lifetime_seconds: int | None = None,
 ) -> File:
     """Record a blob that is already in storage; None: it does not expire."""
@@ -99,12 +105,15 @@ def pin_files(session: Session, project_id: ProjectId, files: Mapping[str, FileI
 
 
 def expired_files(session: Session) -> Sequence[tuple[ProjectId, FileId]]:
-    """Return files whose time is over, without those of jobs that have not ended."""
-    is_used = exists().where(
+    """Return files whose time is over, without those of jobs and batches that have not ended."""
+    is_used_by_job = exists().where(
         or_(Job.training_file == File.id, Job.validation_file == File.id),
         Job.finished_at.is_(None),
     )
-    query = select(File.project_id, File.id).where(File.expires_at <= database_now(), ~is_used)
+    is_used_by_batch = exists().where(Batch.input_file_id == File.id, Batch.finished_at.is_(None))
+    query = select(File.project_id, File.id).where(
+        File.expires_at <= database_now(), ~is_used_by_job, ~is_used_by_batch
+    )
     rows = session.execute(query.order_by(File.expires_at).limit(MOST_EXPIRED))
     return [(project, file_id) for project, file_id in rows]
 
@@ -112,24 +121,41 @@ def expired_files(session: Session) -> Sequence[tuple[ProjectId, FileId]]:
 def delete_file(session: Session, project_id: ProjectId, file_id: FileId) -> File:
     """Delete the row and return it. The caller deletes the blob after the commit.
 
-    Conflict while a job that has not ended needs the file.
+    Conflict while a job or a batch that has not ended needs the file.
     """
     file = get_owned(session, File, project_id, file_id, lock="write")
-    user = session.scalars(
-        select(Job.id)
-        .where(
-            owned_by(Job, project_id),
-            or_(Job.training_file == file_id, Job.validation_file == file_id),
-            Job.finished_at.is_(None),
-        )
-        .limit(1)
-    ).first()
+    user = user_of(session, file)
     if user is not None:
         raise Conflict(
-            f"File {file_id} is used by job {user}, which has not ended. Cancel the job first.",
+            f"File {file_id} is used by {user}, which has not ended. Cancel it first.",
             param="file_id",
             code="file_in_use",
         )
     session.delete(file)
     session.flush()
     return file
+
+
+def user_of(session: Session, file: File) -> str | None:
+    """Return `job …` or `batch …` that needs the file and has not ended; None if there is none."""
+    job = session.scalars(
+        select(Job.id)
+        .where(
+            owned_by(Job, file.project_id),
+            or_(Job.training_file == file.id, Job.validation_file == file.id),
+            Job.finished_at.is_(None),
+        )
+        .limit(1)
+    ).first()
+    batch = session.scalars(
+        select(Batch.id)
+        .where(
+            owned_by(Batch, file.project_id),
+            Batch.input_file_id == file.id,
+            Batch.finished_at.is_(None),
+        )
+        .limit(1)
+    ).first()
+    if job is not None:
+        return f"job {job}"
+    return None if batch is None else f"batch {batch}"

@@ -4,7 +4,7 @@ import secrets
 import string
 from typing import Literal
 
-from core.spec.ids import JobId, ModelId, ProjectId, TaskId
+from core.spec.ids import BatchId, JobId, ModelId, ProjectId, TaskId
 from core.tasks.kinds import KINDS
 
 _ALPHABET = string.ascii_letters + string.digits
@@ -24,8 +24,18 @@ def new_task_id(kind: str) -> TaskId:
     return TaskId(_random_id(KINDS[kind].id_prefix))
 
 
-def _random_id(prefix: str) -> str:
-    return f"{prefix}-" + "".join(secrets.choice(_ALPHABET) for _ in range(24))
+def new_batch_id() -> BatchId:
+    """Return a new random id with OpenAI's prefix, by which clients recognize a batch."""
+    return BatchId(_random_id("batch", "_"))
+
+
+def new_line_id() -> str:
+    """Return a new random id of an answered line of a batch."""
+    return _random_id("batch_req", "_")
+
+
+def _random_id(prefix: str, separator: str = "-") -> str:
+    return prefix + separator + "".join(secrets.choice(_ALPHABET) for _ in range(24))
 
 
 def tuned_model_id(

@@ -74,8 +74,8 @@ class EngineReport(Spec):
         (),
         description="SHA-256 of the adapters in memory, and of fully trained models",
     )
-    running: int = Field(0, ge=0, description="sequences in the batch")
-    waiting: int = Field(0, ge=0, description="sequences in the queue")
+    running: int = Field(0, ge=0, description="live sequences in the batch")
+    waiting: int = Field(0, ge=0, description="live sequences in the queue")
     max_running: int = Field(1, ge=1)
 
 

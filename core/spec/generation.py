@@ -135,6 +135,7 @@ class GenerationRequest(Spec):
     prompt: Prompt
     sampling: SamplingSpec
     project: str = Field("", description="of the caller; the engine is fair between projects")
+    background: bool = Field(False, description="of a batch: runs while no live request waits")
 
 
 class TokenLogprob(Spec):

@@ -10,5 +10,6 @@ CheckpointId = NewType("CheckpointId", str)
 ModelId = NewType("ModelId", str)
 """Of whatever can be asked: a base, a tuned model or a checkpoint of one."""
 TaskId = NewType("TaskId", str)
+BatchId = NewType("BatchId", str)
 MaskId = NewType("MaskId", str)
 """Of a mask: the id of a job, or of a task."""

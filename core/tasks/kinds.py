@@ -65,6 +65,17 @@ KINDS: dict[str, TaskKind] = {
         at_once=1,  # concurrent tests would distort each other
         kept_seconds=None,
     ),
+    "batch": TaskKind(
+        runner="worker.tasks.batch",
+        queue=Queue.LIGHT,
+        id_prefix="batchtask",
+        lease_seconds=30,
+        max_attempts=10,  # in a row without progress
+        retry_seconds=5,
+        limit_seconds=8 * 86_400,  # the longest completion window and a day for the files
+        at_once=4,  # each waits for engines most of the time
+        kept_seconds=86_400,
+    ),
 }
 
 JOB = "job"

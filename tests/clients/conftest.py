@@ -1,4 +1,4 @@
-"""An API whose jobs are worked on, without training anything."""
+"""An API whose jobs and batches are worked on, without training anything."""
 
 import threading
 from collections.abc import Iterator
@@ -13,6 +13,7 @@ from core.records.owned import get_owned
 from core.records.tables import Job
 from tests.api import as_worker
 from tests.api.fixtures import api, engine, running
+from tests.api.light_worker import light_worker_of
 from tests.api.live import Api, running_api, serve
 from tests.api.scripted_engine import ScriptedEngine
 
@@ -41,12 +42,13 @@ def work(api: Api, is_over: threading.Event) -> None:
 
 @contextmanager
 def worked_on(api: Api) -> Iterator[Api]:
-    """Let a worker run beside the API for the length of the block."""
+    """Let workers run beside the API for the length of the block."""
     is_over = threading.Event()
     worker = threading.Thread(target=work, args=(api, is_over))
     worker.start()
     try:
-        yield api
+        with light_worker_of(api):
+            yield api
     finally:
         is_over.set()
         worker.join()

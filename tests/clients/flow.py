@@ -12,6 +12,7 @@ import zipfile
 
 import openai
 from openai import HttpxBinaryResponseContent, OpenAI
+from openai.types.chat import ChatCompletion
 from openai.types.fine_tuning import FineTuningJob
 
 BASE_MODEL = "tunesmith/tiny"
@@ -41,6 +42,7 @@ def main(base_url: str) -> None:
     use_models(client, job)
     use_chat(client, job.fine_tuned_model or "")
     use_completions(client, job.fine_tuned_model or "")
+    use_batches(client)
     make_mistakes(client, file_id)
     clean_up(client, job, file_id)
 
@@ -98,6 +100,41 @@ def use_jobs(client: OpenAI, file_id: str) -> FineTuningJob:
     else:
         raise AssertionError("a job was cancelled twice")
     return job
+
+
+def use_batches(client: OpenAI) -> None:
+    """Run one batch to its end and cancel another."""
+    url = "/v1/chat/completions"
+    body = {"model": BASE_MODEL, "messages": MESSAGES, "max_tokens": 4}
+    lines = [
+        {"custom_id": f"request-{number}", "method": "POST", "url": url, "body": each}
+        for number, each in enumerate((body, body, body | {"model": "no/model"}))
+    ]
+    content = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    file = client.files.create(file=("requests.jsonl", content), purpose="batch")
+    assert (file.purpose, file.status) == ("batch", "processed")
+    options = {"input_file_id": file.id, "endpoint": url, "completion_window": "24h"}
+    batch = client.batches.create(**options, metadata={"kind": "flow"})
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while (batch := client.batches.retrieve(batch.id)).status != "completed":
+        assert batch.status in ("validating", "in_progress", "finalizing"), batch.to_json()
+        assert time.monotonic() < deadline, batch.to_json()
+        time.sleep(0.1)
+    counts = batch.request_counts
+    assert counts and (counts.total, counts.completed, counts.failed) == (3, 2, 1)
+    assert batch.metadata == {"kind": "flow"}
+    assert batch.output_file_id and batch.error_file_id
+    answers = client.files.content(batch.output_file_id).text.splitlines()
+    found = {line["custom_id"]: line for line in map(json.loads, answers)}
+    assert found.keys() == {"request-0", "request-1"}
+    answer = ChatCompletion.model_validate(found["request-0"]["response"]["body"])
+    assert answer.usage and answer.usage.completion_tokens > 0
+    [refused] = map(json.loads, client.files.content(batch.error_file_id).text.splitlines())
+    assert refused["response"]["status_code"] == 404
+
+    other = client.batches.create(**options)
+    assert client.batches.cancel(other.id).status in ("cancelling", "cancelled")
+    assert [each.id for each in client.batches.list(limit=1)][:2] == [other.id, batch.id]
 
 
 def wait_for(client: OpenAI, job_id: str, status: str) -> FineTuningJob:

@@ -12,18 +12,19 @@ from core.records.tables import Job
 from core.records.workers import worker_seen
 from core.tasks.kinds import Queue
 from tests.api import as_worker
+from tests.api.batch_files import CHAT, as_file, chat_line, upload_requests
 from tests.api.light_worker import light_worker_of
 from tests.api.live import Api
 from tests.contract.contract import OUR_ROUTES, CheckedClient, Route, check_schema, contract
 
 JOBS = "/v1/fine_tuning/jobs"
 MASKS = "/v1/fine_tuning/masks"
+BATCH = {"endpoint": CHAT, "completion_window": "24h"}
 
 LATER = (
     "/fine_tuning/alpha/",
     "/fine_tuning/checkpoints/",
     "/embeddings",
-    "/batches",
     "/evals",
     "/responses",
     "/organization/",
@@ -101,6 +102,7 @@ def use_every_route(
     assert client.post("/v1/completions", json=text).status_code == 200
     texts = {"model": tuned, "input": ["hello", "again"]}
     assert client.post("/v1/classifications", json=texts).status_code == 200
+    use_batches(api, client)
     assert client.delete(f"/v1/models/{tuned}").status_code == 200
     assert client.delete(f"/v1/files/{file_id}").status_code == 200
     with api.database.writing() as session:
@@ -108,6 +110,31 @@ def use_every_route(
         worker_seen(session, "worker-light", "cpu", Queue.LIGHT)
     for path in ("/health", "/healthz", "/readyz"):
         assert client.get(path).status_code == 200
+
+
+def use_batches(api: Api, client: httpx.Client) -> None:
+    """Let batches reach every status that the client can see without killing anything."""
+    lines = as_file([chat_line(0), chat_line(1, "be a classifier")])
+    bodies = [
+        {"input_file_id": upload_requests(client, content)["id"], **BATCH}
+        for content in (lines, b"no request\n")
+    ]
+    for body in (*bodies, bodies[0]):
+        batch_id = client.post("/v1/batches", json=body).json()["id"]
+    assert client.post(f"/v1/batches/{batch_id}/cancel").status_code == 200
+    with light_worker_of(api):
+        while "completed" not in (found := statuses(client)):
+            assert found <= {"validating", "in_progress", "finalizing", "failed", "cancelled"}
+    assert statuses(client) == {"completed", "failed", "cancelled"}
+    for each in client.get("/v1/batches").json()["data"]:
+        assert client.get(f"/v1/batches/{each['id']}").json() == each
+    for purpose in ("batch", "batch_output"):
+        assert client.get(f"/v1/files?purpose={purpose}").json()["data"]
+    assert client.get(f"/v1/files/{bodies[0]['input_file_id']}/report").status_code == 200
+
+
+def statuses(client: httpx.Client) -> set[str]:
+    return {batch["status"] for batch in client.get("/v1/batches").json()["data"]}
 
 
 def look_at_job(client: httpx.Client, job_id: str) -> None:
@@ -144,6 +171,10 @@ def misuse_every_route(client: httpx.Client) -> None:
         ("POST", "/v1/chat/completions"),
         ("POST", "/v1/completions"),
         ("POST", "/v1/classifications"),
+        ("POST", "/v1/batches"),
+        ("GET", "/v1/batches?limit=0"),
+        ("GET", "/v1/batches/batch_none"),
+        ("POST", "/v1/batches/batch_none/cancel"),
     ]:
         assert 400 <= client.request(method, path).status_code < 500
     assert client.get("/readyz").status_code == 503

@@ -1,6 +1,6 @@
 """The HTTP client of a worker for one engine. Errors are `TunesmithError`s."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from types import TracebackType
 from typing import Any
 
@@ -31,11 +31,14 @@ class EngineClient:
     cancels its request in the engine.
     """
 
-    def __init__(self, engine: EngineAddress) -> None:
+    def __init__(
+        self, engine: EngineAddress, silence_seconds: float | None = SILENCE_SECONDS
+    ) -> None:
         self._http = httpx.AsyncClient(
             base_url=engine.url,
             headers={b"authorization": bearer(engine.key)} if engine.key else {},
-            timeout=httpx.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS),
+            timeout=httpx.Timeout(silence_seconds, connect=CONNECT_SECONDS),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
             trust_env=False,  # no proxy
         )
 
@@ -48,13 +51,16 @@ class EngineClient:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
         await self._http.aclose()
 
     async def generate(self, request: GenerationRequest) -> list[AnswerEvent]:
         """Return all events of a request; raises what `events` raises."""
         return [event async for event in self.events(request)]
 
-    async def events(self, request: GenerationRequest) -> AsyncIterator[AnswerEvent]:
+    async def events(self, request: GenerationRequest) -> AsyncGenerator[AnswerEvent, None]:
         """Yield the events of a request as they arrive.
 
         Raises TunesmithError for an answer that fails, EngineBroke for one that ends too early.

@@ -9,21 +9,40 @@ from core.engine.policy.step import Chunk
 
 
 class Lane:
-    """Waiting and running sequences, in order of admission.
+    """Waiting and running sequences.
 
-    Without a pool, prompts are read in one step and the cache is not counted.
+    Live sequences run before those of the background, both in order of admission. So the last of
+    `running`, which is preempted first, is a live one only if there is no other. Without a pool,
+    prompts are read in one step and the cache is not counted.
     """
 
     def __init__(self, base: BaseKey, base_bytes: int, pool: BlockPool | None) -> None:
         self.base = base
         self.base_bytes = base_bytes
         self.pool = pool
-        self.waiting: FairQueue[AnySequence] = FairQueue(lambda sequence: sequence.flow)
+        self._queues: dict[bool, FairQueue[AnySequence]] = {
+            is_background: FairQueue(lambda sequence: sequence.flow)
+            for is_background in (False, True)
+        }
         self.running: list[AnySequence] = []
 
+    def waiting(self, is_background: bool) -> FairQueue[AnySequence]:
+        """Return the queue of live sequences, or that of the background."""
+        return self._queues[is_background]
+
     @property
-    def oldest_arrival(self) -> int:
-        return min(sequence.arrival for sequence in self.waiting)
+    def live(self) -> int:
+        """The number of running live sequences, which come first."""
+        return sum(not sequence.is_background for sequence in self.running)
+
+    def all_waiting(self) -> list[AnySequence]:
+        return [sequence for queue in self._queues.values() for sequence in queue]
+
+    def queue_of(self, sequence: AnySequence) -> FairQueue[AnySequence]:
+        return self._queues[sequence.is_background]
+
+    def oldest_arrival(self, is_background: bool) -> int:
+        return min(sequence.arrival for sequence in self._queues[is_background])
 
     def begin(self, sequence: AnySequence, portion: Callable[[int], int]) -> Chunk | None:
         """Move a sequence from waiting to running; None if the cache has no room for it.
@@ -53,33 +72,37 @@ class Lane:
             take = portion(sequence.unread)
             missing = self.pool.blocks_for(sequence.computed + take) - len(found)
             sequence.blocks += self.pool.allocate(missing)
-        self.waiting.take(sequence)
-        self.running.append(sequence)
+        self.queue_of(sequence).take(sequence)
+        self.running.insert(len(self.running) if sequence.is_background else self.live, sequence)
         return Chunk(sequence, sequence.computed, sequence.computed + take)
 
     def make_room(self, sequence: AnySequence, take: int) -> list[AnySequence]:
         """Allocate blocks for `take` more positions of a running sequence; return the preempted.
 
-        The last admitted sequence is preempted first; it may be this one.
+        The last of `running` is preempted first; it may be this one.
         """
         preempted: list[AnySequence] = []
         if self.pool is None:
             return preempted
         missing = self.pool.blocks_for(sequence.computed + take) - len(sequence.blocks)
         while missing > self.pool.free:
-            latest = self.running.pop()
-            self.release(latest)
-            self.waiting.put_back(latest)
-            preempted.append(latest)
-            if latest is sequence:
+            preempted.append(self.preempt_last())
+            if preempted[-1] is sequence:
                 return preempted
         sequence.blocks += self.pool.allocate(max(0, missing))
         return preempted
 
+    def preempt_last(self) -> AnySequence:
+        """Move the last running sequence to the front of its queue, with its generated tokens."""
+        latest = self.running.pop()
+        self.release(latest)
+        self.queue_of(latest).put_back(latest)
+        return latest
+
     def advance(self, chunk: Chunk) -> None:
         """Record that a chunk has been computed, and the contents of the blocks it completed."""
         sequence = chunk.sequence
-        self.waiting.charge(sequence, chunk.end - chunk.start)
+        self.queue_of(sequence).charge(sequence, chunk.end - chunk.start)
         sequence.computed = chunk.end
         if self.pool is None or not sequence.blocks:
             return
@@ -96,3 +119,9 @@ class Lane:
             self.pool.release(sequence.blocks)
         sequence.blocks, sequence.computed, sequence.known_blocks = [], 0, 0
         sequence.content = sequence.request.model
+
+    def forget_idle(self) -> None:
+        """Drop the counts of service of flows without sequences."""
+        active = {sequence.flow for sequence in self.running}
+        for queue in self._queues.values():
+            queue.forget_idle(active)

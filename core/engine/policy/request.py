@@ -89,6 +89,8 @@ class Request:
     end_token_ids: frozenset[int]
     project: str = ""
     """The project of the caller, for fair scheduling."""
+    is_background: bool = False
+    """Whether it gives way to live requests."""
     virtual_tokens: int = 0
     """Virtual positions of the adapter before the prompt."""
     grammar: Grammar | None = None
@@ -120,6 +122,7 @@ class ScoreRequest:
     labels: tuple[str, ...]
     multi_label: bool
     project: str = ""
+    is_background: bool = False
 
     @property
     def sequences(self) -> int:
@@ -175,6 +178,11 @@ class SequenceState(Generic[RequestType]):
         """Whether every position of the prompt must be computed, even if it is cached."""
         request = self.request
         return isinstance(request, Request) and request.sampling.score_prompt and self.index == 0
+
+    @property
+    def is_background(self) -> bool:
+        """Whether it gives way to the sequences of live requests."""
+        return self.request.is_background
 
     @property
     def flow(self) -> Hashable:

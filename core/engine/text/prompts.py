@@ -117,6 +117,7 @@ class PromptReader:
             max_tokens=max_tokens(asked, len(tokens), model),
             end_token_ids=frozenset() if is_endless else model.vocabulary.end_token_ids,
             project=asked.project,
+            is_background=asked.background,
             virtual_tokens=model.positions_before_prompt,
             grammar=None if output is None else model.vocabulary.grammar(output, tools, reasoning),
             turn_format=turn,

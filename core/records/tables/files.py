@@ -37,6 +37,6 @@ class File(Owned):
     sha256: Mapped[str]
     blob_key: Mapped[str]
     report: Mapped[dict[str, Any] | None]
-    """A `core.spec.dataset.DatasetReport` if the purpose is fine-tune."""
+    """A `DatasetReport` if the purpose is fine-tune, a `BatchReport` if it is batch."""
     expires_at: Mapped[float | None]
     """When housekeeping may delete the file. None: never."""

@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy.orm import Session
 
 from core.errors import NotFound
+from core.records.batches import NewBatch, cancel_batch, create_batch, list_batches
 from core.records.database import Database
 from core.records.files import delete_file, list_files
 from core.records.jobs import cancel_job, list_jobs
@@ -28,7 +29,7 @@ from core.records.speed_tests import (
     get_speed_test,
     request_speed_test,
 )
-from core.records.tables import Checkpoint, File, Job, Owned, Task, TunedModel
+from core.records.tables import Batch, Checkpoint, File, Job, Owned, Task, TunedModel
 from core.records.tasks import claim_next, succeed
 from core.spec.base_model import BaseModelSpec
 from core.spec.job import JobSpec
@@ -51,6 +52,11 @@ TARGET = SpeedTarget(
 Ids = dict[type[Owned], str]
 
 
+def new_batch() -> NewBatch:
+    """Return a batch of the project `alpha`."""
+    return NewBatch("alpha", "/v1/completions", "file-1", "24h", 86_400, 1, None, None, None)
+
+
 @pytest.fixture
 def ids(database: Database, make_file: Callable[..., str], make_job: Callable[..., str]) -> Ids:
     """The ids of one row of each table, all owned by the project `alpha`."""
@@ -62,7 +68,9 @@ def ids(database: Database, make_file: Callable[..., str], make_job: Callable[..
         add_checkpoint(session, job, MODEL, 7, {}, bundle)
         [checkpoint] = session.query(Checkpoint).all()
         audit = request_audit(session, "alpha", file_id, JobSpec.model_validate(job.spec))
+        batch, _ = create_batch(session, new_batch(), "key", {})
         return {
+            Batch: batch.id,
             File: file_id,
             Job: job_id,
             TunedModel: MODEL,
@@ -75,6 +83,7 @@ MOVES: dict[str, Callable[[Session, Any, Ids], object]] = {
     "pause_job": lambda session, project, ids: pause_job(session, project, ids[Job]),
     "resume_job": lambda session, project, ids: resume_job(session, project, ids[Job]),
     "cancel_job": lambda session, project, ids: cancel_job(session, project, ids[Job]),
+    "cancel_batch": lambda session, project, ids: cancel_batch(session, project, ids[Batch]),
     "delete_file": lambda session, project, ids: delete_file(session, project, ids[File]),
     "set_serving": lambda session, project, ids: set_serving(session, project, MODEL, MERGED),
     "publish": lambda session, project, ids: publish(session, project, MODEL),
@@ -86,6 +95,7 @@ LISTS: dict[str, Callable[[Session, Any], object]] = {
     "files": lambda session, project: (
         list_files(session, project, purpose=None, after=None, limit=9, order="desc").rows
     ),
+    "batches": lambda session, project: list_batches(session, project, after=None, limit=9).rows,
     "jobs": lambda session, project: list_jobs(session, project, after=None, limit=9).rows,
     "jobs by metadata": lambda session, project: (
         list_jobs(session, project, after=None, limit=9, metadata={"k": "v"}).rows
@@ -110,6 +120,7 @@ def test_a_row_is_found_for_its_own_project_only(database: Database, ids: Ids) -
     [
         (File, "file_id", "file_not_found"),
         (Job, "fine_tuning_job_id", "not_found"),
+        (Batch, "batch_id", "not_found"),
         (TunedModel, "model", "model_not_found"),
     ],
 )

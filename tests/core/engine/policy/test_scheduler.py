@@ -33,9 +33,10 @@ def make_request(
     prompt: tuple[int, ...] = (1,),
     max_tokens: int = 4,
     project: str = "",
+    is_background: bool = False,
 ) -> Request:
     sampling = SamplingSpec(seed=0, n=n)
-    return Request("r", model, prompt, sampling, max_tokens, frozenset(), project)
+    return Request("r", model, prompt, sampling, max_tokens, frozenset(), project, is_background)
 
 
 class SchedulerMachine(RuleBasedStateMachine):
@@ -53,17 +54,19 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.cache: dict[tuple[BaseKey, int, int], tuple[ModelKey, tuple[int, ...]]] = {}
         self.steps_without: dict[object, int] = {}
 
-    @precondition(lambda self: self.scheduler.can_add())
+    @precondition(lambda self: self.scheduler.can_add() and self.scheduler.can_add(True))
     @rule(
+        is_background=st.booleans(),
         model=st.sampled_from(MODELS),
         n=st.integers(1, 3),
         prompt=st.lists(st.integers(0, 1), min_size=1, max_size=LONGEST - 4).map(tuple),
     )
-    def add(self, model: ModelKey, n: int, prompt: tuple[int, ...]) -> None:
-        self.pending.extend(self.scheduler.add(make_request(model, n, prompt)))
+    def add(self, is_background: bool, model: ModelKey, n: int, prompt: tuple[int, ...]) -> None:
+        request = make_request(model, n, prompt, is_background=is_background)
+        self.pending.extend(self.scheduler.add(request))
 
-    @rule(token=st.integers(0, 1))
-    def step(self, token: int) -> None:
+    @rule(token=st.integers(0, 1), seconds=st.floats(0, 1))
+    def step(self, token: int, seconds: float) -> None:
         before = set(self.scheduler.running_sequences())
         step = self.scheduler.schedule()
         assert (step is None) == (not self.pending), "work is left and nothing runs"
@@ -72,7 +75,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.check(step, before)
         for chunk in step.chunks:
             self.run(step.base, chunk.sequence, chunk.start, chunk.end)
-        self.scheduler.advance(step)
+        self.scheduler.advance(step, seconds)
         for chunk in step.chunks:
             if chunk.is_last:
                 chunk.sequence.write(token)
@@ -86,7 +89,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert tokens <= LIMITS.max_step_tokens * 9 / 8
         for sequence in before & set(self.scheduler.running_sequences()):
             writes = len(sequence.all_tokens) - sequence.computed == 1
-            if sequence.request.model.base_key == step.base and writes:
+            is_live = not sequence.is_background
+            if sequence.request.model.base_key == step.base and writes and is_live:
                 assert sequence in sequences, "a stream was passed over"
 
     def run(self, base: BaseKey, sequence, start: int, end: int) -> None:
@@ -114,8 +118,14 @@ class SchedulerMachine(RuleBasedStateMachine):
     @invariant()
     def nothing_is_lost_or_doubled(self) -> None:
         held = self.scheduler.running_sequences()
-        held += [each for lane in self.scheduler.lanes for each in lane.waiting]
+        held += [each for lane in self.scheduler.lanes for each in lane.all_waiting()]
         assert sorted(map(id, held)) == sorted(map(id, self.pending))
+
+    @invariant()
+    def live_sequences_run_before_others(self) -> None:
+        for lane in self.scheduler.lanes:
+            kinds = [each.is_background for each in lane.running]
+            assert kinds == sorted(kinds)
 
     @invariant()
     def limits_hold(self) -> None:
@@ -129,7 +139,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         for lane in self.scheduler.lanes:
             used = {block for each in lane.running for block in each.blocks}
             assert lane.pool.free == BLOCKS - len(used)
-            assert not any(each.blocks for each in lane.waiting)
+            assert not any(each.blocks for each in lane.all_waiting())
 
 
 TestScheduler = SchedulerMachine.TestCase

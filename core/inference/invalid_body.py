@@ -1,12 +1,10 @@
 """Turns pydantic's errors of a request into one error, with the path of the field and a hint."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
-from typing import Any, get_type_hints
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from core.errors import InvalidRequest
 from core.spec.fields import fields_at
@@ -35,24 +33,26 @@ _NUMBER_ERRORS = {
 }
 
 
-def from_validation(error: RequestValidationError, endpoint: object) -> InvalidRequest:
+def invalid_body(
+    errors: Sequence[Any], body: object, model: type[BaseModel] | None
+) -> InvalidRequest:
     """Return the error of the first invalid field, by its dotted path, with all reasons.
 
-    If the field may be a name or a list, the path is that of the invalid item of the list. The
-    body of `endpoint`, a route's function, has the names for the hint about an unknown field.
+    `errors` are those of pydantic, whose paths begin with `body`. If the field may be a name or a
+    list, the path is that of the invalid item of the list. `model`, the body's, has the names for
+    the hint about an unknown field.
     """
-    errors: Sequence[dict[str, Any]] = error.errors()
     first = errors[0]
     if first["type"] == "json_invalid":
         return InvalidRequest(
             f"The body is not valid JSON: {first['ctx']['error']} at character {first['loc'][-1]}.",
             code="invalid_json",
         )
-    param = _dotted(first, error.body)
+    param = _dotted(first, body)
     if first["type"] == TWO_NAMES:
         return _from_two_names(first["ctx"], param)
     for each in errors:
-        if (inside := _dotted(each, error.body)).startswith(f"{param}["):
+        if (inside := _dotted(each, body)).startswith(f"{param}["):
             first, param = each, inside
             break
     if not param and first["type"] == "value_error":
@@ -66,8 +66,8 @@ def from_validation(error: RequestValidationError, endpoint: object) -> InvalidR
             code="missing_required_parameter",
         )
     if first["type"] == "extra_forbidden":
-        return _unknown_parameter(first, param, endpoint)
-    same_field = [each for each in errors if _dotted(each, error.body) == param]
+        return _unknown_parameter(first, param, model)
+    same_field = [each for each in errors if _dotted(each, body) == param]
     reasons = "; or ".join(dict.fromkeys(_reason(each) for each in same_field))
     hint = next(filter(None, map(_meant_value, same_field)), "")
     return InvalidRequest(
@@ -75,24 +75,22 @@ def from_validation(error: RequestValidationError, endpoint: object) -> InvalidR
     )
 
 
-def _unknown_parameter(error: dict[str, Any], param: str, endpoint: object) -> InvalidRequest:
+def invalid_object(error: ValidationError, body: object, model: type[BaseModel]) -> InvalidRequest:
+    """Return the error of a body that was validated outside FastAPI."""
+    errors = error.errors(include_url=False)
+    return invalid_body([{**each, "loc": ("body", *each["loc"])} for each in errors], body, model)
+
+
+def _unknown_parameter(
+    error: dict[str, Any], param: str, model: type[BaseModel] | None
+) -> InvalidRequest:
     _, *inside, name = error["loc"]
-    model = _body_model(endpoint) if callable(endpoint) else None
     known = [] if model is None else fields_at(model, inside)
     return InvalidRequest(
         f"Unknown parameter: {param!r}.{did_you_mean(str(name), known)}",
         param=param,
         code="unknown_parameter",
     )
-
-
-@lru_cache
-def _body_model(endpoint: Callable[..., Any]) -> type[BaseModel] | None:
-    """Return the model of a route's body, from the parameters of its function."""
-    for annotation in get_type_hints(endpoint).values():
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            return annotation
-    return None
 
 
 def _meant_value(error: dict[str, Any]) -> str:

@@ -1,0 +1,83 @@
+"""The lines of a batch: requests in the input file, answers in OpenAI's format."""
+
+import json
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from core.datasets.requests import request_lines
+from core.errors import TunesmithError
+from core.inference.error_bodies import error_body, status_of
+from core.records.batch_progress import Tokens
+from core.records.ids import new_id, new_line_id
+
+OK = 200
+
+
+@dataclass(eq=False)
+class LineRequest:
+    """One line of the input file, and what happened to it so far."""
+
+    number: int
+    custom_id: str
+    body: Mapping[str, Any]
+    broken: int = 0
+    """How often the connection to an engine ended during the answer."""
+    failures: int = 0
+    """How often an engine failed while it answered."""
+    refused_by: set[str] = field(default_factory=set)
+    """The addresses of engines that cannot serve the model."""
+
+
+@dataclass(frozen=True)
+class AnsweredLine:
+    """One line of the output file, or of the error file."""
+
+    number: int
+    text: bytes
+    is_error: bool
+    tokens: Tokens
+
+
+def requests_of(path: Path, answered: Container[int]) -> Iterator[LineRequest]:
+    """Yield the requests of a checked input file that are not answered yet, one in memory."""
+    for line in request_lines(path):
+        if line.row is not None and line.number not in answered:
+            yield LineRequest(line.number, line.row["custom_id"], line.row["body"])
+
+
+def answered_line(request: LineRequest, status: int, body: Mapping[str, Any]) -> AnsweredLine:
+    """Return the line of a response with any status."""
+    response = {"status_code": status, "request_id": new_id("req"), "body": body}
+    text = _line(request, response=response, error=None)
+    return AnsweredLine(request.number, text, status != OK, _tokens(body.get("usage")))
+
+
+def refused_line(request: LineRequest, error: TunesmithError) -> AnsweredLine:
+    """Return the line of a response that a direct request would get with this error."""
+    status = status_of(error)
+    body = error_body(status, error.message, param=error.param, code=error.code)
+    return answered_line(request, status, body)
+
+
+def unanswered_line(request: LineRequest, code: str, message: str) -> bytes:
+    """Return the line of a request that was never answered."""
+    return _line(request, response=None, error={"code": code, "message": message})
+
+
+def _line(request: LineRequest, **result: object) -> bytes:
+    line = {"id": new_line_id(), "custom_id": request.custom_id, **result}
+    return json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
+def _tokens(usage: Any) -> Tokens:
+    """Return the tokens of an answer; responses name them differently from completions."""
+    if not isinstance(usage, Mapping):
+        return Tokens()
+    details = usage.get("completion_tokens_details") or usage.get("output_tokens_details") or {}
+    return Tokens(
+        input=usage.get("prompt_tokens", usage.get("input_tokens", 0)),
+        output=usage.get("completion_tokens", usage.get("output_tokens", 0)),
+        reasoning=details.get("reasoning_tokens", 0),
+    )

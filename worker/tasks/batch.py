@@ -1,0 +1,91 @@
+"""Runs a batch: answers the lines of its input file, then writes its output files.
+
+An attempt continues where the last one stopped: `worker.batches.journal` stores answered lines.
+"""
+
+import logging
+
+from sqlalchemy.exc import DBAPIError
+
+from core.records.batch_progress import (
+    begin_batch,
+    begin_finalizing,
+    end_batch,
+    parts_of,
+    should_finish,
+)
+from core.records.engines import living_engines
+from core.spec.batch import FINAL, BatchRequest, BatchResult, BatchStatus
+from core.spec.ids import BatchId
+from worker.batches.answering import Answering, Seen
+from worker.batches.fleet import Fleet
+from worker.batches.journal import Journal
+from worker.batches.lines import requests_of
+from worker.batches.output import write_errors, write_output
+from worker.coroutines import Interrupted, run_unless
+from worker.outages.commit import commit
+from worker.tasks.attempt import Attempt
+
+logger = logging.getLogger(__name__)
+
+
+def run(attempt: Attempt) -> BatchResult:
+    batch = BatchRequest.model_validate(attempt.payload)
+    batch_id, claim = BatchId(batch.batch_id), attempt.claim
+    status = commit(attempt.database, lambda session: begin_batch(session, claim, batch_id))
+    if status in FINAL:  # an earlier attempt died before the end of its task
+        return BatchResult(status=status)
+    input_file = attempt.folder / "input.jsonl"
+    attempt.store.fetch(batch.blob_key, input_file)
+    if status is BatchStatus.IN_PROGRESS:
+        _answer(attempt, batch)
+    return BatchResult(status=_finish(attempt, batch_id))
+
+
+def _answer(attempt: Attempt, batch: BatchRequest) -> None:
+    """Answer the lines that no part has. Raises Interrupted if the worker stops."""
+    batch_id = BatchId(batch.batch_id)
+    with attempt.database.reading() as session:
+        parts = parts_of(session, batch_id)
+    journal = Journal(attempt, batch_id, len(parts))
+
+    def look() -> Seen | None:
+        try:
+            with attempt.database.reading() as session:
+                return Seen(should_finish(session, batch_id), living_engines(session))
+        except DBAPIError as error:
+            logger.warning("The database is unavailable: %s", error.orig)
+            return None
+
+    answering = Answering(
+        batch,
+        attempt.claim.project_id,
+        requests_of(attempt.folder / "input.jsonl", {n for part in parts for n in part.lines}),
+        journal,
+        Fleet(attempt.settings.engine_key),
+        look,
+    )
+    try:
+        run_unless(attempt.should_stop, answering.run())
+    except Interrupted:
+        journal.store()
+        raise
+    journal.store()
+
+
+def _finish(attempt: Attempt, batch_id: BatchId) -> BatchStatus:
+    """Write the files and end the batch; the same again if an earlier attempt got halfway."""
+    claim, database = attempt.claim, attempt.database
+    status, files = commit(database, lambda session: begin_finalizing(session, claim, batch_id))
+    with database.reading() as session:
+        parts = parts_of(session, batch_id)
+    answered = {number for part in parts for number in part.lines}
+    input_file = attempt.folder / "input.jsonl"
+    output = write_output(attempt, parts, files.output)
+    error, unanswered = write_errors(attempt, parts, files.error, input_file, answered, status)
+    return commit(
+        database,
+        lambda session: end_batch(
+            session, claim, batch_id, output=output, error=error, unanswered=unanswered
+        ),
+    )
