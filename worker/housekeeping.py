@@ -20,6 +20,7 @@ from core.records import (
     jobs,
     leases,
     outbox,
+    responses,
     resume_states,
     tasks,
     workers,
@@ -75,6 +76,12 @@ def forget_tasks(database: Database) -> None:
     """Delete the tasks that ended longer ago than tasks of their kind are kept."""
     with database.writing() as session:
         tasks.forget_old_tasks(session)
+
+
+def forget_responses(database: Database) -> None:
+    """Delete the stored responses that have expired."""
+    with database.writing() as session:
+        responses.forget_expired_responses(session)
 
 
 def delete_resume_states(database: Database, store: BlobStore) -> None:
@@ -142,6 +149,7 @@ def run(settings: WorkerSettings, stopping: Event) -> None:
                 forget_workers(database, settings)
                 forget_engines(database)
                 forget_tasks(database)
+                forget_responses(database)
                 delete_resume_states(database, store)
                 sweep_workspaces(database, settings.work_folder)
                 store.sweep(ABANDONED_AFTER_SECONDS)

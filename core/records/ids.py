@@ -9,6 +9,9 @@ from core.tasks.kinds import KINDS
 
 _ALPHABET = string.ascii_letters + string.digits
 
+ItemPrefix = Literal["resp", "msg", "fc", "fco", "rs", "call"]
+"""Of responses and their items, with an underscore as in OpenAI's API, where clients test it."""
+
 Prefix = Literal[
     "file", "ftjob", "ftckpt", "call", "chatcmpl", "cmpl", "clsf", "req", "worker", "speed"
 ]
@@ -19,13 +22,18 @@ def new_id(prefix: Prefix) -> str:
     return _random_id(prefix)
 
 
+def new_item_id(prefix: ItemPrefix) -> str:
+    """Return a new random id of a response or an item: `msg_…`."""
+    return _random_id(prefix, "_")
+
+
 def new_task_id(kind: str) -> TaskId:
     """Return a new random id with the prefix of the task's kind."""
     return TaskId(_random_id(KINDS[kind].id_prefix))
 
 
-def _random_id(prefix: str) -> str:
-    return f"{prefix}-" + "".join(secrets.choice(_ALPHABET) for _ in range(24))
+def _random_id(prefix: str, separator: str = "-") -> str:
+    return prefix + separator + "".join(secrets.choice(_ALPHABET) for _ in range(24))
 
 
 def tuned_model_id(

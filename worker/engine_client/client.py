@@ -1,6 +1,6 @@
 """The HTTP client of a worker for one engine. Errors are `TunesmithError`s."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from types import TracebackType
 from typing import Any
 
@@ -54,7 +54,7 @@ class EngineClient:
         """Return all events of a request; raises what `events` raises."""
         return [event async for event in self.events(request)]
 
-    async def events(self, request: GenerationRequest) -> AsyncIterator[AnswerEvent]:
+    async def events(self, request: GenerationRequest) -> AsyncGenerator[AnswerEvent, None]:
         """Yield the events of a request as they arrive.
 
         Raises TunesmithError for an answer that fails, EngineBroke for one that ends too early.
