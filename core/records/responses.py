@@ -118,7 +118,7 @@ def cancel_response(session: Session, project_id: ProjectId, id_: ResponseId) ->
 
     A finished response is returned unchanged.
     """
-    _forget_task(session, project_id, id_)
+    _forget_tasks(session, project_id, [id_])
     response = get_response(session, project_id, id_, lock=True)
     if not response.is_finished:
         response.body, response.is_finished = {**response.body, "status": "cancelled"}, True
@@ -127,20 +127,31 @@ def cancel_response(session: Session, project_id: ProjectId, id_: ResponseId) ->
 
 def delete_response(session: Session, project_id: ProjectId, id_: ResponseId) -> None:
     """Delete a response with its items, events and task."""
-    _forget_task(session, project_id, id_)
+    _forget_tasks(session, project_id, [id_])
     session.delete(get_response(session, project_id, id_, lock=True))
 
 
-def _forget_task(session: Session, project_id: ProjectId, id_: ResponseId) -> None:
-    forget_tasks(session, owned_by(Task, project_id), Task.kind == RESPONSE, Task.subject == id_)
+def _forget_tasks(session: Session, project_id: ProjectId, ids: Collection[ResponseId]) -> None:
+    forget_tasks(
+        session, owned_by(Task, project_id), Task.kind == RESPONSE, Task.subject.in_(ids)
+    )
 
 
-def forget_expired_responses(session: Session) -> None:
-    """Delete the responses that have expired, with everything of theirs."""
+def forget_expired_responses(session: Session, limit: int = 1000) -> None:
+    """Delete responses that have expired, the oldest first, with everything of theirs."""
     now = session.scalars(select(database_now())).one()  # a constant, so that an index is used
-    expired = select(StoredResponse.id).where(StoredResponse.expires_at <= now)
-    forget_tasks(session, Task.kind == RESPONSE, Task.subject.in_(expired))
-    session.execute(delete(StoredResponse).where(StoredResponse.expires_at <= now))
+    expired = session.execute(
+        select(StoredResponse.project_id, StoredResponse.id)
+        .where(StoredResponse.expires_at <= now)
+        .order_by(StoredResponse.expires_at)
+        .limit(limit)
+    ).all()
+    ids_by_project: dict[ProjectId, list[ResponseId]] = {}
+    for project_id, id_ in expired:
+        ids_by_project.setdefault(project_id, []).append(id_)
+    for project_id, ids in ids_by_project.items():
+        _forget_tasks(session, project_id, ids)
+        session.execute(delete(StoredResponse).where(StoredResponse.id.in_(ids)))
 
 
 def append_events(session: Session, claim: TaskClaim, events: Sequence[dict[str, Any]]) -> None:

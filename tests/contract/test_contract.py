@@ -25,7 +25,6 @@ LATER = (
     "/embeddings",
     "/batches",
     "/evals",
-    "/responses",
     "/organization/",
 )
 """The beginnings of paths that docs/api.md lists as not offered yet."""
@@ -97,6 +96,7 @@ def use_every_route(
     for body in (chat, chat | {"n": 2, "logprobs": True, "top_logprobs": 2, "stream": True}):
         assert client.post("/v1/chat/completions", json=body).status_code == 200
     assert client.post("/v1/completions", json=text).status_code == 200
+    use_responses(api, client, tuned)
     texts = {"model": tuned, "input": ["hello", "again"]}
     assert client.post("/v1/classifications", json=texts).status_code == 200
     assert client.delete(f"/v1/models/{tuned}").status_code == 200
@@ -105,6 +105,19 @@ def use_every_route(
         worker_seen(session, "worker-test", "cpu", Queue.DEVICE)
         worker_seen(session, "worker-light", "cpu", Queue.LIGHT)
     assert client.get("/readyz").status_code == client.get("/healthz").status_code == 200
+
+
+def use_responses(api: Api, client: httpx.Client, model: str) -> None:
+    """Let every route of responses succeed, for a stored and for a background response."""
+    asked = {"model": model, "input": "hello"}
+    stored = client.post("/v1/responses", json=asked).json()["id"]
+    waiting = client.post("/v1/responses", json=asked | {"background": True}).json()["id"]
+    for response_id in (stored, waiting):
+        path = f"/v1/responses/{response_id}"
+        assert client.get(path).status_code == 200
+        assert client.get(f"{path}/input_items").status_code == 200
+    assert client.post(f"/v1/responses/{waiting}/cancel").status_code == 200
+    assert client.delete(f"/v1/responses/{stored}").status_code == 200
 
 
 def look_at_job(client: httpx.Client, job_id: str) -> None:
@@ -141,6 +154,11 @@ def misuse_every_route(client: httpx.Client) -> None:
         ("POST", "/v1/chat/completions"),
         ("POST", "/v1/completions"),
         ("POST", "/v1/classifications"),
+        ("POST", "/v1/responses"),
+        ("GET", "/v1/responses/resp_none"),
+        ("DELETE", "/v1/responses/resp_none"),
+        ("POST", "/v1/responses/resp_none/cancel"),
+        ("GET", "/v1/responses/resp_none/input_items"),
     ]:
         assert 400 <= client.request(method, path).status_code < 500
     assert client.get("/readyz").status_code == 503
