@@ -132,9 +132,7 @@ def delete_response(session: Session, project_id: ProjectId, id_: ResponseId) ->
 
 
 def _forget_tasks(session: Session, project_id: ProjectId, ids: Collection[ResponseId]) -> None:
-    forget_tasks(
-        session, owned_by(Task, project_id), Task.kind == RESPONSE, Task.subject.in_(ids)
-    )
+    forget_tasks(session, owned_by(Task, project_id), Task.kind == RESPONSE, Task.subject.in_(ids))
 
 
 def forget_expired_responses(session: Session, limit: int = 1000) -> None:

@@ -8,9 +8,12 @@ from sqlalchemy import select
 from core.errors import Unavailable
 from core.jobs.broker import Broker
 from core.records import engines, outbox, tasks, workers
-from core.records.tables import RegisteredEngine
+from core.records.projects import DEFAULT_PROJECT, ensure_project
+from core.records.responses import store_response
+from core.records.tables import RegisteredEngine, StoredResponse
 from core.spec.engine_protocol import EngineReport
 from core.tasks.kinds import JOB, Queue, Work
+from tests.core.inference.responses.planned import answer, plan_of, response_of
 from tests.worker.nap import nap_kind
 from tests.worker.naps import Naps
 from tests.worker.workshop import Workshop
@@ -93,3 +96,17 @@ def test_workers_that_missed_a_lease_are_forgotten(workshop: Workshop) -> None:
         session.get(workers.Worker, "worker-old").seen_at = seen["worker-new"] - 60  # type: ignore[union-attr]
     housekeeping.forget_workers(workshop.database, workshop.settings())
     assert workshop.living_workers() == ["worker-new"]
+
+
+def test_expired_responses_are_deleted(workshop: Workshop) -> None:
+    kept_seconds = {"old": -1.0, "new": 60.0}
+    ids = {}
+    with workshop.database.writing() as session:
+        ensure_project(session)
+        for name, seconds in kept_seconds.items():
+            response = response_of(plan_of(), answer(name))
+            store_response(session, DEFAULT_PROJECT, response, [], kept_seconds=seconds)
+            ids[name] = response["id"]
+    housekeeping.forget_responses(workshop.database)
+    with workshop.database.reading() as session:
+        assert [row.id for row in session.query(StoredResponse)] == [ids["new"]]
