@@ -11,6 +11,8 @@ Message = dict[str, Any]
 
 _SYSTEM = ("system", "developer")
 
+_END_OF_THOUGHT = "</think>"
+
 
 def chat_messages(instructions: str | None, items: Sequence[Item]) -> list[Message]:
     """Return the messages for a chat template; InvalidRequest if there is none.
@@ -49,7 +51,7 @@ def _merged(items: Iterable[Item]) -> Iterator[Message]:
             case "function_call_output":
                 yield _output(item, call_ids)
             case _ if item["role"] == "assistant":
-                turn.text = text_of(item)
+                turn.text = (turn.text or "") + text_of(item)
             case _:
                 yield {"role": item["role"], "content": text_of(item)}
     yield from turn.messages()
@@ -65,7 +67,9 @@ class _Turn:
 
     @property
     def has_answer(self) -> bool:
-        return self.text is not None or bool(self.calls)
+        """Some clients send the reasoning back as a message of its own, in `<think>` tags."""
+        is_thought = self.text is not None and self.text.rstrip().endswith(_END_OF_THOUGHT)
+        return bool(self.calls) or (self.text is not None and not is_thought)
 
     def takes(self, item: Item) -> bool:
         """Return whether an item belongs to the same turn."""
@@ -74,7 +78,7 @@ class _Turn:
 
     def messages(self) -> list[Message]:
         """Return the message of the turn. Reasoning without an answer is left out."""
-        if not self.has_answer:
+        if self.text is None and not self.calls:
             return []
         message: Message = {"role": "assistant", "content": self.text or ""}
         if self.reasoning:

@@ -61,7 +61,7 @@ def test_a_whole_output_goes_back_as_one_turn() -> None:
         {"type": "function_call_output", "call_id": item["call_id"], "output": str(number)}
         for number, item in enumerate(output[2:])
     ]
-    user, turn, *tools = messages_of({"role": "user", "content": "?"}, *output, *results)
+    _user, turn, *tools = messages_of({"role": "user", "content": "?"}, *output, *results)
     assert (turn["content"], turn["reasoning_content"]) == ("I add.", "Hm")
     assert [each["id"] for each in turn["tool_calls"]] == [item["call_id"] for item in output[2:]]
     assert [(each["role"], each["content"]) for each in tools] == [("tool", "0"), ("tool", "1")]
@@ -87,6 +87,14 @@ def test_reasoning_without_an_answer_is_left_out() -> None:
     summary = reasoning | {"summary": [{"type": "summary_text", "text": "Hm"}]}
     said = {"role": "assistant", "content": "Hello."}
     assert messages_of(question, summary, said)[1] == said | {"reasoning_content": "Hm"}
+
+
+def test_a_thought_in_tags_belongs_to_the_next_message() -> None:
+    """pydantic-ai sends the reasoning of models that it does not know back like this."""
+    thought_, said = "<think>\nHm\n</think>", {"role": "assistant", "content": "42"}
+    found = messages_of({"role": "user", "content": "?"}, said | {"content": thought_}, said)
+    assert found[1:] == [said | {"content": f"{thought_}42"}]
+    assert messages_of({"role": "user", "content": "?"}, said, said)[1:] == [said, said]
 
 
 def test_instructions_and_opening_system_messages_are_one() -> None:
