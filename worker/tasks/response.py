@@ -5,14 +5,14 @@ not stored twice, so a client that reads them continues where it was.
 """
 
 import asyncio
-import time
 from collections.abc import Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
+from math import inf
 from typing import Any
 
 from sqlalchemy.orm import Session
 
-from core.errors import Unavailable
+from core.errors import StaleClaim, TunesmithError, Unavailable
 from core.inference.answer import Events
 from core.inference.responses.events import LAST_EVENTS, ResponseWriter, written_events
 from core.inference.responses.truncation import begun_response
@@ -33,7 +33,7 @@ LONGEST_PAUSE_SECONDS = 5.0
 """Between two attempts while no engine accepts the request."""
 
 _MAY_PASS = {"rate_limit_exceeded", *(FULL.codes or ()), *(NOT_BEGUN.codes or ())}
-"""Codes of Unavailable after which the same request may succeed."""
+"""Codes of errors after which the same request may succeed."""
 
 
 def run(attempt: Attempt) -> ResponseEnded:
@@ -65,11 +65,12 @@ async def _respond(attempt: Attempt, plan: ResponsePlan, journal: "_Journal") ->
                 async for event in written:
                     journal.add(event)
             return ResponseEnded(status=event["response"]["status"])
-        except Unavailable as error:
+        except TunesmithError as error:  # of an engine, before its answer or in the middle
             broken += isinstance(error, EngineBroke)
             if error.code not in _MAY_PASS or broken > MAX_BROKEN:
                 raise
-            await asyncio.sleep(min(error.retry_after_seconds, LONGEST_PAUSE_SECONDS))
+            pause = error.retry_after_seconds if isinstance(error, Unavailable) else inf
+            await asyncio.sleep(min(pause, LONGEST_PAUSE_SECONDS))
 
 
 class _Journal:
@@ -81,18 +82,24 @@ class _Journal:
         self._last = last
         """The number of the last event that is stored or waits."""
         self._waiting: list[dict[str, Any]] = []
-        self._due_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
 
     def add(self, event: dict[str, Any]) -> None:
-        """Take the next event; StaleClaim if the task was cancelled."""
-        is_last = event["type"] in LAST_EVENTS
+        """Take the next event; StaleClaim if it is the last one and the task was cancelled."""
         if self._is_streamed and event["sequence_number"] > self._last:
             self._last = event["sequence_number"]
             self._waiting.append(event)
-        if is_last or (self._waiting and time.monotonic() >= self._due_at):
-            self._store(event["response"] if is_last else None)
+        if event["type"] in LAST_EVENTS:
+            self._store(event["response"])
+        elif self._waiting and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._flush)
 
-    def _store(self, response: dict[str, Any] | None) -> None:
+    def _flush(self) -> None:
+        self._timer = None
+        with suppress(StaleClaim):  # the desk notices it too, and ends the attempt
+            self._store()
+
+    def _store(self, response: dict[str, Any] | None = None) -> None:
         claim, events = self._attempt.claim, self._waiting
 
         def write(session: Session) -> None:
@@ -103,4 +110,3 @@ class _Journal:
 
         commit(self._attempt.database, write)
         self._waiting = []
-        self._due_at = time.monotonic() + FLUSH_SECONDS

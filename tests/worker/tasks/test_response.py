@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from core.jobs.broker import Broker
 from core.records import responses, tasks
 from core.records.projects import DEFAULT_PROJECT, ensure_project
 from core.records.tables import StoredResponse, Task
@@ -24,7 +25,7 @@ from core.spec.generation import (
     GenerationStarted,
 )
 from core.spec.response import ResponsePlan
-from core.tasks.kinds import Queue
+from core.tasks.kinds import Queue, Work
 from tests.api.live import serve
 from tests.core.inference.responses.planned import plan_of
 from tests.worker.workshop import Workshop, wait_until, worker_process
@@ -97,6 +98,13 @@ def row(workshop: Workshop, plan: ResponsePlan) -> StoredResponse:
         return responses.get_response(session, DEFAULT_PROJECT, plan.id)
 
 
+def wake(workshop: Workshop) -> None:
+    """Tell the workers of the only task, as the API does."""
+    with workshop.database.reading() as session:
+        task = session.query(Task).one()
+    Broker(workshop.broker_url).wake(Work(task.kind, task.id))
+
+
 def run_waiting(workshop: Workshop) -> None:
     worker = Worker(
         workshop.settings("worker-here"), workshop.database, workshop.store, threading.Event()
@@ -117,6 +125,7 @@ def test_killed_worker_loses_nothing(workshop: Workshop, engine: Engine) -> None
     engine.answers = [HANGING, ANSWER]
     plan = queue(workshop)
     with worker_process(workshop, "worker-dead", "worker.light") as process:
+        wake(workshop)
         wait_until(
             lambda: any(event.get("delta") == "The" for event in events(workshop, plan)),
             "the first worker has stored a part of the answer",
