@@ -25,6 +25,7 @@ from api.json_body import Turns
 from api.masks.endpoints import router as masks
 from api.middleware import BodyLimitMiddleware, RequestMiddleware
 from api.models.endpoints import router as models
+from api.responses.endpoints import router as responses
 from api.settings import ApiSettings
 from api.speed.endpoints import router as speed
 from core.catalog.bases import Catalog
@@ -34,7 +35,17 @@ from core.records.projects import ensure_project
 from core.spec.ids import ProjectId
 from core.storage.open import open_store
 
-V1_ROUTERS = (files, jobs, masks, speed, models, generation, batches, classifications)
+V1_ROUTERS = (
+    files,
+    jobs,
+    masks,
+    speed,
+    models,
+    generation,
+    responses,
+    batches,
+    classifications,
+)
 
 
 def create_app(settings: ApiSettings) -> FastAPI:

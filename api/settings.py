@@ -40,8 +40,15 @@ class ApiSettings(StorageSettings):
     )
     max_file_bytes: int = Field(8 << 30, ge=1, description="of one upload")
     max_body_bytes: int = Field(4 * MIB, ge=1024, description="of any other request")
+    response_days: float = Field(
+        30, gt=0, le=36_500, description="how long the responses of /v1/responses are stored"
+    )
     check_memory_bytes: int = Field(512 * MIB, ge=256 * MIB, description="to check one upload")
     check_timeout_seconds: float = Field(300, gt=0, description="to check one upload")
+
+    @property
+    def response_seconds(self) -> float:
+        return self.response_days * 86_400
 
     @model_validator(mode="after")
     def _refuse_an_open_service(self) -> "ApiSettings":

@@ -22,6 +22,7 @@ from core.records import (
     jobs,
     leases,
     outbox,
+    responses,
     resume_states,
     tasks,
     workers,
@@ -77,6 +78,12 @@ def forget_tasks(database: Database) -> None:
     """Delete the tasks that ended longer ago than tasks of their kind are kept."""
     with database.writing() as session:
         tasks.forget_old_tasks(session)
+
+
+def forget_responses(database: Database) -> None:
+    """Delete the stored responses that have expired."""
+    with database.writing() as session:
+        responses.forget_expired_responses(session)
 
 
 def delete_resume_states(database: Database, store: BlobStore) -> None:
@@ -177,6 +184,7 @@ def run(settings: WorkerSettings, stopping: Event) -> None:
                 forget_workers(database, settings)
                 forget_engines(database)
                 forget_tasks(database)
+                forget_responses(database)
                 delete_resume_states(database, store)
                 fail_abandoned_batches(database)
                 delete_batch_parts(database, store)

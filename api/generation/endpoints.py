@@ -5,11 +5,11 @@ from starlette.responses import JSONResponse, Response
 
 from api.app_state import FromState
 from api.auth.caller import FromCaller, requires
-from api.generation.run import begun, run, unless_client_leaves
+from api.generation.run import run, unless_client_leaves
 from api.generation.sse import sse_response
 from api.json_body import PromptRoute
 from api.models.first_use import answering_target
-from core.inference.answer import collect
+from core.inference.answer import begun, collect
 from core.inference.chat import chat_chunks, chat_completion
 from core.inference.completion import text_chunks, text_completion
 from core.inference.plan import plan_chat, plan_completion

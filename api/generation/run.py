@@ -74,19 +74,6 @@ async def _checked(
         raise Unavailable("The engine ended the answer too early.", code="engine_unavailable")
 
 
-async def begun(events: Events) -> Events:
-    """Wait for the first event, so that a refusal becomes a status; return all events."""
-    first = await anext(events)
-
-    async def all_of_them() -> Events:
-        async with aclosing(events):
-            yield first
-            async for item in events:
-                yield item
-
-    return all_of_them()
-
-
 async def unless_client_leaves(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
     """Return the result of `work`; if the client leaves, cancel it and raise ClientDisconnect."""
     task = asyncio.create_task(work)

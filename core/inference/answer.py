@@ -64,6 +64,19 @@ Chunks = AsyncGenerator[dict[str, Any], None]
 """The bodies of a stream's server-sent events."""
 
 
+async def begun(events: Events) -> Events:
+    """Wait for the first event, so that a refusal becomes a status; return all events."""
+    first = await anext(events)
+
+    async def all_of_them() -> Events:
+        async with aclosing(events):
+            yield first
+            async for item in events:
+                yield item
+
+    return all_of_them()
+
+
 async def collect(events: Events, requests: Sequence[GenerationRequest]) -> Answer:
     """Wait for all events. Choice c of request r has the index r * n + c."""
     per_request = requests[0].sampling.n

@@ -9,6 +9,9 @@ from core.tasks.kinds import KINDS
 
 _ALPHABET = string.ascii_letters + string.digits
 
+ItemPrefix = Literal["resp", "msg", "fc", "fco", "rs", "call"]
+"""Of responses and their items, with an underscore as in OpenAI's API, where clients test it."""
+
 Prefix = Literal[
     "file", "ftjob", "ftckpt", "call", "chatcmpl", "cmpl", "clsf", "req", "worker", "speed"
 ]
@@ -17,6 +20,11 @@ Prefix = Literal[
 def new_id(prefix: Prefix) -> str:
     """Return a new random id: the prefix and 24 letters or digits (142 bits)."""
     return _random_id(prefix)
+
+
+def new_item_id(prefix: ItemPrefix) -> str:
+    """Return a new random id of a response or an item: `msg_…`."""
+    return _random_id(prefix, "_")
 
 
 def new_task_id(kind: str) -> TaskId:

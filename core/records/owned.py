@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.orm.interfaces import ORMOption
 
 from core.errors import NotFound
-from core.records.tables import JobMask, JobMetadata, Owned
+from core.records.tables import JobMask, JobMetadata, Owned, ResponseEvents
 from core.spec.ids import ProjectId
 from core.spec.nearest import did_you_mean
 
@@ -26,7 +26,8 @@ Lock = Literal["read", "write"]
 
 
 def owned_by(
-    table: type[Owned] | type[JobMetadata] | type[JobMask], project: ProjectId
+    table: type[Owned] | type[JobMetadata] | type[JobMask] | type[ResponseEvents],
+    project: ProjectId,
 ) -> ColumnElement[bool]:
     """Return the condition that a row of `table` belongs to `project`."""
     return table.project_id == project

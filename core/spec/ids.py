@@ -9,6 +9,7 @@ JobId = NewType("JobId", str)
 CheckpointId = NewType("CheckpointId", str)
 ModelId = NewType("ModelId", str)
 """Of whatever can be asked: a base, a tuned model or a checkpoint of one."""
+ResponseId = NewType("ResponseId", str)
 TaskId = NewType("TaskId", str)
 BatchId = NewType("BatchId", str)
 MaskId = NewType("MaskId", str)

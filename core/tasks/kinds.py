@@ -76,6 +76,17 @@ KINDS: dict[str, TaskKind] = {
         at_once=4,  # each waits for engines most of the time
         kept_seconds=86_400,
     ),
+    "response": TaskKind(
+        runner="worker.tasks.response",
+        queue=Queue.LIGHT,
+        id_prefix="response",
+        lease_seconds=30,
+        max_attempts=3,
+        retry_seconds=1,
+        limit_seconds=3600,  # with the time that all engines are full
+        at_once=8,  # they wait for an engine, which batches them
+        kept_seconds=None,
+    ),
 }
 
 JOB = "job"

@@ -190,6 +190,9 @@ async def _script(asked: GenerationRequest, text: str) -> AsyncIterator[Generati
             yield ChoiceFinished(
                 choice=0, finish_reason="stop", completion_tokens=9, reasoning_tokens=6
             )
+        case "answer in json":
+            for event in _choices('{"value": 42}', asked.sampling):
+                yield event
         case "say the seed":
             for event in _choices(str(asked.sampling.seed), asked.sampling):
                 yield event

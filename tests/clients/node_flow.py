@@ -1,4 +1,4 @@
-"""Runs the Node flow, `node/flow.mjs`, against any service."""
+"""Runs a script of `node/`, such as the whole flow, against any service."""
 
 import importlib.util
 import os
@@ -9,13 +9,13 @@ from pathlib import Path
 SOURCES = Path(__file__).parent / "node"
 
 
-def run_node_flow(base_url: str, folder: Path) -> str:
-    """Install the pinned client below `folder`, run the flow and return what it printed."""
+def run_node_flow(base_url: str, folder: Path, script: str = "flow.mjs") -> str:
+    """Install the pinned client below `folder`, run a script and return what it printed."""
     project = shutil.copytree(SOURCES, folder / "node", ignore=shutil.ignore_patterns("node_*"))
     path = f"{_node_folder()}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"PATH": path, "NO_PROXY": "127.0.0.1"}
     install = ["npm", "ci", "--prefer-offline", "--no-audit", "--no-fund", "--ignore-scripts"]
-    for command in (install, ["node", "flow.mjs", base_url]):
+    for command in (install, ["node", script, base_url]):
         done = subprocess.run(
             command, cwd=project, env=environment, capture_output=True, text=True, check=False
         )

@@ -26,7 +26,6 @@ LATER = (
     "/fine_tuning/checkpoints/",
     "/embeddings",
     "/evals",
-    "/responses",
     "/organization/",
 )
 """The beginnings of paths that docs/api.md lists as not offered yet."""
@@ -100,6 +99,7 @@ def use_every_route(
     for body in (chat, chat | {"n": 2, "logprobs": True, "top_logprobs": 2, "stream": True}):
         assert client.post("/v1/chat/completions", json=body).status_code == 200
     assert client.post("/v1/completions", json=text).status_code == 200
+    use_responses(api, client, tuned)
     texts = {"model": tuned, "input": ["hello", "again"]}
     assert client.post("/v1/classifications", json=texts).status_code == 200
     use_batches(api, client)
@@ -135,6 +135,19 @@ def use_batches(api: Api, client: httpx.Client) -> None:
 
 def statuses(client: httpx.Client) -> set[str]:
     return {batch["status"] for batch in client.get("/v1/batches").json()["data"]}
+
+
+def use_responses(api: Api, client: httpx.Client, model: str) -> None:
+    """Let every route of responses succeed, for a stored and for a background response."""
+    asked = {"model": model, "input": "hello"}
+    stored = client.post("/v1/responses", json=asked).json()["id"]
+    waiting = client.post("/v1/responses", json=asked | {"background": True}).json()["id"]
+    for response_id in (stored, waiting):
+        path = f"/v1/responses/{response_id}"
+        assert client.get(path).status_code == 200
+        assert client.get(f"{path}/input_items").status_code == 200
+    assert client.post(f"/v1/responses/{waiting}/cancel").status_code == 200
+    assert client.delete(f"/v1/responses/{stored}").status_code == 200
 
 
 def look_at_job(client: httpx.Client, job_id: str) -> None:
@@ -175,6 +188,11 @@ def misuse_every_route(client: httpx.Client) -> None:
         ("GET", "/v1/batches?limit=0"),
         ("GET", "/v1/batches/batch_none"),
         ("POST", "/v1/batches/batch_none/cancel"),
+        ("POST", "/v1/responses"),
+        ("GET", "/v1/responses/resp_none"),
+        ("DELETE", "/v1/responses/resp_none"),
+        ("POST", "/v1/responses/resp_none/cancel"),
+        ("GET", "/v1/responses/resp_none/input_items"),
     ]:
         assert 400 <= client.request(method, path).status_code < 500
     assert client.get("/readyz").status_code == 503

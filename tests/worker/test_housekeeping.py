@@ -8,9 +8,12 @@ from sqlalchemy import select, update
 from core.errors import Unavailable
 from core.jobs.broker import Broker
 from core.records import engines, outbox, tasks, workers
-from core.records.tables import File, Job, RegisteredEngine
+from core.records.projects import DEFAULT_PROJECT, ensure_project
+from core.records.responses import store_response
+from core.records.tables import File, Job, RegisteredEngine, StoredResponse
 from core.spec.engine_protocol import EngineReport
 from core.tasks.kinds import JOB, Queue, Work
+from tests.core.inference.responses.planned import answer, plan_of, response_of
 from tests.worker.nap import nap_kind
 from tests.worker.naps import Naps
 from tests.worker.workshop import Workshop
@@ -123,3 +126,17 @@ def test_expired_files_are_deleted_unless_a_job_needs_them(workshop: Workshop) -
     assert remaining() == {young, kept, used}
     workshop.cancel(job)
     assert remaining() == {young, kept}
+
+
+def test_expired_responses_are_deleted(workshop: Workshop) -> None:
+    kept_seconds = {"old": -1.0, "new": 60.0}
+    ids = {}
+    with workshop.database.writing() as session:
+        ensure_project(session)
+        for name, seconds in kept_seconds.items():
+            response = response_of(plan_of(), answer(name))
+            store_response(session, DEFAULT_PROJECT, response, [], kept_seconds=seconds)
+            ids[name] = response["id"]
+    housekeeping.forget_responses(workshop.database)
+    with workshop.database.reading() as session:
+        assert [row.id for row in session.query(StoredResponse)] == [ids["new"]]

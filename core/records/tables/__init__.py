@@ -12,6 +12,7 @@ from core.records.tables.masks import JobMask
 from core.records.tables.models import Checkpoint, TunedModel
 from core.records.tables.outbox import OutboxMessage
 from core.records.tables.processes import RegisteredEngine, Worker
+from core.records.tables.responses import OutputItem, ResponseEvents, StoredResponse
 from core.records.tables.tasks import Task
 
 __all__ = [
@@ -25,9 +26,12 @@ __all__ = [
     "JobMetadata",
     "Leased",
     "OutboxMessage",
+    "OutputItem",
     "Owned",
     "Project",
     "RegisteredEngine",
+    "ResponseEvents",
+    "StoredResponse",
     "Table",
     "Task",
     "TunedModel",

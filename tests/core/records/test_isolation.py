@@ -23,18 +23,39 @@ from core.records.models import (
 from core.records.owned import find_owned, get_owned
 from core.records.parity import publish
 from core.records.pauses import pause_job, resume_job
+from core.records.responses import (
+    cancel_response,
+    delete_response,
+    events_after,
+    find_output_items,
+    find_response_task,
+    get_response,
+    queue_response,
+    store_response,
+)
 from core.records.speed_tests import (
     SPEED_TEST,
     find_speed_test,
     get_speed_test,
     request_speed_test,
 )
-from core.records.tables import Batch, Checkpoint, File, Job, Owned, Task, TunedModel
+from core.records.tables import (
+    Batch,
+    Checkpoint,
+    File,
+    Job,
+    OutputItem,
+    Owned,
+    StoredResponse,
+    Task,
+    TunedModel,
+)
 from core.records.tasks import claim_next, succeed
 from core.spec.base_model import BaseModelSpec
 from core.spec.job import JobSpec
 from core.spec.serving import ADAPTER_FORM, ServingSpec
 from core.spec.speed import SpeedResult, SpeedTarget
+from tests.core.inference.responses.planned import answer, plan_of, response_of
 from tests.core.records.owned_tables import OWNED_TABLES
 
 MODEL = "ft:tiny:alpha::1"
@@ -69,6 +90,8 @@ def ids(database: Database, make_file: Callable[..., str], make_job: Callable[..
         [checkpoint] = session.query(Checkpoint).all()
         audit = request_audit(session, "alpha", file_id, JobSpec.model_validate(job.spec))
         batch, _ = create_batch(session, new_batch(), "key", {})
+        response = response_of(plan_of(), answer("Hi."))
+        store_response(session, "alpha", response, [], kept_seconds=60)
         return {
             Batch: batch.id,
             File: file_id,
@@ -76,6 +99,8 @@ def ids(database: Database, make_file: Callable[..., str], make_job: Callable[..
             TunedModel: MODEL,
             Checkpoint: checkpoint.id,
             Task: audit.id,
+            StoredResponse: response["id"],
+            OutputItem: response["output"][0]["id"],
         }
 
 
@@ -88,6 +113,12 @@ MOVES: dict[str, Callable[[Session, Any, Ids], object]] = {
     "set_serving": lambda session, project, ids: set_serving(session, project, MODEL, MERGED),
     "publish": lambda session, project, ids: publish(session, project, MODEL),
     "delete_model": lambda session, project, ids: delete_model(session, project, MODEL),
+    "cancel_response": lambda session, project, ids: cancel_response(
+        session, project, ids[StoredResponse]
+    ),
+    "delete_response": lambda session, project, ids: delete_response(
+        session, project, ids[StoredResponse]
+    ),
 }
 """What owners do, in an order in which all of it works."""
 
@@ -178,3 +209,24 @@ def test_no_speed_test_is_found_for_another_project(database: Database, ids: Ids
     with database.reading() as session:
         assert find_speed_test(session, "beta", MODEL, TARGET) is None
         assert find_speed_test(session, "alpha", MODEL, TARGET) is not None
+
+
+def test_no_response_or_part_of_it_is_shown_to_another_project(
+    database: Database, ids: Ids
+) -> None:
+    item_id = ids[OutputItem]
+    plan = plan_of(background=True, stream=True)
+    with database.writing() as session:
+        event = {"type": "response.created", "sequence_number": 0}
+        body = {**plan.frame, "status": "queued", "output": []}
+        queue_response(session, "alpha", body, [], plan, events=[event], kept_seconds=60)
+    with database.reading() as session:
+        assert get_response(session, "alpha", ids[StoredResponse]).body["output"]
+        assert list(find_output_items(session, "alpha", {item_id, "unknown"})) == [item_id]
+        assert find_response_task(session, "alpha", plan.id) is not None
+        assert list(events_after(session, "alpha", plan.id, -1)) == [event]
+        with pytest.raises(NotFound, match="No response with id"):
+            get_response(session, "beta", ids[StoredResponse])
+        assert find_output_items(session, "beta", {item_id}) == {}
+        assert find_response_task(session, "beta", plan.id) is None
+        assert list(events_after(session, "beta", plan.id, -1)) == []
