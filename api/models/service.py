@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from api.app_state import AppState, Transaction
 from api.auth.caller import Caller
+from api.models.bases import KnownFiles
 from api.models.schemas import (
     DeletedModel,
     ModelList,
@@ -15,15 +16,17 @@ from api.models.schemas import (
     ServingBody,
     ServingObject,
 )
-from core.catalog.bases import Catalog, CatalogEntry
+from core.catalog.bases import CatalogEntry
 from core.catalog.combinations import require_mergeable
 from core.catalog.describe import describe
 from core.errors import InvalidRequest
-from core.inference.targets import TUNED_PREFIX, Target, find_target, target_of
+from core.inference.targets import Target, find_target, target_of
 from core.records import models, parity
 from core.records.engines import living_engines
+from core.records.ids import TUNED_PREFIX
 from core.records.owned import get_owned
 from core.records.tables import Job, TunedModel
+from core.spec.base_files import BaseState
 from core.spec.base_model import BaseModelSpec
 from core.spec.ids import ModelId
 from core.spec.job import JobSpec
@@ -38,19 +41,22 @@ def find_model(state: AppState, caller: Caller, name: ModelId) -> Target:
         return find_target(session, state.catalog, caller.project, name)
 
 
-def find(session: Session, catalog: Catalog, caller: Caller) -> ModelList:
-    precisions = _precisions(session)
-    bases = [_base_object(base, precisions) for base in catalog.bases()]
-    tuned = [_tuned_object(model) for model in models.list_models(session, caller.project)]
-    return ModelList(data=bases + tuned)
+def find(
+    session: Session, state: AppState, caller: Caller, wanted: BaseState | Literal["all"]
+) -> ModelList:
+    """Return the bases in the state `wanted`, and what can answer besides: the tuned models."""
+    precisions, files = _precisions(session), KnownFiles(session, state)
+    bases = [_base_object(base, precisions, files) for base in state.catalog.bases()]
+    bases = [base for base in bases if wanted in (base.state, "all")]
+    tuned = models.list_models(session, caller.project) if wanted in ("present", "all") else ()
+    return ModelList(data=[*bases, *map(_tuned_object, tuned)])
 
 
-def get(session: Session, catalog: Catalog, caller: Caller, name: ModelId) -> ModelObject:
+def get(session: Session, state: AppState, caller: Caller, name: ModelId) -> ModelObject:
     if name.startswith(TUNED_PREFIX):
         return _tuned_object(get_owned(session, TunedModel, caller.project, name))
-    base_id = catalog.resolve(name).id
-    precisions = _precisions(session)
-    return next(_base_object(base, precisions) for base in catalog.bases() if base.id == base_id)
+    entry = state.catalog.entry(state.catalog.resolve(name).id)
+    return _base_object(entry, _precisions(session), KnownFiles(session, state))
 
 
 def serve(
@@ -123,14 +129,18 @@ def _precisions(session: Session) -> dict[BaseModelSpec, PrecisionChoice]:
 
 
 def _base_object(
-    base: CatalogEntry, precisions: Mapping[BaseModelSpec, PrecisionChoice]
+    base: CatalogEntry, precisions: Mapping[BaseModelSpec, PrecisionChoice], known: KnownFiles
 ) -> ModelObject:
+    files = known.of(base)
     return ModelObject(
         id=base.id,
         created=base.created,
         owned_by=base.owned_by,
         serving=serving_object(Target(ModelId(base.id), base.spec, None)),
         precision=precisions.get(base.spec),
+        state=files.state,
+        bytes=files.bytes,
+        license=files.license,
     )
 
 

@@ -106,6 +106,12 @@ class NotServedHere(InvalidRequest):
     code = "not_served_here"
 
 
+class BaseMissing(NotFound):
+    """The files of the base are not on this machine; another engine may have them."""
+
+    code = "base_missing"
+
+
 class EngineKeyRefused(TunesmithError):
     """Caller and engine have different keys, which is an error of the service, not of the user."""
 
@@ -142,6 +148,7 @@ class RefusalKind:
 NOT_SERVED_HERE = RefusalKind(NotServedHere, 421, asks_another=True, is_lasting=True)
 INVALID = RefusalKind(InvalidRequest, 400, is_lasting=True)
 KEY_REFUSED = RefusalKind(EngineKeyRefused, 401, is_lasting=True)
+BASE_MISSING = RefusalKind(BaseMissing, 404, frozenset({BaseMissing.code}), asks_another=True)
 NOT_FOUND = RefusalKind(NotFound, 404, is_lasting=True)
 FULL = RefusalKind(Unavailable, 429, frozenset({"queue_full"}), asks_another=True)
 NOT_BEGUN = RefusalKind(
@@ -156,6 +163,7 @@ REFUSALS = (
     NOT_SERVED_HERE,
     INVALID,
     KEY_REFUSED,
+    BASE_MISSING,
     NOT_FOUND,
     FULL,
     NOT_BEGUN,

@@ -5,6 +5,7 @@ project (`core.records.owned`). Lists are sorted by (created_at, id), so these p
 """
 
 from core.records.tables.base import Leased, Owned, Table
+from core.records.tables.bases import CatalogBase, WorkerBase
 from core.records.tables.files import File, Project
 from core.records.tables.jobs import Job, JobEvent, JobMetadata
 from core.records.tables.masks import JobMask
@@ -14,6 +15,7 @@ from core.records.tables.processes import RegisteredEngine, Worker
 from core.records.tables.tasks import Task
 
 __all__ = [
+    "CatalogBase",
     "Checkpoint",
     "File",
     "Job",
@@ -29,4 +31,5 @@ __all__ = [
     "Task",
     "TunedModel",
     "Worker",
+    "WorkerBase",
 ]

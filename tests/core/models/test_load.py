@@ -51,7 +51,7 @@ def test_base_that_cannot_be_read_is_named_without_its_path(load, tmp_path):
     missing = BaseModelSpec(id="gone", source=str(tmp_path / "none"))
     with pytest.raises(NotFound, match="base model gone") as caught:
         load(missing)
-    assert (caught.value.code, caught.value.param) == ("base_not_found", "model")
+    assert (caught.value.code, caught.value.param) == ("base_missing", "model")
     assert str(tmp_path) not in caught.value.message
 
 
