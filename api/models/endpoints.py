@@ -1,7 +1,5 @@
 """Routes under /v1/models. Ids contain slashes and colons, so they are the last part of a path."""
 
-from typing import Literal
-
 from fastapi import APIRouter
 
 from api.app_state import FromState
@@ -15,7 +13,7 @@ from api.models.schemas import (
     ModelObject,
     ServingBody,
 )
-from core.spec.base_files import BaseState
+from api.models.service import WantedState
 from core.spec.ids import ModelId
 
 router = APIRouter(
@@ -27,9 +25,7 @@ router = APIRouter(
 
 
 @router.get("")
-def list_models(
-    caller: FromCaller, app: FromState, state: BaseState | Literal["all"] = "present"
-) -> ModelList:
+def list_models(caller: FromCaller, app: FromState, state: WantedState = "present") -> ModelList:
     """What can answer: the bases with files, then tuned models and checkpoints, newest first.
 
     With `state`, the bases in another state, or `all` models.

@@ -26,13 +26,15 @@ from core.records.engines import living_engines
 from core.records.ids import TUNED_PREFIX
 from core.records.owned import get_owned
 from core.records.tables import Job, TunedModel
-from core.spec.base_files import BaseState
 from core.spec.base_model import BaseModelSpec
 from core.spec.ids import ModelId
 from core.spec.job import JobSpec
 from core.spec.parity import Parity
 from core.spec.precision import PrecisionChoice
 from core.spec.serving import ServingSpec
+
+WantedState = Literal["present", "downloadable", "missing", "all"]
+"""Which bases a list of models has: those in a `BaseState`, or all."""
 
 
 def find_model(state: AppState, caller: Caller, name: ModelId) -> Target:
@@ -41,9 +43,7 @@ def find_model(state: AppState, caller: Caller, name: ModelId) -> Target:
         return find_target(session, state.catalog, caller.project, name)
 
 
-def find(
-    session: Session, state: AppState, caller: Caller, wanted: BaseState | Literal["all"]
-) -> ModelList:
+def find(session: Session, state: AppState, caller: Caller, wanted: WantedState) -> ModelList:
     """Return the bases in the state `wanted`, and what can answer besides: the tuned models."""
     precisions, files = _precisions(session), KnownFiles(session, state)
     bases = [_base_object(base, precisions, files) for base in state.catalog.bases()]

@@ -7,7 +7,16 @@ its own row and with every heartbeat.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, and_, delete, exists, func, insert, select
+from sqlalchemy import (
+    ColumnElement,
+    SQLColumnExpression,
+    and_,
+    delete,
+    exists,
+    func,
+    insert,
+    select,
+)
 from sqlalchemy.orm import Session
 
 from core.records.database import database_now
@@ -97,7 +106,7 @@ def lacks_no_files(worker_id: str) -> ColumnElement[bool]:
 
 
 def uses(
-    source: ColumnElement[str] | str, revision: ColumnElement[str] | str
+    source: SQLColumnExpression[str] | str, revision: SQLColumnExpression[str] | str
 ) -> ColumnElement[bool]:
     """Return the condition on a job that it is trained on these files."""
     return and_(
