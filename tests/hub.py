@@ -37,6 +37,9 @@ SMALL_BASE: Mapping[str, bytes] = {
 SMALL_BASE_BYTES = sum(len(SMALL_BASE[name]) for name in list(SMALL_BASE)[:6])
 
 
+_GATED = ("model-2-of-2.safetensors", "model.safetensors")
+
+
 @dataclass
 class FakeHub:
     """`repositories` by id; the other fields are moods."""
@@ -137,7 +140,7 @@ class _Handler(BaseHTTPRequestHandler):
             if len(rest) > self.hub.breaks_after:
                 self.close_connection = True
             return
-        if name == "model-2-of-2.safetensors" and not self.hub.gate.is_set():
+        if name in _GATED and not self.hub.gate.is_set():
             middle = len(rest) // 2
             self.wfile.write(rest[:middle])
             self.wfile.flush()

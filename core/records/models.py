@@ -52,9 +52,9 @@ def add_checkpoint(
     """
     servable = checkpoint_model_id(model_id, step)
     earlier = find_checkpoint(session, job.id, step)  # an older version may have named it otherwise
-    before = earlier and find_owned(
-        session, TunedModel, job.project_id, earlier.model_id, lock="write"
-    )
+    before = None
+    if earlier is not None:
+        before = find_owned(session, TunedModel, job.project_id, earlier.model_id, lock="write")
     if before is not None and job_trained_from(session, before.bundle_key) is not None:
         return [bundle.key] if bundle.key != before.bundle_key else []
     dropped = _drop_checkpoints(

@@ -139,9 +139,9 @@ class _Progress:
         total = sum(file.bytes for file in self._files)
         has_ended = False
         while not has_ended:
+            has_ended = self._ended.wait(PROGRESS_SECONDS)
             done = sum(_bytes_of(file, self._blobs) for file in self._files)
             self._send({"bytes": done, "total_bytes": total})
-            has_ended = self._ended.wait(PROGRESS_SECONDS)
 
 
 def _bytes_of(file: RemoteFile, blobs: Path) -> int:

@@ -84,8 +84,9 @@ class _Watch:
         told = self._told_percent
         if told is None or progress.percent >= told + STEP_PERCENT:
             self._told_percent = progress.percent
-            total = f"{progress.total_bytes / 1e9:.2f} GB"
-            message = f"Downloading {self._name}: {progress.percent} % of {total}."
+            total = progress.total_bytes
+            size = f"{total / 1e9:.2f} GB" if total >= 1e9 else f"{total / 1e6:.1f} MB"
+            message = f"Downloading {self._name}: {progress.percent} % of {size}."
         commit(
             self._attempt.database,
             lambda session: record_progress(session, self._attempt.claim, progress, message),

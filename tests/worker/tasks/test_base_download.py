@@ -287,7 +287,7 @@ def test_job_on_an_absent_base_waits_and_holds_nobody_up(
     assert "Waiting for the download of acme/small." in workshop.messages(waiting)
     assert run_all(worker).error is None
     messages = workshop.messages(waiting)
-    assert "Downloading acme/small: 100 % of 0.00 GB." in messages
+    assert "Downloading acme/small: 100 % of 0.5 MB." in messages
     assert "acme/small is downloaded." in messages
     device_worker(workshop, "worker-here")
     assert workshop.claim().job_id == waiting
