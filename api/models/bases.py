@@ -14,8 +14,8 @@ from core.inference.targets import require_base
 from core.records.base_downloads import newest_download, request_download
 from core.records.engines import living_engines
 from core.records.tables import Task
-from core.records.worker_bases import BaseKey, found_bases
-from core.spec.base_files import BaseFiles, DownloadProgress
+from core.records.worker_bases import found_bases
+from core.spec.base_files import BaseFiles, BaseSource, DownloadProgress
 from core.spec.base_model import BaseModelSpec
 from core.spec.ids import ModelId
 from core.tasks.failure import TaskFailure
@@ -28,13 +28,13 @@ class KnownFiles:
     def __init__(self, session: Session, state: AppState) -> None:
         self._settings = state.settings
         self._reported = found_bases(session)
-        self._resident = {
-            BaseKey.of(base) for engine in living_engines(session) for base in engine.report.bases
-        }
+        reports = [engine.report for engine in living_engines(session)]
+        self._on_engines = {BaseSource.of(base) for report in reports for base in report.bases}
+        self._on_engines.update(files for report in reports for files in report.present)
 
     def reported(self, base: BaseModelSpec) -> BaseFiles | None:
         """Return what the workers report; None if no living worker looks for the base."""
-        return self._reported.get(BaseKey.of(base))
+        return self._reported.get(BaseSource.of(base))
 
     def of(self, entry: CatalogEntry) -> BaseFiles:
         """Return the state of the files; size and license are those of the catalog if unknown."""
@@ -43,7 +43,7 @@ class KnownFiles:
             base, settings.hub_folder, may_download=not settings.hub_offline
         )
         return BaseFiles(
-            state="present" if BaseKey.of(base) in self._resident else files.state,
+            state="present" if BaseSource.of(base) in self._on_engines else files.state,
             bytes=files.bytes or entry.bytes,
             license=files.license or entry.license,
         )

@@ -16,8 +16,8 @@ from core.records.events import NewEvent, append_events
 from core.records.jobs import advance
 from core.records.tables import Job, Project, Task, Worker
 from core.records.tasks import TaskClaim, create_task
-from core.records.worker_bases import BaseKey, found_bases, uses
-from core.spec.base_files import BaseState, DownloadProgress, DownloadRequest
+from core.records.worker_bases import found_bases, uses
+from core.spec.base_files import BaseSource, BaseState, DownloadProgress, NamedSource
 from core.spec.base_model import BaseModelSpec
 from core.spec.ids import ProjectId
 from core.spec.job import JobSpec
@@ -38,7 +38,7 @@ def request_download(session: Session, project_id: ProjectId, base: BaseModelSpe
     newest = newest_download(session, base)
     if newest is not None and newest.finished_at is None:
         return newest
-    payload = DownloadRequest(source=base.source, revision=base.revision, name=base.id)
+    payload = NamedSource.of(base)
     return create_task(
         session, project_id, BASE_DOWNLOAD, subject=subject_of(base), payload=payload
     )
@@ -75,7 +75,7 @@ def record_progress(
 def end_waiting(session: Session, claim: TaskClaim) -> None:
     """Tell the waiting jobs that the download is complete, and wake workers for them."""
     leases.hold(session, claim)
-    name = DownloadRequest.model_validate(claim.payload).name
+    name = NamedSource.model_validate(claim.payload).id
     for job in _waiting_for(session, claim):
         append_events(session, job.id, [NewEvent(f"{name} is downloaded.")])
         outbox.enqueue(session, Work(JOB, job.id), send_after_seconds=0)
@@ -87,15 +87,14 @@ def settle_waiting_jobs(session: Session) -> None:
     Nothing is decided while no device worker is alive.
     """
     anywhere = found_bases(session)
-    for key, files in found_bases(session, Worker.queue == Queue.DEVICE).items():
-        if files.state != "present":
-            for job in _unclaimed(session, key):
-                _settle(session, job, anywhere[key].state)
+    for files, found in found_bases(session, Worker.queue == Queue.DEVICE).items():
+        if found.state != "present":
+            for job in _unclaimed(session, files):
+                _settle(session, job, anywhere[files].state)
 
 
 def subject_of(base: BaseModelSpec) -> str:
-    key = BaseKey.of(base)
-    return f"{key.source}@{key.revision}" if key.revision else key.source
+    return f"{base.source}@{base.revision}" if base.revision else base.source
 
 
 def _settle(session: Session, job: Job, state: BaseState) -> None:
@@ -120,11 +119,10 @@ def _settle(session: Session, job: Job, state: BaseState) -> None:
 
 
 def _waiting_for(session: Session, claim: TaskClaim) -> Sequence[Job]:
-    request = DownloadRequest.model_validate(claim.payload)
-    return _unclaimed(session, BaseKey(request.source, request.revision or ""))
+    return _unclaimed(session, NamedSource.model_validate(claim.payload).files)
 
 
-def _unclaimed(session: Session, key: BaseKey) -> Sequence[Job]:
+def _unclaimed(session: Session, files: BaseSource) -> Sequence[Job]:
     """Lock the jobs on this base that wait for a worker. Locked ones, perhaps claimed now, are
     skipped."""
     return session.scalars(
@@ -133,7 +131,7 @@ def _unclaimed(session: Session, key: BaseKey) -> Sequence[Job]:
             Job.finished_at.is_(None),  # the partial index `ix_jobs_unfinished`
             Job.status.in_(CLAIMABLE),
             Job.lease_expires_at.is_(None),
-            uses(key.source, key.revision),
+            uses(files.source, files.revision),
         )
         .order_by(Job.created_at, Job.id)
         .with_for_update(skip_locked=True)

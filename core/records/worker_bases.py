@@ -5,7 +5,6 @@ its own row and with every heartbeat.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from sqlalchemy import (
     ColumnElement,
@@ -22,53 +21,39 @@ from sqlalchemy.orm import Session
 from core.records.database import database_now
 from core.records.tables import CatalogBase, Job, Worker, WorkerBase
 from core.records.workers import SEEN_WITHIN_SECONDS
-from core.spec.base_files import BaseFiles, BaseState
+from core.spec.base_files import BaseFiles, BaseSource, BaseState, NamedSource
 from core.spec.base_model import BaseModelSpec
 
 _BEST: Sequence[BaseState] = ("present", "downloadable", "missing")
 
 
-@dataclass(frozen=True)
-class BaseKey:
-    """The identity of a base's files; `revision` is empty for the default branch."""
-
-    source: str
-    revision: str
-
-    @classmethod
-    def of(cls, base: BaseModelSpec) -> "BaseKey":
-        return cls(base.source, base.revision or "")
-
-
 def declare_bases(session: Session, bases: Iterable[BaseModelSpec]) -> None:
     """Let the workers look for the files of these bases. Those of other APIs stay declared."""
-    known = {BaseKey.of(base) for base in declared_bases(session)}
+    known = {each.files for each in declared_bases(session)}
     for base in bases:
-        key = BaseKey.of(base)
-        if key not in known:
-            known.add(key)
-            session.add(CatalogBase(source=key.source, revision=key.revision, name=base.id))
+        files = BaseSource.of(base)
+        if files not in known:
+            known.add(files)
+            session.add(CatalogBase(source=files.source, revision=files.revision, name=base.id))
     session.flush()
 
 
-def declared_bases(session: Session) -> Sequence[BaseModelSpec]:
-    """Return the declared bases, with their sources as declared."""
+def declared_bases(session: Session) -> Sequence[NamedSource]:
+    """Return the declared bases."""
     rows = session.scalars(select(CatalogBase).order_by(CatalogBase.name))
     return [
-        BaseModelSpec.model_construct(
-            id=row.name, source=row.source, revision=row.revision or None, quantization=None
-        )
+        NamedSource(id=row.name, files=BaseSource(source=row.source, revision=row.revision))
         for row in rows
     ]
 
 
-def reported_bases(session: Session, worker_id: str) -> dict[BaseKey, BaseFiles]:
+def reported_bases(session: Session, worker_id: str) -> dict[BaseSource, BaseFiles]:
     """Return what one worker has reported."""
     rows = session.scalars(select(WorkerBase).where(WorkerBase.worker_id == worker_id))
     return {_key(row): _files(row) for row in rows}
 
 
-def report_bases(session: Session, worker_id: str, found: Mapping[BaseKey, BaseFiles]) -> None:
+def report_bases(session: Session, worker_id: str, found: Mapping[BaseSource, BaseFiles]) -> None:
     """Replace what the worker has reported."""
     session.execute(delete(WorkerBase).where(WorkerBase.worker_id == worker_id))
     rows = [
@@ -80,7 +65,7 @@ def report_bases(session: Session, worker_id: str, found: Mapping[BaseKey, BaseF
         session.execute(insert(WorkerBase), rows)
 
 
-def found_bases(session: Session, *conditions: ColumnElement[bool]) -> dict[BaseKey, BaseFiles]:
+def found_bases(session: Session, *conditions: ColumnElement[bool]) -> dict[BaseSource, BaseFiles]:
     """Return the best that a living worker has of each base; nothing for a base nobody looks for.
 
     `conditions` may select the workers.
@@ -90,7 +75,7 @@ def found_bases(session: Session, *conditions: ColumnElement[bool]) -> dict[Base
         .join(Worker, Worker.id == WorkerBase.worker_id)
         .where(Worker.seen_at > database_now() - SEEN_WITHIN_SECONDS, *conditions)
     ).all()
-    best: dict[BaseKey, BaseFiles] = {}
+    best: dict[BaseSource, BaseFiles] = {}
     for row in sorted(rows, key=lambda row: _BEST.index(row.state), reverse=True):
         best[_key(row)] = _files(row)
     return best
@@ -115,8 +100,8 @@ def uses(
     )
 
 
-def _key(row: WorkerBase) -> BaseKey:
-    return BaseKey(row.source, row.revision)
+def _key(row: WorkerBase) -> BaseSource:
+    return BaseSource(source=row.source, revision=row.revision)
 
 
 def _files(row: WorkerBase) -> BaseFiles:

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from core.spec.base import Spec
+from core.spec.base_model import BaseModelSpec
 
 BaseState = Literal["present", "downloadable", "missing"]
 """`present`: its files are on the machine. `downloadable`: they are not, but it is on the Hugging
@@ -19,12 +20,33 @@ class BaseFiles(Spec):
     license: str | None = Field(None, description="from the model card")
 
 
-class DownloadRequest(Spec):
-    """The payload of a `base_download` task."""
+class BaseSource(Spec):
+    """The files of a base, for which workers and engines look, and which a task downloads."""
 
-    source: str = Field(description="a Hugging Face id")
-    revision: str | None
-    name: str = Field(description="of the base, for messages")
+    source: str = Field(description="absolute folder as the API knows it, or a Hugging Face id")
+    revision: str = Field("", description="empty for the default branch, and for a folder")
+
+    @classmethod
+    def of(cls, base: BaseModelSpec) -> "BaseSource":
+        return cls(source=base.source, revision=base.revision or "")
+
+
+class NamedSource(Spec):
+    """The files of a base with its id, or that of one of the bases that share them."""
+
+    id: str
+    files: BaseSource
+
+    @classmethod
+    def of(cls, base: BaseModelSpec) -> "NamedSource":
+        return cls(id=base.id, files=BaseSource.of(base))
+
+    @property
+    def spec(self) -> BaseModelSpec:
+        """The base, with the folder of a shipped one in this installation."""
+        return BaseModelSpec(
+            id=self.id, source=self.files.source, revision=self.files.revision or None
+        )
 
 
 class DownloadProgress(Spec):

@@ -16,6 +16,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from core.errors import InvalidRequest, NotFound, TunesmithError, Unavailable
 from core.spec.base import Spec
+from core.spec.base_files import BaseSource, NamedSource
 from core.spec.base_model import BaseModelSpec
 from core.spec.precision import NumberFormat, PrecisionChoice
 
@@ -74,9 +75,20 @@ class EngineReport(Spec):
         (),
         description="SHA-256 of the adapters in memory, and of fully trained models",
     )
+    present: tuple[BaseSource, ...] = Field(
+        (), description="the bases of the last ReportAnswer whose files are on its machine"
+    )
     running: int = Field(0, ge=0, description="sequences in the batch")
     waiting: int = Field(0, ge=0, description="sequences in the queue")
     max_running: int = Field(1, ge=1)
+
+
+class ReportAnswer(Spec):
+    """The API's answer to a report: the bases for which the engine should look."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    bases: tuple[NamedSource, ...] = ()
 
 
 class EngineHealth(Spec):

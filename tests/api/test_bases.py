@@ -9,8 +9,7 @@ from core.records import base_downloads, tasks, worker_bases, workers
 from core.records.base_downloads import BASE_DOWNLOAD
 from core.records.owned import get_owned
 from core.records.tables import Job
-from core.records.worker_bases import BaseKey
-from core.spec.base_files import BaseFiles, BaseState, DownloadProgress
+from core.spec.base_files import BaseFiles, BaseSource, BaseState, DownloadProgress
 from core.tasks.failure import TaskFailure
 from core.tasks.kinds import Queue
 from tests.api import as_worker
@@ -28,8 +27,10 @@ def report(
     """Report as a worker: the tiny base is present, and others by the alias-like key."""
     keys = {"qwen": QWEN, "llama": "meta-llama/Llama-3.2-1B-Instruct"}
     tiny = api.state.catalog.resolve(TINY)
-    found = {BaseKey.of(tiny): BaseFiles(state="present", bytes=8_397_312, license="apache-2.0")}
-    found |= {BaseKey(keys[name], ""): BaseFiles(state=state) for name, state in states.items()}
+    found = {BaseSource.of(tiny): BaseFiles(state="present", bytes=8_397_312, license="apache-2.0")}
+    found |= {
+        BaseSource(source=keys[name]): BaseFiles(state=state) for name, state in states.items()
+    }
     with api.database.writing() as session:
         worker_bases.report_bases(session, worker_id, found)
         workers.worker_seen(session, worker_id, "cpu", Queue.DEVICE)
@@ -89,8 +90,12 @@ def test_best_report_counts_and_an_engine_that_has_loaded_it(
     report(api, "worker-1", qwen="missing")
     report(api, "worker-2", qwen="downloadable")
     assert client.get(f"/v1/models/{QWEN}").json()["state"] == "downloadable"
-    register(api, "http://127.0.0.1:9", bases=[api.state.catalog.resolve(QWEN)])
-    assert client.get(f"/v1/models/{QWEN}").json()["state"] == "present"
+    qwen = api.state.catalog.resolve(QWEN)
+    for report_of_engine in ({"bases": [qwen]}, {"present": [BaseSource.of(qwen)]}):
+        register(api, "http://127.0.0.1:9", **report_of_engine)
+        assert client.get(f"/v1/models/{QWEN}").json()["state"] == "present"
+    register(api, "http://127.0.0.1:9")
+    assert client.get(f"/v1/models/{QWEN}").json()["state"] == "downloadable"
 
 
 def test_job_and_mask_on_a_missing_base_are_refused(

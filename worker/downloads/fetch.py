@@ -1,7 +1,7 @@
 """Downloads a base from the Hugging Face hub: `python -m worker.downloads.fetch`, a process of its
 own, so that nothing waits for the hub and the download can be stopped at any time.
 
-It reads a DownloadRequest from its first argument and writes one JSON message per line: progress,
+It reads a NamedSource from its first argument and writes one JSON message per line: progress,
 and at the end `{"done": true}` or `{"error": …}`. It ends with its parent, which holds its stdin.
 Files that are complete are kept, so another attempt continues with the others.
 """
@@ -29,7 +29,8 @@ from huggingface_hub.errors import (
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import disable_progress_bars, filter_repo_objects
 
-from core.spec.base_files import DownloadRequest
+from core.spec.base_files import NamedSource
+from core.spec.base_model import BaseModelSpec
 
 SMALL_FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "*.md", "LICENSE*")
 WEIGHT_FILES = ("*.safetensors",)
@@ -58,13 +59,13 @@ class RemoteFile:
 
 
 def main() -> None:
-    request = DownloadRequest.model_validate_json(sys.argv[1])
+    base = NamedSource.model_validate_json(sys.argv[1]).spec
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # over plain HTTP, a broken transfer continues where it broke, and partial files show progress
     constants.HF_HUB_DISABLE_XET = True
     disable_progress_bars()
     try:
-        download(request, _send)
+        download(base, _send)
         _send({"done": True})
     except Refused as error:
         _send({"error": str(error), "code": error.code})
@@ -72,36 +73,36 @@ def main() -> None:
         _send({"error": f"{type(error).__name__}: {error}", "code": None})
 
 
-def download(request: DownloadRequest, send: Callable[[dict[str, Any]], None]) -> None:
+def download(base: BaseModelSpec, send: Callable[[dict[str, Any]], None]) -> None:
     """Download all files that a run needs; Refused, or another error that may pass."""
-    repository = Path(constants.HF_HUB_CACHE) / f"models--{request.source.replace('/', '--')}"
+    repository = Path(constants.HF_HUB_CACHE) / f"models--{base.source.replace('/', '--')}"
     blobs = repository / "blobs"
     _delete_abandoned(blobs)
     try:
-        files = _files_of(request)
+        files = _files_of(base)
         _require_room(files, blobs)
         with _Progress(files, blobs, send):
             for patterns in (SMALL_FILES, WEIGHT_FILES):  # weights last: they complete the base
                 snapshot_download(
-                    request.source,
-                    revision=request.revision,
+                    base.source,
+                    revision=base.revision,
                     allow_patterns=list(patterns),
                     ignore_patterns=list(LEFT_OUT),
                 )
     except Refused:
         raise
     except Exception as error:
-        raise _explained(request, error) from error
+        raise _explained(base, error) from error
 
 
-def _files_of(request: DownloadRequest) -> list[RemoteFile]:
-    tree = HfApi().list_repo_tree(request.source, recursive=True, revision=request.revision)
+def _files_of(base: BaseModelSpec) -> list[RemoteFile]:
+    tree = HfApi().list_repo_tree(base.source, recursive=True, revision=base.revision)
     files = {each.path: each for each in tree if isinstance(each, RepoFile)}
     wanted = _chosen(files, (*SMALL_FILES, *WEIGHT_FILES))
     if not _chosen(files, WEIGHT_FILES):
         raise Refused(
             "unsupported_model",
-            f"{request.source} has no weights in safetensors on the hub, which are the only ones "
+            f"{base.source} has no weights in safetensors on the hub, which are the only ones "
             "that are read.",
         )
     return [
@@ -176,7 +177,7 @@ def _delete_abandoned(blobs: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _explained(request: DownloadRequest, error: Exception) -> Exception:
+def _explained(base: BaseModelSpec, error: Exception) -> Exception:
     """Return Refused if another attempt would fail as well, otherwise the error itself."""
     cause = error.__cause__ if isinstance(error.__cause__, HfHubHTTPError) else error
     status = cause.response.status_code if isinstance(cause, HfHubHTTPError) else None
@@ -184,25 +185,24 @@ def _explained(request: DownloadRequest, error: Exception) -> Exception:
         case GatedRepoError():
             return Refused(
                 "base_download_refused",
-                f"{request.source} is gated. Accept its license at its page of the hub, and set "
+                f"{base.source} is gated. Accept its license at its page of the hub, and set "
                 "HF_TOKEN for the light worker.",
             )
         case RevisionNotFoundError():
             return Refused(
                 "base_download_refused",
-                f"{request.source} has no revision {request.revision!r} on the hub. Correct the "
-                "catalog.",
+                f"{base.source} has no revision {base.revision!r} on the hub. Correct the catalog.",
             )
         case RepositoryNotFoundError():
             return Refused(
                 "base_download_refused",
-                f"The hub has no repository {request.source}, or it is private. Check its source "
+                f"The hub has no repository {base.source}, or it is private. Check its source "
                 "in the catalog, and HF_TOKEN of the light worker.",
             )
         case HfHubHTTPError() if status in (401, 403):
             return Refused(
                 "base_download_refused",
-                f"The hub refuses {request.source} with status {status}. Check HF_TOKEN of the "
+                f"The hub refuses {base.source} with status {status}. Check HF_TOKEN of the "
                 "light worker.",
             )
         case OfflineModeIsEnabled():

@@ -3,8 +3,6 @@
 from core.catalog.base_files import look_for
 from core.records import worker_bases
 from core.records.database import Database
-from core.records.worker_bases import BaseKey
-from core.spec.base_model import BaseModelSpec
 from worker.settings import WorkerSettings
 
 
@@ -14,12 +12,8 @@ def report_local_bases(database: Database, settings: WorkerSettings) -> None:
         declared = worker_bases.declared_bases(session)
         reported = worker_bases.reported_bases(session, settings.worker_id)
     found = {
-        BaseKey.of(base): look_for(
-            BaseModelSpec.model_validate(base.model_dump()),  # finds a shipped base here
-            settings.hub_folder,
-            may_download=not settings.hub_offline,
-        )
-        for base in declared
+        each.files: look_for(each.spec, settings.hub_folder, may_download=not settings.hub_offline)
+        for each in declared
     }
     if found != reported:
         with database.writing() as session:

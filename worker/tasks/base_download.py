@@ -16,7 +16,7 @@ from typing import Any
 
 from core.errors import InvalidRequest, Unavailable
 from core.records.base_downloads import end_waiting, record_progress
-from core.spec.base_files import DownloadProgress, DownloadRequest
+from core.spec.base_files import DownloadProgress, NamedSource
 from worker.coroutines import CHECK_SECONDS, Interrupted
 from worker.outages.commit import commit
 from worker.outages.full_disk import DISK_FULL, is_disk_full
@@ -40,8 +40,8 @@ def run(attempt: Attempt) -> DownloadProgress:
     Raises InvalidRequest if the hub or the disk refuses it, Unavailable `hub_unavailable` if
     another attempt may help, and Interrupted soon after the attempt should stop.
     """
-    request = DownloadRequest.model_validate(attempt.payload)
-    watch = _Watch(attempt, request.name)
+    request = NamedSource.model_validate(attempt.payload)
+    watch = _Watch(attempt, request.id)
     with _messages(attempt, request) as messages:
         while True:
             if attempt.should_stop():
@@ -53,7 +53,7 @@ def run(attempt: Attempt) -> DownloadProgress:
                 continue
             if message is None:
                 raise Unavailable(
-                    f"The download of {request.name} ended unexpectedly.", code=HUB_UNAVAILABLE
+                    f"The download of {request.id} ended unexpectedly.", code=HUB_UNAVAILABLE
                 )
             if message.get("done"):
                 break
@@ -101,9 +101,7 @@ class _Watch:
 
 
 @contextmanager
-def _messages(
-    attempt: Attempt, request: DownloadRequest
-) -> Iterator["queue.Queue[Message | None]"]:
+def _messages(attempt: Attempt, request: NamedSource) -> Iterator["queue.Queue[Message | None]"]:
     """Run the download during the block; yield its messages, and None once it has ended."""
     messages: queue.Queue[Message | None] = queue.Queue()
     with (attempt.folder / "log").open("wb") as log:
@@ -133,15 +131,15 @@ def _messages(
             assert pipe is not None
             pipe.close()
         if tail := (attempt.folder / "log").read_bytes()[-2000:].decode(errors="replace").strip():
-            logger.info("The log of the download of %s ends with:\n%s", request.name, tail)
+            logger.info("The log of the download of %s ends with:\n%s", request.id, tail)
 
 
-def _failure(request: DownloadRequest, message: Message) -> InvalidRequest | Unavailable:
+def _failure(request: NamedSource, message: Message) -> InvalidRequest | Unavailable:
     text, code = str(message["error"]), message["code"]
     if code is None and is_disk_full(Exception(text)):
-        text, code = f"The disk became full during the download of {request.name}.", DISK_FULL
+        text, code = f"The disk became full during the download of {request.id}.", DISK_FULL
     if code is None:
         return Unavailable(
-            f"{request.name} could not be downloaded from the hub: {text}", code=HUB_UNAVAILABLE
+            f"{request.id} could not be downloaded from the hub: {text}", code=HUB_UNAVAILABLE
         )
     return InvalidRequest(text, param="model", code=code)
