@@ -28,9 +28,14 @@ def is_on_hub(base: BaseModelSpec) -> bool:
 
 def base_folder(base: BaseModelSpec, hub_folder: Path) -> Path | None:
     """Return the folder with the files of the base; None if it lacks its config or weights."""
+    folder = config_folder(base, hub_folder)
+    return folder if folder is not None and weight_files(folder) else None
+
+
+def config_folder(base: BaseModelSpec, hub_folder: Path) -> Path | None:
+    """Return the folder of the base if its config is there; the weights may not be."""
     folder = _snapshot(base, hub_folder) if is_on_hub(base) else Path(base.source)
-    is_usable = (folder / "config.json").is_file() and weight_files(folder)
-    return folder if is_usable else None
+    return folder if (folder / "config.json").is_file() else None
 
 
 def look_for(base: BaseModelSpec, hub_folder: Path, *, may_download: bool) -> BaseFiles:

@@ -29,7 +29,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from core.catalog.base_files import base_folder, is_on_hub
+from core.catalog.base_files import base_folder, config_folder, is_on_hub
 from core.catalog.describe import is_stored_quantized, loads_quantized
 from core.catalog.families import context_length, family_of
 from core.errors import InvalidRequest, NotFound
@@ -60,10 +60,14 @@ _MODEL_CLASSES: dict[Task, Any] = {
 }
 
 
-def folder_of(base: BaseModelSpec) -> Path:
-    """Return the folder with the files of the base; NotFound `base_missing` without one."""
+def folder_of(base: BaseModelSpec, *, has_weights: bool = False) -> Path:
+    """Return the folder with the files of the base; NotFound `base_missing` without one.
+
+    The weights need not be complete, except with `has_weights`: a bridge to vLLM has none.
+    """
     if is_on_hub(base):
-        folder = base_folder(base, Path(constants.HF_HUB_CACHE))
+        find = base_folder if has_weights else config_folder
+        folder = find(base, Path(constants.HF_HUB_CACHE))
     else:
         folder = Path(base.source) if Path(base.source).is_dir() else None
     if folder is None:
@@ -148,7 +152,7 @@ def load_base(
     with _reading(base):
         model: PreTrainedModel
         model, found = _MODEL_CLASSES[task].from_pretrained(
-            folder_of(base),
+            folder_of(base, has_weights=True),
             output_loading_info=True,
             config=config,
             dtype=dtype,

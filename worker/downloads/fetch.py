@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx2
 from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -209,10 +208,8 @@ def _explained(base: BaseModelSpec, error: Exception) -> Exception:
             return Refused(
                 "base_missing", "Downloads are not allowed on the light worker (HF_HUB_OFFLINE)."
             )
-        case httpx2.HTTPError() | HfHubHTTPError():
-            return cause
         case _:
-            return error
+            return cause
 
 
 def _send(message: dict[str, Any]) -> None:

@@ -75,6 +75,18 @@ def test_base_of_the_hub_is_read_from_the_cache_without_a_network(load, tmp_path
     load(BaseModelSpec(id="acme/tiny", source="acme/tiny", revision=COMMIT))
 
 
+def test_snapshot_without_its_weights_serves_a_bridge_and_no_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    snapshot = tmp_path / "models--acme--tiny" / "snapshots" / COMMIT
+    shutil.copytree(SHIPPED, snapshot, ignore=shutil.ignore_patterns("*.safetensors"))
+    base = BaseModelSpec(id="acme/tiny", source="acme/tiny", revision=COMMIT)
+    assert load_config(base).model_type == "llama"
+    assert load_tokenizer(base)
+    with pytest.raises(NotFound) as caught:
+        load_base(base, torch.float32, CPU)
+    assert caught.value.code == "base_missing"
+
+
 @pytest.mark.parametrize("load", LOADS, ids=["config", "tokenizer", "weights"])
 def test_base_that_is_not_in_the_cache_is_refused_at_once(load, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))

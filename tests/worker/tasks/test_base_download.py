@@ -1,119 +1,29 @@
 """Downloads of bases against a hub on this machine."""
 
 import os
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 
-from core.catalog.base_files import base_folder, look_for
-from core.records import base_downloads, worker_bases, workers
-from core.records.base_downloads import BASE_DOWNLOAD, newest_download, request_download
-from core.records.projects import DEFAULT_PROJECT, ensure_project
-from core.records.tables import Task
+from core.catalog.base_files import base_folder
 from core.spec.base_files import BaseFiles
-from core.spec.base_model import BaseModelSpec
-from core.spec.job import JobSpec
-from core.tasks.kinds import KINDS, Queue
-from tests.hub import COMMIT, SMALL_BASE, SMALL_BASE_BYTES, TOKEN, FakeHub, running_hub
-from tests.worker.workshop import ROW, Workshop, wait_until
-from worker import housekeeping
+from core.tasks.kinds import Queue
+from tests.hub import COMMIT, SMALL_BASE, SMALL_BASE_BYTES, TOKEN, FakeHub
+from tests.worker.downloading import (
+    BASE,
+    failure,
+    found,
+    in_background,
+    newest,
+    request,
+    run_all,
+)
+from tests.worker.workshop import Workshop, wait_until
 from worker.context import Worker
 from worker.downloads import fetch
-from worker.downloads.local_bases import report_local_bases
-from worker.settings import WorkerSettings
 from worker.tasks import base_download
 from worker.tasks.desk import TaskDesk
-
-BASE = BaseModelSpec(id="acme/small", source="acme/small")
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
-    """A hub with one base, which the processes of the test use, and an empty cache."""
-    for name in ("HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN", "TRANSFORMERS_OFFLINE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    with running_hub() as hub:
-        hub.repositories["acme/small"] = SMALL_BASE
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
-        yield hub
-
-
-@pytest.fixture
-def worker(hub: FakeHub, workshop: Workshop) -> Iterator[Worker]:
-    """A light worker whose retries come at once."""
-    kind = replace(KINDS[BASE_DOWNLOAD], retry_seconds=0.01, max_attempts=2)
-    settings = workshop.settings()
-    with patch.dict(KINDS, {BASE_DOWNLOAD: kind}):
-        yield Worker(settings, workshop.database, workshop.store, threading.Event())
-
-
-def request(workshop: Workshop, base: BaseModelSpec = BASE) -> str:
-    with workshop.database.writing() as session:
-        ensure_project(session)
-        return request_download(session, DEFAULT_PROJECT, base).id
-
-
-def run_all(worker: Worker) -> Task:
-    """Run the download to its end and return it."""
-    desk = TaskDesk(worker, Queue.LIGHT)
-
-    def has_ended() -> bool:
-        desk.run_waiting()
-        return newest(worker).finished_at is not None
-
-    wait_until(has_ended, "the download has ended")
-    return newest(worker)
-
-
-def newest(worker: Worker, base: BaseModelSpec = BASE) -> Task:
-    with worker.database.reading() as session:
-        task = newest_download(session, base)
-    assert task is not None
-    return task
-
-
-def failure(worker: Worker) -> tuple[str, str]:
-    error = run_all(worker).error
-    assert error is not None
-    return error["code"], error["message"]
-
-
-@contextmanager
-def in_background(worker: Worker) -> Iterator[None]:
-    thread = threading.Thread(target=TaskDesk(worker, Queue.LIGHT).run_waiting)
-    thread.start()
-    yield
-    thread.join()
-
-
-def submit(workshop: Workshop, base: BaseModelSpec = BASE) -> str:
-    """Create a job on the base, which is not told about any download."""
-    return workshop.create(JobSpec(base=base, seed=1), workshop.upload(ROW % 1))
-
-
-def declare(workshop: Workshop, *bases: BaseModelSpec) -> None:
-    with workshop.database.writing() as session:
-        worker_bases.declare_bases(session, bases)
-
-
-def device_worker(workshop: Workshop, worker_id: str = "worker-device") -> WorkerSettings:
-    """Let a device worker of this machine report once, as its presence does."""
-    settings = workshop.settings(worker_id)
-    report_local_bases(workshop.database, settings)
-    with workshop.database.writing() as session:
-        workers.worker_seen(session, worker_id, "cpu", Queue.DEVICE)
-    return settings
-
-
-def found(worker: Worker) -> BaseFiles:
-    return look_for(BASE, worker.settings.hub_folder, may_download=True)
 
 
 def test_base_is_downloaded_without_the_copies_of_its_weights(
@@ -272,91 +182,3 @@ def test_requests_for_one_base_share_its_download(worker: Worker, workshop: Work
     assert request(workshop) == first
     run_all(worker)
     assert request(workshop) != first, "a finished one may have been deleted from the disk"
-
-
-def test_job_on_an_absent_base_waits_and_holds_nobody_up(
-    worker: Worker, workshop: Workshop, hub: FakeHub
-) -> None:
-    declare(workshop, BASE)
-    waiting = submit(workshop)
-    other = workshop.submit()
-    device_worker(workshop, "worker-here")
-    claim = workshop.claim()
-    assert claim.job_id == other, "the older job waits for its base"
-    housekeeping.settle_waiting_jobs(workshop.database)
-    assert "Waiting for the download of acme/small." in workshop.messages(waiting)
-    assert run_all(worker).error is None
-    messages = workshop.messages(waiting)
-    assert "Downloading acme/small: 100 % of 0.5 MB." in messages
-    assert "acme/small is downloaded." in messages
-    device_worker(workshop, "worker-here")
-    assert workshop.claim().job_id == waiting
-
-
-def test_job_fails_with_its_download(worker: Worker, workshop: Workshop, hub: FakeHub) -> None:
-    declare(workshop, BASE)
-    hub.is_gated = True
-    waiting = submit(workshop)
-    device_worker(workshop)
-    housekeeping.settle_waiting_jobs(workshop.database)
-    run_all(worker)
-    housekeeping.settle_waiting_jobs(workshop.database)
-    job = workshop.job(waiting)
-    assert job.status == "failed" and job.error is not None
-    assert (job.error["code"], job.error["param"]) == ("base_download_refused", "model")
-
-
-def test_job_on_a_missing_folder_fails_at_once(worker: Worker, workshop: Workshop) -> None:
-    gone = BaseModelSpec(id="acme/gone", source=str(workshop.folder / "gone"))
-    declare(workshop, gone)
-    job_id = submit(workshop, gone)
-    housekeeping.settle_waiting_jobs(workshop.database)
-    assert workshop.job(job_id).status == "validating_files", "no device worker has looked yet"
-    device_worker(workshop)
-    housekeeping.settle_waiting_jobs(workshop.database)
-    job = workshop.job(job_id)
-    assert job.status == "failed" and job.error is not None
-    assert job.error["code"] == "base_missing"
-
-
-def test_download_to_another_machine_does_not_leave_the_job_waiting(
-    worker: Worker, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    declare(workshop, BASE)
-    waiting = submit(workshop)
-    run_all_here = worker
-    monkeypatch.setenv("HF_HOME", str(workshop.folder / "elsewhere"))
-    device_worker(workshop)
-    housekeeping.settle_waiting_jobs(workshop.database)
-    monkeypatch.setenv("HF_HOME", str(workshop.folder / "hf"))
-    assert run_all(run_all_here).error is None
-    housekeeping.settle_waiting_jobs(workshop.database)
-    assert workshop.job(waiting).status == "validating_files"
-    monkeypatch.setattr(base_downloads, "SETTLING_SECONDS", 0.0)
-    housekeeping.settle_waiting_jobs(workshop.database)
-    job = workshop.job(waiting)
-    assert job.error is not None and "share one HF_HOME" in job.error["message"]
-
-
-def test_forbidden_downloads_make_a_base_missing(
-    worker: Worker, workshop: Workshop, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    declare(workshop, BASE)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    device_worker(workshop)
-    with workshop.database.reading() as session:
-        states = worker_bases.found_bases(session)
-    assert [files.state for files in states.values()] == ["missing"]
-    request(workshop)
-    code, message = failure(worker)
-    assert code == "base_missing" and "HF_HUB_OFFLINE" in message
-    assert hub.requests == []
-
-
-def test_dead_workers_reports_do_not_count(worker: Worker, workshop: Workshop) -> None:
-    declare(workshop, BASE)
-    device_worker(workshop)
-    with workshop.database.writing() as session:
-        assert worker_bases.found_bases(session)
-        workers.worker_gone(session, "worker-device")
-        assert not worker_bases.found_bases(session)
