@@ -32,6 +32,7 @@ from core.catalog.bases import Catalog
 from core.jobs.broker import Broker
 from core.records.database import Database
 from core.records.projects import ensure_project
+from core.records.worker_bases import declare_bases
 from core.spec.ids import ProjectId
 from core.storage.open import open_store
 
@@ -66,6 +67,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with state.database.writing() as session:
             ensure_project(session, project)
+            declare_bases(session, (base.spec for base in state.catalog.bases()))
         yield
         await state.engines.close()
         state.database.close()

@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from core.catalog.settings import HubSettings
 from core.spec.addresses import is_loopback
 from core.spec.ids import ModelId
 from core.storage.settings import StorageSettings
@@ -12,7 +13,7 @@ from core.storage.settings import StorageSettings
 MIB = 1 << 20
 
 
-class ApiSettings(StorageSettings):
+class ApiSettings(StorageSettings, HubSettings):
     """Read once at startup; every name has the prefix TUNESMITH_."""
 
     model_config = SettingsConfigDict(

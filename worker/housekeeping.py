@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from core.errors import Conflict, NotFound, Unavailable
 from core.jobs.broker import Broker
 from core.records import (
+    base_downloads,
     batch_progress,
     claims,
     engines,
@@ -50,6 +51,12 @@ def rescue_work(database: Database) -> None:
         rescued += [work.id for work in tasks.rescue_expired(session)]
     for work_id in rescued:
         logger.warning("Rescued %s from a dead worker.", work_id)
+
+
+def settle_waiting_jobs(database: Database) -> None:
+    """Download the bases that jobs wait for, or fail the jobs that wait in vain."""
+    with database.writing() as session:
+        base_downloads.settle_waiting_jobs(session)
 
 
 def send_messages(database: Database, broker: Broker) -> None:
@@ -178,6 +185,7 @@ def run(settings: WorkerSettings, stopping: Event) -> None:
     while not stopping.wait(ROUND_SECONDS):
         try:
             rescue_work(database)
+            settle_waiting_jobs(database)
             send_messages(database, broker)
             if time.monotonic() - last_sweep >= SWEEP_SECONDS:
                 last_sweep = time.monotonic()

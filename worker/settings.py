@@ -5,11 +5,12 @@ from pathlib import Path
 from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
+from core.catalog.settings import HubSettings
 from core.records.ids import new_id
 from core.storage.settings import StorageSettings
 
 
-class WorkerSettings(StorageSettings):
+class WorkerSettings(StorageSettings, HubSettings):
     """Read once at start and passed down; every name has the prefix TUNESMITH_."""
 
     model_config = SettingsConfigDict(

@@ -9,11 +9,10 @@ from api.app_state import AppState
 from api.health.schemas import Readiness
 from core.errors import Unavailable
 from core.records.engines import LIVING_SECONDS, living_engines
-from core.records.workers import living_workers
+from core.records.workers import SEEN_WITHIN_SECONDS, living_workers
 from core.tasks.kinds import Queue
 
 OK = "ok"
-WORKER_SEEN_WITHIN_SECONDS = 30.0
 
 
 async def readiness(state: AppState) -> Readiness:
@@ -37,7 +36,7 @@ def has_engine(state: AppState) -> bool:
 def _rows(state: AppState) -> dict[str, str]:
     try:
         with state.database.reading() as session:
-            seen = living_workers(session, WORKER_SEEN_WITHIN_SECONDS)
+            seen = living_workers(session, SEEN_WITHIN_SECONDS)
             queues = {worker.queue for worker in seen}
             has_engine = bool(living_engines(session))
     except SQLAlchemyError as error:
@@ -53,7 +52,7 @@ def _rows(state: AppState) -> dict[str, str]:
 
 
 def _seen(what: str, is_seen: bool) -> str:
-    return OK if is_seen else _unseen(what, WORKER_SEEN_WITHIN_SECONDS)
+    return OK if is_seen else _unseen(what, SEEN_WITHIN_SECONDS)
 
 
 def _unseen(what: str, seconds: float) -> str:

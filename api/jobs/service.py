@@ -22,10 +22,12 @@ from api.jobs.schemas import (
     event_object,
     job_object,
 )
+from api.models.bases import require_files
 from api.pagination import ListOf, list_of
 from core.errors import Conflict, InvalidRequest, NotFound
 from core.jobs.state import FINAL
 from core.records import events, jobs, models, pauses
+from core.records.base_downloads import wait_for_download
 from core.records.database import Database
 from core.records.owned import get_owned
 from core.records.tables import Job, TunedModel
@@ -42,8 +44,13 @@ def create(
 ) -> JobObject:
     """Store the job and wake a worker. If the message is lost, housekeeping repeats it."""
     session = transaction.session
-    job = jobs.create_job(session, new_job(session, state.catalog, caller, body, rechecked))
+    new = new_job(session, state.catalog, caller, body, rechecked)
+    must_download = require_files(session, state, new.spec.base, or_downloadable=True)
+    job = jobs.create_job(session, new)
     events.append_events(session, job.id, notices(session, caller, body, rechecked))
+    if must_download:
+        download = wait_for_download(session, job)
+        transaction.after_commit(partial(state.broker.wake, Work(download.kind, download.id)))
     session.refresh(job)
     transaction.after_commit(partial(state.broker.wake, Work(JOB, job.id)))
     return job_object(job)

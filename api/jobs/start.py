@@ -9,7 +9,7 @@ from api.auth.caller import Caller
 from api.jobs.schemas import CreateJob
 from core.catalog.bases import Catalog
 from core.errors import InvalidRequest
-from core.inference.targets import TUNED_PREFIX
+from core.records.ids import TUNED_PREFIX
 from core.records.owned import get_owned
 from core.records.tables import Job, TunedModel
 from core.spec.base_model import BaseModelSpec

@@ -10,6 +10,7 @@ from api.jobs.creation import new_job
 from api.jobs.datasets import Rechecked
 from api.jobs.schemas import CreateJob
 from api.masks.schemas import MaskObject, audit_object, job_mask_object
+from api.models.bases import require_files
 from core.errors import Conflict, NotFound
 from core.jobs.state import FINAL
 from core.records import masks
@@ -25,6 +26,7 @@ def request(
     """Apply the checks of a job's creation, store the audit and wake a worker."""
     session = transaction.session
     job = new_job(session, state.catalog, caller, body, rechecked)
+    require_files(session, state, job.spec.base)
     audit = masks.request_audit(session, caller.project, job.training_file, job.spec)
     transaction.after_commit(partial(state.broker.wake, Work(audit.kind, audit.id)))
     return audit_object(audit)

@@ -5,8 +5,15 @@ from fastapi import APIRouter
 from api.app_state import FromState
 from api.auth.caller import FromCaller, requires
 from api.json_body import JsonRoute
-from api.models import service
-from api.models.schemas import DeletedModel, ModelList, ModelObject, ServingBody
+from api.models import bases, service
+from api.models.schemas import (
+    DeletedModel,
+    DownloadObject,
+    ModelList,
+    ModelObject,
+    ServingBody,
+)
+from api.models.service import WantedState
 from core.spec.ids import ModelId
 
 router = APIRouter(
@@ -18,10 +25,27 @@ router = APIRouter(
 
 
 @router.get("")
-def list_models(state: FromState, caller: FromCaller) -> ModelList:
-    """The bases of the catalog, then tuned models and their checkpoints, newest first."""
+def list_models(caller: FromCaller, app: FromState, state: WantedState = "present") -> ModelList:
+    """What can answer: the bases with files, then tuned models and checkpoints, newest first.
+
+    With `state`, the bases in another state, or `all` models.
+    """
+    with app.database.reading() as session:
+        return service.find(session, app, caller, state)
+
+
+@router.post("/{model:path}/download")
+def download_base(model: ModelId, state: FromState, caller: FromCaller) -> DownloadObject:
+    """Download a base from the Hugging Face hub; no effect if it is present or on its way."""
+    with state.transaction() as transaction:
+        return bases.download(transaction, state, caller, model)
+
+
+@router.get("/{model:path}/download")
+def retrieve_download(model: ModelId, state: FromState) -> DownloadObject:
+    """The progress of the newest download of a base."""
     with state.database.reading() as session:
-        return service.find(session, state.catalog, caller)
+        return bases.get_download(session, state, model)
 
 
 @router.post("/{model:path}/serving")
@@ -43,7 +67,7 @@ def publish_model(model: ModelId, state: FromState, caller: FromCaller) -> Model
 @router.get("/{model:path}")
 def retrieve_model(model: ModelId, state: FromState, caller: FromCaller) -> ModelObject:
     with state.database.reading() as session:
-        return service.get(session, state.catalog, caller, model)
+        return service.get(session, state, caller, model)
 
 
 @router.delete("/{model:path}")

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
+from core.spec.base_files import BaseState
 from core.spec.base_model import Quantization
 from core.spec.names import Aliased
 from core.spec.parity import Parity
@@ -42,6 +43,33 @@ class ModelObject(BaseModel):
         "until an engine has measured it, and for tuned models, which are served in the format of "
         "their training",
     )
+
+    state: BaseState | None = Field(
+        None,
+        description="of a base: whether its files are where they are needed, can be downloaded "
+        "from the Hugging Face hub, or neither",
+    )
+    bytes: int | None = Field(None, description="of a base: the size of its weights, if known")
+    license: str | None = Field(None, description="of a base, if known")
+
+
+class DownloadError(BaseModel):
+    code: str
+    message: str
+    param: str | None
+
+
+class DownloadObject(BaseModel):
+    """Ours: the download of a base from the Hugging Face hub."""
+
+    object: Literal["model.download"] = "model.download"
+    model: str
+    status: Literal["queued", "running", "succeeded", "failed"]
+    bytes: int
+    """On the disk so far, of all files."""
+    total_bytes: int | None
+    """None until the hub has listed the files."""
+    error: DownloadError | None = None
 
 
 class ServingBody(Aliased):

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from api.app_state import AppState, Transaction
 from api.auth.caller import Caller
+from api.models.bases import KnownFiles
 from api.models.schemas import (
     DeletedModel,
     ModelList,
@@ -15,13 +16,14 @@ from api.models.schemas import (
     ServingBody,
     ServingObject,
 )
-from core.catalog.bases import Catalog, CatalogEntry
+from core.catalog.bases import CatalogEntry
 from core.catalog.combinations import require_mergeable
 from core.catalog.describe import describe
 from core.errors import InvalidRequest
-from core.inference.targets import TUNED_PREFIX, Target, answering, find_target, target_of
+from core.inference.targets import Target, answering, find_target, target_of
 from core.records import models, parity
 from core.records.engines import living_engines
+from core.records.ids import TUNED_PREFIX
 from core.records.owned import get_owned
 from core.records.tables import Job, TunedModel
 from core.spec.base_model import BaseModelSpec
@@ -30,6 +32,9 @@ from core.spec.job import JobSpec
 from core.spec.parity import Parity
 from core.spec.precision import PrecisionChoice
 from core.spec.serving import ServingSpec
+
+WantedState = Literal["present", "downloadable", "missing", "all"]
+"""Which bases a list of models has: those in a `BaseState`, or all."""
 
 
 def find_model(state: AppState, caller: Caller, name: ModelId) -> Target:
@@ -45,19 +50,20 @@ def find_answering(state: AppState, caller: Caller, name: ModelId | None) -> Tar
         return answering(session, state.catalog, caller.project, name, default)
 
 
-def find(session: Session, catalog: Catalog, caller: Caller) -> ModelList:
-    precisions = _precisions(session)
-    bases = [_base_object(base, precisions) for base in catalog.bases()]
-    tuned = [_tuned_object(model) for model in models.list_models(session, caller.project)]
-    return ModelList(data=bases + tuned)
+def find(session: Session, state: AppState, caller: Caller, wanted: WantedState) -> ModelList:
+    """Return the bases in the state `wanted`, and what can answer besides: the tuned models."""
+    precisions, files = _precisions(session), KnownFiles(session, state)
+    bases = [_base_object(base, precisions, files) for base in state.catalog.bases()]
+    bases = [base for base in bases if wanted in (base.state, "all")]
+    tuned = models.list_models(session, caller.project) if wanted in ("present", "all") else ()
+    return ModelList(data=[*bases, *map(_tuned_object, tuned)])
 
 
-def get(session: Session, catalog: Catalog, caller: Caller, name: ModelId) -> ModelObject:
+def get(session: Session, state: AppState, caller: Caller, name: ModelId) -> ModelObject:
     if name.startswith(TUNED_PREFIX):
         return _tuned_object(get_owned(session, TunedModel, caller.project, name))
-    base_id = catalog.resolve(name).id
-    precisions = _precisions(session)
-    return next(_base_object(base, precisions) for base in catalog.bases() if base.id == base_id)
+    entry = state.catalog.entry(state.catalog.resolve(name).id)
+    return _base_object(entry, _precisions(session), KnownFiles(session, state))
 
 
 def serve(
@@ -130,14 +136,18 @@ def _precisions(session: Session) -> dict[BaseModelSpec, PrecisionChoice]:
 
 
 def _base_object(
-    base: CatalogEntry, precisions: Mapping[BaseModelSpec, PrecisionChoice]
+    base: CatalogEntry, precisions: Mapping[BaseModelSpec, PrecisionChoice], known: KnownFiles
 ) -> ModelObject:
+    files = known.of(base)
     return ModelObject(
         id=base.id,
         created=base.created,
         owned_by=base.owned_by,
         serving=serving_object(Target(ModelId(base.id), base.spec, None)),
         precision=precisions.get(base.spec),
+        state=files.state,
+        bytes=files.bytes,
+        license=files.license,
     )
 
 

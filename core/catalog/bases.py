@@ -26,7 +26,7 @@ _PACKAGE_PREFIX = "package:"
 _NAME_PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _HUB_ID = re.compile(rf"{_NAME_PART}(/{_NAME_PART})?", re.ASCII)
 
-# No colon, because tuned models are called ft:<base>:<project>:<suffix>:<id>.
+# No colon, because tuned models are called ft:<name of the base>:<project>:<suffix>:<id>.
 Name = Annotated[str, Field(pattern=rf"^{_NAME_PART}(/{_NAME_PART})*$", max_length=128)]
 
 
@@ -53,6 +53,10 @@ class CatalogEntry(Aliased, Spec):
     )
     aliases: tuple[Name, ...] = ()
     owned_by: str = "system"
+    license: str | None = Field(None, min_length=1, description="None: that of the model card")
+    bytes: int | None = Field(
+        None, ge=1, description="of the weights, about; None: known once the files are present"
+    )
     created: Annotated[int, BeforeValidator(_unix_seconds)] = Field(
         0, ge=0, description="Unix seconds; in the file a date, such as 2024-09-25"
     )
@@ -87,11 +91,14 @@ class Catalog:
     def load(cls, path: Path | None = None) -> "Catalog":
         """Return the shipped entries, changed and extended by those of the user's file, if any.
 
+        Names in the user's file win over shipped aliases, so a new alias never breaks a file.
         Raises BadCatalog if the file is not TOML, a field is invalid or a name is repeated.
         """
         tables = _read_tables(_SHIPPED_FILE)
         if path is not None:
-            for id_, table in _read_tables(path).items():
+            own = _read_tables(path)
+            _give_up_aliases(tables.values(), own.values())
+            for id_, table in own.items():
                 tables[id_] = tables.get(id_, {}) | table
         try:
             return cls(_entry(table) for table in tables.values())
@@ -101,6 +108,10 @@ class Catalog:
     def bases(self) -> tuple[CatalogEntry, ...]:
         """Return all entries, the shipped ones first."""
         return self._entries
+
+    def entry(self, id_: str) -> CatalogEntry:
+        """Return the entry of a resolved base."""
+        return self._by_name[id_]
 
     def resolve(self, name: str) -> BaseModelSpec:
         """Return the base with this id or alias; NotFound suggests similar names."""
@@ -141,6 +152,16 @@ def _read_tables(path: Path) -> dict[str, dict[str, Any]]:
             table["source"] = _resolved(table["source"], path)
         tables[id_] = table
     return tables
+
+
+def _give_up_aliases(shipped: Iterable[dict[str, Any]], own: Iterable[dict[str, Any]]) -> None:
+    """Remove the aliases from shipped entries that are names in the user's file."""
+    names: list[object] = []
+    for table in own:
+        aliases = table.get("aliases")
+        names += [table["id"], *(aliases if isinstance(aliases, list) else ())]
+    for table in shipped:
+        table["aliases"] = [name for name in table.get("aliases", ()) if name not in names]
 
 
 def _extra(document: dict[str, Any]) -> str:

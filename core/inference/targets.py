@@ -6,6 +6,7 @@ from sqlalchemy.orm import Session
 
 from core.catalog.bases import Catalog
 from core.errors import Conflict, InvalidRequest, NotFound
+from core.records.ids import TUNED_PREFIX
 from core.records.owned import get_owned
 from core.records.parity import is_to_be_checked, is_withheld
 from core.records.tables import TunedModel
@@ -14,8 +15,6 @@ from core.spec.bundle import BundleRef
 from core.spec.ids import ModelId, ProjectId
 from core.spec.parity import Parity
 from core.spec.serving import ADAPTER_FORM, ServingSpec
-
-TUNED_PREFIX = "ft:"
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,20 @@ def answering(
         return find_target(session, catalog, project, name or default)
     except NotFound:
         return find_target(session, catalog, project, default)
+
+
+def require_base(catalog: Catalog, name: ModelId, verb: str) -> BaseModelSpec:
+    """Return the base with this name; InvalidRequest `model_not_base` for a tuned model.
+
+    `verb` says what only bases can be. NotFound `model_not_found` for any other name.
+    """
+    if name.startswith(TUNED_PREFIX):
+        raise InvalidRequest(
+            f"{name} is a tuned model; only base models of the catalog are {verb}.",
+            param="model",
+            code="model_not_base",
+        )
+    return catalog.resolve(name)
 
 
 def find_target(session: Session, catalog: Catalog, project: ProjectId, name: ModelId) -> Target:

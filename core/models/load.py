@@ -1,17 +1,20 @@
-"""Loads base models and their tokenizers from a folder or the Hugging Face hub.
+"""Loads base models and their tokenizers from a folder or the cache of the Hugging Face hub.
 
-Only safetensors are read, and no code that comes with a model is run. All functions that read a
-base raise NotFound `base_not_found` if its files are missing or unreadable, and InvalidRequest
-`unsupported_model` if they are not a usable model or tokenizer.
+Only safetensors are read, and no code that comes with a model is run. The network is never used:
+requests and runs would wait for the hub. All functions that read a base raise NotFound
+`base_missing` if its files are not on this machine, NotFound `base_not_found` if they are
+unreadable, and InvalidRequest `unsupported_model` if they are not a usable model or tokenizer.
 """
 
 import copy
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, assert_never
 
 import torch
+from huggingface_hub import constants
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import (
@@ -26,10 +29,12 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from core.catalog.base_files import base_folder, config_folder, is_on_hub
 from core.catalog.describe import is_stored_quantized, loads_quantized
 from core.catalog.families import context_length, family_of
 from core.errors import InvalidRequest, NotFound
 from core.spec.base_model import BaseModelSpec
+from core.spec.engine_protocol import BaseMissing
 from core.spec.objective import Task
 from core.spec.strategy import QloraSpec
 
@@ -55,20 +60,38 @@ _MODEL_CLASSES: dict[Task, Any] = {
 }
 
 
+def folder_of(base: BaseModelSpec, *, has_weights: bool = False) -> Path:
+    """Return the folder with the files of the base; NotFound `base_missing` without one.
+
+    The weights need not be complete, except with `has_weights`: a bridge to vLLM has none.
+    """
+    if is_on_hub(base):
+        find = base_folder if has_weights else config_folder
+        folder = find(base, Path(constants.HF_HUB_CACHE))
+    else:
+        folder = Path(base.source) if Path(base.source).is_dir() else None
+    if folder is None:
+        raise BaseMissing(
+            f"The files of the base model {base.id} are not on the machine that runs it. "
+            f"GET /v1/models/{base.id} shows its state, and POST /v1/models/{base.id}/download "
+            "downloads it from the Hugging Face hub.",
+            param="model",
+        )
+    return folder
+
+
 def load_config(base: BaseModelSpec) -> PreTrainedConfig:
     """Return the config of the base; no weights are read."""
+    folder = folder_of(base)
     with _reading(base):
-        return AutoConfig.from_pretrained(
-            base.source, revision=base.revision, trust_remote_code=False
-        )
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
 
 
 def load_tokenizer(base: BaseModelSpec) -> PreTrainedTokenizerFast:
     """Return the tokenizer of the base; InvalidRequest if it cannot report text offsets."""
+    folder = folder_of(base)
     with _reading(base):
-        tokenizer = AutoTokenizer.from_pretrained(
-            base.source, revision=base.revision, trust_remote_code=False
-        )
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise InvalidRequest(
             f"The tokenizer of {base.id} has no fast version (tokenizer.json), which exact loss "
@@ -129,10 +152,9 @@ def load_base(
     with _reading(base):
         model: PreTrainedModel
         model, found = _MODEL_CLASSES[task].from_pretrained(
-            base.source,
+            folder_of(base, has_weights=True),
             output_loading_info=True,
             config=config,
-            revision=base.revision,
             dtype=dtype,
             use_safetensors=True,
             trust_remote_code=False,
@@ -234,8 +256,7 @@ def _reading(base: BaseModelSpec) -> Iterator[None]:
         logger.error("The base %s cannot be read: %s", base.id, error)
         raise NotFound(
             f"The files of the base model {base.id} cannot be read on the machine that runs it. "
-            "Check its source in the catalog, and HF_TOKEN if the model is gated. The log of the "
-            "worker or the engine has the details.",
+            "Check their permissions. The log of the worker or the engine has the details.",
             param="model",
             code="base_not_found",
         ) from error

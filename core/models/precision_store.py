@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 
-from core.models.load import load_config
+from core.models.load import folder_of
 from core.models.precision_texts import CHATS, LONGEST_TEXT, TEXTS
 from core.spec.base_model import BaseModelSpec
 from core.spec.precision import PrecisionCost, SixteenBits
@@ -74,7 +74,7 @@ def identity_of(base: BaseModelSpec) -> str:
     """
     folder = Path(base.source)
     if not folder.is_absolute():
-        return f"{base.source}@{load_config(base)._commit_hash}"
+        return f"{base.source}@{folder_of(base).name}"
     digest = hashlib.sha256()
     # the tokenizer and the chat template determine the measured tokens
     names = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")

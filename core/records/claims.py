@@ -17,6 +17,7 @@ from core.records import leases, outbox, resume_states
 from core.records.events import NewEvent, append_events
 from core.records.jobs import NO_CLAIM, advance
 from core.records.tables import Job
+from core.records.worker_bases import lacks_no_files
 from core.spec.ids import JobId
 from core.tasks.kinds import JOB, Work
 
@@ -39,11 +40,15 @@ class Claim:
 
 
 def claim_next(session: Session, worker_id: str, lease_seconds: float) -> Claim | None:
-    """Claim the oldest runnable job without a claim; None if there is none."""
+    """Claim the oldest runnable job without a claim; None if there is none.
+
+    A job whose base the worker does not have, and which may be downloading, is skipped.
+    """
     claimed = leases.claim_oldest(
         session,
         Job,
         Job.status.in_(CLAIMABLE),
+        lacks_no_files(worker_id),
         worker_id=worker_id,
         lease_seconds=lease_seconds,
     )

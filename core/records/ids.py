@@ -7,6 +7,9 @@ from typing import Literal
 from core.spec.ids import BatchId, JobId, ModelId, ProjectId, TaskId
 from core.tasks.kinds import KINDS
 
+TUNED_PREFIX = "ft:"
+"""The start of the ids of tuned models and checkpoints, which no base has."""
+
 _ALPHABET = string.ascii_letters + string.digits
 
 ItemPrefix = Literal["resp", "msg", "fc", "fco", "rs", "call"]
@@ -47,11 +50,19 @@ def _random_id(prefix: str, separator: str = "-") -> str:
 
 
 def tuned_model_id(
-    base_id: str, project_id: ProjectId, suffix: str | None, job_id: JobId
+    requested_model: str, project_id: ProjectId, suffix: str | None, job_id: JobId
 ) -> ModelId:
-    """Return `ft:<base>:<project>:<suffix>:<id>`, where `<id>` is the start of the job's id."""
+    """Return `ft:<base>:<project>:<suffix>:<id>`, where `<id>` is the start of the job's id.
+
+    `<base>` is the name that the job's request used for the base, an alias for instance. If the
+    request named a tuned model, it is the `<base>` of that model. Of a name with slashes, only the
+    last part is used, because clients take what precedes a slash for the name of a provider.
+    """
+    name = requested_model
+    if name.startswith(TUNED_PREFIX):
+        name = name.split(":")[1]
     start = job_id.removeprefix("ftjob-")[:8]
-    return ModelId(f"ft:{base_id}:{project_id}:{suffix or ''}:{start}")
+    return ModelId(f"{TUNED_PREFIX}{name.rsplit('/', 1)[-1]}:{project_id}:{suffix or ''}:{start}")
 
 
 def checkpoint_model_id(model_id: ModelId, step: int) -> ModelId:

@@ -51,7 +51,10 @@ def add_checkpoint(
     keys of bundles that no row names any more.
     """
     servable = checkpoint_model_id(model_id, step)
-    before = find_owned(session, TunedModel, job.project_id, servable, lock="write")
+    earlier = find_checkpoint(session, job.id, step)  # an older version may have named it otherwise
+    before = None
+    if earlier is not None:
+        before = find_owned(session, TunedModel, job.project_id, earlier.model_id, lock="write")
     if before is not None and job_trained_from(session, before.bundle_key) is not None:
         return [bundle.key] if bundle.key != before.bundle_key else []
     dropped = _drop_checkpoints(

@@ -6,8 +6,11 @@ from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session
 
 from core.records.database import database_now
-from core.records.tables import Worker
+from core.records.tables import Worker, WorkerBase
 from core.tasks.kinds import Queue
+
+SEEN_WITHIN_SECONDS = 30.0
+"""How long a worker without a heartbeat counts as alive for the API."""
 
 
 def worker_seen(session: Session, worker_id: str, device: str, queue: Queue) -> None:
@@ -26,6 +29,7 @@ def worker_seen(session: Session, worker_id: str, device: str, queue: Queue) -> 
 
 def worker_gone(session: Session, worker_id: str) -> None:
     session.execute(delete(Worker).where(Worker.id == worker_id))
+    session.execute(delete(WorkerBase).where(WorkerBase.worker_id == worker_id))
 
 
 def living_workers(session: Session, within_seconds: float) -> Sequence[Worker]:
@@ -38,3 +42,4 @@ def living_workers(session: Session, within_seconds: float) -> Sequence[Worker]:
 def forget_dead_workers(session: Session, after_seconds: float) -> None:
     """Delete workers last seen more than `after_seconds` ago."""
     session.execute(delete(Worker).where(Worker.seen_at < database_now() - after_seconds))
+    session.execute(delete(WorkerBase).where(WorkerBase.worker_id.not_in(select(Worker.id))))

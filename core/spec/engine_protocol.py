@@ -16,6 +16,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from core.errors import InvalidRequest, NotFound, TunesmithError, Unavailable
 from core.spec.base import Spec
+from core.spec.base_files import BaseSource, NamedSource
 from core.spec.base_model import BaseModelSpec
 from core.spec.precision import NumberFormat, PrecisionChoice
 
@@ -74,9 +75,20 @@ class EngineReport(Spec):
         (),
         description="SHA-256 of the adapters in memory, and of fully trained models",
     )
+    present: tuple[BaseSource, ...] = Field(
+        (), description="the bases of the last ReportAnswer whose files are on its machine"
+    )
     running: int = Field(0, ge=0, description="live sequences in the batch")
     waiting: int = Field(0, ge=0, description="live sequences in the queue")
     max_running: int = Field(1, ge=1)
+
+
+class ReportAnswer(Spec):
+    """The API's answer to a report: the bases for which the engine should look."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    bases: tuple[NamedSource, ...] = ()
 
 
 class EngineHealth(Spec):
@@ -104,6 +116,12 @@ class NotServedHere(InvalidRequest):
     """This kind of engine cannot serve the request; another kind may."""
 
     code = "not_served_here"
+
+
+class BaseMissing(NotFound):
+    """The files of the base are not on this machine; another engine may have them."""
+
+    code = "base_missing"
 
 
 class EngineKeyRefused(TunesmithError):
@@ -142,6 +160,7 @@ class RefusalKind:
 NOT_SERVED_HERE = RefusalKind(NotServedHere, 421, asks_another=True, is_lasting=True)
 INVALID = RefusalKind(InvalidRequest, 400, is_lasting=True)
 KEY_REFUSED = RefusalKind(EngineKeyRefused, 401, is_lasting=True)
+BASE_MISSING = RefusalKind(BaseMissing, 404, frozenset({BaseMissing.code}), asks_another=True)
 NOT_FOUND = RefusalKind(NotFound, 404, is_lasting=True)
 FULL = RefusalKind(Unavailable, 429, frozenset({"queue_full"}), asks_another=True)
 NOT_BEGUN = RefusalKind(
@@ -156,6 +175,7 @@ REFUSALS = (
     NOT_SERVED_HERE,
     INVALID,
     KEY_REFUSED,
+    BASE_MISSING,
     NOT_FOUND,
     FULL,
     NOT_BEGUN,

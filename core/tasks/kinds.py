@@ -43,6 +43,17 @@ class TaskKind:
 
 
 KINDS: dict[str, TaskKind] = {
+    "base_download": TaskKind(
+        runner="worker.tasks.base_download",
+        queue=Queue.LIGHT,
+        id_prefix="download",
+        lease_seconds=30,
+        max_attempts=6,
+        retry_seconds=5,
+        limit_seconds=86_400,
+        at_once=2,
+        kept_seconds=7 * 86_400,
+    ),
     "mask_audit": TaskKind(
         runner="worker.tasks.mask_audit",
         queue=Queue.LIGHT,

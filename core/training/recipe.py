@@ -66,7 +66,7 @@ def train(
     stores the measured cost of 16 bits.
 
     Raises TrainingFailed (`invalid_training_file`, `invalid_validation_file`, which name the lines,
-    `out_of_memory`, `loss_nonfinite`), NotFound `base_not_found`, or, before DatasetValidated,
+    `out_of_memory`, `loss_nonfinite`), NotFound `base_missing`, or, before DatasetValidated,
     InvalidRequest if the job does not fit its base.
     """
     device = pick_device()

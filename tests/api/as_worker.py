@@ -14,7 +14,6 @@ from core.records.leases import hold
 from core.records.models import StoredBundle, add_checkpoint, add_final_model
 from core.records.owned import get_owned
 from core.records.tables import Job
-from core.spec.job import JobSpec
 from core.spec.parity import Parity, ParityReference
 from tests.api.live import Api
 
@@ -67,9 +66,7 @@ def bundle(api: Api, key: str) -> StoredBundle:
 def model_id(api: Api, job_id: str) -> str:
     with api.database.reading() as session:
         job = get_owned(session, Job, "default", job_id)
-        return tuned_model_id(
-            JobSpec.model_validate(job.spec).base.id, job.project_id, job.suffix, job.id
-        )
+        return tuned_model_id(job.requested_model, job.project_id, job.suffix, job.id)
 
 
 def save_checkpoint(api: Api, held: Claim, step: int = 5) -> None:

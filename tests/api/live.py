@@ -58,6 +58,7 @@ def settings_for(folder: Path, database_url: str, **changes: Any) -> ApiSettings
         "database_url": database_url,
         "broker_url": f"folder://{folder}/broker",
         "storage_folder": folder / "storage",
+        "hub_cache": folder / "hub",
     }
     return ApiSettings(**(values | changes))
 

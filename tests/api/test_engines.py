@@ -31,14 +31,14 @@ def bare(tmp_path: Path, sqlite_url: str) -> Any:
 
 def test_an_engine_is_known_from_its_first_report_until_it_leaves(bare: Api) -> None:
     with httpx.Client(base_url=bare.url) as client:
-        assert client.put(ENGINES, json=HERE).status_code == 204
+        assert client.put(ENGINES, json=HERE).status_code == 200
         assert known(bare) == [EngineReport.model_validate(HERE)]
-        assert client.put(ENGINES, json=HERE | {"running": 4}).status_code == 204
+        assert client.put(ENGINES, json=HERE | {"running": 4}).status_code == 200
         assert [report.running for report in known(bare)] == [4]
-        assert client.put(ENGINES, json=HERE | {"status": "draining"}).status_code == 204
+        assert client.put(ENGINES, json=HERE | {"status": "draining"}).status_code == 200
         assert known(bare) == []
         assert client.delete(ENGINES, params={"url": HERE["url"]}).status_code == 204
-        assert client.put(ENGINES, json=HERE).status_code == 204
+        assert client.put(ENGINES, json=HERE).status_code == 200
         assert len(known(bare)) == 1
 
 
@@ -51,18 +51,27 @@ def test_a_report_that_is_none_is_refused_by_field(bare: Api, change: dict[str, 
     assert known(bare) == []
 
 
+def test_an_engine_is_told_for_which_bases_to_look(bare: Api) -> None:
+    bases = httpx.put(bare.url + ENGINES, json=HERE).json()["bases"]
+    assert {each["id"] for each in bases} == {base.id for base in bare.state.catalog.bases()}
+    present = {"source": "Qwen/Qwen3-0.6B", "revision": ""}
+    assert present in [each["files"] for each in bases]
+    assert httpx.put(bare.url + ENGINES, json=HERE | {"present": [present]}).is_success
+    assert [files.model_dump() for files in known(bare)[0].present] == [present]
+
+
 def test_a_report_of_a_newer_engine_is_taken_without_what_is_unknown(bare: Api) -> None:
-    assert httpx.put(bare.url + ENGINES, json=HERE | {"watts": 300}).status_code == 204
+    assert httpx.put(bare.url + ENGINES, json=HERE | {"watts": 300}).status_code == 200
     assert known(bare) == [EngineReport.model_validate(HERE)]
 
 
 @pytest.mark.parametrize(
     ("settings", "key", "status"),
     [
-        ({}, None, 204),
+        ({}, None, 200),
         ({"engine_key": "e"}, None, 401),
         ({"engine_key": "e"}, "wrong", 401),
-        ({"engine_key": "e"}, "e", 204),
+        ({"engine_key": "e"}, "e", 200),
         ({"engine_key": "e", "api_key": "k"}, "k", 401),
         ({"api_key": "k"}, "k", 401),  # a client's key opens nothing to engines
         ({"api_key": "k"}, None, 401),
@@ -73,11 +82,14 @@ def test_an_engine_needs_the_key_for_engines(
 ) -> None:
     headers = {} if key is None else {"authorization": f"Bearer {key}"}
     with running_api(tmp_path, sqlite_url, **settings) as api:
-        for method, content in (("PUT", {"json": HERE}), ("DELETE", {"params": {"url": "x"}})):
+        for method, content, success in (
+            ("PUT", {"json": HERE}, 200),
+            ("DELETE", {"params": {"url": "x"}}, 204),
+        ):
             answer = httpx.request(method, api.url + ENGINES, headers=headers, **content)  # type: ignore[arg-type]
-            assert answer.status_code == status
-            assert status == 204 or answer.json()["error"]["code"] == "invalid_engine_key"
-        assert len(known(api)) == (status == 204)
+            assert answer.status_code == (success if status == 200 else status)
+            assert answer.is_success or answer.json()["error"]["code"] == "invalid_engine_key"
+        assert len(known(api)) == (status == 200)
 
 
 def test_the_engines_key_opens_nothing_to_clients(tmp_path: Path, sqlite_url: str) -> None:

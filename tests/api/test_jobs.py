@@ -302,7 +302,7 @@ def test_finished_job_tells_everything(
     job = client.get(f"{JOBS}/{job_id}").json()
     assert job["status"] == "succeeded"
     assert job["fine_tuned_model"] == tuned
-    assert tuned.startswith("ft:tunesmith/tiny:default:mine:")
+    assert tuned.startswith("ft:tiny:default:mine:")
     assert (job["trained_tokens"], job["error"]) == (1234, None)
     content = client.get(f"/v1/files/{job['result_files'][0]}/content")
     assert content.text.startswith("step,train_loss")

@@ -89,6 +89,6 @@ def test_a_base_shows_the_precision_that_a_living_engine_chose(
         engine_seen(session, report)
     shown = client.get("/v1/models/tunesmith/tiny").json()["precision"]
     assert (shown["choice"], shown["cost"]["kl_nats"]) == ("fp32", 0.31)
-    listed = {model["id"]: model for model in client.get("/v1/models").json()["data"]}
+    listed = {model["id"]: model for model in client.get("/v1/models?state=all").json()["data"]}
     assert listed["tunesmith/tiny"]["precision"] == shown
     assert listed["Qwen/Qwen3-0.6B"]["precision"] is None

@@ -23,6 +23,8 @@ OUR_ROUTES: frozenset[Route] = frozenset(
         ("POST", "/fine_tuning/masks"),
         ("GET", "/fine_tuning/masks/{mask_id}"),
         ("GET", "/models/{model}/speed"),
+        ("GET", "/models/{model}/download"),
+        ("POST", "/models/{model}/download"),
         ("POST", "/models/{model}/serving"),
         ("POST", "/models/{model}/publish"),
         ("GET", "/health"),

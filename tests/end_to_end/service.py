@@ -75,10 +75,16 @@ def upload(client: OpenAI, path: Path) -> str:
 
 
 def submit(
-    client: OpenAI, file_id: str, *, epochs: int = 2, seed: int = 7, suffix: str = "test"
+    client: OpenAI,
+    file_id: str,
+    *,
+    epochs: int = 2,
+    seed: int = 7,
+    suffix: str = "test",
+    model: str = BASE_MODEL,
 ) -> FineTuningJob:
     return client.fine_tuning.jobs.create(
-        model=BASE_MODEL,
+        model=model,
         training_file=file_id,
         suffix=suffix,
         seed=seed,

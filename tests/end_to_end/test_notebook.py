@@ -20,5 +20,5 @@ def test_notebook_runs_with_the_stock_client(
     results = [output for output in notebook.cells[10].outputs if "data" in output]
     scores = ast.literal_eval(results[0]["data"]["text/plain"])
     base, tuned = sorted(scores, reverse=True)
-    assert (base, tuned.split(":")[1]) == ("tunesmith/tiny", "tunesmith/tiny")
+    assert (base, tuned.split(":")[1]) == ("tunesmith/tiny", "tiny")
     assert scores[tuned] > scores[base]

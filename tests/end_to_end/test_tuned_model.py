@@ -9,7 +9,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from core.models.precision import dtype_of
-from tests.end_to_end.service import BASE_MODEL, Service, download_adapter, heldout_questions
+from tests.end_to_end.service import Service, download_adapter, heldout_questions
 
 PROMPTS = 50
 NEW_TOKENS = 12
@@ -17,7 +17,7 @@ NEW_TOKENS = 12
 
 def test_job_reports_what_it_did(service: Service, tuned: FineTuningJob) -> None:
     assert tuned.trained_tokens and tuned.trained_tokens > 0
-    assert tuned.fine_tuned_model and tuned.fine_tuned_model.startswith(f"ft:{BASE_MODEL}:")
+    assert tuned.fine_tuned_model and tuned.fine_tuned_model.startswith("ft:tiny:")
     client = service.client
     metrics = client.files.content(tuned.result_files[0]).text.splitlines()
     assert metrics[0] == "step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy"

@@ -14,11 +14,12 @@ from tests.api.live import serve
 
 
 class ReportingDesk:
-    """What it was told, in order; `status` is what it answers."""
+    """What it was told, in order; `status` and `answer` are what it answers."""
 
     def __init__(self) -> None:
         self.url = ""
         self.status = 204
+        self.answer = b""
         self.reports: list[EngineReport] = []
         self.left: list[str] = []
         self.keys: set[str | None] = set()
@@ -33,7 +34,7 @@ class ReportingDesk:
         else:
             self.reports.append(EngineReport.model_validate_json(await request.body()))
         self.has_heard.set()
-        return Response(status_code=self.status)
+        return Response(self.answer, status_code=self.status)
 
 
 @contextmanager

@@ -3,12 +3,14 @@
 import gc
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 import uvicorn
+from huggingface_hub import constants
 
+from core.catalog.base_files import base_folder
 from core.engine.adapters import AdapterFiles
 from core.engine.device.runner import BaseLoader, Runner
 from core.engine.engine import Engine
@@ -19,6 +21,7 @@ from core.engine.precisions import ServedPrecisions
 from core.engine.text.prompts import PromptReader
 from core.models.precision import pick_device
 from core.models.precision_choice import PrecisionChooser
+from core.spec.base_files import BaseSource, NamedSource
 from core.spec.engine_protocol import BasePrecision, EngineReport
 from core.spec.parity import NumberFormat
 from core.storage.open import open_store
@@ -130,6 +133,12 @@ def report(
     )
 
 
+def present_bases(bases: Sequence[NamedSource]) -> Sequence[BaseSource]:
+    """Return those of the bases whose files are on this machine."""
+    hub_folder = Path(constants.HF_HUB_CACHE)
+    return [each.files for each in bases if base_folder(each.spec, hub_folder) is not None]
+
+
 def serve(settings: EngineSettings, listener: socket.socket, ready: Callable[[], None]) -> None:
     """Serve requests on a listening socket until SIGTERM; call `ready` once they are accepted."""
     sys.setswitchinterval(SWITCH_SECONDS)
@@ -146,6 +155,6 @@ def serve(settings: EngineSettings, listener: socket.socket, ready: Callable[[],
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
-    registration = Registration(settings.api_url, settings.key, describe)
+    registration = Registration(settings.api_url, settings.key, describe, present_bases)
     server = EngineServer(config, engine, registration, settings.drain_seconds, ready)
     server.run(sockets=[listener])

@@ -10,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from core.records import workers
 from core.records.database import Database
 from core.tasks.kinds import Queue
+from worker.downloads.local_bases import report_local_bases
 from worker.settings import WorkerSettings
 
 logger = logging.getLogger(__name__)
@@ -19,12 +20,13 @@ logger = logging.getLogger(__name__)
 def presence(
     database: Database, settings: WorkerSettings, device: str, queue: Queue
 ) -> Iterator[None]:
-    """Keep the worker's row during the block."""
+    """Keep the worker's row, and its report about bases, during the block."""
     ended = threading.Event()
 
     def refresh() -> None:
         while True:
             try:
+                report_local_bases(database, settings)
                 with database.writing() as session:
                     workers.worker_seen(session, settings.worker_id, device, queue)
             except SQLAlchemyError as error:

@@ -3,7 +3,8 @@
 A kind's module has `run(attempt: Attempt) -> Spec`, which returns the result. It raises a
 `TunesmithError` if the task has failed for good, and `Interrupted` soon after `should_stop` is
 true. The task is retried, up to the last attempt of its kind, after any other exception (a crash)
-and after Unavailable `storage_unavailable`, which `store` raises in a long outage.
+and after Unavailable `storage_unavailable`, which `store` raises in a long outage, or
+`hub_unavailable`.
 """
 
 from collections.abc import Callable

@@ -27,6 +27,12 @@ from worker.tasks.attempt import TASK_FOLDER, Attempt
 
 logger = logging.getLogger(__name__)
 
+HUB_UNAVAILABLE = "hub_unavailable"
+"""The code of an Unavailable for the Hugging Face hub."""
+
+_OUTAGES = (STORAGE_UNAVAILABLE, HUB_UNAVAILABLE)
+"""Codes after which a task is retried."""
+
 Ending = Callable[[Session], None]
 """The write that ends an attempt, and perhaps the task."""
 
@@ -130,7 +136,7 @@ def _failed(worker: Worker, claim: TaskClaim, error: TunesmithError) -> Ending:
     if isinstance(error, Unavailable) and worker.stopping.is_set():
         return partial(tasks.release, claim=claim)
     logger.info("%s failed: %s", claim.id, error.message)
-    end = tasks.retry if error.code == STORAGE_UNAVAILABLE else tasks.fail
+    end = tasks.retry if error.code in _OUTAGES else tasks.fail
     return partial(end, claim=claim, failure=TaskFailure.of(error))
 
 

@@ -3,9 +3,11 @@
 import logging
 import shutil
 import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from core.artifacts.archive import unpack
@@ -21,6 +23,7 @@ from core.spec.run_request import RunRequest, archive_of
 from core.spec.workspace import Workspace
 from core.storage.blobs import STORAGE_UNAVAILABLE, BlobStore
 from worker.context import Worker
+from worker.downloads.local_bases import report_local_bases
 from worker.engine_client.find import EngineAddress, find_engine
 from worker.launch import Child, launch
 from worker.outages.commit import commit
@@ -45,6 +48,8 @@ PAUSE_SECONDS = 600.0
 def train_next_job(worker: Worker) -> bool:
     """Claim and run the oldest waiting job; return whether there was one."""
     settings = worker.settings
+    with suppress(SQLAlchemyError):  # `commit` retries
+        report_local_bases(worker.database, settings)  # a download may have ended just now
     claim = commit(
         worker.database,
         lambda session: claims.claim_next(session, settings.worker_id, settings.lease_seconds),

@@ -156,4 +156,4 @@ def _add_results(session: Session, job: Job, file_id: FileId, results: Blob) -> 
 
 
 def _model_id(job: Job) -> ModelId:
-    return tuned_model_id(job.spec["base"]["id"], job.project_id, job.suffix, job.id)
+    return tuned_model_id(job.requested_model, job.project_id, job.suffix, job.id)

@@ -22,7 +22,7 @@ from core.engine.text.structured_output import (
     grammar_vocabulary,
 )
 from core.engine.text.token_bytes import TokenBytes
-from core.models.load import context_of, load_config, load_tokenizer
+from core.models.load import context_of, folder_of, load_config, load_tokenizer
 from core.spec.base_model import BaseModelSpec
 from core.spec.generation import StructuredOutputSpec, ToolCallOutput
 from core.spec.objective import Task
@@ -129,7 +129,7 @@ def read_vocabulary(base: BaseModelSpec, home: TokenizerHome | None) -> Vocabula
 def _end_of_text_ids(base: BaseModelSpec, config: PreTrainedConfig) -> set[int]:
     """Return the end tokens of `generate`."""
     try:
-        generation = GenerationConfig.from_pretrained(base.source, revision=base.revision)
+        generation = GenerationConfig.from_pretrained(folder_of(base))
     except OSError:  # the base has none
         generation = GenerationConfig.from_model_config(config)
     named = generation.eos_token_id

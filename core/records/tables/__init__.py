@@ -5,6 +5,7 @@ project (`core.records.owned`). Lists are sorted by (created_at, id), so these p
 """
 
 from core.records.tables.base import Leased, Owned, Table
+from core.records.tables.bases import CatalogBase, WorkerBase
 from core.records.tables.batches import Batch, BatchPart
 from core.records.tables.files import File, Project
 from core.records.tables.jobs import Job, JobEvent, JobMetadata
@@ -18,6 +19,7 @@ from core.records.tables.tasks import Task
 __all__ = [
     "Batch",
     "BatchPart",
+    "CatalogBase",
     "Checkpoint",
     "File",
     "Job",
@@ -36,4 +38,5 @@ __all__ = [
     "Task",
     "TunedModel",
     "Worker",
+    "WorkerBase",
 ]

@@ -31,6 +31,8 @@ class Task(Leased):
     """The input of the runner."""
     not_before: Mapped[float | None]
     """The earliest time of the next attempt. By the database's clock."""
+    progress: Mapped[dict[str, Any] | None]
+    """What the runner has reported so far, for kinds that do."""
     result: Mapped[dict[str, Any] | None] = mapped_column(deferred=True)
     """The output of the runner."""
     error: Mapped[dict[str, Any] | None]

@@ -42,6 +42,26 @@ def test_the_example_of_the_readme_is_a_catalog(tmp_path: Path) -> None:
     assert resolved.source == "/models/llama-3.2-1b-instruct"
 
 
+def test_names_of_a_user_file_win_over_shipped_aliases(tmp_path: Path) -> None:
+    text = "[[bases]]\nid = 'tiny'\nsource = '/models/other'\naliases = ['qwen3-0.6b']"
+    catalog = load(tmp_path, text)
+    assert catalog.resolve("tiny").source == "/models/other"
+    assert catalog.resolve("qwen3-0.6b").id == "tiny"
+    assert catalog.resolve("tunesmith/tiny").id == "tunesmith/tiny"
+
+
+def test_two_aliases_of_one_base_are_the_same_base(tmp_path: Path) -> None:
+    text = "[[bases]]\nid = 'tunesmith/tiny'\naliases = ['gpt-4o', 'gpt-4o-mini-2024-07-18']"
+    catalog = load(tmp_path, text)
+    assert catalog.resolve("gpt-4o") == catalog.resolve("gpt-4o-mini-2024-07-18")
+
+
+def test_every_shipped_base_says_its_license_and_size() -> None:
+    for entry in Catalog.load().bases():
+        if entry.id != "tunesmith/tiny":  # its files are there, and say so themselves
+            assert entry.license and entry.bytes and entry.bytes > 500_000_000
+
+
 def test_the_tiny_base_is_a_folder_of_the_package() -> None:
     source = Path(Catalog.load().resolve("tunesmith/tiny").source)
     assert source.is_absolute()
@@ -161,8 +181,8 @@ def test_an_unknown_name_is_not_found(name: str, words: str) -> None:
             "the id 'a' is repeated",
         ),
         (
-            "[[bases]]\nid = 'a'\nsource = 'b'\naliases = ['qwen3-0.6b']",
-            "the name 'qwen3-0.6b' of 'a' already belongs to 'Qwen/Qwen3-0.6B'",
+            "[[bases]]\nid = 'a'\nsource = 'b'\naliases = ['Qwen/Qwen3-0.6B']",
+            "the name 'Qwen/Qwen3-0.6B' of 'a' already belongs to 'Qwen/Qwen3-0.6B'",
         ),
         (
             "[[bases]]\nid = 'a'\nsource = 'b'\n[[bases]]\nid = 'c'\nsource='d'\naliases = ['a']",

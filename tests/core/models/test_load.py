@@ -1,9 +1,12 @@
 import json
+import shutil
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
+from huggingface_hub import constants
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -18,6 +21,8 @@ from core.spec.strategy import QloraSpec
 from tests.core import tiny
 
 CPU = torch.device("cpu")
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+SHIPPED = Path(__file__).parents[3] / "core" / "models" / "tiny"
 FP32 = torch.float32
 
 
@@ -51,8 +56,45 @@ def test_base_that_cannot_be_read_is_named_without_its_path(load, tmp_path):
     missing = BaseModelSpec(id="gone", source=str(tmp_path / "none"))
     with pytest.raises(NotFound, match="base model gone") as caught:
         load(missing)
-    assert (caught.value.code, caught.value.param) == ("base_not_found", "model")
+    assert (caught.value.code, caught.value.param) == ("base_missing", "model")
     assert str(tmp_path) not in caught.value.message
+
+
+LOADS = [load_config, load_tokenizer, lambda base: load_base(base, torch.float32, CPU)]
+
+
+@pytest.mark.parametrize("load", LOADS, ids=["config", "tokenizer", "weights"])
+def test_base_of_the_hub_is_read_from_the_cache_without_a_network(load, tmp_path, monkeypatch):
+    """Any connection fails here: tests/conftest.py refuses all that leave this machine."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    repository = tmp_path / "models--acme--tiny"
+    shutil.copytree(SHIPPED, repository / "snapshots" / COMMIT)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(COMMIT)
+    load(BaseModelSpec(id="acme/tiny", source="acme/tiny"))
+    load(BaseModelSpec(id="acme/tiny", source="acme/tiny", revision=COMMIT))
+
+
+def test_snapshot_without_its_weights_serves_a_bridge_and_no_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    snapshot = tmp_path / "models--acme--tiny" / "snapshots" / COMMIT
+    shutil.copytree(SHIPPED, snapshot, ignore=shutil.ignore_patterns("*.safetensors"))
+    base = BaseModelSpec(id="acme/tiny", source="acme/tiny", revision=COMMIT)
+    assert load_config(base).model_type == "llama"
+    assert load_tokenizer(base)
+    with pytest.raises(NotFound) as caught:
+        load_base(base, torch.float32, CPU)
+    assert caught.value.code == "base_missing"
+
+
+@pytest.mark.parametrize("load", LOADS, ids=["config", "tokenizer", "weights"])
+def test_base_that_is_not_in_the_cache_is_refused_at_once(load, tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    began_at = time.monotonic()
+    with pytest.raises(NotFound, match="POST /v1/models/acme/tiny/download") as caught:
+        load(BaseModelSpec(id="acme/tiny", source="acme/tiny"))
+    assert caught.value.code == "base_missing"
+    assert time.monotonic() - began_at < 1  # huggingface_hub waits 23 s for a hub out of reach
 
 
 def first_task(model_type):

@@ -36,6 +36,7 @@ ERRORS: dict[str, tuple[TunesmithError, protocol.RefusalKind]] = {
     ),
     "invalid": (InvalidRequest("Too long.", param="prompt", code="too_long"), protocol.INVALID),
     "other key": (EngineKeyRefused(protocol.WRONG_KEY), protocol.KEY_REFUSED),
+    "base missing": (protocol.BaseMissing("No files of this base."), protocol.BASE_MISSING),
     "not found": (NotFound("No adapter.", code="adapter_not_found"), protocol.NOT_FOUND),
     "full": (
         Unavailable("Many wait.", code="queue_full", retry_after_seconds=3),

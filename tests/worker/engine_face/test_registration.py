@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 from pydantic import SecretStr
 
-from core.spec.engine_protocol import EngineReport
+from core.spec.base_files import BaseSource, NamedSource
+from core.spec.engine_protocol import EngineReport, ReportAnswer
 from tests.worker.reporting import ReportingDesk, reporting_desk
 from worker.engine_face import registration
 from worker.engine_face.registration import Registration
@@ -61,6 +62,21 @@ def test_a_change_is_reported_at_once(desk: ReportingDesk, monkeypatch: pytest.M
     asyncio.run(live())
     assert desk.left == [REPORT.url]
     assert desk.keys == {None}
+
+
+def test_engine_looks_for_the_bases_that_the_api_names(desk: ReportingDesk) -> None:
+    here, gone = (NamedSource(id=name, files=BaseSource(source=name)) for name in ("here", "gone"))
+    desk.status, desk.answer = 200, ReportAnswer(bases=(here, gone)).model_dump_json().encode()
+
+    def look(bases: Sequence[NamedSource]) -> list[BaseSource]:
+        return [each.files for each in bases if each == here]
+
+    async def live() -> None:
+        async with Registration(desk.url, None, lambda: REPORT, look):
+            await until(lambda: len(desk.reports) >= 2)
+
+    asyncio.run(live())
+    assert [report.present for report in desk.reports[:2]] == [(), (here.files,)]
 
 
 def test_an_api_that_comes_back_is_told_and_the_log_says_so_once(

@@ -112,5 +112,5 @@ def test_a_base_that_is_not_there_is_named(workshop: Workshop) -> None:
     with worker_here(workshop):
         job = workshop.wait_for_end(job_id)
     assert job.error is not None
-    assert (job.error["param"], job.error["code"]) == ("model", "base_not_found")
+    assert (job.error["param"], job.error["code"]) == ("model", "base_missing")
     assert job.started_at is None

@@ -140,7 +140,7 @@ def test_a_base_that_is_not_there_is_not_found(reader, tmp_path):
     missing = BaseModelSpec(id="gone", source=str(tmp_path / "gone"))
     with pytest.raises(NotFound, match="gone") as caught:
         reader.read(asked(missing, HELLO))
-    assert caught.value.code == "base_not_found"
+    assert caught.value.code == "base_missing"
     assert str(tmp_path) not in caught.value.message
 
 

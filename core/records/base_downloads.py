@@ -1,0 +1,148 @@
+"""Downloads of bases from the Hugging Face hub, which are tasks, and the jobs that wait for them.
+
+A job whose base no worker has is not claimed. Housekeeping decides what happens to it: its base is
+downloaded, or the job fails. A download serves all projects, so it is found by its base.
+"""
+
+from collections.abc import Sequence
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from core.jobs.state import CLAIMABLE, JobStatus
+from core.records import leases, outbox
+from core.records.database import database_now
+from core.records.events import NewEvent, append_events
+from core.records.jobs import advance
+from core.records.tables import Job, Project, Task, Worker
+from core.records.tasks import TaskClaim, create_task
+from core.records.worker_bases import found_bases, uses
+from core.spec.base_files import BaseSource, BaseState, DownloadProgress, NamedSource
+from core.spec.base_model import BaseModelSpec
+from core.spec.ids import ProjectId
+from core.spec.job import JobSpec
+from core.tasks.failure import TaskFailure
+from core.tasks.kinds import JOB, Queue, Work
+
+BASE_DOWNLOAD = "base_download"
+"""The kind of task."""
+
+SETTLING_SECONDS = 60.0
+"""How long workers may take to find the files of a finished download."""
+
+
+def request_download(session: Session, project_id: ProjectId, base: BaseModelSpec) -> Task:
+    """Return the download of the base that waits or runs; if there is none, a new one."""
+    # Lock the project's row, so that concurrent requests share one download.
+    session.get(Project, project_id, with_for_update={"key_share": True})
+    newest = newest_download(session, base)
+    if newest is not None and newest.finished_at is None:
+        return newest
+    payload = NamedSource.of(base)
+    return create_task(
+        session, project_id, BASE_DOWNLOAD, subject=subject_of(base), payload=payload
+    )
+
+
+def newest_download(session: Session, base: BaseModelSpec) -> Task | None:
+    """Return the download of the base that was requested last, in any project."""
+    return session.scalars(
+        select(Task)
+        .where(Task.kind == BASE_DOWNLOAD, Task.subject == subject_of(base))
+        .order_by(Task.created_at.desc(), Task.id)
+        .limit(1)
+    ).first()
+
+
+def wait_for_download(session: Session, job: Job) -> Task:
+    """Request the download of the job's base, and tell the job; return the download."""
+    base = JobSpec.model_validate(job.spec).base
+    download = request_download(session, job.project_id, base)
+    append_events(session, job.id, [NewEvent(f"Waiting for the download of {base.id}.")])
+    return download
+
+
+def record_progress(
+    session: Session, claim: TaskClaim, progress: DownloadProgress, message: str | None = None
+) -> None:
+    """Store the progress of a download, and tell the waiting jobs; StaleClaim if it has ended."""
+    leases.hold(session, claim, progress=progress.model_dump(mode="json"))
+    if message is not None:
+        for job in _waiting_for(session, claim):
+            append_events(session, job.id, [NewEvent(message)])
+
+
+def end_waiting(session: Session, claim: TaskClaim) -> None:
+    """Tell the waiting jobs that the download is complete, and wake workers for them."""
+    leases.hold(session, claim)
+    name = NamedSource.model_validate(claim.payload).id
+    for job in _waiting_for(session, claim):
+        append_events(session, job.id, [NewEvent(f"{name} is downloaded.")])
+        outbox.enqueue(session, Work(JOB, job.id), send_after_seconds=0)
+
+
+def settle_waiting_jobs(session: Session) -> None:
+    """Decide about jobs whose base no device worker has: download it, or fail the job.
+
+    Nothing is decided while no device worker is alive.
+    """
+    anywhere = found_bases(session)
+    for files, found in found_bases(session, Worker.queue == Queue.DEVICE).items():
+        if found.state != "present":
+            for job in _unclaimed(session, files):
+                _settle(session, job, anywhere[files].state)
+
+
+def subject_of(base: BaseModelSpec) -> str:
+    return f"{base.source}@{base.revision}" if base.revision else base.source
+
+
+def _settle(session: Session, job: Job, state: BaseState) -> None:
+    base = JobSpec.model_validate(job.spec).base
+    download = newest_download(session, base)
+    if download is not None and download.finished_at is None:
+        return
+    if download is None or (download.finished_at or 0) < job.created_at:
+        if state == "missing":
+            _fail(session, job, "base_missing", f"No worker has the files of {base.id}.")
+        else:
+            wait_for_download(session, job)
+    elif download.error is not None:
+        failure = TaskFailure.model_validate(download.error)
+        _fail(session, job, failure.code, failure.message)
+    elif _has_settled(session, download):
+        message = (
+            f"{base.id} was downloaded, but no worker that trains has its files. Let all workers "
+            "and engines share one HF_HOME, or download it on each machine."
+        )
+        _fail(session, job, "base_missing", message)
+
+
+def _waiting_for(session: Session, claim: TaskClaim) -> Sequence[Job]:
+    return _unclaimed(session, NamedSource.model_validate(claim.payload).files)
+
+
+def _unclaimed(session: Session, files: BaseSource) -> Sequence[Job]:
+    """Lock the jobs on this base that wait for a worker. Locked ones, perhaps claimed now, are
+    skipped."""
+    return session.scalars(
+        select(Job)
+        .where(
+            Job.finished_at.is_(None),  # the partial index `ix_jobs_unfinished`
+            Job.status.in_(CLAIMABLE),
+            Job.lease_expires_at.is_(None),
+            uses(files.source, files.revision),
+        )
+        .order_by(Job.created_at, Job.id)
+        .with_for_update(skip_locked=True)
+    ).all()
+
+
+def _has_settled(session: Session, download: Task) -> bool:
+    now = session.scalars(select(database_now())).one()
+    return (download.finished_at or now) < now - SETTLING_SECONDS
+
+
+def _fail(session: Session, job: Job, code: str, message: str) -> None:
+    error = {"code": code, "message": message, "param": "model"}
+    advance(session, job.id, JobStatus.FAILED, message=message, level="error", error=error)
