@@ -21,6 +21,7 @@ _CHAT: Mapping[str, tuple[object, ...]] = {
     "functions": (None, []),
     "function_call": (None, "auto", "none"),
     "verbosity": (None, "medium"),
+    "best_of": (None, 1),
 }
 
 _COMPLETION: Mapping[str, tuple[object, ...]] = {"suffix": (None, "")}
@@ -34,7 +35,6 @@ def check_chat(body: ChatBody) -> None:
             "top_logprobs needs logprobs to be true.", param="top_logprobs", code="invalid_value"
         )
     _check_tool_choice(body)
-    _check_ignore_eos(body)
     if None not in (body.max_tokens, body.max_completion_tokens):
         raise InvalidRequest(
             "max_tokens is the old name of max_completion_tokens; use only one of them.",
@@ -58,17 +58,6 @@ def _check_tool_choice(body: ChatBody) -> None:
         raise InvalidRequest(
             "tool_choice with a forced call and response_format exclude each other; use one.",
             param="tool_choice",
-            code="contradictory_parameters",
-        )
-
-
-def _check_ignore_eos(body: ChatBody) -> None:
-    is_json = isinstance(body.response_format, JsonObjectFormat | JsonSchemaFormat)
-    is_forced = body.tool_choice == "required" or isinstance(body.tool_choice, ChosenTool)
-    if body.ignore_eos and (is_json or is_forced):
-        raise InvalidRequest(
-            "Structured output ends when it is complete. Remove ignore_eos.",
-            param="ignore_eos",
             code="contradictory_parameters",
         )
 

@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from core.inference.sampling import SamplingFields
 from core.spec.ids import ModelId
 from core.spec.template import TemplateVariables
 
@@ -66,9 +67,11 @@ class StreamOptions(Body):
     include_usage: bool = False
     include_obfuscation: bool = False
     """Accepted and ignored."""
+    continuous_usage_stats: bool = False
+    """As in vLLM: with `include_usage`, every chunk has the usage so far."""
 
 
-class GenerationBody(Body):
+class GenerationBody(Body, SamplingFields):
     """The common fields of both routes. Null means the same as a missing field."""
 
     model: Annotated[ModelId, Field(min_length=1, max_length=512, pattern=r"^[^\x00]*$")]
@@ -167,6 +170,8 @@ class ChatBody(GenerationBody):
     chat_template_kwargs: TemplateVariables | None = None
     """As in vLLM: variables of the chat template."""
     verbosity: object = None
+    best_of: object = None
+    """Of vLLM; it must be 1."""
     # These are accepted and ignored.
     metadata: Annotated[dict[str, str], _at_most(MAX_FIELDS)] | None = None
     prediction: object = None

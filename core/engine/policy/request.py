@@ -5,6 +5,7 @@ Plain Python; tensors belong to the runner.
 
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Generic, Protocol, TypeVar
 
 from core.batching.turn_format import TurnFormat
@@ -100,6 +101,18 @@ class Request:
     tools: Mapping[str, Any] | None = None
     """The parameters of the offered tools, by name."""
 
+    @cached_property
+    def ending_ids(self) -> frozenset[int]:
+        """The tokens that end a sequence: the end tokens, and the stop tokens of the request."""
+        return self.end_token_ids.union(self.sampling.stop_token_ids)
+
+    @cached_property
+    def changes_logits(self) -> bool:
+        """Whether the request has a bias or a penalty."""
+        spec = self.sampling
+        penalties = (spec.frequency_penalty, spec.presence_penalty, spec.repetition_penalty - 1)
+        return bool(spec.logit_bias) or any(penalties)
+
     @property
     def sequences(self) -> int:
         """The number of sequences: one per choice."""
@@ -175,6 +188,11 @@ class SequenceState(Generic[RequestType]):
         """Whether every position of the prompt must be computed, even if it is cached."""
         request = self.request
         return isinstance(request, Request) and request.sampling.score_prompt and self.index == 0
+
+    @property
+    def must_continue(self) -> bool:
+        """Whether neither an end token nor a stop may end it yet."""
+        return len(self.tokens) < self.request.sampling.min_tokens
 
     @property
     def flow(self) -> Hashable:
