@@ -52,7 +52,8 @@ def apply_grammars(logits_BV: Tensor, sequences: Collection[SequenceState[Reques
     for row, sequence in rows:
         ends = sorted(sequence.request.ending_ids) if sequence.must_continue else []
         if sequence.matcher is None:
-            logits_BV[row, ends] = float("-inf")
+            if len(ends) < logits_BV.shape[-1]:
+                logits_BV[row, ends] = float("-inf")
             continue
         allowed_V = sequence.matcher.allowed()
         longer_V = allowed_V.copy()

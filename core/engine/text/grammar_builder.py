@@ -60,17 +60,10 @@ class GrammarBuilder:
 
         A terminal: as alternatives of a rule, llguidance would support only 2,000 of them.
         """
-        plain, special = [], []
-        for text in texts:
-            parts = self._parts(text)
-            is_plain = all(isinstance(part, str) for part in parts)
-            (plain if is_plain else special).append(" ".join(map(_symbol, parts)) or '""')
-        if plain:
-            name = f"TEXT{len(self._rules)}"
-            self._rules.append(f"{name}: {' | '.join(plain)}")
-            self._bounded.append(self._rules[-1])
-            special.append(name)
-        return self.rule(" | ".join(special))
+        name = f"TEXT{len(self._rules)}"
+        self._rules.append(f"{name}: {' | '.join(map(_quoted, texts))}")
+        self._bounded.append(self._rules[-1])
+        return name
 
     def until(self, closing: str) -> str:
         """Return the symbols of any text up to and including a literal."""
@@ -100,9 +93,10 @@ class GrammarBuilder:
             log_level=0,
             limits=LIMITS,
         )
+        if not matcher.is_error():
+            matcher.compute_bitmask()  # copies share the result, so the model thread does not wait
         if matcher.is_error():
             raise refusal(matcher.get_error(), param)
-        matcher.compute_bitmask()  # copies share the result, so the model thread does not wait
         bounded = "\n".join([f"start: {start}", *self._bounded])
         return CompiledGrammar(bounded, matcher, self._vocabulary, bounds_numbers=bounds_numbers)
 
