@@ -25,7 +25,7 @@ MAX_MESSAGES = 2048
 MAX_TOOLS = 128
 MAX_BIASED_TOKENS = 1024
 MAX_PROMPTS = 256
-MAX_FIELDS = 64
+MAX_FIELDS = 96
 """More fields than any object of the API has."""
 
 

@@ -44,13 +44,13 @@ def apply_grammars(logits_BV: Tensor, sequences: Collection[SequenceState[Reques
     rows = [
         (row, each)
         for row, each in enumerate(sequences)
-        if each.matcher is not None or each.must_continue
+        if each.matcher is not None or _is_too_short(each)
     ]
     if not rows:
         return logits_BV
     logits_BV = logits_BV.clone()
     for row, sequence in rows:
-        ends = sorted(sequence.request.ending_ids) if sequence.must_continue else []
+        ends = sorted(sequence.request.ending_ids) if _is_too_short(sequence) else []
         if sequence.matcher is None:
             if len(ends) < logits_BV.shape[-1]:
                 logits_BV[row, ends] = float("-inf")
@@ -61,6 +61,10 @@ def apply_grammars(logits_BV: Tensor, sequences: Collection[SequenceState[Reques
         allowed_V = torch.from_numpy(longer_V if longer_V.any() else allowed_V)
         logits_BV[row].masked_fill_(~allowed_V.to(logits_BV.device), float("-inf"))
     return logits_BV
+
+
+def _is_too_short(sequence: SequenceState[Request]) -> bool:
+    return len(sequence.tokens) < sequence.request.sampling.min_tokens
 
 
 def _add(logits_BV: Tensor, addends: Sequence[tuple[int, dict[int, float]]]) -> None:

@@ -190,11 +190,6 @@ class SequenceState(Generic[RequestType]):
         return isinstance(request, Request) and request.sampling.score_prompt and self.index == 0
 
     @property
-    def must_continue(self) -> bool:
-        """Whether neither an end token nor a stop may end it yet."""
-        return len(self.tokens) < self.request.sampling.min_tokens
-
-    @property
     def flow(self) -> Hashable:
         """The flow of fair scheduling among the sequences of the same base."""
         return self.request.project, self.request.model.adapter_sha256

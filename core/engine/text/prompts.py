@@ -121,9 +121,7 @@ class PromptReader:
             virtual_tokens=model.positions_before_prompt,
             grammar=None
             if output is None
-            else model.vocabulary.grammar(
-                output, tools, reasoning, _remaining(prompt, model)
-            ),
+            else model.vocabulary.grammar(output, tools, reasoning, _remaining(prompt, model)),
             turn_format=turn,
             begins_in_reasoning=reasoning == "open",
             tools=parameters_of(tools) if tools else None,

@@ -16,6 +16,12 @@ from core.spec.generation import ChoiceOutput, GrammarOutput, RegexOutput
 _DIRECTIVES = re.compile(r"%\s*(json|regex|lark|llguidance)\b")
 """Of llguidance, which would bypass the limits of schemas and patterns."""
 
+_FAILURES = (
+    *(GbnfToLarkError, TooCostly, RecursionError),
+    *(ValueError, LookupError, TypeError, AttributeError, AssertionError),
+)
+"""What reading a grammar may raise. llguidance's converter of GBNF does not check its input."""
+
 
 def regex_rule(grammar: GrammarBuilder, spec: RegexOutput) -> str:
     """Return the rule of a text that a regular expression matches as a whole."""
@@ -50,9 +56,9 @@ def grammar_rule(grammar: GrammarBuilder, spec: GrammarOutput) -> str:
             spec.param,
         )
     try:
-        lark = any_to_lark(spec.grammar)
+        lark = any_to_lark(spec.grammar) if "::=" in spec.grammar else spec.grammar
         refuse_costly_grammar(lark)
-    except (GbnfToLarkError, TooCostly, RecursionError) as problem:
+    except _FAILURES as problem:
         raise unusable(str(problem), spec.param) from None
     return grammar.rule(f"%lark {{\n{lark}\n}}")
 

@@ -96,9 +96,7 @@ def test_ended_sequences_are_forgotten():
 @given(st.integers(0, 6), st.integers(0, 6), st.sets(st.integers(0, VOCABULARY - 1), min_size=1))
 def test_ends_are_forbidden_as_by_transformers(least, written, ends):
     stop = tuple(sorted(ends))[:1]
-    sequence = make_sequence(
-        (1,), [9] * written, ends=ends, min_tokens=least, stop_token_ids=stop
-    )
+    sequence = make_sequence((1,), [9] * written, ends=ends, min_tokens=least, stop_token_ids=stop)
     if len(ends) == VOCABULARY:
         return
     logits_1V = noise(1)

@@ -114,7 +114,9 @@ def test_a_grammar_is_followed(tiny, grammar):
 
 def test_a_grammar_may_ignore_and_import(tiny):
     assert accepts(tiny, GrammarOutput(grammar=IGNORING), "a  b")
-    importing = 'start: INT\n%import common.INT'
+    inlined = '?start: a | b\n?a: "a"\nb: "b" _C\n_C: ";"'
+    assert accepts(tiny, GrammarOutput(grammar=inlined), "b;")
+    importing = "start: INT\n%import common.INT"
     assert accepts(tiny, GrammarOutput(grammar=importing), "12")
 
 
@@ -154,7 +156,7 @@ HOSTILE = {
     "undefined": GrammarOutput(grammar="start: nope"),
     "undefined terminal": GrammarOutput(grammar="start: NOPE"),
     "unclosed text": GrammarOutput(grammar='start: "a'),
-    "backslashes": GrammarOutput(grammar='start: ' + '\\"' * 15_000),
+    "backslashes": GrammarOutput(grammar="start: " + '\\"' * 15_000),
     "slashes": GrammarOutput(grammar="start: " + "/[" * 15_000),
     "endless": GrammarOutput(grammar='start: a\na: a "x"'),
     "itself": GrammarOutput(grammar='start: A\nA: A "x" | "y"'),
@@ -164,7 +166,8 @@ HOSTILE = {
     "operators": GrammarOutput(grammar="start: A\nA: ~/(.*a(a|b){300})/ & /.*/"),
     "twice": GrammarOutput(grammar='start: A\nA: "a"\nA: ("a"?){3000} "a"{3000}'),
     "doubled": GrammarOutput(
-        grammar="start: A0\n" + "\n".join(f"A{n}: A{n + 1} A{n + 1}" for n in range(25))
+        grammar="start: A0\n"
+        + "\n".join(f"A{n}: A{n + 1} A{n + 1}" for n in range(25))
         + '\nA25: "a"'
     ),
     "schema": GrammarOutput(grammar='start: %json {"type": "integer", "multipleOf": 1000003}'),
