@@ -1,5 +1,7 @@
 """POST /v1/chat/completions and POST /v1/completions."""
 
+from functools import partial
+
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
@@ -14,6 +16,7 @@ from core.inference.chat import chat_chunks, chat_completion
 from core.inference.completion import text_chunks, text_completion
 from core.inference.plan import plan_chat, plan_completion
 from core.inference.schemas import ChatBody, CompletionBody
+from core.inference.usage import chunks_with_usage
 
 router = APIRouter(route_class=PromptRoute, dependencies=[requires("inference")])
 
@@ -27,7 +30,7 @@ async def create_chat_completion(
     events = run(state.engines, plan.requests)
     if body.stream:
         events = await unless_client_leaves(request, begun(events))
-        return sse_response(chat_chunks(plan, events))
+        return sse_response(chunks_with_usage(plan, events, chat_chunks))
     answer = await unless_client_leaves(request, collect(events, plan.requests))
     return JSONResponse(chat_completion(plan, answer))
 
@@ -42,6 +45,6 @@ async def create_completion(
     echo = bool(body.echo)
     if body.stream:
         events = await unless_client_leaves(request, begun(events))
-        return sse_response(text_chunks(plan, events, echo=echo))
+        return sse_response(chunks_with_usage(plan, events, partial(text_chunks, echo=echo)))
     answer = await unless_client_leaves(request, collect(events, plan.requests))
     return JSONResponse(text_completion(plan, answer, echo=echo))

@@ -12,6 +12,7 @@ from itertools import groupby
 
 from transformers import PreTrainedTokenizerFast
 
+from core.batching.continuation import prompt_with_ending
 from core.batching.control_tokens import ControlTokens
 from core.batching.rows import InvalidRow, Row
 from core.batching.template import (
@@ -27,6 +28,7 @@ from core.datasets.chat import parse_conversation
 from core.datasets.formats import ChatExample, CompletionExample, TextExample
 from core.datasets.row_errors import RowErrors
 from core.errors import InvalidRequest
+from core.spec.generation import PromptEnding
 
 Rendered = ChatExample | CompletionExample | TextExample
 """The kinds of example that are rendered into tokens with a loss mask."""
@@ -37,6 +39,7 @@ def render_prompt(
     messages: Sequence[Message],
     tools: Sequence[Message] = (),
     context: TemplateContext = NO_CONTEXT,
+    ending: PromptEnding = "generation_prompt",
 ) -> list[int]:
     """Return the token ids of the prompt for messages in OpenAI's format.
 
@@ -44,17 +47,20 @@ def render_prompt(
     conversation or omits a part of it.
     """
     template = ChatTemplate(tokenizer, context)
-    text = prompt_of_request(template, messages, tools)
+    text = prompt_of_request(template, messages, tools, ending)
     return template.source(tools).control.encode(tokenizer, [text])[0]
 
 
 def prompt_of_request(
-    template: ChatTemplate, messages: Sequence[Message], tools: Sequence[Message]
+    template: ChatTemplate,
+    messages: Sequence[Message],
+    tools: Sequence[Message],
+    ending: PromptEnding = "generation_prompt",
 ) -> str:
     """Return the text of a request's prompt; InvalidRequest as in `render_prompt`."""
     parsed = conversation_of_request(messages)
     try:
-        return template.prompt(parsed, tools)
+        return prompt_with_ending(template, parsed, tools, ending)
     except Unrenderable as problem:
         param = problem.field or "messages"
         raise InvalidRequest(f"Cannot render the prompt: {problem}.", param=param) from None

@@ -47,3 +47,7 @@ class TurnFormat:
         if opening and end.endswith(opening):
             return "open"
         return "closed" if closing and end.endswith(closing) else "ahead"
+
+
+PLAIN_TURN = TurnFormat(CodedTokens({}))
+"""An answer outside a conversation."""

@@ -9,6 +9,12 @@ from typing import Any, Literal, assert_never
 from core.errors import InvalidRequest
 from core.inference.history import cleaned
 from core.inference.refusals import check_chat, check_completion
+from core.inference.sampling import (
+    check_sampling,
+    constrained_text,
+    prompt_ending,
+    sampling_values,
+)
 from core.inference.schemas import (
     AllowedToolsChoice,
     ChatBody,
@@ -17,6 +23,7 @@ from core.inference.schemas import (
     GenerationBody,
     JsonObjectFormat,
     JsonSchemaFormat,
+    StreamOptions,
     TextFormat,
 )
 from core.inference.targets import Target
@@ -53,6 +60,8 @@ class Plan:
     """A chat with the older `functions`: its calls have the older form."""
     one_call: bool = False
     """Each choice of a chat has at most one call."""
+    continuous_usage: bool = False
+    """Every chunk of a stream has the usage so far."""
 
     @property
     def sampling(self) -> SamplingSpec:
@@ -68,7 +77,11 @@ def plan_chat(target: Target, project: ProjectId, body: ChatBody) -> Plan:
     # unchanged, as in training
     tools = tuple(tool.model_dump(exclude_unset=True) for tool in offered)
     prompt = ChatPrompt(
-        messages=cleaned(body.messages), tools=tools, template_kwargs=_template_kwargs(body)
+        messages=cleaned(body.messages),
+        tools=tools,
+        template_kwargs=_template_kwargs(body),
+        ending=prompt_ending(body),
+        add_special_tokens=bool(body.add_special_tokens),
     )
     sampling = _sampling(
         body,
@@ -105,6 +118,7 @@ def plan_completion(target: Target, project: ProjectId, body: CompletionBody) ->
         body,
         max_tokens=DEFAULT_COMPLETION_TOKENS if body.max_tokens is None else body.max_tokens,
         top_logprobs=body.logprobs,
+        structured_output=constrained_text(body),
         score_prompt=bool(body.echo) and body.logprobs is not None,
     )
     prompts = prompts_of(body)
@@ -121,12 +135,15 @@ def plan_completion(target: Target, project: ProjectId, body: CompletionBody) ->
 def prompts_of(body: CompletionBody) -> list[Prompt]:
     """Return the prompts from any of OpenAI's four formats."""
     prompt = body.prompt
+    special = body.add_special_tokens is not False
     if isinstance(prompt, str):
-        return [TextPrompt(text=prompt)]
+        return [TextPrompt(text=prompt, add_special_tokens=special)]
     if isinstance(prompt[0], int):
         return [TokenPrompt(tokens=tuple(prompt))]
     return [
-        TextPrompt(text=each) if isinstance(each, str) else TokenPrompt(tokens=tuple(each))
+        TextPrompt(text=each, add_special_tokens=special)
+        if isinstance(each, str)
+        else TokenPrompt(tokens=tuple(each))
         for each in prompt
     ]
 
@@ -139,6 +156,13 @@ def _sampling(
     structured_output: StructuredOutputSpec | None = None,
     score_prompt: bool = False,
 ) -> SamplingSpec:
+    check_sampling(body, max_tokens)
+    if body.ignore_eos and structured_output is not None:
+        raise InvalidRequest(
+            "Structured output ends when it is complete. Remove ignore_eos.",
+            param="ignore_eos",
+            code="contradictory_parameters",
+        )
     return SamplingSpec(
         max_tokens=max_tokens,
         temperature=1.0 if body.temperature is None else body.temperature,
@@ -153,10 +177,24 @@ def _sampling(
         structured_output=structured_output,
         ignore_eos=bool(body.ignore_eos),
         score_prompt=score_prompt,
+        **sampling_values(body),
     )
 
 
 def _structured_output(body: ChatBody) -> StructuredOutputSpec | None:
+    constraint = constrained_text(body)
+    required = _required_form(body)
+    if constraint is None or required is None:
+        return constraint or required
+    other = "tool_choice" if isinstance(required, ToolCallOutput) else "response_format"
+    raise InvalidRequest(
+        f"{constraint.param} and {other} exclude each other; use one.",
+        param=constraint.param,
+        code="contradictory_parameters",
+    )
+
+
+def _required_form(body: ChatBody) -> StructuredOutputSpec | None:
     match body.tool_choice:
         case "required":
             return ToolCallOutput()
@@ -186,6 +224,7 @@ def _plan(
     body: GenerationBody,
 ) -> Plan:
     id_ = new_id(prefix)
+    options = body.stream_options or StreamOptions()
     return Plan(
         id=id_,
         created=int(time.time()),
@@ -202,5 +241,6 @@ def _plan(
             )
             for index, prompt in enumerate(prompts)
         ],
-        include_usage=body.stream_options is not None and body.stream_options.include_usage,
+        include_usage=options.include_usage,
+        continuous_usage=options.include_usage and options.continuous_usage_stats,
     )

@@ -19,6 +19,7 @@ _CHAT: Mapping[str, tuple[object, ...]] = {
     "audio": (None,),
     "moderation": (None,),
     "web_search_options": (None,),
+    "best_of": (None, 1),
 }
 
 _COMPLETION: Mapping[str, tuple[object, ...]] = {"suffix": (None, "")}
@@ -32,7 +33,6 @@ def check_chat(body: ChatBody) -> None:
             "top_logprobs needs logprobs to be true.", param="top_logprobs", code="invalid_value"
         )
     _check_tool_choice(body)
-    _check_ignore_eos(body)
 
 
 def _check_tool_choice(body: ChatBody) -> None:
@@ -52,17 +52,6 @@ def _check_tool_choice(body: ChatBody) -> None:
         raise InvalidRequest(
             "tool_choice with a forced call and response_format exclude each other; use one.",
             param="tool_choice",
-            code="contradictory_parameters",
-        )
-
-
-def _check_ignore_eos(body: ChatBody) -> None:
-    is_json = isinstance(body.response_format, JsonObjectFormat | JsonSchemaFormat)
-    is_forced = body.tool_choice == "required" or isinstance(body.tool_choice, ChosenTool)
-    if body.ignore_eos and (is_json or is_forced):
-        raise InvalidRequest(
-            "Structured output ends when it is complete. Remove ignore_eos.",
-            param="ignore_eos",
             code="contradictory_parameters",
         )
 

@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from core.inference.sampling import SamplingFields
 from core.inference.variants import usual_choice, usual_format
 from core.spec.ids import ModelId
 from core.spec.numbers import Flag, Integer, Number
@@ -26,7 +27,7 @@ MAX_MESSAGES = 2048
 MAX_TOOLS = 128
 MAX_BIASED_TOKENS = 1024
 MAX_PROMPTS = 256
-MAX_FIELDS = 64
+MAX_FIELDS = 96
 """More fields than any object of the API has."""
 
 
@@ -70,9 +71,11 @@ class StreamOptions(Body):
     include_usage: Flag = False
     include_obfuscation: Flag = False
     """Accepted and ignored."""
+    continuous_usage_stats: Flag = False
+    """As in vLLM: with `include_usage`, every chunk has the usage so far."""
 
 
-class GenerationBody(Body):
+class GenerationBody(Body, SamplingFields):
     """The common fields of both routes. Null means the same as a missing field."""
 
     model: ModelName | None = None
@@ -213,6 +216,8 @@ class ChatBody(GenerationBody):
     function_call: Literal["none", "auto"] | ChosenFunction | None = None
     chat_template_kwargs: TemplateVariables | None = None
     """As in vLLM: variables of the chat template."""
+    best_of: object = None
+    """Of vLLM; it must be 1."""
     # These are accepted and ignored.
     prediction: object = None
     verbosity: Literal["low", "medium", "high"] | None = None

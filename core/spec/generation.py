@@ -20,6 +20,10 @@ FinishReason = Literal["stop", "length", "tool_calls"]
 
 LONGEST_GIVEN_ANSWER = 1024
 
+PromptEnding = Literal["generation_prompt", "nothing", "final_message"]
+"""The end of a rendered conversation: the header of an answer, the messages as they are, or the
+text of the last message, which the answer continues."""
+
 
 class ChatPrompt(Spec):
     """Messages in OpenAI's format, rendered by the model's chat template."""
@@ -30,6 +34,10 @@ class ChatPrompt(Spec):
     template_kwargs: dict[str, Any] = Field(
         default_factory=dict, description="variables of the chat template, such as enable_thinking"
     )
+    ending: PromptEnding = Field("generation_prompt", description="what follows the messages")
+    add_special_tokens: bool = Field(
+        False, description="also those that the tokenizer adds before a text"
+    )
 
 
 class TextPrompt(Spec):
@@ -37,6 +45,9 @@ class TextPrompt(Spec):
 
     type: Literal["text"] = "text"
     text: str
+    add_special_tokens: bool = Field(
+        True, description="those that the tokenizer adds before a text"
+    )
 
 
 class TokenPrompt(Spec):
@@ -49,29 +60,55 @@ class TokenPrompt(Spec):
 Prompt = Annotated[ChatPrompt | TextPrompt | TokenPrompt, Field(discriminator="type")]
 
 
-class JsonObjectOutput(Spec):
+class _Output(Spec):
+    param: str = Field("response_format", description="the field of the request, for errors")
+
+
+class JsonObjectOutput(_Output):
     """Any JSON object."""
 
     type: Literal["json_object"] = "json_object"
 
 
-class SchemaOutput(Spec):
+class SchemaOutput(_Output):
     """JSON that follows a schema."""
 
     type: Literal["json_schema"] = "json_schema"
     json_schema: dict[str, Any]
 
 
-class ToolCallOutput(Spec):
+class RegexOutput(_Output):
+    """A text that a regular expression matches as a whole."""
+
+    type: Literal["regex"] = "regex"
+    regex: str
+
+
+class ChoiceOutput(_Output):
+    """One of these texts."""
+
+    type: Literal["choice"] = "choice"
+    choices: tuple[str, ...]
+
+
+class GrammarOutput(_Output):
+    """A text of a grammar, written in llguidance's dialect of Lark or in GBNF."""
+
+    type: Literal["grammar"] = "grammar"
+    grammar: str
+
+
+class ToolCallOutput(_Output):
     """A call to one of the prompt's tools, or to `name`, in the format of the template."""
 
     type: Literal["tool_call"] = "tool_call"
     name: str | None = None
 
 
-StructuredOutputSpec = Annotated[
-    JsonObjectOutput | SchemaOutput | ToolCallOutput, Field(discriminator="type")
-]
+ConstrainedText = JsonObjectOutput | SchemaOutput | RegexOutput | ChoiceOutput | GrammarOutput
+"""What the text of an answer may be constrained to."""
+
+StructuredOutputSpec = Annotated[ConstrainedText | ToolCallOutput, Field(discriminator="type")]
 
 
 class SamplingSpec(Spec):
@@ -82,8 +119,17 @@ class SamplingSpec(Spec):
     )
     temperature: float = Field(1.0, ge=0, le=2)
     top_p: float = Field(1.0, ge=0, le=1)
+    top_k: int = Field(0, ge=0, description="only the k most likely tokens; 0: all of them")
+    min_p: float = Field(
+        0.0, ge=0, le=1, description="only tokens this likely, relative to the most likely one"
+    )
     seed: int = Field(ge=0, le=2**63 - 1)
     stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = Field((), description="further tokens that end an answer")
+    include_stop: bool = Field(
+        False, description="the text includes the stop text or stop token that ends it"
+    )
+    min_tokens: int = Field(0, ge=0, description="generated before an answer may end or stop")
     n: int = Field(1, ge=1, le=128)
     top_logprobs: int | None = Field(
         None, ge=0, le=20, description="None: no log-probabilities; k: the chosen token and k best"
@@ -96,6 +142,12 @@ class SamplingSpec(Spec):
     )
     presence_penalty: float = Field(
         0.0, ge=-2, le=2, description="subtracted from a logit once the token has occurred"
+    )
+    repetition_penalty: float = Field(
+        1.0,
+        gt=0,
+        description="a positive logit is divided by it, a negative one multiplied, if the token "
+        "has occurred in the prompt or the answer",
     )
     score_prompt: bool = Field(
         False, description="also score each token of the prompt; needs top_logprobs"
@@ -112,10 +164,10 @@ class SamplingSpec(Spec):
 
     @model_validator(mode="after")
     def _refuse_a_choice(self) -> "SamplingSpec":
-        if self.given_answer is not None and (
-            self.n > 1 or self.structured_output is not None or self.stop
-        ):
-            raise ValueError("given_answer excludes n, structured_output and stop")
+        chooses = self.n > 1 or self.structured_output is not None
+        stops = bool(self.stop or self.stop_token_ids)
+        if self.given_answer is not None and (chooses or stops):
+            raise ValueError("given_answer excludes n, structured_output, stop and stop_token_ids")
         return self
 
     @model_validator(mode="after")
@@ -180,6 +232,7 @@ class GenerationDelta(Spec):
     text: str
     reasoning: str = Field("", description="text that the template marks as reasoning")
     logprobs: tuple[GeneratedToken, ...] = ()
+    completion_tokens: int = Field(0, description="tokens of the choice so far")
 
 
 class ToolCalled(Spec):

@@ -213,9 +213,13 @@ def _choices(text: str, sampling: SamplingSpec) -> Sequence[GenerationEvent]:
     reason: Any = "length" if len(kept) < len(words) else "stop"
     events: list[GenerationEvent] = []
     for choice in range(sampling.n):
-        for word in kept:
+        for count, word in enumerate(kept, 1):
             logprobs = () if sampling.top_logprobs is None else (_token(word, sampling),)
-            events.append(GenerationDelta(choice=choice, text=word, logprobs=logprobs))
+            events.append(
+                GenerationDelta(
+                    choice=choice, text=word, logprobs=logprobs, completion_tokens=count
+                )
+            )
         events.append(
             ChoiceFinished(choice=choice, finish_reason=reason, completion_tokens=len(kept))
         )

@@ -26,7 +26,7 @@ from core.spec.engine_protocol import NotServedHere
 from core.spec.generation import ChoiceFinished, GenerationEvent, GenerationRequest
 from core.spec.parity import NumberFormat
 from worker.vllm.completion import completion_body
-from worker.vllm.fitness import require_fit
+from worker.vllm.fitness import require_fit, require_served
 from worker.vllm.metrics import BridgeMetrics
 from worker.vllm.models import ServedModels
 from worker.vllm.server import UnknownModel, VllmServer
@@ -136,7 +136,9 @@ class Bridge:
     def _read(self, asked: GenerationRequest) -> tuple[Request, TokenBytes]:
         if asked.adapter is not None:
             require_fit(read_manifest(self._files.ensure(asked.adapter)), asked.serving)
-        return self._reader.read(asked)
+        request, token_bytes = self._reader.read(asked)
+        require_served(request)
+        return request, token_bytes
 
     async def _ask(
         self, request: Request, token_bytes: TokenBytes, adapter: BundleRef | None

@@ -33,10 +33,13 @@ def completion_body(request: Request, model: str) -> dict[str, Any]:
         "seed": sampling.seed,
         "frequency_penalty": sampling.frequency_penalty,
         "presence_penalty": sampling.presence_penalty,
-        # For fields that are not set, vLLM uses the base's generation_config.json.
-        **{"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0},
+        # These are always set: otherwise, vLLM uses the base's generation_config.json.
+        "top_k": sampling.top_k,
+        "min_p": sampling.min_p,
+        "repetition_penalty": sampling.repetition_penalty,
         "ignore_eos": True,  # only the tokens below end an answer
-        "stop_token_ids": sorted(request.end_token_ids),
+        "stop_token_ids": sorted(request.ending_ids),
+        "min_tokens": 0 if given else min(sampling.min_tokens, request.max_tokens),
         "stream": True,
         "return_token_ids": True,
         "return_tokens_as_token_ids": True,

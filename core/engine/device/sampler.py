@@ -5,13 +5,14 @@ of the batch.
 """
 # B rows of the batch, V vocabulary, K alternatives
 
-from collections import Counter
 from collections.abc import Collection, Sequence
 from hashlib import blake2b
 
 import torch
 from torch import Tensor
 
+from core.engine.device.penalties import apply_grammars, apply_penalties
+from core.engine.device.truncation import kept_probabilities
 from core.engine.policy.request import Request, SequenceState
 from core.engine.results import SampledToken, TokenScores
 from core.spec.generation import SamplingSpec
@@ -44,44 +45,6 @@ def sample(logits_BV: Tensor, sequences: Collection[SequenceState[Request]]) -> 
     ]
 
 
-def apply_penalties(logits_BV: Tensor, sequences: Collection[SequenceState[Request]]) -> Tensor:
-    """Return the logits with the bias and the penalties of each request.
-
-    Penalties count generated tokens, not the prompt, like OpenAI's.
-    """
-    penalties = [_penalties(each.request.sampling, each.tokens) for each in sequences]
-    if not any(penalties):
-        return logits_BV
-    logits_BV = logits_BV.clone()
-    for row, of_row in enumerate(penalties):
-        if of_row:
-            tokens = torch.tensor(list(of_row), device=logits_BV.device)
-            logits_BV[row, tokens] += torch.tensor(list(of_row.values())).to(logits_BV)
-    return logits_BV
-
-
-def apply_grammars(logits_BV: Tensor, sequences: Collection[SequenceState[Request]]) -> Tensor:
-    """Return the logits with -inf for tokens that the grammar of an answer does not allow."""
-    if all(sequence.matcher is None for sequence in sequences):
-        return logits_BV
-    logits_BV = logits_BV.clone()
-    for row, sequence in enumerate(sequences):
-        if sequence.matcher is not None:
-            allowed_V = torch.from_numpy(sequence.matcher.allowed()).to(logits_BV.device)
-            logits_BV[row].masked_fill_(~allowed_V, float("-inf"))
-    return logits_BV
-
-
-def _penalties(sampling: SamplingSpec, written: list[int]) -> dict[int, float]:
-    """Return the addend to the logit of each token."""
-    penalties = dict(sampling.logit_bias)
-    if sampling.frequency_penalty or sampling.presence_penalty:
-        for token, times in Counter(written).items():
-            penalty = sampling.frequency_penalty * times + sampling.presence_penalty
-            penalties[token] = penalties.get(token, 0.0) - penalty
-    return penalties
-
-
 def _draw(sequence: SequenceState[Request]) -> float:
     """Return the random number for the next token; arbitrary if none is drawn."""
     sampling = sequence.request.sampling
@@ -109,16 +72,11 @@ def choose_tokens(
     if not rows:
         return chosen_B
 
-    def column(values: list[float]) -> Tensor:
-        return torch.tensor(values, dtype=torch.float64, device=logits_BV.device)[:, None]
-
-    probabilities_BV = nucleus(
-        logits_BV[rows],
-        temperature_B1=column([sampling[row].temperature for row in rows]),
-        top_p_B1=column([sampling[row].top_p for row in rows]),
-    )
+    drawn = [sampling[row] for row in rows]
+    probabilities_BV = kept_probabilities(logits_BV[rows], drawn)
     cumulative_BV = probabilities_BV.cumsum(dim=-1)
-    targets_B1 = column([uniform_draws[row] for row in rows]) * cumulative_BV[:, -1:]
+    draws_B1 = torch.tensor([[uniform_draws[row]] for row in rows], dtype=torch.float64)
+    targets_B1 = draws_B1.to(logits_BV.device) * cumulative_BV[:, -1:]
     chosen_B[rows] = torch.searchsorted(cumulative_BV, targets_B1, right=True)[:, 0]
     return chosen_B
 
@@ -129,24 +87,6 @@ def most_likely(logits_BV: Tensor) -> Tensor:
         return logits_BV.argmax(dim=-1)
     # on a CPU, numpy's argmax over a vocabulary is six times as fast as torch's
     return torch.from_numpy(logits_BV.float().numpy().argmax(axis=-1))
-
-
-def nucleus(logits_BV: Tensor, temperature_B1: Tensor, top_p_B1: Tensor) -> Tensor:
-    """Return unnormalized probabilities (B, V, float64) of the nucleus, zero outside.
-
-    The nucleus is the smallest set of most likely tokens whose total probability reaches top_p;
-    it has at least one token. Source: Holtzman et al. 2019, https://arxiv.org/abs/1904.09751.
-    """
-    logits_BV = logits_BV.double()
-    logits_BV = logits_BV - logits_BV.max(dim=-1, keepdim=True).values  # safe at tiny temperatures
-    probabilities_BV = (logits_BV / temperature_B1).softmax(dim=-1)
-    if bool((top_p_B1 >= 1).all()):
-        return probabilities_BV
-    sorted_BV, order_BV = probabilities_BV.sort(dim=-1, descending=True, stable=True)
-    more_likely_BV = sorted_BV.cumsum(dim=-1) - sorted_BV
-    is_kept_BV = (more_likely_BV < top_p_B1) | (top_p_B1 >= 1)
-    is_kept_BV[:, 0] = True
-    return probabilities_BV * torch.zeros_like(is_kept_BV).scatter(-1, order_BV, is_kept_BV)
 
 
 def score_tokens(

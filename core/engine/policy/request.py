@@ -5,6 +5,7 @@ Plain Python; tensors belong to the runner.
 
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Generic, Protocol, TypeVar
 
 from core.batching.turn_format import TurnFormat
@@ -101,6 +102,18 @@ class Request:
     """Whether the prompt opens the reasoning."""
     tools: Mapping[str, Any] | None = None
     """The parameters of the offered tools, by name."""
+
+    @cached_property
+    def ending_ids(self) -> frozenset[int]:
+        """The tokens that end a sequence: the end tokens, and the stop tokens of the request."""
+        return self.end_token_ids.union(self.sampling.stop_token_ids)
+
+    @cached_property
+    def changes_logits(self) -> bool:
+        """Whether the request has a bias or a penalty."""
+        spec = self.sampling
+        penalties = (spec.frequency_penalty, spec.presence_penalty, spec.repetition_penalty - 1)
+        return bool(spec.logit_bias) or any(penalties)
 
     @property
     def sequences(self) -> int:

@@ -42,8 +42,10 @@ class Detokenizer:
         self._hardware = hardware
         self._token_bytes = token_bytes
         drops_space = request.model.task == "seq2seq" and token_bytes.marks_first_word
+        stop, includes_stop = request.sampling.stop, request.sampling.include_stop
         self._streams = [
-            TextStream(request.sampling.stop, drops_space) for _ in range(request.sequences)
+            TextStream(stop, drops_space, includes_stop=includes_stop)
+            for _ in range(request.sequences)
         ]
         self._readers = _readers(request)
         format_ = request.turn_format
@@ -64,12 +66,14 @@ class Detokenizer:
             return
         sequence.write(token.token_id)
         stream = self._streams[sequence.index]
-        is_end = token.token_id in self._request.end_token_ids
-        if not is_end:
+        is_end = token.token_id in self._request.ending_ids
+        if not is_end or self._is_included(token.token_id):
             record = _record(token, self._token_bytes)
             code = self._codes.get(token.token_id, "")
             own_bytes = b"" if code else self._token_bytes.text_bytes(token.token_id)
-            yield from self._deltas(sequence, stream.push(own_bytes, record, code))
+            may_stop = len(sequence.tokens) > self._request.sampling.min_tokens
+            piece = stream.push(own_bytes, record, code, may_stop=may_stop)
+            yield from self._deltas(sequence, piece)
             reader = self._readers[sequence.index]
             self._reasoning_tokens[sequence.index] += reader is not None and reader.is_reasoning
         reason = _finish_reason(sequence, is_end=is_end or stream.stopped)
@@ -86,6 +90,10 @@ class Detokenizer:
                 completion_tokens=len(sequence.tokens),
                 reasoning_tokens=self._reasoning_tokens[sequence.index],
             )
+
+    def _is_included(self, end: int) -> bool:
+        """Whether the text includes a token that ends it. An end token has no text."""
+        return self._request.sampling.include_stop and end not in self._request.end_token_ids
 
     def _started(self, sequence: SequenceState[Request]) -> GenerationStarted:
         prompt, precision = self._request.prompt_tokens, self._request.model.precision
@@ -112,6 +120,7 @@ class Detokenizer:
                 text=part.text,
                 reasoning=part.reasoning,
                 logprobs=piece.logprobs,
+                completion_tokens=len(sequence.tokens),
             )
 
     def _rest(self, sequence: SequenceState[Request]) -> Iterator[GenerationDelta | ToolCalled]:
@@ -121,7 +130,12 @@ class Detokenizer:
             return
         rest = reader.finish()
         if rest.text or rest.reasoning:
-            yield GenerationDelta(choice=sequence.index, text=rest.text, reasoning=rest.reasoning)
+            yield GenerationDelta(
+                choice=sequence.index,
+                text=rest.text,
+                reasoning=rest.reasoning,
+                completion_tokens=len(sequence.tokens),
+            )
         for call in rest.calls:
             yield ToolCalled(choice=sequence.index, name=call.name, arguments=call.arguments)
 

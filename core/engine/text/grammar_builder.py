@@ -1,7 +1,7 @@
 """Builds grammars in llguidance's dialect of Lark, rule by rule."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from llguidance import LLMatcher
@@ -11,6 +11,7 @@ from core.batching.coded_tokens import CodedTokens
 from core.engine.text.schema_keywords import unfit
 from core.engine.text.schema_numbers import with_bounds
 from core.engine.text.structured_output import LIMITS, CompiledGrammar, GrammarVocabulary
+from core.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
@@ -54,6 +55,16 @@ class GrammarBuilder:
         """Return the symbols of a text; "" for an empty text."""
         return " ".join(map(_symbol, self._parts(text)))
 
+    def one_of(self, texts: Iterable[str]) -> str:
+        """Return the symbols of one of these texts.
+
+        A terminal: as alternatives of a rule, llguidance would support only 2,000 of them.
+        """
+        name = f"TEXT{len(self._rules)}"
+        self._rules.append(f"{name}: {' | '.join(map(_quoted, texts))}")
+        self._bounded.append(self._rules[-1])
+        return name
+
     def until(self, closing: str) -> str:
         """Return the symbols of any text up to and including a literal."""
         first, *rest = self._parts(closing)
@@ -62,8 +73,19 @@ class GrammarBuilder:
         text = self.rule(r"/(?s:.*)/", f"[suffix={_quoted(first)}]")
         return " ".join([text, *map(_symbol, rest)])
 
-    def compiled(self, start: str, param: str) -> CompiledGrammar:
-        """Compile the grammar with these start symbols; InvalidRequest for an unusable schema."""
+    def compiled(
+        self,
+        start: str,
+        param: str,
+        *,
+        refusal: Callable[[str, str], InvalidRequest] = unfit,
+        bounds_numbers: bool = True,
+    ) -> CompiledGrammar:
+        """Compile the grammar with these start symbols.
+
+        An unusable grammar raises `refusal` of the reason and the field. With `bounds_numbers`,
+        numbers have at most `MAX_DIGITS` digits, as in JSON.
+        """
         lark = "\n".join([f"start: {start}", *self._rules])
         matcher = LLMatcher(
             self._vocabulary.tokenizer,
@@ -71,11 +93,12 @@ class GrammarBuilder:
             log_level=0,
             limits=LIMITS,
         )
+        if not matcher.is_error():
+            matcher.compute_bitmask()  # copies share the result, so the model thread does not wait
         if matcher.is_error():
-            raise unfit(matcher.get_error(), param)
-        matcher.compute_bitmask()  # copies share the result, so the model thread does not wait
+            raise refusal(matcher.get_error(), param)
         bounded = "\n".join([f"start: {start}", *self._bounded])
-        return CompiledGrammar(bounded, matcher, self._vocabulary)
+        return CompiledGrammar(bounded, matcher, self._vocabulary, bounds_numbers=bounds_numbers)
 
     def _parts(self, coded: str) -> list[str | int]:
         """Return a literal as texts and token ids.

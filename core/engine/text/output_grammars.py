@@ -1,10 +1,10 @@
-"""The grammars of structured output: JSON or a tool call, optionally after reasoning.
+"""The grammars of structured output: a constrained text or a tool call, perhaps after reasoning.
 
 Reasoning is unconstrained. If the prompt or the model opens it, the grammar applies after it ends.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, assert_never
 
 from core.batching.call_literals import NAME_HOLE
 from core.batching.forced_call import ForcedCall, ForcedPairs
@@ -15,31 +15,59 @@ from core.engine.text.json_schema import fitted
 from core.engine.text.schema_cost import refuse_too_costly
 from core.engine.text.schema_keywords import without_null_keys
 from core.engine.text.structured_output import CompiledGrammar, GrammarVocabulary
+from core.engine.text.text_grammars import choice_rule, grammar_rule, regex_rule, unusable
 from core.errors import InvalidRequest
-from core.spec.generation import JsonObjectOutput, SchemaOutput, ToolCallOutput
+from core.spec.generation import (
+    ChoiceOutput,
+    ConstrainedText,
+    GrammarOutput,
+    JsonObjectOutput,
+    RegexOutput,
+    SchemaOutput,
+    ToolCallOutput,
+)
 
-_RESPONSE_FORMAT, _TOOLS = "response_format", "tools"
+_TOOLS = "tools"
 _NEWLINES = r"/\n{0,2}/"
 
 
-def compile_json(
-    spec: JsonObjectOutput | SchemaOutput,
+def compile_text(
+    spec: ConstrainedText,
     format_: TurnFormat,
     reasoning: ReasoningAt,
     vocabulary: GrammarVocabulary,
 ) -> CompiledGrammar:
-    """Return the grammar of JSON output; InvalidRequest `invalid_json_schema` if impossible."""
-    schema: dict[str, Any] = {"type": "object"}
-    if isinstance(spec, SchemaOutput):
-        schema = spec.json_schema
+    """Return the grammar of a constrained text.
+
+    InvalidRequest `invalid_json_schema` or `invalid_grammar` if it cannot be enforced.
+    """
     grammar = GrammarBuilder(vocabulary, format_.control)
     parts = [
         _thinking(grammar, format_, reasoning),
         grammar.literal(format_.content.opening.lstrip()),
-        grammar.json(fitted(schema, _RESPONSE_FORMAT)),
+        _text(grammar, spec),
         grammar.literal(format_.content.closing),
     ]
-    return grammar.compiled(" ".join(filter(None, parts)), _RESPONSE_FORMAT)
+    start = " ".join(filter(None, parts))
+    if isinstance(spec, JsonObjectOutput | SchemaOutput):
+        return grammar.compiled(start, spec.param)
+    return grammar.compiled(start, spec.param, refusal=unusable, bounds_numbers=False)
+
+
+def _text(grammar: GrammarBuilder, spec: ConstrainedText) -> str:
+    match spec:
+        case JsonObjectOutput():
+            return grammar.json(fitted({"type": "object"}, spec.param))
+        case SchemaOutput():
+            return grammar.json(fitted(spec.json_schema, spec.param))
+        case RegexOutput():
+            return regex_rule(grammar, spec)
+        case ChoiceOutput():
+            return choice_rule(grammar, spec)
+        case GrammarOutput():
+            return grammar_rule(grammar, spec)
+        case _:
+            assert_never(spec)
 
 
 def compile_call(

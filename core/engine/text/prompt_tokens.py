@@ -6,7 +6,7 @@ from typing import Any, assert_never
 
 from core.batching.render import render_prompt
 from core.batching.source_target import render_source
-from core.batching.tokenization import plain_prompt
+from core.batching.tokenization import encode, opening_tokens, plain_prompt
 from core.engine.text.served_model import ServedModel
 from core.errors import InvalidRequest
 from core.objectives.classification import class_tokens
@@ -33,7 +33,7 @@ def prompt_tokens(prompt: Prompt, model: ServedModel) -> tuple[int, ...]:
         case TextPrompt():
             _refuse_a_text_too_long(prompt.text, param, model)
             with vocabulary.lock:
-                tokens = _plain_tokens(prompt.text, model)
+                tokens = _plain_tokens(prompt, model)
         case TokenPrompt():
             tokens = list(prompt.tokens)
         case _:
@@ -115,6 +115,13 @@ def refuse_unknown_tokens(logit_bias: Mapping[int, float], model: ServedModel) -
 def _chat_tokens(prompt: ChatPrompt, model: ServedModel) -> list[int]:
     tokenizer, context = model.vocabulary.tokenizer, model.template_context(prompt)
     if model.key.task == "seq2seq":
+        if prompt.ending == "final_message":
+            raise InvalidRequest(
+                "An encoder-decoder reads the messages with its encoder, so it cannot continue "
+                "one. Set continue_final_message to false.",
+                param="continue_final_message",
+                code="unsupported_parameter",
+            )
         with model.vocabulary.lock:
             return render_source(tokenizer, prompt.messages, prompt.tools, context)
     if tokenizer.chat_template is None:
@@ -125,18 +132,22 @@ def _chat_tokens(prompt: ChatPrompt, model: ServedModel) -> list[int]:
             code="no_chat_template",
         )
     with model.vocabulary.lock:
-        return render_prompt(tokenizer, prompt.messages, prompt.tools, context)
+        opening = opening_tokens(tokenizer) if prompt.add_special_tokens else ()
+        own = render_prompt(tokenizer, prompt.messages, prompt.tools, context, prompt.ending)
+        return [*opening, *own]
 
 
-def _plain_tokens(text: str, model: ServedModel) -> list[int]:
+def _plain_tokens(prompt: TextPrompt, model: ServedModel) -> list[int]:
     """Tokenize as in training: with opening special tokens, without closing ones.
 
-    The input of an encoder keeps both.
+    The input of an encoder keeps both. A request may leave them out.
     """
     tokenizer = model.vocabulary.tokenizer
+    if not prompt.add_special_tokens:
+        return encode(tokenizer, [prompt.text])[0]
     if model.key.task != "seq2seq":
-        return plain_prompt(tokenizer, text)
-    tokens: list[int] = tokenizer(text)["input_ids"]
+        return plain_prompt(tokenizer, prompt.text)
+    tokens: list[int] = tokenizer(prompt.text)["input_ids"]
     return tokens
 
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from core.artifacts.manifest import Manifest, public_name, read_manifest
-from core.batching.turn_format import ReasoningAt, TurnFormat
+from core.batching.turn_format import PLAIN_TURN, ReasoningAt, TurnFormat
 from core.catalog.combinations import require_mergeable
 from core.catalog.describe import is_stored_quantized
 from core.catalog.strategies import STRATEGIES
@@ -99,15 +99,16 @@ class PromptReader:
         model = self._model(asked.base, asked.adapter, asked.serving)
         _require_generator(asked, model)
         refuse_unknown_tokens(asked.sampling.logit_bias, model)
-        tokens = prompt_tokens(asked.prompt, model)
-        sampling, given = asked.sampling, asked.sampling.given_answer
+        prompt, sampling, given = asked.prompt, asked.sampling, asked.sampling.given_answer
+        tokens = prompt_tokens(prompt, model)
         output = sampling.structured_output
         require_known(given or (), "given_answer", model)
+        require_known(sampling.stop_token_ids, "stop_token_ids", model)
         is_endless = sampling.ignore_eos or given is not None
-        tools = asked.prompt.tools if isinstance(asked.prompt, ChatPrompt) else ()
-        turn = _turn_format(asked.prompt, model) if given is None else None
+        tools = prompt.tools if isinstance(prompt, ChatPrompt) else ()
+        turn = _turn_format(prompt, model) if given is None else None
         reasoning: ReasoningAt = "closed"
-        if turn is not None:
+        if turn is not None and not _continues_message(prompt):
             reasoning = turn.reasoning_after(model.vocabulary.decode(tokens[-_END_OF_PROMPT:]))
         request = Request(
             id=asked.id,
@@ -119,7 +120,9 @@ class PromptReader:
             project=asked.project,
             is_background=asked.background,
             virtual_tokens=model.positions_before_prompt,
-            grammar=None if output is None else model.vocabulary.grammar(output, tools, reasoning),
+            grammar=None
+            if output is None
+            else model.vocabulary.grammar(output, tools, reasoning, _remaining(prompt, model)),
             turn_format=turn,
             begins_in_reasoning=reasoning == "open",
             tools=parameters_of(tools) if tools else None,
@@ -197,6 +200,20 @@ def _turn_format(prompt: Prompt, model: ServedModel) -> TurnFormat | None:
     if not prompt.tools:
         format_ = replace(format_, calls=None)
     return None if format_.is_plain else format_
+
+
+def _continues_message(prompt: Prompt) -> bool:
+    return isinstance(prompt, ChatPrompt) and prompt.ending == "final_message"
+
+
+def _remaining(prompt: Prompt, model: ServedModel) -> TurnFormat:
+    """Return the format that structured output has after a prompt."""
+    if not isinstance(prompt, ChatPrompt):
+        return PLAIN_TURN
+    format_ = model.vocabulary.turn_format
+    if _continues_message(prompt):  # which has opened the text
+        return replace(format_, content=replace(format_.content, opening=""))
+    return format_
 
 
 def parameters_of(tools: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

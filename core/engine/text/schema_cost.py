@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
+from core.engine.text.pattern_cost import TooCostly, refuse_costly_pattern
 from core.engine.text.schema_keywords import is_number, unfit
 
 MAX_SCHEMA_CHARACTERS = 32_768
@@ -26,6 +27,7 @@ def refuse_too_costly(schemas: list[Any], param: str) -> None:
         parts = list(_objects(schema))
         for part in parts:
             _refuse_long_literals(part, param)
+            _refuse_costly_patterns(part, param)
         multiples += _states_of_multiples(parts)
     if multiples > MAX_MULTIPLE_OF:
         raise unfit(
@@ -73,3 +75,14 @@ def _refuse_long_literals(schema: dict[str, Any], param: str) -> None:
             f"{MAX_LITERAL_CHARACTERS}",
             param,
         )
+
+
+def _refuse_costly_patterns(schema: dict[str, Any], param: str) -> None:
+    named = schema.get("patternProperties")
+    names = named if isinstance(named, dict) else {}
+    for pattern in (schema.get("pattern"), *names):
+        if isinstance(pattern, str):
+            try:
+                refuse_costly_pattern(pattern)
+            except TooCostly as problem:
+                raise unfit(f"a pattern is too costly: {problem}", param) from None

@@ -58,22 +58,34 @@ class GrammarVocabulary:
 class CompiledGrammar:
     """A grammar for one vocabulary; each answer has its own `GrammarMatcher`."""
 
-    def __init__(self, lark: str, first: LLMatcher, vocabulary: GrammarVocabulary) -> None:
+    def __init__(
+        self,
+        lark: str,
+        first: LLMatcher,
+        vocabulary: GrammarVocabulary,
+        *,
+        bounds_numbers: bool = True,
+    ) -> None:
         self.lark = lark
         """The grammar for another server, whose llguidance may be older."""
         self._first = first
         self._vocabulary = vocabulary
+        self._bounds_numbers = bounds_numbers
 
     def start(self) -> "GrammarMatcher":
         """Return a matcher for a new answer."""
-        return GrammarMatcher(self._first.deep_copy(), self._vocabulary)
+        first = self._first.deep_copy()
+        return GrammarMatcher(first, self._vocabulary, bounds_numbers=self._bounds_numbers)
 
 
 class GrammarMatcher:
     """Matches one answer against a grammar, token by token."""
 
-    def __init__(self, matcher: LLMatcher, vocabulary: GrammarVocabulary) -> None:
+    def __init__(
+        self, matcher: LLMatcher, vocabulary: GrammarVocabulary, *, bounds_numbers: bool = True
+    ) -> None:
         self._matcher = matcher
+        self._bounds_numbers = bounds_numbers
         self._vocabulary = vocabulary
         self._end_token_ids = list(vocabulary.end_token_ids)
         self._stuck = False
@@ -117,7 +129,8 @@ class GrammarMatcher:
                 allowed_V[token] = False
                 allowed_V[self._required_tokens()] = True
         allowed_V[self._end_token_ids] = False
-        self._bound_a_number(allowed_V)
+        if self._bounds_numbers:
+            self._bound_a_number(allowed_V)
         return allowed_V
 
     def _bound_a_number(self, allowed_V: NDArray[np.bool_]) -> None:

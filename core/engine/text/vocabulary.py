@@ -15,7 +15,7 @@ from core.batching.turn_format import ReasoningAt, TurnFormat
 from core.batching.turn_probe import turn_format
 from core.batching.turns import end_token_ids
 from core.catalog.families import family_of
-from core.engine.text.output_grammars import compile_call, compile_json
+from core.engine.text.output_grammars import compile_call, compile_text
 from core.engine.text.structured_output import (
     CompiledGrammar,
     GrammarVocabulary,
@@ -87,12 +87,16 @@ class Vocabulary:
         spec: StructuredOutputSpec,
         tools: Sequence[Mapping[str, Any]],
         reasoning: ReasoningAt = "ahead",
+        format_: TurnFormat | None = None,
     ) -> CompiledGrammar:
-        """Return the grammar of structured output; InvalidRequest if it cannot be enforced."""
-        grammars = self._for_grammars
+        """Return the grammar of structured output; InvalidRequest if it cannot be enforced.
+
+        Without a format, the output is an answer of the chat template.
+        """
+        grammars, format_ = self._for_grammars, format_ or self.turn_format
         if isinstance(spec, ToolCallOutput):
-            return compile_call(spec, self.turn_format, tools, reasoning, grammars)
-        return compile_json(spec, self.turn_format, reasoning, grammars)
+            return compile_call(spec, format_, tools, reasoning, grammars)
+        return compile_text(spec, format_, reasoning, grammars)
 
     @cached_property
     def turn_format(self) -> TurnFormat:

@@ -41,6 +41,7 @@ class CompletionRequest(_Strict):
     presence_penalty: float = Field(ge=-2, le=2)
     seed: int = Field(ge=-(2**63), le=2**63 - 1)
     ignore_eos: bool
+    min_tokens: int = Field(0, ge=0)
     stop_token_ids: list[Token]
     stream: Literal[True]
     return_token_ids: Literal[True]
@@ -54,6 +55,12 @@ class CompletionRequest(_Strict):
     def _refuse_greedy_choices(self) -> "CompletionRequest":
         if self.temperature == 0 and self.n > 1:  # from 0 to 0.01 it counts as 0.01
             raise ValueError(f"n must be 1 when using greedy sampling, got {self.n}.")
+        return self
+
+    @model_validator(mode="after")
+    def _refuse_too_many_tokens(self) -> "CompletionRequest":
+        if self.min_tokens > self.max_tokens:
+            raise ValueError("min_tokens must be less than or equal to max_tokens")
         return self
 
     def check_late(self) -> None:

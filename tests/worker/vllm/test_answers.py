@@ -113,6 +113,31 @@ def test_bias_and_penalties_move_the_choice(engine, either, model):
     assert len(set(biased[0]["text"].split())) == 1
 
 
+def test_repeated_tokens_of_prompt_and_answer_are_penalized(engine, either, model):
+    plain = compared(engine, either, adapter=model, prompt=CHAT, max_tokens=24)
+    options = {"repetition_penalty": 1.8, "top_logprobs": 1, "max_tokens": 24}
+    assert compared(engine, either, adapter=model, prompt=CHAT, **options)[0]["text"] != plain
+
+
+def test_an_answer_stops_at_a_token_but_not_too_early(engine, either, model):
+    """Nearly every token is a stop token."""
+    asked = {"adapter": model, "prompt": TOKENS, "top_logprobs": 1, "max_tokens": 24}
+    stop = list(range(5, 4000))
+    choice = compared(engine, either, **asked, stop_token_ids=stop)[0]
+    assert (choice["text"], choice["end"][0]) == ("", "stop")
+    choice = compared(engine, either, **asked, stop_token_ids=stop, include_stop=True)[0]
+    assert choice["text"]
+    later = compared(engine, either, **asked, stop_token_ids=stop, min_tokens=20)[0]
+    assert later["end"][1] >= 20
+
+
+def test_the_most_likely_token_alone_may_be_drawn(engine, either, model):
+    greedy = compared(engine, either, adapter=model, prompt=CHAT, top_logprobs=1)
+    for options in ({"top_k": 1}, {"min_p": 1.0}):
+        drawn = {"temperature": 1.0, "top_logprobs": 1, **options}
+        assert compared(engine, either, adapter=model, prompt=CHAT, **drawn) == greedy
+
+
 def test_a_prompt_is_scored(engine, either, model):
     asked = {"adapter": model, "prompt": TEXT, "score_prompt": True, "top_logprobs": 2}
     for max_tokens in (0, 4):
@@ -193,6 +218,10 @@ def test_an_answer_is_held_to_be_an_object(either):
         {"type": "json_object"},
         {"type": "json_schema", "json_schema": SCHEMA},
         {"type": "tool_call"},
+        {"type": "regex", "regex": "[ab]{3}/::=(x|y)+z"},
+        {"type": "choice", "choices": ["one", "two and a half", "größer"]},
+        {"type": "grammar", "grammar": 'start: "a" B "c"\nB: /[0-9]{2}/'},
+        {"type": "grammar", "grammar": 'root ::= "yes" | "no" [0-9]'},
     ],
     ids=lambda form: form["type"],
 )

@@ -48,6 +48,11 @@ sampling_specs = st.builds(
     logit_bias=st.dictionaries(st.integers(0, VOCABULARY - 1), st.floats(-100, 100), max_size=3),
     frequency_penalty=st.floats(-2, 2),
     presence_penalty=st.floats(-2, 2),
+    top_k=st.integers(0, 2**31 - 1),
+    min_p=st.floats(0, 1),
+    repetition_penalty=st.floats(0.01, 100),
+    min_tokens=st.integers(0, 200),
+    stop_token_ids=st.lists(st.integers(0, VOCABULARY - 1), max_size=3).map(tuple),
     score_prompt=st.booleans(),
 ) | st.builds(
     SamplingSpec,

@@ -12,7 +12,13 @@ import torch
 from llguidance import LLMatcher, grammar_from
 from peft import PeftModel
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TopKLogitsWarper,
+)
 
 from tests.worker.vllm.contract import CompletionRequest
 
@@ -93,6 +99,11 @@ class Written:
         logits_V = logits_V.clone()
         for name, bias in (self.asked.logit_bias or {}).items():
             logits_V[int(name)] += bias
+        if len(self.tokens) < self.asked.min_tokens:
+            logits_V[self.asked.stop_token_ids] = float("-inf")
+        seen = torch.tensor([[*self.asked.prompt, *self.tokens]])
+        repetition = RepetitionPenaltyLogitsProcessor(self.asked.repetition_penalty)
+        logits_V = repetition(seen, logits_V[None])[0]
         for token, times in Counter(self.tokens).items():
             logits_V[token] -= self.asked.frequency_penalty * times + self.asked.presence_penalty
         return logits_V
@@ -107,7 +118,12 @@ class Written:
         if self.asked.temperature < 1e-5:
             token = int(logits_V.argmax())
         else:
-            best_V, order_V = (logits_V / self.asked.temperature).softmax(-1).sort(descending=True)
+            logits_1V = (logits_V / self.asked.temperature)[None]
+            if self.asked.min_p:
+                logits_1V = MinPLogitsWarper(self.asked.min_p)(None, logits_1V)
+            if self.asked.top_k > 0:
+                logits_1V = TopKLogitsWarper(self.asked.top_k)(None, logits_1V)
+            best_V, order_V = logits_1V[0].softmax(-1).sort(descending=True)
             best_V[best_V.cumsum(-1) - best_V >= self.asked.top_p] = 0
             token = int(order_V[torch.multinomial(best_V, 1, generator=self._generator)])
         if self._matcher is not None and not self._matcher.is_stopped():

@@ -8,7 +8,7 @@ import pytest
 from core.batching.probe import answer_with
 from core.batching.template import ChatTemplate
 from core.batching.turn_probe import special_tokens, turn_format
-from core.engine.text.output_grammars import compile_call, compile_json
+from core.engine.text.output_grammars import compile_call, compile_text
 from core.engine.text.structured_output import GrammarVocabulary, grammar_vocabulary
 from core.errors import InvalidRequest
 from core.spec.generation import SchemaOutput, ToolCallOutput
@@ -103,7 +103,7 @@ def test_a_call_that_no_grammar_can_write_is_refused(name):
 )
 def test_a_form_holds_after_the_reasoning(name, at, before):
     format_ = turn_format(template_tokenizer(name))
-    form = compile_json(SchemaOutput(json_schema=SCHEMA), format_, at, vocabulary(name))
+    form = compile_text(SchemaOutput(json_schema=SCHEMA), format_, at, vocabulary(name))
     assert accepts(name, form, before + json.dumps({"a": 1}))
     assert not accepts(name, form, before + json.dumps({"a": "1"}))
     assert not accepts(name, form, before)
@@ -111,7 +111,7 @@ def test_a_form_holds_after_the_reasoning(name, at, before):
 
 def test_reasoning_that_the_prompt_has_closed_is_not_opened_again():
     format_ = turn_format(template_tokenizer("qwen3"))
-    form = compile_json(SchemaOutput(json_schema=SCHEMA), format_, "closed", vocabulary("qwen3"))
+    form = compile_text(SchemaOutput(json_schema=SCHEMA), format_, "closed", vocabulary("qwen3"))
     assert not accepts("qwen3", form, '<think>hm</think>{"a":1}')
 
 
@@ -125,6 +125,6 @@ def test_a_prompt_tells_where_its_reasoning_stands():
 
 def test_a_form_has_no_reasoning_where_the_template_shows_none():
     format_ = turn_format(template_tokenizer("qwen2_5"))
-    form = compile_json(SchemaOutput(json_schema=SCHEMA), format_, "ahead", vocabulary("qwen2_5"))
+    form = compile_text(SchemaOutput(json_schema=SCHEMA), format_, "ahead", vocabulary("qwen2_5"))
     assert accepts("qwen2_5", form, '{"a":1}')
     assert not accepts("qwen2_5", form, '<think>\nhm\n</think>\n\n{"a":1}')
