@@ -34,6 +34,7 @@ class EmbeddingRequest(ModelRequest):
 
     texts: Texts | TokenLists = Field(min_length=1, max_length=MAX_TEXTS)
     dimensions: int | None = Field(None, ge=1, description="of each vector; None: all")
+    background: bool = Field(False, description="gives way to live requests")
 
     @property
     def sequences(self) -> int:

@@ -128,6 +128,8 @@ class TextsRequest:
     texts: tuple[tuple[int, ...], ...]
     wanted: LabelsSpec | PoolingSpec
     project: str = ""
+    is_background: bool = False
+    """Whether it gives way to live requests."""
 
     @property
     def sequences(self) -> int:

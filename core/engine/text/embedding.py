@@ -9,6 +9,11 @@ from core.models.embedder import Embedder
 from core.spec.base_model import BaseModelSpec
 from core.spec.embedding import EmbeddingRequest, PoolingSpec, Texts, TokenLists
 
+_OF_ANOTHER_VOCABULARY = (
+    " Send texts, or ids of this model. LangChain's OpenAIEmbeddings sends texts with "
+    "check_embedding_ctx_length=False."
+)
+
 
 def require_embedder(base: BaseModelSpec, embedder: Embedder | None) -> Embedder:
     """Return the embedder of a base; InvalidRequest `not_an_embedder` if it has none."""
@@ -36,7 +41,7 @@ def embedding_tokens(
     else:
         tokens = cast(TokenLists, texts)
         for each in tokens:
-            require_known(each, "input", model)
+            require_known(each, "input", model, hint=_OF_ANOTHER_VOCABULARY)
     require_lengths(tokens, longest, model)
     return tokens
 

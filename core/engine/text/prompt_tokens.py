@@ -44,13 +44,13 @@ def prompt_tokens(prompt: Prompt, model: ServedModel) -> tuple[int, ...]:
     return tuple(tokens)
 
 
-def require_known(tokens: Sequence[int], param: str, model: ServedModel) -> None:
+def require_known(tokens: Sequence[int], param: str, model: ServedModel, hint: str = "") -> None:
     """Raise InvalidRequest `invalid_token` for a token outside the vocabulary."""
     for index, token in enumerate(tokens):
         if not 0 <= token < model.vocabulary.token_count:
             raise InvalidRequest(
                 f"Token {token} at index {index} is outside the vocabulary of {model.base_id}, "
-                f"which has ids 0 to {model.vocabulary.token_count - 1}.",
+                f"which has ids 0 to {model.vocabulary.token_count - 1}.{hint}",
                 param=param,
                 code="invalid_token",
             )

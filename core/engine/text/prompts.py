@@ -168,6 +168,7 @@ class PromptReader:
             texts=embedding_tokens(asked.texts, embedder, model),
             wanted=vector_of(asked, embedder, model),
             project=asked.project,
+            is_background=asked.background,
         )
 
     def tokenizing(self, base: BaseModelSpec, adapter: BundleRef | None) -> ServedModel:

@@ -178,6 +178,14 @@ def test_what_cannot_be_embedded_is_refused(texts, dimensions, code, param, tmp_
     assert (caught.value.code, caught.value.param) == (code, param)
 
 
+def test_ids_of_another_vocabulary_are_refused_with_the_way_out(tmp_path, reader):
+    """The default of LangChain: ids of OpenAI's vocabulary, which this model does not have."""
+    base = save_base(tmp_path / "bert", "bert")
+    asked = EmbeddingRequest(id="r", base=base, texts=((9906, 1917),))
+    with pytest.raises(InvalidRequest, match=r"0 to 319.*check_embedding_ctx_length=False"):
+        reader.read_embedding(asked)
+
+
 def test_limit_of_a_text_is_that_of_the_base(tmp_path, reader):
     base = save_base(tmp_path / "bert", "bert")
     pooling_of(base, pooling_mode_mean_tokens=True)
