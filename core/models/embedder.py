@@ -8,9 +8,10 @@ perhaps the normalization. `sentence_bert_config.json` has the limit of a text.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -35,6 +36,18 @@ class Embedder:
     lowers_case: bool = False
     """Whether a text is put into lower case before it is tokenized."""
 
+
+class _Module(BaseModel):
+    type: str
+    path: str
+
+
+class _Limits(BaseModel):
+    max_seq_length: int | None = None
+    do_lower_case: bool = False
+
+
+Content = TypeVar("Content")
 
 _DEFAULT_MODULES = {"Pooling": "1_Pooling", "Normalize": "2_Normalize"}
 """The folder of each module of an encoder without `modules.json`."""
@@ -75,23 +88,33 @@ def read_embedder(base: BaseModelSpec) -> Embedder | None:
     config = load_config(base).to_dict()
     kind, width = family_of(config["model_type"]).kind, hidden_size(config)
     assert width is not None, "the configs of all families have the field of their width"
-    modules = read_json(base, "modules.json")
+    modules = _read(base, "modules.json", list[_Module])
     if kind == "encoder-decoder" or (modules is None and kind == "decoder"):
         return None
     paths = _DEFAULT_MODULES if modules is None else _paths(base, modules)
-    limits = read_json(base, "sentence_bert_config.json") or {}
+    folder = paths.get("Pooling", _DEFAULT_MODULES["Pooling"])
+    limits = _read(base, "sentence_bert_config.json", _Limits) or _Limits()
     return Embedder(
         width,
-        _mode(base, read_json(base, "config.json", paths.get("Pooling", "1_Pooling")) or {}),
+        _mode(base, _read(base, "config.json", dict[str, Any], folder) or {}),
         is_normalized="Normalize" in paths,
-        max_tokens=limits.get("max_seq_length"),
-        lowers_case=bool(limits.get("do_lower_case")),
+        max_tokens=limits.max_seq_length,
+        lowers_case=limits.do_lower_case,
     )
 
 
-def _paths(base: BaseModelSpec, modules: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return the folder of each module by its class."""
-    paths = {str(each["type"]).rpartition(".")[2]: str(each["path"]) for each in modules}
+def _read(base: BaseModelSpec, name: str, kind: type[Content], folder: str = "") -> Content | None:
+    """Return the content of a file; None if there is none, InvalidRequest for another form."""
+    content = read_json(base, name, folder)
+    try:
+        return None if content is None else TypeAdapter(kind).validate_python(content)
+    except ValidationError as error:
+        raise _unsupported(base, f"its {folder or 'folder'} has an unusable {name}") from error
+
+
+def _paths(base: BaseModelSpec, modules: Sequence[_Module]) -> dict[str, str]:
+    """Return the folder of each module by the name of its class."""
+    paths = {module.type.rpartition(".")[2]: module.path for module in modules}
     for name in paths:
         if name not in ("Transformer", *_DEFAULT_MODULES):
             raise _unsupported(base, f"its modules.json has the module {name}")

@@ -106,7 +106,8 @@ def test_encoder_decoder_embeds_nothing(tmp_path: Path) -> None:
             "cls, max",
         ),
         ({"1_Pooling__config": {"pooling_mode": "attention"}}, "attention"),
-        ({"modules": "not a list of modules"}, "not a usable model"),
+        ({"modules": "not a list of modules"}, "unusable modules.json"),
+        ({"sentence_bert_config": {"max_seq_length": "long"}}, "unusable sentence_bert_config"),
     ],
 )
 def test_what_cannot_be_followed_is_refused(
