@@ -96,15 +96,7 @@ def test_encoder_decoder_embeds_nothing(tmp_path: Path) -> None:
     [
         ({"modules": modules("Transformer", "Pooling", "Dense")}, "Dense"),
         ({"1_Pooling__config": {"pooling_mode_weightedmean_tokens": True}}, "weightedmean"),
-        (
-            {
-                "1_Pooling__config": {
-                    "pooling_mode_cls_token": True,
-                    "pooling_mode_max_tokens": True,
-                }
-            },
-            "cls, max",
-        ),
+        ({"1_Pooling__config": BOTH}, "cls, max"),
         ({"1_Pooling__config": {"pooling_mode": "attention"}}, "attention"),
         ({"modules": "not a list of modules"}, "unusable modules.json"),
         ({"sentence_bert_config": {"max_seq_length": "long"}}, "unusable sentence_bert_config"),
