@@ -16,7 +16,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up migrate real-bases test test-services test-all test-real test-gpu check format bench-training bench-serving bench-streams bench-batches bench-auto llama-server bench-gpu bench-service constraints dist clean
+.PHONY: help setup demo up migrate real-bases test test-services test-all test-real test-gpu check format bench-training bench-serving bench-streams bench-batches bench-embeddings bench-auto llama-server bench-gpu bench-service constraints dist clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -84,6 +84,9 @@ bench-streams: $(VENV)/test.stamp ## what the API costs a token, 500 streams, on
 
 bench-batches: $(VENV)/test.stamp ## a batch of 10,000 requests beside direct ones, a live stream beside a batch
 	$(BIN)/python -m bench.batches
+
+bench-embeddings: real-bases ## embeddings a second beside plain transformers, as ratios
+	$(BIN)/python -m bench.embeddings
 
 bench-auto: $(VENV)/test.stamp build/auto/sources.stamp ## the learning rate of auto beside grids of rates (hours); needs `make real-bases`
 	$(BIN)/python -m bench.auto --save

@@ -11,6 +11,7 @@ from api.auth.keys import StaticKey
 from api.auth.middleware import AuthMiddleware
 from api.batches.endpoints import router as batches
 from api.classifications.endpoints import router as classifications
+from api.embeddings.endpoints import router as embeddings
 from api.engines.endpoints import router as engines
 from api.errors import ERROR_RESPONSES, install_error_handlers
 from api.files.endpoints import router as files
@@ -28,6 +29,7 @@ from api.models.endpoints import router as models
 from api.responses.endpoints import router as responses
 from api.settings import ApiSettings
 from api.speed.endpoints import router as speed
+from api.tokens.endpoints import router as tokens
 from core.catalog.bases import Catalog
 from core.jobs.broker import Broker
 from core.records.database import Database
@@ -45,6 +47,7 @@ V1_ROUTERS = (
     generation,
     responses,
     batches,
+    embeddings,
     classifications,
 )
 
@@ -89,6 +92,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     install_error_handlers(app)
     for router in V1_ROUTERS:
         app.include_router(router, prefix="/v1", responses=ERROR_RESPONSES)
+    app.include_router(tokens, responses=ERROR_RESPONSES)
     app.include_router(health)
     app.include_router(engines)
     return app

@@ -7,6 +7,7 @@ unreadable, and InvalidRequest `unsupported_model` if they are not a usable mode
 """
 
 import copy
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
+from transformers.utils import cached_file
 
 from core.catalog.base_files import base_folder, config_folder, is_on_hub
 from core.catalog.describe import is_stored_quantized, loads_quantized
@@ -100,6 +102,19 @@ def load_tokenizer(base: BaseModelSpec) -> PreTrainedTokenizerFast:
             code="unsupported_model",
         )
     return tokenizer
+
+
+def read_json(base: BaseModelSpec, name: str, folder: str = "") -> Any:
+    """Return the content of a JSON file of the base; None if the base has no such file."""
+    with _reading(base):
+        found = cached_file(
+            base.source,
+            name,
+            subfolder=folder,
+            revision=base.revision,
+            _raise_exceptions_for_missing_entries=False,
+        )
+        return None if found is None else json.loads(Path(found).read_text(encoding="utf-8"))
 
 
 def context_of(config: PreTrainedConfig) -> int:

@@ -16,7 +16,18 @@ ItemPrefix = Literal["resp", "msg", "fc", "fco", "rs", "call"]
 """Of responses and their items, with an underscore as in OpenAI's API, where clients test it."""
 
 Prefix = Literal[
-    "file", "ftjob", "ftckpt", "call", "chatcmpl", "cmpl", "clsf", "req", "worker", "speed"
+    "file",
+    "ftjob",
+    "ftckpt",
+    "call",
+    "chatcmpl",
+    "cmpl",
+    "clsf",
+    "embd",
+    "tok",
+    "req",
+    "worker",
+    "speed",
 ]
 
 

@@ -28,6 +28,9 @@ OUR_ROUTES: frozenset[Route] = frozenset(
         ("POST", "/models/{model}/serving"),
         ("POST", "/models/{model}/publish"),
         ("GET", "/health"),
+        ("POST", "/tokenize"),
+        ("POST", "/detokenize"),
+        ("GET", "/tokenizer_info"),
         ("GET", "/healthz"),
         ("GET", "/readyz"),
     }

@@ -24,7 +24,6 @@ BATCH = {"endpoint": CHAT, "completion_window": "24h"}
 LATER = (
     "/fine_tuning/alpha/",
     "/fine_tuning/checkpoints/",
-    "/embeddings",
     "/evals",
     "/organization/",
 )
@@ -103,6 +102,10 @@ def use_every_route(
     texts = {"model": tuned, "input": ["hello", "again"]}
     assert client.post("/v1/classifications", json=texts).status_code == 200
     use_batches(api, client)
+    assert client.post("/v1/embeddings", json=texts).status_code == 200
+    assert client.post("/tokenize", json={"model": tuned, "prompt": "hello"}).status_code == 200
+    assert client.post("/detokenize", json={"model": tuned, "tokens": [1]}).status_code == 200
+    assert client.get("/tokenizer_info", params={"model": tuned}).status_code == 200
     assert client.delete(f"/v1/models/{tuned}").status_code == 200
     assert client.delete(f"/v1/files/{file_id}").status_code == 200
     with api.database.writing() as session:
@@ -193,6 +196,10 @@ def misuse_every_route(client: httpx.Client) -> None:
         ("DELETE", "/v1/responses/resp_none"),
         ("POST", "/v1/responses/resp_none/cancel"),
         ("GET", "/v1/responses/resp_none/input_items"),
+        ("POST", "/v1/embeddings"),
+        ("POST", "/tokenize"),
+        ("POST", "/detokenize"),
+        ("GET", "/tokenizer_info"),
     ]:
         assert 400 <= client.request(method, path).status_code < 500
     assert client.get("/readyz").status_code == 503
