@@ -14,12 +14,11 @@ from sqlalchemy.orm import Session
 from core.records import leases
 from core.records.batches import BATCH
 from core.records.database import database_now
-from core.records.files import add_file, new_file_key
+from core.records.files import StoredFile, add_file, new_file_key
 from core.records.tables import Batch, BatchPart, Task
 from core.records.tasks import TaskClaim
 from core.spec.batch import BatchStatus
 from core.spec.ids import BatchId, FileId
-from core.storage.blobs import Blob
 
 ENDED_BY_WORKER = {
     BatchStatus.CANCELLING: BatchStatus.CANCELLED,
@@ -139,8 +138,8 @@ def end_batch(
     claim: TaskClaim,
     batch_id: BatchId,
     *,
-    output: Blob | None,
-    error: Blob | None,
+    output: StoredFile | None,
+    error: StoredFile | None,
     unanswered: int,
 ) -> BatchStatus:
     """End a batch with the files that are in storage; None for a file without lines. Idempotent.

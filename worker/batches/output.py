@@ -3,11 +3,10 @@
 from collections.abc import Container, Sequence
 from pathlib import Path
 
-from core.records.files import file_key
+from core.records.files import StoredFile, file_key
 from core.records.tables import BatchPart
 from core.spec.batch import BatchStatus
 from core.spec.ids import FileId
-from core.storage.blobs import Blob
 from worker.batches.lines import requests_of, unanswered_line
 from worker.tasks.attempt import Attempt
 
@@ -24,7 +23,9 @@ UNANSWERED = {
 """The code and message of a request without an answer, by the status of the batch."""
 
 
-def write_output(attempt: Attempt, parts: Sequence[BatchPart], file_id: FileId) -> Blob | None:
+def write_output(
+    attempt: Attempt, parts: Sequence[BatchPart], file_id: FileId
+) -> StoredFile | None:
     """Join the answers of all parts; None if there are none."""
     path = attempt.folder / "output.jsonl"
     _join(attempt, [part.output_key for part in parts], path)
@@ -38,7 +39,7 @@ def write_errors(
     input_file: Path,
     answered: Container[int],
     status: BatchStatus,
-) -> tuple[Blob | None, int]:
+) -> tuple[StoredFile | None, int]:
     """Join the errors of all parts and those of unanswered requests; return the latter's number."""
     path = attempt.folder / "error.jsonl"
     _join(attempt, [part.error_key for part in parts], path)
@@ -57,7 +58,8 @@ def _join(attempt: Attempt, keys: Sequence[str | None], path: Path) -> None:
                 file.writelines(attempt.store.read(key))
 
 
-def _stored(attempt: Attempt, path: Path, file_id: FileId) -> Blob | None:
+def _stored(attempt: Attempt, path: Path, file_id: FileId) -> StoredFile | None:
     if path.stat().st_size == 0:
         return None
-    return attempt.store.write_file(file_key(file_id), path)
+    blob = attempt.store.write_file(file_key(file_id), path)
+    return StoredFile(blob.key, blob.bytes, blob.sha256)
