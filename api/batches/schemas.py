@@ -11,6 +11,7 @@ from core.inference.endpoints import ENDPOINTS
 from core.records.tables import Batch
 from core.spec.batch import FINAL, BatchStatus
 from core.spec.ids import FileId
+from core.spec.numbers import Integer
 
 HOUR = 3600
 DAY = 24 * HOUR
@@ -43,7 +44,7 @@ class ExpiresAfter(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     anchor: Literal["created_at"]
-    seconds: Annotated[int, Field(ge=HOUR, le=30 * DAY)]
+    seconds: Annotated[Integer, Field(ge=HOUR, le=30 * DAY)]
 
 
 class CreateBatch(BaseModel):

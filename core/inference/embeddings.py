@@ -9,11 +9,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from core.inference.schemas import Body, Text, TokenIds, prompt_type
+from core.inference.schemas import Body, ModelName, Text, TokenIds, prompt_type
 from core.inference.targets import Target
 from core.records.ids import new_id
 from core.spec.embedding import EmbeddingAnswer, EmbeddingRequest, Texts, TokenLists
 from core.spec.ids import ModelId, ProjectId
+from core.spec.numbers import Integer
 
 MAX_INPUTS = 2048
 MAX_DIMENSIONS = 65_536
@@ -38,9 +39,10 @@ class EmbeddingBody(Body):
     Token ids are those of the model's own vocabulary.
     """
 
-    model: Annotated[ModelId, Field(min_length=1, max_length=512, pattern=r"^[^\x00]*$")]
+    model: ModelName | None = None
+    """Optional if the service has a default model."""
     input: Input
-    dimensions: Annotated[int, Field(ge=1, le=MAX_DIMENSIONS)] | None = None
+    dimensions: Annotated[Integer, Field(ge=1, le=MAX_DIMENSIONS)] | None = None
     encoding_format: EncodingFormat | None = None
     user: str | None = None
     """Accepted and ignored."""

@@ -5,11 +5,12 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from core.errors import InvalidRequest
-from core.inference.schemas import MAX_MESSAGES, MAX_TOOLS, Body, TokenId, Tool
+from core.inference.schemas import MAX_MESSAGES, MAX_TOOLS, Body, ModelName, TokenId, Tool
 from core.inference.targets import Target
 from core.records.ids import new_id
 from core.spec.generation import ChatPrompt, TextPrompt
-from core.spec.ids import ModelId, ProjectId
+from core.spec.ids import ProjectId
+from core.spec.numbers import Flag
 from core.spec.template import TemplateVariables
 from core.spec.tokenization import (
     DetokenizeRequest,
@@ -21,8 +22,6 @@ from core.spec.tokenization import (
 
 MAX_TOKENS = 150_000
 """Of a text to decode: more than a body may have values."""
-
-ModelName = Annotated[ModelId, Field(min_length=1, max_length=512, pattern=r"^[^\x00]*$")]
 
 
 class TokenizeBody(Body):
@@ -37,9 +36,9 @@ class TokenizeBody(Body):
         | None
     ) = None
     tools: Annotated[list[Tool], Field(fail_fast=True, max_length=MAX_TOOLS)] | None = None
-    add_special_tokens: bool | None = None
-    add_generation_prompt: bool | None = None
-    return_token_strs: bool | None = None
+    add_special_tokens: Flag | None = None
+    add_generation_prompt: Flag | None = None
+    return_token_strs: Flag | None = None
     continue_final_message: object = None
     chat_template: object = None
     chat_template_kwargs: TemplateVariables | None = None

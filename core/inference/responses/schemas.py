@@ -16,11 +16,13 @@ from core.inference.schemas import (
     FunctionName,
     JsonObjectFormat,
     Limit,
+    ModelName,
     NamedJsonSchema,
     TextFormat,
     _at_most,
 )
-from core.spec.ids import ModelId, ResponseId
+from core.spec.ids import ResponseId
+from core.spec.numbers import Flag, Integer, Number
 
 MAX_ITEMS = 2048
 """In one request, with the items of the previous responses."""
@@ -67,7 +69,7 @@ class TextOptions(Body):
 
 
 class ResponseStreamOptions(Body):
-    include_obfuscation: bool | None = None
+    include_obfuscation: Flag | None = None
     """Accepted and ignored."""
 
 
@@ -78,9 +80,9 @@ class FunctionTool(Body):
     name: FunctionName
     description: str | None = None
     parameters: dict[str, Any] | None = None
-    strict: bool | None = None
+    strict: Flag | None = None
     output_schema: dict[str, Any] | None = None
-    defer_loading: bool | None = None
+    defer_loading: Flag | None = None
     allowed_callers: object = None
 
 
@@ -105,27 +107,28 @@ ToolChoice = Literal["none", "auto", "required"] | NamedTool | AllowedTools
 class ResponseBody(Body):
     """`CreateResponse`."""
 
-    model: Annotated[ModelId, Field(min_length=1, max_length=512, pattern=r"^[^\x00]*$")]
+    model: ModelName | None = None
+    """Optional if the service has a default model."""
     input: str | Annotated[list[dict[str, Any]], Field(fail_fast=True, max_length=MAX_ITEMS)] = ""
     instructions: str | None = None
     previous_response_id: (
         Annotated[ResponseId, Field(max_length=255, pattern=r"^[^\x00]*$")] | None
     ) = None
-    stream: bool | None = None
+    stream: Flag | None = None
     stream_options: ResponseStreamOptions | None = None
-    background: bool | None = None
-    store: bool | None = None
+    background: Flag | None = None
+    store: Flag | None = None
     tools: Annotated[list[FunctionTool], Field(fail_fast=True, max_length=MAX_TOOLS)] | None = None
     tool_choice: ToolChoice | None = None
-    parallel_tool_calls: bool | None = None
+    parallel_tool_calls: Flag | None = None
     text: TextOptions | None = None
     reasoning: Reasoning | None = None
     include: list[Include] | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    top_logprobs: Annotated[Integer, Field(ge=0, le=20)] | None = None
     truncation: Literal["auto", "disabled"] | None = None
     max_output_tokens: Limit | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    temperature: Annotated[Number, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[Number, Field(ge=0, le=1)] | None = None
     metadata: Annotated[dict[str, str], _at_most(MAX_FIELDS)] | None = None
     # Refused unless they are null; `refusals` says why.
     conversation: object = None
@@ -135,7 +138,7 @@ class ResponseBody(Body):
     background_options: object = None
     image: object = None
     # These are accepted and ignored; the answer repeats some of them.
-    max_tool_calls: int | None = None
+    max_tool_calls: Integer | None = None
     user: str | None = None
     safety_identifier: Annotated[str, Field(max_length=64)] | None = None
     prompt_cache_key: str | None = None
