@@ -7,6 +7,7 @@ one, whatever happens to the worker.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from sqlalchemy import delete, exists, select, update
 from sqlalchemy.orm import Session
@@ -19,7 +20,6 @@ from core.records.tables import Batch, BatchPart, Task
 from core.records.tasks import TaskClaim
 from core.spec.batch import BatchStatus
 from core.spec.ids import BatchId, FileId
-from core.storage.blobs import Blob
 
 ENDED_BY_WORKER = {
     BatchStatus.CANCELLING: BatchStatus.CANCELLED,
@@ -55,6 +55,17 @@ class Part:
     completed: int
     """Lines for the output file; the others are for the error file."""
     tokens: Tokens = field(default_factory=Tokens)
+
+
+class Stored(Protocol):
+    """A file that is in storage."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def sha256(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -139,8 +150,8 @@ def end_batch(
     claim: TaskClaim,
     batch_id: BatchId,
     *,
-    output: Blob | None,
-    error: Blob | None,
+    output: Stored | None,
+    error: Stored | None,
     unanswered: int,
 ) -> BatchStatus:
     """End a batch with the files that are in storage; None for a file without lines. Idempotent.
