@@ -11,6 +11,8 @@ from core.spec.batch import BatchReport
 from core.spec.dataset import DatasetReport, LineError
 
 _IMPORT_ROOT = Path(__file__).resolve().parents[2]
+_CHECKER = ("-m", "core.datasets.check")
+_REQUEST_CHECKER = ("-m", "core.datasets.requests")
 # The child parses hostile input and gets none of our settings. Without these variables, pyarrow
 # and its libraries reserve a gigabyte that counts against the memory limit.
 _ENVIRONMENT = {
@@ -41,7 +43,7 @@ def check_in_child(
     for every line within the length limit. Raises FileNotFoundError, and RuntimeError when the
     checker itself fails.
     """
-    arguments = ("-m", "core.datasets.check", "--columns", json.dumps(dict(columns)))
+    arguments = (*_CHECKER, "--columns", json.dumps(dict(columns)))
     try:
         report = _output(arguments, path, memory_bytes, timeout_seconds)
     except _Unchecked as error:
@@ -53,7 +55,7 @@ def check_requests_in_child(
     path: Path, urls: Collection[str], *, memory_bytes: int, timeout_seconds: float
 ) -> BatchReport:
     """Run `core.datasets.requests.check_requests` in a child; limits and errors are the same."""
-    arguments = ("-m", "core.datasets.requests", "--urls", json.dumps(list(urls)))
+    arguments = (*_REQUEST_CHECKER, "--urls", json.dumps(list(urls)))
     try:
         report = _output(arguments, path, memory_bytes, timeout_seconds)
     except _Unchecked as error:

@@ -7,6 +7,7 @@ one, whatever happens to the worker.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from sqlalchemy import delete, exists, select, update
 from sqlalchemy.orm import Session
@@ -14,7 +15,7 @@ from sqlalchemy.orm import Session
 from core.records import leases
 from core.records.batches import BATCH
 from core.records.database import database_now
-from core.records.files import StoredFile, add_file, new_file_key
+from core.records.files import add_file, new_file_key
 from core.records.tables import Batch, BatchPart, Task
 from core.records.tasks import TaskClaim
 from core.spec.batch import BatchStatus
@@ -54,6 +55,17 @@ class Part:
     completed: int
     """Lines for the output file; the others are for the error file."""
     tokens: Tokens = field(default_factory=Tokens)
+
+
+class Stored(Protocol):
+    """A file that is in storage."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def sha256(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -138,8 +150,8 @@ def end_batch(
     claim: TaskClaim,
     batch_id: BatchId,
     *,
-    output: StoredFile | None,
-    error: StoredFile | None,
+    output: Stored | None,
+    error: Stored | None,
     unanswered: int,
 ) -> BatchStatus:
     """End a batch with the files that are in storage; None for a file without lines. Idempotent.

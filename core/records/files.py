@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from sqlalchemy import exists, or_, select
@@ -22,15 +21,6 @@ MOST_EXPIRED = 100
 """At once."""
 
 Purpose = Literal["fine-tune", "fine-tune-results", "batch", "batch_output"]
-
-
-@dataclass(frozen=True)
-class StoredFile:
-    """The content of a file that is in storage already; `sha256` is its hex digest."""
-
-    key: str
-    bytes: int
-    sha256: str
 
 
 def new_file_key() -> tuple[FileId, str]:

@@ -77,7 +77,7 @@ KINDS: dict[str, TaskKind] = {
         kept_seconds=None,
     ),
     "batch": TaskKind(
-        runner="worker.batches.task",
+        runner="worker.tasks.batch",
         queue=Queue.LIGHT,
         id_prefix="batchtask",
         lease_seconds=30,

@@ -8,10 +8,12 @@ import time
 from pathlib import Path
 
 from core.records.batch_progress import Part, Tokens, add_part
+from core.records.database import Database
+from core.records.tasks import TaskClaim
 from core.spec.ids import BatchId
+from core.storage.blobs import BlobStore
 from worker.batches.lines import AnsweredLine
 from worker.outages.commit import commit
-from worker.tasks.attempt import Attempt
 
 FLUSH_LINES = 1000
 FLUSH_BYTES = 32 << 20
@@ -23,14 +25,24 @@ LOST_SHARE = 0.01
 class Journal:
     """The answered lines of one attempt. Every method may block for the disk or the database."""
 
-    def __init__(self, attempt: Attempt, batch_id: BatchId, parts: int) -> None:
-        """`parts` is the number of parts of earlier attempts."""
-        self._attempt = attempt
+    def __init__(
+        self,
+        claim: TaskClaim,
+        database: Database,
+        store: BlobStore,
+        folder: Path,
+        batch_id: BatchId,
+        parts: int,
+    ) -> None:
+        """`folder` is for local files; `parts` is the number of parts of earlier attempts."""
+        self._claim = claim
+        self._database = database
+        self._store = store
         self._batch_id = batch_id
         self._number = parts
         self._began_at = self._stored_at = time.monotonic()
         self._files = {
-            is_error: attempt.folder / f"part.{'error' if is_error else 'output'}"
+            is_error: folder / f"part.{'error' if is_error else 'output'}"
             for is_error in (False, True)
         }
         self._begin()
@@ -66,11 +78,7 @@ class Journal:
             completed=self._completed,
             tokens=self._tokens,
         )
-        claim = self._attempt.claim
-        commit(
-            self._attempt.database,
-            lambda session: add_part(session, claim, self._batch_id, part),
-        )
+        commit(self._database, lambda session: add_part(session, self._claim, self._batch_id, part))
         self._number += 1
         self._begin()
 
@@ -86,6 +94,5 @@ class Journal:
         """Store a local file under a key that no other attempt uses; return the key."""
         if not path.exists():
             return None
-        token = self._attempt.claim.token
-        key = f"batches/{self._batch_id}/{token}.{self._number}{path.suffix}"
-        return self._attempt.store.write_file(key, path).key
+        key = f"batches/{self._batch_id}/{self._claim.token}.{self._number}{path.suffix}"
+        return self._store.write_file(key, path).key

@@ -11,6 +11,8 @@ SHARE = 0.1
 """The delay of live streams by background work, as a share of their time."""
 LONGEST_CREDIT_SECONDS = 0.05
 """Limits how much background work may follow a long time without any."""
+LONGEST_DEBT_SECONDS = 1.0
+"""Limits how long background work is paused after one slow step, such as one that loads a model."""
 REFRESH_STEPS = 32
 """A step of live streams alone is measured at least as often."""
 _WEIGHT = 0.2
@@ -52,4 +54,6 @@ class BackgroundShare:
             delay_seconds = seconds
         credit_seconds = self._credit_seconds - delay_seconds
         credit_seconds += SHARE * (seconds - delay_seconds)
-        self._credit_seconds = min(credit_seconds, LONGEST_CREDIT_SECONDS)
+        self._credit_seconds = max(
+            -LONGEST_DEBT_SECONDS, min(credit_seconds, LONGEST_CREDIT_SECONDS)
+        )

@@ -21,10 +21,11 @@ from core.records.batch_progress import (
 )
 from core.records.batches import BATCH, NewBatch, cancel_batch, create_batch
 from core.records.database import Database
-from core.records.files import StoredFile, delete_file, expired_files
+from core.records.files import delete_file, expired_files
 from core.records.tables import Batch, File, Task
 from core.records.tasks import TaskClaim
 from core.spec.batch import BatchStatus
+from core.storage.blobs import Blob
 
 
 @pytest.fixture
@@ -108,7 +109,7 @@ def test_repeated_end_uses_the_same_files(database: Database, batch_id: str) -> 
         ids.add(files)
         assert status is BatchStatus.FINALIZING
     [files] = ids
-    blob = StoredFile(f"files/{files.output}", 5, "0" * 64)
+    blob = Blob(f"files/{files.output}", 5, "0" * 64)
     for _ in range(2):
         with database.writing() as session:
             ended = end_batch(session, claim, batch_id, output=blob, error=None, unanswered=0)

@@ -19,8 +19,8 @@ from core.storage.blobs import Blob, BlobStore
 from tests.api.batch_files import CHAT, as_file
 from tests.worker.workshop import TINY, Workshop
 from worker.batches import journal
-from worker.batches import task as runner
 from worker.outages.commit import commit
+from worker.tasks import batch as runner
 from worker.tasks.attempt import Attempt
 
 T = TypeVar("T")

@@ -28,6 +28,9 @@ from worker.tasks.attempt import Attempt
 
 logger = logging.getLogger(__name__)
 
+INPUT = "input.jsonl"
+"""In the folder of an attempt."""
+
 
 def run(attempt: Attempt) -> BatchResult:
     batch = BatchRequest.model_validate(attempt.payload)
@@ -35,7 +38,7 @@ def run(attempt: Attempt) -> BatchResult:
     status = commit(attempt.database, lambda session: begin_batch(session, claim, batch_id))
     if status in FINAL:  # an earlier attempt died before the end of its task
         return BatchResult(status=status)
-    input_file = attempt.folder / "input.jsonl"
+    input_file = attempt.folder / INPUT
     attempt.store.fetch(batch.blob_key, input_file)
     if status is BatchStatus.IN_PROGRESS:
         _answer(attempt, batch)
@@ -47,7 +50,9 @@ def _answer(attempt: Attempt, batch: BatchRequest) -> None:
     batch_id = BatchId(batch.batch_id)
     with attempt.database.reading() as session:
         parts = parts_of(session, batch_id)
-    journal = Journal(attempt, batch_id, len(parts))
+    journal = Journal(
+        attempt.claim, attempt.database, attempt.store, attempt.folder, batch_id, len(parts)
+    )
 
     def look() -> Seen | None:
         try:
@@ -60,7 +65,7 @@ def _answer(attempt: Attempt, batch: BatchRequest) -> None:
     answering = Answering(
         batch,
         attempt.claim.project_id,
-        requests_of(attempt.folder / "input.jsonl", {n for part in parts for n in part.lines}),
+        requests_of(attempt.folder / INPUT, {n for part in parts for n in part.lines}),
         journal,
         Fleet(attempt.settings.engine_key),
         look,
@@ -76,13 +81,15 @@ def _answer(attempt: Attempt, batch: BatchRequest) -> None:
 def _finish(attempt: Attempt, batch_id: BatchId) -> BatchStatus:
     """Write the files and end the batch; the same again if an earlier attempt got halfway."""
     claim, database = attempt.claim, attempt.database
+    store, folder = attempt.store, attempt.folder
     status, files = commit(database, lambda session: begin_finalizing(session, claim, batch_id))
     with database.reading() as session:
         parts = parts_of(session, batch_id)
     answered = {number for part in parts for number in part.lines}
-    input_file = attempt.folder / "input.jsonl"
-    output = write_output(attempt, parts, files.output)
-    error, unanswered = write_errors(attempt, parts, files.error, input_file, answered, status)
+    output = write_output(store, folder, parts, files.output)
+    error, unanswered = write_errors(
+        store, folder, parts, files.error, folder / INPUT, answered, status
+    )
     return commit(
         database,
         lambda session: end_batch(

@@ -1,0 +1,58 @@
+"""Background requests on a real model: they give way, and their answers stay the same."""
+
+from core.engine.text.answers import Detokenizer
+from core.spec.generation import GenerationRequest, SamplingSpec, TokenPrompt
+from tests.core.engine.asking import PROMPTS, Answer, Asker
+
+
+def submit_background(asker: Asker, prompt: tuple[int, ...], **sampling) -> Answer:
+    """Submit a request of a batch."""
+    spec = SamplingSpec(**{"max_tokens": 12, "temperature": 1, "ignore_eos": True} | sampling)
+    asked = GenerationRequest(
+        id="b",
+        base=asker.base,
+        prompt=TokenPrompt(tokens=prompt),
+        sampling=spec,
+        background=True,
+    )
+    answer = Answer()
+    request, token_bytes = asker.reader.read(asked)
+    assert request.is_background
+    asker.engine.submit(request, Detokenizer(request, token_bytes), answer.items.append)
+    return answer
+
+
+def test_preempted_answers_are_those_of_an_undisturbed_engine(make_engine, reader, base) -> None:
+    alone = Asker(make_engine(), reader, base)
+    expected = []
+    for seed, prompt in enumerate(PROMPTS):
+        answer = submit_background(alone, prompt, seed=seed)
+        alone.finish()
+        expected.append(answer.text())
+
+    busy = Asker(make_engine(max_sequences=4), reader, base)
+    batch = [submit_background(busy, prompt, seed=n) for n, prompt in enumerate(PROMPTS)]
+    live = []
+    for step in range(40):
+        busy.engine.step()
+        if step % 3 == 0:
+            live.append(busy.submit(PROMPTS[step % 4], max_tokens=3))
+    assert busy.engine.scheduler.preemptions > 0
+    busy.finish()
+    assert [answer.text() for answer in batch] == expected
+    assert all(answer.finished() for answer in live)
+
+
+def test_live_request_in_a_full_engine_answers_at_the_next_steps(make_engine, reader, base) -> None:
+    asker = Asker(make_engine(max_sequences=4), reader, base)
+    batch = [submit_background(asker, PROMPTS[n % 4], seed=n, max_tokens=60) for n in range(8)]
+    for _ in range(3):
+        asker.engine.step()
+    live = asker.submit(PROMPTS[0], max_tokens=3, ignore_eos=True)
+    for _ in range(3):
+        asker.engine.step()
+    assert live.finished()
+    assert not any(answer.finished() for answer in batch)
+    assert asker.engine.sequences() == (0, 0), "the report has live sequences only"
+    asker.finish()
+    assert all(answer.finished()[0].completion_tokens == 60 for answer in batch)
