@@ -1,6 +1,7 @@
 """`truncation: "auto"`: leaves out the oldest messages until the conversation fits."""
 
 import json
+import re
 from collections.abc import Callable, Sequence
 
 from core.errors import InvalidRequest, TunesmithError
@@ -11,6 +12,13 @@ from core.spec.response import ResponsePlan
 
 SHARE = 1 / 16
 """The part of the text that one round leaves out, at least one message."""
+
+_FIELDS = {
+    "messages": "input",
+    "response_format": "text.format",
+    "max_tokens": "max_output_tokens",
+}
+"""The fields of a body, by their names in a chat, which engines use."""
 
 Run = Callable[[Sequence[GenerationRequest]], Events]
 """Runs engine requests."""
@@ -29,7 +37,7 @@ async def begun_response(plan: ResponsePlan, run: Run) -> Events:
             is_too_long = error.code == "context_length_exceeded"
             shorter = shortened(plan) if is_too_long else None
             if shorter is None:
-                raise _of_input(error) from None
+                raise _renamed(error) from None
             plan = shorter
 
 
@@ -58,8 +66,9 @@ def _with_messages(plan: ResponsePlan, messages: tuple[Message, ...]) -> Respons
     return plan.model_copy(update={"request": plan.request.model_copy(update={"prompt": prompt})})
 
 
-def _of_input(error: TunesmithError) -> TunesmithError:
-    """Return a refusal with the name that the engine's field has in a body."""
-    if isinstance(error, InvalidRequest) and (error.param or "").startswith("messages"):
-        return InvalidRequest(error.message, param="input", code=error.code)
-    return error
+def _renamed(error: TunesmithError) -> TunesmithError:
+    """Return a refusal with the name that the field has in a body."""
+    field = re.split(r"[.\[]", error.param or "", maxsplit=1)[0]
+    if not isinstance(error, InvalidRequest) or field not in _FIELDS:
+        return error
+    return InvalidRequest(error.message, param=_FIELDS[field], code=error.code)

@@ -35,8 +35,9 @@ def contents(plan: ResponsePlan) -> list[str]:
 class Engine:
     """Has room for so many messages."""
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, room: int, param: str = "messages") -> None:
         self.room = room
+        self.param = param
         self.asked: list[int] = []
 
     async def __call__(self, requests: Sequence[GenerationRequest]) -> Events:
@@ -44,13 +45,13 @@ class Engine:
         assert isinstance(prompt, ChatPrompt)
         self.asked.append(len(prompt.messages))
         if len(prompt.messages) > self.room:
-            raise InvalidRequest("Too long.", param="messages", code="context_length_exceeded")
+            raise InvalidRequest("Too long.", param=self.param, code="context_length_exceeded")
         async for item in arriving(answer("ok")):
             yield item
 
 
-def ask(plan: ResponsePlan, room: int) -> list[int]:
-    engine = Engine(room)
+def ask(plan: ResponsePlan, room: int, param: str = "messages") -> list[int]:
+    engine = Engine(room, param)
 
     async def read() -> None:
         events = await begun_response(plan, engine)
@@ -89,3 +90,19 @@ def test_without_truncation_it_is_an_error_of_the_input(truncation: str | None) 
     with pytest.raises(InvalidRequest) as refusal:
         ask(plan, room=9)
     assert (refusal.value.param, refusal.value.code) == ("input", "context_length_exceeded")
+
+
+@pytest.mark.parametrize(
+    ("param", "shown"),
+    [
+        ("messages[3].content", "input"),
+        ("response_format", "text.format"),
+        ("max_tokens", "max_output_tokens"),
+        ("tools[0]", "tools[0]"),
+        ("model", "model"),
+    ],
+)
+def test_refusals_of_engines_name_the_fields_of_responses(param: str, shown: str) -> None:
+    with pytest.raises(InvalidRequest) as refusal:
+        ask(plan_of(), room=0, param=param)
+    assert refusal.value.param == shown
