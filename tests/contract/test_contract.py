@@ -90,6 +90,8 @@ def use_every_route(
     assert client.get(f"/v1/models/{tuned}").status_code == 200
     with light_worker_of(api):
         assert client.get(f"/v1/models/{tuned}/speed").status_code == 200
+    for method in ("POST", "GET"):
+        assert client.request(method, "/v1/models/qwen3-0.6b/download").status_code == 200
     merged = {"form": "merged", "quantization": "nf4"}
     assert client.post(f"/v1/models/{tuned}/serving", json=merged).status_code == 200
     assert client.post(f"/v1/models/{tuned}/publish").status_code == 200
@@ -182,6 +184,8 @@ def misuse_every_route(client: httpx.Client) -> None:
         ("GET", "/v1/models/none/at/all"),
         ("DELETE", "/v1/models/tunesmith/tiny"),
         ("GET", "/v1/models/none/at/all/speed"),
+        ("GET", "/v1/models/none/at/all/download"),
+        ("POST", "/v1/models/none/at/all/download"),
         ("POST", "/v1/models/tunesmith/tiny/serving"),
         ("POST", "/v1/models/tunesmith/tiny/publish"),
         ("POST", "/v1/chat/completions"),
