@@ -21,7 +21,6 @@ SHUTDOWN_SECONDS = 5  # for running responses; an event stream never ends by its
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    write_lines_to_stderr()
     allow_many_open_files()
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
@@ -31,6 +30,7 @@ def main() -> None:
         sys.exit(f"The API failed to start:\n{_explanation(error)}")
     except BadCatalog as error:
         sys.exit(f"The API failed to start: {error}")
+    write_lines_to_stderr()
     # Exclude the objects of the startup from garbage collection, and collect rarely: a large body
     # would trigger hundreds of collections.
     gc.collect()

@@ -2,8 +2,11 @@
 
 import json
 import logging
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,6 +18,7 @@ from tests.api.scripted_engine import ScriptedEngine
 from tests.leaving import leave_when
 
 CHAT = "/v1/chat/completions"
+ROOT = Path(__file__).parents[2]
 
 
 def chat(content: str, **options: Any) -> dict[str, Any]:
@@ -121,6 +125,22 @@ def test_probes_that_succeed_are_not_logged(client: httpx.Client, lines: Lines) 
         assert client.get(path).status_code == 200
     assert client.get("/readyz").status_code == 503
     assert lines.last()["route"] == "/readyz"
+
+
+def test_the_process_writes_lines_of_json_only() -> None:
+    """Other messages have a prefix, which would break a reader of lines."""
+    code = """
+import logging
+from api.request_log import RequestRecord, write_lines_to_stderr
+logging.basicConfig(level=logging.INFO, format="prefix %(message)s")
+write_lines_to_stderr()
+RequestRecord({"method": "GET", "path": "/nowhere", "headers": []}, "req-1").write()
+"""
+    written = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True, check=True
+    ).stderr
+    (line,) = written.splitlines()
+    assert json.loads(line)["request"] == "req-1"
 
 
 def test_a_name_of_a_model_is_bounded(client: httpx.Client, lines: Lines) -> None:
