@@ -5,7 +5,7 @@ from array import array
 from base64 import b64decode
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import Discriminator, Field, Tag
 
@@ -105,15 +105,13 @@ def embedding_list(plan: EmbeddingPlan, answers: Sequence[EmbeddingAnswer]) -> d
 
 
 def _texts(given: str | list[str] | list[int] | list[list[int]]) -> Texts | TokenLists:
-    match given:
-        case str():
-            return (given,)
-        case [str(), *_]:
-            return tuple(str(text) for text in given)
-        case [list(), *_]:
-            return tuple(tuple(tokens) for tokens in given if isinstance(tokens, list))
-        case _:
-            return (tuple(token for token in given if isinstance(token, int)),)
+    if isinstance(given, str):
+        return (given,)
+    if isinstance(given[0], str):
+        return tuple(cast(list[str], given))
+    if isinstance(given[0], int):
+        return (tuple(cast(list[int], given)),)
+    return tuple(map(tuple, cast(list[list[int]], given)))
 
 
 def _floats(vector: str) -> list[float]:
