@@ -8,7 +8,8 @@ from api.app_state import FromState
 from api.auth.caller import FromCaller, requires
 from api.json_body import PromptRoute
 from api.tokens.service import describe, detokenize, tokenize
-from core.inference.tokens import DetokenizeBody, ModelName, TokenizeBody
+from core.inference.schemas import ModelName
+from core.inference.tokens import DetokenizeBody, TokenizeBody
 
 router = APIRouter(route_class=PromptRoute, dependencies=[requires("inference")])
 

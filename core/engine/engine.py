@@ -174,7 +174,7 @@ class Engine:
                         self._fail(ticket, _told(error, "The output of a model failed to parse."))
                         continue
                     if sequence.matcher is not None and sequence.matcher.error:
-                        self._fail(ticket, _decoding_failed(sequence))
+                        self._fail(ticket, _decoding_failed(sequence, sequence.matcher.error))
                         continue
                     ticket.unfinished -= sequence.is_finished
                     if ticket.unfinished == 0:
@@ -221,10 +221,10 @@ def _told(error: Exception, what: str) -> TunesmithError:
     )
 
 
-def _decoding_failed(sequence: AnySequence) -> InvalidRequest:
+def _decoding_failed(sequence: AnySequence, error: str) -> InvalidRequest:
     param = sequence.request.sampling.structured_output.param
     return InvalidRequest(
-        f"Constrained decoding failed for `{param}`: {sequence.matcher.error[:500]}. Simplify it.",
+        f"Constrained decoding failed for `{param}`: {error[:500]}. Simplify it.",
         param=param,
         code="form_too_complex",
     )
