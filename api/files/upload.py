@@ -114,16 +114,8 @@ def store_upload(
                 columns = _columns(_text(part, MAX_COLUMNS_BYTES))
             case "expires_after[anchor]" | "expires_after[seconds]" if part.name not in expiry:
                 expiry[part.name] = _text(part)
-            case name if name in FORM_FIELDS:
-                raise InvalidRequest(
-                    f"The form has the field {part.name!r} twice.", param=part.name
-                )
             case _:
-                raise InvalidRequest(
-                    f"Unknown parameter: {part.name!r}.{did_you_mean(part.name, FORM_FIELDS)}",
-                    param=part.name,
-                    code="unknown_parameter",
-                )
+                raise _unexpected(part.name)
     for name, value in (("file", stored), ("purpose", purpose)):
         if value is None:
             raise InvalidRequest(
@@ -137,6 +129,17 @@ def store_upload(
             "columns are for datasets; remove them.", param="columns", code="invalid_value"
         )
     return Upload(*stored, purpose, columns or {}, lifetime(expiry))
+
+
+def _unexpected(name: str) -> InvalidRequest:
+    """Return the error for a field that is unknown, or was there before."""
+    if name in FORM_FIELDS:
+        return InvalidRequest(f"The form has the field {name!r} twice.", param=name)
+    return InvalidRequest(
+        f"Unknown parameter: {name!r}.{did_you_mean(name, FORM_FIELDS)}",
+        param=name,
+        code="unknown_parameter",
+    )
 
 
 def _known_purpose(purpose: str) -> UploadPurpose:
