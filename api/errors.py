@@ -2,7 +2,6 @@
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -14,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
+from api.invalid_body import from_validation
 from core.errors import (
     Conflict,
     Forbidden,
@@ -24,15 +24,11 @@ from core.errors import (
     Unauthenticated,
     Unavailable,
 )
-from core.spec.names import TWO_NAMES
 
 logger = logging.getLogger(__name__)
 
 RATE_LIMIT_CODES = frozenset({"rate_limit_exceeded", "too_many_uploads"})
 """Codes of Unavailable for overload, which has a different HTTP status than an outage."""
-
-MAX_PARAM_CHARACTERS = 500
-"""An unknown field may have a name of megabytes."""
 
 _STATUS_BY_ERROR: tuple[tuple[type[TunesmithError], int], ...] = (
     (InvalidRequest, 400),
@@ -43,11 +39,6 @@ _STATUS_BY_ERROR: tuple[tuple[type[TunesmithError], int], ...] = (
     (TooLarge, 413),
     (Unavailable, 503),
 )
-
-_MESSAGE_BY_KIND = {
-    "missing": ("missing_required_parameter", "Missing required parameter: {param!r}."),
-    "extra_forbidden": ("unknown_parameter", "Unknown parameter: {param!r}."),
-}
 
 
 class ErrorDetails(BaseModel):
@@ -79,7 +70,7 @@ def install_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     def invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
-        return error_response(_from_validation(error))
+        return error_response(from_validation(error, request.scope.get("endpoint")))
 
     @app.exception_handler(HTTPException)
     def http_error(request: Request, error: HTTPException) -> JSONResponse:
@@ -168,78 +159,3 @@ def _http_message(request: Request, error: HTTPException) -> str:
             return f"{request.method} is not allowed on {request.url.path}."
         case _:
             return str(error.detail)
-
-
-def _from_validation(error: RequestValidationError) -> InvalidRequest:
-    """Return the error of the first invalid field, by its dotted path, with all reasons.
-
-    If the field may be a name or a list, the path is that of the invalid item of the list.
-    """
-    errors: Sequence[dict[str, Any]] = error.errors()
-    first = errors[0]
-    if first["type"] == "json_invalid":
-        return InvalidRequest(
-            f"The body is not valid JSON: {first['ctx']['error']} at character {first['loc'][-1]}.",
-            code="invalid_json",
-        )
-    param = _dotted(first, error.body)
-    if first["type"] == TWO_NAMES:
-        return _from_two_names(first["ctx"], param)
-    for each in errors:
-        if (inside := _dotted(each, error.body)).startswith(f"{param}["):
-            first, param = each, inside
-            break
-    if not param and first["type"] == "value_error":
-        return InvalidRequest(f"The body is not valid: {_reason(first)}.", code="invalid_value")
-    if not param:
-        return InvalidRequest("The body must be a JSON object; send application/json.")
-    if first["type"] in _MESSAGE_BY_KIND:
-        code, template = _MESSAGE_BY_KIND[first["type"]]
-        return InvalidRequest(template.format(param=param), param=param, code=code)
-    same_field = (each for each in errors if _dotted(each, error.body) == param)
-    reasons = "; or ".join(dict.fromkeys(_reason(each) for each in same_field))
-    return InvalidRequest(
-        f"Invalid value for {param!r}: {reasons}.", param=param, code="invalid_value"
-    )
-
-
-def _from_two_names(names: dict[str, str], parent: str) -> InvalidRequest:
-    """Return the error of two names for the same field of the object at `parent`."""
-    first, other = (f"{parent}.{names[key]}".removeprefix(".") for key in ("first", "other"))
-    return InvalidRequest(
-        f"{first!r} and {other!r} name the same field and have different values. Use only one.",
-        param=first,
-        code="contradictory_parameters",
-    )
-
-
-def _reason(error: dict[str, Any]) -> str:
-    message: str = error["msg"].removeprefix("Value error, ").rstrip(".")
-    return message[:1].lower() + message[1:]
-
-
-def _dotted(error: dict[str, Any], body: object) -> str:
-    """`method.supervised.hyperparameters.n_epochs`, `prompt[3]`."""
-    source, *path = error["loc"]
-    steps = _steps_in_body(path, body, error["type"]) if source == "body" else path
-    dotted = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
-    return dotted.removeprefix(".")[:MAX_PARAM_CHARACTERS]
-
-
-def _steps_in_body(path: list[int | str], body: Any, kind: str) -> Iterator[int | str]:
-    """Yield the part of pydantic's path that is in the body; the rest names members of unions."""
-    value = body
-    for step in path:
-        if _holds(value, step):
-            value = value[step]
-            yield step
-        elif kind == "missing" and step is path[-1]:
-            yield step
-    if kind == "union_tag_invalid":
-        yield "type"  # the discriminator of such a union
-
-
-def _holds(value: object, step: int | str) -> bool:
-    if isinstance(value, list):
-        return isinstance(step, int) and step < len(value)
-    return isinstance(value, dict) and step in value

@@ -25,6 +25,7 @@ from core.errors import InvalidRequest
 from core.spec.job import JobSpec
 from core.spec.members import for_each
 from core.spec.names import Aliased
+from core.spec.numbers import Integer, Number
 from core.spec.objective import DpoSpec, MethodName, ObjectiveSpec
 from core.spec.strategy import StrategySpec
 from core.spec.training import TrainingSpec
@@ -64,9 +65,9 @@ class Hyperparameters(BaseModel):
 
     method: ClassVar[MethodName] = "supervised"
 
-    n_epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] | Auto = "auto"
-    batch_size: Annotated[int, Field(ge=1, le=MAX_BATCH_SIZE)] | Auto = "auto"
-    learning_rate_multiplier: Annotated[float, Field(gt=0, le=10_000)] | Auto = "auto"
+    n_epochs: Annotated[Integer, Field(ge=1, le=MAX_EPOCHS)] | Auto = "auto"
+    batch_size: Annotated[Integer, Field(ge=1, le=MAX_BATCH_SIZE)] | Auto = "auto"
+    learning_rate_multiplier: Annotated[Number, Field(gt=0, le=10_000)] | Auto = "auto"
 
     def of_objective(self) -> dict[str, float]:
         """Return the additional numbers of a method, which are options of its objective."""
@@ -79,8 +80,8 @@ class DpoHyperparameters(Hyperparameters):
 
     method = "dpo"
 
-    beta: Annotated[float, Field(gt=0, le=2)] | Auto = "auto"
-    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    beta: Annotated[Number, Field(gt=0, le=2)] | Auto = "auto"
+    label_smoothing: Annotated[Number, Field(ge=0, lt=0.5)] = 0.0
 
 
 class OrpoHyperparameters(Hyperparameters):
@@ -88,7 +89,7 @@ class OrpoHyperparameters(Hyperparameters):
 
     method = "orpo"
 
-    beta: Annotated[float, Field(gt=0, le=10)] | Auto = "auto"
+    beta: Annotated[Number, Field(gt=0, le=10)] | Auto = "auto"
 
 
 class SimpoHyperparameters(Aliased, Hyperparameters):
@@ -96,8 +97,8 @@ class SimpoHyperparameters(Aliased, Hyperparameters):
 
     method = "simpo"
 
-    beta: Annotated[float, Field(gt=0, le=100)] | Auto = "auto"
-    gamma: Annotated[float, Field(ge=0, le=100)] | Auto = Field(
+    beta: Annotated[Number, Field(gt=0, le=100)] | Auto = "auto"
+    gamma: Annotated[Number, Field(ge=0, le=100)] | Auto = Field(
         "auto", validation_alias=AliasChoices("gamma", "simpo_gamma")
     )
 
@@ -107,9 +108,9 @@ class KtoHyperparameters(Hyperparameters):
 
     method = "kto"
 
-    beta: Annotated[float, Field(gt=0, le=10)] | Auto = "auto"
-    desirable_weight: Annotated[float, Field(gt=0, le=1000)] | Auto = "auto"
-    undesirable_weight: Annotated[float, Field(gt=0, le=1000)] | Auto = "auto"
+    beta: Annotated[Number, Field(gt=0, le=10)] | Auto = "auto"
+    desirable_weight: Annotated[Number, Field(gt=0, le=1000)] | Auto = "auto"
+    undesirable_weight: Annotated[Number, Field(gt=0, le=1000)] | Auto = "auto"
 
 
 HYPERPARAMETERS: dict[str, type[Hyperparameters]] = for_each(

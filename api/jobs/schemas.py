@@ -1,6 +1,7 @@
 """OpenAI's fine-tuning objects, with our additional fields."""
 
 import re
+import unicodedata
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
@@ -16,6 +17,7 @@ from core.jobs.state import JobStatus
 from core.records.tables import Checkpoint, Job, JobEvent
 from core.spec.ids import FileId
 from core.spec.job import JobSpec
+from core.spec.numbers import Integer
 from core.spec.objective import ObjectiveSpec, Task
 from core.spec.strategy import LoraSpec, StrategySpec
 from core.spec.template import TemplateVariables
@@ -28,16 +30,23 @@ MetadataKey = Annotated[str, StringConstraints(max_length=64, pattern=_NO_NUL)]
 MetadataValue = Annotated[str, StringConstraints(max_length=512, pattern=_NO_NUL)]
 
 
-def _part_of_a_name(suffix: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", suffix):
+def _part_of_a_name(suffix: str) -> str | None:
+    """Return free text as a part of a model's name: `my model!` as `my-model`; None for none."""
+    letters = unicodedata.normalize("NFKD", suffix)
+    plain = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("-._")[:MAX_SUFFIX_LENGTH].rstrip("-._")
+    if suffix.strip() and not name:
         raise ValueError(
-            "use only letters from A to Z, digits, '.', '_' and '-', with a letter or a digit "
-            "first and last; write a space as '-'"
+            "a model's name has only letters from A to Z, digits, '.', '_' and '-', and this has "
+            "none of the letters and digits"
         )
-    return suffix
+    return name or None
 
 
-Suffix = Annotated[str, StringConstraints(max_length=64), AfterValidator(_part_of_a_name)]
+MAX_SUFFIX_LENGTH = 64
+Suffix = Annotated[
+    str, StringConstraints(max_length=MAX_SUFFIX_LENGTH), AfterValidator(_part_of_a_name)
+]
 
 
 Columns = Annotated[dict[str, str], Field(max_length=16)]
@@ -53,7 +62,7 @@ class CreateJob(BaseModel):
     training_file: Annotated[FileId, _ID]
     validation_file: Annotated[FileId, _ID] | None = None
     suffix: Suffix | None = None
-    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
+    seed: Annotated[Integer, Field(ge=0, le=2**31 - 1)] | None = None
     method: Method | None = None
     hyperparameters: Hyperparameters | None = Field(None, json_schema_extra={"deprecated": True})
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] | None = None

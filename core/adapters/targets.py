@@ -1,6 +1,5 @@
 """Resolves the target modules of a strategy, and PEFT's task type of a model."""
 
-import difflib
 from collections.abc import Iterable, Sequence
 
 import peft
@@ -11,6 +10,7 @@ from transformers.pytorch_utils import Conv1D
 from core.adapters.linear_layers import LinearLayer
 from core.catalog.families import family_of
 from core.errors import InvalidRequest
+from core.spec.nearest import nearest
 from core.spec.strategy import Preset
 
 PARAM = "strategy.target_modules"
@@ -87,7 +87,7 @@ def unknown_module(name: str, paths: Sequence[str], param: str) -> InvalidReques
     last_parts = sorted({path.rpartition(".")[2] for path in paths})
     named = [part for part in last_parts if not part.isdigit()]
     candidates = dict.fromkeys([*named, *paths])  # a path of one part is both
-    near = difflib.get_close_matches(name, candidates, n=3, cutoff=0.5)
+    near = nearest(name, candidates, most=3, cutoff=0.5)
     return InvalidRequest(
         f"The base model has no layer {name!r}. The closest names are {', '.join(near or named)}.",
         param=param,

@@ -8,7 +8,6 @@ import re
 import tomllib
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, time
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +17,7 @@ from core.errors import NotFound
 from core.spec.base import Spec
 from core.spec.base_model import BaseModelSpec, Quantization
 from core.spec.names import Aliased
+from core.spec.nearest import nearest
 
 _SHIPPED_FILE = Path(__file__).with_name("bases.toml")
 _PACKAGE_ROOT = Path(__file__).resolve().parents[2]
@@ -106,7 +106,7 @@ class Catalog:
         """Return the base with this id or alias; NotFound suggests similar names."""
         entry = self._by_name.get(name)
         if entry is None:
-            near = get_close_matches(name[:128], self._by_name, n=3, cutoff=0.5)
+            near = nearest(name, self._by_name, most=3, cutoff=0.5)
             hint = "Did you mean" if near else "Available"
             names = ", ".join(near or [base.id for base in self._entries])
             raise NotFound(

@@ -4,12 +4,12 @@ import re
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
-from difflib import get_close_matches
 from itertools import islice
 from typing import NoReturn
 
 from core.datasets.json_values import Row
 from core.datasets.misspelled import intended_key
+from core.spec.nearest import nearest as closest
 
 MAX_ERRORS_PER_ROW = 20
 MAX_UNUSED_PER_ROW = 100
@@ -99,7 +99,7 @@ def column_name(name: str) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the hint "the closest match is …" if a known name is similar."""
-    matches = get_close_matches(name[:_SHOWN_CHARACTERS], islice(known, 100), n=1)
+    matches = closest(name[:_SHOWN_CHARACTERS], islice(known, 100))
     return f"the closest match is {matches[0]!r}" if matches else None
 
 

@@ -12,6 +12,12 @@ from sqlalchemy.orm.interfaces import ORMOption
 from core.errors import NotFound
 from core.records.tables import JobMask, JobMetadata, Owned
 from core.spec.ids import ProjectId
+from core.spec.nearest import did_you_mean
+
+MOST_SEARCHED = 100
+"""The latest rows that are searched for an id like a wrong one."""
+LEAST_SIMILARITY = 0.85
+"""Two random ids of the same kind are far below."""
 
 Row = TypeVar("Row", bound=Owned)
 
@@ -62,14 +68,21 @@ def get_owned(
     """
     row = find_owned(session, table, project, id_, lock=lock, load=load)
     if row is None:
-        raise missing(table, id_, param=param)
+        raise missing(table, id_, param=param, hint=similar_id(session, table, project, id_))
     return row
 
 
-def missing(table: type[Owned], id_: str, *, param: str | None = None) -> NotFound:
+def similar_id(session: Session, table: type[Owned], project: ProjectId, id_: str) -> str:
+    """Return the hint about the project's row whose id is like a wrong one; "" if none is."""
+    latest = select(table.id).where(owned_by(table, project)).order_by(table.created_at.desc())
+    ids = session.scalars(latest.limit(MOST_SEARCHED)).all()
+    return did_you_mean(id_, ids, cutoff=LEAST_SIMILARITY)
+
+
+def missing(table: type[Owned], id_: str, *, param: str | None = None, hint: str = "") -> NotFound:
     """Return the error for an id of which the project has no row."""
     return NotFound(
-        f"No {table.noun} with id {id_!r}.",
+        f"No {table.noun} with id {id_!r}.{hint}",
         param=param or table.id_param,
         code=table.missing_code,
     )

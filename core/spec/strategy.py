@@ -19,13 +19,14 @@ from pydantic import (
 
 from core.spec.base import Spec
 from core.spec.names import Aliased
+from core.spec.numbers import Flag, Integer, Number
 from core.spec.pattern import require_simple
 
 Preset = Literal["query-value", "attention", "attention+ffn", "all-linear"]
 """Named sets of linear layers; `core/catalog/families.py` says which modules they are."""
 
-Rank = Annotated[int, Field(ge=1, le=1024)]
-Alpha = Annotated[float, Field(gt=0, le=65536)]
+Rank = Annotated[Integer, Field(ge=1, le=1024)]
+Alpha = Annotated[Number, Field(gt=0, le=65536)]
 ModuleName = Annotated[str, StringConstraints(max_length=256, pattern=r"^[A-Za-z0-9_.]+$")]
 Pattern = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[ -~]+$")]
 
@@ -50,7 +51,7 @@ class LowRankSpec(Aliased, Spec):
 
     rank: Rank = Field(16, validation_alias=AliasChoices("rank", "r"))
     alpha: Alpha = Field(32.0, validation_alias=AliasChoices("alpha", "lora_alpha"))
-    dropout: float = Field(
+    dropout: Number = Field(
         0.0, ge=0, lt=1, validation_alias=AliasChoices("dropout", "lora_dropout")
     )
     target_modules: Preset | Annotated[tuple[ModuleName, ...], Field(max_length=1024)] = (
@@ -58,8 +59,8 @@ class LowRankSpec(Aliased, Spec):
     )
     rank_pattern: dict[Pattern, Rank] = Field({}, max_length=256)
     alpha_pattern: dict[Pattern, Alpha] = Field({}, max_length=256)
-    use_rslora: bool = False
-    use_dora: bool = False
+    use_rslora: Flag = False
+    use_dora: Flag = False
     modules_to_save: tuple[ModuleName, ...] = Field((), max_length=64)
     bias: Literal["none"] = "none"
     """The only value: an adapter with biases of its own could not share its base with others."""
@@ -88,7 +89,7 @@ class QloraSpec(LowRankSpec):
         "nf4",
         validation_alias=AliasChoices("quantization", "quantisation", "bnb_4bit_quant_type"),
     )
-    double_quantization: bool = Field(
+    double_quantization: Flag = Field(
         True,
         validation_alias=AliasChoices(
             "double_quantization", "double_quantisation", "bnb_4bit_use_double_quant"
@@ -107,7 +108,7 @@ class BottleneckSpec(Spec):
 
     type: Literal["bottleneck"] = "bottleneck"
     placement: Literal["houlsby", "pfeiffer"] = "pfeiffer"
-    reduction_factor: int = Field(16, ge=1, le=1024)
+    reduction_factor: Integer = Field(16, ge=1, le=1024)
     activation: Literal["relu", "gelu", "silu"] = "relu"
 
 
@@ -118,7 +119,7 @@ class PrefixSpec(Aliased, Spec):
     """
 
     type: Literal["prefix"] = "prefix"
-    virtual_tokens: int = Field(
+    virtual_tokens: Integer = Field(
         20, ge=1, le=1024, validation_alias=AliasChoices("virtual_tokens", "num_virtual_tokens")
     )
 
@@ -132,7 +133,7 @@ class PromptSpec(Aliased, Spec):
     """
 
     type: Literal["prompt"] = "prompt"
-    virtual_tokens: int = Field(
+    virtual_tokens: Integer = Field(
         20, ge=1, le=1024, validation_alias=AliasChoices("virtual_tokens", "num_virtual_tokens")
     )
     init_text: str | None = Field(

@@ -6,6 +6,7 @@ from pydantic import AliasChoices, Field
 
 from core.spec.base import Spec
 from core.spec.names import Aliased
+from core.spec.numbers import Flag, Integer, Number
 
 Schedule = Literal["cosine", "linear", "constant", "polynomial", "inverse_sqrt"]
 Precision = Literal["auto", "bf16", "fp16", "fp32"]
@@ -25,33 +26,33 @@ class TrainingSpec(Aliased, Spec):
     The learning rate is still `"auto"` when only a worker can look at the base.
     """
 
-    epochs: int = Field(3, ge=1, le=100)
-    max_steps: int | None = Field(
+    epochs: Integer = Field(3, ge=1, le=100)
+    max_steps: Integer | None = Field(
         None, ge=1, le=10_000_000, description="optimizer steps in place of epochs"
     )
-    batch_size: int = Field(8, ge=1, le=4096, description="rows per optimizer step")
-    learning_rate: Annotated[float, Field(gt=0, le=HIGHEST_RATE)] | Literal["auto"] = Field(
+    batch_size: Integer = Field(8, ge=1, le=4096, description="rows per optimizer step")
+    learning_rate: Annotated[Number, Field(gt=0, le=HIGHEST_RATE)] | Literal["auto"] = Field(
         "auto", description="auto: what suits base, strategy, objective and steps"
     )
     schedule: Schedule = Field(
         "cosine", validation_alias=AliasChoices("schedule", "lr_scheduler_type")
     )
-    warmup_ratio: float = Field(0.05, ge=0, le=1, description="share of steps with rising rate")
+    warmup_ratio: Number = Field(0.05, ge=0, le=1, description="share of steps with rising rate")
     optimizer: Literal["auto", OptimizerName] = Field(
         "auto",
         description="auto: paged AdamW for qlora, AdamW for all others",
         validation_alias=AliasChoices("optimizer", "optimiser", "optim"),
     )
-    weight_decay: float = Field(0.0, ge=0, le=1)
-    max_grad_norm: float = Field(1.0, gt=0, le=1e6)
-    neftune_alpha: float | None = Field(
+    weight_decay: Number = Field(0.0, ge=0, le=1)
+    max_grad_norm: Number = Field(1.0, gt=0, le=1e6)
+    neftune_alpha: Number | None = Field(
         None,
         gt=0,
         le=1000,
         description="noise on the embeddings while training (Jain et al. 2023, NEFTune)",
         validation_alias=AliasChoices("neftune_alpha", "neftune_noise_alpha"),
     )
-    max_length: int = Field(
+    max_length: Integer = Field(
         1024,
         ge=SHORTEST_ROW,
         le=131_072,
@@ -61,32 +62,32 @@ class TrainingSpec(Aliased, Spec):
     truncation: Truncation = Field(
         "refuse", description="what becomes of a longer row: refused, or cut at its end or start"
     )
-    deduplicate: bool = Field(False, description="train on the first of equal rows only")
-    micro_batch_tokens: int = Field(
+    deduplicate: Flag = Field(False, description="train on the first of equal rows only")
+    micro_batch_tokens: Integer = Field(
         4096,
         ge=8,
         le=1_048_576,
         description="tokens per forward pass; only the draws of dropout and noise depend on it",
     )
-    gradient_checkpointing: Literal["auto"] | bool = "auto"
+    gradient_checkpointing: Literal["auto"] | Flag = "auto"
     precision: Precision = "auto"
 
 
 class EvaluationSpec(Spec):
     """When held-out rows are looked at, and what follows from it."""
 
-    split: float = Field(
+    split: Number = Field(
         0.0,
         ge=0,
         le=0.5,
         description="share of the training file held out when there is no validation file",
     )
-    every_steps: int | None = Field(
+    every_steps: Integer | None = Field(
         None, ge=1, le=10_000_000, description="None: at the end of every epoch"
     )
-    early_stopping_patience: int | None = Field(
+    early_stopping_patience: Integer | None = Field(
         None, ge=1, le=1000, description="evaluations without a better loss after which to stop"
     )
-    keep_best: bool = Field(
+    keep_best: Flag = Field(
         True, description="the final model is the checkpoint with the lowest held-out loss"
     )
