@@ -6,6 +6,7 @@ from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from core.spec.addresses import is_loopback
+from core.spec.ids import ModelId
 from core.storage.settings import StorageSettings
 
 MIB = 1 << 20
@@ -33,6 +34,9 @@ class ApiSettings(StorageSettings):
         "default",
         pattern=r"^[a-z0-9][a-z0-9-]{0,62}$",
         description="owns every row; part of the names of tuned models",
+    )
+    default_model: ModelId | None = Field(
+        None, description="answers requests that name no model, or an unknown one"
     )
     max_file_bytes: int = Field(8 << 30, ge=1, description="of one upload")
     max_body_bytes: int = Field(4 * MIB, ge=1024, description="of any other request")

@@ -16,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 
 from api.app_state import AppState
 from api.auth.caller import Caller
-from api.models.service import find_model
+from api.models.service import find_answering
 from core.errors import TunesmithError, Unavailable
 from core.inference.targets import Target
 from core.parity.asking import (
@@ -45,17 +45,18 @@ RETRY_SECONDS = 60.0
 POLL_SECONDS = 0.5
 
 
-async def answering_target(state: AppState, caller: Caller, name: ModelId) -> Target:
-    """Return the model with this name, after its check if an engine is available.
+async def answering_target(state: AppState, caller: Caller, name: ModelId | None) -> Target:
+    """Return the model with this name or the default one, after its check if there is an engine.
 
-    Raises NotFound `model_not_found`, or Conflict `parity_failed` for a withheld model.
+    Raises InvalidRequest without either, NotFound `model_not_found`, or Conflict `parity_failed`
+    for a withheld model.
     """
-    target = await run_in_threadpool(find_model, state, caller, name)
+    target = await run_in_threadpool(find_answering, state, caller, name)
     if not target.is_to_be_checked or target.adapter is None:
         return target
     key = target.id, target.adapter.sha256
     await state.parity_checks.join(key, partial(_check, state, caller, target))
-    return await run_in_threadpool(find_model, state, caller, name)
+    return await run_in_threadpool(find_answering, state, caller, name)
 
 
 async def _check(state: AppState, caller: Caller, target: Target) -> None:

@@ -19,7 +19,7 @@ from core.catalog.bases import Catalog, CatalogEntry
 from core.catalog.combinations import require_mergeable
 from core.catalog.describe import describe
 from core.errors import InvalidRequest
-from core.inference.targets import TUNED_PREFIX, Target, find_target, target_of
+from core.inference.targets import TUNED_PREFIX, Target, answering, find_target, target_of
 from core.records import models, parity
 from core.records.engines import living_engines
 from core.records.owned import get_owned
@@ -36,6 +36,13 @@ def find_model(state: AppState, caller: Caller, name: ModelId) -> Target:
     """Return the model with this name; raises the errors of `find_target`."""
     with state.database.reading() as session:
         return find_target(session, state.catalog, caller.project, name)
+
+
+def find_answering(state: AppState, caller: Caller, name: ModelId | None) -> Target:
+    """Return the model that answers a request; raises the errors of `answering`."""
+    default = state.settings.default_model
+    with state.database.reading() as session:
+        return answering(session, state.catalog, caller.project, name, default)
 
 
 def find(session: Session, catalog: Catalog, caller: Caller) -> ModelList:

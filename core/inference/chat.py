@@ -10,6 +10,7 @@ from core.inference.plan import Plan
 from core.records.ids import new_id
 from core.spec.generation import (
     ChoiceFinished,
+    FinishReason,
     GeneratedToken,
     GenerationDelta,
     GenerationStarted,
@@ -46,13 +47,15 @@ async def chat_chunks(plan: Plan, events: Events) -> Chunks:
                     logprobs = _logprobs(plan, event.logprobs)
                     yield _chunk(plan, event.choice, _delta(event), logprobs=logprobs)
                 case ToolCalled():
-                    call = {"index": calls[event.choice], **_tool_call(event)}
+                    index = calls[event.choice]
                     calls[event.choice] += 1
-                    yield _chunk(plan, event.choice, {"tool_calls": [call]})
+                    if not (plan.one_call and index):
+                        yield _chunk(plan, event.choice, _call_delta(plan, event, index))
                 case ChoiceFinished():
                     completion_tokens += event.completion_tokens
                     reasoning_tokens += event.reasoning_tokens
-                    yield _chunk(plan, event.choice, {}, finish_reason=event.finish_reason)
+                    reason = _finish_reason(plan, event.finish_reason)
+                    yield _chunk(plan, event.choice, {}, finish_reason=reason)
                 case _:
                     assert_never(event)
     if plan.include_usage:
@@ -74,21 +77,38 @@ def _choice(plan: Plan, index: int, choice: Choice) -> dict[str, Any]:
         message["reasoning_content"] = choice.reasoning
     if choice.tool_calls:
         message["content"] = choice.text.strip() or None
-        message["tool_calls"] = [_tool_call(call) for call in choice.tool_calls]
+        message |= _calls(plan, choice.tool_calls)
     return {
         "index": index,
         "message": message,
         "logprobs": _logprobs(plan, choice.logprobs),
-        "finish_reason": choice.finish_reason,
+        "finish_reason": _finish_reason(plan, choice.finish_reason),
     }
+
+
+def _finish_reason(plan: Plan, reason: FinishReason) -> str:
+    return "function_call" if plan.has_functions and reason == "tool_calls" else reason
+
+
+def _calls(plan: Plan, calls: Sequence[ToolCalled]) -> dict[str, Any]:
+    """Return the calls of a message under `tool_calls`, or the older `function_call`."""
+    if plan.has_functions:
+        return {"function_call": _function(calls[0])}
+    return {"tool_calls": [_tool_call(call) for call in calls[: 1 if plan.one_call else None]]}
+
+
+def _call_delta(plan: Plan, call: ToolCalled, index: int) -> dict[str, Any]:
+    if plan.has_functions:
+        return {"function_call": _function(call)}
+    return {"tool_calls": [{"index": index, **_tool_call(call)}]}
 
 
 def _tool_call(call: ToolCalled) -> dict[str, Any]:
-    return {
-        "id": new_id("call"),
-        "type": "function",
-        "function": {"name": call.name, "arguments": call.arguments},
-    }
+    return {"id": new_id("call"), "type": "function", "function": _function(call)}
+
+
+def _function(call: ToolCalled) -> dict[str, str]:
+    return {"name": call.name, "arguments": call.arguments}
 
 
 def _chunk(

@@ -92,16 +92,36 @@ class TokenTable:
             offsets.append(self._offset)
             self._offset += len(self._decoder.decode(bytes(token.bytes)))
         return {
-            "tokens": [token.token for token in tokens],
+            "tokens": [_name(token) for token in tokens],
             "token_logprobs": [_logprob(token) for token in tokens],
-            "top_logprobs": [
-                None
-                if token.logprob is None
-                else {each.token: _logprob(each) for each in (*token.top, token)}
-                for token in tokens
-            ],
+            "top_logprobs": [_top_logprobs(token) for token in tokens],
             "text_offset": offsets,
         }
+
+
+def _name(token: TokenLogprob | PromptToken) -> str:
+    """Return the text of a token, or OpenAI's `bytes:\\xe2\\x80` if its bytes are no text.
+
+    Parts of characters all have the same replacement character as text, so they would collide.
+    """
+    own_bytes = bytes(token.bytes)
+    if own_bytes == token.token.encode():
+        return token.token
+    return "bytes:" + "".join(f"\\x{byte:02x}" for byte in own_bytes)
+
+
+def _top_logprobs(token: GeneratedToken | PromptToken) -> dict[str, float] | None:
+    """Return the log-probabilities of a token and its alternatives, by name.
+
+    Of tokens with the same bytes, only the most likely one is kept.
+    """
+    if token.logprob is None:
+        return None
+    by_name = {_name(token): max(token.logprob, LEAST_LOGPROB)}
+    for other in token.top:
+        name = _name(other)
+        by_name[name] = max(other.logprob, by_name.get(name, LEAST_LOGPROB))
+    return by_name
 
 
 def _logprob(token: GeneratedToken | PromptToken | TokenLogprob) -> float | None:

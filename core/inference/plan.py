@@ -3,12 +3,14 @@
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, assert_never
 
 from core.errors import InvalidRequest
+from core.inference.history import cleaned
 from core.inference.refusals import check_chat, check_completion
 from core.inference.schemas import (
+    AllowedToolsChoice,
     ChatBody,
     ChosenTool,
     CompletionBody,
@@ -18,6 +20,7 @@ from core.inference.schemas import (
     TextFormat,
 )
 from core.inference.targets import Target
+from core.inference.tools import with_tools
 from core.records.ids import new_id
 from core.spec.generation import (
     ChatPrompt,
@@ -46,6 +49,10 @@ class Plan:
     model: str
     requests: Sequence[GenerationRequest]
     include_usage: bool
+    has_functions: bool = False
+    """A chat with the older `functions`: its calls have the older form."""
+    one_call: bool = False
+    """Each choice of a chat has at most one call."""
 
     @property
     def sampling(self) -> SamplingSpec:
@@ -54,12 +61,14 @@ class Plan:
 
 def plan_chat(target: Target, project: ProjectId, body: ChatBody) -> Plan:
     """Raises InvalidRequest for what cannot be served, or contradicts itself."""
+    has_functions = bool(body.functions)
+    body = with_tools(body)
     check_chat(body)
     offered = () if body.tool_choice == "none" else tuple(body.tools or ())
     # unchanged, as in training
     tools = tuple(tool.model_dump(exclude_unset=True) for tool in offered)
     prompt = ChatPrompt(
-        messages=tuple(body.messages), tools=tools, template_kwargs=_template_kwargs(body)
+        messages=cleaned(body.messages), tools=tools, template_kwargs=_template_kwargs(body)
     )
     sampling = _sampling(
         body,
@@ -67,7 +76,9 @@ def plan_chat(target: Target, project: ProjectId, body: ChatBody) -> Plan:
         top_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         structured_output=_structured_output(body),
     )
-    return _plan("chatcmpl", project, target, [prompt], sampling, body)
+    plan = _plan("chatcmpl", project, target, [prompt], sampling, body)
+    one_call = has_functions or body.parallel_tool_calls is False
+    return replace(plan, has_functions=has_functions, one_call=one_call)
 
 
 def _template_kwargs(body: ChatBody) -> dict[str, Any]:
@@ -151,7 +162,7 @@ def _structured_output(body: ChatBody) -> StructuredOutputSpec | None:
             return ToolCallOutput()
         case ChosenTool(function=function):
             return ToolCallOutput(name=function.name)
-        case "none" | "auto" | None:
+        case "none" | "auto" | AllowedToolsChoice() | None:  # `with_tools` resolves the third
             pass
         case _:
             assert_never(body.tool_choice)

@@ -12,15 +12,13 @@ from core.inference.schemas import (
     JsonSchemaFormat,
     Prompt,
 )
+from core.spec.nearest import did_you_mean
 
 _CHAT: Mapping[str, tuple[object, ...]] = {
     "modalities": (None, ["text"]),
     "audio": (None,),
     "moderation": (None,),
     "web_search_options": (None,),
-    "functions": (None, []),
-    "function_call": (None, "auto", "none"),
-    "verbosity": (None, "medium"),
 }
 
 _COMPLETION: Mapping[str, tuple[object, ...]] = {"suffix": (None, "")}
@@ -35,22 +33,18 @@ def check_chat(body: ChatBody) -> None:
         )
     _check_tool_choice(body)
     _check_ignore_eos(body)
-    if None not in (body.max_tokens, body.max_completion_tokens):
-        raise InvalidRequest(
-            "max_tokens is the old name of max_completion_tokens; use only one of them.",
-            param="max_tokens",
-            code="contradictory_parameters",
-        )
 
 
 def _check_tool_choice(body: ChatBody) -> None:
+    """Check a choice as `core.inference.tools.with_tools` returns it."""
     if body.tool_choice in (None, "none", "auto"):
         return
     names = [tool.function.name for tool in body.tools or ()]
-    known = not isinstance(body.tool_choice, ChosenTool) or body.tool_choice.function.name in names
-    if not names or not known:
+    chosen = body.tool_choice.function.name if isinstance(body.tool_choice, ChosenTool) else None
+    if not names or (chosen is not None and chosen not in names):
+        hint = "" if chosen is None else did_you_mean(chosen, names)
         raise InvalidRequest(
-            f"tool_choice names a tool that is not in tools ({', '.join(names) or 'empty'}).",
+            f"tool_choice names a tool that is not in tools ({', '.join(names) or 'empty'}).{hint}",
             param="tool_choice",
             code="invalid_value",
         )

@@ -16,7 +16,9 @@ from pydantic import (
     model_validator,
 )
 
+from core.inference.variants import usual_choice, usual_format
 from core.spec.ids import ModelId
+from core.spec.numbers import Flag, Integer, Number
 from core.spec.template import TemplateVariables
 
 MAX_TOKENS = 1_000_000
@@ -39,13 +41,15 @@ def _at_most(limit: int) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
+TokenId = Annotated[Integer, Field(ge=0, le=2**31 - 1)]
 Text = Annotated[str, Field(min_length=1)]
 StopText = Annotated[str, Field(min_length=1, max_length=1024)]
 BiasedToken = Annotated[str, Field(pattern=r"^[0-9]{1,10}$")]
-Bias = Annotated[float, Field(ge=-100, le=100)]
+Bias = Annotated[Number, Field(ge=-100, le=100)]
 Biases = Annotated[dict[BiasedToken, Bias], _at_most(MAX_BIASED_TOKENS)]
-Limit = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
+ModelName = Annotated[ModelId, Field(max_length=512, pattern=r"^[^\x00]*$")]
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+Limit = Annotated[Integer, Field(ge=1, le=MAX_TOKENS)]
 
 
 class Body(BaseModel):
@@ -63,29 +67,40 @@ class Body(BaseModel):
 
 
 class StreamOptions(Body):
-    include_usage: bool = False
-    include_obfuscation: bool = False
+    include_usage: Flag = False
+    include_obfuscation: Flag = False
     """Accepted and ignored."""
 
 
 class GenerationBody(Body):
     """The common fields of both routes. Null means the same as a missing field."""
 
-    model: Annotated[ModelId, Field(min_length=1, max_length=512, pattern=r"^[^\x00]*$")]
+    model: ModelName | None = None
+    """Optional if the service has a default model."""
     max_tokens: Limit | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
+    temperature: Annotated[Number, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[Number, Field(ge=0, le=1)] | None = None
+    seed: Annotated[Integer, Field(ge=-(2**63), le=2**63 - 1)] | None = None
     stop: StopText | Annotated[list[StopText], Field(max_length=4)] | None = None
-    n: Annotated[int, Field(ge=1, le=128)] | None = None
-    stream: bool | None = None
+    n: Annotated[Integer, Field(ge=1, le=128)] | None = None
+    stream: Flag | None = None
     stream_options: StreamOptions | None = None
-    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
+    presence_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
     logit_bias: Biases | None = None
     user: str | None = None
-    ignore_eos: bool | None = None
+    ignore_eos: Flag | None = None
     """As in vLLM: generate `max_tokens` tokens and ignore end tokens."""
+    reasoning_effort: Effort | None = None
+    """Passed to the chat template. A completion has none, and ignores it."""
+    # These are accepted and ignored.
+    metadata: Annotated[dict[str, str], _at_most(MAX_FIELDS)] | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_options: object = None
+    prompt_cache_retention: object = None
+    safety_identifier: str | None = None
+    service_tier: object = None
+    store: Flag | None = None
 
 
 class TextFormat(Body):
@@ -102,7 +117,7 @@ class NamedJsonSchema(Body):
     name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
     description: str | None = None
     schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
-    strict: bool | None = None
+    strict: Flag | None = None
 
 
 class JsonSchemaFormat(Body):
@@ -124,12 +139,14 @@ class Function(Body):
     name: FunctionName
     description: str | None = None
     parameters: dict[str, Any] | None = None
-    strict: bool | None = None
+    strict: Flag | None = None
 
 
 class Tool(Body):
     type: Literal["function"]
     function: Function
+    cache_control: object = Field(None, exclude=True)
+    """Of Anthropic, sent by LiteLLM and OpenRouter's clients; ignored."""
 
 
 class ChosenFunction(Body):
@@ -141,7 +158,37 @@ class ChosenTool(Body):
     function: ChosenFunction
 
 
-Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+class AllowedTools(Body):
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[ChosenTool], Field(fail_fast=True, min_length=1, max_length=MAX_TOOLS)]
+
+
+class AllowedToolsChoice(Body):
+    """A choice among some of the tools."""
+
+    type: Literal["allowed_tools"]
+    allowed_tools: AllowedTools
+
+
+def _choice_type(value: object) -> str | None:
+    """Return the type of a tool choice: a mode (a text), or that of an object."""
+    if isinstance(value, str):
+        return "mode"
+    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+    return {"function": "one tool", "allowed_tools": "some tools"}.get(str(kind))
+
+
+ToolChoice = Annotated[
+    Annotated[Literal["none", "auto", "required"], Tag("mode")]
+    | Annotated[ChosenTool, Tag("one tool")]
+    | Annotated[AllowedToolsChoice, Tag("some tools")],
+    Discriminator(
+        _choice_type,
+        custom_error_type="tool_choice",
+        custom_error_message="use 'none', 'auto', 'required', or an object of type 'function' or "
+        "'allowed_tools'",
+    ),
+]
 
 
 class ChatBody(GenerationBody):
@@ -151,31 +198,24 @@ class ChatBody(GenerationBody):
         list[dict[str, Any]], Field(fail_fast=True, min_length=1, max_length=MAX_MESSAGES)
     ]
     max_completion_tokens: Limit | None = None
-    logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    logprobs: Flag | None = None
+    top_logprobs: Annotated[Integer, Field(ge=0, le=20)] | None = None
     tools: Annotated[list[Tool], Field(fail_fast=True, max_length=MAX_TOOLS)] | None = None
-    tool_choice: Literal["none", "auto", "required"] | ChosenTool | None = None
-    parallel_tool_calls: bool | None = None
-    response_format: ResponseFormat | None = None
+    tool_choice: Annotated[ToolChoice | None, BeforeValidator(usual_choice)] = None
+    parallel_tool_calls: Flag | None = None
+    response_format: Annotated[ResponseFormat | None, BeforeValidator(usual_format)] = None
     modalities: object = None
     audio: object = None
     moderation: object = None
     web_search_options: object = None
-    functions: object = None
-    function_call: object = None
-    reasoning_effort: Effort | None = None
+    functions: Annotated[list[Function], Field(fail_fast=True, max_length=MAX_TOOLS)] | None = None
+    """The older form of `tools`; the answer then has the older form of calls."""
+    function_call: Literal["none", "auto"] | ChosenFunction | None = None
     chat_template_kwargs: TemplateVariables | None = None
     """As in vLLM: variables of the chat template."""
-    verbosity: object = None
     # These are accepted and ignored.
-    metadata: Annotated[dict[str, str], _at_most(MAX_FIELDS)] | None = None
     prediction: object = None
-    prompt_cache_key: str | None = None
-    prompt_cache_options: object = None
-    prompt_cache_retention: object = None
-    safety_identifier: str | None = None
-    service_tier: object = None
-    store: bool | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
 
 
 def _prompt_type(value: object) -> str:
@@ -205,8 +245,8 @@ class CompletionBody(GenerationBody):
     """`CreateCompletionRequest`."""
 
     prompt: Prompt
-    max_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)] | None = None
-    best_of: Annotated[int, Field(ge=0, le=20)] | None = None
-    echo: bool | None = None
-    logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
+    max_tokens: Annotated[Integer, Field(ge=0, le=MAX_TOKENS)] | None = None
+    best_of: Annotated[Integer, Field(ge=0, le=20)] | None = None
+    echo: Flag | None = None
+    logprobs: Annotated[Integer, Field(ge=0, le=5)] | None = None
     suffix: str | None = None

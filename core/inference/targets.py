@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from core.catalog.bases import Catalog
-from core.errors import Conflict
+from core.errors import Conflict, InvalidRequest, NotFound
 from core.records.owned import get_owned
 from core.records.parity import is_to_be_checked, is_withheld
 from core.records.tables import TunedModel
@@ -28,6 +28,33 @@ class Target:
     serving: ServingSpec = ADAPTER_FORM
     is_to_be_checked: bool = False
     """Its parity has not been checked yet."""
+
+
+def answering(
+    session: Session,
+    catalog: Catalog,
+    project: ProjectId,
+    name: ModelId | None,
+    default: ModelId | None,
+) -> Target:
+    """Return the model that answers a request for `name`: the default one if no model has it.
+
+    A tuned model is never replaced: the caller of a deleted one should learn that. Raises
+    InvalidRequest if neither a name nor a default is given, and the errors of `find_target`.
+    """
+    if not name and default is None:
+        raise InvalidRequest(
+            "Missing required parameter: 'model'.",
+            param="model",
+            code="missing_required_parameter",
+        )
+    if name and (default is None or name.startswith(TUNED_PREFIX)):
+        return find_target(session, catalog, project, name)
+    assert default is not None
+    try:
+        return find_target(session, catalog, project, name or default)
+    except NotFound:
+        return find_target(session, catalog, project, default)
 
 
 def find_target(session: Session, catalog: Catalog, project: ProjectId, name: ModelId) -> Target:
