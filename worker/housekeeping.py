@@ -12,11 +12,12 @@ from threading import Event
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from core.errors import Unavailable
+from core.errors import Conflict, NotFound, Unavailable
 from core.jobs.broker import Broker
 from core.records import (
     claims,
     engines,
+    files,
     jobs,
     leases,
     outbox,
@@ -88,6 +89,20 @@ def delete_resume_states(database: Database, store: BlobStore) -> None:
             resume_states.forget(session, job_id)
 
 
+def delete_expired_files(database: Database, store: BlobStore) -> None:
+    """Delete the files whose time is over, unless a job needs them."""
+    with database.reading() as session:
+        expired = files.expired_files(session)
+    for project, file_id in expired:
+        try:
+            with database.writing() as session:
+                file = files.delete_file(session, project, file_id)
+        except (Conflict, NotFound):
+            continue  # in the meantime a job was created with it, or it was deleted
+        store.delete(file.blob_key)
+        logger.info("Deleted the expired file %s.", file_id)
+
+
 def sweep_workspaces(database: Database, work_folder: Path) -> None:
     """Delete the workspaces of ended claims, which killed workers of this machine have left.
 
@@ -143,6 +158,7 @@ def run(settings: WorkerSettings, stopping: Event) -> None:
                 forget_engines(database)
                 forget_tasks(database)
                 delete_resume_states(database, store)
+                delete_expired_files(database, store)
                 sweep_workspaces(database, settings.work_folder)
                 store.sweep(ABANDONED_AFTER_SECONDS)
         except (SQLAlchemyError, Unavailable, OSError) as error:

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from api.files.expiry import LONGEST_SECONDS, SHORTEST_SECONDS
 from api.pagination import ListItem
 from core.records.tables import File
 from core.spec.dataset import DatasetReport
@@ -22,6 +23,20 @@ UPLOAD_FORM = {
                     "properties": {
                         "file": {"type": "string", "format": "binary"},
                         "purpose": {"type": "string", "enum": ["fine-tune"]},
+                        "expires_after": {
+                            "type": "object",
+                            "description": "As two fields of the form: expires_after[anchor] and "
+                            "expires_after[seconds].",
+                            "required": ["anchor", "seconds"],
+                            "properties": {
+                                "anchor": {"type": "string", "enum": ["created_at"]},
+                                "seconds": {
+                                    "type": "integer",
+                                    "minimum": SHORTEST_SECONDS,
+                                    "maximum": LONGEST_SECONDS,
+                                },
+                            },
+                        },
                         "columns": {
                             "type": "string",
                             "description": "Tunesmith only: a JSON object that maps keys of a "
@@ -41,6 +56,8 @@ class FileObject(ListItem):
     object: Literal["file"] = "file"
     bytes: int
     created_at: int
+    expires_at: int | None = Field(exclude_if=lambda time: time is None)
+    """Omitted for a file that does not expire."""
     filename: str
     purpose: Literal["fine-tune", "fine-tune-results"]
     status: Literal["processed", "error"]
@@ -70,6 +87,7 @@ def file_object(file: File) -> FileObject:
         id=file.id,
         bytes=file.bytes,
         created_at=int(file.created_at),
+        expires_at=None if file.expires_at is None else int(file.expires_at),
         filename=file.filename,
         purpose=file.purpose,
         status="error" if details else "processed",

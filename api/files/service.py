@@ -47,6 +47,7 @@ def receive(
                 sha256=upload.blob.sha256,
                 blob_key=key,
                 report=report,
+                lifetime_seconds=upload.lifetime_seconds,
             )
     return file_object(file)
 

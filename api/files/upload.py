@@ -15,8 +15,10 @@ from pydantic import TypeAdapter, ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from api.files.expiry import ANCHOR, SECONDS, lifetime
 from core.datasets.columns import require_known_keys
 from core.errors import InvalidRequest, TooLarge, Unavailable
+from core.spec.nearest import did_you_mean
 from core.storage.blobs import Blob, BlobStore
 
 MAX_UPLOADS = 8  # concurrent; each holds a thread, and a child process during its check
@@ -26,6 +28,7 @@ MAX_COLUMNS_BYTES = 8192
 MAX_FILENAME_LENGTH = 255
 
 KNOWN_PURPOSES = ("fine-tune",)
+FORM_FIELDS = ("file", "purpose", "columns", ANCHOR, SECONDS)
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Upload:
     blob: Blob
     columns: dict[str, str]
     """A mapping of keys of a known row layout to columns of the file."""
+    lifetime_seconds: int | None
+    """From the upload to the expiry; None for a file that does not expire."""
 
 
 @dataclass
@@ -95,6 +100,7 @@ def store_upload(
     stored: tuple[str, Blob] | None = None
     purpose: str | None = None
     columns: dict[str, str] | None = None
+    expiry: dict[str, str] = {}
     for part in read_form(content_type, chunks):
         match part.name:
             case "file" if stored is None:
@@ -104,16 +110,10 @@ def store_upload(
                 purpose = _known_purpose(_text(part))
             case "columns" if columns is None:
                 columns = _columns(_text(part, MAX_COLUMNS_BYTES))
-            case "file" | "purpose" | "columns":
-                raise InvalidRequest(
-                    f"The form has the field {part.name!r} twice.", param=part.name
-                )
+            case "expires_after[anchor]" | "expires_after[seconds]" if part.name not in expiry:
+                expiry[part.name] = _text(part)
             case _:
-                raise InvalidRequest(
-                    f"Unknown parameter: {part.name!r}.",
-                    param=part.name,
-                    code="unknown_parameter",
-                )
+                raise _unexpected(part.name)
     for name, value in (("file", stored), ("purpose", purpose)):
         if value is None:
             raise InvalidRequest(
@@ -122,13 +122,25 @@ def store_upload(
                 code="missing_required_parameter",
             )
     assert stored is not None
-    return Upload(*stored, columns or {})
+    return Upload(*stored, columns or {}, lifetime(expiry))
+
+
+def _unexpected(name: str) -> InvalidRequest:
+    """Return the error for a field that is unknown, or was there before."""
+    if name in FORM_FIELDS:
+        return InvalidRequest(f"The form has the field {name!r} twice.", param=name)
+    return InvalidRequest(
+        f"Unknown parameter: {name!r}.{did_you_mean(name, FORM_FIELDS)}",
+        param=name,
+        code="unknown_parameter",
+    )
 
 
 def _known_purpose(purpose: str) -> str:
     if purpose not in KNOWN_PURPOSES:
         raise InvalidRequest(
-            f"Files of purpose {purpose!r} cannot be used here; upload datasets as 'fine-tune'.",
+            f"Files of purpose {purpose!r} cannot be used here; upload datasets as 'fine-tune'."
+            f"{did_you_mean(purpose, KNOWN_PURPOSES)}",
             param="purpose",
             code="invalid_value",
         )

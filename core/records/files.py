@@ -1,18 +1,23 @@
 """Rows of uploaded and produced files."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from sqlalchemy import or_, select
+from sqlalchemy import exists, or_, select
 from sqlalchemy.orm import Session
 
 from core.errors import Conflict
+from core.records.database import database_now
 from core.records.ids import new_id
-from core.records.owned import get_owned, missing, owned_by
+from core.records.owned import get_owned, missing, owned_by, similar_id
 from core.records.pages import Order, Page, page
 from core.records.tables import File, Job
 from core.spec.dataset import DatasetReport
 from core.spec.ids import FileId, ProjectId
+
+MOST_EXPIRED = 100
+"""At once."""
 
 Purpose = Literal["fine-tune", "fine-tune-results"]
 
@@ -34,8 +39,10 @@ def add_file(
     sha256: str,
     blob_key: str,
     report: DatasetReport | None,
+    lifetime_seconds: int | None = None,
 ) -> File:
-    """Record a blob that is already in storage."""
+    """Record a blob that is already in storage; None: it does not expire."""
+    created_at = time.time()
     file = File(
         id=file_id,
         project_id=project_id,
@@ -45,6 +52,8 @@ def add_file(
         sha256=sha256,
         blob_key=blob_key,
         report=None if report is None else report.model_dump(mode="json"),
+        created_at=created_at,
+        expires_at=None if lifetime_seconds is None else created_at + lifetime_seconds,
     )
     session.add(file)
     session.flush()
@@ -85,7 +94,19 @@ def pin_files(session: Session, project_id: ProjectId, files: Mapping[str, FileI
     present = set(rows)
     for param, file_id in files.items():
         if file_id not in present:
-            raise missing(File, file_id, param=param)
+            hint = similar_id(session, File, project_id, file_id)
+            raise missing(File, file_id, param=param, hint=hint)
+
+
+def expired_files(session: Session) -> Sequence[tuple[ProjectId, FileId]]:
+    """Return files whose time is over, without those of jobs that have not ended."""
+    is_used = exists().where(
+        or_(Job.training_file == File.id, Job.validation_file == File.id),
+        Job.finished_at.is_(None),
+    )
+    query = select(File.project_id, File.id).where(File.expires_at <= database_now(), ~is_used)
+    rows = session.execute(query.order_by(File.expires_at).limit(MOST_EXPIRED))
+    return [(project, file_id) for project, file_id in rows]
 
 
 def delete_file(session: Session, project_id: ProjectId, file_id: FileId) -> File:

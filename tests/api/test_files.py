@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
+import openai
 import pyarrow as pa
 import pytest
 from pyarrow.parquet import write_table
@@ -301,3 +302,59 @@ def test_file_of_an_open_job_is_not_deleted(
     assert answer.status_code == 409
     assert answer.json()["error"]["code"] == "file_in_use"
     assert client.get(f"/v1/files/{job['training_file']}/content").content == GOOD_ROWS
+
+
+ANCHOR, SECONDS = "expires_after[anchor]", "expires_after[seconds]"
+
+
+def upload_with(client: httpx.Client, **fields: str) -> httpx.Response:
+    form = {"purpose": "fine-tune"} | fields
+    return client.post("/v1/files", data=form, files={"file": ("data.jsonl", GOOD_ROWS)})
+
+
+def test_a_file_shows_when_it_expires(client: httpx.Client) -> None:
+    file = upload_with(client, **{ANCHOR: "created_at", SECONDS: "3600"}).json()
+    assert file["expires_at"] - file["created_at"] == 3600
+    assert client.get(f"/v1/files/{file['id']}").json() == file
+    assert "expires_at" not in upload_with(client).json()
+
+
+def test_the_stock_client_can_let_a_file_expire(api: Api) -> None:
+    with openai.OpenAI(base_url=f"{api.url}/v1", api_key="any") as stock:
+        file = stock.files.create(
+            file=("data.jsonl", GOOD_ROWS),
+            purpose="fine-tune",
+            expires_after={"anchor": "created_at", "seconds": 86_400},
+        )
+    assert file.expires_at == file.created_at + 86_400
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({ANCHOR: "created_at"}, SECONDS),
+        ({SECONDS: "3600"}, ANCHOR),
+        ({ANCHOR: "last_active_at", SECONDS: "3600"}, ANCHOR),
+        ({ANCHOR: "created_at", SECONDS: "3599"}, SECONDS),
+        ({ANCHOR: "created_at", SECONDS: "2592001"}, SECONDS),
+        ({ANCHOR: "created_at", SECONDS: "3600.0"}, SECONDS),
+        ({ANCHOR: "created_at", SECONDS: "-3600"}, SECONDS),
+    ],
+)
+def test_a_wrong_expiry_is_refused_and_nothing_is_stored(
+    api: Api, client: httpx.Client, fields: dict[str, str], param: str
+) -> None:
+    answer = upload_with(client, **fields)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+    assert stored_blobs(api) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "meant"),
+    [({"purpose": "fine_tune"}, "fine-tune"), ({"colums": "{}"}, "columns")],
+)
+def test_a_misspelling_in_the_form_comes_with_a_hint(
+    client: httpx.Client, fields: dict[str, str], meant: str
+) -> None:
+    message = upload_with(client, **fields).json()["error"]["message"]
+    assert message.endswith(f"Did you mean {meant!r}?")

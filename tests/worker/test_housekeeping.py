@@ -3,12 +3,12 @@
 import time
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from core.errors import Unavailable
 from core.jobs.broker import Broker
 from core.records import engines, outbox, tasks, workers
-from core.records.tables import RegisteredEngine
+from core.records.tables import File, Job, RegisteredEngine
 from core.spec.engine_protocol import EngineReport
 from core.tasks.kinds import JOB, Queue, Work
 from tests.worker.nap import nap_kind
@@ -93,3 +93,33 @@ def test_workers_that_missed_a_lease_are_forgotten(workshop: Workshop) -> None:
         session.get(workers.Worker, "worker-old").seen_at = seen["worker-new"] - 60  # type: ignore[union-attr]
     housekeeping.forget_workers(workshop.database, workshop.settings())
     assert workshop.living_workers() == ["worker-new"]
+
+
+def expire(workshop: Workshop, *file_ids: str) -> None:
+    with workshop.database.writing() as session:
+        session.execute(
+            update(File).where(File.id.in_(file_ids)).values(expires_at=time.time() - 1)
+        )
+
+
+def test_expired_files_are_deleted_unless_a_job_needs_them(workshop: Workshop) -> None:
+    old, young, kept = (workshop.upload("x\n") for _ in range(3))
+    job = workshop.submit()
+    with workshop.database.reading() as session:
+        used = session.get_one(Job, job).training_file
+        keys = {file.id: file.blob_key for file in session.scalars(select(File))}
+    expire(workshop, old, used)
+    with workshop.database.writing() as session:
+        session.get_one(File, young).expires_at = time.time() + 3600
+
+    def remaining() -> set[str]:
+        housekeeping.delete_expired_files(workshop.database, workshop.store)
+        with workshop.database.reading() as session:
+            rows = set(session.scalars(select(File.id)))
+        blobs = {id_ for id_, key in keys.items() if (workshop.folder / "storage" / key).exists()}
+        assert blobs == rows
+        return rows
+
+    assert remaining() == {young, kept, used}
+    workshop.cancel(job)
+    assert remaining() == {young, kept}

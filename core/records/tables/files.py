@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import BigInteger, Index, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from core.records.tables.base import Owned, Table
+from core.records.tables.base import Owned, Table, rows_where
 from core.spec.ids import FileId, ProjectId
 
 
@@ -21,7 +21,10 @@ class File(Owned):
     """An uploaded or produced file; its bytes are the blob `blob_key` in storage."""
 
     __tablename__ = "files"
-    __table_args__ = (Index(None, "project_id", "created_at", "id"),)
+    __table_args__ = (
+        Index(None, "project_id", "created_at", "id"),
+        Index(None, "expires_at", **rows_where("expires_at IS NOT NULL")),
+    )
 
     noun = "file"
     id_param = "file_id"
@@ -35,3 +38,5 @@ class File(Owned):
     blob_key: Mapped[str]
     report: Mapped[dict[str, Any] | None]
     """A `core.spec.dataset.DatasetReport` if the purpose is fine-tune."""
+    expires_at: Mapped[float | None]
+    """When housekeeping may delete the file. None: never."""
