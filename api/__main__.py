@@ -8,6 +8,7 @@ import uvicorn
 from pydantic import ValidationError
 
 from api.app import create_app
+from api.request_log import write_lines_to_stderr
 from api.settings import ApiSettings
 from core.catalog.bases import BadCatalog
 from core.open_files import allow_many_open_files
@@ -29,6 +30,7 @@ def main() -> None:
         sys.exit(f"The API failed to start:\n{_explanation(error)}")
     except BadCatalog as error:
         sys.exit(f"The API failed to start: {error}")
+    write_lines_to_stderr()
     # Exclude the objects of the startup from garbage collection, and collect rarely: a large body
     # would trigger hundreds of collections.
     gc.collect()

@@ -14,6 +14,7 @@ from fastapi import Request
 from fastapi.routing import APIRoute
 from starlette.responses import Response
 
+from api.request_log import LONGEST_TEXT, MODEL
 from core.errors import InvalidRequest
 
 LARGE_BYTES = 16 << 10
@@ -65,7 +66,9 @@ class _BoundedRequest(Request):
         if len(body) > LARGE_BYTES:
             await self.app.state.turns.wait()
         try:
-            return json.loads(body)
+            value = json.loads(body)
+            self._note_model(value)
+            return value
         except json.JSONDecodeError:
             raise
         except RecursionError:
@@ -74,6 +77,12 @@ class _BoundedRequest(Request):
             raise InvalidRequest(
                 f"The body is not valid JSON: {error}.", code="invalid_json"
             ) from None
+
+    def _note_model(self, body: object) -> None:
+        """Note the model that the body names, for the log."""
+        model = body.get("model") if isinstance(body, dict) else None
+        if isinstance(model, str):
+            self.scope.setdefault("state", {})[MODEL] = model[:LONGEST_TEXT]
 
 
 def _refuse_too_costly(body: bytes, max_cost: int) -> None:

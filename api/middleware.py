@@ -1,12 +1,13 @@
-"""Around every request: its number, its time, the answer to a crash, and the limit of its body."""
+"""Around every request: its number, its time, its line in the log, the answer to a crash, and the
+limit of its body."""
 
 import logging
-import time
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import envelope, error_response
+from api.request_log import RequestRecord
 from core.errors import InvalidRequest, TooLarge
 from core.records.ids import new_id
 
@@ -16,7 +17,10 @@ logger = logging.getLogger(__name__)
 
 
 class RequestMiddleware:
-    """Puts `x-request-id` and `openai-processing-ms` on every answer, that to a crash included."""
+    """Puts `x-request-id` and `openai-processing-ms` on every answer, that to a crash included.
+
+    Logs each request at its end, that of a stream when the stream ends.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -25,17 +29,20 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request_id = new_id("req")
-        started = time.perf_counter()
-        has_answered = False
+        record = RequestRecord(scope, new_id("req"))
+        has_failed = False
+
+        async def receive_recorded() -> Message:
+            message = await receive()
+            record.received(message)
+            return message
 
         async def answer(message: Message) -> None:
-            nonlocal has_answered
+            record.sent(message)
             if message["type"] == "http.response.start":
-                has_answered = True
                 headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = request_id
-                headers["openai-processing-ms"] = str(round(1000 * (time.perf_counter() - started)))
+                headers["x-request-id"] = record.request_id
+                headers["openai-processing-ms"] = str(record.milliseconds)
             await send(message)
 
         try:
@@ -43,17 +50,21 @@ class RequestMiddleware:
                 nul = InvalidRequest("The URL holds a NUL character; no name of ours does.")
                 await error_response(nul)(scope, receive, answer)
             else:
-                await self.app(scope, receive, answer)
+                await self.app(scope, receive_recorded, answer)
         except Exception:
-            logger.exception("Request %s %s %s failed", request_id, scope["method"], scope["path"])
-            if has_answered:
+            has_failed = True
+            number = record.request_id
+            logger.exception("Request %s %s %s failed", number, scope["method"], scope["path"])
+            if record.status is not None:
                 raise  # the server cuts the connection: an answer that just stops would look whole
             crash = envelope(
                 500,
-                f"The server failed. Its log names the request {request_id}.",
+                f"The server failed. Its log names the request {number}.",
                 code="internal_error",
             )
             await crash(scope, receive, answer)
+        finally:
+            record.write(has_failed=has_failed)
 
 
 class BodyLimitMiddleware:

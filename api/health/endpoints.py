@@ -15,6 +15,12 @@ async def live() -> Liveness:
     return Liveness()
 
 
+@router.get("/health", response_class=Response, responses={503: {"description": "No engine."}})
+def can_answer(state: FromState) -> Response:
+    """As in vLLM: 200 without a body if an engine can answer, else 503."""
+    return Response(status_code=200 if service.has_engine(state) else 503)
+
+
 @router.get("/readyz", responses={503: {"model": Readiness}})
 async def ready(state: FromState, response: Response) -> Readiness:
     """All parts are available, or 503 with the unavailable part."""

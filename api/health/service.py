@@ -25,6 +25,15 @@ async def readiness(state: AppState) -> Readiness:
     return Readiness(status="ok" if is_ready else "not ready", parts=found)
 
 
+def has_engine(state: AppState) -> bool:
+    """Return whether the database is available and an engine takes requests."""
+    try:
+        with state.database.reading() as session:
+            return bool(living_engines(session))
+    except SQLAlchemyError:
+        return False
+
+
 def _rows(state: AppState) -> dict[str, str]:
     try:
         with state.database.reading() as session:

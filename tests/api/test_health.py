@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import httpx
+from sqlalchemy import delete
 
+from core.records.tables import RegisteredEngine
 from core.records.workers import worker_seen
 from core.tasks.kinds import Queue
 from tests.api.live import Api, register, running_api
@@ -23,6 +25,15 @@ def test_ready_when_every_part_answers(api: Api, client: httpx.Client) -> None:
     assert set(answer.json()["parts"].values()) == {"ok"}
 
 
+def test_health_is_that_of_vllm(api: Api, client: httpx.Client) -> None:
+    answer = client.get("/health")
+    assert (answer.status_code, answer.content) == (200, b"")
+    with api.database.writing() as session:
+        session.execute(delete(RegisteredEngine))
+    answer = httpx.get(f"{api.url}/health", trust_env=False)
+    assert (answer.status_code, answer.content) == (503, b"")
+
+
 def test_missing_parts_are_named(tmp_path: Path, sqlite_url: str) -> None:
     with running_api(tmp_path, sqlite_url) as api, CheckedClient(base_url=api.url) as client:
         register(api, "http://127.0.0.1:9", status="draining")
@@ -37,3 +48,6 @@ def test_missing_parts_are_named(tmp_path: Path, sqlite_url: str) -> None:
         assert parts["database"] == "OperationalError"
         assert "missing" in parts["storage"]
         assert client.get("/healthz").status_code == 200
+        with api.database.engine.begin() as connection:
+            connection.exec_driver_sql("DROP TABLE engines")
+        assert httpx.get(f"{api.url}/health", trust_env=False).status_code == 503

@@ -25,6 +25,7 @@ OUR_ROUTES: frozenset[Route] = frozenset(
         ("GET", "/models/{model}/speed"),
         ("POST", "/models/{model}/serving"),
         ("POST", "/models/{model}/publish"),
+        ("GET", "/health"),
         ("GET", "/healthz"),
         ("GET", "/readyz"),
     }
