@@ -21,7 +21,7 @@ from api.shared_runs import SharedRuns
 from core.catalog.bases import Catalog
 from core.jobs.broker import Broker
 from core.records.database import Database
-from core.spec.classification import ClassificationAnswer, ClassificationRequest
+from core.spec.engine_calls import Answered, Asked, Call
 from core.spec.generation import GenerationEvent, GenerationRequest
 from core.storage.blobs import BlobStore
 
@@ -33,7 +33,7 @@ class Engines(Protocol):
 
     def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]: ...
 
-    async def classify(self, request: ClassificationRequest) -> ClassificationAnswer: ...
+    async def ask(self, call: Call[Asked, Answered], request: Asked) -> Answered: ...
 
     async def close(self) -> None: ...
 

@@ -6,6 +6,7 @@ from api.classifications.schemas import ClassificationBody, Classifications, Tar
 from api.models.first_use import answering_target
 from core.records.ids import new_id
 from core.spec.classification import ClassificationRequest
+from core.spec.engine_calls import CLASSIFY
 
 TARGET = "label"
 """The name of the only target, as in datasets."""
@@ -21,7 +22,7 @@ async def classify(state: AppState, caller: Caller, body: ClassificationBody) ->
         texts=(body.input,) if isinstance(body.input, str) else tuple(body.input),
         project=caller.project,
     )
-    answer = await state.engines.classify(request)
+    answer = await state.engines.ask(CLASSIFY, request)
     return Classifications(
         id=request.id,
         model=target.id,

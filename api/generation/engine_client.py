@@ -13,7 +13,7 @@ from pydantic_core import PydanticSerializationError
 from core.errors import InvalidRequest
 from core.spec.base import Spec
 from core.spec.bearer import bearer
-from core.spec.classification import ClassificationAnswer, ClassificationRequest
+from core.spec.engine_calls import Answered, Asked, Call
 from core.spec.engine_protocol import EngineBroke, EngineUnreachable, read_refusal
 from core.spec.generation import GenerationEvent, GenerationRequest, generation_event_adapter
 
@@ -75,17 +75,17 @@ class EngineClient:
         except _FAILURES as error:
             raise _unreachable(error) from error
 
-    async def classify(self, url: str, request: ClassificationRequest) -> ClassificationAnswer:
-        """Return the scores; refusals and cancellation work as in `generate`."""
+    async def ask(self, url: str, call: Call[Asked, Answered], request: Asked) -> Answered:
+        """Return the only answer; refusals and cancellation work as in `generate`."""
         try:
-            body = _json(request, "input")
-            async with self._http.post(f"{url}/classify", data=body) as response:
+            body = _json(request, call.param)
+            async with self._http.post(f"{url}{call.path}", data=body) as response:
                 content = await response.read()
         except _FAILURES as error:
             raise _unreachable(error) from error
         if response.status != HTTPStatus.OK:
             raise read_refusal(response.status, content, response.headers)
-        return ClassificationAnswer.model_validate_json(content)
+        return call.answer.model_validate_json(content)
 
     async def close(self) -> None:
         if self._session is not None:

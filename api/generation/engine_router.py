@@ -14,7 +14,7 @@ from api.generation.engine_client import EngineClient
 from api.generation.engine_roster import EngineRoster
 from core.errors import TunesmithError
 from core.records.engine_order import in_order
-from core.spec.classification import ClassificationAnswer, ClassificationRequest
+from core.spec.engine_calls import Answered, Asked, Call
 from core.spec.engine_protocol import (
     EngineBroke,
     EngineUnreachable,
@@ -22,6 +22,7 @@ from core.spec.engine_protocol import (
     turned_down,
 )
 from core.spec.generation import GenerationEvent, GenerationRequest
+from core.spec.model_request import ModelRequest
 
 logger = logging.getLogger(__name__)
 
@@ -56,12 +57,12 @@ class EngineRouter:
             async for event in events:
                 yield event
 
-    async def classify(self, request: ClassificationRequest) -> ClassificationAnswer:
-        """Return the scores; refusals and cancelling are those of `generate`."""
+    async def ask(self, call: Call[Asked, Answered], request: Asked) -> Answered:
+        """Return the only answer; refusals and cancelling are those of `generate`."""
 
-        async def answer(url: str) -> ClassificationAnswer:
-            with self._counted(url, len(request.texts)):
-                return await self._client.classify(url, request)
+        async def answer(url: str) -> Answered:
+            with self._counted(url, request.sequences):
+                return await self._client.ask(url, call, request)
 
         return await self._ask(request, answer)
 
@@ -70,7 +71,7 @@ class EngineRouter:
 
     async def _ask(
         self,
-        request: GenerationRequest | ClassificationRequest,
+        request: GenerationRequest | ModelRequest,
         ask: Callable[[str], Awaitable[Result]],
     ) -> Result:
         """Return the answer of the first engine that accepts the request."""

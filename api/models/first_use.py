@@ -31,6 +31,7 @@ from core.parity.asking import (
 from core.parity.refusal import CHECK_FAILED, refused, unanswered, unchecked, unreadable
 from core.parity.verdict import judge
 from core.records.parity import UnderCheck, begin_check, end_check
+from core.spec.engine_calls import CLASSIFY
 from core.spec.ids import ModelId
 from core.spec.parity import Parity, ParityReference, ReplayedRow, ReplayedText
 
@@ -111,8 +112,8 @@ async def _verdict(state: AppState, reference: ParityReference, candidate: Candi
 async def _replies(state: AppState, reference: ParityReference, candidate: Candidate) -> Replies:
     async def ask(row: ReplayedRow | ReplayedText) -> Reply:
         if isinstance(row, ReplayedText):
-            answer = await state.engines.classify(classification_request(row, candidate))
-            return labelled_reply(row, answer)
+            asked = classification_request(row, candidate)
+            return labelled_reply(row, await state.engines.ask(CLASSIFY, asked))
         request = generation_request(row, candidate)
         events = [event async for event in state.engines.generate(request)]
         return written_reply(row, events)

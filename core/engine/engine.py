@@ -17,7 +17,7 @@ from core.engine.metrics import EngineMetrics
 from core.engine.policy.request import AnyRequest, AnySequence
 from core.engine.policy.scheduler import Scheduler
 from core.engine.policy.step import Step
-from core.engine.results import Scored, Written
+from core.engine.results import TextResults, Written
 from core.engine.text.answers import AnyAnswer, Item
 from core.errors import InvalidRequest, TunesmithError, Unavailable
 
@@ -28,7 +28,7 @@ Emit = Callable[[Item], None]
 
 
 Outcomes = Sequence[tuple[AnySequence, Any]]
-"""The results of one step: a SampledToken per generating sequence, a tuple of scores per text."""
+"""The results of one step: a SampledToken per generating sequence, a TextResult per text."""
 
 
 @dataclass(eq=False)
@@ -148,8 +148,8 @@ class Engine:
                     sequence.note_scores(first, scores)
                 self.metrics.written_tokens.inc(len(sequences))
                 return list(zip(sequences, sample(logits_SV, sequences), strict=True))
-            case Scored(sequences, scores):
-                return list(zip(sequences, scores, strict=True))
+            case TextResults(sequences, of_texts):
+                return list(zip(sequences, of_texts, strict=True))
 
     def _has_work(self) -> bool:
         return self._is_stopping or bool(self.scheduler.waiting or self.scheduler.running)

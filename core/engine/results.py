@@ -37,12 +37,16 @@ class Written:
     """For sequences that score their prompt: the first position, and the scores."""
 
 
+TextResult = tuple[float, ...] | bytes
+"""The probability of each label, or a vector as little-endian 32-bit floats."""
+
+
 @dataclass(frozen=True)
-class Scored:
-    """The label probabilities of each of these texts."""
+class TextResults:
+    """The result of each of these texts."""
 
     sequences: Sequence[AnySequence]
-    scores: Sequence[tuple[float, ...]]
+    results: Sequence[TextResult]
 
 
-Results = Written | Scored
+Results = Written | TextResults

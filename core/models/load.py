@@ -6,9 +6,11 @@ base raise NotFound `base_not_found` if its files are missing or unreadable, and
 """
 
 import copy
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, assert_never
 
 import torch
@@ -25,6 +27,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
+from transformers.utils import cached_file
 
 from core.catalog.describe import is_stored_quantized, loads_quantized
 from core.catalog.families import context_length, family_of
@@ -77,6 +80,19 @@ def load_tokenizer(base: BaseModelSpec) -> PreTrainedTokenizerFast:
             code="unsupported_model",
         )
     return tokenizer
+
+
+def read_json(base: BaseModelSpec, name: str, folder: str = "") -> Any:
+    """Return the content of a JSON file of the base; None if the base has no such file."""
+    with _reading(base):
+        found = cached_file(
+            base.source,
+            name,
+            subfolder=folder,
+            revision=base.revision,
+            _raise_exceptions_for_missing_entries=False,
+        )
+        return None if found is None else json.loads(Path(found).read_text(encoding="utf-8"))
 
 
 def context_of(config: PreTrainedConfig) -> int:

@@ -7,21 +7,18 @@ One request is one POST and one JSON answer; an error is an HTTP status with
 from pydantic import Field
 
 from core.spec.base import Spec
-from core.spec.base_model import BaseModelSpec
-from core.spec.bundle import BundleRef
+from core.spec.model_request import ModelRequest
 from core.spec.precision import NumberFormat
-from core.spec.serving import ADAPTER_FORM, ServingSpec
 
 MAX_TEXTS = 256
 
 
-class ClassificationRequest(Spec):
-    id: str
-    base: BaseModelSpec
-    adapter: BundleRef | None = None
-    serving: ServingSpec = Field(ADAPTER_FORM, description="how the adapter is served")
+class ClassificationRequest(ModelRequest):
     texts: tuple[str, ...] = Field(min_length=1, max_length=MAX_TEXTS)
-    project: str = Field("", description="of the caller; the engine is fair between projects")
+
+    @property
+    def sequences(self) -> int:
+        return len(self.texts)
 
 
 class ClassificationAnswer(Spec):

@@ -1,10 +1,10 @@
 """The protocol between API, workers and engines of every kind.
 
 An engine sends an `EngineReport` every BEAT_SECONDS (PUT /internal/engines) and accepts requests at
-POST /generate and POST /classify. A refusal is an HTTP status with a `RefusalBody`. The engine and
-its caller look up the kind of a refusal in one table, `REFUSALS`: the caller raises an error of the
-same class as the `TunesmithError` in the engine. After the start of a stream, a `GenerationFailed`
-line replaces the status.
+POST /generate and the paths of `core.spec.engine_calls`. A refusal is an HTTP status with a
+`RefusalBody`. The engine and its caller look up the kind of a refusal in one table, `REFUSALS`: the
+caller raises an error of the same class as the `TunesmithError` in the engine. After the start of a
+stream, a `GenerationFailed` line replaces the status.
 """
 
 import json
@@ -193,6 +193,10 @@ def read_refusal(status: int, body: bytes, headers: Mapping[str, str]) -> Tunesm
     try:
         refusal = RefusalBody.model_validate_json(body).error
     except ValidationError:
+        if status == NOT_FOUND.status:  # of its web framework, not of its code
+            return NotServedHere(
+                "No engine here knows this route. Upgrade the engines to the version of the API."
+            )
         refusal = Refusal(message=f"The engine failed with status {status}.")
     kind = _kind_on_the_wire(status, refusal.code)
     if not issubclass(kind.error, Unavailable):

@@ -10,6 +10,7 @@ import pytest
 from api.generation.engine_client import EngineClient
 from core.spec.base_model import BaseModelSpec
 from core.spec.classification import ClassificationRequest
+from core.spec.engine_calls import CLASSIFY
 from core.spec.engine_protocol import EngineBroke, EngineUnreachable
 from tests.api.live import serve
 from tests.api.scripted_engine import ScriptedEngine
@@ -21,7 +22,8 @@ def classify(url: str) -> None:
     async def ask() -> None:
         client = EngineClient()
         try:
-            await client.classify(url, ClassificationRequest(id="c", base=BASE, texts=("Hi",)))
+            request = ClassificationRequest(id="c", base=BASE, texts=("Hi",))
+            await client.ask(url, CLASSIFY, request)
         finally:
             await client.close()
 

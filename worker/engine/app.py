@@ -1,14 +1,14 @@
 """The HTTP routes of the engine.
 
-`POST /generate` takes a GenerationRequest and streams GenerationEvents, one per line. `POST
-/classify` takes a ClassificationRequest and returns a ClassificationAnswer. `GET /healthz`
-responds once requests are accepted. `GET /metrics` uses Prometheus' text format.
+`POST /generate` takes a GenerationRequest and streams GenerationEvents, one per line. The routes of
+`core.spec.engine_calls` take one request and return one answer. `GET /healthz` responds once
+requests are accepted. `GET /metrics` uses Prometheus' text format.
 """
 
 import logging
 import os
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TypeVar
@@ -21,28 +21,43 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from core.engine.engine import Engine
-from core.engine.text.answers import Detokenizer, ScoredAnswer, TextScored
+from core.engine.policy.request import TextsRequest
+from core.engine.results import TextResult
+from core.engine.text.answers import Detokenizer
 from core.engine.text.prompts import PromptReader
+from core.engine.text.texts import (
+    TextsAnswer,
+    TextsRead,
+    classification_answer,
+    embedding_answer,
+)
 from core.errors import TunesmithError
 from core.spec.base_model import BaseModelSpec
-from core.spec.classification import ClassificationAnswer, ClassificationRequest
+from core.spec.classification import ClassificationRequest
+from core.spec.embedding import EmbeddingRequest
+from core.spec.engine_calls import CLASSIFY, EMBED, Answered, Call
 from core.spec.engine_protocol import EngineReport
 from core.spec.generation import GenerationRequest
 from worker.engine_face.http import (
+    Handler,
     Items,
+    answered,
+    client_left,
     engine_application,
     health_response,
     next_item,
     read_body,
     streamed,
 )
+from worker.engine_face.tokenizer import tokenizer_handlers
 
 logger = logging.getLogger(__name__)
 
 STOP_SECONDS = 10
 """The time for the model thread to finish its step."""
 
-Asked = TypeVar("Asked", GenerationRequest, ClassificationRequest)
+Asked = TypeVar("Asked", GenerationRequest, ClassificationRequest, EmbeddingRequest)
+AskedTexts = TypeVar("AskedTexts", ClassificationRequest, EmbeddingRequest)
 Ready = TypeVar("Ready")
 
 
@@ -83,30 +98,37 @@ def create_app(
         ticket = engine.submit(ready, Detokenizer(ready, token_bytes, hardware), items.emit)
         return await streamed(request, items, ready.sequences, partial(engine.cancel, ticket))
 
-    async def classify(request: Request) -> Response:
-        asked = await read_body(request, ClassificationRequest, key)
-        ready = await prepare(asked, reader.read_texts)
-        items = Items()
-        ticket = engine.submit(ready, ScoredAnswer(ready), items.emit)
-        scores: dict[int, dict[str, float]] = {}
-        while len(scores) < len(ready.texts):
+    def of_texts(
+        call: Call[AskedTexts, Answered],
+        read: Callable[[AskedTexts], TextsRequest],
+        answer: Callable[[TextsRequest, Sequence[TextResult]], Answered],
+    ) -> Handler:
+        """Return the handler of a call with one result per text."""
+
+        async def handle(request: Request) -> Response:
+            ready = await prepare(await read_body(request, call.request, key), read)
+            items = Items()
+            ticket = engine.submit(ready, TextsAnswer(ready), items.emit)
             item = await next_item(request, items, partial(engine.cancel, ticket))
             if item is None:
-                return Response(status_code=499)
+                return client_left()
             if isinstance(item, TunesmithError):
                 raise item
-            assert isinstance(item, TextScored)
-            scores[item.index] = item.scores
-        answer = ClassificationAnswer(
-            scores=tuple(scores[i] for i in range(len(scores))), precision=ready.model.precision
-        )
-        return Response(answer.model_dump_json(), media_type="application/json")
+            assert isinstance(item, TextsRead)
+            return answered(answer(ready, item.results))
+
+        return handle
 
     async def healthz(_request: Request) -> Response:
         is_alive = thread.is_alive()
         return health_response(None if is_alive else "model thread ended", describe())
 
-    return engine_application(generate, classify, healthz, engine.metrics.registry, lifespan)
+    calls = {
+        CLASSIFY.path: of_texts(CLASSIFY, reader.read_texts, classification_answer),
+        EMBED.path: of_texts(EMBED, reader.read_embedding, embedding_answer),
+        **tokenizer_handlers(reader, key, readers),
+    }
+    return engine_application(generate, calls, healthz, engine.metrics.registry, lifespan)
 
 
 def _work(engine: Engine, reader: PromptReader, preload_base: BaseModelSpec | None) -> None:

@@ -9,7 +9,7 @@ import httpx
 from core.errors import TunesmithError
 from core.spec.base import Spec
 from core.spec.bearer import bearer
-from core.spec.classification import ClassificationAnswer, ClassificationRequest
+from core.spec.engine_calls import Answered, Asked, Call
 from core.spec.engine_protocol import EngineBroke, EngineUnreachable, read_refusal
 from core.spec.generation import (
     AnswerEvent,
@@ -76,15 +76,15 @@ class EngineClient:
         if unfinished:
             raise EngineBroke("The engine ended the answer too early.")
 
-    async def classify(self, request: ClassificationRequest) -> ClassificationAnswer:
-        """Return the scores of a request."""
+    async def ask(self, call: Call[Asked, Answered], request: Asked) -> Answered:
+        """Return the only answer of a request."""
         try:
-            response = await self._http.post("/classify", **_body(request))
+            response = await self._http.post(call.path, **_body(request))
         except httpx.HTTPError as error:
             raise _unreachable(error) from error
         if response.status_code != httpx.codes.OK:
             raise _refusal(response)
-        return ClassificationAnswer.model_validate_json(response.content)
+        return call.answer.model_validate_json(response.content)
 
 
 def _body(request: Spec) -> dict[str, Any]:

@@ -4,7 +4,7 @@ Before the first event, an error is an HTTP status; after it, a line of the stre
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import TypeVar
 
@@ -16,7 +16,8 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from core.engine.text.answers import Item, TextScored
+from core.engine.text.answers import Item
+from core.engine.text.texts import TextsRead
 from core.errors import InvalidRequest, TunesmithError
 from core.spec.base import Spec
 from core.spec.bearer import has_key
@@ -53,12 +54,15 @@ class Items:
 
 def engine_application(
     generate: Handler,
-    classify: Handler,
+    calls: Mapping[str, Handler],
     healthz: Handler,
     registry: CollectorRegistry,
     lifespan: Callable[[Starlette], AbstractAsyncContextManager[None]],
 ) -> Starlette:
-    """Return the ASGI application with the routes that every engine has."""
+    """Return the ASGI application with the routes of every engine; `calls` are those by path.
+
+    `core.spec.engine_calls` lists them.
+    """
 
     async def metrics(_request: Request) -> Response:
         text = await run_in_threadpool(generate_latest, registry)
@@ -67,7 +71,7 @@ def engine_application(
     return Starlette(
         routes=[
             Route("/generate", generate, methods=["POST"]),
-            Route("/classify", classify, methods=["POST"]),
+            *(Route(path, handler, methods=["POST"]) for path, handler in calls.items()),
             Route("/healthz", healthz, methods=["GET"]),
             Route("/metrics", metrics, methods=["GET"]),
         ],
@@ -86,13 +90,23 @@ async def read_body(request: Request, kind: type[Asked], key: SecretStr | None) 
         raise _invalid(error) from None
 
 
+def answered(answer: Spec) -> Response:
+    """Return the response with the only answer of a request."""
+    return Response(answer.model_dump_json(), media_type="application/json")
+
+
+def client_left() -> Response:
+    """Return a response that nobody receives, because the client has disconnected."""
+    return Response(status_code=499)
+
+
 async def streamed(
     request: Request, items: Items, choices: int, cancel: Callable[[], object]
 ) -> Response:
     """Stream the events of `choices` choices as JSON lines; `cancel` if the client disconnects."""
     first = await next_item(request, items, cancel)
     if first is None:
-        return Response(status_code=499)  # the client has disconnected
+        return client_left()
     if isinstance(first, TunesmithError):
         raise first
     return StreamingResponse(
@@ -130,7 +144,7 @@ async def _lines(
                 failed = GenerationFailed(code=item.code, message=item.message, param=item.param)
                 yield failed.model_dump_json() + "\n"
                 return
-            assert not isinstance(item, TextScored)
+            assert not isinstance(item, TextsRead)
             yield item.model_dump_json() + "\n"
             unfinished -= isinstance(item, ChoiceFinished)
             if unfinished == 0:

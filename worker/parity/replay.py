@@ -18,6 +18,7 @@ from core.parity.asking import (
     labelled_reply,
     written_reply,
 )
+from core.spec.engine_calls import CLASSIFY
 from core.spec.engine_protocol import kind_of
 from core.spec.parity import ParityReference, ReplayedRow, ReplayedText
 from worker.coroutines import run_unless, wait_for_all
@@ -73,7 +74,8 @@ async def _written(client: EngineClient, row: ReplayedRow, candidate: Candidate)
 
 
 async def _labelled(client: EngineClient, row: ReplayedText, candidate: Candidate) -> Reply:
-    return labelled_reply(row, await client.classify(classification_request(row, candidate)))
+    asked = classification_request(row, candidate)
+    return labelled_reply(row, await client.ask(CLASSIFY, asked))
 
 
 async def _until_answered(ask: Callable[[], Awaitable[Result]]) -> Result:

@@ -2,22 +2,25 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 
-from core.spec.classification import ClassificationRequest
+from core.spec.engine_calls import CLASSIFY, EMBED, Call
 from core.spec.engine_protocol import EngineReport, NotServedHere
 from core.spec.generation import GenerationRequest
 from worker.engine_face.http import (
+    Handler,
     Items,
     engine_application,
     health_response,
     read_body,
     streamed,
 )
+from worker.engine_face.tokenizer import tokenizer_handlers
 from worker.vllm.bridge import Bridge
 
 
@@ -38,18 +41,26 @@ def create_app(
         task = bridge.submit(asked, items.emit)
         return await streamed(request, items, asked.sampling.n, task.cancel)
 
-    async def classify(request: Request) -> Response:
-        await read_body(request, ClassificationRequest, key)
-        raise NotServedHere(
-            "This engine is a bridge to a vLLM server and does not serve classifiers. Start a "
-            "Tunesmith engine (python -m worker.engine) for them.",
-            param="model",
-            code="unsupported_adapter",
-        )
+    def not_served(call: Call[Any, Any], what: str) -> Handler:
+        async def refuse(request: Request) -> Response:
+            await read_body(request, call.request, key)
+            raise NotServedHere(
+                f"This engine is a bridge to a vLLM server and does not {what}. Start a Tunesmith "
+                "engine (python -m worker.engine) for that.",
+                param="model",
+                code="unsupported_adapter",
+            )
+
+        return refuse
 
     async def healthz(_request: Request) -> Response:
         is_healthy = await bridge.server.is_healthy()
         error = None if is_healthy else "vLLM does not respond, or reports a failure"
         return health_response(error, describe())
 
-    return engine_application(generate, classify, healthz, bridge.metrics.registry, lifespan)
+    calls = {
+        CLASSIFY.path: not_served(CLASSIFY, "serve classifiers"),
+        EMBED.path: not_served(EMBED, "embed texts"),
+        **tokenizer_handlers(bridge.reader, key, admit=bridge.require_base),
+    }
+    return engine_application(generate, calls, healthz, bridge.metrics.registry, lifespan)

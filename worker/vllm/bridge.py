@@ -57,7 +57,7 @@ class Bridge:
         self.is_draining = False
         self.sequences = 0
         self._files = files
-        self._reader = PromptReader(
+        self.reader = PromptReader(
             files, lambda _: models.context_length, precisions=ServedPrecisions(precision)
         )
         self._tasks: set[asyncio.Task[None]] = set()
@@ -77,6 +77,11 @@ class Bridge:
         self.is_draining = self._is_stopping = True
         for task in self._tasks:
             task.cancel()
+
+    def require_base(self, base: BaseModelSpec) -> None:
+        """Raise NotServedHere for another base than that of the server."""
+        if base != self.base:
+            raise _another_base(base, self.base)
 
     def submit(self, asked: GenerationRequest, emit: Callable[[Item], None]) -> asyncio.Task[None]:
         """Start a request and return its task, which can be cancelled. Errors are emitted, too."""
@@ -118,8 +123,7 @@ class Bridge:
             self.metrics.requests.labels(outcome).inc()
 
     async def _events(self, asked: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
-        if asked.base != self.base:
-            raise _another_base(asked.base, self.base)
+        self.require_base(asked.base)
         await self.models.base()  # the context length is known from here on
         request, token_bytes = await run_in_threadpool(self._read, asked)
         try:
@@ -136,7 +140,7 @@ class Bridge:
     def _read(self, asked: GenerationRequest) -> tuple[Request, TokenBytes]:
         if asked.adapter is not None:
             require_fit(read_manifest(self._files.ensure(asked.adapter)), asked.serving)
-        return self._reader.read(asked)
+        return self.reader.read(asked)
 
     async def _ask(
         self, request: Request, token_bytes: TokenBytes, adapter: BundleRef | None

@@ -11,11 +11,11 @@ import torch
 from transformers import PreTrainedModel
 
 from core.engine.device.causal_model import CausalModel
-from core.engine.device.classifier_model import ClassifierModel
 from core.engine.device.footprint import Footprint, footprint
 from core.engine.device.merged import load_merged
 from core.engine.device.resident import Resident
 from core.engine.device.seq2seq_model import Seq2SeqModel
+from core.engine.device.text_model import TextModel
 from core.engine.policy.blocks import BlockPool
 from core.engine.policy.request import AnySequence, BaseKey
 from core.engine.policy.residency import Residency, Tally
@@ -67,7 +67,7 @@ class BaseLoader:
                 cache = BlockCache(model.config, blocks, BLOCK_TOKENS, dtype, self._device)
                 return CausalModel(model, cache, *adapters)
             case "classification":
-                return ClassifierModel(model, *adapters)
+                return TextModel(model, *adapters)
             case "seq2seq":
                 return Seq2SeqModel(model, *adapters)
 

@@ -10,6 +10,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from core.batching.turn_format import TurnFormat
 from core.engine.policy.blocks import Content
 from core.spec.base_model import BaseModelSpec
+from core.spec.embedding import PoolingSpec
 from core.spec.generation import SamplingSpec
 from core.spec.objective import Task
 from core.spec.precision import NumberFormat
@@ -110,16 +111,25 @@ class Request:
         return [VIRTUAL_TOKEN] * self.virtual_tokens + list(self.prompt_tokens)
 
 
+@dataclass(frozen=True)
+class LabelsSpec:
+    """The labels of a classifier; with `multi_label`, each is decided separately."""
+
+    labels: tuple[str, ...]
+    multi_label: bool
+
+
 @dataclass(frozen=True, eq=False)
-class ScoreRequest:
-    """Texts to classify, as token ids; with `multi_label`, each label is decided separately."""
+class TextsRequest:
+    """Texts as token ids, each with one result: a score per label, or a vector."""
 
     id: str
     model: ModelKey
     texts: tuple[tuple[int, ...], ...]
-    labels: tuple[str, ...]
-    multi_label: bool
+    wanted: LabelsSpec | PoolingSpec
     project: str = ""
+    is_background: bool = False
+    """Whether it gives way to live requests."""
 
     @property
     def sequences(self) -> int:
@@ -131,13 +141,13 @@ class ScoreRequest:
         return list(self.texts[index])
 
 
-AnyRequest = Request | ScoreRequest
-RequestType = TypeVar("RequestType", Request, ScoreRequest)
+AnyRequest = Request | TextsRequest
+RequestType = TypeVar("RequestType", Request, TextsRequest)
 
 
 @dataclass(eq=False)
 class SequenceState(Generic[RequestType]):
-    """A choice of a request with its generated tokens, or a text to classify.
+    """A choice of a request with its generated tokens, or a text with one result.
 
     `all_tokens` has the token of each position: virtual tokens, prompt and generated tokens.
     """

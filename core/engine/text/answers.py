@@ -1,12 +1,12 @@
 """Turns the device's results into events for the caller, one request at a time."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from core.batching.turn_reader import Part, TurnMarkers, TurnReader
-from core.engine.policy.request import Request, ScoreRequest, SequenceState
+from core.engine.policy.request import Request, SequenceState
 from core.engine.results import SampledToken, TokenScores
 from core.engine.text.text_stream import Piece, TextStream
+from core.engine.text.texts import TextsAnswer, TextsRead
 from core.engine.text.token_bytes import TokenBytes
 from core.errors import TunesmithError
 from core.spec.generation import (
@@ -21,16 +21,7 @@ from core.spec.generation import (
     ToolCalled,
 )
 
-
-@dataclass(frozen=True)
-class TextScored:
-    """The probability of every label for one text of a ScoreRequest."""
-
-    index: int
-    scores: dict[str, float]
-
-
-Item = GenerationEvent | TextScored | TunesmithError
+Item = GenerationEvent | TextsRead | TunesmithError
 """An event, or the final error of the request."""
 
 
@@ -162,20 +153,7 @@ def _readers(request: Request) -> list[TurnReader | None]:
     ]
 
 
-class ScoredAnswer:
-    """Maps the probabilities of each text to label names."""
-
-    def __init__(self, request: ScoreRequest) -> None:
-        self._labels = request.labels
-
-    def take(
-        self, sequence: SequenceState[ScoreRequest], scores: tuple[float, ...]
-    ) -> Iterator[TextScored]:
-        sequence.is_finished = True
-        yield TextScored(sequence.index, dict(zip(self._labels, scores, strict=True)))
-
-
-AnyAnswer = Detokenizer | ScoredAnswer
+AnyAnswer = Detokenizer | TextsAnswer
 
 
 def _finish_reason(sequence: SequenceState[Request], *, is_end: bool) -> FinishReason | None:

@@ -28,10 +28,10 @@ def prompt_tokens(prompt: Prompt, model: ServedModel) -> tuple[int, ...]:
     param = _PARAM[prompt.type]
     match prompt:
         case ChatPrompt():
-            _refuse_a_text_too_long([prompt.messages, prompt.tools], param, model)
+            refuse_a_text_too_long([prompt.messages, prompt.tools], param, model)
             tokens = _chat_tokens(prompt, model)
         case TextPrompt():
-            _refuse_a_text_too_long(prompt.text, param, model)
+            refuse_a_text_too_long(prompt.text, param, model)
             with vocabulary.lock:
                 tokens = _plain_tokens(prompt.text, model)
         case TokenPrompt():
@@ -44,37 +44,42 @@ def prompt_tokens(prompt: Prompt, model: ServedModel) -> tuple[int, ...]:
     return tuple(tokens)
 
 
-def require_known(tokens: Sequence[int], param: str, model: ServedModel) -> None:
+def require_known(tokens: Sequence[int], param: str, model: ServedModel, hint: str = "") -> None:
     """Raise InvalidRequest `invalid_token` for a token outside the vocabulary."""
     for index, token in enumerate(tokens):
         if not 0 <= token < model.vocabulary.token_count:
             raise InvalidRequest(
                 f"Token {token} at index {index} is outside the vocabulary of {model.base_id}, "
-                f"which has ids 0 to {model.vocabulary.token_count - 1}.",
+                f"which has ids 0 to {model.vocabulary.token_count - 1}.{hint}",
                 param=param,
                 code="invalid_token",
             )
 
 
 def text_tokens(texts: Sequence[str], model: ServedModel) -> tuple[tuple[int, ...], ...]:
-    """Return the token ids of texts to classify; InvalidRequest for an empty or too long text."""
+    """Return the token ids of whole texts; InvalidRequest for an empty or too long text."""
     for text in texts:
-        _refuse_a_text_too_long(text, "input", model)
+        refuse_a_text_too_long(text, "input", model)
     with model.vocabulary.lock:
         tokenized = class_tokens(model.vocabulary.tokenizer, texts)
-    for index, tokens in enumerate(tokenized):
+    require_lengths(tokenized, model.longest_prompt, model)
+    return tuple(tokenized)
+
+
+def require_lengths(texts: Sequence[Sequence[int]], longest: int, model: ServedModel) -> None:
+    """Raise InvalidRequest for a text without tokens, or with more than `longest`."""
+    for index, tokens in enumerate(texts):
         if not tokens:
             raise InvalidRequest(
                 f"Text {index} of the input is empty.", param="input", code="empty_prompt"
             )
-        if len(tokens) > model.longest_prompt:
+        if len(tokens) > longest:
             raise InvalidRequest(
-                f"{model.base_id} accepts texts of up to {model.longest_prompt} tokens; text "
-                f"{index} of the input has {len(tokens)}. Shorten it.",
+                f"{model.base_id} accepts texts of up to {longest} tokens; text {index} of the "
+                f"input has {len(tokens)}. Shorten it.",
                 param="input",
                 code="context_length_exceeded",
             )
-    return tuple(tokenized)
 
 
 def max_tokens(asked: GenerationRequest, prompt_tokens: int, model: ServedModel) -> int:
@@ -131,16 +136,16 @@ def _chat_tokens(prompt: ChatPrompt, model: ServedModel) -> list[int]:
 def _plain_tokens(text: str, model: ServedModel) -> list[int]:
     """Tokenize as in training: with opening special tokens, without closing ones.
 
-    The input of an encoder keeps both.
+    The input of an encoder, or of a classifier, keeps both.
     """
     tokenizer = model.vocabulary.tokenizer
-    if model.key.task != "seq2seq":
+    if model.key.task == "generation":
         return plain_prompt(tokenizer, text)
     tokens: list[int] = tokenizer(text)["input_ids"]
     return tokens
 
 
-def _refuse_a_text_too_long(text: Any, param: str, model: ServedModel) -> None:
+def refuse_a_text_too_long(text: Any, param: str, model: ServedModel) -> None:
     """Reject a text by its length before a template or tokenizer processes it."""
     characters = len(text if isinstance(text, str) else json.dumps(text, ensure_ascii=False))
     context_length = model.vocabulary.context_length

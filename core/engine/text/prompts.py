@@ -14,8 +14,9 @@ from core.catalog.combinations import require_mergeable
 from core.catalog.describe import is_stored_quantized
 from core.catalog.strategies import STRATEGIES
 from core.engine.adapters import AdapterFiles
-from core.engine.policy.request import BaseKey, ModelKey, Request, ScoreRequest
+from core.engine.policy.request import BaseKey, LabelsSpec, ModelKey, Request, TextsRequest
 from core.engine.precisions import ServedPrecisions
+from core.engine.text.embedding import embedding_tokens, require_embedder, vector_of
 from core.engine.text.prompt_tokens import (
     max_tokens,
     prompt_tokens,
@@ -27,12 +28,14 @@ from core.engine.text.served_model import ServedModel
 from core.engine.text.token_bytes import TokenBytes
 from core.engine.text.vocabulary import TokenizerHome, Vocabulary, read_vocabulary, tokenizer_home
 from core.errors import InvalidRequest
+from core.models.embedder import read_embedder
 from core.models.load import load_config
 from core.spec.base_model import BaseModelSpec
 from core.spec.bundle import BundleRef
 from core.spec.classification import ClassificationRequest
+from core.spec.embedding import EmbeddingRequest
 from core.spec.generation import ChatPrompt, GenerationRequest, Prompt
-from core.spec.objective import ClassificationSpec
+from core.spec.objective import ClassificationSpec, Task
 from core.spec.serving import ServingSpec
 
 MAX_CACHED_VOCABULARIES = 16
@@ -72,6 +75,7 @@ class PromptReader:
         self._cache_tokens = lru_cache(MAX_CACHED_VOCABULARIES)(cache_tokens)
         self._bundle = lru_cache(MAX_CACHED_BUNDLES)(self._read_bundle)
         self._vocabulary = lru_cache(MAX_CACHED_VOCABULARIES)(read_vocabulary)
+        self._embedder = lru_cache(MAX_CACHED_VOCABULARIES)(read_embedder)
         self._is_stored_quantized = lru_cache(MAX_CACHED_VOCABULARIES)(_is_stored_quantized)
 
     def is_fetched(self, base: BaseModelSpec, adapter: BundleRef | None) -> bool:
@@ -125,7 +129,7 @@ class PromptReader:
         )
         return request, model.vocabulary.token_bytes
 
-    def read_texts(self, asked: ClassificationRequest) -> ScoreRequest:
+    def read_texts(self, asked: ClassificationRequest) -> TextsRequest:
         """Return the engine request for texts to classify.
 
         Raises InvalidRequest (`not_a_classifier`, `context_length_exceeded`, `empty_prompt`) and
@@ -140,25 +144,62 @@ class PromptReader:
                 param="model",
                 code="not_a_classifier",
             )
-        return ScoreRequest(
+        return TextsRequest(
             id=asked.id,
             model=model.key,
             texts=text_tokens(asked.texts, model),
-            labels=objective.labels,
-            multi_label=objective.multi_label,
+            wanted=LabelsSpec(objective.labels, objective.multi_label),
             project=asked.project,
         )
 
-    def key_of_base(self, base: BaseModelSpec) -> ModelKey:
-        """Return the key of a base without an adapter."""
-        task = self._vocabulary(base, None).own_task
+    def read_embedding(self, asked: EmbeddingRequest) -> TextsRequest:
+        """Return the engine request for texts to embed, with the pooling of their base.
+
+        Raises InvalidRequest (`not_an_embedder`, `context_length_exceeded`, `empty_prompt`,
+        `invalid_token`, `invalid_value`) and the errors of `AdapterFiles.ensure`, `load_config`
+        and `read_embedder`.
+        """
+        embedder = require_embedder(asked.base, self._embedder(asked.base))
+        # a decoder reads whole texts as a classifier does, not with the cache of a generator
+        model = self._model(asked.base, asked.adapter, asked.serving, task="classification")
+        return TextsRequest(
+            id=asked.id,
+            model=model.key,
+            texts=embedding_tokens(asked.texts, embedder, model),
+            wanted=vector_of(asked, embedder, model),
+            project=asked.project,
+            is_background=asked.background,
+        )
+
+    def tokenizing(self, base: BaseModelSpec, adapter: BundleRef | None) -> ServedModel:
+        """Return a model for the use of its tokenizer; nothing is measured.
+
+        Raises the errors of `AdapterFiles.ensure` and `load_config`.
+        """
+        if adapter is None:
+            vocabulary = self._vocabulary(base, None)
+            key = ModelKey(base, None, vocabulary.own_task)
+            return ServedModel(base.id, key, vocabulary, None)
+        self._adapters.ensure(adapter)
+        bundle = self._bundle(adapter.sha256)
+        key = ModelKey(base, adapter.sha256, bundle.manifest.task)
+        return ServedModel(base.id, key, self._vocabulary(base, bundle.home), bundle.manifest)
+
+    def key_of_base(self, base: BaseModelSpec, task: Task | None = None) -> ModelKey:
+        """Return the key of a base without an adapter; None: for its own task."""
+        task = task or self._vocabulary(base, None).own_task
         return ModelKey(base, None, task, precision=self.precisions.of(base))
 
     def _model(
-        self, base: BaseModelSpec, adapter: BundleRef | None, serving: ServingSpec
+        self,
+        base: BaseModelSpec,
+        adapter: BundleRef | None,
+        serving: ServingSpec,
+        task: Task | None = None,
     ) -> ServedModel:
+        """Return the model; `task` replaces the own task of a base without an adapter."""
         if adapter is None:
-            key = self.key_of_base(base)
+            key = self.key_of_base(base, task)
             return self._served_model(base.id, key, self._vocabulary(base, None), None)
         folder = self._adapters.ensure(adapter)
         bundle = self._bundle(adapter.sha256)
@@ -230,7 +271,10 @@ def _require_generator(asked: GenerationRequest, model: ServedModel) -> None:
     if model.key.task == "classification":
         how = "It classifies texts: use /v1/classifications."
         if model.manifest is None:
-            how = "It is an encoder: tune it for classification, or use a generating base."
+            how = (
+                "It is an encoder: use /v1/embeddings, tune it for classification, or use a "
+                "generating base."
+            )
         raise InvalidRequest(
             f"This model does not generate text. {how}", param="model", code="not_a_generator"
         )

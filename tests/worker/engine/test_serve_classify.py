@@ -10,6 +10,7 @@ from api.generation.engine_client import EngineClient
 from core.errors import InvalidRequest
 from core.spec.bundle import BundleRef
 from core.spec.classification import ClassificationRequest
+from core.spec.engine_calls import CLASSIFY
 from core.spec.objective import ClassificationSpec
 from core.spec.strategy import LoraSpec
 from core.storage.open import open_store
@@ -100,10 +101,10 @@ def test_the_client_of_the_api_gets_scores_and_refusals(settings, classifier):
 
     async def ask(url: str) -> None:
         client = EngineClient()
-        answer = await client.classify(url, request)
+        answer = await client.ask(url, CLASSIFY, request)
         assert answer.scores[0].keys() == {"spam", "ham"}
         with pytest.raises(InvalidRequest, match="labels"):
-            await client.classify(url, request.model_copy(update={"adapter": None}))
+            await client.ask(url, CLASSIFY, request.model_copy(update={"adapter": None}))
         await client.close()
 
     with serving(settings) as service:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 import pytest
@@ -17,6 +18,8 @@ from core.errors import InvalidRequest, NotFound, TunesmithError, Unavailable
 from core.spec import engine_protocol as protocol
 from core.spec.base_model import BaseModelSpec
 from core.spec.classification import ClassificationRequest
+from core.spec.embedding import EmbeddingRequest
+from core.spec.engine_calls import CLASSIFY, EMBED, Call
 from core.spec.engine_protocol import REFUSALS, EngineKeyRefused, NotServedHere, kind_of
 from core.spec.generation import GenerationRequest, SamplingSpec, TextPrompt
 from tests.api.live import serve
@@ -75,8 +78,9 @@ def engine() -> Iterator[RefusingEngine]:
         assert engine.error is not None
         raise engine.error
 
+    calls = {CLASSIFY.path: classify}
     app = engine_application(
-        generate, classify, generate, CollectorRegistry(), lambda _: nullcontext()
+        generate, calls, generate, CollectorRegistry(), lambda _: nullcontext()
     )
     with serve(app) as engine.url:
         yield engine
@@ -91,12 +95,16 @@ async def api_generates(engine: RefusingEngine, key: SecretStr | None = None) ->
         await client.close()
 
 
-async def api_classifies(engine: RefusingEngine) -> None:
+async def ask_as_api(engine: RefusingEngine, call: Call[Any, Any], request: Any) -> None:
     client = of_api.EngineClient()
     try:
-        await client.classify(engine.url, CLASSIFICATION)
+        await client.ask(engine.url, call, request)
     finally:
         await client.close()
+
+
+async def api_classifies(engine: RefusingEngine) -> None:
+    await ask_as_api(engine, CLASSIFY, CLASSIFICATION)
 
 
 async def worker_generates(engine: RefusingEngine, key: SecretStr | None = None) -> None:
@@ -106,7 +114,7 @@ async def worker_generates(engine: RefusingEngine, key: SecretStr | None = None)
 
 async def worker_classifies(engine: RefusingEngine) -> None:
     async with of_worker.EngineClient(EngineAddress(engine.url)) as client:
-        await client.classify(CLASSIFICATION)
+        await client.ask(CLASSIFY, CLASSIFICATION)
 
 
 @pytest.mark.parametrize("name", ERRORS)
@@ -146,6 +154,23 @@ def test_both_callers_send_the_key_and_are_told_when_it_is_another(
     outcome = NotFound if key == expected else EngineKeyRefused
     with pytest.raises(outcome):
         asyncio.run(ask(engine, key))
+
+
+@pytest.mark.parametrize("is_api", [True, False])
+def test_an_older_engine_without_a_route_is_another_kind_of_engine(
+    engine: RefusingEngine, is_api: bool
+) -> None:
+    """So another engine is asked, and the client learns what to do."""
+    request = EmbeddingRequest(id="e", base=BASE, texts=("Hi",))
+
+    async def ask() -> None:
+        if is_api:
+            await ask_as_api(engine, EMBED, request)
+        async with of_worker.EngineClient(EngineAddress(engine.url)) as client:
+            await client.ask(EMBED, request)
+
+    with pytest.raises(NotServedHere, match="Upgrade the engines"):
+        asyncio.run(ask())
 
 
 def test_the_body_of_a_refusal_is_json_with_the_header_to_come_back(

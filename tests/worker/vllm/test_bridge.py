@@ -48,7 +48,8 @@ def test_a_merged_form_and_texts_to_label_are_for_other_engines(service, adapter
     asked = body(adapter=adapters[0]) | {"serving": {"form": "merged"}}
     assert refused(service.client.post("/generate", json=asked)) == (421, "unsupported_adapter")
     asked = {"id": "r", "base": BASE.model_dump(), "texts": ["a"]}
-    assert refused(service.client.post("/classify", json=asked)) == (421, "unsupported_adapter")
+    for path in ("/classify", "/embed"):
+        assert refused(service.client.post(path, json=asked)) == (421, "unsupported_adapter")
 
 
 def test_another_base_is_refused_with_both_names(service):
@@ -56,6 +57,17 @@ def test_another_base_is_refused_with_both_names(service):
     response = service.client.post("/generate", json=asked)
     assert refused(response) == (421, "base_not_served")
     assert "tiny" in response.json()["error"]["message"]
+
+
+def test_the_tokenizer_of_its_base_is_served_here(service, adapters):
+    for adapter in (None, adapters[0]):
+        asked = {"id": "t", "base": BASE.model_dump(), "adapter": adapter, "prompt": TEXT}
+        tokens = service.client.post("/tokenize", json=asked).json()["tokens"]
+        assert len(tokens) > 0
+    asked = {"id": "t", "base": BASE.model_dump(), "tokens": tokens}
+    assert service.client.post("/detokenize", json=asked).json()["text"] == TEXT["text"]
+    asked["base"]["id"] = "other"
+    assert refused(service.client.post("/detokenize", json=asked)) == (421, "base_not_served")
 
 
 def test_an_adapter_is_loaded_once_however_many_ask(service, fake, adapters):

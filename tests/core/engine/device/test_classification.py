@@ -8,7 +8,7 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
-from core.engine.text.answers import ScoredAnswer, TextScored
+from core.engine.text.texts import TextsAnswer, TextsRead, classification_answer
 from core.errors import InvalidRequest, Unavailable
 from core.models.load import load_tokenizer
 from core.spec.classification import ClassificationRequest
@@ -50,17 +50,18 @@ def ask(make_engine, reader) -> Callable[..., list[list[dict[str, float]]]]:
     engine = make_engine(max_bases=1, max_adapters=2)
 
     def ask(*bundles: Bundle, texts=TEXTS) -> list[list[dict[str, float]]]:
-        answers: list[list[TextScored]] = []
-        for bundle in bundles:
-            ready = reader.read_texts(_asked(bundle, texts))
-            answers.append([])
-            engine.submit(ready, ScoredAnswer(ready), answers[-1].append)
+        asked = [reader.read_texts(_asked(bundle, texts)) for bundle in bundles]
+        answers: list[list[TextsRead]] = [[] for _ in asked]
+        for ready, items in zip(asked, answers, strict=True):
+            engine.submit(ready, TextsAnswer(ready), items.append)
         while engine.step():
             pass
         assert not engine.scheduler.running
         assert not engine._tickets
-        assert all([each.index for each in items] == list(range(len(texts))) for items in answers)
-        return [[each.scores for each in items] for items in answers]
+        return [
+            list(classification_answer(ready, read.results).scores)
+            for ready, [read] in zip(asked, answers, strict=True)
+        ]
 
     return ask
 
@@ -162,7 +163,7 @@ def test_a_full_queue_refuses_texts(make_bundle, make_engine, reader):
     bundle = make_bundle("bert", LoraSpec(rank=2), THREE)
     engine = make_engine(max_waiting=2)
     ready = reader.read_texts(_asked(bundle))
-    engine.submit(ready, ScoredAnswer(ready), print)
+    engine.submit(ready, TextsAnswer(ready), print)
     with pytest.raises(Unavailable) as caught:
-        engine.submit(ready, ScoredAnswer(ready), print)
+        engine.submit(ready, TextsAnswer(ready), print)
     assert caught.value.code == "queue_full"

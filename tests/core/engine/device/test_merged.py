@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from core.engine.text.answers import ScoredAnswer
+from core.engine.text.texts import TextsAnswer
 from core.errors import InvalidRequest
 from core.spec.base_model import BaseModelSpec
 from core.spec.classification import ClassificationRequest
@@ -139,18 +139,19 @@ def test_a_merged_classifier_keeps_its_head(
         texts=("a short text", "another text"),
     )
     ready, engine, items = reader.read_texts(asked), make_engine(), []
-    engine.submit(ready, ScoredAnswer(ready), items.append)
+    engine.submit(ready, TextsAnswer(ready), items.append)
     while engine.step():
         pass
     labels = len(LABELS.labels)
     model = merged(base, bundle.folder, task="classification", labels=labels)
     model = quantized(model, quantization, tmp_path / "reference")
     model.config.pad_token_id = 0
-    for item, tokens in zip(items, ready.texts, strict=True):
+    [read] = items
+    for scores, tokens in zip(read.results, ready.texts, strict=True):
         with torch.inference_mode():
             logits_N = model(torch.tensor([tokens])).logits[0]
         expected = logits_N.softmax(dim=-1).tolist()
-        assert list(item.scores.values()) == pytest.approx(expected, abs=1e-4)
+        assert scores == pytest.approx(expected, abs=1e-4)
 
 
 def test_merged_and_adapter_form_stand_beside_each_other_and_beside_the_base(
