@@ -10,6 +10,7 @@ from api.app_state import AppState
 from api.auth.keys import StaticKey
 from api.auth.middleware import AuthMiddleware
 from api.classifications.endpoints import router as classifications
+from api.embeddings.endpoints import router as embeddings
 from api.engines.endpoints import router as engines
 from api.errors import ERROR_RESPONSES, install_error_handlers
 from api.files.endpoints import router as files
@@ -26,6 +27,7 @@ from api.middleware import BodyLimitMiddleware, RequestMiddleware
 from api.models.endpoints import router as models
 from api.settings import ApiSettings
 from api.speed.endpoints import router as speed
+from api.tokens.endpoints import router as tokens
 from core.catalog.bases import Catalog
 from core.jobs.broker import Broker
 from core.records.database import Database
@@ -33,7 +35,7 @@ from core.records.projects import ensure_project
 from core.spec.ids import ProjectId
 from core.storage.open import open_store
 
-V1_ROUTERS = (files, jobs, masks, speed, models, generation, classifications)
+V1_ROUTERS = (files, jobs, masks, speed, models, generation, embeddings, classifications)
 
 
 def create_app(settings: ApiSettings) -> FastAPI:
@@ -75,6 +77,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     install_error_handlers(app)
     for router in V1_ROUTERS:
         app.include_router(router, prefix="/v1", responses=ERROR_RESPONSES)
+    app.include_router(tokens, responses=ERROR_RESPONSES)
     app.include_router(health)
     app.include_router(engines)
     return app

@@ -35,7 +35,7 @@ async def _caller(request: Request) -> Caller:
 
 
 FromCaller = Annotated[Caller, Depends(_caller)]
-"""A handler's parameter: the caller. Only for routes under /v1, which all have one."""
+"""A handler's parameter: the caller. Only for the paths of FOR_CALLERS in the middleware."""
 
 
 def requires(*scopes: Scope) -> params.Depends:

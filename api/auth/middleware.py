@@ -13,9 +13,12 @@ from core.spec.addresses import is_loopback_url
 from core.spec.bearer import has_key
 from core.spec.engine_protocol import WRONG_KEY, EngineKeyRefused
 
+FOR_CALLERS = ("/v1", "/tokenize", "/detokenize", "/tokenizer_info")
+"""The beginnings of the paths that need a key; those of vLLM's tokenizer are at the root."""
+
 
 class AuthMiddleware:
-    """Attaches a `Caller` to every request under /v1, and rejects those without a valid key.
+    """Attaches a `Caller` to every request of FOR_CALLERS, and rejects those without a valid key.
 
     Requests under /internal need the engines' key. A service without an API key accepts only
     requests from its own machine. A loopback address is not enough for that: any web page can send
@@ -38,7 +41,7 @@ class AuthMiddleware:
             return refusal
         if scope["path"].startswith("/internal"):
             return self._refusal_of_engine(headers)
-        if not scope["path"].startswith("/v1"):
+        if not scope["path"].startswith(FOR_CALLERS):
             return None
         caller = self._key.caller(headers)
         if caller is None:

@@ -178,7 +178,7 @@ class ChatBody(GenerationBody):
     store: bool | None = None
 
 
-def _prompt_type(value: object) -> str:
+def prompt_type(value: object) -> str:
     """Return the type of prompt by its first item, so that a long list is validated only once."""
     if not isinstance(value, list):
         return "text"
@@ -197,7 +197,7 @@ Prompt = Annotated[
     | Annotated[list[Text], Field(fail_fast=True, max_length=MAX_PROMPTS), Tag("texts")]
     | Annotated[TokenIds, Tag("tokens")]
     | Annotated[list[TokenIds], Field(fail_fast=True, max_length=MAX_PROMPTS), Tag("token lists")],
-    Discriminator(_prompt_type),
+    Discriminator(prompt_type),
 ]
 
 

@@ -10,7 +10,18 @@ from core.tasks.kinds import KINDS
 _ALPHABET = string.ascii_letters + string.digits
 
 Prefix = Literal[
-    "file", "ftjob", "ftckpt", "call", "chatcmpl", "cmpl", "clsf", "req", "worker", "speed"
+    "file",
+    "ftjob",
+    "ftckpt",
+    "call",
+    "chatcmpl",
+    "cmpl",
+    "clsf",
+    "embd",
+    "tok",
+    "req",
+    "worker",
+    "speed",
 ]
 
 

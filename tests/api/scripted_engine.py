@@ -1,12 +1,15 @@
 """An engine without a model: it speaks the protocol of `core.spec.generation` and follows a script.
 
 The last user message (or the prompt) chooses the behavior, see `_script`; the engine's `mood`
-comes first. Tokens are words with the space before them; a prompt has as many tokens as words.
+comes first. Tokens are words with the space before them; a prompt has as many tokens as words. The
+vector of a text, or of token ids, is `vector_of`.
 """
 
 import asyncio
 import json
+import struct
 import threading
+from base64 import b64encode
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Literal
 
@@ -16,6 +19,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from core.spec.classification import ClassificationAnswer, ClassificationRequest
+from core.spec.embedding import EmbeddingAnswer, EmbeddingRequest
 from core.spec.generation import (
     ChatPrompt,
     ChoiceFinished,
@@ -32,9 +36,18 @@ from core.spec.generation import (
     TokenPrompt,
     ToolCalled,
 )
+from core.spec.tokenization import (
+    DetokenizeAnswer,
+    DetokenizeRequest,
+    TokenizeAnswer,
+    TokenizerAnswer,
+    TokenizeRequest,
+    TokenizerRequest,
+)
 
 ANSWER = "The answer is forty-two."
 CONTEXT_LENGTH = 100
+DIMENSIONS = 4
 
 Mood = Literal["well", "unfit", "full", "stopping", "silent", "breaking", "breaking later"]
 """Whether requests are refused, get no event, or lose their connection before or after the first.
@@ -47,6 +60,7 @@ class ScriptedEngine:
     def __init__(self) -> None:
         self.requests: list[GenerationRequest] = []
         self.classified: list[ClassificationRequest] = []
+        self.embedded: list[EmbeddingRequest] = []
         self.was_left = threading.Event()
         """A client went away in the middle of an answer."""
         self.url = ""
@@ -56,6 +70,10 @@ class ScriptedEngine:
             routes=[
                 Route("/generate", self._generate, methods=["POST"]),
                 Route("/classify", self._classify, methods=["POST"]),
+                Route("/embed", self._embed, methods=["POST"]),
+                Route("/tokenize", _tokenize, methods=["POST"]),
+                Route("/detokenize", _detokenize, methods=["POST"]),
+                Route("/tokenizer", _describe_tokenizer, methods=["POST"]),
                 Route("/healthz", self._healthz),
             ]
         )
@@ -64,6 +82,7 @@ class ScriptedEngine:
         """Forget what was seen, and answer prompts of tokens like any others."""
         self.requests.clear()
         self.classified.clear()
+        self.embedded.clear()
         self.was_left.clear()
         self.on_tokens = ""
         """The behavior that a prompt of tokens chooses, which holds no words."""
@@ -103,6 +122,23 @@ class ScriptedEngine:
         answer = ClassificationAnswer(scores=tuple(map(_scores, asked.texts)))
         return Response(answer.model_dump_json(), media_type="application/json")
 
+    async def _embed(self, request: Request) -> Response:
+        asked = EmbeddingRequest.model_validate_json(await request.body())
+        self.embedded.append(asked)
+        if (refusal := self._refusal()) is not None:
+            return refusal
+        if asked.base.id == "tunesmith/tiny" and asked.adapter is None:
+            return _refusal(400, "It embeds no texts.", "model", "not_an_embedder")
+        if "be full" in asked.texts:
+            return _refusal(429, "Too many texts wait.", None, "queue_full", retry_after=1)
+        await asyncio.sleep(0.2 if "be slow" in asked.texts else 0)
+        vectors = [vector_of(text)[: asked.dimensions] for text in asked.texts]
+        answer = EmbeddingAnswer(
+            vectors=tuple(b64encode(struct.pack(f"<{len(v)}f", *v)).decode() for v in vectors),
+            tokens=sum(map(_count, asked.texts)),
+        )
+        return Response(answer.model_dump_json(), media_type="application/json")
+
     def _refusal(self) -> Response | None:
         match self.mood:
             case "unfit":
@@ -127,6 +163,49 @@ class ScriptedEngine:
         except asyncio.CancelledError:
             self.was_left.set()
             raise
+
+
+def vector_of(text: str | Sequence[int]) -> list[float]:
+    """The number of its characters or tokens, that of its words, and two fractions."""
+    return [float(len(text)), float(_count(text)), 0.1, -1.5]
+
+
+def _count(text: str | Sequence[int]) -> int:
+    return len(text.split()) if isinstance(text, str) else len(text)
+
+
+async def _tokenize(request: Request) -> Response:
+    """Answer with the number of characters of each word."""
+    asked = TokenizeRequest.model_validate_json(await request.body())
+    prompt = asked.prompt
+    if isinstance(prompt, TextPrompt):
+        words = ["<s>"] * asked.add_special_tokens + prompt.text.split()
+    else:
+        words = prompt.messages[-1]["content"].split() + ["<answer>"] * asked.add_generation_prompt
+    answer = TokenizeAnswer(
+        tokens=tuple(map(len, words)),
+        names=tuple(words) if asked.with_names else None,
+        context_length=CONTEXT_LENGTH,
+    )
+    return Response(answer.model_dump_json(), media_type="application/json")
+
+
+async def _detokenize(request: Request) -> Response:
+    asked = DetokenizeRequest.model_validate_json(await request.body())
+    answer = DetokenizeAnswer(text=" ".join("x" * token for token in asked.tokens))
+    return Response(answer.model_dump_json(), media_type="application/json")
+
+
+async def _describe_tokenizer(request: Request) -> Response:
+    TokenizerRequest.model_validate_json(await request.body())
+    special = dict.fromkeys(("bos", "unk", "sep", "pad", "cls", "mask"))
+    answer = TokenizerAnswer(
+        tokenizer_class="Paper",
+        context_length=CONTEXT_LENGTH,
+        chat_template="{{ messages }}",
+        **{f"{name}_token": value for name, value in {**special, "eos": "</s>"}.items()},
+    )
+    return Response(answer.model_dump_json(), media_type="application/json")
 
 
 async def _broken() -> AsyncIterator[str]:

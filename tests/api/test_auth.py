@@ -11,6 +11,7 @@ from starlette.datastructures import Headers
 
 from api.auth.caller import ALL_SCOPES, Caller
 from api.auth.keys import StaticKey
+from api.auth.middleware import FOR_CALLERS
 from tests.api.live import Api, running_api
 
 
@@ -59,7 +60,7 @@ def test_every_route_needs_a_scope(restricted: Callable[..., Api]) -> None:
         (method, path)
         for path, methods in api.app.openapi()["paths"].items()
         for method in methods
-        if path.startswith("/v1")
+        if path.startswith(FOR_CALLERS)
     ]
     assert ("get", "/v1/models") in routes and len(routes) > 20
     with httpx.Client(base_url=api.url) as client:
@@ -79,7 +80,10 @@ def test_every_route_needs_a_scope(restricted: Callable[..., Api]) -> None:
         ("/v1/models", "models"),
         ("/v1/chat/completions", "inference"),
         ("/v1/completions", "inference"),
+        ("/v1/embeddings", "inference"),
         ("/v1/classifications", "inference"),
+        ("/tokenize", "inference"),
+        ("/detokenize", "inference"),
     ],
 )
 def test_a_scope_opens_its_routes_and_no_others(

@@ -71,7 +71,7 @@ def guarded(tmp_path: Path, sqlite_url: str) -> Iterator[Api]:
 def test_without_the_key_nothing_is_answered(guarded: Api, header: str | None) -> None:
     headers = {} if header is None else {"authorization": header}
     with CheckedClient(base_url=guarded.url, headers=headers) as client:
-        for path in ("/v1/models", "/v1/unknown", JOBS):
+        for path in ("/v1/models", "/v1/unknown", JOBS, "/tokenizer_info", "/tokenize"):
             answer = client.get(path)
             assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
         assert client.get("/healthz").status_code == 200

@@ -25,6 +25,9 @@ OUR_ROUTES: frozenset[Route] = frozenset(
         ("GET", "/models/{model}/speed"),
         ("POST", "/models/{model}/serving"),
         ("POST", "/models/{model}/publish"),
+        ("POST", "/tokenize"),
+        ("POST", "/detokenize"),
+        ("GET", "/tokenizer_info"),
         ("GET", "/healthz"),
         ("GET", "/readyz"),
     }

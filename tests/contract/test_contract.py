@@ -22,7 +22,6 @@ MASKS = "/v1/fine_tuning/masks"
 LATER = (
     "/fine_tuning/alpha/",
     "/fine_tuning/checkpoints/",
-    "/embeddings",
     "/batches",
     "/evals",
     "/responses",
@@ -99,6 +98,10 @@ def use_every_route(
     assert client.post("/v1/completions", json=text).status_code == 200
     texts = {"model": tuned, "input": ["hello", "again"]}
     assert client.post("/v1/classifications", json=texts).status_code == 200
+    assert client.post("/v1/embeddings", json=texts).status_code == 200
+    assert client.post("/tokenize", json={"model": tuned, "prompt": "hello"}).status_code == 200
+    assert client.post("/detokenize", json={"model": tuned, "tokens": [1]}).status_code == 200
+    assert client.get("/tokenizer_info", params={"model": tuned}).status_code == 200
     assert client.delete(f"/v1/models/{tuned}").status_code == 200
     assert client.delete(f"/v1/files/{file_id}").status_code == 200
     with api.database.writing() as session:
@@ -141,6 +144,10 @@ def misuse_every_route(client: httpx.Client) -> None:
         ("POST", "/v1/chat/completions"),
         ("POST", "/v1/completions"),
         ("POST", "/v1/classifications"),
+        ("POST", "/v1/embeddings"),
+        ("POST", "/tokenize"),
+        ("POST", "/detokenize"),
+        ("GET", "/tokenizer_info"),
     ]:
         assert 400 <= client.request(method, path).status_code < 500
     assert client.get("/readyz").status_code == 503
