@@ -16,7 +16,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up migrate real-bases test test-services test-all test-real test-gpu check format bench-training bench-serving bench-streams bench-auto llama-server bench-gpu bench-service constraints dist clean
+.PHONY: help setup demo up migrate real-bases test test-services test-all test-real test-gpu check format bench-training bench-serving bench-streams bench-embeddings bench-auto llama-server bench-gpu bench-service constraints dist clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -81,6 +81,9 @@ bench-serving: $(VENV)/test.stamp ## many adapters in one batch beside PEFT and 
 
 bench-streams: $(VENV)/test.stamp ## what the API costs a token, 500 streams, one stream under attack
 	$(BIN)/python -m bench.streams
+
+bench-embeddings: real-bases ## embeddings a second beside plain transformers, as ratios
+	$(BIN)/python -m bench.embeddings
 
 bench-auto: $(VENV)/test.stamp build/auto/sources.stamp ## the learning rate of auto beside grids of rates (hours); needs `make real-bases`
 	$(BIN)/python -m bench.auto --save
