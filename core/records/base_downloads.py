@@ -20,7 +20,6 @@ from core.records.worker_bases import found_bases, uses
 from core.spec.base_files import BaseSource, BaseState, DownloadProgress, NamedSource
 from core.spec.base_model import BaseModelSpec
 from core.spec.ids import ProjectId
-from core.spec.job import JobSpec
 from core.tasks.failure import TaskFailure
 from core.tasks.kinds import JOB, Queue, Work
 
@@ -56,7 +55,7 @@ def newest_download(session: Session, base: BaseModelSpec) -> Task | None:
 
 def wait_for_download(session: Session, job: Job) -> Task:
     """Request the download of the job's base, and tell the job; return the download."""
-    base = JobSpec.model_validate(job.spec).base
+    base = BaseModelSpec.model_validate(job.spec["base"])
     download = request_download(session, job.project_id, base)
     append_events(session, job.id, [NewEvent(f"Waiting for the download of {base.id}.")])
     return download
@@ -90,7 +89,7 @@ def settle_waiting_jobs(session: Session) -> None:
     for files, found in found_bases(session, Worker.queue == Queue.DEVICE).items():
         if found.state != "present":
             for job in _unclaimed(session, files):
-                _settle(session, job, anywhere[files].state)
+                _settle(session, job, anywhere.get(files, found).state)
 
 
 def subject_of(base: BaseModelSpec) -> str:
@@ -98,7 +97,7 @@ def subject_of(base: BaseModelSpec) -> str:
 
 
 def _settle(session: Session, job: Job, state: BaseState) -> None:
-    base = JobSpec.model_validate(job.spec).base
+    base = BaseModelSpec.model_validate(job.spec["base"])
     download = newest_download(session, base)
     if download is not None and download.finished_at is None:
         return
