@@ -25,6 +25,7 @@ from core.batching.truncation import cut
 from core.catalog.learning_rate import base_learning_rate
 from core.datasets.summary import Summary
 from core.inference import plan
+from core.inference.schemas import ChatBody
 from core.models.load import load_base, load_tokenizer
 from core.objectives.choose import choose_objective
 from core.spec.base import Spec
@@ -177,10 +178,10 @@ def test_an_unknown_literal_is_refused() -> None:
     job = JobSpec(base=TINY, seed=0).model_copy(update={"training": training})
     with pytest.raises(AssertionError, match="unreachable"):
         build_optimizer(adapted, job, torch.float32)
-    body: Any = SimpleNamespace(tool_choice="pretend", response_format=None)
+    body = ChatBody.model_construct(tool_choice="pretend")
     with pytest.raises(AssertionError, match="unreachable"):
         plan._structured_output(body)
-    body = SimpleNamespace(tool_choice=None, response_format=PretendSpec())
+    body = ChatBody.model_construct(response_format=PretendSpec())
     with pytest.raises(AssertionError, match="unreachable"):
         plan._structured_output(body)
 

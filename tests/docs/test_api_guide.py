@@ -19,7 +19,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8
 def bodies_of_jobs():
     decoder = json.JSONDecoder()
     for block in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL):
-        rest = block if '"model": "tunesmith/tiny"' in block else ""
+        rest = block if '"training_file"' in block else ""
         while rest := rest.strip():
             body, end = decoder.raw_decode(rest)
             yield body

@@ -4,12 +4,12 @@ Every invalid request is rejected here, before it waits for the device. No weigh
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from core.artifacts.manifest import Manifest, public_name, read_manifest
-from core.batching.turn_format import PLAIN_TURN, ReasoningAt, TurnFormat
+from core.batching.turn_format import ReasoningAt
 from core.catalog.combinations import require_mergeable
 from core.catalog.describe import is_stored_quantized
 from core.catalog.strategies import STRATEGIES
@@ -26,6 +26,7 @@ from core.engine.text.prompt_tokens import (
 )
 from core.engine.text.served_model import ServedModel
 from core.engine.text.token_bytes import TokenBytes
+from core.engine.text.turn_formats import continues_message, format_after, turn_format_of
 from core.engine.text.vocabulary import TokenizerHome, Vocabulary, read_vocabulary, tokenizer_home
 from core.errors import InvalidRequest
 from core.models.embedder import read_embedder
@@ -34,7 +35,7 @@ from core.spec.base_model import BaseModelSpec
 from core.spec.bundle import BundleRef
 from core.spec.classification import ClassificationRequest
 from core.spec.embedding import EmbeddingRequest
-from core.spec.generation import ChatPrompt, GenerationRequest, Prompt
+from core.spec.generation import ChatPrompt, GenerationRequest
 from core.spec.objective import ClassificationSpec, Task
 from core.spec.serving import ServingSpec
 
@@ -110,9 +111,9 @@ class PromptReader:
         require_known(sampling.stop_token_ids, "stop_token_ids", model)
         is_endless = sampling.ignore_eos or given is not None
         tools = prompt.tools if isinstance(prompt, ChatPrompt) else ()
-        turn = _turn_format(prompt, model) if given is None else None
+        turn = turn_format_of(prompt, model) if given is None else None
         reasoning: ReasoningAt = "closed"
-        if turn is not None and not _continues_message(prompt):
+        if turn is not None and not continues_message(prompt):
             reasoning = turn.reasoning_after(model.vocabulary.decode(tokens[-_END_OF_PROMPT:]))
         request = Request(
             id=asked.id,
@@ -126,7 +127,7 @@ class PromptReader:
             virtual_tokens=model.positions_before_prompt,
             grammar=None
             if output is None
-            else model.vocabulary.grammar(output, tools, reasoning, _remaining(prompt, model)),
+            else model.vocabulary.grammar(output, tools, reasoning, format_after(prompt, model)),
             turn_format=turn,
             begins_in_reasoning=reasoning == "open",
             tools=parameters_of(tools) if tools else None,
@@ -231,30 +232,6 @@ class PromptReader:
         folder = self._adapters.folder(sha256)
         manifest = read_manifest(folder)
         return _Bundle(manifest, tokenizer_home(folder, manifest))
-
-
-def _turn_format(prompt: Prompt, model: ServedModel) -> TurnFormat | None:
-    """Return how answers to a prompt are parsed; None for plain text."""
-    if not isinstance(prompt, ChatPrompt) or model.vocabulary.tokenizer.chat_template is None:
-        return None
-    format_ = model.vocabulary.turn_format
-    if not prompt.tools:
-        format_ = replace(format_, calls=None)
-    return None if format_.is_plain else format_
-
-
-def _continues_message(prompt: Prompt) -> bool:
-    return isinstance(prompt, ChatPrompt) and prompt.ending == "final_message"
-
-
-def _remaining(prompt: Prompt, model: ServedModel) -> TurnFormat:
-    """Return the format that structured output has after a prompt."""
-    if not isinstance(prompt, ChatPrompt):
-        return PLAIN_TURN
-    format_ = model.vocabulary.turn_format
-    if _continues_message(prompt):  # which has opened the text
-        return replace(format_, content=replace(format_.content, opening=""))
-    return format_
 
 
 def parameters_of(tools: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
