@@ -198,8 +198,8 @@ def markdown(found: dict[str, list[Any]]) -> str:
     }
     for name, rows in found.items():
         lines += table(titles[name], rows)
-    rows = found.get("throughput", [])
-    if rows:
+    if "throughput" in found:
+        rows = found["throughput"]
         seconds = {
             way: statistics.median(row.seconds for row in rows if row.way == way)
             for way in ("direct", "batch")

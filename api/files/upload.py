@@ -124,11 +124,15 @@ def store_upload(
                 code="missing_required_parameter",
             )
     assert stored is not None and purpose is not None
+    _refuse_columns(columns, purpose)
+    return Upload(*stored, purpose, columns or {})
+
+
+def _refuse_columns(columns: dict[str, str] | None, purpose: UploadPurpose) -> None:
     if columns and purpose != "fine-tune":
         raise InvalidRequest(
             "columns are for datasets; remove them.", param="columns", code="invalid_value"
         )
-    return Upload(*stored, purpose, columns or {}, lifetime(expiry))
 
 
 def _unexpected(name: str) -> InvalidRequest:

@@ -168,24 +168,30 @@ def end_batch(
     else:
         batch.status = ENDED_BY_WORKER[BatchStatus(batch.status)]
     batch.finished_at = now
-    for name, blob in (("output", output), ("error", error)):
-        file_id: FileId = getattr(batch, f"{name}_file_id")
-        if blob is None:
-            setattr(batch, f"{name}_file_id", None)
-            continue
-        add_file(
-            session,
-            file_id=file_id,
-            project_id=batch.project_id,
-            filename=f"{batch.id}_{name}.jsonl",
-            purpose="batch_output",
-            bytes=blob.bytes,
-            sha256=blob.sha256,
-            blob_key=blob.key,
-            report=None,
-            lifetime_seconds=batch.output_expires_seconds,
-        )
+    batch.output_file_id = _recorded(session, batch, batch.output_file_id, "output", output)
+    batch.error_file_id = _recorded(session, batch, batch.error_file_id, "error", error)
     return BatchStatus(batch.status)
+
+
+def _recorded(
+    session: Session, batch: Batch, file_id: FileId | None, name: str, stored: Stored | None
+) -> FileId | None:
+    """Record a file of a batch; return its id, or None if there is no file."""
+    if stored is None or file_id is None:
+        return None
+    file = add_file(
+        session,
+        file_id=file_id,
+        project_id=batch.project_id,
+        filename=f"{batch.id}_{name}.jsonl",
+        purpose="batch_output",
+        bytes=stored.bytes,
+        sha256=stored.sha256,
+        blob_key=stored.key,
+        report=None,
+        lifetime_seconds=batch.output_expires_seconds,
+    )
+    return file.id
 
 
 def left_by_ended_batches(session: Session, limit: int = 1000) -> Sequence[BatchPart]:

@@ -10,35 +10,30 @@ depends_on = None
 
 
 def upgrade() -> None:
+    _create_batches()
+    _create_parts()
+
+
+def _create_batches() -> None:
+    times = ("in_progress_at", "finalizing_at", "cancelling_at", "finished_at")
+    counts = ("total", "completed", "failed")
+    tokens = ("input_tokens", "output_tokens", "reasoning_tokens")
     op.create_table(
         "batches",
-        sa.Column("id", sa.String(255), nullable=False),
-        sa.Column("project_id", sa.String(255), nullable=False),
-        sa.Column("created_at", sa.Double(), nullable=False),
-        sa.Column("status", sa.String(255), nullable=False),
-        sa.Column("endpoint", sa.String(255), nullable=False),
-        sa.Column("input_file_id", sa.String(255), nullable=False),
+        *_required(sa.String(255), "id", "project_id"),
+        *_required(sa.Double(), "created_at"),
+        *_required(sa.String(255), "status", "endpoint", "input_file_id"),
         sa.Column("model", sa.String(255)),
-        sa.Column("completion_window", sa.String(255), nullable=False),
+        *_required(sa.String(255), "completion_window"),
         sa.Column("user_metadata", sa.JSON(none_as_null=True)),
         sa.Column("output_expires_seconds", sa.Integer()),
         sa.Column("errors", sa.JSON(none_as_null=True)),
-        sa.Column("in_progress_at", sa.Double()),
-        sa.Column("finalizing_at", sa.Double()),
-        sa.Column("cancelling_at", sa.Double()),
-        sa.Column("finished_at", sa.Double()),
-        sa.Column("expires_at", sa.Double(), nullable=False),
-        sa.Column("total", sa.Integer(), nullable=False),
-        sa.Column("completed", sa.Integer(), nullable=False),
-        sa.Column("failed", sa.Integer(), nullable=False),
-        sa.Column("input_tokens", sa.BigInteger(), nullable=False),
-        sa.Column("output_tokens", sa.BigInteger(), nullable=False),
-        sa.Column("reasoning_tokens", sa.BigInteger(), nullable=False),
-        sa.Column("output_file_id", sa.String(255)),
-        sa.Column("error_file_id", sa.String(255)),
-        sa.ForeignKeyConstraint(
-            ["project_id"], ["projects.id"], name="fk_batches_project_id_projects"
-        ),
+        *(sa.Column(name, sa.Double()) for name in times),
+        *_required(sa.Double(), "expires_at"),
+        *_required(sa.Integer(), *counts),
+        *_required(sa.BigInteger(), *tokens),
+        *(sa.Column(name, sa.String(255)) for name in ("output_file_id", "error_file_id")),
+        _references("batches", "project_id", "projects"),
         sa.PrimaryKeyConstraint("id", name="pk_batches"),
     )
     op.create_index(
@@ -52,20 +47,26 @@ def upgrade() -> None:
         sqlite_where=where,
         postgresql_where=where,
     )
+
+
+def _create_parts() -> None:
     op.create_table(
         "batch_parts",
-        sa.Column("batch_id", sa.String(255), nullable=False),
-        sa.Column("number", sa.Integer(), nullable=False),
-        sa.Column("project_id", sa.String(255), nullable=False),
-        sa.Column("created_at", sa.Double(), nullable=False),
-        sa.Column("lines", sa.JSON(), nullable=False),
-        sa.Column("output_key", sa.String(255)),
-        sa.Column("error_key", sa.String(255)),
-        sa.ForeignKeyConstraint(
-            ["batch_id"], ["batches.id"], name="fk_batch_parts_batch_id_batches"
-        ),
-        sa.ForeignKeyConstraint(
-            ["project_id"], ["projects.id"], name="fk_batch_parts_project_id_projects"
-        ),
+        *_required(sa.String(255), "batch_id"),
+        *_required(sa.Integer(), "number"),
+        *_required(sa.String(255), "project_id"),
+        *_required(sa.Double(), "created_at"),
+        *_required(sa.JSON(), "lines"),
+        *(sa.Column(name, sa.String(255)) for name in ("output_key", "error_key")),
+        _references("batch_parts", "batch_id", "batches"),
+        _references("batch_parts", "project_id", "projects"),
         sa.PrimaryKeyConstraint("batch_id", "number", name="pk_batch_parts"),
     )
+
+
+def _required(type_: sa.types.TypeEngine[object], *names: str) -> list[sa.Column[object]]:
+    return [sa.Column(name, type_, nullable=False) for name in names]
+
+
+def _references(table: str, column: str, other: str) -> sa.ForeignKeyConstraint:
+    return sa.ForeignKeyConstraint([column], [f"{other}.id"], name=f"fk_{table}_{column}_{other}")

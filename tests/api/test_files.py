@@ -162,7 +162,7 @@ def test_result_of_a_job_has_no_report(api: Api, client: httpx.Client) -> None:
         "no file": (form(PURPOSE), "file"),
         "no purpose": (form(FILE), "purpose"),
         "other purpose": (form(("purpose", "", b"assistants"), FILE), "purpose"),
-        "other purpose last": (form(FILE, ("purpose", "", b"batch")), "purpose"),
+        "other purpose last": (form(FILE, ("purpose", "", b"vision")), "purpose"),
         "two files": (form(FILE, FILE, PURPOSE), "file"),
         "unknown field": (form(FILE, PURPOSE, ("colour", "", b"red")), "colour"),
         "endless purpose": (form(("purpose", "", b"f" * 10_000), FILE), "purpose"),

@@ -233,7 +233,7 @@ OF_COMPLETIONS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("name", NEUTRAL.keys() | OF_CHAT.keys())
+@pytest.mark.parametrize("name", NEUTRAL | OF_CHAT)
 def test_neutral_fields_of_a_chat_change_nothing(client: httpx.Client, name: str) -> None:
     body = chat(**{name: {**NEUTRAL, **OF_CHAT}[name]})
     assert client.post(CHAT, json=body).status_code == 200
