@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import jsonschema
@@ -16,8 +17,9 @@ TIMEOUT_SECONDS = 300
 
 
 @pytest.fixture
-def responses(service: Service) -> Any:
-    return service.client.responses
+def responses(service: Service) -> Iterator[Any]:
+    with service.client as client:
+        yield client.responses
 
 
 def test_a_conversation_is_that_of_a_chat(service: Service, responses: Any) -> None:
