@@ -125,7 +125,7 @@ def store_upload(
             )
     assert stored is not None and purpose is not None
     _refuse_columns(columns, purpose)
-    return Upload(*stored, purpose, columns or {})
+    return Upload(*stored, purpose, columns or {}, lifetime(expiry))
 
 
 def _refuse_columns(columns: dict[str, str] | None, purpose: UploadPurpose) -> None:

@@ -1,4 +1,4 @@
-"""What vLLM can run: LoRA adapters with the options of its loader, and most parameters."""
+"""What vLLM can run: LoRA adapters with options that its loader supports, and most parameters."""
 
 from core.artifacts.manifest import Manifest
 from core.engine.policy.request import Request

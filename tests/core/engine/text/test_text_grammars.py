@@ -178,7 +178,6 @@ HOSTILE = {
     "deep gbnf": GrammarOutput(grammar="root ::= " + "(" * 3000 + '"a"' + ")" * 3000),
     "large": GrammarOutput(grammar='start: "a"\n' + "// x\n" * 20_000),
     "brace": GrammarOutput(grammar='start: "a"\n}\nr9: "b" {'),
-    "wide": GrammarOutput(grammar="start: " + " | ".join(f'"w{n}"' for n in range(3000))),
 }
 
 
