@@ -37,6 +37,7 @@ from core.spec.classification import ClassificationRequest
 from core.spec.embedding import EmbeddingRequest
 from core.spec.generation import ChatPrompt, GenerationRequest
 from core.spec.objective import ClassificationSpec, Task
+from core.spec.precision import NumberFormat
 from core.spec.serving import ServingSpec
 
 MAX_CACHED_VOCABULARIES = 16
@@ -191,9 +192,15 @@ class PromptReader:
         return ServedModel(base.id, key, self._vocabulary(base, bundle.home), bundle.manifest)
 
     def key_of_base(self, base: BaseModelSpec, task: Task | None = None) -> ModelKey:
-        """Return the key of a base without an adapter; None: for its own task."""
-        task = task or self._vocabulary(base, None).own_task
-        return ModelKey(base, None, task, precision=self.precisions.of(base))
+        """Return the key of a base without an adapter; None: for its own task.
+
+        Vectors are stored and compared for years, and 16 bits make them depend on the other texts
+        of their batch. So an encoder runs in fp32, unless the engine has one format for everything.
+        """
+        own_task = self._vocabulary(base, None).own_task
+        in_fp32 = own_task == "classification" and self.precisions.asked == "auto"
+        precision: NumberFormat = "fp32" if in_fp32 else self.precisions.of(base)
+        return ModelKey(base, None, task or own_task, precision=precision)
 
     def _model(
         self,

@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import AutoModel, AutoModelForSequenceClassification
 
+from core.engine.precisions import ServedPrecisions
+from core.engine.text.prompts import PromptReader
 from core.engine.text.texts import TextsAnswer, TextsRead
 from core.errors import InvalidRequest, Unavailable
 from core.models.load import load_tokenizer
@@ -184,6 +186,20 @@ def test_ids_of_another_vocabulary_are_refused_with_the_way_out(tmp_path, reader
     asked = EmbeddingRequest(id="r", base=base, texts=((9906, 1917),))
     with pytest.raises(InvalidRequest, match=r"0 to 319.*check_embedding_ctx_length=False"):
         reader.read_embedding(asked)
+
+
+@pytest.mark.parametrize(("asked", "expected"), [("auto", "fp32"), ("bf16", "bf16")])
+def test_encoder_runs_in_fp32_unless_one_format_is_set(asked, expected, tmp_path, files):
+    """No chooser is asked, which would take 16 bits on some devices."""
+
+    class NoChooser:
+        device = torch.device("cpu")
+
+    precisions = ServedPrecisions(asked, NoChooser())
+    reader = PromptReader(files, lambda base: None, precisions=precisions)
+    base = save_base(tmp_path / "bert", "bert")
+    ready = reader.read_embedding(EmbeddingRequest(id="r", base=base, texts=("a",)))
+    assert (ready.model.precision, ready.model.task) == (expected, "classification")
 
 
 def test_limit_of_a_text_is_that_of_the_base(tmp_path, reader):
