@@ -6,8 +6,7 @@ from starlette.concurrency import run_in_threadpool
 
 from api.app_state import AppState
 from api.auth.caller import Caller
-from api.models.service import find_model
-from core.errors import InvalidRequest
+from api.models.service import find_answering
 from core.inference.targets import Target
 from core.inference.tokens import (
     DetokenizeBody,
@@ -41,11 +40,4 @@ async def describe(state: AppState, caller: Caller, name: ModelId | None) -> dic
 
 
 async def _target(state: AppState, caller: Caller, name: ModelId | None) -> Target:
-    """Return the model; vLLM's clients need not name it, because vLLM serves one."""
-    if name is None:
-        raise InvalidRequest(
-            "Missing required parameter: 'model'. This service has more than one tokenizer.",
-            param="model",
-            code="missing_required_parameter",
-        )
-    return await run_in_threadpool(find_model, state, caller, name)
+    return await run_in_threadpool(find_answering, state, caller, name)
