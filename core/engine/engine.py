@@ -172,7 +172,8 @@ class Engine:
                         self._fail(ticket, _told(error, "The output of a model failed to parse."))
                         continue
                     if sequence.matcher is not None and sequence.matcher.error:
-                        self._fail(ticket, _decoding_failed(sequence))
+                        param = sequence.request.sampling.structured_output.param
+                        self._fail(ticket, _decoding_failed(sequence.matcher.error, param))
                         continue
                     ticket.unfinished -= sequence.is_finished
                     if ticket.unfinished == 0:
@@ -219,10 +220,9 @@ def _told(error: Exception, what: str) -> TunesmithError:
     )
 
 
-def _decoding_failed(sequence: AnySequence) -> InvalidRequest:
-    param = sequence.request.sampling.structured_output.param
+def _decoding_failed(reason: str, param: str) -> InvalidRequest:
     return InvalidRequest(
-        f"Constrained decoding failed for `{param}`: {sequence.matcher.error[:500]}. Simplify it.",
+        f"Constrained decoding failed for `{param}`: {reason[:500]}. Simplify it.",
         param=param,
         code="form_too_complex",
     )
