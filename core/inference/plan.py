@@ -182,8 +182,8 @@ def _sampling(
 
 
 def _structured_output(body: ChatBody) -> StructuredOutputSpec | None:
-    constraint = constrained_text(body)
     required = _required_form(body)
+    constraint = constrained_text(body)
     if constraint is None or required is None:
         return constraint or required
     other = "tool_choice" if isinstance(required, ToolCallOutput) else "response_format"
