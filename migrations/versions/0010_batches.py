@@ -1,5 +1,7 @@
 """Batches with the parts of their output."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -64,7 +66,7 @@ def _create_parts() -> None:
     )
 
 
-def _required(type_: sa.types.TypeEngine[object], *names: str) -> list[sa.Column[object]]:
+def _required(type_: sa.types.TypeEngine[Any], *names: str) -> list[sa.Column[Any]]:
     return [sa.Column(name, type_, nullable=False) for name in names]
 
 
