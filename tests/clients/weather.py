@@ -30,16 +30,22 @@ SYSTEMS = (
     "Hand the question to the agent that knows the answer.",
 )
 
+DSPY_QUESTION = (
+    "[[ ## question ## ]]\n{}\n\nRespond with the corresponding output fields, starting with the "
+    "field `[[ ## answer ## ]]`, and then ending with the marker for `[[ ## completed ## ]]`."
+)
+DSPY_ANSWER = "[[ ## answer ## ]]\n{}\n\n[[ ## completed ## ]]"
+
 TRAINING: dict[str, Any] = {
     "strategy": {"type": "full"},
-    "training": {"learning_rate": 2e-3, "max_steps": 120, "batch_size": 8, "precision": "fp32"},
+    "training": {"learning_rate": 2e-3, "max_steps": 60, "batch_size": 8, "precision": "fp32"},
 }
 
 Message = dict[str, Any]
 
 
 def tool(name: str, *properties: str, description: str = "", strict: bool = False) -> Message:
-    """A function with text arguments, as clients describe it."""
+    """A function whose arguments are texts, as clients describe it."""
     parameters: dict[str, Any] = {
         "type": "object",
         "properties": {each: {"type": "string"} for each in properties},
@@ -62,7 +68,7 @@ def tools(name: str, *properties: str) -> list[list[Message]]:
     ]
 
 
-def call(name: str, **arguments: str) -> Message:
+def call(name: str, **arguments: Any) -> Message:
     function = {"name": name, "arguments": json.dumps(arguments)}
     made = {"id": f"call_{name}", "type": "function", "function": function}
     return {"role": "assistant", "tool_calls": [made]}
@@ -99,7 +105,13 @@ def rows() -> Iterator[dict[str, Any]]:
         conversations += [
             ([told, call("Report", **form)], offer) for offer in tools("Report", *form)
         ]
+        conversations.append(
+            ([told, call("IterableReport", tasks=[form])], [tool("IterableReport", "tasks")])
+        )
         conversations.append(([told, {"role": "assistant", "content": json.dumps(form)}], []))
+        fields = {"role": "user", "content": DSPY_QUESTION.format(question["content"])}
+        marked = {"role": "assistant", "content": DSPY_ANSWER.format(answer["content"])}
+        conversations.append(([fields, marked], []))
         for messages, offer in conversations:
             for system in (None, SYSTEMS[1 + number % (len(SYSTEMS) - 1)]):
                 number += 1

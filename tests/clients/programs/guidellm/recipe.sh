@@ -1,6 +1,8 @@
 set -euo pipefail
-guidellm benchmark --target "${OPENAI_BASE_URL%/v1}" --model "$MODEL" --processor "$TOKENIZER" \
-    --rate-type synchronous --max-requests 4 --data prompt_tokens=20,output_tokens=8
+guidellm run --backend "kind=openai_http,target=${OPENAI_BASE_URL%/v1},model=$MODEL" \
+    --tokenizer "kind=hf_auto,model=$TOKENIZER" --profile kind=synchronous \
+    --constraint kind=max_requests,count=4 \
+    --data kind=synthetic_text,prompt_tokens=20,output_tokens=8
 
 # checks
 python - <<'END'

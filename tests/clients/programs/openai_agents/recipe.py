@@ -40,4 +40,5 @@ async def stream() -> str:
     return streamed.final_output
 
 
-assert asyncio.run(stream()) == "It is sunny in Bern."
+loop = asyncio.get_event_loop()  # that of `run_sync`, to which the client belongs
+assert loop.run_until_complete(stream()) == "It is sunny in Bern."
