@@ -4,6 +4,7 @@ The text before the recipes is kept. Recipes come from `programs/`; a row of the
 is replaced when its program has run since.
 """
 
+import json
 from collections.abc import Iterable
 from itertools import groupby
 
@@ -50,8 +51,6 @@ def _block(name: str, language: str, text: str) -> str:
 def _pinned_version(program: Program) -> str:
     text = program.pinned.read_text()
     if program.kind == "node":
-        import json
-
         return str(json.loads(text)["packages"][f"node_modules/{program.package}"]["version"])
     for line in text.splitlines():
         name, _, version = line.partition("==")

@@ -76,6 +76,7 @@ def run(program: Program, given: Given, folder: Path, path: str) -> str:
             stderr=subprocess.STDOUT,
             text=True,
             timeout=program.timeout_seconds,
+            check=False,
         )
     except subprocess.TimeoutExpired as late:
         printed = (late.stdout or b"").decode(errors="replace")
@@ -109,5 +110,3 @@ def note(program: Program, result: Result) -> None:
 def noted(program: Program) -> Result | None:
     file = RESULTS / f"{program.folder}-{program.environment}.json"
     return Result(**json.loads(file.read_text())) if file.exists() else None
-
-

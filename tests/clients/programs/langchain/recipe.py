@@ -37,7 +37,8 @@ assert streamed == "It is snowy in Oslo.", streamed
 bound = model.bind_tools([get_weather])
 history = [HumanMessage("What is the weather in Bern?")]
 asked = bound.invoke(history)
-result = ToolMessage(get_weather(**asked.tool_calls[0]["args"]), tool_call_id=asked.tool_calls[0]["id"])
+(call,) = asked.tool_calls
+result = ToolMessage(get_weather(**call["args"]), tool_call_id=call["id"])
 assert bound.invoke([*history, asked, result]).content == "It is sunny in Bern."
 responses = ChatOpenAI(model=os.environ["MODEL"], use_responses_api=True)
 assert responses.invoke("What is the weather in Bern?").text == "It is sunny in Bern."
