@@ -38,7 +38,7 @@ DSPY_ANSWER = "[[ ## answer ## ]]\n{}\n\n[[ ## completed ## ]]"
 
 TRAINING: dict[str, Any] = {
     "strategy": {"type": "full"},
-    "training": {"learning_rate": 2e-3, "max_steps": 60, "batch_size": 8, "precision": "fp32"},
+    "training": {"learning_rate": 2e-3, "max_steps": 120, "batch_size": 8, "precision": "fp32"},
 }
 
 Message = dict[str, Any]
