@@ -1,11 +1,13 @@
-"""The metrics of a job in Weights & Biases; WANDB_MODE=offline writes them into a folder."""
+"""The metrics of a job in Weights & Biases, offline: in a folder."""
 
 import os
 
 from openai import OpenAI
 from wandb.integration.openai.fine_tuning import WandbLogger
 
-WandbLogger.sync(fine_tune_job_id=os.environ["JOB"], openai_client=OpenAI(), project="weather")
+WandbLogger.sync(
+    fine_tune_job_id=os.environ["JOB"], openai_client=OpenAI(), project="weather", mode="offline"
+)
 
 # checks
 import json  # noqa: E402
