@@ -217,8 +217,8 @@ PROGRAMS = (
         environment="wandb",
         package="wandb",
         done="`WandbLogger.sync` of a job, offline",
-        note="`JOB` is the id of a job. `mode` is an option of `wandb.init`; `sync` wants a key even "
-        "so, and `WANDB_API_KEY` may be any 40 characters.",
+        note="`JOB` is the id of a job. `mode` is an option of `wandb.init`; `sync` itself logs in at "
+        "Weights & Biases before it writes anything, also with this mode.",
     ),
     Program(
         title="MLflow",
