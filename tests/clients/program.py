@@ -217,7 +217,7 @@ PROGRAMS = (
         environment="wandb",
         package="wandb",
         done="`WandbLogger.sync` of a job, offline",
-        note="`JOB` is the id of a job. `mode` is an option of `wandb.init`; `sync` itself logs in at "
+        note="`JOB` is the id of a job. `mode` is an option of `wandb.init`; `sync` logs in at "
         "Weights & Biases before it writes anything, also with this mode.",
     ),
     Program(
