@@ -16,7 +16,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up migrate real-bases test test-services test-all test-real test-gpu check format bench-training bench-serving bench-streams bench-batches bench-embeddings bench-auto llama-server bench-gpu bench-service constraints dist clean
+.PHONY: help setup demo up migrate real-bases test test-services test-all test-real test-gpu test-clients check format bench-training bench-serving bench-streams bench-batches bench-embeddings bench-auto llama-server bench-gpu bench-service constraints dist clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -47,16 +47,20 @@ migrate: setup ## bring the database named by TUNESMITH_DATABASE_URL to the newe
 	$(BIN)/python -m migrations.upgrade
 
 test: $(VENV)/test.stamp ## run every test that a change needs (10 minutes)
-	$(BIN)/python -m pytest -m "not slow and not gpu and not real" $(SIDE_BY_SIDE)
+	$(BIN)/python -m pytest -m "not slow and not gpu and not real and not clients" $(SIDE_BY_SIDE)
 
 test-services: $(VENV)/test.stamp ## kill and follow whole services, what `make test` has no time for (10 minutes)
-	$(BIN)/python -m pytest -m "slow and not gpu and not real" tests/faults tests/end_to_end $(SIDE_BY_SIDE)
+	$(BIN)/python -m pytest -m "slow and not gpu and not real and not clients" tests/faults tests/end_to_end $(SIDE_BY_SIDE)
 
 test-all: $(VENV)/test.stamp ## run the whole matrix
-	$(BIN)/python -m pytest -m "not gpu and not real" $(SIDE_BY_SIDE)
+	$(BIN)/python -m pytest -m "not gpu and not real and not clients" $(SIDE_BY_SIDE)
 
 test-real: real-bases ## train, serve and compare on the real bases (30 minutes)
 	$(BIN)/python -m pytest -m real tests/real
+
+test-clients: $(VENV)/test.stamp ## run the programs of others unmodified, and write their results into docs/clients.md (20 minutes)
+	$(BIN)/python -m pytest -m clients tests/clients; status=$$?; \
+		$(BIN)/python -m tests.clients.page && exit $$status
 
 test-gpu: ## run the tests that need a CUDA device, with the Python of this machine
 	$(PYTHON) -m pytest -m gpu -rs tests/gpu
