@@ -113,7 +113,7 @@ def _shapes() -> Iterator[Hostile]:
         None,
     )
     yield Hostile("not UTF-8", CHAT, lambda: b'{"model": "\xff"}', None)
-    yield Hostile("a name of 3 MB", CHAT, lambda: b'{"' + b"x" * 3_000_000 + b'": 1}', "model")
+    yield Hostile("a name of 3 MB", CHAT, lambda: b'{"' + b"x" * 3_000_000 + b'": 1}', "messages")
     yield _chat("NUL", "model", model="a\x00")
     yield _chat("stream_options", "stream_options", stream_options={str(n): 1 for n in range(9999)})
 

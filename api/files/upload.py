@@ -3,20 +3,18 @@
 Only one chunk is in memory at a time, for any size of file. The form fields may be in any order.
 """
 
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import anyio
 import anyio.from_thread
 from fastapi import Request
 from pydantic import TypeAdapter, ValidationError
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
 
 from api.files.expiry import ANCHOR, SECONDS, lifetime
+from api.files.form import Part, read_form
 from core.datasets.columns import require_known_keys
 from core.errors import InvalidRequest, TooLarge, Unavailable
 from core.spec.nearest import did_you_mean
@@ -43,15 +41,6 @@ class Upload:
     """A mapping of keys of a known row layout to columns of the file."""
     lifetime_seconds: int | None
     """From the upload to the expiry; None for a file that does not expire."""
-
-
-@dataclass
-class Part:
-    """One field of a form. `chunks` must be exhausted before the next part is requested."""
-
-    name: str
-    filename: str
-    chunks: Iterator[bytes]
 
 
 @contextmanager
@@ -192,112 +181,3 @@ def _text(part: Part, max_bytes: int = MAX_FIELD_BYTES) -> str:
                 f"The field {part.name!r} is longer than {max_bytes} bytes.", param=part.name
             )
     return value.decode(errors="replace")
-
-
-def read_form(content_type: str, chunks: Iterator[bytes]) -> Iterator[Part]:
-    """Yield the fields of a multipart form as they arrive; InvalidRequest if it is invalid."""
-    media_type, options = parse_options_header(content_type)
-    boundary = options.get(b"boundary")
-    if media_type != b"multipart/form-data" or not boundary:
-        raise InvalidRequest(
-            "Send the file as multipart/form-data with the fields 'file' and 'purpose'."
-        )
-    try:
-        form = _Form(boundary, chunks)
-        while (part := form.next_part()) is not None:
-            yield part
-            for _ in part.chunks:  # skip what the caller did not read
-                pass
-    except FormParserError as error:
-        raise InvalidRequest(f"The multipart form is malformed: {error}.") from error
-
-
-@dataclass
-class _Headers:
-    """The headers of the current part."""
-
-    pairs: list[tuple[bytes, bytes]] = field(default_factory=list)
-    name: bytes = b""
-    value: bytes = b""
-
-    def finish_one(self) -> None:
-        self.pairs.append((self.name.lower(), self.value))
-        self.name = self.value = b""
-
-    def disposition(self) -> dict[bytes, bytes]:
-        value = dict(self.pairs).get(b"content-disposition", b"")
-        return parse_options_header(value.decode("latin-1"))[1]
-
-
-class _Form:
-    """Converts the parser's callbacks into an iterator of parts.
-
-    `_found` queues the results of the last chunk of the body: a Part, bytes of the part, or None
-    for the end of the part.
-    """
-
-    def __init__(self, boundary: bytes, body: Iterator[bytes]) -> None:
-        self._body = body
-        self._found: deque[Part | bytes | None] = deque()
-        self._headers = _Headers()
-        self._is_complete = False
-        self._parser = MultipartParser(
-            boundary,
-            {
-                "on_part_begin": self._begin,
-                "on_header_field": self._header_name,
-                "on_header_value": self._header_value,
-                "on_header_end": self._end_header,
-                "on_headers_finished": self._announce,
-                "on_part_data": lambda data, start, end: self._found.append(data[start:end]),
-                "on_part_end": lambda: self._found.append(None),
-                "on_end": self._complete,
-            },
-        )
-
-    def next_part(self) -> Part | None:
-        """Return the next field, or None after the last one."""
-        while not self._found and not self._is_complete:
-            self._read_chunk()
-        if not self._found:
-            return None
-        part = self._found.popleft()
-        assert isinstance(part, Part)
-        return part
-
-    def _chunks(self) -> Iterator[bytes]:
-        while True:
-            while not self._found:
-                self._read_chunk()
-            item = self._found.popleft()
-            if item is None:
-                return
-            assert isinstance(item, bytes)
-            yield item
-
-    def _read_chunk(self) -> None:
-        chunk = next(self._body, None)
-        if chunk is None:
-            raise InvalidRequest("The request body ended before the form; upload the file again.")
-        self._parser.write(chunk)
-
-    def _begin(self) -> None:
-        self._headers = _Headers()
-
-    def _header_name(self, data: bytes, start: int, end: int) -> None:
-        self._headers.name += data[start:end]
-
-    def _header_value(self, data: bytes, start: int, end: int) -> None:
-        self._headers.value += data[start:end]
-
-    def _end_header(self) -> None:
-        self._headers.finish_one()
-
-    def _announce(self) -> None:
-        disposition = self._headers.disposition()
-        name = disposition.get(b"name", b"").decode(errors="replace")
-        filename = disposition.get(b"filename", b"").decode(errors="replace").replace("\x00", "")
-        self._found.append(Part(name, filename or "upload", self._chunks()))
-
-    def _complete(self) -> None:
-        self._is_complete = True

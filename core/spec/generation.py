@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, model_validator
 
-from core.errors import TunesmithError
+from core.errors import InvalidRequest, TunesmithError
 from core.spec.base import Spec
 from core.spec.base_model import BaseModelSpec
 from core.spec.bundle import BundleRef
@@ -259,8 +259,9 @@ class GenerationFailed(Spec):
     param: str | None = None
 
     def as_error(self) -> TunesmithError:
-        """Return the error for whoever sent the request."""
-        return TunesmithError(self.message, param=self.param, code=self.code)
+        """Return the error for whoever sent the request; one that names a field is theirs."""
+        kind = TunesmithError if self.param is None else InvalidRequest
+        return kind(self.message, param=self.param, code=self.code)
 
 
 AnswerEvent = GenerationStarted | GenerationDelta | ToolCalled | ChoiceFinished

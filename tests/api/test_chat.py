@@ -194,7 +194,7 @@ def test_text_with_strange_line_ends_survives(client: httpx.Client) -> None:
         ({"verbosity": "loud"}, "verbosity"),
         ({"web_search_options": {}}, "web_search_options"),
         ({"stream_options": {"include_everything": True}}, "stream_options.include_everything"),
-        ({"top_k": 5}, "top_k"),
+        ({"top_k": -2}, "top_k"),
     ],
 )
 def test_wrong_field_is_named(

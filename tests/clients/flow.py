@@ -196,7 +196,7 @@ def make_mistakes(client: OpenAI, file_id: str) -> None:
             model=BASE_MODEL, messages=[{"role": "user", "content": "word " * 5000}]
         ),
         "suffix": lambda: client.fine_tuning.jobs.create(
-            model=BASE_MODEL, training_file=file_id, suffix="a b"
+            model=BASE_MODEL, training_file=file_id, suffix="a" * 65
         ),
     }.items():
         try:

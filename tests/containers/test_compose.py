@@ -239,7 +239,7 @@ def test_routes_of_the_health_checks_exist(tmp_path: Path, sqlite_url: str) -> N
         r"127\.0\.0\.1:8001(/\w+)", SERVICES["engine"]["healthcheck"]["test"][-1]
     )
     assert api_check in create_app(settings).openapi()["paths"]
-    engine = engine_application(*[unasked] * 3, CollectorRegistry(), lifespan=nullcontext)
+    engine = engine_application(unasked, {}, unasked, CollectorRegistry(), lifespan=nullcontext)
     assert engine_check in [route.path for route in engine.routes]
 
 

@@ -120,7 +120,7 @@ def test_stopped_worker_gives_the_download_back_and_complete_files_are_kept(
         ({"is_gated": True}, "base_download_refused", "Accept its license"),
         ({"status": 401}, "base_download_refused", "HF_TOKEN"),
         ({"status": 403}, "base_download_refused", "HF_TOKEN"),
-        ({"status": 500}, "hub_unavailable", "500"),
+        pytest.param({"status": 500}, "hub_unavailable", "500", marks=pytest.mark.slow),
         (
             {"repositories": {"acme/small": {"config.json": b"{}", "pytorch_model.bin": b"x"}}},
             "unsupported_model",
@@ -157,6 +157,7 @@ def test_unknown_revision_is_refused(worker: Worker, workshop: Workshop) -> None
     assert "'v9'" in error["message"]
 
 
+@pytest.mark.slow
 def test_hub_out_of_reach_is_tried_again_and_then_named(
     worker: Worker, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
