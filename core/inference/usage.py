@@ -2,10 +2,17 @@
 
 from collections.abc import Callable
 from contextlib import aclosing
+from typing import assert_never
 
 from core.inference.answer import Chunks, Events, Usage
 from core.inference.plan import Plan
-from core.spec.generation import AnswerEvent, ChoiceFinished, GenerationDelta, GenerationStarted
+from core.spec.generation import (
+    AnswerEvent,
+    ChoiceFinished,
+    GenerationDelta,
+    GenerationStarted,
+    ToolCalled,
+)
 
 
 def chunks_with_usage(
@@ -50,5 +57,7 @@ class _Count:
             case ChoiceFinished():
                 self._answers[request, event.choice] = event.completion_tokens
                 self._reasoning += event.reasoning_tokens
+            case ToolCalled():
+                pass  # its tokens are in the last event of the choice
             case _:
-                pass
+                assert_never(event)
