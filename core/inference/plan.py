@@ -21,8 +21,10 @@ from core.inference.schemas import (
     ChosenTool,
     CompletionBody,
     GenerationBody,
+    GrammarFormat,
     JsonObjectFormat,
     JsonSchemaFormat,
+    RegexFormat,
     StreamOptions,
     TextFormat,
 )
@@ -32,8 +34,10 @@ from core.records.ids import new_id
 from core.spec.generation import (
     ChatPrompt,
     GenerationRequest,
+    GrammarOutput,
     JsonObjectOutput,
     Prompt,
+    RegexOutput,
     SamplingSpec,
     SchemaOutput,
     StructuredOutputSpec,
@@ -209,6 +213,10 @@ def _required_form(body: ChatBody) -> StructuredOutputSpec | None:
             return JsonObjectOutput()
         case JsonSchemaFormat(json_schema=named):
             return SchemaOutput(json_schema=named.schema_ or {})
+        case RegexFormat(pattern=pattern):
+            return RegexOutput(regex=pattern, param="response_format")
+        case GrammarFormat(grammar=grammar):
+            return GrammarOutput(grammar=grammar, param="response_format")
         case TextFormat() | None:
             return None
         case _:

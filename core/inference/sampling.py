@@ -26,12 +26,12 @@ MAX_CONSTRAINT_CHARACTERS = 65_536
 """The engine's own limits are lower; this one bounds what it has to read."""
 MAX_CONSTRAINT_CHOICES = 4096
 
-_ConstraintText = Annotated[str, Field(min_length=1, max_length=MAX_CONSTRAINT_CHARACTERS)]
+ConstraintText = Annotated[str, Field(min_length=1, max_length=MAX_CONSTRAINT_CHARACTERS)]
 _Choices = Annotated[
     list[Annotated[str, Field(min_length=1, max_length=MAX_CONSTRAINT_CHARACTERS)]],
     Field(fail_fast=True, min_length=1, max_length=MAX_CONSTRAINT_CHOICES),
 ]
-_Schema = dict[str, Any] | _ConstraintText
+_Schema = dict[str, Any] | ConstraintText
 """An object, or its JSON."""
 
 
@@ -41,9 +41,9 @@ class StructuredOutputs(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     json_: Annotated[_Schema | None, Field(alias="json")] = None
-    regex: _ConstraintText | None = None
+    regex: ConstraintText | None = None
     choice: _Choices | None = None
-    grammar: _ConstraintText | None = None
+    grammar: ConstraintText | None = None
     json_object: Flag | None = None
     structural_tag: object = None
     whitespace_pattern: object = None
@@ -73,9 +73,9 @@ class SamplingFields(BaseModel):
     add_generation_prompt: Flag | None = None
     add_special_tokens: Flag | None = None
     guided_json: _Schema | None = None
-    guided_regex: _ConstraintText | None = None
+    guided_regex: ConstraintText | None = None
     guided_choice: _Choices | None = None
-    guided_grammar: _ConstraintText | None = None
+    guided_grammar: ConstraintText | None = None
     structured_outputs: StructuredOutputs | None = None
     # These must be neutral, see `_NEUTRAL`.
     skip_special_tokens: object = None

@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from core.inference.sampling import SamplingFields
+from core.inference.sampling import ConstraintText, SamplingFields
 from core.inference.variants import usual_choice, usual_format
 from core.spec.ids import ModelId
 from core.spec.numbers import Flag, Integer, Number
@@ -128,8 +128,23 @@ class JsonSchemaFormat(Body):
     json_schema: NamedJsonSchema
 
 
+class RegexFormat(Body):
+    """Of Together; OpenAI has no such format."""
+
+    type: Literal["regex"]
+    pattern: ConstraintText
+
+
+class GrammarFormat(Body):
+    """Of Fireworks; OpenAI has no such format."""
+
+    type: Literal["grammar"]
+    grammar: ConstraintText
+
+
 ResponseFormat = Annotated[
-    TextFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")
+    TextFormat | JsonObjectFormat | JsonSchemaFormat | RegexFormat | GrammarFormat,
+    Field(discriminator="type"),
 ]
 
 

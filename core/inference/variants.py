@@ -1,6 +1,6 @@
 """Other forms in which clients send a tool choice or a response format.
 
-Each function returns OpenAI's current form of a value that it knows, and any other value unchanged.
+Each function returns the usual form of a value that it knows, and any other value unchanged.
 """
 
 from typing import Any
@@ -25,6 +25,7 @@ def usual_format(value: Any) -> Any:
 
     huggingface_hub sends `{"type": "json", "value": schema}`, also as `json_object`, and OpenAI's
     object as the value of `json_schema`; llama.cpp and Together put `schema` beside `json_object`.
+    A regular expression is the `value` of huggingface_hub and the `pattern` of Together.
     """
     match value:
         case {"type": "json_object" | "json", "value": schema, **rest} if not rest:
@@ -33,6 +34,8 @@ def usual_format(value: Any) -> Any:
             return _of_schema(schema)
         case {"type": "json_schema", "value": named, **rest} if not rest:
             return {"type": "json_schema", "json_schema": named}
+        case {"type": "regex", "value": pattern, **rest} if not rest:
+            return {"type": "regex", "pattern": pattern}
         case _:
             return value
 

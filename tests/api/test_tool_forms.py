@@ -6,7 +6,14 @@ from typing import Any
 import httpx
 import pytest
 
-from core.spec.generation import ChatPrompt, JsonObjectOutput, SchemaOutput, ToolCallOutput
+from core.spec.generation import (
+    ChatPrompt,
+    GrammarOutput,
+    JsonObjectOutput,
+    RegexOutput,
+    SchemaOutput,
+    ToolCallOutput,
+)
 from tests.api.scripted_engine import ScriptedEngine
 from tests.contract.contract import check_schema
 
@@ -89,7 +96,8 @@ def test_a_choice_is_taken_in_every_form(
             "functions[0].paramters",
             "Did you mean 'parameters'?",
         ),
-        ({"response_format": {"type": "regex", "value": "a+"}}, "response_format.type", "'regex'"),
+        ({"response_format": {"type": "xml", "value": "<a/>"}}, "response_format.type", "'regex'"),
+        ({"response_format": {"type": "regex", "value": ""}}, "response_format", "1 char"),
         ({"response_format": {"type": "json_objct"}}, "response_format.type", "'json_object'?"),
     ],
 )
@@ -165,6 +173,27 @@ def test_a_schema_is_taken_in_every_form(
 ) -> None:
     assert client.post(CHAT, json=chat(response_format=response_format)).status_code == 200
     assert engine.requests[-1].sampling.structured_output == SchemaOutput(json_schema=SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("response_format", "output"),
+    [
+        ({"type": "regex", "value": "a+"}, RegexOutput(regex="a+", param="response_format")),
+        ({"type": "regex", "pattern": "a+"}, RegexOutput(regex="a+", param="response_format")),
+        (
+            {"type": "grammar", "grammar": 'start: "a"'},
+            GrammarOutput(grammar='start: "a"', param="response_format"),
+        ),
+    ],
+)
+def test_a_format_of_other_servers_is_a_constraint(
+    client: httpx.Client,
+    engine: ScriptedEngine,
+    response_format: dict[str, Any],
+    output: RegexOutput | GrammarOutput,
+) -> None:
+    assert client.post(CHAT, json=chat(response_format=response_format)).status_code == 200
+    assert engine.requests[-1].sampling.structured_output == output
 
 
 def test_an_object_without_a_schema_is_any_object(

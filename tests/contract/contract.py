@@ -8,8 +8,11 @@ from typing import Any
 import httpx
 import yaml
 from jsonschema import Draft202012Validator
+from referencing import Registry
+from referencing.jsonschema import DRAFT202012
 
 _FOLDER = Path(__file__).parent
+_CONTRACT = "urn:openai-contract"
 
 Route = tuple[str, str]
 """Method and path template, such as ("GET", "/files/{file_id}")."""
@@ -100,24 +103,38 @@ def check(answer: httpx.Response) -> Route | None:
         assert (answer.headers.get("x-should-retry") == "false") == is_permanent
         assert answer.status_code not in (429, 503) or int(answer.headers["retry-after"]) > 0
     elif route is not None and route not in OUR_ROUTES:
-        described = contract()["paths"][route[1]][route[0].lower()]["responses"]["200"]
-        content = described.get("content", {"application/json": {"schema": {}}})
+        method, path = route
+        content = contract()["paths"][path][method.lower()]["responses"]["200"].get("content")
         media_type = answer.headers["content-type"].partition(";")[0]
-        if media_type == "application/json":
-            _check(content[media_type]["schema"], answer.json())
+        if content and media_type == "application/json":
+            success = ("paths", path, method.lower(), "responses", "200", "content", media_type)
+            _check((*success, "schema"), answer.json())
         else:
-            assert media_type in content or media_type == "text/event-stream"
+            assert content is None or media_type in content or media_type == "text/event-stream"
     return route
 
 
 def check_schema(name: str, body: Any) -> None:
-    _check({"$ref": f"#/components/schemas/{name}"}, body)
+    _check(("components", "schemas", name), body)
 
 
-def _check(schema: dict[str, Any], body: Any) -> None:
-    validator = Draft202012Validator({**schema, "components": contract()["components"]})
-    faults = [f"{error.json_path}: {error.message}" for error in validator.iter_errors(body)]
+def _check(place: tuple[str, ...], body: Any) -> None:
+    """Hold `body` against the schema at this place of the contract."""
+    faults = [
+        f"{error.json_path}: {error.message}" for error in _validator(place).iter_errors(body)
+    ]
     assert not faults, "\n".join(faults)
+
+
+@cache
+def _validator(place: tuple[str, ...]) -> Draft202012Validator:
+    pointer = "/".join(key.replace("~", "~0").replace("/", "~1") for key in place)
+    return Draft202012Validator({"$ref": f"{_CONTRACT}#/{pointer}"}, registry=_registry())
+
+
+@cache
+def _registry() -> Registry[Any]:
+    return Registry().with_resource(_CONTRACT, DRAFT202012.create_resource(contract()))
 
 
 class CheckedClient(httpx.Client):

@@ -68,10 +68,13 @@ def test_job_reports_duplicates_cuts_lengths_and_the_line_that_it_cannot_learn(
     client = service.client
     path = tmp_path / "odd.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in odd_rows()), encoding="utf-8")
+    validation = tmp_path / "validation.jsonl"
+    lines = (DATASET / "validation.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    validation.write_text("".join(lines[:30]), encoding="utf-8")
     job = client.fine_tuning.jobs.create(
         model=BASE_MODEL,
         training_file=upload(client, path),
-        validation_file=upload(client, DATASET / "validation.jsonl"),
+        validation_file=upload(client, validation),
         extra_body={
             "training": {
                 "epochs": 3,
@@ -89,7 +92,7 @@ def test_job_reports_duplicates_cuts_lengths_and_the_line_that_it_cannot_learn(
     assert rows.message.startswith("24 training rows with ")
     assert rows.data["duplicate_lines"] == [20, 24]
     assert rows.data["truncated_lines"] == [LONG_LINE]
-    assert rows.data["validation_rows"] == 200 and rows.data["held_out_rows"] == 0
+    assert rows.data["validation_rows"] == 30 and rows.data["held_out_rows"] == 0
     buckets = {bucket["tokens"]: bucket["rows"] for bucket in rows.data["lengths"]}
     assert sum(buckets.values()) == 24 and buckets[256] == 1
 
