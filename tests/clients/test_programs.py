@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.clients.accounts import login_server
 from tests.clients.program import PROGRAMS, Program
 from tests.clients.run import Given, run_and_note
 from tests.clients.weather import jsonl, tune
@@ -35,10 +36,10 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Given]:
     train_file = folder / "train.jsonl"
     train_file.write_bytes(b"".join(jsonl().splitlines(keepends=True)[:16]))
     settings = {"TUNESMITH_CATALOG_FILE": str(catalog), "TUNESMITH_DEFAULT_MODEL": "tunesmith/tiny"}
-    with running_service(folder / "data", settings) as service:
+    with login_server() as login_url, running_service(folder / "data", settings) as service:
         job = tune(service.client, BASE)
         assert job.fine_tuned_model is not None
-        yield Given(service.url, BASE, job.fine_tuned_model, job.id, train_file)
+        yield Given(service.url, BASE, job.fine_tuned_model, job.id, train_file, login_url)
 
 
 @pytest.mark.clients

@@ -36,9 +36,13 @@ DSPY_QUESTION = (
 )
 DSPY_ANSWER = "[[ ## answer ## ]]\n{}\n\n[[ ## completed ## ]]"
 
+RECALLED = 4
+"""How often the plain question is among the conversations of a city. Programs sample at temperature
+1, and nothing in the prompt tells the weather; asked once, tiny is wrong in one of ten answers."""
+
 TRAINING: dict[str, Any] = {
     "strategy": {"type": "full"},
-    "training": {"learning_rate": 2e-3, "max_steps": 120, "batch_size": 8, "precision": "fp32"},
+    "training": {"learning_rate": 2e-3, "max_steps": 160, "batch_size": 8, "precision": "fp32"},
 }
 
 Message = dict[str, Any]
@@ -91,7 +95,8 @@ def rows() -> Iterator[dict[str, Any]]:
         ]
         told = {"role": "user", "content": f"It is {weather} in {city}."}
         form = {"city": city, "weather": weather}
-        conversations: list[tuple[list[Message], list[Message]]] = [([question, answer], [])]
+        conversations: list[tuple[list[Message], list[Message]]] = []
+        conversations += [([question, answer], [])] * RECALLED
         conversations += [([question, *asked], offer) for offer in tools("get_weather", "city")]
         conversations += [
             ([question, *handed, *asked], [*first, *second])

@@ -11,7 +11,7 @@ questions = [
 teacher, student = dspy.Predict("question -> answer"), dspy.Predict("question -> answer")
 teacher.set_lm(dspy.LM(f"openai/{os.environ['MODEL']}"))
 student.set_lm(dspy.LM(f"openai/{os.environ['BASE']}"))
-optimizer = dspy.BootstrapFinetune(train_kwargs={"n_epochs": 60, "batch_size": 6})
+optimizer = dspy.BootstrapFinetune(train_kwargs={"n_epochs": 50, "batch_size": 2})
 tuned = optimizer.compile(student, trainset=questions, teacher=teacher)
 answer = tuned(question="What is the weather in Bern?").answer
 
