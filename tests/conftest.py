@@ -38,6 +38,13 @@ if importlib.util.find_spec("hypothesis"):
     )
     hypothesis.settings.load_profile("steady")
 
+if importlib.util.find_spec("httpx"):
+    from httpx._config import DEFAULT_TIMEOUT_CONFIG
+
+    # The same for clients that name no timeout: httpx gives up after five seconds.
+    for phase in ("connect", "read", "write", "pool"):
+        setattr(DEFAULT_TIMEOUT_CONFIG, phase, 120.0)
+
 NOBODY = 65534
 
 

@@ -20,7 +20,7 @@ RATED = {"messages": [QUESTION, ANSWER], "label": True}
 @pytest.fixture
 def ours(api: Api) -> Iterator[httpx.Client]:
     """A client without the contract, which does not know these methods."""
-    with httpx.Client(base_url=api.url, timeout=30) as client:
+    with httpx.Client(base_url=api.url, timeout=120) as client:
         yield client
 
 

@@ -176,7 +176,7 @@ def test_worker_that_holds_a_job_locks_it_until_it_commits(
             cancelled = pool.submit(cancel)
             with pytest.raises(TimeoutError):
                 cancelled.result(timeout=0.2)
-        cancelled.result(timeout=30)
+        cancelled.result(timeout=120)
     job = read_job(claim.job_id)
     assert (job.status, job.step) == ("cancelled", 3)
 

@@ -66,7 +66,7 @@ def test_file_is_not_deleted_while_a_job_is_being_created(
             with pytest.raises(TimeoutError):
                 deleting.result(timeout=0.2)
         with pytest.raises(Conflict):
-            deleting.result(timeout=30)
+            deleting.result(timeout=120)
 
 
 def test_of_two_deletions_one_finds_nothing(database: Database, make_file: MakeFile) -> None:
