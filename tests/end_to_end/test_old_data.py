@@ -30,6 +30,8 @@ from tests.end_to_end.service import (
     wait_until,
 )
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(__file__).with_name("data_of_0_1_0")
 KEY = "none"
 """What `Service.client` sends; the older service had no key."""
@@ -145,7 +147,6 @@ def test_models_answer_as_they_did(upgraded: Upgraded) -> None:
         assert result["label"]["scores"] == pytest.approx(said["label"]["scores"], abs=1e-3)
 
 
-@pytest.mark.slow
 def test_stopped_runs_resume_and_end_as_the_uninterrupted_one(upgraded: Upgraded) -> None:
     client = upgraded.client
     client.fine_tuning.jobs.resume(upgraded.id("paused"))
