@@ -95,8 +95,7 @@ def rows() -> Iterator[dict[str, Any]]:
         ]
         told = {"role": "user", "content": f"It is {weather} in {city}."}
         form = {"city": city, "weather": weather}
-        conversations: list[tuple[list[Message], list[Message]]] = []
-        conversations += [([question, answer], [])] * RECALLED
+        conversations: list[tuple[list[Message], list[Message]]] = [([question, answer], [])]
         conversations += [([question, *asked], offer) for offer in tools("get_weather", "city")]
         conversations += [
             ([question, *handed, *asked], [*first, *second])
@@ -117,6 +116,7 @@ def rows() -> Iterator[dict[str, Any]]:
         fields = {"role": "user", "content": DSPY_QUESTION.format(question["content"])}
         marked = {"role": "assistant", "content": DSPY_ANSWER.format(answer["content"])}
         conversations.append(([fields, marked], []))
+        conversations += [([question, answer], [])] * (RECALLED - 1)
         for messages, offer in conversations:
             for system in (None, SYSTEMS[1 + number % (len(SYSTEMS) - 1)]):
                 number += 1
