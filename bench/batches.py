@@ -1,8 +1,9 @@
 """What a batch costs: `make bench-batches`.
 
-Its throughput is compared with that of direct requests, and the latency of a live stream beside it
-with that of one alone. All processes are real, on loopback, and share the machine's clock. The
-requests of the batch are those sent directly; both reach one engine over HTTP.
+Its throughput is compared with that of the same requests to the API and to the engine itself, and
+the latency of a live stream beside it with that of one alone. All processes are real, on loopback,
+and share the machine's clock. Requests to the engine itself keep it full at the least cost: their
+client only writes and reads bytes.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,10 @@ from openai import OpenAI
 
 from bench.processes import service
 from bench.results import save_table, set_up, table
-from bench.stream_reader import MODEL, follow, to_api
+from bench.stream_reader import MODEL, follow, post, to_api
+from core.catalog.bases import Catalog
+from core.records.database import Database
+from core.records.engines import living_engines
 
 ANSWER_TOKENS = 16
 NO_END = {"0": -100, "2": -100}
@@ -30,6 +35,8 @@ NO_END = {"0": -100, "2": -100}
 DIRECT = 64
 """Concurrent direct requests: twice the engine's default batch."""
 STREAM_TOKENS = 200
+KEY = "bench"
+"""Of the engine."""
 POLL_SECONDS = 0.2
 FILL_SECONDS = 5.0
 """Until the batch has filled the engine."""
@@ -60,11 +67,16 @@ class Latency:
 
 def main() -> None:
     options = _options()
-    with tempfile.TemporaryDirectory() as folder, service(Path(folder)) as port:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        service(Path(folder), TUNESMITH_ENGINE_KEY=KEY) as port,
+    ):
         asyncio.run(follow(port, to_api(20)))  # loads the base
         found: dict[str, list[Any]] = {}
         if "throughput" in options.only:
-            found["throughput"] = throughput(port, options.requests, options.rounds)
+            found["throughput"] = throughput(
+                port, _engine_port(Path(folder)), options.requests, options.rounds
+            )
         if "latency" in options.only:
             found["latency"] = latency(port, options.streams)
     report = markdown(found)
@@ -74,13 +86,17 @@ def main() -> None:
         print("Saved:", *save_table("batches", report, figures))
 
 
-def throughput(port: int, requests: int, rounds: int) -> list[Throughput]:
-    """Answer the same requests directly and as a batch, in turns; return all rounds."""
-    ways: dict[str, Callable[[int, int], float]] = {"direct": _direct, "batch": _batch}
+def throughput(port: int, engine_port: int, requests: int, rounds: int) -> list[Throughput]:
+    """Answer the same requests in three ways, in turns; return all rounds."""
+    ways: dict[str, Callable[[int], float]] = {
+        "engine": partial(_to_engine, engine_port),
+        "direct": partial(_direct, port),
+        "batch": partial(_batch, port),
+    }
     found = []
     for _ in range(rounds):
         for way, run in ways.items():
-            seconds = run(port, requests)
+            seconds = run(requests)
             found.append(Throughput(way, requests, seconds, requests / seconds))
     return found
 
@@ -95,8 +111,48 @@ def _body(number: int, max_tokens: int = ANSWER_TOKENS) -> dict[str, Any]:
     }
 
 
+def _engine_port(folder: Path) -> int:
+    """Return the port of the only engine of the service on a data folder."""
+    database = Database(f"sqlite:///{folder}/tunesmith.db")
+    with database.reading() as session:
+        (engine,) = living_engines(session)
+    database.close()
+    return int(engine.url.rpartition(":")[2])
+
+
+def _to_engine(port: int, requests: int) -> float:
+    """Send the requests to the engine itself, DIRECT at once; return the seconds."""
+    base = Catalog.load().resolve(MODEL).model_dump(mode="json")
+
+    def request(number: int) -> bytes:
+        chat = _body(number)
+        sampling = {
+            "max_tokens": chat["max_tokens"],
+            "seed": chat["seed"],
+            "logit_bias": chat["logit_bias"],
+        }
+        prompt = {"type": "chat", "messages": chat["messages"]}
+        body = {"id": str(number), "base": base, "prompt": prompt, "sampling": sampling}
+        return post("/generate", body, KEY)
+
+    async def send_all() -> float:
+        numbers = iter(range(requests))
+
+        async def send() -> None:
+            for number in numbers:
+                [reader] = await follow(port, request(number))
+                if sum(1 for _ in reader.texts()) == 0:
+                    raise SystemExit("The engine did not answer.")
+
+        began = time.monotonic()
+        await asyncio.gather(*(send() for _ in range(DIRECT)))
+        return time.monotonic() - began
+
+    return asyncio.run(send_all())
+
+
 def _direct(port: int, requests: int) -> float:
-    """Send the requests, DIRECT at once; return the seconds."""
+    """Send the requests to the API, DIRECT at once; return the seconds."""
 
     async def send_all() -> float:
         numbers = iter(range(requests))
@@ -193,7 +249,7 @@ def _latency(beside: str, port: int, streams: int) -> Latency:
 def markdown(found: dict[str, list[Any]]) -> str:
     lines = [*set_up("Batches")]
     titles = {
-        "throughput": "The same requests, sent directly and as a batch",
+        "throughput": "The same requests to the engine itself, to the API, and as a batch",
         "latency": "Milliseconds of a live stream",
     }
     for name, rows in found.items():
@@ -202,9 +258,13 @@ def markdown(found: dict[str, list[Any]]) -> str:
         rows = found["throughput"]
         seconds = {
             way: statistics.median(row.seconds for row in rows if row.way == way)
-            for way in ("direct", "batch")
+            for way in ("engine", "direct", "batch")
         }
-        lines += ["", f"Batch to direct: {seconds['direct'] / seconds['batch']:.2f}"]
+        lines += [
+            "",
+            f"Batch to engine: {seconds['engine'] / seconds['batch']:.2f}; "
+            f"batch to direct: {seconds['direct'] / seconds['batch']:.2f}",
+        ]
     return "\n".join([*lines, ""])
 
 

@@ -64,7 +64,7 @@ async def follow(port: int, request: bytes, streams: int = 1) -> list[StreamRead
 def to_api(max_tokens: int, **fields: Any) -> bytes:
     """Return a streamed chat as bytes to send."""
     body = {"model": MODEL, "messages": HELLO, "max_tokens": max_tokens, "stream": True}
-    return _post("/v1/chat/completions", body | fields)
+    return post("/v1/chat/completions", body | fields)
 
 
 def to_engine(max_tokens: int, source: str) -> bytes:
@@ -75,13 +75,15 @@ def to_engine(max_tokens: int, source: str) -> bytes:
         "prompt": {"type": "chat", "messages": HELLO},
         "sampling": {"seed": 1, "max_tokens": max_tokens},
     }
-    return _post("/generate", body)
+    return post("/generate", body)
 
 
-def _post(path: str, body: dict[str, Any]) -> bytes:
+def post(path: str, body: dict[str, Any], key: str = "none") -> bytes:
+    """Return a request whose connection ends with its answer."""
     content = json.dumps(body).encode()
     head = (
         f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n"
+        f"authorization: Bearer {key}\r\n"
         f"content-type: application/json\r\ncontent-length: {len(content)}\r\n\r\n"
     )
     return head.encode() + content
