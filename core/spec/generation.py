@@ -187,7 +187,10 @@ class GenerationRequest(Spec):
     prompt: Prompt
     sampling: SamplingSpec
     project: str = Field("", description="of the caller; the engine is fair between projects")
-    background: bool = Field(False, description="of a batch: runs while no live request waits")
+    background: bool = Field(
+        False,
+        description="of a batch: runs while no live request waits, and a choice is one delta",
+    )
 
 
 class TokenLogprob(Spec):

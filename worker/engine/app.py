@@ -31,6 +31,7 @@ from core.engine.text.texts import (
     classification_answer,
     embedding_answer,
 )
+from core.engine.text.undivided import UndividedAnswer
 from core.errors import TunesmithError
 from core.spec.base_model import BaseModelSpec
 from core.spec.classification import ClassificationRequest
@@ -95,7 +96,8 @@ def create_app(
         asked = await read_body(request, GenerationRequest, key)
         ready, token_bytes = await prepare(asked, reader.read)
         items = Items()
-        ticket = engine.submit(ready, Detokenizer(ready, token_bytes, hardware), items.emit)
+        answer = UndividedAnswer if ready.is_background else Detokenizer
+        ticket = engine.submit(ready, answer(ready, token_bytes, hardware), items.emit)
         return await streamed(request, items, ready.sequences, partial(engine.cancel, ticket))
 
     def of_texts(

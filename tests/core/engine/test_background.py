@@ -1,11 +1,21 @@
 """Background requests on a real model: they give way, and their answers stay the same."""
 
 from core.engine.text.answers import Detokenizer
-from core.spec.generation import GenerationRequest, SamplingSpec, TokenPrompt
+from core.engine.text.undivided import UndividedAnswer
+from core.spec.generation import (
+    ChoiceFinished,
+    GenerationDelta,
+    GenerationRequest,
+    GenerationStarted,
+    SamplingSpec,
+    TokenPrompt,
+)
 from tests.core.engine.asking import PROMPTS, Answer, Asker
 
 
-def submit_background(asker: Asker, prompt: tuple[int, ...], **sampling) -> Answer:
+def submit_background(
+    asker: Asker, prompt: tuple[int, ...], decoder=UndividedAnswer, **sampling
+) -> Answer:
     """Submit a request of a batch."""
     spec = SamplingSpec(**{"max_tokens": 12, "temperature": 1, "ignore_eos": True} | sampling)
     asked = GenerationRequest(
@@ -18,7 +28,7 @@ def submit_background(asker: Asker, prompt: tuple[int, ...], **sampling) -> Answ
     answer = Answer()
     request, token_bytes = asker.reader.read(asked)
     assert request.is_background
-    asker.engine.submit(request, Detokenizer(request, token_bytes), answer.items.append)
+    asker.engine.submit(request, decoder(request, token_bytes), answer.items.append)
     return answer
 
 
@@ -56,3 +66,28 @@ def test_live_request_in_a_full_engine_answers_at_the_next_steps(make_engine, re
     assert asker.engine.sequences() == (0, 0), "the report has live sequences only"
     asker.finish()
     assert all(answer.finished()[0].completion_tokens == 60 for answer in batch)
+
+
+def test_answer_of_a_batch_is_one_delta_with_what_a_stream_says(make_engine, reader, base) -> None:
+    asker = Asker(make_engine(max_sequences=4), reader, base)
+    wanted = {"n": 2, "seed": 5, "top_logprobs": 2, "max_tokens": 20}
+    streamed = submit_background(asker, PROMPTS[1], Detokenizer, **wanted)
+    whole = submit_background(asker, PROMPTS[1], **wanted)
+    asker.finish()
+    assert sum(isinstance(item, GenerationDelta) for item in streamed.items) > 20
+    kinds = [type(item) for item in whole.items]
+    assert kinds == [GenerationStarted, *[GenerationDelta, ChoiceFinished] * 2]
+    assert whole.items[0] == streamed.items[0]
+    for choice in (0, 1):
+        assert whole.text(choice) == streamed.text(choice) != ""
+        assert whole.tokens(choice) == streamed.tokens(choice)
+    assert whole.finished() == streamed.finished()
+    deltas = [item for item in whole.items if isinstance(item, GenerationDelta)]
+    assert [delta.completion_tokens for delta in deltas] == [20, 20]
+
+
+def test_answer_of_a_batch_without_text_has_no_delta(make_engine, reader, base) -> None:
+    asker = Asker(make_engine(), reader, base)
+    whole = submit_background(asker, PROMPTS[0], seed=1, max_tokens=0, ignore_eos=False)
+    asker.finish()
+    assert [type(item) for item in whole.items] == [GenerationStarted, ChoiceFinished]
