@@ -12,6 +12,7 @@ from worker.engine.settings import EngineSettings
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every heartbeat
     settings = EngineSettings()
     threads = settings.threads or torch.get_num_threads()
     allow_many_open_files()

@@ -36,6 +36,7 @@ def run_light_worker() -> None:
 
 def _start() -> WorkerSettings:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every line of a batch
     return WorkerSettings()
 
 
