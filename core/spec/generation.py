@@ -189,7 +189,7 @@ class GenerationRequest(Spec):
     project: str = Field("", description="of the caller; the engine is fair between projects")
     background: bool = Field(
         False,
-        description="of a batch: runs while no live request waits, and a choice is one delta",
+        description="of a batch: runs while no live request waits; a choice may be one delta",
     )
 
 

@@ -1,7 +1,7 @@
 """Answers of a batch: nobody reads them token by token, so each choice has one delta, at its end.
 
 An event costs the engine a JSON line, a message to the thread of the server and a write, and the
-worker a read and a parse. With 16 tokens in an answer, these cost a third of a batch's time.
+worker a read and a parse. With 16 tokens in an answer, a batch is a fifth faster without them.
 """
 
 from collections import defaultdict
@@ -38,8 +38,8 @@ class UndividedAnswer(Detokenizer):
             else:
                 last.append(event)
         if sequence.is_finished:
-            deltas = self._pending.pop(sequence.index, [])
-            yield from ([_joined(deltas)] if deltas else [])
+            if deltas := self._pending.pop(sequence.index, []):
+                yield _joined(deltas)
             yield from last
 
 

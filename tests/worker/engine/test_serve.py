@@ -100,6 +100,15 @@ def test_a_chat_streams_started_deltas_and_the_end_of_each_choice(service):
     assert {each["type"] for each in found[1:]} == {"delta", "choice_finished"}
 
 
+def test_a_choice_of_a_batch_is_one_delta(service):
+    streamed = service.generate(n=2)
+    batched = service.client.post("/generate", json=body(n=2) | {"background": True})
+    kinds = [each["type"] for each in events(batched)]
+    assert kinds == ["started", *["delta", "choice_finished"] * 2]
+    assert len(events(streamed)) > len(kinds)
+    assert len(text_of(batched)) == len(text_of(streamed)) > 0
+
+
 def test_base_and_adapter_answer_side_by_side(service, adapter):
     base_alone = text_of(service.generate())
     tuned_alone = text_of(service.generate(adapter=adapter))
