@@ -17,7 +17,6 @@ from api.errors import ERROR_RESPONSES, install_error_handlers
 from api.files.endpoints import router as files
 from api.files.upload import MAX_UPLOADS
 from api.generation.endpoints import router as generation
-from api.generation.engine_client import EngineClient
 from api.generation.engine_roster import EngineRoster
 from api.generation.engine_router import EngineRouter
 from api.health.endpoints import router as health
@@ -31,6 +30,7 @@ from api.settings import ApiSettings
 from api.speed.endpoints import router as speed
 from api.tokens.endpoints import router as tokens
 from core.catalog.bases import Catalog
+from core.engine_client import EngineClient
 from core.jobs.broker import Broker
 from core.records.database import Database
 from core.records.projects import ensure_project

@@ -10,8 +10,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from typing import TypeVar
 
-from api.generation.engine_client import EngineClient
 from api.generation.engine_roster import EngineRoster
+from core.engine_client import EngineClient
 from core.errors import TunesmithError
 from core.records.engine_order import in_order
 from core.spec.engine_calls import Answered, Asked, Call

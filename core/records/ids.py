@@ -11,6 +11,7 @@ TUNED_PREFIX = "ft:"
 """The start of the ids of tuned models and checkpoints, which no base has."""
 
 _ALPHABET = string.ascii_letters + string.digits
+_LETTERS = 24
 
 ItemPrefix = Literal["resp", "msg", "fc", "fco", "rs", "call"]
 """Of responses and their items, with an underscore as in OpenAI's API, where clients test it."""
@@ -57,7 +58,12 @@ def new_line_id() -> str:
 
 
 def _random_id(prefix: str, separator: str = "-") -> str:
-    return prefix + separator + "".join(secrets.choice(_ALPHABET) for _ in range(24))
+    number = secrets.randbelow(len(_ALPHABET) ** _LETTERS)  # one system call, not one per letter
+    letters = []
+    for _ in range(_LETTERS):
+        number, digit = divmod(number, len(_ALPHABET))
+        letters.append(_ALPHABET[digit])
+    return prefix + separator + "".join(letters)
 
 
 def tuned_model_id(

@@ -30,7 +30,7 @@ from tests.api.light_worker import light_worker_of
 from tests.api.live import Api, register, serve
 from tests.api.scripted_engine import Mood, ScriptedEngine
 from worker.context import Worker
-from worker.engine_client.client import EngineClient
+from worker.engine_client.client import OneEngineClient
 from worker.engine_client.find import EngineAddress
 from worker.tasks.desk import TaskDesk
 from worker.tasks.speed_test import COMPLETION_TOKENS, LEVELS, PROMPT_TOKENS, measure
@@ -258,7 +258,7 @@ def test_time_runs_out_in_a_level_or_before_the_first_one_has_ended() -> None:
     )
 
     async def measured(url: str, limit_seconds: float) -> SpeedResult:
-        async with EngineClient(EngineAddress(url)) as client:
+        async with OneEngineClient(EngineAddress(url)) as client:
             return await measure(client, target, "default", "paper", limit_seconds)
 
     with serve(engine.app) as url:

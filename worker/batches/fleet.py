@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from core.records.engine_order import in_order
 from core.records.engines import LivingEngine
 from core.spec.batch import BatchModel
-from worker.engine_client.client import EngineClient
+from worker.engine_client.client import OneEngineClient
 from worker.engine_client.find import EngineAddress
 
 LOST_SECONDS = 60.0
@@ -23,7 +23,7 @@ class Member:
     """One engine. A full batch with half as many requests behind it keeps it busy."""
 
     engine: LivingEngine
-    client: EngineClient
+    client: OneEngineClient
     last_seen: float
     in_flight: int = 0
     paused_until: float = 0.0
@@ -65,7 +65,7 @@ class Fleet:
             member = self._members.get(engine.url)
             if member is None:
                 # A request of the background may wait for hours. Heartbeats tell of a dead engine.
-                client = EngineClient(EngineAddress(engine.url, self._key), silence_seconds=None)
+                client = OneEngineClient(EngineAddress(engine.url, self._key), silence_seconds=None)
                 self._members[engine.url] = Member(engine, client, now)
             else:
                 member.engine, member.last_seen = engine, now

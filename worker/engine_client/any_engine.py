@@ -9,7 +9,7 @@ from core.errors import TunesmithError
 from core.records.database import Database
 from core.spec.engine_protocol import may_ask_another, turned_down
 from core.spec.generation import AnswerEvent, GenerationRequest
-from worker.engine_client.client import EngineClient
+from worker.engine_client.client import OneEngineClient
 from worker.engine_client.find import engines_for
 
 
@@ -18,11 +18,12 @@ async def events_of_any(
 ) -> AsyncGenerator[AnswerEvent, None]:
     """Yield the events of an engine; ending the iteration cancels the request there.
 
-    Raises what `EngineClient.events` raises, and before the first event why no engine accepts it.
+    Raises what `OneEngineClient.events` raises; before the first event, why no engine accepts the
+    request.
     """
     failures: list[TunesmithError] = []
     for engine in engines_for(database, request.base, request.adapter, key):
-        async with EngineClient(engine) as client, aclosing(client.events(request)) as events:
+        async with OneEngineClient(engine) as client, aclosing(client.events(request)) as events:
             try:
                 first = await anext(events)
             except TunesmithError as error:

@@ -22,7 +22,7 @@ from core.spec.engine_calls import CLASSIFY
 from core.spec.engine_protocol import kind_of
 from core.spec.parity import ParityReference, ReplayedRow, ReplayedText
 from worker.coroutines import run_unless, wait_for_all
-from worker.engine_client.client import EngineClient
+from worker.engine_client.client import OneEngineClient
 from worker.engine_client.find import EngineAddress
 
 UNAVAILABLE_SECONDS = 60.0
@@ -52,7 +52,7 @@ def replay(
 async def _replay(
     engine: EngineAddress, reference: ParityReference, candidate: Candidate
 ) -> Replies:
-    async with EngineClient(engine) as client:
+    async with OneEngineClient(engine) as client:
 
         async def ask(row: ReplayedRow | ReplayedText) -> Reply:
             if isinstance(row, ReplayedText):
@@ -69,11 +69,11 @@ async def _replay(
             ) from None
 
 
-async def _written(client: EngineClient, row: ReplayedRow, candidate: Candidate) -> Reply:
+async def _written(client: OneEngineClient, row: ReplayedRow, candidate: Candidate) -> Reply:
     return written_reply(row, await client.generate(generation_request(row, candidate)))
 
 
-async def _labelled(client: EngineClient, row: ReplayedText, candidate: Candidate) -> Reply:
+async def _labelled(client: OneEngineClient, row: ReplayedText, candidate: Candidate) -> Reply:
     asked = classification_request(row, candidate)
     return labelled_reply(row, await client.ask(CLASSIFY, asked))
 

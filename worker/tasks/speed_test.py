@@ -22,7 +22,7 @@ from core.spec.generation import (
 )
 from core.spec.speed import FirstTokenSeconds, SpeedLevel, SpeedResult, SpeedTarget
 from worker.coroutines import run_unless, wait_for_all
-from worker.engine_client.client import EngineClient
+from worker.engine_client.client import OneEngineClient
 from worker.engine_client.find import EngineAddress, engines_for
 from worker.tasks.attempt import Attempt
 
@@ -56,7 +56,7 @@ async def measure_on_any(
     """
     failures: list[TunesmithError] = []
     for engine in engines:
-        async with EngineClient(engine) as client:
+        async with OneEngineClient(engine) as client:
             try:
                 hardware = await _warm_up(client, target, project)
                 return await measure(client, target, project, hardware)
@@ -68,7 +68,7 @@ async def measure_on_any(
 
 
 async def measure(
-    client: EngineClient,
+    client: OneEngineClient,
     target: SpeedTarget,
     project: str,
     hardware: str,
@@ -101,7 +101,7 @@ async def measure(
     )
 
 
-async def _warm_up(client: EngineClient, target: SpeedTarget, project: str) -> str:
+async def _warm_up(client: OneEngineClient, target: SpeedTarget, project: str) -> str:
     """Have the engine load the model; return the hardware that it reports."""
     hardware = ""
     for request in _requests(target, project, 1):
@@ -111,7 +111,7 @@ async def _warm_up(client: EngineClient, target: SpeedTarget, project: str) -> s
     return hardware
 
 
-async def _level(client: EngineClient, requests: Sequence[GenerationRequest]) -> SpeedLevel:
+async def _level(client: OneEngineClient, requests: Sequence[GenerationRequest]) -> SpeedLevel:
     """Send all requests at once and measure; the first failure cancels the others."""
     began = time.perf_counter()
     answers = await wait_for_all([_answer(client, each, began) for each in requests])
@@ -128,7 +128,7 @@ async def _level(client: EngineClient, requests: Sequence[GenerationRequest]) ->
 
 
 async def _answer(
-    client: EngineClient, request: GenerationRequest, began: float
+    client: OneEngineClient, request: GenerationRequest, began: float
 ) -> tuple[float, int]:
     """Return the seconds until the first token, and the number of generated tokens."""
     first_token_seconds, completion_tokens = 0.0, 0

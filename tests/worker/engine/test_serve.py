@@ -10,9 +10,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from pydantic import SecretStr
 
-from api.generation.engine_client import EngineClient
 from core.artifacts.archive import pack
 from core.artifacts.manifest import write_manifest
+from core.engine_client import EngineClient
 from core.errors import TunesmithError
 from core.models.load import load_base, load_tokenizer
 from core.spec.engine_protocol import EngineHealth

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from api.generation.engine_client import EngineClient
+from core.engine_client import EngineClient
 from core.errors import InvalidRequest
 from core.spec.bundle import BundleRef
 from core.spec.classification import ClassificationRequest

@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import normalize
 from transformers import AutoModel, AutoTokenizer
 
-from api.generation import engine_client as of_api
+from core.engine_client import EngineClient
 from core.errors import InvalidRequest
 from core.spec.base_model import BaseModelSpec
 from core.spec.embedding import EmbeddingRequest
@@ -21,7 +21,7 @@ from tests.core.tiny import save_base
 from tests.leaving import leave_when
 from tests.worker.serving import BASE, HELLO, Gate, Service, serving, text_of, wait_until
 from worker.engine.settings import EngineSettings
-from worker.engine_client import client as of_worker
+from worker.engine_client.client import OneEngineClient
 from worker.engine_client.find import EngineAddress
 
 TEXTS = ("abcd", "A much longer text, of many more tokens.", "x y")
@@ -77,14 +77,14 @@ def test_both_clients_get_answers_and_refusals(service, bert):
     refused = request.model_copy(update={"base": BASE})
 
     async def ask_as_api(asked):
-        client = of_api.EngineClient()
+        client = EngineClient()
         try:
             return await client.ask(address.url, EMBED, asked)
         finally:
             await client.close()
 
     async def ask_as_worker(asked):
-        async with of_worker.EngineClient(address) as client:
+        async with OneEngineClient(address) as client:
             return await client.ask(EMBED, asked)
 
     answers = [asyncio.run(ask(request)) for ask in (ask_as_api, ask_as_worker)]
@@ -107,7 +107,7 @@ def test_a_client_that_leaves_takes_its_texts_along(service, bert, monkeypatch):
 
 def test_tokens_of_a_chat_are_those_of_its_prompt_in_a_request(service):
     async def ask():
-        client = of_api.EngineClient()
+        client = EngineClient()
         url = str(service.client.base_url)
         about = {"id": "t", "base": BASE}
         chat = TokenizeRequest(**about, prompt=ChatPrompt(messages=tuple(HELLO["messages"])))

@@ -24,7 +24,7 @@ from core.spec.generation import (
 )
 from tests.api.live import serve
 from tests.api.scripted_engine import ScriptedEngine
-from worker.engine_client.client import EngineClient
+from worker.engine_client.client import OneEngineClient
 from worker.engine_client.find import EngineAddress
 
 
@@ -47,7 +47,7 @@ def request(prompt: str) -> GenerationRequest:
 
 def events(url: str, prompt: str) -> list[AnswerEvent]:
     async def read() -> list[AnswerEvent]:
-        async with EngineClient(EngineAddress(url)) as client:
+        async with OneEngineClient(EngineAddress(url)) as client:
             return [event async for event in client.events(request(prompt))]
 
     return asyncio.run(read())
@@ -55,7 +55,7 @@ def events(url: str, prompt: str) -> list[AnswerEvent]:
 
 def all_events(url: str, prompt: str) -> list[AnswerEvent]:
     async def read() -> list[AnswerEvent]:
-        async with EngineClient(EngineAddress(url)) as client:
+        async with OneEngineClient(EngineAddress(url)) as client:
             return await client.generate(request(prompt))
 
     return asyncio.run(read())

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.generation import engine_client as of_api
+from core.engine_client import EngineClient
 from core.errors import InvalidRequest, NotFound, TunesmithError, Unavailable
 from core.spec import engine_protocol as protocol
 from core.spec.base_model import BaseModelSpec
@@ -23,7 +23,7 @@ from core.spec.engine_calls import CLASSIFY, EMBED, Call
 from core.spec.engine_protocol import REFUSALS, EngineKeyRefused, NotServedHere, kind_of
 from core.spec.generation import GenerationRequest, SamplingSpec, TextPrompt
 from tests.api.live import serve
-from worker.engine_client import client as of_worker
+from worker.engine_client.client import OneEngineClient
 from worker.engine_client.find import EngineAddress
 from worker.engine_face.http import engine_application, read_body
 
@@ -88,7 +88,7 @@ def engine() -> Iterator[RefusingEngine]:
 
 
 async def api_generates(engine: RefusingEngine, key: SecretStr | None = None) -> None:
-    client = of_api.EngineClient(key)
+    client = EngineClient(key)
     try:
         async for _ in client.generate(engine.url, GENERATION):
             pass
@@ -97,7 +97,7 @@ async def api_generates(engine: RefusingEngine, key: SecretStr | None = None) ->
 
 
 async def ask_as_api(engine: RefusingEngine, call: Call[Any, Any], request: Any) -> None:
-    client = of_api.EngineClient()
+    client = EngineClient()
     try:
         await client.ask(engine.url, call, request)
     finally:
@@ -109,12 +109,12 @@ async def api_classifies(engine: RefusingEngine) -> None:
 
 
 async def worker_generates(engine: RefusingEngine, key: SecretStr | None = None) -> None:
-    async with of_worker.EngineClient(EngineAddress(engine.url, key)) as client:
+    async with OneEngineClient(EngineAddress(engine.url, key)) as client:
         await client.generate(GENERATION)
 
 
 async def worker_classifies(engine: RefusingEngine) -> None:
-    async with of_worker.EngineClient(EngineAddress(engine.url)) as client:
+    async with OneEngineClient(EngineAddress(engine.url)) as client:
         await client.ask(CLASSIFY, CLASSIFICATION)
 
 
@@ -167,7 +167,7 @@ def test_an_older_engine_without_a_route_is_another_kind_of_engine(
     async def ask() -> None:
         if is_api:
             await ask_as_api(engine, EMBED, request)
-        async with of_worker.EngineClient(EngineAddress(engine.url)) as client:
+        async with OneEngineClient(EngineAddress(engine.url)) as client:
             await client.ask(EMBED, request)
 
     with pytest.raises(NotServedHere, match="Upgrade the engines"):

@@ -1,4 +1,4 @@
-"""The HTTP client of engines: one request to one engine, one stream of events."""
+"""The HTTP client of engines, for the API and the workers."""
 
 import socket
 from collections.abc import AsyncGenerator
@@ -48,9 +48,16 @@ _NOBODY_THERE = (
 
 
 class EngineClient:
-    """Owns the connections to all engines; their number is unlimited, because streams are long."""
+    """Owns the connections to all engines; their number is unlimited, because streams are long.
 
-    def __init__(self, key: SecretStr | None = None) -> None:
+    `silence_seconds`: after this time without a byte of an answer the engine counts as broken;
+    None: never.
+    """
+
+    def __init__(
+        self, key: SecretStr | None = None, silence_seconds: float | None = SILENCE_SECONDS
+    ) -> None:
+        self._silence_seconds = silence_seconds
         self._headers = {"content-type": "application/json"}
         if key is not None:
             self._headers["authorization"] = bearer(key).decode()
@@ -99,7 +106,7 @@ class EngineClient:
                 headers=self._headers,
                 connector=aiohttp.TCPConnector(limit=0, socket_factory=_socket),
                 timeout=aiohttp.ClientTimeout(
-                    sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS
+                    sock_connect=CONNECT_SECONDS, sock_read=self._silence_seconds
                 ),
                 trust_env=False,  # no proxy
             )

@@ -7,7 +7,7 @@ import sys
 import aiohttp
 import pytest
 
-from api.generation.engine_client import EngineClient
+from core.engine_client import EngineClient
 from core.spec.base_model import BaseModelSpec
 from core.spec.classification import ClassificationRequest
 from core.spec.engine_calls import CLASSIFY
