@@ -1,11 +1,11 @@
 """Streams chunks as server-sent events in OpenAI's format."""
 
-import json
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
+from pydantic_core import to_json
 from starlette.responses import StreamingResponse
 
 from core.errors import TunesmithError
@@ -26,16 +26,16 @@ def sse_response(chunks: Chunks) -> StreamingResponse:
     )
 
 
-async def _events(chunks: Chunks) -> AsyncGenerator[str, None]:
+async def _events(chunks: Chunks) -> AsyncGenerator[bytes, None]:
     try:
         async with aclosing(chunks):
             async for chunk in chunks:
                 yield _event(chunk)
-        yield "data: [DONE]\n\n"
+        yield b"data: [DONE]\n\n"
     except TunesmithError as error:
         logger.warning("A stream ended with an error: %s", error.message)
         yield _event(error_body(500, error.message, param=error.param, code=error.code))
 
 
-def _event(body: dict[str, Any]) -> str:
-    return f"data: {json.dumps(body, ensure_ascii=False, separators=(',', ':'))}\n\n"
+def _event(body: dict[str, Any]) -> bytes:
+    return b"data: " + to_json(body) + b"\n\n"

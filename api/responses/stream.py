@@ -1,12 +1,12 @@
 """The events of a response as server-sent events, while they are generated or from the database."""
 
-import json
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
 import anyio
+from pydantic_core import to_json
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
@@ -69,13 +69,13 @@ async def stored_events(state: AppState, caller: Caller, id_: ResponseId, after:
         await anyio.sleep(POLL_SECONDS)
 
 
-async def _sent(events: Chunks) -> AsyncGenerator[str, None]:
+async def _sent(events: Chunks) -> AsyncGenerator[bytes, None]:
     number = -1
     try:
         async with aclosing(events):
             async for event in events:
                 number = event.get("sequence_number", number)
-                yield _event(event) if event else ": still here\n\n"
+                yield _event(event) if event else b": still here\n\n"
     except TunesmithError as error:
         logger.warning("A stream ended with an error: %s", error.message)
         yield _event(
@@ -89,6 +89,5 @@ async def _sent(events: Chunks) -> AsyncGenerator[str, None]:
         )
 
 
-def _event(event: dict[str, Any]) -> str:
-    data = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
-    return f"event: {event['type']}\ndata: {data}\n\n"
+def _event(event: dict[str, Any]) -> bytes:
+    return b"event: %s\ndata: %s\n\n" % (event["type"].encode(), to_json(event))

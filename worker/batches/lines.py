@@ -1,10 +1,11 @@
 """The lines of a batch: requests in the input file, answers in OpenAI's format."""
 
-import json
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from pydantic_core import to_json
 
 from core.datasets.requests import request_lines
 from core.errors import TunesmithError
@@ -68,7 +69,7 @@ def unanswered_line(request: LineRequest, code: str, message: str) -> bytes:
 
 def _line(request: LineRequest, **result: object) -> bytes:
     line = {"id": new_line_id(), "custom_id": request.custom_id, **result}
-    return json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    return to_json(line) + b"\n"
 
 
 def _tokens(usage: Any) -> Tokens:
