@@ -9,14 +9,18 @@ from core.jobs.broker import FOLDER_SCHEME
 
 DEFAULT_DATA_FOLDER = Path(".data")
 
-ENGINE_TUNABLES = ":".join(
-    (
-        "glibc.malloc.hugetlb=1",
-        "glibc.malloc.mmap_threshold=33554432",
-        "glibc.malloc.trim_threshold=268435456",
-    )
-)
+
+def _tunables(**settings: int) -> str:
+    return ":".join(f"glibc.malloc.{name}={value}" for name, value in settings.items())
+
+
+ENGINE_TUNABLES = _tunables(hugetlb=1, mmap_threshold=32 << 20, trim_threshold=256 << 20)
 """Settings of glibc's allocator: use huge pages, and keep up to 256 MiB for the next step."""
+
+TRAINING_TUNABLES = _tunables(
+    hugetlb=1, mmap_threshold=4 << 30, trim_threshold=8 << 30, top_pad=256 << 20
+)
+"""The same for training, whose steps need far more: keep all of it until the run ends."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +56,15 @@ def child_environment(service: EmbeddedService) -> dict[str, str]:
     """Return the environment of a process of the service.
 
     Settings that `up` does not set (the API key, the catalog file) are inherited. Training and
-    engine get half of the cores each; their idle threads sleep instead of spinning
-    (docs/operations.md).
+    engine get half of the cores each, training all of them while the engine is idle; waiting
+    threads sleep instead of spinning (docs/operations.md).
     """
-    half_of_the_cores = str(max(1, len(os.sched_getaffinity(0)) // 2))
+    cores = len(os.sched_getaffinity(0))
+    half_of_the_cores = str(max(1, cores // 2))
     data_folder = service.data_folder
     return {
         "TUNESMITH_THREADS": half_of_the_cores,
+        "TUNESMITH_IDLE_THREADS": os.environ.get("TUNESMITH_THREADS", str(cores)),
         "TUNESMITH_ENGINE_THREADS": half_of_the_cores,
         **os.environ,
         "TUNESMITH_DATABASE_URL": service.database_url,
@@ -75,8 +81,14 @@ def child_environment(service: EmbeddedService) -> dict[str, str]:
         "TUNESMITH_ENGINE_HOST": "127.0.0.1",
         "TUNESMITH_ENGINE_PORT": str(service.engine_port),
         "TUNESMITH_ENGINE_CACHE_FOLDER": str(data_folder / "engine"),
+        "TUNESMITH_ENGINE_BUSY_FILE": str(data_folder / "engine-is-busy"),
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
     }
+
+
+def training_environment(service: EmbeddedService, worker_id: str) -> dict[str, str]:
+    """Return the environment of the worker that trains, whose children inherit its allocator."""
+    return {"GLIBC_TUNABLES": TRAINING_TUNABLES, **worker_environment(service, worker_id)}
 
 
 def worker_environment(service: EmbeddedService, worker_id: str) -> dict[str, str]:
@@ -86,5 +98,4 @@ def worker_environment(service: EmbeddedService, worker_id: str) -> dict[str, st
 
 def engine_environment(service: EmbeddedService) -> dict[str, str]:
     """Return the engine's environment; its allocator settings give 10 % more tokens per second."""
-    tunables = os.environ.get("GLIBC_TUNABLES", ENGINE_TUNABLES)
-    return {**child_environment(service), "GLIBC_TUNABLES": tunables}
+    return {"GLIBC_TUNABLES": ENGINE_TUNABLES, **child_environment(service)}

@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from cli.settings import (
     EmbeddedService,
     child_environment,
     engine_environment,
+    training_environment,
     worker_environment,
 )
 from core.records import claims, engines, tasks, workers
@@ -87,11 +88,15 @@ class Supervisor:
         self._processes = [
             Process(name, module, environment, service.log_folder / f"{name}.log")
             for name, module, environment in (
-                ("api", "api", self._environment),
-                ("worker", "worker", partial(self._worker_environment, "worker")),
-                ("light-worker", "worker.light", partial(self._worker_environment, "light-worker")),
-                ("engine", "worker.engine", self._engine_environment),
-                ("housekeeping", "worker.housekeeping", self._environment),
+                ("api", "api", partial(child_environment, service)),
+                ("worker", "worker", partial(self._of_worker, "worker", training_environment)),
+                (
+                    "light-worker",
+                    "worker.light",
+                    partial(self._of_worker, "light-worker", worker_environment),
+                ),
+                ("engine", "worker.engine", partial(engine_environment, service)),
+                ("housekeeping", "worker.housekeeping", partial(child_environment, service)),
             )
         ]
 
@@ -143,15 +148,11 @@ class Supervisor:
         for work_id in left:
             logger.warning("The worker ended during %s, which is queued again.", work_id)
 
-    def _environment(self) -> dict[str, str]:
-        return child_environment(self._service)
-
-    def _engine_environment(self) -> dict[str, str]:
-        return engine_environment(self._service)
-
-    def _worker_environment(self, process: str) -> dict[str, str]:
+    def _of_worker(
+        self, process: str, environment: Callable[[EmbeddedService, str], dict[str, str]]
+    ) -> dict[str, str]:
         worker_id = self._worker_ids[process] = new_id("worker")
-        return worker_environment(self._service, worker_id)
+        return environment(self._service, worker_id)
 
 
 @contextmanager

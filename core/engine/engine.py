@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
+from core.busy_file import BusyFile
 from core.engine.device.runner import Runner
 from core.engine.device.sampler import sample
 from core.engine.metrics import EngineMetrics
@@ -22,6 +23,9 @@ from core.engine.text.answers import AnyAnswer, Item
 from core.errors import InvalidRequest, TunesmithError, Unavailable
 
 logger = logging.getLogger(__name__)
+
+IDLE_SECONDS = 0.5
+"""Without work, before the cores are left to others: one request may soon follow another."""
 
 Emit = Callable[[Item], None]
 """Receives the items of one request in order. Called on the engine's thread; must not block."""
@@ -46,10 +50,18 @@ class Ticket:
 class Engine:
     """Owns the scheduler, the runner and the tickets of all requests in flight."""
 
-    def __init__(self, scheduler: Scheduler, runner: Runner, metrics: EngineMetrics) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        runner: Runner,
+        metrics: EngineMetrics,
+        busy_file: BusyFile | None = None,
+    ) -> None:
+        """`busy_file` is marked while there is work."""
         self.scheduler = scheduler
         self.runner = runner
         self.metrics = metrics
+        self._busy_file = busy_file
         self._tickets: dict[AnyRequest, Ticket] = {}
         self._changed = threading.Condition()
         self._is_draining = False
@@ -100,11 +112,20 @@ class Engine:
         """Run steps until `stop`; then fail the remaining requests."""
         while not self._is_stopping:
             if not self.step():
-                with self._changed:
-                    self._changed.wait_for(self._has_work)
+                self._wait_for_work()
         with self._changed:
             for ticket in list(self._tickets.values()):
                 self._fail(ticket, _stopping())
+
+    def _wait_for_work(self) -> None:
+        with self._changed:
+            if self._busy_file is None:
+                self._changed.wait_for(self._has_work)
+                return
+            if not self._changed.wait_for(self._has_work, IDLE_SECONDS):
+                self._busy_file.unmark()
+                self._changed.wait_for(self._has_work)
+        self._busy_file.mark()
 
     def drain(self) -> None:
         """Reject new requests; those in flight continue."""

@@ -13,7 +13,8 @@ class RunRequest:
 
     `threads` None: one per usable core. `precision_folder` None: measured costs are not stored.
     `stored_source` is the base's source in the stored job, which its resume states refer to; None:
-    that of `spec`.
+    that of `spec`. `idle_threads`: how many threads the run may use while no engine has marked
+    `engine_busy_file`; None: `threads`.
     """
 
     spec: JobSpec
@@ -21,6 +22,8 @@ class RunRequest:
     threads: int | None
     precision_folder: Path | None = None
     stored_source: str | None = None
+    idle_threads: int | None = None
+    engine_busy_file: Path | None = None
 
     @property
     def log_file(self) -> Path:

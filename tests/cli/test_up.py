@@ -9,7 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from cli.settings import EmbeddedService, child_environment, engine_environment
+from cli.settings import (
+    EmbeddedService,
+    child_environment,
+    engine_environment,
+    training_environment,
+    worker_environment,
+)
 from tests.worker.workshop import ROOT
 
 
@@ -91,6 +97,31 @@ def test_the_engine_keeps_the_memory_of_its_steps_unless_the_user_says_otherwise
     assert kept in engine_environment(service)["GLIBC_TUNABLES"].split(":")
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.check=3")
     assert engine_environment(service)["GLIBC_TUNABLES"] == "glibc.malloc.check=3"
+
+
+def test_only_the_worker_that_trains_keeps_the_memory_of_its_steps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    service = EmbeddedService(Path("/data"), "127.0.0.1", 8000, 9000)
+    kept = "glibc.malloc.trim_threshold=8589934592"
+    assert kept in training_environment(service, "worker-1")["GLIBC_TUNABLES"].split(":")
+    assert "GLIBC_TUNABLES" not in worker_environment(service, "worker-2")
+
+
+def test_a_run_takes_all_cores_of_an_idle_engine_unless_the_user_limits_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    service = EmbeddedService(Path("/data"), "127.0.0.1", 8000, 9000)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
+    for name in ("TUNESMITH_THREADS", "TUNESMITH_IDLE_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    environment = worker_environment(service, "worker-1")
+    assert (environment["TUNESMITH_THREADS"], environment["TUNESMITH_IDLE_THREADS"]) == ("3", "6")
+    assert environment["TUNESMITH_ENGINE_BUSY_FILE"] == "/data/engine-is-busy"
+    monkeypatch.setenv("TUNESMITH_THREADS", "2")
+    environment = worker_environment(service, "worker-1")
+    assert (environment["TUNESMITH_THREADS"], environment["TUNESMITH_IDLE_THREADS"]) == ("2", "2")
 
 
 def test_processes_share_a_key_for_engines_that_the_user_may_choose(

@@ -4,7 +4,6 @@ It uses no database and no broker. `worker.launch` calls these functions by name
 """
 
 import logging
-import os
 import signal
 import threading
 from multiprocessing.connection import Connection
@@ -22,11 +21,13 @@ from core.spec.events import (
     RunEvent,
     RunFailed,
     RunFinished,
+    StepDone,
 )
 from core.spec.run_request import RunRequest, archive_of
 from core.training.mask import audit_file
 from core.training.recipe import train
 from worker.child.process import lead_own_group, log_to
+from worker.child.threads import threads_of
 from worker.outages.full_disk import DISK_FULL, is_disk_full
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,11 @@ def run(events: Connection, request: RunRequest) -> None:
     disable_progress_bar()
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    torch.set_num_threads(request.threads or len(os.sched_getaffinity(0)))
+    threads = threads_of(request)
+
+    def should_stop() -> bool:
+        threads.follow()  # the recipe asks before every micro-batch
+        return stop.is_set()
 
     def send(event: RunEvent) -> None:
         events.send_bytes(event.model_dump_json().encode())
@@ -48,11 +53,13 @@ def run(events: Connection, request: RunRequest) -> None:
         events_of_run = train(
             request.spec,
             request.workspace,
-            stop.is_set,
+            should_stop,
             precision_folder=request.precision_folder,
             stored_source=request.stored_source,
         )
         for event in events_of_run:
+            if isinstance(event, StepDone):
+                threads.note(event)
             if isinstance(event, CheckpointSaved | RunFinished):
                 pack(event.folder, archive_of(event.folder))
             elif isinstance(event, ResumeStateSaved):

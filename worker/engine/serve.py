@@ -10,6 +10,7 @@ import torch
 import uvicorn
 from huggingface_hub import constants
 
+from core.busy_file import BusyFile
 from core.catalog.base_files import base_folder
 from core.engine.adapters import AdapterFiles
 from core.engine.device.runner import BaseLoader, Runner
@@ -68,7 +69,9 @@ def build_engine(settings: EngineSettings) -> tuple[Engine, PromptReader]:
     )
     scheduler = Scheduler(limits, loader.pool, loader.bytes_of)
     runner = Runner(loader.load, limits.max_bases, model_bytes, loader.bytes_of)
-    engine = Engine(scheduler, runner, EngineMetrics(scheduler, runner, loader.adapters))
+    metrics = EngineMetrics(scheduler, runner, loader.adapters)
+    busy_file = BusyFile(settings.busy_file) if settings.busy_file else None
+    engine = Engine(scheduler, runner, metrics, busy_file)
     chooser = PrecisionChooser(
         device,
         settings.measured_in,

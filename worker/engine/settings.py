@@ -51,6 +51,11 @@ class EngineSettings(EngineFaceSettings):
     )
     max_waiting: int = Field(256, ge=1, description="waiting sequences; more are rejected")
     threads: int | None = Field(None, ge=1, description="CPU threads; None: torch's default")
+    busy_file: Path | None = Field(
+        None,
+        description="marked while the engine computes, for the training runs of this machine, "
+        "which use its cores meanwhile",
+    )
     preload_base: BaseModelSpec | None = Field(None, description="base to load at start; JSON")
 
     @property

@@ -154,9 +154,17 @@ def _prepare(
         unpack(archive, workspace.parent_folder)
         archive.unlink()
     states.fetch(workspace)
-    measured_in = worker.settings.measured_in.absolute()
     source = stored["base"]["source"]
-    return RunRequest(spec, workspace, worker.settings.threads, measured_in, source)
+    settings = worker.settings
+    return RunRequest(
+        spec,
+        workspace,
+        settings.threads,
+        settings.measured_in.absolute(),
+        source,
+        settings.idle_threads,
+        settings.engine_busy_file,
+    )
 
 
 def _empty(folder: Path) -> None:

@@ -16,6 +16,7 @@ from transformers import (
 
 from core.artifacts.archive import pack
 from core.artifacts.manifest import write_manifest
+from core.busy_file import BusyFile
 from core.engine.adapters import AdapterFiles
 from core.engine.device.runner import BaseLoader, Runner
 from core.engine.engine import Engine
@@ -162,7 +163,7 @@ def reader(files, loader) -> PromptReader:
 def make_engine(files) -> Callable[..., Engine]:
     """Make an engine that the test steps by hand; limits by name."""
 
-    def make(**limits: int) -> Engine:
+    def make(busy_file: BusyFile | None = None, **limits: int) -> Engine:
         defaults = {
             "max_sequences": 16,
             "max_waiting": 64,
@@ -173,7 +174,8 @@ def make_engine(files) -> Callable[..., Engine]:
         bounds = Limits(**defaults | limits)
         loader = make_loader(files, bounds.max_adapters)
         scheduler, runner = Scheduler(bounds, loader.pool), Runner(loader.load, bounds.max_bases)
-        return Engine(scheduler, runner, EngineMetrics(scheduler, runner, loader.adapters))
+        metrics = EngineMetrics(scheduler, runner, loader.adapters)
+        return Engine(scheduler, runner, metrics, busy_file)
 
     return make
 

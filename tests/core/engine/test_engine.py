@@ -3,12 +3,14 @@
 import dataclasses
 import random
 import threading
+import time
 
 import pytest
 import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from core.busy_file import BusyFile
 from core.engine.text.answers import Detokenizer
 from core.engine.text.token_bytes import TokenBytes
 from core.errors import Unavailable
@@ -296,6 +298,32 @@ def test_the_model_thread_serves_until_stopped_and_ends_what_is_left(asker):
     assert not thread.is_alive()
     with pytest.raises(Unavailable, match="stopping"):
         asker.submit(PROMPTS[0])
+
+
+def test_the_model_thread_shows_while_it_has_work(make_engine, reader, base, tmp_path):
+    asker = Asker(make_engine(BusyFile(tmp_path / "busy")), reader, base)
+    looking = BusyFile(tmp_path / "busy")
+    thread = threading.Thread(target=asker.engine.run)
+    thread.start()
+    marks = []
+    is_finished = threading.Event()
+    request, token_bytes = asker.read(PROMPTS[0])
+
+    def emit(item) -> None:
+        marks.append(looking.is_marked_by_another())
+        if isinstance(item, ChoiceFinished):
+            is_finished.set()
+
+    assert not looking.is_marked_by_another()
+    asker.engine.submit(request, Detokenizer(request, token_bytes), emit)
+    assert is_finished.wait(timeout=180)
+    assert marks and all(marks)
+    deadline = time.monotonic() + 60
+    while looking.is_marked_by_another():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    asker.engine.stop()
+    thread.join(timeout=180)
 
 
 def test_stopping_tells_every_request_in_flight(asker):
