@@ -78,6 +78,7 @@ format: $(VENV)/test.stamp ## rewrite the code in the project's format
 
 bench-training: $(VENV)/test.stamp ## training throughput beside TRL and PEFT, as ratios
 	$(BIN)/python -m bench.training
+	$(BIN)/python -m bench.service_training
 
 bench-serving: $(VENV)/test.stamp ## many adapters in one batch beside PEFT and llama.cpp, as ratios
 	GLIBC_TUNABLES=$$($(BIN)/python -c 'from cli.settings import ENGINE_TUNABLES as t; print(t)') \

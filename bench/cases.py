@@ -1,7 +1,8 @@
 """The benchmark cases: a strategy of ours, and the equivalent settings of TRL and PEFT."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from core.spec.strategy import (
     BottleneckSpec,
@@ -96,3 +97,28 @@ CASES: dict[str, Case] = {
         Case(PromptSpec(), "PEFT", _settings("padded"), 4),
     )
 }
+
+
+REACH = 0.85
+"""The share of the fastest peer's speed below which a peer is not run after the first round."""
+
+
+class Peer(Protocol):
+    """A setting of TRL, or a run of it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def same_steps(self) -> bool: ...
+
+
+def within_reach(peers: Sequence[Peer], speeds: Mapping[str, float]) -> set[str]:
+    """Return the peers that may be the fastest: of all, in fp32, and with our steps."""
+    found: set[str] = set()
+    fp32 = [peer for peer in peers if peer.name.endswith("fp32")]
+    same = [peer for peer in peers if peer.same_steps]
+    for group in (peers, fp32, same, [peer for peer in fp32 if peer.same_steps]):
+        best = max((speeds[peer.name] for peer in group), default=0.0)
+        found |= {peer.name for peer in group if speeds[peer.name] >= REACH * best}
+    return found

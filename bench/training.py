@@ -20,7 +20,7 @@ import datasets
 import torch
 import transformers
 
-from bench.cases import CASES, Case, TrlSetting
+from bench.cases import CASES, Case, TrlSetting, within_reach
 from bench.data import SMALL, BenchmarkData, ModelSize, build, build_on
 from bench.measure import Clock, MeasuredRun, matmul_gigaflops
 from bench.memory import MemoryCase, peak_bytes_above_base
@@ -36,8 +36,6 @@ BATCH_ROWS = 8
 CURVE_BATCH_ROWS = 2
 """Rows per step of the loss curves, which compare losses and not speed."""
 WARM_UP_STEPS = 2
-WITHIN_REACH = 0.85
-"""The share of the fastest peer's speed below which a peer is not run after the first round."""
 _PADDED: dict[Precision, TrlSetting] = {
     "bf16": TrlSetting("padded", "bf16 weights"),
     "fp32": TrlSetting("padded", "fp32"),
@@ -138,7 +136,7 @@ def _measure_case(
     figures = _interleaved(ours, peers, plan) if plan.rounds else ()
     memory: dict[str, int] = {}
     if plan.rounds and plan.memory:
-        finalists = _finalists(peers, {each.name: each.tokens_per_second[0] for each in figures})
+        finalists = within_reach(peers, {each.name: each.tokens_per_second[0] for each in figures})
         threads = torch.get_num_threads()
         settings: list[tuple[str, Precision, TrlSetting | None]] = [
             *((us.name, name, None) for us, name in zip(ours, plan.precisions, strict=True)),
@@ -168,7 +166,7 @@ def _interleaved(ours: list[Contender], peers: list[Contender], plan: Plan) -> t
     for each in contenders:
         if each.same_steps:
             _require_same_work(each.name, runs[each.name][0], reference)
-    finalists = _finalists(peers, {name: _speed(first) for name, [first] in runs.items()})
+    finalists = within_reach(peers, {name: _speed(first) for name, [first] in runs.items()})
     again = [*ours, *(peer for peer in peers if peer.name in finalists)]
     for number in range(1, plan.rounds):
         # Reverse every other round, so that no contender is always first or last.
@@ -182,17 +180,6 @@ def _interleaved(ours: list[Contender], peers: list[Contender], plan: Plan) -> t
         )
         for name, measured in runs.items()
     )
-
-
-def _finalists(peers: list[Contender], speeds: dict[str, float]) -> set[str]:
-    """Return the peers that may be the fastest: of all, in fp32, and with our steps."""
-    found: set[str] = set()
-    fp32 = [peer for peer in peers if peer.name.endswith("fp32")]
-    same = [peer for peer in peers if peer.same_steps]
-    for group in (peers, fp32, same, [peer for peer in fp32 if peer.same_steps]):
-        best = max((speeds[peer.name] for peer in group), default=0.0)
-        found |= {peer.name for peer in group if speeds[peer.name] >= WITHIN_REACH * best}
-    return found
 
 
 def _speed(run: MeasuredRun) -> float:

@@ -1,0 +1,136 @@
+"""From the rows to an adapter on disk: a job of the running service beside `trl sft`.
+
+    python -m bench.cold_start [--base FOLDER] [--rows 64] [--rounds N] [--save]
+
+Both commands are what a user types; the time of TRL includes its imports, and that of the service
+upload, job, checks, publication and download.
+"""
+
+import argparse
+import itertools
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import httpx
+from openai import OpenAI
+
+from bench.processes import service
+from bench.results import save_table, set_up, table
+
+ROWS = Path(__file__).parents[1] / "examples" / "python_docs" / "train.jsonl"
+SMOLLM2 = Path("build/real-bases/smollm2")
+BASE_ID = "benchmark"
+BATCH_ROWS = 8
+POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Waited:
+    """Seconds from the command to the adapter on disk."""
+
+    contender: str
+    seconds: tuple[float, ...]
+    median: float
+
+
+def main() -> None:
+    options = _options()
+    base = options.base.resolve()
+    seconds: dict[str, list[float]] = {"Tunesmith": [], "trl sft": []}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        rows = folder / "rows.jsonl"
+        with ROWS.open(encoding="utf-8") as lines:
+            rows.write_text("".join(itertools.islice(lines, options.rows)))
+        catalog = folder / "catalog.toml"
+        catalog.write_text(f'[[bases]]\nid = "{BASE_ID}"\nsource = "{base}"\n')
+        with service(folder / "service", TUNESMITH_CATALOG_FILE=str(catalog)) as port:
+            for number in range(options.rounds):
+                seconds["Tunesmith"].append(_by_service(port, rows, folder, options.epochs))
+                output = folder / f"trl-{number}"
+                seconds["trl sft"].append(_by_trl(base, rows, output, options.epochs))
+    waited = [Waited(who, tuple(each), statistics.median(each)) for who, each in seconds.items()]
+    ours, theirs = (each.median for each in waited)
+    report = "\n".join(
+        [
+            *set_up(f"From rows to adapter, {base.name}, {options.rows} rows"),
+            *table(f"Seconds, {options.epochs} epochs of {BATCH_ROWS} rows per step", waited),
+            "",
+            f"Tunesmith is **{theirs / ours:.2f} times** as fast.",
+            "",
+        ]
+    )
+    print(report)
+    if options.save:
+        print("Saved:", *save_table("cold-start", report, [asdict(each) for each in waited]))
+
+
+def _by_service(port: int, rows: Path, folder: Path, epochs: int) -> float:
+    """Upload, train and download; return the seconds."""
+    url = f"http://127.0.0.1:{port}/v1"
+    client = OpenAI(base_url=url, api_key="none")
+    began = time.monotonic()
+    with rows.open("rb") as content:
+        file = client.files.create(file=content, purpose="fine-tune")
+    job = client.fine_tuning.jobs.create(
+        model=BASE_ID,
+        training_file=file.id,
+        hyperparameters={"n_epochs": epochs, "batch_size": BATCH_ROWS},
+        extra_body={"strategy": {"type": "lora", "rank": 16, "alpha": 32}},
+    )
+    while job.status not in ("succeeded", "failed", "cancelled"):
+        time.sleep(POLL_SECONDS)
+        job = client.fine_tuning.jobs.retrieve(job.id)
+    if job.status != "succeeded":
+        raise SystemExit(f"The job is {job.status}: {job.error}")
+    archive = httpx.get(f"{url}/fine_tuning/jobs/{job.id}/adapter", timeout=60, trust_env=False)
+    (folder / "adapter.zip").write_bytes(archive.raise_for_status().content)
+    return time.monotonic() - began
+
+
+def _by_trl(base: Path, rows: Path, output: Path, epochs: int) -> float:
+    """Run the command line of TRL; return the seconds."""
+    data = output.with_suffix(".data")
+    data.mkdir()
+    with rows.open(encoding="utf-8") as lines, (data / "train.jsonl").open("w") as out:
+        for line in lines:
+            out.write(json.dumps({"messages": json.loads(line)["messages"]}) + "\n")
+    command = [
+        *(str(Path(sys.executable).with_name("trl")), "sft"),
+        *("--model_name_or_path", str(base), "--dataset_name", str(data)),
+        *("--use_peft", "--lora_r", "16", "--lora_alpha", "32"),
+        *("--lora_target_modules", "all-linear"),
+        *("--per_device_train_batch_size", str(BATCH_ROWS), "--num_train_epochs", str(epochs)),
+        *("--output_dir", str(output)),
+    ]
+    print(" ".join(command), file=sys.stderr, flush=True)
+    began = time.monotonic()
+    log = output.with_suffix(".log")
+    with log.open("w") as out:
+        status = subprocess.run(
+            command, check=False, stdout=out, stderr=subprocess.STDOUT
+        ).returncode
+    seconds = time.monotonic() - began
+    if status or not (output / "adapter_model.safetensors").is_file():
+        raise SystemExit(f"trl sft failed:\n{log.read_text()[-3000:]}")
+    return seconds
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--base", type=Path, default=SMOLLM2, help="folder of a base")
+    parser.add_argument("--rows", type=int, default=64)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--save", action="store_true", help="write the table into bench/results")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
