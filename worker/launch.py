@@ -1,8 +1,9 @@
 """Starts training children quickly, by forking them from a server that has imported torch.
 
 The server (`multiprocessing`'s forkserver) imports `worker.child.preload` once, in 5 to 10 s, and
-ends after the worker and its children. This module never imports torch, and neither does any other
-code of the worker outside its children; only the child imports `worker.child.main`.
+this module, which every child needs first. It ends after the worker and its children. This module
+never imports torch, and neither does any other code of the worker outside its children; only the
+child imports `worker.child.main`.
 """
 
 import importlib
@@ -25,7 +26,7 @@ from core.spec.run_request import RunRequest
 from worker.coroutines import CHECK_SECONDS, Interrupted
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["worker.child.preload"])
+_context.set_forkserver_preload(["worker.child.preload", __name__])
 
 LOG_TAIL_BYTES = 2000
 
