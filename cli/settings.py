@@ -55,16 +55,13 @@ class EmbeddedService:
 def child_environment(service: EmbeddedService) -> dict[str, str]:
     """Return the environment of a process of the service.
 
-    Settings that `up` does not set (the API key, the catalog file) are inherited. Training and
-    engine get half of the cores each, training all of them while the engine is idle; waiting
-    threads sleep instead of spinning (docs/operations.md).
+    Settings that `up` does not set (the API key, the catalog file) are inherited. The
+    engine gets half of the cores, and a run the others or, while the engine is idle, all of them;
+    waiting threads sleep instead of spinning (docs/operations.md).
     """
-    cores = len(os.sched_getaffinity(0))
-    half_of_the_cores = str(max(1, cores // 2))
+    half_of_the_cores = str(max(1, len(os.sched_getaffinity(0)) // 2))
     data_folder = service.data_folder
     return {
-        "TUNESMITH_THREADS": half_of_the_cores,
-        "TUNESMITH_IDLE_THREADS": os.environ.get("TUNESMITH_THREADS", str(cores)),
         "TUNESMITH_ENGINE_THREADS": half_of_the_cores,
         **os.environ,
         "TUNESMITH_DATABASE_URL": service.database_url,

@@ -45,14 +45,10 @@ class WorkerSettings(StorageSettings, HubSettings):
         validation_alias=AliasChoices("TUNESMITH_THREADS", "OMP_NUM_THREADS"),
     )
 
-    idle_threads: int | None = Field(
-        None,
-        ge=1,
-        description="CPU threads of a training run while the engine of this machine is idle; None: "
-        "the same number",
-    )
     engine_busy_file: Path | None = Field(
-        None, description="that of the engine of this machine; None: it is not looked at"
+        None,
+        description="that of the engine of this machine; while the engine computes, a run without "
+        "a number of threads uses half of the cores",
     )
 
     engine_key: SecretStr | None = Field(None, description="the TUNESMITH_ENGINE_KEY of the engine")

@@ -11,10 +11,10 @@ from core.spec.workspace import Workspace
 class RunRequest:
     """One run: its job, its folder, and its limits on this machine.
 
-    `threads` None: one per usable core. `precision_folder` None: measured costs are not stored.
+    `threads` None: one per usable core, and for half of them while an engine has marked
+    `engine_busy_file`. `precision_folder` None: measured costs are not stored.
     `stored_source` is the base's source in the stored job, which its resume states refer to; None:
-    that of `spec`. `idle_threads`: how many threads the run may use while no engine has marked
-    `engine_busy_file`; None: `threads`.
+    that of `spec`.
     """
 
     spec: JobSpec
@@ -22,7 +22,6 @@ class RunRequest:
     threads: int | None
     precision_folder: Path | None = None
     stored_source: str | None = None
-    idle_threads: int | None = None
     engine_busy_file: Path | None = None
 
     @property

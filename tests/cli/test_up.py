@@ -114,14 +114,13 @@ def test_a_run_takes_all_cores_of_an_idle_engine_unless_the_user_limits_it(
 ) -> None:
     service = EmbeddedService(Path("/data"), "127.0.0.1", 8000, 9000)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
-    for name in ("TUNESMITH_THREADS", "TUNESMITH_IDLE_THREADS"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("TUNESMITH_THREADS", raising=False)
     environment = worker_environment(service, "worker-1")
-    assert (environment["TUNESMITH_THREADS"], environment["TUNESMITH_IDLE_THREADS"]) == ("3", "6")
     assert environment["TUNESMITH_ENGINE_BUSY_FILE"] == "/data/engine-is-busy"
+    assert environment["TUNESMITH_ENGINE_THREADS"] == "3"
+    assert "TUNESMITH_THREADS" not in environment
     monkeypatch.setenv("TUNESMITH_THREADS", "2")
-    environment = worker_environment(service, "worker-1")
-    assert (environment["TUNESMITH_THREADS"], environment["TUNESMITH_IDLE_THREADS"]) == ("2", "2")
+    assert worker_environment(service, "worker-1")["TUNESMITH_THREADS"] == "2"
 
 
 def test_processes_share_a_key_for_engines_that_the_user_may_choose(

@@ -35,10 +35,14 @@ class _Pace:
 
 def threads_of(request: RunRequest) -> "RunThreads":
     """Return the threads of a run, set to its share."""
-    share = request.threads or len(os.sched_getaffinity(0))
-    torch.set_num_threads(share)
+    cores = len(os.sched_getaffinity(0))
     path = request.engine_busy_file
-    return RunThreads(share, request.idle_threads or share, BusyFile(path) if path else None)
+    if request.threads or path is None:
+        threads = RunThreads(request.threads or cores, request.threads or cores, None)
+    else:
+        threads = RunThreads(max(1, cores // 2), cores, BusyFile(path))
+    torch.set_num_threads(threads.share)
+    return threads
 
 
 @dataclass

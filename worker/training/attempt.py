@@ -162,7 +162,6 @@ def _prepare(
         settings.threads,
         settings.measured_in.absolute(),
         source,
-        settings.idle_threads,
         settings.engine_busy_file,
     )
 

@@ -1,6 +1,8 @@
 """How many threads a run uses."""
 
+import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,16 +84,21 @@ def test_steps_beside_the_engine_are_not_compared(tmp_path: Path) -> None:
     assert take_steps(threads, {2: 10, 4: 17}, 3) == [2, 4, 4]
 
 
-def test_without_a_file_of_the_engine_a_run_keeps_its_share(tmp_path: Path) -> None:
-    request = RunRequest(a_job(), Workspace(folder=tmp_path), threads=3, idle_threads=8)
+@pytest.mark.parametrize("busy_file", [None, "busy"])
+def test_a_number_that_an_operator_has_set_is_kept(tmp_path: Path, busy_file: str | None) -> None:
+    path = tmp_path / busy_file if busy_file else None
+    request = RunRequest(a_job(), Workspace(folder=tmp_path), threads=3, engine_busy_file=path)
     assert take_steps(threads_of(request), {3: 1}, 3) == [3, 3, 3]
 
 
-def test_without_a_number_of_its_own_an_idle_engine_changes_nothing(tmp_path: Path) -> None:
-    request = RunRequest(
-        a_job(), Workspace(folder=tmp_path), threads=3, engine_busy_file=tmp_path / "busy"
-    )
-    assert take_steps(threads_of(request), {3: 1}, 3) == [3, 3, 3]
+def test_a_run_without_an_engine_uses_all_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
+    request = RunRequest(a_job(), Workspace(folder=tmp_path), threads=None)
+    assert take_steps(threads_of(request), {4: 1}, 3) == [4, 4, 4]
+    beside = replace(request, engine_busy_file=tmp_path / "busy")
+    assert take_steps(threads_of(beside), {2: 10, 4: 17}, 4) == [4, 4, 2, 4]
 
 
 def a_job() -> JobSpec:
