@@ -1,11 +1,11 @@
-"""The CPU threads of a run: every core while the engine is idle, its share while it is not.
+"""The CPU threads of a run: every core while the engine is idle, half of them while it is not.
 
 The number of threads changes no result, so a run can try what is faster: small models lose by
 threads, because their operations are too short to divide.
 """
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
@@ -20,77 +20,89 @@ PAIRS = 3
 """Steps compared with each number of threads, if none is clearly faster before."""
 
 
+def threads_of(request: RunRequest) -> "RunThreads":
+    """Return the threads of a run; torch has them."""
+    cores = len(os.sched_getaffinity(0))
+    if request.threads or request.engine_busy_file is None:
+        threads = RunThreads(request.threads or cores, request.threads or cores, None)
+    else:
+        threads = RunThreads(max(1, cores // 2), cores, BusyFile(request.engine_busy_file))
+    threads.follow()
+    return threads
+
+
+class RunThreads:
+    """Sets torch's threads before every micro-batch.
+
+    `few` while the engine computes; while it is idle, `few` or `many`, whichever is faster.
+    `engine` None: no engine is looked at.
+    """
+
+    def __init__(self, few: int, many: int, engine: BusyFile | None) -> None:
+        self._few = few
+        self._engine = engine
+        self._trial = _Trial(few, many)
+        self._was_disturbed = False
+        """Whether the engine has computed since the last step."""
+
+    def follow(self) -> None:
+        """Set the number of threads for the next micro-batch."""
+        is_busy = self._engine is not None and self._engine.is_marked_by_another()
+        self._was_disturbed |= is_busy
+        threads = self._few if is_busy else self._trial.threads
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+
+    def note(self, step: StepDone) -> None:
+        """Take the speed of a step, unless the engine has disturbed it."""
+        if not self._was_disturbed:
+            self._trial.note(step)
+        self._was_disturbed = False
+
+
+class _Trial:
+    """Compares the speeds of the first steps with two numbers of threads, in turns.
+
+    `threads` is the number for the next step, and at last the faster one.
+    """
+
+    def __init__(self, few: int, many: int) -> None:
+        self.threads = many
+        self._few, self._many = _Pace(few), _Pace(many)
+        self._is_over = few == many
+        self._warm_up_steps = WARM_UP_STEPS
+
+    def note(self, step: StepDone) -> None:
+        if self._is_over:
+            return
+        if self._warm_up_steps:
+            self._warm_up_steps -= 1
+            return
+        few, many = self._few, self._many
+        (many if self.threads == many.threads else few).add(step)
+        if few.steps < many.steps:
+            self.threads = few.threads
+            return
+        gain = many.tokens_per_second / few.tokens_per_second
+        is_clear = not 1 / CLEARLY_FASTER < gain < CLEARLY_FASTER
+        self._is_over = is_clear or few.steps == PAIRS
+        self.threads = few.threads if self._is_over and gain < 1 else many.threads
+
+
 @dataclass
 class _Pace:
     """The measured steps with one number of threads."""
 
+    threads: int
     steps: int = 0
     tokens: int = 0
     seconds: float = 0.0
 
+    def add(self, step: StepDone) -> None:
+        self.steps += 1
+        self.tokens += step.tokens
+        self.seconds += step.seconds
+
     @property
     def tokens_per_second(self) -> float:
         return self.tokens / self.seconds
-
-
-def threads_of(request: RunRequest) -> "RunThreads":
-    """Return the threads of a run, set to its share."""
-    cores = len(os.sched_getaffinity(0))
-    path = request.engine_busy_file
-    if request.threads or path is None:
-        threads = RunThreads(request.threads or cores, request.threads or cores, None)
-    else:
-        threads = RunThreads(max(1, cores // 2), cores, BusyFile(path))
-    torch.set_num_threads(threads.share)
-    return threads
-
-
-@dataclass
-class RunThreads:
-    """Sets torch's threads before every micro-batch.
-
-    `share`: the threads while the engine computes. `all`: those while it is idle, unless fewer
-    are faster. `engine` None: another process is never looked at, and `share` is used throughout.
-    """
-
-    share: int
-    all: int
-    engine: BusyFile | None
-    _alone: int = field(init=False)
-    _is_chosen: bool = False
-    _steps: int = 0
-    _was_disturbed: bool = False
-    """Whether the engine has computed during this step."""
-    _paces: dict[int, _Pace] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self._alone = self.all
-        self._is_chosen = self.engine is None or self.all <= self.share
-        self._paces = {self.all: _Pace(), self.share: _Pace()}
-
-    def follow(self) -> None:
-        """Set the number of threads for the next micro-batch."""
-        is_busy = self.engine is not None and self.engine.is_marked_by_another()
-        self._was_disturbed |= is_busy
-        wanted = self.share if is_busy or self.engine is None else self._alone
-        if torch.get_num_threads() != wanted:
-            torch.set_num_threads(wanted)
-
-    def note(self, step: StepDone) -> None:
-        """Compare the speeds of the first undisturbed steps, until the faster number is known."""
-        was_disturbed, self._was_disturbed = self._was_disturbed, False
-        self._steps += 1
-        if self._is_chosen or was_disturbed or self._steps <= WARM_UP_STEPS:
-            return
-        pace = self._paces[self._alone]
-        pace.steps += 1
-        pace.tokens += step.tokens
-        pace.seconds += step.seconds
-        few, many = self._paces[self.share], self._paces[self.all]
-        self._alone = self.share if few.steps < many.steps else self.all
-        if few.steps and few.steps == many.steps:
-            gain = many.tokens_per_second / few.tokens_per_second
-            is_clear = gain >= CLEARLY_FASTER or gain <= 1 / CLEARLY_FASTER
-            if is_clear or few.steps == PAIRS:
-                self._alone = self.all if gain > 1 else self.share
-                self._is_chosen = True
