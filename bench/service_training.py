@@ -104,10 +104,10 @@ def _measure(client: OpenAI, data: BenchmarkData, case: Case, rounds: int) -> It
     for number in range(rounds):
         for precision, spec in specs.items():
             name = f"Tunesmith {precision}"
-            runs.setdefault(name, []).append(_train(client, data, spec, name))
+            runs.setdefault(name, []).append(_told(name, _train(client, data, spec)))
         for setting in peers:
             run = _run_trl(setting, specs["bf16"], rows)
-            runs.setdefault(setting.name, []).append(run)
+            runs.setdefault(setting.name, []).append(_told(setting.name, run))
         if number == 0:
             kept = within_reach(peers, {name: _speed(first) for name, [first] in runs.items()})
             peers = [each for each in peers if each.name in kept]
@@ -146,9 +146,13 @@ def distance(ours: MeasuredRun, theirs: MeasuredRun) -> float:
     return max(abs(a.loss - b.loss) for a, b in zip(ours.steps, theirs.steps, strict=True))
 
 
-def _train(client: OpenAI, data: BenchmarkData, spec: JobSpec, name: str) -> MeasuredRun:
+def _told(name: str, run: MeasuredRun) -> MeasuredRun:
+    print(f"{name}: {_speed(run):.0f} tokens/s", file=sys.stderr, flush=True)
+    return run
+
+
+def _train(client: OpenAI, data: BenchmarkData, spec: JobSpec) -> MeasuredRun:
     """Run a job over HTTP; return the steps that its events report."""
-    print(f"job: {spec.strategy.type}, {name}", file=sys.stderr, flush=True)
     with data.train_file.open("rb") as content:
         file = client.files.create(file=content, purpose="fine-tune")
     job = client.fine_tuning.jobs.create(
@@ -181,7 +185,6 @@ def _steps(client: OpenAI, job_id: str) -> list[MeasuredStep]:
 
 def _run_trl(setting: TrlSetting, spec: JobSpec, rows: list[Row]) -> MeasuredRun:
     """Run TRL in a process of its own."""
-    print(f"peer: {spec.strategy.type}, {setting.name}", file=sys.stderr, flush=True)
     steps = len(rows) // BATCH_ROWS
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(_trl_here, setting, spec, rows, steps).result()
