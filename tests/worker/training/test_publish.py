@@ -154,11 +154,11 @@ def lost_database(candidate: Candidate) -> EngineAddress | None:
     raise RuntimeError("the database went away")
 
 
-def no_address(candidate: Candidate) -> EngineAddress | None:
-    return EngineAddress("http://[no address")
+def faulty(candidate: Candidate) -> EngineAddress | None:
+    raise ZeroDivisionError
 
 
-@pytest.mark.parametrize("find_engine", [lost_database, no_address])
+@pytest.mark.parametrize("find_engine", [lost_database, faulty])
 def test_check_that_fails_itself_costs_no_model(
     workshop: Workshop,
     job_id: str,
