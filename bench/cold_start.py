@@ -18,9 +18,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import httpx
+import torch
 from openai import OpenAI
 
-from bench.processes import service
+from bench.processes import catalog_of, require_success, service
 from bench.results import save_table, set_up, table
 
 ROWS = Path(__file__).parents[1] / "examples" / "python_docs" / "train.jsonl"
@@ -48,9 +49,8 @@ def main() -> None:
         rows = folder / "rows.jsonl"
         with ROWS.open(encoding="utf-8") as lines:
             rows.write_text("".join(itertools.islice(lines, options.rows)))
-        catalog = folder / "catalog.toml"
-        catalog.write_text(f'[[bases]]\nid = "{BASE_ID}"\nsource = "{base}"\n')
-        with service(folder / "service", TUNESMITH_CATALOG_FILE=str(catalog)) as port:
+        catalog = catalog_of(folder, BASE_ID, base)
+        with service(folder / "service", TUNESMITH_CATALOG_FILE=catalog) as port:
             for number in range(options.rounds):
                 seconds["Tunesmith"].append(_by_service(port, rows, folder, options.epochs))
                 output = folder / f"trl-{number}"
@@ -84,11 +84,7 @@ def _by_service(port: int, rows: Path, folder: Path, epochs: int) -> float:
         hyperparameters={"n_epochs": epochs, "batch_size": BATCH_ROWS},
         extra_body={"strategy": {"type": "lora", "rank": 16, "alpha": 32}},
     )
-    while job.status not in ("succeeded", "failed", "cancelled"):
-        time.sleep(POLL_SECONDS)
-        job = client.fine_tuning.jobs.retrieve(job.id)
-    if job.status != "succeeded":
-        raise SystemExit(f"The job is {job.status}: {job.error}")
+    require_success(client, job, POLL_SECONDS)
     archive = httpx.get(f"{url}/fine_tuning/jobs/{job.id}/adapter", timeout=60, trust_env=False)
     (folder / "adapter.zip").write_bytes(archive.raise_for_status().content)
     return time.monotonic() - began
@@ -108,6 +104,7 @@ def _by_trl(base: Path, rows: Path, output: Path, epochs: int) -> float:
         *("--lora_target_modules", "all-linear"),
         *("--per_device_train_batch_size", str(BATCH_ROWS), "--num_train_epochs", str(epochs)),
         *("--output_dir", str(output)),
+        *(() if torch.cuda.is_available() else ("--use_cpu",)),  # refused without it
     ]
     print(" ".join(command), file=sys.stderr, flush=True)
     began = time.monotonic()

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+from openai import OpenAI
+from openai.types.fine_tuning import FineTuningJob
 
 from migrations.upgrade import upgrade
 
@@ -62,6 +64,22 @@ def service(folder: Path, **settings: str) -> Iterator[int]:
     command = "cli.main", "up", "--data-dir", str(folder), "--port", str(port)
     with process(*command, url=f"http://127.0.0.1:{port}/readyz", environment=settings):
         yield port
+
+
+def catalog_of(folder: Path, base_id: str, base: Path) -> str:
+    """Write a catalog file with one base; return its path, for TUNESMITH_CATALOG_FILE."""
+    catalog = folder / "catalog.toml"
+    catalog.write_text(f'[[bases]]\nid = "{base_id}"\nsource = "{base}"\n')
+    return str(catalog)
+
+
+def require_success(client: OpenAI, job: FineTuningJob, poll_seconds: float) -> None:
+    """Wait until the job has ended; SystemExit if it failed."""
+    while job.status not in ("succeeded", "failed", "cancelled"):
+        time.sleep(poll_seconds)
+        job = client.fine_tuning.jobs.retrieve(job.id)
+    if job.status != "succeeded":
+        raise SystemExit(f"The job is {job.status}: {job.error}")
 
 
 def free_port() -> int:

@@ -26,7 +26,7 @@ from bench.cases import CASES, Case, TrlSetting, within_reach
 from bench.data import BenchmarkData, build, build_on
 from bench.measure import MeasuredRun, MeasuredStep
 from bench.ours import job_spec
-from bench.processes import service
+from bench.processes import catalog_of, require_success, service
 from bench.results import save_table, set_up, table
 from bench.rows import benchmark_rows
 from bench.trl_peer import run_trl
@@ -52,8 +52,8 @@ class Measured:
     tokens_per_second: float
     to_best_of_trl: float
     """The median over rounds of the ratio within a round; fp32 of ours to the best in fp32."""
-    largest_loss_difference: float | None
-    """To TRL padded in the same format, in nats per labelled token; None for peers."""
+    largest_loss_difference: str
+    """To TRL padded in the same format, in nats per labelled token; empty for peers."""
 
 
 def main() -> None:
@@ -73,7 +73,7 @@ def main() -> None:
     report = "\n".join(
         [
             *set_up(f"Training through the service, {data.size.name}"),
-            *table(f"LoRA and others, {BATCH_ROWS} rows per step, {options.steps} steps", measured),
+            *table(f"{BATCH_ROWS} rows per step, {options.steps} steps", measured),
             "",
         ]
     )
@@ -86,9 +86,8 @@ def main() -> None:
 
 @contextmanager
 def _service(folder: Path, data: BenchmarkData) -> Iterator[OpenAI]:
-    catalog = folder / "catalog.toml"
-    catalog.write_text(f'[[bases]]\nid = "{BASE_ID}"\nsource = "{data.base_folder}"\n')
-    with service(folder / "service", TUNESMITH_CATALOG_FILE=str(catalog)) as port:
+    catalog = catalog_of(folder, BASE_ID, data.base_folder)
+    with service(folder / "service", TUNESMITH_CATALOG_FILE=catalog) as port:
         yield OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none")
 
 
@@ -122,9 +121,9 @@ def _measure(client: OpenAI, data: BenchmarkData, case: Case, rounds: int) -> It
             rounds=len(measured),
             tokens_per_second=statistics.median(_speed(run) for run in measured),
             to_best_of_trl=statistics.median(ratios),
-            largest_loss_difference=None
+            largest_loss_difference=""
             if name.startswith("TRL")
-            else distance(measured[0], runs[padded][0]),
+            else f"{distance(measured[0], runs[padded][0]):.1e}",
         )
 
 
@@ -164,11 +163,7 @@ def _train(client: OpenAI, data: BenchmarkData, spec: JobSpec) -> MeasuredRun:
             "training": spec.training.model_dump(mode="json", exclude_unset=True),
         },
     )
-    while job.status not in ("succeeded", "failed", "cancelled"):
-        time.sleep(POLL_SECONDS)
-        job = client.fine_tuning.jobs.retrieve(job.id)
-    if job.status != "succeeded":
-        raise SystemExit(f"The job is {job.status}: {job.error}")
+    require_success(client, job, POLL_SECONDS)
     return MeasuredRun(tuple(_steps(client, job.id)))
 
 
