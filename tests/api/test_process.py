@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from api.__main__ import main
+from api.process import run_api
 from tests.api.live import settings_for
 
 HEAVY = ("torch", "transformers", "peft", "bitsandbytes", "tokenizers", "safetensors", "numpy")
@@ -63,7 +63,7 @@ def test_loopback_needs_no_key(tmp_path: Path, host: str) -> None:
 def test_process_wants_exactly_one_storage(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("TUNESMITH_STORAGE_URL", "s3://blobs")
     with pytest.raises(SystemExit, match=r"STORAGE_FOLDER.* TUNESMITH_STORAGE_URL"):
-        main()
+        run_api()
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_process_says_why_it_does_not_start(
     environment.setenv("TUNESMITH_API_KEY", "" if name == "HOST" else "canary")
     environment.setenv(f"TUNESMITH_{name}", value)
     with pytest.raises(SystemExit) as refused:
-        main()
+        run_api()
     assert {"HOST": "TUNESMITH_API_KEY", "PORT": "TUNESMITH_PORT"}.get(name, value) in str(
         refused.value
     )
