@@ -69,11 +69,13 @@ def test_live_request_in_a_full_engine_answers_at_the_next_steps(make_engine, re
 
 
 def test_answer_of_a_batch_is_one_delta_with_what_a_stream_says(make_engine, reader, base) -> None:
-    asker = Asker(make_engine(max_sequences=4), reader, base)
     wanted = {"n": 2, "seed": 5, "top_logprobs": 2, "max_tokens": 20}
-    streamed = submit_background(asker, PROMPTS[1], Detokenizer, **wanted)
-    whole = submit_background(asker, PROMPTS[1], **wanted)
-    asker.finish()
+    answers = []
+    for decoder in (Detokenizer, UndividedAnswer):
+        asker = Asker(make_engine(), reader, base)  # of its own: together, the two may round apart
+        answers.append(submit_background(asker, PROMPTS[1], decoder, **wanted))
+        asker.finish()
+    streamed, whole = answers
     assert sum(isinstance(item, GenerationDelta) for item in streamed.items) > 20
     kinds = [type(item) for item in whole.items]
     assert kinds == [GenerationStarted, *[GenerationDelta, ChoiceFinished] * 2]
