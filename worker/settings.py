@@ -41,14 +41,14 @@ class WorkerSettings(StorageSettings, HubSettings):
     threads: int | None = Field(
         None,
         ge=1,
-        description="CPU threads of a training run; None: one per usable core",
+        description="the most CPU threads of a training run; None: one per usable core",
         validation_alias=AliasChoices("TUNESMITH_THREADS", "OMP_NUM_THREADS"),
     )
 
     engine_busy_file: Path | None = Field(
         None,
-        description="that of the engine of this machine; while the engine computes, a run without "
-        "a number of threads uses half of the cores",
+        description="that of the engine of this machine; while the engine computes, a run "
+        "leaves it half of the cores, unless `threads` is set",
     )
 
     engine_key: SecretStr | None = Field(None, description="the TUNESMITH_ENGINE_KEY of the engine")

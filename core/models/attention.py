@@ -210,19 +210,9 @@ class _StoredProbabilities(torch.autograd.Function):
         grad_HCD = grad_1HCD[0]
         grad_value_HJD = torch.bmm(probabilities_HCJ.transpose(1, 2), grad_HCD)
         grad_p_HCJ = torch.bmm(grad_HCD, value_HJD.transpose(1, 2))
-        grad_scores_HCJ = _softmax_gradient(grad_p_HCJ, probabilities_HCJ).mul_(ctx.scaling)
+        grad_scores_HCJ = torch._softmax_backward_data(
+            grad_p_HCJ, probabilities_HCJ, -1, probabilities_HCJ.dtype
+        ).mul_(ctx.scaling)
         grad_query_HCD = torch.bmm(grad_scores_HCJ, key_HJD)
         grad_key_HJD = torch.bmm(grad_scores_HCJ.transpose(1, 2), query_HCD)
         return grad_query_HCD[None], grad_key_HJD[None], grad_value_HJD[None], None, None
-
-
-def _softmax_gradient(grad_HCJ: Tensor, softmax_HCJ: Tensor) -> Tensor:
-    """Return the gradient of a softmax's input from that of its output, which is overwritten.
-
-    In fp32, torch's kernel rounds some rows differently with another number of threads.
-    """
-    if grad_HCJ.dtype is not torch.float32:
-        return torch._softmax_backward_data(grad_HCJ, softmax_HCJ, -1, softmax_HCJ.dtype)
-    products_HCJ = grad_HCJ.mul_(softmax_HCJ)
-    sums_HC1 = products_HCJ.sum(-1, keepdim=True)
-    return products_HCJ.addcmul_(softmax_HCJ, sums_HC1, value=-1)

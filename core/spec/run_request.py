@@ -11,8 +11,9 @@ from core.spec.workspace import Workspace
 class RunRequest:
     """One run: its job, its folder, and its limits on this machine.
 
-    `threads` None: one per usable core, and for half of them while an engine has marked
-    `engine_busy_file`. `precision_folder` None: measured costs are not stored.
+    `threads` is the largest number of CPU threads. None: one per usable core, and they leave half
+    of the cores to an engine while it has marked `engine_busy_file`. `precision_folder` None:
+    measured costs are not stored.
     `stored_source` is the base's source in the stored job, which its resume states refer to; None:
     that of `spec`.
     """

@@ -49,6 +49,10 @@ class StepPlan:
             is_checkpointed=is_last or (number % every_steps == 0 if every_steps else ends_epoch),
         )
 
+    def tokens_per_pass(self, tokens: int) -> float:
+        """Return the mean tokens of one forward pass if an epoch has `tokens` tokens."""
+        return min(tokens / self._steps_per_epoch, self.spec.training.micro_batch_tokens)
+
     @property
     def _steps_per_epoch(self) -> int:
         return math.ceil(self.rows / self.spec.training.batch_size)

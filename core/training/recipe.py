@@ -45,6 +45,7 @@ from core.training.replayed import choose_rows
 from core.training.resume import fingerprint_of, load_state, save_state
 from core.training.row_losses import RowLossTable
 from core.training.state import RunState
+from core.training.threads import limit_threads
 
 RESUME_SECONDS = 180.0
 """Between two resume states: the maximum work lost in a crash."""
@@ -81,6 +82,7 @@ def train(
     yield described
     yield MaskAudited(rows=audit(spec, tokenizer, dataset.rows))
     replays = choose_rows(dataset, spec, workspace, tokenizer)
+    limit_threads(inputs.config, plan.tokens_per_pass(described.tokens))
 
     yield PhaseStarted(phase="loading model")
     chosen = PrecisionChooser(device, precision_folder).choose(spec.base, hyper.precision)

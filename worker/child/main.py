@@ -21,13 +21,12 @@ from core.spec.events import (
     RunEvent,
     RunFailed,
     RunFinished,
-    StepDone,
 )
 from core.spec.run_request import RunRequest, archive_of
 from core.training.mask import audit_file
 from core.training.recipe import train
+from worker.child.cores import cores_of
 from worker.child.process import lead_own_group, log_to
-from worker.child.threads import threads_of
 from worker.outages.full_disk import DISK_FULL, is_disk_full
 
 logger = logging.getLogger(__name__)
@@ -40,10 +39,10 @@ def run(events: Connection, request: RunRequest) -> None:
     disable_progress_bar()
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    threads = threads_of(request)
+    cores = cores_of(request)
 
     def should_stop() -> bool:
-        threads.follow()  # the recipe asks before every micro-batch
+        cores.follow()  # the recipe asks before every micro-batch
         return stop.is_set()
 
     def send(event: RunEvent) -> None:
@@ -58,8 +57,6 @@ def run(events: Connection, request: RunRequest) -> None:
             stored_source=request.stored_source,
         )
         for event in events_of_run:
-            if isinstance(event, StepDone):
-                threads.note(event)
             if isinstance(event, CheckpointSaved | RunFinished):
                 pack(event.folder, archive_of(event.folder))
             elif isinstance(event, ResumeStateSaved):

@@ -1,4 +1,3 @@
-import itertools
 import json
 import os
 import subprocess
@@ -11,7 +10,7 @@ from safetensors.torch import load_file
 
 from core.errors import TrainingFailed
 from core.spec.events import CheckpointSaved, Evaluated, RunFinished, StepDone
-from core.spec.strategy import FullSpec, LoraSpec
+from core.spec.strategy import LoraSpec
 from core.training.recipe import train
 
 CHAT = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
@@ -81,26 +80,6 @@ def test_same_seed_gives_the_same_adapter_and_another_seed_another(job, workspac
     dropout = LoraSpec(rank=4, dropout=0.2)
     hashes = [run(job(dropout, seed=seed), workspace)[-1].weights_sha256 for seed in (1, 1, 2)]
     assert hashes[0] == hashes[1] != hashes[2]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("strategy", [LoraSpec(rank=4, dropout=0.2), FullSpec()])
-def test_the_number_of_threads_changes_no_result(job, workspace, strategy, precision):
-    """So a run may use more cores whenever they are free."""
-    spec = job(strategy, epochs=2, batch_size=4, precision=precision)
-    weights = []
-    for counts in ((1, 1), (2, 2), (1, 3)):
-        numbers = itertools.cycle(counts)
-
-        def change_threads(numbers=numbers) -> bool:
-            torch.set_num_threads(next(numbers))
-            return False
-
-        *_, last = train(spec, workspace, change_threads)
-        weights.append(last.weights_sha256)
-    torch.set_num_threads(1)
-    assert len(set(weights)) == 1
 
 
 @pytest.mark.slow

@@ -1,0 +1,102 @@
+"""Which cores a run uses."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.functional import linear
+
+from core.busy_file import BusyFile
+from core.spec.job import JobSpec
+from core.spec.run_request import RunRequest
+from core.spec.workspace import Workspace
+from worker.child.cores import RunCores, cores_of
+
+ALL = os.sched_getaffinity(0)
+FEW = set(sorted(ALL)[: max(1, len(ALL) // 2)])
+
+
+@pytest.fixture(autouse=True)
+def same_process_afterwards() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+    place(ALL)
+
+
+def place(cores: set[int]) -> None:
+    for thread in os.listdir("/proc/self/task"):
+        os.sched_setaffinity(int(thread), cores)
+
+
+def cores_in_use() -> list[set[int]]:
+    """Return the cores of every thread, each set once."""
+    used: list[set[int]] = []
+    for thread in os.listdir("/proc/self/task"):
+        cores = os.sched_getaffinity(int(thread))
+        if cores not in used:
+            used.append(cores)
+    return used
+
+
+def test_an_engine_that_computes_gets_its_cores_at_once(tmp_path: Path) -> None:
+    engine, cores = BusyFile(tmp_path / "busy"), RunCores(ALL, BusyFile(tmp_path / "busy"))
+    torch.set_num_threads(2)
+    torch.ones(1 << 20).exp()  # starts the second thread
+    cores.follow()
+    assert cores_in_use() == [ALL]
+    engine.mark()
+    cores.follow()
+    assert cores_in_use() == [FEW]
+    assert torch.get_num_threads() == 2
+    engine.unmark()
+    cores.follow()
+    assert cores_in_use() == [ALL]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_cores_change_no_result(tmp_path: Path, dtype: torch.dtype) -> None:
+    """These products are among those that another number of threads rounds differently."""
+    engine, cores = BusyFile(tmp_path / "busy"), RunCores(ALL, BusyFile(tmp_path / "busy"))
+    torch.set_num_threads(2)
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(33, 1024, 384), (64, 1024, 384), (100, 1024, 384), (257, 1536, 576)]
+    operands = [
+        (torch.randn(rows, inner, generator=generator), torch.randn(outer, inner))
+        for rows, inner, outer in shapes
+    ]
+    found = []
+    for change in (lambda: None, engine.mark, engine.unmark):
+        change()
+        cores.follow()
+        found.append([linear(a.to(dtype), b.to(dtype)) for a, b in operands])
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+@pytest.mark.parametrize("busy_file", [None, "busy"])
+def test_a_number_that_an_operator_has_set_is_kept(tmp_path: Path, busy_file: str | None) -> None:
+    path = tmp_path / busy_file if busy_file else None
+    request = RunRequest(a_job(), Workspace(folder=tmp_path), threads=3, engine_busy_file=path)
+    cores = cores_of(request)
+    BusyFile(tmp_path / "busy").mark()
+    cores.follow()
+    assert torch.get_num_threads() == 3
+    assert cores_in_use() == [ALL]
+
+
+def test_a_run_has_a_thread_for_every_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = RunRequest(a_job(), Workspace(folder=tmp_path), threads=None)
+    beside = replace(request, engine_busy_file=tmp_path / "busy")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
+    for each in (request, beside):
+        torch.set_num_threads(1)
+        cores_of(each).follow()
+        assert torch.get_num_threads() == 4
+
+
+def a_job() -> JobSpec:
+    return JobSpec.model_validate({"base": {"id": "tiny", "source": "/tiny"}, "seed": 1})
