@@ -6,7 +6,9 @@ BASE   ?= tiny
 VENV   := .venv
 BIN    := $(VENV)/bin
 # a test process computes on one thread and waits for a third of its time: one more than there are cores
-SIDE_BY_SIDE := -n $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --maxprocesses 8 --dist worksteal
+SIDE_BY_SIDE := -n $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --maxprocesses 8
+# tests that start the whole service; those of a file share one
+SERVICES := tests/end_to_end tests/faults
 # llama.cpp's server, a peer of bench-serving: its sources come with those of its Python package
 LLAMA  := build/llama.cpp
 LLAMA_PACKAGE := llama_cpp_python-0.3.36
@@ -46,14 +48,15 @@ real-bases: $(VENV)/test.stamp ## make SmolLM2-135M-Instruct and all-MiniLM-L6-v
 migrate: setup ## bring the database named by TUNESMITH_DATABASE_URL to the newest schema
 	$(BIN)/python -m migrations.upgrade
 
-test: $(VENV)/test.stamp ## run every test that a change needs (10 minutes)
-	$(BIN)/python -m pytest -m "not slow and not gpu and not real and not clients" $(SIDE_BY_SIDE)
+test: $(VENV)/test.stamp ## run every test that a change needs but those of whole services (10 minutes)
+	$(BIN)/python -m pytest -m "not slow and not gpu and not real and not clients" $(SIDE_BY_SIDE) --dist worksteal \
+		$(patsubst %,--ignore=%,$(SERVICES))
 
-test-services: $(VENV)/test.stamp ## kill and follow whole services, what `make test` has no time for (10 minutes)
-	$(BIN)/python -m pytest -m "slow and not gpu and not real and not clients" tests/faults tests/end_to_end $(SIDE_BY_SIDE)
+test-services: $(VENV)/test.stamp ## start, kill and follow whole services (15 minutes)
+	$(BIN)/python -m pytest -m "not gpu and not real and not clients" $(SIDE_BY_SIDE) --dist loadfile $(SERVICES)
 
 test-all: $(VENV)/test.stamp ## run the whole matrix
-	$(BIN)/python -m pytest -m "not gpu and not real and not clients" $(SIDE_BY_SIDE)
+	$(BIN)/python -m pytest -m "not gpu and not real and not clients" $(SIDE_BY_SIDE) --dist worksteal
 
 test-real: real-bases ## train, serve and compare on the real bases (30 minutes)
 	$(BIN)/python -m pytest -m real tests/real

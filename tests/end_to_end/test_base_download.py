@@ -32,8 +32,6 @@ id = "acme/gone"
 source = "./gone"
 """
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture
 def hub() -> Iterator[FakeHub]:

@@ -21,7 +21,6 @@ HARD_LINE = 7
 LONG_LINE = 12
 
 
-@pytest.mark.slow
 def test_run_that_gets_worse_stops_early_and_becomes_its_best_checkpoint(
     service: Service, small_dataset: Path, tmp_path: Path
 ) -> None:

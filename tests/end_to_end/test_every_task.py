@@ -34,10 +34,6 @@ from tests.end_to_end.service import (
 FAMILIES = ("llama", "bert", "t5", "bart")
 TINY_FOLDER = Path(__file__).parents[2] / "core" / "models" / "tiny"
 NEW_TOKENS = 8
-DAILY = ("lora", "qlora", "full", "dpo", "kto", "seq2seq")
-DAILY += ("encoder, one label", "decoder, several labels")
-"""What `make test` trains through the service; tests/matrix trains the others without one."""
-CASES = [pytest.param(name, marks=() if name in DAILY else pytest.mark.slow) for name in JOBS]
 METRICS = {"step", "total_steps", "train_loss", "train_mean_token_accuracy", "learning_rate"}
 
 # PEFT's and transformers' own warnings while they load what they are given
@@ -83,7 +79,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
     with running_service(folder / "data", settings) as service:
         files = {name: upload(service.client, path) for name, path in write_files(folder).items()}
         workshop = Workshop(service, bases | {BASE_MODEL: TINY_FOLDER}, files, {})
-        for name in DAILY:
+        for name in JOBS:
             workshop.submit(name)
         yield workshop
 
@@ -107,7 +103,7 @@ def test_job_is_followed_live_from_its_creation_to_its_end(workshop: Workshop) -
     assert workshop.finished("lora").status == "succeeded"
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", JOBS)
 def test_tuned_model_answers_at_the_endpoints_as_its_bundle_does(
     workshop: Workshop, name: str, tmp_path: Path
 ) -> None:
@@ -170,7 +166,7 @@ def classify(workshop: Workshop, model: str, texts: list[str]) -> list[dict[str,
     return results
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", JOBS)
 def test_job_says_what_it_did_in_events_metrics_and_result_file(
     workshop: Workshop, name: str
 ) -> None:
@@ -229,7 +225,7 @@ def test_mask_of_a_job_and_of_a_planned_one_agree(workshop: Workshop) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["full", pytest.param("prompt", marks=pytest.mark.slow), "decoder, several labels"],
+    ["full", "prompt", "decoder, several labels"],
 )
 def test_training_goes_on_from_the_weights_of_a_tuned_model(workshop: Workshop, name: str) -> None:
     client, parent = workshop.service.client, workshop.finished(name)

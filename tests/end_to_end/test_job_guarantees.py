@@ -30,7 +30,6 @@ FAULTY_FILES = {
 }
 
 
-@pytest.mark.slow
 def test_killed_worker_loses_no_job(service: Service, small_dataset: Path) -> None:
     client = service.client
     job = submit(client, upload(client, small_dataset), epochs=6, suffix="rescue")
@@ -68,7 +67,6 @@ def mask_status(service: Service, file_id: str) -> str:
     return str(mask["status"])
 
 
-@pytest.mark.slow
 def test_same_seed_gives_the_same_adapter(service: Service, small_dataset: Path) -> None:
     client = service.client
     file_id = upload(client, small_dataset)

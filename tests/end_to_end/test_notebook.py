@@ -9,7 +9,6 @@ from nbclient import NotebookClient
 from tests.end_to_end.service import EXAMPLES, Service
 
 
-@pytest.mark.slow
 def test_notebook_runs_with_the_stock_client(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:

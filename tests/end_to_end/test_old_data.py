@@ -30,8 +30,6 @@ from tests.end_to_end.service import (
     wait_until,
 )
 
-pytestmark = pytest.mark.slow
-
 FOLDER = Path(__file__).with_name("data_of_0_1_0")
 KEY = "none"
 """What `Service.client` sends; the older service had no key."""

@@ -61,15 +61,10 @@ def pause(client: OpenAI, job_id: str) -> int:
 @pytest.mark.parametrize(
     ("strategy", "victim"),
     [
-        pytest.param(
-            {"type": "lora", "dropout": 0.1},
-            "child",
-            id="lora, child",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param({"type": "qlora"}, "worker", id="qlora, worker", marks=pytest.mark.slow),
-        pytest.param({"type": "full"}, "child", id="full, child", marks=pytest.mark.slow),
-        pytest.param({"type": "prefix"}, "worker", id="prefix, worker", marks=pytest.mark.slow),
+        pytest.param({"type": "lora", "dropout": 0.1}, "child", id="lora, child"),
+        pytest.param({"type": "qlora"}, "worker", id="qlora, worker"),
+        pytest.param({"type": "full"}, "child", id="full, child"),
+        pytest.param({"type": "prefix"}, "worker", id="prefix, worker"),
     ],
 )
 def test_paused_and_killed_run_ends_with_the_weights_of_an_uninterrupted_one(

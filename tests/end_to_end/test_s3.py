@@ -87,7 +87,6 @@ def refusal(service: S3Service, model: str) -> tuple[int, str | None, str | None
     return answer.status_code, answer.code, answer.response.headers.get("retry-after")
 
 
-@pytest.mark.slow
 def test_job_is_trained_served_and_taken_away_over_s3(
     service: S3Service,
     s3_server: S3Server,

@@ -77,7 +77,6 @@ def test_the_corpus_is_large_and_every_body_differs() -> None:
     assert len({(each.path, each.content) for each in HOSTILE}) == len(HOSTILE) >= 80
 
 
-@pytest.mark.slow
 def test_a_stream_goes_on_evenly_while_all_of_them_come_in(tmp_path: Path) -> None:
     """Compared with the same stream left alone, since a busy machine makes gaps of its own.
 

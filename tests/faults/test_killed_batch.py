@@ -18,8 +18,6 @@ from tests.end_to_end.service import BASE_MODEL, Service, running_service
 from tests.faults.test_killed_engine import engine_child
 from tests.worker.workshop import wait_until
 
-pytestmark = pytest.mark.slow
-
 LINES = 400
 ANSWER_TOKENS = 48
 URL = "/v1/chat/completions"

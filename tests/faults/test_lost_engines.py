@@ -160,7 +160,6 @@ def ask(api: Api) -> httpx.Response:
     return httpx.post(url, json=body, timeout=TIMEOUT_SECONDS)
 
 
-@pytest.mark.slow
 def test_an_engine_told_to_go_ends_its_streams_and_takes_no_new_ones(
     api: Api, engines: list[EngineProcess], streams: list[Stream]
 ) -> None:
@@ -178,7 +177,6 @@ def test_an_engine_told_to_go_ends_its_streams_and_takes_no_new_ones(
     assert known(api) == [staying.url]
 
 
-@pytest.mark.slow
 def test_no_request_fails_while_an_engine_goes(api: Api, engines: list[EngineProcess]) -> None:
     statuses: list[int] = []
     is_over = threading.Event()

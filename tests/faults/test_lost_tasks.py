@@ -65,7 +65,6 @@ def assert_slept(task: Task, *, attempts: int) -> None:
     assert (task.result, task.error, task.attempts) == ({"dream": "sheep"}, None, attempts)
 
 
-@pytest.mark.slow
 def test_task_whose_message_comes_three_times_runs_once(
     naps: Naps, victim: subprocess.Popen[bytes]
 ) -> None:

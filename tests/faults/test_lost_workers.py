@@ -55,7 +55,6 @@ def assert_succeeded_once(workshop: Workshop, job_id: str) -> None:
     assert messages[-1] == COMPLETED
 
 
-@pytest.mark.slow
 def test_job_whose_message_comes_three_times_runs_once(
     workshop: Workshop, victim: subprocess.Popen[bytes]
 ) -> None:
@@ -94,7 +93,6 @@ def test_cancelled_run_is_killed_and_its_worker_goes_on(
     assert workshop.events(job_id)[-1].sequence == last.sequence
 
 
-@pytest.mark.slow
 def test_killed_child_is_replaced(workshop: Workshop, victim: subprocess.Popen[bytes]) -> None:
     job_id = workshop.submit(epochs=4)
     with held_by_victim(workshop, job_id):
@@ -105,7 +103,6 @@ def test_killed_child_is_replaced(workshop: Workshop, victim: subprocess.Popen[b
     assert any("was killed by SIGKILL" in message for message in workshop.messages(job_id))
 
 
-@pytest.mark.slow
 def test_paused_run_makes_room_and_goes_on_where_it_stopped(
     workshop: Workshop, victim: subprocess.Popen[bytes]
 ) -> None:

@@ -4,7 +4,6 @@ import asyncio
 from pathlib import Path
 
 import openai
-import pytest
 
 from tests.end_to_end.service import BASE_MODEL, running_service
 
@@ -42,7 +41,6 @@ async def ask_all(url: str, retries: int) -> tuple[list, list]:
         return alone, await asyncio.gather(*tasks, return_exceptions=True)
 
 
-@pytest.mark.slow
 def test_five_hundred_streams_say_what_each_says_alone(tmp_path: Path) -> None:
     with running_service(tmp_path, ROOM) as service:
         alone, together = asyncio.run(ask_all(service.url, retries=0))
@@ -56,7 +54,6 @@ def test_five_hundred_streams_say_what_each_says_alone(tmp_path: Path) -> None:
     assert different == []
 
 
-@pytest.mark.slow
 def test_beyond_the_queue_is_a_429_that_the_stock_client_comes_back_from(tmp_path: Path) -> None:
     small = {"TUNESMITH_ENGINE_MAX_BATCH": "16", "TUNESMITH_ENGINE_MAX_WAITING": "16"}
     with running_service(tmp_path, small) as service:

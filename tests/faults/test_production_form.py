@@ -17,8 +17,6 @@ from tests.worker.workshop import (
     worker_process,
 )
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture
 def workshop(tmp_path: Path, postgres_url: str, redis_url: str) -> Iterator[Workshop]:
