@@ -17,6 +17,7 @@ from core.adapters.virtual import Prefix, SoftPrompt
 from core.batching.packing import PackedBatch
 from core.batching.padding import PaddedBatch
 from core.errors import InvalidRequest
+from core.models.kernel_lengths import batch_padding, pad_batch
 
 
 @dataclass
@@ -117,8 +118,9 @@ class AdaptedModel:
 
         PEFT's classifiers pool over both, so the first state of a segment may be a soft token's.
         """
-        arguments: dict[str, Any] = {"position_ids": batch.positions_1T}
         lengths = list(batch.segment_lengths)
+        positions_1T = batch.positions_1T
+        arguments: dict[str, Any] = {}
         if self.soft_prompt is not None:
             embedded_1TE = self.model.get_input_embeddings()(batch.tokens_1T)
             prompt_PE = self.soft_prompt.embeddings_PE.to(embedded_1TE.dtype)
@@ -126,15 +128,23 @@ class AdaptedModel:
             parts = [part for text_SE in texts for part in (prompt_PE, text_SE)]
             lengths = [self.soft_prompt.tokens + length for length in lengths]
             positions_T = torch.cat([torch.arange(length) for length in lengths])
-            arguments["inputs_embeds"] = torch.cat(parts)[None]
-            arguments["position_ids"] = positions_T[None].to(embedded_1TE.device)
+            name, tokens = "inputs_embeds", torch.cat(parts)[None]
+            positions_1T = positions_T[None].to(embedded_1TE.device)
         else:
-            arguments["input_ids"] = batch.tokens_1T
+            name, tokens = "input_ids", batch.tokens_1T
         if self.prefix is not None:
             arguments["prefix"] = self.prefix.states(self.model.dtype)
-            arguments["position_ids"] = batch.positions_1T + self.prefix.tokens
-        output = self.model.base_model(**arguments, segment_lengths=lengths, use_cache=False)
-        states_TE: Tensor = output.last_hidden_state[0]
+            positions_1T = positions_1T + self.prefix.tokens
+        length = sum(lengths)
+        padding = batch_padding(length, self.model.device, self.model.dtype)
+        arguments[name] = pad_batch(tokens, padding)
+        output = self.model.base_model(
+            **arguments,
+            position_ids=pad_batch(positions_1T, padding),
+            segment_lengths=[*lengths, padding] if padding else lengths,
+            use_cache=False,
+        )
+        states_TE: Tensor = output.last_hidden_state[0, :length]
         return states_TE, lengths
 
     def decoder_states(self, batch: PaddedBatch) -> Tensor:

@@ -19,6 +19,8 @@ from torch.nn.functional import dropout, scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface, PreTrainedModel
 
+from core.models.kernel_lengths import pad_mask, pad_segment, segment_padding
+
 PACKED_ATTENTION = "tunesmith_packed"
 
 LONGEST_STORED_SEGMENT = 512
@@ -152,7 +154,7 @@ def _attend_block(
         )
         return output_1HCD
     if stored:
-        return _StoredProbabilities.apply(query_1HCD, key_1HJD, value_1HJD, mask_CJ, rule.scaling)
+        return _attend_stored(query_1HCD, key_1HJD, value_1HJD, mask_CJ, rule.scaling)
     return scaled_dot_product_attention(
         query_1HCD,
         key_1HJD,
@@ -179,6 +181,28 @@ def _capped(
         scores_1HCJ = scores_1HCJ + mask_CJ
     probabilities_1HCJ = dropout(torch.softmax(scores_1HCJ, dim=-1), rule.dropout)
     return torch.matmul(probabilities_1HCJ, value_1HJD)
+
+
+def _attend_stored(
+    query_1HCD: Tensor,
+    key_1HJD: Tensor,
+    value_1HJD: Tensor,
+    mask_CJ: Tensor | None,
+    scaling: float,
+) -> Tensor:
+    """Attend from queries that are padded to one of few numbers."""
+    queries, keys = query_1HCD.shape[2], key_1HJD.shape[2]
+    padding = segment_padding(queries, query_1HCD.device, query_1HCD.dtype)
+    if padding:
+        query_1HCD, key_1HJD, value_1HJD = (
+            pad_segment(x, padding) for x in (query_1HCD, key_1HJD, value_1HJD)
+        )
+        mask_CJ = query_1HCD.new_zeros(queries, keys) if mask_CJ is None else mask_CJ
+        mask_CJ = pad_mask(mask_CJ, padding)
+    output_1HCD: Tensor = _StoredProbabilities.apply(
+        query_1HCD, key_1HJD, value_1HJD, mask_CJ, scaling
+    )
+    return output_1HCD[:, :, :queries]
 
 
 class _StoredProbabilities(torch.autograd.Function):

@@ -1,0 +1,49 @@
+"""Padding to few lengths, so that oneDNN has few kernels to build.
+
+On a CPU, oneDNN builds a kernel in bf16 for every new length of a batch or segment and each of some
+twenty products, in 1 to 3 ms and half a megabyte, and keeps the last 1,024 of them. Lengths of real
+rows hardly return, so a run would build kernels at every step.
+"""
+
+# T tokens of a packed batch, E hidden size, H heads, D size of a head,
+# C queries of a segment, J keys that they attend to
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+BATCH_STEP = 64
+"""A multiple of AMX's blocks, for whose remainders oneDNN builds further kernels."""
+SEGMENT_STEP = 32
+
+
+def batch_padding(tokens: int, device: torch.device, dtype: torch.dtype) -> int:
+    """Return the number of tokens to append: less than an eighth of `tokens`, less than 64."""
+    if not _builds_kernels(device, dtype):
+        return 0
+    eighth = max(1, tokens // 8)
+    return -tokens % min(BATCH_STEP, 1 << (eighth.bit_length() - 1))
+
+
+def pad_batch(x: Tensor, padding: int) -> Tensor:
+    """Append zeros to ids or positions (1, T), or to embeddings (1, T, E)."""
+    return pad(x, (0, 0) * (x.dim() - 2) + (0, padding))
+
+
+def segment_padding(queries: int, device: torch.device, dtype: torch.dtype) -> int:
+    """Return the number of queries to append, and of keys."""
+    return -queries % SEGMENT_STEP if _builds_kernels(device, dtype) else 0
+
+
+def pad_segment(x_1HSD: Tensor, padding: int) -> Tensor:
+    """Append zeros to the queries, keys or values of a segment."""
+    return pad(x_1HSD, (0, 0, 0, padding))
+
+
+def pad_mask(mask_CJ: Tensor, padding: int) -> Tensor:
+    """Hide appended keys from all queries but the appended ones, which need some visible key."""
+    return pad(pad(mask_CJ, (0, padding), value=float("-inf")), (0, 0, 0, padding))
+
+
+def _builds_kernels(device: torch.device, dtype: torch.dtype) -> bool:
+    return device.type == "cpu" and dtype is torch.bfloat16
