@@ -106,6 +106,7 @@ def test_only_the_worker_that_trains_keeps_the_memory_of_its_steps(
     service = EmbeddedService(Path("/data"), "127.0.0.1", 8000, 9000)
     kept = "glibc.malloc.trim_threshold=8589934592"
     assert kept in training_environment(service, "worker-1")["GLIBC_TUNABLES"].split(":")
+    assert training_environment(service, "worker-1")["GOMP_SPINCOUNT"] == "300"
     assert "GLIBC_TUNABLES" not in worker_environment(service, "worker-2")
 
 
