@@ -42,7 +42,7 @@ RECALLED = 4
 
 TRAINING: dict[str, Any] = {
     "strategy": {"type": "full"},
-    "training": {"learning_rate": 2e-3, "max_steps": 160, "batch_size": 8, "precision": "fp32"},
+    "training": {"learning_rate": 2e-3, "max_steps": 240, "batch_size": 8, "precision": "fp32"},
 }
 
 Message = dict[str, Any]
@@ -66,9 +66,15 @@ def tool(name: str, *properties: str, description: str = "", strict: bool = Fals
 
 def tools(name: str, *properties: str) -> list[list[Message]]:
     """One tool, in the spellings of several programs."""
+    from_zod = tool(name, *properties, description="What it does.")
+    from_zod["function"]["parameters"] |= {
+        "additionalProperties": False,
+        "$schema": "http://json-schema.org/draft-07/schema#",
+    }
     return [
         [tool(name, *properties)],
         [tool(name, *properties, description="What it does.", strict=True)],
+        [from_zod],
     ]
 
 
