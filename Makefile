@@ -48,7 +48,7 @@ real-bases: $(VENV)/test.stamp ## make SmolLM2-135M-Instruct and all-MiniLM-L6-v
 migrate: setup ## bring the database named by TUNESMITH_DATABASE_URL to the newest schema
 	$(BIN)/python -m migrations.upgrade
 
-test: $(VENV)/test.stamp ## run every test that a change needs but those of whole services (10 minutes)
+test: $(VENV)/test.stamp ## run the tests of a change, except those of whole services (10 minutes)
 	$(BIN)/python -m pytest -m "not slow and not gpu and not real and not clients" $(SIDE_BY_SIDE) --dist worksteal \
 		$(patsubst %,--ignore=%,$(SERVICES))
 

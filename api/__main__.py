@@ -4,8 +4,8 @@ import gc
 
 
 def main() -> None:
-    # No module is freed while the process starts, so collecting there costs a quarter of the start
-    # and finds nothing.
+    # Modules are not freed while the process starts, so collecting then costs a quarter of the
+    # start and finds almost nothing.
     gc.disable()
     from api.process import run_api
 

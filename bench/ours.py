@@ -3,6 +3,8 @@
 import tempfile
 from pathlib import Path
 
+import torch
+
 from bench.data import BenchmarkData
 from bench.measure import Clock, MeasuredRun, MeasuredStep
 from core.spec.base_model import BaseModelSpec
@@ -37,6 +39,7 @@ def job_spec(
 def run_ours(data: BenchmarkData, spec: JobSpec, steps: int, clock: Clock) -> MeasuredRun:
     """Run the first `steps` steps of the job, including reading the dataset."""
     measured: list[MeasuredStep] = []
+    threads = torch.get_num_threads()  # a run may lower it, and a peer may follow in this process
     with tempfile.TemporaryDirectory() as folder:
         workspace = Workspace(folder=Path(folder))
         workspace.train_file.symlink_to(data.train_file)
@@ -49,4 +52,5 @@ def run_ours(data: BenchmarkData, spec: JobSpec, steps: int, clock: Clock) -> Me
             last = now
             if len(measured) == steps:
                 break
+    torch.set_num_threads(threads)
     return MeasuredRun(tuple(measured))

@@ -63,8 +63,8 @@ def child_environment(service: EmbeddedService) -> dict[str, str]:
     """Return the environment of a process of the service.
 
     Settings that `up` does not set (the API key, the catalog file) are inherited. The
-    engine gets half of the cores, and a run the others or, while the engine is idle, all of them;
-    waiting threads sleep instead of spinning (docs/operations.md).
+    engine has threads for half of the cores, and a run uses all of them or, while the engine is
+    busy, half; waiting threads sleep instead of spinning (docs/operations.md).
     """
     half_of_the_cores = str(max(1, len(os.sched_getaffinity(0)) // 2))
     data_folder = service.data_folder
@@ -92,9 +92,10 @@ def child_environment(service: EmbeddedService) -> dict[str, str]:
 
 def training_environment(service: EmbeddedService, worker_id: str) -> dict[str, str]:
     """Return the environment of the worker that trains, for its children."""
+    spins = {} if "OMP_WAIT_POLICY" in os.environ else {"GOMP_SPINCOUNT": TRAINING_SPINS}
     return {
         "GLIBC_TUNABLES": TRAINING_TUNABLES,
-        "GOMP_SPINCOUNT": TRAINING_SPINS,
+        **spins,
         **worker_environment(service, worker_id),
     }
 

@@ -190,7 +190,7 @@ def _attend_stored(
     mask_CJ: Tensor | None,
     scaling: float,
 ) -> Tensor:
-    """Attend from queries that are padded to one of few numbers."""
+    """Attend after padding queries, keys and values to few lengths; return the real queries'."""
     queries, keys = query_1HCD.shape[2], key_1HJD.shape[2]
     padding = segment_padding(queries, query_1HCD.device, query_1HCD.dtype)
     if padding:

@@ -36,6 +36,8 @@ def add_noise(adapted: AdaptedModel, alpha: float) -> None:
         noise = torch.zeros_like(embedded)
         virtual = 0 if adapted.soft_prompt is None else adapted.soft_prompt.tokens
         for text in _texts(noise, virtual, named):
+            if text.numel() == 0:  # of the padding of a batch
+                continue
             bound = alpha / math.sqrt(text.numel())
             text.uniform_(-bound, bound)
         named["inputs_embeds"] = embedded + noise

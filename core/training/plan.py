@@ -50,7 +50,7 @@ class StepPlan:
         )
 
     def tokens_per_pass(self, tokens: int) -> float:
-        """Return the mean tokens of one forward pass if an epoch has `tokens` tokens."""
+        """Return about the tokens of one forward pass if an epoch has `tokens` tokens."""
         return min(tokens / self._steps_per_epoch, self.spec.training.micro_batch_tokens)
 
     @property

@@ -82,11 +82,12 @@ def train(
     yield described
     yield MaskAudited(rows=audit(spec, tokenizer, dataset.rows))
     replays = choose_rows(dataset, spec, workspace, tokenizer)
-    limit_threads(inputs.config, plan.tokens_per_pass(described.tokens))
 
     yield PhaseStarted(phase="loading model")
     chosen = PrecisionChooser(device, precision_folder).choose(spec.base, hyper.precision)
     dtype = dtype_of(chosen.choice)
+    if device.type == "cpu":
+        limit_threads(inputs.config, plan.tokens_per_pass(described.tokens))
     with all_or_nothing("The base model"):
         adapted = load_model(spec, workspace, tokenizer, dtype, device)
         rows = [*dataset.rows, *dataset.validation_rows]

@@ -12,8 +12,9 @@ FLOPS_PER_THREAD = 50e6
 def limit_threads(config: PreTrainedConfig, tokens_per_pass: float) -> None:
     """Lower torch's number of threads if products of `tokens_per_pass` tokens are short.
 
-    The number depends on nothing but the base and the data: some kernels round differently with
-    another number of threads, so a number by measurement would break "same seed, same weights".
+    It stays lower in this process. The number depends on the job, its base and data, and the
+    cores, but on no measurement: some kernels round differently with another number of threads, so
+    a measured number would break "same seed, same weights".
     """
     width = hidden_size(config.to_dict())
     assert width is not None, "the configs of all families have the field of their width"

@@ -56,14 +56,12 @@ class Workshop:
         self.jobs[name] = self.service.client.fine_tuning.jobs.create(**request).id
 
     def finished(self, name: str) -> FineTuningJob:
-        if name not in self.jobs:
-            self.submit(name)
         return wait_until(self.service.client, self.jobs[name], "succeeded")
 
 
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
-    """The daily jobs are submitted at once, and train while the first tests look at results."""
+    """All jobs are submitted at once, and train while the first tests look at results."""
     from tests.core.tiny import save_base
 
     folder = tmp_path_factory.mktemp("workshop")

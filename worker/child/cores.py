@@ -4,14 +4,16 @@ Its threads move to other cores, and their number stays: some kernels round diff
 number of threads, so the weights of a run would depend on the moments of the engine's requests.
 """
 
+import logging
 import os
 from contextlib import suppress
-from pathlib import Path
 
 import torch
 
 from core.busy_file import BusyFile
 from core.spec.run_request import RunRequest
+
+logger = logging.getLogger(__name__)
 
 
 def cores_of(request: RunRequest) -> "RunCores":
@@ -20,7 +22,9 @@ def cores_of(request: RunRequest) -> "RunCores":
     torch.set_num_threads(request.threads or len(cores))
     if request.threads or request.engine_busy_file is None:
         return RunCores(cores, None)
-    return RunCores(cores, BusyFile(request.engine_busy_file))
+    run_cores = RunCores(cores, BusyFile(request.engine_busy_file))
+    run_cores.follow()
+    return run_cores
 
 
 class RunCores:
@@ -34,15 +38,24 @@ class RunCores:
 
     def follow(self) -> None:
         """Leave or take the other half of the cores, as the engine is busy or idle."""
-        is_busy = self._engine is not None and self._engine.is_marked_by_another()
-        wanted = self._few if is_busy else self._all
-        if wanted != self._used:
+        if self._engine is None:
+            return
+        wanted = self._few if self._engine.is_marked_by_another() else self._all
+        if wanted == self._used:
+            return
+        try:
             _place_threads(wanted)
-            self._used = wanted
+        except OSError as error:  # a sandbox forbids it, or the cores of the process have changed
+            logger.warning("The run cannot leave cores to the engine: %s", error)
+            self._engine = None
+        self._used = wanted
 
 
 def _place_threads(cores: set[int]) -> None:
     """Restrict every thread of this process to `cores`; later threads inherit it."""
-    for thread in Path("/proc/self/task").iterdir():
-        with suppress(ProcessLookupError):  # it has just ended
-            os.sched_setaffinity(int(thread.name), cores)
+    placed: set[str] = set()
+    while new := set(os.listdir("/proc/self/task")) - placed:
+        for thread in new:
+            with suppress(ProcessLookupError):  # it has just ended
+                os.sched_setaffinity(int(thread), cores)
+        placed |= new

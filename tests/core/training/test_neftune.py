@@ -6,6 +6,7 @@ from core.adapters.adapted import AdaptedModel
 from core.batching.packing import lay_out
 from core.batching.padding import pad
 from core.batching.rows import SourceTargetRow
+from core.models import kernel_lengths
 from core.models.attention import use_packed_attention
 from core.spec.strategy import PromptSpec
 from core.strategies.attach import attach
@@ -74,6 +75,18 @@ def test_soft_tokens_are_left_alone(tiny_model, chat_tokenizer):
     add_noise(adapted, 5.0)
     disturbed_T = (seen_embeddings(adapted, sequences) != plain_TE).any(dim=1)
     assert disturbed_T.tolist() == [False] * 3 + [True] * 4 + [False] * 3 + [True] * 2
+
+
+def test_padding_shorter_than_the_soft_prompt_is_no_text(tiny_model, chat_tokenizer, monkeypatch):
+    monkeypatch.setattr(kernel_lengths, "_builds_kernels", lambda device, dtype: True)
+    model = tiny_model("llama")
+    use_packed_attention(model)
+    adapted = attach(model, PromptSpec(virtual_tokens=3), chat_tokenizer)
+    model.train()
+    add_noise(adapted, 5.0)
+    sequences = [tuple(range(1, 25)), tuple(range(1, 21))]
+    assert kernel_lengths.batch_padding(24 + 20 + 2 * 3, CPU, torch.float32) == 2
+    seen_embeddings(adapted, sequences)
 
 
 @pytest.mark.parametrize("model_type", ["t5", "bart"])

@@ -57,6 +57,32 @@ def test_an_engine_that_computes_gets_its_cores_at_once(tmp_path: Path) -> None:
     assert cores_in_use() == [ALL]
 
 
+def test_a_run_that_begins_beside_a_busy_engine_leaves_it_cores_from_the_start(
+    tmp_path: Path,
+) -> None:
+    BusyFile(tmp_path / "busy").mark()
+    path = tmp_path / "busy"
+    cores_of(RunRequest(a_job(), Workspace(folder=tmp_path), threads=None, engine_busy_file=path))
+    assert cores_in_use() == [FEW]
+
+
+def test_a_run_goes_on_where_its_threads_cannot_be_placed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine, cores = BusyFile(tmp_path / "busy"), RunCores(ALL, BusyFile(tmp_path / "busy"))
+
+    def refuse(thread: int, cores: set[int]) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "sched_setaffinity", refuse)
+        for change in (engine.mark, engine.unmark, engine.mark):
+            change()
+            cores.follow()
+    assert caplog.text.count("cannot leave cores to the engine") == 1
+    assert cores_in_use() == [ALL]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_cores_change_no_result(tmp_path: Path, dtype: torch.dtype) -> None:
     """These products are among those that another number of threads rounds differently."""
