@@ -2,7 +2,7 @@
 
 On a CPU, oneDNN builds a kernel in bf16 for every new length of a batch or segment and each of some
 twenty products, in 1 to 3 ms and half a megabyte, and keeps the last 1,024 of them. Lengths of real
-rows hardly return, so a run would build kernels at every step.
+rows hardly return, so a run would build kernels at every step, and an engine for every embedding.
 Segments longer than attention stores, and attention with capped scores, are not padded.
 """
 

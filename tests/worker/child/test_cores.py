@@ -91,7 +91,7 @@ def test_the_cores_change_no_result(tmp_path: Path, dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(0)
     shapes = [(33, 1024, 384), (64, 1024, 384), (100, 1024, 384), (257, 1536, 576)]
     operands = [
-        (torch.randn(rows, inner, generator=generator), torch.randn(outer, inner))
+        [torch.randn(size, inner, generator=generator) for size in (rows, outer)]
         for rows, inner, outer in shapes
     ]
     found = []
