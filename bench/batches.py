@@ -211,20 +211,21 @@ def latency(port: int, streams: int) -> list[Latency]:
     """Measure live streams alone and beside a batch that fills the engine, twice in turns."""
     found = []
     for _ in range(2):
-        found.append(_latency("nothing", port, streams))
+        found.append(stream_latency("nothing", port, streams))
         client = _client(port)
         _, batch_id = _begin_batch(client, 5000, 64)
         while client.batches.retrieve(batch_id).status == "validating":
             time.sleep(POLL_SECONDS)
         time.sleep(FILL_SECONDS)
-        found.append(_latency("a full batch", port, streams))
+        found.append(stream_latency("a full batch", port, streams))
         client.batches.cancel(batch_id)
         while client.batches.retrieve(batch_id).status != "cancelled":
             time.sleep(POLL_SECONDS)
     return found
 
 
-def _latency(beside: str, port: int, streams: int) -> Latency:
+def stream_latency(beside: str, port: int, streams: int) -> Latency:
+    """Measure streams of the tiny base, one after another; `beside` is only a label."""
     first, gaps = [], []
     for _ in range(streams):
         began = time.monotonic()

@@ -23,6 +23,8 @@ from openai import OpenAI
 
 from bench.processes import catalog_of, require_success, service
 from bench.results import save_table, set_up, table
+from core.models.precision import pick_device
+from core.models.sixteen_bit_products import has_products
 
 ROWS = Path(__file__).parents[1] / "examples" / "python_docs" / "train.jsonl"
 SMOLLM2 = Path("build/real-bases/smollm2")
@@ -105,6 +107,8 @@ def _by_trl(base: Path, rows: Path, output: Path, epochs: int) -> float:
         *("--per_device_train_batch_size", str(BATCH_ROWS), "--num_train_epochs", str(epochs)),
         *("--output_dir", str(output)),
         *(() if torch.cuda.is_available() else ("--use_cpu",)),  # refused without it
+        # the default is bf16, which takes hours where the CPU has no products in it
+        *(() if has_products(pick_device(), torch.bfloat16) else ("--bf16", "False")),
     ]
     print(" ".join(command), file=sys.stderr, flush=True)
     began = time.monotonic()

@@ -18,6 +18,7 @@ from torch.nn.functional import dropout
 from core.adapters.delta import AdapterLayer, Delta
 from core.adapters.linear_layers import LinearLayer, as_stored, frozen_matrix
 from core.models.frozen import FrozenMatrix
+from core.models.sixteen_bit_products import product_dtype
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,8 @@ class _LoraProduct(torch.autograd.Function):
     """The product and its gradients with respect to the input and to A and B.
 
     `dropped` is the input of the adapter path: `x` itself, or `x` after dropout, whose own
-    backward pass then belongs to autograd. The adapter is computed in the dtype of `x`.
+    backward pass then belongs to autograd. Products are computed in the dtype of `x`, or in fp32
+    where the device has none in 16 bits.
     """
 
     @staticmethod
@@ -119,11 +121,14 @@ class _LoraProduct(torch.autograd.Function):
         lora_B: Tensor,
         scale: float,
     ) -> Tensor:
+        wide = product_dtype(x.device, x.dtype)
         x_TI = x.reshape(-1, x.shape[-1])
         dropped_TI = dropped.reshape(-1, x.shape[-1])
-        a_RI, scaled_b_OR = lora_A.to(x.dtype), (lora_B * scale).to(x.dtype)
-        low_TR = torch.mm(dropped_TI, a_RI.t())
-        y_TO = frozen.forward(x_TI).addmm_(low_TR, scaled_b_OR.t())
+        wide_TI = x_TI.to(wide)
+        wide_dropped_TI = wide_TI if dropped is x else dropped_TI.to(wide)
+        a_RI, scaled_b_OR = lora_A.to(wide), (lora_B * scale).to(wide)
+        low_TR = torch.mm(wide_dropped_TI, a_RI.t())
+        y_TO = frozen.forward(wide_TI).addmm_(low_TR, scaled_b_OR.t()).to(x.dtype)
         ctx.save_for_backward(dropped_TI, low_TR, a_RI, scaled_b_OR)
         ctx.frozen = frozen
         ctx.scale, ctx.adapter_dtype, ctx.shape = scale, lora_A.dtype, x.shape
@@ -133,7 +138,8 @@ class _LoraProduct(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
         dropped_TI, low_TR, a_RI, scaled_b_OR = ctx.saved_tensors
-        grad_TO = grad_y.reshape(-1, grad_y.shape[-1])
+        dropped_TI = dropped_TI.to(a_RI.dtype)
+        grad_TO = grad_y.reshape(-1, grad_y.shape[-1]).to(a_RI.dtype)
         grad_low_TR = torch.mm(grad_TO, scaled_b_OR)
         grad_a_RI = torch.mm(grad_low_TR.t(), dropped_TI).to(ctx.adapter_dtype)
         # (hᵀ dy)ᵀ and not dyᵀ h: on a CPU the long side belongs on the right
@@ -144,6 +150,6 @@ class _LoraProduct(torch.autograd.Function):
             if ctx.same_input:
                 grad_x_TI.addmm_(grad_low_TR, a_RI)
             else:
-                grad_dropped = torch.mm(grad_low_TR, a_RI).view(ctx.shape)
-            grad_x = grad_x_TI.view(ctx.shape)
+                grad_dropped = torch.mm(grad_low_TR, a_RI).to(grad_y.dtype).view(ctx.shape)
+            grad_x = grad_x_TI.to(grad_y.dtype).view(ctx.shape)
         return grad_x, grad_dropped, None, grad_a_RI, grad_b_RO.t(), None

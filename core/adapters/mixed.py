@@ -24,7 +24,7 @@ from core.adapters.lora_rows import LoraLayer, LoraRows
 from core.adapters.lora_slots import LoraSlots, slot_rank
 from core.adapters.segments import Segments
 from core.catalog.families import family_of
-from core.models.frozen import packed_layer
+from core.models.frozen import packed_product
 
 
 class MixedModel:
@@ -49,8 +49,8 @@ class MixedModel:
         """By rank."""
         if prepack:
             for path, module in list(model.named_modules()):
-                if type(module) is nn.Linear and (product := packed_layer(module)) is not None:
-                    self._site(path).product = product
+                if type(module) is nn.Linear:
+                    self._site(path).product = packed_product(module.weight, module.bias)
 
     def add(self, name: str, adapted: AdaptedModel) -> None:
         """Add an adapter of this model, which must not be installed.

@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface, PreTrainedModel
 
 from core.models.kernel_lengths import pad_mask, pad_segment, segment_padding
+from core.models.sixteen_bit_products import product_dtype
 
 PACKED_ATTENTION = "tunesmith_packed"
 
@@ -96,6 +97,9 @@ def packed_attention(
     rule = AttentionRule(module.is_causal, sliding_window, scaling, softcap, dropout)
     lengths = list(segment_lengths)
     groups = query_1HTD.shape[1] // key_1KTD.shape[1]
+    given = query_1HTD.dtype
+    wide = product_dtype(query_1HTD.device, given)
+    query_1HTD, key_1KTD, value_1KTD = (x.to(wide) for x in (query_1HTD, key_1KTD, value_1KTD))
     queries = query_1HTD.contiguous().split(lengths, dim=2)
     keys = per_head(key_1KTD, groups).contiguous().split(lengths, dim=2)
     values = per_head(value_1KTD, groups).contiguous().split(lengths, dim=2)
@@ -106,7 +110,7 @@ def packed_attention(
         keys = [torch.cat((key_1HPD, key_1HSD), dim=2) for key_1HSD in keys]
         values = [torch.cat((value_1HPD, value_1HSD), dim=2) for value_1HSD in values]
     outputs = [attend(*segment, rule) for segment in zip(queries, keys, values, strict=True)]
-    return torch.cat(outputs, dim=2).transpose(1, 2), None
+    return torch.cat(outputs, dim=2).transpose(1, 2).to(given), None
 
 
 AttentionInterface.register(PACKED_ATTENTION, packed_attention)

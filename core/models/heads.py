@@ -74,7 +74,7 @@ class _LabelledCrossEntropy(torch.autograd.Function):
         ctx: Any, hidden_LE: Tensor, weight_VE: Tensor, head: OutputHead, targets_L: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         wide = torch.promote_types(hidden_LE.dtype, torch.float32)
-        head = head.in_dtype_of(hidden_LE)
+        head = head.for_states(hidden_LE)
         chunk = chunk_tokens(weight_VE)
         trains_states, trains_head, *_ = ctx.needs_input_grad
         grad_LE = torch.empty_like(hidden_LE) if trains_states else None

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from core.models.sixteen_bit_products import has_products
+
 BATCH_STEP = 64
 """A multiple of AMX's blocks, for whose remainders oneDNN builds further kernels."""
 SEGMENT_STEP = 32
@@ -47,4 +49,4 @@ def pad_mask(mask_CJ: Tensor, padding: int) -> Tensor:
 
 
 def _builds_kernels(device: torch.device, dtype: torch.dtype) -> bool:
-    return device.type == "cpu" and dtype is torch.bfloat16
+    return device.type == "cpu" and dtype is torch.bfloat16 and has_products(device, dtype)

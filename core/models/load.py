@@ -35,6 +35,7 @@ from core.catalog.base_files import base_folder, config_folder, is_on_hub
 from core.catalog.describe import is_stored_quantized, loads_quantized
 from core.catalog.families import context_length, family_of
 from core.errors import InvalidRequest, NotFound
+from core.models.sixteen_bit_products import ensure_products
 from core.spec.base_model import BaseModelSpec
 from core.spec.engine_protocol import BaseMissing
 from core.spec.objective import Task
@@ -176,6 +177,7 @@ def load_base(
             **options,
         )
     _require_complete(base, found, family.head if task == "classification" else ())
+    ensure_products(device, dtype)
     model.requires_grad_(False)
     if "device_map" in options:
         make_rows_independent(model)

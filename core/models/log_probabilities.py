@@ -35,7 +35,7 @@ class _LogProbabilities(torch.autograd.Function):
     ) -> Tensor:
         wide = torch.promote_types(hidden_LE.dtype, torch.float32)
         trains_states, ctx.trains_head, *_ = ctx.needs_input_grad
-        narrow_head = head.in_dtype_of(hidden_LE)
+        narrow_head = head.for_states(hidden_LE)
         grad_LE = torch.empty_like(hidden_LE) if trains_states else None
         found_L = hidden_LE.new_empty(len(targets_L), dtype=wide)
         for chunk in _chunks(hidden_LE, weight_VE):
@@ -64,7 +64,7 @@ class _LogProbabilities(torch.autograd.Function):
 def _weight_gradient(
     head: OutputHead, hidden_LE: Tensor, targets_L: Tensor, grad_L: Tensor
 ) -> Tensor:
-    narrow_head = head.in_dtype_of(hidden_LE)
+    narrow_head = head.for_states(hidden_LE)
     grad_VE = torch.zeros_like(head.weight_VE, dtype=grad_L.dtype)
     for chunk in _chunks(hidden_LE, head.weight_VE):
         logits_CV = narrow_head.logits(hidden_LE[chunk])

@@ -1,14 +1,21 @@
 """The matrix from hidden states to logits, with the scaling, bias and cap of some families."""
 
-# C tokens, E hidden size, V vocabulary
+# L tokens, C of them, E hidden size, V vocabulary
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 from transformers import PreTrainedModel
 
 from core.catalog.families import family_of
+from core.models.frozen import packed_product
+from core.models.sixteen_bit_products import product_dtype
+
+PREPACKED_STATES = 256
+"""From so many states on, prepacking a matrix takes less time than it saves."""
 
 
 @dataclass(frozen=True)
@@ -22,20 +29,30 @@ class OutputHead:
     bias_V: Tensor | None = None
     scale: float = 1.0
     softcap: float | None = None
+    packed: Callable[[Tensor], Tensor] | None = None
+    """The product with the prepacked matrix, with the bias."""
 
-    def in_dtype_of(self, hidden: Tensor) -> "OutputHead":
-        """Return the head in the dtype of `hidden`: a copy only if the dtypes differ."""
-        bias_V = None if self.bias_V is None else self.bias_V.to(hidden.dtype)
-        return replace(self, weight_VE=self.weight_VE.to(hidden.dtype), bias_V=bias_V)
+    def for_states(self, hidden_LE: Tensor) -> "OutputHead":
+        """Return a head for products with `hidden_LE`, in its dtype.
+
+        Its matrix is a copy if it has another dtype, if the device multiplies this dtype in fp32,
+        or if the states are many enough for a prepacked matrix.
+        """
+        dtype = product_dtype(hidden_LE.device, hidden_LE.dtype)
+        weight_VE = self.weight_VE.to(dtype)
+        bias_V = None if self.bias_V is None else self.bias_V.to(dtype)
+        is_long = len(hidden_LE) >= PREPACKED_STATES
+        packed = packed_product(weight_VE, bias_V) if is_long else None
+        return replace(self, weight_VE=weight_VE, bias_V=bias_V, packed=packed)
 
     def logits(self, hidden_CE: Tensor) -> Tensor:
         """Return the logits (C, V)."""
-        hidden_CE = self._scaled(hidden_CE)
-        if self.bias_V is None:
-            logits_CV = torch.mm(hidden_CE, self.weight_VE.t())
+        wide_CE = self._scaled(hidden_CE)
+        if self.packed is not None:
+            logits_CV = self.packed(wide_CE)
         else:
-            logits_CV = torch.addmm(self.bias_V, hidden_CE, self.weight_VE.t())
-        return self.capped(logits_CV)
+            logits_CV = linear(wide_CE, self.weight_VE, self.bias_V)
+        return self.capped(logits_CV.to(hidden_CE.dtype))
 
     def capped(self, logits_CV: Tensor) -> Tensor:
         """Apply the cap to logits, in place."""
@@ -51,18 +68,20 @@ class OutputHead:
 
     def hidden_gradient(self, grad_CV: Tensor) -> Tensor:
         """Return the gradient of the states (C, E) from that of the uncapped logits."""
-        return self._scaled(torch.mm(grad_CV, self.weight_VE))
+        grad_CE = torch.mm(grad_CV.to(self.weight_VE.dtype), self.weight_VE)
+        return self._scaled(grad_CE).to(grad_CV.dtype)
 
     def add_weight_gradient(self, total_VE: Tensor, grad_CV: Tensor, hidden_CE: Tensor) -> None:
         """Add the matrix's gradient, from that of the uncapped logits, to a sum in any dtype."""
-        hidden_CE = self._scaled(hidden_CE)
+        hidden_CE, grad_CV = self._scaled(hidden_CE), grad_CV.to(self.weight_VE.dtype)
         if total_VE.dtype == grad_CV.dtype:
             total_VE.addmm_(grad_CV.t(), hidden_CE)
         else:
             total_VE += torch.mm(grad_CV.t(), hidden_CE)
 
     def _scaled(self, hidden_CE: Tensor) -> Tensor:
-        return hidden_CE if self.scale == 1.0 else hidden_CE * self.scale
+        hidden_CE = hidden_CE if self.scale == 1.0 else hidden_CE * self.scale
+        return hidden_CE.to(self.weight_VE.dtype)
 
 
 def output_head(model: PreTrainedModel) -> OutputHead:

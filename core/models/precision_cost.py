@@ -112,7 +112,7 @@ def outputs_of(model: PreTrainedModel, batch: Batch) -> Tensor:
     states_PE = model.base_model(**arguments).last_hidden_state[is_real_BT]
     if family_of(model.config.model_type).kind == "encoder":
         return states_PE.float()
-    head = output_head(model).in_dtype_of(states_PE)
+    head = output_head(model).for_states(states_PE)
     return torch.cat([head.logits(part_CE).float() for part_CE in states_PE.split(CHUNK_TOKENS)])
 
 

@@ -16,6 +16,6 @@ def test_prepacked_products_equal_plain_ones(tokens, bias):
     torch.testing.assert_close(packed.backward(grad_TO), plain.backward(grad_TO))
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
-def test_other_dtypes_are_multiplied_as_they_are(dtype):
-    assert FrozenMatrix(torch.randn(4, 4, dtype=dtype), None, prepack=True)._packed is None
+def test_other_dtypes_are_multiplied_as_they_are():
+    weight_OI = torch.randn(4, 4, dtype=torch.float64)
+    assert FrozenMatrix(weight_OI, None, prepack=True)._packed is None
