@@ -5,6 +5,7 @@ import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from core.cores import usable_cores
 from core.jobs.broker import FOLDER_SCHEME
 
 DEFAULT_DATA_FOLDER = Path(".data")
@@ -66,7 +67,7 @@ def child_environment(service: EmbeddedService) -> dict[str, str]:
     engine has threads for half of the cores, and a run uses all of them or, while the engine is
     busy, half; waiting threads sleep instead of spinning (docs/operations.md).
     """
-    half_of_the_cores = str(max(1, len(os.sched_getaffinity(0)) // 2))
+    half_of_the_cores = str(max(1, usable_cores() // 2))
     data_folder = service.data_folder
     return {
         "TUNESMITH_ENGINE_THREADS": half_of_the_cores,

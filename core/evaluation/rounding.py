@@ -6,6 +6,7 @@ step. Moving a value by one full step with probability 1/6 gives the same distan
 Monte Carlo arithmetic (Parker 1997).
 """
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,8 +17,35 @@ from torch import Tensor, nn
 PERTURBED_SHARE = 1 / 6
 """The share of values that move by one step: the mean square distance of two roundings."""
 
+POOL = 1_048_573
+"""Draws of a pass. A prime, so that rows of a large output have different draws."""
+
 _BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float16: torch.int16}
 _MANTISSA_BITS = {torch.float32: 23, torch.float16: 10, torch.bfloat16: 7}
+
+
+class Signs:
+    """Random draws of -1, 0 and 1, where a sixth is not 0; the same for the same seed.
+
+    A pool is drawn once, and each use begins at a random place in it: draws for every value of a
+    pass took longer than the pass itself. torch's global generators are not used.
+    """
+
+    def __init__(self, device: torch.device, seed: int) -> None:
+        generator = torch.Generator(device).manual_seed(seed)
+        words = torch.empty(POOL // 4 + 1, dtype=torch.int64, device=device)
+        parts = words.random_(-(2**63), None, generator=generator).view(torch.int16)[:POOL]
+        limit = round(2**15 * (1 - PERTURBED_SHARE))
+        drawn = (parts >= limit).to(torch.int8) - (parts < -limit).to(torch.int8)
+        self._twice = drawn.repeat(2)
+        self._places = random.Random(seed)
+
+    def take(self, shape: torch.Size) -> Tensor:
+        """Return int8 draws of a shape."""
+        count, place = shape.numel(), self._places.randrange(POOL)
+        if count <= POOL:
+            return self._twice[place : place + count].view(shape)
+        return self._twice[place : place + POOL].repeat(-(-count // POOL))[:count].view(shape)
 
 
 @contextmanager
@@ -27,19 +55,18 @@ def perturbed_rounding(
     """Randomly perturb the rounding of every module output of `model` inside the block.
 
     Steps have the size of the output's number format, or of a `coarser` one. The same seed gives
-    the same perturbations; torch's global generators are not used. Needs memory for one more
-    output at a time.
+    the same perturbations. Needs memory for one more output at a time.
     """
-    generators: dict[torch.device, torch.Generator] = {}
+    signs: dict[torch.device, Signs] = {}
 
     def moved(value: Any) -> Any:
         if isinstance(value, tuple):
             return tuple(moved(part) for part in value)
         if not isinstance(value, Tensor) or value.dtype not in _BITS:
             return value
-        if value.device not in generators:
-            generators[value.device] = torch.Generator(value.device).manual_seed(seed)
-        return perturbed(value, generators[value.device], coarser or value.dtype)
+        if value.device not in signs:
+            signs[value.device] = Signs(value.device, seed)
+        return perturbed(value, signs[value.device], coarser or value.dtype)
 
     def hook(_module: nn.Module, _arguments: Any, output: Any) -> Any:
         return moved(output)
@@ -52,18 +79,14 @@ def perturbed_rounding(
             handle.remove()
 
 
-def perturbed(value: Tensor, generator: torch.Generator, step: torch.dtype) -> Tensor:
+def perturbed(value: Tensor, signs: Signs, step: torch.dtype) -> Tensor:
     """Return `value` with a random sixth of its numbers moved by one step of the format `step`.
 
     Zeros do not change, because empty sums are exact; neither do non-finite values.
     """
-    bits = value.detach().contiguous().view(_BITS[value.dtype])
+    limits, bits = torch.finfo(value.dtype), value.detach().contiguous().view(_BITS[value.dtype])
     size = 1 << max(0, _MANTISSA_BITS[value.dtype] - _MANTISSA_BITS[step])
-    dice = torch.rand(value.shape, generator=generator, device=value.device)
-    signs = (dice < PERTURBED_SHARE / 2).to(bits.dtype) - (dice > 1 - PERTURBED_SHARE / 2).to(
-        bits.dtype
-    )
+    magnitude = value.detach().abs()
+    movable = (magnitude >= limits.smallest_normal * size) & (magnitude <= limits.max)
     # floats of one sign are ordered like their bits as integers: adding 1 is one step
-    at_least_a_step = value.abs() >= torch.finfo(value.dtype).smallest_normal * size
-    signs *= at_least_a_step & value.isfinite()
-    return (bits + signs * size).view(value.dtype)
+    return bits.add(signs.take(value.shape) * movable, alpha=size).view(value.dtype)

@@ -20,6 +20,10 @@ FOLDER_SCHEME = "folder://"
 CONNECT_TIMEOUT_SECONDS = 2.0
 SEND_TIMEOUT_SECONDS = 5.0
 
+POLL_SECONDS = 0.1
+"""Between two looks of a worker into a folder. A look takes half a millisecond of a core, which the
+threads of a run wait for."""
+
 
 def celery_app(broker_url: str) -> Celery:
     """Build the application; it connects at the first message."""
@@ -97,6 +101,6 @@ def _transport(broker_url: str) -> dict[str, Any]:
             "data_folder_in": str(messages),
             "data_folder_out": str(messages),
             "control_folder": str(control),
-            "polling_interval": 0.02,
+            "polling_interval": POLL_SECONDS,
         },
     }

@@ -6,11 +6,13 @@ number of threads, so the weights of a run would depend on the moments of the en
 
 import logging
 import os
+import random
 from contextlib import suppress
 
 import torch
 
 from core.busy_file import BusyFile
+from core.cores import usable_cores
 from core.spec.run_request import RunRequest
 
 logger = logging.getLogger(__name__)
@@ -18,21 +20,28 @@ logger = logging.getLogger(__name__)
 
 def cores_of(request: RunRequest) -> "RunCores":
     """Return the cores of a run; torch has as many threads as the run may have."""
-    cores = os.sched_getaffinity(0)
-    torch.set_num_threads(request.threads or len(cores))
+    cores, usable = os.sched_getaffinity(0), usable_cores()
+    torch.set_num_threads(request.threads or usable)
     if request.threads or request.engine_busy_file is None:
-        return RunCores(cores, None)
-    run_cores = RunCores(cores, BusyFile(request.engine_busy_file))
+        return RunCores(cores, usable, None)
+    run_cores = RunCores(cores, usable, BusyFile(request.engine_busy_file))
     run_cores.follow()
     return run_cores
 
 
 class RunCores:
-    """Places all threads of this process. `engine` None: no engine is looked at."""
+    """Places all threads of this process, which may use `usable` of its `cores` at a time.
 
-    def __init__(self, cores: set[int], engine: BusyFile | None) -> None:
+    `engine` None: no engine is looked at.
+    """
+
+    def __init__(self, cores: set[int], usable: int, engine: BusyFile | None) -> None:
         self._all = cores
-        self._few = set(sorted(cores)[: max(1, len(cores) // 2)])
+        half = max(1, usable // 2)
+        if usable < len(cores):  # a quota: other containers have the same cores
+            self._few = set(random.sample(sorted(cores), half))
+        else:
+            self._few = set(sorted(cores)[:half])
         self._used = cores
         self._engine = engine
 

@@ -20,6 +20,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
+from core.cores import usable_cores
 from core.engine.engine import Engine
 from core.engine.policy.request import TextsRequest
 from core.engine.results import TextResult
@@ -75,7 +76,7 @@ def create_app(
     most half of the cores, because the model needs the others.
     """
     hardware = describe().hardware
-    readers = CapacityLimiter(max(1, len(os.sched_getaffinity(0)) // 2))
+    readers = CapacityLimiter(max(1, usable_cores() // 2))
     thread = threading.Thread(
         target=_work, args=(engine, reader, preload_base), name="model", daemon=True
     )

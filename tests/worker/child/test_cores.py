@@ -43,7 +43,10 @@ def cores_in_use() -> list[set[int]]:
 
 
 def test_an_engine_that_computes_gets_its_cores_at_once(tmp_path: Path) -> None:
-    engine, cores = BusyFile(tmp_path / "busy"), RunCores(ALL, BusyFile(tmp_path / "busy"))
+    engine, cores = (
+        BusyFile(tmp_path / "busy"),
+        RunCores(ALL, len(ALL), BusyFile(tmp_path / "busy")),
+    )
     torch.set_num_threads(2)
     torch.ones(1 << 20).exp()  # starts the second thread
     cores.follow()
@@ -69,7 +72,10 @@ def test_a_run_that_begins_beside_a_busy_engine_leaves_it_cores_from_the_start(
 def test_a_run_goes_on_where_its_threads_cannot_be_placed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    engine, cores = BusyFile(tmp_path / "busy"), RunCores(ALL, BusyFile(tmp_path / "busy"))
+    engine, cores = (
+        BusyFile(tmp_path / "busy"),
+        RunCores(ALL, len(ALL), BusyFile(tmp_path / "busy")),
+    )
 
     def refuse(thread: int, cores: set[int]) -> None:
         raise PermissionError(1, "Operation not permitted")
@@ -86,7 +92,10 @@ def test_a_run_goes_on_where_its_threads_cannot_be_placed(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_cores_change_no_result(tmp_path: Path, dtype: torch.dtype) -> None:
     """These products are among those that another number of threads rounds differently."""
-    engine, cores = BusyFile(tmp_path / "busy"), RunCores(ALL, BusyFile(tmp_path / "busy"))
+    engine, cores = (
+        BusyFile(tmp_path / "busy"),
+        RunCores(ALL, len(ALL), BusyFile(tmp_path / "busy")),
+    )
     torch.set_num_threads(2)
     generator = torch.Generator().manual_seed(0)
     shapes = [(33, 1024, 384), (64, 1024, 384), (100, 1024, 384), (257, 1536, 576)]
@@ -122,6 +131,22 @@ def test_a_run_has_a_thread_for_every_core(tmp_path: Path, monkeypatch: pytest.M
         torch.set_num_threads(1)
         cores_of(each).follow()
         assert torch.get_num_threads() == 4
+
+
+def test_under_a_quota_a_run_has_fewer_threads_and_leaves_any_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other containers have the same cores, so the first ones are no better than others."""
+    monkeypatch.setattr("worker.child.cores.usable_cores", lambda: 1)
+    path = tmp_path / "busy"
+    request = RunRequest(a_job(), Workspace(folder=tmp_path), threads=None, engine_busy_file=path)
+    run_cores = cores_of(request)
+    assert torch.get_num_threads() == 1
+    assert cores_in_use() == [ALL]
+    BusyFile(path).mark()
+    run_cores.follow()
+    [used] = cores_in_use()
+    assert len(used) == 1
 
 
 def a_job() -> JobSpec:
