@@ -23,11 +23,11 @@ TRAINING_TUNABLES = _tunables(
 )
 """The same for training, whose steps need far more: keep all of it until the run ends."""
 
-TRAINING_SPINS = "300"
-"""Turns for which a waiting thread of a run spins before it sleeps, 8 to 17 us.
+TRAINING_SPINS = "30000"
+"""Turns for which a waiting thread of a run spins before it sleeps, about a millisecond.
 
-Most waits within a step are shorter than waking takes. More turns slow two threads that share a
-core while the engine is busy.
+The waits between the operations of a step are shorter, and waking takes long on virtual machines.
+Where threads share a core, they hardly spin (worker/child/cores.py).
 """
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cli.settings import (
+    TRAINING_SPINS,
     EmbeddedService,
     child_environment,
     engine_environment,
@@ -107,7 +108,7 @@ def test_only_the_worker_that_trains_keeps_the_memory_of_its_steps(
     kept = "glibc.malloc.trim_threshold=8589934592"
     assert kept in training_environment(service, "worker-1")["GLIBC_TUNABLES"].split(":")
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    assert training_environment(service, "worker-1")["GOMP_SPINCOUNT"] == "300"
+    assert training_environment(service, "worker-1")["GOMP_SPINCOUNT"] == TRAINING_SPINS
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     assert "GOMP_SPINCOUNT" not in training_environment(service, "worker-1")
     assert "GLIBC_TUNABLES" not in worker_environment(service, "worker-2")

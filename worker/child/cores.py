@@ -8,6 +8,7 @@ import logging
 import os
 import random
 from contextlib import suppress
+from threading import Event, Thread
 
 import torch
 
@@ -16,6 +17,9 @@ from core.cores import usable_cores
 from core.spec.run_request import RunRequest
 
 logger = logging.getLogger(__name__)
+
+SHARE_OF_A_THREAD = 1 << 16
+"""Numbers per thread, so many that torch distributes them over all threads."""
 
 
 def cores_of(request: RunRequest) -> "RunCores":
@@ -44,6 +48,7 @@ class RunCores:
             self._few = set(sorted(cores)[:half])
         self._used = cores
         self._engine = engine
+        self._second_team = SecondTeam()
 
     def follow(self) -> None:
         """Leave or take the other half of the cores, as the engine is busy or idle."""
@@ -57,7 +62,47 @@ class RunCores:
         except OSError as error:  # a sandbox forbids it, or the cores of the process have changed
             logger.warning("The run cannot leave cores to the engine: %s", error)
             self._engine = None
+            return
         self._used = wanted
+        if wanted == self._few:
+            self._second_team.assemble()
+        else:
+            self._second_team.dismiss()
+
+
+class SecondTeam:
+    """OpenMP threads without work, which make the waiting threads of the run sleep at once.
+
+    On cores of their own, a run's threads should spin while they wait for each other; where two
+    share a core, that takes more than half of the run's speed. libgomp reads the turns only once,
+    but spins hardly while a process has more of its threads than cores (GCC's manual,
+    GOMP_SPINCOUNT). Each thread that computes has a team of its own, so a second one is enough.
+    """
+
+    def __init__(self) -> None:
+        self._dismissed = Event()
+        self._leader: Thread | None = None
+
+    def assemble(self) -> None:
+        """Start the team; does nothing if it exists."""
+        if self._leader is None:
+            assembled = Event()
+            self._dismissed.clear()
+            self._leader = Thread(target=self._lead, args=(assembled,), daemon=True)
+            self._leader.start()
+            assembled.wait()
+
+    def dismiss(self) -> None:
+        """End the team."""
+        if self._leader is not None:
+            self._dismissed.set()
+            self._leader.join()
+            self._leader = None
+
+    def _lead(self, assembled: Event) -> None:
+        torch.ones(SHARE_OF_A_THREAD * torch.get_num_threads()).exp_()  # starts the threads
+        assembled.set()
+        self._dismissed.wait()
 
 
 def _place_threads(cores: set[int]) -> None:

@@ -1,7 +1,9 @@
 """Which cores a run uses."""
 
 import os
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,16 +31,18 @@ def same_process_afterwards() -> Iterator[None]:
 
 def place(cores: set[int]) -> None:
     for thread in os.listdir("/proc/self/task"):
-        os.sched_setaffinity(int(thread), cores)
+        with suppress(ProcessLookupError):  # it has just ended
+            os.sched_setaffinity(int(thread), cores)
 
 
 def cores_in_use() -> list[set[int]]:
     """Return the cores of every thread, each set once."""
     used: list[set[int]] = []
     for thread in os.listdir("/proc/self/task"):
-        cores = os.sched_getaffinity(int(thread))
-        if cores not in used:
-            used.append(cores)
+        with suppress(ProcessLookupError):  # it has just ended
+            cores = os.sched_getaffinity(int(thread))
+            if cores not in used:
+                used.append(cores)
     return used
 
 
@@ -147,6 +151,25 @@ def test_under_a_quota_a_run_has_fewer_threads_and_leaves_any_cores(
     run_cores.follow()
     [used] = cores_in_use()
     assert len(used) == 1
+
+
+def test_threads_that_share_a_core_outnumber_the_cores_and_do_not_spin(tmp_path: Path) -> None:
+    engine, path = BusyFile(tmp_path / "busy"), tmp_path / "busy"
+    torch.set_num_threads(2)
+    torch.ones(1 << 18).exp_()
+    before = len(os.listdir("/proc/self/task"))
+    cores = RunCores(ALL, len(ALL), BusyFile(path))
+    for _ in range(2):
+        engine.mark()
+        cores.follow()
+        cores.follow()
+        assert len(os.listdir("/proc/self/task")) == before + 2  # a leader and one more
+        engine.unmark()
+        cores.follow()
+        deadline = time.monotonic() + 10  # libgomp ends its threads after their leader
+        while len(os.listdir("/proc/self/task")) > before and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert len(os.listdir("/proc/self/task")) == before
 
 
 def a_job() -> JobSpec:
