@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_FORMATS = (torch.bfloat16, torch.float16)
 _PRODUCTS = ("mm", "addmm", "bmm", "baddbmm")
 _IN_PLACE = ("addmm_", "baddbmm_")
 
@@ -38,31 +39,37 @@ def ensure_products(device: torch.device, dtype: torch.dtype) -> None:
     Every later product on the CPU takes 10 us longer, in fp32 too.
     """
     if not has_products(device, dtype):
-        install()
+        install(frozenset(each for each in _FORMATS if not has_products(device, each)))
 
 
 @cache
-def install() -> torch.library.Library:
-    """Replace the products. They last as long as the returned library, which the cache keeps."""
+def install(formats: frozenset[torch.dtype]) -> torch.library.Library:
+    """Replace the products in `formats`. The library that holds them lives in the cache."""
     library = torch.library.Library("aten", "IMPL")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Warning only once for all operators")
         for name in _PRODUCTS:
-            _replace(library, name, partial(_rounded, getattr(torch, name)))
-            _replace(library, f"{name}.out", partial(_into_out, getattr(torch, name)))
+            _replace(library, name, formats, partial(_rounded, getattr(torch, name)))
+            _replace(library, f"{name}.out", formats, partial(_into_out, getattr(torch, name)))
         for name in _IN_PLACE:
-            _replace(library, name, partial(_in_place, getattr(torch, name.rstrip("_"))))
+            product = getattr(torch, name.rstrip("_"))
+            _replace(library, name, formats, partial(_in_place, product))
     return library
 
 
 Product = Callable[..., Tensor]
 
 
-def _replace(library: torch.library.Library, name: str, in_16_bits: Product) -> None:
+def _replace(
+    library: torch.library.Library,
+    name: str,
+    formats: frozenset[torch.dtype],
+    in_16_bits: Product,
+) -> None:
     original = torch.library.get_kernel(f"aten::{name}", "CPU")
 
     def product(keys: torch.DispatchKeySet, first: Tensor, *rest: Any, **named: Any) -> Any:
-        if first.dtype is torch.bfloat16 or first.dtype is torch.float16:
+        if first.dtype in formats:
             return in_16_bits(first, *rest, **named)
         return original.call_boxed(keys, first, *rest, **named)
 

@@ -27,7 +27,7 @@ def run_installed(code: str) -> str:
         def data(dtype):
             torch.manual_seed(0)
             return [torch.randn(*size).to(dtype) for size in ((9, 33), (33, 17), (17,))]
-        install()
+        install(frozenset({torch.bfloat16, torch.float16}))
     """
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", dedent(prelude) + dedent(code)],
@@ -94,12 +94,14 @@ def test_gradients_and_autocast_use_them():
 
 def test_installed_only_where_the_device_lacks_them(monkeypatch):
     installed = []
-    monkeypatch.setattr(sixteen_bit_products, "install", lambda: installed.append(1))
+    monkeypatch.setattr(sixteen_bit_products, "install", installed.append)
     ensure_products(CPU, torch.float32)
     ensure_products(torch.device("cuda"), torch.bfloat16)
     assert not installed
     ensure_products(CPU, torch.bfloat16)
     assert bool(installed) == (not has_products(CPU, torch.bfloat16))
+    for formats in installed:
+        assert not any(has_products(CPU, dtype) for dtype in formats)
 
 
 @pytest.fixture(params=[False, True], ids=["with instructions", "without instructions"])
