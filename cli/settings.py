@@ -65,7 +65,8 @@ def child_environment(service: EmbeddedService) -> dict[str, str]:
 
     Settings that `up` does not set (the API key, the catalog file) are inherited. The
     engine has threads for half of the cores, and a run uses all of them or, while the engine is
-    busy, half; waiting threads sleep instead of spinning (docs/operations.md).
+    busy, half. Waiting threads sleep instead of spinning, except those of a run
+    (`training_environment`).
     """
     half_of_the_cores = str(max(1, usable_cores() // 2))
     data_folder = service.data_folder
