@@ -49,10 +49,9 @@ def engine(running: tuple[Api, ScriptedEngine]) -> ScriptedEngine:
 
 
 @pytest.fixture
-def api(running: tuple[Api, ScriptedEngine]) -> Api:
-    """An API without rows, blobs and messages, but with its engine, which is well."""
-    api, engine = running
-    engine.mood = "well"
+def api(running: tuple[Api, ScriptedEngine], engine: ScriptedEngine) -> Api:
+    """An API without rows, blobs and messages, but with its engine, which has seen nothing."""
+    api = running[0]
     with api.database.writing() as session:
         for table in reversed(Table.metadata.sorted_tables):
             session.execute(table.delete())

@@ -18,6 +18,7 @@ from core.records.database import Database
 from core.records.engines import engine_seen
 from core.records.tables import RegisteredEngine
 from core.spec.engine_protocol import EngineReport
+from worker.engine_face.server import KEEP_ALIVE_SECONDS
 
 
 @contextmanager
@@ -25,7 +26,13 @@ def serve(app: Any) -> Iterator[str]:
     """Run an ASGI application for the length of the block and yield its URL."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1)
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=1,
+        )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()

@@ -64,7 +64,6 @@ class ScriptedEngine:
         self.was_left = threading.Event()
         """A client went away in the middle of an answer."""
         self.url = ""
-        self.mood: Mood = "well"
         self.reset()
         self.app = Starlette(
             routes=[
@@ -79,7 +78,8 @@ class ScriptedEngine:
         )
 
     def reset(self) -> None:
-        """Forget what was seen, and answer prompts of tokens like any others."""
+        """Forget what was seen, be well, and answer prompts of tokens like any others."""
+        self.mood: Mood = "well"
         self.requests.clear()
         self.classified.clear()
         self.embedded.clear()

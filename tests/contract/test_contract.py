@@ -90,7 +90,8 @@ def use_every_route(
     assert client.get("/v1/models").status_code == 200
     assert client.get(f"/v1/models/{tuned}").status_code == 200
     with light_worker_of(api):
-        assert client.get(f"/v1/models/{tuned}/speed").status_code == 200
+        speed = client.get(f"/v1/models/{tuned}/speed")
+    assert speed.status_code == 200, speed.text
     merged = {"form": "merged", "quantization": "nf4"}
     assert client.post(f"/v1/models/{tuned}/serving", json=merged).status_code == 200
     assert client.post(f"/v1/models/{tuned}/publish").status_code == 200
