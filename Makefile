@@ -79,9 +79,13 @@ format: $(VENV)/test.stamp ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench-training: $(VENV)/test.stamp ## training throughput beside TRL and PEFT, as ratios
+bench-training: real-bases ## training beside TRL and PEFT, as ratios; then the same through the service
 	$(BIN)/python -m bench.training
 	$(BIN)/python -m bench.service_training
+	$(BIN)/python -m bench.service_training --only lora --lengths 384-1024
+	$(BIN)/python -m bench.service_training --only lora --base core/models/tiny
+	$(BIN)/python -m bench.service_training --only lora --base build/real-bases/smollm2
+	$(BIN)/python -m bench.cold_start
 
 bench-serving: $(VENV)/test.stamp ## many adapters in one batch beside PEFT and llama.cpp, as ratios
 	GLIBC_TUNABLES=$$($(BIN)/python -c 'from cli.settings import ENGINE_TUNABLES as t; print(t)') \

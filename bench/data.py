@@ -24,8 +24,8 @@ from transformers import (
 from core.models.tiny_build.stdlib import definitions, docstring_node, source_files
 
 TOKENIZER_VOCABULARY = 16_384
-SHORTEST_ROW_TOKENS = 24
-LONGEST_ROW_TOKENS = 384
+USUAL_LENGTHS = range(24, 385)
+"""The numbers of tokens that a row may have."""
 TOKENIZER_TEXT_CHARACTERS = 3_000_000
 
 
@@ -62,21 +62,30 @@ class BenchmarkData:
     size: ModelSize = SMALL
 
 
-def build(folder: Path, rows: int, seed: int, size: ModelSize = SMALL) -> BenchmarkData:
-    """Write the base with its tokenizer, and `rows` rows of 24 to 384 tokens, into `folder`."""
+def build(
+    folder: Path,
+    rows: int,
+    seed: int,
+    size: ModelSize = SMALL,
+    lengths: range = USUAL_LENGTHS,
+) -> BenchmarkData:
+    """Write the base with its tokenizer, and `rows` rows of these lengths, into `folder`."""
     sources = [file.text for file in source_files()]
     tokenizer = _tokenizer(sources, seed)
     base_folder = folder / "base"
     tokenizer.save_pretrained(base_folder)
     _base_model(seed, size).save_pretrained(base_folder)
-    return BenchmarkData(base_folder, _write_rows(folder, sources, tokenizer, rows, seed), size)
+    train_file = _write_rows(folder, sources, tokenizer, rows, seed, lengths)
+    return BenchmarkData(base_folder, train_file, size)
 
 
-def build_on(base_folder: Path, folder: Path, rows: int, seed: int) -> BenchmarkData:
+def build_on(
+    base_folder: Path, folder: Path, rows: int, seed: int, lengths: range = USUAL_LENGTHS
+) -> BenchmarkData:
     """Write rows for a Llama in a folder, with lengths measured by its tokenizer."""
     sources = [file.text for file in source_files()]
     tokenizer = AutoTokenizer.from_pretrained(base_folder)
-    train_file = _write_rows(folder, sources, tokenizer, rows, seed)
+    train_file = _write_rows(folder, sources, tokenizer, rows, seed, lengths)
     return BenchmarkData(base_folder.resolve(), train_file, size_of(base_folder))
 
 
@@ -97,11 +106,16 @@ def size_of(base_folder: Path) -> ModelSize:
 
 
 def _write_rows(
-    folder: Path, sources: list[str], tokenizer: PreTrainedTokenizerFast, rows: int, seed: int
+    folder: Path,
+    sources: list[str],
+    tokenizer: PreTrainedTokenizerFast,
+    rows: int,
+    seed: int,
+    lengths: range,
 ) -> Path:
     train_file = folder / "train.jsonl"
     with train_file.open("w", encoding="utf-8") as out:
-        for prompt, completion in _fitting_rows(sources, tokenizer, rows, seed):
+        for prompt, completion in _fitting_rows(sources, tokenizer, rows, seed, lengths):
             out.write(json.dumps({"prompt": prompt, "completion": completion}) + "\n")
     return train_file
 
@@ -148,14 +162,18 @@ def _tokenizer(sources: list[str], seed: int) -> PreTrainedTokenizerFast:
 
 
 def _fitting_rows(
-    sources: list[str], tokenizer: PreTrainedTokenizerFast, rows: int, seed: int
+    sources: list[str],
+    tokenizer: PreTrainedTokenizerFast,
+    rows: int,
+    seed: int,
+    lengths: range,
 ) -> Iterator[tuple[str, str]]:
     functions = [pair for text in sources for pair in _documented_functions(text)]
     random.Random(seed).shuffle(functions)
     found = 0
     for prompt, completion in functions:
         tokens = len(tokenizer(prompt + completion).input_ids) + 1  # and the end of the text
-        if SHORTEST_ROW_TOKENS <= tokens <= LONGEST_ROW_TOKENS:
+        if tokens in lengths:
             yield prompt, completion
             found += 1
             if found == rows:

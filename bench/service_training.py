@@ -1,6 +1,6 @@
 """Training through the service, as its users get it, compared with TRL.
 
-    python -m bench.service_training [--only lora,qlora] [--base FOLDER] [--rounds N] [--save]
+    python -m bench.service_training [--only lora,qlora] [--base FOLDER] [--lengths 384-1024] [--save]
 
 Jobs are sent over HTTP to `tunesmith up`, and their speed is that of their events. A run of TRL has
 a process and all cores for itself; the service waits meanwhile. On a CPU that multiplies 16 bits in
@@ -25,7 +25,7 @@ import transformers
 from openai import OpenAI
 
 from bench.cases import CASES, Case, TrlSetting, within_reach
-from bench.data import BenchmarkData, build, build_on
+from bench.data import USUAL_LENGTHS, BenchmarkData, build, build_on
 from bench.measure import MeasuredRun, MeasuredStep
 from bench.ours import job_spec
 from bench.processes import catalog_of, require_success, service
@@ -41,6 +41,7 @@ SEED = 20261123
 BATCH_ROWS = 8
 WARM_UP_STEPS = 2
 BASE_ID = "benchmark"
+EVERY_STRATEGY = "lora,qlora,full"
 POLL_SECONDS = 0.5
 PRECISIONS: tuple[Precision, ...] = ("bf16", "fp32")
 
@@ -67,9 +68,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         rows = BATCH_ROWS * options.steps
         if options.base:
-            data = build_on(options.base, Path(folder), rows, SEED)
+            data = build_on(options.base, Path(folder), rows, SEED, options.lengths)
         else:
-            data = build(Path(folder), rows, SEED)
+            data = build(Path(folder), rows, SEED, lengths=options.lengths)
         with _service(Path(folder), data) as client:
             measured = [
                 each for case in cases for each in _measure(client, data, case, options.rounds)
@@ -77,14 +78,14 @@ def main() -> None:
     report = "\n".join(
         [
             *set_up(f"Training through the service, {data.size.name}"),
-            *table(f"{BATCH_ROWS} rows per step, {options.steps} steps", measured),
+            *table(_heading(options), measured),
             "",
         ]
     )
     print(report)
     if options.save:
         figures = [asdict(each) for each in measured]
-        variant = data.size.name if options.base else ""
+        variant = _variant(options, data)
         print("Saved:", *save_table("service-training", report, figures, variant=variant))
 
 
@@ -205,10 +206,35 @@ def _trl_here(setting: TrlSetting, spec: JobSpec, rows: list[Row], steps: int) -
     return run_trl(setting, spec, rows, steps, time.perf_counter)
 
 
+def _heading(options: argparse.Namespace) -> str:
+    lengths = f"{options.lengths[0]} to {options.lengths[-1]} tokens"
+    return f"{BATCH_ROWS} rows of {lengths} per step, {options.steps} steps"
+
+
+def _variant(options: argparse.Namespace, data: BenchmarkData) -> str:
+    """Return the part of the table's name that says how it differs from the usual one."""
+    lengths: range = options.lengths
+    parts = [data.size.name] if options.base else []
+    if options.only != EVERY_STRATEGY:
+        parts.append(options.only)
+    if lengths != USUAL_LENGTHS:
+        parts.append(f"{lengths[0]}-to-{lengths[-1]}-tokens")
+    return "-".join(parts)
+
+
+def _lengths(text: str) -> range:
+    """Read "24-384", shortest and longest."""
+    shortest, longest = map(int, text.split("-"))
+    return range(shortest, longest + 1)
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--only", default="lora,qlora,full", help="strategies, comma-separated")
+    parser.add_argument("--only", default=EVERY_STRATEGY, help="strategies, comma-separated")
     parser.add_argument("--base", type=Path, help="folder of a Llama")
+    parser.add_argument(
+        "--lengths", type=_lengths, default=USUAL_LENGTHS, help="tokens of a row, such as 384-1024"
+    )
     parser.add_argument("--rounds", type=int, default=3, help="interleaved repeats")
     parser.add_argument("--steps", type=int, default=12, help="optimizer steps of a run")
     parser.add_argument("--save", action="store_true", help="write the table into bench/results")
