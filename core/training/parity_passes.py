@@ -37,11 +37,13 @@ class Effort:
     """Passes with perturbed rounding."""
     coarser_repeats: int
     """The same in a coarser format, in case the engine uses one."""
+    ablates_names: bool
+    """Whether the modules of each name are left out in turn, and not only the whole adapter."""
 
 
-FINAL = Effort(REPLAYED_ROWS, repeats=4, coarser_repeats=2)
-CHECKPOINT = Effort(rows=4, repeats=2, coarser_repeats=1)
-"""A run may have many checkpoints, and waits for each."""
+FINAL = Effort(REPLAYED_ROWS, repeats=4, coarser_repeats=2, ablates_names=True)
+CHECKPOINT = Effort(rows=4, repeats=2, coarser_repeats=1, ablates_names=False)
+"""A run may have many checkpoints, and waits for each. The final model has the same modules."""
 
 
 class Stopped(Exception):
@@ -68,7 +70,7 @@ class Measurement:
                 yield Repeat(precision=name_of(dtype), figures=found)
 
     def ablations(self, repeats: Sequence[Repeat]) -> Iterator[Ablation]:
-        """Yield the rows without the adapter, then without the modules of each name.
+        """Yield the rows without the adapter, then, if wanted, without the modules of each name.
 
         The latter need only the first rows, unless the adapter has a small effect.
         """
@@ -84,7 +86,7 @@ class Measurement:
             yield Ablation(modules=names, count=count, is_whole=True, figures=base)
             if self._is_plain(base, repeats):
                 rows = self._enough_rows()
-        if len(by_name) == 1:
+        if len(by_name) == 1 or not self.effort.ablates_names:
             return
         saved = set(getattr(adapted.config, "modules_to_save", None) or ())
         if kept := saved & by_name.keys():  # an engine may run only these and ignore the others
