@@ -1,6 +1,6 @@
 """Training through the service, as its users get it, compared with TRL.
 
-    python -m bench.service_training [--only lora,qlora] [--base FOLDER] [--lengths 384-1024] [--save]
+    python -m bench.service_training [--only lora] [--base FOLDER] [--lengths 384-1024] [--save]
 
 Jobs are sent over HTTP to `tunesmith up`, and their speed is that of their events. A run of TRL has
 a process and all cores for itself; the service waits meanwhile. On a CPU that multiplies 16 bits in
