@@ -17,7 +17,7 @@ from core.spec.engine_calls import Answered, Asked, Call
 from core.spec.engine_protocol import EngineBroke, EngineUnreachable, read_refusal
 from core.spec.generation import GenerationEvent, GenerationRequest, generation_event_adapter
 
-CONNECT_SECONDS = 2.0
+CONNECT_SECONDS = 5.0  # a busy machine may let its processes wait for seconds
 SILENCE_SECONDS = 600.0  # during a full queue, or while a large base is loaded
 
 # A machine that is switched off sends nothing, so the kernel must probe the connection.

@@ -17,7 +17,7 @@ OLDEST_VERSION = (0, 32)
 """An older server ignores what it does not know, such as an adapter's patterns or a grammar, and
 answers without it."""
 
-CONNECT_SECONDS = 2.0
+CONNECT_SECONDS = 5.0  # a busy machine may let its processes wait for seconds
 SILENCE_SECONDS = 600.0  # the queue may be full
 CHECK_SECONDS = 2.0
 
