@@ -6,7 +6,7 @@ downloaded, or the job fails. A download serves all projects, so it is found by 
 
 from collections.abc import Sequence
 
-from sqlalchemy import select
+from sqlalchemy import Select, or_, select
 from sqlalchemy.orm import Session
 
 from core.jobs.state import CLAIMABLE, JobStatus
@@ -14,7 +14,7 @@ from core.records import leases, outbox
 from core.records.database import database_now
 from core.records.events import NewEvent, append_events
 from core.records.jobs import advance
-from core.records.tables import Job, Project, Task, Worker
+from core.records.tables import Job, JobEvent, Project, Task, Worker
 from core.records.tasks import TaskClaim, create_task
 from core.records.worker_bases import found_bases, uses
 from core.spec.base_files import BaseSource, BaseState, DownloadProgress, NamedSource
@@ -57,27 +57,36 @@ def wait_for_download(session: Session, job: Job) -> Task:
     """Request the download of the job's base, and tell the job; return the download."""
     base = BaseModelSpec.model_validate(job.spec["base"])
     download = request_download(session, job.project_id, base)
-    append_events(session, job.id, [NewEvent(f"Waiting for the download of {base.id}.")])
+    append_events(session, job.id, [NewEvent(_waiting_for_download(base.id))])
     return download
 
 
 def record_progress(
-    session: Session, claim: TaskClaim, progress: DownloadProgress, message: str | None = None
+    session: Session, claim: TaskClaim, progress: DownloadProgress, *, tell: bool = False
 ) -> None:
-    """Store the progress of a download, and tell the waiting jobs; StaleClaim if it has ended."""
+    """Store the progress of a download, and `tell` the waiting jobs; StaleClaim if it has ended."""
     leases.hold(session, claim, progress=progress.model_dump(mode="json"))
-    if message is not None:
-        for job in _waiting_for(session, claim):
+    if tell:
+        base = NamedSource.model_validate(claim.payload)
+        message = _downloading(base.id) + f"{progress.percent} % of {_size(progress.total_bytes)}."
+        for job in _unclaimed(session, base.files):
             append_events(session, job.id, [NewEvent(message)])
 
 
 def end_waiting(session: Session, claim: TaskClaim) -> None:
-    """Tell the waiting jobs that the download is complete, and wake workers for them."""
+    """Tell the jobs on the base that its download is complete, and wake workers for them.
+
+    A worker may have found the files, and claimed a job that was told of the download, before it
+    ends. Such a job is told too.
+    """
     leases.hold(session, claim)
-    name = NamedSource.model_validate(claim.payload).id
-    for job in _waiting_for(session, claim):
-        append_events(session, job.id, [NewEvent(f"{name} is downloaded.")])
-        outbox.enqueue(session, Work(JOB, job.id), send_after_seconds=0)
+    base = NamedSource.model_validate(claim.payload)
+    for job in session.scalars(_unfinished_on(base.files).with_for_update()).all():
+        is_waiting = job.status in CLAIMABLE and job.lease_expires_at is None
+        if is_waiting:
+            outbox.enqueue(session, Work(JOB, job.id), send_after_seconds=0)
+        if is_waiting or _is_told_of_download(session, job, base.id):
+            append_events(session, job.id, [NewEvent(f"{base.id} is downloaded.")])
 
 
 def settle_waiting_jobs(session: Session) -> None:
@@ -117,24 +126,44 @@ def _settle(session: Session, job: Job, state: BaseState) -> None:
         _fail(session, job, "base_missing", message)
 
 
-def _waiting_for(session: Session, claim: TaskClaim) -> Sequence[Job]:
-    return _unclaimed(session, NamedSource.model_validate(claim.payload).files)
-
-
 def _unclaimed(session: Session, files: BaseSource) -> Sequence[Job]:
     """Lock the jobs on this base that wait for a worker. Locked ones, perhaps claimed now, are
     skipped."""
     return session.scalars(
-        select(Job)
-        .where(
-            Job.finished_at.is_(None),  # the partial index `ix_jobs_unfinished`
-            Job.status.in_(CLAIMABLE),
-            Job.lease_expires_at.is_(None),
-            uses(files.source, files.revision),
-        )
-        .order_by(Job.created_at, Job.id)
+        _unfinished_on(files)
+        .where(Job.status.in_(CLAIMABLE), Job.lease_expires_at.is_(None))
         .with_for_update(skip_locked=True)
     ).all()
+
+
+def _unfinished_on(files: BaseSource) -> Select[Job]:
+    """The jobs on a base that have not ended, by the partial index `ix_jobs_unfinished`."""
+    return (
+        select(Job)
+        .where(Job.finished_at.is_(None), uses(files.source, files.revision))
+        .order_by(Job.created_at, Job.id)
+    )
+
+
+def _is_told_of_download(session: Session, job: Job, name: str) -> bool:
+    beginnings = (_waiting_for_download(name), _downloading(name))
+    told = select(JobEvent.sequence).where(
+        JobEvent.job_id == job.id,
+        or_(*(JobEvent.message.startswith(text, autoescape=True) for text in beginnings)),
+    )
+    return session.scalars(told.limit(1)).first() is not None
+
+
+def _waiting_for_download(name: str) -> str:
+    return f"Waiting for the download of {name}."
+
+
+def _downloading(name: str) -> str:
+    return f"Downloading {name}: "
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def _has_settled(session: Session, download: Task) -> bool:

@@ -127,13 +127,17 @@ def test_job_on_a_downloadable_base_begins_its_download_and_waits(
     claim = claim_download(api)
     with api.database.writing() as session:
         assert tasks.claim_next(session, "worker-light", [BASE_DOWNLOAD]) is None, "they share it"
-        base_downloads.record_progress(
-            session, claim, DownloadProgress(bytes=35, total_bytes=100), "35 %"
-        )
+        progress = DownloadProgress(bytes=35_000_000, total_bytes=100_000_000)
+        base_downloads.record_progress(session, claim, progress, tell=True)
+    told = [f"Downloading {QWEN}: 35 % of 100.0 MB.", f"Waiting for the download of {QWEN}."]
     for job_id in (first, second):
-        assert messages(client, job_id)[:2] == ["35 %", f"Waiting for the download of {QWEN}."]
+        assert messages(client, job_id)[:2] == told
     shown = client.get(DOWNLOAD).json()
-    assert (shown["status"], shown["bytes"], shown["total_bytes"]) == ("running", 35, 100)
+    assert (shown["status"], shown["bytes"], shown["total_bytes"]) == (
+        "running",
+        35_000_000,
+        100_000_000,
+    )
 
 
 def test_download_is_requested_watched_and_repeated(api: Api, client: httpx.Client) -> None:

@@ -80,16 +80,13 @@ class _Watch:
             return
         self.progress = progress
         self._moved_at = time.monotonic()
-        message = None
         told = self._told_percent
-        if told is None or progress.percent >= told + STEP_PERCENT:
+        tell = told is None or progress.percent >= told + STEP_PERCENT
+        if tell:
             self._told_percent = progress.percent
-            total = progress.total_bytes
-            size = f"{total / 1e9:.2f} GB" if total >= 1e9 else f"{total / 1e6:.1f} MB"
-            message = f"Downloading {self._name}: {progress.percent} % of {size}."
         commit(
             self._attempt.database,
-            lambda session: record_progress(session, self._attempt.claim, progress, message),
+            lambda session: record_progress(session, self._attempt.claim, progress, tell=tell),
         )
 
     def require_progress(self) -> None:

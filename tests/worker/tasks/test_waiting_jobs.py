@@ -3,6 +3,7 @@
 import pytest
 
 from core.records import base_downloads, worker_bases, workers
+from core.records.tables import Job
 from core.spec.base_model import BaseModelSpec
 from tests.hub import FakeHub
 from tests.worker.downloading import BASE, declare, device_worker, failure, request, run_all, submit
@@ -28,6 +29,21 @@ def test_job_on_an_absent_base_waits_and_holds_nobody_up(
     assert "acme/small is downloaded." in messages
     device_worker(workshop, "worker-here")
     assert workshop.claim().job_id == waiting
+
+
+def test_job_claimed_before_the_end_of_the_download_is_told_of_the_end(
+    worker: Worker, workshop: Workshop, hub: FakeHub
+) -> None:
+    declare(workshop, BASE)
+    told = submit(workshop)
+    with workshop.database.writing() as session:
+        base_downloads.wait_for_download(session, session.get_one(Job, told))
+    untold = submit(workshop)
+    claimed = [workshop.claim("worker-with-files").job_id for _ in range(2)]
+    assert claimed == [told, untold]
+    assert run_all(worker).error is None
+    assert "acme/small is downloaded." in workshop.messages(told)
+    assert "acme/small is downloaded." not in workshop.messages(untold)
 
 
 def test_job_fails_with_its_download(worker: Worker, workshop: Workshop, hub: FakeHub) -> None:
