@@ -4,7 +4,7 @@
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from core.adapters.lora_slots import InputTable, LoraSlots
 from core.adapters.segments import Segments
 from core.models.indices import as_index
 from core.models.row_gather import RowIndices, row_indices, weighted_sums
+from core.models.shared_input import SharedInput
 
 Projection = Callable[[Tensor], Sequence[Tensor]]
 """Maps x, (rows of the batch, I), to x A of each layer that reads x."""
@@ -23,32 +24,8 @@ Addition = Callable[[Tensor, Tensor], None]
 """Adds the product of a layer's x A and B to y, (rows of the batch, O)."""
 
 
-class SharedInput:
-    """The product x A of all layers that read the same tensor x.
-
-    It is computed when the first layer runs, and freed when the last of `columns` has run.
-    """
-
-    def __init__(self, project: Projection, columns: Collection[int], rows: int) -> None:
-        self._project = project
-        self._columns = columns
-        self._rows = rows
-        self._x: Tensor | None = None
-        self._low: dict[int, Tensor] = {}
-
-    def low(self, x: Tensor, column: int) -> Tensor:
-        """Return x A of one of the layers."""
-        if self._x is not x or column not in self._low:
-            low = self._project(x.reshape(self._rows, -1))
-            self._x, self._low = x, {each: low[each] for each in self._columns}
-        own = self._low.pop(column)
-        if not self._low:
-            self._x = None
-        return own
-
-
 class LoraLayer(NamedTuple):
-    """The updates of one layer for a group of segments: `add(input.low(x, column), y)`."""
+    """The updates of one layer for a group of segments: `add(input.product(x, column), y)`."""
 
     input: SharedInput
     column: int
@@ -77,7 +54,7 @@ class LoraRows(ABC):
         if table not in self._inputs:
             columns = [column for column, each in enumerate(table.paths) if each in self._paths]
             project = self._projection(table.a_CIMR)
-            self._inputs[table] = SharedInput(project, columns, self._rows)
+            self._inputs[table] = SharedInput(partial(_products, project, self._rows, columns))
         return LoraLayer(self._inputs[table], layer.column, self._addition(layer.b_CRO))
 
     @abstractmethod
@@ -87,6 +64,14 @@ class LoraRows(ABC):
     @abstractmethod
     def _addition(self, b_CRO: Tensor) -> Addition:
         """Return the function that applies B of one layer."""
+
+
+def _products(
+    project: Projection, rows: int, columns: Sequence[int], x: Tensor
+) -> dict[int, Tensor]:
+    """Return x A of the layers that run, by column."""
+    low = project(x.reshape(rows, -1))
+    return {column: low[column] for column in columns}
 
 
 class AloneRows(LoraRows):

@@ -24,7 +24,7 @@ from core.adapters.lora_rows import LoraLayer, LoraRows
 from core.adapters.lora_slots import LoraSlots, slot_rank
 from core.adapters.segments import Segments
 from core.catalog.families import family_of
-from core.models.frozen import packed_product
+from core.models.frozen import packed_products
 
 
 class MixedModel:
@@ -48,9 +48,17 @@ class MixedModel:
         self._slots: dict[int, LoraSlots] = {}
         """By rank."""
         if prepack:
-            for path, module in list(model.named_modules()):
-                if type(module) is nn.Linear:
-                    self._site(path).product = packed_product(module.weight, module.bias)
+            self._prepack()
+
+    def _prepack(self) -> None:
+        layers: dict[str, dict[str, nn.Linear]] = {}
+        for path, module in self.model.named_modules():
+            if type(module) is nn.Linear:
+                layers.setdefault(self._input_of(path), {})[path] = module
+        for same_input in layers.values():
+            products = packed_products([(each.weight, each.bias) for each in same_input.values()])
+            for path, product in zip(same_input, products, strict=True):
+                self._site(path).product = product
 
     def add(self, name: str, adapted: AdaptedModel) -> None:
         """Add an adapter of this model, which must not be installed.
@@ -197,8 +205,8 @@ class _Current:
 class Site(nn.Module):
     """A module of the base with the adapters' deltas for it.
 
-    Its output must be a contiguous tensor, or a tuple that begins with one. The input has shape
-    (1, rows, …) or (rows, …).
+    Its output must be a tensor with contiguous rows, or a tuple that begins with one. The input has
+    shape (1, rows, …) or (rows, …).
     """
 
     def __init__(self, path: str, base: nn.Module, current: _Current) -> None:
@@ -237,7 +245,7 @@ def _changed(x: Tensor, output: Tensor, rows: int, changes: _Changes) -> Tensor:
     # 2. Add the low-rank updates in place. `low` is x A for all layers that read this x: the first
     #    of them computes it, the others use their part.
     for shared, column, add in changes.low_rank:
-        add(shared.low(x, column), y)
+        add(shared.product(x, column), y)
     if not changes.others:
         return output
     # 3. All other changes replace rows [start, end). If a module returns its input, copy it first,

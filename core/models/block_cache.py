@@ -12,9 +12,10 @@ from transformers import PreTrainedConfig
 
 
 class BlockCache:
-    """Keys, (blocks, K, D, S), and values, (blocks, S, K, D), of every layer.
+    """Keys, (blocks, K, D, S), and values, (blocks, K, S, D), of every layer.
 
     In this layout the S scores of a query are contiguous, and so are the D features of its output.
+    What a head reads of a block is contiguous too.
     """
 
     def __init__(
@@ -28,7 +29,7 @@ class BlockCache:
         heads, size = key_value_shape(config)
         self.block_tokens = block_tokens
         layers = range(config.num_hidden_layers)
-        shapes = (blocks, heads, size, block_tokens), (blocks, block_tokens, heads, size)
+        shapes = (blocks, heads, size, block_tokens), (blocks, heads, block_tokens, size)
         self.keys, self.values = (
             [_untouched(shape, dtype, device) for _ in layers] for shape in shapes
         )
@@ -36,15 +37,15 @@ class BlockCache:
     def add(self, layer: int, slots: "Slots", key_TKD: Tensor, value_TKD: Tensor) -> None:
         """Store the keys and values of tokens at their positions."""
         self.keys[layer][slots.blocks_T, :, :, slots.places_T] = key_TKD
-        self.values[layer][slots.blocks_T, slots.places_T] = value_TKD
+        self.values[layer][slots.blocks_T, :, slots.places_T] = value_TKD
 
     def sequence(self, layer: int, blocks_N: Tensor) -> tuple[Tensor, Tensor]:
         """Return copies of the keys and values of blocks, (K, J, D) each."""
         key_NKDS = self.keys[layer].index_select(0, blocks_N)
-        value_NSKD = self.values[layer].index_select(0, blocks_N)
+        value_NKSD = self.values[layer].index_select(0, blocks_N)
         return (
             key_NKDS.permute(1, 0, 3, 2).flatten(1, 2),
-            value_NSKD.flatten(0, 1).transpose(0, 1),
+            value_NKSD.transpose(0, 1).flatten(1, 2),
         )
 
 

@@ -2,13 +2,15 @@
 
 # T tokens, I inputs, O outputs
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from core.models.shared_input import SharedInput
 from core.models.sixteen_bit_products import has_products
 
 
@@ -69,6 +71,26 @@ def packed_product(weight_OI: Tensor, bias_O: Tensor | None) -> Callable[[Tensor
     return product
 
 
+def packed_products(
+    layers: Sequence[tuple[Tensor, Tensor | None]],
+) -> Sequence[Callable[[Tensor], Tensor] | None]:
+    """Return `packed_product` of W (O, I) and b of several layers that read the same tensor x.
+
+    The first one that is called with x computes all of them as one product, which takes less time
+    on a few rows. The outputs are parts of one tensor.
+    """
+    weights, biases = zip(*layers, strict=True)
+    alike = len({weight.dtype for weight in weights}) == 1
+    if len(layers) == 1 or not alike or len({bias is None for bias in biases}) == 2:
+        return [packed_product(weight, bias) for weight, bias in layers]
+    product = packed_product(torch.cat(weights), None if biases[0] is None else torch.cat(biases))
+    if product is None:
+        return [None] * len(layers)
+    outputs = [len(weight) for weight in weights]
+    shared = SharedInput(lambda x: dict(enumerate(product(x).split(outputs, dim=-1))))
+    return [partial(shared.product, layer=number) for number in range(len(layers))]
+
+
 def frozen_product(x: Tensor, frozen: FrozenMatrix) -> Tensor:
     """Return x Wᵀ + b, (…, O), differentiable with respect to x, (…, I)."""
     return _FrozenProduct.apply(x, frozen)
@@ -100,5 +122,8 @@ def _packed(weight_OI: Tensor) -> Tensor:
 def _packed_linear(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
     # PyTorch's compiler calls this for frozen linear layers; it has no public name
     wide_bias = None if bias is None else bias.float()
-    y: Tensor = torch.ops.mkldnn._linear_pointwise(x.float(), packed, wide_bias, "none", [], "")
+    y: Tensor = _linear_pointwise(x.float(), packed, wide_bias, "none", [], "")
     return y.to(x.dtype)
+
+
+_linear_pointwise = torch.ops.mkldnn._linear_pointwise.default

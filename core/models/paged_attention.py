@@ -67,8 +67,9 @@ class SingleTokens:
             key_rows = blocks_BHN[..., None] * size + features_D
             own_BJ = torch.minimum(self.positions_J, self.lengths_B[:, None] - 1)
             blocks_BJ = self.blocks_BN.gather(1, own_BJ // self.block_tokens)
-            slots_BJ = blocks_BJ * self.block_tokens + own_BJ % self.block_tokens
-            value_rows = slots_BJ[:, None] * kv_heads + heads_H[:, None]
+            slots_BJ = own_BJ % self.block_tokens
+            value_blocks = blocks_BJ[:, None] * kv_heads + heads_H[:, None]
+            value_rows = value_blocks * self.block_tokens + slots_BJ[:, None]
             self._row_indices[key] = (
                 row_indices(key_rows.flatten(0, 2)),
                 row_indices(value_rows.flatten(0, 1)),
@@ -192,7 +193,7 @@ def _attend_by_gathering(
     """
     batch, heads, size = query_BHD.shape
     keys, values = cache.keys[layer], cache.values[layer]
-    key_rows, value_rows = singles.row_indices(heads, values.shape[2], size)
+    key_rows, value_rows = singles.row_indices(heads, values.shape[1], size)
     blocks = singles.blocks_BN.shape[1]
     query_BHND = query_BHD[:, :, None].expand(-1, -1, blocks, -1)
     scores = weighted_sums(keys.view(-1, cache.block_tokens), key_rows, query_BHND)
@@ -210,11 +211,10 @@ def _attend_to_copies(
     blocks = singles.blocks_BN.flatten()
     key_BNKDS = cache.keys[layer].index_select(0, blocks).view(shape)
     key_BKDJ = key_BNKDS.permute(0, 2, 3, 1, 4).flatten(3)
-    value_BNSKD = cache.values[layer].index_select(0, blocks).unflatten(0, shape[:2])
-    value_BJKD = value_BNSKD.flatten(1, 2)
+    value_BNKSD = cache.values[layer].index_select(0, blocks).unflatten(0, shape[:2])
+    value_BKJD = value_BNKSD.transpose(1, 2).flatten(2, 3)
     # stale values behind the end may be NaN, and NaN · 0 is NaN
-    value_BJKD.masked_fill_(singles.hidden_B1J(None)[:, 0, :, None, None], 0)
-    value_BKJD = value_BJKD.transpose(1, 2)
+    value_BKJD.masked_fill_(singles.hidden_B1J(None)[..., None], 0)
     # query heads that share keys are treated as tokens of one head
     query_BKGD = query_BHD.view(batch, shape[2], -1, size)
     scores_BHJ = torch.matmul(query_BKGD, key_BKDJ).flatten(1, 2)

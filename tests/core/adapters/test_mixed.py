@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from core.adapters import lora_groups, lora_rows
+from core.adapters import lora_groups
 from core.adapters.adapted import AdaptedModel
 from core.adapters.lora_groups import LONGEST_GATHERED
 from core.adapters.mixed import MixedModel, Site
@@ -212,25 +212,6 @@ def test_layers_that_are_said_to_read_the_same_are_called_with_one_tensor(name):
     assert len(groups) == 2 * model.config.num_hidden_layers
     assert all(len(group) > 1 for group in groups.values())
     assert all(x is group[0] for group in groups.values() for x in group)
-
-
-def test_what_layers_read_together_is_taken_once_and_never_for_another_input():
-    taken = []
-
-    def project(x: Tensor) -> list[Tensor]:
-        taken.append(x)
-        return [x, 2 * x, 3 * x]
-
-    one, other = torch.ones(1, 2, 4), torch.zeros(1, 2, 4)
-    shared = lora_rows.SharedInput(project, (0, 1, 2), rows=2)
-    for column in range(3):
-        torch.testing.assert_close(shared.low(one, column), (column + 1) * one[0])
-    assert len(taken) == 1
-    torch.testing.assert_close(shared.low(one, 0), one[0])
-    torch.testing.assert_close(shared.low(other, 1), other[0])
-    torch.testing.assert_close(shared.low(other, 1), other[0])
-    torch.testing.assert_close(shared.low(one, 2), 3 * one[0])
-    assert len(taken) == 5
 
 
 def test_an_adapter_runs_through_its_own_layers_only_and_nothing_is_kept():
