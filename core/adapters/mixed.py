@@ -24,7 +24,8 @@ from core.adapters.lora_rows import LoraLayer, LoraRows
 from core.adapters.lora_slots import LoraSlots, slot_rank
 from core.adapters.segments import Segments
 from core.catalog.families import family_of
-from core.models.frozen import packed_products
+from core.models.frozen import joined_product, packed_product
+from core.models.shared_input import SharedInput
 
 
 class MixedModel:
@@ -47,6 +48,8 @@ class MixedModel:
         self._adapters: dict[str, _Adapter] = {}
         self._slots: dict[int, LoraSlots] = {}
         """By rank."""
+        self._joined: list[SharedInput] = []
+        """The products of the base's layers with the same input."""
         if prepack:
             self._prepack()
 
@@ -56,9 +59,15 @@ class MixedModel:
             if type(module) is nn.Linear:
                 layers.setdefault(self._input_of(path), {})[path] = module
         for same_input in layers.values():
-            products = packed_products([(each.weight, each.bias) for each in same_input.values()])
-            for path, product in zip(same_input, products, strict=True):
-                self._site(path).product = product
+            joined = joined_product([(each.weight, each.bias) for each in same_input.values()])
+            if joined is not None:
+                self._joined.append(joined)
+            for number, (path, layer) in enumerate(same_input.items()):
+                self._site(path).product = (
+                    packed_product(layer.weight, layer.bias)
+                    if joined is None
+                    else partial(joined.product, layer=number)
+                )
 
     def add(self, name: str, adapted: AdaptedModel) -> None:
         """Add an adapter of this model, which must not be installed.
@@ -114,6 +123,8 @@ class MixedModel:
             yield
         except BaseException:
             self._plans.clear()  # they may have cached inputs of layers
+            for joined in self._joined:
+                joined.forget()
             raise
         finally:
             self._current.plan = None

@@ -3,7 +3,6 @@
 # T tokens, I inputs, O outputs
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -59,7 +58,7 @@ def packed_product(weight_OI: Tensor, bias_O: Tensor | None) -> Callable[[Tensor
     It is up to five times as fast on a few rows, twice as fast on a hundred, and doubles the memory
     of W. None if W is not fp32 on a CPU.
     """
-    if weight_OI.dtype is not torch.float32 or not _can_prepack(weight_OI):
+    if not _has_packed_product(weight_OI):
         return None
     packed, outputs = _packed(weight_OI.detach()), weight_OI.shape[0]
 
@@ -71,24 +70,20 @@ def packed_product(weight_OI: Tensor, bias_O: Tensor | None) -> Callable[[Tensor
     return product
 
 
-def packed_products(
-    layers: Sequence[tuple[Tensor, Tensor | None]],
-) -> Sequence[Callable[[Tensor], Tensor] | None]:
-    """Return `packed_product` of W (O, I) and b of several layers that read the same tensor x.
+def joined_product(layers: Sequence[tuple[Tensor, Tensor | None]]) -> SharedInput | None:
+    """Return the products x Wᵀ + b of several layers that read the same x, computed as one.
 
-    The first one that is called with x computes all of them as one product, which takes less time
-    on a few rows. The outputs are parts of one tensor.
+    This takes less time on a few rows. A layer is W (O, I) and b. None if there is only one, if
+    `packed_product` has none for them, or if only some have a bias.
     """
     weights, biases = zip(*layers, strict=True)
-    alike = len({weight.dtype for weight in weights}) == 1
-    if len(layers) == 1 or not alike or len({bias is None for bias in biases}) == 2:
-        return [packed_product(weight, bias) for weight, bias in layers]
+    alike = len({bias is None for bias in biases}) == 1
+    if len(layers) == 1 or not alike or not all(map(_has_packed_product, weights)):
+        return None
     product = packed_product(torch.cat(weights), None if biases[0] is None else torch.cat(biases))
-    if product is None:
-        return [None] * len(layers)
+    assert product is not None
     outputs = [len(weight) for weight in weights]
-    shared = SharedInput(lambda x: dict(enumerate(product(x).split(outputs, dim=-1))))
-    return [partial(shared.product, layer=number) for number in range(len(layers))]
+    return SharedInput(lambda x: dict(enumerate(product(x).split(outputs, dim=-1))))
 
 
 def frozen_product(x: Tensor, frozen: FrozenMatrix) -> Tensor:
@@ -109,6 +104,10 @@ class _FrozenProduct(torch.autograd.Function):
         return grad_TI.view(*grad_y.shape[:-1], -1), None
 
 
+def _has_packed_product(weight_OI: Tensor) -> bool:
+    return weight_OI.dtype is torch.float32 and _can_prepack(weight_OI)
+
+
 def _can_prepack(weight_OI: Tensor) -> bool:
     device, dtype = weight_OI.device, weight_OI.dtype
     is_in_fp32 = dtype is torch.float32 or not has_products(device, dtype)
@@ -122,8 +121,5 @@ def _packed(weight_OI: Tensor) -> Tensor:
 def _packed_linear(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
     # PyTorch's compiler calls this for frozen linear layers; it has no public name
     wide_bias = None if bias is None else bias.float()
-    y: Tensor = _linear_pointwise(x.float(), packed, wide_bias, "none", [], "")
+    y: Tensor = torch.ops.mkldnn._linear_pointwise(x.float(), packed, wide_bias, "none", [], "")
     return y.to(x.dtype)
-
-
-_linear_pointwise = torch.ops.mkldnn._linear_pointwise.default

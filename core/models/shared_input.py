@@ -8,7 +8,7 @@ from torch import Tensor
 class SharedInput:
     """The products of all layers that read the same tensor x.
 
-    They are computed when the first layer runs, and freed when the last one has run.
+    They are computed when the first layer runs, and held until the last one has run.
     """
 
     def __init__(self, compute: Callable[[Tensor], dict[int, Tensor]]) -> None:
@@ -23,5 +23,9 @@ class SharedInput:
             self._x, self._products = x, self._compute(x)
         own = self._products.pop(layer)
         if not self._products:
-            self._x = None
+            self.forget()
         return own
+
+    def forget(self) -> None:
+        """Drop x and what has been computed from it, after a step that failed."""
+        self._x, self._products = None, {}

@@ -57,7 +57,7 @@ def wait_for_download(session: Session, job: Job) -> Task:
     """Request the download of the job's base, and tell the job; return the download."""
     base = BaseModelSpec.model_validate(job.spec["base"])
     download = request_download(session, job.project_id, base)
-    append_events(session, job.id, [NewEvent(_waiting_for_download(base.id))])
+    append_events(session, job.id, [NewEvent(_waiting(base.id))])
     return download
 
 
@@ -79,14 +79,16 @@ def end_waiting(session: Session, claim: TaskClaim) -> None:
     A worker may have found the files, and claimed a job that was told of the download, before it
     ends. Such a job is told too.
     """
-    leases.hold(session, claim)
     base = NamedSource.model_validate(claim.payload)
-    for job in session.scalars(_unfinished_on(base.files).with_for_update()).all():
+    jobs = session.scalars(_unfinished_on(base.files).with_for_update()).all()  # before the task
+    leases.hold(session, claim)
+    for job in jobs:
         is_waiting = job.status in CLAIMABLE and job.lease_expires_at is None
         if is_waiting:
             outbox.enqueue(session, Work(JOB, job.id), send_after_seconds=0)
-        if is_waiting or _is_told_of_download(session, job, base.id):
-            append_events(session, job.id, [NewEvent(f"{base.id} is downloaded.")])
+        told = _told_last(session, job, base.id)
+        if told != _downloaded(base.id) and (is_waiting or told is not None):
+            append_events(session, job.id, [NewEvent(_downloaded(base.id))])
 
 
 def settle_waiting_jobs(session: Session) -> None:
@@ -145,21 +147,30 @@ def _unfinished_on(files: BaseSource) -> Select[Job]:
     )
 
 
-def _is_told_of_download(session: Session, job: Job, name: str) -> bool:
-    beginnings = (_waiting_for_download(name), _downloading(name))
-    told = select(JobEvent.sequence).where(
+def _told_last(session: Session, job: Job, name: str) -> str | None:
+    """Return what the job was told last about the download of its base, which is called `name`."""
+    told = select(JobEvent.message).where(
         JobEvent.job_id == job.id,
-        or_(*(JobEvent.message.startswith(text, autoescape=True) for text in beginnings)),
+        JobEvent.type == "message",
+        or_(
+            JobEvent.message == _waiting(job.spec["base"]["id"]),
+            JobEvent.message.startswith(_downloading(name), autoescape=True),
+            JobEvent.message == _downloaded(name),
+        ),
     )
-    return session.scalars(told.limit(1)).first() is not None
+    return session.scalars(told.order_by(JobEvent.sequence.desc()).limit(1)).first()
 
 
-def _waiting_for_download(name: str) -> str:
+def _waiting(name: str) -> str:
     return f"Waiting for the download of {name}."
 
 
 def _downloading(name: str) -> str:
     return f"Downloading {name}: "
+
+
+def _downloaded(name: str) -> str:
+    return f"{name} is downloaded."
 
 
 def _size(count: int) -> str:

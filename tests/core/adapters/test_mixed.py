@@ -231,16 +231,19 @@ def test_an_adapter_runs_through_its_own_layers_only_and_nothing_is_kept():
         assert inputs and all(shared._x is None for shared in inputs)
 
 
-def test_a_step_that_fails_leaves_nothing_behind():
+@pytest.mark.parametrize("prepack", [True, False])
+def test_a_step_that_fails_leaves_nothing_behind(prepack):
     model = tiny_model("llama").eval()
-    mixed = MixedModel(model)
-    mixed.add("rank 4", adapters_of(model)["rank 4"])
+    mixed = MixedModel(model, prepack=prepack)
+    mixed.add("rank 4", adapters_of(tiny_model("llama"))["rank 4"])
     tokens = torch.arange(20, 22)
     expected = run(mixed, ["rank 4"], tokens, 2)
-    hook = model.model.layers[0].self_attn.k_proj.base.register_forward_hook(fail)
+    hook = model.model.layers[0].self_attn.k_proj.register_forward_hook(fail)
     with pytest.raises(MemoryError):
         run(mixed, ["rank 4"], tokens, 2)
     assert not mixed._plans, "which hold what layers have read"
+    assert all(joined._x is None and not joined._products for joined in mixed._joined)
+    assert bool(mixed._joined) is prepack
     hook.remove()
     torch.testing.assert_close(run(mixed, ["rank 4"], tokens, 2), expected)
 

@@ -38,12 +38,18 @@ def test_job_claimed_before_the_end_of_the_download_is_told_of_the_end(
     told = submit(workshop)
     with workshop.database.writing() as session:
         base_downloads.wait_for_download(session, session.get_one(Job, told))
-    untold = submit(workshop)
-    claimed = [workshop.claim("worker-with-files").job_id for _ in range(2)]
-    assert claimed == [told, untold]
-    assert run_all(worker).error is None
-    assert "acme/small is downloaded." in workshop.messages(told)
-    assert "acme/small is downloaded." not in workshop.messages(untold)
+    named = BASE.model_copy(update={"id": "acme/small-nf4"})
+    untold, told_by_its_name = submit(workshop), submit(workshop, named)
+    with workshop.database.writing() as session:
+        base_downloads.wait_for_download(session, session.get_one(Job, told_by_its_name))
+    for _ in range(3):
+        workshop.claim("worker-with-files")
+    for _ in range(2):  # as if the worker of the first download had died before its task ended
+        assert run_all(worker).error is None
+        request(workshop)
+    end = "acme/small is downloaded."
+    jobs = told, told_by_its_name, untold
+    assert [workshop.messages(job_id).count(end) for job_id in jobs] == [1, 1, 0]
 
 
 def test_job_fails_with_its_download(worker: Worker, workshop: Workshop, hub: FakeHub) -> None:
