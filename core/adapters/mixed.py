@@ -54,6 +54,7 @@ class MixedModel:
             self._prepack()
 
     def _prepack(self) -> None:
+        """Let every linear layer run on a prepacked copy, joined with those of the same input."""
         layers: dict[str, dict[str, nn.Linear]] = {}
         for path, module in self.model.named_modules():
             if type(module) is nn.Linear:
@@ -253,8 +254,8 @@ def _changed(x: Tensor, output: Tensor, rows: int, changes: _Changes) -> Tensor:
     """Return the output of a module with the changes of the adapters to their rows."""
     # 1. View the output as one row per token, (T, O).
     y = output.view(rows, -1)
-    # 2. Add the low-rank updates in place. `low` is x A for all layers that read this x: the first
-    #    of them computes it, the others use their part.
+    # 2. Add the low-rank updates in place. The product is x A, which the first of the layers that
+    #    read this x computes for all of them.
     for shared, column, add in changes.low_rank:
         add(shared.product(x, column), y)
     if not changes.others:

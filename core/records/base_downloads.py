@@ -80,7 +80,8 @@ def end_waiting(session: Session, claim: TaskClaim) -> None:
     ends. Such a job is told too.
     """
     base = NamedSource.model_validate(claim.payload)
-    jobs = session.scalars(_unfinished_on(base.files).with_for_update()).all()  # before the task
+    # lock the jobs before the task: the order of all transactions
+    jobs = session.scalars(_unfinished_on(base.files).with_for_update()).all()
     leases.hold(session, claim)
     for job in jobs:
         is_waiting = job.status in CLAIMABLE and job.lease_expires_at is None
