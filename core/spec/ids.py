@@ -12,5 +12,9 @@ ModelId = NewType("ModelId", str)
 ResponseId = NewType("ResponseId", str)
 TaskId = NewType("TaskId", str)
 BatchId = NewType("BatchId", str)
+EvalId = NewType("EvalId", str)
+EvalRunId = NewType("EvalRunId", str)
+EvalItemId = NewType("EvalItemId", str)
+"""Of the result of an item of an eval run."""
 MaskId = NewType("MaskId", str)
 """Of a mask: the id of a job, or of a task."""
