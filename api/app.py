@@ -14,6 +14,7 @@ from api.classifications.endpoints import router as classifications
 from api.embeddings.endpoints import router as embeddings
 from api.engines.endpoints import router as engines
 from api.errors import ERROR_RESPONSES, install_error_handlers
+from api.evals.endpoints import router as evals
 from api.files.endpoints import router as files
 from api.files.upload import MAX_UPLOADS
 from api.generation.endpoints import router as generation
@@ -30,6 +31,7 @@ from api.settings import ApiSettings
 from api.speed.endpoints import router as speed
 from api.tokens.endpoints import router as tokens
 from core.catalog.bases import Catalog
+from core.catalog.external import Endpoints
 from core.engine_client import EngineClient
 from core.jobs.broker import Broker
 from core.records.database import Database
@@ -47,6 +49,7 @@ V1_ROUTERS = (
     generation,
     responses,
     batches,
+    evals,
     embeddings,
     classifications,
 )
@@ -62,6 +65,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         store=open_store(settings.storage_folder, settings.storage_url),
         broker=Broker(settings.broker_url),
         catalog=Catalog.load(settings.catalog_file),
+        endpoints=Endpoints.load(settings.endpoints_file),
         engines=EngineRouter(EngineClient(settings.engine_key), EngineRoster(database)),
         uploads=CapacityLimiter(MAX_UPLOADS),
     )

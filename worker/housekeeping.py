@@ -19,6 +19,7 @@ from core.records import (
     batch_progress,
     claims,
     engines,
+    eval_progress,
     files,
     jobs,
     leases,
@@ -111,6 +112,13 @@ def fail_abandoned_batches(database: Database) -> None:
             logger.warning("%s failed with its task.", batch_id)
 
 
+def fail_abandoned_eval_runs(database: Database) -> None:
+    """Fail the eval runs whose task has failed for good."""
+    with database.writing() as session:
+        for run_id in eval_progress.fail_abandoned_runs(session):
+            logger.warning("%s failed with its task.", run_id)
+
+
 def delete_batch_parts(database: Database, store: BlobStore) -> None:
     """Delete the parts of batches that have ended; their files have the content."""
     with database.reading() as session:
@@ -195,6 +203,7 @@ def run(settings: WorkerSettings, stopping: Event) -> None:
                 forget_responses(database)
                 delete_resume_states(database, store)
                 fail_abandoned_batches(database)
+                fail_abandoned_eval_runs(database)
                 delete_batch_parts(database, store)
                 delete_expired_files(database, store)
                 sweep_workspaces(database, settings.work_folder)

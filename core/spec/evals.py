@@ -105,8 +105,6 @@ class EvalRunRequest(Spec):
     """None: the lines have the answers."""
     models: dict[str, EvalModel]
     """What each name meant when the run was created: of the run and of its graders."""
-    embedder: BatchModel | None = None
-    """For text similarity by embeddings."""
 
 
 class EvalRunResult(Spec):

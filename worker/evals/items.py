@@ -1,7 +1,7 @@
 """Answers and grades one item of an eval run."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from core.errors import TunesmithError
@@ -9,7 +9,7 @@ from core.evals.messages import request_body
 from core.evals.results import Criterion, Sampled, errored_item, graded_item, usage_of
 from core.evals.samples import completion_of_response, sample_of_row
 from core.grading.grade import grade
-from core.grading.judges import Judges
+from core.grading.models import EMBEDDER
 from core.grading.sample import sample_of_completion
 from core.inference.endpoints import checked_body
 from core.records.eval_progress import ItemResult, ModelUsage
@@ -19,19 +19,23 @@ from worker.evals.asking import Asking
 
 logger = logging.getLogger(__name__)
 
+CHAT = "/v1/chat/completions"
+EMBEDDINGS = "/v1/embeddings"
 NO_ANSWER = "The item has no sample, and the run samples no answers."
 FAILED = "The service failed."
+
+RunPython = Callable[[str, Mapping[str, Any], Mapping[str, Any]], Awaitable[PythonOutcome]]
+"""Of `core.grading.judges.Judges`."""
 
 
 class Items:
     """Makes results of the items of one run."""
 
-    def __init__(self, run: EvalRunRequest, asking: Asking, judges: Judges) -> None:
-        """`judges` run Python and embed texts; models are asked through `asking`."""
+    def __init__(self, run: EvalRunRequest, asking: Asking, run_python: RunPython) -> None:
         names = result_names(run.criteria)
         self._run = run
         self._asking = asking
-        self._judges = judges
+        self._run_python = run_python
         self._criteria = [Criterion(*pair) for pair in zip(run.criteria, names, strict=True)]
 
     async def result(self, number: int, row: Mapping[str, Any]) -> ItemResult:
@@ -43,7 +47,7 @@ class Items:
             if self._run.sampling is not None:
                 body = request_body(self._run.sampling, item)
             sampled = await self._sampled(row, body, usage)
-            judges = _CountingJudges(self._asking, self._judges, usage)
+            judges = _ItemJudges(self._asking, self._run_python, usage)
             grades = [
                 await grade(each.grader, item, sampled.sample, judges) for each in self._criteria
             ]
@@ -65,7 +69,7 @@ class Items:
             return Sampled(sample)
         checked_body(sampling.url, {**body, "model": sampling.model})
         answer = await self._asking.ask(sampling.url, body)
-        is_chat = sampling.url == "/v1/chat/completions"
+        is_chat = sampling.url == CHAT
         completion = answer if is_chat else completion_of_response(answer)
         usage.append(usage_of(completion))
         messages = body["messages"] if is_chat else body["input"]
@@ -83,23 +87,25 @@ class Items:
         return errored_item(number, item, messages, body, error, self._criteria, usage)
 
 
-class _CountingJudges:
+class _ItemJudges:
     """The judges of one item, which count the tokens of model graders."""
 
-    def __init__(self, asking: Asking, others: Judges, usage: list[ModelUsage]) -> None:
+    def __init__(self, asking: Asking, python: RunPython, usage: list[ModelUsage]) -> None:
         self._asking = asking
-        self._others = others
+        self._python = python
         self._usage = usage
 
     async def complete(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        completion = await self._asking.ask("/v1/chat/completions", body)
+        completion = await self._asking.ask(CHAT, body)
         self._usage.append(usage_of(completion))
         return completion
 
     async def embed(self, model: str | None, texts: Sequence[str]) -> list[list[float]]:
-        return await self._others.embed(model, texts)
+        body = {"model": model or EMBEDDER, "input": list(texts), "encoding_format": "float"}
+        answer = await self._asking.ask(EMBEDDINGS, body)
+        return [each["embedding"] for each in answer["data"]]
 
     async def run_python(
         self, source: str, sample: Mapping[str, Any], item: Mapping[str, Any]
     ) -> PythonOutcome:
-        return await self._others.run_python(source, sample, item)
+        return await self._python(source, sample, item)
