@@ -9,18 +9,18 @@ from core.grading.models import EMBEDDER
 from core.grading.sandboxed import run_in_sandbox
 from core.inference.endpoints import Engine, answer_in_background, checked_body
 from core.inference.error_bodies import error_of
-from core.inference.targets import Target
+from core.inference.targets import Target, target_of_resolved
 from core.spec.batch import BatchModel, RefusedModel
 from core.spec.grader import PythonOutcome
-from core.spec.ids import ModelId, ProjectId
+from core.spec.ids import ProjectId
 
 CHAT = "/v1/chat/completions"
 EMBEDDINGS = "/v1/embeddings"
 MAX_SANDBOXES = 2
 """At once, for the judges of one task. Each may use as much memory as its limits allow."""
 
-Models = Mapping[str, BatchModel | RefusedModel]
-"""By the names in graders, as `api.graders.models.resolved` finds them."""
+Models = Mapping[str, BatchModel] | Mapping[str, BatchModel | RefusedModel]
+"""By the names in graders, as `api.graders.models.require_models` finds them."""
 
 
 class WorkerJudges:
@@ -62,5 +62,5 @@ class WorkerJudges:
                 param="model",
                 code="model_not_found",
             )
-        return Target(ModelId(model.id), model.base, model.adapter, model.serving)
+        return target_of_resolved(model)
 
