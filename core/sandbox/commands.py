@@ -21,7 +21,8 @@ _PACKAGE = main.__name__.rpartition(".")[0]
 _MODULES = (libc, namespaces, confine, grading, main)  # each after those that it imports
 # Our modules are not installed inside: they come as code, in the order of their imports.
 _START = f"""
-import sys
+import os, sys
+os.environ.clear()  # of what bubblewrap and Python add
 from marshal import loads
 file = open(0, "rb", closefd=False)
 part = lambda: loads(file.read(int.from_bytes(file.read({main.LENGTH_BYTES}), "little")))
@@ -64,7 +65,7 @@ def command(kind: Kind, image: Image, report_to: int) -> list[str]:
         options += [bind, source, target]
     for folder in image.hidden:
         options += ["--tmpfs", folder, "--remount-ro", folder]
-    options += ["--dir", "/tmp", "--remount-ro", "/", "--chdir", "/"]
+    options += ["--dir", "/tmp", "--remount-ro", "/"]
     return [program, *options, "--", *python]
 
 

@@ -56,11 +56,9 @@ def _ended(ending: Ending | None, limits: Limits) -> str:
     if ending.signal and ending.cpu_seconds >= limits.cpu_seconds:
         return f"The grader exceeded the limit of {limits.cpu_seconds} seconds of CPU time."
     if ending.signal:
-        name = signal.strsignal(ending.signal) or ending.signal
-        return (
-            f"The grader was ended by the signal {ending.signal} ({name}) before it gave a score."
-        )
-    return f"The grader ended its process with status {ending.exit_code} before it gave a score."
+        name = signal.strsignal(ending.signal) or "unknown"
+        return f"The grader gave no score: signal {ending.signal} ({name}) ended its process."
+    return f"The grader gave no score: it ended its process with status {ending.exit_code}."
 
 
 def _error(text: str) -> PythonOutcome:

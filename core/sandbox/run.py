@@ -25,9 +25,9 @@ def run_grader(
 ) -> PythonOutcome:
     """Return the score that `grade(sample, item)` returns, or the error that ended it.
 
-    Blocks; any thread may call it. `sample` and `item` hold what JSON can say. Raises InvalidRequest
-    on a machine without a sandbox, Unavailable if the sandbox fails this time, both with the code
-    `sandbox_unavailable`.
+    Blocks; any thread may call it. `sample` and `item` hold what JSON can say. Raises
+    InvalidRequest on a machine without a sandbox, and Unavailable if the sandbox fails this time,
+    both with the code `sandbox_unavailable`.
     """
     available = availability()
     if available.kind is None:

@@ -34,7 +34,6 @@ def confine(limits: Mapping[str, Any], nobody: int) -> None:
     libc.call("prctl", libc.PR_SET_PDEATHSIG, 9, 0, 0, 0)
     libc.call("prctl", libc.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     os.chdir("/tmp")
-    os.environ.clear()
     libc.one_arena()
     _limit(limits)
 
@@ -54,6 +53,5 @@ def _limit(limits: Mapping[str, Any]) -> None:
     }
     for which, bound in bounds.items():
         _, highest = resource.getrlimit(which)
-        if highest != resource.RLIM_INFINITY:
-            bound = min(bound, highest)
-        resource.setrlimit(which, (bound, bound))
+        allowed = bound if highest == resource.RLIM_INFINITY else min(bound, highest)
+        resource.setrlimit(which, (allowed, allowed))
