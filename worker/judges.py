@@ -4,24 +4,23 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from core.errors import InvalidRequest, TunesmithError
+from core.errors import InvalidRequest
 from core.grading.models import EMBEDDER
+from core.grading.sandboxed import run_in_sandbox
 from core.inference.endpoints import Engine, answer_in_background, checked_body
 from core.inference.error_bodies import error_of
-from core.inference.targets import Target
-from core.sandbox.availability import availability
-from core.sandbox.run import run_grader
+from core.inference.targets import Target, target_of_resolved
 from core.spec.batch import BatchModel, RefusedModel
 from core.spec.grader import PythonOutcome
-from core.spec.ids import ModelId, ProjectId
+from core.spec.ids import ProjectId
 
 CHAT = "/v1/chat/completions"
 EMBEDDINGS = "/v1/embeddings"
 MAX_SANDBOXES = 2
 """At once, for the judges of one task. Each may use as much memory as its limits allow."""
 
-Models = Mapping[str, BatchModel | RefusedModel]
-"""By the names in graders, as `api.graders.models.resolved` finds them."""
+Models = Mapping[str, BatchModel] | Mapping[str, BatchModel | RefusedModel]
+"""By the names in graders, as `api.graders.models.require_models` finds them."""
 
 
 class WorkerJudges:
@@ -46,7 +45,7 @@ class WorkerJudges:
         self, source: str, sample: Mapping[str, Any], item: Mapping[str, Any]
     ) -> PythonOutcome:
         async with self._sandboxes:
-            return await asyncio.to_thread(_run, source, sample, item)
+            return await asyncio.to_thread(run_in_sandbox, source, sample, item)
 
     async def _answer(self, url: str, name: str, body: Mapping[str, Any]) -> dict[str, Any]:
         target = self._target(name)
@@ -63,17 +62,5 @@ class WorkerJudges:
                 param="model",
                 code="model_not_found",
             )
-        return Target(ModelId(model.id), model.base, model.adapter, model.serving)
+        return target_of_resolved(model)
 
-
-def _run(source: str, sample: Mapping[str, Any], item: Mapping[str, Any]) -> PythonOutcome:
-    available = availability()
-    if available.kind is None:
-        raise no_sandbox(available.reason)
-    return run_grader(source, sample, item)
-
-
-def no_sandbox(reason: str) -> TunesmithError:
-    return InvalidRequest(
-        f"Python graders cannot run on this machine: {reason}", code="python_grader_unavailable"
-    )

@@ -13,7 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from core.errors import InvalidRequest, NotFound, TunesmithError
 from core.inference.endpoints import answer_in_background, checked_body
-from core.inference.targets import Target
+from core.inference.targets import target_of_resolved
 from core.records.engines import LivingEngine
 from core.spec.batch import BatchModel, RefusedModel
 from core.spec.engine_protocol import (
@@ -23,7 +23,7 @@ from core.spec.engine_protocol import (
     EngineBroke,
     kind_of,
 )
-from core.spec.ids import ModelId, ProjectId
+from core.spec.ids import ProjectId
 from worker.answering.fleet import Fleet, Member
 
 logger = logging.getLogger(__name__)
@@ -192,7 +192,7 @@ class Dispatch(Generic[Asked]):
             return model.status, model.body
         if model is None:
             raise InvalidRequest("Missing required parameter: 'model'.", param="model")
-        target = Target(ModelId(model.id), model.base, model.adapter, model.serving)
+        target = target_of_resolved(model)
         return OK, await answer_in_background(
             request.url, member.client, target, self._project, body
         )
