@@ -30,6 +30,7 @@ from api.models.endpoints import router as models
 from api.responses.endpoints import router as responses
 from api.settings import ApiSettings
 from api.speed.endpoints import router as speed
+from api.stored_completions.endpoints import router as stored_completions
 from api.tokens.endpoints import router as tokens
 from core.catalog.bases import Catalog
 from core.catalog.external import Endpoints
@@ -49,6 +50,7 @@ V1_ROUTERS = (
     speed,
     models,
     generation,
+    stored_completions,
     responses,
     batches,
     evals,

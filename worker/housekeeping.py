@@ -26,6 +26,7 @@ from core.records import (
     outbox,
     responses,
     resume_states,
+    stored_completions,
     tasks,
     workers,
 )
@@ -89,9 +90,10 @@ def forget_tasks(database: Database) -> None:
 
 
 def forget_responses(database: Database) -> None:
-    """Delete the stored responses that have expired."""
+    """Delete the stored responses and chat completions that have expired."""
     with database.writing() as session:
         responses.forget_expired_responses(session)
+        stored_completions.forget_expired_completions(session)
 
 
 def delete_resume_states(database: Database, store: BlobStore) -> None:

@@ -33,6 +33,33 @@ class FileReference(_Body):
     id: Annotated[FileId, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00]*$")]
 
 
+class StoredCompletions(_Body):
+    """Chat completions of this service that were stored (`store`)."""
+
+    type: Literal["stored_completions"] = "stored_completions"
+    metadata: Metadata | None = None
+    model: ModelName | None = None
+    created_after: Time | None = None
+    created_before: Time | None = None
+    limit: Annotated[Integer, Field(ge=1, le=MAX_ITEMS)] | None = None
+
+
+class StoredResponses(_Body):
+    """Stored responses of this service."""
+
+    type: Literal["responses"]
+    metadata: Metadata | None = None
+    model: ModelName | None = None
+    instructions_search: Annotated[str, StringConstraints(max_length=4096)] | None = None
+    created_after: Time | None = None
+    created_before: Time | None = None
+    reasoning_effort: str | None = None
+    temperature: Number | None = None
+    top_p: Number | None = None
+    users: Annotated[list[str], Field(max_length=100)] | None = None
+    tools: Annotated[list[str], Field(max_length=100)] | None = None
+
+
 RowSource = Annotated[FileContent | FileReference, Field(discriminator="type")]
 
 
@@ -59,7 +86,9 @@ class CompletionsDataSource(_Body):
     """Answers of a chat model."""
 
     type: Literal["completions"]
-    source: RowSource
+    source: Annotated[
+        FileContent | FileReference | StoredCompletions, Field(discriminator="type")
+    ]
     input_messages: InputMessages | None = None
     sampling_params: ChatSampling | None = None
     model: ModelName | None = None
@@ -85,7 +114,7 @@ class ResponsesDataSource(_Body):
     """Answers of /v1/responses."""
 
     type: Literal["responses"]
-    source: RowSource
+    source: Annotated[FileContent | FileReference | StoredResponses, Field(discriminator="type")]
     input_messages: InputMessages | None = None
     sampling_params: ResponseSampling | None = None
     model: ModelName | None = None

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from tempfile import TemporaryFile
 from typing import Any
 
 from pydantic_core import to_json
@@ -11,7 +12,13 @@ from starlette.concurrency import run_in_threadpool
 
 from api.app_state import AppState, Transaction
 from api.auth.caller import Caller
-from api.evals.data_sources import DataSource, FileContent, FileReference
+from api.evals.data_sources import (
+    DataSource,
+    FileContent,
+    FileReference,
+    StoredCompletions,
+    StoredResponses,
+)
 from api.evals.sampling import models_of, sampling_of
 from api.evals.schemas import (
     CreateRun,
@@ -22,6 +29,7 @@ from api.evals.schemas import (
     run_object,
 )
 from api.evals.service import GRADERS
+from api.evals.stored import rows_of_completions, rows_of_responses
 from api.files.checking import check_items_blob, check_slot
 from api.files.schemas import shown_errors
 from api.pagination import ListOf, list_of
@@ -38,6 +46,7 @@ from core.spec.ids import EvalId, EvalItemId, EvalRunId, FileId
 from core.storage.compensation import delete_on_failure
 from core.tasks.kinds import Work
 
+CHUNK_BYTES = 1 << 20
 PAGE_BYTES = 8 << 20
 """A page of runs ends when their data sources have more bytes; each may have megabytes of items."""
 
@@ -48,7 +57,8 @@ async def create(
     """Create a run. Models are resolved and items checked now, so it means the same until its end."""
     eval_ = await run_in_threadpool(_eval, state, caller, eval_id)
     criteria = GRADERS.validate_python(eval_.criteria)
-    sampling = sampling_of(body.data_source, is_stored=False)
+    is_stored = isinstance(body.data_source.source, StoredCompletions | StoredResponses)
+    sampling = sampling_of(body.data_source, is_stored=is_stored)
     models = await models_of(state, caller, sampling, criteria)
     run_id = new_eval_run_id()
     request = EvalRunRequest(
@@ -75,7 +85,7 @@ def _create(
     url: str,
 ) -> RunObject:
     run_id = EvalRunId(request.run_id)
-    with _items(state, caller, run_id, body.data_source) as (file_id, key):
+    with _items(state, caller, run_id, eval_, body.data_source) as (file_id, key):
         needs_sample = request.sampling is None
         report = _checked(state, key, eval_, needs_sample=needs_sample)
         request = request.model_copy(update={"blob_key": key})
@@ -108,18 +118,35 @@ def _model_id(request: EvalRunRequest) -> str | None:
 
 @contextmanager
 def _items(
-    state: AppState, caller: Caller, run_id: EvalRunId, source: DataSource
+    state: AppState, caller: Caller, run_id: EvalRunId, eval_: Eval, source: DataSource
 ) -> Iterator[tuple[FileId | None, str]]:
     """Yield the file of the items, if it is one, and their key; no blob remains after an error."""
+    if isinstance(source.source, FileReference):
+        yield source.source.id, _file_key(state, caller, source.source.id)
+        return
+    key = run_blob_key(run_id)
+    with delete_on_failure(state.store, key), TemporaryFile() as file:
+        # Read whole before they are stored, because storing may take longer than a transaction may.
+        for row in _rows(state, caller, eval_, source):
+            file.write(to_json(row) + b"\n")
+        file.seek(0)
+        state.store.write(key, iter(lambda: file.read(CHUNK_BYTES), b""))
+        yield None, key
+
+
+def _rows(
+    state: AppState, caller: Caller, eval_: Eval, source: DataSource
+) -> Iterator[dict[str, Any]]:
+    metadata = eval_.data_source_config.get("metadata") or {}
     match source.source:
-        case FileReference(id=file_id):
-            yield file_id, _file_key(state, caller, file_id)
         case FileContent(content=rows):
-            key = run_blob_key(run_id)
-            with delete_on_failure(state.store, key):
-                lines = (to_json(row.model_dump(exclude_none=True)) + b"\n" for row in rows)
-                state.store.write(key, lines)
-                yield None, key
+            yield from (row.model_dump(exclude_none=True) for row in rows)
+        case StoredCompletions() as stored:
+            with state.database.reading() as session:
+                yield from rows_of_completions(session, caller, stored, metadata)
+        case StoredResponses() as stored_responses:
+            with state.database.reading() as session:
+                yield from rows_of_responses(session, caller, stored_responses, metadata)
 
 
 def _file_key(state: AppState, caller: Caller, file_id: FileId) -> str:

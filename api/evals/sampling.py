@@ -15,6 +15,7 @@ from api.graders.models import require_models
 from api.models.first_use import answering_target
 from api.models.resolve import batch_model
 from core.errors import InvalidRequest, TunesmithError
+from core.grading.models import models_named_by
 from core.inference.endpoints import checked_body
 from core.spec.evals import EvalModel, InputMessages, ReferencedMessages, SamplingSpec
 from core.spec.grader import Grader
@@ -59,8 +60,10 @@ async def models_of(
     Raises the error of the first model that cannot answer, with the field that names it.
     """
     graders = {f"testing_criteria[{number}]": each for number, each in enumerate(criteria)}
-    models: dict[str, EvalModel] = {}
-    models |= await require_models(state, caller, graders)
+    names = {name for each in criteria for name in models_named_by(each)}
+    external = {name: model for name in names if (model := state.endpoints.find(name))}
+    models: dict[str, EvalModel] = {**external}
+    models |= await require_models(state, caller, graders, besides=external)
     if sampling is not None and sampling.model not in models:
         models[sampling.model] = await _model(state, caller, sampling.model)
     return models

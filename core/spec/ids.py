@@ -9,6 +9,8 @@ JobId = NewType("JobId", str)
 CheckpointId = NewType("CheckpointId", str)
 ModelId = NewType("ModelId", str)
 """Of whatever can be asked: a base, a tuned model or a checkpoint of one."""
+CompletionId = NewType("CompletionId", str)
+"""Of a chat completion."""
 ResponseId = NewType("ResponseId", str)
 TaskId = NewType("TaskId", str)
 BatchId = NewType("BatchId", str)

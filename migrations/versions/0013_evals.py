@@ -1,4 +1,4 @@
-"""Evals, their runs, and the results of the items of these."""
+"""Evals, their runs, the results of the items of these, and stored chat completions."""
 
 from typing import Any
 
@@ -17,6 +17,7 @@ def upgrade() -> None:
     _create_evals()
     _create_runs()
     _create_items()
+    _create_completions()
 
 
 def _create_evals() -> None:
@@ -84,6 +85,36 @@ def _create_items() -> None:
     )
     op.create_index(
         "ix_eval_run_items_run_id_created_at_id", "eval_run_items", ["run_id", "created_at", "id"]
+    )
+
+
+def _create_completions() -> None:
+    table = "stored_completions"
+    op.create_table(
+        table,
+        *_required(sa.String(255), "id", "project_id"),
+        *_required(sa.Double(), "created_at", "expires_at"),
+        *_required(sa.String(255), "model"),
+        sa.Column("user_metadata", _JSON),
+        *_required(sa.BigInteger(), "bytes"),
+        *_required(_JSON, "body", "messages"),
+        _references(table, "project_id", "projects"),
+        sa.PrimaryKeyConstraint("id", name=f"pk_{table}"),
+    )
+    op.create_index(f"ix_{table}_expires_at", table, ["expires_at"])
+    op.create_index(
+        f"ix_{table}_project_id_created_at_id", table, ["project_id", "created_at", "id"]
+    )
+    metadata = "stored_completion_metadata"
+    op.create_table(
+        metadata,
+        *_required(sa.String(255), "completion_id", "key", "project_id"),
+        *_required(sa.String(512), "value"),
+        _references(metadata, "completion_id", table, ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("completion_id", "key", name=f"pk_{metadata}"),
+    )
+    op.create_index(
+        f"ix_{metadata}_project_id_key_value", metadata, ["project_id", "key", "value"]
     )
 
 
