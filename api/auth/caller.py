@@ -9,7 +9,7 @@ from starlette.types import Scope as AsgiScope
 from core.errors import Forbidden
 from core.spec.ids import KeyId, ProjectId
 
-Scope = Literal["files", "fine_tuning", "models", "inference", "evals"]
+Scope = Literal["files", "fine_tuning", "models", "inference"]
 """The permissions of a key: one value for each group of routes."""
 
 ALL_SCOPES: frozenset[Scope] = frozenset(get_args(Scope))

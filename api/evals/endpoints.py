@@ -37,8 +37,8 @@ router = APIRouter(
     prefix="/evals",
     tags=["Evals"],
     route_class=ItemsRoute,
-    # a run reads files and generates on engines
-    dependencies=[requires("evals", "files", "inference")],
+    # a run reads files and generates on engines, as a batch does
+    dependencies=[requires("files", "inference")],
 )
 
 

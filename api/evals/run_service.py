@@ -129,6 +129,12 @@ def _items(
         # Read whole before they are stored, because storing may take longer than a transaction may.
         for row in _rows(state, caller, eval_, source):
             file.write(to_json(row) + b"\n")
+        if file.tell() == 0:
+            raise InvalidRequest(
+                "Nothing that is stored fits the filters of the source and of the eval.",
+                param="data_source.source",
+                code="no_items",
+            )
         file.seek(0)
         state.store.write(key, iter(lambda: file.read(CHUNK_BYTES), b""))
         yield None, key

@@ -22,6 +22,10 @@ from core.spec.evals import EvalRunStatus, ItemStatus
 from core.spec.ids import EvalRunId
 
 
+ORDER_SECONDS = 1e-6
+"""Between two results of a group, so that a list has them in their order."""
+
+
 class ModelUsage(TypedDict):
     """Requests to one model and their tokens, of a run and of its graders."""
 
@@ -75,13 +79,13 @@ def add_results(
         {
             "id": new_eval_item_id(),
             "project_id": claim.project_id,
-            "created_at": now,
+            "created_at": now + number * ORDER_SECONDS,
             "run_id": run_id,
             "number": each.number,
             "status": each.status,
             "body": each.body,
         }
-        for each in results
+        for number, each in enumerate(results)
     ]
     session.execute(insert(EvalRunItem), rows)
     _count(run, results)

@@ -1,0 +1,270 @@
+"""How a run answers and grades: engines in trouble, model graders, errors of items, stopping."""
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from core.records.eval_runs import cancel_run
+from core.records.projects import DEFAULT_PROJECT
+from core.records.tables import Task
+from core.spec.evals import EvalRunStatus, ExternalModel
+from core.tasks.kinds import Queue
+from tests.api.live import serve
+from tests.api.scripted_engine import ANSWER, ScriptedEngine
+from tests.worker.evals.runs import (
+    EXACT,
+    MODELS,
+    attempt_until,
+    create,
+    items_of,
+    run_of,
+    sampling,
+)
+from tests.worker.workshop import Workshop, wait_until
+from worker.answering import dispatch, external, fleet
+from worker.context import Worker
+from worker.evals import journal
+from worker.tasks.desk import TaskDesk
+
+
+@pytest.fixture
+def engine(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedEngine]:
+    """An engine for the workshop; retries come soon."""
+    monkeypatch.setattr(dispatch, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(dispatch, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(fleet, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(fleet, "LONGEST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(external, "FIRST_PAUSE_SECONDS", 0.01)
+    engine = ScriptedEngine()
+    with serve(engine.app) as engine.url:
+        workshop.engine_at(engine.url)
+        yield engine
+
+
+def asked(*questions: str) -> list[dict[str, Any]]:
+    return [{"item": {"question": each, "expected": ANSWER}} for each in questions]
+
+
+def answered(*texts: str) -> list[dict[str, Any]]:
+    return [{"item": {"expected": "4"}, "sample": {"output_text": text}} for text in texts]
+
+
+def statuses(workshop: Workshop, run_id: str) -> list[str]:
+    return [item.status for item in items_of(workshop, run_id)]
+
+
+def test_run_without_sampling_asks_no_model(workshop: Workshop, engine: ScriptedEngine) -> None:
+    run_id = create(workshop, [*answered("4", "5"), {"item": {"expected": "4"}}])
+    assert attempt_until(workshop, None) is None
+    assert statuses(workshop, run_id) == ["pass", "fail", "error"]
+    assert engine.requests == [] and run_of(workshop, run_id).usage == []
+    missing = items_of(workshop, run_id)[2].body["sample"]["error"]
+    assert missing["code"] == "no_sample"
+
+
+def test_requests_run_in_the_background_with_the_parameters_of_the_run(
+    workshop: Workshop, engine: ScriptedEngine
+) -> None:
+    params = {"temperature": 0.25, "seed": 7, "max_completion_tokens": 3}
+    run_id = create(workshop, asked("hello"), sampled=sampling(params=params))
+    assert attempt_until(workshop, None) is None
+    [request] = engine.requests
+    assert request.background
+    assert (request.sampling.temperature, request.sampling.seed) == (0.25, 7)
+    [item] = items_of(workshop, run_id)
+    assert item.body["sample"]["finish_reason"] == "length"
+    assert item.body["sample"]["max_completion_tokens"] == 3
+    assert item.status == "fail"
+
+
+def test_item_whose_model_fails_has_the_error_and_others_their_result(
+    workshop: Workshop, engine: ScriptedEngine
+) -> None:
+    rows = [*asked("hello", "fail"), {"item": {"expected": ANSWER}}]
+    run_id = create(workshop, rows, sampled=sampling())
+    assert attempt_until(workshop, None) is None
+    assert statuses(workshop, run_id) == ["pass", "error", "error"]
+    _, failed, unasked = (item.body["sample"] for item in items_of(workshop, run_id))
+    assert failed["error"]["code"] == "out_of_memory"
+    assert failed["input"] == [{"role": "user", "content": "fail"}]
+    assert unasked["error"]["code"] == "invalid_item"
+    assert run_of(workshop, run_id).status == EvalRunStatus.COMPLETED
+
+
+@pytest.mark.parametrize("mood", ["full", "stopping", "breaking", "silent"])
+def test_engine_in_trouble_is_asked_again(
+    workshop: Workshop, engine: ScriptedEngine, mood: Any
+) -> None:
+    engine.mood = mood
+    run_id = create(workshop, asked("hello", "again"), sampled=sampling())
+
+    def recover() -> None:
+        wait_until(lambda: len(engine.requests) > 1, "the run has asked")
+        engine.mood = "well"
+
+    thread = threading.Thread(target=recover)
+    thread.start()
+    assert attempt_until(workshop, None) is None
+    thread.join()
+    assert statuses(workshop, run_id) == ["pass", "pass"]
+
+
+def test_model_grader_judges_and_its_tokens_are_counted(
+    workshop: Workshop, engine: ScriptedEngine
+) -> None:
+    judge = {
+        "type": "score_model",
+        "name": "judge",
+        "model": "tiny",
+        "input": [{"role": "user", "content": "Is {{sample.output_text}} right?"}],
+    }
+    run_id = create(workshop, asked("hello"), EXACT, judge, sampled=sampling())
+    assert attempt_until(workshop, None) is None
+    [item] = items_of(workshop, run_id)
+    exact, judged = item.body["results"]
+    assert exact["passed"] and judged["sample"]["input"][0]["content"] == f"Is {ANSWER} right?"
+    # the scripted engine answers a sentence, which is no score
+    assert judged["error"]["code"] == "model_grader_parse_error" and item.status == "error"
+    [usage] = run_of(workshop, run_id).usage
+    assert usage["invocation_count"] == 2
+    assert run_of(workshop, run_id).criteria_counts[1] == {"passed": 0, "failed": 0}
+
+
+def external_models(workshop: Workshop, url: str) -> dict[str, Any]:
+    """Register an endpoint with the workers of a workshop; return its model under a name."""
+    path = workshop.folder / "endpoints.toml"
+    path.write_text(f'[[endpoints]]\nname = "cloud"\nbase_url = "{url}/v1"\n')
+    model = ExternalModel(endpoint="cloud", model="gpt-x")
+    return {**MODELS, "cloud/gpt-x": model}
+
+
+class Cloud:
+    """A service of others, which is busy at first."""
+
+    def __init__(self) -> None:
+        self.bodies: list[dict[str, Any]] = []
+        self.app = Starlette(routes=[Route("/v1/chat/completions", self._chat, methods=["POST"])])
+
+    async def _chat(self, request: Request) -> Response:
+        body = await request.json()
+        self.bodies.append(body)
+        if len(self.bodies) == 1:
+            return JSONResponse({"error": {"message": "busy"}}, 429, headers={"retry-after": "0"})
+        asks_score = "response_format" in body
+        text = '{"steps": [], "result": 1.0}' if asks_score else "4"
+        message = {"role": "assistant", "content": text}
+        choice = {"index": 0, "finish_reason": "stop", "message": message}
+        usage = {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6}
+        usage["prompt_tokens_details"] = {"cached_tokens": 4}  # type: ignore[assignment]
+        return JSONResponse({"model": "gpt-x-1", "choices": [choice], "usage": usage})
+
+
+def test_external_model_answers_and_judges(
+    workshop: Workshop, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud = Cloud()
+    judge = {
+        "type": "score_model",
+        "name": "judge",
+        "model": "cloud/gpt-x",
+        "input": [{"role": "user", "content": "{{sample.output_text}}"}],
+    }
+    exact = {**EXACT, "reference": "4"}
+    with serve(cloud.app) as url:
+        models = external_models(workshop, url)
+        settings = type(workshop).settings
+        monkeypatch.setattr(
+            type(workshop),
+            "settings",
+            lambda self, worker_id="w": settings(self, worker_id).model_copy(
+                update={"endpoints_file": workshop.folder / "endpoints.toml"}
+            ),
+        )
+        run_id = create(
+            workshop, asked("2 + 2?"), exact, judge, sampled=sampling(model="cloud/gpt-x"), models=models
+        )
+        assert attempt_until(workshop, None) is None
+    assert statuses(workshop, run_id) == ["pass"]
+    assert [body["model"] for body in cloud.bodies] == ["gpt-x"] * 3  # asked again once
+    assert engine.requests == []
+    [usage] = run_of(workshop, run_id).usage
+    assert (usage["model_name"], usage["invocation_count"], usage["cached_tokens"]) == (
+        "gpt-x-1",
+        2,
+        8,
+    )
+
+
+def test_endpoint_that_workers_do_not_know_is_an_error_of_the_items(
+    workshop: Workshop, engine: ScriptedEngine
+) -> None:
+    model = ExternalModel(endpoint="cloud", model="gpt-x")
+    run_id = create(
+        workshop, asked("hi"), sampled=sampling(model="cloud/x"), models={"cloud/x": model}
+    )
+    assert attempt_until(workshop, None) is None
+    [item] = items_of(workshop, run_id)
+    assert item.body["sample"]["error"]["code"] == "external_endpoint_error"
+
+
+def test_run_whose_items_are_gone_fails_with_the_reason(
+    workshop: Workshop, engine: ScriptedEngine
+) -> None:
+    run_id = create(workshop, answered("4"))
+    workshop.store.delete(f"evals/{run_id}")
+    assert attempt_until(workshop, None) is None
+    run = run_of(workshop, run_id)
+    assert run.status == EvalRunStatus.FAILED and run.error is not None
+
+
+def worker_thread(workshop: Workshop) -> tuple[Worker, threading.Thread]:
+    worker = Worker(workshop.settings(), workshop.database, workshop.store, threading.Event())
+    thread = threading.Thread(target=TaskDesk(worker, Queue.LIGHT).run_next)
+    thread.start()
+    return worker, thread
+
+
+def test_canceled_run_stops_soon_and_keeps_its_results(
+    workshop: Workshop, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "FLUSH_SECONDS", 0.01)
+    run_id = create(workshop, asked("hello", "never end"), sampled=sampling())
+    _, thread = worker_thread(workshop)
+    wait_until(lambda: run_of(workshop, run_id).passed == 1, "one item has its result")
+    with workshop.database.writing() as session:
+        cancel_run(session, DEFAULT_PROJECT, run_of(workshop, run_id).eval_id, run_id)
+    thread.join(10)
+    assert not thread.is_alive()
+    assert engine.was_left.wait(10), "the engine goes on with the answer"
+    run = run_of(workshop, run_id)
+    assert (run.status, run.passed, statuses(workshop, run_id)) == ("canceled", 1, ["pass"])
+
+
+def test_stopping_worker_stores_what_it_has_and_another_continues(
+    workshop: Workshop, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "FLUSH_SECONDS", 1000.0)
+    added: list[object] = []
+    add = journal.Journal.add
+
+    def noted(self: journal.Journal, result: Any) -> None:
+        add(self, result)
+        added.append(result)
+
+    monkeypatch.setattr(journal.Journal, "add", noted)
+    run_id = create(workshop, asked(*["hello"] * 4, "never end"), sampled=sampling())
+    worker, thread = worker_thread(workshop)
+    wait_until(lambda: len(added) == 4, "four items have results, not stored yet")
+    worker.stopping.set()
+    thread.join()
+    run = run_of(workshop, run_id)
+    assert (run.status, run.passed) == (EvalRunStatus.IN_PROGRESS, 4)
+    with workshop.database.reading() as session:
+        [task] = session.query(Task)
+        assert (task.attempts, task.claimed_by) == (0, None)
