@@ -86,9 +86,7 @@ class CompletionsDataSource(_Body):
     """Answers of a chat model."""
 
     type: Literal["completions"]
-    source: Annotated[
-        FileContent | FileReference | StoredCompletions, Field(discriminator="type")
-    ]
+    source: Annotated[FileContent | FileReference | StoredCompletions, Field(discriminator="type")]
     input_messages: InputMessages | None = None
     sampling_params: ChatSampling | None = None
     model: ModelName | None = None

@@ -33,9 +33,7 @@ def report(
     )
 
 
-def _lines(
-    state: AppState, caller: Caller, run_id: EvalRunId, csv: CsvReport
-) -> Iterator[bytes]:
+def _lines(state: AppState, caller: Caller, run_id: EvalRunId, csv: CsvReport) -> Iterator[bytes]:
     yield csv.head()
     number = 0
     while True:
@@ -43,7 +41,5 @@ def _lines(
             items = eval_runs.items_from(session, caller.project, run_id, number, CHUNK_ITEMS)
         if not items:
             return
-        yield b"".join(
-            csv.line(item.id, item.number, item.status, item.body) for item in items
-        )
+        yield b"".join(csv.line(item.id, item.number, item.status, item.body) for item in items)
         number = items[-1].number + 1

@@ -40,8 +40,8 @@ from core.records.files import pin_files
 from core.records.ids import new_eval_run_id
 from core.records.owned import get_owned
 from core.records.pages import Order, Page
-from core.records.tables import Eval, EvalRun, File
-from core.spec.evals import EvalFileReport, EvalRunRequest, ItemStatus, SamplingSpec, result_names
+from core.records.tables import Eval, File
+from core.spec.evals import EvalFileReport, EvalRunRequest, ItemStatus, result_names
 from core.spec.ids import EvalId, EvalItemId, EvalRunId, FileId
 from core.storage.compensation import delete_on_failure
 from core.tasks.kinds import Work
@@ -54,7 +54,7 @@ PAGE_BYTES = 8 << 20
 async def create(
     state: AppState, caller: Caller, eval_id: EvalId, body: CreateRun, url: str
 ) -> RunObject:
-    """Create a run. Models are resolved and items checked now, so it means the same until its end."""
+    """Create a run. Models are resolved and items checked now: it means the same until its end."""
     eval_ = await run_in_threadpool(_eval, state, caller, eval_id)
     criteria = GRADERS.validate_python(eval_.criteria)
     is_stored = isinstance(body.data_source.source, StoredCompletions | StoredResponses)
@@ -173,9 +173,7 @@ def _file_key(state: AppState, caller: Caller, file_id: FileId) -> str:
     return file.blob_key
 
 
-def _checked(
-    state: AppState, key: str, eval_: Eval, *, needs_sample: bool
-) -> EvalFileReport:
+def _checked(state: AppState, key: str, eval_: Eval, *, needs_sample: bool) -> EvalFileReport:
     """Return the report of the items, checked with the schema of the eval.
 
     Raises InvalidRequest with the lines that are wrong.
@@ -223,9 +221,7 @@ def find(
     rows = page.rows[: len(sources)]
     has_more = page.has_more or len(rows) < len(page.rows)
     source_of = dict(zip((run.id for run in rows), sources, strict=True))
-    return list_of(
-        Page(rows, has_more), lambda run: run_object(run, source_of[run.id], names, url)
-    )
+    return list_of(Page(rows, has_more), lambda run: run_object(run, source_of[run.id], names, url))
 
 
 def get(

@@ -38,7 +38,7 @@ def rows_of_completions(
     )
     for stored in found:
         body = stored.body
-        item = {"input": stored.messages, "model": stored.model}
+        item: Row = {"input": stored.messages, "model": stored.model}
         item["metadata"] = stored.user_metadata or {}
         if "tools" in body:
             item["tools"] = body["tools"]
@@ -58,9 +58,7 @@ def rows_of_responses(
         created_after=source.created_after,
         created_before=source.created_before,
     )
-    selected = (
-        stored for stored in found if _is_selected(stored.body, source, wanted)
-    )
+    selected = (stored for stored in found if _is_selected(stored.body, source, wanted))
     for stored in islice(selected, MAX_ITEMS):
         body = stored.body
         item = {

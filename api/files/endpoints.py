@@ -12,8 +12,8 @@ from api.files import service
 from api.files.schemas import (
     UPLOAD_FORM,
     BatchFileReport,
-    EvalItemsFileReport,
     DeletedFile,
+    EvalItemsFileReport,
     FileObject,
     FileReport,
 )

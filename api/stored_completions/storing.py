@@ -76,8 +76,8 @@ def check_metadata(body: ChatBody) -> None:
         first = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(["metadata", *map(str, first["loc"][:1])])
         raise InvalidRequest(
-            f"Invalid value for {field[:128]!r}: {first['msg']}. A stored completion has at most 16 "
-            "pairs of metadata, keys of at most 64 characters and values of at most 512.",
+            f"Invalid value for {field[:128]!r}: {first['msg']}. A stored completion has at most "
+            "16 pairs of metadata, keys of at most 64 characters and values of at most 512.",
             param=field[:128],
             code="invalid_value",
         ) from None
@@ -105,9 +105,7 @@ def storing_stream(
     return BackgroundTask(store)
 
 
-def _store(
-    state: AppState, caller: Caller, body: ChatBody, completion: dict[str, Any]
-) -> None:
+def _store(state: AppState, caller: Caller, body: ChatBody, completion: dict[str, Any]) -> None:
     request = body.model_dump(mode="json", exclude_none=True, include=set(REPEATED))
     stored = {**request, **completion}
     length = len(to_json(stored)) + len(to_json(body.messages))

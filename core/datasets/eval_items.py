@@ -1,4 +1,4 @@
-"""Checks a file of the items of evals in one pass; `python -m core.datasets.eval_items` is the child.
+"""Checks a file of items of evals in one pass; `python -m core.datasets.eval_items` is the child.
 
 `bounded.py` starts it. A line is `{"item": {…}}`, perhaps with `"sample": {…}`, an answer. With the
 JSON schema of an eval, each item is validated, too.
@@ -96,8 +96,9 @@ def _shape_errors(row: Mapping[str, Any], needs_sample: bool) -> Iterator[RowErr
     sample = row.get("sample")
     if sample is None and needs_sample:
         yield RowError(
-            "sample", "sample is missing; the eval grades answers that the rows have, as "
-            '{"item": {…}, "sample": {"output_text": "…"}}'
+            "sample",
+            "sample is missing; the eval grades answers that the rows have, as "
+            '{"item": {…}, "sample": {"output_text": "…"}}',
         )
     if sample is not None:
         yield from _sample_errors(sample)

@@ -1,4 +1,4 @@
-"""Checks a JSONL file line by line, within limits: the loop that files of requests and items share."""
+"""Checks a JSONL file line by line, within limits: shared by files of requests and of items."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping

@@ -69,8 +69,8 @@ def errored_item(
 
 def usage_of(completion: Mapping[str, Any]) -> ModelUsage:
     """Return the usage of one chat completion; tokens from a cache count as 0 if unknown."""
-    usage = completion.get("usage") or {}
-    details = usage.get("prompt_tokens_details") or {}
+    usage = completion.get("usage")
+    details = usage.get("prompt_tokens_details") if isinstance(usage, Mapping) else None
     prompt, written = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
     return ModelUsage(
         model_name=str(completion.get("model") or ""),

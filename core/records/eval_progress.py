@@ -21,7 +21,6 @@ from core.records.tasks import TaskClaim
 from core.spec.evals import EvalRunStatus, ItemStatus
 from core.spec.ids import EvalRunId
 
-
 ORDER_SECONDS = 1e-6
 """Between two results of a group, so that a list has them in their order."""
 

@@ -12,8 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, undefer
 
 from core.errors import Conflict
-from core.records.ids import new_eval_run_id
-from core.records.owned import find_owned, get_owned, missing, owned_by, similar_id
+from core.records.owned import Lock, find_owned, get_owned, missing, owned_by, similar_id
 from core.records.pages import Order, Page, page
 from core.records.tables import Eval, EvalRun, EvalRunItem, Task
 from core.records.tasks import create_task, forget_tasks
@@ -47,7 +46,9 @@ def run_blob_key(run_id: EvalRunId) -> str:
 
 def create_run(session: Session, new: NewEvalRun, request: EvalRunRequest) -> tuple[EvalRun, Task]:
     """Create a run and its task. The caller wakes a worker after the commit."""
-    get_owned(session, Eval, new.project_id, new.eval_id, lock="read")  # it is not deleted meanwhile
+    get_owned(
+        session, Eval, new.project_id, new.eval_id, lock="read"
+    )  # it is not deleted meanwhile
     run = EvalRun(
         **vars(new) | {"name": new.name or new.id},
         created_at=time.time(),
@@ -72,7 +73,7 @@ def get_run(
     """Return a run with its data source; NotFound if the eval has no such run."""
     get_owned(session, Eval, project_id, eval_id)
     load = (undefer(EvalRun.data_source), undefer(EvalRun.fields))
-    lock = "write" if is_locked else None
+    lock: Lock | None = "write" if is_locked else None
     run = find_owned(session, EvalRun, project_id, run_id, lock=lock, load=load)
     if run is None or run.eval_id != eval_id:
         raise missing(EvalRun, run_id, hint=similar_id(session, EvalRun, project_id, run_id))

@@ -65,9 +65,7 @@ def list_completions(
 ) -> Page[StoredCompletion]:
     """Return completions without bodies, which are read when they are looked at."""
     query = _filtered(project_id, model, metadata)
-    return page(
-        session, query, StoredCompletion, project_id, after=after, limit=limit, order=order
-    )
+    return page(session, query, StoredCompletion, project_id, after=after, limit=limit, order=order)
 
 
 def completions_for_items(

@@ -113,9 +113,7 @@ def _create_completions() -> None:
         _references(metadata, "completion_id", table, ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("completion_id", "key", name=f"pk_{metadata}"),
     )
-    op.create_index(
-        f"ix_{metadata}_project_id_key_value", metadata, ["project_id", "key", "value"]
-    )
+    op.create_index(f"ix_{metadata}_project_id_key_value", metadata, ["project_id", "key", "value"])
 
 
 def _required(type_: sa.types.TypeEngine[Any], *names: str) -> list[sa.Column[Any]]:

@@ -356,9 +356,7 @@ def test_completed_run_cannot_be_canceled(api: Api, client: httpx.Client, create
     assert client.post(f"/v1/evals/{run['eval_id']}/runs/{run['id']}").status_code == 409
 
 
-def test_deleted_eval_takes_its_running_run(
-    api: Api, client: httpx.Client, create: Create
-) -> None:
+def test_deleted_eval_takes_its_running_run(api: Api, client: httpx.Client, create: Create) -> None:
     run = start(client, create()["id"], completions(content(*rows("never end"))))
     path = f"/v1/evals/{run['eval_id']}/runs/{run['id']}"
     with light_worker_of(api):

@@ -130,9 +130,9 @@ class Dispatch(Generic[Asked]):
                     for lost in self._fleet.update(seen.engines) if seen is not None else ():
                         self._give_up(lost)
                 self._woken.clear()
-                if not self._send() and not self._in_flight and not self._again:
-                    if not self._requests.is_open:
-                        return
+                is_idle = not self._send() and not self._in_flight and not self._again
+                if is_idle and not self._requests.is_open:
+                    return
                 await self._wait()
                 await self._requests.store()
         finally:

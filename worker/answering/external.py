@@ -42,17 +42,13 @@ class ExternalClient:
     def __init__(self, endpoints: Endpoints) -> None:
         self._endpoints = endpoints
         # The environment could name a proxy, or add the keys of a netrc file.
-        self._client = httpx.AsyncClient(
-            trust_env=False, limits=httpx.Limits(max_connections=None)
-        )
+        self._client = httpx.AsyncClient(trust_env=False, limits=httpx.Limits(max_connections=None))
         self._places: dict[str, asyncio.Semaphore] = {}
 
     async def close(self) -> None:
         await self._client.aclose()
 
-    async def ask(
-        self, url: str, model: ExternalModel, body: Mapping[str, Any]
-    ) -> dict[str, Any]:
+    async def ask(self, url: str, model: ExternalModel, body: Mapping[str, Any]) -> dict[str, Any]:
         """Return the object that answers a body; `url` is that of our route, such as
         `/v1/embeddings`.
 
@@ -110,6 +106,7 @@ class ExternalClient:
             raise ExternalError(f"{endpoint.name} answers without JSON.") from None
         if not isinstance(answer, dict):
             raise ExternalError(f"{endpoint.name} answers with something else than an object.")
+        _require_shape(endpoint, url, answer)
         return answer
 
     async def _sent(
@@ -135,6 +132,20 @@ class ExternalClient:
                         f"{endpoint.name} answers with more than {MAX_ANSWER_BYTES >> 20} MiB."
                     )
             return answer.status_code, answer.headers, bytes(content)
+
+
+def _require_shape(endpoint: ExternalEndpoint, url: str, answer: Mapping[str, Any]) -> None:
+    """Raise ExternalError for an answer that lacks what its readers use."""
+    match url, answer:
+        case "/v1/chat/completions", {"choices": [{"message": {"content": str() | None}}, *_]}:
+            return
+        case "/v1/responses", {"model": str(), "output": [*items]} if all(
+            isinstance(item, dict) for item in items
+        ):
+            return
+        case "/v1/embeddings", {"data": [*_]}:
+            return
+    raise ExternalError(f"{endpoint.name} answers with an object that is no answer of {url}.")
 
 
 class _Again(Exception):

@@ -34,9 +34,7 @@ class AnsweredLine:
     tokens: Tokens
 
 
-def requests_of(
-    path: Path, batch: BatchRequest, answered: Container[int]
-) -> Iterator[LineRequest]:
+def requests_of(path: Path, batch: BatchRequest, answered: Container[int]) -> Iterator[LineRequest]:
     """Yield the requests of a checked input file that are not answered yet, one in memory."""
     for line in request_lines(path):
         if line.row is not None and line.number not in answered:

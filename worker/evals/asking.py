@@ -94,6 +94,7 @@ class Asking:
             case ExternalModel():
                 return await self._external.ask(url, model, body)
             case BatchModel():
+                answer: asyncio.Future[dict[str, Any]]
                 answer = asyncio.get_running_loop().create_future()
                 self._questions.add(Question(url=url, body=body, model=model, answer=answer))
                 self._dispatch.wake()

@@ -5,6 +5,9 @@ A lost result is made again, because no row has its number.
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
+
+from sqlalchemy.orm import Session
 
 from core.records.database import Database
 from core.records.eval_progress import ItemResult, add_results
@@ -51,7 +54,7 @@ class Journal:
     def _store(self, results: Sequence[ItemResult]) -> None:
         for start in range(0, len(results), FLUSH_RESULTS):
             group = results[start : start + FLUSH_RESULTS]
-            commit(
-                self._database,
-                lambda session, group=group: add_results(session, self._claim, self._run_id, group),
-            )
+            commit(self._database, partial(self._add, group))
+
+    def _add(self, group: Sequence[ItemResult], session: Session) -> None:
+        add_results(session, self._claim, self._run_id, group)

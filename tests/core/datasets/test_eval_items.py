@@ -63,12 +63,12 @@ def test_wrong_row_is_named_with_its_line(
 def test_items_are_validated_with_the_schema(tmp_path: Path) -> None:
     path = write(tmp_path, GOOD, {"item": {"answer": "four"}}, {"item": {"question": 1}})
     report = check_items(path, SCHEMA)
-    assert [(fault.line, fault.field) for fault in report.faults] == [
+    assert {(fault.line, fault.field) for fault in report.faults} == {
         (2, "item"),
         (2, "item.answer"),
         (3, "item.question"),
-    ]
-    assert "'question' is a required property" in report.faults[0].message
+    }
+    assert any("'question' is a required property" in fault.message for fault in report.faults)
 
 
 def test_answer_may_be_required(tmp_path: Path) -> None:
@@ -91,9 +91,7 @@ def test_schema_that_refers_to_itself_ends(tmp_path: Path) -> None:
     assert "refers to itself" in report.faults[0].message
 
 
-@pytest.mark.parametrize(
-    "schema", [{"type": "text"}, {"properties": []}, {"required": "question"}]
-)
+@pytest.mark.parametrize("schema", [{"type": "text"}, {"properties": []}, {"required": "question"}])
 def test_invalid_schema_is_told(schema: dict[str, Any]) -> None:
     assert schema_fault(schema) is not None
     assert schema_fault(SCHEMA) is None

@@ -75,7 +75,9 @@ def test_reference_is_a_list_of_messages_or_a_text() -> None:
     assert body["messages"] == [{"role": "user", "content": "hi"}]
 
 
-@pytest.mark.parametrize("item", [{}, {"chat": 1}, {"chat": {"turns": []}}, {"chat": {"turns": [1]}}])
+@pytest.mark.parametrize(
+    "item", [{}, {"chat": 1}, {"chat": {"turns": []}}, {"chat": {"turns": [1]}}]
+)
 def test_reference_to_something_else_is_an_error_of_the_item(item: dict[str, Any]) -> None:
     reference = {"type": "item_reference", "item_reference": "item.chat.turns"}
     with pytest.raises(InvalidRequest, match=r"item\.chat\.turns must be a list of messages"):

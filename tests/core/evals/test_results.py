@@ -107,7 +107,9 @@ def test_item_without_an_answer_keeps_the_error() -> None:
     assert result.body["datasource_item"] == {"a": 1}
 
 
-@pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": None}, "many", {"prompt_tokens": "3"}])
+@pytest.mark.parametrize(
+    "usage", [None, {}, {"prompt_tokens": None}, "many", {"prompt_tokens": "3"}]
+)
 def test_usage_that_an_endpoint_leaves_out_counts_as_nothing(usage: object) -> None:
     counted = usage_of({"model": "m", "choices": [], "usage": usage})
     assert (counted["invocation_count"], counted["total_tokens"]) == (1, 0)

@@ -69,5 +69,8 @@ def test_messages_are_shown_as_texts() -> None:
             {"role": "assistant", "content": None, "tool_calls": [1]},
         ]
     )
-    assert shown == {"role": "user", "content": 'Look: {"type": "image_url", "image_url": {"url": "u"}}'}
+    assert shown == {
+        "role": "user",
+        "content": 'Look: {"type": "image_url", "image_url": {"url": "u"}}',
+    }
     assert empty == {"role": "assistant", "content": "", "tool_calls": [1]}

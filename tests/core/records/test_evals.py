@@ -162,9 +162,11 @@ def test_canceling_again_changes_nothing_and_an_ended_run_cannot_be(
     with database.writing() as session:
         assert end_run(session, claim, other.id) is EvalRunStatus.COMPLETED
         assert end_run(session, claim, other.id) is EvalRunStatus.COMPLETED
-    with pytest.raises(Conflict, match="is completed and cannot be canceled"):
-        with database.writing() as session:
-            cancel_run(session, PROJECT, run.eval_id, other.id)
+    with (
+        pytest.raises(Conflict, match="is completed and cannot be canceled"),
+        database.writing() as session,
+    ):
+        cancel_run(session, PROJECT, run.eval_id, other.id)
 
 
 def test_run_that_cannot_go_on_fails_with_the_reason(database: Database, run: EvalRun) -> None:
@@ -194,7 +196,9 @@ def test_deleted_run_takes_its_results_and_its_blob(database: Database, run: Eva
     with database.writing() as session:
         add_results(session, claim, run.id, [result(0, "pass", True, True)])
     with database.writing() as session:
-        assert delete_run(session, PROJECT, run.eval_id, run.id) is None  # the file's, not the run's
+        assert (
+            delete_run(session, PROJECT, run.eval_id, run.id) is None
+        )  # the file's, not the run's
         new = new_run(run.eval_id, None)
         create_run(session, new, request_of(new))
         assert delete_run(session, PROJECT, run.eval_id, new.id) == "evals/x"
@@ -218,21 +222,19 @@ def test_run_is_found_in_its_own_eval_only(database: Database, run: EvalRun) -> 
         for move in (get_run, cancel_run, delete_run):
             with pytest.raises(NotFound, match="No eval run with id"):
                 move(session, PROJECT, other.id, run.id)
-        runs = list_runs(
-            session, PROJECT, other.id, status=None, after=None, limit=9, order="asc"
-        )
+        runs = list_runs(session, PROJECT, other.id, status=None, after=None, limit=9, order="asc")
         assert list(runs.rows) == []
 
 
-def test_file_of_an_unfinished_run_is_kept(
-    database: Database, run: EvalRun, file_id: str
-) -> None:
+def test_file_of_an_unfinished_run_is_kept(database: Database, run: EvalRun, file_id: str) -> None:
     with database.writing() as session:
         session.execute(update(File).values(expires_at=1.0))
         assert expired_files(session) == []
-    with pytest.raises(Conflict, match=f"is used by eval run {run.id}"):
-        with database.writing() as session:
-            delete_file(session, PROJECT, file_id)
+    with (
+        pytest.raises(Conflict, match=f"is used by eval run {run.id}"),
+        database.writing() as session,
+    ):
+        delete_file(session, PROJECT, file_id)
     with database.writing() as session:
         cancel_run(session, PROJECT, run.eval_id, run.id)
         assert expired_files(session) == [(PROJECT, file_id)]

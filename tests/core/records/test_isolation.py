@@ -120,9 +120,7 @@ def ids(database: Database, make_file: Callable[..., str], make_job: Callable[..
         response = response_of(plan_of(), answer("Hi."))
         store_response(session, "alpha", response, [], kept_seconds=60)
         completion = {"id": "chatcmpl-1", "model": MODEL}
-        store_completion(
-            session, "alpha", completion, [], {"k": "v"}, bytes_=1, kept_seconds=60
-        )
+        store_completion(session, "alpha", completion, [], {"k": "v"}, bytes_=1, kept_seconds=60)
         run_id, item_id = add_eval_run(session)
         return {
             Batch: batch.id,
@@ -196,9 +194,7 @@ LISTS: dict[str, Callable[[Session, Any], object]] = {
     ),
     "models": list_models,
     "evals": lambda session, project: (
-        list_evals(
-            session, project, after=None, limit=9, order="asc", sorted_by="updated_at"
-        ).rows
+        list_evals(session, project, after=None, limit=9, order="asc", sorted_by="updated_at").rows
     ),
     "stored completions": lambda session, project: (
         list_completions(

@@ -20,7 +20,7 @@ from worker.answering import external
 from worker.answering.external import ExternalClient, ExternalError
 
 CHAT = "/v1/chat/completions"
-ANSWER = {"model": "gpt-x", "choices": [], "usage": {}}
+ANSWER = {"model": "gpt-x", "choices": [{"message": {"content": "4"}}], "usage": {}}
 MODEL = ExternalModel(endpoint="cloud", model="org/gpt-x")
 Answers = list[Callable[[], Response]]
 
@@ -91,7 +91,9 @@ def test_failure_that_may_pass_is_asked_again(endpoint: Endpoint, status: int) -
 def test_failure_that_stays_is_an_error_with_the_reason(endpoint: Endpoint) -> None:
     error = {"error": {"message": "You have no credit."}}
     endpoint.answers = [lambda: JSONResponse(error, 429, headers={"retry-after": "0"})]
-    with pytest.raises(ExternalError, match=r"cloud does not answer: status 429: You have no credit"):
+    with pytest.raises(
+        ExternalError, match=r"cloud does not answer: status 429: You have no credit"
+    ):
         ask(endpoint)
     assert len(endpoint.seen) == external.MAX_TRIES
 
@@ -110,7 +112,9 @@ def test_redirect_is_not_followed(endpoint: Endpoint) -> None:
     assert [path for path, _, _ in endpoint.seen] == ["/v1/chat/completions"]
 
 
-@pytest.mark.parametrize("content", ["not json", "[1]", "[" * 100_000])
+@pytest.mark.parametrize(
+    "content", ["not json", "[1]", "[" * 100_000, "{}", '{"choices": []}', '{"choices": [{}]}']
+)
 def test_answer_that_is_no_object_is_an_error(endpoint: Endpoint, content: str) -> None:
     endpoint.answers = [lambda: Response(content)]
     with pytest.raises(ExternalError, match="answers with"):

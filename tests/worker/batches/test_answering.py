@@ -30,8 +30,8 @@ from worker.tasks.desk import TaskDesk
 @pytest.fixture
 def engine(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedEngine]:
     """An engine for the workshop; retries and parts come soon."""
-    monkeypatch.setattr(answering, "RETRY_SECONDS", 0.01)
-    monkeypatch.setattr(answering, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(dispatch, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(dispatch, "LOOK_SECONDS", 0.05)
     monkeypatch.setattr(fleet, "FIRST_PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(fleet, "LONGEST_PAUSE_SECONDS", 0.05)
     monkeypatch.setattr(journal, "FLUSH_SECONDS", 0.01)

@@ -187,7 +187,12 @@ def test_external_model_answers_and_judges(
             ),
         )
         run_id = create(
-            workshop, asked("2 + 2?"), exact, judge, sampled=sampling(model="cloud/gpt-x"), models=models
+            workshop,
+            asked("2 + 2?"),
+            exact,
+            judge,
+            sampled=sampling(model="cloud/gpt-x"),
+            models=models,
         )
         assert attempt_until(workshop, None) is None
     assert statuses(workshop, run_id) == ["pass"]
