@@ -126,10 +126,14 @@ def retrieve_eval_run(
 
 
 @router.post("/{eval_id}/runs/{run_id}")
+@router.post("/{eval_id}/runs/{run_id}/cancel", operation_id="cancel_eval_run_as_clients_do")
 def cancel_eval_run(
     eval_id: EvalId, run_id: EvalRunId, request: Request, state: FromState, caller: FromCaller
 ) -> RunObject:
-    """End a run; its results so far are kept."""
+    """End a run; its results so far are kept.
+
+    OpenAI's description has the shorter path, and its clients use the longer one.
+    """
     with state.transaction() as transaction:
         return run_service.cancel(transaction, caller, eval_id, run_id, _url(request))
 

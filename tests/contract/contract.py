@@ -31,7 +31,8 @@ OUR_ROUTES: frozenset[Route] = frozenset(
         ("POST", "/models/{model}/serving"),
         ("POST", "/models/{model}/publish"),
         ("GET", "/evals/{eval_id}/runs/{run_id}/report"),
-        # of OpenAI, too, but the description here lacks them
+        # of OpenAI, too, whose clients use them, but the description here lacks them
+        ("POST", "/evals/{eval_id}/runs/{run_id}/cancel"),
         ("GET", "/chat/completions/{completion_id}"),
         ("POST", "/chat/completions/{completion_id}"),
         ("DELETE", "/chat/completions/{completion_id}"),
@@ -73,9 +74,9 @@ def _normalized(node: Any) -> Any:
 
 
 def _apply(document: dict[str, Any], pointer: str, change: dict[str, Any]) -> None:
-    target = document
+    target: Any = document
     for part in pointer.removeprefix("/").split("/"):
-        target = target[part.replace("~1", "/")]
+        target = target[int(part) if isinstance(target, list) else part.replace("~1", "/")]
     for key, value in change.items():
         if value is None:
             del target[key]

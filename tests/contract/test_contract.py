@@ -203,6 +203,7 @@ def use_evals(api: Api, client: httpx.Client) -> None:
     assert client.get(f"{run}/report").status_code == client.get(run).status_code == 200
     waiting = client.post(f"{path}/runs", json={"data_source": source}).json()["id"]
     assert client.post(f"{path}/runs/{waiting}").status_code == 200
+    assert client.post(f"{path}/runs/{waiting}/cancel").status_code == 200
     assert client.delete(f"{path}/runs/{waiting}").status_code == 200
     for url in ("/v1/evals", path):
         assert client.get(url).status_code == 200
@@ -288,6 +289,7 @@ def misuse_every_route(client: httpx.Client) -> None:
         ("GET", "/v1/evals/eval_none/runs"),
         ("GET", "/v1/evals/eval_none/runs/evalrun_none"),
         ("POST", "/v1/evals/eval_none/runs/evalrun_none"),
+        ("POST", "/v1/evals/eval_none/runs/evalrun_none/cancel"),
         ("DELETE", "/v1/evals/eval_none/runs/evalrun_none"),
         ("GET", "/v1/evals/eval_none/runs/evalrun_none/output_items"),
         ("GET", "/v1/evals/eval_none/runs/evalrun_none/output_items/outputitem_none"),
