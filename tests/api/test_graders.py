@@ -95,7 +95,12 @@ def test_score_of_a_model_has_its_usage(
         {"steps": [], "result": 0.75},
         range=[0, 1],
         pass_threshold=0.5,
-        sampling_params={"seed": 42, "temperature": 0.5, "top_p": 0.9, "max_completions_tokens": 50},
+        sampling_params={
+            "seed": 42,
+            "temperature": 0.5,
+            "top_p": 0.9,
+            "max_completions_tokens": 50,
+        },
     )
     result = run(client, grader)
     metadata = result["metadata"]
@@ -123,8 +128,9 @@ def test_model_that_says_something_else_gives_a_flag(client: httpx.Client) -> No
     result = run(client, too_long)
     assert flags(result) == {"model_grader_server_error"}
     assert "too long" in result["metadata"]["errors"]["model_grader_server_error_details"]
-    answer = client.post(RUN, json={"grader": out_of_memory, "model_sample": ""})
-    assert answer.status_code == 503 and answer.json()["error"]["code"] == "out_of_memory"
+    result = run(client, out_of_memory)
+    assert flags(result) == {"model_grader_server_error"}
+    assert "out of memory" in result["metadata"]["errors"]["details"]
 
 
 def test_label_of_a_tuned_model(
