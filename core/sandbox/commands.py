@@ -21,8 +21,7 @@ _PACKAGE = main.__name__.rpartition(".")[0]
 _MODULES = (libc, namespaces, confine, grading, main)  # each after those that it imports
 # Our modules are not installed inside: they come as code, in the order of their imports.
 _START = f"""
-import os, sys
-os.environ.clear()  # of what bubblewrap and Python add
+import sys
 from marshal import loads
 file = open(0, "rb", closefd=False)
 part = lambda: loads(file.read(int.from_bytes(file.read({main.LENGTH_BYTES}), "little")))
@@ -100,7 +99,7 @@ def part(value: object) -> bytes:
 def _code() -> bytes:
     return part(
         [
-            (name, compile(inspect.getsource(module), name, "exec"))
+            (name, compile(inspect.getsource(module), name, "exec", optimize=2))
             for module in _MODULES
             for name in [module.__name__.rpartition(".")[2]]
         ]

@@ -19,7 +19,7 @@ from core.sandbox.limits import Limits
 START_SECONDS = 30.0
 """For the sandbox to be ready, on a busy machine. The grader's own time begins then."""
 
-_GRACE_SECONDS = 1.0  # between the end of the output and the end of the process
+_GRACE_SECONDS = 0.25  # between the end of the output and the end of the process
 _END_SECONDS = 10.0
 _LONGEST_PROBLEM = 4000
 _MOST_LIKELY_VICTIM = b"1000"  # of the kernel, when the machine's memory is exhausted
@@ -52,8 +52,9 @@ class SandboxedProcess:
         self._inside: int | None = None
         self._ended = False
         self.ending: Ending | None = None
-        report, report_to = os.pipe()
+        self._report, report_to = os.pipe()
         try:
+            self._opening = opening(kind, image(), limits, report_to)
             self._outer = subprocess.Popen(
                 command(kind, image(), report_to),
                 stdin=subprocess.PIPE,
@@ -66,12 +67,10 @@ class SandboxedProcess:
                 start_new_session=True,
             )
         except BaseException:
-            os.close(report)
+            os.close(self._report)
             raise
         finally:
             os.close(report_to)
-        self._report = report
-        self._opening = opening(kind, image(), limits, report_to)
 
     def __enter__(self) -> Self:
         """Wait until the sandbox is ready. Raises SandboxBroken."""
@@ -147,12 +146,12 @@ class SandboxedProcess:
 
         Its parent outside ends after it, and its namespace ends with it.
         """
-        if not (self._ended and self._has_ended_after(_GRACE_SECONDS)):
+        if not self._has_ended_after(_GRACE_SECONDS if self._ended else 0):
+            # Its number is its own as long as its parent, which collects it, has not ended.
             if self._inside is not None:
                 with suppress(ProcessLookupError):
                     os.kill(self._inside, signal.SIGKILL)
-                self._has_ended_after(_END_SECONDS)
-            if self.ending is None:
+            if self._inside is None or not self._has_ended_after(_END_SECONDS):
                 os.kill(self._outer.pid, signal.SIGKILL)
                 self._has_ended_after(_END_SECONDS)
         os.close(self._report)
