@@ -51,7 +51,7 @@ def _log() -> None:
 
 @cache
 def _found() -> Availability:
-    problems = []
+    problems: list[str] = []
     for kind in _KINDS:
         problem = problem_with(kind)
         if problem is None:

@@ -30,7 +30,10 @@ ATTACKS = {
     "prints_much": ("print('x' * 10 ** 8); return 0", FAILS),
     "prints_errors_until_it_is_stopped": ("while True: os.write(2, b'x' * 10 ** 6)", TIME),
     "closes_every_descriptor": ("os.closerange(0, 64); return 1", "gave no score"),
-    "closes_every_descriptor_and_stays": ("os.closerange(0, 64)\nwhile True: pass", "signal 9"),
+    "closes_every_descriptor_and_stays": (
+        "os.closerange(0, 64)\nwhile True: pass",
+        f"signal 9|{TIME}",
+    ),
     "forks": ("os.fork(); return 1", "Operation not permitted"),
     "forks_for_ever": (
         "while True:\n try: os.fork()\n except OSError: pass",
@@ -53,7 +56,7 @@ ATTACKS = {
     ),
     "sleeps": ("time.sleep(1000)", TIME),
     "waits_for_a_lock": ("lock = threading.Lock(); lock.acquire(); lock.acquire()", TIME),
-    "stops_itself": ("signal.raise_signal(signal.SIGSTOP); return 0", FAILS),
+    "stops_itself": ("while True: signal.raise_signal(signal.SIGSTOP)", TIME),
     "leaves_work_for_the_exit": (
         "atexit.register(time.sleep, 1000); weakref.finalize(os, time.sleep, 1000); return 0",
         FAILS,
@@ -79,7 +82,22 @@ ATTACKS = {
         "Operation not permitted",
     ),
     "kills_its_parent": ("os.kill(os.getppid(), 9); return 1", "Operation not permitted"),
+    "kills_the_first_process": (
+        "library = ctypes.CDLL(None); number = 234 if os.uname().machine == 'x86_64' else 131\n"
+        "for name in (9, 19, 15): library.syscall(number, 1, 1, name) if os.getpid() > 1 else 0\n"
+        "time.sleep(0.1); return 0",
+        FAILS,
+    ),
     "kills_the_service": ("os.kill(item['process'], 9); return 1", "Operation not permitted"),
+    "finds_descriptors_of_others": (
+        "found = []\n"
+        "for number in range(4096):\n"
+        " try: os.fstat(number); found.append(number)\n"
+        " except OSError: pass\n"
+        "return found != [0, 1, 2, 3]",
+        FAILS,
+    ),
+    "changes_the_device_of_the_host": ("os.fchmod(0, 0o600); return 1", "Error"),
     "reads_proc": (
         "return any(os.path.exists(f'/proc/{name}') for name in ('self', '1', 'mounts', 'net'))",
         FAILS,

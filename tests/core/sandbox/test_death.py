@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from core.sandbox.commands import Kind
+from tests.processes import is_alive
 
 ROOT = Path(__file__).parents[3]
 
@@ -32,10 +33,10 @@ def test_grader_ends_with(victim: str, kind: Kind) -> None:
     with start("serving", kind) as service:
         assert service.stdout is not None
         inside, outer = (psutil.Process(int(word)) for word in service.stdout.readline().split())
-        assert inside.is_running()
+        assert is_alive(inside)
         (psutil.Process(service.pid) if victim == "service" else outer).kill()
-        assert eventually(lambda: not inside.is_running())
-        assert eventually(lambda: not outer.is_running())
+        assert eventually(lambda: not is_alive(inside))
+        assert eventually(lambda: not is_alive(outer))
         service.wait(timeout=10)
 
 

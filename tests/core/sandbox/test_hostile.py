@@ -29,7 +29,7 @@ def graded(kind: Kind, source: str, host: Host, limits: Limits) -> PythonOutcome
 
 
 def expect(expected: str, kind: Kind, source: str, host: Host) -> None:
-    limits = Limits(wall_seconds=0.4 if expected == TIME else 10.0, cpu_seconds=10)
+    limits = Limits(wall_seconds=0.4 if TIME in expected else 10.0, cpu_seconds=10)
     outcome = graded(kind, source, host, limits)
     if expected == FAILS:
         assert outcome == PythonOutcome(score=0)
