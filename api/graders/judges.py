@@ -10,7 +10,6 @@ from api.app_state import AppState
 from api.auth.caller import Caller
 from api.generation.run import run
 from core.grading.models import EMBEDDER
-from core.grading.sandboxed import run_in_sandbox
 from core.inference.answer import collect
 from core.inference.chat import chat_completion
 from core.inference.embeddings import EmbeddingBody, embedding_list, plan_embeddings
@@ -18,6 +17,7 @@ from core.inference.endpoints import checked_body
 from core.inference.plan import plan_chat
 from core.inference.schemas import ChatBody
 from core.inference.targets import target_of_resolved
+from core.sandbox.run import run_grader
 from core.spec.batch import BatchModel
 from core.spec.engine_calls import EMBED
 from core.spec.grader import PythonOutcome
@@ -49,5 +49,5 @@ class ApiJudges:
         self, source: str, sample: Mapping[str, Any], item: Mapping[str, Any]
     ) -> PythonOutcome:
         return await anyio.to_thread.run_sync(
-            partial(run_in_sandbox, source, sample, item), limiter=self._state.sandboxes
+            partial(run_grader, source, sample, item), limiter=self._state.graders
         )

@@ -21,9 +21,7 @@ def check_source(source: str) -> None:
     except UnicodeEncodeError:
         raise InvalidSource("it is not valid Unicode") from None
     if size > LONGEST_SOURCE_BYTES:
-        raise InvalidSource(
-            f"it has {size:,} bytes in UTF-8; the most is {LONGEST_SOURCE_BYTES:,}"
-        )
+        raise InvalidSource(f"it has {size:,} bytes in UTF-8; the most is {LONGEST_SOURCE_BYTES:,}")
     defined = list(_definitions(_parsed(source).body))
     if not defined:
         raise InvalidSource("it defines no function grade(sample, item) outside of others")

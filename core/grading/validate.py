@@ -47,7 +47,7 @@ def check_grader(grader: Grader, path: str = "grader", *, has_sample: bool = Tru
         _check_template(text, place, has_sample)
     if isinstance(grader, MultiGrader):
         _check_formula(grader, path)
-    _check_threshold(grader, path)
+        _check_threshold(grader, path)
 
 
 def _check_single(grader: SingleGrader, path: str) -> None:
@@ -165,6 +165,8 @@ def _check_threshold(grader: Grader, path: str) -> None:
         raise _invalid(where, "it must be a finite number")
     if isinstance(grader, TextSimilarityGrader) and not 0 <= threshold <= 1:
         raise _invalid(where, f"similarities are from 0 to 1, so {threshold} is no threshold")
+    if isinstance(grader, ScoreModelGrader) and threshold > grader.range[1]:
+        raise _invalid(where, f"no score reaches it, because range ends at {grader.range[1]}")
 
 
 def _invalid(path: str, reason: str, hint: str = "") -> InvalidRequest:
