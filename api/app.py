@@ -63,13 +63,18 @@ def create_app(settings: ApiSettings) -> FastAPI:
     """Return the application; it makes no connections before its lifespan begins."""
     database = Database(settings.database_url)
     project = ProjectId(settings.project)
+    catalog, endpoints = (
+        Catalog.load(settings.catalog_file),
+        Endpoints.load(settings.endpoints_file),
+    )
+    endpoints.require_distinct(catalog.names())
     state = AppState(
         settings=settings,
         database=database,
         store=open_store(settings.storage_folder, settings.storage_url),
         broker=Broker(settings.broker_url),
-        catalog=Catalog.load(settings.catalog_file),
-        endpoints=Endpoints.load(settings.endpoints_file),
+        catalog=catalog,
+        endpoints=endpoints,
         engines=EngineRouter(EngineClient(settings.engine_key), EngineRoster(database)),
         uploads=CapacityLimiter(MAX_UPLOADS),
     )

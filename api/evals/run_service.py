@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from tempfile import TemporaryFile
-from typing import Any
+from typing import Any, assert_never
 
 from pydantic_core import to_json
 from sqlalchemy.orm import Session
@@ -127,7 +127,7 @@ def _items(
     key = run_blob_key(run_id)
     with delete_on_failure(state.store, key), TemporaryFile() as file:
         # Read whole before they are stored, because storing may take longer than a transaction may.
-        for row in _rows(state, caller, eval_, source):
+        for row in _rows(state, caller, eval_, source.source):
             file.write(to_json(row) + b"\n")
         if file.tell() == 0:
             raise InvalidRequest(
@@ -141,18 +141,23 @@ def _items(
 
 
 def _rows(
-    state: AppState, caller: Caller, eval_: Eval, source: DataSource
+    state: AppState,
+    caller: Caller,
+    eval_: Eval,
+    source: FileContent | StoredCompletions | StoredResponses,
 ) -> Iterator[dict[str, Any]]:
     metadata = eval_.data_source_config.get("metadata") or {}
-    match source.source:
+    match source:
         case FileContent(content=rows):
             yield from (row.model_dump(exclude_none=True) for row in rows)
-        case StoredCompletions() as stored:
+        case StoredCompletions():
             with state.database.reading() as session:
-                yield from rows_of_completions(session, caller, stored, metadata)
-        case StoredResponses() as stored_responses:
+                yield from rows_of_completions(session, caller, source, metadata)
+        case StoredResponses():
             with state.database.reading() as session:
-                yield from rows_of_responses(session, caller, stored_responses, metadata)
+                yield from rows_of_responses(session, caller, source, metadata)
+        case _:
+            assert_never(source)
 
 
 def _file_key(state: AppState, caller: Caller, file_id: FileId) -> str:

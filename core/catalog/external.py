@@ -82,6 +82,15 @@ class Endpoints:
         except BadEndpoints as error:
             raise BadEndpoints(f"{path}: {error}") from None
 
+    def require_distinct(self, bases: Iterable[str]) -> None:
+        """Raise BadEndpoints if one of these names of bases would name a model of an endpoint."""
+        for base in bases:
+            if self.find(base) is not None:
+                name = base.partition("/")[0]
+                raise BadEndpoints(
+                    f"the base {base!r} begins with the endpoint {name!r}; rename it"
+                )
+
     def names(self) -> list[str]:
         return list(self._by_name)
 

@@ -10,9 +10,9 @@ from openai import NotFoundError, OpenAI
 
 from api.stored_completions import storing
 from core.records.tables import StoredCompletion
+from tests.api.evaluating import EXACT, finished, items, start
 from tests.api.live import Api
 from tests.api.scripted_engine import ANSWER, ScriptedEngine
-from tests.api.test_evals import EXACT, finished, items, start
 from worker import housekeeping
 
 MODEL = "tunesmith/tiny"

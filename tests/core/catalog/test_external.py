@@ -36,6 +36,15 @@ def test_models_are_named_by_their_endpoint(tmp_path: Path) -> None:
         assert endpoints.find(name) is None
 
 
+def test_endpoint_must_not_hide_a_base(tmp_path: Path) -> None:
+    endpoints = load(tmp_path, GOOD)
+    endpoints.require_distinct(["tiny", "cloud", "clouds/tiny"])
+    with pytest.raises(
+        BadEndpoints, match="the base 'cloud/tiny' begins with the endpoint 'cloud'"
+    ):
+        endpoints.require_distinct(["tiny", "cloud/tiny"])
+
+
 def test_without_a_file_there_are_none() -> None:
     assert Endpoints.load(None).find("cloud/gpt") is None
 
