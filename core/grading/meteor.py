@@ -4,8 +4,8 @@ The third stage of METEOR looks up synonyms in WordNet, a data set that this ser
 Parameters and alignment are those of NLTK's `meteor_score` (Lavie and Agarwal 2007).
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
 from itertools import pairwise
 from typing import cast
 
@@ -22,7 +22,7 @@ def meteor(words: Sequence[str], reference: Sequence[str]) -> float:
     precision, recall = len(pairs) / len(words), len(pairs) / len(reference)
     mean = precision * recall / (ALPHA * precision + (1 - ALPHA) * recall)
     pieces = 1 + sum(after != (before[0] + 1, before[1] + 1) for before, after in pairwise(pairs))
-    return mean * (1 - GAMMA * (pieces / len(pairs)) ** BETA)
+    return mean * (1 - GAMMA * math.pow(pieces / len(pairs), BETA))
 
 
 def _aligned(words: Sequence[str], reference: Sequence[str]) -> Iterator[tuple[int, int]]:
@@ -42,9 +42,11 @@ def _aligned(words: Sequence[str], reference: Sequence[str]) -> Iterator[tuple[i
                 yield position, found
 
 
-@cache
 def _stemmer() -> Callable[[str], str]:
-    """Return the English stemmer of Snowball. Its import is late: few requests need it."""
+    """Return an English stemmer of Snowball, which only one thread may use.
+
+    Its import is late: few requests need it.
+    """
     import snowballstemmer
 
     return cast(Callable[[str], str], snowballstemmer.stemmer("english").stemWord)

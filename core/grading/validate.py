@@ -4,7 +4,7 @@ Every error is an InvalidRequest with the path of the field, such as `grader.gra
 """
 
 import math
-from typing import Any
+from typing import Any, assert_never
 
 from pydantic import ValidationError
 
@@ -26,6 +26,7 @@ from core.spec.grader import (
     PythonGrader,
     ScoreModelGrader,
     SingleGrader,
+    StringCheckGrader,
     TextSimilarityGrader,
 )
 from core.spec.nearest import did_you_mean
@@ -66,6 +67,10 @@ def _check_single(grader: SingleGrader, path: str) -> None:
                 check_source(grader.source)
             except InvalidSource as error:
                 raise _invalid(f"{path}.source", str(error)) from None
+        case StringCheckGrader() | TextSimilarityGrader():
+            pass  # they have templates only
+        case _:
+            assert_never(grader)
 
 
 def _check_labels(grader: LabelModelGrader, path: str) -> None:

@@ -16,7 +16,7 @@ from tests.end_to_end.service import BASE_MODEL, Service, running_service
 from tests.faults.test_killed_engine import engine_child
 from tests.worker.workshop import wait_until
 
-ITEMS = 200
+ITEMS = 120
 ANSWER_TOKENS = 48
 KILLS = ("worker.light", "engine", "worker.light", "api")
 """In this order, each after some more items."""

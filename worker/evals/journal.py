@@ -35,6 +35,11 @@ class Journal:
         is_late = time.monotonic() - self._stored_at >= FLUSH_SECONDS
         return bool(self._results) and (is_late or len(self._results) >= FLUSH_RESULTS)
 
+    @property
+    def waiting(self) -> int:
+        """Return the number of results that are not stored yet."""
+        return len(self._results)
+
     def add(self, result: ItemResult) -> None:
         self._results.append(result)
 

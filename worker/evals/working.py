@@ -9,8 +9,10 @@ from worker.evals.journal import Journal
 
 AT_ONCE = 256
 """Items that are answered or graded; the engines and endpoints limit the requests among them."""
-CHECK_SECONDS = 0.1
+CHECK_SECONDS = 0.05
 """Between two looks whether results are to be stored."""
+MAX_WAITING = 1000
+"""Results that are not stored yet; items that need no model are graded faster than stored."""
 
 Row = tuple[int, Mapping[str, Any]]
 
@@ -29,6 +31,9 @@ async def work_through(
     async def work() -> None:
         for number, row in rows:
             journal.add(await result_of(number, row))
+            await asyncio.sleep(0)  # a result without a request never waits
+            while journal.waiting >= MAX_WAITING:
+                await asyncio.sleep(CHECK_SECONDS)
 
     workers = [asyncio.create_task(work()) for _ in range(AT_ONCE)]
     sending = asyncio.ensure_future(asking)

@@ -10,9 +10,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from core.grading.models import EMBEDDER
 from core.records.eval_runs import cancel_run
 from core.records.projects import DEFAULT_PROJECT
 from core.records.tables import Task
+from core.sandbox.availability import availability
+from core.spec.batch import BatchModel
 from core.spec.evals import EvalRunStatus, ExternalModel
 from core.tasks.kinds import Queue
 from tests.api.live import serve
@@ -26,7 +29,7 @@ from tests.worker.evals.runs import (
     run_of,
     sampling,
 )
-from tests.worker.workshop import Workshop, wait_until
+from tests.worker.workshop import TINY, Workshop, wait_until
 from worker.answering import dispatch, external, fleet
 from worker.context import Worker
 from worker.evals import journal
@@ -134,6 +137,22 @@ def test_model_grader_judges_and_its_tokens_are_counted(
     [usage] = run_of(workshop, run_id).usage
     assert usage["invocation_count"] == 2
     assert run_of(workshop, run_id).criteria_counts[1] == {"passed": 0, "failed": 0}
+
+
+@pytest.mark.skipif(availability().kind is None, reason="this machine allows no sandbox")
+def test_python_and_vectors_grade_in_a_run(workshop: Workshop, engine: ScriptedEngine) -> None:
+    source = "def grade(sample, item):\n    return float(sample['output_text'] == item['expected'])\n"
+    python = {"type": "python", "name": "python", "source": source}
+    near = {**EXACT, "type": "text_similarity", "name": "near", "evaluation_metric": "cosine"}
+    del near["operation"]
+    encoder = TINY.model_copy(update={"id": "acme/encoder"})
+    models = {**MODELS, EMBEDDER: BatchModel(id=encoder.id, base=encoder, adapter=None)}
+    run_id = create(workshop, answered("4", "5"), python, near, models=models)
+    assert attempt_until(workshop, None) is None
+    first, second = (item.body["results"] for item in items_of(workshop, run_id))
+    assert [result["score"] for result in first] == [1.0, pytest.approx(1.0)]
+    assert second[0]["score"] == 0.0 and "error" not in second[1]
+    assert len(engine.embedded) > 0 and all(each.background for each in engine.embedded)
 
 
 def external_models(workshop: Workshop, url: str) -> dict[str, Any]:
@@ -249,6 +268,17 @@ def test_canceled_run_stops_soon_and_keeps_its_results(
     assert engine.was_left.wait(10), "the engine goes on with the answer"
     run = run_of(workshop, run_id)
     assert (run.status, run.passed, statuses(workshop, run_id)) == ("canceled", 1, ["pass"])
+
+
+def test_results_without_requests_are_stored_while_the_run_goes_on(workshop: Workshop) -> None:
+    run_id = create(workshop, answered(*["4"] * 5000))
+    _, thread = worker_thread(workshop)
+    wait_until(lambda: run_of(workshop, run_id).passed > 0, "some items have results")
+    with workshop.database.writing() as session:
+        run = cancel_run(session, DEFAULT_PROJECT, run_of(workshop, run_id).eval_id, run_id)
+    thread.join(10)
+    assert not thread.is_alive()
+    assert run_of(workshop, run_id).passed == run.passed < 5000
 
 
 def test_stopping_worker_stores_what_it_has_and_another_continues(
