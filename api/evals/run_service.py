@@ -1,5 +1,6 @@
 """The operations of the routes of the runs of evals."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -128,7 +129,7 @@ def _items(
     with delete_on_failure(state.store, key), TemporaryFile() as file:
         # Read whole before they are stored, because storing may take longer than a transaction may.
         for row in _rows(state, caller, eval_, source.source):
-            file.write(to_json(row) + b"\n")
+            file.write(json.dumps(row).encode() + b"\n")
         if file.tell() == 0:
             raise InvalidRequest(
                 "Nothing that is stored fits the filters of the source and of the eval.",

@@ -3,11 +3,14 @@
 import csv
 import io
 import json
+import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
-"""A spreadsheet would run a text that begins with one of these. Source: OWASP, CSV injection."""
+_FORMULA = re.compile(r"[\s\u200b-\u200f\u2060\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
+"""A spreadsheet would run a text that begins so, also after spaces and characters without width,
+or in full width. Source: OWASP, CSV injection."""
 
 
 class CsvReport:
@@ -52,7 +55,7 @@ def _cell(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, int | float):
+    if isinstance(value, int | float) and math.isfinite(value):
         return repr(value)
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return "'" + text if text.startswith(FORMULA_STARTS) else text
+    return "'" + text if _FORMULA.match(text) else text

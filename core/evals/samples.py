@@ -54,7 +54,7 @@ def completion_of_response(response: Mapping[str, Any]) -> dict[str, Any]:
 def output_text(response: Mapping[str, Any]) -> str:
     """Return the texts of a response, joined."""
     return "".join(
-        part.get("text", "")
+        part.get("text") or ""
         for item in response["output"]
         if item.get("type") == "message"
         for part in item["content"]

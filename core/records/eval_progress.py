@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
+from pydantic_core import to_json
 from sqlalchemy import exists, insert, select
 from sqlalchemy.orm import Session
 
@@ -82,6 +83,7 @@ def add_results(
             "run_id": run_id,
             "number": each.number,
             "status": each.status,
+            "bytes": len(to_json(each.body)),
             "body": each.body,
         }
         for number, each in enumerate(results)

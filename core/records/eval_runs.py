@@ -4,7 +4,7 @@
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,9 @@ from core.spec.ids import EvalId, EvalItemId, EvalRunId, FileId, ProjectId
 
 EVAL_RUN = "eval_run"
 """The kind of task."""
+
+PAGE_BYTES = 8 << 20
+"""A page of results ends when they have more."""
 
 
 @dataclass(frozen=True)
@@ -145,17 +148,38 @@ def list_items(
     limit: int,
     order: Order,
 ) -> Page[EvalRunItem]:
-    """Return results in the order in which they were stored."""
+    """Return results in the order in which they were stored, fewer than `limit` of large ones."""
     query = select(EvalRunItem).where(EvalRunItem.run_id == run_id)
     if status is not None:
         query = query.where(EvalRunItem.status == status)
-    return page(session, query, EvalRunItem, project_id, after=after, limit=limit, order=order)
+    found = page(session, query, EvalRunItem, project_id, after=after, limit=limit, order=order)
+    rows = list(_until_full(found.rows))
+    _load_bodies(session, rows)
+    return Page(rows, found.has_more or len(rows) < len(found.rows))
+
+
+def _until_full(items: Iterable[EvalRunItem]) -> Iterator[EvalRunItem]:
+    """Yield items until a page has PAGE_BYTES; always one."""
+    bytes_ = 0
+    for item in items:
+        bytes_ += item.bytes
+        yield item
+        if bytes_ > PAGE_BYTES:
+            return
+
+
+def _load_bodies(session: Session, items: Sequence[EvalRunItem]) -> None:
+    """Read the bodies of items of this session at once."""
+    ids = [item.id for item in items]
+    query = select(EvalRunItem).where(EvalRunItem.id.in_(ids)).options(undefer(EvalRunItem.body))
+    session.scalars(query.execution_options(populate_existing=True)).all()
 
 
 def get_item(
     session: Session, project_id: ProjectId, run_id: EvalRunId, item_id: EvalItemId
 ) -> EvalRunItem:
-    item = find_owned(session, EvalRunItem, project_id, item_id)
+    load = (undefer(EvalRunItem.body),)
+    item = find_owned(session, EvalRunItem, project_id, item_id, load=load)
     if item is None or item.run_id != run_id:
         raise missing(EvalRunItem, item_id)
     return item
@@ -164,8 +188,11 @@ def get_item(
 def items_from(
     session: Session, project_id: ProjectId, run_id: EvalRunId, number: int, limit: int
 ) -> Sequence[EvalRunItem]:
-    """Return results in the order of the source, beginning with the item `number`."""
-    return session.scalars(
+    """Return results in the order of the source, beginning with the item `number`.
+
+    At least one if there is any, and fewer than `limit` if they are large.
+    """
+    found = session.scalars(
         select(EvalRunItem)
         .where(
             owned_by(EvalRunItem, project_id),
@@ -175,3 +202,6 @@ def items_from(
         .order_by(EvalRunItem.number)
         .limit(limit)
     ).all()
+    rows = list(_until_full(found))
+    _load_bodies(session, rows)
+    return rows

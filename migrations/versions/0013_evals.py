@@ -77,6 +77,7 @@ def _create_items() -> None:
         *_required(sa.String(255), "run_id"),
         *_required(sa.Integer(), "number"),
         *_required(sa.String(255), "status"),
+        *_required(sa.Integer(), "bytes"),
         *_required(_JSON, "body"),
         _references("eval_run_items", "run_id", "eval_runs", ondelete="CASCADE"),
         _references("eval_run_items", "project_id", "projects"),

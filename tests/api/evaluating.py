@@ -88,6 +88,7 @@ def upload(client: httpx.Client, lines: list[Any], purpose: str = "evals") -> An
 
 
 def refusal(client: httpx.Client, path: str, body: object) -> tuple[int, Any]:
-    answer = client.post(path, json=body)
+    content = json.dumps(body)  # ASCII: the client cannot encode half of a surrogate pair
+    answer = client.post(path, content=content, headers={"content-type": "application/json"})
     assert answer.status_code >= 400, answer.text
     return answer.status_code, answer.json()["error"]

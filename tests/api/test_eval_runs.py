@@ -115,6 +115,7 @@ def test_run_reads_a_file_which_is_kept_until_its_end(
     [
         (jsonl({"item": {"expected": "a"}, "sample": {"output_text": ""}}), "data_source.source"),
         (jsonl(*rows("no answer")), "data_source.source"),
+        (jsonl(*rows("half of a pair: \ud83d", sample="a")), "data_source.source"),
         ({"type": "jsonl", "source": content()}, "data_source.source.content"),
         (jsonl({"sample": {}}), "data_source.source.content[0].item"),
         (completions(content(*rows("a")), model="tunesmith/nothing"), "data_source.model"),

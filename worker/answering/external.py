@@ -101,13 +101,13 @@ class ExternalClient:
                 code=ExternalError.code,
             )
         try:
-            answer = json.loads(content)
+            answer = _without_surrogates(json.loads(content))
         except (ValueError, RecursionError):
             raise ExternalError(f"{endpoint.name} answers without JSON.") from None
         if not isinstance(answer, dict):
             raise ExternalError(f"{endpoint.name} answers with something else than an object.")
         _require_shape(endpoint, url, answer)
-        return answer
+        return _usual(answer)
 
     async def _sent(
         self, endpoint: ExternalEndpoint, address: str, body: Mapping[str, Any]
@@ -137,7 +137,9 @@ class ExternalClient:
 def _require_shape(endpoint: ExternalEndpoint, url: str, answer: Mapping[str, Any]) -> None:
     """Raise ExternalError for an answer that lacks what its readers use."""
     match url, answer:
-        case "/v1/chat/completions", {"choices": [{"message": {"content": str() | None}}, *_]}:
+        case "/v1/chat/completions", {
+            "choices": [{"message": {"content": str() | None | list()}}, *_]
+        }:
             return
         case "/v1/responses", {"model": str(), "output": [*items]} if all(
             isinstance(item, dict) for item in items
@@ -146,6 +148,28 @@ def _require_shape(endpoint: ExternalEndpoint, url: str, answer: Mapping[str, An
         case "/v1/embeddings", {"data": [*_]}:
             return
     raise ExternalError(f"{endpoint.name} answers with an object that is no answer of {url}.")
+
+
+def _without_surrogates(answer: Any) -> Any:
+    """Return JSON in which `?` stands for halves of surrogate pairs, which are no text."""
+    text = json.dumps(answer, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.loads(text.encode(errors="replace"))
+    return answer
+
+
+def _usual(answer: dict[str, Any]) -> dict[str, Any]:
+    """Return an answer whose messages have texts; some services answer with a list of parts."""
+    for choice in answer.get("choices", ()):
+        message = choice.get("message") if isinstance(choice, dict) else None
+        if isinstance(message, dict) and isinstance(message.get("content"), list):
+            parts = [part for part in message["content"] if isinstance(part, dict)]
+            message["content"] = "".join(str(part.get("text") or "") for part in parts)
+        if isinstance(choice, dict):
+            choice.setdefault("finish_reason", "stop")
+    return answer
 
 
 class _Again(Exception):

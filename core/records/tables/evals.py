@@ -95,5 +95,7 @@ class EvalRunItem(Owned):
     """The position of the item in its source, from 0."""
     status: Mapped[str]
     """A `core.spec.evals.ItemStatus`."""
-    body: Mapped[dict[str, Any]]
+    bytes: Mapped[int]
+    """Of `body`, as JSON."""
+    body: Mapped[dict[str, Any]] = mapped_column(deferred=True)
     """`datasource_item`, `results` and `sample`, as OpenAI shows them."""

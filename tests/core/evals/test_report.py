@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from typing import Any
 
 import pytest
@@ -47,7 +48,10 @@ def test_errors_of_answer_and_graders_are_joined() -> None:
     assert row["error"] == "no engine; no sandbox"
 
 
-@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n"])
+STARTS = ["=", "+", "-", "@", "\t", "\r", "\n", "  =", "\u200b@", "\uff1d"]
+
+
+@pytest.mark.parametrize("start", STARTS)
 def test_text_that_a_spreadsheet_would_run_is_quoted(start: str) -> None:
     hostile = start + 'HYPERLINK("http://x","y")'
     report = CsvReport([hostile], [hostile])
@@ -59,6 +63,12 @@ def test_text_that_a_spreadsheet_would_run_is_quoted(start: str) -> None:
     assert "'" + hostile + ".score" in cells
     assert not any(cell.startswith(start) for cell in cells if cell != "-1")
     assert "-1" in cells  # a number is none of the texts
+
+
+def test_number_that_is_none_is_a_text(start: str = "'-Infinity") -> None:
+    report = CsvReport(["a"], ["exact"])
+    line = report.line("x", 0, "pass", body({"a": -math.inf})).decode()
+    assert line.split(",")[3] == start
 
 
 def test_lone_surrogate_of_an_item_can_be_written() -> None:

@@ -41,6 +41,7 @@ def test_response_is_a_completion_with_its_calls_and_usage() -> None:
         "output": [
             {"type": "reasoning", "summary": []},
             {"type": "message", "content": [{"type": "output_text", "text": "One "}]},
+            {"type": "message", "content": [{"type": "output_text", "text": None}]},
             {"type": "message", "content": [{"type": "output_text", "text": "two"}]},
             {"type": "function_call", "name": "f", "arguments": "{}", "call_id": "call_1"},
         ],

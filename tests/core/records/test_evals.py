@@ -96,7 +96,8 @@ def result(number: int, status: Any, *passed: bool | None) -> ItemResult:
         total_tokens=5,
         cached_tokens=0,
     )
-    return ItemResult(number, status, passed, [usage], {"datasource_item": {"a": number}})
+    body = {"datasource_item": {"a": number, "NUL": "\x00é"}}
+    return ItemResult(number, status, passed, [usage], body)
 
 
 def row(session: Session, run: EvalRun) -> EvalRun:

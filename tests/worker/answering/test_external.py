@@ -20,7 +20,8 @@ from worker.answering import external
 from worker.answering.external import ExternalClient, ExternalError
 
 CHAT = "/v1/chat/completions"
-ANSWER = {"model": "gpt-x", "choices": [{"message": {"content": "4"}}], "usage": {}}
+CHOICE = {"finish_reason": "stop", "message": {"content": "4"}}
+ANSWER = {"model": "gpt-x", "choices": [CHOICE], "usage": {}}
 MODEL = ExternalModel(endpoint="cloud", model="org/gpt-x")
 Answers = list[Callable[[], Response]]
 
@@ -119,6 +120,21 @@ def test_answer_that_is_no_object_is_an_error(endpoint: Endpoint, content: str) 
     endpoint.answers = [lambda: Response(content)]
     with pytest.raises(ExternalError, match="answers with"):
         ask(endpoint)
+
+
+def test_answer_in_parts_is_a_text(endpoint: Endpoint) -> None:
+    """EvolvingLMMs-Lab/lmms-eval 1218."""
+    parts = [{"type": "text", "text": "4"}, {"type": "text", "text": None}, {"type": "image"}]
+    endpoint.answers = [lambda: JSONResponse({"choices": [{"message": {"content": parts}}]})]
+    [answer] = ask(endpoint)
+    assert answer["choices"] == [CHOICE]
+
+
+def test_half_of_a_surrogate_pair_is_replaced(endpoint: Endpoint) -> None:
+    content = '{"choices": [{"message": {"content": "a\\ud83d b\\ud83d\\ude00"}}]}'
+    endpoint.answers = [lambda: Response(content)]
+    [answer] = ask(endpoint)
+    assert answer["choices"][0]["message"]["content"] == "a? b\U0001f600"
 
 
 def test_answer_without_end_is_cut(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:

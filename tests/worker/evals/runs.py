@@ -19,6 +19,7 @@ from core.records.tables import Eval, EvalRun, EvalRunItem, Task
 from core.spec.batch import BatchModel
 from core.spec.evals import EvalModel, EvalRunRequest, SamplingSpec
 from core.spec.grader import Grader
+from tests.api.scripted_engine import ANSWER
 from tests.worker.batches.killed import Fate, FatefulStore, Killed
 from tests.worker.workshop import TINY, Workshop
 from worker.evals import journal
@@ -39,6 +40,14 @@ EXACT = {
 }
 TEMPLATE = {"type": "template", "template": [{"role": "user", "content": "{{item.question}}"}]}
 MODELS: dict[str, EvalModel] = {"tiny": BatchModel(id=TINY.id, base=TINY, adapter=None)}
+
+
+def asked(*questions: str) -> list[dict[str, Any]]:
+    return [{"item": {"question": each, "expected": ANSWER}} for each in questions]
+
+
+def answered(*texts: str) -> list[dict[str, Any]]:
+    return [{"item": {"expected": "4"}, "sample": {"output_text": text}} for text in texts]
 
 
 def sampling(**changes: Any) -> SamplingSpec:

@@ -1,14 +1,9 @@
 """How a run answers and grades: engines in trouble, model graders, errors of items, stopping."""
 
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from core.grading.models import EMBEDDER
 from core.records.eval_runs import cancel_run
@@ -16,13 +11,14 @@ from core.records.projects import DEFAULT_PROJECT
 from core.records.tables import Task
 from core.sandbox.availability import availability
 from core.spec.batch import BatchModel
-from core.spec.evals import EvalRunStatus, ExternalModel
+from core.spec.evals import EvalRunStatus
 from core.tasks.kinds import Queue
-from tests.api.live import serve
 from tests.api.scripted_engine import ANSWER, ScriptedEngine
 from tests.worker.evals.runs import (
     EXACT,
     MODELS,
+    answered,
+    asked,
     attempt_until,
     create,
     items_of,
@@ -30,32 +26,9 @@ from tests.worker.evals.runs import (
     sampling,
 )
 from tests.worker.workshop import TINY, Workshop, wait_until
-from worker.answering import dispatch, external, fleet
 from worker.context import Worker
 from worker.evals import journal
 from worker.tasks.desk import TaskDesk
-
-
-@pytest.fixture
-def engine(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedEngine]:
-    """An engine for the workshop; retries come soon."""
-    monkeypatch.setattr(dispatch, "RETRY_SECONDS", 0.01)
-    monkeypatch.setattr(dispatch, "LOOK_SECONDS", 0.05)
-    monkeypatch.setattr(fleet, "FIRST_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(fleet, "LONGEST_PAUSE_SECONDS", 0.05)
-    monkeypatch.setattr(external, "FIRST_PAUSE_SECONDS", 0.01)
-    engine = ScriptedEngine()
-    with serve(engine.app) as engine.url:
-        workshop.engine_at(engine.url)
-        yield engine
-
-
-def asked(*questions: str) -> list[dict[str, Any]]:
-    return [{"item": {"question": each, "expected": ANSWER}} for each in questions]
-
-
-def answered(*texts: str) -> list[dict[str, Any]]:
-    return [{"item": {"expected": "4"}, "sample": {"output_text": text}} for text in texts]
 
 
 def statuses(workshop: Workshop, run_id: str) -> list[str]:
@@ -141,7 +114,9 @@ def test_model_grader_judges_and_its_tokens_are_counted(
 
 @pytest.mark.skipif(availability().kind is None, reason="this machine allows no sandbox")
 def test_python_and_vectors_grade_in_a_run(workshop: Workshop, engine: ScriptedEngine) -> None:
-    source = "def grade(sample, item):\n    return float(sample['output_text'] == item['expected'])\n"
+    source = (
+        "def grade(sample, item):\n    return float(sample['output_text'] == item['expected'])\n"
+    )
     python = {"type": "python", "name": "python", "source": source}
     near = {**EXACT, "type": "text_similarity", "name": "near", "evaluation_metric": "cosine"}
     del near["operation"]
@@ -153,88 +128,6 @@ def test_python_and_vectors_grade_in_a_run(workshop: Workshop, engine: ScriptedE
     assert [result["score"] for result in first] == [1.0, pytest.approx(1.0)]
     assert second[0]["score"] == 0.0 and "error" not in second[1]
     assert len(engine.embedded) > 0 and all(each.background for each in engine.embedded)
-
-
-def external_models(workshop: Workshop, url: str) -> dict[str, Any]:
-    """Register an endpoint with the workers of a workshop; return its model under a name."""
-    path = workshop.folder / "endpoints.toml"
-    path.write_text(f'[[endpoints]]\nname = "cloud"\nbase_url = "{url}/v1"\n')
-    model = ExternalModel(endpoint="cloud", model="gpt-x")
-    return {**MODELS, "cloud/gpt-x": model}
-
-
-class Cloud:
-    """A service of others, which is busy at first."""
-
-    def __init__(self) -> None:
-        self.bodies: list[dict[str, Any]] = []
-        self.app = Starlette(routes=[Route("/v1/chat/completions", self._chat, methods=["POST"])])
-
-    async def _chat(self, request: Request) -> Response:
-        body = await request.json()
-        self.bodies.append(body)
-        if len(self.bodies) == 1:
-            return JSONResponse({"error": {"message": "busy"}}, 429, headers={"retry-after": "0"})
-        asks_score = "response_format" in body
-        text = '{"steps": [], "result": 1.0}' if asks_score else "4"
-        message = {"role": "assistant", "content": text}
-        choice = {"index": 0, "finish_reason": "stop", "message": message}
-        usage = {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6}
-        usage["prompt_tokens_details"] = {"cached_tokens": 4}  # type: ignore[assignment]
-        return JSONResponse({"model": "gpt-x-1", "choices": [choice], "usage": usage})
-
-
-def test_external_model_answers_and_judges(
-    workshop: Workshop, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cloud = Cloud()
-    judge = {
-        "type": "score_model",
-        "name": "judge",
-        "model": "cloud/gpt-x",
-        "input": [{"role": "user", "content": "{{sample.output_text}}"}],
-    }
-    exact = {**EXACT, "reference": "4"}
-    with serve(cloud.app) as url:
-        models = external_models(workshop, url)
-        settings = type(workshop).settings
-        monkeypatch.setattr(
-            type(workshop),
-            "settings",
-            lambda self, worker_id="w": settings(self, worker_id).model_copy(
-                update={"endpoints_file": workshop.folder / "endpoints.toml"}
-            ),
-        )
-        run_id = create(
-            workshop,
-            asked("2 + 2?"),
-            exact,
-            judge,
-            sampled=sampling(model="cloud/gpt-x"),
-            models=models,
-        )
-        assert attempt_until(workshop, None) is None
-    assert statuses(workshop, run_id) == ["pass"]
-    assert [body["model"] for body in cloud.bodies] == ["gpt-x"] * 3  # asked again once
-    assert engine.requests == []
-    [usage] = run_of(workshop, run_id).usage
-    assert (usage["model_name"], usage["invocation_count"], usage["cached_tokens"]) == (
-        "gpt-x-1",
-        2,
-        8,
-    )
-
-
-def test_endpoint_that_workers_do_not_know_is_an_error_of_the_items(
-    workshop: Workshop, engine: ScriptedEngine
-) -> None:
-    model = ExternalModel(endpoint="cloud", model="gpt-x")
-    run_id = create(
-        workshop, asked("hi"), sampled=sampling(model="cloud/x"), models={"cloud/x": model}
-    )
-    assert attempt_until(workshop, None) is None
-    [item] = items_of(workshop, run_id)
-    assert item.body["sample"]["error"]["code"] == "external_endpoint_error"
 
 
 def test_run_whose_items_are_gone_fails_with_the_reason(
