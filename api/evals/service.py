@@ -17,8 +17,8 @@ from api.evals.schemas import (
     UpdateEval,
     eval_object,
 )
+from api.files.checking import schema_fault
 from api.pagination import ListOf, list_of
-from core.datasets.eval_items import schema_fault
 from core.errors import InvalidRequest
 from core.grading.validate import check_grader
 from core.records import evals
@@ -41,7 +41,7 @@ def create(state: AppState, caller: Caller, body: CreateEval) -> EvalObject:
     config = body.data_source_config
     has_sample = True
     if isinstance(config, CustomConfig):
-        _check_schema(config.item_schema)
+        _check_schema(state, config.item_schema)
         has_sample = config.include_sample_schema
     for number, grader in enumerate(body.testing_criteria):
         _check_criterion(grader, f"testing_criteria[{number}]", has_sample)
@@ -56,17 +56,24 @@ def create(state: AppState, caller: Caller, body: CreateEval) -> EvalObject:
         return eval_object(evals.create_eval(transaction.session, new))
 
 
-def _check_schema(schema: dict[str, Any]) -> None:
+def _check_schema(state: AppState, schema: dict[str, Any]) -> None:
     """Raise InvalidRequest for a JSON schema that no item can be validated with."""
     param = "data_source_config.item_schema"
-    length = len(json.dumps(schema, ensure_ascii=False).encode(errors="replace"))
+    try:
+        length = len(json.dumps(schema, ensure_ascii=False).encode())
+    except UnicodeEncodeError:
+        raise InvalidRequest(
+            "The item schema has half of a surrogate pair, which is no text.",
+            param=param,
+            code="invalid_value",
+        ) from None
     if length > MAX_SCHEMA_BYTES:
         raise InvalidRequest(
             f"The item schema has {length} bytes; at most {MAX_SCHEMA_BYTES} are allowed.",
             param=param,
             code="invalid_value",
         )
-    fault = schema_fault(schema)
+    fault = schema_fault(state, schema)
     if fault is not None:
         raise InvalidRequest(
             f"The item schema is no valid JSON schema: {fault}.", param=param, code="invalid_schema"

@@ -14,6 +14,7 @@ from core.datasets.bounded import (
     check_in_child,
     check_items_in_child,
     check_requests_in_child,
+    schema_fault_in_child,
 )
 from core.errors import Unavailable
 from core.inference.endpoints import ENDPOINTS
@@ -44,6 +45,12 @@ def check_items_blob(
     """Check the items of evals under `key`, with a JSON schema if there is one."""
     with _local_copy(state, key) as path:
         return check_items_in_child(path, schema, needs_sample=needs_sample, **_limits(state))
+
+
+def schema_fault(state: AppState, schema: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with the JSON schema of the items of an eval; None if nothing is."""
+    with check_slot(state.uploads):
+        return schema_fault_in_child(schema, **_limits(state))
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Checks an untrusted file in a child process with its own memory and time limits."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Collection, Mapping
@@ -85,6 +86,24 @@ def check_items_in_child(
     except _Unchecked as error:
         return EvalFileReport(rows=0, faults=(error.fault,), fault_count=1)
     return EvalFileReport.model_validate_json(report)
+
+
+def schema_fault_in_child(
+    schema: Mapping[str, Any], *, memory_bytes: int, timeout_seconds: float
+) -> str | None:
+    """Return what is wrong with the JSON schema of items; None if it can be used.
+
+    Checking 64 KiB of small schemas takes ten seconds, which would block a process with streams.
+    """
+    text = json.dumps(schema, ensure_ascii=False)
+    arguments = (*_ITEM_CHECKER, "--schema-only", "--schema", text)
+    try:
+        fault = json.loads(_output(arguments, Path(os.devnull), memory_bytes, timeout_seconds))
+    except _Unchecked:
+        return (
+            f"its check takes more than {timeout_seconds:g} seconds or too much memory; shorten it"
+        )
+    return None if fault is None else str(fault)
 
 
 class _Unchecked(Exception):

@@ -148,12 +148,19 @@ def _schema_errors(schema: Mapping[str, Any]) -> Errors:
 
 
 def main() -> None:
-    """Check the file named on the command line and print the report as one line of JSON."""
+    """Check the file named on the command line and print the report as one line of JSON.
+
+    With `--schema-only`, print what is wrong with the schema instead, or null.
+    """
     parser = limited_parser()
     parser.add_argument("--schema", type=json.loads)
     parser.add_argument("--needs-sample", action="store_true")
+    parser.add_argument("--schema-only", action="store_true")
     arguments = parser.parse_args()
     limit_process(arguments)
+    if arguments.schema_only:
+        print(json.dumps(schema_fault(arguments.schema)))
+        return
     report = check_items(
         arguments.path,
         arguments.schema,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from core.datasets.bounded import check_items_in_child
+from core.datasets.bounded import check_items_in_child, schema_fault_in_child
 from core.datasets.eval_items import check_items, item_rows, schema_fault
 from core.spec.evals import EvalFileReport
 
@@ -95,6 +95,15 @@ def test_schema_that_refers_to_itself_ends(tmp_path: Path) -> None:
 def test_invalid_schema_is_told(schema: dict[str, Any]) -> None:
     assert schema_fault(schema) is not None
     assert schema_fault(SCHEMA) is None
+
+
+def test_schema_is_checked_in_the_child(tmp_path: Path) -> None:
+    wrong = {"properties": {"é": {"type": "text"}}}
+    assert schema_fault_in_child(wrong, **LIMITS) == schema_fault(wrong)
+    assert schema_fault_in_child(SCHEMA, **LIMITS) is None
+    slow = {"allOf": [{}] * 20_000}
+    fault = schema_fault_in_child(slow, **{**LIMITS, "timeout_seconds": 0.1})
+    assert fault is not None and "takes more than 0.1 seconds" in fault
 
 
 def test_child_gives_the_same_report(tmp_path: Path) -> None:

@@ -22,9 +22,11 @@ from tests.worker.evals.runs import (
 from tests.worker.workshop import Workshop
 from worker.evals import journal
 
+ITEMS = 5
+
 ROWS: list[dict[str, Any]] = [
-    {"item": {"question": "be a classifier" if n % 4 == 3 else f"hello {n}", "expected": ANSWER}}
-    for n in range(9)
+    {"item": {"question": "be a classifier" if n % 3 == 2 else f"hello {n}", "expected": ANSWER}}
+    for n in range(ITEMS)
 ]
 
 
@@ -43,18 +45,18 @@ def assert_each_item_once(workshop: Workshop, run_id: str) -> None:
     run = run_of(workshop, run_id)
     assert run.status == EvalRunStatus.COMPLETED and run.finished_at is not None
     items = items_of(workshop, run_id)
-    assert [item.number for item in items] == list(range(9))
-    statuses = ["error" if n % 4 == 3 else "pass" for n in range(9)]
+    assert [item.number for item in items] == list(range(ITEMS))
+    statuses = ["error" if n % 3 == 2 else "pass" for n in range(ITEMS)]
     assert [item.status for item in items] == statuses
-    assert (run.passed, run.failed, run.errored) == (7, 0, 2)
-    assert run.criteria_counts == [{"passed": 7, "failed": 0}]
-    assert [each["invocation_count"] for each in run.usage] == [7]
+    assert (run.passed, run.failed, run.errored) == (4, 0, 1)
+    assert run.criteria_counts == [{"passed": 4, "failed": 0}]
+    assert [each["invocation_count"] for each in run.usage] == [4]
 
 
 def test_worker_killed_at_any_point_loses_and_doubles_nothing(workshop: Workshop) -> None:
     create(workshop, ROWS, sampled=sampling())
     points = points_of(workshop)
-    assert points >= 14
+    assert points >= 10
     for point in range(points):
         forget(workshop)
         run_id = create(workshop, ROWS, sampled=sampling())
@@ -63,9 +65,9 @@ def test_worker_killed_at_any_point_loses_and_doubles_nothing(workshop: Workshop
         assert_each_item_once(workshop, run_id)
 
 
-@given(points=st.lists(st.integers(0, 14), max_size=5))
+@given(points=st.lists(st.integers(0, 11), max_size=4))
 @settings(
-    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_worker_killed_again_and_again(workshop: Workshop, points: list[int]) -> None:
     forget(workshop)
