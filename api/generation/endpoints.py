@@ -44,7 +44,8 @@ def _streamed(
     if not body.store:
         return sse_response(chunks_with_usage(plan, events, chat_chunks))
     recording = Recording()
-    response = sse_response(chunks_with_usage(plan, recording.of(events), chat_chunks))
+    chunks = chunks_with_usage(plan, recording.of(events), chat_chunks)
+    response = sse_response(recording.sent(chunks))
     response.background = storing_stream(state, caller, body, plan, recording)
     return response
 

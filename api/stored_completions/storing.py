@@ -17,7 +17,7 @@ from api.app_state import AppState
 from api.auth.caller import Caller
 from api.stored_completions.schemas import Metadata
 from core.errors import InvalidRequest
-from core.inference.answer import Events, collect
+from core.inference.answer import Chunks, Events, collect
 from core.inference.chat import chat_completion
 from core.inference.plan import Plan
 from core.inference.schemas import ChatBody
@@ -43,6 +43,8 @@ class Recording:
     def __init__(self) -> None:
         self._events: list[tuple[int, AnswerEvent]] = []
         self._count = 0
+        self._call_ids: dict[tuple[int, int], str] = {}
+        """Of tool calls, by the indexes of their choice and in it: chosen with the chunk."""
 
     async def of(self, events: Events) -> Events:
         """Yield the events, and keep them."""
@@ -52,6 +54,15 @@ class Recording:
                 if self._count <= MAX_EVENTS:
                     self._events.append(item)
                 yield item
+
+    async def sent(self, chunks: Chunks) -> Chunks:
+        """Yield the chunks made of these events, and keep the ids of their calls."""
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                for choice in chunk["choices"]:
+                    for call in choice["delta"].get("tool_calls", ()):
+                        self._call_ids[choice["index"], call["index"]] = call["id"]
+                yield chunk
 
     async def completion(self, plan: Plan) -> dict[str, Any] | None:
         """Return the object of the answer; None if it is too long, or has no end."""
@@ -63,7 +74,11 @@ class Recording:
             for item in self._events:
                 yield item
 
-        return chat_completion(plan, await collect(replayed(), plan.requests))
+        completion = chat_completion(plan, await collect(replayed(), plan.requests))
+        for choice in completion["choices"]:
+            for index, call in enumerate(choice["message"].get("tool_calls", ())):
+                call["id"] = self._call_ids.get((choice["index"], index), call["id"])
+        return completion
 
 
 def check_metadata(body: ChatBody) -> None:

@@ -1,5 +1,6 @@
 """Runs of evals over HTTP: every kind of data source, what is refused, cancellation."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from core.catalog.external import Endpoints, ExternalEndpoint
 from core.records.tables import EvalRun, Task
+from tests.api import as_worker
 from tests.api.evaluating import (
     EXACT,
     Create,
@@ -169,6 +171,30 @@ def test_model_of_a_grader_is_resolved_when_the_run_is_created(
     body = {"data_source": jsonl(*rows("a", sample="b"))}
     status, error = refusal(client, f"/v1/evals/{eval_id}/runs", body)
     assert (status, error["param"]) == (404, "testing_criteria[1].model")
+
+
+def test_tuned_model_and_its_checkpoint_answer(
+    api: Api,
+    client: httpx.Client,
+    create: Create,
+    create_job: Callable[..., str],
+    engine: ScriptedEngine,
+) -> None:
+    job_id = create_job()
+    held = as_worker.start(api)
+    as_worker.save_checkpoint(api, held, 5)
+    as_worker.succeed(api, held)
+    tuned = client.get(f"/v1/fine_tuning/jobs/{job_id}").json()["fine_tuned_model"]
+    eval_id = create()["id"]
+    for model in (tuned, f"{tuned}:ckpt-step-5"):
+        source = completions(content(*rows("hello")), model=model)
+        run = finished(api, client, start(client, eval_id, source))
+        assert (run["model"], run["result_counts"]["passed"]) == (model, 1), items(client, run)
+        assert run["per_model_usage"][0]["model_name"] == model
+    adapters = [request.adapter for request in engine.requests]
+    assert None not in adapters and adapters[0] != adapters[-1]
+    assert client.delete(f"/v1/models/{tuned}").status_code == 200
+    assert len(client.get(f"/v1/evals/{eval_id}/runs").json()["data"]) == 2
 
 
 def test_external_model_is_named_by_its_endpoint(

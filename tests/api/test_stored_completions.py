@@ -90,6 +90,26 @@ def test_stream_is_stored_whole(openai: OpenAI) -> None:
     assert found.usage is not None and found.usage.completion_tokens > 0
 
 
+def test_streamed_calls_keep_their_ids(openai: OpenAI) -> None:
+    messages: Any = [{"role": "user", "content": "call twice"}]
+    tool: Any = {"type": "function", "function": {"name": "add", "parameters": {}}}
+    stream = openai.chat.completions.create(
+        model=MODEL, messages=messages, tools=[tool], store=True, stream=True
+    )
+    chunks = list(stream)
+    wait_for(openai, chunks[0].id)
+    found: Any = openai.chat.completions.retrieve(chunks[0].id)
+    streamed = [
+        call.id
+        for chunk in chunks
+        for choice in chunk.choices
+        for call in choice.delta.tool_calls or ()
+    ]
+    assert len(streamed) == 2
+    assert [call.id for call in found.choices[0].message.tool_calls] == streamed
+    assert found.tools[0]["function"]["name"] == "add"
+
+
 def test_answer_that_fails_or_is_too_long_is_not_stored(
     api: Api, client: httpx.Client, openai: OpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:

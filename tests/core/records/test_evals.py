@@ -133,6 +133,30 @@ def test_results_are_counted_with_their_rows(database: Database, run: EvalRun) -
         assert [item.number for item in items_from(session, PROJECT, run.id, 1, 2)] == [1, 2]
 
 
+def test_page_of_large_results_ends_early(
+    database: Database, run: EvalRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = begun(database, run)
+    results = [result(number, "pass", True, True) for number in range(5)]
+    with database.writing() as session:
+        add_results(session, claim, run.id, results)
+    monkeypatch.setattr("core.records.eval_runs.PAGE_BYTES", 60)  # two results have more
+    listed: list[int] = []
+    after = None
+    with database.reading() as session:
+        while True:
+            found = list_items(
+                session, PROJECT, run.id, status=None, after=after, limit=9, order="asc"
+            )
+            assert len(found.rows) <= 2 and found.rows[0].body["datasource_item"]
+            listed += [item.number for item in found.rows]
+            if not found.has_more:
+                break
+            after = found.rows[-1].id
+        assert listed == [0, 1, 2, 3, 4]
+        assert len(items_from(session, PROJECT, run.id, 1, 9)) == 2
+
+
 def test_worker_without_its_claim_writes_nothing(database: Database, run: EvalRun) -> None:
     claim = begun(database, run)
     with database.writing() as session:
