@@ -14,6 +14,7 @@ from api.classifications.endpoints import router as classifications
 from api.embeddings.endpoints import router as embeddings
 from api.engines.endpoints import router as engines
 from api.errors import ERROR_RESPONSES, install_error_handlers
+from api.evals.endpoints import router as evals
 from api.files.endpoints import router as files
 from api.files.upload import MAX_UPLOADS
 from api.generation.endpoints import router as generation
@@ -29,8 +30,10 @@ from api.models.endpoints import router as models
 from api.responses.endpoints import router as responses
 from api.settings import ApiSettings
 from api.speed.endpoints import router as speed
+from api.stored_completions.endpoints import router as stored_completions
 from api.tokens.endpoints import router as tokens
 from core.catalog.bases import Catalog
+from core.catalog.external import Endpoints
 from core.engine_client import EngineClient
 from core.jobs.broker import Broker
 from core.records.database import Database
@@ -47,8 +50,10 @@ V1_ROUTERS = (
     speed,
     models,
     generation,
+    stored_completions,
     responses,
     batches,
+    evals,
     embeddings,
     classifications,
 )
@@ -58,12 +63,18 @@ def create_app(settings: ApiSettings) -> FastAPI:
     """Return the application; it makes no connections before its lifespan begins."""
     database = Database(settings.database_url)
     project = ProjectId(settings.project)
+    catalog, endpoints = (
+        Catalog.load(settings.catalog_file),
+        Endpoints.load(settings.endpoints_file),
+    )
+    endpoints.require_distinct(catalog.names())
     state = AppState(
         settings=settings,
         database=database,
         store=open_store(settings.storage_folder, settings.storage_url),
         broker=Broker(settings.broker_url),
-        catalog=Catalog.load(settings.catalog_file),
+        catalog=catalog,
+        endpoints=endpoints,
         engines=EngineRouter(EngineClient(settings.engine_key), EngineRoster(database)),
         uploads=CapacityLimiter(MAX_UPLOADS),
     )

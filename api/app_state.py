@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 from api.settings import ApiSettings
 from api.shared_runs import SharedRuns
 from core.catalog.bases import Catalog
+from core.catalog.external import Endpoints
 from core.jobs.broker import Broker
 from core.records.database import Database
 from core.sandbox.run import AT_ONCE
@@ -60,6 +61,7 @@ class AppState:
     store: BlobStore
     broker: Broker
     catalog: Catalog
+    endpoints: Endpoints
     engines: Engines
     uploads: CapacityLimiter
     parity_checks: SharedRuns[None] = field(default_factory=SharedRuns)

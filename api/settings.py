@@ -32,6 +32,9 @@ class ApiSettings(StorageSettings, HubSettings, SandboxSettings):
         None, description="the key between engines and API; required if api_key is set"
     )
     catalog_file: Path | None = Field(None, description="further base models and aliases; TOML")
+    endpoints_file: Path | None = Field(
+        None, description="external endpoints that evals may ask; TOML"
+    )
     project: str = Field(
         "default",
         pattern=r"^[a-z0-9][a-z0-9-]{0,62}$",

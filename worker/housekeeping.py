@@ -19,12 +19,14 @@ from core.records import (
     batch_progress,
     claims,
     engines,
+    eval_progress,
     files,
     jobs,
     leases,
     outbox,
     responses,
     resume_states,
+    stored_completions,
     tasks,
     workers,
 )
@@ -88,9 +90,10 @@ def forget_tasks(database: Database) -> None:
 
 
 def forget_responses(database: Database) -> None:
-    """Delete the stored responses that have expired."""
+    """Delete the stored responses and chat completions that have expired."""
     with database.writing() as session:
         responses.forget_expired_responses(session)
+        stored_completions.forget_expired_completions(session)
 
 
 def delete_resume_states(database: Database, store: BlobStore) -> None:
@@ -109,6 +112,13 @@ def fail_abandoned_batches(database: Database) -> None:
     with database.writing() as session:
         for batch_id in batch_progress.fail_abandoned(session):
             logger.warning("%s failed with its task.", batch_id)
+
+
+def fail_abandoned_eval_runs(database: Database) -> None:
+    """Fail the eval runs whose task has failed for good."""
+    with database.writing() as session:
+        for run_id in eval_progress.fail_abandoned_runs(session):
+            logger.warning("%s failed with its task.", run_id)
 
 
 def delete_batch_parts(database: Database, store: BlobStore) -> None:
@@ -195,6 +205,7 @@ def run(settings: WorkerSettings, stopping: Event) -> None:
                 forget_responses(database)
                 delete_resume_states(database, store)
                 fail_abandoned_batches(database)
+                fail_abandoned_eval_runs(database)
                 delete_batch_parts(database, store)
                 delete_expired_files(database, store)
                 sweep_workspaces(database, settings.work_folder)

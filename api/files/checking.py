@@ -4,15 +4,23 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from anyio import CapacityLimiter, WouldBlock, from_thread
 
 from api.app_state import AppState
-from core.datasets.bounded import Limits, check_in_child, check_requests_in_child
+from core.datasets.bounded import (
+    Limits,
+    check_in_child,
+    check_items_in_child,
+    check_requests_in_child,
+    schema_fault_in_child,
+)
 from core.errors import Unavailable
 from core.inference.endpoints import ENDPOINTS
 from core.spec.batch import BatchReport
 from core.spec.dataset import DatasetReport
+from core.spec.evals import EvalFileReport
 
 
 def check_blob(state: AppState, key: str, columns: Mapping[str, str]) -> DatasetReport:
@@ -25,6 +33,24 @@ def check_requests_blob(state: AppState, key: str) -> BatchReport:
     """Check the requests of a batch under `key`; return the report."""
     with _local_copy(state, key) as path:
         return check_requests_in_child(path, tuple(ENDPOINTS), **_limits(state))
+
+
+def check_items_blob(
+    state: AppState,
+    key: str,
+    schema: Mapping[str, Any] | None = None,
+    *,
+    needs_sample: bool = False,
+) -> EvalFileReport:
+    """Check the items of evals under `key`, with a JSON schema if there is one."""
+    with _local_copy(state, key) as path:
+        return check_items_in_child(path, schema, needs_sample=needs_sample, **_limits(state))
+
+
+def schema_fault(state: AppState, schema: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with the JSON schema of the items of an eval; None if nothing is."""
+    with check_slot(state.uploads):
+        return schema_fault_in_child(schema, **_limits(state))
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from api.files.schemas import (
     UPLOAD_FORM,
     BatchFileReport,
     DeletedFile,
+    EvalItemsFileReport,
     FileObject,
     FileReport,
 )
@@ -58,7 +59,7 @@ def retrieve_file(file_id: FileId, state: FromState, caller: FromCaller) -> File
 @router.get("/{file_id}/report")
 def retrieve_report(
     file_id: FileId, state: FromState, caller: FromCaller
-) -> FileReport | BatchFileReport:
+) -> FileReport | BatchFileReport | EvalItemsFileReport:
     with state.database.reading() as session:
         return service.report(session, caller, file_id)
 

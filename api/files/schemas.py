@@ -10,6 +10,7 @@ from core.records.files import Purpose
 from core.records.tables import File
 from core.spec.batch import BatchReport
 from core.spec.dataset import DatasetReport
+from core.spec.evals import EvalFileReport
 
 SHOWN_ERRORS = 5
 
@@ -24,7 +25,7 @@ UPLOAD_FORM = {
                     "required": ["file", "purpose"],
                     "properties": {
                         "file": {"type": "string", "format": "binary"},
-                        "purpose": {"type": "string", "enum": ["fine-tune", "batch"]},
+                        "purpose": {"type": "string", "enum": ["fine-tune", "batch", "evals"]},
                         "expires_after": {
                             "type": "object",
                             "description": "As two fields of the form: expires_after[anchor] and "
@@ -83,6 +84,23 @@ class BatchFileReport(BatchReport):
     file_id: str
 
 
+class EvalItemsFileReport(EvalFileReport):
+    """Tunesmith only: the report of the check of the items of evals."""
+
+    object: Literal["file.report"] = "file.report"
+    file_id: str
+
+
+Report = DatasetReport | BatchReport | EvalFileReport
+
+REPORTS: dict[str, type[Report]] = {
+    "fine-tune": DatasetReport,
+    "batch": BatchReport,
+    "evals": EvalFileReport,
+}
+"""The report of an uploaded file, by its purpose."""
+
+
 class DeletedFile(BaseModel):
     id: str
     object: Literal["file"] = "file"
@@ -106,14 +124,13 @@ def file_object(file: File) -> FileObject:
 
 
 def errors_of(file: File) -> str | None:
-    """Return the first errors if no job or batch can use the file, else None."""
+    """Return the first errors if no job, batch or eval run can use the file, else None."""
     if file.report is None:
         return None
-    kind = BatchReport if file.purpose == "batch" else DatasetReport
-    return shown_errors(kind.model_validate(file.report))
+    return shown_errors(REPORTS[file.purpose].model_validate(file.report))
 
 
-def shown_errors(report: DatasetReport | BatchReport) -> str | None:
+def shown_errors(report: Report) -> str | None:
     """Return the first errors of a report in one sentence; None if the file is usable."""
     if report.usable:
         return None

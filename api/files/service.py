@@ -9,15 +9,17 @@ from starlette.responses import StreamingResponse
 from api.app_state import AppState, Transaction
 from api.auth.caller import Caller
 from api.downloads import download
-from api.files.checking import check_blob, check_requests_blob
+from api.files.checking import check_blob, check_items_blob, check_requests_blob
 from api.files.schemas import (
     BatchFileReport,
     DeletedFile,
+    EvalItemsFileReport,
     FileObject,
     FileReport,
+    Report,
     file_object,
 )
-from api.files.upload import store_upload
+from api.files.upload import Upload, store_upload
 from api.pagination import ListOf, list_of
 from core.errors import NotFound
 from core.records import files
@@ -41,11 +43,7 @@ def receive(
         upload = store_upload(
             state.store, key, content_type, chunks, max_bytes=state.settings.max_file_bytes
         )
-        report = (
-            check_requests_blob(state, key)
-            if upload.purpose == "batch"
-            else check_blob(state, key, upload.columns)
-        )
+        report = _checked(state, key, upload)
         with state.database.writing() as session:
             file = files.add_file(
                 session,
@@ -60,6 +58,16 @@ def receive(
                 lifetime_seconds=upload.lifetime_seconds,
             )
     return file_object(file)
+
+
+def _checked(state: AppState, key: str, upload: Upload) -> Report:
+    match upload.purpose:
+        case "fine-tune":
+            return check_blob(state, key, upload.columns)
+        case "batch":
+            return check_requests_blob(state, key)
+        case "evals":
+            return check_items_blob(state, key)
 
 
 def find(
@@ -81,7 +89,9 @@ def get(session: Session, caller: Caller, file_id: FileId) -> FileObject:
     return file_object(get_owned(session, File, caller.project, file_id))
 
 
-def report(session: Session, caller: Caller, file_id: FileId) -> FileReport | BatchFileReport:
+def report(
+    session: Session, caller: Caller, file_id: FileId
+) -> FileReport | BatchFileReport | EvalItemsFileReport:
     file = get_owned(session, File, caller.project, file_id)
     if file.report is None:
         raise NotFound(
@@ -89,7 +99,11 @@ def report(session: Session, caller: Caller, file_id: FileId) -> FileReport | Ba
             param="file_id",
             code="report_not_found",
         )
-    kind = BatchFileReport if file.purpose == "batch" else FileReport
+    kinds: dict[str, type[BatchFileReport | EvalItemsFileReport]] = {
+        "batch": BatchFileReport,
+        "evals": EvalItemsFileReport,
+    }
+    kind = kinds.get(file.purpose, FileReport)
     return kind.model_validate({**file.report, "file_id": file.id})
 
 

@@ -1,6 +1,6 @@
 """The models that graders name, resolved for the caller: shared by all routes that take graders."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from api.app_state import AppState
 from api.auth.caller import Caller, require_scopes
@@ -14,9 +14,15 @@ from core.spec.grader import Grader
 
 
 async def require_models(
-    state: AppState, caller: Caller, graders: Mapping[str, Grader]
+    state: AppState,
+    caller: Caller,
+    graders: Mapping[str, Grader],
+    *,
+    besides: Collection[str] = (),
 ) -> dict[str, BatchModel]:
     """Return the models of graders, which are given by their paths in the request.
+
+    `besides` are names that the caller of this function has resolved itself.
 
     The result is what `worker.judges.WorkerJudges` needs; EMBEDDER is the base for `cosine`.
     Raises Forbidden for a key without the scope `inference`, and the error of the first model that
@@ -30,7 +36,7 @@ async def require_models(
     }
     if places:
         require_scopes(caller, "inference")
-    found = await resolved_models(state, caller, places.keys() - {EMBEDDER})
+    found = await resolved_models(state, caller, places.keys() - {EMBEDDER, *besides})
     models: dict[str, BatchModel] = {}
     for name, model in found.items():
         if isinstance(model, RefusedModel):

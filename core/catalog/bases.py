@@ -109,6 +109,10 @@ class Catalog:
         """Return all entries, the shipped ones first."""
         return self._entries
 
+    def names(self) -> list[str]:
+        """Return all ids and aliases."""
+        return list(self._by_name)
+
     def entry(self, id_: str) -> CatalogEntry:
         """Return the entry of a resolved base."""
         return self._by_name[id_]

@@ -1,18 +1,21 @@
 """Checks an untrusted file in a child process with its own memory and time limits."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from core.spec.batch import BatchReport
 from core.spec.dataset import DatasetReport, LineError
+from core.spec.evals import EvalFileReport
 
 _IMPORT_ROOT = Path(__file__).resolve().parents[2]
 _CHECKER = ("-m", "core.datasets.check")
 _REQUEST_CHECKER = ("-m", "core.datasets.requests")
+_ITEM_CHECKER = ("-m", "core.datasets.eval_items")
 # The child parses hostile input and gets none of our settings. Without these variables, pyarrow
 # and its libraries reserve a gigabyte that counts against the memory limit.
 _ENVIRONMENT = {
@@ -61,6 +64,46 @@ def check_requests_in_child(
     except _Unchecked as error:
         return BatchReport(rows=0, faults=(error.fault,), fault_count=1)
     return BatchReport.model_validate_json(report)
+
+
+def check_items_in_child(
+    path: Path,
+    schema: Mapping[str, Any] | None = None,
+    *,
+    needs_sample: bool = False,
+    memory_bytes: int,
+    timeout_seconds: float,
+) -> EvalFileReport:
+    """Run `core.datasets.eval_items.check_items` in a child; limits and errors are the same.
+
+    The schema is the user's, and a pattern in it may take for ever: only the child evaluates it.
+    """
+    arguments = [*_ITEM_CHECKER, *(["--needs-sample"] if needs_sample else [])]
+    if schema is not None:
+        arguments += ["--schema", json.dumps(schema, ensure_ascii=False)]
+    try:
+        report = _output(tuple(arguments), path, memory_bytes, timeout_seconds)
+    except _Unchecked as error:
+        return EvalFileReport(rows=0, faults=(error.fault,), fault_count=1)
+    return EvalFileReport.model_validate_json(report)
+
+
+def schema_fault_in_child(
+    schema: Mapping[str, Any], *, memory_bytes: int, timeout_seconds: float
+) -> str | None:
+    """Return what is wrong with the JSON schema of items; None if it can be used.
+
+    Checking 64 KiB of small schemas takes ten seconds, which would block a process with streams.
+    """
+    text = json.dumps(schema, ensure_ascii=False)
+    arguments = (*_ITEM_CHECKER, "--schema-only", "--schema", text)
+    try:
+        fault = json.loads(_output(arguments, Path(os.devnull), memory_bytes, timeout_seconds))
+    except _Unchecked:
+        return (
+            f"its check takes more than {timeout_seconds:g} seconds or too much memory; shorten it"
+        )
+    return None if fault is None else str(fault)
 
 
 class _Unchecked(Exception):

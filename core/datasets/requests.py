@@ -9,15 +9,13 @@ import json
 import math
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
-from core.datasets.check import MAX_LISTED_ERRORS, at_line
 from core.datasets.limits import limit_process, limited_parser
+from core.datasets.line_check import check_lines
 from core.datasets.lines import Line, read_lines
 from core.datasets.row_errors import RowError
 from core.spec.batch import MAX_MODELS, MAX_REQUESTS, BatchReport
-from core.spec.dataset import LineError
 
 KEYS = ("custom_id", "method", "url", "body")
 
@@ -31,34 +29,18 @@ def check_requests(
     path: Path, urls: Collection[str], *, timeout_seconds: float = math.inf
 ) -> BatchReport:
     """Read every line once and report the errors. `urls` are the endpoints that can answer."""
-    deadline = monotonic() + timeout_seconds
     seen = _Seen(urls)
-    faults: list[LineError] = []
-    fault_count = rows = number = 0
-    stopped = ""
-    try:
-        for line in request_lines(path):
-            number = line.number
-            if monotonic() > deadline:
-                stopped = "the check took too long and stopped here; split the file"
-                break
-            errors = line.errors or tuple(seen.errors(line.number, line.row or {}))
-            rows += line.row is not None
-            if rows > MAX_REQUESTS:
-                stopped = f"the file has more than {MAX_REQUESTS} requests; split it"
-                break
-            fault_count += len(errors)
-            room = MAX_LISTED_ERRORS - len(faults)
-            faults += [at_line(number, error) for error in errors[:room]]
-    except MemoryError:
-        stopped = "the check ran out of memory and stopped here; shorten the line"
-    if stopped:
-        fault_count += 1
-        faults = [*faults[: MAX_LISTED_ERRORS - 1], at_line(number, RowError(None, stopped))]
+    checked = check_lines(
+        path,
+        seen.errors,
+        max_rows=MAX_REQUESTS,
+        noun="requests",
+        timeout_seconds=timeout_seconds,
+    )
     return BatchReport(
-        rows=rows,
-        faults=tuple(faults),
-        fault_count=fault_count,
+        rows=checked.rows,
+        faults=checked.faults,
+        fault_count=checked.fault_count,
         urls=seen.first_line_of_url,
         models=tuple(seen.models),
     )

@@ -12,15 +12,16 @@ from core.records.database import database_now
 from core.records.ids import new_id
 from core.records.owned import get_owned, missing, owned_by, similar_id
 from core.records.pages import Order, Page, page
-from core.records.tables import Batch, File, Job
+from core.records.tables import Batch, EvalRun, File, Job
 from core.spec.batch import BatchReport
 from core.spec.dataset import DatasetReport
+from core.spec.evals import EvalFileReport
 from core.spec.ids import FileId, ProjectId
 
 MOST_EXPIRED = 100
 """At once."""
 
-Purpose = Literal["fine-tune", "fine-tune-results", "batch", "batch_output"]
+Purpose = Literal["fine-tune", "fine-tune-results", "batch", "batch_output", "evals"]
 
 
 def new_file_key() -> tuple[FileId, str]:
@@ -44,7 +45,7 @@ def add_file(
     bytes: int,
     sha256: str,
     blob_key: str,
-    report: DatasetReport | BatchReport | None,
+    report: DatasetReport | BatchReport | EvalFileReport | None,
     lifetime_seconds: int | None = None,
 ) -> File:
     """Record a blob that is already in storage; None: it does not expire."""
@@ -105,14 +106,16 @@ def pin_files(session: Session, project_id: ProjectId, files: Mapping[str, FileI
 
 
 def expired_files(session: Session) -> Sequence[tuple[ProjectId, FileId]]:
-    """Return files whose time is over, without those of jobs and batches that have not ended."""
+    """Return files whose time is over, without those of jobs, batches and eval runs that have
+    not ended."""
     is_used_by_job = exists().where(
         or_(Job.training_file == File.id, Job.validation_file == File.id),
         Job.finished_at.is_(None),
     )
     is_used_by_batch = exists().where(Batch.input_file_id == File.id, Batch.finished_at.is_(None))
+    is_used_by_run = exists().where(EvalRun.file_id == File.id, EvalRun.finished_at.is_(None))
     query = select(File.project_id, File.id).where(
-        File.expires_at <= database_now(), ~is_used_by_job, ~is_used_by_batch
+        File.expires_at <= database_now(), ~is_used_by_job, ~is_used_by_batch, ~is_used_by_run
     )
     rows = session.execute(query.order_by(File.expires_at).limit(MOST_EXPIRED))
     return [(project, file_id) for project, file_id in rows]
@@ -121,7 +124,7 @@ def expired_files(session: Session) -> Sequence[tuple[ProjectId, FileId]]:
 def delete_file(session: Session, project_id: ProjectId, file_id: FileId) -> File:
     """Delete the row and return it. The caller deletes the blob after the commit.
 
-    Conflict while a job or a batch that has not ended needs the file.
+    Conflict while a job, a batch or an eval run that has not ended needs the file.
     """
     file = get_owned(session, File, project_id, file_id, lock="write")
     user = user_of(session, file)
@@ -137,25 +140,26 @@ def delete_file(session: Session, project_id: ProjectId, file_id: FileId) -> Fil
 
 
 def user_of(session: Session, file: File) -> str | None:
-    """Return `job …` or `batch …` that needs the file and has not ended; None if there is none."""
-    job = session.scalars(
-        select(Job.id)
-        .where(
+    """Return `job …`, `batch …` or `eval run …` that needs the file and has not ended, or None."""
+    unfinished = {
+        "job": select(Job.id).where(
             owned_by(Job, file.project_id),
             or_(Job.training_file == file.id, Job.validation_file == file.id),
             Job.finished_at.is_(None),
-        )
-        .limit(1)
-    ).first()
-    batch = session.scalars(
-        select(Batch.id)
-        .where(
+        ),
+        "batch": select(Batch.id).where(
             owned_by(Batch, file.project_id),
             Batch.input_file_id == file.id,
             Batch.finished_at.is_(None),
-        )
-        .limit(1)
-    ).first()
-    if job is not None:
-        return f"job {job}"
-    return None if batch is None else f"batch {batch}"
+        ),
+        "eval run": select(EvalRun.id).where(
+            owned_by(EvalRun, file.project_id),
+            EvalRun.file_id == file.id,
+            EvalRun.finished_at.is_(None),
+        ),
+    }
+    for noun, query in unfinished.items():
+        user = session.scalars(query.limit(1)).first()
+        if user is not None:
+            return f"{noun} {user}"
+    return None

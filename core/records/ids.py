@@ -4,7 +4,7 @@ import secrets
 import string
 from typing import Literal
 
-from core.spec.ids import BatchId, JobId, ModelId, ProjectId, TaskId
+from core.spec.ids import BatchId, EvalId, EvalItemId, EvalRunId, JobId, ModelId, ProjectId, TaskId
 from core.tasks.kinds import KINDS
 
 TUNED_PREFIX = "ft:"
@@ -55,6 +55,19 @@ def new_batch_id() -> BatchId:
 def new_line_id() -> str:
     """Return a new random id of an answered line of a batch."""
     return _random_id("batch_req", "_")
+
+
+def new_eval_id() -> EvalId:
+    """Return a new random id with OpenAI's prefix, as for its runs and their items."""
+    return EvalId(_random_id("eval", "_"))
+
+
+def new_eval_run_id() -> EvalRunId:
+    return EvalRunId(_random_id("evalrun", "_"))
+
+
+def new_eval_item_id() -> EvalItemId:
+    return EvalItemId(_random_id("outputitem", "_"))
 
 
 def _random_id(prefix: str, separator: str = "-") -> str:

@@ -10,7 +10,13 @@ from sqlalchemy.orm import Session
 from sqlalchemy.orm.interfaces import ORMOption
 
 from core.errors import NotFound
-from core.records.tables import JobMask, JobMetadata, Owned, ResponseEvents
+from core.records.tables import (
+    JobMask,
+    JobMetadata,
+    Owned,
+    ResponseEvents,
+    StoredCompletionMetadata,
+)
 from core.spec.ids import ProjectId
 from core.spec.nearest import did_you_mean
 
@@ -26,7 +32,11 @@ Lock = Literal["read", "write"]
 
 
 def owned_by(
-    table: type[Owned] | type[JobMetadata] | type[JobMask] | type[ResponseEvents],
+    table: type[Owned]
+    | type[JobMetadata]
+    | type[JobMask]
+    | type[ResponseEvents]
+    | type[StoredCompletionMetadata],
     project: ProjectId,
 ) -> ColumnElement[bool]:
     """Return the condition that a row of `table` belongs to `project`."""

@@ -55,17 +55,20 @@ def page(
     after: str | None,
     limit: int,
     order: Order = "desc",
+    time: InstrumentedAttribute[float] | None = None,
 ) -> Page[OwnedRow]:
-    """Return up to `limit` rows of `query` that `project` owns, by (created_at, id).
+    """Return up to `limit` rows of `query` that `project` owns, by (time, id).
 
-    They follow the row with the id `after`. NotFound if the project has no such row.
+    `time` is a column of the table; None: `created_at`. They follow the row with the id `after`.
+    NotFound if the project has no such row.
     """
+    column = table.created_at if time is None else time
     position = None
     if after is not None:
         anchor = find_owned(session, table, project, after)
         if anchor is None:
             raise NotFound(f"No {table.noun} {after!r} to list after.", param="after")
-        position = (anchor.created_at, anchor.id)
+        position = (getattr(anchor, column.key), anchor.id)
     query = query.where(owned_by(table, project))
-    key = (table.created_at, table.id)
+    key = (column, table.id)
     return keyset_page(session, query, key, after=position, limit=limit, order=order)

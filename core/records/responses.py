@@ -19,6 +19,9 @@ RESPONSE = "response"
 
 Item = dict[str, Any]
 
+READ_AT_ONCE = 50
+"""Rows in memory while many are read; each may have megabytes."""
+
 
 def store_response(
     session: Session,
@@ -76,6 +79,31 @@ def get_response(
     if response is None:
         raise missing(StoredResponse, id_)
     return response
+
+
+def responses_for_items(
+    session: Session,
+    project_id: ProjectId,
+    *,
+    created_after: float | None,
+    created_before: float | None,
+) -> Iterator[StoredResponse]:
+    """Yield the finished responses with the items that the model has read, the newest first."""
+    query = (
+        select(StoredResponse)
+        .where(
+            owned_by(StoredResponse, project_id),
+            StoredResponse.expires_at > database_now(),
+            StoredResponse.is_finished,
+        )
+        .options(undefer(StoredResponse.items))
+    )
+    if created_after is not None:
+        query = query.where(StoredResponse.created_at > created_after)
+    if created_before is not None:
+        query = query.where(StoredResponse.created_at < created_before)
+    newest = query.order_by(StoredResponse.created_at.desc(), StoredResponse.id.desc())
+    yield from session.scalars(newest.execution_options(yield_per=READ_AT_ONCE))
 
 
 def find_output_items(

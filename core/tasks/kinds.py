@@ -87,6 +87,17 @@ KINDS: dict[str, TaskKind] = {
         at_once=4,  # each waits for engines most of the time
         kept_seconds=86_400,
     ),
+    "eval_run": TaskKind(
+        runner="worker.tasks.eval_run",
+        queue=Queue.LIGHT,
+        id_prefix="evaltask",
+        lease_seconds=30,
+        max_attempts=10,  # in a row without progress
+        retry_seconds=5,
+        limit_seconds=8 * 86_400,  # as a batch: engines may be busy with live requests
+        at_once=4,  # each waits for engines most of the time
+        kept_seconds=86_400,
+    ),
     "response": TaskKind(
         runner="worker.tasks.response",
         queue=Queue.LIGHT,

@@ -19,10 +19,10 @@ def as_file(lines: Iterable[Any]) -> bytes:
     return "".join(json.dumps(line) + "\n" for line in lines).encode()
 
 
-def upload_requests(client: httpx.Client, content: bytes) -> dict[str, Any]:
+def upload_requests(client: httpx.Client, content: bytes, purpose: str = "batch") -> dict[str, Any]:
     """Upload an input file and return its object."""
     answer = client.post(
-        "/v1/files", data={"purpose": "batch"}, files={"file": ("requests.jsonl", content)}
+        "/v1/files", data={"purpose": purpose}, files={"file": ("requests.jsonl", content)}
     )
     assert answer.status_code == 200, answer.text
     uploaded: dict[str, Any] = answer.json()

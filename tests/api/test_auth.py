@@ -109,13 +109,16 @@ def test_a_speed_test_needs_two_scopes(restricted: Callable[..., Api], missing: 
         assert client.get(restricted("models", "inference").url + path).status_code == 404
 
 
+@pytest.mark.parametrize("path", ["/v1/batches", "/v1/evals"])
 @pytest.mark.parametrize("missing", ["files", "inference"])
-def test_a_batch_needs_two_scopes(restricted: Callable[..., Api], missing: str) -> None:
+def test_batches_and_evals_need_two_scopes(
+    restricted: Callable[..., Api], missing: str, path: str
+) -> None:
     with httpx.Client() as client:
-        refused = client.get(restricted(*(ALL_SCOPES - {missing})).url + "/v1/batches")
+        refused = client.get(restricted(*(ALL_SCOPES - {missing})).url + path)
         assert refused.status_code == 403
         assert f"does not have the scope '{missing}'" in refused.json()["error"]["message"]
-        assert client.get(restricted("files", "inference").url + "/v1/batches").status_code == 200
+        assert client.get(restricted("files", "inference").url + path).status_code == 200
 
 
 def test_a_grader_that_asks_a_model_needs_two_scopes(restricted: Callable[..., Api]) -> None:

@@ -183,7 +183,7 @@ def test_storage_is_a_volume_or_s3(
 
 def test_optional_variables_are_named_in_the_example() -> None:
     example = (ROOT / ".env.example").read_text()
-    for name in ("TUNESMITH_CATALOG_FILE", "HF_TOKEN"):
+    for name in ("TUNESMITH_CATALOG_FILE", "TUNESMITH_ENDPOINTS_FILE", "HF_TOKEN"):
         assert f"${{{name}:-}}" in (ROOT / "docker-compose.yml").read_text()
         assert re.search(rf"^{name}=$", example, re.M)
     [catalog] = [entry for entry in SERVICES["api"]["volumes"] if entry.startswith("./catalog:")]

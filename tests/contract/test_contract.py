@@ -23,15 +23,39 @@ MASKS = "/v1/fine_tuning/masks"
 GRADERS = "/v1/fine_tuning/alpha/graders"
 BATCH = {"endpoint": CHAT, "completion_window": "24h"}
 
+_MESSAGE = {"role": "user", "content": "{{sample.output_text}}"}
+_JUDGE = {"model": "tunesmith/tiny", "input": [_MESSAGE]}
+_TEXTS = {"input": "{{sample.output_text}}", "reference": "{{item.a}}"}
+CRITERIA = [
+    {"type": "string_check", "name": "a", "operation": "eq", **_TEXTS},
+    {"type": "text_similarity", "name": "b", "evaluation_metric": "rouge_l", **_TEXTS},
+    {"type": "score_model", "name": "c", **_JUDGE},
+    {"type": "label_model", "name": "d", "labels": ["x"], "passing_labels": ["x"], **_JUDGE},
+]
+EVALS = [
+    {
+        "name": "math",
+        "data_source_config": {
+            "type": "custom",
+            "item_schema": {"type": "object"},
+            "include_sample_schema": True,
+        },
+        "testing_criteria": CRITERIA,
+    },
+    {"data_source_config": {"type": "logs"}, "testing_criteria": CRITERIA[:1]},
+    {
+        "data_source_config": {"type": "stored_completions", "metadata": {"a": "b"}},
+        "testing_criteria": CRITERIA[:1],
+    },
+]
+
 LATER = (
     "/fine_tuning/checkpoints/",
-    "/evals",
     "/organization/",
 )
 """The beginnings of paths that docs/api.md lists as not offered yet."""
 
 NOT_SERVED: dict[Route, str] = {
-    ("GET", "/chat/completions"): "chat completions are not stored",
     ("POST", "/uploads"): "large files go through /files, which streams",
     ("POST", "/uploads/{upload_id}/parts"): "as above",
     ("POST", "/uploads/{upload_id}/complete"): "as above",
@@ -104,6 +128,8 @@ def use_every_route(
     texts = {"model": tuned, "input": ["hello", "again"]}
     assert client.post("/v1/classifications", json=texts).status_code == 200
     use_batches(api, client)
+    use_evals(api, client)
+    use_stored_completions(client, chat)
     for method in ("POST", "GET"):  # after the batches: no hub answers, which a worker finds slowly
         assert client.request(method, "/v1/models/qwen3-0.6b/download").status_code == 200
     assert client.post("/v1/embeddings", json=texts).status_code == 200
@@ -168,6 +194,57 @@ def statuses(client: httpx.Client) -> set[str]:
     return {batch["status"] for batch in client.get("/v1/batches").json()["data"]}
 
 
+def use_evals(api: Api, client: httpx.Client) -> None:
+    """Let every route of evals succeed, with every kind of criterion and of data source."""
+    rows = [
+        {"item": {"q": text, "a": "b"}, "sample": {"output_text": "b"}} for text in ("hi", "fail")
+    ]
+    file_id = upload_requests(client, as_file(rows), "evals")["id"]
+    assert client.get(f"/v1/files/{file_id}/report").status_code == 200
+    eval_ids = [client.post("/v1/evals", json=body).json()["id"] for body in EVALS]
+    path = f"/v1/evals/{eval_ids[0]}"
+    assert client.post(path, json={"name": "b"}).status_code == 200
+    content = {"type": "file_content", "content": rows}
+    template = {"type": "template", "template": [{"role": "user", "content": "{{item.q}}"}]}
+    sampled = {"model": "tunesmith/tiny", "input_messages": template}
+    for source in (
+        {"type": "jsonl", "source": {"type": "file_id", "id": file_id}},
+        {"type": "completions", "source": content, **sampled},
+        {"type": "responses", "source": content, **sampled, "sampling_params": {"top_p": 0.5}},
+    ):
+        created = client.post(f"{path}/runs", json={"data_source": source})
+        assert created.status_code == 201, created.text
+        run = f"{path}/runs/{created.json()['id']}"
+    with light_worker_of(api):
+        while {each["status"] for each in client.get(f"{path}/runs").json()["data"]} != {
+            "completed"
+        }:
+            time.sleep(0.05)
+    found = client.get(f"{run}/output_items").json()["data"]
+    assert {item["status"] for item in found} >= {"error"}
+    assert client.get(f"{run}/output_items/{found[0]['id']}").status_code == 200
+    assert client.get(f"{run}/report").status_code == client.get(run).status_code == 200
+    waiting = client.post(f"{path}/runs", json={"data_source": source}).json()["id"]
+    assert client.post(f"{path}/runs/{waiting}").status_code == 200
+    assert client.post(f"{path}/runs/{waiting}/cancel").status_code == 200
+    assert client.delete(f"{path}/runs/{waiting}").status_code == 200
+    for url in ("/v1/evals", path):
+        assert client.get(url).status_code == 200
+    for eval_id in eval_ids:
+        assert client.delete(f"/v1/evals/{eval_id}").status_code == 200
+
+
+def use_stored_completions(client: httpx.Client, chat: dict[str, object]) -> None:
+    id_ = client.post("/v1/chat/completions", json=chat | {"store": True}).json()["id"]
+    path = f"/v1/chat/completions/{id_}"
+    while client.get(path).status_code == 404:  # it is stored after the answer
+        time.sleep(0.02)
+    for url in ("/v1/chat/completions", path, f"{path}/messages"):
+        assert client.get(url).status_code == 200
+    assert client.post(path, json={"metadata": {"a": "b"}}).status_code == 200
+    assert client.delete(path).status_code == 200
+
+
 def use_responses(api: Api, client: httpx.Client, model: str) -> None:
     """Let every route of responses succeed, for a stored and for a background response."""
     asked = {"model": model, "input": "hello"}
@@ -223,6 +300,25 @@ def misuse_every_route(client: httpx.Client) -> None:
         ("GET", "/v1/batches?limit=0"),
         ("GET", "/v1/batches/batch_none"),
         ("POST", "/v1/batches/batch_none/cancel"),
+        ("GET", "/v1/chat/completions?limit=0"),
+        ("GET", "/v1/chat/completions/chatcmpl-none"),
+        ("POST", "/v1/chat/completions/chatcmpl-none"),
+        ("DELETE", "/v1/chat/completions/chatcmpl-none"),
+        ("GET", "/v1/chat/completions/chatcmpl-none/messages"),
+        ("POST", "/v1/evals"),
+        ("GET", "/v1/evals?order=up"),
+        ("GET", "/v1/evals/eval_none"),
+        ("POST", "/v1/evals/eval_none"),
+        ("DELETE", "/v1/evals/eval_none"),
+        ("POST", "/v1/evals/eval_none/runs"),
+        ("GET", "/v1/evals/eval_none/runs"),
+        ("GET", "/v1/evals/eval_none/runs/evalrun_none"),
+        ("POST", "/v1/evals/eval_none/runs/evalrun_none"),
+        ("POST", "/v1/evals/eval_none/runs/evalrun_none/cancel"),
+        ("DELETE", "/v1/evals/eval_none/runs/evalrun_none"),
+        ("GET", "/v1/evals/eval_none/runs/evalrun_none/output_items"),
+        ("GET", "/v1/evals/eval_none/runs/evalrun_none/output_items/outputitem_none"),
+        ("GET", "/v1/evals/eval_none/runs/evalrun_none/report"),
         ("POST", "/v1/responses"),
         ("GET", "/v1/responses/resp_none"),
         ("DELETE", "/v1/responses/resp_none"),

@@ -1,7 +1,7 @@
 """The lines of a batch: requests in the input file, answers in OpenAI's format."""
 
 from collections.abc import Container, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +12,16 @@ from core.errors import TunesmithError
 from core.inference.error_bodies import error_body, status_of
 from core.records.batch_progress import Tokens
 from core.records.ids import new_id, new_line_id
+from core.spec.batch import BatchRequest
+from worker.answering.dispatch import OK, Request
 
-OK = 200
 
-
-@dataclass(eq=False)
-class LineRequest:
-    """One line of the input file, and what happened to it so far."""
+@dataclass(eq=False, kw_only=True)
+class LineRequest(Request):
+    """One line of the input file."""
 
     number: int
     custom_id: str
-    body: Mapping[str, Any]
-    broken: int = 0
-    """How often the connection to an engine ended during the answer."""
-    failures: int = 0
-    """How often an engine failed while it answered."""
-    refused_by: set[str] = field(default_factory=set)
-    """The addresses of engines that cannot serve the model."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +34,18 @@ class AnsweredLine:
     tokens: Tokens
 
 
-def requests_of(path: Path, answered: Container[int]) -> Iterator[LineRequest]:
+def requests_of(path: Path, batch: BatchRequest, answered: Container[int]) -> Iterator[LineRequest]:
     """Yield the requests of a checked input file that are not answered yet, one in memory."""
     for line in request_lines(path):
         if line.row is not None and line.number not in answered:
-            yield LineRequest(line.number, line.row["custom_id"], line.row["body"])
+            body = line.row["body"]
+            yield LineRequest(
+                url=batch.endpoint,
+                body=body,
+                model=batch.models.get(str(body.get("model"))),
+                number=line.number,
+                custom_id=line.row["custom_id"],
+            )
 
 
 def answered_line(request: LineRequest, status: int, body: Mapping[str, Any]) -> AnsweredLine:

@@ -17,8 +17,9 @@ from core.records.batch_progress import (
 from core.records.engines import living_engines
 from core.spec.batch import FINAL, BatchRequest, BatchResult, BatchStatus
 from core.spec.ids import BatchId
-from worker.batches.answering import Answering, Seen
-from worker.batches.fleet import Fleet
+from worker.answering.dispatch import Dispatch, Seen
+from worker.answering.fleet import Fleet
+from worker.batches.answering import Lines
 from worker.batches.journal import Journal
 from worker.batches.lines import requests_of
 from worker.batches.output import write_errors, write_output
@@ -42,7 +43,7 @@ def run(attempt: Attempt) -> BatchResult:
     attempt.store.fetch(batch.blob_key, input_file)
     if status is BatchStatus.IN_PROGRESS:
         _answer(attempt, batch)
-    return BatchResult(status=_finish(attempt, batch_id))
+    return BatchResult(status=_finish(attempt, batch))
 
 
 def _answer(attempt: Attempt, batch: BatchRequest) -> None:
@@ -62,25 +63,21 @@ def _answer(attempt: Attempt, batch: BatchRequest) -> None:
             logger.warning("The database is unavailable: %s", error.orig)
             return None
 
-    answering = Answering(
-        batch,
-        attempt.claim.project_id,
-        requests_of(attempt.folder / INPUT, {n for part in parts for n in part.lines}),
-        journal,
-        Fleet(attempt.settings.engine_key),
-        look,
-    )
+    answered = {number for part in parts for number in part.lines}
+    lines = Lines(requests_of(attempt.folder / INPUT, batch, answered), journal)
+    fleet = Fleet(attempt.settings.engine_key)
+    dispatch = Dispatch(attempt.claim.project_id, lines, fleet, look)
     try:
-        run_unless(attempt.should_stop, answering.run())
+        run_unless(attempt.should_stop, dispatch.run())
     except Interrupted:
         journal.store()
         raise
     journal.store()
 
 
-def _finish(attempt: Attempt, batch_id: BatchId) -> BatchStatus:
+def _finish(attempt: Attempt, batch: BatchRequest) -> BatchStatus:
     """Write the files and end the batch; the same again if an earlier attempt got halfway."""
-    claim, database = attempt.claim, attempt.database
+    batch_id, claim, database = BatchId(batch.batch_id), attempt.claim, attempt.database
     store, folder = attempt.store, attempt.folder
     status, files = commit(database, lambda session: begin_finalizing(session, claim, batch_id))
     with database.reading() as session:
@@ -88,7 +85,7 @@ def _finish(attempt: Attempt, batch_id: BatchId) -> BatchStatus:
     answered = {number for part in parts for number in part.lines}
     output = write_output(store, folder, parts, files.output)
     error, unanswered = write_errors(
-        store, folder, parts, files.error, folder / INPUT, answered, status
+        store, folder, parts, files.error, folder / INPUT, batch, answered, status
     )
     return commit(
         database,

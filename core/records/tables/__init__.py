@@ -7,6 +7,8 @@ project (`core.records.owned`). Lists are sorted by (created_at, id), so these p
 from core.records.tables.base import Leased, Owned, Table
 from core.records.tables.bases import CatalogBase, WorkerBase
 from core.records.tables.batches import Batch, BatchPart
+from core.records.tables.completions import StoredCompletion, StoredCompletionMetadata
+from core.records.tables.evals import Eval, EvalRun, EvalRunItem
 from core.records.tables.files import File, Project
 from core.records.tables.jobs import Job, JobEvent, JobMetadata
 from core.records.tables.masks import JobMask
@@ -21,6 +23,9 @@ __all__ = [
     "BatchPart",
     "CatalogBase",
     "Checkpoint",
+    "Eval",
+    "EvalRun",
+    "EvalRunItem",
     "File",
     "Job",
     "JobEvent",
@@ -33,6 +38,8 @@ __all__ = [
     "Project",
     "RegisteredEngine",
     "ResponseEvents",
+    "StoredCompletion",
+    "StoredCompletionMetadata",
     "StoredResponse",
     "Table",
     "Task",

@@ -9,6 +9,19 @@ from sqlalchemy.orm import Session
 from core.errors import NotFound
 from core.records.batches import NewBatch, cancel_batch, create_batch, list_batches
 from core.records.database import Database
+from core.records.eval_progress import add_results, begin_run
+from core.records.eval_runs import (
+    EVAL_RUN,
+    cancel_run,
+    create_run,
+    delete_run,
+    get_item,
+    get_run,
+    items_from,
+    list_items,
+    list_runs,
+)
+from core.records.evals import create_eval, delete_eval, list_evals, update_eval
 from core.records.files import delete_file, list_files
 from core.records.jobs import cancel_job, list_jobs
 from core.records.masks import find_job_mask, get_audit, record_job_mask, request_audit
@@ -31,6 +44,7 @@ from core.records.responses import (
     find_response_task,
     get_response,
     queue_response,
+    responses_for_items,
     store_response,
 )
 from core.records.speed_tests import (
@@ -39,13 +53,25 @@ from core.records.speed_tests import (
     get_speed_test,
     request_speed_test,
 )
+from core.records.stored_completions import (
+    completions_for_items,
+    delete_completion,
+    get_completion,
+    list_completions,
+    store_completion,
+    update_completion,
+)
 from core.records.tables import (
     Batch,
     Checkpoint,
+    Eval,
+    EvalRun,
+    EvalRunItem,
     File,
     Job,
     OutputItem,
     Owned,
+    StoredCompletion,
     StoredResponse,
     Task,
     TunedModel,
@@ -57,6 +83,7 @@ from core.spec.serving import ADAPTER_FORM, ServingSpec
 from core.spec.speed import SpeedResult, SpeedTarget
 from tests.core.inference.responses.planned import answer, plan_of, response_of
 from tests.core.records.owned_tables import OWNED_TABLES
+from tests.core.records.test_evals import new_eval, new_run, request_of, result
 
 MODEL = "ft:tiny:alpha::1"
 TARGET = SpeedTarget(
@@ -92,8 +119,15 @@ def ids(database: Database, make_file: Callable[..., str], make_job: Callable[..
         batch, _ = create_batch(session, new_batch(), "key", {})
         response = response_of(plan_of(), answer("Hi."))
         store_response(session, "alpha", response, [], kept_seconds=60)
+        completion = {"id": "chatcmpl-1", "model": MODEL}
+        store_completion(session, "alpha", completion, [], {"k": "v"}, bytes_=1, kept_seconds=60)
+        run_id, item_id = add_eval_run(session)
         return {
             Batch: batch.id,
+            Eval: get_owned(session, EvalRun, "alpha", run_id).eval_id,
+            EvalRun: run_id,
+            EvalRunItem: item_id,
+            StoredCompletion: "chatcmpl-1",
             File: file_id,
             Job: job_id,
             TunedModel: MODEL,
@@ -102,6 +136,19 @@ def ids(database: Database, make_file: Callable[..., str], make_job: Callable[..
             StoredResponse: response["id"],
             OutputItem: response["output"][0]["id"],
         }
+
+
+def add_eval_run(session: Session) -> tuple[str, str]:
+    """Add a run with one result; return their ids."""
+    eval_ = create_eval(session, new_eval("alpha"))
+    new = new_run(eval_.id, None, "alpha")
+    create_run(session, new, request_of(new))
+    claim = claim_next(session, "worker-1", [EVAL_RUN])
+    assert claim is not None
+    begin_run(session, claim, new.id)
+    add_results(session, claim, new.id, [result(0, "pass", True, True)])
+    [item] = items_from(session, "alpha", new.id, 0, 9)
+    return new.id, item.id
 
 
 MOVES: dict[str, Callable[[Session, Any, Ids], object]] = {
@@ -119,6 +166,20 @@ MOVES: dict[str, Callable[[Session, Any, Ids], object]] = {
     "delete_response": lambda session, project, ids: delete_response(
         session, project, ids[StoredResponse]
     ),
+    "update_completion": lambda session, project, ids: update_completion(
+        session, project, ids[StoredCompletion], None
+    ),
+    "delete_completion": lambda session, project, ids: delete_completion(
+        session, project, ids[StoredCompletion]
+    ),
+    "update_eval": lambda session, project, ids: update_eval(session, project, ids[Eval], {}),
+    "cancel_run": lambda session, project, ids: cancel_run(
+        session, project, ids[Eval], ids[EvalRun]
+    ),
+    "delete_run": lambda session, project, ids: delete_run(
+        session, project, ids[Eval], ids[EvalRun]
+    ),
+    "delete_eval": lambda session, project, ids: delete_eval(session, project, ids[Eval]),
 }
 """What owners do, in an order in which all of it works."""
 
@@ -132,6 +193,34 @@ LISTS: dict[str, Callable[[Session, Any], object]] = {
         list_jobs(session, project, after=None, limit=9, metadata={"k": "v"}).rows
     ),
     "models": list_models,
+    "evals": lambda session, project: (
+        list_evals(session, project, after=None, limit=9, order="asc", sorted_by="updated_at").rows
+    ),
+    "stored completions": lambda session, project: (
+        list_completions(
+            session,
+            project,
+            model=None,
+            metadata={"k": "v"},
+            after=None,
+            limit=9,
+            order="asc",
+        ).rows
+    ),
+    "completions for items": lambda session, project: list(
+        completions_for_items(
+            session,
+            project,
+            model=MODEL,
+            metadata={"k": "v"},
+            created_after=0,
+            created_before=None,
+            limit=9,
+        )
+    ),
+    "responses for items": lambda session, project: list(
+        responses_for_items(session, project, created_after=0, created_before=None)
+    ),
 }
 
 
@@ -230,3 +319,26 @@ def test_no_response_or_part_of_it_is_shown_to_another_project(
         assert find_output_items(session, "beta", {item_id}) == {}
         assert find_response_task(session, "beta", plan.id) is None
         assert list(events_after(session, "beta", plan.id, -1)) == []
+
+
+def test_no_run_result_or_completion_is_shown_to_another_project(
+    database: Database, ids: Ids
+) -> None:
+    eval_id, run_id, item_id = ids[Eval], ids[EvalRun], ids[EvalRunItem]
+    page: Any = {"status": None, "after": None, "limit": 9, "order": "asc"}
+    with database.reading() as session:
+        assert get_run(session, "alpha", eval_id, run_id).id == run_id
+        assert list_runs(session, "alpha", eval_id, **page).rows
+        assert list_items(session, "alpha", run_id, **page).rows
+        assert get_item(session, "alpha", run_id, item_id).id == item_id
+        assert get_completion(session, "alpha", ids[StoredCompletion]).model == MODEL
+        assert list_items(session, "beta", run_id, **page).rows == []
+        assert items_from(session, "beta", run_id, 0, 9) == []
+        for look in (
+            lambda: get_run(session, "beta", eval_id, run_id),
+            lambda: list_runs(session, "beta", eval_id, **page),
+            lambda: get_item(session, "beta", run_id, item_id),
+            lambda: get_completion(session, "beta", ids[StoredCompletion]),
+        ):
+            with pytest.raises(NotFound):
+                look()

@@ -20,7 +20,8 @@ from tests.api.live import serve
 from tests.api.scripted_engine import ScriptedEngine
 from tests.worker.batches.killed import attempt_until, create, row
 from tests.worker.workshop import Workshop, wait_until
-from worker.batches import answering, fleet, journal
+from worker.answering import dispatch, fleet
+from worker.batches import journal
 from worker.batches.lines import AnsweredLine
 from worker.context import Worker
 from worker.tasks.desk import TaskDesk
@@ -29,8 +30,8 @@ from worker.tasks.desk import TaskDesk
 @pytest.fixture
 def engine(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedEngine]:
     """An engine for the workshop; retries and parts come soon."""
-    monkeypatch.setattr(answering, "RETRY_SECONDS", 0.01)
-    monkeypatch.setattr(answering, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(dispatch, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(dispatch, "LOOK_SECONDS", 0.05)
     monkeypatch.setattr(fleet, "FIRST_PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(fleet, "LONGEST_PAUSE_SECONDS", 0.05)
     monkeypatch.setattr(journal, "FLUSH_SECONDS", 0.01)
@@ -65,7 +66,7 @@ def test_line_that_always_fails_gets_the_error_and_others_their_answer(
     assert found["line-0"]["status_code"] == 200
     assert found["line-1"]["status_code"] == 500
     assert found["line-1"]["body"]["error"]["code"] == "out_of_memory"
-    assert len(engine.requests) == 1 + answering.MAX_FAILURES
+    assert len(engine.requests) == 1 + dispatch.MAX_FAILURES
 
 
 def test_line_that_breaks_engines_is_tried_alone_at_the_end(
@@ -75,7 +76,7 @@ def test_line_that_breaks_engines_is_tried_alone_at_the_end(
     assert found["line-0"]["status_code"] == 503
     assert {found[f"line-{n}"]["status_code"] for n in range(1, 21)} == {200}
     prompts = [str(each.prompt.messages[-1]["content"]) for each in engine.requests]  # type: ignore[union-attr]
-    assert prompts.count("stop short") == answering.MAX_BROKEN + 1
+    assert prompts.count("stop short") == dispatch.MAX_BROKEN + 1
     assert prompts[-1] == "stop short"
 
 

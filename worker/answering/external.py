@@ -1,0 +1,196 @@
+"""Asks the models of external endpoints, with the stock wire format of OpenAI.
+
+Addresses come from the operator's file only. Redirects are not followed, and an answer is read up
+to a limit.
+"""
+
+import asyncio
+import json
+import logging
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+
+from core.catalog.external import Endpoints, ExternalEndpoint
+from core.errors import InvalidRequest, TunesmithError
+from core.spec.evals import ExternalModel
+
+logger = logging.getLogger(__name__)
+
+MAX_ANSWER_BYTES = 8 << 20
+MAX_TRIES = 6
+FIRST_PAUSE_SECONDS = 1.0
+LONGEST_PAUSE_SECONDS = 60.0
+CONNECT_SECONDS = 10.0
+MAY_PASS = frozenset({408, 409, 429})
+"""Statuses besides 5xx after which the same request may succeed; those that OpenAI's client
+repeats."""
+SHOWN_CHARACTERS = 500
+
+
+class ExternalError(TunesmithError):
+    """An external endpoint has not answered; the message says why."""
+
+    code = "external_endpoint_error"
+
+
+class ExternalClient:
+    """Asks the registered endpoints; owns the connections until `close`."""
+
+    def __init__(self, endpoints: Endpoints) -> None:
+        self._endpoints = endpoints
+        # The environment could name a proxy, or add the keys of a netrc file.
+        self._client = httpx.AsyncClient(trust_env=False, limits=httpx.Limits(max_connections=None))
+        self._places: dict[str, asyncio.Semaphore] = {}
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def ask(self, url: str, model: ExternalModel, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the object that answers a body; `url` is that of our route, such as
+        `/v1/embeddings`.
+
+        Raises ExternalError, or InvalidRequest if the endpoint rejects the request.
+        """
+        endpoint = self._endpoints.get(model.endpoint)
+        if endpoint is None:
+            raise ExternalError(
+                f"The external endpoint {model.endpoint!r} is no longer registered with the "
+                "workers."
+            )
+        places = self._places.setdefault(endpoint.name, asyncio.Semaphore(endpoint.at_once))
+        async with places:
+            return await self._until_answered(endpoint, url, {**body, "model": model.model})
+
+    async def _until_answered(
+        self, endpoint: ExternalEndpoint, url: str, body: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        pause = FIRST_PAUSE_SECONDS
+        for is_last in [False] * (MAX_TRIES - 1) + [True]:
+            try:
+                return await self._once(endpoint, url, body)
+            except _Again as again:
+                if is_last:
+                    raise ExternalError(f"{endpoint.name} does not answer: {again}") from None
+                logger.info("%s is asked again: %s", endpoint.name, again)
+                seconds = pause if again.after_seconds is None else again.after_seconds
+                # Requests that failed together must not come back together.
+                await asyncio.sleep(min(seconds, LONGEST_PAUSE_SECONDS) * random.uniform(1, 1.25))
+                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+        raise AssertionError("the last try returns or raises")
+
+    async def _once(
+        self, endpoint: ExternalEndpoint, url: str, body: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        address = endpoint.base_url.rstrip("/") + url.removeprefix("/v1")
+        try:
+            async with asyncio.timeout(endpoint.timeout_seconds):
+                status, headers, content = await self._sent(endpoint, address, body)
+        except TimeoutError:
+            raise _Again(f"no answer within {endpoint.timeout_seconds:g} s") from None
+        except httpx.TransportError as error:
+            raise _Again(f"{type(error).__name__}: {error}") from None
+        if status in MAY_PASS or status >= 500:
+            raise _Again(f"status {status}: {_shown(content)}", _seconds(headers))
+        if status != 200:
+            kind = InvalidRequest if 400 <= status < 500 else ExternalError
+            raise kind(
+                f"{endpoint.name} answers with status {status}: {_shown(content)}",
+                code=ExternalError.code,
+            )
+        try:
+            answer = _without_surrogates(json.loads(content))
+        except (ValueError, RecursionError):
+            raise ExternalError(f"{endpoint.name} answers without JSON.") from None
+        if not isinstance(answer, dict):
+            raise ExternalError(f"{endpoint.name} answers with something else than an object.")
+        _require_shape(endpoint, url, answer)
+        return _usual(answer)
+
+    async def _sent(
+        self, endpoint: ExternalEndpoint, address: str, body: Mapping[str, Any]
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        headers = {}
+        try:
+            key = endpoint.key()
+        except OSError as error:
+            raise ExternalError(f"The key of {endpoint.name} cannot be read: {error}") from None
+        if key:
+            headers["authorization"] = f"Bearer {key}"
+        timeout = httpx.Timeout(endpoint.timeout_seconds, connect=CONNECT_SECONDS)
+        request = self._client.stream(
+            "POST", address, json=body, headers=headers, timeout=timeout, follow_redirects=False
+        )
+        async with request as answer:
+            content = bytearray()
+            async for chunk in answer.aiter_bytes():
+                content += chunk
+                if len(content) > MAX_ANSWER_BYTES:
+                    raise ExternalError(
+                        f"{endpoint.name} answers with more than {MAX_ANSWER_BYTES >> 20} MiB."
+                    )
+            return answer.status_code, answer.headers, bytes(content)
+
+
+def _require_shape(endpoint: ExternalEndpoint, url: str, answer: Mapping[str, Any]) -> None:
+    """Raise ExternalError for an answer that lacks what its readers use."""
+    match url, answer:
+        case "/v1/chat/completions", {
+            "choices": [{"message": {"content": str() | None | list()}}, *_]
+        }:
+            return
+        case "/v1/responses", {"model": str(), "output": [*items]} if all(
+            isinstance(item, dict) for item in items
+        ):
+            return
+        case "/v1/embeddings", {"data": [*_]}:
+            return
+    raise ExternalError(f"{endpoint.name} answers with an object that is no answer of {url}.")
+
+
+def _without_surrogates(answer: Any) -> Any:
+    """Return JSON in which `?` stands for halves of surrogate pairs, which are no text."""
+    text = json.dumps(answer, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.loads(text.encode(errors="replace"))
+    return answer
+
+
+def _usual(answer: dict[str, Any]) -> dict[str, Any]:
+    """Return an answer whose messages have texts; some services answer with a list of parts."""
+    for choice in answer.get("choices", ()):
+        message = choice.get("message") if isinstance(choice, dict) else None
+        if isinstance(message, dict) and isinstance(message.get("content"), list):
+            parts = [part for part in message["content"] if isinstance(part, dict)]
+            message["content"] = "".join(str(part.get("text") or "") for part in parts)
+        if isinstance(choice, dict):
+            choice.setdefault("finish_reason", "stop")
+    return answer
+
+
+class _Again(Exception):
+    """The request may succeed later, perhaps after the time that the endpoint has named."""
+
+    def __init__(self, message: str, after_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.after_seconds = after_seconds
+
+
+def _seconds(headers: Mapping[str, str]) -> float | None:
+    """Return the time of `retry-after`, if it is a number of seconds."""
+    text = headers.get("retry-after", "")
+    return float(text) if text.isascii() and text.isdigit() and len(text) < 9 else None
+
+
+def _shown(content: bytes) -> str:
+    """Return the message of an error, or the beginning of what else was answered."""
+    try:
+        message = json.loads(content)["error"]["message"]
+    except (ValueError, TypeError, LookupError, RecursionError):
+        message = None
+    text = message if isinstance(message, str) else content.decode(errors="replace")
+    return text[:SHOWN_CHARACTERS]

@@ -1,0 +1,106 @@
+"""Runs an eval: answers its items, grades the answers, and stores the results as they come.
+
+An attempt continues where the last one stopped: the items that have results are left out.
+"""
+
+import logging
+from collections.abc import Container, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.exc import DBAPIError
+
+from core.catalog.external import BadEndpoints, Endpoints
+from core.datasets.eval_items import item_rows
+from core.errors import NotFound
+from core.records.engines import living_engines
+from core.records.eval_progress import begin_run, done_items, end_run
+from core.spec.evals import FINAL, EvalRunRequest, EvalRunResult
+from core.spec.ids import EvalRunId
+from worker.answering.dispatch import Seen
+from worker.answering.external import ExternalClient
+from worker.coroutines import Interrupted, run_unless
+from worker.engine_client.any_engine import AnyEngine
+from worker.evals.asking import Asking
+from worker.evals.items import Items
+from worker.evals.journal import Journal
+from worker.evals.working import work_through
+from worker.judges import WorkerJudges
+from worker.outages.commit import commit
+from worker.tasks.attempt import Attempt
+
+logger = logging.getLogger(__name__)
+
+ITEMS = "items.jsonl"
+"""In the folder of an attempt."""
+
+
+def run(attempt: Attempt) -> EvalRunResult:
+    run = EvalRunRequest.model_validate(attempt.payload)
+    run_id, claim = EvalRunId(run.run_id), attempt.claim
+    status = commit(attempt.database, lambda session: begin_run(session, claim, run_id))
+    if status not in FINAL:  # an earlier attempt may have died before the end of its task
+        error = _worked(attempt, run)
+        status = commit(attempt.database, lambda session: end_run(session, claim, run_id, error))
+    return EvalRunResult(status=status)
+
+
+def _worked(attempt: Attempt, run: EvalRunRequest) -> dict[str, Any] | None:
+    """Make the results that are missing; return why the run itself cannot have them."""
+    try:
+        attempt.store.fetch(run.blob_key, attempt.folder / ITEMS)
+        endpoints = Endpoints.load(attempt.settings.endpoints_file)
+        _work(attempt, run, endpoints)
+    except BadEndpoints as error:
+        return {"code": "external_endpoint_error", "message": f"The workers' settings: {error}"}
+    except NotFound as error:
+        return {"code": error.code, "message": error.message}
+    return None
+
+
+def _work(attempt: Attempt, run: EvalRunRequest, endpoints: Endpoints) -> None:
+    """Raises Interrupted if the worker stops."""
+    run_id = EvalRunId(run.run_id)
+    with attempt.database.reading() as session:
+        done = done_items(session, run_id)
+    journal = Journal(attempt.claim, attempt.database, run_id)
+    rows = _rows(attempt.folder / ITEMS, done)
+    try:
+        run_unless(attempt.should_stop, _work_through(attempt, run, rows, journal, endpoints))
+    except Interrupted:
+        journal.store()
+        raise
+    journal.store()
+
+
+async def _work_through(
+    attempt: Attempt,
+    run: EvalRunRequest,
+    rows: Iterator[tuple[int, Mapping[str, Any]]],
+    journal: Journal,
+    endpoints: Endpoints,
+) -> None:
+    settings, project = attempt.settings, attempt.claim.project_id
+    external = ExternalClient(endpoints)
+
+    def look() -> Seen | None:
+        try:
+            with attempt.database.reading() as session:
+                return Seen(is_over=False, engines=living_engines(session))
+        except DBAPIError as error:
+            logger.warning("The database is unavailable: %s", error.orig)
+            return None
+
+    asking = Asking(project, run.models, settings.engine_key, look, external)
+    judges = WorkerJudges({}, project, AnyEngine(attempt.database, settings.engine_key))
+    items = Items(run, asking, judges.run_python)
+    try:
+        await work_through(rows, items.result, journal, asking.run())
+    finally:
+        await external.close()
+
+
+def _rows(path: Path, done: Container[int]) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    for number, row in enumerate(item_rows(path)):
+        if number not in done:
+            yield number, row
