@@ -9,7 +9,13 @@ from api.app_state import FromState
 from api.auth.caller import FromCaller, requires
 from api.jobs import service
 from api.jobs.datasets import recheck
-from api.jobs.schemas import CheckpointObject, CreateJob, EventObject, JobObject
+from api.jobs.schemas import (
+    CheckpointObject,
+    CreateJob,
+    EvaluationObject,
+    EventObject,
+    JobObject,
+)
 from api.json_body import JsonRoute
 from api.pagination import After, Limit, ListOf
 from core.spec.ids import JobId
@@ -94,6 +100,15 @@ def list_checkpoints(
         return service.list_checkpoints(
             session, caller, fine_tuning_job_id, after=after, limit=limit
         )
+
+
+@router.get("/{fine_tuning_job_id}/evaluation")
+def retrieve_evaluation(
+    fine_tuning_job_id: JobId, state: FromState, caller: FromCaller
+) -> EvaluationObject:
+    """The verdict on the final model: what it does better or worse than before training."""
+    with state.database.reading() as session:
+        return service.evaluation(session, caller, fine_tuning_job_id)
 
 
 @router.get("/{fine_tuning_job_id}/adapter", response_class=StreamingResponse)

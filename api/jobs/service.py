@@ -16,9 +16,11 @@ from api.jobs.event_stream import event_response, stream_events
 from api.jobs.schemas import (
     CheckpointObject,
     CreateJob,
+    EvaluationObject,
     EventObject,
     JobObject,
     checkpoint_object,
+    evaluation_object,
     event_object,
     job_object,
 )
@@ -26,7 +28,7 @@ from api.models.bases import require_files
 from api.pagination import ListOf, list_of
 from core.errors import Conflict, InvalidRequest, NotFound
 from core.jobs.state import FINAL
-from core.records import events, jobs, models, pauses
+from core.records import events, jobs, models, pauses, verdicts
 from core.records.base_downloads import wait_for_download
 from core.records.database import Database
 from core.records.owned import get_owned
@@ -155,6 +157,28 @@ def list_checkpoints(
     job = get_owned(session, Job, caller.project, job_id)
     page = models.list_checkpoints(session, job.id, after=after, limit=limit)
     return list_of(page, checkpoint_object)
+
+
+def evaluation(session: Session, caller: Caller, job_id: JobId) -> EvaluationObject:
+    """Return the verdict on the job's final model; NotFound before the job has ended."""
+    job = get_owned(session, Job, caller.project, job_id)
+    if job.status not in FINAL:
+        raise NotFound(
+            f"Job {job.id} has not ended. Its evaluation is available once it has succeeded.",
+            param="fine_tuning_job_id",
+            code="evaluation_not_ready",
+        )
+    stored = None
+    if job.fine_tuned_model is not None:
+        stored = verdicts.find_verdict(session, job.project_id, job.fine_tuned_model)
+    if stored is None:
+        raise NotFound(
+            f"Job {job.id} is {job.status} and has no evaluation: it has no final model, or the "
+            "model was deleted, or is older than evaluations.",
+            param="fine_tuning_job_id",
+            code="evaluation_not_found",
+        )
+    return evaluation_object(stored)
 
 
 def adapter(

@@ -15,6 +15,7 @@ from core.records.tables.outbox import OutboxMessage
 from core.records.tables.processes import RegisteredEngine, Worker
 from core.records.tables.responses import OutputItem, ResponseEvents, StoredResponse
 from core.records.tables.tasks import Task
+from core.records.tables.verdicts import StoredVerdict
 
 __all__ = [
     "Batch",
@@ -34,6 +35,7 @@ __all__ = [
     "RegisteredEngine",
     "ResponseEvents",
     "StoredResponse",
+    "StoredVerdict",
     "Table",
     "Task",
     "TunedModel",
