@@ -19,6 +19,7 @@ from api.files.upload import MAX_UPLOADS
 from api.generation.endpoints import router as generation
 from api.generation.engine_roster import EngineRoster
 from api.generation.engine_router import EngineRouter
+from api.graders.endpoints import router as graders
 from api.health.endpoints import router as health
 from api.jobs.endpoints import router as jobs
 from api.json_body import Turns
@@ -41,6 +42,7 @@ from core.storage.open import open_store
 V1_ROUTERS = (
     files,
     jobs,
+    graders,
     masks,
     speed,
     models,

@@ -28,6 +28,10 @@ from core.storage.blobs import BlobStore
 logger = logging.getLogger(__name__)
 
 
+MAX_SANDBOXES = 2
+"""Python graders that run at once; others wait. Each may use gigabytes of memory."""
+
+
 class Engines(Protocol):
     """All engines, with the interface of one: `api.generation.engine_router`."""
 
@@ -62,6 +66,7 @@ class AppState:
     engines: Engines
     uploads: CapacityLimiter
     parity_checks: SharedRuns[None] = field(default_factory=SharedRuns)
+    sandboxes: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(MAX_SANDBOXES))
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:

@@ -42,11 +42,16 @@ def requires(*scopes: Scope) -> params.Depends:
     """Return the dependency of a router that serves only keys with all of these scopes."""
 
     async def check(caller: FromCaller) -> None:
-        for scope in scopes:
-            if scope not in caller.scopes:
-                raise Forbidden(
-                    f"The API key {caller.key_id!r} does not have the scope {scope!r} of this "
-                    "route. Use a key with this scope."
-                )
+        require_scopes(caller, *scopes)
 
     return params.Depends(check)
+
+
+def require_scopes(caller: Caller, *scopes: Scope) -> None:
+    """Raise Forbidden unless the caller's key has all of these scopes."""
+    for scope in scopes:
+        if scope not in caller.scopes:
+            raise Forbidden(
+                f"The API key {caller.key_id!r} does not have the scope {scope!r} of this "
+                "route. Use a key with this scope."
+            )

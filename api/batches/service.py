@@ -1,6 +1,5 @@
 """The operations of the batch routes."""
 
-import asyncio
 from functools import partial
 from typing import Any
 
@@ -10,21 +9,17 @@ from starlette.concurrency import run_in_threadpool
 from api.app_state import AppState, Transaction
 from api.auth.caller import Caller
 from api.batches.schemas import BatchObject, CreateBatch, batch_object, window_seconds
-from api.models.first_use import answering_target
+from api.models.resolve import Models, resolved_models
 from api.pagination import ListOf, list_of
-from core.errors import InvalidRequest, TunesmithError
-from core.inference.error_bodies import error_body, status_of
+from core.errors import InvalidRequest
 from core.records import batches
 from core.records.batches import NewBatch
 from core.records.files import pin_files
 from core.records.owned import get_owned
 from core.records.tables import Batch, File
-from core.spec.batch import BatchModel, BatchReport, RefusedModel
-from core.spec.ids import BatchId, ModelId
+from core.spec.batch import BatchModel, BatchReport
+from core.spec.ids import BatchId
 from core.tasks.kinds import Work
-
-MAX_RESOLVED = 8
-"""Models of one batch whose parity is checked at once."""
 
 CODES = {
     None: "invalid_json_line",
@@ -36,8 +31,6 @@ CODES = {
 }
 """The code of an error of an input file, by its field; an unknown key has another."""
 
-Models = dict[str, BatchModel | RefusedModel]
-
 
 async def create(state: AppState, caller: Caller, body: CreateBatch) -> BatchObject:
     """Create a batch. An invalid input file gives a batch that has failed.
@@ -46,7 +39,7 @@ async def create(state: AppState, caller: Caller, body: CreateBatch) -> BatchObj
     """
     report = await run_in_threadpool(_report, state, caller, body)
     errors = _errors(report, body)
-    models = {} if errors else await _resolved(state, caller, report)
+    models = {} if errors else await resolved_models(state, caller, report.models)
     return await run_in_threadpool(_create, state, caller, body, report, models, errors)
 
 
@@ -79,26 +72,6 @@ def _errors(report: BatchReport, body: CreateBatch) -> list[dict[str, Any]]:
 
 def _error(code: str, message: str, param: str | None, line: int | None) -> dict[str, Any]:
     return {"code": code, "message": message, "param": param, "line": line}
-
-
-async def _resolved(state: AppState, caller: Caller, report: BatchReport) -> Models:
-    """Return what each name means, or the answer to its requests if it means nothing."""
-    places = asyncio.Semaphore(MAX_RESOLVED)
-
-    async def resolve(name: str) -> BatchModel | RefusedModel:
-        try:
-            async with places:
-                target = await answering_target(state, caller, ModelId(name))
-        except TunesmithError as error:
-            status = status_of(error)
-            body = error_body(status, error.message, param=error.param, code=error.code)
-            return RefusedModel(status=status, body=body)
-        return BatchModel(
-            id=target.id, base=target.base, adapter=target.adapter, serving=target.serving
-        )
-
-    resolved = await asyncio.gather(*map(resolve, report.models))
-    return dict(zip(report.models, resolved, strict=True))
 
 
 def _create(

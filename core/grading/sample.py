@@ -18,6 +18,11 @@ class Sample:
     choices: tuple[dict[str, Any], ...] = ()
     """As in a chat completion."""
 
+    @property
+    def is_json(self) -> bool:
+        """Return whether the text is JSON; `null` is, and is None in `output_json`."""
+        return self.output_json is not None or self.output_text.strip() == "null"
+
     def namespace(self) -> dict[str, Any]:
         """Return the variables of `sample`."""
         return {
@@ -45,6 +50,11 @@ def sample_of_completion(completion: Mapping[str, Any]) -> Sample:
 
 def _json(text: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError):
         return None
+
+
+def _refuse(constant: str) -> None:
+    """Python reads NaN and Infinity, which JSON does not have."""
+    raise ValueError(constant)

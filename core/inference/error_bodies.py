@@ -3,6 +3,7 @@
 `api.errors` sends them as responses; a batch writes them into its error file.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from core.errors import (
@@ -40,6 +41,16 @@ def status_of(error: TunesmithError) -> int:
 def error_body(status: int, message: str, *, param: str | None, code: str | None) -> dict[str, Any]:
     """Return OpenAI's error envelope."""
     return {"error": {"message": message, "type": _type(status), "param": param, "code": code}}
+
+
+def error_of(status: int, body: Mapping[str, Any]) -> TunesmithError:
+    """Return the error that has this status and envelope; the opposite of the two above."""
+    error = body["error"]
+    if status == 429:
+        kind: type[TunesmithError] = Unavailable
+    else:
+        kind = next((kind for kind, each in _STATUS_BY_ERROR if each == status), TunesmithError)
+    return kind(error["message"], param=error["param"], code=error["code"])
 
 
 def _type(status: int) -> str:

@@ -6,9 +6,10 @@ Source: OpenAI's graders guide and API description.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AliasChoices, BeforeValidator, Field
 
 from core.spec.base import Spec
+from core.spec.names import Aliased
 from core.spec.numbers import Integer, Number
 
 StringOperation = Literal["eq", "ne", "like", "ilike"]
@@ -38,14 +39,25 @@ class GraderMessage(Spec):
     type: Literal["message"] = "message"
 
 
-class SamplingParams(Spec):
+class SamplingParams(Aliased, Spec):
     """How a model grader samples; None: the default of the model."""
 
     seed: Integer | None = None
     top_p: Number | None = None
     temperature: Number | None = None
-    max_completions_tokens: Annotated[Integer, Field(ge=1)] | None = None
+    max_completions_tokens: Annotated[Integer, Field(ge=1)] | None = Field(
+        None,
+        validation_alias=AliasChoices(
+            "max_completions_tokens", "max_completion_tokens", "max_tokens"
+        ),
+        description="OpenAI's guide also writes `max_tokens`, a completion `max_completion_tokens`",
+    )
     reasoning_effort: str | None = None
+
+
+def _usual_operation(value: object) -> object:
+    """Return `ne` for `neq`, as OpenAI's guide calls it beside its own description."""
+    return "ne" if value == "neq" else value
 
 
 class StringCheckGrader(Spec):
@@ -55,7 +67,7 @@ class StringCheckGrader(Spec):
     name: str
     input: str
     reference: str
-    operation: StringOperation
+    operation: Annotated[StringOperation, BeforeValidator(_usual_operation)]
 
 
 class TextSimilarityGrader(Spec):
@@ -90,15 +102,17 @@ class LabelModelGrader(Spec):
     input: tuple[GraderMessage, ...] = Field(min_length=1)
     labels: tuple[str, ...] = Field(min_length=1)
     passing_labels: tuple[str, ...] = Field(min_length=1)
+    sampling_params: SamplingParams = SamplingParams()
 
 
 class PythonGrader(Spec):
     """`grade(sample, item)` of a Python source, which runs in a sandbox."""
 
     type: Literal["python"] = "python"
-    name: str
+    name: str = "python"
     source: str
     image_tag: str | None = None
+    """Accepted and ignored: graders see the packages of this service."""
     pass_threshold: Number | None = None
 
 
@@ -108,12 +122,19 @@ SingleGrader = Annotated[
 ]
 
 
+def _by_key(value: object) -> object:
+    """Return one grader under its name, as OpenAI's API description has it; its guide has keys."""
+    if isinstance(value, dict) and isinstance(value.get("type"), str):
+        return {str(value.get("name")): value}
+    return value
+
+
 class MultiGrader(Spec):
     """A formula over the scores of other graders, which it names by their keys."""
 
     type: Literal["multi"] = "multi"
-    name: str
-    graders: dict[str, SingleGrader] = Field(min_length=1)
+    name: str = "multi"
+    graders: Annotated[dict[str, SingleGrader], Field(min_length=1), BeforeValidator(_by_key)]
     calculate_output: str
     pass_threshold: Number | None = None
 

@@ -1,0 +1,30 @@
+"""The operations of the graders' routes."""
+
+import time
+
+from starlette.concurrency import run_in_threadpool
+
+from api.app_state import AppState
+from api.auth.caller import Caller
+from api.graders.judges import ApiJudges
+from api.graders.models import require_models
+from api.graders.schemas import GraderRun, RunGrader, ValidateGrader, ValidGrader, grader_run
+from core.grading.grade import grade
+from core.grading.sample import sample_of_text
+from core.grading.validate import check_grader
+
+
+async def run(state: AppState, caller: Caller, body: RunGrader) -> GraderRun:
+    """Grade one answer. A grader that fails on it gives 0 and a flag, not an error."""
+    await run_in_threadpool(check_grader, body.grader)
+    await require_models(state, caller, {"grader": body.grader})
+    started = time.perf_counter()
+    sample = sample_of_text(body.model_sample)
+    result = await grade(body.grader, body.item, sample, ApiJudges(state, caller))
+    return grader_run(body.grader, result, time.perf_counter() - started)
+
+
+async def validate(state: AppState, caller: Caller, body: ValidateGrader) -> ValidGrader:
+    await run_in_threadpool(check_grader, body.grader)
+    await require_models(state, caller, {"grader": body.grader})
+    return ValidGrader(grader=body.grader.model_dump(mode="json", exclude_unset=True))

@@ -1,0 +1,88 @@
+"""Whether a Python source can be a grader: its syntax, its size and its function `grade`.
+
+The source is read, never run.
+"""
+
+import ast
+import warnings
+from collections.abc import Iterator
+
+from core.spec.grader import LONGEST_SOURCE_BYTES
+
+
+class InvalidSource(ValueError):
+    """A source cannot be a grader; the message says why."""
+
+
+def check_source(source: str) -> None:
+    """Raise InvalidSource unless the source has a function `grade` of two parameters."""
+    try:
+        size = len(source.encode())
+    except UnicodeEncodeError:
+        raise InvalidSource("it is not valid Unicode") from None
+    if size > LONGEST_SOURCE_BYTES:
+        raise InvalidSource(
+            f"it has {size:,} bytes in UTF-8; the most is {LONGEST_SOURCE_BYTES:,}"
+        )
+    defined = list(_definitions(_parsed(source).body))
+    if not defined:
+        raise InvalidSource("it defines no function grade(sample, item) outside of others")
+    _check_last(defined[-1])
+
+
+def _parsed(source: str) -> ast.Module:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes in strings
+            return ast.parse(source)
+    except SyntaxError as error:
+        where = f" in line {error.lineno}" if error.lineno else ""
+        raise InvalidSource(f"Python cannot read it: {error.msg}{where}") from None
+    except (ValueError, RecursionError, MemoryError) as error:
+        reason = str(error) or "it is nested too deeply"
+        raise InvalidSource(f"Python cannot read it: {reason}") from None
+
+
+def _definitions(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """Yield the statements of a module that bind `grade`, also under conditions."""
+    for statement in body:
+        match statement:
+            case ast.FunctionDef(name="grade") | ast.AsyncFunctionDef(name="grade"):
+                yield statement
+            case ast.Assign(targets=targets) if any(map(_is_grade, targets)):
+                yield statement
+            case ast.AnnAssign(target=target, value=ast.expr()) if _is_grade(target):
+                yield statement
+            case ast.ImportFrom(names=names) | ast.Import(names=names):
+                if any((each.asname or each.name) == "grade" for each in names):
+                    yield statement
+            case ast.If() | ast.Try() | ast.With() | ast.For() | ast.While():
+                yield from _inside(statement)
+
+
+def _inside(statement: ast.If | ast.Try | ast.With | ast.For | ast.While) -> Iterator[ast.stmt]:
+    yield from _definitions(statement.body)
+    if not isinstance(statement, ast.With):
+        yield from _definitions(statement.orelse)
+    if isinstance(statement, ast.Try):
+        for handler in statement.handlers:
+            yield from _definitions(handler.body)
+        yield from _definitions(statement.finalbody)
+
+
+def _is_grade(target: ast.expr) -> bool:
+    return isinstance(target, ast.Name) and target.id == "grade"
+
+
+def _check_last(statement: ast.stmt) -> None:
+    """Raise InvalidSource if a function cannot be called with two values."""
+    if isinstance(statement, ast.AsyncFunctionDef):
+        raise InvalidSource("grade is an async function; make it a plain one")
+    if not isinstance(statement, ast.FunctionDef):
+        return
+    given = statement.args
+    most = len(given.posonlyargs) + len(given.args)
+    least = most - len(given.defaults)
+    needs_names = any(default is None for default in given.kw_defaults)
+    if least > 2 or (most < 2 and given.vararg is None) or needs_names:
+        raise InvalidSource("grade must take exactly two values: grade(sample, item)")

@@ -1,0 +1,66 @@
+"""What graders need, in a worker: models through the engines, and Python in the sandbox."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from core.errors import InvalidRequest
+from core.grading.models import EMBEDDER
+from core.grading.sandboxed import run_in_sandbox
+from core.inference.endpoints import Engine, answer_in_background, checked_body
+from core.inference.error_bodies import error_of
+from core.inference.targets import Target
+from core.spec.batch import BatchModel, RefusedModel
+from core.spec.grader import PythonOutcome
+from core.spec.ids import ModelId, ProjectId
+
+CHAT = "/v1/chat/completions"
+EMBEDDINGS = "/v1/embeddings"
+MAX_SANDBOXES = 2
+"""At once, for the judges of one task. Each may use as much memory as its limits allow."""
+
+Models = Mapping[str, BatchModel | RefusedModel]
+"""By the names in graders, as `api.graders.models.resolved` finds them."""
+
+
+class WorkerJudges:
+    """The `Judges` of a task. Its requests are background work, behind those of live callers."""
+
+    def __init__(self, models: Models, project: ProjectId, engine: Engine) -> None:
+        """`engine` is usually `AnyEngine(database, key)`."""
+        self._models = models
+        self._project = project
+        self._engine = engine
+        self._sandboxes = asyncio.Semaphore(MAX_SANDBOXES)
+
+    async def complete(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        return await self._answer(CHAT, str(body.get("model")), body)
+
+    async def embed(self, model: str | None, texts: Sequence[str]) -> list[list[float]]:
+        body = {"input": list(texts), "encoding_format": "float"}
+        answer = await self._answer(EMBEDDINGS, model or EMBEDDER, body)
+        return [each["embedding"] for each in answer["data"]]
+
+    async def run_python(
+        self, source: str, sample: Mapping[str, Any], item: Mapping[str, Any]
+    ) -> PythonOutcome:
+        async with self._sandboxes:
+            return await asyncio.to_thread(run_in_sandbox, source, sample, item)
+
+    async def _answer(self, url: str, name: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        target = self._target(name)
+        checked = checked_body(url, body)
+        return await answer_in_background(url, self._engine, target, self._project, checked)
+
+    def _target(self, name: str) -> Target:
+        model = self._models.get(name)
+        if isinstance(model, RefusedModel):
+            raise error_of(model.status, model.body)
+        if model is None:
+            raise InvalidRequest(
+                f"The model {name[:128]!r} was not resolved when the task was created.",
+                param="model",
+                code="model_not_found",
+            )
+        return Target(ModelId(model.id), model.base, model.adapter, model.serving)
+
