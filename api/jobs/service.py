@@ -1,6 +1,7 @@
 """The operations of the job routes."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 
 from sqlalchemy.orm import Session
@@ -33,20 +34,30 @@ from core.records.base_downloads import wait_for_download
 from core.records.database import Database
 from core.records.owned import get_owned
 from core.records.tables import Job, TunedModel
+from core.spec.batch import BatchModel
 from core.spec.ids import JobId
 from core.storage.blobs import BlobStore
 from core.tasks.kinds import JOB, Work
 
+NO_MODELS: Mapping[str, BatchModel] = {}
 MAX_METADATA_PAIRS = 16  # the limit of a job
 MAX_EVENT_DIGITS = 9  # no job has more events, so a longer number is invalid
 
 
 def create(
-    transaction: Transaction, state: AppState, caller: Caller, body: CreateJob, rechecked: Rechecked
+    transaction: Transaction,
+    state: AppState,
+    caller: Caller,
+    body: CreateJob,
+    rechecked: Rechecked,
+    grader_models: Mapping[str, BatchModel] = NO_MODELS,
 ) -> JobObject:
     """Store the job and wake a worker. If the message is lost, housekeeping repeats it."""
     session = transaction.session
     new = new_job(session, state.catalog, caller, body, rechecked)
+    if grader_models:
+        spec = new.spec.model_copy(update={"grader_models": dict(grader_models)})
+        new = replace(new, spec=spec)
     must_download = require_files(session, state, new.spec.base, or_downloadable=True)
     job = jobs.create_job(session, new)
     events.append_events(session, job.id, notices(session, caller, body, rechecked))

@@ -2,13 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
 from core.errors import TunesmithError, Unavailable
 from core.inference.answer import collect
+from core.inference.endpoints import Engine
 from core.inference.targets import Target
 from core.spec.engine_calls import CLASSIFY
 from core.spec.engine_protocol import kind_of
@@ -17,8 +18,6 @@ from core.spec.held_out import Question
 from core.spec.ids import ProjectId
 from core.spec.verdict import Answer
 from core.verdict.asking import classification_request, generation_request, labelled, written
-from worker.engine_client.client import OneEngineClient
-from worker.engine_client.find import EngineAddress
 
 AT_ONCE = 32
 """Requests in flight. They are in the background of the engine, so live ones do not wait."""
@@ -29,26 +28,18 @@ PAUSE_SECONDS = 1.0
 
 @dataclass
 class Asking:
-    """Asks models one question each; owns the connections inside `async with`."""
+    """Asks models one question each. Create it in the event loop that uses it."""
 
-    find_engine: Callable[[Target], EngineAddress | None]
-    """Blocks."""
+    engine: Engine
+    """Usually `AnyEngine(database, key)`."""
     project: ProjectId
     multi_label: bool = False
     template_kwargs: dict[str, Any] = field(default_factory=dict)
     """Variables of the chat template. The base has no bundle that would say them."""
 
     def __post_init__(self) -> None:
-        self._clients: dict[str, OneEngineClient] = {}
         self._room = asyncio.Semaphore(AT_ONCE)
         self._answered_at = time.monotonic()
-
-    async def __aenter__(self) -> "Asking":
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        for client in self._clients.values():
-            await client.close()
 
     async def ask(self, target: Target, question: Question) -> Answer:
         """Return the answer of a model, or its refusal of this question.
@@ -70,29 +61,19 @@ class Asking:
                 return answer
 
     async def _asked(self, target: Target, question: Question) -> Answer:
-        client = await self._client(target)
         if question.labels is not None:
             asked = classification_request(question, target, self.project)
-            return labelled(await client.ask(CLASSIFY, asked), self.multi_label)
+            return labelled(await self.engine.ask(CLASSIFY, asked), self.multi_label)
         request = generation_request(question, target, self.project, self.template_kwargs)
-        return written(await collect(_numbered(client, request), [request]))
+        return written(await collect(self._events(request), [request]))
 
-    async def _client(self, target: Target) -> OneEngineClient:
-        engine = await asyncio.to_thread(self.find_engine, target)
-        if engine is None:
-            raise Unavailable("no engine is registered", code="engine_unavailable")
-        if engine.url not in self._clients:
-            self._clients[engine.url] = OneEngineClient(engine)
-        return self._clients[engine.url]
+    async def _events(
+        self, request: GenerationRequest
+    ) -> AsyncGenerator[tuple[int, AnswerEvent], None]:
+        async with aclosing(self.engine.events(request)) as events:
+            async for event in events:
+                yield 0, event
 
     def _require_patience(self, error: TunesmithError) -> None:
         if time.monotonic() - self._answered_at > UNAVAILABLE_SECONDS:
             raise Unavailable(error.message, code="engine_unavailable") from error
-
-
-async def _numbered(
-    client: OneEngineClient, request: GenerationRequest
-) -> AsyncGenerator[tuple[int, AnswerEvent], None]:
-    async with aclosing(client.events(request)) as events:
-        async for event in events:
-            yield 0, event

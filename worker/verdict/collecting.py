@@ -38,7 +38,7 @@ class Collecting:
         """Return what could be collected in time, and what could not."""
         began_at = time.monotonic()
         try:
-            async with self._asking, asyncio.timeout(self._seconds):
+            async with asyncio.timeout(self._seconds):
                 await self._ask_questions()
                 await self._ask_prompts()
         except TimeoutError:

@@ -7,16 +7,17 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from core.grading.grade import Judges
+from core.inference.endpoints import Engine
 from core.inference.targets import Target
-from core.spec.ids import ProjectId
 from core.spec.objective import ClassificationSpec
 from core.spec.parity import Parity
 from core.spec.verdict import Verdict
 from core.verdict.judge import Collected, judge
 from worker.context import Worker
 from worker.coroutines import Interrupted, run_unless
-from worker.engine_client.find import EngineAddress, find_engine
+from worker.engine_client.any_engine import AnyEngine
+from worker.engine_client.find import find_engine
+from worker.judges import WorkerJudges
 from worker.verdict.asking import Asking
 from worker.verdict.collecting import Collecting
 from worker.verdict.subject import Subject
@@ -26,11 +27,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class VerdictCheck:
-    """Judges models at any engine that `find_engine` returns, until `should_stop` is true."""
+    """Judges models at the engines, until `should_stop` is true."""
 
-    find_engine: Callable[[Target], EngineAddress | None]
-    judges: Callable[[ProjectId], Judges]
-    """Returns what the graders of a project need."""
+    engine: Engine
+    has_engine: Callable[[Target], bool]
+    """Whether any engine is registered that may answer for a model."""
     should_stop: Callable[[], bool]
     seconds: float
     """The limit for all answers and their scores."""
@@ -55,19 +56,19 @@ class VerdictCheck:
         if parity.status == "failed":
             reason = "The models were not asked, because the tuned one is not served as trained."
             return Collected(missing=[reason])
-        if self.find_engine(subject.tuned) is None:
+        if not self.has_engine(subject.tuned):
             return Collected(missing=["The models were not asked: no engine is registered."])
         return run_unless(self.should_stop, self._collect(subject))
 
     async def _collect(self, subject: Subject) -> Collected:
-        objective = subject.spec.objective
+        spec = subject.spec
         asking = Asking(
-            self.find_engine,
+            self.engine,
             subject.project,
-            isinstance(objective, ClassificationSpec) and objective.multi_label,
-            subject.spec.chat_template_kwargs,
+            isinstance(spec.objective, ClassificationSpec) and spec.objective.multi_label,
+            spec.chat_template_kwargs,
         )
-        judges = self.judges(subject.project)
+        judges = WorkerJudges(spec.grader_models, subject.project, self.engine)
         return await Collecting(subject, asking, judges, self.seconds).run()
 
 
@@ -75,10 +76,8 @@ def verdict_check(worker: Worker, should_stop: Callable[[], bool]) -> VerdictChe
     """Return the check that asks the engines of a worker."""
     database, key = worker.database, worker.settings.engine_key
 
-    def engine_for(target: Target) -> EngineAddress | None:
-        return find_engine(database, target.base, target.adapter, key)
+    def has_engine(target: Target) -> bool:
+        return find_engine(database, target.base, target.adapter, key) is not None
 
-    def judges(project: ProjectId) -> Judges:
-        raise NotImplementedError
-
-    return VerdictCheck(engine_for, judges, should_stop, worker.settings.verdict_seconds)
+    seconds = worker.settings.verdict_seconds
+    return VerdictCheck(AnyEngine(database, key), has_engine, should_stop, seconds)
