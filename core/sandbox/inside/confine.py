@@ -1,0 +1,57 @@
+"""Gives up everything that a grader must not have. Runs inside the sandbox, before the grader."""
+
+import os
+import resource
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from core.sandbox.inside import libc
+
+
+def confine(limits: Mapping[str, Any], nobody: int) -> None:
+    """Leave this process without rights. Only the filter of system calls is still missing.
+
+    The folder `/tmp` has its own limit of files, which bubblewrap cannot set. A process that was
+    started by root becomes the user `nobody`.
+    """
+    os.setsid()  # no terminal
+    os.umask(0o077)
+    flags = libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC
+    size, files = limits["folder_bytes"], limits["folder_files"]
+    options = f"mode=0700,size={size},nr_inodes={files},uid={nobody},gid={nobody}"
+    libc.mount("tmpfs", "/tmp", "tmpfs", flags, options)
+    if os.geteuid() == 0:
+        os.setgroups([])
+        os.setresgid(nobody, nobody, nobody)
+        os.setresuid(nobody, nobody, nobody)
+        # A user namespace counts its own threads. Where the kernel has none, sandboxes share the
+        # limit, and a thread may be refused too early.
+        with suppress(OSError):
+            libc.call("unshare", libc.CLONE_NEWUSER)
+    libc.drop_capabilities()
+    # After the change of user, which clears it: the process dies with its parent.
+    libc.call("prctl", libc.PR_SET_PDEATHSIG, 9, 0, 0, 0)
+    libc.call("prctl", libc.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    os.chdir("/tmp")
+    libc.one_arena()
+    _limit(limits)
+
+
+def _limit(limits: Mapping[str, Any]) -> None:
+    bounds = {
+        resource.RLIMIT_AS: limits["memory_bytes"],
+        resource.RLIMIT_CPU: limits["cpu_seconds"],
+        resource.RLIMIT_NPROC: limits["threads"],
+        resource.RLIMIT_NOFILE: limits["open_files"],
+        resource.RLIMIT_FSIZE: limits["folder_bytes"],
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_MEMLOCK: 0,
+        resource.RLIMIT_MSGQUEUE: 0,
+        resource.RLIMIT_SIGPENDING: 16,
+        resource.RLIMIT_RTPRIO: 0,
+    }
+    for which, bound in bounds.items():
+        _, highest = resource.getrlimit(which)
+        allowed = bound if highest == resource.RLIM_INFINITY else min(bound, highest)
+        resource.setrlimit(which, (allowed, allowed))

@@ -1,0 +1,69 @@
+"""Runs a grader and words its answer. Inside the sandbox; nothing here is trusted afterwards."""
+
+import os
+import struct
+from collections.abc import Callable, Mapping
+from math import isfinite
+from typing import Any
+
+SCORE = b"S"
+"""Followed by the score, a double."""
+ERROR = b"E"
+"""Followed by a text in UTF-8."""
+_FILE = "grader.py"  # in tracebacks
+
+
+def answer(source: str, sample: Any, item: Any, limits: Mapping[str, Any]) -> bytes:
+    """Return the message for the caller: a score, or the end of the traceback."""
+    longest = limits["output_bytes"] - 1
+    try:
+        return SCORE + struct.pack("<d", _score(source, sample, item))
+    except MemoryError:
+        mebibytes = limits["memory_bytes"] >> 20
+        text = f"The grader exceeded the memory limit of {mebibytes} MiB."
+    except _Wrong as error:
+        text = str(error)
+    except BaseException as error:
+        text = _traceback(error, source)
+    return ERROR + text.encode(errors="backslashreplace")[-longest:]
+
+
+class _Wrong(Exception):
+    """The grader ran, but its answer is no score."""
+
+
+def _score(source: str, sample: Any, item: Any) -> float:
+    module = type(os)("grader")
+    module.__file__ = _FILE
+    exec(compile(source, _FILE, "exec"), module.__dict__)
+    grade: Callable[..., Any] | None = module.__dict__.get("grade")
+    if not callable(grade):
+        raise _Wrong("The source defines no function grade(sample, item).")
+    value = grade(sample, item)
+    # A subclass may define how it becomes a float; this asks the base.
+    if isinstance(value, float):
+        score = float.__float__(value)
+    elif isinstance(value, int):
+        try:
+            score = int.__float__(value)
+        except OverflowError:
+            score = float("inf")
+    else:
+        kind = type.__dict__["__name__"].__get__(type(value))
+        raise _Wrong(f"grade() returned a value of the type {kind[:100]}; it must return a number.")
+    if not isfinite(score):
+        raise _Wrong(f"grade() returned {score}; a score is a finite number.")
+    return score
+
+
+def _traceback(error: BaseException, source: str) -> str:
+    """Return the traceback without our own frames."""
+    import linecache
+    import traceback
+
+    lines = source.splitlines(keepends=True)
+    linecache.cache[_FILE] = (len(source), None, lines, _FILE)
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename != _FILE:
+        frames = frames.tb_next
+    return "".join(traceback.format_exception(error.with_traceback(frames)))

@@ -1,0 +1,95 @@
+"""Calls of the C library that Python 3.11 does not have. Runs inside the sandbox, too."""
+
+import ctypes
+import os
+import sys
+from typing import Any, Final
+
+CLONE_NEWNS: Final = 0x00020000
+CLONE_NEWCGROUP: Final = 0x02000000
+CLONE_NEWUTS: Final = 0x04000000
+CLONE_NEWIPC: Final = 0x08000000
+CLONE_NEWUSER: Final = 0x10000000
+CLONE_NEWPID: Final = 0x20000000
+CLONE_NEWNET: Final = 0x40000000
+
+MS_NOSUID: Final = 0x2
+MS_NODEV: Final = 0x4
+MS_NOEXEC: Final = 0x8
+MS_BIND: Final = 0x1000
+MS_REC: Final = 0x4000
+MS_PRIVATE: Final = 0x40000
+MNT_DETACH: Final = 0x2
+
+PR_SET_PDEATHSIG: Final = 1
+PR_SET_DUMPABLE: Final = 4
+PR_SET_SECCOMP: Final = 22
+PR_SET_NO_NEW_PRIVS: Final = 38
+SECCOMP_MODE_FILTER: Final = 2
+
+_SYS_MOUNT_SETATTR: Final = 442  # the same number on every architecture
+_SYS_PIVOT_ROOT: Final = {"x86_64": 155, "aarch64": 41}
+_AT_RECURSIVE: Final = 0x8000
+_AT_FDCWD: Final = -100
+_ATTR_READ_ONLY: Final = 0x1 | 0x2  # MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID
+_CAPABILITY_VERSION: Final = 0x20080522
+_M_ARENA_MAX: Final = -8
+
+_libc: Any = ctypes.CDLL(None, use_errno=True)
+
+
+def call(name: str, *arguments: int | bytes | None) -> int:
+    """Call a function of the C library; -1 is an OSError that names the function."""
+    words = [ctypes.c_long(each) if isinstance(each, int) else each for each in arguments]
+    function = getattr(_libc, name)
+    function.restype = ctypes.c_long
+    result = int(function(*words))
+    if result == -1:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{name}: {os.strerror(number)}")
+    return result
+
+
+def mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:
+    """Mount, or bind with `MS_BIND`."""
+    texts = (source, target, kind)
+    paths = [os.fsencode(text) for text in texts]
+    call("mount", *paths, flags, os.fsencode(options))
+
+
+def read_only(path: str) -> None:
+    """Make a mount, and all that it contains, read-only and without set-user-id programs."""
+    attributes = (ctypes.c_uint64 * 4)(_ATTR_READ_ONLY, 0, 0, 0)
+    address, size = ctypes.addressof(attributes), ctypes.sizeof(attributes)
+    target = os.fsencode(path)
+    call("syscall", _SYS_MOUNT_SETATTR, _AT_FDCWD, target, _AT_RECURSIVE, address, size)
+
+
+def pivot_root(new_root: str, old_root: str) -> None:
+    """Exchange the root of the file system."""
+    number = _SYS_PIVOT_ROOT[os.uname().machine]
+    call("syscall", number, os.fsencode(new_root), os.fsencode(old_root))
+
+
+def drop_capabilities() -> None:
+    """Give up every capability of this process."""
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
+    none = (ctypes.c_uint32 * 6)()
+    call("capset", ctypes.addressof(header), ctypes.addressof(none))
+
+
+def install_filter(program: bytes) -> None:
+    """Filter the system calls of this process, for good. `program`: BPF instructions."""
+    instructions = ctypes.create_string_buffer(program, len(program))
+    # struct sock_fprog: the number of instructions of 8 bytes, then a pointer to them
+    description = (ctypes.c_uint64 * 2)(len(program) // 8, ctypes.addressof(instructions))
+    if sys.byteorder != "little":
+        raise OSError("the filter is written for little-endian machines")
+    call("prctl", PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.addressof(description), 0, 0)
+
+
+def one_arena() -> None:
+    """Let all threads share one heap: each further one reserves 128 MiB of address space."""
+    mallopt = getattr(_libc, "mallopt", None)  # musl has none, and needs none
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, 1)
