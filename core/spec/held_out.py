@@ -23,6 +23,7 @@ class Question(Spec):
         (), description="of the row's answer, in OpenAI's format"
     )
     labels: tuple[str, ...] | None = Field(None, description="of a text to classify")
+    several_labels: bool = Field(False, description="a text to classify may have several, or none")
     max_tokens: int = Field(256, description="after which an answer is cut")
 
 

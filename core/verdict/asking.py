@@ -1,6 +1,5 @@
 """The engine requests of questions and fixed prompts, and answers read from the events."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from core.inference.answer import Answer as Generated
@@ -19,7 +18,9 @@ LEAST_PROBABILITY = 0.5
 """From which a label applies, if a text may have several."""
 
 
-def question_of_prompt(prompt: FixedPrompt, form: PromptForm) -> Question:
+def question_of_prompt(
+    prompt: FixedPrompt, form: PromptForm, several_labels: bool = False
+) -> Question:
     """Return a fixed prompt as a question without a reference.
 
     A bare text is a message of the user if the model was trained on conversations.
@@ -31,7 +32,13 @@ def question_of_prompt(prompt: FixedPrompt, form: PromptForm) -> Question:
         messages = ({"role": "user", "content": prompt},)
         return Question(line=0, messages=messages, max_tokens=PROMPT_TOKENS)
     labels = () if form == "labels" else None
-    return Question(line=0, text=prompt, labels=labels, max_tokens=PROMPT_TOKENS)
+    return Question(
+        line=0,
+        text=prompt,
+        labels=labels,
+        several_labels=several_labels,
+        max_tokens=PROMPT_TOKENS,
+    )
 
 
 def generation_request(
@@ -82,16 +89,11 @@ def classification_request(
     )
 
 
-def labelled(answer: ClassificationAnswer, multi_label: bool) -> Answer:
+def labelled(answer: ClassificationAnswer, several_labels: bool) -> Answer:
     """Return the labels that a classifier chose for a text."""
     (scores,) = answer.scores
-    if multi_label:
+    if several_labels:
         chosen = tuple(name for name, share in scores.items() if share >= LEAST_PROBABILITY)
     else:
         chosen = (max(scores, key=lambda name: scores[name]),) if scores else ()
     return Answer(labels=chosen)
-
-
-def majority_answers(questions: Sequence[Question], majority: tuple[str, ...]) -> list[Answer]:
-    """Return what a classifier answers that always chooses the same labels."""
-    return [Answer(labels=majority) for _ in questions]

@@ -32,7 +32,12 @@ def question_of(line: int, example: Example) -> Question | None:
         case RatedExample():
             return question_of(line, example.answer) if example.is_good else None
         case LabelExample():
-            return Question(line=line, text=example.text, labels=example.labels)
+            return Question(
+                line=line,
+                text=example.text,
+                labels=example.labels,
+                several_labels=example.multi,
+            )
         case TextExample():
             return None
 

@@ -22,7 +22,6 @@ from core.verdict.asking import classification_request, generation_request, labe
 AT_ONCE = 32
 """Requests in flight. They are in the background of the engine, so live ones do not wait."""
 UNAVAILABLE_SECONDS = 30.0
-"""After this long without any answer, no engine is expected to answer any more."""
 PAUSE_SECONDS = 1.0
 
 
@@ -33,9 +32,10 @@ class Asking:
     engine: Engine
     """Usually `AnyEngine(database, key)`."""
     project: ProjectId
-    multi_label: bool = False
     template_kwargs: dict[str, Any] = field(default_factory=dict)
     """Variables of the chat template. The base has no bundle that would say them."""
+    patience_seconds: float = UNAVAILABLE_SECONDS
+    """After this long without any answer, `ask` raises Unavailable."""
 
     def __post_init__(self) -> None:
         self._room = asyncio.Semaphore(AT_ONCE)
@@ -63,7 +63,7 @@ class Asking:
     async def _asked(self, target: Target, question: Question) -> Answer:
         if question.labels is not None:
             asked = classification_request(question, target, self.project)
-            return labelled(await self.engine.ask(CLASSIFY, asked), self.multi_label)
+            return labelled(await self.engine.ask(CLASSIFY, asked), question.several_labels)
         request = generation_request(question, target, self.project, self.template_kwargs)
         return written(await collect(self._events(request), [request]))
 
@@ -75,5 +75,5 @@ class Asking:
                 yield 0, event
 
     def _require_patience(self, error: TunesmithError) -> None:
-        if time.monotonic() - self._answered_at > UNAVAILABLE_SECONDS:
+        if time.monotonic() - self._answered_at > self.patience_seconds:
             raise Unavailable(error.message, code="engine_unavailable") from error

@@ -105,7 +105,8 @@ class Collecting:
 
     async def _ask_prompts(self) -> None:
         prompts, form = self._subject.spec.evaluation.prompts, self._subject.facts.form
-        questions = [question_of_prompt(prompt, form) for prompt in prompts]
+        several = self._subject.several_labels
+        questions = [question_of_prompt(prompt, form, several) for prompt in prompts]
 
         async def ask(prompt: int, model: int, target: Target) -> None:
             self._answered[prompt, model] = await self._asking.ask(target, questions[prompt])

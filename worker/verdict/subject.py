@@ -15,6 +15,7 @@ from core.spec.bundle import BundleRef
 from core.spec.held_out import HeldOutFacts
 from core.spec.ids import ModelId, ProjectId
 from core.spec.job import JobSpec
+from core.spec.objective import ClassificationSpec
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,11 @@ class Subject:
     def has_new_head(self) -> bool:
         """The head of a classifier is new, so its base cannot answer."""
         return OBJECTIVES[self.spec.objective.type].trains_head and self.spec.parent is None
+
+    @property
+    def several_labels(self) -> bool:
+        objective = self.spec.objective
+        return isinstance(objective, ClassificationSpec) and objective.multi_label
 
     @property
     def compared_with(self) -> str:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from core.inference.endpoints import Engine
 from core.inference.targets import Target
-from core.spec.objective import ClassificationSpec
 from core.spec.parity import Parity
 from core.spec.verdict import Verdict
 from core.verdict.judge import Collected, judge
@@ -62,12 +61,7 @@ class VerdictCheck:
 
     async def _collect(self, subject: Subject) -> Collected:
         spec = subject.spec
-        asking = Asking(
-            self.engine,
-            subject.project,
-            isinstance(spec.objective, ClassificationSpec) and spec.objective.multi_label,
-            spec.chat_template_kwargs,
-        )
+        asking = Asking(self.engine, subject.project, spec.chat_template_kwargs)
         judges = WorkerJudges(spec.grader_models, subject.project, self.engine)
         return await Collecting(subject, asking, judges, self.seconds).run()
 
