@@ -21,15 +21,12 @@ from api.shared_runs import SharedRuns
 from core.catalog.bases import Catalog
 from core.jobs.broker import Broker
 from core.records.database import Database
+from core.sandbox.run import AT_ONCE
 from core.spec.engine_calls import Answered, Asked, Call
 from core.spec.generation import GenerationEvent, GenerationRequest
 from core.storage.blobs import BlobStore
 
 logger = logging.getLogger(__name__)
-
-
-MAX_SANDBOXES = 2
-"""Python graders that run at once; others wait. Each may use gigabytes of memory."""
 
 
 class Engines(Protocol):
@@ -66,7 +63,8 @@ class AppState:
     engines: Engines
     uploads: CapacityLimiter
     parity_checks: SharedRuns[None] = field(default_factory=SharedRuns)
-    sandboxes: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(MAX_SANDBOXES))
+    graders: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(AT_ONCE))
+    """Python graders; those that wait hold no thread."""
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:

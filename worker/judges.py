@@ -6,21 +6,18 @@ from typing import Any
 
 from core.errors import InvalidRequest
 from core.grading.models import EMBEDDER
-from core.grading.sandboxed import run_in_sandbox
 from core.inference.endpoints import Engine, answer_in_background, checked_body
 from core.inference.error_bodies import error_of
-from core.inference.targets import Target
+from core.inference.targets import Target, target_of_resolved
+from core.sandbox.run import AT_ONCE, run_grader
 from core.spec.batch import BatchModel, RefusedModel
 from core.spec.grader import PythonOutcome
-from core.spec.ids import ModelId, ProjectId
+from core.spec.ids import ProjectId
 
 CHAT = "/v1/chat/completions"
 EMBEDDINGS = "/v1/embeddings"
-MAX_SANDBOXES = 2
-"""At once, for the judges of one task. Each may use as much memory as its limits allow."""
-
-Models = Mapping[str, BatchModel | RefusedModel]
-"""By the names in graders, as `api.graders.models.resolved` finds them."""
+Models = Mapping[str, BatchModel] | Mapping[str, BatchModel | RefusedModel]
+"""By the names in graders, as `api.graders.models.require_models` finds them."""
 
 
 class WorkerJudges:
@@ -31,7 +28,8 @@ class WorkerJudges:
         self._models = models
         self._project = project
         self._engine = engine
-        self._sandboxes = asyncio.Semaphore(MAX_SANDBOXES)
+        # Graders that wait here hold no thread, which other parts of the task need.
+        self._sandboxes = asyncio.Semaphore(AT_ONCE)
 
     async def complete(self, body: Mapping[str, Any]) -> dict[str, Any]:
         return await self._answer(CHAT, str(body.get("model")), body)
@@ -45,7 +43,7 @@ class WorkerJudges:
         self, source: str, sample: Mapping[str, Any], item: Mapping[str, Any]
     ) -> PythonOutcome:
         async with self._sandboxes:
-            return await asyncio.to_thread(run_in_sandbox, source, sample, item)
+            return await asyncio.to_thread(run_grader, source, sample, item)
 
     async def _answer(self, url: str, name: str, body: Mapping[str, Any]) -> dict[str, Any]:
         target = self._target(name)
@@ -62,5 +60,5 @@ class WorkerJudges:
                 param="model",
                 code="model_not_found",
             )
-        return Target(ModelId(model.id), model.base, model.adapter, model.serving)
+        return target_of_resolved(model)
 

@@ -17,10 +17,11 @@ from core.grading.validate import check_grader
 async def run(state: AppState, caller: Caller, body: RunGrader) -> GraderRun:
     """Grade one answer. A grader that fails on it gives 0 and a flag, not an error."""
     await run_in_threadpool(check_grader, body.grader)
-    await require_models(state, caller, {"grader": body.grader})
+    models = await require_models(state, caller, {"grader": body.grader})
     started = time.perf_counter()
     sample = sample_of_text(body.model_sample)
-    result = await grade(body.grader, body.item, sample, ApiJudges(state, caller))
+    judges = ApiJudges(state, caller, models)
+    result = await grade(body.grader, body.item, sample, judges)
     return grader_run(body.grader, result, time.perf_counter() - started)
 
 

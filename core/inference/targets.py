@@ -11,6 +11,7 @@ from core.records.owned import get_owned
 from core.records.parity import has_failed, is_to_be_checked, is_withheld
 from core.records.tables import TunedModel
 from core.spec.base_model import BaseModelSpec
+from core.spec.batch import BatchModel
 from core.spec.bundle import BundleRef
 from core.spec.ids import ModelId, ProjectId
 from core.spec.parity import Parity
@@ -92,6 +93,11 @@ def target_of(model: TunedModel) -> Target:
         ServingSpec.model_validate(model.serving or {}),
         is_to_be_checked(model),
     )
+
+
+def target_of_resolved(model: BatchModel) -> Target:
+    """Return the model that a name meant when it was resolved."""
+    return Target(ModelId(model.id), model.base, model.adapter, model.serving)
 
 
 def _withheld(model: TunedModel) -> Conflict:

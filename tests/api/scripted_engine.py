@@ -46,6 +46,8 @@ from core.spec.tokenization import (
 )
 
 ANSWER = "The answer is forty-two."
+EXACTLY = "say exactly "
+"""Before the text of an answer."""
 CONTEXT_LENGTH = 100
 DIMENSIONS = 4
 
@@ -279,7 +281,8 @@ async def _script(asked: GenerationRequest, text: str) -> AsyncIterator[Generati
             for event in _choices("é\u2028 \u0085 \U0001f600", asked.sampling):
                 yield event
         case _:
-            for event in _choices(ANSWER, asked.sampling):
+            said = text.removeprefix(EXACTLY) if text.startswith(EXACTLY) else ANSWER
+            for event in _choices(said, asked.sampling):
                 yield event
 
 

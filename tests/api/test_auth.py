@@ -118,6 +118,21 @@ def test_a_batch_needs_two_scopes(restricted: Callable[..., Api], missing: str) 
         assert client.get(restricted("files", "inference").url + "/v1/batches").status_code == 200
 
 
+def test_a_grader_that_asks_a_model_needs_two_scopes(restricted: Callable[..., Api]) -> None:
+    """A key for jobs is no way to ask models."""
+    plain = {"type": "string_check", "name": "s", "input": "a", "reference": "a", "operation": "eq"}
+    message = {"role": "user", "content": "Hi"}
+    asks = {"type": "score_model", "name": "m", "model": "tunesmith/tiny", "input": [message]}
+    url = f"{restricted('fine_tuning').url}/v1/fine_tuning/alpha/graders/validate"
+    with httpx.Client() as client:
+        assert client.post(url, json={"grader": plain}).status_code == 200
+        refused = client.post(url, json={"grader": asks})
+        assert refused.status_code == 403
+        assert "does not have the scope 'inference'" in refused.json()["error"]["message"]
+        restricted("fine_tuning", "inference")
+        assert client.post(url, json={"grader": asks}).status_code == 200
+
+
 def test_the_project_of_the_settings_owns_what_the_key_creates(
     restricted: Callable[..., Api],
 ) -> None:

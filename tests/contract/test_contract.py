@@ -22,10 +22,10 @@ from tests.contract.contract import OUR_ROUTES, CheckedClient, Route, check_sche
 JOBS = "/v1/fine_tuning/jobs"
 MASKS = "/v1/fine_tuning/masks"
 COMPARISONS = "/v1/fine_tuning/comparisons"
+GRADERS = "/v1/fine_tuning/alpha/graders"
 BATCH = {"endpoint": CHAT, "completion_window": "24h"}
 
 LATER = (
-    "/fine_tuning/alpha/",
     "/fine_tuning/checkpoints/",
     "/evals",
     "/organization/",
@@ -113,6 +113,7 @@ def use_every_route(
     for method in ("POST", "GET"):  # after the batches: no hub answers, which a worker finds slowly
         assert client.request(method, "/v1/models/qwen3-0.6b/download").status_code == 200
     assert client.post("/v1/embeddings", json=texts).status_code == 200
+    use_graders(client, tuned)
     assert client.post("/tokenize", json={"model": tuned, "prompt": "hello"}).status_code == 200
     assert client.post("/detokenize", json={"model": tuned, "tokens": [1]}).status_code == 200
     assert client.get("/tokenizer_info", params={"model": tuned}).status_code == 200
@@ -145,6 +146,28 @@ def use_batches(api: Api, client: httpx.Client) -> None:
     for purpose in ("batch", "batch_output"):
         assert client.get(f"/v1/files?purpose={purpose}").json()["data"]
     assert client.get(f"/v1/files/{bodies[0]['input_file_id']}/report").status_code == 200
+
+
+def use_graders(client: httpx.Client, model: str) -> None:
+    """Validate and run every kind of grader; Python needs a sandbox to run."""
+    texts = {"input": "{{sample.output_text}}", "reference": "{{item.answer}}"}
+    asked = {"model": model, "input": [{"role": "user", "content": 'say exactly {"result": 1}'}]}
+    labels = {"labels": ["good", "bad"], "passing_labels": ["good"]}
+    graders: list[dict[str, object]] = [
+        {"type": "string_check", "name": "a", "operation": "ilike", **texts},
+        {"type": "text_similarity", "name": "b", "evaluation_metric": "rouge_l", **texts},
+        {"type": "score_model", "name": "c", "range": [0, 1], **asked},
+        {"type": "label_model", "name": "d", **asked, **labels},
+        {"type": "python", "name": "e", "source": "def grade(sample, item):\n    return 1.0"},
+    ]
+    single = {str(grader["name"]): grader for grader in graders}
+    several = {"type": "multi", "name": "f", "graders": single, "calculate_output": "a + b / 2"}
+    for grader in (*graders, several):
+        answer = client.post(f"{GRADERS}/validate", json={"grader": grader})
+        assert answer.json() == {"grader": grader}
+        for item in ({"answer": "Paris"}, {}):
+            body = {"grader": grader, "item": item, "model_sample": "Paris"}
+            assert client.post(f"{GRADERS}/run", json=body).status_code == 200
 
 
 def statuses(client: httpx.Client) -> set[str]:
@@ -191,6 +214,8 @@ def misuse_every_route(client: httpx.Client) -> None:
         ("GET", f"{JOBS}/ftjob-none/evaluation"),
         ("POST", COMPARISONS),
         ("GET", f"{COMPARISONS}/ftcompare-none"),
+        ("POST", f"{GRADERS}/run"),
+        ("POST", f"{GRADERS}/validate"),
         ("POST", MASKS),
         ("GET", f"{MASKS}/mask-none"),
         ("GET", "/v1/models/none/at/all"),

@@ -9,8 +9,11 @@ import pytest
 from fastapi.routing import APIRoute
 
 from api.app import V1_ROUTERS
+from api.graders.schemas import ValidateGrader
 from api.jobs.schemas import CreateJob
 from core.catalog.strategies import STRATEGIES
+from core.grading.validate import check_grader
+from core.spec.grader import Grader
 from core.spec.objective import MethodName
 
 PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
@@ -31,6 +34,17 @@ def test_bodies_are_of_every_strategy_and_method():
     bodies = [CreateJob.model_validate(body) for body in bodies_of_jobs()]
     assert {body.strategy.type for body in bodies} == set(STRATEGIES)
     assert {body.method.type for body in bodies if body.method} == set(get_args(MethodName))
+
+
+def test_bodies_are_of_every_grader():
+    section = PAGE.partition("\n## Graders\n")[2].partition("\n## ")[0]
+    blocks = re.findall(r"```json\n(\{\"grader\".*?)```", section, re.DOTALL)
+    graders = [ValidateGrader.model_validate_json(block).grader for block in blocks]
+    for grader in graders:
+        check_grader(grader)
+    assert {grader.type for grader in graders} == {
+        get_args(each.model_fields["type"].annotation)[0] for each in get_args(get_args(Grader)[0])
+    }
 
 
 def test_call_of_the_stock_client_makes_a_body():

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from core.errors import InvalidRequest, NotFound, TunesmithError
 from core.inference.endpoints import answer_in_background, checked_body
-from core.inference.targets import Target
+from core.inference.targets import target_of_resolved
 from core.records.engines import LivingEngine
 from core.spec.batch import BatchModel, BatchRequest, RefusedModel
 from core.spec.engine_protocol import (
@@ -19,7 +19,7 @@ from core.spec.engine_protocol import (
     EngineBroke,
     kind_of,
 )
-from core.spec.ids import ModelId, ProjectId
+from core.spec.ids import ProjectId
 from worker.batches.fleet import Fleet, Member
 from worker.batches.journal import Journal
 from worker.batches.lines import (
@@ -156,7 +156,7 @@ class Answering:
             if isinstance(refused, RefusedModel):
                 return answered_line(request, refused.status, refused.body)
             raise InvalidRequest("Missing required parameter: 'model'.", param="model")
-        target = Target(ModelId(model.id), model.base, model.adapter, model.serving)
+        target = target_of_resolved(model)
         answer = await answer_in_background(url, member.client, target, self._project, body)
         return answered_line(request, OK, answer)
 
