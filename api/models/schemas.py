@@ -38,8 +38,8 @@ class ModelObject(BaseModel):
     )
     unmet_requirements: str | None = Field(
         None,
-        description="of a tuned model: which requirements of `evaluation.require` it does not meet; "
-        "it answers only once it is published",
+        description="of a tuned model: which requirements of `evaluation.require` it does not "
+        "meet; it answers only once it is published",
     )
     serving: ServingObject
     precision: PrecisionChoice | None = Field(

@@ -30,7 +30,7 @@ class Metric(Spec):
     name: str
     base: float | None = None
     tuned: float | None = None
-    difference: float | None = Field(None, description="tuned − base")
+    difference: float | None = Field(None, description="tuned minus base")
     interval: tuple[float, float] | None = Field(None, description="null for fewer than 6 rows")
     rows: int = 0
     missing: str | None = Field(None, description="why it could not be measured on some rows")
@@ -131,8 +131,10 @@ class Verdict(Spec):
 
     status: VerdictStatus
     sentence: str
-    compared_with: str = Field(description="the base, the tuned model that the job continued, or "
-                               "for a new classifier the most frequent label")
+    compared_with: str = Field(
+        description="the base, the tuned model that the job continued, or "
+        "for a new classifier the most frequent label"
+    )
     held_out: HeldOut
     metrics: tuple[Metric, ...] = ()
     confusion: Confusion | None = None

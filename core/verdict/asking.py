@@ -71,9 +71,7 @@ def written(generated: Generated) -> Answer:
         {"type": "function", "function": {"name": call.name, "arguments": call.arguments}}
         for call in choice.tool_calls
     ]
-    return Answer(
-        text=choice.text, tool_calls=tuple(calls), cut=choice.finish_reason == "length"
-    )
+    return Answer(text=choice.text, tool_calls=tuple(calls), cut=choice.finish_reason == "length")
 
 
 def classification_request(

@@ -42,9 +42,7 @@ class Collected:
     seconds: float = 0.0
 
 
-def judge(
-    spec: JobSpec, facts: HeldOutFacts, compared_with: str, collected: Collected
-) -> Verdict:
+def judge(spec: JobSpec, facts: HeldOutFacts, compared_with: str, collected: Collected) -> Verdict:
     """Return the verdict.
 
     `worse` if some metric of the answers is worse, which means that its interval is below 0;
@@ -108,9 +106,7 @@ def _held_out(spec: JobSpec, facts: HeldOutFacts) -> HeldOut:
             accuracy=figures.accuracy,
         )
 
-    return HeldOut(
-        rows=facts.rows, source=facts.source, base=of(facts.base), tuned=of(facts.tuned)
-    )
+    return HeldOut(rows=facts.rows, source=facts.source, base=of(facts.base), tuned=of(facts.tuned))
 
 
 def _status(metrics: Sequence[Metric], held_out: HeldOut) -> VerdictStatus:

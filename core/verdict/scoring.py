@@ -24,6 +24,8 @@ ROUGE_L = TextSimilarityGrader(
 
 PARSE_ERROR = "sample_parse_error"
 """The grader's flag for an answer that is not in the form that it reads: a score of 0."""
+DETAILS = "details"
+"""The name of the message of a flag."""
 
 
 async def scored(question: Question, answer: Answer, judges: Judges) -> Scored:
@@ -57,7 +59,7 @@ async def graded(
     item, sample = item_of(question), sample_of(found.answer)
     for grader in graders:
         result = await grade(grader, item, sample, judges)
-        if result.errors.keys() - {PARSE_ERROR}:
+        if result.errors.keys() - {PARSE_ERROR, DETAILS}:
             values[grader.name] = None
             problems[grader.name] = _told(result.errors)
         elif not math.isfinite(result.score):
@@ -80,6 +82,6 @@ def sample_of(answer: Answer) -> Sample:
 
 
 def _told(errors: dict[str, bool | str | None]) -> str:
-    """Return the flags that are set, with their details."""
-    parts = [name if value is True else f"{name}: {value}" for name, value in errors.items()]
-    return "; ".join(parts)[:1000]
+    """Return the flags that are set, and what they are about."""
+    flags = ", ".join(name for name, value in errors.items() if value is True)
+    return f"{flags}: {errors.get(DETAILS)}"

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 
@@ -34,10 +35,8 @@ def _parts(call: Mapping[str, Any]) -> tuple[str, Any]:
     """Return the name and the arguments as JSON; arguments that are no JSON stay a text."""
     arguments = call.get("function", {}).get("arguments")
     if isinstance(arguments, str):
-        try:
+        with suppress(ValueError, RecursionError):
             arguments = json.loads(arguments) if arguments.strip() else {}
-        except (ValueError, RecursionError):
-            pass
     return _name(call), arguments if arguments is not None else {}
 
 

@@ -8,6 +8,11 @@ from typing import Any
 import httpx
 import pytest
 
+from core.records.comparisons import store_answers
+from core.records.tasks import claim_next, release
+from core.spec.comparison import ComparedAnswer, ComparedItem, ComparisonProgress
+from core.spec.held_out import Question
+from core.spec.verdict import Answer
 from tests.api import as_worker
 from tests.api.light_worker import light_worker_of
 from tests.api.live import Api
@@ -75,12 +80,6 @@ def test_models_answer_the_rows_of_a_file_and_are_compared(
 def test_answers_that_were_stored_are_not_asked_again(
     api: Api, client: httpx.Client, engine: ScriptedEngine, upload: Callable[..., str], tuned: str
 ) -> None:
-    from core.records.comparisons import store_answers
-    from core.records.tasks import claim_next, release
-    from core.spec.comparison import ComparedAnswer, ComparedItem, ComparisonProgress
-    from core.spec.held_out import Question
-    from core.spec.verdict import Answer
-
     body = {"models": ["tiny", tuned], "file": upload(ROWS), "samples": 8}
     comparison_id = client.post(ROUTE, json=body).json()["id"]
     answers = (ComparedAnswer(answer=Answer(text="from before"), scores={"exact_match": 0}),) * 2

@@ -110,9 +110,7 @@ class Publisher:
         )
         return self._check_parity(event.reference, candidate)
 
-    def _verdict(
-        self, event: RunFinished, bundle: StoredBundle, parity: Parity
-    ) -> Verdict | None:
+    def _verdict(self, event: RunFinished, bundle: StoredBundle, parity: Parity) -> Verdict | None:
         """Return the verdict; None for a run of a version without verdicts."""
         facts = event.held_out
         if facts is None:

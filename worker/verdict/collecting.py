@@ -61,8 +61,7 @@ class Collecting:
         if subject.is_another_base:  # an engine without room for both loads each model once
             order.sort(key=lambda each: -each[0])
         tasks = {
-            each: asyncio.ensure_future(self._answer(each[0], questions[each[1]]))
-            for each in order
+            each: asyncio.ensure_future(self._answer(each[0], questions[each[1]])) for each in order
         }
         by_model = [[tasks[model, index] for index in range(len(questions))] for model in (0, 1)]
         rows = [
@@ -81,7 +80,10 @@ class Collecting:
         self, index: int, base: asyncio.Task[Answer], tuned: asyncio.Task[Answer]
     ) -> None:
         """Score both answers to a question; those of graders may come late, or not at all."""
-        question, graders = self._subject.facts.questions[index], self._subject.spec.evaluation.graders
+        question, graders = (
+            self._subject.facts.questions[index],
+            self._subject.spec.evaluation.graders,
+        )
         names = [grader.name for grader in graders]
         both = [await scored(question, await task, self._judges) for task in (base, tuned)]
         late = [each.without(names, "it was not graded in time") for each in both]

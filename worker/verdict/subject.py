@@ -49,7 +49,7 @@ class Subject:
 
     @property
     def is_another_base(self) -> bool:
-        """The tuned model is no adapter on the base: an engine may have to load one or the other."""
+        """The tuned model is no adapter on the base, and an engine may lack the room for both."""
         return STRATEGIES[self.spec.strategy.type].full_model
 
 

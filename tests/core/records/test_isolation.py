@@ -214,9 +214,7 @@ def test_no_task_or_mask_is_shown_to_another_project(database: Database, ids: Id
             assert (refusal.value.param, refusal.value.code) == ("mask_id", "not_found")
 
 
-def test_no_verdict_or_comparison_is_shown_to_another_project(
-    database: Database, ids: Ids
-) -> None:
+def test_no_verdict_or_comparison_is_shown_to_another_project(database: Database, ids: Ids) -> None:
     request = ComparisonRequest(models=(), blob_key="key", rows=1, samples=1, seed=0, max_tokens=1)
     with database.writing() as session:
         comparison_id = request_comparison(session, "alpha", ids[File], request).id

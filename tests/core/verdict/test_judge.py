@@ -145,7 +145,11 @@ def test_refused_rows_are_not_compared() -> None:
 def test_labels_are_compared_with_the_majority() -> None:
     truth = ["a", "a", "a", "b", "b", "c"] * 2
     pairs = [
-        pair(Question(line=1, text="?", labels=(name,)), Answer(labels=("a",)), Answer(labels=(name,)))
+        pair(
+            Question(line=1, text="?", labels=(name,)),
+            Answer(labels=("a",)),
+            Answer(labels=(name,)),
+        )
         for name in truth
     ]
     spec = SPEC.model_copy(
@@ -257,7 +261,13 @@ def test_specs_that_could_not_be_judged_are_refused(wrong: dict[str, Any]) -> No
 
 
 def test_requirement_may_name_a_grader() -> None:
-    grader = {"type": "string_check", "name": "own", "input": "", "reference": "", "operation": "eq"}
+    grader = {
+        "type": "string_check",
+        "name": "own",
+        "input": "",
+        "reference": "",
+        "operation": "eq",
+    }
     spec = EvaluationSpec(graders=[grader], require=[{"metric": "own", "at_least": 1}])
     assert spec.require == (Requirement(metric="own", at_least=1),)
 

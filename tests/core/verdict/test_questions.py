@@ -56,5 +56,7 @@ def test_form_follows_the_example() -> None:
     pair = CompletionExample("a", "b")
     chat = ChatExample((USER, answer("x")))
     assert form_of(chat) == form_of(PreferenceExample(chat, chat)) == "chat"
-    assert form_of(pair) == form_of(TextExample("a")) == form_of(RatedExample(pair, False)) == "text"
+    assert (
+        form_of(pair) == form_of(TextExample("a")) == form_of(RatedExample(pair, False)) == "text"
+    )
     assert form_of(LabelExample("a", ("x",), multi=False)) == "labels"

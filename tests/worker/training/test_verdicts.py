@@ -54,6 +54,9 @@ FACTS = HeldOutFacts(
 )
 
 
+PASSED = Parity(status="passed", max_difference_nats=1e-6, max_allowed_nats=1e-3)
+
+
 class Engine:
     """Adapters answer "right", bases "wrong". `fails` may raise for a request."""
 
@@ -87,9 +90,7 @@ Judge = Callable[..., Verdict]
 
 
 @pytest.fixture
-def judged(
-    workshop: Workshop, engine: Engine, make_bundle: Callable[[str], Path]
-) -> Judge:
+def judged(workshop: Workshop, engine: Engine, make_bundle: Callable[[str], Path]) -> Judge:
     """Publish a model with a verdict, and return this."""
 
     def run(
@@ -99,12 +100,17 @@ def judged(
         has_engine: bool = True,
         parity: Parity | None = None,
         should_stop: Callable[[], bool] = lambda: False,
+        continued: TunedModel | None = None,
         **spec: Any,
     ) -> Verdict:
         job = JobSpec(**({"base": TINY, "strategy": LoraSpec(rank=2), "seed": 1} | spec))
-        job_id = workshop.create(job, workshop.upload("{}\n"))
+        requested = "tiny"
+        if continued is not None:
+            parent = BundleRef(key=continued.bundle_key, sha256=continued.bundle_sha256)
+            job, requested = job.model_copy(update={"parent": parent}), continued.id
+        job_id = workshop.create(job, workshop.upload("{}\n"), requested)
         check = VerdictCheck(engine, lambda target: has_engine, should_stop, seconds)
-        found = parity or Parity(status="passed")
+        found = parity or PASSED
         recorder = recording(workshop, lambda *_: found, check)
         recorder.write(VALIDATED)
         recorder.write(checkpoint(3, make_bundle(f"{job_id}-3")))
@@ -175,11 +181,16 @@ def test_full_model_and_its_base_are_not_asked_in_turns(judged: Judge, engine: E
     assert adapters == sorted(adapters, reverse=True), "each is loaded once"
 
 
-def test_job_that_continued_a_model_is_compared_with_it(judged: Judge, engine: Engine) -> None:
-    parent = BundleRef(key="bundles/parent.zip", sha256="1" * 64)
-    found = judged(parent=parent)
-    assert found.status == "no_worse", "both answer alike"
-    assert parent in {request.adapter for request in engine.requests}
+def test_job_that_continued_a_model_is_compared_with_it(
+    judged: Judge, engine: Engine, workshop: Workshop
+) -> None:
+    judged()
+    before = final_of(workshop)
+    engine.requests.clear()
+    found = judged(continued=before)
+    assert (found.status, found.compared_with) == ("no_worse", before.id), "both answer alike"
+    asked = {request.adapter.key for request in engine.requests if request.adapter is not None}
+    assert before.bundle_key in asked and len(asked) == 2
     assert None not in {request.adapter for request in engine.requests}
 
 
@@ -257,9 +268,7 @@ def test_row_that_the_engine_refuses_is_said_and_left_out(judged: Judge, engine:
     assert found.missing == ("2 requests were refused, the first one: The prompt is too long.",)
 
 
-def test_classifier_is_compared_with_the_most_frequent_label(
-    judged: Judge, engine: Engine
-) -> None:
+def test_classifier_is_compared_with_the_most_frequent_label(judged: Judge, engine: Engine) -> None:
     engine.labels = {"cat": 0.1, "dog": 0.9}
     questions = tuple(Question(line=line, text="?", labels=("dog",)) for line in range(1, 9))
     facts = FACTS.model_copy(
@@ -311,7 +320,9 @@ def test_unmet_requirement_withholds_the_model_until_it_is_published(
         publish(session, DEFAULT_PROJECT, model.id)
     with workshop.database.reading() as session:
         assert find_target(session, None, DEFAULT_PROJECT, model.id).id == model.id  # type: ignore[arg-type]
-    assert workshop.messages(model.job_id)[-1].endswith("does not meet the requirements of its job.")
+    assert workshop.messages(model.job_id)[-1].endswith(
+        "does not meet the requirements of its job."
+    )
 
 
 def test_met_requirement_and_unmeasured_requirement(judged: Judge, workshop: Workshop) -> None:
