@@ -30,7 +30,7 @@ def get_comparison(session: Session, project_id: ProjectId, comparison_id: TaskI
 
 def stored_answers(session: Session, claim: TaskClaim) -> ComparisonProgress | None:
     """Return the answers of earlier attempts; None if there are none."""
-    task = session.get_one(Task, claim.id)
+    task = get_comparison(session, claim.project_id, claim.id)
     return None if task.progress is None else ComparisonProgress.model_validate(task.progress)
 
 

@@ -37,7 +37,8 @@ def held_out_facts(training: Training, state: RunState, step: int) -> HeldOutFac
     rows, baseline = len(dataset.validation_rows), state.baseline
     file = training.workspace.train_file
     _, first = next(read_examples(file, spec.columns))
-    asked, omitted = (), 0
+    asked: tuple[Question, ...] = ()
+    omitted = 0
     if rows:
         asked, omitted = _questions(spec, training.workspace, dataset, training.tokenizer)
     return HeldOutFacts(

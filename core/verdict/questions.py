@@ -1,7 +1,7 @@
 """Turns rows of a dataset into questions: requests with the answers that the rows have."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, assert_never
 
 from core.datasets.examples import (
     ChatExample,
@@ -40,6 +40,8 @@ def question_of(line: int, example: Example) -> Question | None:
             )
         case TextExample():
             return None
+        case _:
+            assert_never(example)
 
 
 def form_of(example: Example) -> PromptForm:
@@ -55,6 +57,8 @@ def form_of(example: Example) -> PromptForm:
             return "labels"
         case CompletionExample() | TextExample():
             return "text"
+        case _:
+            assert_never(example)
 
 
 def item_of(question: Question) -> Mapping[str, Any]:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from core.errors import Unavailable
 from core.grading.grade import Judges
@@ -61,11 +62,11 @@ class Collecting:
         if subject.is_another_base:  # an engine without room for both loads each model once
             order.sort(key=lambda each: -each[0])
         tasks = {
-            each: asyncio.ensure_future(self._answer(each[0], questions[each[1]])) for each in order
+            each: asyncio.create_task(self._answer(each[0], questions[each[1]])) for each in order
         }
         by_model = [[tasks[model, index] for index in range(len(questions))] for model in (0, 1)]
         rows = [
-            asyncio.ensure_future(self._compare(index, *pair))
+            asyncio.create_task(self._compare(index, *pair))
             for index, pair in enumerate(zip(*by_model, strict=True))
         ]
         await _all_of([*tasks.values(), *rows])
@@ -115,7 +116,7 @@ class Collecting:
 
         await _all_of(
             [
-                asyncio.ensure_future(ask(prompt, model, target))
+                asyncio.create_task(ask(prompt, model, target))
                 for model, (_, target) in enumerate(self._models())
                 for prompt in range(len(prompts))
             ]
@@ -158,7 +159,7 @@ class Collecting:
         return told
 
 
-async def _all_of(tasks: Sequence[asyncio.Future[object]]) -> None:
+async def _all_of(tasks: Sequence[asyncio.Task[Any]]) -> None:
     """Wait for all. The first failure, or a cancellation, cancels the others."""
     try:
         await asyncio.gather(*tasks)
