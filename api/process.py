@@ -12,6 +12,7 @@ from api.request_log import write_lines_to_stderr
 from api.settings import ApiSettings
 from core.catalog.bases import BadCatalog
 from core.open_files import allow_many_open_files
+from core.sandbox.availability import log_availability
 
 KEEP_ALIVE_SECONDS = 75  # longer than the idle time of usual clients, so that they close first
 SWITCH_SECONDS = 0.0005  # the longest that a computing thread delays streams
@@ -32,6 +33,7 @@ def run_api() -> None:
     except BadCatalog as error:
         sys.exit(f"The API failed to start: {error}")
     write_lines_to_stderr()
+    log_availability()
     _collect_garbage_rarely()
     uvicorn.run(
         app,

@@ -6,6 +6,7 @@ from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from core.catalog.settings import HubSettings
+from core.sandbox.settings import SandboxSettings
 from core.spec.addresses import is_loopback
 from core.spec.ids import ModelId
 from core.storage.settings import StorageSettings
@@ -13,7 +14,7 @@ from core.storage.settings import StorageSettings
 MIB = 1 << 20
 
 
-class ApiSettings(StorageSettings, HubSettings):
+class ApiSettings(StorageSettings, HubSettings, SandboxSettings):
     """Read once at startup; every name has the prefix TUNESMITH_."""
 
     model_config = SettingsConfigDict(

@@ -61,4 +61,3 @@ class WorkerJudges:
                 code="model_not_found",
             )
         return target_of_resolved(model)
-

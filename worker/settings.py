@@ -7,10 +7,11 @@ from pydantic_settings import SettingsConfigDict
 
 from core.catalog.settings import HubSettings
 from core.records.ids import new_id
+from core.sandbox.settings import SandboxSettings
 from core.storage.settings import StorageSettings
 
 
-class WorkerSettings(StorageSettings, HubSettings):
+class WorkerSettings(StorageSettings, HubSettings, SandboxSettings):
     """Read once at start and passed down; every name has the prefix TUNESMITH_."""
 
     model_config = SettingsConfigDict(

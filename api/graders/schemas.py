@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from core.grading.result import UNSET_ERRORS, Grade
 from core.spec.grader import Grader
@@ -14,7 +14,7 @@ class RunGrader(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     grader: Grader
-    item: dict[str, Any] = Field(default_factory=dict)
+    item: dict[str, Any] | None = None
     model_sample: str
 
 
@@ -27,9 +27,17 @@ class ValidateGrader(BaseModel):
 
 
 class ValidGrader(BaseModel):
-    """The grader as it was sent, without what was left out."""
+    """`ValidateGraderResponse`: the grader as it was sent. One without a name has its type."""
 
     grader: dict[str, Any]
+
+
+def valid_grader(grader: Grader) -> ValidGrader:
+    """Return the response for a grader without errors."""
+    sent = grader.model_dump(mode="json", exclude_unset=True)
+    for each in (sent, *sent.get("graders", {}).values()):
+        each.setdefault("name", each["type"])
+    return ValidGrader(grader=sent)
 
 
 class GraderErrors(BaseModel):

@@ -8,7 +8,14 @@ from api.app_state import AppState
 from api.auth.caller import Caller
 from api.graders.judges import ApiJudges
 from api.graders.models import require_models
-from api.graders.schemas import GraderRun, RunGrader, ValidateGrader, ValidGrader, grader_run
+from api.graders.schemas import (
+    GraderRun,
+    RunGrader,
+    ValidateGrader,
+    ValidGrader,
+    grader_run,
+    valid_grader,
+)
 from core.grading.grade import grade
 from core.grading.sample import sample_of_text
 from core.grading.validate import check_grader
@@ -21,11 +28,11 @@ async def run(state: AppState, caller: Caller, body: RunGrader) -> GraderRun:
     started = time.perf_counter()
     sample = sample_of_text(body.model_sample)
     judges = ApiJudges(state, caller, models)
-    result = await grade(body.grader, body.item, sample, judges)
+    result = await grade(body.grader, body.item or {}, sample, judges)
     return grader_run(body.grader, result, time.perf_counter() - started)
 
 
 async def validate(state: AppState, caller: Caller, body: ValidateGrader) -> ValidGrader:
     await run_in_threadpool(check_grader, body.grader)
     await require_models(state, caller, {"grader": body.grader})
-    return ValidGrader(grader=body.grader.model_dump(mode="json", exclude_unset=True))
+    return valid_grader(body.grader)

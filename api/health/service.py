@@ -6,10 +6,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
 from api.app_state import AppState
-from api.health.schemas import Readiness
+from api.health.schemas import Readiness, Sandbox
 from core.errors import Unavailable
 from core.records.engines import LIVING_SECONDS, living_engines
 from core.records.workers import SEEN_WITHIN_SECONDS, living_workers
+from core.sandbox.availability import availability
 from core.tasks.kinds import Queue
 
 OK = "ok"
@@ -21,7 +22,12 @@ async def readiness(state: AppState) -> Readiness:
     found["broker"] = await run_in_threadpool(_outcome, state.broker.check)
     found["storage"] = await run_in_threadpool(_outcome, state.store.check)
     is_ready = all(outcome == OK for outcome in found.values())
-    return Readiness(status="ok" if is_ready else "not ready", parts=found)
+    found_sandbox = await run_in_threadpool(availability)
+    return Readiness(
+        status="ok" if is_ready else "not ready",
+        parts=found,
+        sandbox=Sandbox(kind=found_sandbox.kind, reason=found_sandbox.reason),
+    )
 
 
 def has_engine(state: AppState) -> bool:

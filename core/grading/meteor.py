@@ -1,13 +1,12 @@
 """METEOR without synonyms: words match if they are equal, or if their stems are.
 
 The third stage of METEOR looks up synonyms in WordNet, a data set that this service does not have.
-Parameters and alignment are those of NLTK's `meteor_score` (Lavie and Agarwal 2007). As in METEOR
-1.5, the order of words costs nothing when all of them match in one piece: NLTK gives 0.5 to a word
-that equals its reference.
+Parameters and alignment are those of NLTK's `meteor_score` (Lavie and Agarwal 2007).
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from itertools import pairwise
 from typing import cast
 
 ALPHA = 0.9
@@ -22,18 +21,8 @@ def meteor(words: Sequence[str], reference: Sequence[str]) -> float:
         return 0.0
     precision, recall = len(pairs) / len(words), len(pairs) / len(reference)
     mean = precision * recall / (ALPHA * precision + (1 - ALPHA) * recall)
-    return mean * (1 - _penalty(pairs, len(words), len(reference)))
-
-
-def _penalty(pairs: Sequence[tuple[int, int]], length: int, reference_length: int) -> float:
-    """Return what the number of separate pieces costs."""
-    pieces = 1 + sum(
-        after != (before[0] + 1, before[1] + 1)
-        for before, after in zip(pairs, pairs[1:], strict=False)
-    )
-    if pieces == 1 and length == reference_length == len(pairs):
-        return 0.0
-    return GAMMA * (pieces / len(pairs)) ** BETA
+    pieces = 1 + sum(after != (before[0] + 1, before[1] + 1) for before, after in pairwise(pairs))
+    return mean * (1 - GAMMA * math.pow(pieces / len(pairs), BETA))
 
 
 def _aligned(words: Sequence[str], reference: Sequence[str]) -> Iterator[tuple[int, int]]:
@@ -53,9 +42,11 @@ def _aligned(words: Sequence[str], reference: Sequence[str]) -> Iterator[tuple[i
                 yield position, found
 
 
-@cache
 def _stemmer() -> Callable[[str], str]:
-    """Return the English stemmer of Snowball. Its import is late: few requests need it."""
+    """Return an English stemmer of Snowball, which only one thread may use.
+
+    Its import is late: few requests need it.
+    """
     import snowballstemmer
 
     return cast(Callable[[str], str], snowballstemmer.stemmer("english").stemWord)

@@ -12,9 +12,8 @@ def models_named_by(grader: Grader) -> set[str]:
     """Return the names of the models that a grader asks; EMBEDDER if it embeds texts."""
     names: set[str] = set()
     for _, each in single_graders(grader, ""):
-        match each:
-            case ScoreModelGrader() | LabelModelGrader():
-                names.add(each.model)
-            case TextSimilarityGrader(evaluation_metric="cosine"):
-                names.add(EMBEDDER)
+        if isinstance(each, ScoreModelGrader | LabelModelGrader):
+            names.add(each.model)
+        elif isinstance(each, TextSimilarityGrader) and each.evaluation_metric == "cosine":
+            names.add(EMBEDDER)
     return names

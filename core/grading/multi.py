@@ -38,10 +38,7 @@ async def grade_multi(
             f"calculate_output names {', '.join(sorted(unknown))}, which is none of the graders.",
         )
     grades = await _all(
-        {
-            key: grade_one(each, item, sample, judges)
-            for key, each in grader.graders.items()
-        }
+        {key: grade_one(each, item, sample, judges) for key, each in grader.graders.items()}
     )
     whole = _whole(grades)
     if whole.errors:

@@ -6,7 +6,7 @@ from typing import Any
 
 from core.errors import TunesmithError, Unavailable
 from core.grading.judges import Judges
-from core.grading.result import Grade, GraderFailed, reaches
+from core.grading.result import ErrorFlag, Grade, GraderFailed, reaches
 from core.grading.sample import Sample
 from core.spec.grader import PythonGrader
 
@@ -22,7 +22,7 @@ async def grade_python(
     except Unavailable:
         raise
     except TunesmithError as error:
-        flag = "python_grader_server_error"
+        flag: ErrorFlag = "python_grader_server_error"
         raise GraderFailed(flag, error.message, kind=error.code) from None
     if outcome.error is not None:
         raise GraderFailed("python_grader_runtime_error", outcome.error)

@@ -76,11 +76,10 @@ def errors_of(failure: GraderFailed) -> dict[str, bool | str | None]:
     """Return the fields of a failure that are set, each under OpenAI's name if it has one."""
     details = _shortened(failure.details)
     errors: dict[str, bool | str | None] = {failure.flag: True, "details": details}
-    match failure.flag:
-        case "python_grader_server_error":
-            errors["python_grader_server_error_type"] = failure.kind
-        case "python_grader_runtime_error" | "model_grader_server_error":
-            errors[f"{failure.flag}_details"] = details
+    if f"{failure.flag}_details" in UNSET_ERRORS:
+        errors[f"{failure.flag}_details"] = details
+    if f"{failure.flag}_type" in UNSET_ERRORS:
+        errors[f"{failure.flag}_type"] = failure.kind
     return errors
 
 

@@ -46,8 +46,8 @@ async def grade_score(
         score = min(max(_number(judgement.result()), low), high)
     except GraderFailed as failure:
         return judgement.failed(failure)
-    threshold = grader.pass_threshold
-    return judgement.grade(score, reaches(score, (low + high) / 2 if threshold is None else threshold))
+    threshold = (low + high) / 2 if grader.pass_threshold is None else grader.pass_threshold
+    return judgement.grade(score, reaches(score, threshold))
 
 
 def _number(result: Any) -> float:

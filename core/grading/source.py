@@ -21,9 +21,7 @@ def check_source(source: str) -> None:
     except UnicodeEncodeError:
         raise InvalidSource("it is not valid Unicode") from None
     if size > LONGEST_SOURCE_BYTES:
-        raise InvalidSource(
-            f"it has {size:,} bytes in UTF-8; the most is {LONGEST_SOURCE_BYTES:,}"
-        )
+        raise InvalidSource(f"it has {size:,} bytes in UTF-8; the most is {LONGEST_SOURCE_BYTES:,}")
     defined = list(_definitions(_parsed(source).body))
     if not defined:
         raise InvalidSource("it defines no function grade(sample, item) outside of others")
@@ -46,18 +44,25 @@ def _parsed(source: str) -> ast.Module:
 def _definitions(body: list[ast.stmt]) -> Iterator[ast.stmt]:
     """Yield the statements of a module that bind `grade`, also under conditions."""
     for statement in body:
-        match statement:
-            case ast.FunctionDef(name="grade") | ast.AsyncFunctionDef(name="grade"):
-                yield statement
-            case ast.Assign(targets=targets) if any(map(_is_grade, targets)):
-                yield statement
-            case ast.AnnAssign(target=target, value=ast.expr()) if _is_grade(target):
-                yield statement
-            case ast.ImportFrom(names=names) | ast.Import(names=names):
-                if any((each.asname or each.name) == "grade" for each in names):
-                    yield statement
-            case ast.If() | ast.Try() | ast.With() | ast.For() | ast.While():
-                yield from _inside(statement)
+        if "grade" in _bound_by(statement):
+            yield statement
+        elif isinstance(statement, ast.If | ast.Try | ast.With | ast.For | ast.While):
+            yield from _inside(statement)
+
+
+def _bound_by(statement: ast.stmt) -> list[str]:
+    """Return the names that a statement binds by itself."""
+    match statement:
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+            return [name]
+        case ast.Assign(targets=targets):
+            return [target.id for target in targets if isinstance(target, ast.Name)]
+        case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr()):
+            return [name]
+        case ast.ImportFrom(names=names) | ast.Import(names=names):
+            return [each.asname or each.name for each in names]
+        case _:
+            return []
 
 
 def _inside(statement: ast.If | ast.Try | ast.With | ast.For | ast.While) -> Iterator[ast.stmt]:
@@ -68,10 +73,6 @@ def _inside(statement: ast.If | ast.Try | ast.With | ast.For | ast.While) -> Ite
         for handler in statement.handlers:
             yield from _definitions(handler.body)
         yield from _definitions(statement.finalbody)
-
-
-def _is_grade(target: ast.expr) -> bool:
-    return isinstance(target, ast.Name) and target.id == "grade"
 
 
 def _check_last(statement: ast.stmt) -> None:

@@ -16,7 +16,7 @@ from core.grading.sample import Sample
 
 Namespace = Literal["item", "sample"]
 
-LONGEST_TEXT = 8_000_000
+LONGEST_TEXT = 2_000_000
 """Characters of a rendered text: a short template may name a long text a thousand times."""
 LONGEST_SHOWN = 80
 """Characters of a template in a message."""
@@ -68,11 +68,9 @@ def render(text: str, item: Mapping[str, Any], sample: Sample | None = None) -> 
     length = 0
     try:
         for part in _parts(text):
-            if isinstance(part, Variable):
-                _require_json(part, sample)
-                part = _written(_value(part, namespaces[part.namespace]))
-            rendered.append(part)
-            length += len(part)
+            added = part if isinstance(part, str) else _written(_value(part, namespaces, sample))
+            rendered.append(added)
+            length += len(added)
             if length > LONGEST_TEXT:
                 raise GraderFailed(
                     "other_error",
@@ -120,17 +118,14 @@ def _step(written: str) -> str | int:
     return int(written[1:-1])
 
 
-def _require_json(variable: Variable, sample: Sample | None) -> None:
+def _value(variable: Variable, namespaces: Mapping[str, Any], sample: Sample | None) -> Any:
+    """Return the value at the path. A name that is a number may be an index of a list."""
     is_json = sample is None or sample.is_json
     if variable.namespace == "sample" and variable.name == "output_json" and not is_json:
         raise GraderFailed(
             "sample_parse_error", f"The answer is not JSON, so {variable.written} has no value."
         )
-
-
-def _value(variable: Variable, namespace: Any) -> Any:
-    """Return the value at the path. A name that is a number may be an index of a list."""
-    value = namespace
+    value = namespaces[variable.namespace]
     for step in variable.path:
         match value:
             case Mapping() if str(step) in value:

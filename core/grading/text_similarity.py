@@ -1,8 +1,8 @@
 """The similarity of two texts, by one of OpenAI's metrics.
 
-Two texts of the same words have the similarity 1, also where a formula says otherwise because they
-are too short for it (a text of three words has no sequence of five). A text without words has the
-similarity 0 with all others.
+Two texts of the same words have the similarity 1, also where a formula says otherwise: a text of
+three words has no sequence of five, and METEOR gives 0.5 to a word that equals its reference. A
+text without words has the similarity 0 with all others.
 """
 
 import asyncio

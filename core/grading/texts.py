@@ -1,6 +1,7 @@
 """The templates of a grader with their paths, and the graders within it."""
 
 from collections.abc import Iterator
+from typing import assert_never
 
 from core.grading.answers import parts_of
 from core.grading.result import GraderFailed
@@ -8,6 +9,7 @@ from core.spec.grader import (
     Grader,
     LabelModelGrader,
     MultiGrader,
+    PythonGrader,
     ScoreModelGrader,
     SingleGrader,
     StringCheckGrader,
@@ -36,6 +38,10 @@ def templates_of(grader: Grader, path: str) -> Iterator[tuple[str, str]]:
                 yield f"{place}.reference", each.reference
             case ScoreModelGrader() | LabelModelGrader():
                 yield from _in_messages(each, place)
+            case PythonGrader():
+                pass  # its source is no template
+            case _:
+                assert_never(each)
 
 
 def _in_messages(

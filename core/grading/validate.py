@@ -4,7 +4,7 @@ Every error is an InvalidRequest with the path of the field, such as `grader.gra
 """
 
 import math
-from typing import Any
+from typing import Any, assert_never
 
 from pydantic import ValidationError
 
@@ -26,6 +26,7 @@ from core.spec.grader import (
     PythonGrader,
     ScoreModelGrader,
     SingleGrader,
+    StringCheckGrader,
     TextSimilarityGrader,
 )
 from core.spec.nearest import did_you_mean
@@ -47,7 +48,7 @@ def check_grader(grader: Grader, path: str = "grader", *, has_sample: bool = Tru
         _check_template(text, place, has_sample)
     if isinstance(grader, MultiGrader):
         _check_formula(grader, path)
-    _check_threshold(grader, path)
+        _check_threshold(grader, path)
 
 
 def _check_single(grader: SingleGrader, path: str) -> None:
@@ -66,6 +67,10 @@ def _check_single(grader: SingleGrader, path: str) -> None:
                 check_source(grader.source)
             except InvalidSource as error:
                 raise _invalid(f"{path}.source", str(error)) from None
+        case StringCheckGrader() | TextSimilarityGrader():
+            pass  # they have templates only
+        case _:
+            assert_never(grader)
 
 
 def _check_labels(grader: LabelModelGrader, path: str) -> None:
@@ -165,6 +170,8 @@ def _check_threshold(grader: Grader, path: str) -> None:
         raise _invalid(where, "it must be a finite number")
     if isinstance(grader, TextSimilarityGrader) and not 0 <= threshold <= 1:
         raise _invalid(where, f"similarities are from 0 to 1, so {threshold} is no threshold")
+    if isinstance(grader, ScoreModelGrader) and threshold > grader.range[1]:
+        raise _invalid(where, f"no score reaches it, because range ends at {grader.range[1]}")
 
 
 def _invalid(path: str, reason: str, hint: str = "") -> InvalidRequest:

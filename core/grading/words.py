@@ -12,7 +12,7 @@ from unicodedata import category
 
 from core.grading.result import GraderFailed
 
-MOST_WORDS = 32_768
+MOST_WORDS = 16_384
 """Of a text. The time of all metrics grows with it, up to about a second."""
 
 _UNSPACED = (

@@ -6,7 +6,7 @@ import subprocess
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Thread
 
 from core.sandbox.commands import Kind, NoBubblewrap
 from core.sandbox.grading import run_in
@@ -36,9 +36,22 @@ def availability() -> Availability:
         return _found()
 
 
+def log_availability() -> None:
+    """Find out in a thread, which does not delay the start of the process, and log it."""
+    Thread(target=_log, name="sandbox", daemon=True).start()
+
+
+def _log() -> None:
+    found = availability()
+    if found.kind is None:
+        logger.warning("Python graders are refused. %s", found.reason)
+    else:
+        logger.info("Sandbox of Python graders: %s", found.reason)
+
+
 @cache
 def _found() -> Availability:
-    problems = []
+    problems: list[str] = []
     for kind in _KINDS:
         problem = problem_with(kind)
         if problem is None:

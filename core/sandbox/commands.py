@@ -21,8 +21,7 @@ _PACKAGE = main.__name__.rpartition(".")[0]
 _MODULES = (libc, namespaces, confine, grading, main)  # each after those that it imports
 # Our modules are not installed inside: they come as code, in the order of their imports.
 _START = f"""
-import os, sys
-os.environ.clear()  # of what bubblewrap and Python add
+import sys
 from marshal import loads
 file = open(0, "rb", closefd=False)
 part = lambda: loads(file.read(int.from_bytes(file.read({main.LENGTH_BYTES}), "little")))
@@ -42,7 +41,11 @@ class NoBubblewrap(Exception):
 
 
 def command(kind: Kind, image: Image, report_to: int) -> list[str]:
-    """Return the command. `report_to` is where it reports the process inside, as JSON."""
+    """Return the command. `report_to` is where it reports the first process inside, as JSON.
+
+    Bubblewrap's own process is the first one, and the grader's the second. As the only one, it
+    would outlive us: bubblewrap outside has no right to signal it after it has become `nobody`.
+    """
     python = [image.interpreter, *_PYTHON_OPTIONS]
     if kind == "namespaces":
         return python
@@ -51,8 +54,7 @@ def command(kind: Kind, image: Image, report_to: int) -> list[str]:
         raise NoBubblewrap("The program bwrap is not installed.")
     options = ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]
     options += ["--unshare-cgroup-try", "--hostname", _HOST_NAME, "--die-with-parent"]
-    # With our own process as the first one, there is none that a grader could signal.
-    options += ["--as-pid-1", "--info-fd", str(report_to), "--clearenv"]
+    options += ["--info-fd", str(report_to), "--clearenv"]
     options += ["--cap-drop", "ALL", "--cap-add", "CAP_SYS_ADMIN"]  # to mount /tmp; then dropped
     if os.geteuid() == 0:
         options += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]  # to become nobody
@@ -90,7 +92,7 @@ def opening(kind: Kind, image: Image, limits: Limits, report_to: int) -> bytes:
     return _code() + part(plan)
 
 
-def part(value: object) -> bytes:
+def part(value: Any) -> bytes:
     """Return a part of the standard input: its length, then the value as `marshal` writes it."""
     content = marshal.dumps(value)
     return len(content).to_bytes(main.LENGTH_BYTES, "little") + content
@@ -100,7 +102,7 @@ def part(value: object) -> bytes:
 def _code() -> bytes:
     return part(
         [
-            (name, compile(inspect.getsource(module), name, "exec"))
+            (name, compile(inspect.getsource(module), name, "exec", optimize=2))
             for module in _MODULES
             for name in [module.__name__.rpartition(".")[2]]
         ]

@@ -26,6 +26,8 @@ def run_in(kind: Kind, source: str, sample: Any, item: Any, limits: Limits) -> P
         request = (source, json.loads(json.dumps(sample)), json.loads(json.dumps(item)))
     except RecursionError:
         return _error("The sample or the item is nested too deeply.")
+    except ValueError as error:  # an integer of thousands of digits
+        return _error(f"The sample or the item cannot be sent to the grader: {error}.")
     with SandboxedProcess(kind, limits) as process:
         try:
             answer = process.ask(request)

@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -95,5 +95,5 @@ def _hidden(roots: list[str]) -> Iterator[str]:
                 yield os.path.join(root, name)
 
 
-def _is_below_any(path: str, folders: "Iterator[str] | list[str] | object") -> bool:
-    return any(path.startswith(f"{folder}/") for folder in folders)  # type: ignore[attr-defined]
+def _is_below_any(path: str, folders: Iterable[str]) -> bool:
+    return any(path.startswith(f"{folder}/") for folder in folders)

@@ -19,7 +19,7 @@ from core.sandbox.limits import Limits
 START_SECONDS = 30.0
 """For the sandbox to be ready, on a busy machine. The grader's own time begins then."""
 
-_GRACE_SECONDS = 1.0  # between the end of the output and the end of the process
+_GRACE_SECONDS = 0.25  # between the end of the output and the end of the process
 _END_SECONDS = 10.0
 _LONGEST_PROBLEM = 4000
 _MOST_LIKELY_VICTIM = b"1000"  # of the kernel, when the machine's memory is exhausted
@@ -52,8 +52,9 @@ class SandboxedProcess:
         self._inside: int | None = None
         self._ended = False
         self.ending: Ending | None = None
-        report, report_to = os.pipe()
+        self._report, report_to = os.pipe()
         try:
+            self._opening = opening(kind, image(), limits, report_to)
             self._outer = subprocess.Popen(
                 command(kind, image(), report_to),
                 stdin=subprocess.PIPE,
@@ -66,12 +67,11 @@ class SandboxedProcess:
                 start_new_session=True,
             )
         except BaseException:
-            os.close(report)
+            os.close(self._report)
             raise
         finally:
             os.close(report_to)
-        self._report = report
-        self._opening = opening(kind, image(), limits, report_to)
+        _offer_to_the_kernel(self._outer.pid)
 
     def __enter__(self) -> Self:
         """Wait until the sandbox is ready. Raises SandboxBroken."""
@@ -79,10 +79,12 @@ class SandboxedProcess:
         try:
             self._send(self._opening, deadline)
             self._inside = self._reported(deadline)
-            if self._inside is not None:
-                _offer_to_the_kernel(self._inside)
             if self._some_output(1, deadline) != READY:
                 raise SandboxBroken(self._problem(deadline))
+            # From now on, the process inside dies with its parent. If that is gone already, it
+            # ends because it gets no request.
+            if self._has_ended_after(0):
+                raise SandboxBroken("the parent of the sandbox was killed")
         except BaseException as error:
             self._end()
             if isinstance(error, TimedOut):
@@ -147,12 +149,12 @@ class SandboxedProcess:
 
         Its parent outside ends after it, and its namespace ends with it.
         """
-        if not (self._ended and self._has_ended_after(_GRACE_SECONDS)):
+        if not self._has_ended_after(_GRACE_SECONDS if self._ended else 0):
+            # Its number is its own as long as its parent, which collects it, has not ended.
             if self._inside is not None:
                 with suppress(ProcessLookupError):
                     os.kill(self._inside, signal.SIGKILL)
-                self._has_ended_after(_END_SECONDS)
-            if self.ending is None:
+            if self._inside is None or not self._has_ended_after(_END_SECONDS):
                 os.kill(self._outer.pid, signal.SIGKILL)
                 self._has_ended_after(_END_SECONDS)
         os.close(self._report)
@@ -164,19 +166,22 @@ class SandboxedProcess:
         """Collect the parent outside. Its times include those of the process inside."""
         deadline = time.monotonic() + seconds
         pause = 0.0005
-        while True:
+        while self._outer.returncode is None:
             process, status, usage = os.wait4(self._outer.pid, os.WNOHANG)
             if process:
+                self._note(status, usage.ru_utime + usage.ru_stime)
                 break
             if time.monotonic() > deadline:
                 return False
             time.sleep(pause)
             pause = min(2 * pause, 0.01)
+        return True
+
+    def _note(self, status: int, cpu_seconds: float) -> None:
         code = os.waitstatus_to_exitcode(status)
         self._outer.returncode = code  # so that subprocess does not look for it
         number = -code if code < 0 else max(0, code - SIGNALLED)
-        self.ending = Ending(code, number, usage.ru_utime + usage.ru_stime)
-        return True
+        self.ending = Ending(code, number, cpu_seconds)
 
 
 def _wait(descriptor: int, event: int, deadline: float) -> None:
@@ -201,6 +206,9 @@ def _read(descriptor: int, most: int, deadline: float) -> bytes:
 
 
 def _offer_to_the_kernel(process: int) -> None:
-    """Let the kernel kill a grader first, not the service, when memory is exhausted."""
+    """Let the kernel kill a grader first, not the service, when memory is exhausted.
+
+    Its processes inherit this, if it happens before they are made.
+    """
     with suppress(OSError), open(f"/proc/{process}/oom_score_adj", "wb") as file:
         file.write(_MOST_LIKELY_VICTIM)

@@ -15,6 +15,9 @@ from core.spec.grader import PythonOutcome
 AT_ONCE = max(2, os.cpu_count() or 1)
 """Graders of one process of ours that run together; further calls wait. Bounds their memory."""
 
+TURN_SECONDS = 120.0
+"""The longest that a call waits for others."""
+
 CODE = "sandbox_unavailable"
 
 _turns = BoundedSemaphore(AT_ONCE)
@@ -26,18 +29,21 @@ def run_grader(
     """Return the score that `grade(sample, item)` returns, or the error that ended it.
 
     Blocks; any thread may call it. `sample` and `item` hold what JSON can say. Raises
-    InvalidRequest on a machine without a sandbox, and Unavailable if the sandbox fails this time,
-    both with the code `sandbox_unavailable`.
+    InvalidRequest on a machine without a sandbox, and Unavailable if the sandbox fails this time or
+    if too many graders wait, all with the code `sandbox_unavailable`.
     """
     available = availability()
     if available.kind is None:
         raise InvalidRequest(
             f"This machine cannot run Python graders in a sandbox. {available.reason}", code=CODE
         )
-    with _turns:
-        try:
-            return run_in(available.kind, source, sample, item, limits)
-        except (SandboxBroken, OSError) as error:
-            raise Unavailable(
-                f"The sandbox of the Python grader failed: {error}. Try again later.", code=CODE
-            ) from error
+    if not _turns.acquire(timeout=TURN_SECONDS):
+        raise Unavailable("Too many Python graders are waiting. Try again later.", code=CODE)
+    try:
+        return run_in(available.kind, source, sample, item, limits)
+    except (SandboxBroken, OSError) as error:
+        raise Unavailable(
+            f"The sandbox of the Python grader failed: {error}. Try again later.", code=CODE
+        ) from error
+    finally:
+        _turns.release()

@@ -112,7 +112,7 @@ class PythonGrader(Spec):
     name: str = "python"
     source: str
     image_tag: str | None = None
-    """Accepted and ignored: graders see the packages of this service."""
+    """Accepted and ignored: graders have the standard library and rapidfuzz."""
     pass_threshold: Number | None = None
 
 

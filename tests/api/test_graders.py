@@ -86,6 +86,8 @@ def test_stock_client_runs_and_validates(stock: openai.OpenAI) -> None:
     assert result.metadata.token_usage is None and result.metadata.sampled_model_name is None
     assert (result.sub_rewards, result.model_grader_token_usage_per_model) == ({}, {})
     assert graders.run(grader=STRING, item={"city": "Rome"}, model_sample="Paris").reward == 0.0
+    plain = STRING | {"reference": "Paris"}
+    assert graders.run(grader=plain, model_sample="Paris").reward == 1.0
 
 
 def test_score_of_a_model_has_its_usage(
@@ -95,7 +97,12 @@ def test_score_of_a_model_has_its_usage(
         {"steps": [], "result": 0.75},
         range=[0, 1],
         pass_threshold=0.5,
-        sampling_params={"seed": 42, "temperature": 0.5, "top_p": 0.9, "max_completions_tokens": 50},
+        sampling_params={
+            "seed": 42,
+            "temperature": 0.5,
+            "top_p": 0.9,
+            "max_completions_tokens": 50,
+        },
     )
     result = run(client, grader)
     metadata = result["metadata"]
@@ -123,8 +130,9 @@ def test_model_that_says_something_else_gives_a_flag(client: httpx.Client) -> No
     result = run(client, too_long)
     assert flags(result) == {"model_grader_server_error"}
     assert "too long" in result["metadata"]["errors"]["model_grader_server_error_details"]
-    answer = client.post(RUN, json={"grader": out_of_memory, "model_sample": ""})
-    assert answer.status_code == 503 and answer.json()["error"]["code"] == "out_of_memory"
+    result = run(client, out_of_memory)
+    assert flags(result) == {"model_grader_server_error"}
+    assert "out of memory" in result["metadata"]["errors"]["details"]
 
 
 def test_label_of_a_tuned_model(
@@ -172,6 +180,68 @@ def test_python_runs_in_the_sandbox(client: httpx.Client) -> None:
     assert run(client, truth, length=3)["reward"] == 1.0
     words = PYTHON | {"source": "def grade(sample, item):\n    return 'high'\n"}
     assert flags(run(client, words, length=3)) == {"python_grader_runtime_error"}
+
+
+@needs_sandbox
+def test_python_example_of_openais_guide_runs(client: httpx.Client) -> None:
+    """It has no name, and imports rapidfuzz."""
+    source = (
+        "from rapidfuzz import fuzz, utils\n\n"
+        "def grade(sample, item) -> float:\n"
+        "    texts = sample['output_text'], item['reference_answer']\n"
+        "    return fuzz.WRatio(*texts, processor=utils.default_process) / 100.0\n"
+    )
+    example = {"type": "python", "source": source}
+    validated = client.post(VALIDATE, json={"grader": example}).json()["grader"]
+    assert validated == example | {"name": "python"}
+    answer = "fuzzy wuzzy had no hair"
+    result = run(client, example, "fuzzy wuzzy was a bear", reference_answer=answer)
+    assert result["reward"] == pytest.approx(0.7556, abs=1e-4)
+    assert result["metadata"]["name"] == "python"
+
+
+def test_model_examples_of_openais_guide_run(client: httpx.Client, engine: ScriptedEngine) -> None:
+    """With every field that they have, but the model and what it is asked."""
+    score = {
+        "type": "score_model",
+        "name": "my_score_model",
+        "input": [
+            {"role": "system", "content": "You are an expert grader."},
+            {"role": "user", "content": "{{ item.reference_answer }} {{ sample.output_text }}"},
+            {"role": "user", "content": 'say exactly {"steps": [], "result": 0.5}'},
+        ],
+        "pass_threshold": 0.5,
+        "model": MODEL,
+        "range": [0, 1],
+        "sampling_params": {
+            "max_completions_tokens": 32768,
+            "top_p": 1,
+            "reasoning_effort": "medium",
+        },
+    }
+    result = run(client, score, "0.9", reference_answer=1.0)
+    assert (result["reward"], result["metadata"]["passed"]) == (0.5, True)
+    prompt: Any = engine.requests[-1].prompt
+    assert prompt.messages[1]["content"] == "1.0 0.9"
+    assert prompt.template_kwargs == {"reasoning_effort": "medium"}
+    label = {
+        "type": "label_model",
+        "name": "my_label_model",
+        "input": [{"role": "user", "content": 'say exactly {"result": "bad"}'}],
+        "passing_labels": ["good"],
+        "labels": ["good", "bad"],
+        "model": MODEL,
+        "sampling_params": {
+            "max_tokens": 32768,
+            "top_p": 1,
+            "seed": 42,
+            "reasoning_effort": "medium",
+        },
+    }
+    body = {"grader": label, "item": {}, "model_sample": "0.9"}
+    assert client.post(VALIDATE, json={"grader": label}).status_code == 200
+    assert client.post(RUN, json=body).json()["reward"] == 0.0
+    assert engine.requests[-1].sampling.max_tokens == 32768
 
 
 @needs_sandbox

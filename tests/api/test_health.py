@@ -1,12 +1,15 @@
 """What supervisors and load balancers ask."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import httpx
+import pytest
 from sqlalchemy import delete
 
 from core.records.tables import RegisteredEngine
 from core.records.workers import worker_seen
+from core.sandbox.availability import Availability, availability
 from core.tasks.kinds import Queue
 from tests.api.live import Api, register, running_api
 from tests.contract.contract import CheckedClient
@@ -23,6 +26,21 @@ def test_ready_when_every_part_answers(api: Api, client: httpx.Client) -> None:
     answer = client.get("/readyz")
     assert answer.status_code == 200
     assert set(answer.json()["parts"].values()) == {"ok"}
+    assert answer.json()["sandbox"] == asdict(availability())
+
+
+def test_machine_without_a_sandbox_is_ready_and_says_what_to_do(
+    api: Api, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = Availability(None, "To run Python graders: install bubblewrap.")
+    monkeypatch.setattr("api.health.service.availability", lambda: refused)
+    with api.database.writing() as session:
+        worker_seen(session, "worker-test", "cpu", Queue.DEVICE)
+        worker_seen(session, "worker-light", "cpu", Queue.LIGHT)
+    answer = client.get("/readyz")
+    assert answer.status_code == 200
+    assert answer.json()["status"] == "ok"
+    assert answer.json()["sandbox"] == {"kind": None, "reason": refused.reason}
 
 
 def test_health_is_that_of_vllm(api: Api, client: httpx.Client) -> None:

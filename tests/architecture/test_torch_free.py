@@ -39,7 +39,7 @@ PROCESSES = {
         "core.errors",
         *modules_of(
             "core.spec", "core.tasks", "core.jobs", "core.records", "core.storage", "core.datasets",
-            "core.catalog",
+            "core.catalog", "core.sandbox",
         ),
     ],
     "worker": worker_parents(),

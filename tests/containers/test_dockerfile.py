@@ -108,6 +108,13 @@ def test_image_runs_as_nobody_special_and_says_how_it_is(image: str) -> None:
     assert lines[0] == "FROM python:3.11-slim"
 
 
+@pytest.mark.parametrize("image", ["api", "worker"])
+def test_image_has_what_the_sandbox_of_graders_needs(image: str) -> None:
+    [install] = [line for line in stages()[image] if "apt-get install" in line]
+    assert " bubblewrap " in install
+    assert "compileall" in install
+
+
 def test_images_are_pinned_and_hold_no_secret() -> None:
     installs = [line for line in INSTRUCTIONS if "pip install" in line]
     assert installs

@@ -139,5 +139,7 @@ def test_name_that_nobody_resolved_is_an_error(database: Database) -> None:
 def test_python_runs_in_the_sandbox(database: Database) -> None:
     source = "def grade(sample, item):\n    return item['x'] if sample['output_text'] else 0\n"
     judges = WorkerJudges({}, "shop", AnyEngine(database, None))
-    result = asyncio.run(grade(PythonGrader(source=source), {"x": 0.5}, sample_of_text("a"), judges))
+    result = asyncio.run(
+        grade(PythonGrader(source=source), {"x": 0.5}, sample_of_text("a"), judges)
+    )
     assert (result.score, result.errors) == (0.5, {})

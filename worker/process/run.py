@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from threading import Event
 
 from core.records.database import Database
+from core.sandbox.availability import log_availability
 from core.storage.open import open_store
 from core.tasks.kinds import Queue
 from worker.context import Worker
@@ -29,6 +30,7 @@ def run_light_worker() -> None:
     The worker counts as alive while it warms up, so the service is ready before masks are.
     """
     settings = _start()
+    log_availability()
     with _worker(settings) as worker, presence(worker.database, settings, "cpu", Queue.LIGHT):
         warm_up()
         serve(worker, Queue.LIGHT)

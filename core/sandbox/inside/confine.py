@@ -2,6 +2,7 @@
 
 import os
 import resource
+import signal
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -30,8 +31,10 @@ def confine(limits: Mapping[str, Any], nobody: int) -> None:
         with suppress(OSError):
             libc.call("unshare", libc.CLONE_NEWUSER)
     libc.drop_capabilities()
-    # After the change of user, which clears it: the process dies with its parent.
-    libc.call("prctl", libc.PR_SET_PDEATHSIG, 9, 0, 0, 0)
+    # After the change of user, which resets both: no core dump, for which some systems run a
+    # program of root's, and death with the parent.
+    libc.call("prctl", libc.PR_SET_DUMPABLE, 0, 0, 0, 0)
+    libc.call("prctl", libc.PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     libc.call("prctl", libc.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     os.chdir("/tmp")
     libc.one_arena()

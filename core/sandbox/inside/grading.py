@@ -11,21 +11,24 @@ SCORE = b"S"
 ERROR = b"E"
 """Followed by a text in UTF-8."""
 _FILE = "grader.py"  # in tracebacks
+_RESERVE_BYTES = 1 << 20
 
 
 def answer(source: str, sample: Any, item: Any, limits: Mapping[str, Any]) -> bytes:
     """Return the message for the caller: a score, or the end of the traceback."""
-    longest = limits["output_bytes"] - 1
+    longest = limits["output_bytes"] - len(ERROR)
+    reserve = bytearray(_RESERVE_BYTES)  # for our own words when the memory is used up
     try:
         return SCORE + struct.pack("<d", _score(source, sample, item))
     except MemoryError:
+        del reserve
         mebibytes = limits["memory_bytes"] >> 20
         text = f"The grader exceeded the memory limit of {mebibytes} MiB."
     except _Wrong as error:
         text = str(error)
     except BaseException as error:
         text = _traceback(error, source)
-    return ERROR + text.encode(errors="backslashreplace")[-longest:]
+    return ERROR + text[-longest:].encode(errors="backslashreplace")[-longest:]
 
 
 class _Wrong(Exception):
@@ -35,7 +38,7 @@ class _Wrong(Exception):
 def _score(source: str, sample: Any, item: Any) -> float:
     module = type(os)("grader")
     module.__file__ = _FILE
-    exec(compile(source, _FILE, "exec"), module.__dict__)
+    exec(compile(source, _FILE, "exec", dont_inherit=True), module.__dict__)
     grade: Callable[..., Any] | None = module.__dict__.get("grade")
     if not callable(grade):
         raise _Wrong("The source defines no function grade(sample, item).")
@@ -57,13 +60,16 @@ def _score(source: str, sample: Any, item: Any) -> float:
 
 
 def _traceback(error: BaseException, source: str) -> str:
-    """Return the traceback without our own frames."""
-    import linecache
-    import traceback
+    """Return the traceback without our own frames. The error may be made to resist this."""
+    try:
+        import linecache
+        import traceback
 
-    lines = source.splitlines(keepends=True)
-    linecache.cache[_FILE] = (len(source), None, lines, _FILE)
-    frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_code.co_filename != _FILE:
-        frames = frames.tb_next
-    return "".join(traceback.format_exception(error.with_traceback(frames)))
+        lines = source.splitlines(keepends=True)
+        linecache.cache[_FILE] = (len(source), None, lines, _FILE)
+        frames = error.__traceback__
+        while frames is not None and frames.tb_frame.f_code.co_filename != _FILE:
+            frames = frames.tb_next
+        return "".join(traceback.format_exception(error.with_traceback(frames)))
+    except BaseException:
+        return "The grader raised an error that cannot be shown."

@@ -38,16 +38,23 @@ _M_ARENA_MAX: Final = -8
 _libc: Any = ctypes.CDLL(None, use_errno=True)
 
 
-def call(name: str, *arguments: int | bytes | None) -> int:
-    """Call a function of the C library; -1 is an OSError that names the function."""
+def call(name: str, *arguments: int | bytes) -> None:
+    """Call a function of the C library. Raises OSError, which names the function."""
+    _checked(name, name, arguments)
+
+
+def _system_call(name: str, number: int, *arguments: int | bytes) -> None:
+    """Call the kernel where the C library has no function. Raises OSError with the name."""
+    _checked(name, "syscall", (number, *arguments))
+
+
+def _checked(name: str, symbol: str, arguments: tuple[int | bytes, ...]) -> None:
     words = [ctypes.c_long(each) if isinstance(each, int) else each for each in arguments]
-    function = getattr(_libc, name)
+    function = getattr(_libc, symbol)
     function.restype = ctypes.c_long
-    result = int(function(*words))
-    if result == -1:
+    if function(*words) == -1:
         number = ctypes.get_errno()
         raise OSError(number, f"{name}: {os.strerror(number)}")
-    return result
 
 
 def mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:
@@ -58,17 +65,21 @@ def mount(source: str, target: str, kind: str, flags: int, options: str = "") ->
 
 
 def read_only(path: str) -> None:
-    """Make a mount, and all that it contains, read-only and without set-user-id programs."""
+    """Make a mount, and all that it contains, read-only and without set-user-id programs.
+
+    Needs Linux 5.12.
+    """
     attributes = (ctypes.c_uint64 * 4)(_ATTR_READ_ONLY, 0, 0, 0)
     address, size = ctypes.addressof(attributes), ctypes.sizeof(attributes)
     target = os.fsencode(path)
-    call("syscall", _SYS_MOUNT_SETATTR, _AT_FDCWD, target, _AT_RECURSIVE, address, size)
+    number = _SYS_MOUNT_SETATTR
+    _system_call("mount_setattr", number, _AT_FDCWD, target, _AT_RECURSIVE, address, size)
 
 
 def pivot_root(new_root: str, old_root: str) -> None:
     """Exchange the root of the file system."""
     number = _SYS_PIVOT_ROOT[os.uname().machine]
-    call("syscall", number, os.fsencode(new_root), os.fsencode(old_root))
+    _system_call("pivot_root", number, os.fsencode(new_root), os.fsencode(old_root))
 
 
 def drop_capabilities() -> None:

@@ -189,9 +189,7 @@ def test_limit_of_tokens_may_have_the_name_of_a_completion(name: str) -> None:
     assert judges.bodies[0]["max_completion_tokens"] == 5
 
 
-@pytest.mark.parametrize(
-    ("label", "score"), [("good", 1.0), ("fair", 1.0), ("bad", 0.0)]
-)
+@pytest.mark.parametrize(("label", "score"), [("good", 1.0), ("fair", 1.0), ("bad", 0.0)])
 def test_passing_label_is_one(label: str, score: float) -> None:
     judges = ScriptedJudges({"result": label})
     result = graded(LABEL, judges=judges)
@@ -205,8 +203,19 @@ def test_passing_label_is_one(label: str, score: float) -> None:
 @pytest.mark.parametrize("grader", [SCORE, LABEL])
 @pytest.mark.parametrize(
     "said",
-    ["I would say 0.7", "", "null", "[0.7]", '{"steps": []}', '{"result": null}']
-    + ['{"result": true}', '{"result": "0.7"}', '{"result": [1]}', '{"result": NaN}', "[" * 9000],
+    [
+        "I would say 0.7",
+        "",
+        "null",
+        "[0.7]",
+        '{"steps": []}',
+        '{"result": null}',
+        '{"result": true}',
+        '{"result": "0.7"}',
+        '{"result": [1]}',
+        '{"result": NaN}',
+        "[" * 9000,
+    ],
 )
 def test_answer_without_a_result_is_a_parse_error(grader: dict[str, Any], said: str) -> None:
     """Its tokens were used all the same."""

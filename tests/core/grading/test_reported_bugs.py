@@ -68,7 +68,7 @@ def test_variable_that_is_not_resolved_is_told() -> None:
 
 
 def test_graders_of_a_multi_grader_have_names() -> None:
-    """openai/openai-java#647: OpenAI's clients could send one grader only, which its server refused."""
+    """openai/openai-java#647: the clients could send one grader only, which the server refused."""
     one = STRING | {
         "name": "compliant",
         "input": "{{sample.output_json.compliant}}",
@@ -96,7 +96,7 @@ def test_equal_short_texts_are_equal_for_bleu() -> None:
 
 
 def test_texts_with_nothing_in_common_have_no_bleu() -> None:
-    """mjpost/sacrebleu#141: smoothing gave 0.5 to yes and no. nltk/nltk#1554: 1.0 to wrong order."""
+    """mjpost/sacrebleu#141: 0.5 for yes and no. nltk/nltk#1554: 1.0 for words in wrong order."""
     assert similarity("bleu", "yes", "no") == 0.0
     assert similarity("bleu", "let go it", "let it go") < 1.0
 
@@ -109,7 +109,7 @@ def test_meteor_is_at_most_one() -> None:
 
 @pytest.mark.parametrize("metric", ["rouge_1", "rouge_2", "rouge_l", "bleu", "meteor"])
 def test_scripts_other_than_latin_have_words(metric: Any) -> None:
-    """huggingface/evaluate#256, google/adk-python#3111: ROUGE of equal Nepali or Thai texts is 0."""
+    """huggingface/evaluate#256, google/adk-python#3111: ROUGE of equal Thai texts is 0."""
     for text in ("पूर्व प्रधानमन्त्री शिंजो आबेको हत्याले जापान स्तब्ध छ।", "สวัสดี"):
         assert similarity(metric, text, text) == 1.0
     assert 0 < similarity(metric, "पूर्व प्रधानमन्त्री शिंजो", "पूर्व प्रधानमन्त्री आबे") < 1

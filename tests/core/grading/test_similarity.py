@@ -26,19 +26,22 @@ OF_WORDS = [metric for metric in METRICS if metric != "fuzzy_match"]
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair["text"][:20])
 def test_value_is_that_of_the_package(metric: Any, pair: dict[str, Any]) -> None:
-    found = similarity(metric, pair["text"], pair["reference"])
-    if found == 1.0 and metric != "fuzzy_match":
-        split = words if metric != "bleu" and metric != "gleu" else words_and_signs
-        assert split(pair["text"]) == split(pair["reference"])
-    else:
-        assert found == pytest.approx(pair["values"][metric], abs=1e-9)
+    text, reference = pair["text"], pair["reference"]
+    if metric == "meteor":
+        text, reference = text.lower(), reference.lower()
+    split = words if metric.startswith("rouge") else words_and_signs
+    same = split(text) == split(reference) and metric != "fuzzy_match"
+    expected = 1.0 if same else pair["values"][metric]
+    assert similarity(metric, text, reference) == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize(
     "text",
-    ["Paris", "yes", "3.14", "...", "", " ", "left right", "東京は日本の首都です。", "สวัสดี", "שלום"]
-    + ["पूर्व प्रधानमन्त्री शिंजो आबे", "Привет, мир", "👍🏽", "é" * 3, "مرحبا بالعالم"],
+    [
+        *("Paris", "yes", "3.14", "...", "", " ", "left right", "東京は日本の首都です。", "สวัสดี"),
+        *("שלום", "पूर्व प्रधानमन्त्री शिंजो", "Привет, мир", "👍🏽", "ééé", "مرحبا بالعالم"),
+    ],
 )
 def test_equal_texts_have_the_similarity_one(metric: Any, text: str) -> None:
     """Also short ones, and those of any script, for which other packages give 0, 0.5 or 1e-154."""
@@ -48,7 +51,14 @@ def test_equal_texts_have_the_similarity_one(metric: Any, text: str) -> None:
 @pytest.mark.parametrize("metric", OF_WORDS)
 @pytest.mark.parametrize(
     ("text", "reference"),
-    [("yes", "no"), ("大阪", "東京"), ("", "Paris"), ("Paris", ""), ("...", "!!!"), ("Москва", "Рим")],
+    [
+        ("yes", "no"),
+        ("大阪", "東京"),
+        ("", "Paris"),
+        ("Paris", ""),
+        ("...", "!!!"),
+        ("Москва", "Рим"),
+    ],
 )
 def test_texts_without_a_common_word_have_none(metric: Any, text: str, reference: str) -> None:
     assert similarity(metric, text, reference) == 0.0
@@ -68,7 +78,9 @@ def test_scripts_without_spaces_are_compared_by_character() -> None:
 
 
 def test_words_are_those_of_rouge_for_english() -> None:
-    assert words("It's 3.14 — snake_case, x86-64!") == "it s 3 14 snake case x86 64".split()
+    assert words("It's 3.14 — snake_case, x86-64!") == [
+        *("it", "s", "3", "14", "snake", "case", "x86", "64")
+    ]
     assert words_and_signs("It's $3.14, 1,000.") == ["It", "'", "s", "$", "3.14", ",", "1,000", "."]
 
 
@@ -87,7 +99,7 @@ def test_bleu_of_words_in_wrong_order_is_less_than_one() -> None:
 def test_meteor_matches_stems_once() -> None:
     """NLTK gave this pair 1.056: it counted words twice that have the same stem."""
     text, reference = PAIRS[8]["text"], PAIRS[8]["reference"]
-    assert similarity("meteor", text, reference) == pytest.approx(0.7806, abs=0.03)
+    assert similarity("meteor", text, reference) == pytest.approx(0.8294, abs=1e-4)
     assert meteor(["create", "creates"], ["create"]) < 1
 
 
@@ -98,8 +110,10 @@ def test_longest_texts_are_compared_in_time_and_longer_ones_refused(metric: Any)
         longest = "abcdefgh" * (LONGEST_FUZZY // 8)
         other, more = longest[::-1], longest + "x"
     else:
-        numbered = [f"word{number}ing" for number in range(MOST_WORDS)]
-        longest, other = " ".join(numbered), " ".join(reversed(numbered[:-1] + ["end"]))
+        # Runs of nine words are common; the tenth has the same stem, which takes longest.
+        numbers = range(MOST_WORDS)
+        longest = " ".join(f"word{number}ing" for number in numbers)
+        other = " ".join(f"word{number}ing{'s' * (number % 10 == 0)}" for number in numbers)
         more = longest + " x"
     assert 0 < similarity(metric, longest, other) < 1
     with pytest.raises(GraderFailed, match="more than") as caught:

@@ -11,7 +11,7 @@ GOOD = "def grade(sample, item):\n    return 1.0\n"
     "source",
     [
         GOOD,
-        "from typing import Any\n\ndef grade(sample: dict[str, Any], item: dict) -> float:\n    ...",
+        "from typing import Any\n\ndef grade(sample: dict, item: Any) -> float:\n    return 1.0",
         "def grade(*values):\n    return 1",
         "def grade(sample, item, limit=3, *, strict=True):\n    return 1",
         "grade = lambda sample, item: 1.0",

@@ -112,8 +112,19 @@ def test_variable_without_a_value_is_an_error(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["{{ foo }}", "{{}}", "{{ item }}", "{{ items.x }}", "{{ item.x | upper }}", "{{ item . x }}"]
-    + ["{{item.x}", "x {{ sample.output_text", "{{ 'a' }}", "{{ item.a[*] }}", "{{ item..a }}"],
+    [
+        "{{ foo }}",
+        "{{}}",
+        "{{ item }}",
+        "{{ items.x }}",
+        "{{ item.x | upper }}",
+        "{{ item . x }}",
+        "{{item.x}",
+        "x {{ sample.output_text",
+        "{{ 'a' }}",
+        "{{ item.a[*] }}",
+        "{{ item..a }}",
+    ],
 )
 def test_braces_without_a_variable_are_refused(text: str) -> None:
     with pytest.raises(InvalidTemplate):

@@ -1,0 +1,128 @@
+"""Machines that this one is not, as programs: one that refuses namespaces, one that dies.
+
+python -m tests.core.sandbox.machines refusing | serving KIND | loading KIND | killing KIND SEED
+"""
+
+import ctypes
+import errno
+import os
+import random
+import struct
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from threading import Thread
+from typing import cast
+
+import psutil
+
+from core.errors import TunesmithError
+from core.sandbox.availability import availability
+from core.sandbox.commands import Kind
+from core.sandbox.grading import run_in
+from core.sandbox.inside import libc
+from core.sandbox.limits import Limits
+from core.sandbox.process import SandboxedProcess
+from core.sandbox.run import run_grader
+from core.sandbox.syscalls import CLONE, REFUSED
+
+KILLS = 3
+
+_NEW_NAMESPACES = 0x7E020000
+_SET_CHILD_SUBREAPER = 36
+LOOP = "def grade(sample, item):\n while True: pass"
+
+
+def refuse_namespaces() -> None:
+    """Do what the seccomp profile of Docker does: no new namespaces for this process, for good."""
+    is_x86 = os.uname().machine == "x86_64"
+    unshare, mount, clone = (
+        numbers.x86_64 if is_x86 else numbers.aarch64
+        for numbers in (REFUSED["unshare"], REFUSED["mount"], CLONE)
+    )
+    refused = (0x06, 0, 0, 0x00050000 | errno.EPERM)
+    program = [
+        (0x20, 0, 0, 0),
+        *((0x15, 0, 1, unshare), refused),
+        *((0x15, 0, 1, mount), refused),
+        *((0x15, 0, 1, 435), (0x06, 0, 0, 0x00050000 | errno.ENOSYS)),  # clone3
+        *((0x15, 0, 3, clone), (0x20, 0, 0, 16), (0x45, 0, 1, _NEW_NAMESPACES), refused),
+        (0x06, 0, 0, 0x7FFF0000),
+    ]
+    libc.call("prctl", libc.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    libc.install_filter(b"".join(struct.pack("<HBBI", *each) for each in program))
+
+
+def refusing() -> None:
+    refuse_namespaces()
+    found = availability()
+    print(found.kind)
+    print(found.reason)
+    try:
+        run_grader("def grade(sample, item):\n return 1", {}, {})
+    except TunesmithError as error:
+        print(type(error).__name__, error.code)
+        print(error.message)
+
+
+def serving(kind: Kind) -> None:
+    """Run a grader that never ends, and print its process and the parent of that."""
+    with SandboxedProcess(kind, Limits(wall_seconds=600, cpu_seconds=600)) as process:
+        print(process._inside, process._outer.pid, flush=True)
+        process.ask((LOOP, {}, {}))
+
+
+def loading(kind: Kind) -> None:
+    """Start one endless grader after the other, four at once."""
+    run_in(kind, LOOP, {}, {}, Limits(wall_seconds=0.01))
+
+    def load() -> None:
+        while True:
+            run_in(kind, LOOP, {}, {}, Limits(wall_seconds=0.001))
+
+    for _ in range(4):
+        Thread(target=load).start()
+    print("ready", flush=True)
+
+
+def killing(kind: Kind, seed: int) -> None:
+    """Kill services that start graders, at random moments; print how many processes they had.
+
+    All that outlives them becomes a child of this process, and must end soon.
+    """
+    if ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError("prctl")
+    moments = random.Random(seed)
+    descendants = 0
+    for _ in range(KILLS):
+        command = [sys.executable, "-m", __spec__.name, "loading", kind]
+        service = subprocess.Popen(command, stdout=subprocess.PIPE)
+        assert service.stdout is not None
+        service.stdout.readline()
+        time.sleep(moments.uniform(0, 0.1))
+        descendants += len(psutil.Process(service.pid).children(recursive=True))
+        service.kill()
+        _collect_all()
+    print(descendants)
+
+
+def _collect_all() -> None:
+    deadline = time.monotonic() + 10
+    with suppress(ChildProcessError):
+        while time.monotonic() < deadline:
+            os.waitpid(-1, os.WNOHANG)
+            time.sleep(0.002)
+        sys.exit(f"left: {psutil.Process().children(recursive=True)}")
+
+
+if __name__ == "__main__":
+    match sys.argv[1]:
+        case "refusing":
+            refusing()
+        case "serving":
+            serving(cast(Kind, sys.argv[2]))
+        case "loading":
+            loading(cast(Kind, sys.argv[2]))
+        case "killing":
+            killing(cast(Kind, sys.argv[2]), int(sys.argv[3]))
