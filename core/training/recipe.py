@@ -132,7 +132,7 @@ def train(
                 yield from _next_action(state)(training, state)
             except OutOfMemory as shortage:
                 yield halve_micro_batch(state, shortage)
-            if time.monotonic() >= saved_at + resume_seconds:
+            if state.step and time.monotonic() >= saved_at + resume_seconds:
                 folder = save_state(workspace, fingerprint, state)
                 yield ResumeStateSaved(step=state.step, folder=folder)
                 saved_at = time.monotonic()
