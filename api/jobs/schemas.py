@@ -14,7 +14,7 @@ from api.jobs.hyperparameters import (
 from api.jobs.method import Method, ResolvedMethod, resolved_method
 from api.pagination import ListItem
 from core.jobs.state import JobStatus
-from core.records.tables import Checkpoint, Job, JobEvent
+from core.records.tables import Checkpoint, Job, JobEvent, StoredVerdict
 from core.spec.ids import FileId
 from core.spec.job import JobSpec
 from core.spec.numbers import Integer
@@ -22,6 +22,7 @@ from core.spec.objective import ObjectiveSpec, Task
 from core.spec.strategy import LoraSpec, StrategySpec
 from core.spec.template import TemplateVariables
 from core.spec.training import EvaluationSpec, TrainingSpec
+from core.spec.verdict import Verdict
 
 _NO_NUL = r"^[^\x00]*$"  # not supported by Postgres
 
@@ -140,6 +141,15 @@ class CheckpointObject(ListItem):
     step_number: int
 
 
+class EvaluationObject(Verdict):
+    """The verdict on the final model of a job."""
+
+    object: Literal["fine_tuning.job.evaluation"] = "fine_tuning.job.evaluation"
+    created_at: int
+    fine_tuning_job_id: str
+    model: str
+
+
 def job_object(job: Job) -> JobObject:
     spec = JobSpec.model_validate(job.spec)
     # The clients' type has no paused status, so the job is shown as queued.
@@ -198,6 +208,15 @@ def checkpoint_object(checkpoint: Checkpoint) -> CheckpointObject:
         metrics=metrics,
         step_number=checkpoint.step,
     )
+
+
+def evaluation_object(stored: StoredVerdict) -> EvaluationObject:
+    own = {
+        "created_at": int(stored.created_at),
+        "fine_tuning_job_id": stored.job_id,
+        "model": stored.id,
+    }
+    return EvaluationObject.model_validate(stored.verdict | own)
 
 
 def _seconds(time: float | None) -> int | None:
