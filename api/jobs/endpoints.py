@@ -19,6 +19,7 @@ from api.jobs.schemas import (
     JobObject,
 )
 from api.json_body import JsonRoute
+from api.metadata import metadata_filter
 from api.pagination import After, Limit, ListOf
 from core.spec.ids import JobId
 
@@ -48,7 +49,7 @@ def list_jobs(
     request: Request, state: FromState, caller: FromCaller, after: After = None, limit: Limit = 20
 ) -> ListOf[JobObject]:
     """Newest first. `metadata[k]=v` selects jobs with that pair, `metadata=null` those without."""
-    wanted = service.metadata_filter(request.query_params)
+    wanted = metadata_filter(request.query_params)
     with state.database.reading() as session:
         return service.find(session, caller, after=after, limit=limit, wanted=wanted)
 

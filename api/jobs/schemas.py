@@ -12,6 +12,7 @@ from api.jobs.hyperparameters import (
     resolved_hyperparameters,
 )
 from api.jobs.method import Method, ResolvedMethod, resolved_method
+from api.metadata import NO_NUL, Metadata
 from api.pagination import ListItem
 from core.jobs.state import JobStatus
 from core.records.tables import Checkpoint, Job, JobEvent, StoredVerdict
@@ -24,11 +25,7 @@ from core.spec.template import TemplateVariables
 from core.spec.training import EvaluationSpec, TrainingSpec
 from core.spec.verdict import Verdict
 
-_NO_NUL = r"^[^\x00]*$"  # not supported by Postgres
-
-_ID = StringConstraints(min_length=1, max_length=255, pattern=_NO_NUL)
-MetadataKey = Annotated[str, StringConstraints(max_length=64, pattern=_NO_NUL)]
-MetadataValue = Annotated[str, StringConstraints(max_length=512, pattern=_NO_NUL)]
+_ID = StringConstraints(min_length=1, max_length=255, pattern=NO_NUL)
 
 
 def _part_of_a_name(suffix: str) -> str | None:
@@ -66,7 +63,7 @@ class CreateJob(BaseModel):
     seed: Annotated[Integer, Field(ge=0, le=2**31 - 1)] | None = None
     method: Method | None = None
     hyperparameters: Hyperparameters | None = Field(None, json_schema_extra={"deprecated": True})
-    metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] | None = None
+    metadata: Metadata | None = None
     integrations: list[object] | None = None
     strategy: StrategySpec = LoraSpec()
     task: Task | None = None

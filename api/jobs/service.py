@@ -1,11 +1,10 @@
 """The operations of the job routes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from sqlalchemy.orm import Session
-from starlette.datastructures import QueryParams
 from starlette.responses import StreamingResponse
 
 from api.app_state import AppState, Transaction
@@ -25,6 +24,7 @@ from api.jobs.schemas import (
     event_object,
     job_object,
 )
+from api.metadata import MetadataFilter
 from api.models.bases import require_files
 from api.pagination import ListOf, list_of
 from core.errors import Conflict, InvalidRequest, NotFound
@@ -40,7 +40,6 @@ from core.storage.blobs import BlobStore
 from core.tasks.kinds import JOB, Work
 
 NO_MODELS: Mapping[str, BatchModel] = {}
-MAX_METADATA_PAIRS = 16  # the limit of a job
 MAX_EVENT_DIGITS = 9  # no job has more events, so a longer number is invalid
 
 
@@ -67,30 +66,6 @@ def create(
     session.refresh(job)
     transaction.after_commit(partial(state.broker.wake, Work(JOB, job.id)))
     return job_object(job)
-
-
-@dataclass(frozen=True)
-class MetadataFilter:
-    """Selects jobs with all `pairs`, or jobs without any."""
-
-    pairs: dict[str, str]
-    none: bool
-
-
-def metadata_filter(query: QueryParams) -> MetadataFilter:
-    """Read `metadata[key]=value` (up to 16 keys) and `metadata=null`."""
-    start, end = "metadata[", "]"
-    pairs = {
-        name[len(start) : -len(end)]: value
-        for name, value in query.items()
-        if name.startswith(start) and name.endswith(end)
-    }
-    if len(pairs) > MAX_METADATA_PAIRS:
-        raise InvalidRequest(
-            f"The filter has {len(pairs)} pairs; a job has at most {MAX_METADATA_PAIRS}.",
-            param="metadata",
-        )
-    return MetadataFilter(pairs, none=query.get("metadata") == "null")
 
 
 def find(
