@@ -11,6 +11,7 @@ from api.auth.keys import StaticKey
 from api.auth.middleware import AuthMiddleware
 from api.batches.endpoints import router as batches
 from api.classifications.endpoints import router as classifications
+from api.comparisons.endpoints import router as comparisons
 from api.embeddings.endpoints import router as embeddings
 from api.engines.endpoints import router as engines
 from api.errors import ERROR_RESPONSES, install_error_handlers
@@ -45,6 +46,7 @@ from core.storage.open import open_store
 V1_ROUTERS = (
     files,
     jobs,
+    comparisons,
     graders,
     masks,
     speed,

@@ -7,7 +7,12 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from bench.data import SMALL, ModelSize, build, size_of
 from core.artifacts.manifest import ADAPTER_FILE, write_manifest
@@ -43,20 +48,29 @@ def make_setting(folder: Path, requests: int, base_folder: Path | None = None) -
     base = BaseModelSpec(id=f"benchmark-{size.name.lower()}", source=str(source))
     torch.manual_seed(SEED)
     model = AutoModelForCausalLM.from_pretrained(base.source, dtype=torch.float32)
-    adapters = []
-    for number in range(requests):
-        adapters.append(folder / f"adapter-{number}")
-        write_adapter(model, base, adapters[-1])
+    adapters = write_adapters(model, base, folder, requests)
     draw = torch.Generator().manual_seed(SEED)
     shape = requests, PROMPT_TOKENS
     prompts = torch.randint(FIRST_DRAWN_TOKEN, size.vocabulary, shape, generator=draw)
     return Setting(base, adapters, [tuple(prompt) for prompt in prompts.tolist()], size)
 
 
-def write_adapter(model: PreTrainedModel, base: BaseModelSpec, folder: Path) -> None:
-    """Write a bundle with a non-zero update, in the format of training."""
+def write_adapters(
+    model: PreTrainedModel, base: BaseModelSpec, folder: Path, number: int
+) -> list[Path]:
+    """Write different bundles with non-zero updates, in the format of training; return them."""
+    tokenizer = load_tokenizer(base)
+    folders = [folder / f"adapter-{each}" for each in range(number)]
+    for each in folders:
+        _write_adapter(model, base, tokenizer, each)
+    return folders
+
+
+def _write_adapter(
+    model: PreTrainedModel, base: BaseModelSpec, tokenizer: PreTrainedTokenizerFast, folder: Path
+) -> None:
     strategy = LoraSpec(rank=RANK, alpha=ALPHA)
-    adapted = attach(model, strategy, load_tokenizer(base), prepack=False)
+    adapted = attach(model, strategy, tokenizer, prepack=False)
     adapted.remove()
     for parameter in adapted.parameters:
         parameter.data += 0.02 * torch.randn_like(parameter)

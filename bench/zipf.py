@@ -26,7 +26,7 @@ from bench.data import SMALL, build
 from bench.measure import median_ratio
 from bench.results import save_table, set_up
 from bench.serving_engine import adapter_name, make_engine, require_answer, token_bytes_of
-from bench.serving_setting import ALPHA, NEW_TOKENS, PROMPT_TOKENS, RANK, greedy, write_adapter
+from bench.serving_setting import ALPHA, NEW_TOKENS, PROMPT_TOKENS, RANK, greedy, write_adapters
 from core.artifacts.manifest import ADAPTER_FILE
 from core.engine.engine import Engine
 from core.engine.policy.request import ModelKey, Request
@@ -83,10 +83,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         base = BaseModelSpec(id="benchmark-27m", source=str(build(folder, 8, SEED).base_folder))
-        adapters = write_adapters(folder, base, options.adapters)
+        _say(f"writing {options.adapters} adapters")
+        torch.manual_seed(SEED)
+        model = AutoModelForCausalLM.from_pretrained(base.source)
+        adapters = write_adapters(model, base, folder, options.adapters)
         engine = make_engine(adapters, at_once=AT_ONCE, waiting=IN_HAND, resident=options.resident)
         speeds = measure(engine, base, options)
-        checked = check(engine, base, signatures_of(base, adapters), options.checked)
+        asked = list(itertools.islice(zipf(len(adapters), SEED - 1), options.checked))
+        signatures = signatures_of(base, {each: adapters[each] for each in sorted(set(asked))})
+        checked = check(engine, base, signatures, asked)
     report = markdown(options, speeds, checked)
     print(report)
     if options.save:
@@ -94,17 +99,6 @@ def main() -> None:
         print("Saved:", *save_table("serving-zipf", report, figures))
     if checked.wrong:
         raise SystemExit(f"{checked.wrong} answers did not match the requested adapter.")
-
-
-def write_adapters(folder: Path, base: BaseModelSpec, number: int) -> list[Path]:
-    """Write this number of different bundles."""
-    _say(f"writing {number} adapters")
-    model = AutoModelForCausalLM.from_pretrained(base.source)
-    torch.manual_seed(SEED)
-    folders = [folder / f"adapter-{each}" for each in range(number)]
-    for each in folders:
-        write_adapter(model, base, each)
-    return folders
 
 
 def zipf(adapters: int, seed: int) -> Iterator[int]:
@@ -181,27 +175,29 @@ def traffic(adapters: int, requests: int, seed: int) -> list[Asked]:
 
 
 @torch.inference_mode()
-def signatures_of(base: BaseModelSpec, adapters: Sequence[Path]) -> list[Signature]:
-    """Return a prompt for each adapter, with the answer that only this adapter gives.
+def signatures_of(base: BaseModelSpec, adapters: Mapping[int, Path]) -> dict[int, Signature]:
+    """Return a prompt for each adapter, with the answer that only this one of them gives.
 
     Each is merged into a plain transformers model and run alone, without our code.
     """
-    _say("asking every adapter for its signature, merged into a model of transformers")
+    _say(f"asking {len(adapters)} adapters for their signatures, merged into plain models")
     model = AutoModelForCausalLM.from_pretrained(base.source, dtype=torch.float32).eval()
     plain = {name: weight.clone() for name, weight in model.state_dict().items()}
     token_bytes = token_bytes_of(base.source)
-    signatures: dict[str, Signature] = {}
-    for folder in adapters:
+    signatures: dict[int, Signature] = {}
+    texts: set[str] = set()
+    for number, folder in adapters.items():
         model.load_state_dict(plain)
         merge(model, load_file(folder / ADAPTER_FILE), scale=ALPHA / RANK)
         for first in itertools.count(100):
             prompt = tuple(range(first, first + SIGNATURE_PROMPT_TOKENS))
             tokens = sure_answer(model, prompt)
             text = b"".join(map(token_bytes.text_bytes, tokens)).decode("utf-8", "replace")
-            if len(tokens) == SIGNATURE_TOKENS and text not in signatures:
-                signatures[text] = Signature(prompt, text)
+            if len(tokens) == SIGNATURE_TOKENS and text not in texts:
+                texts.add(text)
+                signatures[number] = Signature(prompt, text)
                 break
-    return list(signatures.values())
+    return signatures
 
 
 def sure_answer(model: PreTrainedModel, prompt: Sequence[int]) -> list[int]:
@@ -228,18 +224,20 @@ def merge(model: PreTrainedModel, adapter: Mapping[str, Tensor], scale: float) -
 
 
 def check(
-    engine: Engine, base: BaseModelSpec, signatures: Sequence[Signature], requests: int
+    engine: Engine,
+    base: BaseModelSpec,
+    signatures: Mapping[int, Signature],
+    numbers: Sequence[int],
 ) -> Checked:
-    """Check the signatures of popular and rare adapters, mixed."""
-    _say(f"checking {requests} answers")
-    numbers = list(itertools.islice(zipf(len(signatures), SEED - 1), requests))
+    """Ask adapters by their numbers, popular and rare ones mixed, and check their signatures."""
+    _say(f"checking {len(numbers)} answers")
     before = _loads(engine)
     asked = [Asked(each, signatures[each].prompt, SIGNATURE_TOKENS) for each in numbers]
     answers = serve(engine, base, asked)
     wrong = sum(
         answer != signatures[each].text for each, answer in zip(numbers, answers, strict=True)
     )
-    return Checked(requests, len(set(numbers)), _loads(engine) - before, wrong)
+    return Checked(len(numbers), len(set(numbers)), _loads(engine) - before, wrong)
 
 
 def markdown(options: argparse.Namespace, speeds: dict[str, list[float]], checked: Checked) -> str:

@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import plotext
 from openai import HttpxBinaryResponseContent, OpenAI
@@ -96,6 +97,7 @@ def main() -> None:
         )
         job = follow(client, job)
         draw_loss_curve(client, job)
+        show_verdict(client, job)
 
         step("Asking base and tuned model the same held-out questions")
         assert job.fine_tuned_model is not None
@@ -206,6 +208,25 @@ def draw_loss_curve(client: OpenAI, job: FineTuningJob) -> None:
             figure.draw(signal)
     figure.label("step")
     print(figure.build())
+
+
+def show_verdict(client: OpenAI, job: FineTuningJob) -> None:
+    """Print the job's own comparison with its base; OpenAI's API has no such route."""
+    verdict: Any = client.get(f"/fine_tuning/jobs/{job.id}/evaluation", cast_to=object)
+    table = Table(title=f"  Verdict: {verdict['status']}", title_justify="left")
+    for name in ("held-out rows", "base", "tuned", "difference", "95 % interval"):
+        table.add_column(name)
+    for metric in verdict["metrics"]:
+        interval = metric["interval"] and "{:+.2f} to {:+.2f}".format(*metric["interval"])
+        figures = [f"{metric[name]:.2f}" for name in ("base", "tuned")]
+        table.add_row(metric["name"], *figures, f"{metric['difference']:+.2f}", interval or "")
+    held_out = verdict["held_out"]
+    if held_out["base"] and held_out["tuned"]:
+        losses = [held_out[name]["loss"] for name in ("base", "tuned")]
+        change = f"{losses[1] - losses[0]:+.2f}"
+        table.add_row("loss", *(f"{loss:.2f}" for loss in losses), change, "")
+    console.print(table)
+    console.print(f"  {verdict['overfitting']['reason']}")
 
 
 def compare(client: OpenAI, base: DemoBase, tuned_model: str) -> None:

@@ -52,6 +52,14 @@ class WorkerSettings(StorageSettings, HubSettings, SandboxSettings):
         "leaves it half of the cores, unless `threads` is set",
     )
 
+    verdict_seconds: float = Field(
+        120,
+        ge=0,
+        le=86_400,
+        description="the longest time in which base and tuned model answer held-out rows and fixed "
+        "prompts at the end of a job, and are scored; 0: they are not asked",
+    )
+
     engine_key: SecretStr | None = Field(None, description="the TUNESMITH_ENGINE_KEY of the engine")
     endpoints_file: Path | None = Field(
         None, description="external endpoints that evals may ask; TOML, the same as the API's"

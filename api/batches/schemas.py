@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-from api.jobs.schemas import MetadataKey, MetadataValue
+from api.metadata import Metadata
 from api.pagination import ListItem
 from core.inference.endpoints import ENDPOINTS
 from core.records.tables import Batch
@@ -56,7 +56,7 @@ class CreateBatch(BaseModel):
     endpoint: Annotated[str, AfterValidator(_endpoint)]
     completion_window: Annotated[str, AfterValidator(_window)]
     """OpenAI has 24h only."""
-    metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] | None = None
+    metadata: Metadata | None = None
     output_expires_after: ExpiresAfter | None = None
 
 

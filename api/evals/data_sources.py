@@ -4,13 +4,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from api.jobs.schemas import MetadataKey, MetadataValue
+from api.metadata import Metadata
 from core.spec.evals import MAX_ITEMS, InputMessages
 from core.spec.ids import FileId
 from core.spec.numbers import Integer, Number
 
 ModelName = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00]*$")]
-Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)]
 Time = Annotated[Integer, Field(ge=0, le=2**53)]
 
 

@@ -4,7 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from api.evals.data_sources import DataSource, Metadata
+from api.evals.data_sources import DataSource
+from api.metadata import Metadata
 from api.pagination import ListItem
 from core.evals.item_schema import shown_config
 from core.records.tables import Eval, EvalRun, EvalRunItem

@@ -41,6 +41,7 @@ def new_job(
     validation_report = datasets[1].report if len(datasets) > 1 else None
     if validation_report is not None:
         _refuse_split(body)
+    _require_held_out_rows(body)
     facts = describe(start.base)
     objective = resolve_objective(report, validation_report, hyperparameters)
     task = resolve_task(body.task, objective, start.strategy, facts)
@@ -102,6 +103,16 @@ def _refuse_split(body: CreateJob) -> None:
             "evaluation.split uses a part of the training file for validation, but there is a "
             "validation file; use only one of the two.",
             param="evaluation.split",
+            code="contradictory_parameters",
+        )
+
+
+def _require_held_out_rows(body: CreateJob) -> None:
+    if body.evaluation.require and not body.evaluation.split and body.validation_file is None:
+        raise InvalidRequest(
+            "evaluation.require is checked on held-out rows, and there are none. Set "
+            "evaluation.split, or send a validation_file.",
+            param="evaluation.require",
             code="contradictory_parameters",
         )
 

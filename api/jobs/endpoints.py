@@ -3,14 +3,23 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
 from api.app_state import FromState
 from api.auth.caller import FromCaller, requires
 from api.jobs import service
 from api.jobs.datasets import recheck
-from api.jobs.schemas import CheckpointObject, CreateJob, EventObject, JobObject
+from api.jobs.graders import models_of_graders
+from api.jobs.schemas import (
+    CheckpointObject,
+    CreateJob,
+    EvaluationObject,
+    EventObject,
+    JobObject,
+)
 from api.json_body import JsonRoute
+from api.metadata import metadata_filter
 from api.pagination import After, Limit, ListOf
 from core.spec.ids import JobId
 
@@ -23,10 +32,16 @@ router = APIRouter(
 
 
 @router.post("")
-def create_job(body: CreateJob, state: FromState, caller: FromCaller) -> JobObject:
-    rechecked = recheck(state, caller, body)
-    with state.transaction() as transaction:
-        return service.create(transaction, state, caller, body, rechecked)
+async def create_job(body: CreateJob, state: FromState, caller: FromCaller) -> JobObject:
+    graders = body.evaluation.graders
+    models = await models_of_graders(state, caller, graders, "evaluation.graders")
+
+    def create() -> JobObject:
+        rechecked = recheck(state, caller, body)
+        with state.transaction() as transaction:
+            return service.create(transaction, state, caller, body, rechecked, models)
+
+    return await run_in_threadpool(create)
 
 
 @router.get("")
@@ -34,7 +49,7 @@ def list_jobs(
     request: Request, state: FromState, caller: FromCaller, after: After = None, limit: Limit = 20
 ) -> ListOf[JobObject]:
     """Newest first. `metadata[k]=v` selects jobs with that pair, `metadata=null` those without."""
-    wanted = service.metadata_filter(request.query_params)
+    wanted = metadata_filter(request.query_params)
     with state.database.reading() as session:
         return service.find(session, caller, after=after, limit=limit, wanted=wanted)
 
@@ -94,6 +109,15 @@ def list_checkpoints(
         return service.list_checkpoints(
             session, caller, fine_tuning_job_id, after=after, limit=limit
         )
+
+
+@router.get("/{fine_tuning_job_id}/evaluation")
+def retrieve_evaluation(
+    fine_tuning_job_id: JobId, state: FromState, caller: FromCaller
+) -> EvaluationObject:
+    """The verdict on the final model: what it does better or worse than before training."""
+    with state.database.reading() as session:
+        return service.evaluation(session, caller, fine_tuning_job_id)
 
 
 @router.get("/{fine_tuning_job_id}/adapter", response_class=StreamingResponse)

@@ -12,9 +12,10 @@ from api.jobs.hyperparameters import (
     resolved_hyperparameters,
 )
 from api.jobs.method import Method, ResolvedMethod, resolved_method
+from api.metadata import NO_NUL, Metadata
 from api.pagination import ListItem
 from core.jobs.state import JobStatus
-from core.records.tables import Checkpoint, Job, JobEvent
+from core.records.tables import Checkpoint, Job, JobEvent, StoredVerdict
 from core.spec.ids import FileId
 from core.spec.job import JobSpec
 from core.spec.numbers import Integer
@@ -22,12 +23,9 @@ from core.spec.objective import ObjectiveSpec, Task
 from core.spec.strategy import LoraSpec, StrategySpec
 from core.spec.template import TemplateVariables
 from core.spec.training import EvaluationSpec, TrainingSpec
+from core.spec.verdict import Verdict
 
-_NO_NUL = r"^[^\x00]*$"  # not supported by Postgres
-
-_ID = StringConstraints(min_length=1, max_length=255, pattern=_NO_NUL)
-MetadataKey = Annotated[str, StringConstraints(max_length=64, pattern=_NO_NUL)]
-MetadataValue = Annotated[str, StringConstraints(max_length=512, pattern=_NO_NUL)]
+_ID = StringConstraints(min_length=1, max_length=255, pattern=NO_NUL)
 
 
 def _part_of_a_name(suffix: str) -> str | None:
@@ -65,7 +63,7 @@ class CreateJob(BaseModel):
     seed: Annotated[Integer, Field(ge=0, le=2**31 - 1)] | None = None
     method: Method | None = None
     hyperparameters: Hyperparameters | None = Field(None, json_schema_extra={"deprecated": True})
-    metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] | None = None
+    metadata: Metadata | None = None
     integrations: list[object] | None = None
     strategy: StrategySpec = LoraSpec()
     task: Task | None = None
@@ -140,6 +138,15 @@ class CheckpointObject(ListItem):
     step_number: int
 
 
+class EvaluationObject(Verdict):
+    """The verdict on the final model of a job."""
+
+    object: Literal["fine_tuning.job.evaluation"] = "fine_tuning.job.evaluation"
+    created_at: int
+    fine_tuning_job_id: str
+    model: str
+
+
 def job_object(job: Job) -> JobObject:
     spec = JobSpec.model_validate(job.spec)
     # The clients' type has no paused status, so the job is shown as queued.
@@ -198,6 +205,15 @@ def checkpoint_object(checkpoint: Checkpoint) -> CheckpointObject:
         metrics=metrics,
         step_number=checkpoint.step,
     )
+
+
+def evaluation_object(stored: StoredVerdict) -> EvaluationObject:
+    own = {
+        "created_at": int(stored.created_at),
+        "fine_tuning_job_id": stored.job_id,
+        "model": stored.id,
+    }
+    return EvaluationObject.model_validate(stored.verdict | own)
 
 
 def _seconds(time: float | None) -> int | None:

@@ -1,10 +1,10 @@
 """The operations of the job routes."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
 from sqlalchemy.orm import Session
-from starlette.datastructures import QueryParams
 from starlette.responses import StreamingResponse
 
 from api.app_state import AppState, Transaction
@@ -16,35 +16,47 @@ from api.jobs.event_stream import event_response, stream_events
 from api.jobs.schemas import (
     CheckpointObject,
     CreateJob,
+    EvaluationObject,
     EventObject,
     JobObject,
     checkpoint_object,
+    evaluation_object,
     event_object,
     job_object,
 )
+from api.metadata import MetadataFilter
 from api.models.bases import require_files
 from api.pagination import ListOf, list_of
 from core.errors import Conflict, InvalidRequest, NotFound
 from core.jobs.state import FINAL
-from core.records import events, jobs, models, pauses
+from core.records import events, jobs, models, pauses, verdicts
 from core.records.base_downloads import wait_for_download
 from core.records.database import Database
 from core.records.owned import get_owned
 from core.records.tables import Job, TunedModel
+from core.spec.batch import BatchModel
 from core.spec.ids import JobId
 from core.storage.blobs import BlobStore
 from core.tasks.kinds import JOB, Work
 
-MAX_METADATA_PAIRS = 16  # the limit of a job
+NO_MODELS: Mapping[str, BatchModel] = {}
 MAX_EVENT_DIGITS = 9  # no job has more events, so a longer number is invalid
 
 
 def create(
-    transaction: Transaction, state: AppState, caller: Caller, body: CreateJob, rechecked: Rechecked
+    transaction: Transaction,
+    state: AppState,
+    caller: Caller,
+    body: CreateJob,
+    rechecked: Rechecked,
+    grader_models: Mapping[str, BatchModel] = NO_MODELS,
 ) -> JobObject:
     """Store the job and wake a worker. If the message is lost, housekeeping repeats it."""
     session = transaction.session
     new = new_job(session, state.catalog, caller, body, rechecked)
+    if grader_models:
+        spec = new.spec.model_copy(update={"grader_models": dict(grader_models)})
+        new = replace(new, spec=spec)
     must_download = require_files(session, state, new.spec.base, or_downloadable=True)
     job = jobs.create_job(session, new)
     events.append_events(session, job.id, notices(session, caller, body, rechecked))
@@ -54,30 +66,6 @@ def create(
     session.refresh(job)
     transaction.after_commit(partial(state.broker.wake, Work(JOB, job.id)))
     return job_object(job)
-
-
-@dataclass(frozen=True)
-class MetadataFilter:
-    """Selects jobs with all `pairs`, or jobs without any."""
-
-    pairs: dict[str, str]
-    none: bool
-
-
-def metadata_filter(query: QueryParams) -> MetadataFilter:
-    """Read `metadata[key]=value` (up to 16 keys) and `metadata=null`."""
-    start, end = "metadata[", "]"
-    pairs = {
-        name[len(start) : -len(end)]: value
-        for name, value in query.items()
-        if name.startswith(start) and name.endswith(end)
-    }
-    if len(pairs) > MAX_METADATA_PAIRS:
-        raise InvalidRequest(
-            f"The filter has {len(pairs)} pairs; a job has at most {MAX_METADATA_PAIRS}.",
-            param="metadata",
-        )
-    return MetadataFilter(pairs, none=query.get("metadata") == "null")
 
 
 def find(
@@ -155,6 +143,28 @@ def list_checkpoints(
     job = get_owned(session, Job, caller.project, job_id)
     page = models.list_checkpoints(session, job.id, after=after, limit=limit)
     return list_of(page, checkpoint_object)
+
+
+def evaluation(session: Session, caller: Caller, job_id: JobId) -> EvaluationObject:
+    """Return the verdict on the job's final model; NotFound before the job has ended."""
+    job = get_owned(session, Job, caller.project, job_id)
+    if job.status not in FINAL:
+        raise NotFound(
+            f"Job {job.id} has not ended. Its evaluation is available once it has succeeded.",
+            param="fine_tuning_job_id",
+            code="evaluation_not_ready",
+        )
+    stored = None
+    if job.fine_tuned_model is not None:
+        stored = verdicts.find_verdict(session, job.project_id, job.fine_tuned_model)
+    if stored is None:
+        raise NotFound(
+            f"Job {job.id} is {job.status} and has no evaluation: it has no final model, or the "
+            "model was deleted, or is older than evaluations.",
+            param="fine_tuning_job_id",
+            code="evaluation_not_found",
+        )
+    return evaluation_object(stored)
 
 
 def adapter(

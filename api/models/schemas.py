@@ -34,7 +34,12 @@ class ModelObject(BaseModel):
     )
     published_at: int | None = Field(
         None,
-        description="of a model whose parity failed: when its owner published it anyway",
+        description="of a model that was withheld: when its owner published it anyway",
+    )
+    unmet_requirements: str | None = Field(
+        None,
+        description="of a tuned model: which requirements of `evaluation.require` it does not "
+        "meet; it answers only once it is published",
     )
     serving: ServingObject
     precision: PrecisionChoice | None = Field(

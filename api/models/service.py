@@ -158,5 +158,6 @@ def _tuned_object(model: TunedModel) -> ModelObject:
         owned_by=model.project_id,
         parity=None if model.parity is None else Parity.model_validate(model.parity),
         published_at=None if model.published_at is None else int(model.published_at),
+        unmet_requirements=model.unmet_requirements,
         serving=serving_object(target_of(model)),
     )

@@ -4,8 +4,8 @@ from fastapi import APIRouter, Request
 
 from api.app_state import FromState
 from api.auth.caller import FromCaller, requires
-from api.jobs.service import metadata_filter
 from api.json_body import JsonRoute
+from api.metadata import metadata_filter
 from api.pagination import After, Limit
 from api.stored_completions import service
 from api.stored_completions.schemas import (

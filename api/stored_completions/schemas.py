@@ -1,12 +1,10 @@
 """OpenAI's objects of stored chat completions."""
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
-from api.jobs.schemas import MetadataKey, MetadataValue
-
-Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)]
+from api.metadata import Metadata
 
 CompletionObject = dict[str, Any]
 """As it was answered, with parameters of the request and its metadata."""

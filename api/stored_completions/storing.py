@@ -15,7 +15,7 @@ from starlette.background import BackgroundTask
 
 from api.app_state import AppState
 from api.auth.caller import Caller
-from api.stored_completions.schemas import Metadata
+from api.metadata import Metadata
 from core.errors import InvalidRequest
 from core.inference.answer import Chunks, Events, collect
 from core.inference.chat import chat_completion

@@ -11,6 +11,7 @@ from core.catalog.strategies import STRATEGIES
 from core.catalog.tasks import TASKS
 from core.spec.base_model import BaseModelSpec
 from core.spec.events import DatasetValidated, ModelReady
+from core.spec.held_out import Figures, perplexity
 from core.spec.job import JobSpec
 from core.spec.members import for_each
 
@@ -22,6 +23,8 @@ class CardFacts:
     spec: JobSpec
     dataset: DatasetValidated
     model: ModelReady
+    base: Figures | None = None
+    """Of the model with which the run began, on the held-out rows."""
 
 
 def model_card(facts: CardFacts, curve: tuple[StepMetrics, ...], step: int) -> str:
@@ -57,11 +60,38 @@ def model_card(facts: CardFacts, curve: tuple[StepMetrics, ...], step: int) -> s
             "",
             "![Loss by step](loss.png)",
             "",
+            *_evaluation(facts, curve, step),
             "## Use",
             "",
             *usage(facts.spec),
         ]
     )
+
+
+def _evaluation(facts: CardFacts, curve: tuple[StepMetrics, ...], step: int) -> list[str]:
+    """Return the section about the held-out rows; none if they were not evaluated at `step`."""
+    found = next((each for each in curve if each.step == step), None)
+    if found is None or found.valid_loss is None or found.valid_mean_token_accuracy is None:
+        return []
+    tuned = Figures(loss=found.valid_loss, accuracy=found.valid_mean_token_accuracy)
+    columns = {"Tuned": tuned} if facts.base is None else {"Base": facts.base, "Tuned": tuned}
+    if facts.spec.parent is not None and facts.base is not None:
+        columns = {"Before": facts.base, "Tuned": tuned}
+    figures = list(columns.values())
+    rows: list[tuple[object, ...]] = [("Loss", *(_loss(each.loss) for each in figures))]
+    if OBJECTIVES[facts.spec.objective.type].target == "tokens":
+        shown = (f"{perplexity(each.loss):.4g}" for each in figures)
+        rows.append(("Perplexity", *shown))
+    rows.append(("Accuracy", *(f"{each.accuracy:.4f}" for each in figures)))
+    return [
+        "## Evaluation",
+        "",
+        *_table(("Held-out rows", *columns), rows),
+        "",
+        f"Means over the targets of {facts.dataset.validation_rows:,} held-out rows. Accuracy is "
+        "the share of correct targets.",
+        "",
+    ]
 
 
 _TARGETS = for_each(
@@ -128,7 +158,11 @@ def _hyperparameter_rows(facts: CardFacts) -> list[tuple[object, ...]]:
         **{f"objective.{name}": value for name, value in facts.spec.objective if name != "type"},
         **{f"strategy.{name}": value for name, value in facts.spec.strategy},
         **{f"training.{name}": value for name, value in facts.spec.training},
-        **{f"evaluation.{name}": value for name, value in facts.spec.evaluation},
+        **{
+            f"evaluation.{name}": value
+            for name, value in facts.spec.evaluation
+            if name not in _NOT_SHOWN
+        },
         "seed": facts.spec.seed,
         "optimizer steps": f"{facts.dataset.total_steps:,}",
         "trainable parameters": f"{facts.model.trainable_parameters:,} of "
@@ -137,6 +171,10 @@ def _hyperparameter_rows(facts: CardFacts) -> list[tuple[object, ...]]:
         "device": facts.model.device,
     }
     return [(name, _text(value)) for name, value in settings.items()]
+
+
+_NOT_SHOWN = ("graders", "prompts", "require")
+"""Settings of the evaluation with texts of the owner, who may pass the bundle on."""
 
 
 def _metric_rows(curve: tuple[StepMetrics, ...]) -> list[tuple[object, ...]]:

@@ -8,7 +8,7 @@ from core.catalog.bases import Catalog
 from core.errors import Conflict, InvalidRequest, NotFound
 from core.records.ids import TUNED_PREFIX
 from core.records.owned import get_owned
-from core.records.parity import is_to_be_checked, is_withheld
+from core.records.parity import has_failed, is_to_be_checked, is_withheld
 from core.records.tables import TunedModel
 from core.spec.base_model import BaseModelSpec
 from core.spec.batch import BatchModel
@@ -74,7 +74,7 @@ def require_base(catalog: Catalog, name: ModelId, verb: str) -> BaseModelSpec:
 def find_target(session: Session, catalog: Catalog, project: ProjectId, name: ModelId) -> Target:
     """Return the model with this name; NotFound with code `model_not_found`.
 
-    Raises Conflict `parity_failed` for a withheld model.
+    Raises Conflict `parity_failed` or `requirement_failed` for a withheld model.
     """
     if not name.startswith(TUNED_PREFIX):
         base = catalog.resolve(name)
@@ -101,10 +101,18 @@ def target_of_resolved(model: BatchModel) -> Target:
 
 
 def _withheld(model: TunedModel) -> Conflict:
+    publish = f"To use it anyway, send POST /v1/models/{model.id}/publish."
+    if not has_failed(model):
+        return Conflict(
+            f"The model {model.id!r} does not meet the requirements of its job: "
+            f"{model.unmet_requirements} {publish}",
+            param="model",
+            code="requirement_failed",
+        )
     found = Parity.model_validate(model.parity)
     return Conflict(
         f"The model {model.id!r} is not served as it was trained ({found.differs}). "
-        f"{found.reason} To use it anyway, send POST /v1/models/{model.id}/publish.",
+        f"{found.reason} {publish}",
         param="model",
         code="parity_failed",
     )

@@ -13,6 +13,7 @@ from core.records.owned import find_owned, get_owned, missing, owned_by
 from core.records.pages import Page, keyset_page
 from core.records.speed_tests import forget_speed_tests
 from core.records.tables import Checkpoint, Job, TunedModel
+from core.records.verdicts import forget_verdict
 from core.spec.bundle import BundleRef
 from core.spec.ids import CheckpointId, JobId, ModelId, ProjectId
 from core.spec.parity import Parity, ParityReference
@@ -123,6 +124,16 @@ def find_checkpoint(session: Session, job_id: JobId, step: int) -> Checkpoint | 
     ).one_or_none()
 
 
+def checkpoint_models(session: Session, job_id: JobId) -> list[tuple[int, TunedModel]]:
+    """Return the kept checkpoints of a job as (step, model), the first step first."""
+    query = (
+        select(TunedModel)
+        .where(TunedModel.job_id == job_id, TunedModel.checkpoint_step.is_not(None))
+        .order_by(TunedModel.checkpoint_step)
+    )
+    return [(model.checkpoint_step or 0, model) for model in session.scalars(query)]
+
+
 def pin_model(
     session: Session, project_id: ProjectId, model_id: ModelId, bundle: BundleRef
 ) -> None:
@@ -177,6 +188,7 @@ def delete_model(session: Session, project_id: ProjectId, model_id: ModelId) -> 
     if not deleted:
         raise missing(TunedModel, model_id)
     forget_speed_tests(session, project_id, model_id)
+    forget_verdict(session, model_id)
     if model.checkpoint_step is not None:
         session.execute(
             delete(Checkpoint).where(

@@ -29,9 +29,17 @@ def is_to_be_checked(model: TunedModel) -> bool:
 
 
 def is_withheld(model: TunedModel) -> bool:
-    """Return whether the model must not answer: its parity failed, and it is not published."""
-    failed = model.parity is not None and model.parity["status"] == "failed"
+    """Return whether the model must not answer.
+
+    Its parity failed or it does not meet the requirements of its job, and it is not published.
+    """
+    failed = has_failed(model) or model.unmet_requirements is not None
     return failed and model.published_at is None
+
+
+def has_failed(model: TunedModel) -> bool:
+    """Return whether the model is not served as it was trained."""
+    return model.parity is not None and model.parity["status"] == "failed"
 
 
 def begin_check(
@@ -99,7 +107,10 @@ def publish(session: Session, project_id: ProjectId, model_id: ModelId) -> Tuned
     model = get_owned(session, TunedModel, project_id, model_id, lock="write", load=(reference,))
     if is_withheld(model):
         model.published_at = session.scalars(select(database_now())).one()
-        text = f"The owner published {model_id}, which is not served as it was trained."
+        lack = "is not served as it was trained"
+        if not has_failed(model):
+            lack = "does not meet the requirements of its job"
+        text = f"The owner published {model_id}, which {lack}."
         append_events(session, model.job_id, [NewEvent(text, "warn")])
         session.flush()
     return model

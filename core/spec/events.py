@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from core.spec.base import Spec
+from core.spec.held_out import HeldOutFacts
 from core.spec.mask import MaskRow
 from core.spec.parity import ParityReference
 from core.spec.precision import NumberFormat, PrecisionChoice
@@ -191,6 +192,9 @@ class RunFinished(Spec):
         None, description="the step of the weights: the last, or the one with the best loss"
     )
     reference: ParityReference | None = Field(None, description="the parity reference")
+    held_out: HeldOutFacts | None = Field(
+        None, description="what the verdict needs; None in events of versions without verdicts"
+    )
 
 
 class RunFailed(Spec):

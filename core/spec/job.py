@@ -6,6 +6,7 @@ from pydantic import Field
 
 from core.spec.base import Spec
 from core.spec.base_model import BaseModelSpec
+from core.spec.batch import BatchModel
 from core.spec.bundle import BundleRef
 from core.spec.objective import ObjectiveSpec, SupervisedSpec, Task
 from core.spec.strategy import LoraSpec, StrategySpec
@@ -29,6 +30,9 @@ class JobSpec(Spec):
         "until a worker has read the base; None: stored by a version without default rates",
     )
     evaluation: EvaluationSpec = EvaluationSpec()
+    grader_models: dict[str, BatchModel] = Field(
+        default_factory=dict, description="of the models that graders name, when the job was made"
+    )
     parent: BundleRef | None = Field(None, description="the tuned model that this job continues")
     seed: int = Field(ge=0, le=2**31 - 1)
     chat_template_kwargs: dict[str, Any] = Field(

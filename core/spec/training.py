@@ -2,9 +2,19 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, model_validator
 
 from core.spec.base import Spec
+from core.spec.evaluation import (
+    METRICS,
+    MOST_GRADERS,
+    MOST_PROMPTS,
+    MOST_REQUIREMENTS,
+    MOST_SAMPLES,
+    FixedPrompt,
+    Requirements,
+)
+from core.spec.grader import Grader
 from core.spec.names import Aliased
 from core.spec.numbers import Flag, Integer, Number
 
@@ -91,3 +101,38 @@ class EvaluationSpec(Spec):
     keep_best: Flag = Field(
         True, description="the final model is the checkpoint with the lowest held-out loss"
     )
+    samples: Integer = Field(
+        20,
+        ge=0,
+        le=MOST_SAMPLES,
+        description="held-out rows that base and tuned model answer at the end of the run",
+    )
+    graders: tuple[Grader, ...] = Field(
+        (), max_length=MOST_GRADERS, description="what scores these answers; in OpenAI's format"
+    )
+    prompts: tuple[FixedPrompt, ...] = Field(
+        (),
+        max_length=MOST_PROMPTS,
+        description="texts or lists of messages that base, kept checkpoints and tuned model answer",
+    )
+    require: Requirements = Field(
+        (),
+        max_length=MOST_REQUIREMENTS,
+        description="what the model must reach; otherwise it is kept, but does not answer",
+    )
+
+    @model_validator(mode="after")
+    def _require_known_metrics(self) -> "EvaluationSpec":
+        names = [grader.name for grader in self.graders]
+        if taken := next((name for name in names if name in METRICS), None):
+            raise ValueError(f"a grader has the name of the metric {taken!r}; rename it")
+        if len(set(names)) < len(names):
+            raise ValueError("two graders have the same name; rename one")
+        for requirement in self.require:
+            if requirement.metric not in (*METRICS, *names):
+                known = ", ".join((*METRICS, *names))
+                raise ValueError(
+                    f"require names the metric {requirement.metric!r}, which is neither a grader "
+                    f"nor one of {known}"
+                )
+        return self

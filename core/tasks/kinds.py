@@ -98,6 +98,17 @@ KINDS: dict[str, TaskKind] = {
         at_once=4,  # each waits for engines most of the time
         kept_seconds=86_400,
     ),
+    "comparison": TaskKind(
+        runner="worker.tasks.comparison",
+        queue=Queue.LIGHT,
+        id_prefix="ftcompare",
+        lease_seconds=30,
+        max_attempts=10,
+        retry_seconds=5,
+        limit_seconds=86_400,  # in the background of busy engines
+        at_once=2,  # each waits for engines most of the time
+        kept_seconds=30 * 86_400,
+    ),
     "response": TaskKind(
         runner="worker.tasks.response",
         queue=Queue.LIGHT,

@@ -78,7 +78,7 @@ class Training:
             adapted=state.adapted,
             step=step,
             tokenizer=self.tokenizer,
-            card=self.facts,
+            card=replace(self.facts, base=state.baseline.figures if state.baseline else None),
             curve=tuple(state.curve),
             row_losses_csv=state.row_losses.as_csv(),
         )

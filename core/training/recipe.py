@@ -25,7 +25,9 @@ from core.spec.events import (
 from core.spec.job import JobSpec
 from core.spec.workspace import Workspace
 from core.training.activations import use_gradient_checkpointing
+from core.training.baseline import measure_baseline
 from core.training.data import load_dataset
+from core.training.held_out import held_out_facts
 from core.training.inputs import inputs_of
 from core.training.learning_rate import settled, with_rate
 from core.training.loop import (
@@ -127,11 +129,10 @@ def train(
     try:
         while not training.is_finished(state):
             try:
-                due = evaluate_and_checkpoint if state.checkpointed_step < state.step else take_step
-                yield from due(training, state)
+                yield from _next_action(state)(training, state)
             except OutOfMemory as shortage:
                 yield halve_micro_batch(state, shortage)
-            if time.monotonic() >= saved_at + resume_seconds:
+            if state.step and time.monotonic() >= saved_at + resume_seconds:
                 folder = save_state(workspace, fingerprint, state)
                 yield ResumeStateSaved(step=state.step, folder=folder)
                 saved_at = time.monotonic()
@@ -158,4 +159,11 @@ def train(
         trained_tokens=state.trained_tokens,
         step=chosen_step,
         reference=reference,
+        held_out=held_out_facts(training, state, chosen_step),
     )
+
+
+def _next_action(state: RunState) -> Callable[[Training, RunState], Iterator[RunEvent]]:
+    if state.baseline is None:
+        return measure_baseline
+    return evaluate_and_checkpoint if state.checkpointed_step < state.step else take_step

@@ -4,8 +4,7 @@ A row begins with the prompt as the endpoint renders it. The prompt of a truncat
 tokens, so such a row does not test the template.
 """
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, assert_never
@@ -27,6 +26,7 @@ from core.datasets.formats import (
     TextExample,
 )
 from core.datasets.read import read_examples
+from core.datasets.sent import sent_message, trained_turns
 from core.errors import InvalidRequest
 from core.objectives.choose import template_context
 from core.objectives.classification import class_tokens
@@ -127,13 +127,8 @@ class _Asking:
         """Yield the possible prompts, that of a conversation's last answer first."""
         match example:
             case ChatExample():
-                messages = [_openai_message(message) for message in example.messages]
-                turns = [
-                    index
-                    for index, message in enumerate(example.messages)
-                    if message["role"] == "assistant" and message.get("weight", 1)
-                ]
-                for turn in reversed(turns):
+                messages = [sent_message(message) for message in example.messages]
+                for turn in reversed(trained_turns(example)):
                     yield ChatPrompt(messages=tuple(messages[:turn]), tools=example.tools)
             case RatedExample():
                 yield from self._prompts(example.answer)
@@ -165,15 +160,3 @@ class _Asking:
             return tuple(render(self.tokenizer, prompt.messages, prompt.tools, self.context))
         except InvalidRequest:  # the template rejects a conversation that ends there
             return ()
-
-
-def _openai_message(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a message in the clients' format, the inverse of `core/datasets/chat.py`."""
-    sent = {key: value for key, value in message.items() if key != "weight"}
-    if calls := message.get("tool_calls"):
-        sent["tool_calls"] = [{**call, "function": _with_text(call["function"])} for call in calls]
-    return sent
-
-
-def _with_text(function: Mapping[str, Any]) -> dict[str, Any]:
-    return {**function, "arguments": json.dumps(function["arguments"], ensure_ascii=False)}

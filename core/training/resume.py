@@ -33,7 +33,7 @@ from core.spec.events import RunRestarted, RunResumed
 from core.spec.job import JobSpec
 from core.spec.names import first_spelling
 from core.spec.workspace import Workspace
-from core.training.state import RunState
+from core.training.state import Baseline, RunState
 from core.training.tensor_tree import flatten, unflatten
 
 KEPT_STATES = 2
@@ -97,6 +97,7 @@ def save_state(workspace: Workspace, fingerprint: str, state: RunState) -> Path:
         "overflows": state.overflows,
         "budget_tokens": state.budget_tokens,
         "curve": [dataclasses.astuple(entry) for entry in state.curve],
+        "baseline": None if state.baseline is None else dataclasses.astuple(state.baseline),
         "optimiser": plain,
     }
     epochs = {str(epoch): losses_R for epoch, losses_R in state.row_losses.epochs.items()}
@@ -147,6 +148,8 @@ def _load(folder: Path, facts: dict[str, Any], state: RunState) -> None:
     state.overflows = facts["overflows"]
     state.budget_tokens = facts["budget_tokens"]
     state.curve = [StepMetrics(*entry) for entry in facts["curve"]]
+    baseline = facts.get("baseline")  # states of earlier versions have none
+    state.baseline = None if baseline is None else Baseline(*baseline)
     epochs = load_file(folder / "row_losses.safetensors")
     state.row_losses.epochs = {int(epoch): epochs[epoch] for epoch in sorted(epochs, key=int)}
     state.best_file.unlink(missing_ok=True)

@@ -9,9 +9,25 @@ from torch import Tensor
 
 from core.adapters.adapted import AdaptedModel
 from core.artifacts.metrics import StepMetrics
+from core.spec.held_out import Figures
 from core.spec.parity import ParityReference
 from core.training.optimizer import TrainingOptimizer
 from core.training.row_losses import RowLossTable
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The held-out figures of the model with which the run began, or why there are none."""
+
+    loss: float | None = None
+    accuracy: float | None = None
+    missing: str | None = None
+
+    @property
+    def figures(self) -> Figures | None:
+        if self.loss is None or self.accuracy is None:
+            return None
+        return Figures(loss=self.loss, accuracy=self.accuracy)
 
 
 @dataclass
@@ -36,6 +52,8 @@ class RunState:
     """Consecutive skipped updates, in fp16."""
     curve: list[StepMetrics] = field(default_factory=list)
     """One entry per completed step."""
+    baseline: Baseline | None = None
+    """None until it is measured."""
     last_reference: ParityReference | None = None
     """Of the checkpoint after the last step, if this attempt created it."""
 

@@ -14,7 +14,9 @@ from core.records.leases import hold
 from core.records.models import StoredBundle, add_checkpoint, add_final_model
 from core.records.owned import get_owned
 from core.records.tables import Job
+from core.records.verdicts import add_verdict
 from core.spec.parity import Parity, ParityReference
+from core.spec.verdict import Verdict
 from tests.api.live import Api
 
 METRICS = {
@@ -79,7 +81,11 @@ def save_checkpoint(api: Api, held: Claim, step: int = 5) -> None:
 
 
 def succeed(
-    api: Api, held: Claim, parity: Parity | None = None, reference: ParityReference | None = None
+    api: Api,
+    held: Claim,
+    parity: Parity | None = None,
+    reference: ParityReference | None = None,
+    verdict: Verdict | None = None,
 ) -> str:
     """End the job well and return the tuned model's id."""
     name = model_id(api, held.job_id)
@@ -90,6 +96,8 @@ def succeed(
         hold(session, held)
         job = get_owned(session, Job, "default", held.job_id)
         add_final_model(session, job, name, stored, parity, reference)
+        if verdict is not None:
+            add_verdict(session, job, name, verdict)
         add_file(
             session,
             file_id=file_id,

@@ -16,10 +16,12 @@ from tests.api import as_worker
 from tests.api.batch_files import CHAT, as_file, chat_line, upload_requests
 from tests.api.light_worker import light_worker_of
 from tests.api.live import Api
+from tests.api.test_evaluation import VERDICT
 from tests.contract.contract import OUR_ROUTES, CheckedClient, Route, check_schema, contract
 
 JOBS = "/v1/fine_tuning/jobs"
 MASKS = "/v1/fine_tuning/masks"
+COMPARISONS = "/v1/fine_tuning/comparisons"
 GRADERS = "/v1/fine_tuning/alpha/graders"
 BATCH = {"endpoint": CHAT, "completion_window": "24h"}
 
@@ -90,8 +92,12 @@ def use_every_route(
     held = as_worker.start(api)
     look_at_job(client, job_id)
     as_worker.save_checkpoint(api, held)
-    as_worker.succeed(api, held)
+    as_worker.succeed(api, held, verdict=VERDICT)
     look_at_job(client, job_id)
+    assert client.get(f"{JOBS}/{job_id}/evaluation").status_code == 200
+    compared = {"models": ["tunesmith/tiny", as_worker.model_id(api, job_id)], "file": file_id}
+    comparison_id = client.post(COMPARISONS, json=compared).json()["id"]
+    assert client.get(f"{COMPARISONS}/{comparison_id}").status_code == 200
     assert client.get(f"{JOBS}/{job_id}/adapter").status_code == 200
     create_job()
     as_worker.fail(api, as_worker.start(api))
@@ -282,6 +288,9 @@ def misuse_every_route(client: httpx.Client) -> None:
         ("GET", f"{JOBS}/ftjob-none/checkpoints"),
         ("GET", f"{JOBS}/ftjob-none/adapter"),
         ("GET", f"{JOBS}/ftjob-none/mask"),
+        ("GET", f"{JOBS}/ftjob-none/evaluation"),
+        ("POST", COMPARISONS),
+        ("GET", f"{COMPARISONS}/ftcompare-none"),
         ("POST", f"{GRADERS}/run"),
         ("POST", f"{GRADERS}/validate"),
         ("POST", MASKS),

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from openai.types.chat import ChatCompletion
@@ -30,6 +31,13 @@ def test_job_reports_what_it_did(service: Service, tuned: FineTuningJob) -> None
     assert [c.step_number for c in checkpoints] == [60, 30]
     messages = [e.message for e in client.fine_tuning.jobs.list_events(tuned.id, limit=3).data]
     assert messages[0] == "The job has successfully completed"
+    verdict: Any = client.get(f"/fine_tuning/jobs/{tuned.id}/evaluation", cast_to=object)
+    assert messages[2].startswith(verdict["sentence"])
+    assert (verdict["status"], verdict["missing"]) == ("better", [])
+    assert verdict["held_out"]["tuned"]["loss"] < verdict["held_out"]["base"]["loss"]
+    exact = next(each for each in verdict["metrics"] if each["name"] == "exact_match")
+    low, high = exact["interval"]
+    assert exact["rows"] == 20 and 0 < low <= exact["difference"] <= high
 
 
 def test_every_checkpoint_answers(service: Service, tuned: FineTuningJob) -> None:

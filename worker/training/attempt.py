@@ -35,6 +35,7 @@ from worker.training.publish import Publisher
 from worker.training.recorder import Recorder
 from worker.training.resume import ResumeStates, fetch_checked
 from worker.training.supervise import supervise
+from worker.verdict.verdict import verdict_check
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +82,8 @@ def train(worker: Worker, claim: Claim) -> None:
         return find_engine(worker.database, model.base, model.bundle, worker.settings.engine_key)
 
     check_parity = ParityCheck(engine_for, should_stop)
-    publisher = Publisher(worker.database, store, claim, check_parity)
+    judge_model = verdict_check(worker, should_stop)
+    publisher = Publisher(worker.database, store, claim, check_parity, judge_model)
     recorder = Recorder(worker.database, claim, states, publisher)
     try:
         with lease:

@@ -5,7 +5,7 @@ Texts and keys are OpenAI's where OpenAI has them.
 
 from typing import Any
 
-from core.records.events import NewEvent
+from core.records.events import Level, NewEvent
 from core.spec.events import (
     CheckpointSaved,
     DatasetValidated,
@@ -20,6 +20,7 @@ from core.spec.events import (
     StoppedEarly,
 )
 from core.spec.parity import Parity
+from core.spec.verdict import Verdict
 
 SHOWN_LINES = 5
 
@@ -166,6 +167,26 @@ def parity_message(parity: Parity, model_id: str) -> NewEvent:
                 f"{served}."
             )
             return NewEvent(text, data=data)
+
+
+def verdict_message(verdict: Verdict, model_id: str) -> NewEvent:
+    """State the verdict; `data` has its figures, and the evaluation of the job the rest.
+
+    An error if a requirement withholds the model, a warning for a worse model.
+    """
+    data = verdict.model_dump(mode="json", exclude={"samples", "prompts", "by_label"})
+    texts = [verdict.sentence]
+    if verdict.overfitting.status in ("overfitted", "diverged"):
+        texts.append(verdict.overfitting.reason)
+    texts += [each for each in verdict.missing if each not in verdict.sentence]
+    level: Level = "warn" if verdict.status == "worse" else "info"
+    if (unmet := verdict.unmet) is not None:
+        level = "error"
+        texts.append(
+            f"The model does not meet its requirements: {unmet} It is stored and can be "
+            f"downloaded. To use it anyway, send POST /v1/models/{model_id}/publish."
+        )
+    return NewEvent(" ".join(texts), level, data=data)
 
 
 def checkpoint_metrics(event: CheckpointSaved) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from core.errors import StaleClaim
 from core.jobs.state import JobStatus
 from core.parity.asking import Candidate
-from core.records import claims, events, files, jobs, models
+from core.records import claims, events, files, jobs, models, verdicts
 from core.records.claims import Claim
 from core.records.database import Database
 from core.records.events import NewEvent
@@ -24,11 +24,13 @@ from core.spec.events import CheckpointSaved, RunFinished
 from core.spec.ids import FileId, ModelId
 from core.spec.parity import Parity, ParityReference
 from core.spec.run_request import archive_of
+from core.spec.verdict import Verdict
 from core.storage.blobs import Blob, BlobStore
 from core.storage.compensation import delete_on_failure
 from worker.coroutines import Interrupted
 from worker.outages.commit import commit, may_have_committed
-from worker.training.event_messages import checkpoint_metrics, parity_message
+from worker.training.event_messages import checkpoint_metrics, parity_message, verdict_message
+from worker.verdict.subject import Subject, subject_of
 
 METRICS_FILE = "metrics.csv"
 RESULT_FILENAME = "step_metrics.csv"
@@ -36,17 +38,26 @@ RESULT_FILENAME = "step_metrics.csv"
 CheckParity = Callable[[ParityReference | None, Candidate], Parity]
 """Returns whether a model is served as it was trained; Interrupted if the worker must stop."""
 
+JudgeModel = Callable[[Subject, Parity], Verdict]
+"""Compares a model with the one that the job began with; Interrupted if the worker must stop."""
+
 
 class Publisher:
     """Publishes the models of one attempt at a job. Raises StaleClaim if the claim has ended."""
 
     def __init__(
-        self, database: Database, store: BlobStore, claim: Claim, check_parity: CheckParity
+        self,
+        database: Database,
+        store: BlobStore,
+        claim: Claim,
+        check_parity: CheckParity,
+        judge_model: JudgeModel,
     ) -> None:
         self._database = database
         self._store = store
         self._claim = claim
         self._check_parity = check_parity
+        self._judge_model = judge_model
 
     def publish_checkpoint(self, event: CheckpointSaved) -> None:
         """Store and record a checkpoint; delete the ones that it replaces."""
@@ -76,17 +87,18 @@ class Publisher:
             self._store.delete(key)
 
     def publish_final(self, event: RunFinished) -> bool:
-        """Store, check and record the final model, and end the job as succeeded.
+        """Store, check, judge and record the final model, and end the job as succeeded.
 
-        Returns False, with nothing recorded, if the worker had to stop during the check.
+        Returns False, with nothing recorded, if the worker had to stop meanwhile.
         """
         bundle = self._store_bundle(event.folder, "final")
         try:
             with delete_on_failure(self._store, bundle.key):
                 parity = self._parity(event, bundle)
+                verdict = self._verdict(event, bundle, parity)
         except Interrupted:
             return False
-        self._record_final(event, bundle, parity)
+        self._record_final(event, bundle, parity, verdict)
         return True
 
     def _parity(self, event: RunFinished, bundle: StoredBundle) -> Parity:
@@ -98,7 +110,21 @@ class Publisher:
         )
         return self._check_parity(event.reference, candidate)
 
-    def _record_final(self, event: RunFinished, bundle: StoredBundle, parity: Parity) -> None:
+    def _verdict(self, event: RunFinished, bundle: StoredBundle, parity: Parity) -> Verdict | None:
+        """Return the verdict; None for a run of a version without verdicts."""
+        facts = event.held_out
+        if facts is None:
+            return None
+
+        def read(session: Session) -> Subject:
+            job = claims.claimed_job(session, self._claim)
+            return subject_of(session, job, _model_id(job), bundle, facts)
+
+        return self._judge_model(commit(self._database, read), parity)
+
+    def _record_final(
+        self, event: RunFinished, bundle: StoredBundle, parity: Parity, verdict: Verdict | None
+    ) -> None:
         file_id, file_key = files.new_file_key()
         with delete_on_failure(self._store, bundle.key, file_key, unless=may_have_committed):
             results = self._store.write_file(file_key, event.folder / METRICS_FILE)
@@ -107,9 +133,12 @@ class Publisher:
                 job = claims.claimed_job(session, self._claim)
                 model_id = _model_id(job)
                 models.add_final_model(session, job, model_id, bundle, parity, event.reference)
+                messages = [parity_message(parity, model_id)]
+                if verdict is not None:
+                    verdicts.add_verdict(session, job, model_id, verdict)
+                    messages.append(verdict_message(verdict, model_id))
                 _add_results(session, job, file_id, results)
-                created = NewEvent(f"New fine-tuned model created: {model_id}")
-                messages = [parity_message(parity, model_id), created]
+                messages.append(NewEvent(f"New fine-tuned model created: {model_id}"))
                 events.append_events(session, job.id, messages)
                 jobs.advance(
                     session,

@@ -17,6 +17,7 @@ from core.records.tables.outbox import OutboxMessage
 from core.records.tables.processes import RegisteredEngine, Worker
 from core.records.tables.responses import OutputItem, ResponseEvents, StoredResponse
 from core.records.tables.tasks import Task
+from core.records.tables.verdicts import StoredVerdict
 
 __all__ = [
     "Batch",
@@ -41,6 +42,7 @@ __all__ = [
     "StoredCompletion",
     "StoredCompletionMetadata",
     "StoredResponse",
+    "StoredVerdict",
     "Table",
     "Task",
     "TunedModel",

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import ForeignKey, Index
+from sqlalchemy import ForeignKey, Index, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from core.records.tables.base import Owned
@@ -51,7 +51,10 @@ class TunedModel(Owned):
     parity_due_at: Mapped[float | None]
     """The earliest time of the next check: in the future during a check and after a failed one,
     None if there is nothing to check. By the database's clock."""
+    unmet_requirements: Mapped[str | None] = mapped_column(Text)
+    """The requirements of its job that it does not meet, which withhold it; None if there are
+    none."""
     published_at: Mapped[float | None]
-    """The time when its owner published it although it is not served as it was trained."""
+    """The time when its owner published it although it was withheld."""
     serving: Mapped[dict[str, Any] | None]
     """The requested `core.spec.serving.ServingSpec`; None for the adapter form."""

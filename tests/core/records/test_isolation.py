@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from core.errors import NotFound
 from core.records.batches import NewBatch, cancel_batch, create_batch, list_batches
+from core.records.comparisons import get_comparison, request_comparison
 from core.records.database import Database
 from core.records.eval_progress import add_results, begin_run
 from core.records.eval_runs import (
@@ -73,14 +74,18 @@ from core.records.tables import (
     Owned,
     StoredCompletion,
     StoredResponse,
+    StoredVerdict,
     Task,
     TunedModel,
 )
 from core.records.tasks import claim_next, succeed
+from core.records.verdicts import add_verdict, find_verdict
 from core.spec.base_model import BaseModelSpec
+from core.spec.comparison import ComparisonRequest
 from core.spec.job import JobSpec
 from core.spec.serving import ADAPTER_FORM, ServingSpec
 from core.spec.speed import SpeedResult, SpeedTarget
+from core.spec.verdict import HeldOut, Overfitting, Verdict
 from tests.core.inference.responses.planned import answer, plan_of, response_of
 from tests.core.records.owned_tables import OWNED_TABLES
 from tests.core.records.test_evals import new_eval, new_run, request_of, result
@@ -93,6 +98,13 @@ RESULT = SpeedResult(
     hardware="cpu", prompt_tokens=1, completion_tokens=1, levels=(), is_complete=True
 )
 MERGED = ServingSpec(form="merged")
+VERDICT = Verdict(
+    status="unjudged",
+    sentence="Not judged.",
+    compared_with="tiny",
+    held_out=HeldOut(rows=0, source=None),
+    overfitting=Overfitting(status="unknown", reason="No evaluations."),
+)
 TARGET = SpeedTarget(
     base=BaseModelSpec(id="tiny", source="/models/tiny"), adapter=None, serving=ServingSpec()
 )
@@ -113,6 +125,7 @@ def ids(database: Database, make_file: Callable[..., str], make_job: Callable[..
         job = get_owned(session, Job, "alpha", job_id)
         bundle = StoredBundle("key", "0" * 64)
         add_final_model(session, job, MODEL, bundle)
+        add_verdict(session, job, MODEL, VERDICT)
         add_checkpoint(session, job, MODEL, 7, {}, bundle)
         [checkpoint] = session.query(Checkpoint).all()
         audit = request_audit(session, "alpha", file_id, JobSpec.model_validate(job.spec))
@@ -135,6 +148,7 @@ def ids(database: Database, make_file: Callable[..., str], make_job: Callable[..
             Task: audit.id,
             StoredResponse: response["id"],
             OutputItem: response["output"][0]["id"],
+            StoredVerdict: MODEL,
         }
 
 
@@ -287,6 +301,18 @@ def test_no_task_or_mask_is_shown_to_another_project(database: Database, ids: Id
             with pytest.raises(NotFound, match=f"No mask audit with id '{task_id}'") as refusal:
                 get_audit(session, project, task_id)
             assert (refusal.value.param, refusal.value.code) == ("mask_id", "not_found")
+
+
+def test_no_verdict_or_comparison_is_shown_to_another_project(database: Database, ids: Ids) -> None:
+    request = ComparisonRequest(models=(), blob_key="key", rows=1, samples=1, seed=0, max_tokens=1)
+    with database.writing() as session:
+        comparison_id = request_comparison(session, "alpha", ids[File], request).id
+    with database.reading() as session:
+        assert find_verdict(session, "alpha", MODEL) is not None
+        assert find_verdict(session, "beta", MODEL) is None
+        assert get_comparison(session, "alpha", comparison_id).subject == ids[File]
+        with pytest.raises(NotFound, match="No comparison with id"):
+            get_comparison(session, "beta", comparison_id)
 
 
 def test_no_speed_test_is_found_for_another_project(database: Database, ids: Ids) -> None:

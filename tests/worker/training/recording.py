@@ -9,12 +9,15 @@ from core.spec.events import (
     StepDone,
 )
 from core.spec.generation import TextPrompt
-from core.spec.parity import ParityReference, ReplayedRow
+from core.spec.parity import Parity, ParityReference, ReplayedRow
+from core.spec.verdict import Verdict
+from core.verdict.judge import Collected, judge
 from tests.worker.workshop import Workshop
 from worker.parity.check import ParityCheck
-from worker.training.publish import CheckParity, Publisher
+from worker.training.publish import CheckParity, JudgeModel, Publisher
 from worker.training.recorder import Recorder
 from worker.training.resume import ResumeStates
+from worker.verdict.subject import Subject
 
 REFERENCE = ParityReference(
     precision="fp32",
@@ -32,10 +35,19 @@ NO_ENGINE = ParityCheck(lambda base: None, lambda: False)
 VALIDATED = DatasetValidated(rows=8, validation_rows=2, tokens=80, targets=40, total_steps=4)
 
 
-def recording(workshop: Workshop, check_parity: CheckParity = NO_ENGINE) -> Recorder:
+def unasked(subject: Subject, parity: Parity) -> Verdict:
+    """What is judged without answers."""
+    return judge(subject.spec, subject.facts, subject.compared_with, Collected())
+
+
+def recording(
+    workshop: Workshop,
+    check_parity: CheckParity = NO_ENGINE,
+    judge_model: JudgeModel = unasked,
+) -> Recorder:
     """The recorder of an attempt that has claimed the oldest job."""
     parts = (workshop.database, workshop.store, workshop.claim())
-    publisher = Publisher(*parts, check_parity)
+    publisher = Publisher(*parts, check_parity, judge_model)
     return Recorder(workshop.database, parts[-1], ResumeStates(*parts), publisher)
 
 

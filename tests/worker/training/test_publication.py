@@ -102,7 +102,8 @@ def test_model_is_asked_through_the_engine_and_published_with_the_result(
     told = workshop.messages(job_id)
     checking = told.index("Checking parity.")
     assert told[checking + 1].startswith(f"Parity passed: 8 rows, {parity.tokens} tokens; ")
-    assert told[checking + 2].startswith("New fine-tuned model created")
+    assert told[checking + 2].startswith("Not judged against tunesmith/tiny. No rows are held out")
+    assert told[checking + 3].startswith("New fine-tuned model created")
 
 
 def test_without_an_engine_the_model_is_published_unchecked_at_once(
