@@ -29,7 +29,7 @@ from api.evals.schemas import (
     item_object,
     run_object,
 )
-from api.evals.service import GRADERS
+from api.evals.service import GRADERS, require_text
 from api.evals.stored import rows_of_completions, rows_of_responses
 from api.files.checking import check_items_blob, check_slot
 from api.files.schemas import shown_errors
@@ -56,6 +56,8 @@ async def create(
     state: AppState, caller: Caller, eval_id: EvalId, body: CreateRun, url: str
 ) -> RunObject:
     """Create a run. Models are resolved and items checked now: it means the same until its end."""
+    # Rows are checked with the schema.
+    await run_in_threadpool(require_text, body, data_source={"source": {"content"}})
     eval_ = await run_in_threadpool(_eval, state, caller, eval_id)
     criteria = GRADERS.validate_python(eval_.criteria)
     is_stored = isinstance(body.data_source.source, StoredCompletions | StoredResponses)

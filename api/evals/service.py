@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 from sqlalchemy.orm import Session
 
 from api.app_state import AppState, Transaction
@@ -20,7 +20,7 @@ from api.evals.schemas import (
 from api.files.checking import schema_fault
 from api.pagination import ListOf, list_of
 from core.errors import InvalidRequest
-from core.grading.validate import check_grader
+from core.grading.validate import check_grader, require_json
 from core.records import evals
 from core.records.evals import NewEval, SortedBy
 from core.records.owned import get_owned
@@ -38,6 +38,7 @@ SIMILARITY_THRESHOLD = 0.5
 
 
 def create(state: AppState, caller: Caller, body: CreateEval) -> EvalObject:
+    require_text(body)
     config = body.data_source_config
     has_sample = True
     if isinstance(config, CustomConfig):
@@ -56,17 +57,19 @@ def create(state: AppState, caller: Caller, body: CreateEval) -> EvalObject:
         return eval_object(evals.create_eval(transaction.session, new))
 
 
+def require_text(body: BaseModel, **left_out: Any) -> None:
+    """Raise InvalidRequest with the first field of a body that JSON and the database cannot have.
+
+    `left_out` is what is checked elsewhere, as pydantic's `exclude` has it.
+    """
+    for field, value in body.model_dump(exclude=left_out).items():
+        require_json(value, field)
+
+
 def _check_schema(state: AppState, schema: dict[str, Any]) -> None:
     """Raise InvalidRequest for a JSON schema that no item can be validated with."""
     param = "data_source_config.item_schema"
-    try:
-        length = len(json.dumps(schema, ensure_ascii=False).encode())
-    except UnicodeEncodeError:
-        raise InvalidRequest(
-            "The item schema has half of a surrogate pair, which is no text.",
-            param=param,
-            code="invalid_value",
-        ) from None
+    length = len(json.dumps(schema, ensure_ascii=False).encode())
     if length > MAX_SCHEMA_BYTES:
         raise InvalidRequest(
             f"The item schema has {length} bytes; at most {MAX_SCHEMA_BYTES} are allowed.",
@@ -121,6 +124,7 @@ def update(
     transaction: Transaction, caller: Caller, eval_id: EvalId, body: UpdateEval
 ) -> EvalObject:
     """Set the fields that the body has. A name cannot be removed."""
+    require_text(body)
     changes: dict[str, Any] = {}
     if body.name is not None:
         changes["name"] = body.name

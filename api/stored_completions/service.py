@@ -15,6 +15,7 @@ from api.stored_completions.schemas import (
     UpdateCompletion,
 )
 from core.errors import NotFound
+from core.grading.validate import require_json
 from core.records import stored_completions
 from core.records.pages import Order
 from core.records.tables import StoredCompletion
@@ -66,6 +67,7 @@ def get(session: Session, caller: Caller, id_: CompletionId) -> CompletionObject
 def update(
     transaction: Transaction, caller: Caller, id_: CompletionId, body: UpdateCompletion
 ) -> CompletionObject:
+    require_json(body.metadata, "metadata")
     return _object(
         stored_completions.update_completion(
             transaction.session, caller.project, id_, body.metadata

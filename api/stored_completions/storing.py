@@ -17,6 +17,7 @@ from api.app_state import AppState
 from api.auth.caller import Caller
 from api.metadata import Metadata
 from core.errors import InvalidRequest
+from core.grading.validate import require_json
 from core.inference.answer import Chunks, Events, collect
 from core.inference.chat import chat_completion
 from core.inference.plan import Plan
@@ -85,6 +86,7 @@ def check_metadata(body: ChatBody) -> None:
     """Raise InvalidRequest for metadata that cannot be stored, before the model answers."""
     if not body.store or not body.metadata:
         return
+    require_json(body.metadata, "metadata")
     try:
         METADATA.validate_python(body.metadata)
     except ValidationError as error:
