@@ -41,11 +41,7 @@ class NoBubblewrap(Exception):
 
 
 def command(kind: Kind, image: Image, report_to: int) -> list[str]:
-    """Return the command. `report_to` is where it reports the first process inside, as JSON.
-
-    Bubblewrap's own process is the first one, and the grader's the second. As the only one, it
-    would outlive us: bubblewrap outside has no right to signal it after it has become `nobody`.
-    """
+    """Return the command. `report_to` is where it reports the first process inside, as JSON."""
     python = [image.interpreter, *_PYTHON_OPTIONS]
     if kind == "namespaces":
         return python
@@ -54,7 +50,8 @@ def command(kind: Kind, image: Image, report_to: int) -> list[str]:
         raise NoBubblewrap("The program bwrap is not installed.")
     options = ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]
     options += ["--unshare-cgroup-try", "--hostname", _HOST_NAME, "--die-with-parent"]
-    options += ["--info-fd", str(report_to), "--clearenv"]
+    # As the first process inside; bubblewrap's own would be left to the machine to collect.
+    options += ["--as-pid-1", "--info-fd", str(report_to), "--clearenv"]
     options += ["--cap-drop", "ALL", "--cap-add", "CAP_SYS_ADMIN"]  # to mount /tmp; then dropped
     if os.geteuid() == 0:
         options += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]  # to become nobody

@@ -13,7 +13,8 @@ from typing import Self
 
 from core.sandbox.commands import Kind, command, opening, part
 from core.sandbox.image import image
-from core.sandbox.inside.main import READY, SIGNALLED
+from core.sandbox.inside.confine import SIGNALLED
+from core.sandbox.inside.main import READY
 from core.sandbox.limits import Limits
 
 START_SECONDS = 30.0

@@ -5,9 +5,12 @@ import resource
 import signal
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 
 from core.sandbox.inside import libc
+
+SIGNALLED = 128
+"""Plus a signal: the exit status that bubblewrap gives for a process that was killed."""
 
 
 def confine(limits: Mapping[str, Any], nobody: int) -> None:
@@ -23,22 +26,49 @@ def confine(limits: Mapping[str, Any], nobody: int) -> None:
     options = f"mode=0700,size={size},nr_inodes={files},uid={nobody},gid={nobody}"
     libc.mount("tmpfs", "/tmp", "tmpfs", flags, options)
     if os.geteuid() == 0:
-        os.setgroups([])
-        os.setresgid(nobody, nobody, nobody)
-        os.setresuid(nobody, nobody, nobody)
-        # A user namespace counts its own threads. Where the kernel has none, sandboxes share the
-        # limit, and a thread may be refused too early.
-        with suppress(OSError):
-            libc.call("unshare", libc.CLONE_NEWUSER)
-    libc.drop_capabilities()
-    # After the change of user, which resets both: no core dump, for which some systems run a
-    # program of root's, and death with the parent.
-    libc.call("prctl", libc.PR_SET_DUMPABLE, 0, 0, 0, 0)
-    libc.call("prctl", libc.PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    libc.call("prctl", libc.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        _become(nobody)
+    _give_up_rights()
     os.chdir("/tmp")
     libc.one_arena()
     _limit(limits)
+
+
+def follow(child: int) -> NoReturn:
+    """Keep nothing open, wait for a child, and end as it did."""
+    os.closerange(0, 3)
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    os._exit(code if code >= 0 else SIGNALLED - code)
+
+
+def _become(nobody: int) -> None:
+    """Be another user than root, in a second process.
+
+    The first one remains root's, but without rights: bubblewrap, which has none either, may
+    kill no other when it dies. With it, all inside dies.
+    """
+    child = os.fork()
+    if child:
+        _give_up_rights()
+        follow(child)
+    os.setgroups([])
+    os.setresgid(nobody, nobody, nobody)
+    os.setresuid(nobody, nobody, nobody)
+    # A user namespace counts its own threads. Where the kernel has none, sandboxes share the
+    # limit, and a thread may be refused too early.
+    with suppress(OSError):
+        libc.call("unshare", libc.CLONE_NEWUSER)
+
+
+def _give_up_rights() -> None:
+    """After a change of user, which resets the first two.
+
+    No core dump, for which some systems run a program of root's; death with the parent.
+    """
+    libc.drop_capabilities()
+    libc.call("prctl", libc.PR_SET_DUMPABLE, 0, 0, 0, 0)
+    libc.call("prctl", libc.PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    libc.call("prctl", libc.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
 def _limit(limits: Mapping[str, Any]) -> None:

@@ -90,7 +90,9 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     descriptors = os.listdir("/proc/self/fd")
     found = Host(tmp_path, mark, listeners, Watched.processes)
     yield found
-    found.check()
-    assert os.listdir("/proc/self/fd") == descriptors
-    for listener in listeners.values():
-        listener.close()
+    try:
+        found.check()
+        assert os.listdir("/proc/self/fd") == descriptors
+    finally:
+        for listener in listeners.values():
+            listener.close()

@@ -27,7 +27,7 @@ from core.sandbox.process import SandboxedProcess
 from core.sandbox.run import run_grader
 from core.sandbox.syscalls import CLONE, REFUSED
 
-KILLS = 3
+KILLS = 2
 
 _NEW_NAMESPACES = 0x7E020000
 _SET_CHILD_SUBREAPER = 36

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from core.sandbox.availability import availability, problem_with
 ROOT = Path(__file__).parents[3]
 
 
+@cache
 def refusing(path: str | None = None) -> list[str]:
     """Ask a process that may not make namespaces."""
     done = subprocess.run(
