@@ -80,6 +80,8 @@ class SandboxedProcess:
         try:
             self._send(self._opening, deadline)
             self._inside = self._reported(deadline)
+            if self._inside is not None:
+                _offer_to_the_kernel(self._inside)
             if self._some_output(1, deadline) != READY:
                 raise SandboxBroken(self._problem(deadline))
             # From now on, the process inside dies with its parent. If that is gone already, it
@@ -209,7 +211,7 @@ def _read(descriptor: int, most: int, deadline: float) -> bytes:
 def _offer_to_the_kernel(process: int) -> None:
     """Let the kernel kill a grader first, not the service, when memory is exhausted.
 
-    Its processes inherit this, if it happens before they are made.
+    Processes that it makes later inherit this.
     """
     with suppress(OSError), open(f"/proc/{process}/oom_score_adj", "wb") as file:
         file.write(_MOST_LIKELY_VICTIM)

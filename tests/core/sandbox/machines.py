@@ -1,6 +1,8 @@
 """Machines that this one is not, as programs: one that refuses namespaces, one that dies.
 
-python -m tests.core.sandbox.machines refusing | plain KIND | serving KIND | loading KIND | killing KIND SEED
+python -m tests.core.sandbox.machines refusing
+python -m tests.core.sandbox.machines plain|serving|loading KIND
+python -m tests.core.sandbox.machines killing KIND SEED
 """
 
 import ctypes

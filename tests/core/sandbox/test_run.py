@@ -4,6 +4,7 @@ import importlib.util
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from core.sandbox.availability import availability
 from core.sandbox.commands import Kind
 from core.sandbox.grading import run_in
 from core.sandbox.limits import LIMITS, Limits
+from core.sandbox.process import SandboxedProcess
 from core.spec.grader import PythonOutcome
 from tests.core.sandbox.conftest import Host
 from tests.core.sandbox.hostile_programs import with_grade
@@ -161,3 +163,8 @@ def test_run_grader_chooses_the_sandbox_of_this_machine() -> None:
     assert run.run_grader(source, {"output_text": "a"}, {"answer": "a"}) == PythonOutcome(score=1)
     assert run.run_grader(source, {"output_text": "a"}, {"answer": "b"}) == PythonOutcome(score=0)
     assert time.monotonic() - begun < 10
+
+
+def test_kernel_would_kill_a_grader_before_the_service(kind: Kind) -> None:
+    with SandboxedProcess(kind, LIMITS) as process:
+        assert Path(f"/proc/{process._inside}/oom_score_adj").read_text() == "1000\n"
