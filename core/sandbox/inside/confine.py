@@ -1,23 +1,24 @@
 """Gives up everything that a grader must not have. Runs inside the sandbox, before the grader."""
 
+import _thread
 import os
 import resource
-import signal
+import select
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from core.sandbox.inside import libc
 
-SIGNALLED = 128
+SIGNALLED: Final = 128
 """Plus a signal: the exit status that bubblewrap gives for a process that was killed."""
 
 
-def confine(limits: Mapping[str, Any], nobody: int) -> None:
-    """Leave this process without rights. Only the filter of system calls is still missing.
+def confine(limits: Mapping[str, Any], nobody: int, opened: int) -> None:
+    """Return in a second process, without rights. Only the filter of system calls is missing.
 
-    The folder `/tmp` has its own limit of files, which bubblewrap cannot set. A process that was
-    started by root becomes the user `nobody`.
+    The first process guards it, and with that one, all inside end. The folder `/tmp` has a limit
+    of files, which bubblewrap cannot set. `opened`: the highest open descriptor.
     """
     os.setsid()  # no terminal
     os.umask(0o077)
@@ -25,6 +26,12 @@ def confine(limits: Mapping[str, Any], nobody: int) -> None:
     size, files = limits["folder_bytes"], limits["folder_files"]
     options = f"mode=0700,size={size},nr_inodes={files},uid={nobody},gid={nobody}"
     libc.mount("tmpfs", "/tmp", "tmpfs", flags, options)
+    with suppress(OSError):  # before Linux 5.12; it protects nothing but times of the node
+        libc.read_only("/dev/null")
+    child = os.fork()
+    if child:
+        _give_up_rights()
+        _guard(child, opened)
     if os.geteuid() == 0:
         _become(nobody)
     _give_up_rights()
@@ -34,23 +41,31 @@ def confine(limits: Mapping[str, Any], nobody: int) -> None:
 
 
 def follow(child: int) -> NoReturn:
-    """Keep nothing open, wait for a child, and end as it did."""
-    os.closerange(0, 3)
+    """Wait for a child, and end as it did."""
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
     os._exit(code if code >= 0 else SIGNALLED - code)
 
 
-def _become(nobody: int) -> None:
-    """Be another user than root, in a second process.
+def _guard(child: int, opened: int) -> NoReturn:
+    """End with the grader, or when the service is gone or has enough.
 
-    The first one remains root's, but without rights: bubblewrap, which has none either, may
-    kill no other when it dies. With it, all inside dies.
+    The service holds the other end of the standard input, until it ends for whatever reason.
     """
-    child = os.fork()
-    if child:
-        _give_up_rights()
-        follow(child)
+    os.closerange(1, opened + 1)
+
+    def wait_for_the_service() -> None:
+        waiting = select.poll()
+        waiting.register(0, 0)  # its end is reported in any case
+        waiting.poll()
+        os._exit(1)
+
+    _thread.start_new_thread(wait_for_the_service, ())
+    follow(child)
+
+
+def _become(nobody: int) -> None:
+    """Be another user than root."""
     os.setgroups([])
     os.setresgid(nobody, nobody, nobody)
     os.setresuid(nobody, nobody, nobody)
@@ -67,7 +82,7 @@ def _give_up_rights() -> None:
     """
     libc.drop_capabilities()
     libc.call("prctl", libc.PR_SET_DUMPABLE, 0, 0, 0, 0)
-    libc.call("prctl", libc.PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    libc.die_with_parent()
     libc.call("prctl", libc.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 

@@ -34,6 +34,7 @@ _AT_FDCWD: Final = -100
 _ATTR_READ_ONLY: Final = 0x1 | 0x2  # MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID
 _CAPABILITY_VERSION: Final = 0x20080522
 _M_ARENA_MAX: Final = -8
+_SIGKILL: Final = 9  # `import signal` would take as long as all other imports
 
 _libc: Any = ctypes.CDLL(None, use_errno=True)
 
@@ -80,6 +81,11 @@ def pivot_root(new_root: str, old_root: str) -> None:
     """Exchange the root of the file system."""
     number = _SYS_PIVOT_ROOT[os.uname().machine]
     _system_call("pivot_root", number, os.fsencode(new_root), os.fsencode(old_root))
+
+
+def die_with_parent() -> None:
+    """Let the kernel kill this process when its parent dies. A change of user resets it."""
+    call("prctl", PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
 
 
 def drop_capabilities() -> None:

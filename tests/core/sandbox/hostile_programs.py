@@ -79,6 +79,7 @@ ATTACKS = {
         FAILS,
     ),
     "changes_the_device_of_the_host": ("os.fchmod(0, 0o600); return 1", "Error"),
+    "touches_the_device_of_the_host": ("os.utime('/dev/null'); return 1", "Error"),
     "reads_proc": (
         "return any(os.path.exists(f'/proc/{name}') for name in ('self', '1', 'mounts', 'net'))",
         FAILS,
