@@ -30,13 +30,14 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 
 
 class Watched(SandboxedProcess):
-    """Notes the first process of each namespace, with which its others end, and its parent."""
+    """Notes the two processes of each namespace, and their parent outside."""
 
     processes: list[psutil.Process]
 
     def __enter__(self) -> "Watched":
         super().__enter__()
-        self.processes += [psutil.Process(self._inside), psutil.Process(self._outer.pid)]
+        first = psutil.Process(self._inside)
+        self.processes += [first, *first.children(), psutil.Process(self._outer.pid)]
         return self
 
 

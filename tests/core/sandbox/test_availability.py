@@ -1,15 +1,17 @@
 """What a machine says that has a sandbox, and one that refuses."""
 
+import logging
 import os
 import shutil
 import subprocess
 import sys
+import time
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-from core.sandbox.availability import availability, problem_with
+from core.sandbox.availability import availability, log_availability, problem_with
 
 ROOT = Path(__file__).parents[3]
 
@@ -52,3 +54,12 @@ def test_bubblewrap_is_preferred() -> None:
     assert found.kind == (usable[0] if usable else None)
     assert found.reason
     assert availability() is found
+
+
+def test_processes_log_what_their_machine_allows(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "core.sandbox.availability"):
+        log_availability()
+        deadline = time.monotonic() + 30
+        while availability().reason not in caplog.text and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert availability().reason in caplog.text
