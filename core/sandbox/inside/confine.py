@@ -1,16 +1,20 @@
 """Gives up everything that a grader must not have. Runs inside the sandbox, before the grader."""
 
+from __future__ import annotations
+
 import _thread
 import os
 import resource
 import select
-from collections.abc import Mapping
-from contextlib import suppress
-from typing import Any, Final, NoReturn
 
 from core.sandbox.inside import libc
 
-SIGNALLED: Final = 128
+TYPE_CHECKING = False  # see `libc`
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any, NoReturn
+
+SIGNALLED = 128
 """Plus a signal: the exit status that bubblewrap gives for a process that was killed."""
 
 
@@ -26,8 +30,7 @@ def confine(limits: Mapping[str, Any], nobody: int, opened: int) -> None:
     size, files = limits["folder_bytes"], limits["folder_files"]
     options = f"mode=0700,size={size},nr_inodes={files},uid={nobody},gid={nobody}"
     libc.mount("tmpfs", "/tmp", "tmpfs", flags, options)
-    with suppress(OSError):  # before Linux 5.12; it protects nothing but times of the node
-        libc.read_only("/dev/null")
+    _try(libc.read_only, "/dev/null")  # needs Linux 5.12; protects no more than the node's times
     child = os.fork()
     if child:
         _give_up_rights()
@@ -71,8 +74,15 @@ def _become(nobody: int) -> None:
     os.setresuid(nobody, nobody, nobody)
     # A user namespace counts its own threads. Where the kernel has none, sandboxes share the
     # limit, and a thread may be refused too early.
-    with suppress(OSError):
-        libc.call("unshare", libc.CLONE_NEWUSER)
+    _try(libc.call, "unshare", libc.CLONE_NEWUSER)
+
+
+def _try(function: Callable[..., None], *arguments: Any) -> None:
+    """Do what not every machine allows."""
+    try:  # noqa: SIM105  (see `libc`)
+        function(*arguments)
+    except OSError:
+        pass
 
 
 def _give_up_rights() -> None:

@@ -1,10 +1,15 @@
 """Runs a grader and words its answer. Inside the sandbox; nothing here is trusted afterwards."""
 
+from __future__ import annotations
+
 import os
 import struct
-from collections.abc import Callable, Mapping
 from math import isfinite
-from typing import Any
+
+TYPE_CHECKING = False  # see `libc`
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
 
 SCORE = b"S"
 """Followed by the score, a double."""

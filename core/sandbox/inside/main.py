@@ -5,11 +5,16 @@ input. When the sandbox is complete, `READY` follows; then comes a request, whic
 `grading.answer`. What goes wrong before that is answered by `BROKEN` and a text.
 """
 
+from __future__ import annotations
+
 import marshal
 import os
-from typing import Any, BinaryIO
 
 from core.sandbox.inside import confine, grading, libc, namespaces
+
+TYPE_CHECKING = False  # see `libc`
+if TYPE_CHECKING:
+    from typing import Any, BinaryIO
 
 BEGUN = b"B"
 READY = b"R"
