@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import subprocess
 from dataclasses import dataclass
 from functools import cache
@@ -46,7 +47,7 @@ def _log() -> None:
     if found.kind is None:
         logger.warning("Python graders are refused. %s", found.reason)
     else:
-        logger.info("Sandbox of Python graders: %s", found.reason)
+        logger.info("%s", found.reason)
 
 
 @cache
@@ -55,7 +56,7 @@ def _found() -> Availability:
     for kind in _KINDS:
         problem = problem_with(kind)
         if problem is None:
-            return Availability(kind, "; ".join([f"graders run in {kind}", *problems]))
+            return Availability(kind, "; ".join([f"Python graders run in {kind}", *problems]))
         problems.append(f"{kind}: {problem}")
     return Availability(None, " ".join([". ".join(problems) + ".", _advice()]))
 
@@ -72,7 +73,7 @@ def problem_with(kind: Kind) -> str | None:
 
 
 def _advice() -> str:
-    advice = []
+    advice: list[str] = []
     if _value("/proc/sys/user/max_user_namespaces") == "0":
         advice.append("set the sysctl user.max_user_namespaces above 0")
     if _value("/proc/sys/kernel/unprivileged_userns_clone") == "0":
@@ -89,8 +90,10 @@ def _advice() -> str:
         )
     if os.geteuid() == 0:
         advice.append("run the service as a user other than root")
-    advice.append("install bubblewrap")
-    return f"To run Python graders: {'; '.join(advice)}. See docs/operations.md."
+    if shutil.which("bwrap") is None:
+        advice.append("install bubblewrap")
+    steps = "; ".join(advice) or "ask for user namespaces"
+    return f"To run Python graders: {steps}. See docs/operations.md."
 
 
 def _value(path: str) -> str | None:

@@ -21,7 +21,8 @@ _PACKAGE = main.__name__.rpartition(".")[0]
 _MODULES = (libc, namespaces, confine, grading, main)  # each after those that it imports
 # Our modules are not installed inside: they come as code, in the order of their imports.
 _START = f"""
-import sys
+import os, sys
+os.write(1, {main.BEGUN!r})
 from marshal import loads
 file = open(0, "rb", closefd=False)
 part = lambda: loads(file.read(int.from_bytes(file.read({main.LENGTH_BYTES}), "little")))
@@ -41,11 +42,7 @@ class NoBubblewrap(Exception):
 
 
 def command(kind: Kind, image: Image, report_to: int) -> list[str]:
-    """Return the command. `report_to` is where it reports the first process inside, as JSON.
-
-    Bubblewrap's own process is the first one, and the grader's the second. As the only one, it
-    would outlive us: bubblewrap outside has no right to signal it after it has become `nobody`.
-    """
+    """Return the command. `report_to` is where it reports the first process inside, as JSON."""
     python = [image.interpreter, *_PYTHON_OPTIONS]
     if kind == "namespaces":
         return python
@@ -53,8 +50,10 @@ def command(kind: Kind, image: Image, report_to: int) -> list[str]:
     if program is None:
         raise NoBubblewrap("The program bwrap is not installed.")
     options = ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]
-    options += ["--unshare-cgroup-try", "--hostname", _HOST_NAME, "--die-with-parent"]
-    options += ["--info-fd", str(report_to), "--clearenv"]
+    options += ["--unshare-cgroup-try", "--hostname", _HOST_NAME]
+    # As the first process inside: bubblewrap's own would be left to the machine to collect. And not
+    # `--die-with-parent`: killed at a bad moment, it leaves a process that waits for it for ever.
+    options += ["--as-pid-1", "--info-fd", str(report_to), "--clearenv"]
     options += ["--cap-drop", "ALL", "--cap-add", "CAP_SYS_ADMIN"]  # to mount /tmp; then dropped
     if os.geteuid() == 0:
         options += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]  # to become nobody

@@ -1,7 +1,7 @@
 """One process in a sandbox: started, asked once, and ended without a trace."""
 
-import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -13,7 +13,8 @@ from typing import Self
 
 from core.sandbox.commands import Kind, command, opening, part
 from core.sandbox.image import image
-from core.sandbox.inside.main import READY, SIGNALLED
+from core.sandbox.inside.confine import SIGNALLED
+from core.sandbox.inside.main import BEGUN, READY
 from core.sandbox.limits import Limits
 
 START_SECONDS = 30.0
@@ -22,6 +23,7 @@ START_SECONDS = 30.0
 _GRACE_SECONDS = 0.25  # between the end of the output and the end of the process
 _END_SECONDS = 10.0
 _LONGEST_PROBLEM = 4000
+_PROCESS = re.compile(rb'"child-pid": *(\d+)')
 _MOST_LIKELY_VICTIM = b"1000"  # of the kernel, when the machine's memory is exhausted
 
 
@@ -52,7 +54,9 @@ class SandboxedProcess:
         self._inside: int | None = None
         self._ended = False
         self.ending: Ending | None = None
+        # The process has both ends, so that its report never fails when we are gone.
         self._report, report_to = os.pipe()
+        os.set_blocking(self._report, False)
         try:
             self._opening = opening(kind, image(), limits, report_to)
             self._outer = subprocess.Popen(
@@ -63,7 +67,7 @@ class SandboxedProcess:
                 bufsize=0,
                 env={},
                 cwd="/",
-                pass_fds=(report_to,),
+                pass_fds=(self._report, report_to),
                 start_new_session=True,
             )
         except BaseException:
@@ -71,20 +75,19 @@ class SandboxedProcess:
             raise
         finally:
             os.close(report_to)
-        _offer_to_the_kernel(self._outer.pid)
 
     def __enter__(self) -> Self:
         """Wait until the sandbox is ready. Raises SandboxBroken."""
         deadline = time.monotonic() + START_SECONDS
         try:
+            _offer_to_the_kernel(self._outer.pid)
+            self._expect(BEGUN, deadline)
+            self._read_report()
+            if self._inside is not None:
+                _offer_to_the_kernel(self._inside)
             self._send(self._opening, deadline)
-            self._inside = self._reported(deadline)
-            if self._some_output(1, deadline) != READY:
-                raise SandboxBroken(self._problem(deadline))
-            # From now on, the process inside dies with its parent. If that is gone already, it
-            # ends because it gets no request.
-            if self._has_ended_after(0):
-                raise SandboxBroken("the parent of the sandbox was killed")
+            self._expect(READY, deadline)
+            self._read_report()
         except BaseException as error:
             self._end()
             if isinstance(error, TimedOut):
@@ -126,23 +129,22 @@ class SandboxedProcess:
         assert self._outer.stdout is not None
         return _read(self._outer.stdout.fileno(), most, deadline)
 
-    def _reported(self, deadline: float) -> int | None:
-        """Return the process inside; None if there is none."""
-        text = b""
-        while b"}" not in text:
-            _wait(self._report, select.POLLIN, deadline)
-            found = os.read(self._report, 1024)
-            if not found:
-                return None
-            text += found
-        return int(json.loads(text)["child-pid"])
-
-    def _problem(self, deadline: float) -> str:
-        """Return what the process or bubblewrap says about its failure."""
+    def _expect(self, sign: bytes, deadline: float) -> None:
+        """Read one byte. Anything else is the beginning of what went wrong."""
+        if self._some_output(1, deadline) == sign:
+            return
         assert self._outer.stderr is not None
         said = self._some_output(_LONGEST_PROBLEM, deadline)
         said = said or _read(self._outer.stderr.fileno(), _LONGEST_PROBLEM, deadline)
-        return said.decode(errors="replace").strip() or "the process ended without a message"
+        text = said.decode(errors="replace").strip()
+        raise SandboxBroken(text or "the process ended without a message")
+
+    def _read_report(self) -> None:
+        """Learn which process is inside, if there is one."""
+        with suppress(BlockingIOError):
+            found = _PROCESS.search(os.read(self._report, 1024))
+            if found:
+                self._inside = int(found[1])
 
     def _end(self) -> None:
         """Wait for a process that has ended, kill any other, and wait until nothing is left.
@@ -150,6 +152,7 @@ class SandboxedProcess:
         Its parent outside ends after it, and its namespace ends with it.
         """
         if not self._has_ended_after(_GRACE_SECONDS if self._ended else 0):
+            self._read_report()
             # Its number is its own as long as its parent, which collects it, has not ended.
             if self._inside is not None:
                 with suppress(ProcessLookupError):
@@ -208,7 +211,7 @@ def _read(descriptor: int, most: int, deadline: float) -> bytes:
 def _offer_to_the_kernel(process: int) -> None:
     """Let the kernel kill a grader first, not the service, when memory is exhausted.
 
-    Its processes inherit this, if it happens before they are made.
+    Processes that it makes later inherit this.
     """
     with suppress(OSError), open(f"/proc/{process}/oom_score_adj", "wb") as file:
         file.write(_MOST_LIKELY_VICTIM)

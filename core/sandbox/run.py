@@ -1,10 +1,10 @@
 """Runs Python graders: `grade(sample, item)` of a source that nobody trusts."""
 
-import os
 from collections.abc import Mapping
 from threading import BoundedSemaphore
 from typing import Any
 
+from core.cores import usable_cores
 from core.errors import InvalidRequest, Unavailable
 from core.sandbox.availability import availability
 from core.sandbox.grading import run_in
@@ -12,7 +12,7 @@ from core.sandbox.limits import LIMITS, Limits
 from core.sandbox.process import SandboxBroken
 from core.spec.grader import PythonOutcome
 
-AT_ONCE = max(2, os.cpu_count() or 1)
+AT_ONCE = max(2, usable_cores())
 """Graders of one process of ours that run together; further calls wait. Bounds their memory."""
 
 TURN_SECONDS = 120.0

@@ -108,7 +108,6 @@ ALLOWED: Final[dict[str, Numbers]] = {
     "sysinfo": Numbers(99, 179),
     "getrandom": Numbers(318, 278),
     "sigaltstack": Numbers(131, 132),
-    "tgkill": Numbers(234, 131),  # abort(); no other process is inside
     "set_robust_list": Numbers(273, 99),
     "set_tid_address": Numbers(218, 96),
     "rseq": Numbers(334, 293),
@@ -133,6 +132,7 @@ BY_ARGUMENT: Final[dict[str, OneOf]] = {
     # duplicates, flags and locks. Not F_SETPIPE_SZ, F_SETOWN, F_SETLEASE, F_NOTIFY.
     "fcntl": OneOf(Numbers(72, 25), 1, (0, 1, 2, 3, 4, 5, 6, 7, 1030)),
     "prctl": OneOf(Numbers(157, 167), 0, (15, 16)),  # PR_SET_NAME, PR_GET_NAME, of a thread
+    "tgkill": OneOf(Numbers(234, 131), 0, (2,)),  # abort(); itself, not the first process
     "prlimit64": OneOf(Numbers(302, 261), 0, (0,)),  # its own; none of them can be raised
 }
 

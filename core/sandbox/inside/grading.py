@@ -1,10 +1,15 @@
 """Runs a grader and words its answer. Inside the sandbox; nothing here is trusted afterwards."""
 
+from __future__ import annotations
+
 import os
 import struct
-from collections.abc import Callable, Mapping
 from math import isfinite
-from typing import Any
+
+TYPE_CHECKING = False  # see `libc`
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
 
 SCORE = b"S"
 """Followed by the score, a double."""
@@ -12,6 +17,8 @@ ERROR = b"E"
 """Followed by a text in UTF-8."""
 _FILE = "grader.py"  # in tracebacks
 _RESERVE_BYTES = 1 << 20
+_MOST_FRAMES = 30
+_LONGEST_NAME = 100
 
 
 def answer(source: str, sample: Any, item: Any, limits: Mapping[str, Any]) -> bytes:
@@ -52,8 +59,8 @@ def _score(source: str, sample: Any, item: Any) -> float:
         except OverflowError:
             score = float("inf")
     else:
-        kind = type.__dict__["__name__"].__get__(type(value))
-        raise _Wrong(f"grade() returned a value of the type {kind[:100]}; it must return a number.")
+        kind = _name(type(value))
+        raise _Wrong(f"grade() returned a value of the type {kind}; it must return a number.")
     if not isfinite(score):
         raise _Wrong(f"grade() returned {score}; a score is a finite number.")
     return score
@@ -70,6 +77,13 @@ def _traceback(error: BaseException, source: str) -> str:
         frames = error.__traceback__
         while frames is not None and frames.tb_frame.f_code.co_filename != _FILE:
             frames = frames.tb_next
-        return "".join(traceback.format_exception(error.with_traceback(frames)))
+        shown = error.with_traceback(frames)
+        return "".join(traceback.format_exception(shown, limit=-_MOST_FRAMES))
     except BaseException:
-        return "The grader raised an error that cannot be shown."
+        return f"{_name(type(error))}, whose traceback cannot be shown"
+
+
+def _name(kind: type) -> str:
+    """Return the name of a class, whatever its metaclass says."""
+    name: str = type.__dict__["__name__"].__get__(kind)
+    return name[:_LONGEST_NAME]

@@ -1,63 +1,60 @@
 """The program of the process inside, and of its parent outside where bubblewrap is missing.
 
-The caller sends this code and a plan on the standard input. When the sandbox is complete, `READY`
-goes to the standard output; then comes a request, which is answered by `grading.answer`. What goes
-wrong before that is answered by `BROKEN` and a text.
+The caller gets `BEGUN` on the standard output, and sends this code and a plan on the standard
+input. When the sandbox is complete, `READY` follows; then comes a request, which is answered by
+`grading.answer`. What goes wrong before that is answered by `BROKEN` and a text.
 """
+
+from __future__ import annotations
 
 import marshal
 import os
-import signal
-from typing import Any, BinaryIO
 
 from core.sandbox.inside import confine, grading, libc, namespaces
 
+TYPE_CHECKING = False  # see `libc`
+if TYPE_CHECKING:
+    from typing import Any, BinaryIO
+
+BEGUN = b"B"
 READY = b"R"
 BROKEN = b"X"
 LENGTH_BYTES = 8
 """Before every part of the standard input: its length, little-endian."""
-SIGNALLED = 128
-"""Plus a signal: the exit status that bubblewrap gives for a process that was killed."""
 _CHANNEL = 3
+_FEW = 256  # more descriptors than bubblewrap opens, or the service passes on
 
 
 def main(plan: dict[str, Any], requests: BinaryIO) -> None:
     """Run one grader, and end the process. `requests` is the standard input."""
+    opened = max(_FEW, plan["report_to"])
     try:
         if not plan["in_bubblewrap"]:
-            libc.call("prctl", libc.PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            libc.die_with_parent()
             namespaces.enter(plan["binds"], plan["hidden"], plan["host_name"], plan["nobody"])
             inside = os.fork()
             if inside:
-                _stay_outside(inside, plan["report_to"])
-        confine.confine(plan["limits"], plan["nobody"])
+                os.write(plan["report_to"], b'{"child-pid": %d}' % inside)
+                os.closerange(0, opened + 1)
+                confine.follow(inside)
+        confine.confine(plan["limits"], plan["nobody"], opened)
     except BaseException as error:
         os.write(1, BROKEN + f"{type(error).__name__}: {error}".encode(errors="replace"))
         os._exit(1)
     os.write(1, READY)
     length = int.from_bytes(requests.read(LENGTH_BYTES), "little")
     request = marshal.loads(requests.read(length))  # at its end, the caller is gone: EOFError
-    _keep_the_channel_only(plan["report_to"])
+    _keep_the_channel_only(opened)
     libc.install_filter(plan["filter"])
     source, sample, item = request
     os.write(_CHANNEL, grading.answer(source, sample, item, plan["limits"]))
     os._exit(0)  # neither threads nor handlers of the grader's delay the end
 
 
-def _stay_outside(inside: int, report_to: int) -> None:
-    """Tell which process is inside, as bubblewrap does, wait for it and end with its status."""
-    os.write(report_to, b'{"child-pid": %d}' % inside)
-    for descriptor in (0, 1, 2, report_to):
-        os.close(descriptor)
-    _, status = os.waitpid(inside, 0)
-    code = os.waitstatus_to_exitcode(status)
-    os._exit(code if code >= 0 else SIGNALLED - code)
-
-
-def _keep_the_channel_only(highest: int) -> None:
+def _keep_the_channel_only(opened: int) -> None:
     """Close what the caller opened, but for one descriptor for the answer."""
+    os.dup2(1, _CHANNEL)  # before the next descriptor is given its number
     null = os.open("/dev/null", os.O_RDWR)
-    os.dup2(1, _CHANNEL)
     for standard in range(3):
         os.dup2(null, standard)
-    os.closerange(_CHANNEL + 1, max(256, highest + 1))
+    os.closerange(_CHANNEL + 1, opened + 1)

@@ -3,10 +3,15 @@
 Runs in a fresh Python process, which stays outside as the parent of the process inside.
 """
 
+from __future__ import annotations
+
 import os
-from collections.abc import Sequence
 
 from core.sandbox.inside import libc
+
+TYPE_CHECKING = False  # see `libc`
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _NAMESPACES = (
     libc.CLONE_NEWNS

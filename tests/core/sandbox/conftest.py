@@ -30,13 +30,14 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 
 
 class Watched(SandboxedProcess):
-    """Notes the first process of each namespace, with which its others end, and its parent."""
+    """Notes the two processes of each namespace, and their parent outside."""
 
     processes: list[psutil.Process]
 
     def __enter__(self) -> "Watched":
         super().__enter__()
-        self.processes += [psutil.Process(self._inside), psutil.Process(self._outer.pid)]
+        first = psutil.Process(self._inside)
+        self.processes += [first, *first.children(), psutil.Process(self._outer.pid)]
         return self
 
 
@@ -90,7 +91,9 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     descriptors = os.listdir("/proc/self/fd")
     found = Host(tmp_path, mark, listeners, Watched.processes)
     yield found
-    found.check()
-    assert os.listdir("/proc/self/fd") == descriptors
-    for listener in listeners.values():
-        listener.close()
+    try:
+        found.check()
+        assert os.listdir("/proc/self/fd") == descriptors
+    finally:
+        for listener in listeners.values():
+            listener.close()

@@ -1,24 +1,28 @@
 """Machines that this one is not, as programs: one that refuses namespaces, one that dies.
 
-python -m tests.core.sandbox.machines refusing | serving KIND | loading KIND | killing KIND SEED
+python -m tests.core.sandbox.machines refusing
+python -m tests.core.sandbox.machines plain|serving|loading KIND
+python -m tests.core.sandbox.machines killing KIND SEED
 """
 
 import ctypes
 import errno
+import json
 import os
 import random
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from threading import Thread
-from typing import cast
+from typing import Any, cast
 
 import psutil
 
 from core.errors import TunesmithError
-from core.sandbox.availability import availability
+from core.sandbox.availability import availability, problem_with
 from core.sandbox.commands import Kind
 from core.sandbox.grading import run_in
 from core.sandbox.inside import libc
@@ -26,8 +30,10 @@ from core.sandbox.limits import Limits
 from core.sandbox.process import SandboxedProcess
 from core.sandbox.run import run_grader
 from core.sandbox.syscalls import CLONE, REFUSED
+from tests.core.sandbox.hostile_calls import all_calls
+from tests.core.sandbox.hostile_programs import with_grade
 
-KILLS = 3
+KILLS = 2
 
 _NEW_NAMESPACES = 0x7E020000
 _SET_CHILD_SUBREAPER = 36
@@ -64,6 +70,31 @@ def refusing() -> None:
     except TunesmithError as error:
         print(type(error).__name__, error.code)
         print(error.message)
+
+
+def plain(kind: Kind) -> None:
+    """Run graders as the user that this process has; print their outcomes and what is left.
+
+    Without new privileges, as in the containers of docker-compose.yml.
+    """
+    libc.call("prctl", libc.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    found: dict[str, Any] = {"problem": problem_with(kind)}
+    with tempfile.TemporaryDirectory() as folder:
+        graders = {
+            "honest": with_grade(
+                "for _ in range(8): threading.Thread(target=time.sleep, args=[1]).start()\nreturn 8"
+            ),
+            "user": with_grade("return os.getuid()"),
+            "secret": with_grade("return os.path.exists(item['folder'])"),
+            "calls": all_calls(),
+            "endless": LOOP,
+        }
+        for name, source in graders.items() if found["problem"] is None else ():
+            limits = Limits(wall_seconds=0.5 if name == "endless" else 10)
+            item = {"process": os.getpid(), "folder": folder}
+            found[name] = run_in(kind, source, {}, item, limits).model_dump()
+    found["left"] = [process.pid for process in psutil.Process().children(recursive=True)]
+    print(json.dumps(found))
 
 
 def serving(kind: Kind) -> None:
@@ -120,6 +151,8 @@ if __name__ == "__main__":
     match sys.argv[1]:
         case "refusing":
             refusing()
+        case "plain":
+            plain(cast(Kind, sys.argv[2]))
         case "serving":
             serving(cast(Kind, sys.argv[2]))
         case "loading":

@@ -33,9 +33,10 @@ def test_grader_ends_with(victim: str, kind: Kind) -> None:
     with start("serving", kind) as service:
         assert service.stdout is not None
         inside, outer = (psutil.Process(int(word)) for word in service.stdout.readline().split())
-        assert is_alive(inside)
+        inner = [inside, *inside.children()]
+        assert len(inner) == 2 and all(map(is_alive, inner))
         (psutil.Process(service.pid) if victim == "service" else outer).kill()
-        assert eventually(lambda: not is_alive(inside))
+        assert eventually(lambda: not any(map(is_alive, inner)))
         assert eventually(lambda: not is_alive(outer))
         service.wait(timeout=10)
 
