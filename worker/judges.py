@@ -9,6 +9,7 @@ from core.grading.models import EMBEDDER
 from core.inference.endpoints import Engine, answer_in_background, checked_body
 from core.inference.error_bodies import error_of
 from core.inference.targets import Target, target_of_resolved
+from core.sandbox.limits import LIMITS, Limits
 from core.sandbox.run import AT_ONCE, run_grader
 from core.spec.batch import BatchModel, RefusedModel
 from core.spec.grader import PythonOutcome
@@ -23,11 +24,14 @@ Models = Mapping[str, BatchModel] | Mapping[str, BatchModel | RefusedModel]
 class WorkerJudges:
     """The `Judges` of a task. Its requests are background work, behind those of live callers."""
 
-    def __init__(self, models: Models, project: ProjectId, engine: Engine) -> None:
-        """`engine` is usually `AnyEngine(database, key)`."""
+    def __init__(
+        self, models: Models, project: ProjectId, engine: Engine, limits: Limits = LIMITS
+    ) -> None:
+        """`engine` is usually `AnyEngine(database, key)`, `limits` those of the settings."""
         self._models = models
         self._project = project
         self._engine = engine
+        self._limits = limits
         # Graders that wait here hold no thread, which other parts of the task need.
         self._sandboxes = asyncio.Semaphore(AT_ONCE)
 
@@ -43,7 +47,7 @@ class WorkerJudges:
         self, source: str, sample: Mapping[str, Any], item: Mapping[str, Any]
     ) -> PythonOutcome:
         async with self._sandboxes:
-            return await asyncio.to_thread(run_grader, source, sample, item)
+            return await asyncio.to_thread(run_grader, source, sample, item, self._limits)
 
     async def _answer(self, url: str, name: str, body: Mapping[str, Any]) -> dict[str, Any]:
         target = self._target(name)

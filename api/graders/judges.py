@@ -48,6 +48,7 @@ class ApiJudges:
     async def run_python(
         self, source: str, sample: Mapping[str, Any], item: Mapping[str, Any]
     ) -> PythonOutcome:
+        limits = self._state.settings.grader_limits
         return await anyio.to_thread.run_sync(
-            partial(run_grader, source, sample, item), limiter=self._state.graders
+            partial(run_grader, source, sample, item, limits), limiter=self._state.graders
         )

@@ -15,6 +15,7 @@ from core.inference.error_bodies import error_body
 from core.records.database import Database
 from core.records.engines import engine_seen
 from core.sandbox.availability import availability
+from core.sandbox.settings import SandboxSettings
 from core.spec.base_model import BaseModelSpec
 from core.spec.batch import BatchModel, RefusedModel
 from core.spec.engine_protocol import EngineReport
@@ -143,3 +144,12 @@ def test_python_runs_in_the_sandbox(database: Database) -> None:
         grade(PythonGrader(source=source), {"x": 0.5}, sample_of_text("a"), judges)
     )
     assert (result.score, result.errors) == (0.5, {})
+
+
+@pytest.mark.skipif(availability().kind is None, reason="this machine allows no sandbox")
+def test_python_has_the_limits_of_the_settings(database: Database) -> None:
+    endless = PythonGrader(source="def grade(sample, item):\n    while True:\n        pass\n")
+    limits = SandboxSettings(grader_seconds=0.5).grader_limits
+    judges = WorkerJudges({}, "shop", AnyEngine(database, None), limits)
+    result = asyncio.run(grade(endless, {}, sample_of_text("a"), judges))
+    assert "time limit of 0.5 seconds" in str(result.errors["details"])

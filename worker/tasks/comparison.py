@@ -90,10 +90,13 @@ class _Comparing:
         self._is_stored = True
 
     async def run(self) -> None:
-        engine = AnyEngine(self._attempt.database, self._attempt.settings.engine_key)
+        settings = self._attempt.settings
+        engine = AnyEngine(self._attempt.database, settings.engine_key)
         project = self._attempt.claim.project_id
         self._asking = Asking(engine, project, patience_seconds=math.inf)
-        self._judges = WorkerJudges(self._request.grader_models, project, engine)
+        self._judges = WorkerJudges(
+            self._request.grader_models, project, engine, settings.grader_limits
+        )
         self._room = asyncio.Semaphore(ROWS_AT_ONCE)
         self._storing = asyncio.Lock()
         rest = [each for each in self._questions if each.line not in self._items]

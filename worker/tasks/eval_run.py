@@ -92,7 +92,9 @@ async def _work_through(
             return None
 
     asking = Asking(project, run.models, settings.engine_key, look, external)
-    judges = WorkerJudges({}, project, AnyEngine(attempt.database, settings.engine_key))
+    judges = WorkerJudges(
+        {}, project, AnyEngine(attempt.database, settings.engine_key), settings.grader_limits
+    )
     items = Items(run, asking, judges.run_python)
     try:
         await work_through(rows, items.result, journal, asking.run())

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from core.inference.endpoints import Engine
 from core.inference.targets import Target
+from core.sandbox.limits import LIMITS, Limits
 from core.spec.parity import Parity
 from core.spec.verdict import Verdict
 from core.verdict.judge import Collected, judge
@@ -34,6 +35,7 @@ class VerdictCheck:
     should_stop: Callable[[], bool]
     seconds: float
     """The limit for all answers and their scores."""
+    grader_limits: Limits = LIMITS
 
     def __call__(self, subject: Subject, parity: Parity) -> Verdict:
         """Return the verdict. Raises Interrupted; any other error is a part that is missing."""
@@ -62,7 +64,7 @@ class VerdictCheck:
     async def _collect(self, subject: Subject) -> Collected:
         spec = subject.spec
         asking = Asking(self.engine, subject.project, spec.chat_template_kwargs)
-        judges = WorkerJudges(spec.grader_models, subject.project, self.engine)
+        judges = WorkerJudges(spec.grader_models, subject.project, self.engine, self.grader_limits)
         return await Collecting(subject, asking, judges, self.seconds).run()
 
 
@@ -73,5 +75,10 @@ def verdict_check(worker: Worker, should_stop: Callable[[], bool]) -> VerdictChe
     def has_engine(target: Target) -> bool:
         return find_engine(database, target.base, target.adapter, key) is not None
 
-    seconds = worker.settings.verdict_seconds
-    return VerdictCheck(AnyEngine(database, key), has_engine, should_stop, seconds)
+    return VerdictCheck(
+        AnyEngine(database, key),
+        has_engine,
+        should_stop,
+        worker.settings.verdict_seconds,
+        worker.settings.grader_limits,
+    )
