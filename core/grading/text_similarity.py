@@ -8,6 +8,7 @@ text without words has the similarity 0 with all others.
 import asyncio
 import math
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from rapidfuzz import fuzz
@@ -28,6 +29,9 @@ LONGEST_FUZZY = 65_536
 SHORT_CHARACTERS = 2_000
 """Texts up to this length are compared at once: a thread would cost more."""
 
+_COMPARING = ThreadPoolExecutor(1, thread_name_prefix="similarity")
+"""One for the process: several long comparisons at once would leave no time for its event loop."""
+
 
 async def grade_similarity(
     grader: TextSimilarityGrader, item: Mapping[str, Any], sample: Sample, judges: Judges
@@ -38,7 +42,8 @@ async def grade_similarity(
     if metric == "cosine":
         score = await _cosine(text, reference, judges)
     elif len(text) + len(reference) > SHORT_CHARACTERS:
-        score = await asyncio.to_thread(similarity, metric, text, reference)
+        loop = asyncio.get_running_loop()
+        score = await loop.run_in_executor(_COMPARING, similarity, metric, text, reference)
     else:
         score = similarity(metric, text, reference)
     threshold = DEFAULT_THRESHOLD if grader.pass_threshold is None else grader.pass_threshold

@@ -3,6 +3,7 @@
 Every error is an InvalidRequest with the path of the field, such as `grader.graders.x.input`.
 """
 
+import json
 import math
 from typing import Any, assert_never
 
@@ -49,6 +50,19 @@ def check_grader(grader: Grader, path: str = "grader", *, has_sample: bool = Tru
     if isinstance(grader, MultiGrader):
         _check_formula(grader, path)
         _check_threshold(grader, path)
+    require_json(grader.model_dump(), path)
+
+
+def require_json(value: object, path: str) -> None:
+    """Raise InvalidRequest for a value that JSON cannot have, although Python's parser takes it."""
+    try:
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        raise _invalid(
+            path,
+            "it has half of a surrogate pair (an escape from \\ud800 to \\udfff), a NaN or an "
+            "infinity, or is nested too deeply",
+        ) from None
 
 
 def _check_single(grader: SingleGrader, path: str) -> None:

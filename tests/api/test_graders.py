@@ -320,12 +320,23 @@ def test_malformed_grader_is_refused_with_its_field(
 
 @pytest.mark.parametrize(
     ("change", "param"),
-    [({"model_sample": None}, "model_sample"), ({"item": [1]}, "item"), ({"items": {}}, "items")],
+    [
+        ({"model_sample": None}, "model_sample"),
+        ({"model_sample": "\ud800"}, "model_sample"),
+        ({"item": [1]}, "item"),
+        ({"item": {"x": ["\ud800"]}}, "item"),
+        ({"item": {"x": float("nan")}}, "item"),
+        ({"items": {}}, "items"),
+        ({"grader": STRING | {"name": "\ud800"}}, "grader"),
+    ],
 )
 def test_malformed_request_is_refused(
     client: httpx.Client, change: dict[str, Any], param: str
 ) -> None:
-    answer = client.post(RUN, json={"grader": STRING, "model_sample": "x"} | change)
+    body = {"grader": STRING, "model_sample": "x"} | change
+    answer = client.post(
+        RUN, content=json.dumps(body), headers={"content-type": "application/json"}
+    )
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
 
 

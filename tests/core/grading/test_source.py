@@ -2,7 +2,7 @@
 
 import pytest
 
-from core.grading.source import InvalidSource, check_source
+from core.grading.source import LONGEST_READ_BYTES, InvalidSource, check_source
 
 GOOD = "def grade(sample, item):\n    return 1.0\n"
 
@@ -22,6 +22,8 @@ GOOD = "def grade(sample, item):\n    return 1.0\n"
         "def grade(x):\n    pass\n" + GOOD,
         "import re\nPATTERN = '\\d'\n" + GOOD,
         "# é\n" + GOOD,
+        GOOD + "x = 1\n" * 40_000,
+        "grade = (" + " " * LONGEST_READ_BYTES,
     ],
 )
 def test_source_with_a_function_is_accepted(source: str) -> None:
@@ -44,8 +46,9 @@ def test_source_with_a_function_is_accepted(source: str) -> None:
         ("x = 1\0", "cannot read"),
         ("\ud800", "Unicode"),
         ("(" * 5000 + ")" * 5000, "cannot read"),
-        ("x = " + "-" * 100_000 + "1", "cannot read"),
-        ("x = " + "1+" * 100_000 + "1", "cannot read|no function"),
+        ("x = " + "-" * 60_000 + "1", "cannot read"),
+        ("x = " + "1+" * 30_000 + "1", "cannot read|no function"),
+        ("x = 1\n" * 40_000, "no function"),
         ("#" * (256 * 1024 + 1), "262,145 bytes"),
         ("#" + "é" * 131_072, "262,145 bytes"),
     ],
