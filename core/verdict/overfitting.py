@@ -26,10 +26,11 @@ def overfitting_of(curve: Sequence[CurvePoint]) -> Overfitting:
     best, last = min(curve, key=lambda point: point.held_out_loss), curve[-1]
     rise = last.held_out_loss / best.held_out_loss - 1 if best.held_out_loss > 0 else 0.0
     facts = {"best_step": best.step, "last_step": last.step, "rise": rise}
-    losses = (
-        f"the held-out loss was lowest at step {best.step} ({best.held_out_loss:.3g}) and "
-        f"{last.held_out_loss:.3g} at step {last.step}"
-    )
+    losses = f"the held-out loss was lowest at step {best.step} ({best.held_out_loss:.3g})"
+    if best is last:
+        reason = f"No overfitting: {losses}, the last one."
+        return Overfitting(status="none", reason=reason, **facts)
+    losses += f" and {last.held_out_loss:.3g} at step {last.step}"
     if rise <= RISE:
         reason = f"No overfitting: {losses}."
         return Overfitting(status="none", reason=reason, **facts)

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,6 +60,17 @@ def test_run_that_gets_worse_stops_early_and_becomes_its_best_checkpoint(
     cells = [row.split(",") for row in rows]
     written = {int(step): float(loss) for step, _, _, loss, _ in cells if loss}
     assert written == pytest.approx(losses, abs=1e-6)
+
+    verdict: Any = client.get(f"/fine_tuning/jobs/{job.id}/evaluation", cast_to=object)
+    assert verdict["missing"] == []
+    assert verdict["held_out"]["tuned"]["loss"] == pytest.approx(losses[best])
+    assert verdict["held_out"]["base"]["loss"] > losses[best]
+    overfitting = verdict["overfitting"]
+    assert (overfitting["best_step"], overfitting["last_step"]) == (best, last)
+    assert overfitting["status"] in ("overfitted", "diverged")
+    exact = next(each for each in verdict["metrics"] if each["name"] == "exact_match")
+    assert exact["rows"] == len(verdict["samples"]) > 6 and exact["interval"] is not None
+    assert all(sample["tuned"]["error"] is None for sample in verdict["samples"])
 
 
 def test_job_reports_duplicates_cuts_lengths_and_the_line_that_it_cannot_learn(

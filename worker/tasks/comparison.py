@@ -6,6 +6,7 @@ Answers are stored while it runs, and an attempt continues where the last one st
 import asyncio
 import math
 import random
+import threading
 import time
 from pathlib import Path
 
@@ -86,8 +87,9 @@ class _Comparing:
             Target(ModelId(model.id), model.base, model.adapter, model.serving)
             for model in request.models
         ]
-        self._began_at = self._stored_at = time.monotonic()
+        self._began_at = time.monotonic()
         self._is_stored = True
+        self._storing = threading.Lock()
 
     async def run(self) -> None:
         settings = self._attempt.settings
@@ -98,9 +100,19 @@ class _Comparing:
             self._request.grader_models, project, engine, settings.grader_limits
         )
         self._room = asyncio.Semaphore(ROWS_AT_ONCE)
-        self._storing = asyncio.Lock()
         rest = [each for each in self._questions if each.line not in self._items]
-        await wait_for_all([self._compare(question) for question in rest])
+        storing = asyncio.create_task(self._store_often())
+        try:
+            await wait_for_all([self._compare(question) for question in rest])
+        finally:
+            storing.cancel()
+            await asyncio.gather(storing, return_exceptions=True)
+
+    async def _store_often(self) -> None:
+        while True:
+            elapsed = time.monotonic() - self._began_at
+            await asyncio.sleep(max(FLUSH_SECONDS, LOST_SHARE * elapsed))
+            await asyncio.to_thread(self.store)
 
     async def _compare(self, question: Question) -> None:
         async with self._room:
@@ -109,11 +121,6 @@ class _Comparing:
             )
         self._items[question.line] = ComparedItem(question=question, answers=tuple(answers))
         self._is_stored = False
-        async with self._storing:
-            now = time.monotonic()
-            pause = max(FLUSH_SECONDS, LOST_SHARE * (now - self._began_at))
-            if now - self._stored_at >= pause:
-                await asyncio.to_thread(self.store)
 
     async def _answer(self, target: Target, question: Question) -> ComparedAnswer:
         answer = await self._asking.ask(target, question)
@@ -127,13 +134,19 @@ class _Comparing:
 
     def store(self) -> None:
         """Store all answers so far, if there are new ones; StaleClaim if the claim has ended."""
-        if self._is_stored:
-            return
-        self._is_stored = True
-        progress = ComparisonProgress(items=tuple(self.items()), total=len(self._questions))
-        claim = self._attempt.claim
-        commit(self._attempt.database, lambda session: store_answers(session, claim, progress))
-        self._stored_at = time.monotonic()
+        with self._storing:
+            if self._is_stored:
+                return
+            self._is_stored = True
+            progress = ComparisonProgress(items=tuple(self.items()), total=len(self._questions))
+            claim = self._attempt.claim
+            try:
+                commit(
+                    self._attempt.database, lambda session: store_answers(session, claim, progress)
+                )
+            except BaseException:
+                self._is_stored = False
+                raise
 
     def items(self) -> list[ComparedItem]:
         """Return the rows that have answers, in the order of the file."""
