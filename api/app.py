@@ -25,6 +25,7 @@ from api.json_body import Turns
 from api.masks.endpoints import router as masks
 from api.middleware import BodyLimitMiddleware, RequestMiddleware
 from api.models.endpoints import router as models
+from api.planning.endpoints import router as planning
 from api.responses.endpoints import router as responses
 from api.settings import ApiSettings
 from api.speed.endpoints import router as speed
@@ -42,6 +43,7 @@ V1_ROUTERS = (
     files,
     jobs,
     masks,
+    planning,
     speed,
     models,
     generation,

@@ -19,7 +19,7 @@ from core.spec.ids import FileId
 from core.spec.job import JobSpec
 from core.spec.numbers import Integer
 from core.spec.objective import ObjectiveSpec, Task
-from core.spec.strategy import LoraSpec, StrategySpec
+from core.spec.strategy import AskedStrategySpec, LoraSpec, StrategySpec
 from core.spec.template import TemplateVariables
 from core.spec.training import EvaluationSpec, TrainingSpec
 
@@ -67,7 +67,7 @@ class CreateJob(BaseModel):
     hyperparameters: Hyperparameters | None = Field(None, json_schema_extra={"deprecated": True})
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] | None = None
     integrations: list[object] | None = None
-    strategy: StrategySpec = LoraSpec()
+    strategy: AskedStrategySpec = LoraSpec()
     task: Task | None = None
     training: TrainingSpec = TrainingSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
@@ -113,6 +113,7 @@ class JobObject(ListItem):
     task: Task
     objective: ObjectiveSpec
     strategy: StrategySpec
+    strategy_reason: str | None
     training: TrainingSpec
     evaluation: EvaluationSpec
     chat_template_kwargs: dict[str, Any]
@@ -167,6 +168,7 @@ def job_object(job: Job) -> JobObject:
         task=spec.task,
         objective=spec.objective,
         strategy=spec.strategy,
+        strategy_reason=spec.strategy_reason,
         training=spec.training,
         evaluation=spec.evaluation,
         chat_template_kwargs=spec.chat_template_kwargs,

@@ -28,6 +28,15 @@ def total_bytes(device: torch.device) -> int:
     return machine if limit is None else min(machine, limit)
 
 
+def peak_bytes(device: torch.device) -> int:
+    """Return the most memory that this process has had: resident, or on a GPU reserved there."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device)
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    fields = dict(line.split(":", 1) for line in lines if ":" in line)
+    return int(fields["VmHWM"].split()[0]) * 1024
+
+
 def _available_bytes() -> int | None:
     """Return the Linux kernel's estimate of the memory available without swapping."""
     try:
