@@ -108,9 +108,7 @@ def ask_for_audit(
         child.wait()
 
 
-def ask_for_calibration(
-    threads: int | None, should_stop: Callable[[], bool]
-) -> Calibration | None:
+def ask_for_calibration(threads: int | None, should_stop: Callable[[], bool]) -> Calibration | None:
     """Let a child measure the device; None if `should_stop` ended it, or if it died."""
     process, answer = _start("calibrate", threads)
     try:

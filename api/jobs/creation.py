@@ -11,8 +11,8 @@ from api.jobs.datasets import Rechecked, datasets_of
 from api.jobs.hyperparameters import resolve
 from api.jobs.method import asked_hyperparameters
 from api.jobs.objective import resolve_objective, resolve_task
-from api.jobs.schemas import CreateJob
 from api.jobs.room import planned_run
+from api.jobs.schemas import CreateJob
 from api.jobs.start import objective_from, starting_point, template_variables
 from core.catalog.bases import Catalog
 from core.catalog.describe import BaseFacts, describe

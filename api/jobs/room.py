@@ -82,9 +82,7 @@ def planned_job(session: Session, caller: Caller, run: PlannedRun) -> PlannedJob
 def finished_runs(session: Session, caller: Caller, spec: JobSpec) -> Sequence[DryRun]:
     """Return the caller's dry runs of the same base and strategy, newest first."""
     return [
-        DryRun(
-            DryRunRequest.model_validate(task.payload), DryRunResult.model_validate(task.result)
-        )
+        DryRun(DryRunRequest.model_validate(task.payload), DryRunResult.model_validate(task.result))
         for task in measured_runs(session, caller.project, spec)
     ]
 

@@ -135,7 +135,9 @@ def _bar(kind: str, axis: _Axis, count: int, y: float, height: int) -> str:
 
 
 def _text(x: float, y: float, kind: str, text: str, anchor: str = "start") -> str:
-    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+    return (
+        f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+    )
 
 
 def _shortened(name: str) -> str:

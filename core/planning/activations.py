@@ -6,7 +6,7 @@ sequences on a CPU, its probabilities; a gated feed-forward network keeps three 
 `tests/core/planning/test_activations.py` compares with the tensors that autograd really keeps.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from core.planning.outline import Outline
 from core.planning.run import DeviceKind, PlannedRun, itemsize
@@ -22,12 +22,16 @@ WIDE = 4
 
 @dataclass(frozen=True)
 class Pass:
-    """One forward pass: `tokens`, of which each attends to about `attended`."""
+    """One forward pass: `tokens`, of which each attends to about `attended`.
+
+    `padding`: by how much sequences are lengthened inside attention.
+    """
 
     tokens: float
     attended: float
     precision: NumberFormat
     device: DeviceKind
+    padding: float = 1.0
 
     @property
     def itemsize(self) -> int:
@@ -57,23 +61,36 @@ class Activations:
 
 def activations(run: PlannedRun, one: Pass) -> Activations:
     """Return what one pass of the run keeps."""
-    block = _Block(run, one)
     outline = run.outline
-    tokens, width = one.tokens, outline.width
-    stacks = list(outline.blocks.items())
     # an encoder-decoder processes about half of its tokens in each stack
-    share = 1 / len(stacks)
-    per_stack = [(count, share * tokens * block.bytes_per_token(stack)) for stack, count in stacks]
-    inputs = sum(count for count, _ in per_stack) * share * tokens * width * one.itemsize
+    share = 1 / len(outline.blocks)
+    tokens, width = share * one.tokens, outline.width
+    block = _Block(run, replace(one, tokens=tokens, attended=share * one.attended))
+    per_stack = [
+        (count, tokens * block.bytes_per_token(stack))
+        for stack, count in _trained_blocks(run).items()
+    ]
+    inputs = sum(count for count, _ in per_stack) * tokens * width * one.itemsize
     final_norm = tokens * width * (WIDE + one.itemsize)
-    embedded = tokens * width * one.itemsize
     rotations = 2 * WIDE * tokens * outline.attention.head_size
     return Activations(
         blocks=sum(count * size for count, size in per_stack),
         largest_block=max(size for _, size in per_stack),
         inputs=inputs,
-        outside=final_norm + embedded + rotations,
+        outside=final_norm + rotations,
     )
+
+
+def _trained_blocks(run: PlannedRun) -> dict[str, int]:
+    """Return the number of blocks in each stack that the backward pass goes through."""
+    blocks = dict(run.outline.blocks)
+    first = next(iter(blocks))
+    match run.spec.strategy:
+        case BottleneckSpec(placement="pfeiffer"):
+            blocks[first] -= 1  # the first adapter follows the first block
+        case PrefixSpec() if len(blocks) > 1:
+            blocks[first] = 0  # only the decoder has a prefix
+    return blocks
 
 
 class _Block:
@@ -92,7 +109,7 @@ class _Block:
         prefix = f"{stack}.{1 if self._run.family.model_type == 'modernbert' else 0}."
         layers = [path for path in self._outline.linear if path.startswith(prefix)]
         inner = self._inner(layers)
-        values = self._linear_inputs(layers) + self._feed_forward(inner)
+        values = self._linear_inputs(layers) + self._feed_forward(layers, inner)
         crosses = any("EncDecAttention" in p or "encoder_attn" in p for p in layers)
         attention = self._attention() * (2 if crosses else 1)
         added = self._added(layers)
@@ -122,26 +139,46 @@ class _Block:
         downs = [path for path in layers if _is_any(path, self._run.family.layers.down)]
         return max(self._outline.linear[path].inputs for path in downs)
 
-    def _feed_forward(self, inner: int) -> float:
+    def _feed_forward(self, layers: list[str], inner: int) -> float:
         kind = self._run.family.model_type
         names = self._run.family.layers
         is_gated = bool(names.gate) or kind in ("phi3", "modernbert")
         if kind == "t5":
             is_gated = self._run.fields.text("feed_forward_proj").startswith("gated-")
-        return (3 if is_gated else 1) * inner
+        if kind == "t5" and self._run.fields.text("feed_forward_proj") == "relu":
+            # it keeps its output, which is the input of the next layer
+            return 0 if self._keeps_inputs(layers, names.down) else inner
+        return ((3 if is_gated else 1) + (3 if self._composes_gelu() else 0)) * inner
+
+    def _keeps_inputs(self, layers: list[str], names: tuple[str, ...]) -> bool:
+        trained = self._run.trained
+        own = [path for path in layers if _is_any(path, names)]
+        return trained.everything or any(path in trained.adapted for path in own)
+
+    def _composes_gelu(self) -> bool:
+        """Whether the activation is computed by several operations, which keep their inputs."""
+        kind, fields = self._run.family.model_type, self._run.fields
+        if kind == "gpt2":
+            return fields.text("activation_function") == "gelu_new"
+        return kind == "t5" and fields.text("feed_forward_proj") == "gated-gelu"
 
     def _attention(self) -> float:
         heads, attended = self._outline.attention.heads, self._one.attended
         if isinstance(self._run.spec.strategy, PrefixSpec):
             attended += self._run.spec.strategy.virtual_tokens
-        kept = 3.0 * self._queries
+        kept, kind = 3.0 * self._queries, self._run.family.model_type
         is_short = attended <= LONGEST_STORED_SEQUENCE
         scores = heads * attended
-        if self._run.family.model_type == "gemma2":
-            return kept + (3 * scores if is_short else self._queries)
-        if self._one.device == "cuda" or not is_short:
+        if kind == "gemma2":
+            return kept + (2 * scores if is_short else self._queries)
+        if kind == "t5" and self._run.trained.everything:
+            # a trained position bias rules out the fused kernel
+            return kept + scores * (1 if self._size == WIDE else 3)
+        dropout = self._attention_dropout()
+        has_fused_kernel = kind in ("bart", "t5") and not dropout
+        if self._one.device == "cuda" or not is_short or has_fused_kernel:
             return kept + self._queries
-        return kept + scores * (3 if self._attention_dropout() else 1)
+        return (kept + scores * (3 if dropout else 1)) * self._one.padding
 
     def _attention_dropout(self) -> float:
         names = {"bert": "attention_probs_dropout_prob", "gpt2": "attn_pdrop", "t5": "dropout_rate"}
@@ -156,6 +193,8 @@ class _Block:
         kept = float(count * width * WIDE)
         if kind in ("qwen3", "gemma3_text"):
             kept += (self._queries + self._keys) * WIDE
+            if self._run.trained.everything:
+                kept += (self._queries + self._keys) * self._size
         if self._run.trained.everything:
             kept += count * width * (WIDE if kind.startswith("gemma") else self._size)
         return kept
@@ -171,7 +210,8 @@ class _Block:
                 if strategy.use_dora:
                     kept += sum(layer.outputs for layer in own)
                 if strategy.dropout:
-                    kept += sum(2 * layer.inputs for layer in own)
+                    # each layer keeps its own dropped input and the noise, not the shared input
+                    kept += sum(2 * layer.inputs for layer in own) - self._linear_inputs(layers)
                 return kept + dropped
             case Ia3Spec():
                 downs = self._run.family.layers.down

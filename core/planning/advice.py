@@ -44,7 +44,7 @@ MEASURED_QUALITY: dict[tuple[str, str], MeasuredQuality] = {
     ("tunesmith/tiny", "prefix"): _on_tiny(3.395, 1.063),
     ("tunesmith/tiny", "prompt"): _on_tiny(3.602, 1.409),
 }
-"""By base and strategy, with the learning rate `auto`. From the file above, which a test compares."""
+"""By base and strategy, with the learning rate `auto`; from the file above."""
 
 
 def quality_of(base: str, strategy: str) -> tuple[MeasuredQuality | None, str | None]:

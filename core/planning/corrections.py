@@ -66,9 +66,7 @@ def _row_facts(request: DryRunRequest) -> tuple[Any, ...]:
     )
 
 
-def _compared(
-    dry_run: DryRun, config: Mapping[str, Any], calibration: Calibration
-) -> Correction:
+def _compared(dry_run: DryRun, config: Mapping[str, Any], calibration: Calibration) -> Correction:
     result = dry_run.result
     run = measured_run(dry_run, config)
     checkpointed, precision = result.gradient_checkpointing, result.precision

@@ -64,6 +64,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "n_layer": 12,
         "n_head": 12,
         "n_inner": None,
+        "activation_function": "gelu_new",
         "resid_pdrop": 0.1,
         "attn_pdrop": 0.1,
         "tie_word_embeddings": True,

@@ -152,7 +152,9 @@ def _smaller(run: PlannedRun) -> Iterator[tuple[dict[str, Any], PlannedRun]]:
 
 
 def _in_words(changes: dict[str, Any]) -> str:
-    parts = [f"training.{name} to {_plain(value)}" for name, value in changes.get("training", {}).items()]
+    parts = [
+        f"training.{name} to {_plain(value)}" for name, value in changes.get("training", {}).items()
+    ]
     if "strategy" in changes:
         parts.append(f"strategy.type to {changes['strategy']['type']}")
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)

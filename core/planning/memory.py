@@ -21,6 +21,10 @@ PREPACKED_STATES = 256
 BYTES_PER_TOKEN_OF_DATA = 48
 """Of a row of tokens in Python: a number, a flag, and their places in tuples."""
 
+RUN_BYTES = 100 * 2**20
+"""What a run on a CPU loads beside its model: tokenizer, kernels, what draws the loss and packs the
+bundle. Measured on runs of small models; on a GPU, the device holds none of it."""
+
 ALLOCATOR_SHARE = 0.08
 """What an allocator holds beyond what is used, as a share of what comes and goes in a step."""
 
@@ -91,7 +95,7 @@ def peak_memory(
     copies = _copies(run, device, precision, resident.dense)
     comes_and_goes = beside + head + gradients
     parts = MemoryParts(
-        runtime=device.runtime_bytes + int(run.workload.tokens * BYTES_PER_TOKEN_OF_DATA),
+        runtime=_runtime(run, device),
         weights=resident.weights,
         quantization=resident.constants,
         copies=copies,
@@ -136,7 +140,10 @@ def _weights(run: PlannedRun, precision: NumberFormat) -> _Resident:
 
 
 def _constants(run: PlannedRun, weights: int, outputs: int) -> int:
-    """Scales of 64 weights: fp32, or one byte and 4 more per 256 of them; in eight bits, of a row."""
+    """Return the bytes of scales: of 64 weights each, or in eight bits of a row.
+
+    Double quantization stores them in one byte, with 4 more bytes for 256 of them.
+    """
     if run.quantization == "int8":
         return 4 * outputs
     is_double = getattr(run.spec.strategy, "double_quantization", True)
@@ -149,8 +156,17 @@ def _largest_pass(run: PlannedRun, device: Device, precision: NumberFormat) -> P
     if tokens <= 2 * run.workload.longest_tokens:
         attended = run.workload.longest_sequence + run.added_tokens
     if device.kind == "cpu" and precision == "bf16" and device.native_bf16:
-        tokens, attended = tokens + 32, attended + 16  # padded to few lengths
+        # padded to few lengths
+        padding = (attended + 16) / attended
+        return Pass(tokens + 32, attended + 16, precision, "cpu", padding)
     return Pass(tokens, attended, precision, device.kind)
+
+
+def _runtime(run: PlannedRun, device: Device) -> int:
+    if device.kind == "cuda":
+        return device.runtime_bytes
+    data = int(run.workload.tokens * BYTES_PER_TOKEN_OF_DATA)
+    return device.runtime_bytes + RUN_BYTES + data
 
 
 def _multiplies_in_fp32(device: Device, precision: NumberFormat) -> bool:

@@ -90,5 +90,3 @@ class Outline:
 
     def size_of(self, name: str) -> int:
         return prod(self.weights[name])
-
-

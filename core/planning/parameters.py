@@ -212,9 +212,7 @@ def _copied(outline: Outline, names: Sequence[str]) -> tuple[str, ...]:
         if not paths:
             raise _unknown((name,), modules, "strategy.modules_to_save")
         found |= dict.fromkeys(paths)
-    return tuple(
-        path for path in found if not any(path.startswith(f"{other}.") for other in found)
-    )
+    return tuple(path for path in found if not any(path.startswith(f"{other}.") for other in found))
 
 
 def _unknown(names: Sequence[str], paths: Sequence[str], param: str) -> InvalidRequest:

@@ -93,5 +93,3 @@ def workload_of(spec: JobSpec, report: DatasetReport, file_bytes: int, fields: F
         sequences_per_row=sequences,
         labelled_share=1.0 if spec.objective.type == "pretraining" else 0.6,
     )
-
-

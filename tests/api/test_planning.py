@@ -84,7 +84,7 @@ def test_an_estimate_says_what_a_job_needs_and_creates_none(
     api: Api, client: httpx.Client, upload: Callable[..., str]
 ) -> None:
     add_worker(api)
-    add_worker(api, "worker-2", gib=0.5)
+    add_worker(api, "worker-2", gib=0.4)
     file_id = upload()
     found = client.post(ESTIMATES, json=body_for(file_id)).json()
     assert (found["status"], found["id"], found["fits"]) == ("succeeded", None, "yes")
@@ -111,7 +111,7 @@ def test_an_estimate_refuses_what_a_job_refuses(client: httpx.Client, dataset: s
     for changes, param in [
         ({"model": "tinny"}, "model"),
         ({"training": {"epochs": 0}}, "training.epochs"),
-        ({"strategy": {"type": "lorra"}}, "strategy"),
+        ({"strategy": {"type": "lorra"}}, "strategy.type"),
     ]:
         answer = client.post(ESTIMATES, json=body_for(dataset) | changes)
         assert 400 <= answer.status_code < 500
