@@ -113,10 +113,11 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     options.add_argument("--only", help="run the configurations whose name contains this")
     options.add_argument("--real-bases", type=Path, default=ROOT / "build" / "real-bases")
+    options.add_argument("--threads", type=int, help="of the runs; by default one per core")
     options.add_argument("--save", action="store_true")
     asked = options.parse_args()
     warm_up()
-    calibration = ask_for_calibration(None, lambda: False)
+    calibration = ask_for_calibration(asked.threads, lambda: False)
     if calibration is None:
         raise SystemExit("The device could not be measured.")
     print(calibration.model_dump_json(indent=2), flush=True)
@@ -126,7 +127,7 @@ def main() -> None:
         rows = []
         for index, case in enumerate(cases):
             work = Path(folder) / f"run-{index}"
-            rows.append(_compare(case, sources[case.base], calibration, work))
+            rows.append(_compare(case, sources[case.base], calibration, work, asked.threads))
             print(rows[-1], flush=True)
     markdown = _report(rows)
     print(markdown)
@@ -148,7 +149,9 @@ def _report(rows: Sequence[Compared]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _compare(case: Case, source: Source, calibration: Calibration, folder: Path) -> Compared:
+def _compare(
+    case: Case, source: Source, calibration: Calibration, folder: Path, threads: int | None
+) -> Compared:
     spec = JobSpec.model_validate(
         {
             "base": source.base,
@@ -167,7 +170,7 @@ def _compare(case: Case, source: Source, calibration: Calibration, folder: Path)
     run = PlannedRun(spec, config, workload_of(spec, report, size, Fields(config)))
     fit = judge(run, calibration)
     assert fit.seconds_per_step is not None
-    peak, steps = _measured(spec, source, folder)
+    peak, steps = _measured(spec, source, folder, threads)
     measured = sum(step.seconds for step in steps[1:]) / (len(steps) - 1)
     predicted = fit.seconds_per_step
     return Compared(
@@ -182,12 +185,14 @@ def _compare(case: Case, source: Source, calibration: Calibration, folder: Path)
     )
 
 
-def _measured(spec: JobSpec, source: Source, folder: Path) -> tuple[int, list[StepDone]]:
+def _measured(
+    spec: JobSpec, source: Source, folder: Path, threads: int | None
+) -> tuple[int, list[StepDone]]:
     """Run the job in a child; return its peak of resident memory, and its steps."""
     workspace = Workspace(folder=folder)
     folder.mkdir()
     workspace.train_file.symlink_to(source.train_file)
-    child = launch(RunRequest(spec, workspace, threads=None))
+    child = launch(RunRequest(spec, workspace, threads=threads))
     peak, steps = 0, []
     try:
         while True:
@@ -218,7 +223,7 @@ def _peak_bytes(pid: int | None) -> int:
 
 def _sources(folder: Path, names: set[str], real_bases: Path) -> dict[str, Source]:
     """Return a base with real text for each name."""
-    sources = {}
+    sources: dict[str, Source] = {}
     for name in names:
         part = folder / name
         part.mkdir()

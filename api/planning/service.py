@@ -40,8 +40,6 @@ from core.spec.ids import ModelId, TaskId
 from core.spec.job import JobSpec
 from core.tasks.kinds import Work
 
-NOTE_CHARACTERS = 60
-
 
 def strategies(session: Session, state: AppState, name: ModelId) -> StrategyList:
     """Return the comparison of all strategies on a base.
@@ -61,8 +59,7 @@ def picture(table: StrategyList) -> str:
     for each in table.data:
         counts = each.parameters
         if counts is None:
-            note = (each.unsupported_reason or "").split(", so ")[0].split(". ")[0]
-            bars.append(Bar(each.type, None, None, note[:NOTE_CHARACTERS]))
+            bars.append(Bar(each.type, None, None, "not supported by this base"))
         else:
             bars.append(Bar(each.type, counts.trainable, counts.total - counts.trainable))
     return draw(table.model, table.base_parameters, bars)

@@ -89,7 +89,7 @@ def product_speed(speed: ProductSpeed, operations: float) -> float:
     span = math.log(LARGE_PRODUCT / SMALL_PRODUCT)
     share = math.log(max(1.0, operations) / SMALL_PRODUCT) / span
     share = min(1.0, max(-0.5, share))
-    return speed.small * (speed.large / speed.small) ** share
+    return speed.small * math.pow(speed.large / speed.small, share)
 
 
 def _blocks(run: PlannedRun, tokens: float, checkpointed: bool) -> list[tuple[float, float]]:
