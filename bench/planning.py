@@ -6,6 +6,7 @@ config.json, the report of the file's check and the calibration of the machine, 
 time is that of the steps after the first one, which builds kernels.
 
     python -m bench.planning [--only NAME] [--save]
+    python -m bench.planning --cpu-time    # on a busy machine: one thread, and its CPU time
 
 Needs `make real-bases` (`--real-bases FOLDER`, if they are elsewhere).
 """
@@ -13,6 +14,7 @@ Needs `make real-bases` (`--real-bases FOLDER`, if they are elsewhere).
 import argparse
 import json
 import math
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -113,11 +115,12 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     options.add_argument("--only", help="run the configurations whose name contains this")
     options.add_argument("--real-bases", type=Path, default=ROOT / "build" / "real-bases")
-    options.add_argument("--threads", type=int, help="of the runs; by default one per core")
+    options.add_argument("--cpu-time", action="store_true", help="of one thread, not wall time")
     options.add_argument("--save", action="store_true")
     asked = options.parse_args()
     warm_up()
-    calibration = ask_for_calibration(asked.threads, lambda: False)
+    threads = 1 if asked.cpu_time else None
+    calibration = ask_for_calibration(threads, lambda: False)
     if calibration is None:
         raise SystemExit("The device could not be measured.")
     print(calibration.model_dump_json(indent=2), flush=True)
@@ -127,7 +130,7 @@ def main() -> None:
         rows = []
         for index, case in enumerate(cases):
             work = Path(folder) / f"run-{index}"
-            rows.append(_compare(case, sources[case.base], calibration, work, asked.threads))
+            rows.append(_compare(case, sources[case.base], calibration, work, threads))
             print(rows[-1], flush=True)
     markdown = _report(rows)
     print(markdown)
@@ -170,8 +173,8 @@ def _compare(
     run = PlannedRun(spec, config, workload_of(spec, report, size, Fields(config)))
     fit = judge(run, calibration)
     assert fit.seconds_per_step is not None
-    peak, steps = _measured(spec, source, folder, threads)
-    measured = sum(step.seconds for step in steps[1:]) / (len(steps) - 1)
+    peak, seconds = _measured(spec, source, folder, threads)
+    measured = sum(seconds[1:]) / (len(seconds) - 1)
     predicted = fit.seconds_per_step
     return Compared(
         configuration=case.name,
@@ -187,13 +190,16 @@ def _compare(
 
 def _measured(
     spec: JobSpec, source: Source, folder: Path, threads: int | None
-) -> tuple[int, list[StepDone]]:
-    """Run the job in a child; return its peak of resident memory, and its steps."""
+) -> tuple[int, list[float]]:
+    """Run the job in a child; return its peak of resident memory, and the time of each step.
+
+    With one thread it is the CPU time, which other processes do not lengthen.
+    """
     workspace = Workspace(folder=folder)
     folder.mkdir()
     workspace.train_file.symlink_to(source.train_file)
     child = launch(RunRequest(spec, workspace, threads=threads))
-    peak, steps = 0, []
+    peak, seconds, cpu = 0, list[float](), 0.0
     try:
         while True:
             peak = max(peak, _peak_bytes(child.process.pid))
@@ -203,13 +209,21 @@ def _measured(
             if isinstance(event, RunFailed):
                 raise SystemExit(f"The run failed: {event.message}\n{child.log_tail()}")
             if isinstance(event, StepDone):
-                steps.append(event)
+                now = _cpu_seconds(child.process.pid)
+                seconds.append(event.seconds if threads is None else now - cpu)
+                cpu = now
     except EOFError:
         pass
     finally:
         child.kill()
         child.wait()
-    return peak, steps
+    return peak, seconds
+
+
+def _cpu_seconds(pid: int | None) -> float:
+    """Return the CPU time of a process and its threads."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _peak_bytes(pid: int | None) -> int:

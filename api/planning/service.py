@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal
 
+from core.planning.cost import step_cost
 from sqlalchemy.orm import Session
 
 from api.app_state import AppState, Transaction
@@ -30,7 +31,6 @@ from core.planning.configs import config_of
 from core.planning.corrections import rows_from, workload_from
 from core.planning.fit import Correction
 from core.planning.run import PlannedRun
-from core.planning.time import step_cost
 from core.records.dry_runs import get_dry_run, request_dry_run
 from core.records.tables import Task
 from core.records.workers import calibrations

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from core.planning.cost import step_cost
 from core.planning.fit import Correction, device_of
 from core.planning.memory import peak_memory
 from core.planning.run import PlannedRun
-from core.planning.time import step_cost, step_seconds
+from core.planning.time import step_seconds
 from core.planning.workload import Workload
 from core.spec.calibration import Calibration
 from core.spec.dry_run import CountedRows, DryRunRequest, DryRunResult

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from core.catalog.strategies import STRATEGIES
+from core.planning.cost import step_cost
 from core.planning.memory import USUAL_CPU, Device, MemoryParts, peak_memory
 from core.planning.run import PlannedRun, itemsize
-from core.planning.time import step_cost, step_seconds
+from core.planning.time import step_seconds
 from core.spec.calibration import Calibration
 from core.spec.precision import NumberFormat
 from core.spec.strategy import FullSpec, LoraSpec, QloraSpec

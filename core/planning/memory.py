@@ -2,8 +2,8 @@
 
 from dataclasses import asdict, dataclass
 
-from core.planning.activations import Activations, Pass, activations
-from core.planning.outline import Outline
+from core.catalog.describe import is_stored_quantized
+from core.planning.activations import Pass, activations
 from core.planning.parameters import copied_weights
 from core.planning.run import DeviceKind, PlannedRun, itemsize
 from core.spec.base_model import Quantization
@@ -21,11 +21,12 @@ PREPACKED_STATES = 256
 BYTES_PER_TOKEN_OF_DATA = 48
 """Of a row of tokens in Python: a number, a flag, and their places in tuples."""
 
-RUN_BYTES = 100 * 2**20
-"""What a run on a CPU loads beside its model: tokenizer, kernels, what draws the loss and packs the
-bundle. Measured on runs of small models; on a GPU, the device holds none of it."""
+RUN_BYTES = 75 * 2**20
+BYTES_PER_TOKEN_OF_VOCABULARY = 700
+"""What a run on a CPU loads beside its model: kernels, what draws the loss and packs the bundle, and
+the tokenizer. Measured on runs of small models; on a GPU, the device holds none of it."""
 
-ALLOCATOR_SHARE = 0.08
+ALLOCATOR_SHARE = 0.25
 """What an allocator holds beyond what is used, as a share of what comes and goes in a step."""
 
 _QUANTIZED_BYTES: dict[Quantization, float] = {"nf4": 1 / 2, "int8": 1}
@@ -93,7 +94,7 @@ def peak_memory(
     kept = int(found.kept(checkpointed)) + _transient(run, one)
     beside = kept if run.most_passes_per_step > 1 else max(0, kept - gradients)
     copies = _copies(run, device, precision, resident.dense)
-    comes_and_goes = beside + head + gradients
+    comes_and_goes = beside + head
     parts = MemoryParts(
         runtime=_runtime(run, device),
         weights=resident.weights,
@@ -107,8 +108,7 @@ def peak_memory(
         allocator=int(ALLOCATOR_SHARE * comes_and_goes),
         other_phases=0,
     )
-    others = _other_phases(run, device, precision, resident)
-    return _with_other_phases(parts, device.runtime_bytes + others)
+    return _with_other_phases(parts, _other_phases(run, device, parts, resident))
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,8 @@ def _runtime(run: PlannedRun, device: Device) -> int:
     if device.kind == "cuda":
         return device.runtime_bytes
     data = int(run.workload.tokens * BYTES_PER_TOKEN_OF_DATA)
-    return device.runtime_bytes + RUN_BYTES + data
+    tokenizer = BYTES_PER_TOKEN_OF_VOCABULARY * run.fields.size("vocab_size")
+    return device.runtime_bytes + RUN_BYTES + tokenizer + data
 
 
 def _multiplies_in_fp32(device: Device, precision: NumberFormat) -> bool:
@@ -217,24 +218,29 @@ def _transient(run: PlannedRun, one: Pass) -> int:
     return int(one.tokens * (2 * largest + 3 * run.outline.width) * one.itemsize)
 
 
-def _other_phases(
-    run: PlannedRun, device: Device, precision: NumberFormat, resident: _Resident
-) -> int:
-    """Bytes, without the runtime, of the largest of the other phases.
+def _other_phases(run: PlannedRun, device: Device, parts: MemoryParts, resident: _Resident) -> int:
+    """Return the bytes of the largest of the other phases.
 
-    Loading maps the file of the weights and copies it. The model of qlora is checked on its dense
-    base, which is loaded beside it. Neither needs activations to speak of.
+    Loading maps the file of the weights, whose pages count as resident on a CPU, and copies it. The
+    model of qlora is checked on its dense base, which is loaded beside it; on a CPU, the memory of
+    the activations is then free inside the process, but in pieces.
     """
-    on_disk = resident.dense if device.kind == "cpu" else 0
-    loading = resident.weights + resident.constants + on_disk
-    if run.spec.strategy.type == "qlora":
-        loading += resident.dense
-    return loading
+    on_disk = _stored_bytes(run) if device.kind == "cpu" else 0
+    loading = parts.runtime + resident.weights + resident.constants + on_disk
+    is_checked_dense = run.spec.strategy.type == "qlora" and not is_stored_quantized(run.config)
+    if not is_checked_dense:
+        return loading
+    kept = parts.total if device.kind == "cpu" else parts.total - parts.activations
+    return max(loading, kept + resident.dense + on_disk)
+
+
+def _stored_bytes(run: PlannedRun) -> int:
+    """Return the size of the files of the weights."""
+    stored = str(run.config.get("dtype") or run.config.get("torch_dtype") or "float32")
+    size = 2 if stored.removeprefix("torch.") in ("bfloat16", "float16") else 4
+    return size * run.outline.parameters
 
 
 def _with_other_phases(parts: MemoryParts, others: int) -> MemoryParts:
     missing = max(0, others - parts.total)
     return MemoryParts(**{**asdict(parts), "other_phases": missing})
-
-
-__all__ = ["Activations", "Device", "MemoryParts", "Outline", "peak_memory"]

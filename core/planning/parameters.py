@@ -5,7 +5,7 @@ layers are named are those of `core/adapters/targets.py` and `modules_to_save.py
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, assert_never
 
@@ -15,8 +15,8 @@ from core.planning.decoders import decoder
 from core.planning.encoder_decoders import encoder_decoder
 from core.planning.encoders import encoder
 from core.planning.fields import Fields
+from core.planning.module_names import copied_modules, targeted_layers
 from core.planning.outline import LinearShape, Outline
-from core.spec.nearest import nearest
 from core.spec.objective import Task
 from core.spec.strategy import (
     BottleneckSpec,
@@ -101,31 +101,35 @@ def trained_by(strategy: StrategySpec, outline: Outline, model_type: str, task: 
             copied = (*head, *strategy.modules_to_save)
             targets = strategy.target_modules
             names = family.layers.preset(targets) if isinstance(targets, str) else targets
-            layers = _targeted(outline, names, copied, all_named=not isinstance(targets, str))
+            layers = targeted_layers(outline, names, copied, all_named=not isinstance(targets, str))
             added = sum(_low_rank_weights(strategy, *layer) for layer in layers.items())
-            return Trained(layers, added, _copied(outline, copied))
+            return Trained(layers, added, copied_modules(outline, copied))
         case Ia3Spec():
             copied = (*head, *strategy.modules_to_save)
             parts = family.layers
             names = strategy.target_modules or (*parts.key, *parts.value, *parts.down)
             inputs = strategy.feedforward_modules if strategy.target_modules else parts.down
-            layers = _targeted(outline, names, copied, all_named=bool(strategy.target_modules))
+            layers = targeted_layers(
+                outline, names, copied, all_named=bool(strategy.target_modules)
+            )
             added = sum(
                 layer.inputs if path.endswith(tuple(inputs)) else layer.outputs
                 for path, layer in layers.items()
             )
-            return Trained(layers, added, _copied(outline, copied))
+            return Trained(layers, added, copied_modules(outline, copied))
         case BottleneckSpec():
             places = sum(outline.blocks.values()) * (2 if strategy.placement == "houlsby" else 1)
             inner = inner_width(strategy, outline)
             one = 2 * outline.width * inner + inner + outline.width
-            return Trained({}, places * one, _copied(outline, head))
+            return Trained({}, places * one, copied_modules(outline, head))
         case PrefixSpec():
             shape = outline.attention
             pairs = 2 * shape.layers * shape.key_value_heads * shape.head_size
-            return Trained({}, strategy.virtual_tokens * pairs, _copied(outline, head))
+            return Trained({}, strategy.virtual_tokens * pairs, copied_modules(outline, head))
         case PromptSpec():
-            return Trained({}, strategy.virtual_tokens * outline.width, _copied(outline, head))
+            return Trained(
+                {}, strategy.virtual_tokens * outline.width, copied_modules(outline, head)
+            )
         case _:
             assert_never(strategy)
 
@@ -174,54 +178,3 @@ def _rank(strategy: LowRankSpec, path: str) -> int:
         if re.match(rf"(.*\.)?({pattern})$", path):
             return rank
     return strategy.rank
-
-
-def _targeted(
-    outline: Outline, names: Iterable[str], copied: Iterable[str], *, all_named: bool
-) -> dict[str, LinearShape]:
-    """Return the linear layers that any of `names` ends, without those inside copied modules.
-
-    With `all_named`, each name must match a layer.
-    """
-    names, copied = tuple(dict.fromkeys(names)), tuple(copied)
-    param = "strategy.target_modules"
-    for name in names if all_named else ():
-        if not any(_is_named(path, name) for path in outline.linear):
-            raise _unknown((name,), list(outline.linear), param)
-    found = {
-        path: layer
-        for path, layer in outline.linear.items()
-        if any(_is_named(path, name) for name in names)
-        and not any(re.match(rf"(^|.*\.){re.escape(name)}($|\..*)", path) for name in copied)
-    }
-    if not found:
-        raise _unknown(names, list(outline.linear), param)
-    return found
-
-
-def _is_named(path: str, name: str) -> bool:
-    return path == name or path.endswith(f".{name}")
-
-
-def _copied(outline: Outline, names: Sequence[str]) -> tuple[str, ...]:
-    """Return the outermost modules whose paths end with any of `names`."""
-    modules = outline.modules()
-    found: dict[str, None] = {}
-    for name in names:
-        paths = [path for path in modules if name and path.endswith(name)]
-        if not paths:
-            raise _unknown((name,), modules, "strategy.modules_to_save")
-        found |= dict.fromkeys(paths)
-    return tuple(path for path in found if not any(path.startswith(f"{other}.") for other in found))
-
-
-def _unknown(names: Sequence[str], paths: Sequence[str], param: str) -> InvalidRequest:
-    parts = sorted({path.rpartition(".")[2] for path in paths})
-    known = [part for part in parts if not part.isdigit()]
-    near = nearest(names[0], known, most=3, cutoff=0.5) if names else []
-    return InvalidRequest(
-        f"The base model has no layer {', '.join(map(repr, names)) or 'to adapt'}. The closest "
-        f"names are {', '.join(near or known)}.",
-        param=param,
-        code="unknown_target_module",
-    )

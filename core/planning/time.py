@@ -11,7 +11,7 @@ from core.spec.precision import NumberFormat
 from core.spec.strategy import LowRankSpec
 
 SMALL_PRODUCT = 2 * 128 * 256 * 256
-LARGE_PRODUCT = 2 * 1024 * 1024 * 1024
+LARGE_PRODUCT = 2 * 512 * 768 * 768
 """Operations of the products whose speed is measured (`core/spec/calibration.py`)."""
 
 TRAVERSALS = 6.0

@@ -5,14 +5,24 @@ from dataclasses import dataclass
 
 from core.catalog.objectives import OBJECTIVES, rows_of
 from core.planning.fields import Fields
-from core.spec.dataset import DatasetReport
+from core.spec.dataset import DatasetFormat, DatasetReport
 from core.spec.job import JobSpec
 
 BYTES_PER_CHARACTER = 1.4
 """Of a JSON file, with keys and quotes; for reports of older versions, which lack the sum."""
 
-TEMPLATE_TOKENS = 12
-"""About what a chat template, or the special tokens of a text, add to a row."""
+TEMPLATE_TOKENS: dict[DatasetFormat, int] = {
+    "chat": 12,
+    "preference": 12,
+    "unpaired-preference": 12,
+}
+"""About what a chat template adds to a sequence; special tokens add two to others."""
+
+SPECIAL_TOKENS = 2
+
+CHARACTERS_PER_TOKEN = ((8, 1.0), (12, 3.4), (14, 4.0), (15, 4.1), (17, 4.5), (18, 4.7))
+"""(binary logarithm of the vocabulary, characters of English): bytes, the shipped base, that of
+`bench/`, Llama 2, Llama 3, Gemma."""
 
 SPREAD = 0.6
 """The standard deviation of the lengths of rows, as a share of their mean."""
@@ -62,12 +72,13 @@ REFERENCE = Workload(rows=1000, mean_tokens=512, longest_tokens=512)
 
 
 def characters_per_token(vocabulary: int) -> float:
-    """Return about how many characters of English a token of such a vocabulary has.
-
-    A line through the ratios of bytes (256), the shipped base (4,096), Llama 2 (32,000), Llama 3
-    (128,256) and Gemma (256,000).
-    """
-    return max(1.0, 0.37 * math.log2(vocabulary) - 1.75)
+    """Return about how many characters of English a token of such a vocabulary has."""
+    size = math.log2(vocabulary)
+    points = zip(CHARACTERS_PER_TOKEN, CHARACTERS_PER_TOKEN[1:], strict=False)
+    for (left, low), (right, high) in points:
+        if size <= right:
+            return low + (high - low) * max(0.0, size - left) / (right - left)
+    return CHARACTERS_PER_TOKEN[-1][1]
 
 
 def workload_of(spec: JobSpec, report: DatasetReport, file_bytes: int, fields: Fields) -> Workload:
@@ -82,8 +93,11 @@ def workload_of(spec: JobSpec, report: DatasetReport, file_bytes: int, fields: F
     sequences = 2 if pairs else 1
     ratio = characters_per_token(fields.size("vocab_size"))
     limit = spec.training.max_length * sequences
-    mean = characters / max(1, rows) / ratio + TEMPLATE_TOKENS * sequences
-    longest = report.longest_characters * sequences / ratio + TEMPLATE_TOKENS * sequences
+    added = SPECIAL_TOKENS
+    if report.format is not None:
+        added = TEMPLATE_TOKENS.get(report.format, SPECIAL_TOKENS)
+    mean = characters / max(1, rows) / ratio + added * sequences
+    longest = report.longest_characters * sequences / ratio + added * sequences
     longest = max(longest, mean)
     trained = max(1, rows - math.floor(rows * spec.evaluation.split))
     return Workload(

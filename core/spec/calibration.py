@@ -14,7 +14,7 @@ class ProductSpeed(Spec):
     """Floating-point operations per second of a matrix product."""
 
     small: float = Field(gt=0, description="of 128 rows with a 256 x 256 matrix")
-    large: float = Field(gt=0, description="of 1,024 rows with a 1,024 x 1,024 matrix")
+    large: float = Field(gt=0, description="of 512 rows with a 768 x 768 matrix")
 
 
 class Calibration(Spec):

@@ -19,7 +19,7 @@ from core.spec.calibration import Calibration, ProductSpeed
 SECONDS_PER_FIGURE = 0.4
 
 SMALL = 128, 256
-LARGE = 1024, 1024
+LARGE = 512, 768
 """Rows, and inputs and outputs, of the measured products."""
 
 COPIED_BYTES = 64 * 2**20
