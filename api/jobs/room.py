@@ -13,8 +13,9 @@ from core.errors import InvalidRequest
 from core.planning.configs import config_of
 from core.planning.corrections import DryRun, correction_by, counted_rows
 from core.planning.fields import Fields
-from core.planning.fit import Correction, Fit, Suggestion, best_fit, judge, suggestion
+from core.planning.fit import Correction, Fit, best_fit, judge
 from core.planning.run import PlannedRun
+from core.planning.suggestion import Suggestion, suggestion
 from core.planning.workload import workload_of
 from core.records.dry_runs import measured_runs
 from core.records.jobs import NewJob

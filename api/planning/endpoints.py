@@ -9,7 +9,8 @@ from api.auth.caller import FromCaller, requires
 from api.jobs.datasets import recheck
 from api.json_body import JsonRoute
 from api.planning import service
-from api.planning.schemas import CreateEstimate, EstimateObject, ModelQuery, StrategyList
+from api.planning.schemas import CreateEstimate, EstimateObject
+from api.planning.strategy_schemas import ModelQuery, StrategyList
 from core.spec.ids import ModelId, TaskId
 
 router = APIRouter(

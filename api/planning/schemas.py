@@ -1,14 +1,14 @@
-"""The bodies of the planner's routes."""
+"""The bodies of estimates."""
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from api.jobs.schemas import CreateJob
+from api.planning.strategy_schemas import MemoryObject, ParametersObject
 from core.planning.fit import Verdict
 from core.spec.dry_run import DryRunResult
 from core.spec.numbers import Flag
-from core.spec.objective import Task
 from core.spec.precision import NumberFormat
 from core.spec.strategy import StrategySpec
 
@@ -17,70 +17,6 @@ class CreateEstimate(CreateJob):
     """The body of a job's creation; with `dry_run`, two steps are run and measured."""
 
     dry_run: Flag = False
-
-
-class ParametersObject(BaseModel):
-    total: int
-    """Of the base and the strategy together."""
-    trainable: int
-    trainable_share: float
-
-
-class MemoryObject(BaseModel):
-    """Bytes at the peak; `total` is the sum of the parts, corrected if there was a dry run."""
-
-    total: int
-    parts: dict[str, int]
-
-
-class QualityObject(BaseModel):
-    """Held-out losses in nats per target, before and after training with `auto` rates."""
-
-    dataset: str
-    rows: int
-    steps: int
-    untrained_loss: float
-    loss: float
-    source: str
-
-
-class StrategyObject(BaseModel):
-    """One strategy with its default options on one base."""
-
-    object: Literal["fine_tuning.strategy"] = "fine_tuning.strategy"
-    type: str
-    strategy: StrategySpec
-    supported: bool
-    unsupported_reason: str | None
-    parameters: ParametersObject | None
-    peak_memory: MemoryObject | None
-    seconds_per_1000_tokens: float | None
-    """Null until a worker has measured its device."""
-    fits: Verdict | None
-    quality: QualityObject | None
-    quality_missing: str | None
-    """Why there is no `quality`."""
-    when_to_use: str
-
-
-class AssumedRows(BaseModel):
-    """The rows for which memory and time are computed."""
-
-    tokens_per_row: int
-    rows_per_step: int
-    micro_batch_tokens: int
-
-
-class StrategyList(BaseModel):
-    object: Literal["list"] = "list"
-    model: str
-    task: Task
-    base_parameters: int
-    assumes: AssumedRows
-    worker: str | None
-    """The worker whose device memory and time are given for; null: a usual CPU."""
-    device: str | None
-    data: list[StrategyObject]
 
 
 class TokensObject(BaseModel):
@@ -148,6 +84,3 @@ class EstimateObject(BaseModel):
     suggestion: SuggestionObject | None
     measured: DryRunResult | None
     error: EstimateError | None
-
-
-ModelQuery = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00]*$")]

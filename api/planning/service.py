@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal
 
-from core.planning.cost import step_cost
 from sqlalchemy.orm import Session
 
 from api.app_state import AppState, Transaction
@@ -19,16 +18,17 @@ from api.planning.schemas import (
     CreateEstimate,
     EstimateError,
     EstimateObject,
-    StrategyList,
     SuggestionObject,
     TokensObject,
     WorkerFitObject,
 )
+from api.planning.strategy_schemas import StrategyList
 from api.planning.table import memory_object, parameters_object, strategy_table
 from core.errors import InvalidRequest, NotFound
 from core.inference.targets import require_base
 from core.planning.configs import config_of
 from core.planning.corrections import rows_from, workload_from
+from core.planning.cost import step_cost
 from core.planning.fit import Correction
 from core.planning.run import PlannedRun
 from core.records.dry_runs import get_dry_run, request_dry_run

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from api.planning.schemas import (
+from api.planning.strategy_schemas import (
     AssumedRows,
     MemoryObject,
     ParametersObject,

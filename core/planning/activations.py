@@ -85,11 +85,11 @@ def _trained_blocks(run: PlannedRun) -> dict[str, int]:
     """Return the number of blocks in each stack that the backward pass goes through."""
     blocks = dict(run.outline.blocks)
     first = next(iter(blocks))
-    match run.spec.strategy:
-        case BottleneckSpec(placement="pfeiffer"):
-            blocks[first] -= 1  # the first adapter follows the first block
-        case PrefixSpec() if len(blocks) > 1:
-            blocks[first] = 0  # only the decoder has a prefix
+    strategy = run.spec.strategy
+    if isinstance(strategy, BottleneckSpec) and strategy.placement == "pfeiffer":
+        blocks[first] -= 1  # the first adapter follows the first block
+    if isinstance(strategy, PrefixSpec) and len(blocks) > 1:
+        blocks[first] = 0  # only the decoder has a prefix
     return blocks
 
 

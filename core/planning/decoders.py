@@ -1,6 +1,7 @@
 """The outlines of decoders."""
 
 from core.planning.fields import Fields
+from core.planning.gpt2 import gpt2
 from core.planning.outline import AttentionShape, Outline
 
 _WITHOUT_BIASES = ("mistral", "phi3")
@@ -8,7 +9,7 @@ _WITHOUT_BIASES = ("mistral", "phi3")
 
 def decoder(fields: Fields, labels: int | None) -> Outline:
     """Return a decoder with its language head; with `labels`, with a head for these instead."""
-    outline = _gpt2(fields) if fields.model_type == "gpt2" else _llama(fields)
+    outline = gpt2(fields) if fields.model_type == "gpt2" else _llama(fields)
     vocabulary, width = fields.size("vocab_size"), outline.width
     if labels is not None:
         outline.add_linear("score", width, labels, bias=False)
@@ -76,26 +77,3 @@ def _feed_forward(outline: Outline, path: str, fields: Fields) -> None:
     outline.add_linear(f"{path}.gate_proj", width, inner, bias=has_bias)
     outline.add_linear(f"{path}.up_proj", width, inner, bias=has_bias)
     outline.add_linear(f"{path}.down_proj", inner, width, bias=has_bias)
-
-
-def _gpt2(fields: Fields) -> Outline:
-    width, layers = fields.size("n_embd"), fields.size("n_layer")
-    heads = fields.size("n_head")
-    inner = fields.size_or_none("n_inner") or 4 * width
-    shape = AttentionShape(layers, heads, heads, width // heads)
-    outline = Outline(width, shape, blocks={"transformer.h": layers})
-    outline.add_matrix("transformer.wte", fields.size("vocab_size"), width)
-    outline.add_matrix("transformer.wpe", fields.size("n_positions"), width)
-    for index in range(layers):
-        path = f"transformer.h.{index}"
-        outline.add_norm(f"{path}.ln_1", width, bias=True)
-        for name, inputs, outputs in (
-            ("attn.c_attn", width, 3 * width),
-            ("attn.c_proj", width, width),
-            ("mlp.c_fc", width, inner),
-            ("mlp.c_proj", inner, width),
-        ):
-            outline.add_linear(f"{path}.{name}", inputs, outputs, bias=True, transposed=True)
-        outline.add_norm(f"{path}.ln_2", width, bias=True)
-    outline.add_norm("transformer.ln_f", width, bias=True)
-    return outline

@@ -1,18 +1,16 @@
-"""Whether a run fits on a worker, and what would make it fit."""
+"""Whether a run fits on a worker."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from core.catalog.strategies import STRATEGIES
 from core.planning.cost import step_cost
-from core.planning.memory import USUAL_CPU, Device, MemoryParts, peak_memory
+from core.planning.memory import USUAL_CPU, Device, MemoryParts, is_checked_dense, peak_memory
 from core.planning.run import PlannedRun, itemsize
 from core.planning.time import step_seconds
 from core.spec.calibration import Calibration
 from core.spec.precision import NumberFormat
-from core.spec.strategy import FullSpec, LoraSpec, QloraSpec
-from core.spec.training import SHORTEST_ROW
 
 Verdict = Literal["yes", "tight", "no"]
 """`yes`: with a margin, in the memory that is free while the worker is idle. `no`: not even in the
@@ -35,6 +33,9 @@ class Correction:
     precision: NumberFormat | None = None
 
 
+UNCORRECTED = Correction()
+
+
 @dataclass(frozen=True)
 class Fit:
     """A run on one device."""
@@ -51,17 +52,8 @@ class Fit:
     seconds_per_step: float | None
 
 
-@dataclass(frozen=True)
-class Suggestion:
-    """Changes of a job's body after which it fits, and the reason in words."""
-
-    changes: dict[str, Any]
-    message: str
-    run: PlannedRun
-
-
 def judge(
-    run: PlannedRun, calibration: Calibration | None, correction: Correction = Correction()
+    run: PlannedRun, calibration: Calibration | None, correction: Correction = UNCORRECTED
 ) -> Fit:
     """Return how the run fits; without a calibration, on a usual CPU and without a verdict.
 
@@ -107,87 +99,37 @@ def planned_precision(run: PlannedRun, calibration: Calibration | None) -> Numbe
     return "fp32" if weights <= FP32_SHARE * calibration.memory_bytes else coarse
 
 
-def suggestion(
-    run: PlannedRun, calibration: Calibration, correction: Correction = Correction()
-) -> Suggestion | None:
-    """Return the smallest change after which the run fits; None if none helps.
-
-    The changes are tried in this order, each together with the ones before: recomputed activations,
-    smaller micro-batches, a quantized base, shorter rows.
-    """
-    for changes, changed in _smaller(run):
-        if judge(changed, calibration, correction).verdict == "yes":
-            return Suggestion(changes, f"Set {_in_words(changes)}.", changed)
-    return None
-
-
-def _smaller(run: PlannedRun) -> Iterator[tuple[dict[str, Any], PlannedRun]]:
-    training: dict[str, Any] = {}
-    if run.training.gradient_checkpointing is False and not drops_prefix(run):
-        training["gradient_checkpointing"] = True
-        run = run.with_training(gradient_checkpointing=True)
-        yield {"training": dict(training)}, run
-    shortest = max(SHORTEST_ROW, run.workload.longest_tokens)
-    tokens = run.training.micro_batch_tokens
-    while tokens > shortest:
-        tokens = max(shortest, tokens // 2)
-        training["micro_batch_tokens"] = tokens
-        run = run.with_training(micro_batch_tokens=tokens)
-        yield {"training": dict(training)}, run
-    changes: dict[str, Any] = {"training": training} if training else {}
-    if isinstance(run.spec.strategy, FullSpec) and run.quantization is None:
-        changes = changes | {"strategy": {"type": "lora"}}
-        run = run.with_strategy(LoraSpec())
-        yield changes, run
-    if isinstance(run.spec.strategy, LoraSpec) and run.quantization is None:
-        options = run.spec.strategy.model_dump(exclude={"type"}, exclude_unset=True)
-        changes = changes | {"strategy": {"type": "qlora", **options}}
-        run = run.with_strategy(QloraSpec(**options))
-        yield changes, run
-    length = run.training.max_length
-    while length // 2 >= 64:
-        length //= 2
-        short = {"max_length": length, "truncation": "end", "micro_batch_tokens": length}
-        run = run.with_training(**short)
-        yield changes | {"training": {**training, **short}}, run
-
-
-def _in_words(changes: dict[str, Any]) -> str:
-    parts = [
-        f"training.{name} to {_plain(value)}" for name, value in changes.get("training", {}).items()
-    ]
-    if "strategy" in changes:
-        parts.append(f"strategy.type to {changes['strategy']['type']}")
-    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
-
-
-def _plain(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
 def _judge(
-    run: PlannedRun, calibration: Calibration | None, correction: Correction, *, checkpointed: bool
+    run: PlannedRun,
+    calibration: Calibration | None,
+    correction: Correction,
+    *,
+    checkpointed: bool,
+    checks_dense: bool = True,
 ) -> Fit:
     precision = planned_precision(run, calibration)
     if run.training.precision == "auto" and correction.precision is not None:
         precision = correction.precision
-    parts = peak_memory(run, device_of(calibration), precision, checkpointed=checkpointed)
+    parts = peak_memory(
+        run,
+        device_of(calibration),
+        precision,
+        checkpointed=checkpointed,
+        checks_dense=checks_dense,
+    )
     training = int((parts.total - parts.other_phases) * correction.memory)
     peak = max(training, parts.total) if parts.other_phases else training
     if calibration is None:
         return Fit(None, None, parts, peak, precision, checkpointed, None)
-    seconds = step_seconds(
-        step_cost(run, precision, checkpointed=checkpointed), calibration, precision
-    )
-    return Fit(
-        _verdict(peak, calibration),
-        calibration.free_bytes - peak,
-        parts,
-        peak,
-        precision,
-        checkpointed,
-        seconds * correction.seconds,
-    )
+    verdict = _verdict(peak, calibration)
+    if verdict != "yes" and checks_dense and is_checked_dense(run):
+        # a run omits this check if memory is short
+        options = {"checkpointed": checkpointed, "checks_dense": False}
+        return _judge(run, calibration, correction, **options)
+    cost = step_cost(run, precision, checkpointed=checkpointed)
+    seconds = step_seconds(cost, calibration, precision) * correction.seconds
+    headroom = calibration.free_bytes - peak
+    return Fit(verdict, headroom, parts, peak, precision, checkpointed, seconds)
 
 
 def _verdict(peak: int, calibration: Calibration) -> Verdict:

@@ -23,8 +23,11 @@ BYTES_PER_TOKEN_OF_DATA = 48
 
 RUN_BYTES = 75 * 2**20
 BYTES_PER_TOKEN_OF_VOCABULARY = 700
-"""What a run on a CPU loads beside its model: kernels, what draws the loss and packs the bundle, and
+"""What a run on a CPU loads beside its model: code that draws the loss and packs the bundle, and
 the tokenizer. Measured on runs of small models; on a GPU, the device holds none of it."""
+
+SIXTEEN_BIT_KERNELS = 40 * 2**20
+"""Of oneDNN, built for each length of a product in bf16."""
 
 ALLOCATOR_SHARE = 0.25
 """What an allocator holds beyond what is used, as a share of what comes and goes in a step."""
@@ -76,9 +79,18 @@ class MemoryParts:
 
 
 def peak_memory(
-    run: PlannedRun, device: Device, precision: NumberFormat, *, checkpointed: bool
+    run: PlannedRun,
+    device: Device,
+    precision: NumberFormat,
+    *,
+    checkpointed: bool,
+    checks_dense: bool = True,
 ) -> MemoryParts:
-    """Return the memory of the run at its peak on `device`."""
+    """Return the memory of the run at its peak on `device`.
+
+    `checks_dense`: the model of qlora is checked on its dense base, which a run omits if memory is
+    short.
+    """
     counts, outline = run.counts, run.outline
     size = itemsize(precision)
     resident = _weights(run, precision)
@@ -96,7 +108,7 @@ def peak_memory(
     copies = _copies(run, device, precision, resident.dense)
     comes_and_goes = beside + head
     parts = MemoryParts(
-        runtime=_runtime(run, device),
+        runtime=_runtime(run, device, precision),
         weights=resident.weights,
         quantization=resident.constants,
         copies=copies,
@@ -108,7 +120,7 @@ def peak_memory(
         allocator=int(ALLOCATOR_SHARE * comes_and_goes),
         other_phases=0,
     )
-    return _with_other_phases(parts, _other_phases(run, device, parts, resident))
+    return _with_other_phases(parts, _other_phases(run, device, parts, resident, checks_dense))
 
 
 @dataclass(frozen=True)
@@ -162,12 +174,13 @@ def _largest_pass(run: PlannedRun, device: Device, precision: NumberFormat) -> P
     return Pass(tokens, attended, precision, device.kind)
 
 
-def _runtime(run: PlannedRun, device: Device) -> int:
+def _runtime(run: PlannedRun, device: Device, precision: NumberFormat) -> int:
     if device.kind == "cuda":
         return device.runtime_bytes
     data = int(run.workload.tokens * BYTES_PER_TOKEN_OF_DATA)
     tokenizer = BYTES_PER_TOKEN_OF_VOCABULARY * run.fields.size("vocab_size")
-    return device.runtime_bytes + RUN_BYTES + tokenizer + data
+    kernels = 0 if _multiplies_in_fp32(device, precision) else SIXTEEN_BIT_KERNELS
+    return device.runtime_bytes + RUN_BYTES + kernels + tokenizer + data
 
 
 def _multiplies_in_fp32(device: Device, precision: NumberFormat) -> bool:
@@ -218,7 +231,9 @@ def _transient(run: PlannedRun, one: Pass) -> int:
     return int(one.tokens * (2 * largest + 3 * run.outline.width) * one.itemsize)
 
 
-def _other_phases(run: PlannedRun, device: Device, parts: MemoryParts, resident: _Resident) -> int:
+def _other_phases(
+    run: PlannedRun, device: Device, parts: MemoryParts, resident: _Resident, checks_dense: bool
+) -> int:
     """Return the bytes of the largest of the other phases.
 
     Loading maps the file of the weights, whose pages count as resident on a CPU, and copies it. The
@@ -227,11 +242,15 @@ def _other_phases(run: PlannedRun, device: Device, parts: MemoryParts, resident:
     """
     on_disk = _stored_bytes(run) if device.kind == "cpu" else 0
     loading = parts.runtime + resident.weights + resident.constants + on_disk
-    is_checked_dense = run.spec.strategy.type == "qlora" and not is_stored_quantized(run.config)
-    if not is_checked_dense:
+    if not (checks_dense and is_checked_dense(run)):
         return loading
     kept = parts.total if device.kind == "cpu" else parts.total - parts.activations
     return max(loading, kept + resident.dense + on_disk)
+
+
+def is_checked_dense(run: PlannedRun) -> bool:
+    """Return whether the trained model is checked on another base than the one in training."""
+    return run.spec.strategy.type == "qlora" and not is_stored_quantized(run.config)
 
 
 def _stored_bytes(run: PlannedRun) -> int:

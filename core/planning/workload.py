@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 from core.catalog.objectives import OBJECTIVES, rows_of
 from core.planning.fields import Fields
@@ -26,6 +27,10 @@ CHARACTERS_PER_TOKEN = ((8, 1.0), (12, 3.4), (14, 4.0), (15, 4.1), (17, 4.5), (1
 
 SPREAD = 0.6
 """The standard deviation of the lengths of rows, as a share of their mean."""
+
+LENGTH_AROUND_A_TOKEN = 1.7
+"""The mean length of the sequence that a token is in, as a multiple of the mean length: long rows
+have more tokens, and few are very long."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +59,9 @@ class Workload:
 
     @property
     def attended(self) -> float:
-        """The mean over tokens of the length of their sequence: long rows have more tokens."""
+        """The mean over tokens of the length of their sequence."""
         mean = self.mean_tokens / self.sequences_per_row
-        return min(self.longest_sequence, mean * (1 + SPREAD**2))
+        return min(self.longest_sequence, mean * LENGTH_AROUND_A_TOKEN)
 
     def tokens_of_largest_step(self, batch_size: int) -> float:
         """Estimate the tokens of the step with the most of them."""
@@ -74,8 +79,7 @@ REFERENCE = Workload(rows=1000, mean_tokens=512, longest_tokens=512)
 def characters_per_token(vocabulary: int) -> float:
     """Return about how many characters of English a token of such a vocabulary has."""
     size = math.log2(vocabulary)
-    points = zip(CHARACTERS_PER_TOKEN, CHARACTERS_PER_TOKEN[1:], strict=False)
-    for (left, low), (right, high) in points:
+    for (left, low), (right, high) in pairwise(CHARACTERS_PER_TOKEN):
         if size <= right:
             return low + (high - low) * max(0.0, size - left) / (right - left)
     return CHARACTERS_PER_TOKEN[-1][1]

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from core.planning.choice import choose_strategy
-from core.planning.fit import MARGIN, Correction, judge, suggestion
+from core.planning.fit import MARGIN, Correction, judge
 from core.planning.run import PlannedRun
+from core.planning.suggestion import suggestion
 from core.planning.workload import Workload, characters_per_token, workload_of
 from core.spec.base_model import BaseModelSpec
 from core.spec.dataset import DatasetReport
@@ -97,7 +98,7 @@ def test_auto_takes_lora_then_qlora_and_full_for_much_data():
     assert choose_strategy(run, [device(100)]).strategy == LoraSpec()
     assert choose_strategy(run, []).strategy == LoraSpec()
     assert choose_strategy(None, [device(100)]).strategy == LoraSpec()
-    tight = choose_strategy(run_of(training=TrainingSpec(precision="fp32")), [device(7.5)])
+    tight = choose_strategy(run_of(training=TrainingSpec(precision="fp32")), [device(10)])
     assert (tight.strategy, tight.reason.split(":")[0]) == (QloraSpec(), "qlora")
     assert choose_strategy(run, [device(0.5)]).strategy == LoraSpec()
     many = replace(ROWS, rows=20_000)
