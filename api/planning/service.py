@@ -122,7 +122,7 @@ def _object(
     price = None if rate is None or seconds is None else round(rate * seconds / 3600, 6)
     found = planned.suggestion() if best.verdict in ("no", "tight") else None
     measured = task.result if task is not None else None
-    cost = step_cost(run, best.precision, checkpointed=best.checkpointed)
+    cost = step_cost(run, best.precision, "cpu", checkpointed=best.checkpointed)
     return EstimateObject(
         id=None if task is None else task.id,
         created_at=int(time.time() if task is None else task.created_at),

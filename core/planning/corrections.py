@@ -72,7 +72,7 @@ def _compared(dry_run: DryRun, config: Mapping[str, Any], calibration: Calibrati
     run = measured_run(dry_run, config)
     checkpointed, precision = result.gradient_checkpointing, result.precision
     parts = peak_memory(run, device_of(calibration), precision, checkpointed=checkpointed)
-    cost = step_cost(run, precision, checkpointed=checkpointed)
+    cost = step_cost(run, precision, calibration.kind, checkpointed=checkpointed)
     return Correction(
         memory=result.peak_memory_bytes / (parts.total - parts.other_phases),
         seconds=result.seconds_per_step / step_seconds(cost, calibration, precision),

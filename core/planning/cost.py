@@ -4,24 +4,27 @@ from dataclasses import dataclass
 
 from core.planning.activations import Pass, activations
 from core.planning.outline import LinearShape
-from core.planning.run import PlannedRun, itemsize
+from core.planning.run import DeviceKind, PlannedRun, itemsize
 from core.spec.precision import NumberFormat
 from core.spec.strategy import LowRankSpec
 
-TRAVERSALS = 6.0
-"""How often a step moves each kept value: written and read forward, the same for its gradient, and
-intermediate values that are not kept."""
+TRAVERSALS = 15.6
+"""How often a step moves each kept value: itself, intermediate values that are not kept, and their
+gradients. Fitted to measured runs on a CPU, like the two numbers of operations."""
 
-LOGIT_TRAVERSALS = 8.0
+LOGIT_TRAVERSALS = 20.8
 """The same for each logit: product, maximum, softmax, gradient."""
+
+DEQUANTIZED_BYTES = 30.0
+"""Moved for a quantized weight each time it is made dense."""
 
 OPTIMIZER_BYTES = 28.0
 """Moved per trained weight in a step: weight, gradient and two moments read, three written."""
 
-OPERATIONS_PER_BLOCK = 150.0
-"""Of a forward and a backward pass."""
+OPERATIONS_PER_BLOCK = 1200.0
+"""Of a forward and a backward pass, in units of the shortest operation."""
 
-OPERATIONS_PER_SEQUENCE = 14.0
+OPERATIONS_PER_SEQUENCE = 112.0
 """Of attention, in every block."""
 
 
@@ -40,13 +43,18 @@ class StepCost:
         return sum(size * count for size, count in self.products)
 
 
-def step_cost(run: PlannedRun, precision: NumberFormat, *, checkpointed: bool) -> StepCost:
-    """Return the cost of a step with the mean number of tokens."""
+def step_cost(
+    run: PlannedRun, precision: NumberFormat, device: DeviceKind, *, checkpointed: bool
+) -> StepCost:
+    """Return the cost of a step with the mean number of tokens.
+
+    On a CPU, values of 16 bits take the time of 32 bits in everything but products.
+    """
     passes = run.passes_per_step
     per_sequence = run.workload.mean_tokens / run.workload.sequences_per_row
     tokens = run.tokens_per_step * (1 + run.added_tokens / per_sequence) / passes
     sequences = run.tokens_per_step / per_sequence
-    one = Pass(tokens, run.workload.attended + run.added_tokens, precision, "cpu")
+    one = Pass(tokens, run.workload.attended + run.added_tokens, precision, device)
     products = [
         *_blocks(run, tokens, checkpointed),
         *_attention(run, one, checkpointed),
@@ -54,9 +62,12 @@ def step_cost(run: PlannedRun, precision: NumberFormat, *, checkpointed: bool) -
     ]
     kept = activations(run, one)
     logits = 0.0 if _is_classifier(run) else tokens * run.workload.labelled_share * _vocabulary(run)
+    size = itemsize(precision)
+    widened = 4 / size if device == "cpu" else 1
     moved = passes * (
-        TRAVERSALS * (kept.blocks + kept.outside) * (1.5 if checkpointed else 1)
-        + LOGIT_TRAVERSALS * logits * itemsize(precision)
+        TRAVERSALS * widened * (kept.blocks + kept.outside) * (1.5 if checkpointed else 1)
+        + LOGIT_TRAVERSALS * widened * logits * size
+        + DEQUANTIZED_BYTES * _dequantized(run) * (3 if checkpointed else 2)
     )
     blocks = sum(run.outline.blocks.values())
     per_block = passes * OPERATIONS_PER_BLOCK + sequences * OPERATIONS_PER_SEQUENCE
@@ -110,6 +121,13 @@ def _head(run: PlannedRun, tokens: float) -> list[tuple[float, float]]:
     labelled = tokens * run.workload.labelled_share
     size = 2 * labelled * run.outline.width * _vocabulary(run)
     return [(size, 3 if run.trained.everything else 2)]
+
+
+def _dequantized(run: PlannedRun) -> int:
+    """Return the weights that each product makes dense."""
+    if run.quantization is None:
+        return 0
+    return sum(layer.inputs * layer.outputs for layer in run.outline.linear.values())
 
 
 def _is_classifier(run: PlannedRun) -> bool:

@@ -126,7 +126,7 @@ def _judge(
         # a run omits this check if memory is short
         options = {"checkpointed": checkpointed, "checks_dense": False}
         return _judge(run, calibration, correction, **options)
-    cost = step_cost(run, precision, checkpointed=checkpointed)
+    cost = step_cost(run, precision, calibration.kind, checkpointed=checkpointed)
     seconds = step_seconds(cost, calibration, precision) * correction.seconds
     headroom = calibration.free_bytes - peak
     return Fit(verdict, headroom, parts, peak, precision, checkpointed, seconds)

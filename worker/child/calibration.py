@@ -77,25 +77,31 @@ def _bandwidth(device: torch.device) -> float:
 
 def _operation_seconds(device: torch.device) -> float:
     few = torch.zeros(8, device=device)
-    return _seconds_of(lambda: few.add_(1), device, batch=100)
+    return _seconds_of(lambda: few.add_(1), device, batch=100, threads=1)
 
 
-def _seconds_of(work: Callable[[], Tensor], device: torch.device, batch: int = 1) -> float:
+def _seconds_of(
+    work: Callable[[], Tensor], device: torch.device, batch: int = 1, threads: int | None = None
+) -> float:
     """Return the time of `work`, which is started `batch` times between two readings.
 
-    One tenth of the readings is lower: other processes only ever make it longer.
+    On a CPU it is the CPU time of each thread, which other processes do not lengthen, as long as
+    all threads have the same work. The lowest tenth of the readings is left out.
     """
+    is_cuda = device.type == "cuda"
+    clock = time.perf_counter if is_cuda else time.process_time
+    shares = 1 if is_cuda else threads or torch.get_num_threads()
     found: list[float] = []
     end = time.perf_counter() + SECONDS_PER_FIGURE
     work()
     while time.perf_counter() < end or len(found) < 3:
-        started = time.perf_counter()
+        started = clock()
         for _ in range(batch):
             work()
-        if device.type == "cuda":
+        if is_cuda:
             torch.cuda.synchronize()
-        found.append((time.perf_counter() - started) / batch)
-    return sorted(found)[len(found) // 10]
+        found.append((clock() - started) / batch / shares)
+    return max(sorted(found)[len(found) // 10], 1e-9)
 
 
 def _resident_bytes() -> int:
