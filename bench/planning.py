@@ -132,7 +132,7 @@ def main() -> None:
             work = Path(folder) / f"run-{index}"
             rows.append(_compare(case, sources[case.base], calibration, work, threads))
             print(rows[-1], flush=True)
-    markdown = _report(rows)
+    markdown = _report(rows, cpu_time=asked.cpu_time)
     print(markdown)
     if asked.save:
         figures = {"calibration": calibration.model_dump(), "runs": [vars(row) for row in rows]}
@@ -140,13 +140,16 @@ def main() -> None:
             print(f"Saved: {path}")
 
 
-def _report(rows: Sequence[Compared]) -> str:
+def _report(rows: Sequence[Compared], *, cpu_time: bool) -> str:
     memory = [abs(row.memory_error) for row in rows]
     seconds = [abs(row.time_error) for row in rows]
     lines = [*set_up("The planner beside real runs"), *table("Peak memory and time", rows), ""]
     lines += [
         f"Memory: at most {max(memory):.1%} off, {sum(memory) / len(memory):.1%} on average; the "
         f"margin of a verdict is {MARGIN:.0%}.",
+        "Seconds per step are CPU time of one thread, on a machine that was busy otherwise."
+        if cpu_time
+        else "Seconds per step are wall time.",
         f"Time: at most {max(seconds):.1%} off, {sum(seconds) / len(seconds):.1%} on average.",
     ]
     return "\n".join(lines) + "\n"
