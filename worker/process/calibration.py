@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from core.free_memory import free_on_machine
 from core.spec.calibration import CALIBRATION_VERSION, Calibration
 from worker.launch import ask_for_calibration
 
@@ -37,8 +38,17 @@ class Calibrator:
 
     @property
     def found(self) -> Calibration | None:
-        """The calibration; None until the device is measured."""
-        return self._found
+        """The calibration; None until the device is measured.
+
+        On a CPU, the free memory is that of now, or of the last time without work.
+        """
+        found = self._found
+        if found is None or found.kind != "cpu" or self._working:
+            return found
+        free = free_on_machine()
+        if free is not None:
+            self._found = found = found.model_copy(update={"free_bytes": free})
+        return found
 
     @property
     def is_measuring(self) -> bool:

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from core.planning.corrections import workload_from
+from core.planning.corrections import DryRun, correction_by, workload_from
+from core.planning.fit import UNCORRECTED
 from core.planning.run import PlannedRun
 from core.records import dry_runs
 from core.records.jobs import NewJob
 from core.records.projects import DEFAULT_PROJECT
 from core.records.tables import Task
 from core.records.workers import calibrations, worker_seen
-from core.spec.dry_run import CountedRows, DryRunResult
+from core.spec.dry_run import CountedRows, DryRunRequest, DryRunResult
 from core.spec.ids import FileId
 from core.spec.job import JobSpec
 from core.spec.training import TrainingSpec
@@ -22,7 +23,7 @@ from core.tasks.kinds import Queue
 from tests.core.planning.devices import device
 from tests.worker.workshop import TINY, Workshop, wait_until
 from worker.context import Worker
-from worker.launch import warm_up
+from worker.launch import ask_for_calibration, warm_up
 from worker.process.calibration import FILE, Calibrator
 from worker.tasks.desk import TaskDesk
 
@@ -90,7 +91,13 @@ def test_two_steps_of_the_largest_batch_are_measured(
     assert planned.counts.total == result.total_parameters
     assert planned.steps == result.total_steps
     assert 0 < result.seconds_per_step < 60
-    assert 100 * 2**20 < result.peak_memory_bytes < 4 * 2**30
+    measured = ask_for_calibration(workshop.settings().threads, lambda: False)
+    assert measured is not None
+    request = DryRunRequest.model_validate(run.payload)
+    own = DryRun(request, result.model_copy(update={"machine": measured.machine}))
+    # a dry run omits the bundle and its checks
+    assert 0.75 < correction_by([own], config, measured).memory < 1.15
+    assert correction_by([own], config, device(machine="other")) == UNCORRECTED
     assert list(workshop.settings().work_folder.glob("tasks/*")) == []
 
 
@@ -110,9 +117,14 @@ def test_an_idle_worker_measures_its_device_once_and_keeps_it(workshop: Workshop
         wait_until(lambda: calibrator.found is not None, "the device is measured")
     found = calibrator.found
     assert found is not None and found.threads == 1
+    same = found.model_dump(exclude={"free_bytes"})
     assert found.fp32.large > 1e9 and 1e8 < found.bytes_per_second < 1e13
     assert found.free_bytes <= found.memory_bytes
-    assert Calibrator(folder, threads=1, idle_seconds=0.05).found == found
+    again = Calibrator(folder, threads=1, idle_seconds=0.05)
+    kept = again.found
+    assert kept is not None and kept.model_dump(exclude={"free_bytes"}) == same
+    with again.working():  # what its own work uses does not count
+        assert again.found == again.found
     assert Calibrator(folder, threads=2, idle_seconds=0.05).found is None
     (folder / FILE).write_text("torn")
     assert Calibrator(folder, threads=1, idle_seconds=0.05).found is None
