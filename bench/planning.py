@@ -6,7 +6,7 @@ config.json, the report of the file's check and the calibration of the machine, 
 time is that of the steps after the first one, which builds kernels.
 
     python -m bench.planning [--only NAME] [--save]
-    python -m bench.planning --cpu-time    # on a busy machine: one thread, and its CPU time
+    python -m bench.planning --busy    # one thread and its CPU time, on a shared machine
 
 Needs `make real-bases` (`--real-bases FOLDER`, if they are elsewhere).
 """
@@ -115,11 +115,13 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     options.add_argument("--only", help="run the configurations whose name contains this")
     options.add_argument("--real-bases", type=Path, default=ROOT / "build" / "real-bases")
-    options.add_argument("--cpu-time", action="store_true", help="of one thread, not wall time")
+    options.add_argument(
+        "--busy", action="store_true", help="one thread, CPU time: on a shared machine"
+    )
     options.add_argument("--save", action="store_true")
     asked = options.parse_args()
     warm_up()
-    threads = 1 if asked.cpu_time else None
+    threads = 1 if asked.busy else None
     calibration = ask_for_calibration(threads, lambda: False)
     if calibration is None:
         raise SystemExit("The device could not be measured.")
@@ -132,7 +134,7 @@ def main() -> None:
             work = Path(folder) / f"run-{index}"
             rows.append(_compare(case, sources[case.base], calibration, work, threads))
             print(rows[-1], flush=True)
-    markdown = _report(rows, cpu_time=asked.cpu_time)
+    markdown = _report(rows, busy=asked.busy)
     print(markdown)
     if asked.save:
         figures = {"calibration": calibration.model_dump(), "runs": [vars(row) for row in rows]}
@@ -140,7 +142,7 @@ def main() -> None:
             print(f"Saved: {path}")
 
 
-def _report(rows: Sequence[Compared], *, cpu_time: bool) -> str:
+def _report(rows: Sequence[Compared], *, busy: bool) -> str:
     memory = [abs(row.memory_error) for row in rows]
     seconds = [abs(row.time_error) for row in rows]
     lines = [*set_up("The planner beside real runs"), *table("Peak memory and time", rows), ""]
@@ -148,7 +150,7 @@ def _report(rows: Sequence[Compared], *, cpu_time: bool) -> str:
         f"Memory: at most {max(memory):.1%} off, {sum(memory) / len(memory):.1%} on average; the "
         f"margin of a verdict is {MARGIN:.0%}.",
         "Seconds per step are CPU time of one thread, on a machine that was busy otherwise."
-        if cpu_time
+        if busy
         else "Seconds per step are wall time.",
         f"Time: at most {max(seconds):.1%} off, {sum(seconds) / len(seconds):.1%} on average.",
     ]
