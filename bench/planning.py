@@ -145,13 +145,13 @@ def main() -> None:
 def _report(rows: Sequence[Compared], *, busy: bool) -> str:
     memory = [abs(row.memory_error) for row in rows]
     seconds = [abs(row.time_error) for row in rows]
-    lines = [*set_up("The planner beside real runs"), *table("Peak memory and time", rows), ""]
+    head = "\n".join(set_up("The planner beside real runs"))
+    if busy:
+        head = head.replace("wall time", "CPU time of one thread, on a shared machine")
+    lines = [head, *table("Peak memory and time", rows), ""]
     lines += [
         f"Memory: at most {max(memory):.1%} off, {sum(memory) / len(memory):.1%} on average; the "
         f"margin of a verdict is {MARGIN:.0%}.",
-        "Seconds per step are CPU time of one thread, on a machine that was busy otherwise."
-        if busy
-        else "Seconds per step are wall time.",
         f"Time: at most {max(seconds):.1%} off, {sum(seconds) / len(seconds):.1%} on average.",
     ]
     return "\n".join(lines) + "\n"

@@ -1,5 +1,6 @@
 """What a job would need, before it exists: the table of strategies, estimates, dry runs, auto."""
 
+import json
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from typing import Any
@@ -121,20 +122,26 @@ def test_an_estimate_refuses_what_a_job_refuses(client: httpx.Client, dataset: s
 def test_a_job_that_fits_nowhere_is_refused_with_what_would_fit(
     api: Api, client: httpx.Client, upload: Callable[..., str]
 ) -> None:
-    file_id = upload()
-    add_worker(api, gib=0.6, free_bytes=int(0.6 * GIB))
-    body = body_for(file_id, training={"micro_batch_tokens": 65_536, "batch_size": 40})
-    longest = client.get(f"/v1/files/{file_id}/report").json()
-    assert longest["characters"] > 0
-    body["strategy"] = {"type": "full"}
-    # the tiny base in a process of half a GiB has no room for anything else
-    add_worker(api, "worker-1", gib=0.4)
+    turns = {"role": "user", "content": "Go on."}, {"role": "assistant", "content": "word " * 600}
+    file_id = upload((json.dumps({"messages": turns}) + "\n").encode() * 256)
+    add_worker(api, gib=4)
+    training = {
+        "micro_batch_tokens": 1_000_000,
+        "batch_size": 256,
+        "gradient_checkpointing": False,
+    }
+    body = body_for(file_id, training=training)
     answer = client.post(JOBS, json=body)
     error = answer.json()["error"]
     assert (answer.status_code, error["code"], error["param"]) == (400, "does_not_fit", "model")
+    assert "Set training.gradient_checkpointing to true" in error["message"]
     assert client.get(JOBS).json()["data"] == []
     estimate = client.post(ESTIMATES, json=body).json()
     assert estimate["fits"] == "no"
+    changes = estimate["suggestion"]["changes"]["training"]
+    changed = body | {"training": training | changes}
+    assert client.post(ESTIMATES, json=changed).json()["fits"] == "yes"
+    assert client.post(JOBS, json=changed).status_code == 200
 
 
 def test_without_a_measured_worker_no_job_is_refused(
