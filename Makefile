@@ -18,7 +18,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up migrate real-bases test test-services test-all test-real test-gpu test-clients check format bench-training bench-serving bench-streams bench-batches bench-embeddings bench-auto llama-server bench-gpu bench-service constraints dist clean
+.PHONY: help setup demo up migrate real-bases test test-services test-all test-real test-gpu test-clients check format bench-training bench-serving bench-streams bench-batches bench-embeddings bench-auto bench-planning llama-server bench-gpu bench-service constraints dist clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -125,6 +125,9 @@ $(LLAMA)/bin/llama-server: | $(VENV)/bin/python
 	cmake -S build/$(LLAMA_PACKAGE)/vendor/llama.cpp -B $(LLAMA) -DCMAKE_BUILD_TYPE=Release \
 		-DGGML_NATIVE=ON -DBUILD_SHARED_LIBS=OFF -DLLAMA_OPENSSL=OFF -DLLAMA_USE_PREBUILT_UI=OFF
 	cmake --build $(LLAMA) --target llama-server --parallel 2
+
+bench-planning: real-bases ## the planner's predictions beside twelve real runs: peak memory and time (10 minutes)
+	$(BIN)/python -m bench.planning --save
 
 bench-gpu: ## training at real size on a CUDA device, with the Python of this machine
 	$(PYTHON) -m bench.gpu

@@ -28,6 +28,7 @@ from api.json_body import Turns
 from api.masks.endpoints import router as masks
 from api.middleware import BodyLimitMiddleware, RequestMiddleware
 from api.models.endpoints import router as models
+from api.planning.endpoints import router as planning
 from api.responses.endpoints import router as responses
 from api.settings import ApiSettings
 from api.speed.endpoints import router as speed
@@ -49,6 +50,7 @@ V1_ROUTERS = (
     comparisons,
     graders,
     masks,
+    planning,
     speed,
     models,
     generation,

@@ -48,6 +48,9 @@ class ApiSettings(StorageSettings, HubSettings, SandboxSettings):
     response_days: float = Field(
         30, gt=0, le=36_500, description="how long the responses of /v1/responses are stored"
     )
+    price_per_hour: float | None = Field(
+        None, ge=0, description="of a worker's device, for estimates of jobs; in any currency"
+    )
     check_memory_bytes: int = Field(512 * MIB, ge=256 * MIB, description="to check one upload")
     check_timeout_seconds: float = Field(300, gt=0, description="to check one upload")
 

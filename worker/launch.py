@@ -21,6 +21,8 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from core.spec.calibration import Calibration
+from core.spec.dry_run import DryRunResult
 from core.spec.events import MaskAudited, RunFailed
 from core.spec.run_request import RunRequest
 from worker.coroutines import CHECK_SECONDS, Interrupted
@@ -30,6 +32,7 @@ _context.set_forkserver_preload(["worker.child.preload", __name__])
 
 LOG_TAIL_BYTES = 2000
 
+_dry_run_adapter: TypeAdapter[DryRunResult | RunFailed] = TypeAdapter(DryRunResult | RunFailed)
 _audit_adapter: TypeAdapter[MaskAudited | RunFailed] = TypeAdapter(MaskAudited | RunFailed)
 
 
@@ -100,6 +103,47 @@ def ask_for_audit(
     except EOFError:
         message = f"The process that read the rows died. {child.log_tail()}".strip()
         return RunFailed(code="audit_failed", message=message)
+    finally:
+        child.kill()
+        child.wait()
+
+
+def ask_for_calibration(threads: int | None, should_stop: Callable[[], bool]) -> Calibration | None:
+    """Let a child measure the device; None if `should_stop` ended it, or if it died."""
+    process, answer = _start("calibrate", threads)
+    try:
+        while not should_stop():
+            if answer.poll(CHECK_SECONDS):
+                return Calibration.model_validate_json(answer.recv_bytes())
+        return None
+    except EOFError:
+        return None
+    finally:
+        process.kill()
+        process.join()
+
+
+def ask_for_dry_run(
+    request: RunRequest, should_stop: Callable[[], bool]
+) -> DryRunResult | RunFailed:
+    """Let a child run two steps of a job and measure them.
+
+    Kills the child and raises Interrupted once `should_stop` is true.
+    """
+    process, answer = _start("dry_run", request)
+    child = Child(process, answer, request.log_file)
+    try:
+        while not should_stop():
+            if answer.poll(CHECK_SECONDS):
+                return _dry_run_adapter.validate_json(answer.recv_bytes())
+        raise Interrupted
+    except EOFError:
+        status = child.wait()
+        killed = "was killed; the machine may have run out of memory" if status < 0 else "died"
+        return RunFailed(
+            code="does_not_fit" if status == -signal.SIGKILL else "dry_run_failed",
+            message=f"The process of the dry run {killed}. {child.log_tail()}".strip(),
+        )
     finally:
         child.kill()
         child.wait()

@@ -46,6 +46,12 @@ class WorkerSettings(StorageSettings, HubSettings, SandboxSettings):
         validation_alias=AliasChoices("TUNESMITH_THREADS", "OMP_NUM_THREADS"),
     )
 
+    calibrate_after_seconds: float = Field(
+        15,
+        ge=0,
+        description="how long a worker is idle before it measures its device, once per machine",
+    )
+
     engine_busy_file: Path | None = Field(
         None,
         description="that of the engine of this machine; while the engine computes, a run "

@@ -1,6 +1,8 @@
 """Creates a job from a request, with all checks that need no worker."""
 
 import secrets
+from dataclasses import replace
+from pathlib import Path
 
 from sqlalchemy.orm import Session
 
@@ -9,6 +11,7 @@ from api.jobs.datasets import Rechecked, datasets_of
 from api.jobs.hyperparameters import resolve
 from api.jobs.method import asked_hyperparameters
 from api.jobs.objective import resolve_objective, resolve_task
+from api.jobs.room import planned_run
 from api.jobs.schemas import CreateJob
 from api.jobs.start import objective_from, starting_point, template_variables
 from core.catalog.bases import Catalog
@@ -16,23 +19,34 @@ from core.catalog.describe import BaseFacts, describe
 from core.catalog.objectives import rows_of
 from core.catalog.room import require_room, within_context
 from core.errors import InvalidRequest
+from core.planning.choice import choose_strategy
+from core.records.ids import TUNED_PREFIX
 from core.records.jobs import NewJob
 from core.records.tables import File
+from core.records.workers import calibrations
 from core.spec.base_model import BaseModelSpec
 from core.spec.job import JobSpec
-from core.spec.strategy import StrategySpec
+from core.spec.strategy import AutoSpec, LoraSpec, StrategySpec
 from core.spec.training import TrainingSpec
 
 SECONDS_A_DAY = 86_400
 
 
 def new_job(
-    session: Session, catalog: Catalog, caller: Caller, body: CreateJob, rechecked: Rechecked
+    session: Session,
+    catalog: Catalog,
+    caller: Caller,
+    body: CreateJob,
+    rechecked: Rechecked,
+    hub_folder: Path | None = None,
 ) -> NewJob:
     """Return the job of `body`. InvalidRequest or NotFound name the wrong field.
 
-    `rechecked` is the result of `api.jobs.datasets.recheck`.
+    `rechecked` is the result of `api.jobs.datasets.recheck`. A strategy of `auto` is replaced by
+    the planner's choice, for which `hub_folder` may have the config of the base.
     """
+    if isinstance(body.strategy, AutoSpec):
+        return _chosen(session, catalog, caller, body, rechecked, hub_folder)
     _refuse_integrations(body)
     hyperparameters = asked_hyperparameters(body.method, body.hyperparameters)
     start = starting_point(session, catalog, caller, body)
@@ -78,6 +92,33 @@ def new_job(
         ),
         metadata=body.metadata,
     )
+
+
+def _chosen(
+    session: Session,
+    catalog: Catalog,
+    caller: Caller,
+    body: CreateJob,
+    rechecked: Rechecked,
+    hub_folder: Path | None,
+) -> NewJob:
+    """Return the job with the strategy that the planner chooses, and the reason."""
+
+    def with_strategy(strategy: StrategySpec) -> NewJob:
+        named = body.model_copy(update={"strategy": strategy})
+        return new_job(session, catalog, caller, named, rechecked)
+
+    if body.model.startswith(TUNED_PREFIX):
+        kept = body.model_copy(update={"strategy": LoraSpec()})
+        kept.model_fields_set.discard("strategy")
+        new = new_job(session, catalog, caller, kept, rechecked)
+        reason = f"{new.spec.strategy.type}: a tuned model keeps its strategy"
+    else:
+        new = with_strategy(LoraSpec())
+        run = planned_run(session, caller, body, rechecked, new.spec, hub_folder)
+        choice = choose_strategy(run, list(calibrations(session).values()))
+        new, reason = with_strategy(choice.strategy), choice.reason
+    return replace(new, spec=new.spec.model_copy(update={"strategy_reason": reason}))
 
 
 def _day_of_upload(file: File) -> float:

@@ -20,7 +20,7 @@ from core.spec.ids import FileId
 from core.spec.job import JobSpec
 from core.spec.numbers import Integer
 from core.spec.objective import ObjectiveSpec, Task
-from core.spec.strategy import LoraSpec, StrategySpec
+from core.spec.strategy import AskedStrategySpec, LoraSpec, StrategySpec
 from core.spec.template import TemplateVariables
 from core.spec.training import EvaluationSpec, TrainingSpec
 from core.spec.verdict import Verdict
@@ -65,7 +65,7 @@ class CreateJob(BaseModel):
     hyperparameters: Hyperparameters | None = Field(None, json_schema_extra={"deprecated": True})
     metadata: Metadata | None = None
     integrations: list[object] | None = None
-    strategy: StrategySpec = LoraSpec()
+    strategy: AskedStrategySpec = LoraSpec()
     task: Task | None = None
     training: TrainingSpec = TrainingSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
@@ -111,6 +111,7 @@ class JobObject(ListItem):
     task: Task
     objective: ObjectiveSpec
     strategy: StrategySpec
+    strategy_reason: str | None
     training: TrainingSpec
     evaluation: EvaluationSpec
     chat_template_kwargs: dict[str, Any]
@@ -174,6 +175,7 @@ def job_object(job: Job) -> JobObject:
         task=spec.task,
         objective=spec.objective,
         strategy=spec.strategy,
+        strategy_reason=spec.strategy_reason,
         training=spec.training,
         evaluation=spec.evaluation,
         chat_template_kwargs=spec.chat_template_kwargs,

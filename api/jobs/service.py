@@ -13,6 +13,7 @@ from api.downloads import download
 from api.jobs.creation import new_job
 from api.jobs.datasets import Rechecked, notices
 from api.jobs.event_stream import event_response, stream_events
+from api.jobs.room import require_memory
 from api.jobs.schemas import (
     CheckpointObject,
     CreateJob,
@@ -32,6 +33,7 @@ from core.jobs.state import FINAL
 from core.records import events, jobs, models, pauses, verdicts
 from core.records.base_downloads import wait_for_download
 from core.records.database import Database
+from core.records.events import NewEvent
 from core.records.owned import get_owned
 from core.records.tables import Job, TunedModel
 from core.spec.batch import BatchModel
@@ -53,13 +55,18 @@ def create(
 ) -> JobObject:
     """Store the job and wake a worker. If the message is lost, housekeeping repeats it."""
     session = transaction.session
-    new = new_job(session, state.catalog, caller, body, rechecked)
+    hub_folder = state.settings.hub_folder
+    new = new_job(session, state.catalog, caller, body, rechecked, hub_folder)
     if grader_models:
         spec = new.spec.model_copy(update={"grader_models": dict(grader_models)})
         new = replace(new, spec=spec)
+    require_memory(session, caller, body, rechecked, new, hub_folder)
     must_download = require_files(session, state, new.spec.base, or_downloadable=True)
     job = jobs.create_job(session, new)
-    events.append_events(session, job.id, notices(session, caller, body, rechecked))
+    told = notices(session, caller, body, rechecked)
+    if (reason := new.spec.strategy_reason) is not None:
+        told.insert(0, NewEvent(f"The planner chose the strategy {reason}."))
+    events.append_events(session, job.id, told)
     if must_download:
         download = wait_for_download(session, job)
         transaction.after_commit(partial(state.broker.wake, Work(download.kind, download.id)))

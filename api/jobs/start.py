@@ -16,7 +16,7 @@ from core.spec.base_model import BaseModelSpec
 from core.spec.bundle import BundleRef
 from core.spec.job import JobSpec
 from core.spec.objective import ClassificationSpec, ObjectiveSpec, Task
-from core.spec.strategy import StrategySpec
+from core.spec.strategy import AutoSpec, LoraSpec, StrategySpec
 from core.spec.template import check_template_variables, merged_variables
 
 
@@ -35,13 +35,17 @@ def starting_point(
 ) -> StartingPoint:
     """Return the starting point `body.model`. A tuned model keeps its strategy.
 
-    Raises NotFound for `model`, or InvalidRequest if another `strategy` is given.
+    A strategy of `auto` on a base is LoRA until the planner has chosen. Raises NotFound for
+    `model`, or InvalidRequest if another `strategy` is given.
     """
+    asked = body.strategy
     if not body.model.startswith(TUNED_PREFIX):
-        return StartingPoint(catalog.resolve(body.model), body.strategy)
+        strategy = LoraSpec() if isinstance(asked, AutoSpec) else asked
+        return StartingPoint(catalog.resolve(body.model), strategy)
     model = get_owned(session, TunedModel, caller.project, body.model)
     made = JobSpec.model_validate(get_owned(session, Job, caller.project, model.job_id).spec)
-    if "strategy" in body.model_fields_set and body.strategy != made.strategy:
+    is_named = "strategy" in body.model_fields_set and not isinstance(asked, AutoSpec)
+    if is_named and asked != made.strategy:
         raise InvalidRequest(
             f"{body.model} was trained with another strategy. Remove the field, or use "
             f"{made.strategy.model_dump_json()}.",

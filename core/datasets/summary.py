@@ -39,6 +39,7 @@ class Summary:
     duplicate_rows: int = 0
     duplicates: list[DuplicateRow] = field(default_factory=list)
     has_tools: bool = False
+    characters: int = 0
     longest_characters: int = 0
     longest_line: int | None = None
     unused: dict[str, None] = field(default_factory=dict)
@@ -64,6 +65,7 @@ class Summary:
         self.rows += 1
         self.has_tools = self.has_tools or _has_tools(example)
         characters = _characters(example)
+        self.characters += _all_characters(example)
         if self.longest_line is None or characters > self.longest_characters:
             self.longest_characters, self.longest_line = characters, line
         self._compare(line, example)
@@ -82,6 +84,7 @@ class Summary:
             duplicate_rows=self.duplicate_rows,
             duplicates=tuple(self.duplicates),
             has_tools=self.has_tools,
+            characters=self.characters,
             longest_characters=self.longest_characters,
             longest_line=self.longest_line,
             unused_columns=tuple(self.unused),
@@ -139,6 +142,13 @@ def _characters(example: Example) -> int:
             return len(example.text)
         case _:
             assert_never(example)
+
+
+def _all_characters(example: Example) -> int:
+    """Return the same for all sequences of the row: a pair has its prompt twice."""
+    if isinstance(example, PreferenceExample):
+        return _characters(example.chosen) + _characters(example.rejected)
+    return _characters(example)
 
 
 def _call_characters(call: dict[str, object]) -> int:

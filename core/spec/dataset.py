@@ -47,6 +47,7 @@ class DatasetReport(Spec):
     duplicate_rows: int = Field(0, description="rows that equal an earlier one")
     duplicates: tuple[DuplicateRow, ...] = Field((), description="the first ones, up to a limit")
     has_tools: bool = Field(False, description="some row offers tools or calls one")
+    characters: int = Field(0, description="characters of text in all rows and their answers")
     longest_characters: int = Field(0, description="characters of text in the longest row")
     longest_line: int | None = None
     columns: dict[str, str] = Field(

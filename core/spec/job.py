@@ -23,6 +23,9 @@ class JobSpec(Spec):
     task: Task = "generation"
     objective: ObjectiveSpec = SupervisedSpec()
     strategy: StrategySpec = LoraSpec()
+    strategy_reason: str | None = Field(
+        None, description="why the planner chose it; None: the request named it"
+    )
     training: TrainingSpec = TrainingSpec()
     learning_rate_multiplier: float | Literal["auto"] | None = Field(
         None,

@@ -174,14 +174,25 @@ def _type_of(value: Any) -> str:
     return str(getattr(value, "type", "lora"))
 
 
-StrategySpec = Annotated[
+_Named = (
     Annotated[FullSpec, Tag("full")]
     | Annotated[LoraSpec, Tag("lora")]
     | Annotated[QloraSpec, Tag("qlora")]
     | Annotated[BottleneckSpec, Tag("bottleneck")]
     | Annotated[PrefixSpec, Tag("prefix")]
     | Annotated[PromptSpec, Tag("prompt")]
-    | Annotated[Ia3Spec, Tag("ia3")],
-    Discriminator(_type_of),
-]
+    | Annotated[Ia3Spec, Tag("ia3")]
+)
+
+StrategySpec = Annotated[_Named, Discriminator(_type_of)]
 """Any strategy; one that names no `type` is LoRA."""
+
+
+class AutoSpec(Spec):
+    """The planner chooses the strategy when the job is created (`core/planning/choice.py`)."""
+
+    type: Literal["auto"] = "auto"
+
+
+AskedStrategySpec = Annotated[_Named | Annotated[AutoSpec, Tag("auto")], Discriminator(_type_of)]
+"""What a request may ask for."""

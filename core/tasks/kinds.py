@@ -76,6 +76,17 @@ KINDS: dict[str, TaskKind] = {
         at_once=1,  # concurrent tests would distort each other
         kept_seconds=None,
     ),
+    "dry_run": TaskKind(
+        runner="worker.tasks.dry_run",
+        queue=Queue.DEVICE,
+        id_prefix="estimate",
+        lease_seconds=30,
+        max_attempts=2,  # a run that kills its process would do so again
+        retry_seconds=1,
+        limit_seconds=1200,  # a large base has to be loaded
+        at_once=1,
+        kept_seconds=365 * 86_400,  # later estimates are corrected by its figures
+    ),
     "batch": TaskKind(
         runner="worker.tasks.batch",
         queue=Queue.LIGHT,

@@ -77,6 +77,8 @@ def test_every_route_needs_a_scope(restricted: Callable[..., Api]) -> None:
         ("/v1/files", "files"),
         ("/v1/fine_tuning/jobs", "fine_tuning"),
         ("/v1/fine_tuning/masks/mask-x", "fine_tuning"),
+        ("/v1/fine_tuning/strategies", "fine_tuning"),
+        ("/v1/fine_tuning/estimates/estimate-x", "fine_tuning"),
         ("/v1/models", "models"),
         ("/v1/chat/completions", "inference"),
         ("/v1/completions", "inference"),

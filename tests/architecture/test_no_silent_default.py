@@ -42,7 +42,7 @@ ROOT = Path(__file__).parents[2]
 TINY = BaseModelSpec(id="tiny", source=str(ROOT / "core" / "models" / "tiny"))
 
 # every module with a table, by the union that its table is about
-BY_STRATEGY = ("core/catalog/strategies.py",)
+BY_STRATEGY = ("core/catalog/strategies.py", "core/planning/advice.py")
 BY_OBJECTIVE = ("core/catalog/objectives.py",)
 BY_TASK = ("core/catalog/tasks.py",)
 BY_METHOD = ("api/jobs/hyperparameters.py", "api/jobs/method.py")

@@ -23,6 +23,8 @@ JOBS = "/v1/fine_tuning/jobs"
 MASKS = "/v1/fine_tuning/masks"
 COMPARISONS = "/v1/fine_tuning/comparisons"
 GRADERS = "/v1/fine_tuning/alpha/graders"
+STRATEGIES = "/v1/fine_tuning/strategies"
+ESTIMATES = "/v1/fine_tuning/estimates"
 BATCH = {"endpoint": CHAT, "completion_window": "24h"}
 
 _MESSAGE = {"role": "user", "content": "{{sample.output_text}}"}
@@ -104,6 +106,10 @@ def use_every_route(
     audit = {"model": "tunesmith/tiny", "training_file": file_id}
     mask_id = client.post(MASKS, json=audit).json()["id"]
     assert client.get(f"{MASKS}/{mask_id}").status_code == 200
+    for path in ("", "/picture"):
+        assert client.get(f"{STRATEGIES}{path}?model=tiny").status_code == 200
+    dry_run = client.post(ESTIMATES, json=audit | {"dry_run": True}).json()["id"]
+    assert client.get(f"{ESTIMATES}/{dry_run}").status_code == 200
     masked = create_job()
     with api.database.writing() as session:
         record_job_mask(session, get_owned(session, Job, DEFAULT_PROJECT, masked), [])
@@ -295,6 +301,10 @@ def misuse_every_route(client: httpx.Client) -> None:
         ("POST", f"{GRADERS}/validate"),
         ("POST", MASKS),
         ("GET", f"{MASKS}/mask-none"),
+        ("GET", STRATEGIES),
+        ("GET", f"{STRATEGIES}/picture"),
+        ("POST", ESTIMATES),
+        ("GET", f"{ESTIMATES}/estimate-none"),
         ("GET", "/v1/models/none/at/all"),
         ("DELETE", "/v1/models/tunesmith/tiny"),
         ("GET", "/v1/models/none/at/all/speed"),

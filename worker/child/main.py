@@ -14,6 +14,7 @@ from transformers.utils.logging import disable_progress_bar
 from core.artifacts.archive import pack, pack_state
 from core.errors import TunesmithError
 from core.models.precision import pick_device
+from core.spec.dry_run import DryRunResult
 from core.spec.events import (
     CheckpointSaved,
     MaskAudited,
@@ -23,8 +24,10 @@ from core.spec.events import (
     RunFinished,
 )
 from core.spec.run_request import RunRequest, archive_of
+from core.training.dry_run import measure
 from core.training.mask import audit_file
 from core.training.recipe import train
+from worker.child import calibration
 from worker.child.cores import cores_of
 from worker.child.process import lead_own_group, log_to
 from worker.outages.full_disk import DISK_FULL, is_disk_full
@@ -80,6 +83,28 @@ def audit(answer: Connection, request: RunRequest) -> None:
     except TunesmithError as error:
         event = RunFailed(code=error.code, message=error.message, param=error.param)
     answer.send_bytes(event.model_dump_json().encode())
+
+
+def dry_run(answer: Connection, request: RunRequest) -> None:
+    """Run two steps of a job; send what was measured, or the error that prevents it."""
+    lead_own_group()
+    log_to(request.log_file)
+    disable_progress_bar()
+    cores_of(request)
+    event: DryRunResult | RunFailed
+    try:
+        event = measure(request.spec, request.workspace, request.precision_folder)
+    except TunesmithError as error:
+        event = RunFailed(code=error.code, message=error.message, param=error.param)
+    except Exception as error:
+        logger.exception("The dry run failed.")
+        event = RunFailed(code="internal_error", message=f"{type(error).__name__}: {error}")
+    answer.send_bytes(event.model_dump_json().encode())
+
+
+def calibrate(answer: Connection, threads: int | None) -> None:
+    """Send the speed and the memory of the device."""
+    answer.send_bytes(calibration.calibrate(threads).model_dump_json().encode())
 
 
 def describe_device(answer: Connection) -> None:

@@ -1,6 +1,7 @@
 """The Celery application of a worker: a message wakes it, the database determines its work."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import assert_never
 
 from celery import Celery
@@ -10,6 +11,7 @@ from core.jobs.broker import celery_app
 from core.jobs.messages import WORK_TASK
 from core.tasks.kinds import Queue
 from worker.context import Worker
+from worker.process.calibration import Calibrator
 from worker.tasks.desk import TaskDesk, threads_of
 from worker.training.attempt import train_next_job
 
@@ -22,18 +24,20 @@ WORKER_OPTIONS = (
 )
 
 
-def device_work(worker: Worker) -> Callable[[], None]:
+def device_work(worker: Worker, calibrator: Calibrator | None = None) -> Callable[[], None]:
     """Return what a `device` worker does when it is woken: all waiting work, one after another.
 
-    Jobs and tasks take turns, so that neither waits for a long queue of the other.
+    Jobs and tasks take turns, so that neither waits for a long queue of the other. `calibrator`
+    does not measure meanwhile.
     """
     desk = TaskDesk(worker, Queue.DEVICE)
 
     def work() -> None:
-        has_worked = True
-        while has_worked and not worker.stopping.is_set():
-            has_run_task = desk.run_next()
-            has_worked = train_next_job(worker) or has_run_task
+        with nullcontext() if calibrator is None else calibrator.working():
+            has_worked = True
+            while has_worked and not worker.stopping.is_set():
+                has_run_task = desk.run_next()
+                has_worked = train_next_job(worker) or has_run_task
 
     return work
 
@@ -58,11 +62,11 @@ def build_app(worker: Worker, work: Callable[[], None]) -> Celery:
     return app
 
 
-def serve(worker: Worker, queue: Queue) -> None:
+def serve(worker: Worker, queue: Queue, calibrator: Calibrator | None = None) -> None:
     """Process messages until SIGTERM or SIGINT; running work is then stopped and released."""
     match queue:
         case Queue.DEVICE:
-            work, threads = device_work(worker), 1
+            work, threads = device_work(worker, calibrator), 1
         case Queue.LIGHT:
             work, threads = light_work(worker), threads_of(queue)
         case _:

@@ -11,6 +11,7 @@ from core.records import workers
 from core.records.database import Database
 from core.tasks.kinds import Queue
 from worker.downloads.local_bases import report_local_bases
+from worker.process.calibration import Calibrator
 from worker.settings import WorkerSettings
 
 logger = logging.getLogger(__name__)
@@ -18,17 +19,22 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def presence(
-    database: Database, settings: WorkerSettings, device: str, queue: Queue
+    database: Database,
+    settings: WorkerSettings,
+    device: str,
+    queue: Queue,
+    calibrator: Calibrator | None = None,
 ) -> Iterator[None]:
-    """Keep the worker's row, and its report about bases, during the block."""
+    """Keep the worker's row, with the calibration of its device, and its report about bases."""
     ended = threading.Event()
 
     def refresh() -> None:
         while True:
             try:
                 report_local_bases(database, settings)
+                measured = None if calibrator is None else calibrator.found
                 with database.writing() as session:
-                    workers.worker_seen(session, settings.worker_id, device, queue)
+                    workers.worker_seen(session, settings.worker_id, device, queue, measured)
             except SQLAlchemyError as error:
                 logger.warning("The worker's row could not be refreshed: %s", error)
             if ended.wait(settings.beat_seconds):

@@ -12,6 +12,7 @@ from core.tasks.kinds import Queue
 from worker.context import Worker
 from worker.launch import warm_up
 from worker.process.app import serve
+from worker.process.calibration import Calibrator
 from worker.process.presence import presence
 from worker.settings import WorkerSettings
 
@@ -20,8 +21,15 @@ def run_device_worker() -> None:
     """Warm up, then run jobs and tasks that need the device until SIGTERM or SIGINT."""
     settings = _start()
     device = warm_up()
-    with _worker(settings) as worker, presence(worker.database, settings, device, Queue.DEVICE):
-        serve(worker, Queue.DEVICE)
+    calibrator = Calibrator(
+        settings.work_folder, settings.threads, settings.calibrate_after_seconds
+    )
+    with (
+        _worker(settings) as worker,
+        calibrator.running(),
+        presence(worker.database, settings, device, Queue.DEVICE, calibrator),
+    ):
+        serve(worker, Queue.DEVICE, calibrator)
 
 
 def run_light_worker() -> None:

@@ -17,6 +17,8 @@ class Worker(Table):
     device: Mapped[str]
     queue: Mapped[str]
     """The `core.tasks.kinds.Queue` that it serves."""
+    calibration: Mapped[dict[str, Any] | None]
+    """The `core.spec.calibration.Calibration` of its device; None until it is measured."""
 
 
 class RegisteredEngine(Table):

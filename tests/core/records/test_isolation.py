@@ -1,6 +1,7 @@
 """Another project's rows do not exist, whichever function looks for them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from core.errors import NotFound
 from core.records.batches import NewBatch, cancel_batch, create_batch, list_batches
 from core.records.comparisons import get_comparison, request_comparison
 from core.records.database import Database
+from core.records.dry_runs import DRY_RUN, get_dry_run, measured_runs, request_dry_run
 from core.records.eval_progress import add_results, begin_run
 from core.records.eval_runs import (
     EVAL_RUN,
@@ -24,7 +26,7 @@ from core.records.eval_runs import (
 )
 from core.records.evals import create_eval, delete_eval, list_evals, update_eval
 from core.records.files import delete_file, list_files
-from core.records.jobs import cancel_job, list_jobs
+from core.records.jobs import NewJob, cancel_job, list_jobs
 from core.records.masks import find_job_mask, get_audit, record_job_mask, request_audit
 from core.records.models import (
     StoredBundle,
@@ -82,6 +84,7 @@ from core.records.tasks import claim_next, succeed
 from core.records.verdicts import add_verdict, find_verdict
 from core.spec.base_model import BaseModelSpec
 from core.spec.comparison import ComparisonRequest
+from core.spec.dry_run import CountedRows
 from core.spec.job import JobSpec
 from core.spec.serving import ADAPTER_FORM, ServingSpec
 from core.spec.speed import SpeedResult, SpeedTarget
@@ -96,6 +99,9 @@ TARGET = SpeedTarget(
 )
 RESULT = SpeedResult(
     hardware="cpu", prompt_tokens=1, completion_tokens=1, levels=(), is_complete=True
+)
+COUNTED = CountedRows(
+    rows=4, mean_tokens=8, longest_tokens=9, sequences_per_row=1, labelled_share=0.5
 )
 MERGED = ServingSpec(form="merged")
 VERDICT = Verdict(
@@ -313,6 +319,27 @@ def test_no_verdict_or_comparison_is_shown_to_another_project(database: Database
         assert get_comparison(session, "alpha", comparison_id).subject == ids[File]
         with pytest.raises(NotFound, match="No comparison with id"):
             get_comparison(session, "beta", comparison_id)
+
+
+def test_no_dry_run_is_shown_to_another_project_or_corrects_its_estimates(
+    database: Database, ids: Ids
+) -> None:
+    with database.writing() as session:
+        spec = JobSpec.model_validate(get_owned(session, Job, "alpha", ids[Job]).spec)
+        new = NewJob("alpha", "tiny", None, ids[File], None, spec, None)
+        run_id = request_dry_run(session, new, COUNTED).id
+        claim = claim_next(session, "worker-1", [DRY_RUN])
+        assert claim is not None
+        succeed(session, claim, COUNTED)
+    with database.reading() as session:
+        assert get_dry_run(session, "alpha", run_id).finished_at is not None
+        assert [each.id for each in measured_runs(session, "alpha", spec)] == [run_id]
+        assert measured_runs(session, "beta", spec) == []
+        for project, task_id in (("beta", run_id), ("alpha", ids[Task]), ("alpha", "unknown")):
+            with pytest.raises(NotFound, match=f"No estimate with id '{task_id}'"):
+                get_dry_run(session, project, task_id)
+        with pytest.raises(NotFound):
+            request_dry_run(session, replace(new, project_id="beta"), COUNTED)
 
 
 def test_no_speed_test_is_found_for_another_project(database: Database, ids: Ids) -> None:

@@ -1,0 +1,265 @@
+"""The peak memory of a training run, by part."""
+
+from dataclasses import asdict, dataclass
+
+from core.catalog.describe import is_stored_quantized
+from core.planning.activations import Pass, activations
+from core.planning.parameters import copied_weights
+from core.planning.run import DeviceKind, PlannedRun, itemsize
+from core.spec.base_model import Quantization
+from core.spec.precision import NumberFormat
+from core.spec.strategy import LowRankSpec
+
+LARGEST_PREPACKED_BASE_BYTES = 2**30
+"""Larger bases are not prepacked; the constant of `core/adapters/low_rank.py`."""
+
+CHUNK_BYTES: dict[DeviceKind, int] = {"cpu": 16 * 2**20, "cuda": 512 * 2**20}
+SMALLEST_CHUNK = 64
+PREPACKED_STATES = 256
+"""The constants of `core/models/heads.py` and `output_head.py`."""
+
+BYTES_PER_TOKEN_OF_DATA = 48
+"""Of a row of tokens in Python: a number, a flag, and their places in tuples."""
+
+RUN_BYTES = 75 * 2**20
+BYTES_PER_TOKEN_OF_VOCABULARY = 700
+"""What a run on a CPU loads beside its model: code that draws the loss and packs the bundle, and
+the tokenizer. Measured on runs of small models; on a GPU, the device holds none of it."""
+
+SIXTEEN_BIT_KERNELS = 40 * 2**20
+"""Of oneDNN, built for each length of a product in bf16."""
+
+ALLOCATOR_SHARE = 0.25
+"""What an allocator holds beyond what is used, as a share of what comes and goes in a step."""
+
+_QUANTIZED_BYTES: dict[Quantization, float] = {"nf4": 1 / 2, "int8": 1}
+
+
+@dataclass(frozen=True)
+class Device:
+    """What of a worker's device determines the memory of a run."""
+
+    kind: DeviceKind
+    native_bf16: bool
+    runtime_bytes: int
+    """Of a training child before it loads anything: its imports, and on a GPU the CUDA context."""
+
+
+USUAL_CPU = Device("cpu", native_bf16=False, runtime_bytes=520 * 2**20)
+"""Without a measurement of a worker."""
+
+
+@dataclass(frozen=True)
+class MemoryParts:
+    """Bytes at the peak of a run; they add up to it."""
+
+    runtime: int
+    """The process with its libraries and its data, and on a GPU the context."""
+    weights: int
+    quantization: int
+    """The constants of a quantized base."""
+    copies: int
+    """Of frozen matrices, in the layout of the CPU's kernels or dense for a moment."""
+    adapter: int
+    """Weights that are trained beside those of the base, and master copies of 16-bit weights."""
+    gradients: int
+    optimizer: int
+    activations: int
+    """Beyond the memory that gradients take over as the activations are freed."""
+    loss_head: int
+    """The chunks of logits, and the gradient of the states."""
+    allocator: int
+    """Memory that is free inside the process but not returned."""
+    other_phases: int
+    """What loading the base, or checking the trained model, needs beyond the training."""
+
+    @property
+    def total(self) -> int:
+        return sum(asdict(self).values())
+
+
+def peak_memory(
+    run: PlannedRun,
+    device: Device,
+    precision: NumberFormat,
+    *,
+    checkpointed: bool,
+    checks_dense: bool = True,
+) -> MemoryParts:
+    """Return the memory of the run at its peak on `device`.
+
+    `checks_dense`: the model of qlora is checked on its dense base, which a run omits if memory is
+    short.
+    """
+    counts, outline = run.counts, run.outline
+    size = itemsize(precision)
+    resident = _weights(run, precision)
+    copied = copied_weights(outline, run.trained)
+    in_base_dtype = run.trained.everything
+    masters = 4 * counts.trainable if in_base_dtype and size < 4 else 0
+    adapter = masters if in_base_dtype else 4 * (run.trained.added + copied)
+    gradients = 4 * counts.trainable
+    optimizer = (2 if run.optimizer == "paged_adamw_8bit" else 8) * counts.trainable
+    one = _largest_pass(run, device, precision)
+    found = activations(run, one)
+    head = _loss_head(run, device, precision, one)
+    kept = int(found.kept(checkpointed)) + _transient(run, one)
+    beside = kept if run.most_passes_per_step > 1 else max(0, kept - gradients)
+    copies = _copies(run, device, precision, resident.dense)
+    comes_and_goes = beside + head
+    parts = MemoryParts(
+        runtime=_runtime(run, device, precision),
+        weights=resident.weights,
+        quantization=resident.constants,
+        copies=copies,
+        adapter=adapter,
+        gradients=gradients,
+        optimizer=optimizer,
+        activations=beside,
+        loss_head=head,
+        allocator=int(ALLOCATOR_SHARE * comes_and_goes),
+        other_phases=0,
+    )
+    return _with_other_phases(parts, _other_phases(run, device, parts, resident, checks_dense))
+
+
+@dataclass(frozen=True)
+class _Resident:
+    """Bytes of the base in memory."""
+
+    weights: int
+    constants: int
+    dense: int
+    """As if nothing were quantized."""
+
+
+def _weights(run: PlannedRun, precision: NumberFormat) -> _Resident:
+    size, outline = itemsize(precision), run.outline
+    dense = size * outline.parameters
+    if run.quantization is None:
+        return _Resident(dense, 0, dense)
+    heads = run.family.head if run.spec.task == "classification" else ()
+    layers = {
+        path: layer
+        for path, layer in outline.linear.items()
+        if not any(part in heads for part in path.split("."))
+    }
+    quantized = sum(layer.inputs * layer.outputs for layer in layers.values())
+    outputs = sum(layer.outputs for layer in layers.values())
+    constants = _constants(run, quantized, outputs)
+    stored = int(_QUANTIZED_BYTES[run.quantization] * quantized)
+    return _Resident(dense - size * quantized + stored, constants, dense)
+
+
+def _constants(run: PlannedRun, weights: int, outputs: int) -> int:
+    """Return the bytes of scales: of 64 weights each, or in eight bits of a row.
+
+    Double quantization stores them in one byte, with 4 more bytes for 256 of them.
+    """
+    if run.quantization == "int8":
+        return 4 * outputs
+    is_double = getattr(run.spec.strategy, "double_quantization", True)
+    return int(weights * (1 / 64 + 4 / (64 * 256) if is_double else 4 / 64))
+
+
+def _largest_pass(run: PlannedRun, device: Device, precision: NumberFormat) -> Pass:
+    tokens = run.tokens_of_largest_pass
+    attended = run.workload.attended + run.added_tokens
+    if tokens <= 2 * run.workload.longest_tokens:
+        attended = run.workload.longest_sequence + run.added_tokens
+    if device.kind == "cpu" and precision == "bf16" and device.native_bf16:
+        # padded to few lengths
+        padding = (attended + 16) / attended
+        return Pass(tokens + 32, attended + 16, precision, "cpu", padding)
+    return Pass(tokens, attended, precision, device.kind)
+
+
+def _runtime(run: PlannedRun, device: Device, precision: NumberFormat) -> int:
+    if device.kind == "cuda":
+        return device.runtime_bytes
+    data = int(run.workload.tokens * BYTES_PER_TOKEN_OF_DATA)
+    tokenizer = BYTES_PER_TOKEN_OF_VOCABULARY * run.fields.size("vocab_size")
+    kernels = 0 if _multiplies_in_fp32(device, precision) else SIXTEEN_BIT_KERNELS
+    return device.runtime_bytes + RUN_BYTES + kernels + tokenizer + data
+
+
+def _multiplies_in_fp32(device: Device, precision: NumberFormat) -> bool:
+    return device.kind == "cpu" and (precision == "fp32" or not device.native_bf16)
+
+
+def _copies(run: PlannedRun, device: Device, precision: NumberFormat, dense: int) -> int:
+    outline = run.outline
+    if run.quantization is not None:
+        largest = max(layer.inputs * layer.outputs for layer in outline.linear.values())
+        return 2 * 4 * largest  # dequantized, and converted
+    is_low_rank = isinstance(run.spec.strategy, LowRankSpec)
+    if not (is_low_rank and _multiplies_in_fp32(device, precision)):
+        return 0
+    if dense > LARGEST_PREPACKED_BASE_BYTES:
+        return 0
+    layers = run.trained.adapted.values()
+    return 2 * 4 * sum(layer.inputs * layer.outputs for layer in layers)
+
+
+def _loss_head(run: PlannedRun, device: Device, precision: NumberFormat, one: Pass) -> int:
+    """Chunks of logits and of their fp32 gradient, the states with their gradient, the matrix."""
+    if run.spec.task == "classification":
+        return 0
+    size, width = itemsize(precision), run.outline.width
+    vocabulary = run.fields.size("vocab_size")
+    labelled = one.tokens * run.workload.labelled_share
+    chunk = max(SMALLEST_CHUNK, CHUNK_BYTES[device.kind] // (4 * vocabulary))
+    chunk = int(min(chunk, labelled))
+    head = chunk * vocabulary * (4 + 2 * size) + int(2 * labelled * width * size)
+    if _multiplies_in_fp32(device, precision) and labelled >= PREPACKED_STATES:
+        head += 4 * vocabulary * width
+        head += 0 if precision == "fp32" else 4 * vocabulary * width
+    if _trains_head(run):
+        head += 4 * vocabulary * width
+    return head
+
+
+def _trains_head(run: PlannedRun) -> bool:
+    return run.trained.everything or any(
+        path.split(".")[-1] == "lm_head" for path in run.trained.copied
+    )
+
+
+def _transient(run: PlannedRun, one: Pass) -> int:
+    """Gradients inside the last block, at the start of the backward pass."""
+    largest = max(layer.outputs for layer in run.outline.linear.values())
+    return int(one.tokens * (2 * largest + 3 * run.outline.width) * one.itemsize)
+
+
+def _other_phases(
+    run: PlannedRun, device: Device, parts: MemoryParts, resident: _Resident, checks_dense: bool
+) -> int:
+    """Return the bytes of the largest of the other phases.
+
+    Loading maps the file of the weights, whose pages count as resident on a CPU, and copies it. The
+    model of qlora is checked on its dense base, which is loaded beside it; on a CPU, the memory of
+    the activations is then free inside the process, but in pieces.
+    """
+    on_disk = _stored_bytes(run) if device.kind == "cpu" else 0
+    loading = parts.runtime + resident.weights + resident.constants + on_disk
+    if not (checks_dense and is_checked_dense(run)):
+        return loading
+    kept = parts.total if device.kind == "cpu" else parts.total - parts.activations
+    return max(loading, kept + resident.dense + on_disk)
+
+
+def is_checked_dense(run: PlannedRun) -> bool:
+    """Return whether the trained model is checked on another base than the one in training."""
+    return run.spec.strategy.type == "qlora" and not is_stored_quantized(run.config)
+
+
+def _stored_bytes(run: PlannedRun) -> int:
+    """Return the size of the files of the weights."""
+    stored = str(run.config.get("dtype") or run.config.get("torch_dtype") or "float32")
+    size = 2 if stored.removeprefix("torch.") in ("bfloat16", "float16") else 4
+    return size * run.outline.parameters
+
+
+def _with_other_phases(parts: MemoryParts, others: int) -> MemoryParts:
+    missing = max(0, others - parts.total)
+    return MemoryParts(**{**asdict(parts), "other_phases": missing})
