@@ -64,6 +64,12 @@ def generation_request(
     )
 
 
+def with_all_room(request: GenerationRequest) -> GenerationRequest:
+    """Return the request with as many tokens as fit after its prompt."""
+    sampling = request.sampling.model_copy(update={"max_tokens": None})
+    return request.model_copy(update={"sampling": sampling})
+
+
 def written(generated: Generated) -> Answer:
     """Return the answer of such a request."""
     (choice,) = generated.choices

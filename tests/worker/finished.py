@@ -36,7 +36,7 @@ from core.spec.strategy import (
     QloraSpec,
     StrategySpec,
 )
-from core.spec.training import TrainingSpec
+from core.spec.training import EvaluationSpec, TrainingSpec
 from core.spec.workspace import Workspace
 from core.storage.blobs import BlobStore
 from core.training.recipe import train
@@ -81,6 +81,7 @@ CHATS = "".join(
 )
 """Several turns, all of which are trained, with and without tools."""
 
+NOT_EVALUATED = EvaluationSpec()
 ONE_LABEL = ClassificationSpec(labels=KINDS)
 SEVERAL = ClassificationSpec(labels=KINDS, multi_label=True)
 
@@ -147,7 +148,13 @@ class Finished:
 
 
 def finish(
-    folder: Path, store: BlobStore, name: str, *, initializer_range: float = 0.2, **hyper: Any
+    folder: Path,
+    store: BlobStore,
+    name: str,
+    *,
+    initializer_range: float = 0.2,
+    evaluation: EvaluationSpec = NOT_EVALUATED,
+    **hyper: Any,
 ) -> Finished:
     """Train three steps of a case, in fp32 unless told otherwise, and store the bundle."""
     from tests.core.tiny import save_base
@@ -172,6 +179,7 @@ def finish(
         objective=case.objective,
         strategy=case.strategy,
         training=TrainingSpec(**{"precision": "fp32", "batch_size": 4} | hyper),
+        evaluation=evaluation,
         seed=3,
     )
     return run(spec, workspace, store)

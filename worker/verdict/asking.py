@@ -7,7 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
-from core.errors import TunesmithError, Unavailable
+from core.errors import InvalidRequest, TunesmithError, Unavailable
 from core.inference.answer import collect
 from core.inference.endpoints import Engine
 from core.inference.targets import Target
@@ -17,7 +17,13 @@ from core.spec.generation import AnswerEvent, GenerationRequest
 from core.spec.held_out import Question
 from core.spec.ids import ProjectId
 from core.spec.verdict import Answer
-from core.verdict.asking import classification_request, generation_request, labelled, written
+from core.verdict.asking import (
+    classification_request,
+    generation_request,
+    labelled,
+    with_all_room,
+    written,
+)
 
 AT_ONCE = 32
 """Requests in flight. They are in the background of the engine, so live ones do not wait."""
@@ -65,6 +71,13 @@ class Asking:
             asked = classification_request(question, target, self.project)
             return labelled(await self.engine.ask(CLASSIFY, asked), question.several_labels)
         request = generation_request(question, target, self.project, self.template_kwargs)
+        try:
+            return written(await collect(self._events(request), [request]))
+        except InvalidRequest as error:
+            if error.code != "context_length_exceeded":
+                raise
+        # fewer tokens than the limit fit after the prompt, if it fits itself
+        request = with_all_room(request)
         return written(await collect(self._events(request), [request]))
 
     async def _events(

@@ -268,6 +268,18 @@ def test_row_that_the_engine_refuses_is_said_and_left_out(judged: Judge, engine:
     assert found.missing == ("2 requests were refused, the first one: The prompt is too long.",)
 
 
+def test_answer_near_the_end_of_the_context_gets_the_room_that_is_left(
+    judged: Judge, engine: Engine
+) -> None:
+    def no_room(request: GenerationRequest) -> None:
+        if request.sampling.max_tokens is not None:
+            raise InvalidRequest("It does not fit.", code="context_length_exceeded")
+
+    engine.fails = no_room
+    found = judged()
+    assert (found.status, found.missing, len(engine.requests)) == ("better", (), 32)
+
+
 def test_classifier_is_compared_with_the_most_frequent_label(judged: Judge, engine: Engine) -> None:
     engine.labels = {"cat": 0.1, "dog": 0.9}
     questions = tuple(Question(line=line, text="?", labels=("dog",)) for line in range(1, 9))
