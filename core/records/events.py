@@ -43,7 +43,7 @@ def append_events(session: Session, job_id: JobId, events: Sequence[NewEvent]) -
             project_id=project_id,
             type=event.type,
             level=event.level,
-            message=_storable(event.message),
+            message=storable(event.message),
             data=event.data,
         )
         for offset, event in enumerate(events)
@@ -51,7 +51,7 @@ def append_events(session: Session, job_id: JobId, events: Sequence[NewEvent]) -
     session.flush()
 
 
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
     """Return `text` without what Postgres rejects: NUL, and lone surrogates."""
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
 

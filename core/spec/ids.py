@@ -12,5 +12,6 @@ ModelId = NewType("ModelId", str)
 ResponseId = NewType("ResponseId", str)
 TaskId = NewType("TaskId", str)
 BatchId = NewType("BatchId", str)
+SweepId = NewType("SweepId", str)
 MaskId = NewType("MaskId", str)
 """Of a mask: the id of a job, or of a task."""

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from core.errors import StaleClaim
 from core.jobs.state import JobStatus
 from core.parity.asking import Candidate
-from core.records import claims, events, files, jobs, models
+from core.records import claims, events, files, jobs, models, trials
 from core.records.claims import Claim
 from core.records.database import Database
 from core.records.events import NewEvent
@@ -24,6 +24,7 @@ from core.spec.events import CheckpointSaved, RunFinished
 from core.spec.ids import FileId, ModelId
 from core.spec.parity import Parity, ParityReference
 from core.spec.run_request import archive_of
+from core.spec.trial import WHOLE_RUN, TrialResult
 from core.storage.blobs import Blob, BlobStore
 from core.storage.compensation import delete_on_failure
 from worker.coroutines import Interrupted
@@ -108,6 +109,8 @@ class Publisher:
                 model_id = _model_id(job)
                 models.add_final_model(session, job, model_id, bundle, parity, event.reference)
                 _add_results(session, job, file_id, results)
+                if job.sweep_id is not None:
+                    trials.record_result(session, job.id, _result(event))
                 created = NewEvent(f"New fine-tuned model created: {model_id}")
                 messages = [parity_message(parity, model_id), created]
                 events.append_events(session, job.id, messages)
@@ -152,6 +155,16 @@ def _add_results(session: Session, job: Job, file_id: FileId, results: Blob) -> 
         sha256=results.sha256,
         blob_key=results.key,
         report=None,
+    )
+
+
+def _result(event: RunFinished) -> TrialResult:
+    """Return the result of a trial that was trained to its end."""
+    return TrialResult(
+        share=WHOLE_RUN,
+        step=event.step or 0,
+        loss=event.validation_loss,
+        accuracy=event.validation_accuracy,
     )
 
 

@@ -14,6 +14,7 @@ from core.records.tables.models import Checkpoint, TunedModel
 from core.records.tables.outbox import OutboxMessage
 from core.records.tables.processes import RegisteredEngine, Worker
 from core.records.tables.responses import OutputItem, ResponseEvents, StoredResponse
+from core.records.tables.sweeps import Sweep, SweepTrial
 from core.records.tables.tasks import Task
 
 __all__ = [
@@ -34,6 +35,8 @@ __all__ = [
     "RegisteredEngine",
     "ResponseEvents",
     "StoredResponse",
+    "Sweep",
+    "SweepTrial",
     "Table",
     "Task",
     "TunedModel",
