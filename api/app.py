@@ -28,6 +28,7 @@ from api.models.endpoints import router as models
 from api.responses.endpoints import router as responses
 from api.settings import ApiSettings
 from api.speed.endpoints import router as speed
+from api.sweeps.endpoints import router as sweeps
 from api.tokens.endpoints import router as tokens
 from core.catalog.bases import Catalog
 from core.engine_client import EngineClient
@@ -41,6 +42,7 @@ from core.storage.open import open_store
 V1_ROUTERS = (
     files,
     jobs,
+    sweeps,
     masks,
     speed,
     models,

@@ -1,5 +1,6 @@
 """The operations of the job routes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -29,6 +30,8 @@ from core.jobs.state import FINAL
 from core.records import events, jobs, models, pauses
 from core.records.base_downloads import wait_for_download
 from core.records.database import Database
+from core.records.events import NewEvent
+from core.records.jobs import NewJob
 from core.records.owned import get_owned
 from core.records.tables import Job, TunedModel
 from core.spec.ids import JobId
@@ -46,14 +49,28 @@ def create(
     session = transaction.session
     new = new_job(session, state.catalog, caller, body, rechecked)
     must_download = require_files(session, state, new.spec.base, or_downloadable=True)
+    told = notices(session, caller, body, rechecked)
+    return job_object(store(transaction, state, new, told, must_download=must_download))
+
+
+def store(
+    transaction: Transaction,
+    state: AppState,
+    new: NewJob,
+    told: Sequence[NewEvent],
+    *,
+    must_download: bool,
+) -> Job:
+    """Store a job with its first events, request the download of its base, and wake a worker."""
+    session = transaction.session
     job = jobs.create_job(session, new)
-    events.append_events(session, job.id, notices(session, caller, body, rechecked))
+    events.append_events(session, job.id, told)
     if must_download:
         download = wait_for_download(session, job)
         transaction.after_commit(partial(state.broker.wake, Work(download.kind, download.id)))
     session.refresh(job)
     transaction.after_commit(partial(state.broker.wake, Work(JOB, job.id)))
-    return job_object(job)
+    return job
 
 
 @dataclass(frozen=True)
