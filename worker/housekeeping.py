@@ -35,6 +35,7 @@ from core.records.database import Database
 from core.spec.ids import JobId, TaskId
 from core.storage.blobs import BlobStore
 from core.storage.open import open_store
+from core.sweeps.advance import advance_sweeps
 from worker.settings import WorkerSettings
 from worker.tasks.attempt import TASK_FOLDER
 
@@ -59,6 +60,12 @@ def settle_waiting_jobs(database: Database) -> None:
     """Download the bases that jobs wait for, or fail the jobs that wait in vain."""
     with database.writing() as session:
         base_downloads.settle_waiting_jobs(session)
+
+
+def move_sweeps_on(database: Database) -> None:
+    """Compare the trials of sweeps that wait for it. The worker of a trial may not have done so."""
+    for sweep_id in advance_sweeps(database):
+        logger.info("%s was advanced.", sweep_id)
 
 
 def send_messages(database: Database, broker: Broker) -> None:
@@ -196,6 +203,7 @@ def run(settings: WorkerSettings, stopping: Event) -> None:
         try:
             rescue_work(database)
             settle_waiting_jobs(database)
+            move_sweeps_on(database)
             send_messages(database, broker)
             if time.monotonic() - last_sweep >= SWEEP_SECONDS:
                 last_sweep = time.monotonic()

@@ -119,6 +119,8 @@ class JobObject(ListItem):
     progress: Progress
     pause_requested_at: int | None
     paused_at: int | None
+    sweep_id: str | None
+    """The sweep of which the job is a trial."""
 
 
 class EventObject(ListItem):
@@ -183,6 +185,7 @@ def job_object(job: Job) -> JobObject:
         progress=Progress(step=job.step, total_steps=job.total_steps),
         pause_requested_at=_seconds(job.pause_requested_at),
         paused_at=_seconds(job.paused_at),
+        sweep_id=job.sweep_id,
     )
 
 

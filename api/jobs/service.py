@@ -1,6 +1,6 @@
 """The operations of the job routes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -34,6 +34,7 @@ from core.records import events, jobs, models, pauses, verdicts
 from core.records.base_downloads import wait_for_download
 from core.records.database import Database
 from core.records.events import NewEvent
+from core.records.jobs import NewJob
 from core.records.owned import get_owned
 from core.records.tables import Job, TunedModel
 from core.spec.batch import BatchModel
@@ -62,17 +63,30 @@ def create(
         new = replace(new, spec=spec)
     require_memory(session, caller, body, rechecked, new, hub_folder)
     must_download = require_files(session, state, new.spec.base, or_downloadable=True)
-    job = jobs.create_job(session, new)
     told = notices(session, caller, body, rechecked)
     if (reason := new.spec.strategy_reason) is not None:
         told.insert(0, NewEvent(f"The planner chose the strategy {reason}."))
+    return job_object(store(transaction, state, new, told, must_download=must_download))
+
+
+def store(
+    transaction: Transaction,
+    state: AppState,
+    new: NewJob,
+    told: Sequence[NewEvent],
+    *,
+    must_download: bool,
+) -> Job:
+    """Store a job with its first events, request the download of its base, and wake a worker."""
+    session = transaction.session
+    job = jobs.create_job(session, new)
     events.append_events(session, job.id, told)
     if must_download:
         download = wait_for_download(session, job)
         transaction.after_commit(partial(state.broker.wake, Work(download.kind, download.id)))
     session.refresh(job)
     transaction.after_commit(partial(state.broker.wake, Work(JOB, job.id)))
-    return job_object(job)
+    return job
 
 
 def find(

@@ -13,12 +13,13 @@ from sqlalchemy.orm import Session
 
 from core.errors import StaleClaim
 from core.jobs.state import CLAIMABLE, JobStatus
-from core.records import leases, outbox, resume_states
+from core.records import leases, outbox, resume_states, trials
 from core.records.events import NewEvent, append_events
 from core.records.jobs import NO_CLAIM, advance
 from core.records.tables import Job
 from core.records.worker_bases import lacks_no_files
 from core.spec.ids import JobId
+from core.spec.trial import TrialResult
 from core.tasks.kinds import JOB, Work
 
 MAX_ATTEMPTS = 5
@@ -85,6 +86,14 @@ def park(session: Session, claim: Claim, *, message: str) -> None:
     leases.hold(session, claim, attempts=Job.attempts - 1)
     step = resume_states.saved_step(session, claim.job_id)
     advance(session, claim.job_id, JobStatus.PAUSED, message=message, level="error", step=step)
+
+
+def stop_at_rung(session: Session, claim: Claim, result: TrialResult) -> None:
+    """Pause a trial at its rung and record its result there. The attempt does not count."""
+    leases.hold(session, claim, attempts=Job.attempts - 1)
+    trials.record_result(session, claim.job_id, result)
+    message = f"The trial has reached step {result.step} and waits for the others of its sweep."
+    advance(session, claim.job_id, JobStatus.PAUSED, message=message, step=result.step)
 
 
 def report_crash(session: Session, claim: Claim, *, reason: str) -> None:

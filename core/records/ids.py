@@ -29,6 +29,7 @@ Prefix = Literal[
     "req",
     "worker",
     "speed",
+    "sweep",
 ]
 
 

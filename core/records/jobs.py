@@ -18,7 +18,7 @@ from core.records.models import pin_model
 from core.records.owned import get_owned, owned_by
 from core.records.pages import Page, page
 from core.records.tables import Job, JobMetadata
-from core.spec.ids import FileId, JobId, ModelId, ProjectId
+from core.spec.ids import FileId, JobId, ModelId, ProjectId, SweepId
 from core.spec.job import JobSpec
 from core.tasks.kinds import JOB, Work
 
@@ -34,6 +34,8 @@ class NewJob:
     validation_file: FileId | None
     spec: JobSpec
     metadata: dict[str, str] | None
+    sweep_id: SweepId | None = None
+    pause_at_share: float | None = None
 
 
 NO_CLAIM: dict[str, Any] = no_claim(Job) | {"estimated_finish": None, "pause_requested_at": None}
@@ -62,6 +64,8 @@ def create_job(session: Session, new: NewJob) -> Job:
         validation_file=new.validation_file,
         spec=new.spec.model_dump(mode="json"),
         user_metadata=new.metadata,
+        sweep_id=new.sweep_id,
+        pause_at_share=new.pause_at_share,
     )
     session.add(job)
     session.flush()

@@ -15,6 +15,7 @@ from core.records.events import NewEvent, append_events
 from core.records.jobs import advance
 from core.records.owned import get_owned
 from core.records.tables import Job
+from core.records.trials import find_trial, has_reached_rung
 from core.spec.ids import JobId, ProjectId
 from core.tasks.kinds import JOB, Work
 
@@ -40,6 +41,7 @@ def resume_job(session: Session, project_id: ProjectId, job_id: JobId) -> Job:
     """Queue a paused job, or withdraw the request for a pause; otherwise Conflict."""
     job = get_owned(session, Job, project_id, job_id, lock="write")
     if job.status == JobStatus.PAUSED:
+        _refuse_at_rung(session, job)
         advance(session, job_id, JobStatus.QUEUED, message="The job was resumed and is queued.")
         outbox.enqueue(session, Work(JOB, job_id))
     elif job.pause_requested_at is not None:
@@ -49,6 +51,16 @@ def resume_job(session: Session, project_id: ProjectId, job_id: JobId) -> Job:
         raise _conflict(f"Job {job_id} is {job.status} and not paused; there is nothing to resume.")
     session.refresh(job)
     return job
+
+
+def _refuse_at_rung(session: Session, job: Job) -> None:
+    """Refuse to resume a trial that has reached its rung: it has nothing to train."""
+    trial = None if job.sweep_id is None else find_trial(session, job.id)
+    if trial is not None and has_reached_rung(job, trial):
+        raise _conflict(
+            f"Job {job.id} is trial {trial.number} of {job.sweep_id} and waits for the other "
+            "trials. It continues, or ends, when they have reached the same share of their steps."
+        )
 
 
 def _set_request(session: Session, job_id: JobId, value: object) -> None:

@@ -181,6 +181,19 @@ class ResumeStateSaved(Spec):
     folder: Path
 
 
+class RungReached(Spec):
+    """The last event of a run that was to pause here; follows the ResumeStateSaved of this step.
+
+    Loss and accuracy are those of all held-out rows; None without held-out rows.
+    """
+
+    type: Literal["rung_reached"] = "rung_reached"
+    step: int
+    share: float = Field(description="of the steps of the run, as requested")
+    loss: float | None
+    accuracy: float | None
+
+
 class RunFinished(Spec):
     """The last event of a successful run."""
 
@@ -192,6 +205,8 @@ class RunFinished(Spec):
         None, description="the step of the weights: the last, or the one with the best loss"
     )
     reference: ParityReference | None = Field(None, description="the parity reference")
+    validation_loss: float | None = Field(None, description="of the weights of `step`")
+    validation_accuracy: float | None = None
     held_out: HeldOutFacts | None = Field(
         None, description="what the verdict needs; None in events of versions without verdicts"
     )
@@ -220,6 +235,7 @@ RunEvent = Annotated[
     | StoppedEarly
     | CheckpointSaved
     | ResumeStateSaved
+    | RungReached
     | RunFinished
     | RunFailed,
     Field(discriminator="type"),

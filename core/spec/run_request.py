@@ -15,7 +15,8 @@ class RunRequest:
     of the cores to an engine while it has marked `engine_busy_file`. `precision_folder` None:
     measured costs are not stored.
     `stored_source` is the base's source in the stored job, which its resume states refer to; None:
-    that of `spec`.
+    that of `spec`. `pause_at_share`: the share of its steps after which the run is evaluated, saves
+    its state and ends; None: it is trained to its end.
     """
 
     spec: JobSpec
@@ -24,6 +25,7 @@ class RunRequest:
     precision_folder: Path | None = None
     stored_source: str | None = None
     engine_busy_file: Path | None = None
+    pause_at_share: float | None = None
 
     @property
     def log_file(self) -> Path:

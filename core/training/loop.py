@@ -17,7 +17,7 @@ from core.artifacts.metrics import StepMetrics
 from core.batching.order import derived_seed
 from core.errors import TrainingFailed
 from core.evaluation.best import best_step, is_out_of_patience
-from core.evaluation.validation import validate
+from core.evaluation.validation import Validation, validate
 from core.objectives.objective import Objective
 from core.spec.events import (
     CheckpointSaved,
@@ -64,6 +64,8 @@ class Training:
     """Of the base's weights."""
     replays: Sequence[Replay]
     """Rows that the engine replays for parity."""
+    rung_step: int | None = None
+    """The step after which the run is evaluated and paused; None: it is trained to its end."""
 
     def is_finished(self, state: RunState) -> bool:
         """Return whether the run is complete, by plan or by early stopping."""
@@ -71,6 +73,10 @@ class Training:
         return state.checkpointed_step == state.step and (
             state.step == self.plan.total_steps or is_out_of_patience(state.curve, patience)
         )
+
+    def is_at_rung(self, state: RunState) -> bool:
+        """Return whether the run has nothing to do before its pause."""
+        return state.step == self.rung_step and state.checkpointed_step == state.step
 
     def bundle(self, state: RunState, step: int) -> BundleContents:
         """Return the contents of a bundle with the weights after `step`."""
@@ -160,13 +166,19 @@ def halve_micro_batch(state: RunState, shortage: OutOfMemory) -> RunEvent:
     return MicroBatchHalved(step=state.step, micro_batch_tokens=state.budget_tokens)
 
 
-def _evaluate(training: Training, state: RunState) -> RunEvent:
+def validated(training: Training, state: RunState) -> Validation:
+    """Evaluate the held-out rows. Raises Stopped, OutOfMemory, TrainingFailed."""
     rows = training.dataset.validation_rows
     found = validate(state.adapted, training.objective, rows, state.budget_tokens, training.stop)
     if found is None:
         raise Stopped
     if not math.isfinite(found.loss):
         raise _not_finite(training, state.step, f"loss {found.loss} on held-out rows")
+    return found
+
+
+def _evaluate(training: Training, state: RunState) -> RunEvent:
+    found = validated(training, state)
     state.curve[-1] = replace(
         state.curve[-1], valid_loss=found.loss, valid_mean_token_accuracy=found.accuracy
     )

@@ -7,6 +7,9 @@ from functools import lru_cache
 from core.batching.order import steps_of_epoch
 from core.spec.job import JobSpec
 
+ROUNDING = 1e-6
+"""Of a share times the steps: three tenths of ten steps are three."""
+
 
 @dataclass(frozen=True)
 class PlannedStep:
@@ -32,6 +35,13 @@ class StepPlan:
     def total_steps(self) -> int:
         hyper = self.spec.training
         return hyper.max_steps or hyper.epochs * self._steps_per_epoch
+
+    def rung_step(self, share: float | None) -> int | None:
+        """Return the step, at least 1, that completes `share` of the run; None for its end."""
+        if share is None:
+            return None
+        step = max(1, math.ceil(share * self.total_steps - ROUNDING))
+        return step if step < self.total_steps else None
 
     def step(self, number: int) -> PlannedStep:
         """Return step `number`, 1 for the first. The last step ends its epoch, complete or not."""

@@ -46,6 +46,7 @@ from core.training.plan import StepPlan
 from core.training.replayed import choose_rows
 from core.training.resume import fingerprint_of, load_state, save_state
 from core.training.row_losses import RowLossTable
+from core.training.rung import pause_at_rung
 from core.training.state import RunState
 from core.training.threads import limit_threads
 
@@ -60,8 +61,12 @@ def train(
     resume_seconds: float = RESUME_SECONDS,
     precision_folder: Path | None = None,
     stored_source: str | None = None,
+    pause_at_share: float | None = None,
 ) -> Iterator[RunEvent]:
     """Yield the events of a run; the last is RunFinished, or ResumeStateSaved if `stop` is true.
+
+    With `pause_at_share`, the run is evaluated and ends with RungReached after that share of its
+    steps; the rates are those of the complete run.
 
     `stop` is called before every micro-batch. A run resumes from a matching resume state in the
     workspace, and then has the same result as without the interruption; `stored_source` is the
@@ -110,8 +115,9 @@ def train(
 
     yield PhaseStarted(phase="training")
     facts = CardFacts(spec, described, ready)
+    rung = plan.rung_step(pause_at_share)
     training = Training(
-        spec, workspace, dataset, plan, objective, tokenizer, facts, stop, dtype, replays
+        spec, workspace, dataset, plan, objective, tokenizer, facts, stop, dtype, replays, rung
     )
     state = RunState(
         adapted=adapted,
@@ -129,6 +135,9 @@ def train(
     try:
         while not training.is_finished(state):
             try:
+                if pause_at_share is not None and training.is_at_rung(state):
+                    yield from pause_at_rung(training, state, fingerprint, pause_at_share)
+                    return
                 yield from _next_action(state)(training, state)
             except OutOfMemory as shortage:
                 yield halve_micro_batch(state, shortage)
@@ -153,12 +162,15 @@ def train(
     reference = state.last_reference if chosen_step == plan.total_steps else None
     if reference is None:
         reference = parity_reference(training.trained(state, workspace.bundle_folder), replays)
+    held_out = state.curve[chosen_step - 1]
     yield RunFinished(
         folder=workspace.bundle_folder,
         weights_sha256=manifest.weights_sha256,
         trained_tokens=state.trained_tokens,
         step=chosen_step,
         reference=reference,
+        validation_loss=held_out.valid_loss,
+        validation_accuracy=held_out.valid_mean_token_accuracy,
         held_out=held_out_facts(training, state, chosen_step),
     )
 

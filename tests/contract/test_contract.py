@@ -25,6 +25,7 @@ COMPARISONS = "/v1/fine_tuning/comparisons"
 GRADERS = "/v1/fine_tuning/alpha/graders"
 STRATEGIES = "/v1/fine_tuning/strategies"
 ESTIMATES = "/v1/fine_tuning/estimates"
+SWEEPS = "/v1/fine_tuning/sweeps"
 BATCH = {"endpoint": CHAT, "completion_window": "24h"}
 
 _MESSAGE = {"role": "user", "content": "{{sample.output_text}}"}
@@ -121,6 +122,7 @@ def use_every_route(
         assert client.post(f"{JOBS}/{paused}/{move}").status_code == 200
         look_at_job(client, paused)
     assert client.get(JOBS).status_code == 200
+    use_sweeps(client, file_id)
 
     tuned = client.get(f"{JOBS}/{job_id}").json()["fine_tuned_model"]
     assert client.get("/v1/models").status_code == 200
@@ -156,6 +158,24 @@ def use_every_route(
         worker_seen(session, "worker-light", "cpu", Queue.LIGHT)
     for path in ("/health", "/healthz", "/readyz"):
         assert client.get(path).status_code == 200
+
+
+def use_sweeps(client: httpx.Client, file_id: str) -> None:
+    """Create a sweep, look at it, and move it until its end."""
+    job = {
+        "model": "tunesmith/tiny",
+        "training_file": file_id,
+        "evaluation": {"split": 0.1},
+    }
+    search = {"type": "grid", "parameters": {"strategy.rank": [4, 8]}}
+    sweep = client.post(SWEEPS, json={"job": job, "search": search})
+    assert sweep.status_code == 200, sweep.text
+    path = f"{SWEEPS}/{sweep.json()['id']}"
+    for trial in sweep.json()["trials"]:
+        look_at_job(client, trial["job_id"])
+    for move in ("pause", "resume", "cancel"):
+        assert client.post(f"{path}/{move}").status_code == 200
+    assert client.get(path).json() == client.get(SWEEPS).json()["data"][0]
 
 
 def use_batches(api: Api, client: httpx.Client) -> None:
@@ -299,6 +319,12 @@ def misuse_every_route(client: httpx.Client) -> None:
         ("GET", f"{COMPARISONS}/ftcompare-none"),
         ("POST", f"{GRADERS}/run"),
         ("POST", f"{GRADERS}/validate"),
+        ("POST", SWEEPS),
+        ("GET", f"{SWEEPS}?limit=0"),
+        ("GET", f"{SWEEPS}/sweep-none"),
+        ("POST", f"{SWEEPS}/sweep-none/cancel"),
+        ("POST", f"{SWEEPS}/sweep-none/pause"),
+        ("POST", f"{SWEEPS}/sweep-none/resume"),
         ("POST", MASKS),
         ("GET", f"{MASKS}/mask-none"),
         ("GET", STRATEGIES),

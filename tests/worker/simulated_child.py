@@ -3,6 +3,7 @@
 It counts steps, saves what it has counted when it is asked to stop, and goes on from there.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from core.spec.events import (
     ResumeStateSaved,
     RunEvent,
     RunFinished,
+    RungReached,
     RunResumed,
     StepDone,
 )
@@ -40,6 +42,8 @@ class Simulation:
     hears_stop: bool = True
     reference: ParityReference | None = None
     while_stopping: Callable[[], None] = lambda: None
+    loss_of: Callable[[RunRequest], float] = lambda request: 1.0
+    """On held-out rows, at any step."""
     requests: list[RunRequest] = field(default_factory=list)
     started_at: list[int] = field(default_factory=list)
 
@@ -92,12 +96,19 @@ class SimulatedChild:
         )
         if step:
             self._say(RunResumed(step=step))
+        share = self._order.pause_at_share
+        rung = total_steps if share is None else math.ceil(share * total_steps)
         while step < total_steps:
             if self._killed.is_set():
                 return
             if self._stop.is_set() and self._simulation.hears_stop:
                 self._simulation.while_stopping()
                 self._save(step)
+                return
+            if share is not None and step == rung:
+                self._save(step)
+                loss = self._simulation.loss_of(self._order)
+                self._say(RungReached(step=step, share=share, loss=loss, accuracy=0.5))
                 return
             time.sleep(SECONDS_PER_STEP)
             step += 1
@@ -107,7 +118,13 @@ class SimulatedChild:
         reference = self._simulation.reference
         self._say(
             RunFinished(
-                folder=folder, weights_sha256="0" * 64, trained_tokens=80, reference=reference
+                folder=folder,
+                weights_sha256="0" * 64,
+                trained_tokens=80,
+                step=total_steps,
+                reference=reference,
+                validation_loss=self._simulation.loss_of(self._order),
+                validation_accuracy=0.5,
             )
         )
 

@@ -58,6 +58,7 @@ def run(events: Connection, request: RunRequest) -> None:
             should_stop,
             precision_folder=request.precision_folder,
             stored_source=request.stored_source,
+            pause_at_share=request.pause_at_share,
         )
         for event in events_of_run:
             if isinstance(event, CheckpointSaved | RunFinished):

@@ -5,7 +5,6 @@ import shutil
 import signal
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -16,12 +15,13 @@ from core.parity.asking import Candidate
 from core.records import claims
 from core.records.claims import Claim
 from core.records.owned import get_owned
-from core.records.tables import File
+from core.records.tables import File, Job
 from core.spec.ids import FileId
 from core.spec.job import JobSpec
 from core.spec.run_request import RunRequest, archive_of
 from core.spec.workspace import Workspace
 from core.storage.blobs import STORAGE_UNAVAILABLE, BlobStore
+from core.sweeps.advance import advance_sweeps
 from worker.context import Worker
 from worker.downloads.local_bases import report_local_bases
 from worker.engine_client.find import EngineAddress, find_engine
@@ -59,6 +59,8 @@ def train_next_job(worker: Worker) -> bool:
         return False
     logger.info("Claimed %s with token %d.", claim.job_id, claim.token)
     train(worker, claim)
+    with suppress(SQLAlchemyError):  # housekeeping repeats it
+        advance_sweeps(worker.database)  # the job may have been the last trial of a rung
     return True
 
 
@@ -133,7 +135,7 @@ def _prepare(
 ) -> RunRequest:
     """Fetch the inputs of the job into an empty workspace: files, parent, resume state."""
 
-    def read(session: Session) -> tuple[dict[str, Any], str, str | None]:
+    def read(session: Session) -> tuple[Job, str, str | None]:
         job = claims.claimed_job(session, claim)
 
         def blob_key(file_id: FileId, param: str) -> str:
@@ -142,9 +144,10 @@ def _prepare(
         train_key = blob_key(job.training_file, "training_file")
         validation = job.validation_file
         validation_key = blob_key(validation, "validation_file") if validation else None
-        return job.spec, train_key, validation_key
+        return job, train_key, validation_key
 
-    stored, train_key, validation_key = commit(worker.database, read)
+    job, train_key, validation_key = commit(worker.database, read)
+    stored = job.spec
     spec = JobSpec.model_validate(stored)
     _empty(workspace.folder)
     store.fetch(train_key, workspace.train_file)
@@ -165,6 +168,7 @@ def _prepare(
         settings.measured_in.absolute(),
         source,
         settings.engine_busy_file,
+        job.pause_at_share,
     )
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from core.errors import StaleClaim
 from core.jobs.state import JobStatus
 from core.parity.asking import Candidate
-from core.records import claims, events, files, jobs, models, verdicts
+from core.records import claims, events, files, jobs, models, trials, verdicts
 from core.records.claims import Claim
 from core.records.database import Database
 from core.records.events import NewEvent
@@ -24,6 +24,7 @@ from core.spec.events import CheckpointSaved, RunFinished
 from core.spec.ids import FileId, ModelId
 from core.spec.parity import Parity, ParityReference
 from core.spec.run_request import archive_of
+from core.spec.trial import WHOLE_RUN, TrialResult
 from core.spec.verdict import Verdict
 from core.storage.blobs import Blob, BlobStore
 from core.storage.compensation import delete_on_failure
@@ -138,6 +139,8 @@ class Publisher:
                     verdicts.add_verdict(session, job, model_id, verdict)
                     messages.append(verdict_message(verdict, model_id))
                 _add_results(session, job, file_id, results)
+                if job.sweep_id is not None:
+                    trials.record_result(session, job.id, _result(event))
                 messages.append(NewEvent(f"New fine-tuned model created: {model_id}"))
                 events.append_events(session, job.id, messages)
                 jobs.advance(
@@ -181,6 +184,16 @@ def _add_results(session: Session, job: Job, file_id: FileId, results: Blob) -> 
         sha256=results.sha256,
         blob_key=results.key,
         report=None,
+    )
+
+
+def _result(event: RunFinished) -> TrialResult:
+    """Return the result of a trial that was trained to its end."""
+    return TrialResult(
+        share=WHOLE_RUN,
+        step=event.step or 0,
+        loss=event.validation_loss,
+        accuracy=event.validation_accuracy,
     )
 
 

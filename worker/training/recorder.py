@@ -27,11 +27,13 @@ from core.spec.events import (
     RunEvent,
     RunFailed,
     RunFinished,
+    RungReached,
     RunRestarted,
     RunResumed,
     StepDone,
     StoppedEarly,
 )
+from core.spec.trial import TrialResult
 from worker.outages.commit import commit
 from worker.outages.full_disk import DISK_FULL
 from worker.training import event_messages
@@ -96,6 +98,8 @@ class Recorder:
                 self._publisher.publish_checkpoint(event)
             case ResumeStateSaved():
                 self._states.keep(event)
+            case RungReached():
+                self._stop_at_rung(event)
             case RunFinished():
                 self.is_complete = self._publisher.publish_final(event)
             case RunFailed(code=code) if code == DISK_FULL:
@@ -132,6 +136,12 @@ class Recorder:
         """Pause the job because a disk is full."""
         message = f"A disk is full. Free some space, then resume the job. ({reason})"
         commit(self._database, lambda session: claims.park(session, self._claim, message=message))
+        self.is_complete = True
+
+    def _stop_at_rung(self, event: RungReached) -> None:
+        fields = event.model_dump(exclude={"type"})
+        result = TrialResult.model_validate(fields)
+        commit(self._database, lambda session: claims.stop_at_rung(session, self._claim, result))
         self.is_complete = True
 
     def _append(self, event: NewEvent, **columns: Any) -> None:

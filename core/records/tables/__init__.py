@@ -16,6 +16,7 @@ from core.records.tables.models import Checkpoint, TunedModel
 from core.records.tables.outbox import OutboxMessage
 from core.records.tables.processes import RegisteredEngine, Worker
 from core.records.tables.responses import OutputItem, ResponseEvents, StoredResponse
+from core.records.tables.sweeps import Sweep, SweepTrial
 from core.records.tables.tasks import Task
 from core.records.tables.verdicts import StoredVerdict
 
@@ -43,6 +44,8 @@ __all__ = [
     "StoredCompletionMetadata",
     "StoredResponse",
     "StoredVerdict",
+    "Sweep",
+    "SweepTrial",
     "Table",
     "Task",
     "TunedModel",

@@ -7,7 +7,7 @@ from sqlalchemy import BigInteger, ForeignKey, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from core.records.tables.base import Leased, Table, rows_where
-from core.spec.ids import FileId, JobId, ModelId, ProjectId
+from core.spec.ids import FileId, JobId, ModelId, ProjectId, SweepId
 
 
 class Job(Leased):
@@ -59,6 +59,10 @@ class Job(Leased):
     """Set while the owner wants a claimed job to be paused; cleared when the claim ends."""
     paused_at: Mapped[float | None]
     """Set if and only if the status is `paused`."""
+    sweep_id: Mapped[SweepId | None]
+    """The sweep of which the job is a trial."""
+    pause_at_share: Mapped[float | None]
+    """The share of its steps after which the run is evaluated and paused: a rung of its sweep."""
 
     event_count: Mapped[int] = mapped_column(default=0)
 

@@ -64,6 +64,13 @@ from core.records.stored_completions import (
     store_completion,
     update_completion,
 )
+from core.records.sweeps import (
+    cancel_sweep,
+    create_sweep,
+    list_sweeps,
+    pause_sweep,
+    resume_sweep,
+)
 from core.records.tables import (
     Batch,
     Checkpoint,
@@ -77,6 +84,7 @@ from core.records.tables import (
     StoredCompletion,
     StoredResponse,
     StoredVerdict,
+    Sweep,
     Task,
     TunedModel,
 )
@@ -86,8 +94,10 @@ from core.spec.base_model import BaseModelSpec
 from core.spec.comparison import ComparisonRequest
 from core.spec.dry_run import CountedRows
 from core.spec.job import JobSpec
+from core.spec.search import GridSearch
 from core.spec.serving import ADAPTER_FORM, ServingSpec
 from core.spec.speed import SpeedResult, SpeedTarget
+from core.spec.sweep import SweepSpec
 from core.spec.verdict import HeldOut, Overfitting, Verdict
 from tests.core.inference.responses.planned import answer, plan_of, response_of
 from tests.core.records.owned_tables import OWNED_TABLES
@@ -113,6 +123,13 @@ VERDICT = Verdict(
 )
 TARGET = SpeedTarget(
     base=BaseModelSpec(id="tiny", source="/models/tiny"), adapter=None, serving=ServingSpec()
+)
+
+SWEEP = SweepSpec(
+    job={},
+    search=GridSearch(type="grid", parameters={"strategy.rank": [4, 8]}),
+    halving=None,
+    rungs=(),
 )
 
 Ids = dict[type[Owned], str]
@@ -155,6 +172,7 @@ def ids(database: Database, make_file: Callable[..., str], make_job: Callable[..
             StoredResponse: response["id"],
             OutputItem: response["output"][0]["id"],
             StoredVerdict: MODEL,
+            Sweep: create_sweep(session, "sweep-1", "alpha", SWEEP).id,
         }
 
 
@@ -176,6 +194,9 @@ MOVES: dict[str, Callable[[Session, Any, Ids], object]] = {
     "resume_job": lambda session, project, ids: resume_job(session, project, ids[Job]),
     "cancel_job": lambda session, project, ids: cancel_job(session, project, ids[Job]),
     "cancel_batch": lambda session, project, ids: cancel_batch(session, project, ids[Batch]),
+    "pause_sweep": lambda session, project, ids: pause_sweep(session, project, ids[Sweep]),
+    "resume_sweep": lambda session, project, ids: resume_sweep(session, project, ids[Sweep]),
+    "cancel_sweep": lambda session, project, ids: cancel_sweep(session, project, ids[Sweep]),
     "delete_file": lambda session, project, ids: delete_file(session, project, ids[File]),
     "set_serving": lambda session, project, ids: set_serving(session, project, MODEL, MERGED),
     "publish": lambda session, project, ids: publish(session, project, MODEL),
@@ -208,6 +229,7 @@ LISTS: dict[str, Callable[[Session, Any], object]] = {
         list_files(session, project, purpose=None, after=None, limit=9, order="desc").rows
     ),
     "batches": lambda session, project: list_batches(session, project, after=None, limit=9).rows,
+    "sweeps": lambda session, project: list_sweeps(session, project, after=None, limit=9).rows,
     "jobs": lambda session, project: list_jobs(session, project, after=None, limit=9).rows,
     "jobs by metadata": lambda session, project: (
         list_jobs(session, project, after=None, limit=9, metadata={"k": "v"}).rows
@@ -261,6 +283,7 @@ def test_a_row_is_found_for_its_own_project_only(database: Database, ids: Ids) -
         (File, "file_id", "file_not_found"),
         (Job, "fine_tuning_job_id", "not_found"),
         (Batch, "batch_id", "not_found"),
+        (Sweep, "sweep_id", "not_found"),
         (TunedModel, "model", "model_not_found"),
     ],
 )

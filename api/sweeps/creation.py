@@ -1,0 +1,94 @@
+"""Turns the body of a sweep into the jobs of its trials, with all checks of a job for each."""
+
+import secrets
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+from sqlalchemy.orm import Session
+
+from api.app_state import AppState
+from api.auth.caller import Caller
+from api.jobs.creation import new_job
+from api.jobs.datasets import Rechecked
+from api.jobs.schemas import CreateJob
+from api.models.bases import require_files
+from api.sweeps.schemas import CreateSweep
+from api.sweeps.trial_errors import error_of
+from core.errors import InvalidRequest, TunesmithError
+from core.inference.invalid_body import invalid_object
+from core.records.jobs import NewJob
+from core.spec.search import Parameters, RandomSearch, SearchSpec
+from core.sweeps.parameters import applied
+from core.sweeps.search import trials_of
+
+
+@dataclass(frozen=True)
+class NewTrial:
+    """A trial without an id, and whether its base must be downloaded first."""
+
+    parameters: Parameters
+    job: NewJob
+    must_download: bool
+
+
+@dataclass(frozen=True)
+class Expanded:
+    """The search with its seed, the body that the trials share, and what differs in them."""
+
+    search: SearchSpec
+    job: dict[str, Any]
+    trials: list[Parameters]
+
+
+def expand(body: CreateSweep) -> Expanded:
+    """Return the trials of a sweep. The seeds are drawn here if none are given.
+
+    InvalidRequest if there are no held-out rows by which trials could be compared.
+    """
+    if not body.job.evaluation.split and body.job.validation_file is None:
+        raise InvalidRequest(
+            "A sweep compares its trials on held-out rows. Set job.evaluation.split, for instance "
+            "to 0.1, or job.validation_file.",
+            param="job.evaluation.split",
+            code="missing_required_parameter",
+        )
+    search = body.search
+    seed = 0
+    if isinstance(search, RandomSearch):
+        seed = secrets.randbelow(2**31) if search.seed is None else search.seed
+        search = search.model_copy(update={"seed": seed})
+    trials = trials_of(search, seed)
+    job = body.job.model_dump(mode="json", exclude_unset=True)
+    if body.job.seed is None:
+        job["seed"] = secrets.randbelow(2**31)  # equal held-out rows and new weights in all trials
+    if body.suffix is not None:
+        job["suffix"] = body.suffix
+    return Expanded(search, job, trials)
+
+
+def new_trials(
+    session: Session, state: AppState, caller: Caller, expanded: Expanded, rechecked: Rechecked
+) -> list[NewTrial]:
+    """Return the jobs of all trials; the error of an invalid one names the trial."""
+    found: list[NewTrial] = []
+    faults: list[tuple[int, TunesmithError]] = []
+    for number, parameters in enumerate(expanded.trials):
+        try:
+            body = _body(applied(expanded.job, parameters))
+            job = new_job(session, state.catalog, caller, body, rechecked)
+            absent = require_files(session, state, job.spec.base, or_downloadable=True)
+        except TunesmithError as error:
+            faults.append((number, error))
+        else:
+            found.append(NewTrial(parameters, job, absent))
+    if faults:
+        raise error_of(faults, expanded.trials)
+    return found
+
+
+def _body(job: dict[str, Any]) -> CreateJob:
+    try:
+        return CreateJob.model_validate(job)
+    except ValidationError as error:
+        raise invalid_object(error, job, CreateJob) from None

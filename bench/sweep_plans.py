@@ -1,0 +1,63 @@
+"""Plans of rungs for `bench.sweeps`, and the winners that they find on curves."""
+
+from collections.abc import Sequence
+
+from bench.sweep_curves import RATES, Curve
+from core.spec.sweep import HalvingSpec, Rung
+from core.spec.trial import WHOLE_RUN, TrialResult
+from core.sweeps.rungs import Contender, decide, rungs_of, share_of
+
+
+def _stages(*stages: tuple[float, int]) -> tuple[Rung, ...]:
+    """Return rungs that no HalvingSpec has: (share, trials that continue)."""
+    entering = [len(RATES), *(keep for _, keep in stages)]
+    return tuple(
+        Rung(share=share, trials=trials, keep=keep)
+        for (share, keep), trials in zip(stages, entering, strict=False)
+    )
+
+
+PLANS: dict[str, tuple[Rung, ...]] = {
+    "default: 1/8 8→3, 3/8 3→1": rungs_of(len(RATES), HalvingSpec()),
+    "1/8 8→4, 1/4 4→2, 1/2 2→1": _stages((0.125, 4), (0.25, 2), (0.5, 1)),
+    "8% 8→4, 12% 4→2": _stages((0.08, 4), (0.12, 2)),
+    "1/8 8→3, 1/2 3→1": _stages((0.125, 3), (0.5, 1)),
+    "1/8 8→2, 1/2 2→1": _stages((0.125, 2), (0.5, 1)),
+    "1/8 8→4, 3/8 4→1": _stages((0.125, 4), (0.375, 1)),
+    "3/16 8→2, 3/8 2→1": _stages((0.1875, 2), (0.375, 1)),
+    "8% 8→4, 16% 4→2": _stages((0.08, 4), (0.16, 2)),
+    "8% 8→4, 1/8 4→2": _stages((0.08, 4), (0.125, 2)),
+    "8% 8→2": _stages((0.08, 2)),
+    "1/8 8→2": _stages((0.125, 2)),
+    "1/4 8→1": _stages((0.25, 1)),
+    "1/8 8→4, 1/4 4→2": _stages((0.125, 4), (0.25, 2)),
+    "1/4 8→4, 1/2 4→2": _stages((0.25, 4), (0.5, 2)),
+}
+"""By share and trials; those left at the end are trained to it."""
+
+
+def winner_of(curves: Sequence[Curve], rungs: Sequence[Rung]) -> tuple[int, int | None]:
+    """Return the winner of a plan, and the rung at which the grid's winner was dropped."""
+    best = best_of(curves)
+    left, rung, fell = list(range(len(curves))), 0, None
+    while True:
+        share = share_of(rung, rungs)
+        contenders = [Contender(n, True, _result(curves[n], share)) for n in left]
+        decision = decide(contenders, rung, rungs, "loss")
+        assert decision is not None and decision.kept, "every trial has failed"
+        left = list(decision.ranking[: decision.kept])
+        if best not in left and fell is None:
+            fell = rung
+        if decision.next_rung is None:
+            return left[0], fell
+        rung = decision.next_rung
+
+
+def best_of(curves: Sequence[Curve]) -> int:
+    """Return the trial with the lowest loss at the end."""
+    return min(range(len(curves)), key=lambda number: (curves[number].at(WHOLE_RUN), number))
+
+
+def _result(curve: Curve, share: float) -> TrialResult | None:
+    loss = curve.losses.get(share)
+    return None if loss is None else TrialResult(share=share, step=0, loss=loss, accuracy=None)

@@ -1,0 +1,36 @@
+"""The trial that a job of a sweep is: its results, and whether it waits for other trials.
+
+`core.records.sweeps` has the sweeps.
+"""
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from core.records.tables import Job, SweepTrial
+from core.spec.ids import JobId
+from core.spec.trial import TrialResult
+
+
+def results_of(trial: SweepTrial) -> tuple[TrialResult, ...]:
+    """Return the results of a trial, oldest first."""
+    return tuple(TrialResult.model_validate(result) for result in trial.results or ())
+
+
+def has_reached_rung(job: Job, trial: SweepTrial) -> bool:
+    """Return whether a job has a result at the rung where it is to pause."""
+    results = results_of(trial)
+    return bool(results) and results[-1].share == job.pause_at_share
+
+
+def find_trial(session: Session, job_id: JobId) -> SweepTrial | None:
+    """Return the trial that a job is; None if it belongs to no sweep."""
+    query = select(SweepTrial).where(SweepTrial.job_id == job_id)
+    return session.scalars(query).one_or_none()
+
+
+def record_result(session: Session, job_id: JobId, result: TrialResult) -> None:
+    """Add a result of the job to its trial. The caller holds the claim on the job."""
+    trial = find_trial(session, job_id)
+    if trial is not None:
+        trial.results = [*(trial.results or ()), result.model_dump()]
+        session.flush()

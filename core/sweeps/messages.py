@@ -1,0 +1,49 @@
+"""What the owner of a sweep reads about its trials."""
+
+from collections.abc import Sequence
+
+from core.records.sweep_progress import TrialJob
+from core.records.trials import results_of
+from core.spec.sweep import SweepSpec
+from core.spec.trial import WHOLE_RUN
+from core.sweeps.rungs import Decision, share_of
+
+SHOWN_REASONS = 5
+"""Of failed trials, in the error of a sweep."""
+
+
+def promoted(spec: SweepSpec, each: TrialJob, place: int, share: float) -> str:
+    until = "to its end" if share == WHOLE_RUN else f"until {share:.1%} of its steps"
+    return f"{_name(each)} is number {place} with {_score(spec, each)} and is trained {until}."
+
+
+def lost(spec: SweepSpec, each: TrialJob, place: int, decision: Decision, rung: int) -> str:
+    share = share_of(rung, spec.rungs)
+    when = "at the end" if share == WHOLE_RUN else f"after {share:.1%} of the steps"
+    best = "the best one is" if decision.kept == 1 else f"the best {decision.kept} are"
+    return (
+        f"{_name(each)} has lost: {when}, it is number {place} of {len(decision.ranking)} with "
+        f"{_score(spec, each)}; {best} kept."
+    )
+
+
+def won(spec: SweepSpec, each: TrialJob) -> str:
+    return f"{_name(each)} has won with {_score(spec, each)}."
+
+
+def all_failed(trials: Sequence[TrialJob]) -> dict[str, str | None]:
+    """Return the error of a sweep without a trial that is left."""
+    reasons = [f"trial {each.trial.number}: {each.trial.reason}" for each in trials]
+    more = f"; and {len(reasons) - SHOWN_REASONS} more" if len(reasons) > SHOWN_REASONS else ""
+    message = "No trial is left. " + "; ".join(reasons[:SHOWN_REASONS]) + more
+    return {"code": "all_trials_failed", "message": message, "param": None}
+
+
+def _name(each: TrialJob) -> str:
+    return f"Trial {each.trial.number} of {each.trial.sweep_id}"
+
+
+def _score(spec: SweepSpec, each: TrialJob) -> str:
+    result = results_of(each.trial)[-1]
+    value = result.loss if spec.metric == "loss" else result.accuracy
+    return f"a held-out {spec.metric} of {value:.4f} at step {result.step}"
