@@ -58,15 +58,19 @@ def create(
     session = transaction.session
     hub_folder = state.settings.hub_folder
     new = new_job(session, state.catalog, caller, body, rechecked, hub_folder)
-    if grader_models:
-        spec = new.spec.model_copy(update={"grader_models": dict(grader_models)})
-        new = replace(new, spec=spec)
     require_memory(session, caller, body, rechecked, new, hub_folder)
     must_download = require_files(session, state, new.spec.base, or_downloadable=True)
     told = notices(session, caller, body, rechecked)
-    if (reason := new.spec.strategy_reason) is not None:
-        told.insert(0, NewEvent(f"The planner chose the strategy {reason}."))
+    new = with_models(new, grader_models)
     return job_object(store(transaction, state, new, told, must_download=must_download))
+
+
+def with_models(new: NewJob, grader_models: Mapping[str, BatchModel]) -> NewJob:
+    """Return the job with the models that the graders of its evaluation name."""
+    if not grader_models:
+        return new
+    spec = new.spec.model_copy(update={"grader_models": dict(grader_models)})
+    return replace(new, spec=spec)
 
 
 def store(
@@ -80,6 +84,8 @@ def store(
     """Store a job with its first events, request the download of its base, and wake a worker."""
     session = transaction.session
     job = jobs.create_job(session, new)
+    if (reason := new.spec.strategy_reason) is not None:
+        told = [NewEvent(f"The planner chose the strategy {reason}."), *told]
     events.append_events(session, job.id, told)
     if must_download:
         download = wait_for_download(session, job)

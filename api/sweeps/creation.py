@@ -11,6 +11,7 @@ from api.app_state import AppState
 from api.auth.caller import Caller
 from api.jobs.creation import new_job
 from api.jobs.datasets import Rechecked
+from api.jobs.room import require_memory
 from api.jobs.schemas import CreateJob
 from api.models.bases import require_files
 from api.sweeps.schemas import CreateSweep
@@ -71,12 +72,14 @@ def new_trials(
     session: Session, state: AppState, caller: Caller, expanded: Expanded, rechecked: Rechecked
 ) -> list[NewTrial]:
     """Return the jobs of all trials; the error of an invalid one names the trial."""
+    hub_folder = state.settings.hub_folder
     found: list[NewTrial] = []
     faults: list[tuple[int, TunesmithError]] = []
     for number, parameters in enumerate(expanded.trials):
         try:
             body = _body(applied(expanded.job, parameters))
-            job = new_job(session, state.catalog, caller, body, rechecked)
+            job = new_job(session, state.catalog, caller, body, rechecked, hub_folder)
+            require_memory(session, caller, body, rechecked, job, hub_folder)
             absent = require_files(session, state, job.spec.base, or_downloadable=True)
         except TunesmithError as error:
             faults.append((number, error))

@@ -1,9 +1,11 @@
 """Routes under /v1/fine_tuning/sweeps."""
 
 from fastapi import APIRouter
+from starlette.concurrency import run_in_threadpool
 
 from api.app_state import FromState
 from api.auth.caller import FromCaller, requires
+from api.jobs.graders import models_of_graders
 from api.json_body import JsonRoute
 from api.pagination import After, Limit, ListOf
 from api.sweeps import service
@@ -19,9 +21,11 @@ router = APIRouter(
 
 
 @router.post("")
-def create_sweep(body: CreateSweep, state: FromState, caller: FromCaller) -> SweepObject:
+async def create_sweep(body: CreateSweep, state: FromState, caller: FromCaller) -> SweepObject:
     """Train a job with several values of its fields, and keep the best."""
-    return service.create(state, caller, body)
+    graders = body.job.evaluation.graders
+    models = await models_of_graders(state, caller, graders, "job.evaluation.graders")
+    return await run_in_threadpool(service.create, state, caller, body, models)
 
 
 @router.get("")

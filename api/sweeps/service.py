@@ -1,5 +1,6 @@
 """The operations of the sweep routes."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -19,6 +20,7 @@ from core.records.ids import new_id
 from core.records.owned import get_owned
 from core.records.sweep_progress import trials_of
 from core.records.tables import Sweep
+from core.spec.batch import BatchModel
 from core.spec.ids import SweepId
 from core.spec.sweep import HalvingSpec, SweepSpec
 from core.spec.trial import WHOLE_RUN
@@ -26,7 +28,12 @@ from core.sweeps.rungs import rungs_of, share_of
 from core.tasks.kinds import JOB, Work
 
 
-def create(state: AppState, caller: Caller, body: CreateSweep) -> SweepObject:
+def create(
+    state: AppState,
+    caller: Caller,
+    body: CreateSweep,
+    grader_models: Mapping[str, BatchModel] = jobs.NO_MODELS,
+) -> SweepObject:
     """Create a sweep with the jobs of its trials, and wake workers.
 
     The trials are checked before the transaction, which locks their files and models again.
@@ -47,7 +54,7 @@ def create(state: AppState, caller: Caller, body: CreateSweep) -> SweepObject:
                 transaction,
                 state,
                 replace(
-                    trial.job,
+                    jobs.with_models(trial.job, grader_models),
                     sweep_id=sweep_id,
                     pause_at_share=None if first_share == WHOLE_RUN else first_share,
                 ),

@@ -181,6 +181,7 @@ def test_no_transaction_is_begun_for_a_queue_without_a_kind_that_may_run(
     workshop: Workshop, naps: Naps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk = TaskDesk(worker_of(workshop), Queue.DEVICE)
+    monkeypatch.setattr("worker.tasks.desk.kinds_of", lambda queue: [])
     monkeypatch.setattr(workshop.database, "writing", lambda: pytest.fail("it writes"))
     assert not desk.run_next()
 
