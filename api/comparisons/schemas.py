@@ -72,6 +72,8 @@ class ComparisonObject(BaseModel):
     """Rows that all models have answered."""
     total: int | None
     """Null until a worker has read the file."""
+    omitted: int
+    """Drawn rows without an answer to compare with, or that are too long."""
     scores: list[ModelScores]
     differences: list[Difference]
     items: list[ComparedItem]
@@ -94,6 +96,7 @@ def comparison_object(task: Task) -> ComparisonObject:
         file=task.subject,
         completed=0 if progress is None else len(progress.items),
         total=None if progress is None else progress.total,
+        omitted=0 if progress is None else progress.omitted,
         scores=[] if result is None else list(result.models),
         differences=[] if result is None else list(result.differences),
         items=[] if progress is None else list(progress.items),

@@ -9,7 +9,7 @@ from core.spec.evals import MAX_ITEMS, InputMessages
 from core.spec.ids import FileId
 from core.spec.numbers import Integer, Number
 
-ModelName = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00]*$")]
+ModelName = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00]*$")]
 Time = Annotated[Integer, Field(ge=0, le=2**53)]
 
 

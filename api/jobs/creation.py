@@ -11,7 +11,7 @@ from api.jobs.datasets import Rechecked, datasets_of
 from api.jobs.hyperparameters import resolve
 from api.jobs.method import asked_hyperparameters
 from api.jobs.objective import resolve_objective, resolve_task
-from api.jobs.room import planned_run
+from api.jobs.room import planned_job, planned_run
 from api.jobs.schemas import CreateJob
 from api.jobs.start import objective_from, starting_point, template_variables
 from core.catalog.bases import Catalog
@@ -23,7 +23,6 @@ from core.planning.choice import choose_strategy
 from core.records.ids import TUNED_PREFIX
 from core.records.jobs import NewJob
 from core.records.tables import File
-from core.records.workers import calibrations
 from core.spec.base_model import BaseModelSpec
 from core.spec.job import JobSpec
 from core.spec.strategy import AutoSpec, LoraSpec, StrategySpec
@@ -116,7 +115,9 @@ def _chosen(
     else:
         new = with_strategy(LoraSpec())
         run = planned_run(session, caller, body, rechecked, new.spec, hub_folder)
-        choice = choose_strategy(run, list(calibrations(session).values()))
+        choice = choose_strategy(
+            run, lambda each: list(planned_job(session, caller, each).fits.values())
+        )
         new, reason = with_strategy(choice.strategy), choice.reason
     return replace(new, spec=new.spec.model_copy(update={"strategy_reason": reason}))
 

@@ -19,7 +19,7 @@ from core.planning.suggestion import Suggestion, suggestion
 from core.planning.workload import workload_of
 from core.records.dry_runs import measured_runs
 from core.records.jobs import NewJob
-from core.records.workers import calibrations
+from core.records.workers import calibrations, has_unmeasured_worker
 from core.spec.calibration import Calibration
 from core.spec.dry_run import DryRunRequest, DryRunResult
 from core.spec.job import JobSpec
@@ -98,9 +98,11 @@ def require_memory(
 ) -> None:
     """Raise InvalidRequest `does_not_fit` if the job cannot fit on any living worker.
 
-    Without a worker that has measured its device, or without the base's config, nothing is known
-    and nothing is refused.
+    If a worker has not measured its device, or without the base's config, the job may fit, and
+    nothing is refused.
     """
+    if has_unmeasured_worker(session):
+        return
     run = planned_run(session, caller, body, rechecked, new.spec, hub_folder)
     if run is None:
         return

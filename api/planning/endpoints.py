@@ -3,10 +3,12 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Response
+from starlette.concurrency import run_in_threadpool
 
 from api.app_state import FromState
 from api.auth.caller import FromCaller, requires
 from api.jobs.datasets import recheck
+from api.jobs.graders import models_of_graders
 from api.json_body import JsonRoute
 from api.planning import service
 from api.planning.schemas import CreateEstimate, EstimateObject
@@ -46,11 +48,18 @@ def draw_strategies(model: Annotated[ModelQuery, Query()], state: FromState) -> 
 
 
 @router.post("/estimates")
-def estimate_job(body: CreateEstimate, state: FromState, caller: FromCaller) -> EstimateObject:
+async def estimate_job(
+    body: CreateEstimate, state: FromState, caller: FromCaller
+) -> EstimateObject:
     """Accept the body of a job's creation and, instead of training, return what it would need."""
-    rechecked = recheck(state, caller, body)
-    with state.transaction() as transaction:
-        return service.estimate(transaction, state, caller, body, rechecked)
+    await models_of_graders(state, caller, body.evaluation.graders, "evaluation.graders")
+
+    def estimate() -> EstimateObject:
+        rechecked = recheck(state, caller, body)
+        with state.transaction() as transaction:
+            return service.estimate(transaction, state, caller, body, rechecked)
+
+    return await run_in_threadpool(estimate)
 
 
 @router.get("/estimates/{estimate_id}")

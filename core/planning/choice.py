@@ -1,11 +1,10 @@
 """Chooses the strategy of a job that asks for `auto`, and says why."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from core.planning.fit import Fit, best_fit, judge
 from core.planning.run import PlannedRun
-from core.spec.calibration import Calibration
 from core.spec.strategy import FullSpec, LoraSpec, QloraSpec, StrategySpec
 
 MANY_ROWS = 10_000
@@ -21,7 +20,11 @@ class Choice:
     reason: str
 
 
-def choose_strategy(run: PlannedRun | None, workers: Sequence[Calibration]) -> Choice:
+FitsOf = Callable[[PlannedRun], Sequence[Fit]]
+"""Returns how a run fits on each living worker that has measured its device."""
+
+
+def choose_strategy(run: PlannedRun | None, fits_of: FitsOf) -> Choice:
     """Return the strategy for a run, whose own strategy is not looked at.
 
     It depends on the base, the rows and the devices of the living workers only. None: the config of
@@ -35,28 +38,30 @@ def choose_strategy(run: PlannedRun | None, workers: Sequence[Calibration]) -> C
         return Choice(LoraSpec(), "lora: the weights of the base are quantized")
     weights, rows = lora.outline.parameters, run.workload.rows
     if rows >= MANY_ROWS and weights <= SMALL_BASE:
-        full = _fit(run.with_strategy(FullSpec()), workers)
+        full = _fit(run.with_strategy(FullSpec()), fits_of)
         if full.verdict in ("yes", None):
             reason = (
                 f"full: {rows:,} rows are many for a base of {weights:,} weights, and training all "
-                f"of them {_room(full)}"
+                f"weights {_room(full)}"
             )
             return Choice(FullSpec(), reason)
-    plain = _fit(lora, workers)
+    plain = _fit(lora, fits_of)
     if plain.verdict in ("yes", None):
         return Choice(LoraSpec(), f"lora: the usual choice, and it {_room(plain)}")
-    quantized = _fit(run.with_strategy(QloraSpec()), workers)
+    quantized = _fit(run.with_strategy(QloraSpec()), fits_of)
     if quantized.verdict == "yes":
         reason = (
             f"qlora: lora needs about {plain.peak_bytes / GIB:.1f} GiB, which is too much for the "
             f"workers; on a base in four bits, the run {_room(quantized)}"
         )
         return Choice(QloraSpec(), reason)
-    return Choice(LoraSpec(), "lora: no strategy is sure to fit on the living workers")
+    return Choice(
+        LoraSpec(), "lora: the default; no strategy is sure to fit on the running workers"
+    )
 
 
-def _fit(run: PlannedRun, workers: Sequence[Calibration]) -> Fit:
-    return best_fit([judge(run, worker) for worker in workers] or [judge(run, None)])
+def _fit(run: PlannedRun, fits_of: FitsOf) -> Fit:
+    return best_fit(fits_of(run) or [judge(run, None)])
 
 
 def _room(fit: Fit) -> str:

@@ -8,11 +8,12 @@ from sqlalchemy import exists, or_, select
 from sqlalchemy.orm import Session
 
 from core.errors import Conflict
+from core.records.comparisons import COMPARISON
 from core.records.database import database_now
 from core.records.ids import new_id
 from core.records.owned import get_owned, missing, owned_by, similar_id
 from core.records.pages import Order, Page, page
-from core.records.tables import Batch, EvalRun, File, Job
+from core.records.tables import Batch, EvalRun, File, Job, Task
 from core.spec.batch import BatchReport
 from core.spec.dataset import DatasetReport
 from core.spec.evals import EvalFileReport
@@ -106,17 +107,21 @@ def pin_files(session: Session, project_id: ProjectId, files: Mapping[str, FileI
 
 
 def expired_files(session: Session) -> Sequence[tuple[ProjectId, FileId]]:
-    """Return files whose time is over, without those of jobs, batches and eval runs that have
-    not ended."""
+    """Return files whose time is over, without those of jobs, batches, eval runs and comparisons
+    that have not ended."""
     is_used_by_job = exists().where(
         or_(Job.training_file == File.id, Job.validation_file == File.id),
         Job.finished_at.is_(None),
     )
     is_used_by_batch = exists().where(Batch.input_file_id == File.id, Batch.finished_at.is_(None))
     is_used_by_run = exists().where(EvalRun.file_id == File.id, EvalRun.finished_at.is_(None))
+    is_used_by_comparison = exists().where(
+        Task.kind == COMPARISON, Task.subject == File.id, Task.finished_at.is_(None)
+    )
     query = select(File.project_id, File.id).where(
         File.expires_at <= database_now(), ~is_used_by_job, ~is_used_by_batch, ~is_used_by_run
     )
+    query = query.where(~is_used_by_comparison)
     rows = session.execute(query.order_by(File.expires_at).limit(MOST_EXPIRED))
     return [(project, file_id) for project, file_id in rows]
 
@@ -124,13 +129,13 @@ def expired_files(session: Session) -> Sequence[tuple[ProjectId, FileId]]:
 def delete_file(session: Session, project_id: ProjectId, file_id: FileId) -> File:
     """Delete the row and return it. The caller deletes the blob after the commit.
 
-    Conflict while a job, a batch or an eval run that has not ended needs the file.
+    Conflict while a job, a batch, an eval run or a comparison that has not ended needs it.
     """
     file = get_owned(session, File, project_id, file_id, lock="write")
     user = user_of(session, file)
     if user is not None:
         raise Conflict(
-            f"File {file_id} is used by {user}, which has not ended. Cancel it first.",
+            f"File {file_id} is used by {user}, which has not ended. Cancel it first, or wait.",
             param="file_id",
             code="file_in_use",
         )
@@ -140,7 +145,7 @@ def delete_file(session: Session, project_id: ProjectId, file_id: FileId) -> Fil
 
 
 def user_of(session: Session, file: File) -> str | None:
-    """Return `job …`, `batch …` or `eval run …` that needs the file and has not ended, or None."""
+    """Return `job …`, `eval run …` or what else needs the file and has not ended, or None."""
     unfinished = {
         "job": select(Job.id).where(
             owned_by(Job, file.project_id),
@@ -156,6 +161,12 @@ def user_of(session: Session, file: File) -> str | None:
             owned_by(EvalRun, file.project_id),
             EvalRun.file_id == file.id,
             EvalRun.finished_at.is_(None),
+        ),
+        "comparison": select(Task.id).where(
+            owned_by(Task, file.project_id),
+            Task.kind == COMPARISON,
+            Task.subject == file.id,
+            Task.finished_at.is_(None),
         ),
     }
     for noun, query in unfinished.items():

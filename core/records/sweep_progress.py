@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from core.jobs.state import FINAL, JobStatus
 from core.records import outbox
@@ -32,9 +32,10 @@ class TrialJob:
 
 
 def trials_of(session: Session, sweeps: Sequence[Sweep]) -> dict[SweepId, list[TrialJob]]:
-    """Return the trials of each sweep, by number."""
+    """Return the trials of each sweep, by number. The specs of their jobs are not read."""
     rows = session.execute(
         select(SweepTrial, Job)
+        .options(defer(Job.spec))
         .join(Job, Job.id == SweepTrial.job_id)
         .where(SweepTrial.sweep_id.in_([sweep.id for sweep in sweeps]))
         .order_by(SweepTrial.sweep_id, SweepTrial.number)

@@ -60,6 +60,15 @@ def calibrations(session: Session) -> dict[str, Calibration]:
     }
 
 
+def has_unmeasured_worker(session: Session) -> bool:
+    """Return whether a living worker for jobs has not measured its device (yet)."""
+    measured = calibrations(session)
+    return any(
+        worker.queue == Queue.DEVICE and worker.id not in measured
+        for worker in living_workers(session, SEEN_WITHIN_SECONDS)
+    )
+
+
 def forget_dead_workers(session: Session, after_seconds: float) -> None:
     """Delete workers last seen more than `after_seconds` ago."""
     session.execute(delete(Worker).where(Worker.seen_at < database_now() - after_seconds))

@@ -49,6 +49,9 @@ class ComparisonProgress(Spec):
 
     items: tuple[ComparedItem, ...] = ()
     total: int = Field(description="rows to be answered")
+    omitted: int = Field(
+        0, description="drawn rows without an answer to compare with, or that are too long"
+    )
 
 
 class ModelScores(Spec):

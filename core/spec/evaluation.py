@@ -22,6 +22,8 @@ ANSWER_METRICS = (
 """What is measured on the answers to held-out rows, without graders."""
 METRICS = (*FIGURES, *ANSWER_METRICS)
 
+MOST_EVALUATION_BYTES = 512 * 1024
+"""Of all graders, prompts and requirements; each trial of a sweep stores them."""
 MOST_SAMPLES = 500
 MOST_GRADERS = 8
 MOST_PROMPTS = 8

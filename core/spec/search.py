@@ -12,6 +12,8 @@ MAX_TRIALS = 64
 MAX_PARAMETERS = 16
 MAX_VALUES = 64
 """Of one parameter."""
+LARGEST = 1e300
+"""Of the ends of a range, so that their difference is finite."""
 
 SWEPT_FIELDS = ("model", "strategy", "training", "method", "hyperparameters")
 """The fields of a job in which trials may differ. All others, such as the files, the seed and the
@@ -52,8 +54,8 @@ class Range(Spec):
     Two integers give integers.
     """
 
-    min: Integer | Number = Field(allow_inf_nan=False)
-    max: Integer | Number = Field(allow_inf_nan=False)
+    min: Integer | Number = Field(ge=-LARGEST, le=LARGEST)
+    max: Integer | Number = Field(ge=-LARGEST, le=LARGEST)
     log: Flag = False
 
     @model_validator(mode="after")

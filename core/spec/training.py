@@ -7,6 +7,7 @@ from pydantic import AliasChoices, Field, model_validator
 from core.spec.base import Spec
 from core.spec.evaluation import (
     METRICS,
+    MOST_EVALUATION_BYTES,
     MOST_GRADERS,
     MOST_PROMPTS,
     MOST_REQUIREMENTS,
@@ -123,6 +124,9 @@ class EvaluationSpec(Spec):
 
     @model_validator(mode="after")
     def _require_known_metrics(self) -> "EvaluationSpec":
+        size = len(self.model_dump_json())
+        if size > MOST_EVALUATION_BYTES:
+            raise ValueError(f"it has {size:,} bytes as JSON, more than {MOST_EVALUATION_BYTES:,}")
         names = [grader.name for grader in self.graders]
         if taken := next((name for name in names if name in METRICS), None):
             raise ValueError(f"a grader has the name of the metric {taken!r}; rename it")

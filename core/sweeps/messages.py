@@ -13,17 +13,17 @@ SHOWN_REASONS = 5
 
 
 def promoted(spec: SweepSpec, each: TrialJob, place: int, share: float) -> str:
-    until = "to its end" if share == WHOLE_RUN else f"until {share:.1%} of its steps"
-    return f"{_name(each)} is number {place} with {_score(spec, each)} and is trained {until}."
+    until = "its end" if share == WHOLE_RUN else f"{share:.1%} of its steps"
+    return f"{_name(each)} ranks number {place} with {_score(spec, each)} and continues to {until}."
 
 
 def lost(spec: SweepSpec, each: TrialJob, place: int, decision: Decision, rung: int) -> str:
     share = share_of(rung, spec.rungs)
     when = "at the end" if share == WHOLE_RUN else f"after {share:.1%} of the steps"
-    best = "the best one is" if decision.kept == 1 else f"the best {decision.kept} are"
+    best = "the best one wins" if share == WHOLE_RUN else f"the best {decision.kept} continue"
     return (
-        f"{_name(each)} has lost: {when}, it is number {place} of {len(decision.ranking)} with "
-        f"{_score(spec, each)}; {best} kept."
+        f"{_name(each)} has lost: {when}, it ranks number {place} of {len(decision.ranking)} with "
+        f"{_score(spec, each)}; {best}."
     )
 
 

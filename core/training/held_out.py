@@ -17,13 +17,12 @@ from core.spec.workspace import Workspace
 from core.training.data import Dataset
 from core.training.loop import Training
 from core.training.state import RunState
-from core.verdict.questions import form_of, question_of
+from core.verdict.questions import form_of, question_of, short
 
 LONGEST_ANSWER = 256
 """Tokens."""
 SPARE_TOKENS = 16
 """An answer may have these, and twice the tokens of the row's answer."""
-LONGEST_QUESTION = 64 * 1024
 MOST_BYTES = 1024 * 1024
 """Of all questions as JSON, since they are one message on a pipe."""
 MOST_POINTS = 500
@@ -106,14 +105,7 @@ def _short(
     questions: Iterator[Question | None], tokenizer: PreTrainedTokenizerFast
 ) -> Iterator[Question]:
     """Yield those that are short enough to be sent, with the limit of their answers."""
-    total = 0
-    for question in questions:
-        if question is None:
-            continue
-        size = len(question.model_dump_json())
-        if size > LONGEST_QUESTION or total + size > MOST_BYTES:
-            continue
-        total += size
+    for question in short(questions, MOST_BYTES):
         answer = question.reference or ""
         if question.tool_calls:
             answer += json.dumps(question.tool_calls)

@@ -20,7 +20,7 @@ def overfitting_of(curve: Sequence[CurvePoint]) -> Overfitting:
     if len(curve) < 2:
         return Overfitting(
             status="unknown",
-            reason="Overfitting shows in at least two evaluations on held-out rows; the run had "
+            reason="The check of overfitting needs two evaluations on held-out rows; the run had "
             f"{len(curve)}. Set evaluation.every_steps to have more.",
         )
     best, last = min(curve, key=lambda point: point.held_out_loss), curve[-1]

@@ -1,6 +1,6 @@
 """Turns rows of a dataset into questions: requests with the answers that the rows have."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, assert_never
 
 from core.datasets.examples import (
@@ -14,6 +14,9 @@ from core.datasets.examples import (
 )
 from core.datasets.sent import sent_message, trained_turns
 from core.spec.held_out import PromptForm, Question
+
+LONGEST_QUESTION = 64 * 1024
+"""Bytes as JSON."""
 
 
 def question_of(line: int, example: Example) -> Question | None:
@@ -89,3 +92,15 @@ def _of_chat(line: int, example: ChatExample) -> Question | None:
         reference=answer.get("content") or None,
         tool_calls=tuple(answer.get("tool_calls") or ()),
     )
+
+
+def short(questions: Iterable[Question | None], most_bytes: int) -> Iterator[Question]:
+    """Yield the questions that are short enough, up to `most_bytes` of JSON in all."""
+    total = 0
+    for question in questions:
+        if question is None:
+            continue
+        size = len(question.model_dump_json())
+        if size <= LONGEST_QUESTION and total + size <= most_bytes:
+            total += size
+            yield question

@@ -1,6 +1,5 @@
 """Scores one answer: by what its row has, and by the graders of the job."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +20,9 @@ ROUGE_L = TextSimilarityGrader(
     evaluation_metric="rouge_l",
 )
 """The F-measure of the longest common subsequence of words (Lin 2004)."""
+
+LARGEST_SCORE = 1e12
+"""Of a grader. Sums over rows stay finite."""
 
 PARSE_ERROR = "sample_parse_error"
 """The grader's flag for an answer that is not in the form that it reads: a score of 0."""
@@ -62,9 +64,9 @@ async def graded(
         if result.errors.keys() - {PARSE_ERROR, DETAILS}:
             values[grader.name] = None
             problems[grader.name] = _told(result.errors)
-        elif not math.isfinite(result.score):
+        elif not abs(result.score) <= LARGEST_SCORE:
             values[grader.name] = None
-            problems[grader.name] = "the score is not a finite number"
+            problems[grader.name] = f"the score is no number up to {LARGEST_SCORE:g}"
         else:
             values[grader.name] = result.score
     return Scored(found.answer, values, problems)

@@ -99,6 +99,32 @@ def test_answers_that_were_stored_are_not_asked_again(
     assert texts == ["from before"] * 3 + [ANSWER] * 5
 
 
+def test_file_of_a_comparison_is_kept_until_its_end(
+    api: Api, client: httpx.Client, upload: Callable[..., str], tuned: str
+) -> None:
+    file_id = upload(ROWS)
+    body = {"models": ["tiny", tuned], "file": file_id, "samples": 1}
+    comparison_id = client.post(ROUTE, json=body).json()["id"]
+    refused = client.delete(f"/v1/files/{file_id}")
+    assert refused.json()["error"]["code"] == "file_in_use"
+    assert comparison_id in refused.json()["error"]["message"]
+    with light_worker_of(api):
+        wait_for_end(client, comparison_id)
+    assert client.delete(f"/v1/files/{file_id}").status_code == 200
+
+
+def test_rows_that_are_too_long_are_left_out_and_counted(
+    api: Api, client: httpx.Client, upload: Callable[..., str], tuned: str
+) -> None:
+    long = {"prompt": "x" * 70_000, "completion": "y"}
+    file_id = upload(ROWS + json.dumps(long).encode() + b"\n")
+    body = {"models": ["tiny", tuned], "file": file_id, "samples": 500}
+    comparison_id = client.post(ROUTE, json=body).json()["id"]
+    with light_worker_of(api):
+        found = wait_for_end(client, comparison_id)
+    assert (found["completed"], found["omitted"]) == (ROWS.count(b"\n"), 1)
+
+
 @pytest.mark.parametrize(
     ("change", "param", "status"),
     [

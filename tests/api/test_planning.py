@@ -144,6 +144,30 @@ def test_a_job_that_fits_nowhere_is_refused_with_what_would_fit(
     assert client.post(JOBS, json=changed).status_code == 200
 
 
+def test_a_worker_that_is_not_measured_may_fit_what_no_other_fits(
+    api: Api, client: httpx.Client, upload: Callable[..., str]
+) -> None:
+    turns = {"role": "user", "content": "Go on."}, {"role": "assistant", "content": "word " * 600}
+    file_id = upload((json.dumps({"messages": turns}) + "\n").encode() * 256)
+    add_worker(api, gib=0.1)
+    assert client.post(JOBS, json=body_for(file_id)).json()["error"]["code"] == "does_not_fit"
+    with api.database.writing() as session:
+        worker_seen(session, "worker-light", "cpu", Queue.LIGHT)
+    assert client.post(JOBS, json=body_for(file_id)).status_code == 400
+    with api.database.writing() as session:
+        worker_seen(session, "worker-busy", "NVIDIA", Queue.DEVICE)
+    assert client.post(JOBS, json=body_for(file_id)).status_code == 200
+
+
+def test_an_estimate_refuses_graders_that_a_job_refuses(client: httpx.Client, dataset: str) -> None:
+    grader = {"type": "string_check", "name": "a", "operation": "eq", "input": "{{nothing}}"}
+    body = body_for(dataset, evaluation={"graders": [grader | {"reference": "x"}]})
+    for route in (JOBS, ESTIMATES):
+        answer = client.post(route, json=body)
+        assert answer.status_code == 400
+        assert answer.json()["error"]["param"] == "evaluation.graders[0].input"
+
+
 def test_without_a_measured_worker_no_job_is_refused(
     api: Api, client: httpx.Client, dataset: str
 ) -> None:

@@ -1,10 +1,11 @@
 """Answers and grades one item of an eval run."""
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from core.errors import TunesmithError
+from core.errors import TunesmithError, Unavailable
 from core.evals.messages import request_body
 from core.evals.results import Criterion, Sampled, errored_item, graded_item, usage_of
 from core.evals.samples import completion_of_response, sample_of_row
@@ -23,6 +24,9 @@ CHAT = "/v1/chat/completions"
 EMBEDDINGS = "/v1/embeddings"
 NO_ANSWER = "The item has no sample, and the run samples no answers."
 FAILED = "The service failed."
+
+PAUSES_SECONDS = (1, 2, 5, 10, 30, 60, 120)
+"""Before a Python grader is tried again. A call waits two minutes for room by itself."""
 
 RunPython = Callable[[str, Mapping[str, Any], Mapping[str, Any]], Awaitable[PythonOutcome]]
 """Of `core.grading.judges.Judges`."""
@@ -108,4 +112,11 @@ class _ItemJudges:
     async def run_python(
         self, source: str, sample: Mapping[str, Any], item: Mapping[str, Any]
     ) -> PythonOutcome:
+        """Run it; wait while the sandbox has no room, and try again if it fails."""
+        for seconds in PAUSES_SECONDS:
+            try:
+                return await self._python(source, sample, item)
+            except Unavailable as error:
+                logger.info("A Python grader has to wait: %s", error)
+                await asyncio.sleep(seconds)
         return await self._python(source, sample, item)

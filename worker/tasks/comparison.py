@@ -21,22 +21,25 @@ from core.spec.comparison import (
     ComparisonRequest,
     ComparisonResult,
 )
+from core.spec.engine_protocol import kind_of
 from core.spec.held_out import Question
 from core.spec.ids import ModelId
 from core.verdict.comparison import compared_answer, comparison_of
-from core.verdict.questions import question_of
+from core.verdict.questions import question_of, short
 from core.verdict.scoring import graded, scored
 from worker.coroutines import run_unless, wait_for_all
 from worker.engine_client.any_engine import AnyEngine
 from worker.judges import WorkerJudges
 from worker.outages.commit import commit
 from worker.tasks.attempt import Attempt
-from worker.verdict.asking import PAUSE_SECONDS, Asking
+from worker.verdict.asking import MAX_FAILURES, PAUSE_SECONDS, Asking, may_be_the_cause
 
 FLUSH_SECONDS = 2.0
 LOST_SHARE = 0.02
 """Of the time of an attempt, that may be lost with its worker; limits the number of writes."""
 ROWS_AT_ONCE = 16
+MOST_BYTES = 4 * 1024 * 1024
+"""Of all questions as JSON, since they are stored with every group of answers."""
 
 
 def run(attempt: Attempt) -> ComparisonResult:
@@ -66,7 +69,7 @@ def _drawn(path: Path, request: ComparisonRequest) -> list[Question]:
     examples = enumerate(read_examples(path, request.columns))
     found = (question_of(*example) for index, example in examples if index in chosen)
     limit = {"max_tokens": request.max_tokens}
-    return [question.model_copy(update=limit) for question in found if question is not None]
+    return [question.model_copy(update=limit) for question in short(found, MOST_BYTES)]
 
 
 class _Comparing:
@@ -125,11 +128,16 @@ class _Comparing:
     async def _answer(self, target: Target, question: Question) -> ComparedAnswer:
         answer = await self._asking.ask(target, question)
         found = await scored(question, answer, self._judges)
+        failures = 0
         while True:
             try:
                 found = await graded(question, found, self._request.graders, self._judges)
                 return compared_answer(found)
-            except Unavailable:
+            except Unavailable as error:
+                failures += may_be_the_cause(error)
+                if kind_of(error).is_lasting or failures >= MAX_FAILURES:
+                    names = [grader.name for grader in self._request.graders]
+                    return compared_answer(found.without(names, error.message))
                 await asyncio.sleep(PAUSE_SECONDS)
 
     def store(self) -> None:
@@ -138,7 +146,11 @@ class _Comparing:
             if self._is_stored:
                 return
             self._is_stored = True
-            progress = ComparisonProgress(items=tuple(self.items()), total=len(self._questions))
+            progress = ComparisonProgress(
+                items=tuple(self.items()),
+                total=len(self._questions),
+                omitted=min(self._request.samples, self._request.rows) - len(self._questions),
+            )
             claim = self._attempt.claim
             try:
                 commit(

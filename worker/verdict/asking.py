@@ -12,7 +12,7 @@ from core.inference.answer import collect
 from core.inference.endpoints import Engine
 from core.inference.targets import Target
 from core.spec.engine_calls import CLASSIFY
-from core.spec.engine_protocol import kind_of
+from core.spec.engine_protocol import CRASHED, FAILED, EngineBroke, kind_of
 from core.spec.generation import AnswerEvent, GenerationRequest
 from core.spec.held_out import Question
 from core.spec.ids import ProjectId
@@ -29,6 +29,13 @@ AT_ONCE = 32
 """Requests in flight. They are in the background of the engine, so live ones do not wait."""
 UNAVAILABLE_SECONDS = 30.0
 PAUSE_SECONDS = 1.0
+MAX_FAILURES = 3
+"""Of engines during one question."""
+
+
+def may_be_the_cause(error: TunesmithError) -> bool:
+    """Return whether the request may be why the engine failed."""
+    return isinstance(error, EngineBroke) or kind_of(error) in (FAILED, CRASHED)
 
 
 @dataclass
@@ -50,17 +57,20 @@ class Asking:
     async def ask(self, target: Target, question: Question) -> Answer:
         """Return the answer of a model, or its refusal of this question.
 
-        Raises Unavailable if no engine has answered anything for a while.
+        A question during which engines fail may be the cause, and is given up. Raises Unavailable
+        if no engine has answered anything for a while.
         """
         async with self._room:
+            began_at, failures = time.monotonic(), 0
             while True:
                 try:
                     answer = await self._asked(target, question)
                 except TunesmithError as error:
-                    if kind_of(error).is_lasting:
+                    failures += may_be_the_cause(error)
+                    if kind_of(error).is_lasting or failures >= MAX_FAILURES:
                         answer = Answer(error=error.message)
                     else:
-                        self._require_patience(error)
+                        self._require_patience(error, began_at)
                         await asyncio.sleep(PAUSE_SECONDS)
                         continue
                 self._answered_at = time.monotonic()
@@ -87,6 +97,7 @@ class Asking:
             async for event in events:
                 yield 0, event
 
-    def _require_patience(self, error: TunesmithError) -> None:
-        if time.monotonic() - self._answered_at > self.patience_seconds:
+    def _require_patience(self, error: TunesmithError, began_at: float) -> None:
+        waiting_since = max(began_at, self._answered_at)
+        if time.monotonic() - waiting_since > self.patience_seconds:
             raise Unavailable(error.message, code="engine_unavailable") from error

@@ -39,14 +39,15 @@ class VerdictCheck:
 
     def __call__(self, subject: Subject, parity: Parity) -> Verdict:
         """Return the verdict. Raises Interrupted; any other error is a part that is missing."""
+        facts = subject.spec, subject.facts, subject.compared_with
         try:
-            collected = self._collected(subject, parity)
+            return judge(*facts, self._collected(subject, parity))
         except Interrupted:
             raise
         except Exception:
             logger.exception("The verdict on %s is incomplete.", subject.tuned.id)
-            collected = Collected(missing=["The answers of the models could not be collected."])
-        return judge(subject.spec, subject.facts, subject.compared_with, collected)
+            missing = "The answers of the models could not be collected."
+            return judge(*facts, Collected(missing=[missing]))
 
     def _collected(self, subject: Subject, parity: Parity) -> Collected:
         if not subject.facts.questions and not subject.spec.evaluation.prompts:

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from core.planning.choice import choose_strategy
-from core.planning.fit import MARGIN, Correction, judge
+from core.planning.choice import FitsOf, choose_strategy
+from core.planning.fit import MARGIN, Correction, Fit, judge
 from core.planning.run import PlannedRun
 from core.planning.suggestion import suggestion
 from core.planning.workload import Workload, characters_per_token, workload_of
 from core.spec.base_model import BaseModelSpec
+from core.spec.calibration import Calibration
 from core.spec.dataset import DatasetReport
 from core.spec.job import JobSpec
 from core.spec.objective import DpoSpec
@@ -93,21 +94,37 @@ def test_a_prefix_of_an_encoder_decoder_is_never_checkpointed():
     assert not judge(run, device(0.7)).checkpointed
 
 
+def on(workers: list[Calibration]) -> FitsOf:
+    return lambda run: [judge(run, worker) for worker in workers]
+
+
+def test_auto_believes_dry_runs():
+    found = Correction(memory=8.0)
+    run = run_of()
+    assert judge(run, device(20)).verdict == "yes"
+
+    def fits_of(run: PlannedRun) -> list[Fit]:
+        is_lora = run.spec.strategy.type == "lora"
+        return [judge(run, device(20), found if is_lora else Correction())]
+
+    assert choose_strategy(run, fits_of).strategy == QloraSpec()
+
+
 def test_auto_takes_lora_then_qlora_and_full_for_much_data():
     run = run_of()
-    assert choose_strategy(run, [device(100)]).strategy == LoraSpec()
-    assert choose_strategy(run, []).strategy == LoraSpec()
-    assert choose_strategy(None, [device(100)]).strategy == LoraSpec()
-    tight = choose_strategy(run_of(training=TrainingSpec(precision="fp32")), [device(10)])
+    assert choose_strategy(run, on([device(100)])).strategy == LoraSpec()
+    assert choose_strategy(run, on([])).strategy == LoraSpec()
+    assert choose_strategy(None, on([device(100)])).strategy == LoraSpec()
+    tight = choose_strategy(run_of(training=TrainingSpec(precision="fp32")), on([device(10)]))
     assert (tight.strategy, tight.reason.split(":")[0]) == (QloraSpec(), "qlora")
-    assert choose_strategy(run, [device(0.5)]).strategy == LoraSpec()
+    assert choose_strategy(run, on([device(0.5)])).strategy == LoraSpec()
     many = replace(ROWS, rows=20_000)
-    assert choose_strategy(run_of(many), [device(1000)]).strategy == LoraSpec()
+    assert choose_strategy(run_of(many), on([device(1000)])).strategy == LoraSpec()
     small = {**LLAMA_1B, "hidden_size": 256, "intermediate_size": 768, "vocab_size": 4096}
-    chosen = choose_strategy(run_of(many, config=small), [device(100)])
+    chosen = choose_strategy(run_of(many, config=small), on([device(100)]))
     assert (chosen.strategy, chosen.reason.split(":")[0]) == (FullSpec(), "full")
     nf4 = BASE.model_copy(update={"quantization": "nf4"})
-    assert choose_strategy(run_of(base=nf4), [device(100)]).strategy == LoraSpec()
+    assert choose_strategy(run_of(base=nf4), on([device(100)])).strategy == LoraSpec()
 
 
 def test_a_dry_run_scales_memory_and_time():

@@ -50,11 +50,11 @@ def test_losers_end_with_the_reason_and_the_winner_is_trained_to_its_end(
     assert [each.job.status for each in trials] == ["queued", "queued", "cancelled", "cancelled"]
     assert [each.job.pause_at_share for each in trials[:2]] == [0.5, 0.5]
     assert trials[2].trial.reason == (
-        f"Trial 2 of {sweeping.sweep_id} has lost: after 25.0% of the steps, it is number 4 of 4 "
-        "with a held-out loss of 4.0000 at step 20; the best 2 are kept."
+        f"Trial 2 of {sweeping.sweep_id} has lost: after 25.0% of the steps, it ranks number 4 of 4 "
+        "with a held-out loss of 4.0000 at step 20; the best 2 continue."
     )
     assert last_message(database, trials[2].job.id) == trials[2].trial.reason
-    assert "is number 1 with" in last_message(database, trials[1].job.id)
+    assert "ranks number 1 with" in last_message(database, trials[1].job.id)
     with database.reading() as session:
         assert {work.id for work in outbox.due(session)} == {each.job.id for each in trials[:2]}
 
@@ -82,7 +82,7 @@ def test_finalist_that_loses_keeps_its_model(database: Database, new_job: NewJob
     assert sweeping.sweep.winner == sweeping.job_id(1)
     assert (second.trial.outcome, second.job.status) == ("lost", "succeeded")
     assert second.job.fine_tuned_model is not None
-    assert "at the end, it is number 2 of 2 with" in (second.trial.reason or "")
+    assert "at the end, it ranks number 2 of 2 with" in (second.trial.reason or "")
 
 
 def test_full_grid_keeps_every_model_and_names_the_best(

@@ -99,6 +99,7 @@ def test_search_without_the_right_number_of_different_trials_is_refused(
         ("random", {RATE: {"min": 0.0, "max": 1.0, "log": True}}),
         ("random", {RATE: {"min": True, "max": 2}}),
         ("random", {RATE: {"min": 0.1, "max": float("inf")}}),
+        ("random", {"training.max_steps": {"min": 1, "max": 10**400}}),
     ],
 )
 def test_space_that_cannot_be_searched_is_refused(type_: str, parameters: Any) -> None:

@@ -24,6 +24,7 @@ from core.training.data import load_dataset
 from core.training.inputs import inputs_of
 from core.training.model import load_model
 from core.training.recipe import train
+from core.verdict import questions
 from tests.core.training.conftest import write_chats
 
 STRATEGIES = [
@@ -160,7 +161,7 @@ def test_long_rows_are_not_sent(job, workspace, monkeypatch):
     found = facts(job(max_steps=1), workspace)
     assert 0 < len(found.questions) < 8
     assert found.omitted == 8 - len(found.questions)
-    monkeypatch.setattr(held_out, "LONGEST_QUESTION", 10)
+    monkeypatch.setattr(questions, "LONGEST_QUESTION", 10)
     assert facts(job(max_steps=1), workspace).omitted == 8
 
 

@@ -9,14 +9,14 @@ import pytest
 from core.errors import Unavailable
 from core.spec.base_model import BaseModelSpec
 from core.spec.evaluation import Requirement
-from core.spec.grader import PythonOutcome, StringCheckGrader
+from core.spec.grader import MultiGrader, PythonOutcome, StringCheckGrader
 from core.spec.held_out import CurvePoint, Figures, HeldOutFacts, Question
 from core.spec.job import JobSpec
 from core.spec.objective import ClassificationSpec, DpoSpec
 from core.spec.training import EvaluationSpec
 from core.spec.verdict import Answer, Verdict
 from core.verdict.judge import NO_ROWS, Collected, judge
-from core.verdict.metrics import Pair
+from core.verdict.metrics import Pair, Scored
 from core.verdict.scoring import graded, scored
 
 BASE = BaseModelSpec(id="tiny", source="/models/tiny")
@@ -279,3 +279,19 @@ def test_verdict_survives_its_storage() -> None:
     found = verdict(texts(*[("a", "right")] * 6), FACTS.model_copy(update={"curve": curve}))
     assert found.overfitting.status == "overfitted"
     assert Verdict.model_validate_json(found.model_dump_json()) == found
+
+
+def test_scores_beyond_all_reason_are_no_scores() -> None:
+    """Sums of them would not be finite, and could not be stored."""
+    question = Question(line=1, text="?", reference="x")
+    same = StringCheckGrader(
+        name="same", input="{{sample.output_text}}", reference="{{item.reference}}", operation="eq"
+    )
+    huge = MultiGrader(
+        name="huge",
+        graders={"a": same},
+        calculate_output="1e308 * (2 * a - 1)",
+    )
+    found = asyncio.run(graded(question, Scored(Answer(text="x")), (huge,), NoJudges()))
+    assert found.values == {"huge": None}
+    assert "1e+12" in found.problems["huge"]
