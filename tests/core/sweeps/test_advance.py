@@ -50,8 +50,8 @@ def test_losers_end_with_the_reason_and_the_winner_is_trained_to_its_end(
     assert [each.job.status for each in trials] == ["queued", "queued", "cancelled", "cancelled"]
     assert [each.job.pause_at_share for each in trials[:2]] == [0.5, 0.5]
     assert trials[2].trial.reason == (
-        f"Trial 2 of {sweeping.sweep_id} has lost: after 25.0% of the steps, it ranks number 4 of 4 "
-        "with a held-out loss of 4.0000 at step 20; the best 2 continue."
+        f"Trial 2 of {sweeping.sweep_id} has lost: after 25.0% of the steps, it ranks number 4 of "
+        "4 with a held-out loss of 4.0000 at step 20; the best 2 continue."
     )
     assert last_message(database, trials[2].job.id) == trials[2].trial.reason
     assert "ranks number 1 with" in last_message(database, trials[1].job.id)
