@@ -89,11 +89,22 @@ def park(session: Session, claim: Claim, *, message: str) -> None:
 
 
 def stop_at_rung(session: Session, claim: Claim, result: TrialResult) -> None:
-    """Pause a trial at its rung and record its result there. The attempt does not count."""
+    """Pause a trial at its rung and record its result there. The attempt does not count.
+
+    A pause that was requested meanwhile is kept, and takes effect when the trial would continue.
+    """
     leases.hold(session, claim, attempts=Job.attempts - 1)
+    requested = session.scalars(select(Job.pause_requested_at).where(Job.id == claim.job_id)).one()
     trials.record_result(session, claim.job_id, result)
     message = f"The trial has reached step {result.step} and waits for the others of its sweep."
-    advance(session, claim.job_id, JobStatus.PAUSED, message=message, step=result.step)
+    advance(
+        session,
+        claim.job_id,
+        JobStatus.PAUSED,
+        message=message,
+        step=result.step,
+        pause_requested_at=requested,
+    )
 
 
 def report_crash(session: Session, claim: Claim, *, reason: str) -> None:

@@ -53,6 +53,11 @@ def resume_job(session: Session, project_id: ProjectId, job_id: JobId) -> Job:
     return job
 
 
+def withdraw_request(session: Session, job_id: JobId) -> None:
+    """Let a trial that waits at its rung continue without a pause."""
+    _set_request(session, job_id, None)
+
+
 def _refuse_at_rung(session: Session, job: Job) -> None:
     """Refuse to resume a trial that has reached its rung: it has nothing to train."""
     trial = None if job.sweep_id is None else find_trial(session, job.id)

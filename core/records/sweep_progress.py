@@ -9,12 +9,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session, defer
 
 from core.jobs.state import FINAL, JobStatus
 from core.records import outbox
-from core.records.events import storable
+from core.records.events import NewEvent, append_events, storable
 from core.records.jobs import advance
 from core.records.tables import Job, Sweep, SweepTrial
 from core.spec.ids import JobId, SweepId
@@ -73,6 +73,9 @@ def promote(session: Session, each: TrialJob, share: float | None, message: str)
     """Let a trial train until the next rung, or with None until its end."""
     if each.job.status in FINAL:
         return  # it ended before the rung, and is compared with what it has reached
+    if each.job.pause_requested_at is not None:
+        _keep_paused(session, each, share, message)
+        return
     advance(
         session,
         each.job.id,
@@ -82,6 +85,18 @@ def promote(session: Session, each: TrialJob, share: float | None, message: str)
     )
     # No caller sends this message after the commit; housekeeping sends it in its next round.
     outbox.enqueue(session, Work(JOB, each.job.id), send_after_seconds=0)
+
+
+def _keep_paused(session: Session, each: TrialJob, share: float | None, message: str) -> None:
+    """Let a trial wait for its owner, who asked for a pause before it reached the rung."""
+    session.execute(
+        update(Job)
+        .where(Job.id == each.job.id)
+        .values(pause_at_share=share, pause_requested_at=None)
+        .execution_options(synchronize_session=False)
+    )
+    told = f"{message} It stays paused, as was requested."
+    append_events(session, each.job.id, [NewEvent(told)])
 
 
 def end_trial(session: Session, each: TrialJob, outcome: TrialOutcome, reason: str) -> None:

@@ -88,6 +88,8 @@ def resume_sweep(session: Session, project: ProjectId, sweep_id: SweepId) -> Swe
         is_paused = job.status == JobStatus.PAUSED or job.pause_requested_at is not None
         if is_paused and not has_reached_rung(job, each.trial):
             pauses.resume_job(session, project, job.id)
+        elif is_paused:
+            pauses.withdraw_request(session, job.id)
     sweep.status = SweepStatus.RUNNING
     session.flush()
     return sweep

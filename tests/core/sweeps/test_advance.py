@@ -148,6 +148,47 @@ def test_trial_that_its_owner_has_paused_holds_the_rung(
     assert advance_sweeps(database) == [sweeping.sweep_id]
 
 
+def test_pause_that_was_requested_before_a_rung_takes_effect_after_it(
+    database: Database, new_job: NewJob
+) -> None:
+    sweeping = make_sweep(database, new_job, LOSSES, FOUR)
+    claims = [sweeping.claim() for _ in LOSSES]
+    with database.writing() as session:
+        pause_job(session, DEFAULT_PROJECT, sweeping.job_id(1))
+    for claim in claims:
+        assert claim is not None
+        sweeping.begin(claim)
+        sweeping.finish(claim)
+    advance_sweeps(database)
+    assert [each.job.status for each in sweeping.trials[:2]] == ["queued", "paused"]
+    assert sweeping.trials[1].job.pause_at_share == 0.5
+    assert last_message(database, sweeping.job_id(1)).endswith("It stays paused, as was requested.")
+    run_rung(sweeping)
+    assert advance_sweeps(database) == []
+    with database.writing() as session:
+        resume_job(session, DEFAULT_PROJECT, sweeping.job_id(1))
+    run_rung(sweeping)
+    assert advance_sweeps(database) == [sweeping.sweep_id]
+
+
+def test_resumed_sweep_withdraws_the_pauses_of_trials_at_their_rung(
+    database: Database, new_job: NewJob
+) -> None:
+    sweeping = make_sweep(database, new_job, LOSSES, FOUR)
+    claim = sweeping.claim()
+    with database.writing() as session:
+        sweeps.pause_sweep(session, DEFAULT_PROJECT, sweeping.sweep_id)
+    assert claim is not None
+    sweeping.begin(claim)
+    sweeping.finish(claim)
+    with database.writing() as session:
+        sweeps.resume_sweep(session, DEFAULT_PROJECT, sweeping.sweep_id)
+    run_rung(sweeping)
+    advance_sweeps(database)
+    kept = [each.job.status for each in sweeping.trials if each.trial.outcome is None]
+    assert kept == ["queued", "queued"]
+
+
 def test_cancelled_sweep_cancels_its_jobs_and_is_final(database: Database, new_job: NewJob) -> None:
     sweeping = make_sweep(database, new_job, LOSSES, FOUR)
     sweeping.run_one(fails=True)
