@@ -47,7 +47,7 @@ def _check_names(body: CreateComparison) -> None:
     for number, name in enumerate(names):
         if name in RESERVED or name in names[:number]:
             raise InvalidRequest(
-                f"The name {name!r} is that of another grader or metric; rename it.",
+                f"Another grader or a metric has the name {name!r}. Rename this grader.",
                 param=f"graders[{number}].name",
                 code="invalid_value",
             )
@@ -91,7 +91,7 @@ async def _models(
             raise error
         if model.id in (each.id for each in models):
             raise InvalidRequest(
-                f"{name} is the model {model.id}, which is named before; name each one once.",
+                f"{name} is the model {model.id}, which an earlier name means, too. Name it once.",
                 param=f"models[{number}]",
                 code="invalid_value",
             )

@@ -134,7 +134,7 @@ def _items(
             file.write(json.dumps(row).encode() + b"\n")
         if file.tell() == 0:
             raise InvalidRequest(
-                "Nothing that is stored fits the filters of the source and of the eval.",
+                "No stored request matches the filters of the data source and of the eval.",
                 param="data_source.source",
                 code="no_items",
             )
@@ -195,7 +195,7 @@ def _checked(state: AppState, key: str, eval_: Eval, *, needs_sample: bool) -> E
     faults = shown_errors(report)
     if faults is not None:
         raise InvalidRequest(
-            f"The items do not fit the eval: {faults}",
+            f"Some items are invalid for this eval: {faults}",
             param="data_source.source",
             code="invalid_items",
         )

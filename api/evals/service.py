@@ -79,7 +79,9 @@ def _check_schema(state: AppState, schema: dict[str, Any]) -> None:
     fault = schema_fault(state, schema)
     if fault is not None:
         raise InvalidRequest(
-            f"The item schema is no valid JSON schema: {fault}.", param=param, code="invalid_schema"
+            f"The item schema is not a valid JSON Schema: {fault}.",
+            param=param,
+            code="invalid_schema",
         )
 
 

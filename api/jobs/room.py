@@ -113,7 +113,7 @@ def require_memory(
     found = planned.suggestion()
     raise InvalidRequest(
         f"The job needs about {planned.best.peak_bytes / GIB:.1f} GiB of memory, and the largest "
-        f"living worker has {largest / GIB:.1f} GiB. "
+        f"running worker has {largest / GIB:.1f} GiB. "
         + (found.message if found else "Use a smaller base, or a worker with more memory."),
         param="model",
         code="does_not_fit",

@@ -29,7 +29,7 @@ class TokensObject(BaseModel):
 
 
 class WorkerFitObject(BaseModel):
-    """One living worker that has measured its device."""
+    """One running worker that has measured its device."""
 
     worker: str
     device: str
@@ -76,7 +76,7 @@ class EstimateObject(BaseModel):
     steps: int
     flops_per_step: float
     fits: Verdict | None
-    """Null if no living worker has measured its device."""
+    """Null if no running worker has measured its device."""
     workers: list[WorkerFitObject]
     training_seconds: float | None
     price: float | None

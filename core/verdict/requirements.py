@@ -54,7 +54,7 @@ def _outcome(
         figures += f"({found.base:.4g}{_interval(found)})"
         if gain < by:
             failed.append(f"better by at least {by:g} is required")
-    message = f"{figures}; {'; '.join(failed) or 'as required'}."
+    message = f"{figures}; {'; '.join(failed) or 'the requirement is met'}."
     return RequirementOutcome(requirement=requirement, met=not failed, message=message)
 
 
