@@ -8,11 +8,11 @@ from core.planning.run import DeviceKind, PlannedRun, itemsize
 from core.spec.precision import NumberFormat
 from core.spec.strategy import LowRankSpec
 
-TRAVERSALS = 15.6
+TRAVERSALS = 20.0
 """How often a step moves each kept value: itself, intermediate values that are not kept, and their
 gradients. Fitted to measured runs on a CPU, like the two numbers of operations."""
 
-LOGIT_TRAVERSALS = 20.8
+LOGIT_TRAVERSALS = 27.0
 """The same for each logit: product, maximum, softmax, gradient."""
 
 DEQUANTIZED_BYTES = 30.0
@@ -21,10 +21,10 @@ DEQUANTIZED_BYTES = 30.0
 OPTIMIZER_BYTES = 28.0
 """Moved per trained weight in a step: weight, gradient and two moments read, three written."""
 
-OPERATIONS_PER_BLOCK = 1200.0
+OPERATIONS_PER_BLOCK = 3000.0
 """Of a forward and a backward pass, in units of the shortest operation."""
 
-OPERATIONS_PER_SEQUENCE = 112.0
+OPERATIONS_PER_SEQUENCE = 280.0
 """Of attention, in every block."""
 
 

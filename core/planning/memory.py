@@ -26,7 +26,7 @@ BYTES_PER_TOKEN_OF_VOCABULARY = 700
 """What a run on a CPU loads beside its model: code that draws the loss and packs the bundle, and
 the tokenizer. Measured on runs of small models; on a GPU, the device holds none of it."""
 
-SIXTEEN_BIT_KERNELS = 40 * 2**20
+SIXTEEN_BIT_KERNELS = 80 * 2**20
 """Of oneDNN, built for each length of a product in bf16."""
 
 ALLOCATOR_SHARE = 0.25

@@ -1,7 +1,9 @@
 """Measures the device of this machine for the planner, in at most five seconds."""
 
+import math
 import os
 import secrets
+import statistics
 import time
 from collections.abc import Callable
 from functools import partial
@@ -17,6 +19,8 @@ from core.models.sixteen_bit_products import has_products
 from core.spec.calibration import Calibration, ProductSpeed
 
 SECONDS_PER_FIGURE = 0.4
+SECONDS_PER_READING = 0.04
+"""Ten times what the clock of a process may lag behind."""
 
 SMALL = 128, 256
 LARGE = 512, 768
@@ -83,10 +87,11 @@ def _operation_seconds(device: torch.device) -> float:
 def _seconds_of(
     work: Callable[[], Tensor], device: torch.device, batch: int = 1, threads: int | None = None
 ) -> float:
-    """Return the time of `work`, which is started `batch` times between two readings.
+    """Return the time of `work`, which is started at least `batch` times between two readings.
 
     On a CPU it is the CPU time of each thread, which other processes do not lengthen, as long as
-    all threads have the same work. The lowest tenth of the readings is left out.
+    all threads have the same work. The kernel adds that of the other threads to the clock every few
+    milliseconds, so a reading takes longer. The median of the readings.
     """
     is_cuda = device.type == "cuda"
     clock = time.perf_counter if is_cuda else time.process_time
@@ -94,6 +99,7 @@ def _seconds_of(
     found: list[float] = []
     end = time.perf_counter() + SECONDS_PER_FIGURE
     work()
+    batch = max(batch, math.ceil(SECONDS_PER_READING / _wall_seconds(work, device)))
     while time.perf_counter() < end or len(found) < 3:
         started = clock()
         for _ in range(batch):
@@ -101,7 +107,15 @@ def _seconds_of(
         if is_cuda:
             torch.cuda.synchronize()
         found.append((clock() - started) / batch / shares)
-    return max(sorted(found)[len(found) // 10], 1e-9)
+    return max(statistics.median(found), 1e-9)
+
+
+def _wall_seconds(work: Callable[[], Tensor], device: torch.device) -> float:
+    started = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return max(time.perf_counter() - started, 1e-6)
 
 
 def _resident_bytes() -> int:
