@@ -19,6 +19,7 @@ from tests.api.batch_files import chat_line
 from tests.api.live import serve
 from tests.api.scripted_engine import ScriptedEngine
 from tests.worker.batches.killed import attempt_until, create, row
+from tests.worker.quick_engine import quick_engine
 from tests.worker.workshop import Workshop, wait_until
 from worker.answering import dispatch, fleet
 from worker.batches import journal
@@ -30,14 +31,8 @@ from worker.tasks.desk import TaskDesk
 @pytest.fixture
 def engine(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedEngine]:
     """An engine for the workshop; retries and parts come soon."""
-    monkeypatch.setattr(dispatch, "RETRY_SECONDS", 0.01)
-    monkeypatch.setattr(dispatch, "LOOK_SECONDS", 0.05)
-    monkeypatch.setattr(fleet, "FIRST_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(fleet, "LONGEST_PAUSE_SECONDS", 0.05)
     monkeypatch.setattr(journal, "FLUSH_SECONDS", 0.01)
-    engine = ScriptedEngine()
-    with serve(engine.app) as engine.url:
-        workshop.engine_at(engine.url)
+    with quick_engine(workshop, monkeypatch) as engine:
         yield engine
 
 

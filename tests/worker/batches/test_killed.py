@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,7 +15,8 @@ from core.spec.batch import BatchStatus
 from tests.api.batch_files import chat_line
 from tests.api.live import serve
 from tests.api.scripted_engine import ScriptedEngine
-from tests.worker.batches.killed import attempt_until, create, ids_in, points_of, row
+from tests.worker.batches.killed import attempt_until, create, ids_in, row
+from tests.worker.killed_attempts import points_of
 from tests.worker.workshop import Workshop
 from worker import housekeeping
 from worker.batches import journal
@@ -51,7 +53,7 @@ def forget(workshop: Workshop) -> None:
 
 def test_worker_killed_at_any_point_loses_and_doubles_nothing(workshop: Workshop) -> None:
     create(workshop, LINES)
-    points = points_of(workshop)
+    points = points_of(partial(attempt_until, workshop))
     assert points > 20
     for point in range(points):
         forget(workshop)

@@ -1,15 +1,12 @@
 """Eval runs in a workshop: creation as the API does it, and attempts that are killed."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from typing import Any, TypeVar
-from unittest.mock import patch
+from collections.abc import Sequence
+from typing import Any
 
 from pydantic import TypeAdapter
 from sqlalchemy import delete
 
-from core.records import tasks
 from core.records.eval_runs import EVAL_RUN, NewEvalRun, create_run, items_from, run_blob_key
 from core.records.evals import NewEval, create_eval
 from core.records.ids import new_eval_run_id
@@ -20,14 +17,9 @@ from core.spec.batch import BatchModel
 from core.spec.evals import EvalModel, EvalRunRequest, SamplingSpec
 from core.spec.grader import Grader
 from tests.api.scripted_engine import ANSWER
-from tests.worker.batches.killed import Fate, FatefulStore, Killed
+from tests.worker.killed_attempts import attempt_task_until
 from tests.worker.workshop import TINY, Workshop
 from worker.evals import journal
-from worker.outages.commit import commit
-from worker.tasks import eval_run as runner
-from worker.tasks.attempt import Attempt
-
-T = TypeVar("T")
 
 GRADERS: TypeAdapter[tuple[Grader, ...]] = TypeAdapter(tuple[Grader, ...])
 
@@ -88,46 +80,8 @@ def create(
 
 
 def attempt_until(workshop: Workshop, point: int | None) -> int | None:
-    """Claim the run and work up to a point; return the points passed, None if it ended.
-
-    A killed attempt is rescued, as housekeeping does.
-    """
-    with workshop.database.writing() as session:
-        claim = tasks.claim_next(session, "worker-victim", [EVAL_RUN])
-    assert claim is not None
-    fate = Fate(point)
-    folder = workshop.folder / f"{claim.id}.{claim.token}"
-    folder.mkdir()
-    store: Any = FatefulStore(workshop.store, fate)
-    attempt = Attempt(claim, workshop.settings(), workshop.database, store, folder, lambda: False)
-    try:
-        with nullcontext() if point is None else fateful_commits(fate):
-            result = runner.run(attempt)
-            fate.around(
-                lambda: commit(workshop.database, lambda s: tasks.succeed(s, claim, result))
-            )
-    except Killed:
-        with workshop.database.writing() as session:
-            tasks.rescue_expired(session, worker_id="worker-victim")
-            task = tasks.find_task(session, DEFAULT_PROJECT, EVAL_RUN, claim.id)
-        return None if task is not None and task.finished_at is not None else fate.passed
-    return None
-
-
-def points_of(workshop: Workshop) -> int:
-    """Work undisturbed; return the number of points where the attempt could be killed."""
-    with patch.object(Fate, "_pass", autospec=True) as passed:
-        assert attempt_until(workshop, -1) is None
-    return passed.call_count
-
-
-@contextmanager
-def fateful_commits(fate: Fate) -> Iterator[None]:
-    def fateful(database: Any, action: Callable[[Any], T]) -> T:
-        return fate.around(lambda: commit(database, action))
-
-    with patch.object(journal, "commit", fateful), patch.object(runner, "commit", fateful):
-        yield
+    """Claim the run and work up to a point; return the points passed, None if it ended."""
+    return attempt_task_until(workshop, EVAL_RUN, journal, point)
 
 
 def run_of(workshop: Workshop, run_id: str) -> EvalRun:

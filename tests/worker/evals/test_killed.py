@@ -1,6 +1,7 @@
 """A run whose worker is killed, at any of its writes: no item is lost, none has two results."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,10 +16,10 @@ from tests.worker.evals.runs import (
     create,
     forget,
     items_of,
-    points_of,
     run_of,
     sampling,
 )
+from tests.worker.killed_attempts import points_of
 from tests.worker.workshop import Workshop
 from worker.evals import journal
 
@@ -55,7 +56,7 @@ def assert_each_item_once(workshop: Workshop, run_id: str) -> None:
 
 def test_worker_killed_at_any_point_loses_and_doubles_nothing(workshop: Workshop) -> None:
     create(workshop, ROWS, sampled=sampling())
-    points = points_of(workshop)
+    points = points_of(partial(attempt_until, workshop))
     assert points >= 10
     for point in range(points):
         forget(workshop)
