@@ -16,6 +16,7 @@ from api.embeddings.endpoints import router as embeddings
 from api.engines.endpoints import router as engines
 from api.errors import ERROR_RESPONSES, install_error_handlers
 from api.evals.endpoints import router as evals
+from api.exports.endpoints import router as exports
 from api.files.endpoints import router as files
 from api.files.upload import MAX_UPLOADS
 from api.generation.endpoints import router as generation
@@ -54,6 +55,7 @@ V1_ROUTERS = (
     masks,
     planning,
     speed,
+    exports,
     models,
     generation,
     stored_completions,

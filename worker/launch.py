@@ -24,6 +24,7 @@ from pydantic import TypeAdapter
 from core.spec.calibration import Calibration
 from core.spec.dry_run import DryRunResult
 from core.spec.events import MaskAudited, RunFailed
+from core.spec.export_steps import ExportStep, StepResult
 from core.spec.run_request import RunRequest
 from worker.coroutines import CHECK_SECONDS, Interrupted
 
@@ -34,6 +35,7 @@ LOG_TAIL_BYTES = 2000
 
 _dry_run_adapter: TypeAdapter[DryRunResult | RunFailed] = TypeAdapter(DryRunResult | RunFailed)
 _audit_adapter: TypeAdapter[MaskAudited | RunFailed] = TypeAdapter(MaskAudited | RunFailed)
+_step_adapter: TypeAdapter[StepResult | RunFailed] = TypeAdapter(StepResult | RunFailed)
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,32 @@ def ask_for_dry_run(
         return RunFailed(
             code="does_not_fit" if status == -signal.SIGKILL else "dry_run_failed",
             message=f"The process of the dry run {killed}. {child.log_tail()}".strip(),
+        )
+    finally:
+        child.kill()
+        child.wait()
+
+
+def ask_for_export_step(
+    step: ExportStep, threads: int, log_file: Path, should_stop: Callable[[], bool]
+) -> StepResult | RunFailed:
+    """Let a child run one step of an export.
+
+    Kills the child and raises Interrupted once `should_stop` is true.
+    """
+    process, answer = _start("export", step, threads, log_file)
+    child = Child(process, answer, log_file)
+    try:
+        while not should_stop():
+            if answer.poll(CHECK_SECONDS):
+                return _step_adapter.validate_json(answer.recv_bytes())
+        raise Interrupted
+    except EOFError:
+        status = child.wait()
+        killed = "was killed; the machine may have run out of memory" if status < 0 else "died"
+        return RunFailed(
+            code="does_not_fit" if status == -signal.SIGKILL else "export_failed",
+            message=f"The process of the export {killed}. {child.log_tail()}".strip(),
         )
     finally:
         child.kill()

@@ -4,10 +4,11 @@ from typing import Annotated
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Query, Request
-from starlette.responses import StreamingResponse
+from starlette.responses import Response, StreamingResponse
 
 from api.app_state import FromState
 from api.auth.caller import FromCaller, requires
+from api.downloads import RangeHeader
 from api.files import service
 from api.files.schemas import (
     UPLOAD_FORM,
@@ -65,9 +66,11 @@ def retrieve_report(
 
 
 @router.get("/{file_id}/content", response_class=StreamingResponse)
-def download_file(file_id: FileId, state: FromState, caller: FromCaller) -> StreamingResponse:
+def download_file(
+    file_id: FileId, state: FromState, caller: FromCaller, wanted: RangeHeader = None
+) -> Response:
     with state.database.reading() as session:
-        return service.content(session, caller, file_id, state.store)
+        return service.content(session, caller, file_id, state.store, wanted)
 
 
 @router.delete("/{file_id}")

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from sqlalchemy.orm import Session
-from starlette.responses import StreamingResponse
+from starlette.responses import Response
 
 from api.app_state import AppState, Transaction
 from api.auth.caller import Caller
@@ -108,10 +108,10 @@ def report(
 
 
 def content(
-    session: Session, caller: Caller, file_id: FileId, store: BlobStore
-) -> StreamingResponse:
+    session: Session, caller: Caller, file_id: FileId, store: BlobStore, wanted: str | None
+) -> Response:
     file = get_owned(session, File, caller.project, file_id)
-    return download(store, file.blob_key, filename=file.filename)
+    return download(store, file.blob_key, filename=file.filename, wanted=wanted)
 
 
 def delete(

@@ -4,10 +4,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import StreamingResponse
+from starlette.responses import Response, StreamingResponse
 
 from api.app_state import FromState
 from api.auth.caller import FromCaller, requires
+from api.downloads import RangeHeader
 from api.jobs import service
 from api.jobs.datasets import recheck
 from api.jobs.graders import models_of_graders
@@ -126,7 +127,10 @@ def download_adapter(
     state: FromState,
     caller: FromCaller,
     step: Annotated[int | None, Query(ge=1, le=2**31 - 1)] = None,
-) -> StreamingResponse:
+    wanted: RangeHeader = None,
+) -> Response:
     """The archive of the adapter in PEFT's layout; with `step`, that of a checkpoint."""
     with state.database.reading() as session:
-        return service.adapter(session, caller, fine_tuning_job_id, state.store, step=step)
+        return service.adapter(
+            session, caller, fine_tuning_job_id, state.store, step=step, wanted=wanted
+        )

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 
 from sqlalchemy.orm import Session
-from starlette.responses import StreamingResponse
+from starlette.responses import Response, StreamingResponse
 
 from api.app_state import AppState, Transaction
 from api.auth.caller import Caller
@@ -195,13 +195,21 @@ def evaluation(session: Session, caller: Caller, job_id: JobId) -> EvaluationObj
 
 
 def adapter(
-    session: Session, caller: Caller, job_id: JobId, store: BlobStore, *, step: int | None
-) -> StreamingResponse:
+    session: Session,
+    caller: Caller,
+    job_id: JobId,
+    store: BlobStore,
+    *,
+    step: int | None,
+    wanted: str | None,
+) -> Response:
     """Return the bundle archive of the final model, or of the checkpoint at `step`."""
     job = get_owned(session, Job, caller.project, job_id)
     model = _final_model(session, job) if step is None else _checkpoint_model(session, job, step)
     name = f"{job.id}-adapter.zip" if step is None else f"{job.id}-step-{step}-adapter.zip"
-    return download(store, model.bundle_key, filename=name, media_type="application/zip")
+    return download(
+        store, model.bundle_key, filename=name, media_type="application/zip", wanted=wanted
+    )
 
 
 def _final_model(session: Session, job: Job) -> TunedModel:

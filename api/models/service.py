@@ -121,8 +121,9 @@ def delete(
             param="model",
             code="model_not_deletable",
         )
-    model = models.delete_model(transaction.session, caller.project, name)
-    transaction.after_commit(partial(state.store.delete, model.bundle_key))
+    model, keys = models.delete_model(transaction.session, caller.project, name)
+    for key in keys:
+        transaction.after_commit(partial(state.store.delete, key))
     return DeletedModel(id=model.id)
 
 

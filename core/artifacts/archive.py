@@ -10,6 +10,7 @@ import errno
 import os
 import shutil
 import stat
+import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
@@ -59,6 +60,25 @@ def _pack(folder: Path, names: list[str], archive: Path) -> str:
     os.replace(partial, archive)
     flush(archive.parent)
     return digest
+
+
+def contents(archive: Path) -> list[tuple[str, int, int]]:
+    """Return (name, length, offset) of each file in one of our archives, sorted by name.
+
+    The entries are not compressed, so the bytes of a file are a range of the archive.
+    """
+    with zipfile.ZipFile(archive) as source, archive.open("rb") as file:
+        found = []
+        for entry in source.infolist():
+            file.seek(entry.header_offset + _LENGTHS_AT)
+            name, extra = struct.unpack("<HH", file.read(4))
+            offset = entry.header_offset + _LENGTHS_AT + 4 + name + extra
+            found.append((entry.filename, entry.file_size, offset))
+        return sorted(found)
+
+
+_LENGTHS_AT = 26
+"""Of name and extra field, in an entry's own header (APPNOTE.TXT, section 4.3.7)."""
 
 
 def unpack(archive: Path, folder: Path, *, max_bytes: int = MAX_BYTES) -> None:

@@ -199,7 +199,7 @@ def _quantization_options(
     May change the config of a base that is stored quantized.
     """
     head = family_of(config.model_type).head if task == "classification" else ("lm_head",)
-    dense = _patterns(head)
+    dense = patterns_of(head)
     if is_stored_quantized(config.to_dict()):
         stored = config.quantization_config
         if task == "classification":  # the base's list of dense layers lacks the new head
@@ -259,7 +259,7 @@ def make_rows_independent(model: PreTrainedModel) -> None:
         StoredInEightBits.take_over(module)
 
 
-def _patterns(names: tuple[str, ...]) -> list[str]:
+def patterns_of(names: tuple[str, ...]) -> list[str]:
     """Return patterns for transformers that match the modules `names` and all modules in them."""
     return [rf"(.*\.)?{name}" for name in names]
 

@@ -8,6 +8,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from core.errors import Conflict, NotFound
+from core.records.exports import forget_exports, is_being_exported
 from core.records.ids import checkpoint_model_id, new_id
 from core.records.owned import find_owned, get_owned, missing, owned_by
 from core.records.pages import Page, keyset_page
@@ -47,8 +48,9 @@ def add_checkpoint(
 
     With a `reference`, the model is checked at its first request.
 
-    The newest checkpoints and that of `best_step` are kept. A checkpoint from which an unfinished
-    job is trained is also kept, and then a second one of its step is dropped. Returns the storage
+    The newest checkpoints and that of `best_step` are kept. A checkpoint that an unfinished job is
+    trained from, or that is being exported, is also kept, and then a second one of its step is
+    dropped. Returns the storage
     keys of bundles that no row names any more.
     """
     servable = checkpoint_model_id(model_id, step)
@@ -56,7 +58,7 @@ def add_checkpoint(
     before = None
     if earlier is not None:
         before = find_owned(session, TunedModel, job.project_id, earlier.model_id, lock="write")
-    if before is not None and job_trained_from(session, before.bundle_key) is not None:
+    if before is not None and _is_in_use(session, before):
         return [bundle.key] if bundle.key != before.bundle_key else []
     dropped = _drop_checkpoints(
         session,
@@ -93,12 +95,15 @@ def add_final_model(
 ) -> None:
     """Record the final model of a job, and the result of its parity check.
 
-    An unchecked model is checked with the `reference` at its first request.
+    An unchecked model is checked with the `reference` at its first request. Of a checked one, the
+    rows are kept, for exports.
     """
     model = _tuned_model(job, model_id, bundle, checkpoint_step=None)
     model.parity = None if parity is None else parity.model_dump(mode="json")
     if parity is None or parity.status == "unchecked":
         _schedule_check(model, reference)
+    elif reference is not None:
+        model.parity_reference = reference.rows_only().model_dump(mode="json")
     session.add(model)
     session.flush()
 
@@ -166,10 +171,13 @@ def set_serving(
     return model
 
 
-def delete_model(session: Session, project_id: ProjectId, model_id: ModelId) -> TunedModel:
-    """Delete the model's row and return it. The caller deletes its bundle after the commit.
+def delete_model(
+    session: Session, project_id: ProjectId, model_id: ModelId
+) -> tuple[TunedModel, Sequence[str]]:
+    """Delete the model's row and exports. Return it, and the storage keys that are left over.
 
-    Conflict while a job that has not ended is trained from it.
+    The caller deletes these after the commit. Conflict while a job that has not ended is trained
+    from it.
     """
     model = get_owned(session, TunedModel, project_id, model_id)
     # Lock the job's row first, as its worker does, which may be deleting the same model.
@@ -189,13 +197,14 @@ def delete_model(session: Session, project_id: ProjectId, model_id: ModelId) -> 
         raise missing(TunedModel, model_id)
     forget_speed_tests(session, project_id, model_id)
     forget_verdict(session, model_id)
+    exported = forget_exports(session, project_id, model_id)
     if model.checkpoint_step is not None:
         session.execute(
             delete(Checkpoint).where(
                 Checkpoint.job_id == model.job_id, Checkpoint.step == model.checkpoint_step
             )
         )
-    return model
+    return model, [model.bundle_key, *exported]
 
 
 def job_trained_from(session: Session, bundle_key: str) -> JobId | None:
@@ -208,6 +217,13 @@ def job_trained_from(session: Session, bundle_key: str) -> JobId | None:
         )
         .limit(1)
     ).first()
+
+
+def _is_in_use(session: Session, model: TunedModel) -> bool:
+    """Return whether unfinished work needs the bundle of a checkpoint, which is then kept."""
+    return job_trained_from(session, model.bundle_key) is not None or is_being_exported(
+        session, model.project_id, model.id
+    )
 
 
 def _schedule_check(model: TunedModel, reference: ParityReference | None) -> None:
@@ -242,7 +258,7 @@ def _drop_checkpoints(
 ) -> list[str]:
     """Delete the checkpoint of `replacing_step` and all but the newest `keep` of the others.
 
-    That of `best_step` is kept. One from which an unfinished job is trained is left for later.
+    That of `best_step` is kept. One that unfinished work needs is left for later.
     """
     rows = session.scalars(
         select(Checkpoint).where(Checkpoint.job_id == job_id).order_by(Checkpoint.step.desc())
@@ -254,7 +270,7 @@ def _drop_checkpoints(
     for row in doomed:
         model = find_owned(session, TunedModel, row.project_id, row.model_id, lock="write")
         if model is not None:
-            if job_trained_from(session, model.bundle_key) is not None:
+            if _is_in_use(session, model):
                 continue
             keys.append(model.bundle_key)
             forget_speed_tests(session, model.project_id, model.id)

@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass
 
+from pydantic import ValidationError
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session, undefer
 
@@ -88,7 +89,7 @@ def end_check(
         if parity.status == "unchecked":
             values["parity_due_at"] = database_now() + retry_seconds
         else:
-            values |= {"parity_due_at": None, "parity_reference": None}
+            values |= {"parity_due_at": None} | _rows_only(session, model_id)
     session.execute(
         update(TunedModel)
         .where(TunedModel.id == model_id, TunedModel.bundle_sha256 == sha256)
@@ -96,6 +97,19 @@ def end_check(
         .values(values)
         .execution_options(synchronize_session=False)
     )
+
+
+def _rows_only(session: Session, model_id: ModelId) -> dict[str, object]:
+    """Return the column of a checked model's reference, whose rows are kept for exports."""
+    query = select(TunedModel.parity_reference).where(TunedModel.id == model_id)
+    stored = session.scalars(query).one_or_none()
+    if stored is None:
+        return {}
+    try:
+        rows = ParityReference.model_validate(stored).rows_only()
+    except ValidationError:  # of another version
+        return {"parity_reference": None}
+    return {"parity_reference": rows.model_dump(mode="json")}
 
 
 def publish(session: Session, project_id: ProjectId, model_id: ModelId) -> TunedModel:

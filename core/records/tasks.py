@@ -160,7 +160,7 @@ def forget_old_tasks(session: Session) -> None:
 
 
 def _end(session: Session, work: Work, **columns: Any) -> None:
-    _write(session, work, finished_at=database_now(), **columns)
+    _write(session, work, finished_at=database_now(), secret=None, **columns)
     outbox.settle(session, work)
 
 

@@ -96,6 +96,10 @@ class ParityReference(Aliased, Spec):
         """The log-probabilities to compare, of all rows, concatenated, in nats."""
         return tuple(figure for row in self.rows for figure in row.figures)
 
+    def rows_only(self) -> "ParityReference":
+        """Return the rows without the measurements that only the check of parity needs."""
+        return self.model_copy(update={"repeats": (), "ablations": ()})
+
 
 class Parity(Aliased, Spec):
     """The comparison of the endpoint's log-probabilities for rows of the job with training's.

@@ -30,7 +30,7 @@ class Blob:
 
 
 class BlobStore(Protocol):
-    """Blobs by key. `read`, `size` and `fetch` raise NotFound for a key without a blob.
+    """Blobs by key. All that read a blob raise NotFound for a key without one.
 
     A remote store raises Unavailable `storage_unavailable` while it cannot be reached.
     """
@@ -45,6 +45,10 @@ class BlobStore(Protocol):
 
     def read(self, key: str, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
         """Yield the content in chunks of at most `chunk_bytes`."""
+        ...
+
+    def read_range(self, key: str, start: int, length: int) -> Iterator[bytes]:
+        """Yield `length` bytes from `start` on, which the blob must have."""
         ...
 
     def size(self, key: str) -> int:
@@ -86,6 +90,15 @@ def checked_key(key: str) -> str:
 def missing(key: str) -> NotFound:
     """Return the error for a key without a blob."""
     return NotFound(f"Storage has no blob {key!r}; it was deleted or never written.")
+
+
+def range_of(path: Path, start: int, length: int) -> Iterator[bytes]:
+    """Yield `length` bytes of a file from `start` on, in chunks."""
+    with path.open("rb") as file:
+        file.seek(start)
+        while length > 0 and (chunk := file.read(min(CHUNK_BYTES, length))):
+            length -= len(chunk)
+            yield chunk
 
 
 def chunks_of(path: Path, chunk_bytes: int) -> Iterator[bytes]:

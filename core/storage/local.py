@@ -17,6 +17,7 @@ from core.storage.blobs import (
     checked_key,
     chunks_of,
     missing,
+    range_of,
 )
 
 
@@ -55,6 +56,10 @@ class LocalBlobStore:
     def read(self, key: str, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
         self.size(key)  # raises for a missing blob now, not at the first chunk
         return chunks_of(self._path(key), chunk_bytes)
+
+    def read_range(self, key: str, start: int, length: int) -> Iterator[bytes]:
+        self.size(key)  # as in `read`
+        return range_of(self._path(key), start, length)
 
     def size(self, key: str) -> int:
         if not self.exists(key):

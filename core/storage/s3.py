@@ -75,6 +75,13 @@ class S3BlobStore:
             body = self._s3.get_object(**s3_object)["Body"]
         return self._chunks(key, body, chunk_bytes)
 
+    def read_range(self, key: str, start: int, length: int) -> Iterator[bytes]:
+        s3_object = self._object(key)
+        with self._translating_errors(key):
+            wanted = f"bytes={start}-{start + length - 1}"
+            body = self._s3.get_object(**s3_object, Range=wanted)["Body"]
+        return self._chunks(key, body, CHUNK_BYTES)
+
     def size(self, key: str) -> int:
         s3_object = self._object(key)
         with self._translating_errors(key):

@@ -120,6 +120,17 @@ KINDS: dict[str, TaskKind] = {
         at_once=2,  # each waits for engines most of the time
         kept_seconds=30 * 86_400,
     ),
+    "export": TaskKind(
+        runner="worker.tasks.export",
+        queue=Queue.LIGHT,  # weights are merged and quantized in the memory of the CPU
+        id_prefix="export",
+        lease_seconds=30,
+        max_attempts=3,  # what kills its process would do so again
+        retry_seconds=5,
+        limit_seconds=6 * 3600,  # a large model is loaded several times
+        at_once=1,  # each has a model in memory
+        kept_seconds=None,
+    ),
     "response": TaskKind(
         runner="worker.tasks.response",
         queue=Queue.LIGHT,

@@ -60,6 +60,16 @@ NEVER_REFUSED: frozenset[Route] = frozenset(
 )
 
 
+def use_exports(client: httpx.Client, tuned: str) -> None:
+    created = client.post(f"/v1/models/{tuned}/exports", json={"format": "merged"})
+    assert created.status_code == 200, created.text
+    assert client.get(f"/v1/models/{tuned}/exports").json()["data"] == [created.json()]
+    export = f"/v1/exports/{created.json()['id']}"
+    assert client.get(export).json() == created.json()
+    assert client.get(f"{export}/content").status_code == 409
+    assert client.delete(export).json()["deleted"]
+
+
 def use_every_route(
     api: Api, client: httpx.Client, upload: Callable[..., str], create_job: Callable[..., str]
 ) -> None:
@@ -110,6 +120,7 @@ def use_every_route(
     with light_worker_of(api):
         speed = client.get(f"/v1/models/{tuned}/speed")
     assert speed.status_code == 200, speed.text
+    use_exports(client, tuned)
     merged = {"form": "merged", "quantization": "nf4"}
     assert client.post(f"/v1/models/{tuned}/serving", json=merged).status_code == 200
     assert client.post(f"/v1/models/{tuned}/publish").status_code == 200

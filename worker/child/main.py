@@ -7,12 +7,14 @@ import logging
 import signal
 import threading
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 import torch
 from transformers.utils.logging import disable_progress_bar
 
 from core.artifacts.archive import pack, pack_state
 from core.errors import TunesmithError
+from core.exports.steps import run_step
 from core.models.precision import pick_device
 from core.spec.dry_run import DryRunResult
 from core.spec.events import (
@@ -23,6 +25,7 @@ from core.spec.events import (
     RunFailed,
     RunFinished,
 )
+from core.spec.export_steps import ExportStep, StepResult
 from core.spec.run_request import RunRequest, archive_of
 from core.training.dry_run import measure
 from core.training.mask import audit_file
@@ -100,6 +103,24 @@ def dry_run(answer: Connection, request: RunRequest) -> None:
     except Exception as error:
         logger.exception("The dry run failed.")
         event = RunFailed(code="internal_error", message=f"{type(error).__name__}: {error}")
+    answer.send_bytes(event.model_dump_json().encode())
+
+
+def export(answer: Connection, step: ExportStep, threads: int, log_file: Path) -> None:
+    """Run one step of an export; send its result, or the error that prevents it."""
+    lead_own_group()
+    log_to(log_file)
+    disable_progress_bar()
+    torch.set_num_threads(threads)
+    event: StepResult | RunFailed
+    try:
+        event = run_step(step)
+    except TunesmithError as error:
+        event = RunFailed(code=error.code, message=error.message, param=error.param)
+    except Exception as error:
+        logger.exception("The step %s failed.", step.type)
+        code = DISK_FULL if is_disk_full(error) else "export_failed"
+        event = RunFailed(code=code, message=f"{type(error).__name__}: {error}")
     answer.send_bytes(event.model_dump_json().encode())
 
 

@@ -36,6 +36,9 @@ class RetryingStore:
     def read(self, key: str, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
         return self._retried(partial(self._store.read, key, chunk_bytes))
 
+    def read_range(self, key: str, start: int, length: int) -> Iterator[bytes]:
+        return self._retried(partial(self._store.read_range, key, start, length))
+
     def size(self, key: str) -> int:
         return self._retried(partial(self._store.size, key))
 

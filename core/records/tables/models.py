@@ -47,7 +47,8 @@ class TunedModel(Owned):
     """`core.spec.parity.Parity`; None for a checkpoint until its first request, and for models that
     are older than this check."""
     parity_reference: Mapped[dict[str, Any] | None] = mapped_column(deferred=True)
-    """`core.spec.parity.ParityReference` of a model that needs a check."""
+    """`core.spec.parity.ParityReference` of a model that needs a check; of a checked one, only the
+    rows, with which its exports are replayed."""
     parity_due_at: Mapped[float | None]
     """The earliest time of the next check: in the future during a check and after a failed one,
     None if there is nothing to check. By the database's clock."""

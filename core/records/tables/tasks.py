@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import Index
+from sqlalchemy import Index, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from core.records.tables.base import Leased, rows_where
@@ -35,5 +35,7 @@ class Task(Leased):
     """What the runner has reported so far, for kinds that do."""
     result: Mapped[dict[str, Any] | None] = mapped_column(deferred=True)
     """The output of the runner."""
+    secret: Mapped[str | None] = mapped_column(Text, deferred=True)
+    """What `core.sealed` has sealed for the runner; removed when the task ends."""
     error: Mapped[dict[str, Any] | None]
     """The `core.tasks.failure.TaskFailure` of a task that failed."""

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy.orm import Session
 
-from core.errors import NotFound
+from core.errors import NotFound, StaleClaim
 from core.records.batches import cancel_batch, list_batches
 from core.records.comparisons import get_comparison, request_comparison
 from core.records.database import Database
@@ -22,6 +22,17 @@ from core.records.eval_runs import (
     list_runs,
 )
 from core.records.evals import delete_eval, list_evals, update_eval
+from core.records.exports import (
+    EXPORT,
+    forget_export,
+    forget_exports,
+    get_export,
+    is_being_exported,
+    list_exports,
+    request_export,
+    sealed_token,
+    store_progress,
+)
 from core.records.files import delete_file, list_files
 from core.records.jobs import NewJob, cancel_job, list_jobs
 from core.records.masks import find_job_mask, get_audit, record_job_mask
@@ -79,7 +90,9 @@ from core.records.tables import (
 )
 from core.records.tasks import claim_next, succeed
 from core.records.verdicts import find_verdict
+from core.spec.bundle import BundleRef
 from core.spec.comparison import ComparisonRequest
+from core.spec.export import ExportOptions, ExportProgress, ExportRequest
 from core.spec.job import JobSpec
 from tests.core.inference.responses.planned import plan_of
 from tests.core.records.one_row_each import (
@@ -254,6 +267,34 @@ def test_no_verdict_or_comparison_is_shown_to_another_project(database: Database
         assert get_comparison(session, "alpha", comparison_id).subject == ids[File]
         with pytest.raises(NotFound, match="No comparison with id"):
             get_comparison(session, "beta", comparison_id)
+
+
+def test_no_export_is_shown_to_another_project_or_deleted_by_it(
+    database: Database, ids: Ids
+) -> None:
+    bundle = BundleRef(key="key", sha256="0" * 64)
+    options = ExportOptions(format="merged", form="merged")
+    request = ExportRequest(model=MODEL, base=TARGET.base, bundle=bundle, options=options)
+    with database.writing() as session:
+        export_id = request_export(session, "alpha", request, "sealed").id
+        claim = claim_next(session, "worker-1", [EXPORT])
+        assert claim is not None and sealed_token(session, claim) == "sealed"
+        assert sealed_token(session, replace(claim, project_id="beta")) is None
+        assert request_export(session, "beta", request, None).id != export_id
+    with database.writing() as session:
+        for move in (get_export, forget_export):
+            with pytest.raises(NotFound, match="No export with id"):
+                move(session, "beta", export_id)
+        with pytest.raises(NotFound, match="No model with id"):
+            list_exports(session, "beta", MODEL, after=None, limit=1)
+        assert forget_exports(session, "beta", MODEL) == []
+        assert not is_being_exported(session, "beta", MODEL)
+        assert is_being_exported(session, "alpha", MODEL)
+        page = list_exports(session, "alpha", MODEL, after=None, limit=1)
+        assert [each.id for each in page.rows] == [export_id]
+        assert forget_export(session, "alpha", export_id) == [f"exports/{export_id}/1.zip"]
+        with pytest.raises(StaleClaim):
+            store_progress(session, claim, ExportProgress(stage="writing"))
 
 
 def test_no_dry_run_is_shown_to_another_project_or_corrects_its_estimates(

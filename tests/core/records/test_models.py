@@ -111,11 +111,11 @@ def test_deleted_model_takes_its_checkpoint_along(
     with database.writing() as session:
         add_final_model(session, job, model_id, StoredBundle("final", "0" * 64))
     with database.writing() as session:
-        deleted = delete_model(session, DEFAULT_PROJECT, f"{model_id}:ckpt-step-10")
+        deleted, _ = delete_model(session, DEFAULT_PROJECT, f"{model_id}:ckpt-step-10")
         assert (deleted.bundle_key, deleted.checkpoint_step) == ("key-10", 10)
     assert steps(database, job) == []
     with database.writing() as session:
-        assert delete_model(session, DEFAULT_PROJECT, model_id).bundle_key == "final"
+        assert delete_model(session, DEFAULT_PROJECT, model_id)[1] == ["final"]
     with pytest.raises(NotFound), database.writing() as session:
         delete_model(session, DEFAULT_PROJECT, model_id)
     with database.reading() as session:
@@ -159,7 +159,7 @@ def test_model_stays_while_an_unfinished_job_is_trained_from_it(
         delete_model(session, DEFAULT_PROJECT, model_id)
     with database.writing() as session:
         cancel_job(session, DEFAULT_PROJECT, user)
-        assert delete_model(session, DEFAULT_PROJECT, model_id).bundle_key == "final"
+        assert delete_model(session, DEFAULT_PROJECT, model_id)[1] == ["final"]
 
 
 def test_job_cannot_be_made_from_a_model_that_is_gone_or_another_one(

@@ -1,0 +1,88 @@
+"""Scores rows with a tuned model as it is served: its adapter on its base, not merged."""
+
+import torch
+from transformers import PreTrainedModel
+
+from core.adapters.adapted import AdaptedModel
+from core.artifacts.manifest import Manifest, read_manifest
+from core.batching.rows import LabelledRow, Row, SourceTargetRow
+from core.catalog.families import family_of
+from core.catalog.strategies import STRATEGIES
+from core.engine.device.adapter_loading import fit_head, load_on
+from core.evaluation.figures import figures_of
+from core.exports.memory import require_memory
+from core.exports.rows import rows_of
+from core.exports.scoring import score
+from core.exports.sources import labels_of, model_source, stored_dtype
+from core.models.attention import use_packed_attention
+from core.models.load import load_base, load_tokenizer
+from core.models.precision import dtype_of
+from core.spec.base_model import BaseModelSpec
+from core.spec.export_steps import RowFigures, ScoredRow, ServedFigures, ServeStep
+from core.spec.objective import ClassificationSpec
+
+CPU = torch.device("cpu")
+
+
+def serve(step: ServeStep) -> ServedFigures:
+    """Return the rows with the figures of the served model and of its base."""
+    manifest = read_manifest(step.bundle)
+    multi_label = _is_multi_label(manifest)
+    tokenizer = load_tokenizer(BaseModelSpec(id="bundle", source=str(step.bundle)))
+    rows = rows_of(step.reference, tokenizer, manifest.task)
+    model = _load(step, manifest)
+    base: tuple[RowFigures, ...] | None = None
+    if STRATEGIES[manifest.strategy.type].full_model:
+        served = score(model, rows, manifest.task, multi_label=multi_label)
+    else:
+        adapted = load_on(model, "bundle", step.bundle, fit_head)
+        if manifest.task != "classification":  # the head of a base has other labels, or none
+            base = score(model, rows, manifest.task, multi_label=multi_label)
+        served = _with_adapter(adapted, rows, manifest, multi_label)
+    return ServedFigures(
+        task=manifest.task,
+        multi_label=multi_label,
+        of_job=bool(step.reference is not None and step.reference.rows),
+        rows=rows,
+        served=served,
+        base=base,
+    )
+
+
+def _load(step: ServeStep, manifest: Manifest) -> PreTrainedModel:
+    source = model_source(step.base, step.bundle, manifest)
+    dtype = dtype_of(manifest.precision) if manifest.precision else stored_dtype(source)
+    labels = labels_of(manifest)
+    require_memory(source, dtype, manifest.task, labels, "to score rows with the served model")
+    return load_base(source, dtype, CPU, task=manifest.task, labels=labels)
+
+
+def _with_adapter(
+    adapted: AdaptedModel, rows: tuple[ScoredRow, ...], manifest: Manifest, multi_label: bool
+) -> tuple[RowFigures, ...]:
+    """Run the adapter's layers in the model; virtual tokens as in training, without preferences."""
+    if adapted.virtual is None:
+        adapted.install()
+        return score(adapted.model, rows, manifest.task, multi_label=multi_label)
+    if family_of(adapted.model.config.model_type).layout == "packed":
+        use_packed_attention(adapted.model)
+    adapted.install()
+    judged = [_judged(row, manifest) for row in rows]
+    budget = max(row.length for row in judged)
+    figures = figures_of(adapted, judged, budget, multi_label=multi_label)
+    return tuple(RowFigures(logprobs=tuple(each)) for each in figures)
+
+
+def _judged(row: ScoredRow, manifest: Manifest) -> Row | SourceTargetRow | LabelledRow:
+    match manifest.task:
+        case "classification":
+            return LabelledRow(0, row.tokens, ())
+        case "seq2seq":
+            return SourceTargetRow(0, row.tokens, row.target)
+        case _:
+            return Row(0, row.tokens, row.scored)
+
+
+def _is_multi_label(manifest: Manifest) -> bool:
+    objective = manifest.objective
+    return isinstance(objective, ClassificationSpec) and objective.multi_label

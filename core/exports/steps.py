@@ -1,0 +1,37 @@
+"""Runs one step of an export: the only entry for the child."""
+
+from typing import assert_never
+
+from core.exports.bundle_files import copy_adapter
+from core.exports.merged import write_merged
+from core.exports.quantized import write_quantized
+from core.exports.replay import replay
+from core.exports.served import serve
+from core.spec.export_steps import (
+    ExportStep,
+    QuantizeStep,
+    ReplayStep,
+    ServeStep,
+    StepResult,
+    WriteStep,
+    Written,
+)
+
+
+def run_step(step: ExportStep) -> StepResult:
+    """Run a step in this process; raises TunesmithError with the reason if it cannot be done."""
+    match step:
+        case ServeStep():
+            return serve(step)
+        case WriteStep() if step.options.form == "adapter":
+            step.out.mkdir(parents=True)
+            copy_adapter(step.bundle, step.out)
+            return Written()
+        case WriteStep():
+            return write_merged(step)
+        case QuantizeStep():
+            return write_quantized(step)
+        case ReplayStep():
+            return replay(step)
+        case _:
+            assert_never(step)

@@ -1,0 +1,186 @@
+"""Builds the files of an export in children, one step after another, and stores their archive."""
+
+import shutil
+from typing import Literal, cast
+
+from core.artifacts.archive import contents, pack_state, unpack
+from core.artifacts.manifest import read_manifest, sha256_of
+from core.catalog.base_files import config_folder, license_of
+from core.cores import usable_cores
+from core.errors import InvalidRequest
+from core.exports.card import ExportFacts, export_card
+from core.parity.distance import judge_export
+from core.records.exports import exported_model, store_progress
+from core.spec.events import RunFailed
+from core.spec.export import (
+    ExportContent,
+    ExportedFile,
+    ExportProgress,
+    ExportReplay,
+    ExportRequest,
+    ExportResult,
+    ExportStage,
+)
+from core.spec.export_steps import (
+    ExportStep,
+    QuantizeStep,
+    ReplayedFigures,
+    ReplayStep,
+    ServedFigures,
+    ServeStep,
+    StepResult,
+    WriteStep,
+    Written,
+)
+from worker.launch import ask_for_export_step
+from worker.outages.commit import commit
+from worker.outages.full_disk import DISK_FULL, is_disk_full
+from worker.tasks.attempt import Attempt
+
+README = "README.md"
+
+
+class StepFailed(InvalidRequest):
+    """A step of an export failed, and would again."""
+
+    code = "export_failed"
+
+
+class Building:
+    """One attempt to build the files of an export."""
+
+    def __init__(self, attempt: Attempt, request: ExportRequest) -> None:
+        self._attempt = attempt
+        self._request = request
+        self._bundle = attempt.folder / "bundle"
+        self._out = attempt.folder / "export"
+
+    def build(self, key: str) -> ExportResult:
+        """Write, replay and store the export under `key`.
+
+        Raises Interrupted, and TunesmithError with the reason if the export cannot be written. A
+        replay that fails only marks the export.
+        """
+        self._fetch_bundle()
+        served = self._served()
+        written = self._write()
+        replay = self._replay(served, written)
+        self._write_card(replay, notes := (*written.notes, *self._notes()))
+        return ExportResult(content=self._store(key), replay=replay, notes=notes)
+
+    def _fetch_bundle(self) -> None:
+        self._tell("preparing")
+        archive = self._attempt.folder / "bundle.zip"
+        reference = self._request.bundle
+        self._attempt.store.fetch(reference.key, archive)
+        if sha256_of(archive) != reference.sha256:
+            raise StepFailed(f"The stored bundle of {self._request.model} is damaged.")
+        unpack(archive, self._bundle)
+        archive.unlink()
+
+    def _served(self) -> ServedFigures | str:
+        """Return the figures of the served model, or why there are none."""
+        self._tell("scoring")
+        with self._attempt.database.reading() as session:
+            reference, self._gap = exported_model(session, self._attempt.claim)
+        step = ServeStep(base=self._request.base, bundle=self._bundle, reference=reference)
+        try:
+            return cast(ServedFigures, self._run(step))
+        except StepFailed as error:
+            return f"The served model could not be scored: {error.message}"
+
+    def _write(self) -> Written:
+        self._tell("writing")
+        options, base = self._request.options, self._request.base
+        is_final = options.format in ("merged", "vllm", "huggingface")
+        dense = self._out if is_final else self._attempt.folder / "dense"
+        step = WriteStep(base=base, bundle=self._bundle, options=options, out=dense)
+        written = cast(Written, self._run(step))
+        if options.format in ("nf4", "int8"):
+            quantize = QuantizeStep(
+                bundle=self._bundle,
+                model=dense,
+                quantization=cast(Literal["nf4", "int8"], options.format),
+                out=self._out,
+            )
+            written = cast(Written, self._run(quantize))
+            shutil.rmtree(dense)
+        return written
+
+    def _replay(self, served: ServedFigures | str, written: Written) -> ExportReplay:
+        self._tell("replaying")
+        if isinstance(served, str):
+            return ExportReplay(status="unchecked", reason=served)
+        request = self._request
+        step = ReplayStep(
+            base=request.base,
+            bundle=self._bundle,
+            folder=self._out,
+            options=request.options,
+            served=served,
+        )
+        try:
+            found = cast(ReplayedFigures, self._run(step))
+        except StepFailed as error:
+            status: Literal["unchecked", "marked"] = (
+                "unchecked" if error.code == "does_not_fit" else "marked"
+            )
+            return ExportReplay(status=status, reason=f"Its replay failed: {error.message}")
+        return judge_export(request.options, written.stored_in, served, found.figures, self._gap)
+
+    def _notes(self) -> tuple[str, ...]:
+        variables = read_manifest(self._bundle).chat_template_kwargs
+        if not variables:
+            return ()
+        return (
+            f"The model was trained with the chat template variables {variables}; send them as "
+            "`chat_template_kwargs`.",
+        )
+
+    def _write_card(self, replay: ExportReplay, notes: tuple[str, ...]) -> None:
+        request = self._request
+        folder = config_folder(request.base, self._attempt.settings.hub_folder)
+        facts = ExportFacts(
+            model=request.model,
+            base=request.base,
+            manifest=read_manifest(self._bundle),
+            options=request.options,
+            replay=replay,
+            license=None if folder is None else license_of(folder),
+            notes=notes,
+        )
+        (self._out / README).write_text(export_card(facts), encoding="utf-8")
+
+    def _store(self, key: str) -> ExportContent:
+        self._tell("storing")
+        archive = self._attempt.folder / "export.zip"
+        try:
+            digest = pack_state(self._out, archive)
+            blob = self._attempt.store.write_file(key, archive)
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            raise StepFailed(
+                "The disk became full while the export was stored. Free some space and request it "
+                "again.",
+                code=DISK_FULL,
+            ) from error
+        files = tuple(
+            ExportedFile(path=path, bytes=size, offset=offset)
+            for path, size, offset in contents(archive)
+        )
+        return ExportContent(key=key, bytes=blob.bytes, sha256=digest, files=files)
+
+    def _run(self, step: ExportStep) -> StepResult:
+        """Run a step in a child; StepFailed if it fails."""
+        attempt = self._attempt
+        threads = attempt.settings.threads or max(1, usable_cores() // 2)
+        log = attempt.folder / "child.log"
+        answer = ask_for_export_step(step, threads, log, attempt.should_stop)
+        if isinstance(answer, RunFailed):
+            raise StepFailed(answer.message, param=answer.param, code=answer.code)
+        return answer
+
+    def _tell(self, stage: ExportStage) -> None:
+        progress, claim = ExportProgress(stage=stage), self._attempt.claim
+        commit(self._attempt.database, lambda session: store_progress(session, claim, progress))
