@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from core.batching.template import ChatTemplate, Unrenderable
 from core.exports.gguf.chat_shape import Calls, ChatShape, Position, Results, Tools
+from core.exports.gguf.chat_text import chat_text
 from core.exports.gguf.go_json import STYLES
 from core.exports.gguf.known_words import (
     ANSWERS,
@@ -73,6 +74,8 @@ def measure(renderer: Renderer) -> ChatShape:
         raise NotMeasurable
     start, header = between_UA.removeprefix(user_end), tail.removeprefix(user_end)
     shape = ChatShape(leads, user_end, start, end, header)
+    if chat_text(shape, three) != prompt:
+        raise NotMeasurable
     return _with_tools(renderer, shape)
 
 

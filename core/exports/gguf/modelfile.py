@@ -27,6 +27,10 @@ _OTHER_TEMPLATE = (
     "The chat template cannot be written as a template of Ollama. The GGUF file contains it: use "
     "llama-server with --jinja."
 )
+_NO_ADAPTERS = (
+    "Ollama 0.34.1 and later refuse ADAPTER in a Modelfile. There, export a merged GGUF, or use "
+    "llama-server with -m and --lora."
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ def modelfile(folder: Path, model: str, adapter: str | None = None) -> Modelfile
     """
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     template, missing = _template(tokenizer)
+    if adapter:
+        missing = (_NO_ADAPTERS, *missing)
     lines = [
         "# Written by Tunesmith: `ollama create <name> -f Modelfile` in this folder.",
         *(f"# {sentence}" for sentence in missing),
