@@ -9,16 +9,17 @@ BIN    := $(VENV)/bin
 SIDE_BY_SIDE := -n $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --maxprocesses 8
 # tests that start the whole service; those of a file share one
 SERVICES := tests/end_to_end tests/faults
-# llama.cpp's server, a peer of bench-serving: its sources come with those of its Python package
+# llama.cpp: its sources, converters and server come with the sources of its Python package
 LLAMA  := build/llama.cpp
 LLAMA_PACKAGE := llama_cpp_python-0.3.36
+LLAMA_SOURCES := build/$(LLAMA_PACKAGE)/vendor/llama.cpp
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 # where it is set, every process of the tests compiles all modules again
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up migrate real-bases test test-services test-all test-real test-gpu test-clients check format bench-training bench-serving bench-streams bench-batches bench-embeddings bench-auto bench-planning bench-sweeps llama-server bench-gpu bench-service constraints dist clean
+.PHONY: help setup demo up migrate real-bases test test-services test-all test-real test-gpu test-clients check format bench-training bench-serving bench-streams bench-batches bench-embeddings bench-auto bench-planning bench-sweeps llama-server gguf bench-gpu bench-service constraints dist clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -121,13 +122,20 @@ build/auto/sources.stamp: bench/reasoning_rows.py
 
 llama-server: $(LLAMA)/bin/llama-server ## build llama.cpp's server as a peer of bench-serving (10 minutes; cmake, C++)
 
-$(LLAMA)/bin/llama-server: | $(VENV)/bin/python
+$(LLAMA_SOURCES)/CMakeLists.txt: | $(VENV)/bin/python
 	$(BIN)/python -m pip download --quiet --no-deps --no-binary llama-cpp-python --dest build \
 		$(subst _,-,$(subst -,==,$(LLAMA_PACKAGE)))
 	tar -xzf build/$(LLAMA_PACKAGE).tar.gz -C build
-	cmake -S build/$(LLAMA_PACKAGE)/vendor/llama.cpp -B $(LLAMA) -DCMAKE_BUILD_TYPE=Release \
+
+$(LLAMA)/bin/llama-server: | $(LLAMA_SOURCES)/CMakeLists.txt
+	cmake -S $(LLAMA_SOURCES) -B $(LLAMA) -DCMAKE_BUILD_TYPE=Release \
 		-DGGML_NATIVE=ON -DBUILD_SHARED_LIBS=OFF -DLLAMA_OPENSSL=OFF -DLLAMA_USE_PREBUILT_UI=OFF
 	cmake --build $(LLAMA) --target llama-server --parallel 2
+
+gguf: $(VENV)/test.stamp | $(LLAMA_SOURCES)/CMakeLists.txt ## install llama.cpp, which writes and runs GGUF files (10 minutes; C++)
+	$(PIP) build/$(LLAMA_PACKAGE).tar.gz
+	$(PIP) -e '.[gguf]'
+	@echo 'TUNESMITH_LLAMA_CPP=$(abspath $(LLAMA_SOURCES))'
 
 bench-planning: real-bases ## the planner's predictions beside twelve real runs: peak memory and time (10 minutes)
 	$(BIN)/python -m bench.planning --save

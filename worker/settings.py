@@ -46,6 +46,12 @@ class WorkerSettings(StorageSettings, HubSettings, SandboxSettings):
         validation_alias=AliasChoices("TUNESMITH_THREADS", "OMP_NUM_THREADS"),
     )
 
+    llama_cpp: Path | None = Field(
+        None,
+        description="the folder of llama.cpp's converters, vendor/llama.cpp in the sources of "
+        "llama-cpp-python; without it no GGUF files are written",
+    )
+
     calibrate_after_seconds: float = Field(
         15,
         ge=0,

@@ -63,7 +63,8 @@ def _recognize_pre_tokenizers() -> None:
 def _replace_keys(settings: dict[str, bool | int]) -> None:
     import gguf  # that of llama.cpp, newer than the package of this name
 
-    write_header = gguf.GGUFWriter.write_header_to_file
+    writer: Any = gguf.GGUFWriter
+    write_header = writer.write_header_to_file
 
     def with_keys(self: Any, *arguments: Any, **named: Any) -> None:
         for key, value in settings.items():
@@ -72,7 +73,7 @@ def _replace_keys(settings: dict[str, bool | int]) -> None:
             add(key, value)
         write_header(self, *arguments, **named)
 
-    gguf.GGUFWriter.write_header_to_file = with_keys
+    writer.write_header_to_file = with_keys
 
 
 if __name__ == "__main__":

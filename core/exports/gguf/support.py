@@ -35,7 +35,7 @@ def require_family(config: Mapping[str, Any]) -> None:
 
 def require_adapter(settings: Mapping[str, Any]) -> None:
     """Raise InvalidRequest unless an adapter with this `adapter_config.json` fits into GGUF."""
-    kind = settings.get("peft_type")
+    kind = str(settings.get("peft_type"))
     if kind != "LORA":
         raise _unsupported(f"A GGUF adapter holds LoRA only, not {kind}", hint=_HINTS.get(kind))
     for key, what in _NOT_IN_GGUF.items():
