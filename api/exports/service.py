@@ -16,8 +16,10 @@ from api.exports.schemas import (
     export_object,
 )
 from api.pagination import ListOf, list_of
+from core.catalog.describe import describe
 from core.catalog.exports import form_of, require_exportable
 from core.errors import Conflict, InvalidRequest, NotFound
+from core.exports.gguf.support import require_family
 from core.records import exports
 from core.records.ids import TUNED_PREFIX
 from core.records.models import pin_model
@@ -47,6 +49,8 @@ def create(
     spec = JobSpec.model_validate(get_owned(session, Job, caller.project, model.job_id).spec)
     options = _options(body, spec)
     require_exportable(options, spec.strategy, spec.task)
+    if options.format in ("gguf", "adapter-gguf"):
+        _require_gguf(spec.base)
     token = None if body.push_to is None else _sealed(state, body.push_to)
     bundle = BundleRef(key=model.bundle_key, sha256=model.bundle_sha256)
     pin_model(session, caller.project, name, bundle)
@@ -128,6 +132,12 @@ def _options(body: CreateExport, spec: JobSpec) -> ExportOptions:
         merge_into=body.merge_into or "base",
         push_to=push and PushTarget(repository=push.repository, private=push.private),
     )
+
+
+def _require_gguf(base: BaseModelSpec) -> None:
+    """Refuse a family that llama.cpp does not know; a worker looks at bases that only it has."""
+    if (facts := describe(base)) is not None:
+        require_family({"model_type": facts.model_type, "architectures": ["ForCausalLM"]})
 
 
 def _misplaced(param: str, reason: str) -> InvalidRequest:

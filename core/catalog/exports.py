@@ -72,10 +72,21 @@ def _reason(options: ExportOptions, strategy: StrategySpec, task: Task) -> str |
         return f"PEFT does not know the strategy {strategy.type}"
     if options.format in ("gguf", "adapter-gguf") and task != "generation":
         return f"llama.cpp does not run models for the task {task}"
-    if options.format == "adapter-gguf" and not isinstance(strategy, LowRankSpec):
-        return f"llama.cpp runs only LoRA adapters, not those of the strategy {strategy.type}"
+    if options.format == "adapter-gguf":
+        return _not_plain("llama.cpp", strategy)
     if options.format == "vllm":
         return _not_for_vllm(options, strategy, task)
+    return None
+
+
+def _not_plain(program: str, strategy: StrategySpec) -> str | None:
+    """Return why a program that knows only matrices beside linear layers cannot run an adapter."""
+    if not isinstance(strategy, LowRankSpec):
+        return f"{program} runs only LoRA adapters, not those of the strategy {strategy.type}"
+    if strategy.use_dora:
+        return f"{program} does not run adapters with use_dora"
+    if strategy.modules_to_save:
+        return f"{program} does not run adapters with modules_to_save"
     return None
 
 
@@ -84,12 +95,11 @@ def _not_for_vllm(options: ExportOptions, strategy: StrategySpec, task: Task) ->
         return "vLLM does not run encoder-decoders of this kind"
     if options.form == "merged":
         return None
-    if task != "generation" or not isinstance(strategy, LowRankSpec):
-        return "vLLM runs only LoRA adapters for generation"
-    if strategy.use_dora:
-        return "vLLM does not run adapters with use_dora"
-    if strategy.modules_to_save:
-        return "vLLM does not run adapters with modules_to_save"
+    if task != "generation":
+        return "vLLM runs LoRA adapters for generation only"
+    if (reason := _not_plain("vLLM", strategy)) is not None:
+        return reason
+    assert isinstance(strategy, LowRankSpec)
     largest = max(strategy.rank, *strategy.rank_pattern.values(), 1)
     if largest > VLLM_RANKS[-1]:
         return f"its rank is {largest}, and vLLM's limit is {VLLM_RANKS[-1]}"

@@ -10,13 +10,15 @@ from core.catalog.families import family_of
 from core.catalog.strategies import STRATEGIES
 from core.engine.device.adapter_loading import fit_head, load_on
 from core.evaluation.figures import figures_of
+from core.evaluation.rounding import perturbed_rounding
 from core.exports.memory import require_memory
 from core.exports.rows import rows_of
 from core.exports.scoring import score
 from core.exports.sources import labels_of, model_source, stored_dtype
 from core.models.attention import use_packed_attention
 from core.models.load import load_base, load_tokenizer
-from core.models.precision import dtype_of
+from core.models.precision import dtype_of, name_of
+from core.parity.distance import mean_distance
 from core.spec.base_model import BaseModelSpec
 from core.spec.export_steps import RowFigures, ScoredRow, ServedFigures, ServeStep
 from core.spec.objective import ClassificationSpec
@@ -34,14 +36,20 @@ def serve(step: ServeStep) -> ServedFigures:
     base: tuple[RowFigures, ...] | None = None
     if STRATEGIES[manifest.strategy.type].full_model:
         served = score(model, rows, manifest.task, multi_label=multi_label)
+        rounded = _rounded(model, step, manifest, rows, multi_label)
     else:
         adapted = load_on(model, "bundle", step.bundle, fit_head)
         if manifest.task != "classification":  # the head of a base has other labels, or none
             base = score(model, rows, manifest.task, multi_label=multi_label)
         served = _with_adapter(adapted, rows, manifest, multi_label)
+        rounded = (
+            _rounded(model, step, manifest, rows, multi_label) if adapted.virtual is None else None
+        )
     return ServedFigures(
         task=manifest.task,
         multi_label=multi_label,
+        precision=name_of(model.dtype),
+        rounding_nats=0.0 if rounded is None else _distance(served, rounded),
         of_job=bool(step.reference is not None and step.reference.rows),
         rows=rows,
         served=served,
@@ -71,6 +79,39 @@ def _with_adapter(
     budget = max(row.length for row in judged)
     figures = figures_of(adapted, judged, budget, multi_label=multi_label)
     return tuple(RowFigures(logprobs=tuple(each)) for each in figures)
+
+
+def _rounded(
+    model: PreTrainedModel,
+    step: ServeStep,
+    manifest: Manifest,
+    rows: tuple[ScoredRow, ...],
+    multi_label: bool,
+) -> tuple[RowFigures, ...]:
+    """Score the rows with random rounding of the size of the export's number format."""
+    written = _written_in(step, manifest, model.dtype)
+    coarser = max(model.dtype, written, key=lambda dtype: torch.finfo(dtype).eps)
+    with perturbed_rounding(model, seed=0, coarser=coarser):
+        return score(model, rows, manifest.task, multi_label=multi_label)
+
+
+def _written_in(step: ServeStep, manifest: Manifest, served: torch.dtype) -> torch.dtype:
+    """Return the format of the weights before any quantization."""
+    options = step.options
+    if options.form == "adapter":
+        return served
+    if options.precision is not None:
+        return dtype_of(options.precision)
+    source = model_source(step.base, step.bundle, manifest)
+    stored = stored_dtype(source)
+    return torch.float16 if options.format == "gguf" and stored == torch.float32 else stored
+
+
+def _distance(one: tuple[RowFigures, ...], other: tuple[RowFigures, ...]) -> float:
+    return mean_distance(
+        [each for row in one for each in row.logprobs],
+        [each for row in other for each in row.logprobs],
+    )
 
 
 def _judged(row: ScoredRow, manifest: Manifest) -> Row | SourceTargetRow | LabelledRow:

@@ -3,12 +3,14 @@
 from typing import assert_never
 
 from core.exports.bundle_files import copy_adapter
+from core.exports.gguf_steps import replay_gguf, write_gguf
 from core.exports.merged import write_merged
 from core.exports.quantized import write_quantized
 from core.exports.replay import replay
 from core.exports.served import serve
 from core.spec.export_steps import (
     ExportStep,
+    GgufStep,
     QuantizeStep,
     ReplayStep,
     ServeStep,
@@ -31,6 +33,10 @@ def run_step(step: ExportStep) -> StepResult:
             return write_merged(step)
         case QuantizeStep():
             return write_quantized(step)
+        case GgufStep():
+            return write_gguf(step)
+        case ReplayStep() if step.options.format in ("gguf", "adapter-gguf"):
+            return replay_gguf(step)
         case ReplayStep():
             return replay(step)
         case _:

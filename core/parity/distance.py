@@ -12,9 +12,12 @@ from collections.abc import Sequence
 
 from core.spec.export import Distance, ExportOptions, ExportReplay
 from core.spec.export_steps import RowFigures, ServedFigures
+from core.spec.precision import NumberFormat
 
 ALLOWED_NATS = {"fp32": 0.01, "16 bits": 0.1, "8 bits": 0.2, "4 bits": 0.6}
 """The largest mean difference by number format (docs/decisions/0040-exports.md)."""
+ROUNDING_FACTOR = 3.0
+"""A model that rounding alone moves further is allowed this multiple of it."""
 LEAST_SHARE = 0.5
 LEAST_EFFECT_NATS = 0.01
 """A smaller effect of the adapter cannot be distinguished from rounding."""
@@ -24,7 +27,7 @@ LARGEST_ERROR = 0.2
 
 def judge_export(
     options: ExportOptions,
-    stored_in: str,
+    stored_in: NumberFormat,
     served: ServedFigures,
     exported: Sequence[RowFigures],
     quantization_gap_nats: float | None,
@@ -41,7 +44,8 @@ def judge_export(
         return ExportReplay(
             status="marked", reason="The log-probabilities of the export are not finite numbers."
         )
-    allowed = ALLOWED_NATS[bits_of(options, stored_in)]
+    usual = ALLOWED_NATS[bits_of(options, stored_in, served.precision)]
+    allowed = max(usual, ROUNDING_FACTOR * served.rounding_nats)
     base = None if served.base is None else _numbers(served.base)
     effect = None if base is None else mean_distance(base, wanted)
     distance = Distance(
@@ -62,17 +66,21 @@ def judge_export(
     )
 
 
-def bits_of(options: ExportOptions, stored_in: str) -> str:
-    """Return the key of ALLOWED_NATS for what an export stores its weights in."""
-    if options.format == "nf4" or options.quantization == "q4_k_m":
+def bits_of(options: ExportOptions, *computed_in: NumberFormat) -> str:
+    """Return the key of ALLOWED_NATS for the coarsest numbers in a comparison."""
+    is_rounded = options.merge_into == "dequantized"
+    if options.format == "nf4" or options.quantization == "q4_k_m" or is_rounded:
         return "4 bits"
     if options.format == "int8" or options.quantization == "q8_0":
         return "8 bits"
-    return "fp32" if stored_in == "fp32" and options.quantization is None else "16 bits"
+    if options.format in ("gguf", "adapter-gguf"):  # llama.cpp computes in f16
+        return "16 bits"
+    return "fp32" if set(computed_in) == {"fp32"} else "16 bits"
 
 
 def mean_distance(one: Sequence[float], other: Sequence[float]) -> float:
-    return sum(abs(a - b) for a, b in zip(one, other, strict=True)) / len(other)
+    pairs = list(zip(one, other, strict=True))
+    return sum(abs(a - b) for a, b in pairs) / len(pairs) if pairs else 0.0
 
 
 def _fault(found: Distance) -> str | None:

@@ -37,6 +37,10 @@ class ServedFigures(Spec):
     type: Literal["served"] = "served"
     task: Task
     multi_label: bool
+    precision: NumberFormat = Field("fp32", description="of the served model's computation")
+    rounding_nats: float = Field(
+        0.0, description="how far rounding alone moves the served model's figures, on average"
+    )
     of_job: bool
     rows: tuple[ScoredRow, ...]
     served: tuple[RowFigures, ...]
@@ -66,6 +70,7 @@ class ServeStep(Spec):
     type: Literal["serve"] = "serve"
     base: BaseModelSpec
     bundle: Path
+    options: ExportOptions
     reference: ParityReference | None
 
 

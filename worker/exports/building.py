@@ -1,6 +1,7 @@
 """Builds the files of an export in children, one step after another, and stores their archive."""
 
 import shutil
+from pathlib import Path
 from typing import Literal, cast
 
 from core.artifacts.archive import contents, pack_state, unpack
@@ -23,6 +24,7 @@ from core.spec.export import (
 )
 from core.spec.export_steps import (
     ExportStep,
+    GgufStep,
     QuantizeStep,
     ReplayedFigures,
     ReplayStep,
@@ -83,7 +85,10 @@ class Building:
         self._tell("scoring")
         with self._attempt.database.reading() as session:
             reference, self._gap = exported_model(session, self._attempt.claim)
-        step = ServeStep(base=self._request.base, bundle=self._bundle, reference=reference)
+        request = self._request
+        step = ServeStep(
+            base=request.base, bundle=self._bundle, options=request.options, reference=reference
+        )
         try:
             return cast(ServedFigures, self._run(step))
         except StepFailed as error:
@@ -91,21 +96,42 @@ class Building:
 
     def _write(self) -> Written:
         self._tell("writing")
-        options, base = self._request.options, self._request.base
-        is_final = options.format in ("merged", "vllm", "huggingface")
-        dense = self._out if is_final else self._attempt.folder / "dense"
-        step = WriteStep(base=base, bundle=self._bundle, options=options, out=dense)
-        written = cast(Written, self._run(step))
-        if options.format in ("nf4", "int8"):
-            quantize = QuantizeStep(
-                bundle=self._bundle,
-                model=dense,
-                quantization=cast(Literal["nf4", "int8"], options.format),
-                out=self._out,
-            )
-            written = cast(Written, self._run(quantize))
-            shutil.rmtree(dense)
+        options = self._request.options
+        if options.format == "adapter-gguf":
+            return self._convert(self._bundle)
+        if options.format not in ("nf4", "int8", "gguf"):
+            return self._write_folder(self._out)
+        dense = self._attempt.folder / "dense"
+        self._write_folder(dense)
+        if options.format == "gguf":
+            written = self._convert(dense)
+        else:
+            written = self._quantize(dense, options.format)
+        shutil.rmtree(dense)
         return written
+
+    def _write_folder(self, out: Path) -> Written:
+        """Write the complete model or the adapter, in the layout of transformers or PEFT."""
+        request = self._request
+        step = WriteStep(base=request.base, bundle=self._bundle, options=request.options, out=out)
+        return cast(Written, self._run(step))
+
+    def _quantize(self, dense: Path, quantization: Literal["nf4", "int8"]) -> Written:
+        step = QuantizeStep(
+            bundle=self._bundle, model=dense, quantization=quantization, out=self._out
+        )
+        return cast(Written, self._run(step))
+
+    def _convert(self, source: Path) -> Written:
+        request = self._request
+        step = GgufStep(
+            base=request.base,
+            source=source,
+            quantization=request.options.quantization,
+            llama_cpp=self._attempt.settings.llama_cpp,
+            out=self._out,
+        )
+        return cast(Written, self._run(step))
 
     def _replay(self, served: ServedFigures | str, written: Written) -> ExportReplay:
         self._tell("replaying")
@@ -118,6 +144,7 @@ class Building:
             folder=self._out,
             options=request.options,
             served=served,
+            llama_cpp=self._attempt.settings.llama_cpp,
         )
         try:
             found = cast(ReplayedFigures, self._run(step))

@@ -30,9 +30,14 @@ def _build(attempt: Attempt, request: ExportRequest) -> ExportResult:
     for key in content_keys(claim.id, claim.token - 1):  # of attempts that died before their row
         attempt.store.delete(key)
     key = content_key(claim.id, claim.token)
-    with delete_on_failure(attempt.store, key, unless=may_have_committed):
+    with delete_on_failure(attempt.store, key, unless=_may_be_needed):
         built = Building(attempt, request).build(key)
         after = "storing" if request.options.push_to is None else "pushing"
         progress = ExportProgress(stage=after, built=built)
         commit(attempt.database, lambda session: store_progress(session, claim, progress))
     return built
+
+
+def _may_be_needed(error: BaseException) -> bool:
+    """Whether the row may be stored, or the process ends, which leaves it to the next attempt."""
+    return may_have_committed(error) or not isinstance(error, Exception)

@@ -27,7 +27,8 @@ def export(
 ) -> ExportReplay:
     """Write an export into `out`, load it as its users do, and compare it."""
     folder = bundle.folder
-    served = run_step(ServeStep(base=bundle.base, bundle=folder, reference=reference))
+    serving = ServeStep(base=bundle.base, bundle=folder, options=options, reference=reference)
+    served = run_step(serving)
     assert isinstance(served, ServedFigures)
     dense = out if options.format not in ("nf4", "int8") else out.with_name("dense")
     step = WriteStep(base=bundle.base, bundle=folder, options=options, out=dense)

@@ -51,7 +51,9 @@ def test_adapters_load_in_peft(tmp_path, store, strategy):
 def test_an_export_without_its_adapter_is_marked(tmp_path, store):
     base = save_base(tmp_path / "base", eos_token_id=None)
     bundle = write_bundle(tmp_path / "bundle", store, base, LORA)
-    served = run_step(ServeStep(base=base, bundle=bundle.folder, reference=None))
-    found = judge_export(options_for("nf4"), "fp32", served, served.base, None)
+    options = options_for("nf4")
+    step = ServeStep(base=base, bundle=bundle.folder, options=options, reference=None)
+    served = run_step(step)
+    found = judge_export(options, "fp32", served, served.base, None)
     assert found.status == "marked" and "like the base" in found.reason
-    assert found.distance.adapter_share == 0
+    assert found.distance.adapter_share == pytest.approx(0, abs=1e-9)

@@ -44,6 +44,7 @@ from core.records.models import (
 from core.records.owned import find_owned, get_owned
 from core.records.parity import publish
 from core.records.pauses import pause_job, resume_job
+from core.records.projects import ensure_project
 from core.records.responses import (
     cancel_response,
     delete_response,
@@ -276,18 +277,22 @@ def test_no_export_is_shown_to_another_project_or_deleted_by_it(
     options = ExportOptions(format="merged", form="merged")
     request = ExportRequest(model=MODEL, base=TARGET.base, bundle=bundle, options=options)
     with database.writing() as session:
+        ensure_project(session, "beta")
         export_id = request_export(session, "alpha", request, "sealed").id
         claim = claim_next(session, "worker-1", [EXPORT])
         assert claim is not None and sealed_token(session, claim) == "sealed"
         assert sealed_token(session, replace(claim, project_id="beta")) is None
-        assert request_export(session, "beta", request, None).id != export_id
+        beta_id = request_export(session, "beta", request, None).id
+        assert beta_id != export_id
     with database.writing() as session:
         for move in (get_export, forget_export):
             with pytest.raises(NotFound, match="No export with id"):
                 move(session, "beta", export_id)
         with pytest.raises(NotFound, match="No model with id"):
             list_exports(session, "beta", MODEL, after=None, limit=1)
-        assert forget_exports(session, "beta", MODEL) == []
+        assert forget_exports(session, "beta", MODEL) == []  # it has not begun
+        with pytest.raises(NotFound):
+            get_export(session, "beta", beta_id)
         assert not is_being_exported(session, "beta", MODEL)
         assert is_being_exported(session, "alpha", MODEL)
         page = list_exports(session, "alpha", MODEL, after=None, limit=1)

@@ -57,7 +57,7 @@ def pushed(
 
 
 def test_an_export_is_pushed_in_one_commit_and_its_token_forgotten(workshop, hub, caplog):
-    export_id, result = pushed(workshop)
+    _, result = pushed(workshop)
     assert result.push.status == "succeeded", result.push.reason
     assert (result.push.url, result.push.repository) == (f"{hub.url}/me/model", "me/model")
     (files,) = hub.commits["me/model"]
