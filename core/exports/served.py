@@ -1,5 +1,7 @@
 """Scores rows with a tuned model as it is served: its adapter on its base, not merged."""
 
+from dataclasses import dataclass
+
 import torch
 from transformers import PreTrainedModel
 
@@ -21,9 +23,21 @@ from core.models.precision import dtype_of, name_of
 from core.parity.distance import mean_distance
 from core.spec.base_model import BaseModelSpec
 from core.spec.export_steps import RowFigures, ScoredRow, ServedFigures, ServeStep
-from core.spec.objective import ClassificationSpec
+from core.spec.objective import ClassificationSpec, Task
 
 CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class _Scoring:
+    """Rows, and how models score them."""
+
+    rows: tuple[ScoredRow, ...]
+    task: Task
+    multi_label: bool
+
+    def of(self, model: PreTrainedModel) -> tuple[RowFigures, ...]:
+        return score(model, self.rows, self.task, multi_label=self.multi_label)
 
 
 def serve(step: ServeStep) -> ServedFigures:
@@ -33,23 +47,24 @@ def serve(step: ServeStep) -> ServedFigures:
     tokenizer = load_tokenizer(BaseModelSpec(id="bundle", source=str(step.bundle)))
     rows = rows_of(step.reference, tokenizer, manifest.task)
     model = _load(step, manifest)
+    scoring = _Scoring(rows, manifest.task, multi_label)
     base: tuple[RowFigures, ...] | None = None
-    if STRATEGIES[manifest.strategy.type].full_model:
-        served = score(model, rows, manifest.task, multi_label=multi_label)
-        rounded = _rounded(model, step, manifest, rows, multi_label)
-    else:
+    virtual: tuple[RowFigures, ...] | None = None
+    if not STRATEGIES[manifest.strategy.type].full_model:
         adapted = load_on(model, "bundle", step.bundle, fit_head)
         if manifest.task != "classification":  # the head of a base has other labels, or none
-            base = score(model, rows, manifest.task, multi_label=multi_label)
-        served = _with_adapter(adapted, rows, manifest, multi_label)
-        rounded = (
-            _rounded(model, step, manifest, rows, multi_label) if adapted.virtual is None else None
-        )
+            base = scoring.of(model)
+        if adapted.virtual is None:
+            adapted.install()
+        else:
+            virtual = _with_virtual_tokens(adapted, scoring)
+    served = scoring.of(model) if virtual is None else virtual
+    rounded = _rounded(model, step, manifest, scoring) if virtual is None else virtual
     return ServedFigures(
         task=manifest.task,
         multi_label=multi_label,
         precision=name_of(model.dtype),
-        rounding_nats=0.0 if rounded is None else _distance(served, rounded),
+        rounding_nats=_distance(served, rounded),
         of_job=bool(step.reference is not None and step.reference.rows),
         rows=rows,
         served=served,
@@ -65,34 +80,25 @@ def _load(step: ServeStep, manifest: Manifest) -> PreTrainedModel:
     return load_base(source, dtype, CPU, task=manifest.task, labels=labels)
 
 
-def _with_adapter(
-    adapted: AdaptedModel, rows: tuple[ScoredRow, ...], manifest: Manifest, multi_label: bool
-) -> tuple[RowFigures, ...]:
-    """Run the adapter's layers in the model; virtual tokens as in training, without preferences."""
-    if adapted.virtual is None:
-        adapted.install()
-        return score(adapted.model, rows, manifest.task, multi_label=multi_label)
+def _with_virtual_tokens(adapted: AdaptedModel, scoring: _Scoring) -> tuple[RowFigures, ...]:
+    """Run the model as in training, which does not say which tokens it prefers."""
     if family_of(adapted.model.config.model_type).layout == "packed":
         use_packed_attention(adapted.model)
     adapted.install()
-    judged = [_judged(row, manifest) for row in rows]
+    judged = [_judged(row, scoring.task) for row in scoring.rows]
     budget = max(row.length for row in judged)
-    figures = figures_of(adapted, judged, budget, multi_label=multi_label)
+    figures = figures_of(adapted, judged, budget, multi_label=scoring.multi_label)
     return tuple(RowFigures(logprobs=tuple(each)) for each in figures)
 
 
 def _rounded(
-    model: PreTrainedModel,
-    step: ServeStep,
-    manifest: Manifest,
-    rows: tuple[ScoredRow, ...],
-    multi_label: bool,
+    model: PreTrainedModel, step: ServeStep, manifest: Manifest, scoring: _Scoring
 ) -> tuple[RowFigures, ...]:
     """Score the rows with random rounding of the size of the export's number format."""
     written = _written_in(step, manifest, model.dtype)
     coarser = max(model.dtype, written, key=lambda dtype: torch.finfo(dtype).eps)
     with perturbed_rounding(model, seed=0, coarser=coarser):
-        return score(model, rows, manifest.task, multi_label=multi_label)
+        return scoring.of(model)
 
 
 def _written_in(step: ServeStep, manifest: Manifest, served: torch.dtype) -> torch.dtype:
@@ -114,8 +120,8 @@ def _distance(one: tuple[RowFigures, ...], other: tuple[RowFigures, ...]) -> flo
     )
 
 
-def _judged(row: ScoredRow, manifest: Manifest) -> Row | SourceTargetRow | LabelledRow:
-    match manifest.task:
+def _judged(row: ScoredRow, task: Task) -> Row | SourceTargetRow | LabelledRow:
+    match task:
         case "classification":
             return LabelledRow(0, row.tokens, ())
         case "seq2seq":

@@ -25,7 +25,8 @@ def request_export(
     """Return the unfinished export with the same request; if there is none, a new one."""
     # Lock the project's row, so that concurrent requests share one export.
     session.get(Project, project_id, with_for_update={"key_share": True})
-    for task in session.scalars(select(Task).where(*_unfinished(project_id, request.model))):
+    of_model = _unfinished(project_id, ModelId(request.model))
+    for task in session.scalars(select(Task).where(*of_model)):
         if ExportRequest.model_validate(task.payload) == request:
             return task
     task = create_task(session, project_id, EXPORT, subject=request.model, payload=request)

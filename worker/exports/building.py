@@ -34,10 +34,10 @@ from core.spec.export_steps import (
     WriteStep,
     Written,
 )
+from worker.exports.workplace import Workplace
 from worker.launch import ask_for_export_step
 from worker.outages.commit import commit
 from worker.outages.full_disk import DISK_FULL, is_disk_full
-from worker.tasks.attempt import Attempt
 
 README = "README.md"
 
@@ -51,7 +51,7 @@ class StepFailed(InvalidRequest):
 class Building:
     """One attempt to build the files of an export."""
 
-    def __init__(self, attempt: Attempt, request: ExportRequest) -> None:
+    def __init__(self, attempt: Workplace, request: ExportRequest) -> None:
         self._attempt = attempt
         self._request = request
         self._bundle = attempt.folder / "bundle"

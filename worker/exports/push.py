@@ -15,13 +15,13 @@ from core.sealed import unseal
 from core.spec.export import ExportResult, PushResult, PushTarget
 from worker.coroutines import CHECK_SECONDS, Interrupted
 from worker.exports.upload import Upload
-from worker.tasks.attempt import Attempt
+from worker.exports.workplace import Workplace
 
 PAUSES_SECONDS = (2.0, 10.0, 30.0, 60.0)
 """Between tries while the hub is unavailable."""
 
 
-def push(attempt: Attempt, target: PushTarget, built: ExportResult) -> PushResult:
+def push(attempt: Workplace, target: PushTarget, built: ExportResult) -> PushResult:
     """Upload the files of the export in one commit; Interrupted if the attempt should stop.
 
     After a killed worker the upload is repeated. The hub makes no second commit of equal files.
@@ -53,7 +53,7 @@ def push(attempt: Attempt, target: PushTarget, built: ExportResult) -> PushResul
     )
 
 
-def _token(attempt: Attempt) -> SecretStr | str:
+def _token(attempt: Workplace) -> SecretStr | str:
     """Return the token, or why there is none."""
     with attempt.database.reading() as session:
         sealed = sealed_token(session, attempt.claim)
@@ -67,7 +67,7 @@ def _token(attempt: Attempt) -> SecretStr | str:
     return token
 
 
-def _files(attempt: Attempt, built: ExportResult) -> Path:
+def _files(attempt: Workplace, built: ExportResult) -> Path:
     """Return the folder of the export: that of this attempt, or the stored archive, unpacked."""
     folder = attempt.folder / "export"
     if not folder.is_dir():
@@ -79,7 +79,7 @@ def _files(attempt: Attempt, built: ExportResult) -> Path:
     return folder
 
 
-def _uploaded(attempt: Attempt, upload: Upload) -> dict[str, Any]:
+def _uploaded(attempt: Workplace, upload: Upload) -> dict[str, Any]:
     """Run the upload in a process of its own, and return its answer."""
     log = attempt.folder / "upload.log"
     with log.open("wb") as errors:
@@ -109,7 +109,7 @@ def _uploaded(attempt: Attempt, upload: Upload) -> dict[str, Any]:
     return answer
 
 
-def _sleep(attempt: Attempt, seconds: float) -> None:
+def _sleep(attempt: Workplace, seconds: float) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if attempt.should_stop():
