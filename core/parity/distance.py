@@ -14,7 +14,7 @@ from core.spec.export import Distance, ExportOptions, ExportReplay
 from core.spec.export_steps import RowFigures, ServedFigures
 from core.spec.precision import NumberFormat
 
-ALLOWED_NATS = {"fp32": 0.01, "16 bits": 0.1, "8 bits": 0.2, "4 bits": 0.6}
+ALLOWED_NATS = {"fp32": 0.01, "16 bits": 0.1, "8 bits": 0.3, "4 bits": 1.0}
 """The largest mean difference by number format (docs/decisions/0040-exports.md)."""
 ROUNDING_FACTOR = 3.0
 """A model that rounding alone moves further is allowed this multiple of it."""

@@ -8,12 +8,10 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from core.artifacts.archive import contents, pack_state
-from core.records import exports, tasks
 from core.records.owned import get_owned
 from core.records.tables import Task
-from core.spec.export import ExportContent, ExportedFile, ExportReplay, ExportResult
 from tests.api import as_worker
+from tests.api.exporting import finish_export
 from tests.api.live import Api, running_api
 
 TOKEN = "hf_of_somebody_who_trusts_us"
@@ -31,26 +29,6 @@ def request_export(client: httpx.Client, tuned: str, **body: object) -> dict:
     return answer.json()
 
 
-def finish(api: Api, export_id: str) -> bytes:
-    """End the export as a worker does; return the archive."""
-    folder = api.folder / export_id
-    folder.mkdir()
-    (folder / "config.json").write_text("{}")
-    (folder / "model.safetensors").write_bytes(bytes(range(256)) * 100)
-    archive = api.folder / f"{export_id}.zip"
-    sha256 = pack_state(folder, archive)
-    with api.database.writing() as session:
-        claim = tasks.claim_next(session, "worker-test", [exports.EXPORT])
-    assert claim is not None and claim.id == export_id
-    blob = api.state.store.write_file(exports.content_key(claim.id, claim.token), archive)
-    files = tuple(ExportedFile(path=p, bytes=n, offset=o) for p, n, o in contents(archive))
-    content = ExportContent(key=blob.key, bytes=blob.bytes, sha256=sha256, files=files)
-    replay = ExportReplay(status="unchecked", reason="Nothing was compared.")
-    with api.database.writing() as session:
-        tasks.succeed(session, claim, ExportResult(content=content, replay=replay))
-    return archive.read_bytes()
-
-
 def test_an_export_is_listed_downloaded_and_deleted(api: Api, client: httpx.Client, tuned: str):
     created = request_export(client, tuned)
     assert (created["object"], created["status"], created["stage"]) == (
@@ -65,7 +43,7 @@ def test_an_export_is_listed_downloaded_and_deleted(api: Api, client: httpx.Clie
     content = f"/v1/exports/{created['id']}/content"
     early = client.get(content)
     assert (early.status_code, early.json()["error"]["code"]) == (409, "export_not_ready")
-    archive = finish(api, created["id"])
+    archive = finish_export(api, created["id"])
     found = client.get(f"/v1/exports/{created['id']}").json()
     assert (found["status"], found["bytes"]) == ("succeeded", len(archive))
     assert found["replay"]["status"] == "unchecked"
@@ -84,7 +62,7 @@ def test_an_export_is_listed_downloaded_and_deleted(api: Api, client: httpx.Clie
 
 def test_files_and_ranges_of_an_export(api: Api, client: httpx.Client, tuned: str):
     created = request_export(client, tuned)
-    archive = finish(api, created["id"])
+    archive = finish_export(api, created["id"])
     content = f"/v1/exports/{created['id']}/content"
     weights = client.get(content, params={"path": "model.safetensors"})
     expected = bytes(range(256)) * 100
@@ -186,7 +164,7 @@ def test_bases_are_not_exported_and_unknown_models_not_found(client: httpx.Clien
 
 def test_exports_of_a_deleted_model_are_deleted_with_it(api: Api, client: httpx.Client, tuned: str):
     created = request_export(client, tuned)
-    finish(api, created["id"])
+    finish_export(api, created["id"])
     assert client.delete(f"/v1/models/{tuned}").status_code == 200
     assert client.get(f"/v1/exports/{created['id']}").status_code == 404
     assert not list((api.folder / "storage/exports").rglob("*.zip"))
@@ -208,6 +186,6 @@ def test_a_token_is_sealed_in_the_database_and_gone_at_the_end(api: Api, tuned: 
     assert TOKEN.encode() not in b"".join(
         path.read_bytes() for path in api.folder.rglob("*") if path.is_file()
     )
-    finish(api, created["id"])
+    finish_export(api, created["id"])
     with api.database.reading() as session:
         assert get_owned(session, Task, "default", created["id"]).secret is None

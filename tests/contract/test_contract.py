@@ -12,6 +12,7 @@ from core.records.tables import Job
 from core.records.workers import worker_seen
 from core.tasks.kinds import Queue
 from tests.api import as_worker
+from tests.api.exporting import finish_export
 from tests.api.light_worker import light_worker_of
 from tests.api.live import Api
 from tests.api.test_evaluation import VERDICT
@@ -60,13 +61,16 @@ NEVER_REFUSED: frozenset[Route] = frozenset(
 )
 
 
-def use_exports(client: httpx.Client, tuned: str) -> None:
+def use_exports(api: Api, client: httpx.Client, tuned: str) -> None:
     created = client.post(f"/v1/models/{tuned}/exports", json={"format": "merged"})
     assert created.status_code == 200, created.text
     assert client.get(f"/v1/models/{tuned}/exports").json()["data"] == [created.json()]
     export = f"/v1/exports/{created.json()['id']}"
     assert client.get(export).json() == created.json()
     assert client.get(f"{export}/content").status_code == 409
+    finish_export(api, created.json()["id"])
+    assert client.get(export).json()["status"] == "succeeded"
+    assert client.get(f"{export}/content").status_code == 200
     assert client.delete(export).json()["deleted"]
 
 
@@ -120,7 +124,7 @@ def use_every_route(
     with light_worker_of(api):
         speed = client.get(f"/v1/models/{tuned}/speed")
     assert speed.status_code == 200, speed.text
-    use_exports(client, tuned)
+    use_exports(api, client, tuned)
     merged = {"form": "merged", "quantization": "nf4"}
     assert client.post(f"/v1/models/{tuned}/serving", json=merged).status_code == 200
     assert client.post(f"/v1/models/{tuned}/publish").status_code == 200
@@ -190,6 +194,11 @@ def misuse_every_route(client: httpx.Client) -> None:
         ("GET", "/v1/models/none/at/all"),
         ("DELETE", "/v1/models/tunesmith/tiny"),
         ("GET", "/v1/models/none/at/all/speed"),
+        ("POST", "/v1/models/none/at/all/exports"),
+        ("GET", "/v1/models/none/at/all/exports"),
+        ("GET", "/v1/exports/export-none"),
+        ("GET", "/v1/exports/export-none/content"),
+        ("DELETE", "/v1/exports/export-none"),
         ("GET", "/v1/models/none/at/all/download"),
         ("POST", "/v1/models/none/at/all/download"),
         ("POST", "/v1/models/tunesmith/tiny/serving"),

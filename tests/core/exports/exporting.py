@@ -1,9 +1,11 @@
 """Runs the steps of an export in this process, and judges the result."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from core.exports.steps import run_step
 from core.parity.distance import judge_export
+from core.spec.base_model import BaseModelSpec
 from core.spec.export import ExportOptions, ExportReplay
 from core.spec.export_steps import (
     QuantizeStep,
@@ -18,12 +20,23 @@ from core.spec.parity import ParityReference
 from tests.core.engine.bundles import Bundle
 
 
-def options_for(format_: str, **changes: object) -> ExportOptions:
-    return ExportOptions.model_validate({"format": format_, "form": "merged"} | changes)
+@dataclass(frozen=True)
+class Exported:
+    """A tuned model: its base, and the folder of its bundle."""
+
+    base: BaseModelSpec
+    folder: Path
+
+
+def options_for(format: str, **changes: object) -> ExportOptions:
+    return ExportOptions.model_validate({"format": format, "form": "merged"} | changes)
 
 
 def export(
-    bundle: Bundle, options: ExportOptions, out: Path, reference: ParityReference | None = None
+    bundle: Exported | Bundle,
+    options: ExportOptions,
+    out: Path,
+    reference: ParityReference | None = None,
 ) -> ExportReplay:
     """Write an export into `out`, load it as its users do, and compare it."""
     folder = bundle.folder
