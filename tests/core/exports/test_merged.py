@@ -39,6 +39,7 @@ COMBINATIONS = [
     ("gemma3_text", "embeddings"),
     ("phi3", "dora"),
     ("gpt2", "lora"),
+    ("gpt2", "dora"),
     ("gpt2", "ia3"),
     *((family, "lora") for family in ENCODER_DECODERS),
 ]
