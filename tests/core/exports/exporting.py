@@ -8,11 +8,13 @@ from core.parity.distance import judge_export
 from core.spec.base_model import BaseModelSpec
 from core.spec.export import ExportOptions, ExportReplay
 from core.spec.export_steps import (
+    GgufStep,
     QuantizeStep,
     ReplayedFigures,
     ReplayStep,
     ServedFigures,
     ServeStep,
+    StepResult,
     WriteStep,
     Written,
 )
@@ -37,21 +39,37 @@ def export(
     options: ExportOptions,
     out: Path,
     reference: ParityReference | None = None,
+    llama_cpp: Path | None = None,
 ) -> ExportReplay:
     """Write an export into `out`, load it as its users do, and compare it."""
-    folder = bundle.folder
-    serving = ServeStep(base=bundle.base, bundle=folder, options=options, reference=reference)
-    served = run_step(serving)
+    base, folder = bundle.base, bundle.folder
+    served = run_step(ServeStep(base=base, bundle=folder, options=options, reference=reference))
     assert isinstance(served, ServedFigures)
-    dense = out if options.format not in ("nf4", "int8") else out.with_name("dense")
-    step = WriteStep(base=bundle.base, bundle=folder, options=options, out=dense)
-    written = run_step(step)
-    assert isinstance(written, Written)
+    written: StepResult = Written()
+    dense = out.with_name("dense") if options.format in ("nf4", "int8", "gguf") else out
+    if options.format != "adapter-gguf":
+        written = run_step(WriteStep(base=base, bundle=folder, options=options, out=dense))
     if options.format in ("nf4", "int8"):
-        quantize = QuantizeStep(bundle=folder, model=dense, quantization=options.format, out=out)
-        run_step(quantize)
+        run_step(QuantizeStep(bundle=folder, model=dense, quantization=options.format, out=out))
+    elif options.format in ("gguf", "adapter-gguf"):
+        step = GgufStep(
+            base=base,
+            source=dense if options.format == "gguf" else folder,
+            quantization=options.quantization,
+            llama_cpp=llama_cpp,
+            out=out,
+        )
+        written = run_step(step)
+    assert isinstance(written, Written)
     replayed = run_step(
-        ReplayStep(base=bundle.base, bundle=folder, folder=out, options=options, served=served)
+        ReplayStep(
+            base=base,
+            bundle=folder,
+            folder=out,
+            options=options,
+            served=served,
+            llama_cpp=llama_cpp,
+        )
     )
     assert isinstance(replayed, ReplayedFigures)
     return judge_export(options, written.stored_in, served, replayed.figures, None)
