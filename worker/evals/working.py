@@ -21,12 +21,8 @@ async def work_through(
     rows: Iterator[Row],
     result_of: Callable[[int, Mapping[str, Any]], Awaitable[ItemResult]],
     journal: Journal,
-    asking: Awaitable[None],
 ) -> None:
-    """Make a result of every row, and add it to the journal, which is stored from time to time.
-
-    `asking` sends the requests, and is cancelled at the end.
-    """
+    """Make a result of every row, and add it to the journal, which is stored from time to time."""
 
     async def work() -> None:
         for number, row in rows:
@@ -36,10 +32,9 @@ async def work_through(
                 await asyncio.sleep(CHECK_SECONDS)
 
     workers = [asyncio.create_task(work()) for _ in range(AT_ONCE)]
-    sending = asyncio.ensure_future(asking)
-    pending = {*workers, sending}
+    pending = set(workers)
     try:
-        while not all(worker.done() for worker in workers):
+        while pending:
             done, _ = await asyncio.wait(
                 pending, timeout=CHECK_SECONDS, return_when=asyncio.FIRST_EXCEPTION
             )
@@ -49,6 +44,6 @@ async def work_through(
             if journal.is_due:
                 await asyncio.to_thread(journal.taken())
     finally:
-        for each in (*workers, sending):
-            each.cancel()
-        await asyncio.gather(*workers, sending, return_exceptions=True)
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
