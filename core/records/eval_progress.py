@@ -22,6 +22,9 @@ from core.records.tasks import TaskClaim
 from core.spec.evals import EvalRunStatus, ItemStatus
 from core.spec.ids import EvalRunId
 
+MAX_MODELS = 100
+"""Names of models in the usage of a run; an external endpoint may invent one for each answer."""
+OTHER_MODELS = "other models"
 ORDER_SECONDS = 1e-6
 """Between two results of a group, so that a list has them in their order."""
 
@@ -133,7 +136,9 @@ def _count(run: EvalRun, results: Sequence[ItemResult]) -> None:
             if passed is not None:
                 count["passed" if passed else "failed"] += 1
         for each in result.usage:
-            total = usage.setdefault(each["model_name"], {"model_name": each["model_name"]})
+            has_room = each["model_name"] in usage or len(usage) < MAX_MODELS
+            model = each["model_name"] if has_room else OTHER_MODELS
+            total = usage.setdefault(model, {"model_name": model})
             for name, number in each.items():
                 if isinstance(number, int):
                     total[name] = total.get(name, 0) + number

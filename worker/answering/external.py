@@ -16,6 +16,7 @@ import httpx
 from core.catalog.external import Endpoints, ExternalEndpoint
 from core.errors import InvalidRequest, TunesmithError
 from core.spec.evals import ExternalModel
+from worker.answering.external_answers import BadAnswer, read_answer
 
 logger = logging.getLogger(__name__)
 
@@ -90,8 +91,10 @@ class ExternalClient:
                 status, headers, content = await self._sent(endpoint, address, body)
         except TimeoutError:
             raise _Again(f"no answer within {endpoint.timeout_seconds:g} s") from None
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise _Again(f"{type(error).__name__}: {error}") from None
+        except (httpx.InvalidURL, UnicodeError) as error:  # of the operator's file
+            raise ExternalError(f"{endpoint.name} cannot be asked: {error}") from None
         if status in MAY_PASS or status >= 500:
             raise _Again(f"status {status}: {_shown(content)}", _seconds(headers))
         if status != 200:
@@ -101,18 +104,14 @@ class ExternalClient:
                 code=ExternalError.code,
             )
         try:
-            answer = _without_surrogates(json.loads(content))
-        except (ValueError, RecursionError):
-            raise ExternalError(f"{endpoint.name} answers without JSON.") from None
-        if not isinstance(answer, dict):
-            raise ExternalError(f"{endpoint.name} answers with something else than an object.")
-        _require_shape(endpoint, url, answer)
-        return _usual(answer)
+            return read_answer(url, content)
+        except BadAnswer as error:
+            raise ExternalError(f"{endpoint.name} {error}.") from None
 
     async def _sent(
         self, endpoint: ExternalEndpoint, address: str, body: Mapping[str, Any]
     ) -> tuple[int, Mapping[str, str], bytes]:
-        headers = {}
+        headers = {"accept-encoding": "identity"}
         try:
             key = endpoint.key()
         except OSError as error:
@@ -124,52 +123,19 @@ class ExternalClient:
             "POST", address, json=body, headers=headers, timeout=timeout, follow_redirects=False
         )
         async with request as answer:
+            if (encoding := answer.headers.get("content-encoding", "identity")) != "identity":
+                raise ExternalError(  # a small answer may be large after it
+                    f"{endpoint.name} answers in the encoding {encoding[:64]!r}, which was not "
+                    "asked for."
+                )
             content = bytearray()
-            async for chunk in answer.aiter_bytes():
+            async for chunk in answer.aiter_raw():
                 content += chunk
                 if len(content) > MAX_ANSWER_BYTES:
                     raise ExternalError(
                         f"{endpoint.name} answers with more than {MAX_ANSWER_BYTES >> 20} MiB."
                     )
             return answer.status_code, answer.headers, bytes(content)
-
-
-def _require_shape(endpoint: ExternalEndpoint, url: str, answer: Mapping[str, Any]) -> None:
-    """Raise ExternalError for an answer that lacks what its readers use."""
-    match url, answer:
-        case "/v1/chat/completions", {
-            "choices": [{"message": {"content": str() | None | list()}}, *_]
-        }:
-            return
-        case "/v1/responses", {"model": str(), "output": [*items]} if all(
-            isinstance(item, dict) for item in items
-        ):
-            return
-        case "/v1/embeddings", {"data": [*_]}:
-            return
-    raise ExternalError(f"{endpoint.name} answers with an object that is no answer of {url}.")
-
-
-def _without_surrogates(answer: Any) -> Any:
-    """Return JSON in which `?` stands for halves of surrogate pairs, which are no text."""
-    text = json.dumps(answer, ensure_ascii=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return json.loads(text.encode(errors="replace"))
-    return answer
-
-
-def _usual(answer: dict[str, Any]) -> dict[str, Any]:
-    """Return an answer whose messages have texts; some services answer with a list of parts."""
-    for choice in answer.get("choices", ()):
-        message = choice.get("message") if isinstance(choice, dict) else None
-        if isinstance(message, dict) and isinstance(message.get("content"), list):
-            parts = [part for part in message["content"] if isinstance(part, dict)]
-            message["content"] = "".join(str(part.get("text") or "") for part in parts)
-        if isinstance(choice, dict):
-            choice.setdefault("finish_reason", "stop")
-    return answer
 
 
 class _Again(Exception):

@@ -1,6 +1,7 @@
 """External endpoints: what is sent, what is sent again, and what ends as an error."""
 
 import asyncio
+import gzip
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,8 +21,18 @@ from worker.answering import external
 from worker.answering.external import ExternalClient, ExternalError
 
 CHAT = "/v1/chat/completions"
-CHOICE = {"finish_reason": "stop", "message": {"content": "4"}}
-ANSWER = {"model": "gpt-x", "choices": [CHOICE], "usage": {}}
+CHOICE = {
+    "index": 0,
+    "finish_reason": "stop",
+    "message": {"role": "assistant", "content": "4"},
+}
+NO_USAGE = {
+    "prompt_tokens": 0,
+    "completion_tokens": 0,
+    "total_tokens": 0,
+    "prompt_tokens_details": {"cached_tokens": 0},
+}
+ANSWER = {"model": "gpt-x", "choices": [CHOICE], "usage": NO_USAGE}
 MODEL = ExternalModel(endpoint="cloud", model="org/gpt-x")
 Answers = list[Callable[[], Response]]
 
@@ -135,6 +146,21 @@ def test_half_of_a_surrogate_pair_is_replaced(endpoint: Endpoint) -> None:
     endpoint.answers = [lambda: Response(content)]
     [answer] = ask(endpoint)
     assert answer["choices"][0]["message"]["content"] == "a? b\U0001f600"
+
+
+def test_compressed_answer_is_refused_before_it_is_read(endpoint: Endpoint) -> None:
+    bomb = gzip.compress(b" " * (64 << 20))
+    headers = {"content-encoding": "gzip"}
+    endpoint.answers = [lambda: Response(bomb, headers=headers)]
+    with pytest.raises(ExternalError, match="encoding 'gzip'"):
+        ask(endpoint)
+    assert endpoint.seen[0][1]["accept-encoding"] == "identity"
+
+
+@pytest.mark.parametrize("url", ["http://[", "http://a:99999999/v1", "http://\ud800"])
+def test_address_that_is_none_is_an_error(endpoint: Endpoint, url: str) -> None:
+    with pytest.raises(ExternalError):
+        ask(endpoint, base_url=url)
 
 
 def test_answer_without_end_is_cut(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
