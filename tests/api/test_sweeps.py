@@ -178,9 +178,9 @@ def test_random_sweep_shows_its_seed_and_can_be_repeated(
         ),
         ({"search": {"type": "grid", "parameters": {RATE: [1e-3]}}}, "search.parameters", "two or"),
         (
-            {"search": {"type": "grid", "parameters": {RATE: [1e-3, 2e-3, "0.001"]}}},
+            {"search": {"type": "grid", "parameters": {"strategy.alpha": [8, 16, 8.0]}}},
             "search.parameters",
-            'Trials 0 (training.learning_rate=0.001) and 2 (training.learning_rate="0.001")',
+            "Trials 0 (strategy.alpha=8) and 2 (strategy.alpha=8.0) are the same job",
         ),
         (
             {"search": {"type": "grid", "parameters": {"model": ["tiny", "tunesmith/tiny"]}}},

@@ -8,6 +8,7 @@ import asyncio
 import json
 import logging
 import random
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +25,8 @@ MAX_ANSWER_BYTES = 8 << 20
 MAX_TRIES = 6
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 60.0
+GIVE_UP_SECONDS = 600.0
+"""An endpoint that has only failed for so long is not asked again in this run."""
 CONNECT_SECONDS = 10.0
 MAY_PASS = frozenset({408, 409, 429})
 """Statuses besides 5xx after which the same request may succeed; those that OpenAI's client
@@ -37,6 +40,32 @@ class ExternalError(TunesmithError):
     code = "external_endpoint_error"
 
 
+class _Lane:
+    """The requests of one run to one endpoint."""
+
+    def __init__(self, endpoint: ExternalEndpoint) -> None:
+        self.endpoint = endpoint
+        self.places = asyncio.Semaphore(endpoint.at_once)
+        self._failing_since: float | None = None
+
+    def answered(self) -> None:
+        self._failing_since = None
+
+    def failed(self) -> None:
+        if self._failing_since is None:
+            self._failing_since = time.monotonic()
+
+    def require_hope(self, reason: str = "") -> None:
+        """Raise ExternalError if the endpoint has failed for too long."""
+        since = self._failing_since
+        if since is not None and time.monotonic() - since > GIVE_UP_SECONDS:
+            minutes = f"{GIVE_UP_SECONDS / 60:g} minutes"
+            raise ExternalError(
+                f"{self.endpoint.name} has answered nothing for {minutes}, and is not asked again "
+                f"in this run. {reason}".rstrip()
+            )
+
+
 class ExternalClient:
     """Asks the registered endpoints; owns the connections until `close`."""
 
@@ -44,7 +73,7 @@ class ExternalClient:
         self._endpoints = endpoints
         # The environment could name a proxy, or add the keys of a netrc file.
         self._client = httpx.AsyncClient(trust_env=False, limits=httpx.Limits(max_connections=None))
-        self._places: dict[str, asyncio.Semaphore] = {}
+        self._lanes: dict[str, _Lane] = {}
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -61,18 +90,23 @@ class ExternalClient:
                 f"The external endpoint {model.endpoint!r} is no longer registered with the "
                 "workers."
             )
-        places = self._places.setdefault(endpoint.name, asyncio.Semaphore(endpoint.at_once))
-        async with places:
-            return await self._until_answered(endpoint, url, {**body, "model": model.model})
+        lane = self._lanes.setdefault(endpoint.name, _Lane(endpoint))
+        async with lane.places:
+            return await self._until_answered(lane, url, {**body, "model": model.model})
 
     async def _until_answered(
-        self, endpoint: ExternalEndpoint, url: str, body: Mapping[str, Any]
+        self, lane: _Lane, url: str, body: Mapping[str, Any]
     ) -> dict[str, Any]:
-        pause = FIRST_PAUSE_SECONDS
+        endpoint, pause = lane.endpoint, FIRST_PAUSE_SECONDS
+        lane.require_hope()
         for is_last in [False] * (MAX_TRIES - 1) + [True]:
             try:
-                return await self._once(endpoint, url, body)
+                answer = await self._once(endpoint, url, body)
+                lane.answered()
+                return answer
             except _Again as again:
+                lane.failed()
+                lane.require_hope(f"The last error: {again}")
                 if is_last:
                     raise ExternalError(f"{endpoint.name} does not answer: {again}") from None
                 logger.info("%s is asked again: %s", endpoint.name, again)
