@@ -12,7 +12,8 @@ from core.grading.grade import grade
 from core.grading.judges import Judges
 from core.grading.sample import sample_of_completion
 from core.inference.endpoints import checked_body
-from core.records.eval_progress import ItemResult, ModelUsage
+from core.records.eval_progress import ItemResult
+from core.records.model_usage import ModelUsage
 from core.spec.evals import EvalRunRequest, result_names
 from core.spec.grader import PythonOutcome
 from worker.answering.models import NamedModels

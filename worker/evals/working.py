@@ -1,26 +1,25 @@
-"""Works through the items of an eval run, many at once."""
+"""Works through the rows of a task, many at once."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
-from core.records.eval_progress import ItemResult
-from worker.evals.journal import Journal
+from worker.evals.journal import Journal, Result
 
 AT_ONCE = 256
-"""Items that are answered or graded; the engines and endpoints limit the requests among them."""
+"""Rows that are answered or graded; the engines and endpoints limit the requests among them."""
 CHECK_SECONDS = 0.05
 """Between two looks whether results are to be stored."""
 MAX_WAITING = 1000
-"""Results that are not stored yet; items that need no model are graded faster than stored."""
+"""Results that are not stored yet; rows that need no model are graded faster than stored."""
 
 Row = tuple[int, Mapping[str, Any]]
 
 
 async def work_through(
     rows: Iterator[Row],
-    result_of: Callable[[int, Mapping[str, Any]], Awaitable[ItemResult]],
-    journal: Journal,
+    result_of: Callable[[int, Mapping[str, Any]], Awaitable[Result]],
+    journal: Journal[Result],
 ) -> None:
     """Make a result of every row, and add it to the journal, which is stored from time to time."""
 

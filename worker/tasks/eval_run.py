@@ -10,7 +10,13 @@ from typing import Any
 from core.catalog.external import BadEndpoints, Endpoints
 from core.datasets.eval_items import item_rows
 from core.errors import NotFound
-from core.records.eval_progress import begin_run, done_items, end_run
+from core.records.eval_progress import (
+    ItemResult,
+    add_results,
+    begin_run,
+    done_items,
+    end_run,
+)
 from core.spec.evals import FINAL, EvalRunRequest, EvalRunResult
 from core.spec.ids import EvalRunId
 from worker.answering.background import background_of
@@ -56,7 +62,10 @@ def _work(attempt: Attempt, run: EvalRunRequest, endpoints: Endpoints) -> None:
     run_id = EvalRunId(run.run_id)
     with attempt.database.reading() as session:
         done = done_items(session, run_id)
-    journal = Journal(attempt.claim, attempt.database, run_id)
+    journal = Journal[ItemResult](
+        attempt.database,
+        lambda session, results: add_results(session, attempt.claim, run_id, results),
+    )
     rows = _rows(attempt.folder / ITEMS, done)
     try:
         run_unless(attempt.should_stop, _work_through(attempt, run, rows, journal, endpoints))
@@ -70,7 +79,7 @@ async def _work_through(
     attempt: Attempt,
     run: EvalRunRequest,
     rows: Iterator[tuple[int, Mapping[str, Any]]],
-    journal: Journal,
+    journal: Journal[ItemResult],
     endpoints: Endpoints,
 ) -> None:
     settings, project = attempt.settings, attempt.claim.project_id
