@@ -133,18 +133,13 @@ def unwritten_blobs(session: Session, distillation: Distillation) -> list[str]:
 def _without_task(
     session: Session, project_id: ProjectId, distillation_id: DistillationId
 ) -> Distillation:
-    """Return a distillation, locked; its task is deleted if it has not ended.
+    """Return a distillation, locked, whose task is deleted, so that a worker stops.
 
     Workers lock the task before the distillation, and so must everyone.
     """
-    distillation = get_owned(session, Distillation, project_id, distillation_id)
-    if distillation.finished_at is None:
-        forget_tasks(
-            session,
-            owned_by(Task, project_id),
-            Task.kind == DISTILLATION,
-            Task.subject == distillation_id,
-        )
+    get_owned(session, Distillation, project_id, distillation_id)
+    is_its_task = (Task.kind == DISTILLATION, Task.subject == distillation_id)
+    forget_tasks(session, owned_by(Task, project_id), *is_its_task)
     return get_owned(session, Distillation, project_id, distillation_id, lock="write")
 
 
