@@ -130,6 +130,13 @@ def unwritten_blobs(session: Session, distillation: Distillation) -> list[str]:
     return [file_key(distillation.training_file)]
 
 
+def needs_file(session: Session, distillation_id: DistillationId, file_id: FileId) -> bool:
+    """Return whether the training file is recorded, or another attempt may record it."""
+    is_unfinished = (Distillation.id == distillation_id, Distillation.finished_at.is_(None))
+    unfinished = session.scalars(select(Distillation.id).where(*is_unfinished)).first()
+    return unfinished is not None or is_recorded(session, file_id)
+
+
 def _without_task(
     session: Session, project_id: ProjectId, distillation_id: DistillationId
 ) -> Distillation:

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from core.catalog.external import BadEndpoints, Endpoints
 from core.distillation.student import job_of
-from core.errors import InvalidRequest, NotFound
+from core.errors import InvalidRequest, NotFound, StaleClaim
 from core.records.distillation_progress import (
     RowResult,
     add_answers,
@@ -24,7 +24,7 @@ from core.records.distillation_progress import (
     set_outcomes,
     stored_numbers,
 )
-from core.records.files import file_key
+from core.records.distillations import needs_file
 from core.spec.distillation import (
     FINAL,
     DistillationRequest,
@@ -32,7 +32,6 @@ from core.spec.distillation import (
     DistillationStatus,
 )
 from core.spec.ids import DistillationId
-from core.storage.compensation import delete_on_failure
 from worker.coroutines import Interrupted, run_unless
 from worker.distillations.asking import Teacher
 from worker.distillations.failures import Failures
@@ -42,7 +41,7 @@ from worker.distillations.prompts import Row, prompt_rows
 from worker.distillations.writing import stored_rows, write_training_file
 from worker.evals.journal import Journal
 from worker.evals.working import work_through
-from worker.outages.commit import commit, may_have_committed
+from worker.outages.commit import commit
 from worker.tasks.attempt import Attempt
 
 Error = dict[str, Any]
@@ -155,23 +154,26 @@ def _work(
 
 def _end(attempt: Attempt, request: DistillationRequest) -> DistillationStatus:
     """Write the training file and create the job; without a job, the file is kept."""
-    database, claim = attempt.database, attempt.claim
+    database, store, claim = attempt.database, attempt.store, attempt.claim
     id_, plan = DistillationId(request.distillation_id), request.student
-    key = file_key(request.training_file)
-    with delete_on_failure(attempt.store, key, unless=may_have_committed):
-        file = write_training_file(
-            database, attempt.store, attempt.folder, claim.project_id, request
-        )
+    file = write_training_file(database, store, attempt.folder, claim.project_id, request)
 
-        def with_job(session: Session) -> DistillationStatus:
-            new = partial(job_of, plan)
-            return end_with_job(session, claim, id_, file, new, must_download=plan.must_download)
+    def with_job(session: Session) -> DistillationStatus:
+        new = partial(job_of, plan)
+        return end_with_job(session, claim, id_, file, new, must_download=plan.must_download)
 
+    try:
         try:
             return commit(database, with_job)
         except (InvalidRequest, NotFound) as error:
             why = _error(error.code, f"The job cannot be created: {error.message}", error.param)
             return commit(database, lambda session: end_without_job(session, claim, id_, why, file))
+    except StaleClaim:
+        with database.reading() as session:
+            is_needed = needs_file(session, id_, request.training_file)
+        if not is_needed:
+            store.delete(file.key)
+        raise
 
 
 def _error(code: str, message: str, param: str | None = None) -> Error:
