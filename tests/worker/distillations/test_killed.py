@@ -2,15 +2,21 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from core.records.distillation_progress import stored_numbers
+from core.errors import StaleClaim
+from core.records import tasks
+from core.records.distillation_progress import TrainingFile, stored_numbers
+from core.records.distillations import cancel_distillation
+from core.records.projects import DEFAULT_PROJECT
 from core.spec.distillation import DistillationStatus
+from core.spec.ids import DistillationId
 from tests.api.scripted_engine import ANSWER, EXACTLY, ScriptedEngine, prompt_of
 from tests.worker.distillations.distilled import (
     EXACT,
@@ -25,7 +31,9 @@ from tests.worker.distillations.distilled import (
 )
 from tests.worker.killed_attempts import points_of
 from tests.worker.workshop import Workshop
+from worker.distillations.writing import write_training_file
 from worker.evals import journal
+from worker.tasks import distillation as runner
 
 QUESTIONS = ("hello 0", f"{EXACTLY}no", "be a classifier", "hello 3", "hello 4")
 
@@ -111,3 +119,39 @@ def test_a_failed_distillation_ends_once_whenever_it_is_killed(
             for each in prompt.candidates
             if each.message is not None
         ]
+
+
+def test_an_attempt_that_lost_its_claim_deletes_only_a_file_that_nobody_records(
+    workshop: Workshop, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def writing_then(lose_claim: Callable[[], None]) -> str:
+        """Work until the training file is written, lose the claim, and return its key."""
+
+        def write(*arguments: Any) -> TrainingFile:
+            monkeypatch.undo()
+            file = write_training_file(*arguments)
+            keys.append(file.key)
+            lose_claim()
+            return file
+
+        keys: list[str] = []
+        monkeypatch.setattr(runner, "write_training_file", write)
+        with pytest.raises(StaleClaim):
+            attempt_until(workshop, None)
+        return keys[0]
+
+    def cancel() -> None:
+        with workshop.database.writing() as session:
+            cancel_distillation(session, DEFAULT_PROJECT, DistillationId(id_))
+
+    def lose_to_another() -> None:
+        with workshop.database.writing() as session:
+            tasks.rescue_expired(session, worker_id="worker-victim")
+        assert attempt_until(workshop, None) is None
+
+    id_ = create(workshop, asked("hello"))
+    assert not workshop.store.exists(writing_then(cancel))
+    assert (row_of(workshop, id_).status, jobs_of(workshop)) == ("cancelled", [])
+    id_ = create(workshop, asked("hello"))
+    assert workshop.store.exists(writing_then(lose_to_another))
+    assert (row_of(workshop, id_).status, len(jobs_of(workshop))) == ("training", 1)
