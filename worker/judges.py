@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from core.errors import Unavailable
+from core.evals.results import usage_of
+from core.grading.judges import Judges
 from core.grading.models import EMBEDDER
+from core.records.model_usage import ModelUsage
 from core.sandbox.limits import LIMITS, Limits
 from core.sandbox.run import AT_ONCE, run_grader
 from core.spec.grader import PythonOutcome
@@ -55,3 +58,24 @@ class WorkerJudges:
     ) -> PythonOutcome:
         async with self._sandboxes:
             return await asyncio.to_thread(run_grader, source, sample, item, self._limits)
+
+
+class CountingJudges:
+    """The judges of one row, whose models' tokens are added to a list."""
+
+    def __init__(self, judges: Judges, usage: list[ModelUsage]) -> None:
+        self._judges = judges
+        self._usage = usage
+
+    async def complete(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        completion = await self._judges.complete(body)
+        self._usage.append(usage_of(completion))
+        return completion
+
+    async def embed(self, model: str | None, texts: Sequence[str]) -> list[list[float]]:
+        return await self._judges.embed(model, texts)
+
+    async def run_python(
+        self, source: str, sample: Mapping[str, Any], item: Mapping[str, Any]
+    ) -> PythonOutcome:
+        return await self._judges.run_python(source, sample, item)

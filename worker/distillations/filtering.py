@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from core.distillation.candidates import Answered, Candidate, Score, reason
 from core.distillation.selection import dropped, graded, with_best
@@ -17,27 +17,22 @@ from core.records.model_usage import ModelUsage
 from core.spec.distillation import FilterSpec
 from core.spec.evals import result_names
 from worker.distillations.asking import FAILED, row_result
+from worker.judges import CountingJudges
 
 logger = logging.getLogger(__name__)
-
-
-class JudgesOf(Protocol):
-    """Returns judges that add the tokens of their models to a list."""
-
-    def __call__(self, usage: list[ModelUsage]) -> Judges: ...
 
 
 class Filter:
     """Makes graded rows of answered ones. An error of a grader is a reason to drop an answer."""
 
-    def __init__(self, filter_: FilterSpec, judges_of: JudgesOf) -> None:
+    def __init__(self, filter_: FilterSpec, judges: Judges) -> None:
         self._filter = filter_
         self._named = list(zip(filter_.graders, result_names(filter_.graders), strict=True))
-        self._judges_of = judges_of
+        self._judges = judges
 
     async def outcome(self, number: int, body: Mapping[str, Any]) -> RowResult:
         usage: list[ModelUsage] = []
-        judges = self._judges_of(usage)
+        judges = CountingJudges(self._judges, usage)
         prompt = Answered.model_validate(body)
         candidates = [
             await self._graded(prompt, each, judges) if each.status == "answered" else each

@@ -15,9 +15,8 @@ from core.inference.endpoints import checked_body
 from core.records.eval_progress import ItemResult
 from core.records.model_usage import ModelUsage
 from core.spec.evals import EvalRunRequest, result_names
-from core.spec.grader import PythonOutcome
 from worker.answering.models import NamedModels
-from worker.judges import CHAT
+from worker.judges import CHAT, CountingJudges
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +43,7 @@ class Items:
             if self._run.sampling is not None:
                 body = request_body(self._run.sampling, item)
             sampled = await self._sampled(row, body, usage)
-            judges = _CountingJudges(self._judges, usage)
+            judges = CountingJudges(self._judges, usage)
             grades = [
                 await grade(each.grader, item, sampled.sample, judges) for each in self._criteria
             ]
@@ -82,24 +81,3 @@ class Items:
     ) -> ItemResult:
         messages = body.get("messages") or body.get("input") or ()
         return errored_item(number, item, messages, body, error, self._criteria, usage)
-
-
-class _CountingJudges:
-    """The judges of one item, whose models' tokens are counted."""
-
-    def __init__(self, judges: Judges, usage: list[ModelUsage]) -> None:
-        self._judges = judges
-        self._usage = usage
-
-    async def complete(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        completion = await self._judges.complete(body)
-        self._usage.append(usage_of(completion))
-        return completion
-
-    async def embed(self, model: str | None, texts: Sequence[str]) -> list[list[float]]:
-        return await self._judges.embed(model, texts)
-
-    async def run_python(
-        self, source: str, sample: Mapping[str, Any], item: Mapping[str, Any]
-    ) -> PythonOutcome:
-        return await self._judges.run_python(source, sample, item)

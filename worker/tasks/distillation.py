@@ -5,7 +5,7 @@ rows that are graded are not graded again. What the last transaction records exi
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -32,21 +32,24 @@ from core.spec.distillation import (
     DistillationStatus,
 )
 from core.spec.ids import DistillationId
+from worker.answering.background import background_of
+from worker.answering.external import ExternalClient
+from worker.answering.journal import Journal
+from worker.answering.models import NamedModels
+from worker.answering.working import work_through
 from worker.coroutines import Interrupted, run_unless
 from worker.distillations.asking import Teacher
 from worker.distillations.failures import Failures
 from worker.distillations.filtering import Filter
-from worker.distillations.models import Models, models_of
 from worker.distillations.prompts import Row, prompt_rows
 from worker.distillations.writing import stored_rows, write_training_file
-from worker.evals.journal import Journal
-from worker.evals.working import work_through
+from worker.judges import WorkerJudges
 from worker.outages.commit import commit
 from worker.tasks.attempt import Attempt
 
 Error = dict[str, Any]
-Make = Callable[[Models], Callable[[int, Row], Any]]
-"""Returns what makes the result of a row."""
+Make = Callable[[NamedModels], Callable[[int, Row], Awaitable[RowResult]]]
+"""Returns what makes the result of a row, and may ask models."""
 
 
 def run(attempt: Attempt) -> DistillationResult:
@@ -98,7 +101,7 @@ def _ask(attempt: Attempt, request: DistillationRequest, endpoints: Endpoints) -
         if number not in stored
     )
 
-    def make(models: Models) -> Callable[[int, Row], Any]:
+    def make(models: NamedModels) -> Callable[[int, Row], Awaitable[RowResult]]:
         return failures.counting(Teacher(request, models.ask).answers)
 
     _work(attempt, request, endpoints, failures.until_too_many(rows), make, add_answers)
@@ -111,8 +114,9 @@ def _filter(attempt: Attempt, request: DistillationRequest, endpoints: Endpoints
     id_ = DistillationId(request.distillation_id)
     rows = stored_rows(attempt.database, project, id_, "answered")
 
-    def make(models: Models) -> Callable[[int, Row], Any]:
-        return Filter(request.filter, models.judges).outcome
+    def make(models: NamedModels) -> Callable[[int, Row], Awaitable[RowResult]]:
+        judges = WorkerJudges(models, attempt.settings.grader_limits)
+        return Filter(request.filter, judges).outcome
 
     _work(attempt, request, endpoints, rows, make, set_outcomes)
     if next(stored_rows(attempt.database, project, id_, "kept"), None) is None:
@@ -139,10 +143,13 @@ def _work(
     )
 
     async def work() -> None:
-        async with models_of(
-            attempt.database, attempt.settings, claim.project_id, request, endpoints
-        ) as models:
-            await work_through(rows, make(models), journal, models.run())
+        background = background_of(attempt.database, attempt.settings.engine_key)
+        external = ExternalClient(endpoints)
+        models = NamedModels(request.models, claim.project_id, background, external)
+        try:
+            await background.during(work_through(rows, make(models), journal))
+        finally:
+            await external.close()
 
     try:
         run_unless(attempt.should_stop, work())

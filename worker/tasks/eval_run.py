@@ -21,11 +21,11 @@ from core.spec.evals import FINAL, EvalRunRequest, EvalRunResult
 from core.spec.ids import EvalRunId
 from worker.answering.background import background_of
 from worker.answering.external import ExternalClient
+from worker.answering.journal import Journal
 from worker.answering.models import NamedModels
+from worker.answering.working import work_through
 from worker.coroutines import Interrupted, run_unless
 from worker.evals.items import Items
-from worker.evals.journal import Journal
-from worker.evals.working import work_through
 from worker.judges import WorkerJudges
 from worker.outages.commit import commit
 from worker.tasks.attempt import Attempt

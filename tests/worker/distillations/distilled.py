@@ -36,7 +36,7 @@ from core.spec.training import TrainingSpec
 from tests.api.scripted_engine import ANSWER
 from tests.worker.killed_attempts import attempt_task_until
 from tests.worker.workshop import TINY, Workshop
-from worker.evals import journal
+from worker.answering import journal
 
 TEACHER = BatchModel(id=TINY.id, base=TINY, adapter=None)
 EXACT = {

@@ -31,8 +31,8 @@ from tests.worker.distillations.distilled import (
 )
 from tests.worker.killed_attempts import points_of
 from tests.worker.workshop import Workshop
+from worker.answering import journal
 from worker.distillations.writing import write_training_file
-from worker.evals import journal
 from worker.tasks import distillation as runner
 
 QUESTIONS = ("hello 0", f"{EXACTLY}no", "be a classifier", "hello 3", "hello 4")

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
-from worker.evals.journal import Journal, Result
+from worker.answering.journal import Journal, Result
 
 AT_ONCE = 256
 """Rows that are answered or graded; the engines and endpoints limit the requests among them."""
