@@ -175,4 +175,5 @@ def _shown(body: CreateDistillation) -> dict[str, Any]:
     left_out: dict[str, Any] = {"teacher": True, "metadata": True}
     if isinstance(body.prompts, FileContent):
         left_out["prompts"] = {"content"}
-    return body.model_dump(mode="json", exclude=left_out, exclude_none=False)
+    absent = {"input_messages": None, "labelled_file": None}
+    return absent | body.model_dump(mode="json", exclude=left_out, exclude_none=True)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -177,6 +178,8 @@ def test_stored_completions_are_prompts_or_the_answers_themselves(
         body = {"model": "tiny", "messages": [{"role": "user", "content": question}], **more}
         stored = client.post("/v1/chat/completions", json=body | {"store": True})
         assert stored.status_code == 200, stored.text
+    while len(client.get("/v1/chat/completions").json()["data"]) < 2:
+        time.sleep(0.01)  # they are stored after they are answered
     asked = len(engine.requests)
     source = {"type": "stored_completions"}
     given = worked(api, client, create(client, source, teacher=None))

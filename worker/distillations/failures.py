@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
 
 from core.records.distillation_progress import RowResult
 from core.spec.distillation import DistillationRequest
@@ -41,13 +40,10 @@ class Failures:
 
         return counted
 
-    def error(self) -> dict[str, Any] | None:
-        """Return why the distillation fails; None if it can go on."""
-        if not self.are_too_many:
-            return None
-        message = (
+    @property
+    def message(self) -> str:
+        """Return what the owner is told if there are too many."""
+        return (
             f"The teacher failed on {self._failed} of {self._total} prompts, and max_failed_share "
-            f"is {self._share:g}, so the rest was not asked. The reasons are in `reasons`, "
-            "and in the candidates."
+            f"is {self._share:g}. The rest was not asked."
         )
-        return {"code": "too_many_failures", "message": message, "param": "max_failed_share"}

@@ -12,29 +12,11 @@ from core.distillation.candidates import Answered
 from core.distillation.training_rows import labelled_row, training_row
 from core.records.database import Database
 from core.records.distillation_progress import TrainingFile
-from core.records.distillations import rows_from
 from core.records.files import file_key
 from core.spec.distillation import DistillationRequest, LabelledSpec
 from core.spec.ids import DistillationId, ProjectId
 from core.storage.blobs import BlobStore
-
-AT_ONCE = 500
-"""Rows that are read in one short transaction."""
-
-
-def stored_rows(
-    database: Database, project: ProjectId, id_: DistillationId, status: str
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield number and body of the rows with a status, in the order of the prompts."""
-    number = 0
-    while True:
-        with database.reading() as session:
-            rows = rows_from(session, project, id_, number, AT_ONCE, status=status)
-            found = [(row.number, row.body) for row in rows]
-        if not found:
-            return
-        yield from found
-        number = found[-1][0] + 1
+from worker.distillations.stored import stored_rows
 
 
 def write_training_file(

@@ -42,7 +42,8 @@ from worker.distillations.asking import Teacher
 from worker.distillations.failures import Failures
 from worker.distillations.filtering import Filter
 from worker.distillations.prompts import Row, prompt_rows
-from worker.distillations.writing import stored_rows, write_training_file
+from worker.distillations.stored import example_of, stored_rows
+from worker.distillations.writing import write_training_file
 from worker.judges import WorkerJudges
 from worker.outages.commit import commit
 from worker.tasks.attempt import Attempt
@@ -78,9 +79,10 @@ def _explained(
     attempt: Attempt,
     request: DistillationRequest,
 ) -> Error | None:
-    """Run a stage; return why it could not end."""
+    """Run a stage; return why it could not end, with the reason of one prompt."""
     try:
-        return stage(attempt, request, Endpoints.load(attempt.settings.endpoints_file))
+        error = stage(attempt, request, Endpoints.load(attempt.settings.endpoints_file))
+        return None if error is None else _with_example(attempt, request, error)
     except BadEndpoints as error:
         return _error("external_endpoint_error", f"The workers' settings: {error}")
     except NotFound as error:
@@ -105,7 +107,9 @@ def _ask(attempt: Attempt, request: DistillationRequest, endpoints: Endpoints) -
         return failures.counting(Teacher(request, models.ask).answers)
 
     _work(attempt, request, endpoints, failures.until_too_many(rows), make, add_answers)
-    return failures.error()
+    if failures.are_too_many:
+        return _error("too_many_failures", failures.message, "max_failed_share")
+    return None
 
 
 def _filter(attempt: Attempt, request: DistillationRequest, endpoints: Endpoints) -> Error | None:
@@ -122,8 +126,7 @@ def _filter(attempt: Attempt, request: DistillationRequest, endpoints: Endpoints
     if next(stored_rows(attempt.database, project, id_, "kept"), None) is None:
         return _error(
             "no_rows_kept",
-            "No answer of the teacher is kept, so there is nothing to train on. The reasons are "
-            "in `reasons`, and in the candidates.",
+            "No answer of the teacher is kept, so there is nothing to train on.",
         )
     return None
 
@@ -181,6 +184,13 @@ def _end(attempt: Attempt, request: DistillationRequest) -> DistillationStatus:
         if not is_needed:
             store.delete(file.key)
         raise
+
+
+def _with_example(attempt: Attempt, request: DistillationRequest, error: Error) -> Error:
+    project, id_ = attempt.claim.project_id, DistillationId(request.distillation_id)
+    example = example_of(attempt.database, project, id_, "dropped", "failed")
+    more = "" if example is None else f" {example}"
+    return error | {"message": f"{error['message']}{more}"}
 
 
 def _error(code: str, message: str, param: str | None = None) -> Error:

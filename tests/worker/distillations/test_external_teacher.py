@@ -149,6 +149,7 @@ def test_a_dead_endpoint_is_not_asked_for_every_prompt(workshop: Workshop, cloud
     assert attempt_until(workshop, None) is None
     row = row_of(workshop, id_)
     assert (row.status, row.error and row.error["code"]) == ("failed", "too_many_failures")
+    assert row.error and "is no answer of /v1/chat/completions" in row.error["message"]
     assert 20 < cloud.asked.total() < 500, "asked after the distillation could not succeed"
     assert jobs_of(workshop) == []
     for question in questions:
