@@ -1,4 +1,4 @@
-"""External endpoints: OpenAI-compatible services of others, which evals may ask.
+"""External endpoints: OpenAI-compatible services of others, for evals and distillations.
 
 Only the operator registers them, in a TOML file, so a request can never choose an address:
 
