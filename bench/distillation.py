@@ -1,7 +1,7 @@
 """Does a student learn more from a teacher than from the same labelled rows alone?
 
 The user has few labelled rows and many prompts without labels. SmolLM2-135M is tuned on the
-labelled rows, answers the prompts, and the shipped base (the student, a fortieth of its size) is
+labelled rows, answers the prompts, and the shipped base (the student, a thirtieth of its size) is
 trained on both; beside it stands the student that was trained on the labelled rows alone, for as
 many epochs and, so that steps are no excuse, for as many steps. No model sees other labels than
 those of the same rows. The task is to name the module of a docstring; the score is the share of
