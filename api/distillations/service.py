@@ -90,17 +90,25 @@ def _create(
             training_file=job.training_file,
             student=student,
         )
-        new = NewDistillation(
-            project_id=caller.project,
-            id=id_,
-            request=_shown(body),
-            user_metadata=body.metadata,
-            teacher=None if body.teacher is None else models[body.teacher].id,
-            prompts_file=prompts.file_id,
-            labelled_file=body.labelled_file,
-            validation_file=job.validation_file,
-        )
-        return _store(state, new, request)
+        return _store(state, _new(caller, body, request, prompts.file_id), request)
+
+
+def _new(
+    caller: Caller,
+    body: CreateDistillation,
+    request: DistillationRequest,
+    prompts_file: FileId | None,
+) -> NewDistillation:
+    return NewDistillation(
+        project_id=caller.project,
+        id=DistillationId(request.distillation_id),
+        request=_shown(body),
+        user_metadata=body.metadata,
+        teacher=None if body.teacher is None else request.models[body.teacher].id,
+        prompts_file=prompts_file,
+        labelled_file=body.labelled_file,
+        validation_file=request.student.validation_file,
+    )
 
 
 def _store(
