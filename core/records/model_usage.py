@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, TypedDict
 
-
 MAX_MODELS = 100
 """Names of models that are counted; an external endpoint may invent one for each answer."""
 OTHER_MODELS = "other models"

@@ -111,6 +111,10 @@ class _Message(_Part):
     role: Literal["assistant"] = "assistant"
     content: Annotated[str | None, BeforeValidator(_joined)] = None
     refusal: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    thinking: str | None = None
+    """Of these three, a service uses one; a student is trained on it, too."""
     tool_calls: list[_Call] | None = None
 
 
