@@ -9,7 +9,8 @@ held-out docstrings whose module is named exactly. Everything runs through the s
 hyperparameter on `auto`; the teacher is trained in bf16, which saves time.
 
     make bench-distillation            # three seeds
-    python -m bench.distillation --seeds 1 --labelled 64 --prompts 300
+    python -m bench.distillation --seeds 1 --labelled 32
+    python -m bench.distillation --table --save    # the table of what has been measured
 """
 
 import argparse
@@ -38,6 +39,8 @@ ANSWER_TOKENS = 16
 POLL_SECONDS = 0.5
 ROUTE = "/fine_tuning/distillations"
 COMPARISONS = "/fine_tuning/comparisons"
+RESULTS = Path("build") / "distillation" / "outcomes.jsonl"
+"""Of each setting and seed; none is measured twice."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +175,27 @@ def running() -> Iterator[Service]:
             yield Service(port)
 
 
+def stored(setting: Setting) -> dict[int, Outcome]:
+    """Return what has been measured of a setting, by seed."""
+    if not RESULTS.exists():
+        return {}
+    lines = map(json.loads, RESULTS.read_text(encoding="utf-8").splitlines())
+    found = [Outcome(**line["outcome"]) for line in lines if line["setting"] == asdict(setting)]
+    return {each.seed: each for each in sorted(found, key=lambda each: each.seed)}
+
+
+def measure(setting: Setting, seeds: Sequence[int]) -> None:
+    """Measure the seeds through one service, and store each outcome."""
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    with running() as at:
+        for seed in seeds:
+            outcome = measured(at, setting, seed)
+            print(outcome, flush=True)
+            with RESULTS.open("a", encoding="utf-8") as out:
+                line = {"setting": asdict(setting), "outcome": asdict(outcome)}
+                out.write(json.dumps(line) + "\n")
+
+
 def _report(setting: Setting, outcomes: Sequence[Outcome]) -> str:
     names = ("teacher", "student_alone", "student_alone_as_many_steps", "student_distilled")
     lines = [
@@ -195,16 +219,19 @@ def main() -> None:
     options = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     options.add_argument("--seeds", type=int, default=3)
     options.add_argument("--labelled", type=int, default=64)
-    options.add_argument("--prompts", type=int, default=600)
-    options.add_argument("--held-out", type=int, default=300)
+    options.add_argument("--prompts", type=int, default=300)
+    options.add_argument("--held-out", type=int, default=200)
+    options.add_argument("--table", action="store_true", help="measure nothing")
     options.add_argument("--save", action="store_true")
     asked = options.parse_args()
     setting = Setting(asked.labelled, asked.prompts, asked.held_out)
-    outcomes = []
-    with running() as at:
-        for seed in range(1, asked.seeds + 1):
-            outcomes.append(measured(at, setting, seed))
-            print(outcomes[-1], flush=True)
+    known = stored(setting)
+    missing = [seed for seed in range(1, asked.seeds + 1) if seed not in known]
+    if missing and not asked.table:
+        measure(setting, missing)
+    outcomes = list(stored(setting).values())
+    if not outcomes:
+        raise SystemExit("Nothing has been measured yet.")
     report = _report(setting, outcomes)
     print(report)
     if asked.save:
