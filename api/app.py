@@ -12,6 +12,7 @@ from api.auth.middleware import AuthMiddleware
 from api.batches.endpoints import router as batches
 from api.classifications.endpoints import router as classifications
 from api.comparisons.endpoints import router as comparisons
+from api.distillations.endpoints import router as distillations
 from api.embeddings.endpoints import router as embeddings
 from api.engines.endpoints import router as engines
 from api.errors import ERROR_RESPONSES, install_error_handlers
@@ -51,6 +52,7 @@ V1_ROUTERS = (
     jobs,
     sweeps,
     comparisons,
+    distillations,
     graders,
     masks,
     planning,

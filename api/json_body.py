@@ -7,7 +7,8 @@ that streams can send in between.
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine
+import math
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, ClassVar
 
 from fastapi import Request
@@ -66,7 +67,7 @@ class _BoundedRequest(Request):
         if len(body) > LARGE_BYTES:
             await self.app.state.turns.wait()
         try:
-            value = json.loads(body)
+            value = _parsed(body)
             self._note_model(value)
             return value
         except json.JSONDecodeError:
@@ -83,6 +84,44 @@ class _BoundedRequest(Request):
         model = body.get("model") if isinstance(body, dict) else None
         if isinstance(model, str):
             self.scope.setdefault("state", {})[MODEL] = model[:LONGEST_TEXT]
+
+
+def _parsed(body: bytes) -> Any:
+    """Return the value of a JSON text; InvalidRequest with the path of a number that is not finite.
+
+    Python reads NaN and Infinity, which JSON does not have and the database does not store, and
+    takes 1e999 as infinite.
+    """
+    is_finite = True
+
+    def number(text: str) -> float:
+        nonlocal is_finite
+        value = float(text)
+        is_finite = is_finite and math.isfinite(value)
+        return value
+
+    value = json.loads(body, parse_float=number, parse_constant=number)
+    if not is_finite and (path := _not_finite(value)) is not None:
+        shown = path[:LONGEST_TEXT]
+        raise InvalidRequest(
+            f"Invalid value for {shown!r}: it must be a finite number.",
+            param=shown or None,
+            code="invalid_value",
+        )
+    return value
+
+
+def _not_finite(value: Any, path: str = "") -> str | None:
+    """Return the path of the first number that is not finite."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else path
+    inside: Iterable[tuple[str, Any]] = ()
+    if isinstance(value, dict):
+        inside = ((f"{path}.{name}" if path else name, each) for name, each in value.items())
+    elif isinstance(value, list):
+        inside = ((f"{path}[{index}]", each) for index, each in enumerate(value))
+    found = (_not_finite(each, place) for place, each in inside)
+    return next((each for each in found if each is not None), None)
 
 
 def _refuse_too_costly(body: bytes, max_cost: int) -> None:

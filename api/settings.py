@@ -33,7 +33,7 @@ class ApiSettings(StorageSettings, HubSettings, SandboxSettings):
     )
     catalog_file: Path | None = Field(None, description="further base models and aliases; TOML")
     endpoints_file: Path | None = Field(
-        None, description="external endpoints that evals may ask; TOML"
+        None, description="external endpoints that evals and distillations may ask; TOML"
     )
     project: str = Field(
         "default",

@@ -19,11 +19,11 @@ from typing import Any
 
 import torch
 
-from api.jobs.hyperparameters import Hyperparameters, resolve
 from bench.auto_data import take
 from bench.auto_runs import Bench, Case, Score, objective_of
 from bench.results import save_table, set_up
 from core.catalog.describe import describe
+from core.catalog.hyperparameters import Hyperparameters, resolve
 from core.spec.base_model import BaseModelSpec
 from core.spec.strategy import BottleneckSpec, FullSpec, LoraSpec, PrefixSpec, PromptSpec
 from core.spec.training import TrainingSpec

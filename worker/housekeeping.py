@@ -18,6 +18,7 @@ from core.records import (
     base_downloads,
     batch_progress,
     claims,
+    distillation_progress,
     engines,
     eval_progress,
     files,
@@ -128,6 +129,13 @@ def fail_abandoned_eval_runs(database: Database) -> None:
             logger.warning("%s failed with its task.", run_id)
 
 
+def fail_abandoned_distillations(database: Database) -> None:
+    """Fail the distillations whose task has failed for good."""
+    with database.writing() as session:
+        for distillation_id in distillation_progress.fail_abandoned_distillations(session):
+            logger.warning("%s failed with its task.", distillation_id)
+
+
 def delete_batch_parts(database: Database, store: BlobStore) -> None:
     """Delete the parts of batches that have ended; their files have the content."""
     with database.reading() as session:
@@ -214,6 +222,7 @@ def run(settings: WorkerSettings, stopping: Event) -> None:
                 delete_resume_states(database, store)
                 fail_abandoned_batches(database)
                 fail_abandoned_eval_runs(database)
+                fail_abandoned_distillations(database)
                 delete_batch_parts(database, store)
                 delete_expired_files(database, store)
                 sweep_workspaces(database, settings.work_folder)

@@ -74,7 +74,9 @@ class WorkerSettings(StorageSettings, HubSettings, SandboxSettings):
 
     engine_key: SecretStr | None = Field(None, description="the TUNESMITH_ENGINE_KEY of the engine")
     endpoints_file: Path | None = Field(
-        None, description="external endpoints that evals may ask; TOML, the same as the API's"
+        None,
+        description="external endpoints that evals and distillations may ask; TOML, the same as "
+        "the API's",
     )
 
     @property

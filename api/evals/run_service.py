@@ -62,7 +62,9 @@ async def create(
     criteria = GRADERS.validate_python(eval_.criteria)
     is_stored = isinstance(body.data_source.source, StoredCompletions | StoredResponses)
     sampling = sampling_of(body.data_source, is_stored=is_stored)
-    models = await models_of(state, caller, sampling, criteria)
+    graders = {f"testing_criteria[{number}]": each for number, each in enumerate(criteria)}
+    asked = {} if sampling is None else {"data_source.model": sampling.model}
+    models = await models_of(state, caller, graders, asked)
     run_id = new_eval_run_id()
     request = EvalRunRequest(
         run_id=run_id,

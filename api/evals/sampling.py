@@ -1,5 +1,6 @@
 """How the answers of a run are sampled, from the request; every model is resolved here."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from api.app_state import AppState
@@ -48,35 +49,36 @@ def sampling_of(source: DataSource, *, is_stored: bool) -> SamplingSpec | None:
     if messages is None:
         raise _missing("data_source.input_messages")
     url, params = _params(source)
-    _check(url, params)
+    check_params(url, params, "data_source.sampling_params")
     return SamplingSpec(url=url, model=source.model, input_messages=messages, params=params)
 
 
 async def models_of(
-    state: AppState, caller: Caller, sampling: SamplingSpec | None, criteria: tuple[Grader, ...]
+    state: AppState, caller: Caller, graders: Mapping[str, Grader], asked: Mapping[str, str]
 ) -> dict[str, EvalModel]:
-    """Return what the names of the run's model and of its graders' models mean.
+    """Return what the names of models mean: those of graders, and `asked` ones.
 
-    Raises the error of the first model that cannot answer, with the field that names it.
+    Both are given by the field that names them. Raises the error of the first model that cannot
+    answer, with its field.
     """
-    graders = {f"testing_criteria[{number}]": each for number, each in enumerate(criteria)}
-    names = {name for each in criteria for name in models_named_by(each)}
+    names = {name for each in graders.values() for name in models_named_by(each)}
     external = {name: model for name in names if (model := state.endpoints.find(name))}
     models: dict[str, EvalModel] = {**external}
     models |= await require_models(state, caller, graders, besides=external)
-    if sampling is not None and sampling.model not in models:
-        models[sampling.model] = await _model(state, caller, sampling.model)
+    for field, name in asked.items():
+        if name not in models:
+            models[name] = await _model(state, caller, name, field)
     return models
 
 
-async def _model(state: AppState, caller: Caller, name: str) -> EvalModel:
+async def _model(state: AppState, caller: Caller, name: str, field: str) -> EvalModel:
     external = state.endpoints.find(name)
     if external is not None:
         return external
     try:
         return batch_model(await answering_target(state, caller, ModelId(name)))
     except TunesmithError as error:
-        error.param = "data_source.model"
+        error.param = field
         raise
 
 
@@ -95,14 +97,14 @@ def _params(source: CompletionsDataSource | ResponsesDataSource) -> tuple[Any, d
     return RESPONSES, params
 
 
-def _check(url: str, params: dict[str, Any]) -> None:
-    """Raise InvalidRequest for parameters that no request could have."""
+def check_params(url: str, params: dict[str, Any], field: str) -> None:
+    """Raise InvalidRequest for parameters, below `field`, that no request could have."""
     messages = [{"role": "user", "content": "a"}]
     body = {**params, ("messages" if url == CHAT else "input"): messages}
     try:
         checked_body(url, body)
     except InvalidRequest as error:
-        error.param = f"data_source.sampling_params.{error.param}"
+        error.param = f"{field}.{error.param}"
         raise
 
 

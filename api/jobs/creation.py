@@ -8,7 +8,6 @@ from sqlalchemy.orm import Session
 
 from api.auth.caller import Caller
 from api.jobs.datasets import Rechecked, datasets_of
-from api.jobs.hyperparameters import resolve
 from api.jobs.method import asked_hyperparameters
 from api.jobs.objective import resolve_objective, resolve_task
 from api.jobs.room import planned_job, planned_run
@@ -16,19 +15,18 @@ from api.jobs.schemas import CreateJob
 from api.jobs.start import objective_from, starting_point, template_variables
 from core.catalog.bases import Catalog
 from core.catalog.describe import BaseFacts, describe
+from core.catalog.hyperparameters import resolve
 from core.catalog.objectives import rows_of
 from core.catalog.room import require_room, within_context
 from core.errors import InvalidRequest
 from core.planning.choice import choose_strategy
 from core.records.ids import TUNED_PREFIX
 from core.records.jobs import NewJob
-from core.records.tables import File
 from core.spec.base_model import BaseModelSpec
 from core.spec.job import JobSpec
 from core.spec.strategy import AutoSpec, LoraSpec, StrategySpec
+from core.spec.template import template_time
 from core.spec.training import TrainingSpec
-
-SECONDS_A_DAY = 86_400
 
 
 def new_job(
@@ -86,7 +84,7 @@ def new_job(
             parent=start.parent,
             seed=seed,
             chat_template_kwargs=template_variables(start, body),
-            template_time=_day_of_upload(datasets[0].file),
+            template_time=template_time(datasets[0].file.created_at),
             columns=columns,
         ),
         metadata=body.metadata,
@@ -120,14 +118,6 @@ def _chosen(
         )
         new, reason = with_strategy(choice.strategy), choice.reason
     return replace(new, spec=new.spec.model_copy(update={"strategy_reason": reason}))
-
-
-def _day_of_upload(file: File) -> float:
-    """Return the current time for chat templates, in a job and later in its model.
-
-    It depends only on the training file, so that the same file and seed give the same weights.
-    """
-    return file.created_at // SECONDS_A_DAY * SECONDS_A_DAY
 
 
 def _refuse_integrations(body: CreateJob) -> None:

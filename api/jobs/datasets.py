@@ -5,7 +5,7 @@ checked again before the transaction that creates the job, because that may take
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlalchemy.orm import Session
 
@@ -35,15 +35,23 @@ class Dataset:
     report: DatasetReport
 
 
-Rechecked = Mapping[str, DatasetReport]
-"""Reports by file id, of files that were read with a job's columns."""
+@dataclass(frozen=True)
+class Rechecked:
+    """What is known about the files of a job besides their rows."""
+
+    reports: Mapping[str, DatasetReport] = field(default_factory=dict)
+    """By file id, of files that were read with the job's columns."""
+    unwritten: File | None = None
+    """A training file that is written before the job is created. Its report is an estimate."""
 
 
-def recheck(state: AppState, caller: Caller, body: CreateJob) -> Rechecked:
+def recheck(
+    state: AppState, caller: Caller, body: CreateJob, unwritten: File | None = None
+) -> Rechecked:
     """Check the files with the columns of the job, if their uploads had others."""
     require_known_keys(body.columns or {})
     with state.database.reading() as session:
-        files = _files(session, caller, body)
+        files = _files(session, caller, body, unwritten)
         columns = _columns(files, body)
         stale: dict[str, str] = {}
         for param, file in files.items():
@@ -52,9 +60,10 @@ def recheck(state: AppState, caller: Caller, body: CreateJob) -> Rechecked:
                 _require_columns(columns, report, param)
                 stale[file.id] = file.blob_key
     if not stale:
-        return {}
+        return Rechecked(unwritten=unwritten)
     with check_slot(state.uploads):
-        return {id_: check_blob(state, key, columns) for id_, key in stale.items()}
+        reports = {id_: check_blob(state, key, columns) for id_, key in stale.items()}
+    return Rechecked(reports, unwritten)
 
 
 def datasets_of(
@@ -64,11 +73,11 @@ def datasets_of(
 
     Raises InvalidRequest with the lines of an unusable file.
     """
-    files = _files(session, caller, body)
+    files = _files(session, caller, body, rechecked.unwritten)
     columns = _columns(files, body)
     datasets = []
     for param, file in files.items():
-        report = rechecked.get(file.id) or _report(file, param)
+        report = rechecked.reports.get(file.id) or _report(file, param)
         _require_columns(columns, report, param)
         if (errors := shown_errors(report)) is not None:
             raise InvalidRequest(
@@ -112,12 +121,15 @@ def _not_apart(datasets: list[Dataset]) -> list[NewEvent]:
     return [NewEvent(text, level="warn", data=data)]
 
 
-def _files(session: Session, caller: Caller, body: CreateJob) -> dict[str, File]:
+def _files(
+    session: Session, caller: Caller, body: CreateJob, unwritten: File | None
+) -> dict[str, File]:
     named: dict[str, FileId] = {"training_file": body.training_file}
     if body.validation_file is not None:
         named["validation_file"] = body.validation_file
+    known = {} if unwritten is None else {unwritten.id: unwritten}
     return {
-        param: get_owned(session, File, caller.project, file_id, param=param)
+        param: known.get(file_id) or get_owned(session, File, caller.project, file_id, param=param)
         for param, file_id in named.items()
     }
 

@@ -10,7 +10,6 @@ from api.app_state import FromState
 from api.auth.caller import FromCaller, requires
 from api.downloads import RangeHeader
 from api.jobs import service
-from api.jobs.datasets import recheck
 from api.jobs.graders import models_of_graders
 from api.jobs.schemas import (
     CheckpointObject,
@@ -36,13 +35,7 @@ router = APIRouter(
 async def create_job(body: CreateJob, state: FromState, caller: FromCaller) -> JobObject:
     graders = body.evaluation.graders
     models = await models_of_graders(state, caller, graders, "evaluation.graders")
-
-    def create() -> JobObject:
-        rechecked = recheck(state, caller, body)
-        with state.transaction() as transaction:
-            return service.create(transaction, state, caller, body, rechecked, models)
-
-    return await run_in_threadpool(create)
+    return await run_in_threadpool(service.create, state, caller, body, models)
 
 
 @router.get("")

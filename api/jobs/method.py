@@ -4,7 +4,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.jobs.hyperparameters import (
+from core.catalog.hyperparameters import (
     HYPERPARAMETERS,
     DpoHyperparameters,
     Hyperparameters,

@@ -5,11 +5,11 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from api.jobs.hyperparameters import Hyperparameters
 from core.catalog.combinations import require_combination
 from core.catalog.describe import BaseFacts
 from core.catalog.families import family_of
 from core.catalog.formats import FORMATS
+from core.catalog.hyperparameters import Hyperparameters
 from core.catalog.objectives import OBJECTIVES, formats_of, methods_of, objective_of
 from core.datasets.column_hints import mapping_json, rating_column
 from core.errors import InvalidRequest

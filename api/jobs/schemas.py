@@ -6,14 +6,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-from api.jobs.hyperparameters import (
+from api.jobs.method import Method, ResolvedMethod, resolved_method
+from api.metadata import NO_NUL, Metadata
+from api.pagination import ListItem
+from core.catalog.hyperparameters import (
     Hyperparameters,
     ResolvedHyperparameters,
     resolved_hyperparameters,
 )
-from api.jobs.method import Method, ResolvedMethod, resolved_method
-from api.metadata import NO_NUL, Metadata
-from api.pagination import ListItem
 from core.jobs.state import JobStatus
 from core.records.tables import Checkpoint, Job, JobEvent, StoredVerdict
 from core.spec.ids import FileId

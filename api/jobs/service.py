@@ -11,7 +11,7 @@ from api.app_state import AppState, Transaction
 from api.auth.caller import Caller
 from api.downloads import download
 from api.jobs.creation import new_job
-from api.jobs.datasets import Rechecked, notices
+from api.jobs.datasets import notices, recheck
 from api.jobs.event_stream import event_response, stream_events
 from api.jobs.room import require_memory
 from api.jobs.schemas import (
@@ -47,22 +47,25 @@ MAX_EVENT_DIGITS = 9  # no job has more events, so a longer number is invalid
 
 
 def create(
-    transaction: Transaction,
     state: AppState,
     caller: Caller,
     body: CreateJob,
-    rechecked: Rechecked,
     grader_models: Mapping[str, BatchModel] = NO_MODELS,
 ) -> JobObject:
-    """Store the job and wake a worker. If the message is lost, housekeeping repeats it."""
-    session = transaction.session
+    """Store the job and wake a worker. If the message is lost, housekeeping repeats it.
+
+    The job is checked and planned before the transaction, which locks its files and model again.
+    """
+    rechecked = recheck(state, caller, body)
     hub_folder = state.settings.hub_folder
-    new = new_job(session, state.catalog, caller, body, rechecked, hub_folder)
-    require_memory(session, caller, body, rechecked, new, hub_folder)
-    must_download = require_files(session, state, new.spec.base, or_downloadable=True)
-    told = notices(session, caller, body, rechecked)
+    with state.database.reading() as session:
+        new = new_job(session, state.catalog, caller, body, rechecked, hub_folder)
+        require_memory(session, caller, body, rechecked, new, hub_folder)
+        must_download = require_files(session, state, new.spec.base, or_downloadable=True)
+        told = notices(session, caller, body, rechecked)
     new = with_models(new, grader_models)
-    return job_object(store(transaction, state, new, told, must_download=must_download))
+    with state.transaction() as transaction:
+        return job_object(store(transaction, state, new, told, must_download=must_download))
 
 
 def with_models(new: NewJob, grader_models: Mapping[str, BatchModel]) -> NewJob:

@@ -4,7 +4,6 @@ from fastapi import APIRouter
 
 from api.app_state import FromState
 from api.auth.caller import FromCaller, requires
-from api.jobs.datasets import recheck
 from api.jobs.schemas import CreateJob
 from api.json_body import JsonRoute
 from api.masks import service
@@ -28,9 +27,7 @@ def job_mask(fine_tuning_job_id: JobId, state: FromState, caller: FromCaller) ->
 @router.post("/masks")
 def request_mask(body: CreateJob, state: FromState, caller: FromCaller) -> MaskObject:
     """Accept the body of a job's creation and, instead of training, return its masks."""
-    rechecked = recheck(state, caller, body)
-    with state.transaction() as transaction:
-        return service.request(transaction, state, caller, body, rechecked)
+    return service.request(state, caller, body)
 
 
 @router.get("/masks/{mask_id}")

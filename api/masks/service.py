@@ -4,10 +4,10 @@ from functools import partial
 
 from sqlalchemy.orm import Session
 
-from api.app_state import AppState, Transaction
+from api.app_state import AppState
 from api.auth.caller import Caller
 from api.jobs.creation import new_job
-from api.jobs.datasets import Rechecked
+from api.jobs.datasets import recheck
 from api.jobs.schemas import CreateJob
 from api.masks.schemas import MaskObject, audit_object, job_mask_object
 from api.models.bases import require_files
@@ -20,16 +20,18 @@ from core.spec.ids import JobId, MaskId, TaskId
 from core.tasks.kinds import Work
 
 
-def request(
-    transaction: Transaction, state: AppState, caller: Caller, body: CreateJob, rechecked: Rechecked
-) -> MaskObject:
+def request(state: AppState, caller: Caller, body: CreateJob) -> MaskObject:
     """Apply the checks of a job's creation, store the audit and wake a worker."""
-    session = transaction.session
-    job = new_job(session, state.catalog, caller, body, rechecked)
-    require_files(session, state, job.spec.base)
-    audit = masks.request_audit(session, caller.project, job.training_file, job.spec)
-    transaction.after_commit(partial(state.broker.wake, Work(audit.kind, audit.id)))
-    return audit_object(audit)
+    rechecked = recheck(state, caller, body)
+    hub_folder = state.settings.hub_folder
+    with state.database.reading() as session:
+        job = new_job(session, state.catalog, caller, body, rechecked, hub_folder)
+        require_files(session, state, job.spec.base)
+    with state.transaction() as transaction:
+        session = transaction.session
+        audit = masks.request_audit(session, caller.project, job.training_file, job.spec)
+        transaction.after_commit(partial(state.broker.wake, Work(audit.kind, audit.id)))
+        return audit_object(audit)
 
 
 def get(session: Session, caller: Caller, mask_id: MaskId) -> MaskObject:

@@ -7,7 +7,6 @@ from starlette.concurrency import run_in_threadpool
 
 from api.app_state import FromState
 from api.auth.caller import FromCaller, requires
-from api.jobs.datasets import recheck
 from api.jobs.graders import models_of_graders
 from api.json_body import JsonRoute
 from api.planning import service
@@ -53,13 +52,7 @@ async def estimate_job(
 ) -> EstimateObject:
     """Accept the body of a job's creation and, instead of training, return what it would need."""
     await models_of_graders(state, caller, body.evaluation.graders, "evaluation.graders")
-
-    def estimate() -> EstimateObject:
-        rechecked = recheck(state, caller, body)
-        with state.transaction() as transaction:
-            return service.estimate(transaction, state, caller, body, rechecked)
-
-    return await run_in_threadpool(estimate)
+    return await run_in_threadpool(service.estimate, state, caller, body)
 
 
 @router.get("/estimates/{estimate_id}")

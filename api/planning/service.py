@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 from sqlalchemy.orm import Session
 
-from api.app_state import AppState, Transaction
+from api.app_state import AppState
 from api.auth.caller import Caller
 from api.jobs.creation import new_job
-from api.jobs.datasets import Rechecked
+from api.jobs.datasets import recheck
 from api.jobs.room import PlannedJob, planned_job, planned_run
 from api.models.bases import require_files
 from api.planning.picture import Bar, draw
@@ -32,6 +32,7 @@ from core.planning.cost import step_cost
 from core.planning.fit import Correction
 from core.planning.run import PlannedRun
 from core.records.dry_runs import get_dry_run, request_dry_run
+from core.records.jobs import NewJob
 from core.records.tables import Task
 from core.records.workers import calibrations
 from core.spec.base_model import BaseModelSpec
@@ -65,32 +66,42 @@ def picture(table: StrategyList) -> str:
     return draw(table.model, table.base_parameters, bars)
 
 
-def estimate(
-    transaction: Transaction,
-    state: AppState,
-    caller: Caller,
-    body: CreateEstimate,
-    rechecked: Rechecked,
-) -> EstimateObject:
-    """Apply the checks of a job's creation and estimate it; with `dry_run`, wake a worker, too."""
-    session, hub_folder = transaction.session, state.settings.hub_folder
-    new = new_job(session, state.catalog, caller, body, rechecked, hub_folder)
-    run = planned_run(session, caller, body, rechecked, new.spec, hub_folder)
-    if run is None:
-        raise _without_config(new.spec.base)
-    task = None
-    if body.dry_run:
-        if new.spec.parent is not None:
-            raise InvalidRequest(
-                "A dry run of a tuned model is not supported. Run it on its base, which needs the "
-                "same memory and time.",
-                param="dry_run",
-                code="unsupported_parameter",
-            )
-        require_files(session, state, new.spec.base)
-        task = request_dry_run(session, new, rows_from(run.workload))
+def estimate(state: AppState, caller: Caller, body: CreateEstimate) -> EstimateObject:
+    """Apply the checks of a job's creation and estimate it; with `dry_run`, wake a worker, too.
+
+    The job is planned before the transaction, which writes only the dry run.
+    """
+    rechecked = recheck(state, caller, body)
+    hub_folder = state.settings.hub_folder
+    with state.database.reading() as session:
+        new = new_job(session, state.catalog, caller, body, rechecked, hub_folder)
+        run = planned_run(session, caller, body, rechecked, new.spec, hub_folder)
+        if run is None:
+            raise _without_config(new.spec.base)
+        if body.dry_run:
+            _require_dry_run(session, state, new.spec)
+        planned = planned_job(session, caller, run)
+    task = _dry_run(state, new, run) if body.dry_run else None
+    return _object(state, new.spec, planned, task)
+
+
+def _require_dry_run(session: Session, state: AppState, spec: JobSpec) -> None:
+    """Raise the error of a job that cannot run dry."""
+    if spec.parent is not None:
+        raise InvalidRequest(
+            "A dry run of a tuned model is not supported. Run it on its base, which needs the "
+            "same memory and time.",
+            param="dry_run",
+            code="unsupported_parameter",
+        )
+    require_files(session, state, spec.base)
+
+
+def _dry_run(state: AppState, new: NewJob, run: PlannedRun) -> Task:
+    with state.transaction() as transaction:
+        task = request_dry_run(transaction.session, new, rows_from(run.workload))
         transaction.after_commit(partial(state.broker.wake, Work(task.kind, task.id)))
-    return _object(state, new.spec, planned_job(session, caller, run), task)
+        return task
 
 
 def get(session: Session, state: AppState, caller: Caller, run_id: TaskId) -> EstimateObject:

@@ -1,6 +1,7 @@
 """Turns the body of a sweep into the jobs of its trials, with all checks of a job for each."""
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ from core.errors import InvalidRequest, TunesmithError
 from core.inference.invalid_body import invalid_object
 from core.records.jobs import NewJob
 from core.spec.search import Parameters, RandomSearch, SearchSpec
-from core.sweeps.parameters import applied
+from core.sweeps.parameters import applied, described
 from core.sweeps.search import trials_of
 
 
@@ -87,7 +88,24 @@ def new_trials(
             found.append(NewTrial(parameters, job, absent))
     if faults:
         raise error_of(faults, expanded.trials)
+    _require_different(found)
     return found
+
+
+def _require_different(trials: Sequence[NewTrial]) -> None:
+    """Raise InvalidRequest for two trials that are one job, although their texts differ."""
+    first: dict[str, int] = {}
+    for number, trial in enumerate(trials):
+        job = trial.job.spec.model_dump_json(exclude={"strategy_reason"})
+        if (earlier := first.setdefault(job, number)) != number:
+            told = " and ".join(
+                f"{each} ({described(trials[each].parameters)})" for each in (earlier, number)
+            )
+            raise InvalidRequest(
+                f"Trials {told} are the same job. Remove one of them.",
+                param="search.parameters",
+                code="invalid_value",
+            )
 
 
 def _body(job: dict[str, Any]) -> CreateJob:

@@ -13,7 +13,7 @@ SHOWN_TRIALS = 5
 
 @contextmanager
 def naming_the_job() -> Iterator[None]:
-    """Let errors of the block, about a field of a job, name it as a field of the sweep's job."""
+    """Let errors of the block, about a field of a job, name it as a field of the body's job."""
     try:
         yield
     except TunesmithError as error:

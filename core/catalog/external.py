@@ -1,4 +1,4 @@
-"""External endpoints: OpenAI-compatible services of others, which evals may ask.
+"""External endpoints: OpenAI-compatible services of others, for evals and distillations.
 
 Only the operator registers them, in a TOML file, so a request can never choose an address:
 
@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, StringConstraints, ValidationError, model_validator
 
@@ -41,6 +42,14 @@ class ExternalEndpoint(Spec):
     def _refuse_two_keys(self) -> "ExternalEndpoint":
         if self.api_key is not None and self.api_key_file is not None:
             raise ValueError("set api_key or api_key_file, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _refuse_bad_port(self) -> "ExternalEndpoint":
+        try:
+            _ = urlsplit(self.base_url).port
+        except ValueError as error:
+            raise ValueError(f"base_url: {error}") from None
         return self
 
     def key(self) -> str | None:

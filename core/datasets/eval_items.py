@@ -6,7 +6,10 @@ JSON schema of an eval, each item is validated, too.
 
 import json
 import math
+import signal
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +26,8 @@ KEYS = ("item", "sample")
 MAX_SCHEMA_ERRORS = 5
 """Of one item."""
 SHOWN_CHARACTERS = 300
+ITEM_SECONDS = 5.0
+"""To validate one item with the schema, whose patterns may take for ever."""
 
 Errors = Callable[[Mapping[str, Any]], Iterator[RowError]]
 
@@ -132,19 +137,55 @@ def _schema_errors(schema: Mapping[str, Any]) -> Errors:
     # The registry is empty, so a reference to an address is an error, and never a request.
     validator: Validator = Draft202012Validator(schema, registry=Registry())
 
+    is_too_slow = False
+
     def errors_of(item: Mapping[str, Any]) -> Iterator[RowError]:
+        nonlocal is_too_slow
+        if is_too_slow:  # the other items would be as slow
+            return
         try:
-            for count, error in enumerate(validator.iter_errors(item)):
-                if count == MAX_SCHEMA_ERRORS:
-                    return
-                where = "item" + error.json_path.removeprefix("$")
-                yield RowError(where, f"{where}: {error.message[:SHOWN_CHARACTERS]}")
+            with _time_limit(ITEM_SECONDS):
+                found = list(islice(validator.iter_errors(item), MAX_SCHEMA_ERRORS))
         except Unresolvable as error:
             yield RowError("item", f"the item schema refers to {error.ref[:80]!r}, which it lacks")
         except RecursionError:
             yield RowError("item", "the item schema refers to itself without end")
+        except _TooSlow:
+            is_too_slow = True
+            yield RowError(
+                "item",
+                f"its validation takes more than {ITEM_SECONDS:g} seconds, so the check stopped "
+                "here; simplify the patterns and references of the item schema",
+            )
+        else:
+            for each in found:
+                where = "item" + each.json_path.removeprefix("$")
+                yield RowError(where, f"{where}: {each.message[:SHOWN_CHARACTERS]}")
 
     return errors_of
+
+
+class _TooSlow(Exception):
+    """The block of `_time_limit` has taken too long."""
+
+
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Raise _TooSlow in the block after a time, also inside a regular expression.
+
+    For the main thread of a process without another use of this timer.
+    """
+
+    def interrupt(*_: object) -> None:
+        raise _TooSlow
+
+    previous = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
 
 
 def main() -> None:

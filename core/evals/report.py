@@ -27,7 +27,7 @@ class CsvReport:
         columns.append("output_text")
         for name in self._criteria:
             columns += [f"{name}.score", f"{name}.passed"]
-        return _line([*columns, "error"])
+        return csv_line([*columns, "error"])
 
     def line(self, id_: str, number: int, status: str, body: Mapping[str, Any]) -> bytes:
         """Return the line of an item from its stored body."""
@@ -40,10 +40,11 @@ class CsvReport:
             result = results.get(name, {})
             cells += [result.get("score"), result.get("passed")]
         cells.append("; ".join(error["message"] for error in errors if error))
-        return _line(cells)
+        return csv_line(cells)
 
 
-def _line(cells: Sequence[Any]) -> bytes:
+def csv_line(cells: Sequence[Any]) -> bytes:
+    """Return one line of a CSV file."""
     text = io.StringIO()
     csv.writer(text).writerow([_cell(cell) for cell in cells])
     return text.getvalue().encode(errors="replace")
@@ -55,7 +56,7 @@ def _cell(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, int | float) and math.isfinite(value):
+    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
         return repr(value)
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return "'" + text if _FORMULA.match(text) else text

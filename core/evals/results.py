@@ -8,7 +8,8 @@ from core.errors import TunesmithError
 from core.evals.samples import plain_messages
 from core.grading.result import Grade
 from core.grading.sample import Sample
-from core.records.eval_progress import ItemResult, ModelUsage
+from core.records.eval_progress import ItemResult
+from core.records.model_usage import ModelUsage
 from core.spec.evals import ItemStatus
 from core.spec.grader import Grader
 

@@ -46,7 +46,7 @@ async def grade_score(
         score = min(max(_number(judgement.result()), low), high)
     except GraderFailed as failure:
         return judgement.failed(failure)
-    threshold = (low + high) / 2 if grader.pass_threshold is None else grader.pass_threshold
+    threshold = low / 2 + high / 2 if grader.pass_threshold is None else grader.pass_threshold
     return judgement.grade(score, reaches(score, threshold))
 
 

@@ -4,7 +4,6 @@ Every error is an InvalidRequest with the path of the field, such as `grader.gra
 """
 
 import json
-import math
 from typing import Any, assert_never
 
 from pydantic import ValidationError
@@ -70,8 +69,8 @@ def _check_single(grader: SingleGrader, path: str) -> None:
     match grader:
         case ScoreModelGrader():
             low, high = grader.range
-            if not (math.isfinite(low) and math.isfinite(high) and low < high):
-                raise _invalid(f"{path}.range", "it must be two finite numbers, the smaller first")
+            if not low < high:
+                raise _invalid(f"{path}.range", "it must be two numbers, the smaller first")
             _check_model(grader, path, SCHEMA)
         case LabelModelGrader():
             _check_labels(grader, path)
@@ -180,8 +179,6 @@ def _check_threshold(grader: Grader, path: str) -> None:
     where = f"{path}.pass_threshold"
     if threshold is None:
         return
-    if not math.isfinite(threshold):
-        raise _invalid(where, "it must be a finite number")
     if isinstance(grader, TextSimilarityGrader) and not 0 <= threshold <= 1:
         raise _invalid(where, f"similarities are from 0 to 1, so {threshold} is no threshold")
     if isinstance(grader, ScoreModelGrader) and threshold > grader.range[1]:

@@ -7,7 +7,7 @@ one result or none, whatever happens to the worker.
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any
 
 from pydantic_core import to_json
 from sqlalchemy import exists, insert, select
@@ -17,6 +17,7 @@ from core.records import leases
 from core.records.database import database_now
 from core.records.eval_runs import EVAL_RUN
 from core.records.ids import new_eval_item_id
+from core.records.model_usage import ModelUsage, added_usage
 from core.records.tables import EvalRun, EvalRunItem, Task
 from core.records.tasks import TaskClaim
 from core.spec.evals import EvalRunStatus, ItemStatus
@@ -24,17 +25,6 @@ from core.spec.ids import EvalRunId
 
 ORDER_SECONDS = 1e-6
 """Between two results of a group, so that a list has them in their order."""
-
-
-class ModelUsage(TypedDict):
-    """Requests to one model and their tokens, of a run and of its graders."""
-
-    model_name: str
-    invocation_count: int
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-    cached_tokens: int
 
 
 @dataclass(frozen=True)
@@ -124,7 +114,6 @@ def fail_abandoned_runs(session: Session) -> Sequence[EvalRunId]:
 
 def _count(run: EvalRun, results: Sequence[ItemResult]) -> None:
     counts = [dict(count) for count in run.criteria_counts]
-    usage = {each["model_name"]: dict(each) for each in run.usage}
     for result in results:
         run.passed += result.status == "pass"
         run.failed += result.status == "fail"
@@ -132,12 +121,8 @@ def _count(run: EvalRun, results: Sequence[ItemResult]) -> None:
         for count, passed in zip(counts, result.passed, strict=True):
             if passed is not None:
                 count["passed" if passed else "failed"] += 1
-        for each in result.usage:
-            total = usage.setdefault(each["model_name"], {"model_name": each["model_name"]})
-            for name, number in each.items():
-                if isinstance(number, int):
-                    total[name] = total.get(name, 0) + number
-    run.criteria_counts, run.usage = counts, list(usage.values())
+    run.criteria_counts = counts
+    run.usage = added_usage(run.usage, (each for result in results for each in result.usage))
 
 
 def _held(session: Session, claim: TaskClaim, run_id: EvalRunId) -> EvalRun:

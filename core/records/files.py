@@ -4,8 +4,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from sqlalchemy import exists, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, exists, or_, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from core.errors import Conflict
 from core.records.comparisons import COMPARISON
@@ -13,7 +13,7 @@ from core.records.database import database_now
 from core.records.ids import new_id
 from core.records.owned import get_owned, missing, owned_by, similar_id
 from core.records.pages import Order, Page, page
-from core.records.tables import Batch, EvalRun, File, Job, Task
+from core.records.tables import Batch, Distillation, EvalRun, File, Job, Task
 from core.spec.batch import BatchReport
 from core.spec.dataset import DatasetReport
 from core.spec.evals import EvalFileReport
@@ -107,8 +107,7 @@ def pin_files(session: Session, project_id: ProjectId, files: Mapping[str, FileI
 
 
 def expired_files(session: Session) -> Sequence[tuple[ProjectId, FileId]]:
-    """Return files whose time is over, without those of jobs, batches, eval runs and comparisons
-    that have not ended."""
+    """Return files whose time is over, without those that unfinished work needs (`user_of`)."""
     is_used_by_job = exists().where(
         or_(Job.training_file == File.id, Job.validation_file == File.id),
         Job.finished_at.is_(None),
@@ -121,7 +120,8 @@ def expired_files(session: Session) -> Sequence[tuple[ProjectId, FileId]]:
     query = select(File.project_id, File.id).where(
         File.expires_at <= database_now(), ~is_used_by_job, ~is_used_by_batch, ~is_used_by_run
     )
-    query = query.where(~is_used_by_comparison)
+    is_used_by_distillation = exists().where(_reads(File.id), Distillation.finished_at.is_(None))
+    query = query.where(~is_used_by_comparison, ~is_used_by_distillation)
     rows = session.execute(query.order_by(File.expires_at).limit(MOST_EXPIRED))
     return [(project, file_id) for project, file_id in rows]
 
@@ -129,7 +129,7 @@ def expired_files(session: Session) -> Sequence[tuple[ProjectId, FileId]]:
 def delete_file(session: Session, project_id: ProjectId, file_id: FileId) -> File:
     """Delete the row and return it. The caller deletes the blob after the commit.
 
-    Conflict while a job, a batch, an eval run or a comparison that has not ended needs it.
+    Conflict while work that has not ended needs it.
     """
     file = get_owned(session, File, project_id, file_id, lock="write")
     user = user_of(session, file)
@@ -168,9 +168,23 @@ def user_of(session: Session, file: File) -> str | None:
             Task.subject == file.id,
             Task.finished_at.is_(None),
         ),
+        "distillation": select(Distillation.id).where(
+            owned_by(Distillation, file.project_id),
+            _reads(file.id),
+            Distillation.finished_at.is_(None),
+        ),
     }
     for noun, query in unfinished.items():
         user = session.scalars(query.limit(1)).first()
         if user is not None:
             return f"{noun} {user}"
     return None
+
+
+def _reads(file_id: FileId | InstrumentedAttribute[FileId]) -> ColumnElement[bool]:
+    """Return the condition that a distillation needs the file."""
+    return or_(
+        Distillation.prompts_file == file_id,
+        Distillation.labelled_file == file_id,
+        Distillation.validation_file == file_id,
+    )

@@ -30,6 +30,7 @@ Prefix = Literal[
     "worker",
     "speed",
     "sweep",
+    "distill",
 ]
 
 

@@ -11,6 +11,7 @@ from sqlalchemy.orm.interfaces import ORMOption
 
 from core.errors import NotFound
 from core.records.tables import (
+    DistillationRow,
     JobMask,
     JobMetadata,
     Owned,
@@ -35,6 +36,7 @@ def owned_by(
     table: type[Owned]
     | type[JobMetadata]
     | type[JobMask]
+    | type[DistillationRow]
     | type[ResponseEvents]
     | type[StoredCompletionMetadata],
     project: ProjectId,

@@ -19,5 +19,6 @@ EvalRunId = NewType("EvalRunId", str)
 EvalItemId = NewType("EvalItemId", str)
 """Of the result of an item of an eval run."""
 SweepId = NewType("SweepId", str)
+DistillationId = NewType("DistillationId", str)
 MaskId = NewType("MaskId", str)
 """Of a mask: the id of a job, or of a task."""

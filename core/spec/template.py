@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
+SECONDS_A_DAY = 86_400
+
 MAX_VARIABLES = 32
 MAX_CHARACTERS = 16_384
 MAX_DEPTH = 16
@@ -99,3 +101,11 @@ def _depth(value: Any) -> int:
 
 TemplateVariables = Annotated[dict[str, Any], BeforeValidator(check_template_variables)]
 """Named values for a chat template, such as `{"enable_thinking": false}`."""
+
+
+def template_time(created_at: float) -> float:
+    """Return the current time for chat templates, in a job and later in its model.
+
+    It depends only on the training file, so that the same file and seed give the same weights.
+    """
+    return created_at // SECONDS_A_DAY * SECONDS_A_DAY

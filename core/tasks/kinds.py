@@ -131,6 +131,17 @@ KINDS: dict[str, TaskKind] = {
         at_once=1,  # each has a model in memory
         kept_seconds=None,
     ),
+    "distillation": TaskKind(
+        runner="worker.tasks.distillation",
+        queue=Queue.LIGHT,
+        id_prefix="distilltask",
+        lease_seconds=30,
+        max_attempts=10,  # in a row without progress
+        retry_seconds=5,
+        limit_seconds=8 * 86_400,  # as an eval run: a teacher may be slow, or busy
+        at_once=4,  # each waits for engines and endpoints most of the time
+        kept_seconds=86_400,
+    ),
     "response": TaskKind(
         runner="worker.tasks.response",
         queue=Queue.LIGHT,

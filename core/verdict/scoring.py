@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from core.errors import TunesmithError
 from core.grading.grade import Judges, grade
 from core.grading.sample import Sample, sample_of_completion
 from core.spec.grader import Grader, TextSimilarityGrader
@@ -54,13 +55,21 @@ async def scored(question: Question, answer: Answer, judges: Judges) -> Scored:
 async def graded(
     question: Question, found: Scored, graders: Sequence[Grader], judges: Judges
 ) -> Scored:
-    """Return the answer with the scores of graders as well. `Unavailable` of judges is raised."""
+    """Return the answer with the scores of graders as well.
+
+    The judges wait by themselves: an error that they raise is a problem of this grader.
+    """
     if found.answer.error is not None:
         return found
     values, problems = dict(found.values), dict(found.problems)
     item, sample = item_of(question), sample_of(found.answer)
     for grader in graders:
-        result = await grade(grader, item, sample, judges)
+        try:
+            result = await grade(grader, item, sample, judges)
+        except TunesmithError as error:
+            values[grader.name] = None
+            problems[grader.name] = error.message
+            continue
         if result.errors.keys() - {PARSE_ERROR, DETAILS}:
             values[grader.name] = None
             problems[grader.name] = _told(result.errors)

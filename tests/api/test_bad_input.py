@@ -72,6 +72,10 @@ def create(client: httpx.Client, dataset: str, body: dict[str, Any]) -> httpx.Re
         ({"training": 3}, "training"),
         ({"evaluation": {"split": float("nan")}}, "evaluation.split"),
         ({"evaluation": {"split": 0.9}}, "evaluation.split"),
+        (
+            {"evaluation": {"split": 0.5, "require": {"metric": "loss", "at_most": float("inf")}}},
+            "evaluation.require.at_most",
+        ),
         ({"evaluation": {"every_steps": 0}}, "evaluation.every_steps"),
         (dpo(beta=-1), f"{METHOD}.beta"),
         (dpo(beta=float("nan")), f"{METHOD}.beta"),

@@ -325,7 +325,7 @@ def test_malformed_grader_is_refused_with_its_field(
         ({"model_sample": "\ud800"}, "model_sample"),
         ({"item": [1]}, "item"),
         ({"item": {"x": ["\ud800"]}}, "item"),
-        ({"item": {"x": float("nan")}}, "item"),
+        ({"item": {"x": float("nan")}}, "item.x"),
         ({"items": {}}, "items"),
         ({"grader": STRING | {"name": "\ud800"}}, "grader"),
     ],

@@ -48,6 +48,29 @@ def test_a_body_that_is_no_json_or_too_much_of_it_is_refused(
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, code)
 
 
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999"])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (
+            "tools[1].function.parameters.a b",
+            '{"tools": [{}, {"function": {"parameters": {"a b": %s}}}]}',
+        ),
+        ("metadata", '{"metadata": %s}'),
+        (None, "%s"),
+    ],
+)
+def test_a_number_that_is_not_finite_is_refused_wherever_it_is(
+    client: httpx.Client, path: str | None, body: str, number: str
+) -> None:
+    """The database does not store it, and no client can read it."""
+    for route in (CHAT, "/v1/evals", "/v1/fine_tuning/sweeps"):
+        answer = client.post(route, content=body % number, headers=JSON)
+        error = answer.json()["error"]
+        assert (answer.status_code, error["param"]) == (400, path)
+        assert "finite number" in error["message"]
+
+
 def test_as_many_tokens_as_a_long_context_holds_are_let_through(client: httpx.Client) -> None:
     body = {"model": "tunesmith/tiny", "prompt": [5] * 131_072}
     error = client.post("/v1/completions", content=json.dumps(body), headers=JSON).json()["error"]

@@ -4,15 +4,15 @@ from typing import Any
 
 import pytest
 
-from api.jobs.hyperparameters import (
+from api.jobs.objective import resolve_objective, resolve_task
+from core.catalog.describe import BaseFacts
+from core.catalog.hyperparameters import (
     DpoHyperparameters,
     Hyperparameters,
     KtoHyperparameters,
     OrpoHyperparameters,
     SimpoHyperparameters,
 )
-from api.jobs.objective import resolve_objective, resolve_task
-from core.catalog.describe import BaseFacts
 from core.errors import InvalidRequest
 from core.spec.dataset import DatasetFormat, DatasetReport
 from core.spec.objective import (

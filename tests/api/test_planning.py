@@ -1,14 +1,18 @@
 """What a job would need, before it exists: the table of strategies, estimates, dry runs, auto."""
 
 import json
+import sqlite3
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import httpx
 import pytest
 
+from api.jobs import room
 from core.catalog.strategies import STRATEGIES
+from core.planning.fit import Fit, judge
 from core.records import tasks
 from core.records.dry_runs import DRY_RUN
 from core.records.workers import worker_seen
@@ -188,6 +192,29 @@ def test_auto_chooses_and_says_why(api: Api, client: httpx.Client, dataset: str)
     assert again["strategy_reason"] == job["strategy_reason"]
     named = client.post(JOBS, json=body_for(dataset)).json()
     assert named["strategy_reason"] is None
+
+
+@pytest.mark.parametrize("route", [JOBS, ESTIMATES, "/v1/fine_tuning/masks"])
+def test_others_can_write_while_a_job_is_planned(
+    api: Api,
+    client: httpx.Client,
+    dataset: str,
+    monkeypatch: pytest.MonkeyPatch,
+    route: str,
+) -> None:
+    add_worker(api)
+    database = api.database.engine.url.database
+    writes: list[str] = []
+
+    def judged(*arguments: Any) -> Fit:
+        with closing(sqlite3.connect(str(database), timeout=0)) as other:
+            other.execute("BEGIN IMMEDIATE")  # "database is locked" while anyone else writes
+            writes.append(route)
+        return judge(*arguments)
+
+    monkeypatch.setattr(room, "judge", judged)
+    answer = client.post(route, json=body_for(dataset, strategy={"type": "auto"}))
+    assert (answer.status_code, bool(writes)) == (200, True)
 
 
 def result_of(machine: str | None) -> DryRunResult:

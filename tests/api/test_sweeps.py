@@ -177,6 +177,16 @@ def test_random_sweep_shows_its_seed_and_can_be_repeated(
             "64",
         ),
         ({"search": {"type": "grid", "parameters": {RATE: [1e-3]}}}, "search.parameters", "two or"),
+        (
+            {"search": {"type": "grid", "parameters": {"strategy.alpha": [8, 16, 8.0]}}},
+            "search.parameters",
+            "Trials 0 (strategy.alpha=8) and 2 (strategy.alpha=8.0) are the same job",
+        ),
+        (
+            {"search": {"type": "grid", "parameters": {"model": ["tiny", "tunesmith/tiny"]}}},
+            "search.parameters",
+            "are the same job",
+        ),
         ({"halving": {"reduction": 1}}, "halving.reduction", "greater than or equal to 2"),
         ({"halving": {"metric": "bleu"}}, "halving.metric", "'loss' or 'accuracy'"),
     ],

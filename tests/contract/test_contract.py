@@ -12,6 +12,7 @@ from core.records.tables import Job
 from core.records.workers import worker_seen
 from core.tasks.kinds import Queue
 from tests.api import as_worker
+from tests.api.distilling import ROUTE as DISTILLATIONS
 from tests.api.exporting import finish_export
 from tests.api.light_worker import light_worker_of
 from tests.api.live import Api
@@ -23,6 +24,7 @@ from tests.contract.uses import (
     SWEEPS,
     look_at_job,
     use_batches,
+    use_distillations,
     use_evals,
     use_graders,
     use_responses,
@@ -117,6 +119,7 @@ def use_every_route(
         look_at_job(client, paused)
     assert client.get(JOBS).status_code == 200
     use_sweeps(client, file_id)
+    use_distillations(api, client)
 
     tuned = client.get(f"{JOBS}/{job_id}").json()["fine_tuned_model"]
     assert client.get("/v1/models").status_code == 200
@@ -185,6 +188,12 @@ def misuse_every_route(client: httpx.Client) -> None:
         ("POST", f"{SWEEPS}/sweep-none/cancel"),
         ("POST", f"{SWEEPS}/sweep-none/pause"),
         ("POST", f"{SWEEPS}/sweep-none/resume"),
+        ("POST", DISTILLATIONS),
+        ("GET", f"{DISTILLATIONS}?limit=0"),
+        ("GET", f"{DISTILLATIONS}/distill-none"),
+        ("GET", f"{DISTILLATIONS}/distill-none/candidates"),
+        ("POST", f"{DISTILLATIONS}/distill-none/cancel"),
+        ("DELETE", f"{DISTILLATIONS}/distill-none"),
         ("POST", MASKS),
         ("GET", f"{MASKS}/mask-none"),
         ("GET", STRATEGIES),

@@ -4,6 +4,7 @@ import time
 
 import httpx
 
+from tests.api import distilling
 from tests.api.batch_files import CHAT, as_file, chat_line, upload_requests
 from tests.api.light_worker import light_worker_of
 from tests.api.live import Api
@@ -56,6 +57,20 @@ def use_sweeps(client: httpx.Client, file_id: str) -> None:
     for move in ("pause", "resume", "cancel"):
         assert client.post(f"{path}/{move}").status_code == 200
     assert client.get(path).json() == client.get(SWEEPS).json()["data"][0]
+
+
+def use_distillations(api: Api, client: httpx.Client) -> None:
+    """Create a distillation, let it come to its job, look at it, and end it."""
+    created = distilling.create(client, distilling.prompts("hello", "fail"), max_failed_share=0.5)
+    found = distilling.worked(api, client, created)
+    assert found == client.get(distilling.ROUTE).json()["data"][0]
+    look_at_job(client, found["job_id"])
+    path = f"{distilling.ROUTE}/{found['id']}"
+    for format_ in ("jsonl", "csv"):
+        assert client.get(f"{path}/candidates?format={format_}").status_code == 200
+    assert client.get(f"/v1/files/{found['training_file']}/report").status_code == 200
+    assert client.post(f"{path}/cancel").json()["status"] == "cancelled"
+    assert client.delete(path).status_code == 200
 
 
 def use_batches(api: Api, client: httpx.Client) -> None:

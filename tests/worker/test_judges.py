@@ -2,8 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import pytest
 
@@ -15,6 +15,7 @@ from core.inference.error_bodies import error_body
 from core.records.database import Database
 from core.records.engines import engine_seen
 from core.sandbox.availability import availability
+from core.sandbox.limits import LIMITS, Limits
 from core.sandbox.settings import SandboxSettings
 from core.spec.base_model import BaseModelSpec
 from core.spec.batch import BatchModel, RefusedModel
@@ -22,14 +23,17 @@ from core.spec.engine_protocol import EngineReport
 from core.spec.grader import (
     GraderMessage,
     PythonGrader,
+    PythonOutcome,
     SamplingParams,
     ScoreModelGrader,
     TextSimilarityGrader,
 )
 from tests.api.live import serve
 from tests.api.scripted_engine import EXACTLY, ScriptedEngine, vector_of
-from worker.engine_client.any_engine import AnyEngine
-from worker.judges import Models, WorkerJudges
+from worker import judges as own
+from worker.answering.background import background_of
+from worker.answering.models import Models, NamedModels
+from worker.judges import WorkerJudges
 
 JUDGE = BatchModel(id="judge", base=BaseModelSpec(id="judge", source="/judge"), adapter=None)
 
@@ -60,6 +64,25 @@ def found(database: Database, *urls: str) -> None:
             engine_seen(session, EngineReport(url=url))
 
 
+Answer = TypeVar("Answer")
+
+
+def with_judges(
+    database: Database,
+    models: Models,
+    work: Callable[[WorkerJudges], Awaitable[Answer]],
+    limits: Limits = LIMITS,
+) -> Answer:
+    """Return what `work` returns. Engines that take no request are left after a moment."""
+
+    async def run() -> Answer:
+        background = background_of(database, None, patience_seconds=0.2)
+        judges = WorkerJudges(NamedModels(models, "shop", background), limits)
+        return await background.during(work(judges))
+
+    return asyncio.run(run())
+
+
 def judged(database: Database, models: Models, said: object) -> Grade:
     message = GraderMessage(role="user", content=f"{EXACTLY}{json.dumps(said)}")
     grader = ScoreModelGrader(
@@ -68,8 +91,9 @@ def judged(database: Database, models: Models, said: object) -> Grade:
         input=(message,),
         sampling_params=SamplingParams(seed=3, max_completions_tokens=20),
     )
-    judges = WorkerJudges(models, "shop", AnyEngine(database, None))
-    return asyncio.run(grade(grader, {}, sample_of_text(""), judges))
+    return with_judges(
+        database, models, lambda judges: grade(grader, {}, sample_of_text(""), judges)
+    )
 
 
 def test_model_answers_in_the_background(engine: ScriptedEngine, database: Database) -> None:
@@ -90,8 +114,9 @@ def test_next_engine_answers_if_one_is_gone(
     similar = TextSimilarityGrader(
         name="near", input="a b", reference="c", evaluation_metric="cosine"
     )
-    judges = WorkerJudges({EMBEDDER: JUDGE}, "shop", AnyEngine(database, None))
-    result = asyncio.run(grade(similar, {}, sample_of_text(""), judges))
+    result = with_judges(
+        database, {EMBEDDER: JUDGE}, lambda judges: grade(similar, {}, sample_of_text(""), judges)
+    )
     ours, theirs = vector_of("a b"), vector_of("c")
     product = sum(a * b for a, b in zip(ours, theirs, strict=True))
     lengths = (sum(a * a for a in ours) * sum(b * b for b in theirs)) ** 0.5
@@ -100,8 +125,9 @@ def test_next_engine_answers_if_one_is_gone(
 
 
 @pytest.mark.parametrize("mood", ["full", "stopping", None])
-def test_outage_is_raised(engine: ScriptedEngine, database: Database, mood: Any) -> None:
-    """The task asks again later."""
+def test_outage_is_raised_when_the_patience_ends(
+    engine: ScriptedEngine, database: Database, mood: Any
+) -> None:
     if mood is not None:
         engine.mood = mood
         found(database, engine.url)
@@ -125,9 +151,8 @@ def test_error_keeps_its_class_and_its_code(database: Database) -> None:
     for status, kind in kinds.items():
         body = error_body(status, "No.", param="model", code="some_code")
         models = {"x": RefusedModel(status=status, body=body)}
-        judges = WorkerJudges(models, "shop", AnyEngine(database, None))
         with pytest.raises(kind, match="No") as caught:
-            asyncio.run(judges.complete({"model": "x", "messages": []}))
+            with_judges(database, models, lambda each: each.complete({"model": "x"}))
         assert (caught.value.code, caught.value.param) == ("some_code", "model")
 
 
@@ -139,9 +164,9 @@ def test_name_that_nobody_resolved_is_an_error(database: Database) -> None:
 @pytest.mark.skipif(availability().kind is None, reason="this machine allows no sandbox")
 def test_python_runs_in_the_sandbox(database: Database) -> None:
     source = "def grade(sample, item):\n    return item['x'] if sample['output_text'] else 0\n"
-    judges = WorkerJudges({}, "shop", AnyEngine(database, None))
-    result = asyncio.run(
-        grade(PythonGrader(source=source), {"x": 0.5}, sample_of_text("a"), judges)
+    grader, item = PythonGrader(source=source), {"x": 0.5}
+    result = with_judges(
+        database, {}, lambda judges: grade(grader, item, sample_of_text("a"), judges)
     )
     assert (result.score, result.errors) == (0.5, {})
 
@@ -150,6 +175,29 @@ def test_python_runs_in_the_sandbox(database: Database) -> None:
 def test_python_has_the_limits_of_the_settings(database: Database) -> None:
     endless = PythonGrader(source="def grade(sample, item):\n    while True:\n        pass\n")
     limits = SandboxSettings(grader_seconds=0.5).grader_limits
-    judges = WorkerJudges({}, "shop", AnyEngine(database, None), limits)
-    result = asyncio.run(grade(endless, {}, sample_of_text("a"), judges))
+    result = with_judges(
+        database, {}, lambda judges: grade(endless, {}, sample_of_text("a"), judges), limits
+    )
     assert "time limit of 0.5 seconds" in str(result.errors["details"])
+
+
+@pytest.mark.parametrize("failures", [0, 2, 3])
+def test_python_grader_waits_for_a_sandbox_that_has_no_room(
+    database: Database, failures: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own, "PAUSES_SECONDS", (0.01, 0.01))
+    left = [Unavailable("Too many graders wait.", code="sandbox_unavailable")] * failures
+
+    def run_grader(
+        source: str, sample: Mapping[str, Any], item: Mapping[str, Any], limits: Limits
+    ) -> PythonOutcome:
+        if left:
+            raise left.pop()
+        return PythonOutcome(score=1.0)
+
+    monkeypatch.setattr(own, "run_grader", run_grader)
+    if failures <= 2:
+        assert with_judges(database, {}, lambda each: each.run_python("", {}, {})).score == 1.0
+    else:
+        with pytest.raises(Unavailable):
+            with_judges(database, {}, lambda each: each.run_python("", {}, {}))

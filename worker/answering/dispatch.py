@@ -1,34 +1,35 @@
 """Answers requests in the background, as many at once as the engines take.
 
-Batches and eval runs ask in this way. `Requests` says what is asked, and takes the answers.
+All of a worker's requests for answers go this way. `Requests` says what is asked, and takes the
+answers: those of a batch are the lines of its file; `background.py` has those of coroutines.
 """
 
 import asyncio
 import logging
+import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
-from core.errors import InvalidRequest, NotFound, TunesmithError
-from core.inference.endpoints import answer_in_background, checked_body
-from core.inference.targets import target_of_resolved
+from core.errors import InvalidRequest, NotFound, TunesmithError, Unavailable
+from core.inference.endpoints import Engine
+from core.inference.targets import Target
 from core.records.engines import LivingEngine
-from core.spec.batch import BatchModel, RefusedModel
 from core.spec.engine_protocol import (
+    BASE_MISSING,
     KEY_REFUSED,
     NOT_BEGUN,
     NOT_SERVED_HERE,
     EngineBroke,
     kind_of,
+    turned_down,
 )
-from core.spec.ids import ProjectId
 from worker.answering.fleet import Fleet, Member
 
 logger = logging.getLogger(__name__)
 
-OK = 200
 LOOK_SECONDS = 1.0
 """Between two looks at the database: for engines, and for a cancellation or the expiry."""
 IDLE_SECONDS = 0.05
@@ -42,10 +43,10 @@ RETRY_SECONDS = 1.0
 class Request:
     """One request, and what happened to it so far."""
 
-    url: str
-    body: Mapping[str, Any]
-    model: BatchModel | RefusedModel | None
-    """What the body's name of a model means; None if it has none."""
+    target: Target | None
+    """The model that decides which engine is suitable; None: any is."""
+    send: Callable[[Engine], Awaitable[Any]]
+    """Returns the answer of one engine. Its TunesmithErrors decide what follows."""
     broken: int = 0
     """How often the connection to an engine ended during the answer."""
     failures: int = 0
@@ -69,8 +70,8 @@ class Requests(Protocol[Asked]):
         """Return the next request; None if there is none at the moment."""
         ...
 
-    def answered(self, request: Asked, status: int, body: Mapping[str, Any]) -> None:
-        """Take the answer of a request, with its HTTP status."""
+    def answered(self, request: Asked, answer: Any) -> None:
+        """Take the answer of a request."""
         ...
 
     def refused(self, request: Asked, error: TunesmithError) -> None:
@@ -100,17 +101,25 @@ class Dispatch(Generic[Asked]):
     """One attempt to answer requests."""
 
     def __init__(
-        self, project: ProjectId, requests: Requests[Asked], fleet: Fleet, look: Look
+        self,
+        requests: Requests[Asked],
+        fleet: Fleet,
+        look: Look,
+        patience_seconds: float = math.inf,
     ) -> None:
-        self._project = project
+        """After `patience_seconds` in which no engine takes any of the requests, `run` ends."""
         self._requests = requests
         self._fleet = fleet
         self._look = look
+        self._patience_seconds = patience_seconds
+        self._hopeful_at = time.monotonic()
+        """When the last request had its turn at an engine, or none was waiting."""
+        self._turned_down = turned_down([])
+        """Why the requests wait."""
         self._again: deque[tuple[float, Asked]] = deque()
         """Requests to repeat, each not before a time."""
         self._suspects: deque[Asked] = deque()
-        self._in_flight: dict[asyncio.Task[tuple[int, Mapping[str, Any]]], tuple[Asked, Member]]
-        self._in_flight = {}
+        self._in_flight: dict[asyncio.Task[Any], tuple[Asked, Member]] = {}
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
@@ -118,7 +127,10 @@ class Dispatch(Generic[Asked]):
         self._woken.set()
 
     async def run(self) -> None:
-        """Return when all requests are answered, or no more may be sent."""
+        """Return when all requests are answered, or no more may be sent.
+
+        Raises Unavailable when the patience is at its end.
+        """
         looked_at = -LOOK_SECONDS
         try:
             while True:
@@ -130,6 +142,7 @@ class Dispatch(Generic[Asked]):
                     for lost in self._fleet.update(seen.engines) if seen is not None else ():
                         self._give_up(lost)
                 self._woken.clear()
+                self._require_patience()
                 is_idle = not self._send() and not self._in_flight and not self._again
                 if is_idle and not self._requests.is_open:
                     return
@@ -144,12 +157,12 @@ class Dispatch(Generic[Asked]):
     def _send(self) -> bool:
         """Send requests until the engines are full; return False if none is left to send."""
         while (request := self._next()) is not None:
-            member = self._fleet.pick(_resolved(request), request.refused_by)
+            member = self._fleet.pick(request.target, request.refused_by)
             if member is None:
                 self._again.appendleft((0.0, request))
                 return True
             member.in_flight += 1
-            task = asyncio.create_task(self._answer(request, member))
+            task = asyncio.create_task(_answer(request, member))
             self._in_flight[task] = request, member
         return False
 
@@ -178,55 +191,59 @@ class Dispatch(Generic[Asked]):
             error = task.exception()
             if error is None:
                 member.works()
-                self._requests.answered(request, *task.result())
+                self._hopeful_at = time.monotonic()
+                self._requests.answered(request, task.result())
             elif isinstance(error, TunesmithError):
                 self._failed(request, member, error)
             else:
-                logger.error("A request to %s failed.", request.url, exc_info=error)
+                logger.error("A request to %s failed.", member.url, exc_info=error)
                 self._requests.refused(request, TunesmithError("The service failed."))
-
-    async def _answer(self, request: Asked, member: Member) -> tuple[int, Mapping[str, Any]]:
-        body = checked_body(request.url, request.body)
-        model = request.model
-        if isinstance(model, RefusedModel):
-            return model.status, model.body
-        if model is None:
-            raise InvalidRequest("Missing required parameter: 'model'.", param="model")
-        target = target_of_resolved(model)
-        return OK, await answer_in_background(
-            request.url, member.client, target, self._project, body
-        )
 
     def _failed(self, request: Asked, member: Member, error: TunesmithError) -> None:
         """Repeat a request, or give it the error as its answer."""
         kind = kind_of(error)
-        if isinstance(error, InvalidRequest | NotFound) and kind is not NOT_SERVED_HERE:
-            self._requests.refused(request, error)
-        elif isinstance(error, EngineBroke):
-            member.pause()
-            request.broken += 1
-            if request.broken < MAX_BROKEN:
-                self._repeat(request)
-            elif request.broken == MAX_BROKEN:
-                self._suspects.append(request)
-            else:
-                self._requests.refused(request, error)
-        elif kind is NOT_SERVED_HERE:
+        if kind is NOT_SERVED_HERE or kind is BASE_MISSING:
             request.refused_by.add(member.url)
             if self._fleet.all_in(request.refused_by):
                 self._requests.refused(request, error)
             else:
                 self._repeat(request)
+        elif isinstance(error, InvalidRequest | NotFound):
+            self._requests.refused(request, error)
+        elif isinstance(error, EngineBroke):
+            member.pause()
+            self._broke(request, error)
         elif kind.asks_another or kind is KEY_REFUSED or error.code in (NOT_BEGUN.codes or ()):
             logger.info("%s does not take a request: %s", member.url, error)
             member.pause()
+            self._turned_down = error
             self._repeat(request)
+            return
         else:
             request.failures += 1
             if request.failures < MAX_FAILURES:
                 self._repeat(request, RETRY_SECONDS * request.failures)
             else:
                 self._requests.refused(request, error)
+        self._hopeful_at = time.monotonic()
+
+    def _broke(self, request: Asked, error: EngineBroke) -> None:
+        """Repeat a request during which an engine broke, the last time alone."""
+        request.broken += 1
+        if request.broken < MAX_BROKEN:
+            self._repeat(request)
+        elif request.broken == MAX_BROKEN:
+            self._suspects.append(request)
+        else:
+            self._requests.refused(request, error)
+
+    def _require_patience(self) -> None:
+        """Raise Unavailable if requests have waited too long without any turn at an engine."""
+        now = time.monotonic()
+        if not self._again:
+            self._hopeful_at = now
+        elif not self._in_flight and now - self._hopeful_at > self._patience_seconds:
+            raise Unavailable(self._turned_down.message, code="engine_unavailable")
 
     def _repeat(self, request: Asked, after_seconds: float = 0.0) -> None:
         if after_seconds:
@@ -241,8 +258,8 @@ class Dispatch(Generic[Asked]):
                 task.cancel()
 
 
-def _resolved(request: Request) -> BatchModel | None:
-    return request.model if isinstance(request.model, BatchModel) else None
+async def _answer(request: Request, member: Member) -> Any:
+    return await request.send(member.client)
 
 
 async def _any_of(work: Sequence[Any], seconds: float) -> set[asyncio.Task[Any]]:

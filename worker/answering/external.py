@@ -8,6 +8,7 @@ import asyncio
 import json
 import logging
 import random
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ import httpx
 from core.catalog.external import Endpoints, ExternalEndpoint
 from core.errors import InvalidRequest, TunesmithError
 from core.spec.evals import ExternalModel
+from worker.answering.external_answers import BadAnswer, read_answer
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +25,8 @@ MAX_ANSWER_BYTES = 8 << 20
 MAX_TRIES = 6
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 60.0
+GIVE_UP_SECONDS = 600.0
+"""An endpoint that has only failed for so long is not asked again in this run."""
 CONNECT_SECONDS = 10.0
 MAY_PASS = frozenset({408, 409, 429})
 """Statuses besides 5xx after which the same request may succeed; those that OpenAI's client
@@ -36,6 +40,32 @@ class ExternalError(TunesmithError):
     code = "external_endpoint_error"
 
 
+class _Lane:
+    """The requests of one run to one endpoint."""
+
+    def __init__(self, endpoint: ExternalEndpoint) -> None:
+        self.endpoint = endpoint
+        self.places = asyncio.Semaphore(endpoint.at_once)
+        self._failing_since: float | None = None
+
+    def answered(self) -> None:
+        self._failing_since = None
+
+    def failed(self) -> None:
+        if self._failing_since is None:
+            self._failing_since = time.monotonic()
+
+    def require_hope(self, reason: str = "") -> None:
+        """Raise ExternalError if the endpoint has failed for too long."""
+        since = self._failing_since
+        if since is not None and time.monotonic() - since > GIVE_UP_SECONDS:
+            minutes = f"{GIVE_UP_SECONDS / 60:g} minutes"
+            raise ExternalError(
+                f"{self.endpoint.name} has answered nothing for {minutes}, and is not asked again "
+                f"in this run. {reason}".rstrip()
+            )
+
+
 class ExternalClient:
     """Asks the registered endpoints; owns the connections until `close`."""
 
@@ -43,7 +73,7 @@ class ExternalClient:
         self._endpoints = endpoints
         # The environment could name a proxy, or add the keys of a netrc file.
         self._client = httpx.AsyncClient(trust_env=False, limits=httpx.Limits(max_connections=None))
-        self._places: dict[str, asyncio.Semaphore] = {}
+        self._lanes: dict[str, _Lane] = {}
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -60,18 +90,23 @@ class ExternalClient:
                 f"The external endpoint {model.endpoint!r} is no longer registered with the "
                 "workers."
             )
-        places = self._places.setdefault(endpoint.name, asyncio.Semaphore(endpoint.at_once))
-        async with places:
-            return await self._until_answered(endpoint, url, {**body, "model": model.model})
+        lane = self._lanes.setdefault(endpoint.name, _Lane(endpoint))
+        async with lane.places:
+            return await self._until_answered(lane, url, {**body, "model": model.model})
 
     async def _until_answered(
-        self, endpoint: ExternalEndpoint, url: str, body: Mapping[str, Any]
+        self, lane: _Lane, url: str, body: Mapping[str, Any]
     ) -> dict[str, Any]:
-        pause = FIRST_PAUSE_SECONDS
+        endpoint, pause = lane.endpoint, FIRST_PAUSE_SECONDS
+        lane.require_hope()
         for is_last in [False] * (MAX_TRIES - 1) + [True]:
             try:
-                return await self._once(endpoint, url, body)
+                answer = await self._once(endpoint, url, body)
+                lane.answered()
+                return answer
             except _Again as again:
+                lane.failed()
+                lane.require_hope(f"The last error: {again}")
                 if is_last:
                     raise ExternalError(f"{endpoint.name} does not answer: {again}") from None
                 logger.info("%s is asked again: %s", endpoint.name, again)
@@ -90,8 +125,10 @@ class ExternalClient:
                 status, headers, content = await self._sent(endpoint, address, body)
         except TimeoutError:
             raise _Again(f"no answer within {endpoint.timeout_seconds:g} s") from None
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise _Again(f"{type(error).__name__}: {error}") from None
+        except (httpx.InvalidURL, UnicodeError) as error:  # of the operator's file
+            raise ExternalError(f"{endpoint.name} cannot be asked: {error}") from None
         if status in MAY_PASS or status >= 500:
             raise _Again(f"status {status}: {_shown(content)}", _seconds(headers))
         if status != 200:
@@ -101,18 +138,14 @@ class ExternalClient:
                 code=ExternalError.code,
             )
         try:
-            answer = _without_surrogates(json.loads(content))
-        except (ValueError, RecursionError):
-            raise ExternalError(f"{endpoint.name} answers without JSON.") from None
-        if not isinstance(answer, dict):
-            raise ExternalError(f"{endpoint.name} answers with something else than an object.")
-        _require_shape(endpoint, url, answer)
-        return _usual(answer)
+            return read_answer(url, content)
+        except BadAnswer as error:
+            raise ExternalError(f"{endpoint.name} {error}.") from None
 
     async def _sent(
         self, endpoint: ExternalEndpoint, address: str, body: Mapping[str, Any]
     ) -> tuple[int, Mapping[str, str], bytes]:
-        headers = {}
+        headers = {"accept-encoding": "identity"}
         try:
             key = endpoint.key()
         except OSError as error:
@@ -124,52 +157,19 @@ class ExternalClient:
             "POST", address, json=body, headers=headers, timeout=timeout, follow_redirects=False
         )
         async with request as answer:
+            if (encoding := answer.headers.get("content-encoding", "identity")) != "identity":
+                raise ExternalError(  # a small answer may be large after it
+                    f"{endpoint.name} answers in the encoding {encoding[:64]!r}, which was not "
+                    "asked for."
+                )
             content = bytearray()
-            async for chunk in answer.aiter_bytes():
+            async for chunk in answer.aiter_raw():
                 content += chunk
                 if len(content) > MAX_ANSWER_BYTES:
                     raise ExternalError(
                         f"{endpoint.name} answers with more than {MAX_ANSWER_BYTES >> 20} MiB."
                     )
             return answer.status_code, answer.headers, bytes(content)
-
-
-def _require_shape(endpoint: ExternalEndpoint, url: str, answer: Mapping[str, Any]) -> None:
-    """Raise ExternalError for an answer that lacks what its readers use."""
-    match url, answer:
-        case "/v1/chat/completions", {
-            "choices": [{"message": {"content": str() | None | list()}}, *_]
-        }:
-            return
-        case "/v1/responses", {"model": str(), "output": [*items]} if all(
-            isinstance(item, dict) for item in items
-        ):
-            return
-        case "/v1/embeddings", {"data": [*_]}:
-            return
-    raise ExternalError(f"{endpoint.name} answers with an object that is no answer of {url}.")
-
-
-def _without_surrogates(answer: Any) -> Any:
-    """Return JSON in which `?` stands for halves of surrogate pairs, which are no text."""
-    text = json.dumps(answer, ensure_ascii=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return json.loads(text.encode(errors="replace"))
-    return answer
-
-
-def _usual(answer: dict[str, Any]) -> dict[str, Any]:
-    """Return an answer whose messages have texts; some services answer with a list of parts."""
-    for choice in answer.get("choices", ()):
-        message = choice.get("message") if isinstance(choice, dict) else None
-        if isinstance(message, dict) and isinstance(message.get("content"), list):
-            parts = [part for part in message["content"] if isinstance(part, dict)]
-            message["content"] = "".join(str(part.get("text") or "") for part in parts)
-        if isinstance(choice, dict):
-            choice.setdefault("finish_reason", "stop")
-    return answer
 
 
 class _Again(Exception):

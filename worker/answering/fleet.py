@@ -1,14 +1,16 @@
-"""The engines that answer a batch: how much each has in flight, and pauses after failures."""
+"""The engines that answer requests: how much each has in flight, and pauses after failures."""
 
 import time
-from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from pydantic import SecretStr
 
+from core.inference.endpoints import Engine
+from core.inference.targets import Target
 from core.records.engine_order import in_order
 from core.records.engines import LivingEngine
-from core.spec.batch import BatchModel
 from worker.engine_client.client import OneEngineClient
 from worker.engine_client.find import EngineAddress
 
@@ -18,16 +20,34 @@ FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 15.0
 
 
+class Client(Engine, Protocol):
+    """The connections to one engine."""
+
+    async def close(self) -> None: ...
+
+
+Connect = Callable[[str], Client]
+"""Returns the client of the engine at an address."""
+
+
+def connect_with(key: SecretStr | None) -> Connect:
+    """Return what connects to engines with this key, and waits for an answer for hours.
+
+    A request of the background may have to. Heartbeats tell of an engine that is dead.
+    """
+    return lambda url: OneEngineClient(EngineAddress(url, key), silence_seconds=None)
+
+
 @dataclass(eq=False)
 class Member:
     """One engine. A full batch with half as many requests behind it keeps it busy."""
 
     engine: LivingEngine
-    client: OneEngineClient
+    client: Client
     last_seen: float
     in_flight: int = 0
     paused_until: float = 0.0
-    pause_seconds: float = FIRST_PAUSE_SECONDS
+    pause_seconds: float = field(default_factory=lambda: FIRST_PAUSE_SECONDS)
 
     @property
     def url(self) -> str:
@@ -53,8 +73,8 @@ class Member:
 class Fleet:
     """The members; owns their connections until `close`."""
 
-    def __init__(self, key: SecretStr | None) -> None:
-        self._key = key
+    def __init__(self, connect: Connect) -> None:
+        self._connect = connect
         self._members: dict[str, Member] = {}
         self._lost: list[Member] = []
 
@@ -64,9 +84,7 @@ class Fleet:
         for engine in living:
             member = self._members.get(engine.url)
             if member is None:
-                # A request of the background may wait for hours. Heartbeats tell of a dead engine.
-                client = OneEngineClient(EngineAddress(engine.url, self._key), silence_seconds=None)
-                self._members[engine.url] = Member(engine, client, now)
+                self._members[engine.url] = Member(engine, self._connect(engine.url), now)
             else:
                 member.engine, member.last_seen = engine, now
         lost = [each for each in self._members.values() if now - each.last_seen > LOST_SECONDS]
@@ -75,7 +93,7 @@ class Fleet:
         self._lost += lost
         return lost
 
-    def pick(self, model: BatchModel | None, refused_by: Container[str]) -> Member | None:
+    def pick(self, target: Target | None, refused_by: Container[str]) -> Member | None:
         """Return the most suitable member with room; None if a request must wait."""
         now = time.monotonic()
         free = [
@@ -83,10 +101,10 @@ class Fleet:
             for each in self._members.values()
             if each.has_room and each.paused_until <= now and each.url not in refused_by
         ]
-        if model is None:
+        if target is None:
             return self._members[free[0].url] if free else None
         in_flight = {url: member.in_flight for url, member in self._members.items()}
-        ordered = in_order(free, model.base, model.adapter, in_flight)
+        ordered = in_order(free, target.base, target.adapter, in_flight)
         return self._members[ordered[0].url] if ordered else None
 
     def all_in(self, urls: Container[str]) -> bool:

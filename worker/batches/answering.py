@@ -21,8 +21,8 @@ class Lines:
     def take(self) -> LineRequest | None:
         return next(self._requests, None)
 
-    def answered(self, request: LineRequest, status: int, body: Mapping[str, Any]) -> None:
-        self._journal.add(answered_line(request, status, body))
+    def answered(self, request: LineRequest, answer: tuple[int, Mapping[str, Any]]) -> None:
+        self._journal.add(answered_line(request, *answer))
 
     def refused(self, request: LineRequest, error: TunesmithError) -> None:
         self._journal.add(refused_line(request, error))

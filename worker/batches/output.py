@@ -5,10 +5,10 @@ from pathlib import Path
 
 from core.records.files import file_key
 from core.records.tables import BatchPart
-from core.spec.batch import BatchRequest, BatchStatus
+from core.spec.batch import BatchStatus
 from core.spec.ids import FileId
 from core.storage.blobs import Blob, BlobStore
-from worker.batches.lines import requests_of, unanswered_line
+from worker.batches.lines import rows_without_answer, unanswered_line
 
 UNANSWERED = {
     BatchStatus.FINALIZING: (
@@ -38,7 +38,6 @@ def write_errors(
     parts: Sequence[BatchPart],
     file_id: FileId,
     input_file: Path,
-    batch: BatchRequest,
     answered: Container[int],
     status: BatchStatus,
 ) -> tuple[Blob | None, int]:
@@ -47,8 +46,8 @@ def write_errors(
     _join(store, [part.error_key for part in parts], path)
     unanswered = 0
     with path.open("ab") as file:
-        for request in requests_of(input_file, batch, answered):
-            file.write(unanswered_line(request, *UNANSWERED[status]))
+        for _, row in rows_without_answer(input_file, answered):
+            file.write(unanswered_line(row["custom_id"], *UNANSWERED[status]))
             unanswered += 1
     return _stored(store, path, file_id), unanswered
 

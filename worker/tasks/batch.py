@@ -3,10 +3,6 @@
 An attempt continues where the last one stopped: `worker.batches.journal` stores answered lines.
 """
 
-import logging
-
-from sqlalchemy.exc import DBAPIError
-
 from core.records.batch_progress import (
     begin_batch,
     begin_finalizing,
@@ -14,11 +10,11 @@ from core.records.batch_progress import (
     parts_of,
     should_finish,
 )
-from core.records.engines import living_engines
 from core.spec.batch import FINAL, BatchRequest, BatchResult, BatchStatus
 from core.spec.ids import BatchId
-from worker.answering.dispatch import Dispatch, Seen
-from worker.answering.fleet import Fleet
+from worker.answering.dispatch import Dispatch
+from worker.answering.fleet import Fleet, connect_with
+from worker.answering.look import look_at
 from worker.batches.answering import Lines
 from worker.batches.journal import Journal
 from worker.batches.lines import requests_of
@@ -26,8 +22,6 @@ from worker.batches.output import write_errors, write_output
 from worker.coroutines import Interrupted, run_unless
 from worker.outages.commit import commit
 from worker.tasks.attempt import Attempt
-
-logger = logging.getLogger(__name__)
 
 INPUT = "input.jsonl"
 """In the folder of an attempt."""
@@ -48,25 +42,18 @@ def run(attempt: Attempt) -> BatchResult:
 
 def _answer(attempt: Attempt, batch: BatchRequest) -> None:
     """Answer the lines that no part has. Raises Interrupted if the worker stops."""
-    batch_id = BatchId(batch.batch_id)
+    batch_id, project = BatchId(batch.batch_id), attempt.claim.project_id
     with attempt.database.reading() as session:
         parts = parts_of(session, batch_id)
     journal = Journal(
         attempt.claim, attempt.database, attempt.store, attempt.folder, batch_id, len(parts)
     )
 
-    def look() -> Seen | None:
-        try:
-            with attempt.database.reading() as session:
-                return Seen(should_finish(session, batch_id), living_engines(session))
-        except DBAPIError as error:
-            logger.warning("The database is unavailable: %s", error.orig)
-            return None
-
     answered = {number for part in parts for number in part.lines}
-    lines = Lines(requests_of(attempt.folder / INPUT, batch, answered), journal)
-    fleet = Fleet(attempt.settings.engine_key)
-    dispatch = Dispatch(attempt.claim.project_id, lines, fleet, look)
+    lines = Lines(requests_of(attempt.folder / INPUT, batch, project, answered), journal)
+    fleet = Fleet(connect_with(attempt.settings.engine_key))
+    look = look_at(attempt.database, lambda session: should_finish(session, batch_id))
+    dispatch = Dispatch(lines, fleet, look)
     try:
         run_unless(attempt.should_stop, dispatch.run())
     except Interrupted:
@@ -85,7 +72,7 @@ def _finish(attempt: Attempt, batch: BatchRequest) -> BatchStatus:
     answered = {number for part in parts for number in part.lines}
     output = write_output(store, folder, parts, files.output)
     error, unanswered = write_errors(
-        store, folder, parts, files.error, folder / INPUT, batch, answered, status
+        store, folder, parts, files.error, folder / INPUT, answered, status
     )
     return commit(
         database,

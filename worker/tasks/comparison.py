@@ -4,14 +4,13 @@ Answers are stored while it runs, and an attempt continues where the last one st
 """
 
 import asyncio
-import math
 import random
 import threading
 import time
 from pathlib import Path
 
 from core.datasets.read import read_examples
-from core.errors import InvalidRequest, Unavailable
+from core.errors import InvalidRequest
 from core.inference.targets import Target
 from core.records.comparisons import store_answers, stored_answers
 from core.spec.comparison import (
@@ -21,18 +20,18 @@ from core.spec.comparison import (
     ComparisonRequest,
     ComparisonResult,
 )
-from core.spec.engine_protocol import kind_of
 from core.spec.held_out import Question
 from core.spec.ids import ModelId
 from core.verdict.comparison import compared_answer, comparison_of
 from core.verdict.questions import question_of, short
 from core.verdict.scoring import graded, scored
+from worker.answering.background import background_of
+from worker.answering.models import NamedModels
 from worker.coroutines import run_unless, wait_for_all
-from worker.engine_client.any_engine import AnyEngine
 from worker.judges import WorkerJudges
 from worker.outages.commit import commit
 from worker.tasks.attempt import Attempt
-from worker.verdict.asking import MAX_FAILURES, PAUSE_SECONDS, Asking, may_be_the_cause
+from worker.verdict.asking import Asking
 
 FLUSH_SECONDS = 2.0
 LOST_SHARE = 0.02
@@ -96,17 +95,16 @@ class _Comparing:
 
     async def run(self) -> None:
         settings = self._attempt.settings
-        engine = AnyEngine(self._attempt.database, settings.engine_key)
+        background = background_of(self._attempt.database, settings.engine_key)
         project = self._attempt.claim.project_id
-        self._asking = Asking(engine, project, patience_seconds=math.inf)
-        self._judges = WorkerJudges(
-            self._request.grader_models, project, engine, settings.grader_limits
-        )
+        self._asking = Asking(background, project)
+        models = NamedModels(self._request.grader_models, project, background)
+        self._judges = WorkerJudges(models, settings.grader_limits)
         self._room = asyncio.Semaphore(ROWS_AT_ONCE)
         rest = [each for each in self._questions if each.line not in self._items]
         storing = asyncio.create_task(self._store_often())
         try:
-            await wait_for_all([self._compare(question) for question in rest])
+            await background.during(wait_for_all([self._compare(each) for each in rest]))
         finally:
             storing.cancel()
             await asyncio.gather(storing, return_exceptions=True)
@@ -128,17 +126,8 @@ class _Comparing:
     async def _answer(self, target: Target, question: Question) -> ComparedAnswer:
         answer = await self._asking.ask(target, question)
         found = await scored(question, answer, self._judges)
-        failures = 0
-        while True:
-            try:
-                found = await graded(question, found, self._request.graders, self._judges)
-                return compared_answer(found)
-            except Unavailable as error:
-                failures += may_be_the_cause(error)
-                if kind_of(error).is_lasting or failures >= MAX_FAILURES:
-                    names = [grader.name for grader in self._request.graders]
-                    return compared_answer(found.without(names, error.message))
-                await asyncio.sleep(PAUSE_SECONDS)
+        graders = self._request.graders
+        return compared_answer(await graded(question, found, graders, self._judges))
 
     def store(self) -> None:
         """Store all answers so far, if there are new ones; StaleClaim if the claim has ended."""

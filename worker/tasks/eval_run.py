@@ -3,33 +3,32 @@
 An attempt continues where the last one stopped: the items that have results are left out.
 """
 
-import logging
 from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy.exc import DBAPIError
-
 from core.catalog.external import BadEndpoints, Endpoints
 from core.datasets.eval_items import item_rows
 from core.errors import NotFound
-from core.records.engines import living_engines
-from core.records.eval_progress import begin_run, done_items, end_run
+from core.records.eval_progress import (
+    ItemResult,
+    add_results,
+    begin_run,
+    done_items,
+    end_run,
+)
 from core.spec.evals import FINAL, EvalRunRequest, EvalRunResult
 from core.spec.ids import EvalRunId
-from worker.answering.dispatch import Seen
+from worker.answering.background import background_of
 from worker.answering.external import ExternalClient
+from worker.answering.journal import Journal
+from worker.answering.models import NamedModels
+from worker.answering.working import work_through
 from worker.coroutines import Interrupted, run_unless
-from worker.engine_client.any_engine import AnyEngine
-from worker.evals.asking import Asking
 from worker.evals.items import Items
-from worker.evals.journal import Journal
-from worker.evals.working import work_through
 from worker.judges import WorkerJudges
 from worker.outages.commit import commit
 from worker.tasks.attempt import Attempt
-
-logger = logging.getLogger(__name__)
 
 ITEMS = "items.jsonl"
 """In the folder of an attempt."""
@@ -63,7 +62,10 @@ def _work(attempt: Attempt, run: EvalRunRequest, endpoints: Endpoints) -> None:
     run_id = EvalRunId(run.run_id)
     with attempt.database.reading() as session:
         done = done_items(session, run_id)
-    journal = Journal(attempt.claim, attempt.database, run_id)
+    journal = Journal[ItemResult](
+        attempt.database,
+        lambda session, results: add_results(session, attempt.claim, run_id, results),
+    )
     rows = _rows(attempt.folder / ITEMS, done)
     try:
         run_unless(attempt.should_stop, _work_through(attempt, run, rows, journal, endpoints))
@@ -77,27 +79,16 @@ async def _work_through(
     attempt: Attempt,
     run: EvalRunRequest,
     rows: Iterator[tuple[int, Mapping[str, Any]]],
-    journal: Journal,
+    journal: Journal[ItemResult],
     endpoints: Endpoints,
 ) -> None:
     settings, project = attempt.settings, attempt.claim.project_id
+    background = background_of(attempt.database, settings.engine_key)
     external = ExternalClient(endpoints)
-
-    def look() -> Seen | None:
-        try:
-            with attempt.database.reading() as session:
-                return Seen(is_over=False, engines=living_engines(session))
-        except DBAPIError as error:
-            logger.warning("The database is unavailable: %s", error.orig)
-            return None
-
-    asking = Asking(project, run.models, settings.engine_key, look, external)
-    judges = WorkerJudges(
-        {}, project, AnyEngine(attempt.database, settings.engine_key), settings.grader_limits
-    )
-    items = Items(run, asking, judges.run_python)
+    models = NamedModels(run.models, project, background, external)
+    items = Items(run, models, WorkerJudges(models, settings.grader_limits))
     try:
-        await work_through(rows, items.result, journal, asking.run())
+        await background.during(work_through(rows, items.result, journal))
     finally:
         await external.close()
 

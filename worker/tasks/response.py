@@ -5,35 +5,28 @@ not stored twice, so a client that reads them continues where it was.
 """
 
 import asyncio
-from collections.abc import Sequence
 from contextlib import aclosing, suppress
-from math import inf
 from typing import Any
 
 from sqlalchemy.orm import Session
 
-from core.errors import StaleClaim, TunesmithError, Unavailable
+from core.errors import StaleClaim
 from core.inference.answer import Events
+from core.inference.endpoints import Engine
 from core.inference.responses.events import LAST_EVENTS, ResponseWriter, written_events
 from core.inference.responses.truncation import begun_response
+from core.inference.targets import Target
 from core.records.responses import append_events, finish_response, get_response, last_event
-from core.spec.engine_protocol import FULL, MAX_BROKEN, NOT_BEGUN, EngineBroke
 from core.spec.generation import GenerationRequest
-from core.spec.ids import ResponseId
+from core.spec.ids import ModelId, ResponseId
 from core.spec.response import ResponseEnded, ResponsePlan
+from worker.answering.background import background_of
 from worker.coroutines import run_unless
-from worker.engine_client.any_engine import events_of_any
 from worker.outages.commit import commit
 from worker.tasks.attempt import Attempt
 
 FLUSH_SECONDS = 0.25
 """The longest time that an event waits before it is stored."""
-
-LONGEST_PAUSE_SECONDS = 5.0
-"""Between two attempts while no engine accepts the request."""
-
-_MAY_PASS = {"rate_limit_exceeded", *(FULL.codes or ()), *(NOT_BEGUN.codes or ())}
-"""Codes of errors after which the same request may succeed."""
 
 
 def run(attempt: Attempt) -> ResponseEnded:
@@ -51,26 +44,23 @@ def run(attempt: Attempt) -> ResponseEnded:
 async def _respond(attempt: Attempt, plan: ResponsePlan, journal: "_Journal") -> ResponseEnded:
     """Generate until it succeeds; wait while no engine is available."""
 
-    async def ask(requests: Sequence[GenerationRequest]) -> Events:
-        events = events_of_any(attempt.database, attempt.settings.engine_key, requests[0])
-        async with aclosing(events):
-            async for event in events:
-                yield 0, event
+    async def send(engine: Engine) -> ResponseEnded:
+        events = await begun_response(plan, lambda requests: _events(engine, requests[0]))
+        async with aclosing(written_events(ResponseWriter(plan), events)) as written:
+            async for event in written:
+                journal.add(event)
+        return ResponseEnded(status=event["response"]["status"])
 
-    broken = 0
-    while True:
-        try:
-            events = await begun_response(plan, ask)
-            async with aclosing(written_events(ResponseWriter(plan), events)) as written:
-                async for event in written:
-                    journal.add(event)
-            return ResponseEnded(status=event["response"]["status"])
-        except TunesmithError as error:  # of an engine, before its answer or in the middle
-            broken += isinstance(error, EngineBroke)
-            if error.code not in _MAY_PASS or broken > MAX_BROKEN:
-                raise
-            pause = error.retry_after_seconds if isinstance(error, Unavailable) else inf
-            await asyncio.sleep(min(pause, LONGEST_PAUSE_SECONDS))
+    request = plan.request
+    target = Target(ModelId(plan.frame["model"]), request.base, request.adapter, request.serving)
+    background = background_of(attempt.database, attempt.settings.engine_key)
+    return await background.during(background.ask(target, send))
+
+
+async def _events(engine: Engine, request: GenerationRequest) -> Events:
+    async with aclosing(engine.events(request)) as events:
+        async for event in events:
+            yield 0, event
 
 
 class _Journal:

@@ -1,18 +1,15 @@
-"""Asks models through engines for the answers that a verdict compares."""
+"""Asks models for the answers that a verdict or a comparison compares."""
 
-import asyncio
-import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
-from core.errors import InvalidRequest, TunesmithError, Unavailable
+from core.errors import InvalidRequest, TunesmithError
 from core.inference.answer import collect
 from core.inference.endpoints import Engine
 from core.inference.targets import Target
 from core.spec.engine_calls import CLASSIFY
-from core.spec.engine_protocol import CRASHED, FAILED, EngineBroke, kind_of
 from core.spec.generation import AnswerEvent, GenerationRequest
 from core.spec.held_out import Question
 from core.spec.ids import ProjectId
@@ -24,80 +21,45 @@ from core.verdict.asking import (
     with_all_room,
     written,
 )
-
-AT_ONCE = 32
-"""Requests in flight. They are in the background of the engine, so live ones do not wait."""
-UNAVAILABLE_SECONDS = 30.0
-PAUSE_SECONDS = 1.0
-MAX_FAILURES = 3
-"""Of engines during one question."""
+from worker.answering.background import Background
 
 
-def may_be_the_cause(error: TunesmithError) -> bool:
-    """Return whether the request may be why the engine failed."""
-    return isinstance(error, EngineBroke) or kind_of(error) in (FAILED, CRASHED)
-
-
-@dataclass
+@dataclass(frozen=True)
 class Asking:
-    """Asks models one question each. Create it in the event loop that uses it."""
+    """Asks models one question each, inside `during` of the background."""
 
-    engine: Engine
-    """Usually `AnyEngine(database, key)`."""
+    background: Background
     project: ProjectId
-    template_kwargs: dict[str, Any] = field(default_factory=dict)
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     """Variables of the chat template. The base has no bundle that would say them."""
-    patience_seconds: float = UNAVAILABLE_SECONDS
-    """After this long without any answer, `ask` raises Unavailable."""
-
-    def __post_init__(self) -> None:
-        self._room = asyncio.Semaphore(AT_ONCE)
-        self._answered_at = time.monotonic()
 
     async def ask(self, target: Target, question: Question) -> Answer:
-        """Return the answer of a model, or its refusal of this question.
+        """Return the answer of a model, or why it gave none to this question."""
+        try:
+            return await self.background.ask(
+                target, lambda engine: self._asked(engine, target, question)
+            )
+        except TunesmithError as error:
+            return Answer(error=error.message)
 
-        A question during which engines fail may be the cause, and is given up. Raises Unavailable
-        if no engine has answered anything for a while.
-        """
-        async with self._room:
-            began_at, failures = time.monotonic(), 0
-            while True:
-                try:
-                    answer = await self._asked(target, question)
-                except TunesmithError as error:
-                    failures += may_be_the_cause(error)
-                    if kind_of(error).is_lasting or failures >= MAX_FAILURES:
-                        answer = Answer(error=error.message)
-                    else:
-                        self._require_patience(error, began_at)
-                        await asyncio.sleep(PAUSE_SECONDS)
-                        continue
-                self._answered_at = time.monotonic()
-                return answer
-
-    async def _asked(self, target: Target, question: Question) -> Answer:
+    async def _asked(self, engine: Engine, target: Target, question: Question) -> Answer:
         if question.labels is not None:
             asked = classification_request(question, target, self.project)
-            return labelled(await self.engine.ask(CLASSIFY, asked), question.several_labels)
-        request = generation_request(question, target, self.project, self.template_kwargs)
+            return labelled(await engine.ask(CLASSIFY, asked), question.several_labels)
+        request = generation_request(question, target, self.project, dict(self.template_kwargs))
         try:
-            return written(await collect(self._events(request), [request]))
+            return written(await collect(_events(engine, request), [request]))
         except InvalidRequest as error:
             if error.code != "context_length_exceeded":
                 raise
         # fewer tokens than the limit fit after the prompt, if it fits itself
         request = with_all_room(request)
-        return written(await collect(self._events(request), [request]))
+        return written(await collect(_events(engine, request), [request]))
 
-    async def _events(
-        self, request: GenerationRequest
-    ) -> AsyncGenerator[tuple[int, AnswerEvent], None]:
-        async with aclosing(self.engine.events(request)) as events:
-            async for event in events:
-                yield 0, event
 
-    def _require_patience(self, error: TunesmithError, began_at: float) -> None:
-        waiting_since = max(began_at, self._answered_at)
-        if time.monotonic() - waiting_since > self.patience_seconds:
-            raise Unavailable(error.message, code="engine_unavailable") from error
+async def _events(
+    engine: Engine, request: GenerationRequest
+) -> AsyncGenerator[tuple[int, AnswerEvent], None]:
+    async with aclosing(engine.events(request)) as events:
+        async for event in events:
+            yield 0, event

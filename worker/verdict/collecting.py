@@ -13,9 +13,9 @@ from core.spec.held_out import Question
 from core.spec.verdict import Answer, PromptAnswer, PromptAnswers
 from core.verdict.asking import question_of_prompt
 from core.verdict.judge import Collected
-from core.verdict.metrics import Pair, Scored
+from core.verdict.metrics import Pair
 from core.verdict.scoring import graded, scored
-from worker.verdict.asking import PAUSE_SECONDS, UNAVAILABLE_SECONDS, Asking
+from worker.verdict.asking import Asking
 from worker.verdict.subject import Subject
 
 GRADED_AT_ONCE = 8
@@ -40,8 +40,7 @@ class Collecting:
         began_at = time.monotonic()
         try:
             async with asyncio.timeout(self._seconds):
-                await self._ask_questions()
-                await self._ask_prompts()
+                await self._asking.background.during(self._ask())
         except TimeoutError:
             limit = f"{self._seconds:g} s (TUNESMITH_VERDICT_SECONDS)"
             self._missing.append(f"The answers and their scores were not complete after {limit}.")
@@ -54,6 +53,10 @@ class Collecting:
             missing=(*self._missing, *self._unanswered(pairs)),
             seconds=time.monotonic() - began_at,
         )
+
+    async def _ask(self) -> None:
+        await self._ask_questions()
+        await self._ask_prompts()
 
     async def _ask_questions(self) -> None:
         subject = self._subject
@@ -81,30 +84,16 @@ class Collecting:
         self, index: int, base: asyncio.Task[Answer], tuned: asyncio.Task[Answer]
     ) -> None:
         """Score both answers to a question; those of graders may come late, or not at all."""
-        question, graders = (
-            self._subject.facts.questions[index],
-            self._subject.spec.evaluation.graders,
-        )
+        question = self._subject.facts.questions[index]
+        graders = self._subject.spec.evaluation.graders
         names = [grader.name for grader in graders]
         both = [await scored(question, await task, self._judges) for task in (base, tuned)]
         late = [each.without(names, "it was not graded in time") for each in both]
         self._pairs[index] = Pair(question, *late)
         if graders:
             async with self._room:
-                found = [await self._graded(question, each) for each in both]
+                found = [await graded(question, each, graders, self._judges) for each in both]
             self._pairs[index] = Pair(question, *found)
-
-    async def _graded(self, question: Question, answer: Scored) -> Scored:
-        graders = self._subject.spec.evaluation.graders
-        give_up_at = time.monotonic() + UNAVAILABLE_SECONDS
-        while True:
-            try:
-                return await graded(question, answer, graders, self._judges)
-            except Unavailable as error:
-                if time.monotonic() > give_up_at:
-                    names = [grader.name for grader in graders]
-                    return answer.without(names, error.message)
-            await asyncio.sleep(PAUSE_SECONDS)
 
     async def _ask_prompts(self) -> None:
         prompts, form = self._subject.spec.evaluation.prompts, self._subject.facts.form

@@ -7,15 +7,15 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from core.inference.endpoints import Engine
 from core.inference.targets import Target
 from core.sandbox.limits import LIMITS, Limits
 from core.spec.parity import Parity
 from core.spec.verdict import Verdict
 from core.verdict.judge import Collected, judge
+from worker.answering.background import Background, background_of
+from worker.answering.models import NamedModels
 from worker.context import Worker
 from worker.coroutines import Interrupted, run_unless
-from worker.engine_client.any_engine import AnyEngine
 from worker.engine_client.find import find_engine
 from worker.judges import WorkerJudges
 from worker.verdict.asking import Asking
@@ -24,12 +24,16 @@ from worker.verdict.subject import Subject
 
 logger = logging.getLogger(__name__)
 
+PATIENCE_SECONDS = 30.0
+"""The engines are left after this long without a turn at any."""
+
 
 @dataclass(frozen=True)
 class VerdictCheck:
     """Judges models at the engines, until `should_stop` is true."""
 
-    engine: Engine
+    background: Callable[[], Background]
+    """Returns the engines for one verdict."""
     has_engine: Callable[[Target], bool]
     """Whether any engine is registered that may answer for a model."""
     should_stop: Callable[[], bool]
@@ -64,8 +68,10 @@ class VerdictCheck:
 
     async def _collect(self, subject: Subject) -> Collected:
         spec = subject.spec
-        asking = Asking(self.engine, subject.project, spec.chat_template_kwargs)
-        judges = WorkerJudges(spec.grader_models, subject.project, self.engine, self.grader_limits)
+        background = self.background()
+        asking = Asking(background, subject.project, spec.chat_template_kwargs)
+        models = NamedModels(spec.grader_models, subject.project, background)
+        judges = WorkerJudges(models, self.grader_limits)
         return await Collecting(subject, asking, judges, self.seconds).run()
 
 
@@ -77,7 +83,7 @@ def verdict_check(worker: Worker, should_stop: Callable[[], bool]) -> VerdictChe
         return find_engine(database, target.base, target.adapter, key) is not None
 
     return VerdictCheck(
-        AnyEngine(database, key),
+        lambda: background_of(database, key, PATIENCE_SECONDS),
         has_engine,
         should_stop,
         worker.settings.verdict_seconds,

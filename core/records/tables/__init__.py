@@ -8,6 +8,7 @@ from core.records.tables.base import Leased, Owned, Table
 from core.records.tables.bases import CatalogBase, WorkerBase
 from core.records.tables.batches import Batch, BatchPart
 from core.records.tables.completions import StoredCompletion, StoredCompletionMetadata
+from core.records.tables.distillations import Distillation, DistillationRow
 from core.records.tables.evals import Eval, EvalRun, EvalRunItem
 from core.records.tables.files import File, Project
 from core.records.tables.jobs import Job, JobEvent, JobMetadata
@@ -25,6 +26,8 @@ __all__ = [
     "BatchPart",
     "CatalogBase",
     "Checkpoint",
+    "Distillation",
+    "DistillationRow",
     "Eval",
     "EvalRun",
     "EvalRunItem",

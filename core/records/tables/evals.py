@@ -74,7 +74,7 @@ class EvalRun(Owned):
     criteria_counts: Mapped[list[dict[str, Any]]]
     """`{passed, failed}` of each criterion."""
     usage: Mapped[list[dict[str, Any]]] = mapped_column(default=list)
-    """Tokens of each model: a `core.records.eval_progress.ModelUsage`."""
+    """Tokens of each model: a `core.records.model_usage.ModelUsage`."""
 
 
 class EvalRunItem(Owned):

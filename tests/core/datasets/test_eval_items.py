@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from core.datasets import eval_items
 from core.datasets.bounded import check_items_in_child, schema_fault_in_child
 from core.datasets.eval_items import check_items, item_rows, schema_fault
 from core.spec.evals import EvalFileReport
@@ -119,3 +120,28 @@ def test_pattern_without_end_is_stopped(tmp_path: Path) -> None:
     limits = {**LIMITS, "timeout_seconds": 0.5}
     report = check_items_in_child(path, schema, **limits)
     assert isinstance(report, EvalFileReport) and not report.usable
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"a": {"pattern": "^(a|a)*$"}}},
+        {
+            "$defs": {
+                "x0": {},
+                **{f"x{n}": {"allOf": [{"$ref": f"#/$defs/x{n - 1}"}] * 9} for n in range(1, 9)},
+            },
+            "$ref": "#/$defs/x8",
+        },
+    ],
+    ids=["pattern", "references"],
+)
+def test_item_that_takes_for_ever_is_told_soon_and_ends_the_validation(
+    tmp_path: Path, schema: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(eval_items, "ITEM_SECONDS", 0.2)
+    slow = {"item": {"a": "a" * 60 + "!"}}
+    report = check_items(write(tmp_path, {"item": {}}, slow, slow), schema)
+    first = 1 if "$ref" in schema else 2
+    assert (report.rows, report.fault_count, report.faults[0].line) == (3, 1, first)
+    assert "validation takes more than 0.2 seconds" in report.faults[0].message

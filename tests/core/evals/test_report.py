@@ -65,6 +65,12 @@ def test_text_that_a_spreadsheet_would_run_is_quoted(start: str) -> None:
     assert "-1" in cells  # a number is none of the texts
 
 
+def test_number_that_no_float_can_hold_is_written() -> None:
+    report = CsvReport(["a"], ["exact"])
+    [row] = rows(report.head(), report.line("x", 0, "pass", body({"a": 10**400})))
+    assert row["item.a"] == "1" + "0" * 400
+
+
 def test_number_that_is_none_is_a_text(start: str = "'-Infinity") -> None:
     report = CsvReport(["a"], ["exact"])
     line = report.line("x", 0, "pass", body({"a": -math.inf})).decode()

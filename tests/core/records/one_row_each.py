@@ -29,6 +29,7 @@ from core.records.sweeps import (
 from core.records.tables import (
     Batch,
     Checkpoint,
+    Distillation,
     Eval,
     EvalRun,
     EvalRunItem,
@@ -54,6 +55,7 @@ from core.spec.speed import SpeedResult, SpeedTarget
 from core.spec.sweep import SweepSpec
 from core.spec.verdict import HeldOut, Overfitting, Verdict
 from tests.core.inference.responses.planned import answer, plan_of, response_of
+from tests.core.records.distillation_rows import add_distillation
 from tests.core.records.test_evals import new_eval, new_run, request_of, result
 
 MODEL = "ft:tiny:alpha::1"
@@ -107,6 +109,7 @@ def rows_of_alpha(session: Session, file_id: str, job_id: str) -> Ids:
     run_id, item_id = add_eval_run(session)
     return {
         Batch: batch.id,
+        Distillation: add_distillation(session, prompts_file=file_id).id,
         Eval: get_owned(session, EvalRun, "alpha", run_id).eval_id,
         EvalRun: run_id,
         EvalRunItem: item_id,

@@ -11,6 +11,11 @@ from core.errors import NotFound, StaleClaim
 from core.records.batches import cancel_batch, list_batches
 from core.records.comparisons import get_comparison, request_comparison
 from core.records.database import Database
+from core.records.distillations import (
+    cancel_distillation,
+    delete_distillation,
+    list_distillations,
+)
 from core.records.dry_runs import DRY_RUN, get_dry_run, measured_runs, request_dry_run
 from core.records.eval_runs import (
     cancel_run,
@@ -76,6 +81,7 @@ from core.records.sweeps import (
 )
 from core.records.tables import (
     Batch,
+    Distillation,
     Eval,
     EvalRun,
     EvalRunItem,
@@ -123,6 +129,12 @@ MOVES: dict[str, Callable[[Session, Any, Ids], object]] = {
     "pause_sweep": lambda session, project, ids: pause_sweep(session, project, ids[Sweep]),
     "resume_sweep": lambda session, project, ids: resume_sweep(session, project, ids[Sweep]),
     "cancel_sweep": lambda session, project, ids: cancel_sweep(session, project, ids[Sweep]),
+    "cancel_distillation": lambda session, project, ids: cancel_distillation(
+        session, project, ids[Distillation]
+    ),
+    "delete_distillation": lambda session, project, ids: delete_distillation(
+        session, project, ids[Distillation]
+    ),
     "delete_file": lambda session, project, ids: delete_file(session, project, ids[File]),
     "set_serving": lambda session, project, ids: set_serving(session, project, MODEL, MERGED),
     "publish": lambda session, project, ids: publish(session, project, MODEL),
@@ -156,6 +168,9 @@ LISTS: dict[str, Callable[[Session, Any], object]] = {
     ),
     "batches": lambda session, project: list_batches(session, project, after=None, limit=9).rows,
     "sweeps": lambda session, project: list_sweeps(session, project, after=None, limit=9).rows,
+    "distillations": lambda session, project: (
+        list_distillations(session, project, after=None, limit=9).rows
+    ),
     "jobs": lambda session, project: list_jobs(session, project, after=None, limit=9).rows,
     "jobs by metadata": lambda session, project: (
         list_jobs(session, project, after=None, limit=9, metadata={"k": "v"}).rows
@@ -210,6 +225,7 @@ def test_a_row_is_found_for_its_own_project_only(database: Database, ids: Ids) -
         (Job, "fine_tuning_job_id", "not_found"),
         (Batch, "batch_id", "not_found"),
         (Sweep, "sweep_id", "not_found"),
+        (Distillation, "distillation_id", "not_found"),
         (TunedModel, "model", "model_not_found"),
     ],
 )

@@ -1,6 +1,7 @@
 """External endpoints: what is sent, what is sent again, and what ends as an error."""
 
 import asyncio
+import gzip
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,8 +21,18 @@ from worker.answering import external
 from worker.answering.external import ExternalClient, ExternalError
 
 CHAT = "/v1/chat/completions"
-CHOICE = {"finish_reason": "stop", "message": {"content": "4"}}
-ANSWER = {"model": "gpt-x", "choices": [CHOICE], "usage": {}}
+CHOICE = {
+    "index": 0,
+    "finish_reason": "stop",
+    "message": {"role": "assistant", "content": "4"},
+}
+NO_USAGE = {
+    "prompt_tokens": 0,
+    "completion_tokens": 0,
+    "total_tokens": 0,
+    "prompt_tokens_details": {"cached_tokens": 0},
+}
+ANSWER = {"model": "gpt-x", "choices": [CHOICE], "usage": NO_USAGE}
 MODEL = ExternalModel(endpoint="cloud", model="org/gpt-x")
 Answers = list[Callable[[], Response]]
 
@@ -59,7 +70,7 @@ def ask(endpoint: Endpoint, count: int = 1, **fields: Any) -> list[dict[str, Any
     registered = ExternalEndpoint(
         name="cloud",
         base_url=fields.pop("base_url", f"{endpoint.url}/v1/"),
-        api_key=SecretStr("secret"),
+        api_key=fields.pop("api_key", SecretStr("secret")),
         **fields,
     )
 
@@ -137,11 +148,37 @@ def test_half_of_a_surrogate_pair_is_replaced(endpoint: Endpoint) -> None:
     assert answer["choices"][0]["message"]["content"] == "a? b\U0001f600"
 
 
+def test_compressed_answer_is_refused_before_it_is_read(endpoint: Endpoint) -> None:
+    bomb = gzip.compress(b" " * (64 << 20))
+    headers = {"content-encoding": "gzip"}
+    endpoint.answers = [lambda: Response(bomb, headers=headers)]
+    with pytest.raises(ExternalError, match="encoding 'gzip'"):
+        ask(endpoint)
+    assert endpoint.seen[0][1]["accept-encoding"] == "identity"
+
+
+def test_key_that_no_header_can_have_is_an_error(endpoint: Endpoint) -> None:
+    with pytest.raises(ExternalError, match="cannot be asked"):
+        ask(endpoint, api_key=SecretStr("ключ"))
+
+
 def test_answer_without_end_is_cut(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(external, "MAX_ANSWER_BYTES", 1 << 20)
     endpoint.answers = [lambda: Response(b" " * (2 << 20))]
     with pytest.raises(ExternalError, match="more than 1 MiB"):
         ask(endpoint)
+
+
+def test_endpoint_that_only_fails_is_not_asked_for_every_item(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With 50,000 items and 5 minutes for each answer, a run would last for months."""
+    monkeypatch.setattr(external, "GIVE_UP_SECONDS", 0.1)
+    endpoint.answers = [lambda: Response("busy", 503)]
+    with pytest.raises(ExternalError) as caught:
+        ask(endpoint, at_once=1, count=200)
+    assert "answered nothing for" in caught.value.message or "does not answer" in str(caught.value)
+    assert len(endpoint.seen) < 3 * external.MAX_TRIES
 
 
 def test_slow_answer_is_given_up(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:

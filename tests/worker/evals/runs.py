@@ -19,7 +19,7 @@ from core.spec.grader import Grader
 from tests.api.scripted_engine import ANSWER
 from tests.worker.killed_attempts import attempt_task_until
 from tests.worker.workshop import TINY, Workshop
-from worker.evals import journal
+from worker.answering import journal
 
 GRADERS: TypeAdapter[tuple[Grader, ...]] = TypeAdapter(tuple[Grader, ...])
 

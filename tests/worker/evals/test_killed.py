@@ -21,7 +21,7 @@ from tests.worker.evals.runs import (
 )
 from tests.worker.killed_attempts import points_of
 from tests.worker.workshop import Workshop
-from worker.evals import journal
+from worker.answering import journal
 
 ITEMS = 5
 

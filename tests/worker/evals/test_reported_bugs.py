@@ -8,7 +8,7 @@ import pytest
 from tests.api.scripted_engine import ANSWER, ScriptedEngine
 from tests.worker.evals.runs import asked, attempt_until, create, items_of, run_of, sampling
 from tests.worker.workshop import Workshop, wait_until
-from worker.evals import journal
+from worker.answering import journal
 
 JUDGE: dict[str, Any] = {
     "type": "label_model",

@@ -26,8 +26,8 @@ from tests.worker.evals.runs import (
     sampling,
 )
 from tests.worker.workshop import TINY, Workshop, wait_until
+from worker.answering import journal
 from worker.context import Worker
-from worker.evals import journal
 from worker.tasks.desk import TaskDesk
 
 

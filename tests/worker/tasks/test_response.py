@@ -29,8 +29,8 @@ from core.tasks.kinds import Queue, Work
 from tests.api.live import serve
 from tests.core.inference.responses.planned import plan_of
 from tests.worker.workshop import Workshop, wait_until, worker_process
+from worker.answering import fleet
 from worker.context import Worker
-from worker.tasks import response as runner
 from worker.tasks.desk import TaskDesk
 
 ANSWER: Sequence[AnswerEvent] = (
@@ -64,7 +64,8 @@ class Engine:
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "LONGEST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(fleet, "FIRST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(fleet, "LONGEST_PAUSE_SECONDS", 0.05)
 
 
 def queue(workshop: Workshop, *, stream: bool = True) -> ResponsePlan:

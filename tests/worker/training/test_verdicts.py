@@ -31,9 +31,10 @@ from core.spec.parity import Parity
 from core.spec.strategy import FullSpec, LoraSpec
 from core.spec.training import EvaluationSpec
 from core.spec.verdict import Verdict
+from tests.worker.answering.in_memory import background_at
 from tests.worker.training.recording import VALIDATED, checkpoint, finished, recording
 from tests.worker.workshop import TINY, Workshop
-from worker.verdict import asking
+from worker.answering import fleet
 from worker.verdict.verdict import VerdictCheck
 
 QUESTIONS = tuple(
@@ -97,6 +98,7 @@ def judged(workshop: Workshop, engine: Engine, make_bundle: Callable[[str], Path
         facts: HeldOutFacts = FACTS,
         *,
         seconds: float = 60,
+        patience_seconds: float = 30,
         has_engine: bool = True,
         parity: Parity | None = None,
         should_stop: Callable[[], bool] = lambda: False,
@@ -109,7 +111,12 @@ def judged(workshop: Workshop, engine: Engine, make_bundle: Callable[[str], Path
             parent = BundleRef(key=continued.bundle_key, sha256=continued.bundle_sha256)
             job, requested = job.model_copy(update={"parent": parent}), continued.id
         job_id = workshop.create(job, workshop.upload("{}\n"), requested)
-        check = VerdictCheck(engine, lambda target: has_engine, should_stop, seconds)
+        check = VerdictCheck(
+            lambda: background_at(engine, patience_seconds=patience_seconds),
+            lambda target: has_engine,
+            should_stop,
+            seconds,
+        )
         found = parity or PASSED
         recorder = recording(workshop, lambda *_: found, check)
         recorder.write(VALIDATED)
@@ -224,27 +231,20 @@ def test_engine_that_does_not_answer_in_time_costs_the_answers_only(
     assert any("8 of 8 held-out rows" in each for each in found.missing)
 
 
-def test_engine_that_goes_away_is_left_after_a_while(
-    judged: Judge, engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(asking, "PAUSE_SECONDS", 0.02)
-
+def test_engine_that_goes_away_is_left_after_a_while(judged: Judge, engine: Engine) -> None:
     def away(request: GenerationRequest) -> None:
         raise Unavailable("It is gone.", code="engine_unavailable")
 
     engine.fails = away
-    monkeypatch.setattr(
-        "worker.verdict.verdict.Asking",
-        lambda *arguments: asking.Asking(*arguments, patience_seconds=0.1),
-    )
-    found = judged()
+    found = judged(patience_seconds=0.1)
     assert any(each.startswith("The engine did not answer: It is gone.") for each in found.missing)
 
 
 def test_full_engine_is_asked_again(
     judged: Judge, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asking, "PAUSE_SECONDS", 0.02)
+    monkeypatch.setattr(fleet, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(fleet, "LONGEST_PAUSE_SECONDS", 0.01)
     refused: set[str] = set()
 
     def full_at_first(request: GenerationRequest) -> None:

@@ -16,6 +16,7 @@ from core.spec.parity import Parity
 from core.spec.training import EvaluationSpec
 from core.spec.verdict import Verdict
 from core.storage.open import open_store
+from tests.worker.answering.in_memory import background_at
 from tests.worker.finished import finish
 from tests.worker.serving import Service, serving
 from worker.engine.settings import EngineSettings
@@ -75,7 +76,7 @@ def verdict_on(settings: EngineSettings, service: Service, tmp_path: Path) -> An
         tuned = Target(ModelId("ft:tuned"), done.spec.base, bundle)
         subject = Subject("default", done.spec, last.held_out, base, tuned, [(3, tuned)])
         engine = OneEngine(str(service.client.base_url))
-        check = VerdictCheck(engine, lambda target: True, lambda: False, 60)
+        check = VerdictCheck(lambda: background_at(engine), lambda target: True, lambda: False, 60)
         return check(subject, Parity(status="passed"))
 
     return judge

@@ -1,32 +1,34 @@
-"""Stores the results of an eval run while it runs, so that a killed worker loses few of them.
+"""Stores results while a task makes them, so that a killed worker loses few of them.
 
 A lost result is made again, because no row has its number.
 """
 
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
+from typing import Generic, TypeVar
 
 from sqlalchemy.orm import Session
 
 from core.records.database import Database
-from core.records.eval_progress import ItemResult, add_results
-from core.records.tasks import TaskClaim
-from core.spec.ids import EvalRunId
 from worker.outages.commit import commit
 
 FLUSH_RESULTS = 200
 FLUSH_SECONDS = 1.0
 
 
-class Journal:
+Result = TypeVar("Result")
+
+
+class Journal(Generic[Result]):
     """The results of one attempt that are not stored yet."""
 
-    def __init__(self, claim: TaskClaim, database: Database, run_id: EvalRunId) -> None:
-        self._claim = claim
+    def __init__(
+        self, database: Database, add: Callable[[Session, Sequence[Result]], None]
+    ) -> None:
+        """`add` stores a group under the claim, and nothing if the group is stored already."""
         self._database = database
-        self._run_id = run_id
-        self._results: list[ItemResult] = []
+        self._add = add
+        self._results: list[Result] = []
         self._stored_at = time.monotonic()
 
     @property
@@ -40,7 +42,7 @@ class Journal:
         """Return the number of results that are not stored yet."""
         return len(self._results)
 
-    def add(self, result: ItemResult) -> None:
+    def add(self, result: Result) -> None:
         self._results.append(result)
 
     def taken(self) -> Callable[[], None]:
@@ -56,10 +58,10 @@ class Journal:
         """Store everything."""
         self.taken()()
 
-    def _store(self, results: Sequence[ItemResult]) -> None:
+    def _store(self, results: Sequence[Result]) -> None:
         for start in range(0, len(results), FLUSH_RESULTS):
             group = results[start : start + FLUSH_RESULTS]
-            commit(self._database, partial(self._add, group))
+            self._store_group(group)
 
-    def _add(self, group: Sequence[ItemResult], session: Session) -> None:
-        add_results(session, self._claim, self._run_id, group)
+    def _store_group(self, group: Sequence[Result]) -> None:
+        commit(self._database, lambda session: self._add(session, group))

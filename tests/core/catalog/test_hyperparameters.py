@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from api.jobs.hyperparameters import (
+from core.catalog.hyperparameters import (
     HYPERPARAMETERS,
     DpoHyperparameters,
     Hyperparameters,

@@ -1,32 +1,27 @@
-"""Works through the items of an eval run, many at once."""
+"""Works through the rows of a task, many at once."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
-from core.records.eval_progress import ItemResult
-from worker.evals.journal import Journal
+from worker.answering.journal import Journal, Result
 
 AT_ONCE = 256
-"""Items that are answered or graded; the engines and endpoints limit the requests among them."""
+"""Rows that are answered or graded; the engines and endpoints limit the requests among them."""
 CHECK_SECONDS = 0.05
 """Between two looks whether results are to be stored."""
 MAX_WAITING = 1000
-"""Results that are not stored yet; items that need no model are graded faster than stored."""
+"""Results that are not stored yet; rows that need no model are graded faster than stored."""
 
 Row = tuple[int, Mapping[str, Any]]
 
 
 async def work_through(
     rows: Iterator[Row],
-    result_of: Callable[[int, Mapping[str, Any]], Awaitable[ItemResult]],
-    journal: Journal,
-    asking: Awaitable[None],
+    result_of: Callable[[int, Mapping[str, Any]], Awaitable[Result]],
+    journal: Journal[Result],
 ) -> None:
-    """Make a result of every row, and add it to the journal, which is stored from time to time.
-
-    `asking` sends the requests, and is cancelled at the end.
-    """
+    """Make a result of every row, and add it to the journal, which is stored from time to time."""
 
     async def work() -> None:
         for number, row in rows:
@@ -36,10 +31,9 @@ async def work_through(
                 await asyncio.sleep(CHECK_SECONDS)
 
     workers = [asyncio.create_task(work()) for _ in range(AT_ONCE)]
-    sending = asyncio.ensure_future(asking)
-    pending = {*workers, sending}
+    pending = set(workers)
     try:
-        while not all(worker.done() for worker in workers):
+        while pending:
             done, _ = await asyncio.wait(
                 pending, timeout=CHECK_SECONDS, return_when=asyncio.FIRST_EXCEPTION
             )
@@ -49,6 +43,6 @@ async def work_through(
             if journal.is_due:
                 await asyncio.to_thread(journal.taken())
     finally:
-        for each in (*workers, sending):
-            each.cancel()
-        await asyncio.gather(*workers, sending, return_exceptions=True)
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
