@@ -94,7 +94,7 @@ def trained(base: Path, folder: Path, tokenizer: Any) -> Path:
         base=BaseModelSpec(id="smollm2", source=str(base)),
         strategy=LoraSpec(rank=8),
         objective=SupervisedSpec(),
-        training=TrainingSpec(max_steps=20, batch_size=4, precision="fp32", learning_rate=2e-3),
+        training=TrainingSpec(max_steps=8, batch_size=2, precision="fp32", learning_rate=2e-3),
         seed=1,
     )
     *_, last = train(spec, workspace, lambda: False)

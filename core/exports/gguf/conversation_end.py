@@ -1,5 +1,6 @@
 """How a conversation begins and ends in tokens, which GGUF keeps as keys of the tokenizer."""
 
+import json
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerFast
@@ -18,6 +19,8 @@ class Ends:
     first: bool
     tokens: tuple[int, ...]
     """The end of the tokenizer first; at most three, for which GGUF has keys."""
+    space: bool = True
+    """Whether a text after a special token begins with the space of SentencePiece."""
 
     def keys(self) -> dict[str, bool | int]:
         """Return the keys of a GGUF file. `eot` and `eom` end an answer as `eos` does."""
@@ -25,6 +28,7 @@ class Ends:
         ids = zip(names, self.tokens, strict=False)
         return {
             "tokenizer.ggml.add_bos_token": self.first,
+            **({} if self.space else {"tokenizer.ggml.add_space_prefix": False}),
             **{f"tokenizer.ggml.{name}": token for name, token in ids},
         }
 
@@ -40,7 +44,17 @@ def ends_of(tokenizer: PreTrainedTokenizerFast) -> Ends:
         return Ends(tokenizer.bos_token_id in opening_tokens(tokenizer), found)
     template = ChatTemplate(tokenizer)
     ends = sorted(end_token_ids(template) - set(found))
-    return Ends(bool(first_token(template)), (*found, *ends)[:3])
+    return Ends(bool(first_token(template)), (*found, *ends)[:3], _has_spaces(tokenizer))
+
+
+def _has_spaces(tokenizer: PreTrainedTokenizerFast) -> bool:
+    """Newer tokenizers of SentencePiece add the space at the start of a prompt only, if at all.
+
+    A prompt of a chat template starts with a special token, so that it has none. llama.cpp adds it
+    after every special token, as older tokenizers do.
+    """
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())["pre_tokenizer"] or {}
+    return rules.get("prepend_scheme") not in ("first", "never")
 
 
 def first_token(template: ChatTemplate) -> str:

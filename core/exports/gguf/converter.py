@@ -1,6 +1,6 @@
 """Runs llama.cpp's converters, unchanged, in a process of its own.
 
-    python -m core.exports.gguf.converter model   <llama.cpp> <settings> <model> <out> <type>
+    python -m core.exports.gguf.converter model   <llama.cpp> <settings> <model> <out> <type> <name>
     python -m core.exports.gguf.converter adapter <llama.cpp> <adapter> <base> <out>
 
 Two things are added to the model that only Tunesmith knows. The converter recognizes the
@@ -23,10 +23,11 @@ def main(arguments: list[str]) -> None:
     kind, folder, *rest = arguments
     sys.path[:0] = [folder, str(Path(folder) / "gguf-py")]
     if kind == "model":
-        settings, model, out, outtype = rest
+        settings, model, out, outtype, name = rest
         _recognize_pre_tokenizers()
         _replace_keys(json.loads(settings))
-        _run(folder, "convert_hf_to_gguf.py", model, "--outfile", out, "--outtype", outtype)
+        options = ("--outfile", out, "--outtype", outtype, "--model-name", name)
+        _run(folder, "convert_hf_to_gguf.py", model, *options)
     else:
         adapter, base, out = rest
         plain = Path(out).parent / "plain"

@@ -32,7 +32,7 @@ def score(
 
     Raises ConversionFailed if llama.cpp cannot load or run the files.
     """
-    asked = [{"tokens": row.tokens, "scored": row.scored} for row in rows]
+    asked = [{"tokens": list(row.tokens), "scored": list(row.scored)} for row in rows]
     found = _ask(llama_cpp, model, rows=asked, adapter=str(adapter) if adapter else None)
     return [Scores(tuple(row["logprobs"]), tuple(row["preferred"])) for row in found["rows"]]
 

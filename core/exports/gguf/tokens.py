@@ -31,7 +31,7 @@ def token_notes(
 ) -> tuple[str, ...]:
     """Return a sentence for each way in which a GGUF file treats tokens otherwise than its model.
 
-    Compared are texts of many languages, a prompt of the chat template, and the ends of answers.
+    Compared are prompts of the chat template with texts of many kinds, and the ends of answers.
     """
     texts, wanted = _texts(tokenizer)
     found = tokens_of(llama_cpp, file, texts)
@@ -42,7 +42,7 @@ def token_notes(
     if other:
         notes.append(
             f"llama.cpp cuts {len(other)} of {len(texts)} texts into other tokens than the model "
-            f"was trained on, such as {other[0][:60]!r}."
+            f"was trained on, such as {other[0][-80:]!r}."
         )
     if missing:
         names = ", ".join(map(repr, tokenizer.convert_ids_to_tokens(sorted(missing))))
@@ -51,15 +51,18 @@ def token_notes(
 
 
 def _texts(tokenizer: PreTrainedTokenizerFast) -> tuple[list[str], list[list[int]]]:
-    """Return texts without their first token, and their tokens with it."""
+    """Return prompts without their first token, and their tokens with it.
+
+    A model with a chat template reads texts after the tokens of the template only.
+    """
     first = [tokenizer.bos_token_id] if ends_of(tokenizer).first else []
-    prompt, known = "", ""
+    texts = list(_TEXTS)
     if tokenizer.chat_template:
         template = ChatTemplate(tokenizer)
-        known = first_token(template)
+        messages = ([{"role": "user", "content": text}] for text in _TEXTS)
+        prompts = (template.render(each, prompting=True) for each in messages)
         try:
-            prompt = template.render([{"role": "user", "content": _TEXTS[0]}], prompting=True)
+            texts = [prompt.removeprefix(first_token(template)) for prompt in prompts]
         except Unrenderable:
-            prompt = ""
-    texts = [*_TEXTS, *([prompt.removeprefix(known)] if prompt else [])]
+            texts = list(_TEXTS)
     return texts, [[*first, *tokens] for tokens in encode(tokenizer, texts)]

@@ -41,7 +41,7 @@ def write_model(
         file = folder / "model.gguf"
         outtype = "auto" if quantization == "q4_k_m" else quantization
         keys = json.dumps(ends_of(tokenizer).keys())
-        paths = (str(llama_cpp.folder), keys, str(source), str(file), outtype)
+        paths = (str(llama_cpp.folder), keys, str(source), str(file), outtype, _name(tokenizer))
         llama_cpp.run("converter", ("model", *paths))
         if quantization == "q4_k_m":
             exact, file = file, folder / "quantized.gguf"
@@ -91,6 +91,18 @@ def _with_pieces(model: Path, base: Path, out: Path) -> Path:
         (out / path.name).symlink_to(path.resolve())
     shutil.copyfile(base / _PIECES, out / _PIECES)
     return out
+
+
+def _name(tokenizer: PreTrainedTokenizerFast) -> str:
+    """Return the name of the model in the file.
+
+    llama.cpp skips white space after special tokens, as the tokenizers of Phi-3 do, if the name
+    contains "phi-3"; it then needs the special tokens of Phi-3.
+    """
+    special = [token for token in tokenizer.added_tokens_decoder.values() if token.special]
+    skips = [token.content for token in special if token.rstrip]
+    known = {"<s>", "</s>", "<unk>", "<|endoftext|>"} <= tokenizer.get_vocab().keys()
+    return "phi-3 tuned" if skips and known else "tuned"
 
 
 def _has_pieces(folder: Path) -> bool:

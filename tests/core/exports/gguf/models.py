@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import AddedToken, normalizers
 from transformers import AutoTokenizer, GemmaTokenizer, LlamaTokenizer, PreTrainedModel
 
 import core.models
@@ -16,6 +17,21 @@ SIZES = {"hidden_size": 256, "intermediate_size": 512, "initializer_range": 0.06
 PIECES = ("gemma2", "gemma3_text", "phi3")
 """Families whose tokenizers are pieces of SentencePiece."""
 
+_SLIDING, _FULL = "sliding_attention", "full_attention"
+_OWN: dict[str, dict[str, Any]] = {
+    "gemma2": {"query_pre_attn_scalar": 64},
+    "gemma3_text": {
+        "query_pre_attn_scalar": 64,
+        "num_hidden_layers": 6,
+        "layer_types": [_SLIDING] * 5 + [_FULL],
+    },
+}
+"""What llama.cpp takes for granted of a family."""
+
+_PHI = (
+    "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
 _GEMMA = (
     "{{ bos_token }}{% for m in messages %}<start_of_turn>"
     "{{ 'model' if m['role'] == 'assistant' else m['role'] }}\n{{ m['content'] | trim }}"
@@ -32,7 +48,8 @@ def save_model(folder: Path, family: str, **changes: Any) -> PreTrainedModel:
     heads = {} if family == "phi3" else {"head_dim": 64}
     ends = {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.bos_token_id}
     vocabulary = {"vocab_size": 64 * -(-len(tokenizer) // 64)}
-    model = tiny_model(family, **(SIZES | heads | ends | vocabulary | changes))
+    own = _OWN.get(family, {})
+    model = tiny_model(family, **(SIZES | heads | ends | vocabulary | own | changes))
     tokenizer.save_pretrained(folder)
     model.save_pretrained(folder)
     return model
@@ -69,8 +86,21 @@ def save_pieces(folder: Path, family: str) -> Any:
     (folder / "tokenizer.model").write_bytes(written.getvalue())
     kind: Any = GemmaTokenizer if gemma else LlamaTokenizer
     tokenizer = kind.from_pretrained(folder)
-    tokenizer.chat_template = _GEMMA
+    tokenizer.chat_template = _GEMMA if gemma else _PHI
+    if not gemma:
+        _as_published_phi(tokenizer)
     return tokenizer
+
+
+def _as_published_phi(tokenizer: Any) -> None:
+    """Special tokens swallow the line break after them, and a space begins every text."""
+    marks = ("<|user|>", "<|assistant|>", "<|end|>")
+    end = AddedToken("<|endoftext|>", special=True, normalized=False)
+    swallowing = (AddedToken(m, special=True, normalized=False, rstrip=True) for m in marks)
+    tokenizer.add_tokens([end, *swallowing])
+    steps = [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    tokenizer.backend_tokenizer.normalizer = normalizers.Sequence(steps)
+    tokenizer.backend_tokenizer.pre_tokenizer = None
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from core.exports.gguf.support import FAMILIES
 from core.exports.gguf.write import write_adapter, write_model
 from tests.core.exports.gguf.models import log_probabilities, save_model
 
-ROW = Row(tuple(int(token) for token in torch.arange(100, 900, 17) * 7 % 1000), range(1, 48))
+ROW = Row(tuple(int(token) for token in torch.arange(100, 900, 17) * 7 % 1000), tuple(range(1, 48)))
 DISTANCE = {"f16": 0.004, "q8_0": 0.03, "q4_k_m": 0.3}
 """Mean difference of log-probabilities in nats; of random weights, which round worst."""
 
