@@ -22,6 +22,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from core.spec.calibration import Calibration
+from core.spec.conversion import ConversionRequest, Converted
 from core.spec.dry_run import DryRunResult
 from core.spec.events import MaskAudited, RunFailed
 from core.spec.run_request import RunRequest
@@ -33,6 +34,7 @@ _context.set_forkserver_preload(["worker.child.preload", __name__])
 LOG_TAIL_BYTES = 2000
 
 _dry_run_adapter: TypeAdapter[DryRunResult | RunFailed] = TypeAdapter(DryRunResult | RunFailed)
+_conversion_adapter: TypeAdapter[Converted | RunFailed] = TypeAdapter(Converted | RunFailed)
 _audit_adapter: TypeAdapter[MaskAudited | RunFailed] = TypeAdapter(MaskAudited | RunFailed)
 
 
@@ -143,6 +145,32 @@ def ask_for_dry_run(
         return RunFailed(
             code="does_not_fit" if status == -signal.SIGKILL else "dry_run_failed",
             message=f"The process of the dry run {killed}. {child.log_tail()}".strip(),
+        )
+    finally:
+        child.kill()
+        child.wait()
+
+
+def ask_for_conversion(
+    request: ConversionRequest, should_stop: Callable[[], bool]
+) -> Converted | RunFailed:
+    """Let a child make a bundle without a job, and run PEFT on some rows.
+
+    Kills the child and raises Interrupted once `should_stop` is true.
+    """
+    process, answer = _start("convert", request)
+    child = Child(process, answer, request.log_file)
+    try:
+        while not should_stop():
+            if answer.poll(CHECK_SECONDS):
+                return _conversion_adapter.validate_json(answer.recv_bytes())
+        raise Interrupted
+    except EOFError:
+        status = child.wait()
+        killed = "was killed; the machine may have run out of memory" if status < 0 else "died"
+        return RunFailed(
+            code="does_not_fit" if status == -signal.SIGKILL else "conversion_failed",
+            message=f"The process that loads the adapter {killed}. {child.log_tail()}".strip(),
         )
     finally:
         child.kill()

@@ -11,6 +11,7 @@ from api.auth.caller import FromCaller, requires
 from api.files import service
 from api.files.schemas import (
     UPLOAD_FORM,
+    AdapterFileReport,
     BatchFileReport,
     DeletedFile,
     EvalItemsFileReport,
@@ -27,7 +28,7 @@ router = APIRouter(prefix="/files", tags=["Files"], dependencies=[requires("file
 
 @router.post("", openapi_extra=UPLOAD_FORM)
 async def create_file(request: Request, state: FromState, caller: FromCaller) -> FileObject:
-    """Store an uploaded file, then check every line of it."""
+    """Store an uploaded file, then check every line of it; an adapter, by its content."""
     content_type = request.headers.get("content-type", "")
     chunks = body_chunks(request)
     with upload_place(state.uploads):
@@ -59,7 +60,7 @@ def retrieve_file(file_id: FileId, state: FromState, caller: FromCaller) -> File
 @router.get("/{file_id}/report")
 def retrieve_report(
     file_id: FileId, state: FromState, caller: FromCaller
-) -> FileReport | BatchFileReport | EvalItemsFileReport:
+) -> FileReport | BatchFileReport | EvalItemsFileReport | AdapterFileReport:
     with state.database.reading() as session:
         return service.report(session, caller, file_id)
 

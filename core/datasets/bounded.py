@@ -98,7 +98,9 @@ def schema_fault_in_child(
     text = json.dumps(schema, ensure_ascii=False)
     arguments = (*_ITEM_CHECKER, "--schema-only", "--schema", text)
     try:
-        fault = json.loads(output_of_child(arguments, Path(os.devnull), memory_bytes, timeout_seconds))
+        fault = json.loads(
+            output_of_child(arguments, Path(os.devnull), memory_bytes, timeout_seconds)
+        )
     except Unchecked:
         return (
             f"its check takes more than {timeout_seconds:g} seconds or too much memory; shorten it"

@@ -163,7 +163,7 @@ def read_config(content: bytes) -> AdapterConfig:
     given = _decoded(content)
     method, task = _method(given), _task(given)
     _refuse_changed_base(given.get("init_lora_weights"))
-    fields, warnings = {}, []
+    fields = {}
     for name, value in given.items():
         if name in _FIELDS[method]:
             if not _FIELDS[method][name](value):
@@ -184,7 +184,6 @@ def read_config(content: bytes) -> AdapterConfig:
         task_type=task,
         base_model_name=base[:256] if isinstance(base, str) and base else None,
         fields=fields,
-        warnings=tuple(warnings),
     )
 
 
@@ -201,24 +200,28 @@ def _decoded(content: bytes) -> dict[str, Any]:
 
 
 def _method(given: Mapping[str, Any]) -> Method:
-    method = given.get("peft_type")
-    if method not in get_args(Method):
-        raise _refused(
-            "peft_type",
-            f"is {shown(str(method))}; adapters of these types can be imported: "
-            f"{', '.join(get_args(Method))}",
-        )
-    return method  # type: ignore[no-any-return]
+    given_method = given.get("peft_type")
+    for method in _FIELDS:
+        if given_method == method:
+            return method
+    raise _refused(
+        "peft_type",
+        f"is {shown(str(given_method))}; adapters of these types can be imported: "
+        f"{', '.join(_FIELDS)}",
+    )
 
 
 def _task(given: Mapping[str, Any]) -> PeftTask | None:
-    task = given.get("task_type")
-    if task is not None and task not in get_args(PeftTask):
-        raise _refused(
-            "task_type",
-            f"is {shown(str(task))}; models are served for {', '.join(get_args(PeftTask))}",
-        )
-    return task
+    given_task: object = given.get("task_type")
+    known: tuple[PeftTask, ...] = get_args(PeftTask)
+    if given_task is None:
+        return None
+    for task in known:
+        if given_task == task:
+            return task
+    raise _refused(
+        "task_type", f"is {shown(str(given_task))}; models are served for {', '.join(known)}"
+    )
 
 
 def _refuse_changed_base(init: Any) -> None:

@@ -47,7 +47,6 @@ def read_parts(folder: Path) -> AdapterParts:
         tensors=read_tensors(weights),
         chat_template=_chat_template(folder),
         labels=_labels(folder / "config.json"),
-        warnings=config.warnings,
     )
 
 

@@ -33,7 +33,6 @@ def _unpack(archive: tarfile.TarFile, entries: Entries) -> None:
     for number, member in enumerate(archive):
         if number >= 2 * MAX_FILES:
             raise RefusedAdapter(f"The archive has more than {2 * MAX_FILES} entries.")
-        archive.members.clear()  # tarfile would keep them all
         name = shown(member.name)
         if member.isdir():
             continue

@@ -11,9 +11,11 @@ from core.errors import Conflict
 from core.records.comparisons import COMPARISON
 from core.records.database import database_now
 from core.records.ids import new_id
+from core.records.made_models import imports_of
 from core.records.owned import get_owned, missing, owned_by, similar_id
 from core.records.pages import Order, Page, page
 from core.records.tables import Batch, EvalRun, File, Job, Task
+from core.spec.adapter_file import AdapterReport
 from core.spec.batch import BatchReport
 from core.spec.dataset import DatasetReport
 from core.spec.evals import EvalFileReport
@@ -22,7 +24,7 @@ from core.spec.ids import FileId, ProjectId
 MOST_EXPIRED = 100
 """At once."""
 
-Purpose = Literal["fine-tune", "fine-tune-results", "batch", "batch_output", "evals"]
+Purpose = Literal["fine-tune", "fine-tune-results", "batch", "batch_output", "evals", "adapter"]
 
 
 def new_file_key() -> tuple[FileId, str]:
@@ -46,7 +48,7 @@ def add_file(
     bytes: int,
     sha256: str,
     blob_key: str,
-    report: DatasetReport | BatchReport | EvalFileReport | None,
+    report: DatasetReport | BatchReport | EvalFileReport | AdapterReport | None,
     lifetime_seconds: int | None = None,
 ) -> File:
     """Record a blob that is already in storage; None: it does not expire."""
@@ -108,7 +110,7 @@ def pin_files(session: Session, project_id: ProjectId, files: Mapping[str, FileI
 
 def expired_files(session: Session) -> Sequence[tuple[ProjectId, FileId]]:
     """Return files whose time is over, without those of jobs, batches, eval runs and comparisons
-    that have not ended."""
+    that have not ended. `delete_file` keeps those of imports, which are few."""
     is_used_by_job = exists().where(
         or_(Job.training_file == File.id, Job.validation_file == File.id),
         Job.finished_at.is_(None),
@@ -129,7 +131,8 @@ def expired_files(session: Session) -> Sequence[tuple[ProjectId, FileId]]:
 def delete_file(session: Session, project_id: ProjectId, file_id: FileId) -> File:
     """Delete the row and return it. The caller deletes the blob after the commit.
 
-    Conflict while a job, a batch, an eval run or a comparison that has not ended needs it.
+    Conflict while a job, a batch, an eval run, a comparison or an import that has not ended needs
+    it.
     """
     file = get_owned(session, File, project_id, file_id, lock="write")
     user = user_of(session, file)
@@ -169,6 +172,8 @@ def user_of(session: Session, file: File) -> str | None:
             Task.finished_at.is_(None),
         ),
     }
+    for task_id in imports_of(session, file.project_id, file.id):
+        return f"import {task_id}"
     for noun, query in unfinished.items():
         user = session.scalars(query.limit(1)).first()
         if user is not None:

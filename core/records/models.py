@@ -1,4 +1,4 @@
-"""Tuned models and checkpoints, the results of jobs that can get requests."""
+"""Tuned models and checkpoints: what can get requests besides the bases."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +16,10 @@ from core.records.tables import Checkpoint, Job, TunedModel
 from core.records.verdicts import forget_verdict
 from core.spec.bundle import BundleRef
 from core.spec.ids import CheckpointId, JobId, ModelId, ProjectId
+from core.spec.job import JobSpec
 from core.spec.parity import Parity, ParityReference
 from core.spec.serving import ADAPTER_FORM, ServingSpec
+from core.spec.tuned import TunedSpec
 from core.spec.workspace import KEPT_CHECKPOINTS
 
 DUE_AT_ONCE = 0.0
@@ -103,6 +105,42 @@ def add_final_model(
     session.flush()
 
 
+def add_model_without_job(
+    session: Session,
+    project_id: ProjectId,
+    model_id: ModelId,
+    tuned: TunedSpec,
+    bundle: StoredBundle,
+    parity: Parity,
+    reference: ParityReference,
+) -> None:
+    """Record an imported or merged model, and the result of its parity check.
+
+    An unchecked model is checked with the `reference` at its first request.
+    """
+    model = TunedModel(
+        id=model_id,
+        project_id=project_id,
+        spec=tuned.model_dump(mode="json"),
+        base=tuned.base.model_dump(mode="json"),
+        bundle_key=bundle.key,
+        bundle_sha256=bundle.sha256,
+        parity=parity.model_dump(mode="json"),
+    )
+    if parity.status == "unchecked":
+        _schedule_check(model, reference)
+    session.add(model)
+    session.flush()
+
+
+def tuned_spec(session: Session, model: TunedModel) -> TunedSpec:
+    """Return what a model is: as its job says, or its own row."""
+    if model.job_id is None:
+        return TunedSpec.model_validate(model.spec)
+    job = get_owned(session, Job, model.project_id, model.job_id)
+    return TunedSpec.of(JobSpec.model_validate(job.spec))
+
+
 def list_checkpoints(
     session: Session, job_id: JobId, *, after: str | None, limit: int
 ) -> Page[Checkpoint]:
@@ -172,8 +210,9 @@ def delete_model(session: Session, project_id: ProjectId, model_id: ModelId) -> 
     Conflict while a job that has not ended is trained from it.
     """
     model = get_owned(session, TunedModel, project_id, model_id)
-    # Lock the job's row first, as its worker does, which may be deleting the same model.
-    session.execute(select(Job.id).where(Job.id == model.job_id).with_for_update())
+    if model.job_id is not None:
+        # Lock the job's row first, as its worker does, which may be deleting the same model.
+        session.execute(select(Job.id).where(Job.id == model.job_id).with_for_update())
     session.execute(select(TunedModel.id).where(TunedModel.id == model_id).with_for_update())
     if (user := job_trained_from(session, model.bundle_key)) is not None:
         raise Conflict(

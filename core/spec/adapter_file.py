@@ -42,7 +42,6 @@ class AdapterConfig(Spec):
     task_type: PeftTask | None
     base_model_name: str | None
     fields: dict[str, Any]
-    warnings: tuple[str, ...] = ()
 
 
 class TensorInfo(Spec):
@@ -60,4 +59,3 @@ class AdapterParts(Spec):
     tensors: tuple[TensorInfo, ...]
     chat_template: str | None = Field(None, description="of its tokenizer, if it has one")
     labels: tuple[str, ...] = Field((), description="the label names of its config.json, in order")
-    warnings: tuple[str, ...] = ()

@@ -12,8 +12,10 @@ import torch
 from transformers.utils.logging import disable_progress_bar
 
 from core.artifacts.archive import pack, pack_state
+from core.conversion import run as conversion
 from core.errors import TunesmithError
 from core.models.precision import pick_device
+from core.spec.conversion import ConversionRequest, Converted
 from core.spec.dry_run import DryRunResult
 from core.spec.events import (
     CheckpointSaved,
@@ -100,6 +102,25 @@ def dry_run(answer: Connection, request: RunRequest) -> None:
     except Exception as error:
         logger.exception("The dry run failed.")
         event = RunFailed(code="internal_error", message=f"{type(error).__name__}: {error}")
+    answer.send_bytes(event.model_dump_json().encode())
+
+
+def convert(answer: Connection, request: ConversionRequest) -> None:
+    """Make a bundle without a job and pack it; send PEFT's figures, or the error."""
+    lead_own_group()
+    log_to(request.log_file)
+    disable_progress_bar()
+    cores_of(request)
+    event: Converted | RunFailed
+    try:
+        event = conversion.convert(request)
+        pack(request.bundle_folder, archive_of(request.bundle_folder))
+    except TunesmithError as error:
+        event = RunFailed(code=error.code, message=error.message, param=error.param)
+    except Exception as error:
+        logger.exception("The conversion failed.")
+        code = DISK_FULL if is_disk_full(error) else "internal_error"
+        event = RunFailed(code=code, message=f"{type(error).__name__}: {error}")
     answer.send_bytes(event.model_dump_json().encode())
 
 

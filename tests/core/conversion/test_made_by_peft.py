@@ -1,0 +1,67 @@
+"""Every kind of adapter that PEFT makes becomes a bundle that computes what PEFT computes."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.artifacts.archive import pack, unpack
+from core.artifacts.manifest import read_manifest
+from core.conversion import run
+from core.parity.asking import Replies, Reply
+from core.parity.verdict import judge
+from core.spec.conversion import Converted
+from core.spec.parity import Parity
+from tests.core.conversion.made_by_peft import KINDS, converted, make
+
+
+def judged(found: Converted, figures: tuple[float, ...]) -> Parity:
+    """Return the verdict on an engine that gives these figures."""
+    replies, left = [], list(figures)
+    for row in found.reference.rows:
+        own, left = left[: len(row.figures)], left[len(row.figures) :]
+        replies.append(Reply(getattr(row, "prompt_ids", ()), tuple(own)))
+    return judge(found.reference, Replies(tuple(replies)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bundle_computes_what_peft_computes(
+    kind: str, tmp_path: Path, base_of: Callable[..., Any], ours: list[tuple[float, ...]]
+) -> None:
+    """The conversion is judged as an engine is: our own figures against those of PEFT."""
+    chosen = KINDS[kind]
+    base = base_of(chosen.family, **chosen.base_options)
+    make(chosen.config(), base, tmp_path / "saved")
+    found = converted(tmp_path, base, tmp_path / "saved")
+    assert read_manifest(tmp_path / "bundle").strategy == found.tuned.strategy
+    pack(tmp_path / "bundle", tmp_path / "bundle.zip")
+    unpack(tmp_path / "bundle.zip", tmp_path / "unpacked")
+
+    (figures,) = ours
+    parity = judged(found, figures)
+    assert parity.status == "passed", parity
+    assert parity.max_difference_nats is not None and parity.max_difference_nats < 1e-3
+    assert parity.adapter_effect_nats is not None and parity.adapter_effect_nats > 1e-3
+    base_alone = next(each for each in found.reference.ablations if each.is_whole)
+    assert judged(found, base_alone.figures).status == "failed"
+
+
+def test_error_in_the_conversion_is_no_rounding(
+    tmp_path: Path,
+    base_of: Callable[..., Any],
+    ours: list[tuple[float, ...]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A scale that is wrong by a tenth is found, although our own noise was measured with it."""
+    copy = run.copy_weights
+
+    def wrong(adapted: Any, weights: Any) -> None:
+        copy(adapted, {n: w * 1.1 if "lora_B" in n else w for n, w in weights.items()})
+
+    monkeypatch.setattr(run, "copy_weights", wrong)
+    base = base_of("llama")
+    make(KINDS["rslora"].config(), base, tmp_path / "saved")
+    found = converted(tmp_path, base, tmp_path / "saved")
+    parity = judged(found, ours[0])
+    assert (parity.status, parity.differs) == ("failed", "adapter"), parity
