@@ -8,6 +8,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from core.adapters.adapted import AdaptedModel
 from core.adapters.modules_to_save import classifier_head
 from core.artifacts.manifest import public_name
+from core.catalog.combinations import require_combination
 from core.catalog.families import family_of
 from core.conversion.expressed import Expressed, Fold, grouped
 from core.conversion.ia3 import express_ia3
@@ -17,7 +18,7 @@ from core.conversion.reading import require_complete
 from core.conversion.virtual import express_virtual
 from core.imports.refusal import RefusedAdapter, shown
 from core.models.load import load_config, load_tokenizer, outline
-from core.spec.adapter_file import AdapterParts, PeftTask
+from core.spec.adapter_file import AdapterParts, Method, PeftTask
 from core.spec.base_model import BaseModelSpec
 from core.spec.conversion import ImportSource, LabelSpec
 from core.spec.job import JobSpec
@@ -29,6 +30,13 @@ TASKS_OF_PEFT: dict[PeftTask, Task] = {
     "CAUSAL_LM": "generation",
     "SEQ_CLS": "classification",
     "SEQ_2_SEQ_LM": "seq2seq",
+}
+STRATEGIES_OF_PEFT: dict[Method, str] = {
+    "LORA": "lora",
+    "IA3": "ia3",
+    "PREFIX_TUNING": "prefix",
+    "PROMPT_TUNING": "prompt",
+    "P_TUNING": "prompt",
 }
 PEFT_TASKS = {task: name for name, task in TASKS_OF_PEFT.items()}
 
@@ -50,6 +58,8 @@ def plan_import(base: BaseModelSpec, source: ImportSource) -> Planned:
     config, parts = load_config(base), source.parts
     task = _task(parts, config)
     objective = _objective(parts, task, source.labels, config.model_type)
+    strategy = STRATEGIES_OF_PEFT[parts.config.method]
+    require_combination(config.model_type, task, objective.type, strategy)
     labels = len(objective.labels) if isinstance(objective, ClassificationSpec) else None
     model = outline(base, config, task, labels)
     named, warnings = named_tensors(parts.tensors, dict(model.named_modules()))

@@ -3,7 +3,7 @@
 import importlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -67,7 +67,7 @@ def attempt_task_until(
 ) -> int | None:
     """Claim the task and work up to a point; return the points passed, None if it ended.
 
-    `journal` writes, too. A killed attempt is rescued, as housekeeping does.
+    `journal` writes, and perhaps the runner. A killed attempt is rescued, as housekeeping does.
     """
     with workshop.database.writing() as session:
         claim = tasks.claim_next(session, "worker-victim", [kind])
@@ -104,5 +104,8 @@ def _fateful_commits(fate: Fate, writers: Sequence[ModuleType]) -> Iterator[None
     def fateful(database: Any, action: Callable[[Any], T]) -> T:
         return fate.around(lambda: commit(database, action))
 
-    with patch.object(writers[0], "commit", fateful), patch.object(writers[1], "commit", fateful):
+    with ExitStack() as patches:
+        for writer in writers:
+            if hasattr(writer, "commit"):
+                patches.enter_context(patch.object(writer, "commit", fateful))
         yield

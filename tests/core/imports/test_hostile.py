@@ -193,6 +193,15 @@ def test_harmless_archive_is_described(content: bytes, tmp_path: Path) -> None:
     assert (report.tensors, report.parameters) == (2, 32)
 
 
+@pytest.mark.parametrize("length", range(0x280, 0x2000, 0x100))
+def test_header_whose_length_looks_like_a_pickle_is_read(length: int, tmp_path: Path) -> None:
+    padded = json.loads(weights()[8:-128])
+    text = json.dumps(padded).encode()
+    content = weights(header=text.ljust(length))
+    assert content[:1] == b"\x80"
+    assert checked(tmp_path / "upload", zipped(folder(**{WEIGHTS: content}))).usable
+
+
 def test_files_of_a_folder_are_told_apart_by_content(tmp_path: Path) -> None:
     assert checked(tmp_path / "a.json", weights()).holds == "weights"
     assert checked(tmp_path / "adapter_model.safetensors", config()).holds == "config"
