@@ -33,6 +33,7 @@ class Fate:
     def __init__(self, point: int | None) -> None:
         self.point = point
         self.passed = 0
+        self.has_struck = False
         self._lock = threading.Lock()
 
     def around(self, write: Callable[[], T]) -> T:
@@ -44,6 +45,7 @@ class Fate:
     def _pass(self) -> None:
         with self._lock:
             if self.passed == self.point:
+                self.has_struck = True
                 raise Killed
             self.passed += 1
 
@@ -57,6 +59,10 @@ class FatefulStore:
 
     def write_file(self, key: str, path: Path) -> Blob:
         return self._fate.around(lambda: self._store.write_file(key, path))
+
+    def delete(self, key: str) -> None:
+        if not self._fate.has_struck:  # the dead clean nothing up
+            self._store.delete(key)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
