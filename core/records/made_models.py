@@ -7,9 +7,9 @@ from sqlalchemy.orm import Session
 
 from core.errors import NotFound
 from core.records import leases
-from core.records.models import StoredBundle, add_model_without_job
+from core.records.models import StoredBundle, schedule_check
 from core.records.owned import owned_by
-from core.records.tables import Task
+from core.records.tables import Task, TunedModel
 from core.records.tasks import TaskClaim, create_task, find_task
 from core.spec.ids import FileId, ModelId, ProjectId, TaskId
 from core.spec.made_model import ImportRequest, MadeModel, MakingProgress, SoupRequest
@@ -74,15 +74,21 @@ def record_made(
 ) -> None:
     """Record the model, once: later attempts find it in the progress.
 
-    StaleClaim if the claim has ended.
+    An unchecked model is checked with the `reference` at its first request. StaleClaim if the claim
+    has ended.
     """
     store_progress(session, claim, MakingProgress(stage="comparing", made=made))
-    add_model_without_job(
-        session,
-        claim.project_id,
-        ModelId(made.model),
-        made.tuned,
-        bundle,
-        made.parity,
-        reference,
+    tuned = made.tuned
+    model = TunedModel(
+        id=ModelId(made.model),
+        project_id=claim.project_id,
+        spec=tuned.model_dump(mode="json"),
+        base=tuned.base.model_dump(mode="json"),
+        bundle_key=bundle.key,
+        bundle_sha256=bundle.sha256,
+        parity=made.parity.model_dump(mode="json"),
     )
+    if made.parity.status == "unchecked":
+        schedule_check(model, reference)
+    session.add(model)
+    session.flush()

@@ -79,7 +79,7 @@ def add_checkpoint(
         )
     )
     model = _tuned_model(job, servable, bundle, checkpoint_step=step)
-    _schedule_check(model, reference)
+    schedule_check(model, reference)
     session.add(model)
     session.flush()
     return dropped
@@ -100,35 +100,7 @@ def add_final_model(
     model = _tuned_model(job, model_id, bundle, checkpoint_step=None)
     model.parity = None if parity is None else parity.model_dump(mode="json")
     if parity is None or parity.status == "unchecked":
-        _schedule_check(model, reference)
-    session.add(model)
-    session.flush()
-
-
-def add_model_without_job(
-    session: Session,
-    project_id: ProjectId,
-    model_id: ModelId,
-    tuned: TunedSpec,
-    bundle: StoredBundle,
-    parity: Parity,
-    reference: ParityReference,
-) -> None:
-    """Record an imported or merged model, and the result of its parity check.
-
-    An unchecked model is checked with the `reference` at its first request.
-    """
-    model = TunedModel(
-        id=model_id,
-        project_id=project_id,
-        spec=tuned.model_dump(mode="json"),
-        base=tuned.base.model_dump(mode="json"),
-        bundle_key=bundle.key,
-        bundle_sha256=bundle.sha256,
-        parity=parity.model_dump(mode="json"),
-    )
-    if parity.status == "unchecked":
-        _schedule_check(model, reference)
+        schedule_check(model, reference)
     session.add(model)
     session.flush()
 
@@ -249,7 +221,7 @@ def job_trained_from(session: Session, bundle_key: str) -> JobId | None:
     ).first()
 
 
-def _schedule_check(model: TunedModel, reference: ParityReference | None) -> None:
+def schedule_check(model: TunedModel, reference: ParityReference | None) -> None:
     """Schedule a check for the next request, with the rows of `reference`, if it has any."""
     if reference is not None and reference.rows:
         model.parity_reference = reference.model_dump(mode="json")

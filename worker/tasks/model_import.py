@@ -4,8 +4,8 @@ from core.datasets.bounded import Limits
 from core.imports.bounded import gather_in_child
 from core.spec.conversion import ImportSource
 from core.spec.made_model import ImportRequest, MadeModel
-from worker.making.making import Making
 from worker.tasks.attempt import Attempt
+from worker.tasks.making import Making
 
 LIMITS = Limits(memory_bytes=512 << 20, timeout_seconds=600)
 """Of the child that unpacks the files, which it has not seen before."""

@@ -3,8 +3,8 @@
 from core.artifacts.archive import unpack
 from core.spec.conversion import SoupSource
 from core.spec.made_model import MadeModel, SoupRequest
-from worker.making.making import Making
 from worker.tasks.attempt import Attempt
+from worker.tasks.making import Making
 from worker.training.resume import fetch_checked
 
 

@@ -22,7 +22,7 @@ from core.spec.tuned import TunedSpec
 from tests.core.imports.archives import folder, zipped
 from tests.worker.killed_attempts import attempt_task_until, points_of
 from tests.worker.workshop import TINY, Workshop
-from worker.making import making
+from worker.tasks import making
 
 TUNED = TunedSpec.of(JobSpec(base=TINY, seed=0))
 REFERENCE = ParityReference(precision="fp32", missing="a child that only pretends")
