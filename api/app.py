@@ -27,6 +27,7 @@ from api.graders.endpoints import router as graders
 from api.health.endpoints import router as health
 from api.jobs.endpoints import router as jobs
 from api.json_body import Turns
+from api.made_models.endpoints import router as made_models
 from api.masks.endpoints import router as masks
 from api.middleware import BodyLimitMiddleware, RequestMiddleware
 from api.models.endpoints import router as models
@@ -58,6 +59,7 @@ V1_ROUTERS = (
     planning,
     speed,
     exports,
+    made_models,  # before the models, whose ids may be any path
     models,
     generation,
     stored_completions,

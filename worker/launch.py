@@ -18,15 +18,19 @@ from multiprocessing import connection
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import TypeAdapter
 
 from core.spec.calibration import Calibration
+from core.spec.conversion import ConversionRequest, Converted
 from core.spec.dry_run import DryRunResult
 from core.spec.events import MaskAudited, RunFailed
 from core.spec.export_steps import ExportStep, StepResult
 from core.spec.run_request import RunRequest
 from worker.coroutines import CHECK_SECONDS, Interrupted
+
+Answer = TypeVar("Answer")
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["worker.child.preload", __name__])
@@ -34,6 +38,7 @@ _context.set_forkserver_preload(["worker.child.preload", __name__])
 LOG_TAIL_BYTES = 2000
 
 _dry_run_adapter: TypeAdapter[DryRunResult | RunFailed] = TypeAdapter(DryRunResult | RunFailed)
+_conversion_adapter: TypeAdapter[Converted | RunFailed] = TypeAdapter(Converted | RunFailed)
 _audit_adapter: TypeAdapter[MaskAudited | RunFailed] = TypeAdapter(MaskAudited | RunFailed)
 _step_adapter: TypeAdapter[StepResult | RunFailed] = TypeAdapter(StepResult | RunFailed)
 
@@ -130,51 +135,57 @@ def ask_for_dry_run(
 ) -> DryRunResult | RunFailed:
     """Let a child run two steps of a job and measure them.
 
-    Kills the child and raises Interrupted once `should_stop` is true.
+    Kills the child and raises Interrupted once `should_stop` is true; so do the next two.
     """
-    process, answer = _start("dry_run", request)
-    child = Child(process, answer, request.log_file)
-    try:
-        while not should_stop():
-            if answer.poll(CHECK_SECONDS):
-                return _dry_run_adapter.validate_json(answer.recv_bytes())
-        raise Interrupted
-    except EOFError:
-        status = child.wait()
-        killed = "was killed; the machine may have run out of memory" if status < 0 else "died"
-        return RunFailed(
-            code="does_not_fit" if status == -signal.SIGKILL else "dry_run_failed",
-            message=f"The process of the dry run {killed}. {child.log_tail()}".strip(),
-        )
-    finally:
-        child.kill()
-        child.wait()
+    child = _child("dry_run", request.log_file, request)
+    return _answer_of(child, _dry_run_adapter, "dry_run_failed", "of the dry run", should_stop)
 
 
 def ask_for_export_step(
     step: ExportStep, threads: int, log_file: Path, should_stop: Callable[[], bool]
 ) -> StepResult | RunFailed:
-    """Let a child run one step of an export.
+    """Let a child run one step of an export."""
+    child = _child("export", log_file, step, threads, log_file)
+    return _answer_of(child, _step_adapter, "export_failed", "of the export", should_stop)
 
-    Kills the child and raises Interrupted once `should_stop` is true.
-    """
-    process, answer = _start("export", step, threads, log_file)
-    child = Child(process, answer, log_file)
+
+def ask_for_conversion(
+    request: ConversionRequest, should_stop: Callable[[], bool]
+) -> Converted | RunFailed:
+    """Let a child make a bundle without a job, and run PEFT on some rows."""
+    child = _child("convert", request.log_file, request)
+    noun = "that loads the adapter"
+    return _answer_of(child, _conversion_adapter, "conversion_failed", noun, should_stop)
+
+
+def _answer_of(
+    child: Child,
+    adapter: TypeAdapter[Answer],
+    failed_code: str,
+    noun: str,
+    should_stop: Callable[[], bool],
+) -> Answer | RunFailed:
+    """Wait for the only message of a child. Its death is a RunFailed, with the end of its log."""
     try:
         while not should_stop():
-            if answer.poll(CHECK_SECONDS):
-                return _step_adapter.validate_json(answer.recv_bytes())
+            if child.events.poll(CHECK_SECONDS):
+                return adapter.validate_json(child.events.recv_bytes())
         raise Interrupted
     except EOFError:
         status = child.wait()
         killed = "was killed; the machine may have run out of memory" if status < 0 else "died"
         return RunFailed(
-            code="does_not_fit" if status == -signal.SIGKILL else "export_failed",
-            message=f"The process of the export {killed}. {child.log_tail()}".strip(),
+            code="does_not_fit" if status == -signal.SIGKILL else failed_code,
+            message=f"The process {noun} {killed}. {child.log_tail()}".strip(),
         )
     finally:
         child.kill()
         child.wait()
+
+
+def _child(function: str, log_file: Path, *arguments: object) -> Child:
+    process, answer = _start(function, *arguments)
+    return Child(process, answer, log_file)
 
 
 def warm_up() -> str:

@@ -22,15 +22,15 @@ from core.errors import Conflict, InvalidRequest, NotFound
 from core.exports.gguf.support import require_family
 from core.records import exports
 from core.records.ids import TUNED_PREFIX
-from core.records.models import pin_model
+from core.records.models import pin_model, tuned_spec
 from core.records.owned import get_owned
-from core.records.tables import Job, Task, TunedModel
+from core.records.tables import Task, TunedModel
 from core.sealed import seal
 from core.spec.base_model import BaseModelSpec
 from core.spec.bundle import BundleRef
 from core.spec.export import ExportOptions, ExportRequest, ExportResult, PushTarget
 from core.spec.ids import ModelId, TaskId
-from core.spec.job import JobSpec
+from core.spec.tuned import TunedSpec
 from core.tasks.kinds import Work
 
 
@@ -46,7 +46,7 @@ def create(
             code="model_not_tuned",
         )
     model = get_owned(session, TunedModel, caller.project, name)
-    spec = JobSpec.model_validate(get_owned(session, Job, caller.project, model.job_id).spec)
+    spec = tuned_spec(session, model)
     options = _options(body, spec)
     require_exportable(options, spec.strategy, spec.task)
     if options.format in ("gguf", "adapter-gguf"):
@@ -111,7 +111,7 @@ def delete(
     return DeletedExport(id=export_id)
 
 
-def _options(body: CreateExport, spec: JobSpec) -> ExportOptions:
+def _options(body: CreateExport, spec: TunedSpec) -> ExportOptions:
     """Return the options with the defaults of the format; InvalidRequest for those of others."""
     if body.quantization is not None and body.format != "gguf":
         raise _misplaced("quantization", "gguf has a quantization; nf4 and int8 are formats")

@@ -17,7 +17,9 @@ from core.datasets.bounded import (
     schema_fault_in_child,
 )
 from core.errors import Unavailable
+from core.imports.bounded import check_adapter_in_child
 from core.inference.endpoints import ENDPOINTS
+from core.spec.adapter_file import AdapterReport
 from core.spec.batch import BatchReport
 from core.spec.dataset import DatasetReport
 from core.spec.evals import EvalFileReport
@@ -45,6 +47,12 @@ def check_items_blob(
     """Check the items of evals under `key`, with a JSON schema if there is one."""
     with _local_copy(state, key) as path:
         return check_items_in_child(path, schema, needs_sample=needs_sample, **_limits(state))
+
+
+def check_adapter_blob(state: AppState, key: str, filename: str) -> AdapterReport:
+    """Check the adapter, or the file of one, under `key`; return the report."""
+    with _local_copy(state, key) as path:
+        return check_adapter_in_child(path, filename, _limits(state))
 
 
 def schema_fault(state: AppState, schema: Mapping[str, Any]) -> str | None:

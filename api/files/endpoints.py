@@ -12,6 +12,7 @@ from api.downloads import RangeHeader
 from api.files import service
 from api.files.schemas import (
     UPLOAD_FORM,
+    AdapterFileReport,
     BatchFileReport,
     DeletedFile,
     EvalItemsFileReport,
@@ -28,7 +29,7 @@ router = APIRouter(prefix="/files", tags=["Files"], dependencies=[requires("file
 
 @router.post("", openapi_extra=UPLOAD_FORM)
 async def create_file(request: Request, state: FromState, caller: FromCaller) -> FileObject:
-    """Store an uploaded file, then check every line of it."""
+    """Store an uploaded file, then check every line of it; an adapter, by its content."""
     content_type = request.headers.get("content-type", "")
     chunks = body_chunks(request)
     with upload_place(state.uploads):
@@ -60,7 +61,7 @@ def retrieve_file(file_id: FileId, state: FromState, caller: FromCaller) -> File
 @router.get("/{file_id}/report")
 def retrieve_report(
     file_id: FileId, state: FromState, caller: FromCaller
-) -> FileReport | BatchFileReport | EvalItemsFileReport:
+) -> FileReport | BatchFileReport | EvalItemsFileReport | AdapterFileReport:
     with state.database.reading() as session:
         return service.report(session, caller, file_id)
 

@@ -8,6 +8,7 @@ from api.files.expiry import LONGEST_SECONDS, SHORTEST_SECONDS
 from api.pagination import ListItem
 from core.records.files import Purpose
 from core.records.tables import File
+from core.spec.adapter_file import AdapterReport
 from core.spec.batch import BatchReport
 from core.spec.dataset import DatasetReport
 from core.spec.evals import EvalFileReport
@@ -25,7 +26,10 @@ UPLOAD_FORM = {
                     "required": ["file", "purpose"],
                     "properties": {
                         "file": {"type": "string", "format": "binary"},
-                        "purpose": {"type": "string", "enum": ["fine-tune", "batch", "evals"]},
+                        "purpose": {
+                            "type": "string",
+                            "enum": ["fine-tune", "batch", "evals", "adapter"],
+                        },
                         "expires_after": {
                             "type": "object",
                             "description": "As two fields of the form: expires_after[anchor] and "
@@ -91,12 +95,20 @@ class EvalItemsFileReport(EvalFileReport):
     file_id: str
 
 
-Report = DatasetReport | BatchReport | EvalFileReport
+class AdapterFileReport(AdapterReport):
+    """Tunesmith only: the report of the check of an uploaded adapter."""
+
+    object: Literal["file.report"] = "file.report"
+    file_id: str
+
+
+Report = DatasetReport | BatchReport | EvalFileReport | AdapterReport
 
 REPORTS: dict[str, type[Report]] = {
     "fine-tune": DatasetReport,
     "batch": BatchReport,
     "evals": EvalFileReport,
+    "adapter": AdapterReport,
 }
 """The report of an uploaded file, by its purpose."""
 
@@ -134,6 +146,8 @@ def shown_errors(report: Report) -> str | None:
     """Return the first errors of a report in one sentence; None if the file is usable."""
     if report.usable:
         return None
+    if isinstance(report, AdapterReport):
+        return (report.problem or "").rstrip(".")
     shown = report.faults[:SHOWN_ERRORS]
     lines = [f"line {error.line}: {error.message}" for error in shown]
     if report.fault_count > len(shown):

@@ -9,8 +9,14 @@ from starlette.responses import Response
 from api.app_state import AppState, Transaction
 from api.auth.caller import Caller
 from api.downloads import download
-from api.files.checking import check_blob, check_items_blob, check_requests_blob
+from api.files.checking import (
+    check_adapter_blob,
+    check_blob,
+    check_items_blob,
+    check_requests_blob,
+)
 from api.files.schemas import (
+    AdapterFileReport,
     BatchFileReport,
     DeletedFile,
     EvalItemsFileReport,
@@ -68,6 +74,8 @@ def _checked(state: AppState, key: str, upload: Upload) -> Report:
             return check_requests_blob(state, key)
         case "evals":
             return check_items_blob(state, key)
+        case "adapter":
+            return check_adapter_blob(state, key, upload.filename)
 
 
 def find(
@@ -91,7 +99,7 @@ def get(session: Session, caller: Caller, file_id: FileId) -> FileObject:
 
 def report(
     session: Session, caller: Caller, file_id: FileId
-) -> FileReport | BatchFileReport | EvalItemsFileReport:
+) -> FileReport | BatchFileReport | EvalItemsFileReport | AdapterFileReport:
     file = get_owned(session, File, caller.project, file_id)
     if file.report is None:
         raise NotFound(
@@ -99,9 +107,10 @@ def report(
             param="file_id",
             code="report_not_found",
         )
-    kinds: dict[str, type[BatchFileReport | EvalItemsFileReport]] = {
+    kinds: dict[str, type[BatchFileReport | EvalItemsFileReport | AdapterFileReport]] = {
         "batch": BatchFileReport,
         "evals": EvalItemsFileReport,
+        "adapter": AdapterFileReport,
     }
     kind = kinds.get(file.purpose, FileReport)
     return kind.model_validate({**file.report, "file_id": file.id})

@@ -26,7 +26,7 @@ MAX_FIELD_BYTES = 256
 MAX_COLUMNS_BYTES = 8192
 MAX_FILENAME_LENGTH = 255
 
-UploadPurpose = Literal["fine-tune", "batch", "evals"]
+UploadPurpose = Literal["fine-tune", "batch", "evals", "adapter"]
 FORM_FIELDS = ("file", "purpose", "columns", ANCHOR, SECONDS)
 
 
@@ -137,12 +137,13 @@ def _unexpected(name: str) -> InvalidRequest:
 
 def _known_purpose(purpose: str) -> UploadPurpose:
     match purpose:
-        case "fine-tune" | "batch" | "evals":
+        case "fine-tune" | "batch" | "evals" | "adapter":
             return purpose
         case _:
             raise InvalidRequest(
                 f"Files of purpose {purpose!r} cannot be used here; upload datasets as "
-                f"'fine-tune', requests as 'batch', and items of evals as 'evals'."
+                f"'fine-tune', requests as 'batch', items of evals as 'evals', and adapters as "
+                f"'adapter'."
                 f"{did_you_mean(purpose, get_args(UploadPurpose))}",
                 param="purpose",
                 code="invalid_value",

@@ -10,24 +10,25 @@ from api.jobs.schemas import CreateJob
 from core.catalog.bases import Catalog
 from core.errors import InvalidRequest
 from core.records.ids import TUNED_PREFIX
+from core.records.models import tuned_spec
 from core.records.owned import get_owned
-from core.records.tables import Job, TunedModel
+from core.records.tables import TunedModel
 from core.spec.base_model import BaseModelSpec
 from core.spec.bundle import BundleRef
-from core.spec.job import JobSpec
 from core.spec.objective import ClassificationSpec, ObjectiveSpec, Task
 from core.spec.strategy import AutoSpec, LoraSpec, StrategySpec
 from core.spec.template import check_template_variables, merged_variables
+from core.spec.tuned import TunedSpec
 
 
 @dataclass(frozen=True)
 class StartingPoint:
-    """A base and a strategy; for a tuned model also its bundle, and the spec of its job."""
+    """A base and a strategy; for a tuned model also its bundle, and what it is."""
 
     base: BaseModelSpec
     strategy: StrategySpec
     parent: BundleRef | None = None
-    made: JobSpec | None = None
+    made: TunedSpec | None = None
 
 
 def starting_point(
@@ -43,7 +44,7 @@ def starting_point(
         strategy = LoraSpec() if isinstance(asked, AutoSpec) else asked
         return StartingPoint(catalog.resolve(body.model), strategy)
     model = get_owned(session, TunedModel, caller.project, body.model)
-    made = JobSpec.model_validate(get_owned(session, Job, caller.project, model.job_id).spec)
+    made = tuned_spec(session, model)
     is_named = "strategy" in body.model_fields_set and not isinstance(asked, AutoSpec)
     if is_named and asked != made.strategy:
         raise InvalidRequest(

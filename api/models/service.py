@@ -25,10 +25,9 @@ from core.records import models, parity
 from core.records.engines import living_engines
 from core.records.ids import TUNED_PREFIX
 from core.records.owned import get_owned
-from core.records.tables import Job, TunedModel
+from core.records.tables import TunedModel
 from core.spec.base_model import BaseModelSpec
 from core.spec.ids import ModelId
-from core.spec.job import JobSpec
 from core.spec.parity import Parity
 from core.spec.precision import PrecisionChoice
 from core.spec.serving import ServingSpec
@@ -79,7 +78,7 @@ def serve(
     session = transaction.session
     model = get_owned(session, TunedModel, caller.project, name)
     if body.form == "merged":
-        spec = JobSpec.model_validate(get_owned(session, Job, caller.project, model.job_id).spec)
+        spec = models.tuned_spec(session, model)
         facts = describe(spec.base)
         stored_quantized = facts is not None and facts.quantized and not spec.base.quantization
         require_mergeable(spec.strategy.type, stored_quantized)

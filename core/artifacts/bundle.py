@@ -25,6 +25,8 @@ from core.artifacts.metrics import StepMetrics, metrics_csv
 from core.artifacts.plot import draw_loss
 from core.artifacts.publish import published_folder
 from core.spec.base_model import BaseModelSpec
+from core.spec.precision import NumberFormat
+from core.spec.tuned import TunedSpec
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,27 @@ def write_bundle(folder: Path, contents: BundleContents) -> Manifest:
         card = model_card(contents.card, contents.curve, contents.step)
         (partial / "README.md").write_text(card, encoding="utf-8")
         return write_manifest(partial, contents.card.spec, contents.card.model.precision)
+
+
+def write_adapter_bundle(
+    folder: Path,
+    adapted: AdaptedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    tuned: TunedSpec,
+    precision: NumberFormat,
+    card: str,
+) -> Manifest:
+    """Write the bundle of an adapter that no run has made, into `folder` atomically.
+
+    It has the files of `write_bundle` except for those about a run. `card` is its README.md.
+    """
+    assert adapted.config is not None, "a complete model is no adapter"
+    with published_folder(folder) as partial:
+        _public_config(adapted.config, tuned.base).save_pretrained(str(partial))
+        _write_adapter(partial / ADAPTER_FILE, adapted)
+        tokenizer.save_pretrained(str(partial))
+        (partial / "README.md").write_text(card, encoding="utf-8")
+        return write_manifest(partial, tuned, precision)
 
 
 def _public_config(config: peft.PeftConfig, base: BaseModelSpec) -> peft.PeftConfig:

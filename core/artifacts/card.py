@@ -14,6 +14,7 @@ from core.spec.events import DatasetValidated, ModelReady
 from core.spec.held_out import Figures, perplexity
 from core.spec.job import JobSpec
 from core.spec.members import for_each
+from core.spec.tuned import TunedSpec
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def model_card(facts: CardFacts, curve: tuple[StepMetrics, ...], step: int) -> s
     base = public_name(facts.spec.base)
     return "\n".join(
         [
-            *_front_matter(base, facts.spec),
+            *front_matter(base, TunedSpec.of(facts.spec)),
             "",
             *_introduction(base, facts),
             "",
@@ -63,7 +64,7 @@ def model_card(facts: CardFacts, curve: tuple[StepMetrics, ...], step: int) -> s
             *_evaluation(facts, curve, step),
             "## Use",
             "",
-            *usage(facts.spec),
+            *usage(TunedSpec.of(facts.spec)),
         ]
     )
 
@@ -105,7 +106,8 @@ _TARGETS = for_each(
 )
 
 
-def _front_matter(base: str, spec: JobSpec) -> list[str]:
+def front_matter(base: str, spec: TunedSpec) -> list[str]:
+    """Return the YAML by which the Hugging Face Hub files a model."""
     strategy = spec.strategy.type
     relation = "finetune" if STRATEGIES[strategy].full_model else "adapter"
     return [

@@ -18,6 +18,7 @@ from core.spec.names import Aliased, first_spelling
 from core.spec.objective import ObjectiveSpec, Task
 from core.spec.precision import NumberFormat
 from core.spec.strategy import StrategySpec
+from core.spec.tuned import TunedSpec
 
 MANIFEST_FILE = "manifest.json"
 ADAPTER_FILE = "adapter_model.safetensors"
@@ -62,7 +63,9 @@ def corrupt(message: str) -> TunesmithError:
     return TunesmithError(message, code="artifact_corrupt")
 
 
-def write_manifest(folder: Path, spec: JobSpec, precision: NumberFormat | None = None) -> Manifest:
+def write_manifest(
+    folder: Path, spec: JobSpec | TunedSpec, precision: NumberFormat | None = None
+) -> Manifest:
     """Hash every file in `folder`, which must include the weights, and write the manifest."""
     files = tuple(_described(folder, path) for path in _paths(folder))
     weights = _weights(files)

@@ -5,8 +5,8 @@ from typing import assert_never
 from core.artifacts.manifest import public_name
 from core.catalog.strategies import STRATEGIES
 from core.catalog.tasks import TASKS
-from core.spec.job import JobSpec
 from core.spec.objective import ClassificationSpec
+from core.spec.tuned import TunedSpec
 
 _QUANTIZED = {
     "nf4": (
@@ -17,7 +17,7 @@ _QUANTIZED = {
 }
 
 
-def usage(spec: JobSpec) -> list[str]:
+def usage(spec: TunedSpec) -> list[str]:
     """Return Markdown lines: usage with the library, then with the service."""
     library = STRATEGIES[spec.strategy.type].library
     match library:
@@ -40,10 +40,10 @@ def usage(spec: JobSpec) -> list[str]:
             ]
         case _:
             assert_never(library)
-    return [*own, "From the service that trained it:", "", *_request(spec)]
+    return [*own, "From the service that made it:", "", *_request(spec)]
 
 
-def _full_model(spec: JobSpec) -> list[str]:
+def _full_model(spec: TunedSpec) -> list[str]:
     name = TASKS[spec.task].model_class
     return [
         f"from transformers import {name}, AutoTokenizer",
@@ -53,7 +53,7 @@ def _full_model(spec: JobSpec) -> list[str]:
     ]
 
 
-def _adapter(spec: JobSpec) -> list[str]:
+def _adapter(spec: TunedSpec) -> list[str]:
     name = TASKS[spec.task].model_class
     options = f', revision="{spec.base.revision}"' if spec.base.revision else ""
     if isinstance(spec.objective, ClassificationSpec):
@@ -71,7 +71,7 @@ def _adapter(spec: JobSpec) -> list[str]:
     ]
 
 
-def _request(spec: JobSpec) -> list[str]:
+def _request(spec: TunedSpec) -> list[str]:
     if not TASKS[spec.task].answers_messages:
         return [
             "```sh",
@@ -80,7 +80,7 @@ def _request(spec: JobSpec) -> list[str]:
             '  -d \'{"model": "ft:…", "input": "A text to label"}\'',
             "```",
             "",
-            "Use the job's `fine_tuned_model` as the model.",
+            "Use the id of the model.",
             "",
         ]
     return _python(
@@ -89,7 +89,7 @@ def _request(spec: JobSpec) -> list[str]:
             "",
             'client = OpenAI(base_url="http://localhost:8000/v1", api_key="…")',
             "answer = client.chat.completions.create(",
-            '    model="ft:…",  # the job\'s `fine_tuned_model`',
+            '    model="ft:…",  # the id of the model',
             '    messages=[{"role": "user", "content": "Hello"}],',
             ")",
         ]

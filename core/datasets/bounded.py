@@ -48,8 +48,8 @@ def check_in_child(
     """
     arguments = (*_CHECKER, "--columns", json.dumps(dict(columns)))
     try:
-        report = _output(arguments, path, memory_bytes, timeout_seconds)
-    except _Unchecked as error:
+        report = output_of_child(arguments, path, memory_bytes, timeout_seconds)
+    except Unchecked as error:
         return DatasetReport(format=None, rows=0, faults=(error.fault,), fault_count=1)
     return DatasetReport.model_validate_json(report)
 
@@ -60,8 +60,8 @@ def check_requests_in_child(
     """Run `core.datasets.requests.check_requests` in a child; limits and errors are the same."""
     arguments = (*_REQUEST_CHECKER, "--urls", json.dumps(list(urls)))
     try:
-        report = _output(arguments, path, memory_bytes, timeout_seconds)
-    except _Unchecked as error:
+        report = output_of_child(arguments, path, memory_bytes, timeout_seconds)
+    except Unchecked as error:
         return BatchReport(rows=0, faults=(error.fault,), fault_count=1)
     return BatchReport.model_validate_json(report)
 
@@ -82,8 +82,8 @@ def check_items_in_child(
     if schema is not None:
         arguments += ["--schema", json.dumps(schema, ensure_ascii=False)]
     try:
-        report = _output(tuple(arguments), path, memory_bytes, timeout_seconds)
-    except _Unchecked as error:
+        report = output_of_child(tuple(arguments), path, memory_bytes, timeout_seconds)
+    except Unchecked as error:
         return EvalFileReport(rows=0, faults=(error.fault,), fault_count=1)
     return EvalFileReport.model_validate_json(report)
 
@@ -98,25 +98,30 @@ def schema_fault_in_child(
     text = json.dumps(schema, ensure_ascii=False)
     arguments = (*_ITEM_CHECKER, "--schema-only", "--schema", text)
     try:
-        fault = json.loads(_output(arguments, Path(os.devnull), memory_bytes, timeout_seconds))
-    except _Unchecked:
+        fault = json.loads(
+            output_of_child(arguments, Path(os.devnull), memory_bytes, timeout_seconds)
+        )
+    except Unchecked:
         return (
             f"its check takes more than {timeout_seconds:g} seconds or too much memory; shorten it"
         )
     return None if fault is None else str(fault)
 
 
-class _Unchecked(Exception):
-    """The child exceeded a limit."""
+class Unchecked(Exception):
+    """The child exceeded a limit; `fault` says which."""
 
     def __init__(self, message: str) -> None:
         self.fault = LineError(line=1, field=None, message=message)
 
 
-def _output(
+def output_of_child(
     arguments: tuple[str, ...], path: Path, memory_bytes: int, timeout_seconds: float
 ) -> bytes:
-    """Return what the checker prints."""
+    """Return what a checker prints; Unchecked if it exceeds a limit.
+
+    `arguments` begin with `-m` and the module of the checker.
+    """
     command = [
         *(sys.executable, *arguments, str(path.resolve(strict=True))),
         *("--memory-bytes", str(memory_bytes)),
@@ -133,11 +138,11 @@ def _output(
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise _Unchecked(
+        raise Unchecked(
             f"the check took more than {timeout_seconds:g} seconds; split the file"
         ) from None
     if child.returncode < 0:
-        raise _Unchecked(
+        raise Unchecked(
             f"the check was killed by signal {-child.returncode} (limits: {memory_bytes >> 20} MiB "
             f"of memory, {timeout_seconds:g} seconds); shorten the longest rows or split the file"
         )

@@ -11,9 +11,11 @@ from core.errors import Conflict
 from core.records.comparisons import COMPARISON
 from core.records.database import database_now
 from core.records.ids import new_id
+from core.records.made_models import imports_of
 from core.records.owned import get_owned, missing, owned_by, similar_id
 from core.records.pages import Order, Page, page
 from core.records.tables import Batch, Distillation, EvalRun, File, Job, Task
+from core.spec.adapter_file import AdapterReport
 from core.spec.batch import BatchReport
 from core.spec.dataset import DatasetReport
 from core.spec.evals import EvalFileReport
@@ -22,7 +24,7 @@ from core.spec.ids import FileId, ProjectId
 MOST_EXPIRED = 100
 """At once."""
 
-Purpose = Literal["fine-tune", "fine-tune-results", "batch", "batch_output", "evals"]
+Purpose = Literal["fine-tune", "fine-tune-results", "batch", "batch_output", "evals", "adapter"]
 
 
 def new_file_key() -> tuple[FileId, str]:
@@ -46,7 +48,7 @@ def add_file(
     bytes: int,
     sha256: str,
     blob_key: str,
-    report: DatasetReport | BatchReport | EvalFileReport | None,
+    report: DatasetReport | BatchReport | EvalFileReport | AdapterReport | None,
     lifetime_seconds: int | None = None,
 ) -> File:
     """Record a blob that is already in storage; None: it does not expire."""
@@ -174,6 +176,8 @@ def user_of(session: Session, file: File) -> str | None:
             Distillation.finished_at.is_(None),
         ),
     }
+    for task_id in imports_of(session, file.project_id, file.id):
+        return f"import {task_id}"
     for noun, query in unfinished.items():
         user = session.scalars(query.limit(1)).first()
         if user is not None:

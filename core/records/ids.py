@@ -82,18 +82,18 @@ def _random_id(prefix: str, separator: str = "-") -> str:
 
 
 def tuned_model_id(
-    requested_model: str, project_id: ProjectId, suffix: str | None, job_id: JobId
+    requested_model: str, project_id: ProjectId, suffix: str | None, maker: JobId | TaskId
 ) -> ModelId:
-    """Return `ft:<base>:<project>:<suffix>:<id>`, where `<id>` is the start of the job's id.
+    """Return `ft:<base>:<project>:<suffix>:<id>`, where `<id>` is the start of its maker's id.
 
-    `<base>` is the name that the job's request used for the base, an alias for instance. If the
+    `<base>` is the name that the request used for the base, an alias for instance. If the
     request named a tuned model, it is the `<base>` of that model. Of a name with slashes, only the
     last part is used, because clients take what precedes a slash for the name of a provider.
     """
     name = requested_model
     if name.startswith(TUNED_PREFIX):
         name = name.split(":")[1]
-    start = job_id.removeprefix("ftjob-")[:8]
+    start = maker.partition("-")[2][:8]
     return ModelId(f"{TUNED_PREFIX}{name.rsplit('/', 1)[-1]}:{project_id}:{suffix or ''}:{start}")
 
 

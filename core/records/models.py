@@ -1,4 +1,4 @@
-"""Tuned models and checkpoints, the results of jobs that can get requests."""
+"""Tuned models and checkpoints: what can get requests besides the bases."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,8 +17,10 @@ from core.records.tables import Checkpoint, Job, TunedModel
 from core.records.verdicts import forget_verdict
 from core.spec.bundle import BundleRef
 from core.spec.ids import CheckpointId, JobId, ModelId, ProjectId
+from core.spec.job import JobSpec
 from core.spec.parity import Parity, ParityReference
 from core.spec.serving import ADAPTER_FORM, ServingSpec
+from core.spec.tuned import TunedSpec
 from core.spec.workspace import KEPT_CHECKPOINTS
 
 DUE_AT_ONCE = 0.0
@@ -79,7 +81,7 @@ def add_checkpoint(
         )
     )
     model = _tuned_model(job, servable, bundle, checkpoint_step=step)
-    _schedule_check(model, reference)
+    schedule_check(model, reference)
     session.add(model)
     session.flush()
     return dropped
@@ -101,11 +103,19 @@ def add_final_model(
     model = _tuned_model(job, model_id, bundle, checkpoint_step=None)
     model.parity = None if parity is None else parity.model_dump(mode="json")
     if parity is None or parity.status == "unchecked":
-        _schedule_check(model, reference)
+        schedule_check(model, reference)
     elif reference is not None:
         model.parity_reference = reference.rows_only().model_dump(mode="json")
     session.add(model)
     session.flush()
+
+
+def tuned_spec(session: Session, model: TunedModel) -> TunedSpec:
+    """Return what a model is: as its job says, or its own row."""
+    if model.job_id is None:
+        return TunedSpec.model_validate(model.spec)
+    job = get_owned(session, Job, model.project_id, model.job_id)
+    return TunedSpec.of(JobSpec.model_validate(job.spec))
 
 
 def list_checkpoints(
@@ -180,8 +190,9 @@ def delete_model(
     from it.
     """
     model = get_owned(session, TunedModel, project_id, model_id)
-    # Lock the job's row first, as its worker does, which may be deleting the same model.
-    session.execute(select(Job.id).where(Job.id == model.job_id).with_for_update())
+    if model.job_id is not None:
+        # Lock the job's row first, as its worker does, which may be deleting the same model.
+        session.execute(select(Job.id).where(Job.id == model.job_id).with_for_update())
     session.execute(select(TunedModel.id).where(TunedModel.id == model_id).with_for_update())
     if (user := job_trained_from(session, model.bundle_key)) is not None:
         raise Conflict(
@@ -226,7 +237,7 @@ def _is_in_use(session: Session, model: TunedModel) -> bool:
     )
 
 
-def _schedule_check(model: TunedModel, reference: ParityReference | None) -> None:
+def schedule_check(model: TunedModel, reference: ParityReference | None) -> None:
     """Schedule a check for the next request, with the rows of `reference`, if it has any."""
     if reference is not None and reference.rows:
         model.parity_reference = reference.model_dump(mode="json")

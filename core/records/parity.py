@@ -125,6 +125,7 @@ def publish(session: Session, project_id: ProjectId, model_id: ModelId) -> Tuned
         if not has_failed(model):
             lack = "does not meet the requirements of its job"
         text = f"The owner published {model_id}, which {lack}."
-        append_events(session, model.job_id, [NewEvent(text, "warn")])
+        if model.job_id is not None:
+            append_events(session, model.job_id, [NewEvent(text, "warn")])
         session.flush()
     return model

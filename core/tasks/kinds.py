@@ -142,6 +142,28 @@ KINDS: dict[str, TaskKind] = {
         at_once=4,  # each waits for engines and endpoints most of the time
         kept_seconds=86_400,
     ),
+    "model_import": TaskKind(
+        runner="worker.tasks.model_import",
+        queue=Queue.DEVICE,
+        id_prefix="ftimport",
+        lease_seconds=30,
+        max_attempts=4,
+        retry_seconds=5,
+        limit_seconds=3600,  # a large base is loaded three times, by the engine too
+        at_once=1,
+        kept_seconds=365 * 86_400,  # it says where a model comes from
+    ),
+    "model_soup": TaskKind(
+        runner="worker.tasks.model_soup",
+        queue=Queue.DEVICE,
+        id_prefix="ftsoup",
+        lease_seconds=30,
+        max_attempts=4,
+        retry_seconds=5,
+        limit_seconds=3600,
+        at_once=1,
+        kept_seconds=365 * 86_400,
+    ),
     "response": TaskKind(
         runner="worker.tasks.response",
         queue=Queue.LIGHT,

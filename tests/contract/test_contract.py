@@ -27,6 +27,7 @@ from tests.contract.uses import (
     use_distillations,
     use_evals,
     use_graders,
+    use_made_models,
     use_responses,
     use_stored_completions,
     use_sweeps,
@@ -120,6 +121,7 @@ def use_every_route(
     assert client.get(JOBS).status_code == 200
     use_sweeps(client, file_id)
     use_distillations(api, client)
+    use_made_models(client, as_worker.model_id(api, job_id))
 
     tuned = client.get(f"{JOBS}/{job_id}").json()["fine_tuned_model"]
     assert client.get("/v1/models").status_code == 200
@@ -200,6 +202,10 @@ def misuse_every_route(client: httpx.Client) -> None:
         ("GET", f"{STRATEGIES}/picture"),
         ("POST", ESTIMATES),
         ("GET", f"{ESTIMATES}/estimate-none"),
+        ("POST", "/v1/models/import"),
+        ("GET", "/v1/models/import/ftimport-none"),
+        ("POST", "/v1/models/soups"),
+        ("GET", "/v1/models/soups/ftsoup-none"),
         ("GET", "/v1/models/none/at/all"),
         ("DELETE", "/v1/models/tunesmith/tiny"),
         ("GET", "/v1/models/none/at/all/speed"),

@@ -8,6 +8,7 @@ from tests.api import distilling
 from tests.api.batch_files import CHAT, as_file, chat_line, upload_requests
 from tests.api.light_worker import light_worker_of
 from tests.api.live import Api
+from tests.core.imports.archives import folder, zipped
 
 JOBS = "/v1/fine_tuning/jobs"
 GRADERS = "/v1/fine_tuning/alpha/graders"
@@ -39,6 +40,20 @@ EVALS = [
         "testing_criteria": CRITERIA[:1],
     },
 ]
+
+
+def use_made_models(client: httpx.Client, tuned: str) -> None:
+    """Request an import and a soup, and look at them."""
+    upload = {"file": ("adapter.zip", zipped(folder()))}
+    file = client.post("/v1/files", files=upload, data={"purpose": "adapter"})
+    assert file.status_code == 200, file.text
+    assert client.get(f"/v1/files/{file.json()['id']}/report").status_code == 200
+    body = {"model": "tunesmith/tiny", "file": file.json()["id"]}
+    asked = {"import": body, "soups": {"models": [tuned, f"{tuned}:ckpt-step-5"]}}
+    for name, each in asked.items():
+        made = client.post(f"/v1/models/{name}", json=each)
+        assert made.status_code == 200, made.text
+        assert client.get(f"/v1/models/{name}/{made.json()['id']}").json() == made.json()
 
 
 def use_sweeps(client: httpx.Client, file_id: str) -> None:

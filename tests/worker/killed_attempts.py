@@ -3,7 +3,7 @@
 import importlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -33,6 +33,7 @@ class Fate:
     def __init__(self, point: int | None) -> None:
         self.point = point
         self.passed = 0
+        self.has_struck = False
         self._lock = threading.Lock()
 
     def around(self, write: Callable[[], T]) -> T:
@@ -44,6 +45,7 @@ class Fate:
     def _pass(self) -> None:
         with self._lock:
             if self.passed == self.point:
+                self.has_struck = True
                 raise Killed
             self.passed += 1
 
@@ -58,6 +60,10 @@ class FatefulStore:
     def write_file(self, key: str, path: Path) -> Blob:
         return self._fate.around(lambda: self._store.write_file(key, path))
 
+    def delete(self, key: str) -> None:
+        if not self._fate.has_struck:  # the dead clean nothing up
+            self._store.delete(key)
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
@@ -67,7 +73,7 @@ def attempt_task_until(
 ) -> int | None:
     """Claim the task and work up to a point; return the points passed, None if it ended.
 
-    `journal` writes, too. A killed attempt is rescued, as housekeeping does.
+    `journal` writes, and perhaps the runner. A killed attempt is rescued, as housekeeping does.
     """
     with workshop.database.writing() as session:
         claim = tasks.claim_next(session, "worker-victim", [kind])
@@ -104,5 +110,8 @@ def _fateful_commits(fate: Fate, writers: Sequence[ModuleType]) -> Iterator[None
     def fateful(database: Any, action: Callable[[Any], T]) -> T:
         return fate.around(lambda: commit(database, action))
 
-    with patch.object(writers[0], "commit", fateful), patch.object(writers[1], "commit", fateful):
+    with ExitStack() as patches:
+        for writer in writers:
+            if hasattr(writer, "commit"):
+                patches.enter_context(patch.object(writer, "commit", fateful))
         yield

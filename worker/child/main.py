@@ -6,16 +6,20 @@ It uses no database and no broker. `worker.launch` calls these functions by name
 import logging
 import signal
 import threading
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
+from pydantic import BaseModel
 from transformers.utils.logging import disable_progress_bar
 
 from core.artifacts.archive import pack, pack_state
+from core.conversion import run as conversion
 from core.errors import TunesmithError
 from core.exports.steps import run_step
 from core.models.precision import pick_device
+from core.spec.conversion import ConversionRequest, Converted
 from core.spec.dry_run import DryRunResult
 from core.spec.events import (
     CheckpointSaved,
@@ -25,7 +29,7 @@ from core.spec.events import (
     RunFailed,
     RunFinished,
 )
-from core.spec.export_steps import ExportStep, StepResult
+from core.spec.export_steps import ExportStep
 from core.spec.run_request import RunRequest, archive_of
 from core.training.dry_run import measure
 from core.training.mask import audit_file
@@ -80,46 +84,60 @@ def run(events: Connection, request: RunRequest) -> None:
 def audit(answer: Connection, request: RunRequest) -> None:
     """Send the masks of the first rows of the training file, or the error that prevents it."""
     lead_own_group()
-    log_to(request.log_file)
     torch.set_num_threads(1)
-    try:
-        event: RunEvent = MaskAudited(rows=audit_file(request.spec, request.workspace))
-    except TunesmithError as error:
-        event = RunFailed(code=error.code, message=error.message, param=error.param)
-    answer.send_bytes(event.model_dump_json().encode())
+    _answer(
+        answer,
+        request.log_file,
+        "audit_failed",
+        lambda: MaskAudited(rows=audit_file(request.spec, request.workspace)),
+    )
 
 
 def dry_run(answer: Connection, request: RunRequest) -> None:
     """Run two steps of a job; send what was measured, or the error that prevents it."""
     lead_own_group()
-    log_to(request.log_file)
-    disable_progress_bar()
-    cores_of(request)
-    event: DryRunResult | RunFailed
-    try:
-        event = measure(request.spec, request.workspace, request.precision_folder)
-    except TunesmithError as error:
-        event = RunFailed(code=error.code, message=error.message, param=error.param)
-    except Exception as error:
-        logger.exception("The dry run failed.")
-        event = RunFailed(code="internal_error", message=f"{type(error).__name__}: {error}")
-    answer.send_bytes(event.model_dump_json().encode())
+
+    def measured() -> DryRunResult:
+        cores_of(request)
+        return measure(request.spec, request.workspace, request.precision_folder)
+
+    _answer(answer, request.log_file, "internal_error", measured)
 
 
 def export(answer: Connection, step: ExportStep, threads: int, log_file: Path) -> None:
     """Run one step of an export; send its result, or the error that prevents it."""
     lead_own_group()
+    torch.set_num_threads(threads)
+    _answer(answer, log_file, "export_failed", lambda: run_step(step))
+
+
+def convert(answer: Connection, request: ConversionRequest) -> None:
+    """Make a bundle without a job and pack it; send PEFT's figures, or the error."""
+    lead_own_group()
+
+    def converted() -> Converted:
+        cores_of(request)
+        result = conversion.convert(request)
+        pack(request.bundle_folder, archive_of(request.bundle_folder))
+        return result
+
+    _answer(answer, request.log_file, "internal_error", converted)
+
+
+def _answer(
+    answer: Connection, log_file: Path, failed_code: str, compute: Callable[[], BaseModel]
+) -> None:
+    """Send what `compute` returns, or the error that prevents it; `failed_code` if it is a bug."""
     log_to(log_file)
     disable_progress_bar()
-    torch.set_num_threads(threads)
-    event: StepResult | RunFailed
+    event: BaseModel
     try:
-        event = run_step(step)
+        event = compute()
     except TunesmithError as error:
         event = RunFailed(code=error.code, message=error.message, param=error.param)
     except Exception as error:
-        logger.exception("The step %s failed.", step.type)
-        code = DISK_FULL if is_disk_full(error) else "export_failed"
+        logger.exception("The work failed.")
+        code = DISK_FULL if is_disk_full(error) else failed_code
         event = RunFailed(code=code, message=f"{type(error).__name__}: {error}")
     answer.send_bytes(event.model_dump_json().encode())
 

@@ -26,7 +26,11 @@ class Checkpoint(Owned):
 
 
 class TunedModel(Owned):
-    """A model that can get requests: the final one of a job, or that of a checkpoint."""
+    """A model that can get requests: the final one of a job, that of a checkpoint, or one without
+    a job, which was imported or merged from others.
+
+    Either `job_id` or `spec` is set: what the model is, is written in one place.
+    """
 
     __tablename__ = "tuned_models"
     __table_args__ = (Index(None, "project_id", "created_at", "id"),)
@@ -36,13 +40,16 @@ class TunedModel(Owned):
     missing_code = "model_not_found"
 
     id: Mapped[ModelId] = mapped_column(primary_key=True)
-    job_id: Mapped[JobId] = mapped_column(ForeignKey("jobs.id"), index=True)
+    job_id: Mapped[JobId | None] = mapped_column(ForeignKey("jobs.id"), index=True)
+    """None for a model without a job."""
+    spec: Mapped[dict[str, Any] | None]
+    """The `core.spec.tuned.TunedSpec` of a model without a job."""
     base: Mapped[dict[str, Any]]
     """The `core.spec.base_model.BaseModelSpec` that it was trained on."""
     bundle_key: Mapped[str]
     bundle_sha256: Mapped[str]
     checkpoint_step: Mapped[int | None]
-    """None for the final model."""
+    """None for a final model, and without a job."""
     parity: Mapped[dict[str, Any] | None]
     """`core.spec.parity.Parity`; None for a checkpoint until its first request, and for models that
     are older than this check."""

@@ -1,0 +1,182 @@
+"""Adapters of PEFT from upload to use: served, evaluated, trained further; refused; added."""
+
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import openai
+import peft
+import pytest
+import torch
+from openai import OpenAI
+from openai.types.fine_tuning import FineTuningJob
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests.end_to_end.service import (
+    BASE_MODEL,
+    Service,
+    download_adapter,
+    heldout_questions,
+    upload,
+    wait_until,
+)
+from tests.worker import workshop
+
+TINY = workshop.TINY.source
+
+
+def adapter(folder: Path, seed: int, **options: Any) -> Path:
+    """Save an adapter with PEFT that writes something else than the base."""
+    model = AutoModelForCausalLM.from_pretrained(TINY, dtype=torch.float32)
+    chosen = {"r": 4, "target_modules": ["q_proj", "v_proj"]} | options
+    adapted = peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM", **chosen))
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.05)
+    adapted.save_pretrained(str(folder))
+    return folder
+
+
+def zipped(folder: Path) -> tuple[str, bytes]:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in folder.iterdir():
+            archive.write(path, path.name)
+    return "adapter.zip", out.getvalue()
+
+
+def send(client: OpenAI, content: Any) -> str:
+    return client.files.create(file=content, purpose="adapter").id  # type: ignore[arg-type]
+
+
+def made(client: OpenAI, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Create an import or a soup, and return it once it has ended."""
+    created: dict[str, Any] = client.post(path, body=body, cast_to=object)  # type: ignore[assignment]
+
+    def ended() -> bool:
+        nonlocal created
+        created = client.get(f"{path}/{created['id']}", cast_to=object)  # type: ignore[assignment]
+        return created["status"] in ("succeeded", "failed")
+
+    workshop.wait_until(ended, f"{created['id']} ends")
+    return created
+
+
+def by_peft(folder: Path, messages: list[dict[str, str]], tokens: int) -> str:
+    """Return the greedy answer of PEFT."""
+    tokenizer = AutoTokenizer.from_pretrained(TINY)
+    model = AutoModelForCausalLM.from_pretrained(TINY, dtype=torch.float32)
+    adapted = peft.PeftModel.from_pretrained(model, folder).eval()
+    prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    encoded = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
+    with torch.no_grad():
+        output = adapted.generate(**encoded, do_sample=False, max_new_tokens=tokens, pad_token_id=0)
+    written: str = tokenizer.decode(
+        output[0, encoded["input_ids"].shape[1] :], skip_special_tokens=True
+    )
+    return written
+
+
+def answer(client: OpenAI, model: str, messages: Any, tokens: int) -> str:
+    found = client.chat.completions.create(
+        model=model, messages=messages, temperature=0, max_tokens=tokens
+    )
+    return found.choices[0].message.content or ""
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("adapters")
+    return [adapter(folder / str(seed), seed) for seed in (1, 2)]
+
+
+@pytest.fixture(scope="module")
+def imported(service: Service, saved: list[Path]) -> list[dict[str, Any]]:
+    """One from an archive, one from the files of its folder."""
+    client = service.client
+    archive = send(client, zipped(saved[0]))
+    files = [send(client, path) for path in saved[1].glob("adapter_*")]
+    bodies: list[dict[str, Any]] = [{"file": archive, "suffix": "mine"}, {"files": files}]
+    return [made(client, "/models/import", {"model": BASE_MODEL, **body}) for body in bodies]
+
+
+def test_imported_model_answers_as_peft_does(
+    service: Service, saved: list[Path], imported: list[dict[str, Any]]
+) -> None:
+    client = service.client
+    for folder, each in zip(saved, imported, strict=True):
+        assert each["status"] == "succeeded", each["error"]
+        assert each["parity"]["status"] == "passed", each["parity"]
+        assert client.models.retrieve(each["model"]).id == each["model"]
+        for messages in heldout_questions(3):
+            assert answer(client, each["model"], messages, 16) == by_peft(folder, messages, 16)
+    assert imported[0]["model"].startswith("ft:tiny:default:mine:")
+
+
+def test_imported_model_is_trained_further_and_taken_away(
+    service: Service, small_dataset: Path, imported: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    client = service.client
+    created = client.fine_tuning.jobs.create(
+        model=imported[0]["model"],
+        training_file=upload(client, small_dataset),
+        hyperparameters={"n_epochs": 1, "batch_size": 16},
+    )
+    job = wait_until(client, created.id, "succeeded")
+    assert job.fine_tuned_model is not None
+    assert client.models.retrieve(job.fine_tuned_model).to_dict()["parity"]["status"] == "passed"
+    folder = download_adapter(client, job.id, tmp_path)
+    assert json.loads((folder / "adapter_config.json").read_text())["r"] == 4
+    assert client.fine_tuning.jobs.checkpoints.list(job.id).data
+
+
+def test_imported_models_are_compared_and_deleted_as_others(
+    service: Service, small_dataset: Path, imported: list[dict[str, Any]]
+) -> None:
+    client = service.client
+    body = {
+        "models": [BASE_MODEL, imported[0]["model"]],
+        "file": upload(client, small_dataset),
+        "samples": 4,
+        "max_tokens": 8,
+    }
+    found = made(client, "/fine_tuning/comparisons", body)
+    assert found["status"] == "succeeded" and found["completed"] == 4
+    served = client.post(
+        f"/models/{imported[1]['model']}/serving", body={"form": "merged"}, cast_to=object
+    )
+    assert served["serving"]["form"] == "merged"  # type: ignore[index]
+
+
+def test_soup_of_an_imported_and_a_trained_model(
+    service: Service, imported: list[dict[str, Any]], tuned: FineTuningJob
+) -> None:
+    client = service.client
+    body = {"models": [imported[0]["model"], tuned.fine_tuned_model], "weights": [0.5, 0.8]}
+    soup = made(client, "/models/soups", body)
+    assert soup["status"] == "succeeded", soup["error"]
+    assert soup["parity"]["status"] == "passed", soup["parity"]
+    assert soup["strategy"]["rank"] == 4 + 16
+    assert answer(client, soup["model"], heldout_questions(1)[0], 8)
+    assert client.models.delete(soup["model"]).deleted
+    with pytest.raises(openai.NotFoundError):
+        answer(client, soup["model"], heldout_questions(1)[0], 8)
+
+
+def test_adapter_of_another_base_fails_with_the_reason(service: Service, tmp_path: Path) -> None:
+    client = service.client
+    folder = adapter(tmp_path / "saved", 3)
+    weights = folder / "adapter_model.safetensors"
+    tensors = load_file(weights)
+    name = next(name for name in tensors if "lora_A" in name)
+    save_file({**tensors, name: torch.ones(4, 999)}, weights)
+    found = made(
+        client, "/models/import", {"model": BASE_MODEL, "file": send(client, zipped(folder))}
+    )
+    assert found["status"] == "failed" and found["error"]["code"] == "adapter_refused"
+    assert "another base" in found["error"]["message"] and found["model"] is None

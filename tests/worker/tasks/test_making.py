@@ -1,0 +1,131 @@
+"""An import whose worker is killed at any of its writes: one model, one blob, nothing half."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.records import tasks
+from core.records.made_models import IMPORT, get_making, record_made, request_import
+from core.records.models import delete_model, list_models, tuned_spec
+from core.records.projects import DEFAULT_PROJECT, ensure_project
+from core.records.tables import Task
+from core.spec.conversion import ConversionRequest, Converted
+from core.spec.events import RunFailed
+from core.spec.ids import ModelId, TaskId
+from core.spec.job import JobSpec
+from core.spec.made_model import ImportRequest, MadeModel, SourceFile
+from core.spec.parity import ParityReference
+from core.spec.run_request import archive_of
+from core.spec.tuned import TunedSpec
+from tests.core.imports.archives import folder, zipped
+from tests.worker.killed_attempts import attempt_task_until, points_of
+from tests.worker.workshop import TINY, Workshop
+from worker.tasks import making
+
+TUNED = TunedSpec.of(JobSpec(base=TINY, seed=0))
+REFERENCE = ParityReference(precision="fp32", missing="a child that only pretends")
+
+
+def pretended(request: ConversionRequest, should_stop: object) -> Converted:
+    """Stand in for the child: the archive is some bytes, and names no rows to compare."""
+    assert (request.adapter_folder / "adapter_model.safetensors").exists()
+    archive_of(request.bundle_folder).write_bytes(b"a bundle")
+    return Converted(tuned=TUNED, parameters=32, reference=REFERENCE)
+
+
+@pytest.fixture(autouse=True)
+def _child(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(making, "ask_for_conversion", pretended)
+
+
+def create(workshop: Workshop, content: bytes | None = None) -> TaskId:
+    blob = workshop.store.write("files/file-a", [zipped(folder()) if content is None else content])
+    request = ImportRequest(
+        requested_model="tiny",
+        base=TINY,
+        files=(SourceFile(id="file-a", name="a.zip", blob_key=blob.key),),
+        suffix="mine",
+    )
+    with workshop.database.writing() as session:
+        ensure_project(session)
+        return request_import(session, DEFAULT_PROJECT, request).id
+
+
+def attempt_until(workshop: Workshop, point: int | None) -> int | None:
+    return attempt_task_until(workshop, IMPORT, making, point)
+
+
+def task_of(workshop: Workshop, task_id: TaskId) -> Task:
+    with workshop.database.reading() as session:
+        return get_making(session, DEFAULT_PROJECT, IMPORT, task_id)
+
+
+def blobs(workshop: Workshop) -> list[str]:
+    return sorted(
+        path.name for path in Path(workshop.folder / "storage").rglob("*.zip") if path.is_file()
+    )
+
+
+def test_killed_at_any_point_leaves_one_model_and_one_blob(workshop: Workshop) -> None:
+    task_id = create(workshop)
+    points = points_of(partial(attempt_until, workshop))
+    assert points >= 10
+    for point in range(points):
+        with workshop.database.writing() as session:
+            for model in list_models(session, DEFAULT_PROJECT):
+                workshop.store.delete(delete_model(session, DEFAULT_PROJECT, model.id).bundle_key)
+        task_id = create(workshop)
+        if attempt_until(workshop, point) is not None:
+            assert attempt_until(workshop, None) is None
+        task = task_of(workshop, task_id)
+        assert task.error is None and task.result is not None
+        made = MadeModel.model_validate(task.result)
+        with workshop.database.reading() as session:
+            (model,) = list_models(session, DEFAULT_PROJECT)
+            assert tuned_spec(session, model) == TUNED
+        assert model.id == made.model == f"ft:tiny:default:mine:{task_id.partition('-')[2][:8]}"
+        assert model.job_id is None and workshop.store.exists(model.bundle_key)
+        assert len(blobs(workshop)) == 1, "a killed attempt left a blob"
+
+
+def test_model_that_its_owner_deleted_does_not_come_back(workshop: Workshop) -> None:
+    """The worker dies between the row of the model and the end of the task."""
+    task_id = create(workshop)
+    with workshop.database.writing() as session:
+        claim = tasks.claim_next(session, "worker-victim", [IMPORT])
+        assert claim is not None
+        made = MadeModel(
+            model="ft:tiny:default::x",
+            tuned=TUNED,
+            parameters=1,
+            parity={"status": "unchecked"},  # type: ignore[arg-type]
+        )
+        blob: Any = workshop.store.write(f"bundles/{task_id}/1/model.zip", [b"x"])
+        record_made(session, claim, made, blob, REFERENCE)
+        delete_model(session, DEFAULT_PROJECT, ModelId(made.model))
+        tasks.rescue_expired(session, worker_id="worker-victim")
+    assert attempt_until(workshop, None) is None
+    assert task_of(workshop, task_id).result is not None
+    with workshop.database.reading() as session:
+        assert not list_models(session, DEFAULT_PROJECT)
+
+
+def test_refused_adapter_leaves_nothing(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(request: ConversionRequest, should_stop: object) -> RunFailed:
+        return RunFailed(code="adapter_refused", message="No.", param=None)
+
+    monkeypatch.setattr(making, "ask_for_conversion", refused)
+    create(workshop)
+    with pytest.raises(making.InvalidRequest, match="No"):
+        attempt_until(workshop, None)
+    assert not blobs(workshop)
+
+
+def test_bomb_that_passed_no_check_is_refused_by_the_worker(workshop: Workshop) -> None:
+    create(workshop, zipped({"zeros.txt": bytes(30 << 20)}))
+    with pytest.raises(making.InvalidRequest, match="would grow"):
+        attempt_until(workshop, None)
