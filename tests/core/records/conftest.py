@@ -15,6 +15,7 @@ from core.records.projects import DEFAULT_PROJECT, ensure_project
 from core.records.tables import Job
 from core.spec.base_model import BaseModelSpec
 from core.spec.job import JobSpec
+from tests.core.records.one_row_each import Ids, rows_of_alpha
 
 LEASE_SECONDS = 30.0
 
@@ -101,3 +102,10 @@ def read_job(database: Database) -> Callable[[str], Job]:
             return get_owned(session, Job, DEFAULT_PROJECT, job_id)
 
     return read
+
+
+@pytest.fixture
+def ids(database: Database, make_file: Callable[..., str], make_job: Callable[..., str]) -> Ids:
+    file_id, job_id = make_file("alpha"), make_job(project_id="alpha", metadata={"k": "v"})
+    with database.writing() as session:
+        return rows_of_alpha(session, file_id, job_id)
