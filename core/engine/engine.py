@@ -150,7 +150,7 @@ class Engine:
         try:
             failures = self.runner.prepare(step, in_use)
             self._fail_sequences(failures)
-            step = step.without(failures)
+            step = self._of_those_left(step)
             tokens = self._run(step) if step.chunks else ()
         except Exception as error:
             self._fail_step(step, error)
@@ -208,6 +208,20 @@ class Engine:
         for sequence in self.scheduler.running_sequences():
             if sequence.is_finished or sequence.request not in self._tickets:
                 self.scheduler.remove(sequence)
+
+    def _of_those_left(self, step: Step) -> Step:
+        """Return the step without the sequences that ended during its preparation.
+
+        A base takes seconds to load. Ended sequences have lost their blocks, and running them
+        would fail the others.
+        """
+        with self._changed:
+            ended = {
+                chunk.sequence
+                for chunk in step.chunks
+                if chunk.sequence.request not in self._tickets
+            }
+        return step.without(ended)
 
     def _fail_step(self, step: Step, error: Exception) -> None:
         told = _told(error, f"A step of {len(step.chunks)} sequences failed.")

@@ -192,6 +192,23 @@ def test_a_waiting_request_that_is_cancelled_never_runs(make_engine, reader, bas
     assert waiting.items == []
 
 
+def test_a_request_cancelled_while_a_model_is_loaded_fails_no_other(
+    asker, reference, tokenizer, monkeypatch
+):
+    kept = asker.submit(PROMPTS[0], top_logprobs=0)
+    cancelled = asker.submit(PROMPTS[1], n=3)
+    prepare = asker.engine.runner.prepare
+
+    def slow_prepare(step, in_use):
+        asker.engine.cancel(asker.tickets[1])
+        return prepare(step, in_use)
+
+    monkeypatch.setattr(asker.engine.runner, "prepare", slow_prepare)
+    asker.finish()
+    assert cancelled.items == []
+    assert_greedy(kept, reference, PROMPTS[0], tokenizer)
+
+
 def test_a_full_queue_refuses_and_says_when_to_come_back(make_engine, reader, base):
     asker = Asker(make_engine(max_waiting=2), reader, base)
     for _ in range(2):
