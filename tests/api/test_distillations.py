@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from api.distillations import service
 from core.records.tables import DistillationRow, Task
 from tests.api import as_worker
 from tests.api.distilling import (
@@ -224,6 +225,20 @@ def test_cancel_keeps_the_answers_and_delete_keeps_file_and_job(
     assert client.get(f"/v1/files/{found['training_file']}/content").status_code == 200
     with api.database.reading() as session:
         assert session.query(DistillationRow).count() == session.query(Task).count() == 0
+
+
+def test_a_page_of_large_requests_ends_early(
+    api: Api, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "PAGE_BYTES", 10)
+    ids = [create(client, prompts("hello"))["id"] for _ in range(3)]
+    seen: list[str] = []
+    page = client.get(ROUTE).json()
+    while page["has_more"]:
+        assert len(page["data"]) == 1
+        seen += [each["id"] for each in page["data"]]
+        page = client.get(ROUTE, params={"after": seen[-1]}).json()
+    assert [*seen, *(each["id"] for each in page["data"])] == ids[::-1]
 
 
 CONTENT = prompts("hello")
