@@ -20,14 +20,6 @@ from core.records.exports import (
     store_progress,
 )
 from core.records.jobs import NewJob
-from core.records.made_models import (
-    IMPORT,
-    SOUP,
-    get_making,
-    imports_of,
-    request_import,
-    request_soup,
-)
 from core.records.masks import find_job_mask, get_audit, record_job_mask
 from core.records.owned import get_owned
 from core.records.projects import ensure_project
@@ -44,13 +36,10 @@ from core.records.tables import (
 )
 from core.records.tasks import claim_next, succeed
 from core.records.verdicts import find_verdict
-from core.spec.base_model import BaseModelSpec
-from core.spec.batch import BatchModel
 from core.spec.bundle import BundleRef
 from core.spec.comparison import ComparisonRequest
 from core.spec.export import ExportOptions, ExportProgress, ExportRequest
 from core.spec.job import JobSpec
-from core.spec.made_model import ImportRequest, SoupRequest, SourceFile
 from tests.core.records.one_row_each import (
     COUNTED,
     MODEL,
@@ -118,29 +107,6 @@ def test_no_export_is_shown_to_another_project_or_deleted_by_it(
         assert forget_export(session, "alpha", export_id) == [f"exports/{export_id}/1.zip"]
         with pytest.raises(StaleClaim):
             store_progress(session, claim, ExportProgress(stage="writing"))
-
-
-def test_no_import_or_soup_is_shown_to_another_project(database: Database, ids: Ids) -> None:
-    base = BaseModelSpec(id="base", source="base")
-    file = SourceFile(id=ids[File], name="a.zip", blob_key="key")
-    model = BatchModel(id=MODEL, base=base, adapter=None)
-    asked = {"requested_model": "base", "base": base}
-    with database.writing() as session:
-        made = {
-            IMPORT: request_import(session, "alpha", ImportRequest(**asked, files=(file,))).id,
-            SOUP: request_soup(
-                session, "alpha", SoupRequest(**asked, models=(model,), weights=(1.0,))
-            ).id,
-        }
-    with database.reading() as session:
-        assert imports_of(session, "alpha", ids[File]) == [made[IMPORT]]
-        assert imports_of(session, "beta", ids[File]) == []
-        for kind, task_id in made.items():
-            assert get_making(session, "alpha", kind, task_id).id == task_id
-            with pytest.raises(NotFound):
-                get_making(session, "beta", kind, task_id)
-        with pytest.raises(NotFound):
-            get_making(session, "alpha", SOUP, made[IMPORT])
 
 
 def test_no_dry_run_is_shown_to_another_project_or_corrects_its_estimates(
