@@ -12,7 +12,7 @@ from core.catalog.combinations import require_combination
 from core.catalog.families import family_of
 from core.conversion.expressed import Expressed, Fold, grouped
 from core.conversion.ia3 import express_ia3
-from core.conversion.lora import express_lora
+from core.conversion.lora import express_lora, refuse_biases
 from core.conversion.names import Named, named_tensors
 from core.conversion.reading import require_complete
 from core.conversion.virtual import express_virtual
@@ -57,6 +57,7 @@ def plan_import(base: BaseModelSpec, source: ImportSource) -> Planned:
     """
     config, parts = load_config(base), source.parts
     task = _task(parts, config)
+    refuse_biases(parts.config.fields, parts.tensors)
     objective = _objective(parts, task, source.labels, config.model_type)
     strategy = STRATEGIES_OF_PEFT[parts.config.method]
     require_combination(config.model_type, task, objective.type, strategy)

@@ -6,7 +6,7 @@ matrices, which PEFT makes by LoRA or for single tokens, become completely train
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from peft.utils.other import get_pattern_key
@@ -31,9 +31,14 @@ from core.conversion.expressed import (
 )
 from core.conversion.names import Named
 from core.imports.refusal import RefusedAdapter, shown
+from core.spec.adapter_file import TensorInfo
 from core.spec.strategy import LoraSpec
 
 _MATRICES = {"lora_A": "lora_A.weight", "lora_B": "lora_B.weight"}
+_BIAS = (
+    "a trained bias. An adapter shares the biases of its base with other models: train with "
+    'bias="none", or merge the adapter and register the result as a base'
+)
 _SWAPPED = " Its lora_A and lora_B are swapped: lora_A is (rank, inputs), lora_B (outputs, rank)."
 
 
@@ -108,12 +113,20 @@ def _layer(
     }
 
 
+def refuse_biases(fields: Mapping[str, Any], tensors: Sequence[TensorInfo]) -> None:
+    """Raise RefusedAdapter for an adapter with trained biases, by PEFT's option `bias`.
+
+    PEFT then saves every bias of the model under several names, which have no meaning here.
+    """
+    for tensor in tensors if fields.get("bias", "none") != "none" else ():
+        saved = fields.get("modules_to_save") or ()
+        if tensor.name.endswith(".bias") and not set(saved) & set(tensor.name.split(".")):
+            raise RefusedAdapter(f"The adapter has {shown(tensor.name)}, {_BIAS}.")
+
+
 def _why_unexpected(part: str) -> str:
     if part.endswith("bias"):
-        return (
-            "a trained bias. An adapter shares the biases of its base with other models: train "
-            'with bias="none", or merge the adapter and register the result as a base'
-        )
+        return _BIAS
     if part == "lora_magnitude_vector":
         return "which belongs to DoRA, but adapter_config.json says use_dora: false"
     return "which nothing in adapter_config.json explains, and PEFT would ignore"

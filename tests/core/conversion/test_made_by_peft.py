@@ -99,7 +99,7 @@ def test_imported_adapter_is_loaded_trained_further_and_taken_away(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         loaded = peft.PeftModel.from_pretrained(model, str(workspace.bundle_folder))
-    stored = peft.get_peft_model_state_dict(loaded)
+    stored = peft.get_peft_model_state_dict(loaded, save_embedding_layers=False)
     assert all(torch.equal(stored[name], after[name]) for name in after if name in stored)
 
 

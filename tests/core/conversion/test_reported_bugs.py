@@ -194,6 +194,15 @@ def test_classifier_without_the_pooler_of_its_training_is_refused(
         converted(tmp_path, base, tmp_path / "saved")
 
 
+def test_biases_that_peft_trained_are_refused(tmp_path: Path, base_of: Callable[..., Any]) -> None:
+    base = base_of("bert")
+    for bias in ("all", "lora_only"):
+        config = peft.LoraConfig(task_type="SEQ_CLS", target_modules=["query"], bias=bias)
+        make(config, base, tmp_path / bias / "saved")
+        with pytest.raises(RefusedAdapter, match="a trained bias"):
+            converted(tmp_path / bias, base, tmp_path / bias / "saved")
+
+
 def test_labels_have_the_names_and_the_order_of_the_owner(
     tmp_path: Path, base_of: Callable[..., Any]
 ) -> None:
