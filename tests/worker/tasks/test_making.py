@@ -75,7 +75,8 @@ def test_killed_at_any_point_leaves_one_model_and_one_blob(workshop: Workshop) -
     for point in range(points):
         with workshop.database.writing() as session:
             for model in list_models(session, DEFAULT_PROJECT):
-                workshop.store.delete(delete_model(session, DEFAULT_PROJECT, model.id).bundle_key)
+                for key in delete_model(session, DEFAULT_PROJECT, model.id)[1]:
+                    workshop.store.delete(key)
         task_id = create(workshop)
         if attempt_until(workshop, point) is not None:
             assert attempt_until(workshop, None) is None
