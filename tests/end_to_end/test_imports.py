@@ -30,14 +30,14 @@ TINY = workshop.TINY.source
 
 def adapter(folder: Path, seed: int, **options: Any) -> Path:
     """Save an adapter with PEFT that writes something else than the base."""
+    torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_pretrained(TINY, dtype=torch.float32)
     chosen = {"r": 4, "target_modules": ["q_proj", "v_proj"]} | options
     adapted = peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM", **chosen))
-    torch.manual_seed(seed)
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
             if "lora_B" in name:
-                parameter.normal_(std=0.05)
+                parameter.normal_(std=0.1)
     adapted.save_pretrained(str(folder))
     return folder
 
@@ -67,19 +67,25 @@ def made(client: OpenAI, path: str, body: dict[str, Any]) -> dict[str, Any]:
     return created
 
 
-def by_peft(folder: Path, messages: list[dict[str, str]], tokens: int) -> str:
-    """Return the greedy answer of PEFT."""
+def by_peft(folder: Path, messages: list[dict[str, str]]) -> float:
+    """Return the log-probability of the likeliest first token of an answer, by PEFT in fp32."""
     tokenizer = AutoTokenizer.from_pretrained(TINY)
     model = AutoModelForCausalLM.from_pretrained(TINY, dtype=torch.float32)
     adapted = peft.PeftModel.from_pretrained(model, folder).eval()
     prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     encoded = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
     with torch.no_grad():
-        output = adapted.generate(**encoded, do_sample=False, max_new_tokens=tokens, pad_token_id=0)
-    written: str = tokenizer.decode(
-        output[0, encoded["input_ids"].shape[1] :], skip_special_tokens=True
+        return float(adapted(**encoded).logits[0, -1].log_softmax(-1).max())
+
+
+def likeliest(client: OpenAI, model: str, messages: Any) -> float:
+    """Return the same by the service, whatever number format the engine has."""
+    found = client.chat.completions.create(
+        model=model, messages=messages, temperature=0, max_tokens=1, logprobs=True
     )
-    return written
+    logprobs = found.choices[0].logprobs
+    assert logprobs is not None and logprobs.content
+    return logprobs.content[0].logprob
 
 
 def answer(client: OpenAI, model: str, messages: Any, tokens: int) -> str:
@@ -113,8 +119,12 @@ def test_imported_model_answers_as_peft_does(
         assert each["status"] == "succeeded", each["error"]
         assert each["parity"]["status"] == "passed", each["parity"]
         assert client.models.retrieve(each["model"]).id == each["model"]
-        for messages in heldout_questions(3):
-            assert answer(client, each["model"], messages, 16) == by_peft(folder, messages, 16)
+        asked = heldout_questions(4)
+        expected = [by_peft(folder, messages) for messages in asked]
+        ours = [likeliest(client, each["model"], messages) for messages in asked]
+        base = [likeliest(client, BASE_MODEL, messages) for messages in asked]
+        assert ours == pytest.approx(expected, abs=0.05)
+        assert base != pytest.approx(expected, abs=0.2)
     assert imported[0]["model"].startswith("ft:tiny:default:mine:")
 
 
