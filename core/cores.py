@@ -8,10 +8,8 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 
-_OWN_GROUPS = Path("/proc/self/cgroup")
-_GROUPS = Path("/sys/fs/cgroup")
+from core.cgroups import groups
 
 
 def usable_cores() -> int:
@@ -21,7 +19,7 @@ def usable_cores() -> int:
 
 def _quotas() -> Iterator[float]:
     """Yield every quota that applies to this process, in cores."""
-    for group in _groups():
+    for group in groups("cpu"):
         with suppress(OSError, ValueError):  # no such group, or "max"
             quota, period = (group / "cpu.max").read_text().split()
             yield int(quota) / int(period)
@@ -29,21 +27,3 @@ def _quotas() -> Iterator[float]:
             quota_us = int((group / "cpu.cfs_quota_us").read_text())
             if quota_us > 0:  # -1: none
                 yield quota_us / int((group / "cpu.cfs_period_us").read_text())
-
-
-def _groups() -> Iterator[Path]:
-    """Yield the folders of this process's groups and of those around them, of both versions.
-
-    In a container, the folders of the outer names do not exist, and that of the root is its own.
-    """
-    try:
-        lines = _OWN_GROUPS.read_text().splitlines()
-    except OSError:  # not Linux
-        return
-    for line in lines:
-        _, controllers, path = line.split(":", maxsplit=2)
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        mount = _GROUPS / controllers
-        inner = Path(path.lstrip("/"))
-        yield from (mount / part for part in (inner, *inner.parents))
