@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from core.planning.outline import Outline
 from core.planning.run import DeviceKind, PlannedRun, itemsize
 from core.spec.precision import NumberFormat
-from core.spec.strategy import BottleneckSpec, Ia3Spec, LowRankSpec, PrefixSpec
+from core.spec.strategy import BottleneckSpec, Ia3Spec, LowRankSpec, PrefixSpec, PromptSpec
 
 LONGEST_STORED_SEQUENCE = 512
 """Up to this length, attention on a CPU keeps its probabilities (`core/models/attention.py`)."""
@@ -50,13 +50,13 @@ class Activations:
     outside: float
     """Before the first and after the last block."""
 
-    def kept(self, checkpointed: bool) -> float:
-        """Return the bytes at the start of the backward pass, in the block with the most of them.
+    def after_forward(self, checkpointed: bool) -> float:
+        """Return the bytes at the end of the forward pass."""
+        return (self.inputs if checkpointed else self.blocks) + self.outside
 
-        With checkpointing, that block is recomputed completely.
-        """
-        inside = self.inputs + self.largest_block if checkpointed else self.blocks
-        return inside + self.outside
+    def in_backward(self, checkpointed: bool) -> float:
+        """Return the bytes in the last block, which checkpointing has recomputed completely."""
+        return self.after_forward(checkpointed) + (self.largest_block if checkpointed else 0)
 
 
 def activations(run: PlannedRun, one: Pass) -> Activations:
@@ -70,14 +70,12 @@ def activations(run: PlannedRun, one: Pass) -> Activations:
         (count, tokens * block.bytes_per_token(stack))
         for stack, count in _trained_blocks(run).items()
     ]
-    inputs = sum(count for count, _ in per_stack) * tokens * width * one.itemsize
-    final_norm = tokens * width * (WIDE + one.itemsize)
-    rotations = 2 * WIDE * tokens * outline.attention.head_size
+    blocks = sum(count * size for count, size in per_stack)
     return Activations(
-        blocks=sum(count * size for count, size in per_stack),
+        blocks=blocks - tokens * block.bytes_without_gradient(),
         largest_block=max(size for _, size in per_stack),
-        inputs=inputs,
-        outside=final_norm + rotations,
+        inputs=sum(count for count, _ in per_stack) * tokens * width * one.itemsize,
+        outside=tokens * block.bytes_outside(),
     )
 
 
@@ -114,6 +112,33 @@ class _Block:
         attention = self._attention() * (2 if crosses else 1)
         added = self._added(layers)
         return self._norms(crosses) + (values + attention + added) * self._size
+
+    def bytes_without_gradient(self) -> float:
+        """What the first norm of every stack would keep if gradients reached its input."""
+        has_gradient = self._run.trained.everything or isinstance(
+            self._run.spec.strategy, PromptSpec | PrefixSpec | BottleneckSpec
+        )
+        kind, stacks = self._run.family.model_type, len(self._outline.blocks)
+        if has_gradient or kind in ("bert", "bart", "modernbert"):
+            return 0.0
+        return stacks * self._outline.width * (self._size if kind == "gpt2" else WIDE)
+
+    def bytes_outside(self) -> float:
+        """The final norm of every stack, and the cosines and sines of rotations."""
+        kind, stacks = self._run.family.model_type, len(self._outline.blocks)
+        is_trained = self._run.trained.everything
+        if kind in ("bert", "bart"):
+            return self._size * self._outline.width if is_trained else 0.0
+        if kind in ("gpt2", "modernbert"):
+            norm = float(self._size)
+        else:
+            norm = WIDE + (self._scaled_norm() if is_trained else 0)
+        rotation = 0 if kind in ("gpt2", "t5") else 2 * self._outline.attention.head_size
+        return stacks * norm * self._outline.width + rotation * self._size
+
+    def _scaled_norm(self) -> int:
+        """Bytes of the normalized value that the gradient of a norm's weight needs."""
+        return WIDE if self._run.family.model_type.startswith("gemma") else self._size
 
     def _linear_inputs(self, layers: list[str]) -> float:
         """The inputs of linear layers that are trained or adapted; a shared one counts once."""
@@ -196,7 +221,7 @@ class _Block:
             if self._run.trained.everything:
                 kept += (self._queries + self._keys) * self._size
         if self._run.trained.everything:
-            kept += count * width * (WIDE if kind.startswith("gemma") else self._size)
+            kept += count * width * self._scaled_norm()
         return kept
 
     def _added(self, layers: list[str]) -> float:

@@ -3,7 +3,8 @@
 from dataclasses import asdict, dataclass
 
 from core.catalog.describe import is_stored_quantized
-from core.planning.activations import Pass, activations
+from core.planning.activations import WIDE, Pass, activations
+from core.planning.loss_head import loss_head
 from core.planning.parameters import copied_weights
 from core.planning.run import DeviceKind, PlannedRun, itemsize
 from core.spec.base_model import Quantization
@@ -12,11 +13,6 @@ from core.spec.strategy import LowRankSpec
 
 LARGEST_PREPACKED_BASE_BYTES = 2**30
 """Larger bases are not prepacked; the constant of `core/adapters/low_rank.py`."""
-
-CHUNK_BYTES: dict[DeviceKind, int] = {"cpu": 16 * 2**20, "cuda": 512 * 2**20}
-SMALLEST_CHUNK = 64
-PREPACKED_STATES = 256
-"""The constants of `core/models/heads.py` and `output_head.py`."""
 
 BYTES_PER_TOKEN_OF_DATA = 48
 """Of a row of tokens in Python: a number, a flag, and their places in tuples."""
@@ -100,24 +96,18 @@ def peak_memory(
     adapter = masters if in_base_dtype else 4 * (run.trained.added + copied)
     gradients = 4 * counts.trainable
     optimizer = (2 if run.optimizer == "paged_adamw_8bit" else 8) * counts.trainable
-    one = _largest_pass(run, device, precision)
-    found = activations(run, one)
-    head = _loss_head(run, device, precision, one)
-    kept = int(found.kept(checkpointed)) + _transient(run, one)
-    beside = kept if run.most_passes_per_step > 1 else max(0, kept - gradients)
-    copies = _copies(run, device, precision, resident.dense)
-    comes_and_goes = beside + head
+    beside = _at_peak(run, device, precision, gradients, checkpointed=checkpointed)
     parts = MemoryParts(
         runtime=_runtime(run, device, precision),
         weights=resident.weights,
         quantization=resident.constants,
-        copies=copies,
+        copies=_copies(run, device, precision, resident.dense),
         adapter=adapter,
         gradients=gradients,
         optimizer=optimizer,
-        activations=beside,
-        loss_head=head,
-        allocator=int(ALLOCATOR_SHARE * comes_and_goes),
+        activations=beside.activations,
+        loss_head=beside.loss_head,
+        allocator=int(ALLOCATOR_SHARE * beside.total),
         other_phases=0,
     )
     return _with_other_phases(parts, _other_phases(run, device, parts, resident, checks_dense))
@@ -201,34 +191,60 @@ def _copies(run: PlannedRun, device: Device, precision: NumberFormat, dense: int
     return 2 * 4 * sum(layer.inputs * layer.outputs for layer in layers)
 
 
-def _loss_head(run: PlannedRun, device: Device, precision: NumberFormat, one: Pass) -> int:
-    """Chunks of logits and of their fp32 gradient, the states with their gradient, the matrix."""
-    if run.spec.task == "classification":
-        return 0
-    size, width = itemsize(precision), run.outline.width
-    vocabulary = run.fields.size("vocab_size")
-    labelled = one.tokens * run.workload.labelled_share
-    chunk = max(SMALLEST_CHUNK, CHUNK_BYTES[device.kind] // (4 * vocabulary))
-    chunk = int(min(chunk, labelled))
-    head = chunk * vocabulary * (4 + 2 * size) + int(2 * labelled * width * size)
-    if _multiplies_in_fp32(device, precision) and labelled >= PREPACKED_STATES:
-        head += 4 * vocabulary * width
-        head += 0 if precision == "fp32" else 4 * vocabulary * width
-    if _trains_head(run):
-        head += 4 * vocabulary * width
-    return head
+@dataclass(frozen=True)
+class _Beside:
+    """Bytes of a step beside the gradients that it ends with."""
+
+    activations: int
+    loss_head: int
+
+    @property
+    def total(self) -> int:
+        return self.activations + self.loss_head
 
 
-def _trains_head(run: PlannedRun) -> bool:
-    return run.trained.everything or any(
-        path.split(".")[-1] == "lm_head" for path in run.trained.copied
+def _at_peak(
+    run: PlannedRun,
+    device: Device,
+    precision: NumberFormat,
+    gradients: int,
+    *,
+    checkpointed: bool,
+) -> _Beside:
+    """Return the memory of the largest pass in its phase with the most of it.
+
+    The phases: the loss, at the end of the forward pass; the start of the backward pass, in the
+    last block; its end, where the gradients are complete. Gradients of earlier passes exist in all.
+    """
+    one = _largest_pass(run, device, precision)
+    found = activations(run, one)
+    head = loss_head(run, one, multiplies_in_fp32=_multiplies_in_fp32(device, precision))
+    earlier = gradients if run.most_passes_per_step > 1 else 0
+    phases = (
+        (found.after_forward(checkpointed), head.kept + head.work),
+        (found.after_forward(checkpointed), head.kept + head.converted),
+        (found.in_backward(checkpointed) + _transient(run, one), head.kept),
+        (gradients - earlier + _last_gradient(run, one), 0),
     )
+    kept, in_head = max(phases, key=sum)
+    total = max(0, int(kept + in_head) + earlier - gradients)
+    in_head = min(in_head, total)
+    return _Beside(total - in_head, in_head)
 
 
 def _transient(run: PlannedRun, one: Pass) -> int:
     """Gradients inside the last block, at the start of the backward pass."""
     largest = max(layer.outputs for layer in run.outline.linear.values())
     return int(one.tokens * (2 * largest + 3 * run.outline.width) * one.itemsize)
+
+
+def _last_gradient(run: PlannedRun, one: Pass) -> int:
+    """The gradient of trained embeddings before it is one in fp32; if they are tied, both."""
+    size = one.itemsize
+    if not run.trained.everything or size == WIDE:
+        return 0
+    matrix = run.fields.size("vocab_size") * run.outline.width
+    return matrix * (size + (WIDE if run.outline.tied else 0))
 
 
 def _other_phases(

@@ -74,7 +74,7 @@ def compared(
         tokens += batch_padding(tokens, cpu, dtype)
         attended += segment_padding(attended, cpu, dtype)
     one = Pass(tokens, attended, precision, "cpu", padding=attended / (LENGTH + added))
-    return activations(run, one).kept(False), counted
+    return activations(run, one).after_forward(False), counted
 
 
 LARGEST_ERROR = {"packed": 0.12, "padded": 0.3}
