@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from core.planning.activations import Pass, activations
+from core.planning.activations import activations
+from core.planning.block import Pass
 from core.planning.outline import LinearShape
 from core.planning.run import DeviceKind, PlannedRun, itemsize
 from core.spec.precision import NumberFormat

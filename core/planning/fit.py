@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from core.catalog.strategies import STRATEGIES
-from core.planning.memory import USUAL_CPU, Device, MemoryParts, is_checked_dense, peak_memory
+from core.planning.memory import USUAL_CPU, MemoryParts, is_checked_dense, peak_memory
 from core.planning.run import PlannedRun, itemsize
+from core.planning.step_memory import Device
 from core.planning.time import step_seconds
 from core.spec.calibration import Calibration
 from core.spec.precision import NumberFormat

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from core.planning.activations import WIDE, Pass
+from core.planning.block import WIDE, Pass
 from core.planning.run import DeviceKind, PlannedRun
 
 CHUNK_BYTES: dict[DeviceKind, int] = {"cpu": 16 * 2**20, "cuda": 512 * 2**20}

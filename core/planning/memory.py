@@ -3,10 +3,9 @@
 from dataclasses import asdict, dataclass
 
 from core.catalog.describe import is_stored_quantized
-from core.planning.activations import WIDE, Pass, activations
-from core.planning.loss_head import loss_head
 from core.planning.parameters import copied_weights
-from core.planning.run import DeviceKind, PlannedRun, itemsize
+from core.planning.run import PlannedRun, itemsize
+from core.planning.step_memory import Device, multiplies_in_fp32, step_memory
 from core.spec.base_model import Quantization
 from core.spec.precision import NumberFormat
 from core.spec.strategy import LowRankSpec
@@ -29,16 +28,6 @@ ALLOCATOR_SHARE = 0.25
 """What an allocator holds beyond what is used, as a share of what comes and goes in a step."""
 
 _QUANTIZED_BYTES: dict[Quantization, float] = {"nf4": 1 / 2, "int8": 1}
-
-
-@dataclass(frozen=True)
-class Device:
-    """What of a worker's device determines the memory of a run."""
-
-    kind: DeviceKind
-    native_bf16: bool
-    runtime_bytes: int
-    """Of a training child before it loads anything: its imports, and on a GPU the CUDA context."""
 
 
 USUAL_CPU = Device("cpu", native_bf16=False, runtime_bytes=520 * 2**20)
@@ -96,7 +85,7 @@ def peak_memory(
     adapter = masters if in_base_dtype else 4 * (run.trained.added + copied)
     gradients = 4 * counts.trainable
     optimizer = (2 if run.optimizer == "paged_adamw_8bit" else 8) * counts.trainable
-    beside = _at_peak(run, device, precision, gradients, checkpointed=checkpointed)
+    beside = step_memory(run, device, precision, gradients, checkpointed=checkpointed)
     parts = MemoryParts(
         runtime=_runtime(run, device, precision),
         weights=resident.weights,
@@ -152,99 +141,29 @@ def _constants(run: PlannedRun, weights: int, outputs: int) -> int:
     return int(weights * (1 / 64 + 4 / (64 * 256) if is_double else 4 / 64))
 
 
-def _largest_pass(run: PlannedRun, device: Device, precision: NumberFormat) -> Pass:
-    tokens = run.tokens_of_largest_pass
-    attended = run.workload.attended + run.added_tokens
-    if tokens <= 2 * run.workload.longest_tokens:
-        attended = run.workload.longest_sequence + run.added_tokens
-    if device.kind == "cpu" and precision == "bf16" and device.native_bf16:
-        # padded to few lengths
-        padding = (attended + 16) / attended
-        return Pass(tokens + 32, attended + 16, precision, "cpu", padding)
-    return Pass(tokens, attended, precision, device.kind)
-
-
 def _runtime(run: PlannedRun, device: Device, precision: NumberFormat) -> int:
     if device.kind == "cuda":
         return device.runtime_bytes
     data = int(run.workload.tokens * BYTES_PER_TOKEN_OF_DATA)
     tokenizer = BYTES_PER_TOKEN_OF_VOCABULARY * run.fields.size("vocab_size")
-    kernels = 0 if _multiplies_in_fp32(device, precision) else SIXTEEN_BIT_KERNELS
+    kernels = 0 if multiplies_in_fp32(device, precision) else SIXTEEN_BIT_KERNELS
     return device.runtime_bytes + RUN_BYTES + kernels + tokenizer + data
-
-
-def _multiplies_in_fp32(device: Device, precision: NumberFormat) -> bool:
-    return device.kind == "cpu" and (precision == "fp32" or not device.native_bf16)
 
 
 def _copies(run: PlannedRun, device: Device, precision: NumberFormat, dense: int) -> int:
     outline = run.outline
+    if run.quantization is not None and device.kind == "cuda":
+        return 0  # among the values of the backward pass
     if run.quantization is not None:
         largest = max(layer.inputs * layer.outputs for layer in outline.linear.values())
         return 2 * 4 * largest  # dequantized, and converted
     is_low_rank = isinstance(run.spec.strategy, LowRankSpec)
-    if not (is_low_rank and _multiplies_in_fp32(device, precision)):
+    if not (is_low_rank and multiplies_in_fp32(device, precision)):
         return 0
     if dense > LARGEST_PREPACKED_BASE_BYTES:
         return 0
     layers = run.trained.adapted.values()
     return 2 * 4 * sum(layer.inputs * layer.outputs for layer in layers)
-
-
-@dataclass(frozen=True)
-class _Beside:
-    """Bytes of a step beside the gradients that it ends with."""
-
-    activations: int
-    loss_head: int
-
-    @property
-    def total(self) -> int:
-        return self.activations + self.loss_head
-
-
-def _at_peak(
-    run: PlannedRun,
-    device: Device,
-    precision: NumberFormat,
-    gradients: int,
-    *,
-    checkpointed: bool,
-) -> _Beside:
-    """Return the memory of the largest pass in its phase with the most of it.
-
-    The phases: the loss, at the end of the forward pass; the start of the backward pass, in the
-    last block; its end, where the gradients are complete. Gradients of earlier passes exist in all.
-    """
-    one = _largest_pass(run, device, precision)
-    found = activations(run, one)
-    head = loss_head(run, one, multiplies_in_fp32=_multiplies_in_fp32(device, precision))
-    earlier = gradients if run.most_passes_per_step > 1 else 0
-    phases = (
-        (found.after_forward(checkpointed), head.kept + head.work),
-        (found.after_forward(checkpointed), head.kept + head.converted),
-        (found.in_backward(checkpointed) + _transient(run, one), head.kept),
-        (gradients - earlier + _last_gradient(run, one), 0),
-    )
-    kept, in_head = max(phases, key=sum)
-    total = max(0, int(kept + in_head) + earlier - gradients)
-    in_head = min(in_head, total)
-    return _Beside(total - in_head, in_head)
-
-
-def _transient(run: PlannedRun, one: Pass) -> int:
-    """Gradients inside the last block, at the start of the backward pass."""
-    largest = max(layer.outputs for layer in run.outline.linear.values())
-    return int(one.tokens * (2 * largest + 3 * run.outline.width) * one.itemsize)
-
-
-def _last_gradient(run: PlannedRun, one: Pass) -> int:
-    """The gradient of trained embeddings before it is one in fp32; if they are tied, both."""
-    size = one.itemsize
-    if not run.trained.everything or size == WIDE:
-        return 0
-    matrix = run.fields.size("vocab_size") * run.outline.width
-    return matrix * (size + (WIDE if run.outline.tied else 0))
 
 
 def _other_phases(

@@ -27,13 +27,16 @@ aten = torch.ops.aten
 
 CUDA = torch.device("cuda")
 
-WITHOUT_KERNEL = frozenset(
-    "_fused_sdp_choice _has_compatible_shallow_copy_type _reshape_alias _unsafe_view alias "
-    "as_strided chunk detach device diagonal empty empty_like empty_strided expand is_same_size "
-    "lift_fresh narrow new_empty new_empty_strided permute record_stream resize_ select set_ slice "
-    "split split_with_sizes squeeze sym_size t transpose unbind unflatten unfold unsqueeze "
-    "view".split()
-)
+# fmt: off
+WITHOUT_KERNEL = frozenset({
+    "_fused_sdp_choice", "_has_compatible_shallow_copy_type", "_reshape_alias", "_unsafe_view",
+    "alias", "as_strided", "chunk", "detach", "device", "diagonal", "empty", "empty_like",
+    "empty_strided", "expand", "is_same_size", "lift_fresh", "narrow", "new_empty",
+    "new_empty_strided", "permute", "record_stream", "resize_", "select", "set_", "slice",
+    "split", "split_with_sizes", "squeeze", "sym_size", "t", "transpose", "unbind", "unflatten",
+    "unfold", "unsqueeze", "view",
+})
+# fmt: on
 """Operations that launch nothing on a GPU."""
 
 WAITS_FOR_ITS_SIZE = frozenset({"nonzero", "masked_select", "unique_consecutive", "_unique2"})

@@ -141,11 +141,17 @@ BART_LARGE: dict[str, Any] = {
     "dropout": 0.1,
 }
 
-_LAYERS = (
-    "num_hidden_layers n_layer num_layers num_decoder_layers encoder_layers decoder_layers".split()
+LAYER_FIELDS = (
+    "num_hidden_layers",
+    "n_layer",
+    "num_layers",
+    "num_decoder_layers",
+    "encoder_layers",
+    "decoder_layers",
 )
+"""The number of blocks of a stack, in one family or another."""
 
 
 def with_layers(config: dict[str, Any], layers: int) -> dict[str, Any]:
     """Return the config of the same base with fewer blocks in each stack."""
-    return config | {name: layers for name in _LAYERS if name in config}
+    return config | {name: layers for name in LAYER_FIELDS if name in config}

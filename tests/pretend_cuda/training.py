@@ -55,10 +55,12 @@ def on_device(spec: JobSpec, config: dict[str, Any]) -> OnDevice:
     dtype = dtype_of(spec.training.precision)  # type: ignore[arg-type]
     usual = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
-    with CUDA:
-        described = AutoConfig.for_model(**options)
+    described = AutoConfig.for_model(**options)
+    with torch.device("meta"):  # nothing draws weights, which would never end without values
         model: PreTrainedModel = _MODEL_CLASSES[spec.task].from_config(described)
     torch.set_default_dtype(usual)
+    model.to_empty(device=CUDA)
+    model.tie_weights()
     model.requires_grad_(False).eval()
     if isinstance(spec.strategy, QloraSpec):
         _quantize(model)
