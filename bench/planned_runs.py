@@ -7,6 +7,7 @@ import json
 import math
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from core.planning.fields import Fields
 from core.planning.run import PlannedRun
 from core.planning.workload import workload_of
 from core.spec.base_model import BaseModelSpec
+from core.spec.dataset import DatasetReport
 from core.spec.events import MicroBatchHalved, RunFailed, StepDone, run_event_adapter
 from core.spec.job import JobSpec
 from core.spec.objective import ClassificationSpec, ObjectiveSpec, SupervisedSpec
@@ -55,6 +57,11 @@ class Source:
     task: str
     objective: ObjectiveSpec
 
+    @cached_property
+    def report(self) -> DatasetReport:
+        """What the check of the file finds."""
+        return check(self.train_file)
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -88,8 +95,9 @@ def planned(case: Case, source: Source) -> PlannedRun:
     )
     config = config_of(source.base, Path())
     assert config is not None
-    report, size = check(source.train_file), source.train_file.stat().st_size
-    return PlannedRun(spec, config, workload_of(spec, report, size, Fields(config)))
+    size = source.train_file.stat().st_size
+    workload = workload_of(spec, source.report, size, Fields(config))
+    return PlannedRun(spec, config, workload)
 
 
 def measured(
