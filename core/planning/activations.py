@@ -43,7 +43,7 @@ def activations(run: PlannedRun, one: Pass) -> Activations:
     block = Block(run, replace(one, tokens=tokens, attended=share * one.attended))
     per_stack = [
         (count, tokens * block.bytes_per_token(stack))
-        for stack, count in trained_blocks(run).items()
+        for stack, count in _trained_blocks(run).items()
     ]
     blocks = sum(count * size for count, size in per_stack)
     return Activations(
@@ -54,7 +54,7 @@ def activations(run: PlannedRun, one: Pass) -> Activations:
     )
 
 
-def trained_blocks(run: PlannedRun) -> dict[str, int]:
+def _trained_blocks(run: PlannedRun) -> dict[str, int]:
     """Return the number of blocks in each stack that the backward pass goes through."""
     blocks = dict(run.outline.blocks)
     first = next(iter(blocks))

@@ -3,7 +3,6 @@
 Counted on models in miniature: `tests/core/planning/test_operations.py` counts them again.
 """
 
-from core.planning.activations import trained_blocks
 from core.planning.run import PlannedRun
 from core.spec.strategy import BottleneckSpec, Ia3Spec, LowRankSpec, PrefixSpec
 
@@ -44,11 +43,13 @@ OUTSIDE = 60
 
 def operations_of_pass(run: PlannedRun, sequences: float) -> float:
     """Return the operations of one forward and backward pass over some sequences."""
-    blocks, trained = sum(run.outline.blocks.values()), sum(trained_blocks(run).values())
-    passed = trained + FORWARD_SHARE * (blocks - trained)
-    kind = run.family.model_type
+    kind, strategy = run.family.model_type, run.spec.strategy
+    blocks = sum(run.outline.blocks.values())
+    passed = float(blocks)
+    if isinstance(strategy, BottleneckSpec) and strategy.placement == "pfeiffer":
+        passed -= 1 - FORWARD_SHARE  # no gradient passes the first adapter, behind the first block
     of_sequence = OF_A_SEQUENCE.get(kind, OF_A_USUAL_SEQUENCE)
-    if of_sequence and isinstance(run.spec.strategy, PrefixSpec):
+    if of_sequence and isinstance(strategy, PrefixSpec):
         of_sequence += OF_A_PREFIX
     of_blocks = passed * (OF_A_BLOCK[kind] + sequences * of_sequence)
     return OUTSIDE + of_blocks + _added(run, blocks)
