@@ -84,24 +84,16 @@ class _LabelledCrossEntropy(torch.autograd.Function):
         for start in range(0, hidden_LE.shape[0], chunk):
             hidden_CE = hidden_LE[start : start + chunk]
             targets_C1 = targets_L[start : start + chunk, None]
-            logits_CV = head.logits(hidden_CE)
-            best_C1, guesses_C1 = logits_CV.max(dim=-1, keepdim=True)
-            correct += (guesses_C1 == targets_C1).sum()
-            probabilities_CV = torch.softmax(logits_CV, dim=-1, dtype=wide)
-            # -log p(target), computed from the largest p, which cannot underflow
-            behind_C1 = best_C1.to(wide) - logits_CV.gather(1, targets_C1).to(wide)
-            losses_C1 = behind_C1 - probabilities_CV.gather(1, guesses_C1).log()
+            losses_C1, right, grad_CV = _chunk_losses(
+                head, hidden_CE, targets_C1, wide, wants_gradient=trains_states or trains_head
+            )
             losses_L[start : start + chunk] = losses_C1[:, 0]
-            if not (trains_states or trains_head):
-                continue
-            # d loss / d logits = softmax - one-hot, in the memory of the probabilities
-            minus_one_C1 = probabilities_CV.new_full(targets_C1.shape, -1.0)
-            grad_CV = probabilities_CV.scatter_add_(1, targets_C1, minus_one_C1)
-            grad_CV = head.uncap(grad_CV, logits_CV).to(hidden_LE.dtype)
-            if grad_LE is not None:
+            correct += right
+            if grad_CV is not None and grad_LE is not None:
                 grad_LE[start : start + chunk] = head.hidden_gradient(grad_CV)
-            if grad_VE is not None:
+            if grad_CV is not None and grad_VE is not None:
                 head.add_weight_gradient(grad_VE, grad_CV, hidden_CE)
+            del grad_CV  # before the next chunk needs the same memory
         ctx.save_for_backward(grad_LE, grad_VE)
         ctx.weight_dtype = weight_VE.dtype
         ctx.mark_non_differentiable(correct, losses_L)
@@ -119,3 +111,31 @@ class _LabelledCrossEntropy(torch.autograd.Function):
             # in place, because memory is at its peak here
             grad_VE = grad_VE.mul_(grad_loss).to(ctx.weight_dtype)
         return grad_LE, grad_VE, None, None
+
+
+def _chunk_losses(
+    head: OutputHead,
+    hidden_CE: Tensor,
+    targets_C1: Tensor,
+    wide: torch.dtype,
+    *,
+    wants_gradient: bool,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return the losses (C, 1) of a chunk, the number of correct tokens, and d loss / d logits.
+
+    The gradient (C, V) is that of the uncapped logits, in the dtype of the states; None if it is
+    not wanted. Logits and probabilities end with this function: on a GPU they are gigabytes.
+    """
+    logits_CV = head.logits(hidden_CE)
+    best_C1, guesses_C1 = logits_CV.max(dim=-1, keepdim=True)
+    right = (guesses_C1 == targets_C1).sum()
+    probabilities_CV = torch.softmax(logits_CV, dim=-1, dtype=wide)
+    # -log p(target), computed from the largest p, which cannot underflow
+    behind_C1 = best_C1.to(wide) - logits_CV.gather(1, targets_C1).to(wide)
+    losses_C1 = behind_C1 - probabilities_CV.gather(1, guesses_C1).log()
+    if not wants_gradient:
+        return losses_C1, right, None
+    # d loss / d logits = softmax - one-hot, in the memory of the probabilities
+    minus_one_C1 = probabilities_CV.new_full(targets_C1.shape, -1.0)
+    grad_CV = probabilities_CV.scatter_add_(1, targets_C1, minus_one_C1)
+    return losses_C1, right, head.uncap(grad_CV, logits_CV).to(hidden_CE.dtype)

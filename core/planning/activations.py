@@ -8,34 +8,9 @@ sequences on a CPU, its probabilities; a gated feed-forward network keeps three 
 
 from dataclasses import dataclass, replace
 
-from core.planning.outline import Outline
-from core.planning.run import DeviceKind, PlannedRun, itemsize
-from core.spec.precision import NumberFormat
-from core.spec.strategy import BottleneckSpec, Ia3Spec, LowRankSpec, PrefixSpec
-
-LONGEST_STORED_SEQUENCE = 512
-"""Up to this length, attention on a CPU keeps its probabilities (`core/models/attention.py`)."""
-
-WIDE = 4
-"""Bytes of an fp32 value."""
-
-
-@dataclass(frozen=True)
-class Pass:
-    """One forward pass: `tokens`, of which each attends to about `attended`.
-
-    `padding`: by how much sequences are lengthened inside attention.
-    """
-
-    tokens: float
-    attended: float
-    precision: NumberFormat
-    device: DeviceKind
-    padding: float = 1.0
-
-    @property
-    def itemsize(self) -> int:
-        return itemsize(self.precision)
+from core.planning.block import Block, Pass
+from core.planning.run import PlannedRun
+from core.spec.strategy import BottleneckSpec, PrefixSpec
 
 
 @dataclass(frozen=True)
@@ -50,13 +25,13 @@ class Activations:
     outside: float
     """Before the first and after the last block."""
 
-    def kept(self, checkpointed: bool) -> float:
-        """Return the bytes at the start of the backward pass, in the block with the most of them.
+    def after_forward(self, checkpointed: bool) -> float:
+        """Return the bytes at the end of the forward pass."""
+        return (self.inputs if checkpointed else self.blocks) + self.outside
 
-        With checkpointing, that block is recomputed completely.
-        """
-        inside = self.inputs + self.largest_block if checkpointed else self.blocks
-        return inside + self.outside
+    def in_backward(self, checkpointed: bool) -> float:
+        """Return the bytes in the last block, which checkpointing has recomputed completely."""
+        return self.after_forward(checkpointed) + (self.largest_block if checkpointed else 0)
 
 
 def activations(run: PlannedRun, one: Pass) -> Activations:
@@ -65,19 +40,17 @@ def activations(run: PlannedRun, one: Pass) -> Activations:
     # an encoder-decoder processes about half of its tokens in each stack
     share = 1 / len(outline.blocks)
     tokens, width = share * one.tokens, outline.width
-    block = _Block(run, replace(one, tokens=tokens, attended=share * one.attended))
+    block = Block(run, replace(one, tokens=tokens, attended=share * one.attended))
     per_stack = [
         (count, tokens * block.bytes_per_token(stack))
         for stack, count in _trained_blocks(run).items()
     ]
-    inputs = sum(count for count, _ in per_stack) * tokens * width * one.itemsize
-    final_norm = tokens * width * (WIDE + one.itemsize)
-    rotations = 2 * WIDE * tokens * outline.attention.head_size
+    blocks = sum(count * size for count, size in per_stack)
     return Activations(
-        blocks=sum(count * size for count, size in per_stack),
+        blocks=blocks - tokens * block.bytes_without_gradient(),
         largest_block=max(size for _, size in per_stack),
-        inputs=inputs,
-        outside=final_norm + rotations,
+        inputs=sum(count for count, _ in per_stack) * tokens * width * one.itemsize,
+        outside=tokens * block.bytes_outside(),
     )
 
 
@@ -91,152 +64,3 @@ def _trained_blocks(run: PlannedRun) -> dict[str, int]:
     if isinstance(strategy, PrefixSpec) and len(blocks) > 1:
         blocks[first] = 0  # only the decoder has a prefix
     return blocks
-
-
-class _Block:
-    """The bytes per token that a block keeps."""
-
-    def __init__(self, run: PlannedRun, one: Pass) -> None:
-        self._run = run
-        self._one = one
-        self._size = one.itemsize
-        self._outline: Outline = run.outline
-        shape = self._outline.attention
-        self._queries = shape.heads * shape.head_size
-        self._keys = shape.key_value_heads * shape.head_size
-
-    def bytes_per_token(self, stack: str) -> float:
-        prefix = f"{stack}.{1 if self._run.family.model_type == 'modernbert' else 0}."
-        layers = [path for path in self._outline.linear if path.startswith(prefix)]
-        inner = self._inner(layers)
-        values = self._linear_inputs(layers) + self._feed_forward(layers, inner)
-        crosses = any("EncDecAttention" in p or "encoder_attn" in p for p in layers)
-        attention = self._attention() * (2 if crosses else 1)
-        added = self._added(layers)
-        return self._norms(crosses) + (values + attention + added) * self._size
-
-    def _linear_inputs(self, layers: list[str]) -> float:
-        """The inputs of linear layers that are trained or adapted; a shared one counts once."""
-        trained, names = self._run.trained, self._run.family.layers
-        seen: set[tuple[str, str]] = set()
-        total = 0.0
-        for path in layers:
-            is_kept = trained.everything or path in trained.adapted
-            if isinstance(self._run.spec.strategy, Ia3Spec):
-                is_kept = False  # counted among the added ones
-            if not is_kept:
-                continue
-            module, _, name = path.rpartition(".")
-            group = "in" if _is_any(path, names.query + names.key + names.value) else name
-            if _is_any(path, (*names.gate, *names.up)):
-                group = "in"
-            if (module, group) not in seen:
-                seen.add((module, group))
-                total += self._outline.linear[path].inputs
-        return total
-
-    def _inner(self, layers: list[str]) -> int:
-        downs = [path for path in layers if _is_any(path, self._run.family.layers.down)]
-        return max(self._outline.linear[path].inputs for path in downs)
-
-    def _feed_forward(self, layers: list[str], inner: int) -> float:
-        kind = self._run.family.model_type
-        names = self._run.family.layers
-        is_gated = bool(names.gate) or kind in ("phi3", "modernbert")
-        if kind == "t5":
-            is_gated = self._run.fields.text("feed_forward_proj").startswith("gated-")
-        if kind == "t5" and self._run.fields.text("feed_forward_proj") == "relu":
-            # it keeps its output, which is the input of the next layer
-            return 0 if self._keeps_inputs(layers, names.down) else inner
-        return ((3 if is_gated else 1) + (3 if self._composes_gelu() else 0)) * inner
-
-    def _keeps_inputs(self, layers: list[str], names: tuple[str, ...]) -> bool:
-        trained = self._run.trained
-        own = [path for path in layers if _is_any(path, names)]
-        return trained.everything or any(path in trained.adapted for path in own)
-
-    def _composes_gelu(self) -> bool:
-        """Whether the activation is computed by several operations, which keep their inputs."""
-        kind, fields = self._run.family.model_type, self._run.fields
-        if kind == "gpt2":
-            return fields.text("activation_function") == "gelu_new"
-        return kind == "t5" and fields.text("feed_forward_proj") == "gated-gelu"
-
-    def _attention(self) -> float:
-        heads, attended = self._outline.attention.heads, self._one.attended
-        if isinstance(self._run.spec.strategy, PrefixSpec):
-            attended += self._run.spec.strategy.virtual_tokens
-        kept, kind = 3.0 * self._queries, self._run.family.model_type
-        is_short = attended <= LONGEST_STORED_SEQUENCE
-        scores = heads * attended
-        if kind == "gemma2":
-            return kept + (2 * scores if is_short else self._queries)
-        if kind == "t5" and self._run.trained.everything:
-            # a trained position bias rules out the fused kernel
-            return kept + scores * (1 if self._size == WIDE else 3)
-        dropout = self._attention_dropout()
-        has_fused_kernel = kind in ("bart", "t5") and not dropout
-        if self._one.device == "cuda" or not is_short or has_fused_kernel:
-            return kept + self._queries
-        return (kept + scores * (3 if dropout else 1)) * self._one.padding
-
-    def _attention_dropout(self) -> float:
-        names = {"bert": "attention_probs_dropout_prob", "gpt2": "attn_pdrop", "t5": "dropout_rate"}
-        return self._run.fields.share(names.get(self._run.family.model_type, "attention_dropout"))
-
-    def _norms(self, crosses: bool) -> float:
-        """Norms in fp32 keep an fp32 copy of their input; torch's own keep the input."""
-        kind, width = self._run.family.model_type, self._outline.width
-        if kind in ("gpt2", "bert", "bart", "modernbert"):
-            return (3 if crosses else 2) * width * self._size
-        count = {"gemma2": 4, "gemma3_text": 4}.get(kind, 3 if crosses else 2)
-        kept = float(count * width * WIDE)
-        if kind in ("qwen3", "gemma3_text"):
-            kept += (self._queries + self._keys) * WIDE
-            if self._run.trained.everything:
-                kept += (self._queries + self._keys) * self._size
-        if self._run.trained.everything:
-            kept += count * width * (WIDE if kind.startswith("gemma") else self._size)
-        return kept
-
-    def _added(self, layers: list[str]) -> float:
-        """Values that the strategy's own layers, and dropout, keep."""
-        strategy, adapted = self._run.spec.strategy, self._run.trained.adapted
-        own = [adapted[path] for path in layers if path in adapted]
-        dropped = self._dropped()
-        match strategy:
-            case LowRankSpec():
-                kept = float(sum(strategy.rank for _ in own))
-                if strategy.use_dora:
-                    kept += sum(layer.outputs for layer in own)
-                if strategy.dropout:
-                    # each layer keeps its own dropped input and the noise, not the shared input
-                    kept += sum(2 * layer.inputs for layer in own) - self._linear_inputs(layers)
-                return kept + dropped
-            case Ia3Spec():
-                downs = self._run.family.layers.down
-                inputs = strategy.feedforward_modules if strategy.target_modules else downs
-                return dropped + sum(
-                    adapted[path].inputs if path.endswith(tuple(inputs)) else adapted[path].outputs
-                    for path in layers
-                    if path in adapted
-                )
-            case BottleneckSpec():
-                places = 2 if strategy.placement == "houlsby" else 1
-                inner = self._outline.width // strategy.reduction_factor
-                return dropped + places * (self._outline.width + 2 * inner)
-            case _:
-                return dropped
-
-    def _dropped(self) -> float:
-        """The noise of dropout on the outputs of attention and of the feed-forward network."""
-        names = {"bert": "hidden_dropout_prob", "gpt2": "resid_pdrop", "bart": "dropout"}
-        names["t5"] = "dropout_rate"
-        name = names.get(self._run.family.model_type)
-        if name is None or not self._run.fields.share(name):
-            return 0.0
-        return 2.0 * self._outline.width
-
-
-def _is_any(path: str, names: tuple[str, ...]) -> bool:
-    return any(path == name or path.endswith(f".{name}") for name in names)

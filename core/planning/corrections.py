@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from core.planning.cost import step_cost
 from core.planning.fit import Correction, device_of
 from core.planning.memory import peak_memory
 from core.planning.run import PlannedRun
@@ -72,10 +71,10 @@ def _compared(dry_run: DryRun, config: Mapping[str, Any], calibration: Calibrati
     run = measured_run(dry_run, config)
     checkpointed, precision = result.gradient_checkpointing, result.precision
     parts = peak_memory(run, device_of(calibration), precision, checkpointed=checkpointed)
-    cost = step_cost(run, precision, calibration.kind, checkpointed=checkpointed)
+    seconds = step_seconds(run, calibration, precision, checkpointed=checkpointed)
     return Correction(
         memory=result.peak_memory_bytes / (parts.total - parts.other_phases),
-        seconds=result.seconds_per_step / step_seconds(cost, calibration, precision),
+        seconds=result.seconds_per_step / seconds,
         precision=precision,
     )
 

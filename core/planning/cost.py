@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-from core.planning.activations import Pass, activations
+from core.planning.activations import activations
+from core.planning.block import Pass
+from core.planning.operations import FORWARD_SHARE, operations_of_pass
 from core.planning.outline import LinearShape
 from core.planning.run import DeviceKind, PlannedRun, itemsize
 from core.spec.precision import NumberFormat
@@ -10,7 +12,7 @@ from core.spec.strategy import LowRankSpec
 
 TRAVERSALS = 20.0
 """How often a step moves each kept value: itself, intermediate values that are not kept, and their
-gradients. Fitted to measured runs on a CPU, like the two numbers of operations."""
+gradients. Fitted to measured runs on a CPU, like the time of an operation."""
 
 LOGIT_TRAVERSALS = 27.0
 """The same for each logit: product, maximum, softmax, gradient."""
@@ -21,11 +23,9 @@ DEQUANTIZED_BYTES = 30.0
 OPTIMIZER_BYTES = 28.0
 """Moved per trained weight in a step: weight, gradient and two moments read, three written."""
 
-OPERATIONS_PER_BLOCK = 3000.0
-"""Of a forward and a backward pass, in units of the shortest operation."""
-
-OPERATIONS_PER_SEQUENCE = 280.0
-"""Of attention, in every block."""
+OPERATION_UNITS = 17.75
+"""The time of an operation of a pass, with its views and its part of autograd, as a multiple of the
+shortest operation."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class StepCost:
     """(operations of one product, number of such products)."""
     moved_bytes: float
     operations: float
-    """Launched on the device."""
+    """Launched on the device, in units of the shortest one."""
 
     @property
     def flops(self) -> float:
@@ -69,12 +69,11 @@ def step_cost(
         + LOGIT_TRAVERSALS * widened * logits * size
         + DEQUANTIZED_BYTES * _dequantized(run) * (3 if checkpointed else 2)
     )
-    blocks = sum(run.outline.blocks.values())
-    per_block = passes * OPERATIONS_PER_BLOCK + sequences * OPERATIONS_PER_SEQUENCE
+    operations = passes * OPERATION_UNITS * operations_of_pass(run, sequences / passes)
     return StepCost(
         products=tuple((size, passes * count) for size, count in products),
         moved_bytes=moved + OPTIMIZER_BYTES * run.counts.trainable,
-        operations=blocks * per_block * (1.3 if checkpointed else 1),
+        operations=operations * (1 + FORWARD_SHARE if checkpointed else 1),
     )
 
 

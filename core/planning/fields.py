@@ -54,7 +54,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "mistral": _LLAMA | {"intermediate_size": 14_336, "num_key_value_heads": 8},
     "qwen2": _QWEN,
     "qwen3": _QWEN | {"head_dim": 128},
-    "gemma2": _GEMMA | {"attn_logit_softcapping": 50.0},
+    "gemma2": _GEMMA | {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0},
     "gemma3_text": _GEMMA | {"vocab_size": 262_208},
     "phi3": _LLAMA | {"vocab_size": 32_064, "hidden_size": 3072, "intermediate_size": 8192},
     "gpt2": {

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from core.catalog.strategies import STRATEGIES
-from core.planning.cost import step_cost
-from core.planning.memory import USUAL_CPU, Device, MemoryParts, is_checked_dense, peak_memory
+from core.planning.memory import USUAL_CPU, MemoryParts, is_checked_dense, peak_memory
 from core.planning.run import PlannedRun, itemsize
+from core.planning.step_memory import Device
 from core.planning.time import step_seconds
 from core.spec.calibration import Calibration
 from core.spec.precision import NumberFormat
@@ -126,10 +126,10 @@ def _judge(
         # a run omits this check if memory is short
         options = {"checkpointed": checkpointed, "checks_dense": False}
         return _judge(run, calibration, correction, **options)
-    cost = step_cost(run, precision, calibration.kind, checkpointed=checkpointed)
-    seconds = step_seconds(cost, calibration, precision) * correction.seconds
+    seconds = step_seconds(run, calibration, precision, checkpointed=checkpointed)
     headroom = calibration.free_bytes - peak
-    return Fit(verdict, headroom, parts, peak, precision, checkpointed, seconds)
+    corrected = seconds * correction.seconds
+    return Fit(verdict, headroom, parts, peak, precision, checkpointed, corrected)
 
 
 def _verdict(peak: int, calibration: Calibration) -> Verdict:

@@ -3,20 +3,15 @@
 from dataclasses import asdict, dataclass
 
 from core.catalog.describe import is_stored_quantized
-from core.planning.activations import Pass, activations
 from core.planning.parameters import copied_weights
-from core.planning.run import DeviceKind, PlannedRun, itemsize
+from core.planning.run import PlannedRun, itemsize
+from core.planning.step_memory import Device, multiplies_in_fp32, step_memory
 from core.spec.base_model import Quantization
 from core.spec.precision import NumberFormat
 from core.spec.strategy import LowRankSpec
 
 LARGEST_PREPACKED_BASE_BYTES = 2**30
 """Larger bases are not prepacked; the constant of `core/adapters/low_rank.py`."""
-
-CHUNK_BYTES: dict[DeviceKind, int] = {"cpu": 16 * 2**20, "cuda": 512 * 2**20}
-SMALLEST_CHUNK = 64
-PREPACKED_STATES = 256
-"""The constants of `core/models/heads.py` and `output_head.py`."""
 
 BYTES_PER_TOKEN_OF_DATA = 48
 """Of a row of tokens in Python: a number, a flag, and their places in tuples."""
@@ -33,16 +28,6 @@ ALLOCATOR_SHARE = 0.25
 """What an allocator holds beyond what is used, as a share of what comes and goes in a step."""
 
 _QUANTIZED_BYTES: dict[Quantization, float] = {"nf4": 1 / 2, "int8": 1}
-
-
-@dataclass(frozen=True)
-class Device:
-    """What of a worker's device determines the memory of a run."""
-
-    kind: DeviceKind
-    native_bf16: bool
-    runtime_bytes: int
-    """Of a training child before it loads anything: its imports, and on a GPU the CUDA context."""
 
 
 USUAL_CPU = Device("cpu", native_bf16=False, runtime_bytes=520 * 2**20)
@@ -100,24 +85,18 @@ def peak_memory(
     adapter = masters if in_base_dtype else 4 * (run.trained.added + copied)
     gradients = 4 * counts.trainable
     optimizer = (2 if run.optimizer == "paged_adamw_8bit" else 8) * counts.trainable
-    one = _largest_pass(run, device, precision)
-    found = activations(run, one)
-    head = _loss_head(run, device, precision, one)
-    kept = int(found.kept(checkpointed)) + _transient(run, one)
-    beside = kept if run.most_passes_per_step > 1 else max(0, kept - gradients)
-    copies = _copies(run, device, precision, resident.dense)
-    comes_and_goes = beside + head
+    beside = step_memory(run, device, precision, gradients, checkpointed=checkpointed)
     parts = MemoryParts(
         runtime=_runtime(run, device, precision),
         weights=resident.weights,
         quantization=resident.constants,
-        copies=copies,
+        copies=_copies(run, device, precision, resident.dense),
         adapter=adapter,
         gradients=gradients,
         optimizer=optimizer,
-        activations=beside,
-        loss_head=head,
-        allocator=int(ALLOCATOR_SHARE * comes_and_goes),
+        activations=beside.activations,
+        loss_head=beside.loss_head,
+        allocator=int(ALLOCATOR_SHARE * beside.total),
         other_phases=0,
     )
     return _with_other_phases(parts, _other_phases(run, device, parts, resident, checks_dense))
@@ -162,73 +141,29 @@ def _constants(run: PlannedRun, weights: int, outputs: int) -> int:
     return int(weights * (1 / 64 + 4 / (64 * 256) if is_double else 4 / 64))
 
 
-def _largest_pass(run: PlannedRun, device: Device, precision: NumberFormat) -> Pass:
-    tokens = run.tokens_of_largest_pass
-    attended = run.workload.attended + run.added_tokens
-    if tokens <= 2 * run.workload.longest_tokens:
-        attended = run.workload.longest_sequence + run.added_tokens
-    if device.kind == "cpu" and precision == "bf16" and device.native_bf16:
-        # padded to few lengths
-        padding = (attended + 16) / attended
-        return Pass(tokens + 32, attended + 16, precision, "cpu", padding)
-    return Pass(tokens, attended, precision, device.kind)
-
-
 def _runtime(run: PlannedRun, device: Device, precision: NumberFormat) -> int:
     if device.kind == "cuda":
         return device.runtime_bytes
     data = int(run.workload.tokens * BYTES_PER_TOKEN_OF_DATA)
     tokenizer = BYTES_PER_TOKEN_OF_VOCABULARY * run.fields.size("vocab_size")
-    kernels = 0 if _multiplies_in_fp32(device, precision) else SIXTEEN_BIT_KERNELS
+    kernels = 0 if multiplies_in_fp32(device, precision) else SIXTEEN_BIT_KERNELS
     return device.runtime_bytes + RUN_BYTES + kernels + tokenizer + data
-
-
-def _multiplies_in_fp32(device: Device, precision: NumberFormat) -> bool:
-    return device.kind == "cpu" and (precision == "fp32" or not device.native_bf16)
 
 
 def _copies(run: PlannedRun, device: Device, precision: NumberFormat, dense: int) -> int:
     outline = run.outline
+    if run.quantization is not None and device.kind == "cuda":
+        return 0  # among the values of the backward pass
     if run.quantization is not None:
         largest = max(layer.inputs * layer.outputs for layer in outline.linear.values())
         return 2 * 4 * largest  # dequantized, and converted
     is_low_rank = isinstance(run.spec.strategy, LowRankSpec)
-    if not (is_low_rank and _multiplies_in_fp32(device, precision)):
+    if not (is_low_rank and multiplies_in_fp32(device, precision)):
         return 0
     if dense > LARGEST_PREPACKED_BASE_BYTES:
         return 0
     layers = run.trained.adapted.values()
     return 2 * 4 * sum(layer.inputs * layer.outputs for layer in layers)
-
-
-def _loss_head(run: PlannedRun, device: Device, precision: NumberFormat, one: Pass) -> int:
-    """Chunks of logits and of their fp32 gradient, the states with their gradient, the matrix."""
-    if run.spec.task == "classification":
-        return 0
-    size, width = itemsize(precision), run.outline.width
-    vocabulary = run.fields.size("vocab_size")
-    labelled = one.tokens * run.workload.labelled_share
-    chunk = max(SMALLEST_CHUNK, CHUNK_BYTES[device.kind] // (4 * vocabulary))
-    chunk = int(min(chunk, labelled))
-    head = chunk * vocabulary * (4 + 2 * size) + int(2 * labelled * width * size)
-    if _multiplies_in_fp32(device, precision) and labelled >= PREPACKED_STATES:
-        head += 4 * vocabulary * width
-        head += 0 if precision == "fp32" else 4 * vocabulary * width
-    if _trains_head(run):
-        head += 4 * vocabulary * width
-    return head
-
-
-def _trains_head(run: PlannedRun) -> bool:
-    return run.trained.everything or any(
-        path.split(".")[-1] == "lm_head" for path in run.trained.copied
-    )
-
-
-def _transient(run: PlannedRun, one: Pass) -> int:
-    """Gradients inside the last block, at the start of the backward pass."""
-    largest = max(layer.outputs for layer in run.outline.linear.values())
-    return int(one.tokens * (2 * largest + 3 * run.outline.width) * one.itemsize)
 
 
 def _other_phases(

@@ -2,7 +2,9 @@
 
 import math
 
-from core.planning.cost import StepCost
+from core.cores import useful_threads
+from core.planning.cost import step_cost
+from core.planning.run import PlannedRun
 from core.spec.calibration import Calibration, ProductSpeed
 from core.spec.precision import NumberFormat
 
@@ -11,15 +13,29 @@ LARGE_PRODUCT = 2 * 512 * 768 * 768
 """Operations of the products whose speed is measured (`core/spec/calibration.py`)."""
 
 
-def step_seconds(cost: StepCost, calibration: Calibration, precision: NumberFormat) -> float:
-    """Return the time of a step on a calibrated device."""
+def step_seconds(
+    run: PlannedRun, calibration: Calibration, precision: NumberFormat, *, checkpointed: bool
+) -> float:
+    """Return the time of an average step on a calibrated device.
+
+    On a CPU, a run with short products uses fewer threads than the device was measured with.
+    """
+    cost = step_cost(run, precision, calibration.kind, checkpointed=checkpointed)
     is_fast = precision != "fp32" and (calibration.kind == "cuda" or calibration.native_bf16)
     speed = calibration.bf16 if is_fast else calibration.fp32
+    share = _threads(run, calibration) / calibration.threads
     return (
-        sum(count * size / product_speed(speed, size) for size, count in cost.products)
-        + cost.moved_bytes / calibration.bytes_per_second
+        sum(count * size / product_speed(speed, size) for size, count in cost.products) / share
+        + cost.moved_bytes / (calibration.bytes_per_second * share)
         + cost.operations * calibration.operation_seconds
     )
+
+
+def _threads(run: PlannedRun, calibration: Calibration) -> int:
+    if calibration.kind == "cuda":
+        return calibration.threads
+    tokens = min(run.tokens_per_step, run.training.micro_batch_tokens)
+    return useful_threads(calibration.threads, run.outline.width, tokens)
 
 
 def product_speed(speed: ProductSpeed, operations: float) -> float:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from core import cores
+from core import cgroups
 from core.cores import usable_cores
 
 MANY = set(range(32))
@@ -15,8 +15,8 @@ MANY = set(range(32))
 def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of a machine's cgroups; its process may run on 32 cores."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: MANY)
-    monkeypatch.setattr(cores, "_GROUPS", tmp_path / "fs")
-    monkeypatch.setattr(cores, "_OWN_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(cgroups, "_GROUPS", tmp_path / "fs")
+    monkeypatch.setattr(cgroups, "_OWN_GROUPS", tmp_path / "own")
     return tmp_path / "fs"
 
 

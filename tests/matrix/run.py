@@ -58,6 +58,8 @@ from worker.engine.settings import EngineSettings
 LABELS = ("animal", "colour", "number")
 WORDS = ("cat", "red", "seven", "dog", "blue", "nine", "fox", "green")
 NEW_TOKENS = 6
+HELD_OUT = 6
+"""Rows: the fewest whose means have an interval."""
 
 STRATEGIES: dict[str, StrategySpec] = {
     "full": FullSpec(),
@@ -106,7 +108,7 @@ class Trained:
 def train_combination(
     case: Combination, base: BaseModelSpec, folder: Path, precision: Precision = "fp32"
 ) -> Trained:
-    """Train the case for some steps on eight rows."""
+    """Train the case for some steps on eight rows, and evaluate it on some of them."""
     spec = JobSpec(
         base=base,
         task=case.task,
@@ -125,9 +127,9 @@ def train_combination(
     )
     workspace = Workspace(folder=folder)
     folder.mkdir(parents=True)
-    rows = [_row(case, index) for index in range(8)]
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    workspace.train_file.write_text(lines, encoding="utf-8")
+    lines = [json.dumps(_row(case, index)) + "\n" for index in range(8)]
+    workspace.train_file.write_text("".join(lines), encoding="utf-8")
+    workspace.validation_file.write_text("".join(lines[:HELD_OUT]), encoding="utf-8")
     events: list[RunEvent] = list(train(spec, workspace, lambda: False))
     finished = events[-1]
     assert isinstance(finished, RunFinished), finished
@@ -161,16 +163,26 @@ def _row(case: Combination, index: int) -> dict[str, Any]:
             raise AssertionError(f"no row of the format {other}")
 
 
-def served(trained: Trained, folder: Path, texts: list[str]) -> list[Any]:
-    """Ask the engine's endpoints: the tokens' texts of each answer, or the scores of each text."""
+def stored(trained: Trained, folder: Path) -> BundleRef:
+    """Put the bundle into the storage of `folder`."""
     archive = folder / "bundle.zip"
     bundle = BundleRef(key="bundles/job/final.zip", sha256=pack(trained.folder, archive))
     open_store(folder / "storage").write_file(bundle.key, archive)
-    settings = EngineSettings(
+    return bundle
+
+
+def engine_settings(trained: Trained, folder: Path) -> EngineSettings:
+    """Return the settings of an engine that reads the storage of `folder`."""
+    return EngineSettings(
         storage_folder=folder / "storage",
         cache_folder=folder / "cache",
         precision=trained.spec.training.precision,
     )
+
+
+def served(trained: Trained, folder: Path, texts: list[str]) -> list[Any]:
+    """Ask the engine's endpoints: the tokens' texts of each answer, or the scores of each text."""
+    bundle, settings = stored(trained, folder), engine_settings(trained, folder)
     engine, reader = build_engine(settings)
     app = create_app(engine, reader, lambda: report(engine, settings))
     with TestClient(app) as client:

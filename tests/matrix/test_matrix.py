@@ -1,4 +1,5 @@
-"""Strategy x objective x family: each is trained, bundled, served, and loaded elsewhere alike."""
+"""Strategy x objective x family: each is trained, bundled, served, judged, and loaded elsewhere
+alike."""
 
 from pathlib import Path
 
@@ -7,9 +8,11 @@ import pytest
 from core.catalog.families import FAMILIES
 from core.errors import InvalidRequest
 from core.spec.base_model import BaseModelSpec
+from core.spec.verdict import Verdict
 from tests.core.tiny import save_base
 from tests.matrix.combinations import COVERING, DAILY, EVERY, SUPPORTED, Combination, is_possible
-from tests.matrix.run import loaded_elsewhere, served, train_combination
+from tests.matrix.judged import judged
+from tests.matrix.run import HELD_OUT, loaded_elsewhere, served, train_combination
 
 TEXTS = ["say cat", "this is red"]
 
@@ -26,7 +29,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, BaseModelSpec]:
 
 @pytest.mark.filterwarnings("ignore")  # those of PEFT and transformers while they load
 @pytest.mark.parametrize("case", CASES)
-def test_trained_model_answers_at_the_endpoint_as_it_does_elsewhere(
+def test_trained_model_answers_as_it_does_elsewhere_and_ends_with_a_verdict(
     case: Combination, bases: dict[str, BaseModelSpec], tmp_path: Path
 ) -> None:
     trained = train_combination(case, bases[case.family], tmp_path / "workspace")
@@ -37,6 +40,23 @@ def test_trained_model_answers_at_the_endpoint_as_it_does_elsewhere(
             assert scores == pytest.approx(reference, abs=1e-4)
     else:
         assert answers == expected
+    end = judged(trained, tmp_path)
+    assert end.parity.status == "passed", end.parity
+    assert_complete(end.verdict, case)
+
+
+def assert_complete(verdict: Verdict, case: Combination) -> None:
+    """Assert that both models were compared, by answers wherever rows of this format have some."""
+    assert verdict.status != "unjudged", verdict.sentence
+    assert verdict.held_out.rows == HELD_OUT and verdict.held_out.tuned is not None
+    is_classifier = case.task == "classification"
+    assert (verdict.held_out.base is None) == is_classifier  # whose head is new
+    for sample in verdict.samples:
+        assert sample.base.error is None and sample.tuned.error is None, sample
+    kinds = {"classification": {"accuracy", "macro_f1"}, "pretraining": set()}
+    expected = kinds.get(case.objective, {"exact_match", "rouge_l"})
+    assert {metric.name for metric in verdict.metrics} == expected
+    assert not any("could not be collected" in reason for reason in verdict.missing)
 
 
 def test_covering_subset_holds_every_family_and_every_strategy_with_every_objective() -> None:

@@ -12,7 +12,8 @@ from core.models.attention import use_packed_attention
 from core.models.kernel_lengths import batch_padding, segment_padding
 from core.models.load import _MODEL_CLASSES
 from core.objectives.choose import choose_objective
-from core.planning.activations import Pass, activations
+from core.planning.activations import activations
+from core.planning.block import Pass
 from core.planning.run import PlannedRun
 from core.planning.workload import Workload
 from core.spec.base_model import BaseModelSpec
@@ -74,7 +75,7 @@ def compared(
         tokens += batch_padding(tokens, cpu, dtype)
         attended += segment_padding(attended, cpu, dtype)
     one = Pass(tokens, attended, precision, "cpu", padding=attended / (LENGTH + added))
-    return activations(run, one).kept(False), counted
+    return activations(run, one).after_forward(False), counted
 
 
 LARGEST_ERROR = {"packed": 0.12, "padded": 0.3}
@@ -106,7 +107,8 @@ def test_activations_are_what_autograd_keeps(model_type: str, dtype: torch.dtype
 )
 def test_activations_of_every_strategy_are_counted(model_type: str, strategy: StrategySpec) -> None:
     predicted, counted = compared(model_type, strategy, torch.bfloat16)
-    assert predicted == pytest.approx(counted, rel=0.13)
+    # in two blocks of width 32, what is kept once weighs more: 4 % on three of BART-large
+    assert predicted == pytest.approx(counted, rel=0.18 if model_type == "bart" else 0.13)
 
 
 def test_dropout_of_the_base_is_counted() -> None:

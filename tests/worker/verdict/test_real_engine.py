@@ -1,6 +1,6 @@
 """Models of every task that have just been trained answer held-out rows through a real engine."""
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +8,7 @@ import pytest
 
 from core.inference.targets import Target
 from core.spec.bundle import BundleRef
-from core.spec.classification import ClassificationAnswer
 from core.spec.events import RunFinished
-from core.spec.generation import AnswerEvent, GenerationRequest
 from core.spec.ids import ModelId
 from core.spec.parity import Parity
 from core.spec.training import EvaluationSpec
@@ -18,32 +16,13 @@ from core.spec.verdict import Verdict
 from core.storage.open import open_store
 from tests.worker.answering.in_memory import background_at
 from tests.worker.finished import finish
+from tests.worker.one_engine import OneEngine
 from tests.worker.serving import Service, serving
 from worker.engine.settings import EngineSettings
-from worker.engine_client.client import OneEngineClient
-from worker.engine_client.find import EngineAddress
 from worker.verdict.subject import Subject
 from worker.verdict.verdict import VerdictCheck
 
 EVALUATION = EvaluationSpec(split=0.4, samples=8, prompts=("What is it?",))
-
-
-class OneEngine:
-    """The real engine, asked as a worker asks it."""
-
-    def __init__(self, url: str) -> None:
-        self._address = EngineAddress(url)
-
-    async def events(self, request: GenerationRequest) -> AsyncGenerator[AnswerEvent, None]:
-        async with OneEngineClient(self._address) as client:
-            async for event in client.events(request):
-                yield event
-
-    async def ask(self, call: Any, request: Any) -> ClassificationAnswer:
-        async with OneEngineClient(self._address) as client:
-            answer = await client.ask(call, request)
-            assert isinstance(answer, ClassificationAnswer)
-            return answer
 
 
 @pytest.fixture(scope="module")
