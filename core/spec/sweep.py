@@ -6,7 +6,7 @@ and Talwalkar 2016, https://arxiv.org/abs/1502.07943).
 """
 
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -23,8 +23,17 @@ class SweepStatus(StrEnum):
     CANCELLED = "cancelled"
 
 
-Metric = Literal["loss", "accuracy"]
-"""Of the held-out rows."""
+FIGURES = ("loss", "accuracy")
+"""The metrics of held-out rows that the training process measures."""
+Metric = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=255,
+        description="loss or accuracy on held-out rows, or the name of a grader of the job, by "
+        "whose mean score for the answers to held-out rows trials are compared",
+    ),
+]
 
 
 class HalvingSpec(Spec):

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from core.spec.sweep import HalvingSpec, Metric, Rung
+from core.spec.sweep import FIGURES, HalvingSpec, Metric, Rung
 from core.spec.trial import WHOLE_RUN, TrialResult
 
 
@@ -40,6 +40,22 @@ def planned_runs(trials: int, rungs: Sequence[Rung]) -> float:
 def share_of(rung: int, rungs: Sequence[Rung]) -> float:
     """Return the share of the run at which `rung` ends; the one after the last is the end."""
     return rungs[rung].share if rung < len(rungs) else WHOLE_RUN
+
+
+def value_of(result: TrialResult, metric: Metric) -> float | None:
+    """Return what `metric` is in a result; None if it was not measured."""
+    if metric in FIGURES:
+        return result.loss if metric == "loss" else result.accuracy
+    return result.score
+
+
+def newest_with(metric: Metric, results: Sequence[TrialResult]) -> TrialResult | None:
+    """Return the newest result that has the metric; None without one.
+
+    Answers at the end of a run may lack a score that those at the rung before have.
+    """
+    having = (result for result in reversed(results) if value_of(result, metric) is not None)
+    return next(having, None)
 
 
 @dataclass(frozen=True)
@@ -97,7 +113,7 @@ def _score(result: TrialResult | None, metric: Metric) -> float | None:
     """Return the number by which trials are ranked, the lowest first; None without one."""
     if result is None:
         return None
-    value = result.loss if metric == "loss" else result.accuracy
+    value = value_of(result, metric)
     if value is None or not math.isfinite(value):
         return None
     return value if metric == "loss" else -value

@@ -17,6 +17,14 @@ SWEEPS = "/v1/fine_tuning/sweeps"
 JOBS = "/v1/fine_tuning/jobs"
 RATE = "training.learning_rate"
 RATES = [1e-3, 2e-3, 4e-3, 8e-3]
+EXACT = {
+    "type": "string_check",
+    "name": "exact",
+    "input": "{{sample.output_text}}",
+    "reference": "{{item.reference}}",
+    "operation": "eq",
+}
+GRADED = {"split": 0.1, "graders": [EXACT]}
 
 
 def body_of(dataset: str, **more: Any) -> dict[str, Any]:
@@ -143,6 +151,11 @@ def test_random_sweep_shows_its_seed_and_can_be_repeated(
     ("more", "param", "message"),
     [
         ({"job": {"evaluation": {}}}, "job.evaluation.split", "compares its trials on held-out"),
+        (
+            {"halving": {"metric": "exact"}, "job": {"evaluation": GRADED | {"samples": 0}}},
+            "job.evaluation.samples",
+            "needs answers to held-out rows",
+        ),
         ({"job": {"model": "no/model"}}, "job.model", "All trials: "),
         ({"job": {"training_file": "file-none"}}, "job.training_file", "No file"),
         ({"job": {"trainning": {}}}, "job.trainning", "Did you mean 'training'?"),
@@ -188,7 +201,7 @@ def test_random_sweep_shows_its_seed_and_can_be_repeated(
             "are the same job",
         ),
         ({"halving": {"reduction": 1}}, "halving.reduction", "greater than or equal to 2"),
-        ({"halving": {"metric": "bleu"}}, "halving.metric", "'loss' or 'accuracy'"),
+        ({"halving": {"metric": "bleu"}}, "halving.metric", "Known: loss, accuracy."),
     ],
 )
 def test_refused_sweep_names_the_trial_and_makes_no_job(
@@ -197,6 +210,16 @@ def test_refused_sweep_names_the_trial_and_makes_no_job(
     missing = param in ("job.model", "job.training_file")
     found = refusal(client, dataset, 404 if missing else 400, **more)
     assert found[0] == param and message in found[1], found
+
+
+def test_sweep_by_a_grader_keeps_it_in_every_trial(
+    api: Api, client: httpx.Client, dataset: str
+) -> None:
+    sweep = create(client, dataset, halving={"metric": "exact"}, job={"evaluation": GRADED})
+    assert sweep["halving"]["metric"] == "exact"
+    for trial in sweep["trials"]:
+        (grader,) = spec_of(api, trial["job_id"]).evaluation.graders
+        assert grader.name == "exact"
 
 
 def test_every_invalid_trial_is_told(client: httpx.Client, dataset: str) -> None:
@@ -216,7 +239,9 @@ def test_sweep_shows_its_trials_until_the_winner_has_a_model(
         reach_rung(api, loss)
     assert [trial["status"] for trial in look()["trials"]] == [*["waiting"] * 3, "queued"]
     waiting = look()["trials"][0]
-    assert waiting["results"] == [{"share": 0.125, "step": 1, "loss": 2.0, "accuracy": 0.5}]
+    assert waiting["results"] == [
+        {"share": 0.125, "step": 1, "loss": 2.0, "accuracy": 0.5, "score": None}
+    ]
     refused = client.post(f"{JOBS}/{waiting['job_id']}/resume")
     assert (
         refused.status_code == 409 and "waits for the other" in refused.json()["error"]["message"]

@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from core.spec.search import MAX_TRIALS
 from core.spec.sweep import HalvingSpec, Rung
 from core.spec.trial import TrialResult
-from core.sweeps.rungs import Contender, Decision, decide, planned_runs, rungs_of, share_of
+from core.sweeps.rungs import (
+    Contender,
+    Decision,
+    decide,
+    newest_with,
+    planned_runs,
+    rungs_of,
+    share_of,
+)
 
 CLASSIC = HalvingSpec(reduction=2, growth=2.0)
 of_eight = rungs_of(8, CLASSIC)
@@ -20,6 +28,10 @@ counts = st.integers(2, MAX_TRIALS)
 
 def result(loss: float | None, accuracy: float | None = 0.5, share: float = 0.125) -> TrialResult:
     return TrialResult(share=share, step=5, loss=loss, accuracy=accuracy)
+
+
+def graded(*scores: float | None) -> list[TrialResult]:
+    return [result(1.0).model_copy(update={"score": score}) for score in scores]
 
 
 def at_rung(*losses: float | None) -> list[Contender]:
@@ -142,3 +154,15 @@ def test_failed_trials_lose_and_a_single_one_that_is_left_goes_to_the_end() -> N
 @pytest.mark.parametrize("loss", [None, math.nan, math.inf])
 def test_sweep_ends_without_a_winner_if_no_trial_has_a_loss(loss: float | None) -> None:
     assert decide(at_rung(loss, loss), 0, of_eight, "loss") == Decision((), (0, 1), 0, None)
+
+
+def test_highest_mean_score_of_a_grader_is_the_best() -> None:
+    contenders = [Contender(n, True, each) for n, each in enumerate(graded(0.2, 0.9, None, 0.5))]
+    assert decide(contenders, 0, of_eight, "exact") == Decision((1, 3, 0), (2,), 3, 1)
+
+
+def test_score_of_the_rung_before_counts_if_the_newest_is_missing() -> None:
+    first, second, third = graded(0.2, 0.9, None)
+    assert newest_with("exact", [first, second, third]) == second
+    assert newest_with("exact", [third]) is None
+    assert newest_with("loss", [first, third]) == third
