@@ -15,16 +15,21 @@ from core.spec.trial import WHOLE_RUN, TrialResult
 def rungs_of(trials: int, halving: HalvingSpec | None) -> tuple[Rung, ...]:
     """Return the rungs before the end of the run; none if every trial is trained to its end.
 
-    There are no more rungs once the finalists are left. More of them may be left at the end.
+    There are no more rungs once the finalists are left. Without `last_share`, more of them may be
+    left at the end.
     """
     if halving is None:
         return ()
+    finalists, last_share = halving.finalists, halving.last_share
+    least, until = (finalists, WHOLE_RUN) if last_share is None else (finalists + 1, last_share)
     rungs: list[Rung] = []
     left, share = trials, halving.first_share
-    while left > halving.finalists and share < WHOLE_RUN:
-        keep = max(halving.finalists, math.ceil(left / halving.reduction))
+    while left > least and share < until:
+        keep = max(least, math.ceil(left / halving.reduction))
         rungs.append(Rung(share=share, trials=left, keep=keep))
         left, share = keep, halving.first_share * halving.growth ** len(rungs)
+    if last_share is not None and left > finalists:
+        rungs.append(Rung(share=last_share, trials=left, keep=finalists))
     return tuple(rungs)
 
 

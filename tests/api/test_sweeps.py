@@ -80,16 +80,17 @@ def test_sweep_makes_an_ordinary_job_for_each_trial(
     )
     assert sweep["halving"] == {
         "metric": "loss",
-        "reduction": 3,
-        "first_share": 0.125,
-        "growth": 3.0,
-        "finalists": 1,
+        "reduction": 2,
+        "first_share": 0.065,
+        "growth": 1.5,
+        "last_share": 0.33,
+        "finalists": 2,
     }
     assert sweep["rungs"] == [
-        {"share": 0.125, "trials": 4, "keep": 2},
-        {"share": 0.375, "trials": 2, "keep": 1},
+        {"share": 0.065, "trials": 4, "keep": 3},
+        {"share": 0.33, "trials": 3, "keep": 2},
     ]
-    assert sweep["planned_runs"] == 4 / 8 + 2 / 4 + 5 / 8
+    assert sweep["planned_runs"] == pytest.approx(0.065 + 0.33 + 2)
     assert [trial["parameters"] for trial in sweep["trials"]] == [{RATE: rate} for rate in RATES]
     specs = [spec_of(api, trial["job_id"]) for trial in sweep["trials"]]
     assert [spec.training.learning_rate for spec in specs] == RATES
@@ -201,6 +202,7 @@ def test_random_sweep_shows_its_seed_and_can_be_repeated(
             "are the same job",
         ),
         ({"halving": {"reduction": 1}}, "halving.reduction", "greater than or equal to 2"),
+        ({"halving": {"first_share": 0.5}}, "halving", "must be less than last_share"),
         ({"halving": {"metric": "bleu"}}, "halving.metric", "Known: loss, accuracy."),
     ],
 )
@@ -232,7 +234,7 @@ def test_every_invalid_trial_is_told(client: httpx.Client, dataset: str) -> None
 def test_sweep_shows_its_trials_until_the_winner_has_a_model(
     api: Api, client: httpx.Client, dataset: str
 ) -> None:
-    halving = {"reduction": 2, "growth": 2}
+    halving = {"first_share": 0.125, "growth": 2, "last_share": None, "finalists": 1}
     sweep_id = create(client, dataset, halving=halving)["id"]
     look = lambda: client.get(f"{SWEEPS}/{sweep_id}").json()  # noqa: E731
     for loss in (2.0, 1.0, 3.0):

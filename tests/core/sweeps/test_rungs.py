@@ -5,6 +5,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from core.spec.search import MAX_TRIALS
 from core.spec.sweep import HalvingSpec, Rung
@@ -19,10 +20,16 @@ from core.sweeps.rungs import (
     share_of,
 )
 
-CLASSIC = HalvingSpec(reduction=2, growth=2.0)
+CLASSIC = HalvingSpec(first_share=0.125, growth=2.0, finalists=1, last_share=None)
 of_eight = rungs_of(8, CLASSIC)
 
-halvings = st.builds(HalvingSpec, reduction=st.integers(2, 16), first_share=st.floats(0.001, 0.99))
+halvings = st.builds(
+    HalvingSpec,
+    reduction=st.integers(2, 16),
+    first_share=st.floats(0.001, 0.5),
+    last_share=st.none() | st.floats(0.501, 0.99),
+    finalists=st.integers(1, 4),
+)
 counts = st.integers(2, MAX_TRIALS)
 
 
@@ -51,10 +58,26 @@ def test_eight_trials_cost_two_runs_and_a_half() -> None:
 def test_default_costs_at_most_2_7_runs() -> None:
     rungs = rungs_of(8, HalvingSpec())
     assert [(rung.share, rung.trials, rung.keep) for rung in rungs] == [
-        (0.125, 8, 3),
-        (0.375, 3, 1),
+        (0.065, 8, 4),
+        (0.0975, 4, 3),
+        (0.33, 3, 2),
     ]
-    assert planned_runs(8, rungs) == 2.375
+    assert planned_runs(8, rungs) == pytest.approx(2.6875)
+
+
+@pytest.mark.parametrize(
+    ("trials", "kept"),
+    [(2, []), (3, [2]), (4, [3, 2]), (16, [8, 4, 3, 2]), (64, [32, 16, 8, 4, 2])],
+)
+def test_default_drops_the_last_loser_late(trials: int, kept: list[int]) -> None:
+    rungs = rungs_of(trials, HalvingSpec())
+    assert [rung.keep for rung in rungs] == kept
+    assert all(rung.share == 0.33 for rung in rungs[-1:])
+
+
+def test_first_rung_is_before_the_last() -> None:
+    with pytest.raises(ValidationError, match=r"first_share \(0.5\) must be less than last_share"):
+        HalvingSpec(first_share=0.5)
 
 
 def test_without_halving_every_trial_is_trained_to_its_end() -> None:
@@ -121,7 +144,7 @@ def test_equal_trials_are_ranked_by_their_number() -> None:
 
 
 def test_finalists_are_trained_to_their_end() -> None:
-    rungs = rungs_of(8, HalvingSpec(reduction=4, first_share=0.1, finalists=2))
+    rungs = rungs_of(8, HalvingSpec(reduction=4, first_share=0.1, last_share=None))
     assert rungs == (Rung(share=0.1, trials=8, keep=2),)
     assert planned_runs(8, rungs) == pytest.approx(2.6)
     decision = decide(at_rung(*[1.0] * 8), 0, rungs, "loss")
@@ -130,7 +153,7 @@ def test_finalists_are_trained_to_their_end() -> None:
 
 
 def test_rungs_are_left_out_once_only_the_finalists_are_left() -> None:
-    rungs = rungs_of(8, HalvingSpec(reduction=2, growth=2.0, finalists=2))
+    rungs = rungs_of(8, HalvingSpec(first_share=0.125, growth=2.0, last_share=None))
     failed = [Contender(number, True) for number in range(2, 8)]
     decision = decide([*at_rung(3.0, 2.0), *failed], 0, rungs, "loss")
     assert len(rungs) == 2 and decision is not None

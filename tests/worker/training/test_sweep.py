@@ -30,7 +30,7 @@ from worker.context import Worker
 from worker.training import attempt, publish, recorder, resume
 from worker.verdict import asking
 
-FOUR = HalvingSpec(reduction=2, first_share=0.25, growth=2.0)
+FOUR = HalvingSpec(first_share=0.25, growth=2.0, finalists=1, last_share=None)
 LOSSES = [2.0, 1.0, 4.0, 3.0]
 STEPS = 16
 GRADER = StringCheckGrader(
@@ -206,7 +206,7 @@ def test_worker_killed_before_or_after_any_write_trains_no_rung_twice(
 ) -> None:
     """A rung may be trained again until its state is stored, but not after that."""
     children.total_steps = 4
-    halving = HalvingSpec(first_share=0.5, metric=metric)
+    halving = HalvingSpec(metric=metric, first_share=0.5, finalists=1, last_share=None)
     sweeping = created(workshop, children, [2.0, 1.0], halving)
     monkeypatch.setattr(asking, "PAUSE_SECONDS", 0.01)
     with quick_engine(workshop, monkeypatch):
