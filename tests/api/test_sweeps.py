@@ -101,7 +101,7 @@ def test_sweep_makes_an_ordinary_job_for_each_trial(
         assert job["metadata"] == {"team": "red"}
     with api.database.reading() as session:
         job_row = get_owned(session, Job, "default", sweep["trials"][0]["job_id"])
-        assert (job_row.suffix, job_row.pause_at_share) == ("my-sweep", 0.125)
+        assert (job_row.suffix, job_row.pause_at_share) == ("my-sweep", 0.065)
     assert len(list((api.folder / "broker" / "messages").glob("*.msg"))) == 4
 
 

@@ -67,7 +67,7 @@ def test_default_costs_at_most_2_7_runs() -> None:
 
 @pytest.mark.parametrize(
     ("trials", "kept"),
-    [(2, []), (3, [2]), (4, [3, 2]), (16, [8, 4, 3, 2]), (64, [32, 16, 8, 4, 2])],
+    [(2, []), (3, [2]), (4, [3, 2]), (16, [8, 4, 3, 2]), (48, [24, 12, 6, 3, 2])],
 )
 def test_default_drops_the_last_loser_late(trials: int, kept: list[int]) -> None:
     rungs = rungs_of(trials, HalvingSpec())
