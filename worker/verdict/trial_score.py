@@ -1,27 +1,23 @@
 """Scores the model of a trial by the grader of its sweep."""
 
-import asyncio
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from core.errors import Unavailable
-from core.inference.endpoints import Engine
 from core.inference.targets import Target
 from core.sandbox.limits import LIMITS, Limits
-from core.spec.engine_protocol import kind_of
 from core.spec.grader import Grader
 from core.spec.held_out import Question
 from core.spec.ids import ProjectId
 from core.spec.job import JobSpec
 from core.verdict.metrics import Scored
 from core.verdict.scoring import graded
+from worker.answering.background import Background, background_of
+from worker.answering.models import NamedModels
 from worker.context import Worker
 from worker.coroutines import run_unless, wait_for_all
-from worker.engine_client.any_engine import AnyEngine
 from worker.judges import WorkerJudges
-from worker.verdict.asking import MAX_FAILURES, PAUSE_SECONDS, Asking, may_be_the_cause
+from worker.verdict.asking import Asking
 
 
 @dataclass(frozen=True)
@@ -39,7 +35,8 @@ class TrialModel:
 class TrialScore:
     """Scores models at the engines, until `should_stop` is true."""
 
-    engine: Engine
+    background: Callable[[], Background]
+    """Returns the engines for one model."""
     should_stop: Callable[[], bool]
     grader_limits: Limits = LIMITS
 
@@ -51,38 +48,23 @@ class TrialScore:
         return run_unless(self.should_stop, self._mean(model))
 
     async def _mean(self, model: TrialModel) -> float | None:
-        spec = model.spec
-        asking = Asking(
-            self.engine, model.project, spec.chat_template_kwargs, patience_seconds=math.inf
-        )
-        judges = WorkerJudges(spec.grader_models, model.project, self.engine, self.grader_limits)
+        spec, background = model.spec, self.background()
+        asking = Asking(background, model.project, spec.chat_template_kwargs)
+        models = NamedModels(spec.grader_models, model.project, background)
+        judges = WorkerJudges(models, self.grader_limits)
 
         async def score(question: Question) -> float | None:
             answer = Scored(await asking.ask(model.target, question))
-            return await _graded(question, answer, model.grader, judges)
+            found = await graded(question, answer, (model.grader,), judges)
+            return found.values.get(model.grader.name)
 
-        scores = await wait_for_all([score(question) for question in model.questions])
+        scores = await background.during(wait_for_all([score(each) for each in model.questions]))
         having = [score for score in scores if score is not None]
         return fmean(having) if having else None
 
 
-async def _graded(
-    question: Question, answer: Scored, grader: Grader, judges: WorkerJudges
-) -> float | None:
-    """Return the score of an answer; None if it has none. Waits for judges that are away."""
-    failures = 0
-    while True:
-        try:
-            found = await graded(question, answer, (grader,), judges)
-            return found.values.get(grader.name)
-        except Unavailable as error:
-            failures += may_be_the_cause(error)
-            if kind_of(error).is_lasting or failures >= MAX_FAILURES:
-                return None
-        await asyncio.sleep(PAUSE_SECONDS)
-
-
 def trial_score(worker: Worker, should_stop: Callable[[], bool]) -> TrialScore:
     """Return what asks the engines of a worker."""
-    engine = AnyEngine(worker.database, worker.settings.engine_key)
-    return TrialScore(engine, should_stop, worker.settings.grader_limits)
+    database, key = worker.database, worker.settings.engine_key
+    limits = worker.settings.grader_limits
+    return TrialScore(lambda: background_of(database, key), should_stop, limits)

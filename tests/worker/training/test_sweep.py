@@ -28,7 +28,6 @@ from tests.worker.workshop import ROW, TINY, Workshop, wait_until, worker_here
 from worker import housekeeping
 from worker.context import Worker
 from worker.training import attempt, publish, recorder, resume
-from worker.verdict import asking
 
 FOUR = HalvingSpec(first_share=0.25, growth=2.0, finalists=1, last_share=None)
 LOSSES = [2.0, 1.0, 4.0, 3.0]
@@ -138,7 +137,6 @@ def test_grader_ranks_trials_once_an_engine_is_available(
     """The losses would choose the first trial, whose answers are the worst."""
     halving = FOUR.model_copy(update={"metric": "exact"})
     sweeping = created(workshop, children, [1.0, 2.0, 3.0, 4.0], halving)
-    monkeypatch.setattr(asking, "PAUSE_SECONDS", 0.01)
     with quick_engine(workshop, monkeypatch) as engine, worker_here(workshop):
         engine.mood = "stopping"
         wait_until(lambda: len(engine.requests) > 9, "questions are repeated")
@@ -208,7 +206,6 @@ def test_worker_killed_before_or_after_any_write_trains_no_rung_twice(
     children.total_steps = 4
     halving = HalvingSpec(metric=metric, first_share=0.5, finalists=1, last_share=None)
     sweeping = created(workshop, children, [2.0, 1.0], halving)
-    monkeypatch.setattr(asking, "PAUSE_SECONDS", 0.01)
     with quick_engine(workshop, monkeypatch):
         _kill_everywhere(workshop, sweeping, monkeypatch)
     assert [each.trial.outcome for each in sweeping.trials] == ["lost", "won"]
