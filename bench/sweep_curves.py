@@ -31,7 +31,7 @@ DRAWN = 2000, 380
 """Rows of any length, of which the short ones are used."""
 
 RATES = (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2)
-SHARES = (0.08, 0.12, 0.125, 0.16, 0.1875, 0.25, 0.375, 0.5, WHOLE_RUN)
+SHARES = (0.065, 0.08, 0.0975, 0.125, 0.3, 0.33, 0.36, WHOLE_RUN)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from core.sweeps.rungs import Contender, decide, rungs_of, share_of
 
 
 def _stages(*stages: tuple[float, int]) -> tuple[Rung, ...]:
-    """Return rungs that no HalvingSpec has: (share, trials that continue)."""
+    """Return the rungs with these shares and trials that continue."""
     entering = [len(RATES), *(keep for _, keep in stages)]
     return tuple(
         Rung(share=share, trials=trials, keep=keep)
@@ -18,20 +18,15 @@ def _stages(*stages: tuple[float, int]) -> tuple[Rung, ...]:
 
 
 PLANS: dict[str, tuple[Rung, ...]] = {
-    "default: 1/8 8→3, 3/8 3→1": rungs_of(len(RATES), HalvingSpec()),
-    "1/8 8→4, 1/4 4→2, 1/2 2→1": _stages((0.125, 4), (0.25, 2), (0.5, 1)),
-    "8% 8→4, 12% 4→2": _stages((0.08, 4), (0.12, 2)),
-    "1/8 8→3, 1/2 3→1": _stages((0.125, 3), (0.5, 1)),
-    "1/8 8→2, 1/2 2→1": _stages((0.125, 2), (0.5, 1)),
-    "1/8 8→4, 3/8 4→1": _stages((0.125, 4), (0.375, 1)),
-    "3/16 8→2, 3/8 2→1": _stages((0.1875, 2), (0.375, 1)),
-    "8% 8→4, 16% 4→2": _stages((0.08, 4), (0.16, 2)),
-    "8% 8→4, 1/8 4→2": _stages((0.08, 4), (0.125, 2)),
-    "8% 8→2": _stages((0.08, 2)),
-    "1/8 8→2": _stages((0.125, 2)),
-    "1/4 8→1": _stages((0.25, 1)),
-    "1/8 8→4, 1/4 4→2": _stages((0.125, 4), (0.25, 2)),
-    "1/4 8→4, 1/2 4→2": _stages((0.25, 4), (0.5, 2)),
+    "default: 6.5% 8→4, 9.75% 4→3, 33% 3→2": rungs_of(len(RATES), HalvingSpec()),
+    "6.5% 8→4, 9.75% 4→3, 30% 3→2": _stages((0.065, 4), (0.0975, 3), (0.3, 2)),
+    "6.5% 8→4, 9.75% 4→3, 36% 3→2": _stages((0.065, 4), (0.0975, 3), (0.36, 2)),
+    "8% 8→4, 12.5% 4→3, 30% 3→2": _stages((0.08, 4), (0.125, 3), (0.3, 2)),
+    "6.5% 8→3, 36% 3→2": _stages((0.065, 3), (0.36, 2)),
+    "8% 8→3, 33% 3→2": _stages((0.08, 3), (0.33, 2)),
+    "8% 8→4, 12.5% 4→2": _stages((0.08, 4), (0.125, 2)),
+    "9.75% 8→2": _stages((0.0975, 2)),
+    "12.5% 8→3, 36% 3→1": _stages((0.125, 3), (0.36, 1)),
 }
 """By share and trials; those left at the end are trained to it."""
 

@@ -21,6 +21,7 @@ from core.errors import InvalidRequest, TunesmithError
 from core.inference.invalid_body import invalid_object
 from core.records.jobs import NewJob
 from core.spec.search import Parameters, RandomSearch, SearchSpec
+from core.spec.sweep import FIGURES
 from core.sweeps.parameters import applied, described
 from core.sweeps.search import trials_of
 
@@ -46,7 +47,7 @@ class Expanded:
 def expand(body: CreateSweep) -> Expanded:
     """Return the trials of a sweep. The seeds are drawn here if none are given.
 
-    InvalidRequest if there are no held-out rows by which trials could be compared.
+    InvalidRequest if there is nothing by which trials could be compared.
     """
     if not body.job.evaluation.split and body.job.validation_file is None:
         raise InvalidRequest(
@@ -55,6 +56,7 @@ def expand(body: CreateSweep) -> Expanded:
             param="job.evaluation.split",
             code="missing_required_parameter",
         )
+    _require_metric(body)
     search = body.search
     seed = 0
     if isinstance(search, RandomSearch):
@@ -67,6 +69,30 @@ def expand(body: CreateSweep) -> Expanded:
     if body.suffix is not None:
         job["suffix"] = body.suffix
     return Expanded(search, job, trials)
+
+
+def _require_metric(body: CreateSweep) -> None:
+    """InvalidRequest unless the metric of the halving is measured in every trial."""
+    evaluation = body.job.evaluation
+    metric = "loss" if body.halving is None else body.halving.metric
+    graders = [grader.name for grader in evaluation.graders]
+    if metric in FIGURES:
+        return
+    if metric not in graders:
+        known = ", ".join((*FIGURES, *graders))
+        raise InvalidRequest(
+            f"halving.metric is {metric!r}, which is neither loss, accuracy nor the name of a "
+            f"grader in job.evaluation.graders. Known: {known}.",
+            param="halving.metric",
+            code="invalid_value",
+        )
+    if not evaluation.samples:
+        raise InvalidRequest(
+            f"The grader {metric!r} needs answers to held-out rows, and job.evaluation.samples is "
+            "0. Set it to their number, for instance 100.",
+            param="job.evaluation.samples",
+            code="invalid_value",
+        )
 
 
 def new_trials(

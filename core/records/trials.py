@@ -6,8 +6,9 @@
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from core.records.tables import Job, SweepTrial
+from core.records.tables import Job, Sweep, SweepTrial
 from core.spec.ids import JobId
+from core.spec.sweep import FIGURES, SweepSpec
 from core.spec.trial import TrialResult
 
 
@@ -26,6 +27,14 @@ def find_trial(session: Session, job_id: JobId) -> SweepTrial | None:
     """Return the trial that a job is; None if it belongs to no sweep."""
     query = select(SweepTrial).where(SweepTrial.job_id == job_id)
     return session.scalars(query).one_or_none()
+
+
+def grader_of(session: Session, job: Job) -> str | None:
+    """Return the name of the grader by which the sweep of a job compares; None without one."""
+    if job.sweep_id is None:
+        return None
+    metric = SweepSpec.model_validate(session.get_one(Sweep, job.sweep_id).spec).metric
+    return None if metric in FIGURES else metric
 
 
 def record_result(session: Session, job_id: JobId, result: TrialResult) -> None:

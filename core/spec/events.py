@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from core.spec.base import Spec
-from core.spec.held_out import HeldOutFacts
+from core.spec.held_out import HeldOutFacts, Question
 from core.spec.mask import MaskRow
 from core.spec.parity import ParityReference
 from core.spec.precision import NumberFormat, PrecisionChoice
@@ -192,6 +192,8 @@ class RungReached(Spec):
     share: float = Field(description="of the steps of the run, as requested")
     loss: float | None
     accuracy: float | None
+    folder: Path | None = Field(None, description="the bundle of this step, if it is asked")
+    questions: tuple[Question, ...] = Field((), description="what it is asked")
 
 
 class RunFinished(Spec):

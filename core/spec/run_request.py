@@ -16,7 +16,8 @@ class RunRequest:
     measured costs are not stored.
     `stored_source` is the base's source in the stored job, which its resume states refer to; None:
     that of `spec`. `pause_at_share`: the share of its steps after which the run is evaluated, saves
-    its state and ends; None: it is trained to its end.
+    its state and ends; None: it is trained to its end. `asks_at_rung`: it also writes a bundle
+    there, which answers held-out rows.
     """
 
     spec: JobSpec
@@ -26,6 +27,7 @@ class RunRequest:
     stored_source: str | None = None
     engine_busy_file: Path | None = None
     pause_at_share: float | None = None
+    asks_at_rung: bool = False
 
     @property
     def log_file(self) -> Path:

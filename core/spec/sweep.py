@@ -6,9 +6,9 @@ and Talwalkar 2016, https://arxiv.org/abs/1502.07943).
 """
 
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from core.spec.base import Spec
 from core.spec.numbers import Integer, Number
@@ -23,23 +23,43 @@ class SweepStatus(StrEnum):
     CANCELLED = "cancelled"
 
 
-Metric = Literal["loss", "accuracy"]
-"""Of the held-out rows."""
+FIGURES = ("loss", "accuracy")
+"""The metrics of held-out rows that the training process measures."""
+Metric = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=255,
+        description="loss or accuracy on held-out rows, or the name of a grader of the job, by "
+        "whose mean score for the answers to held-out rows trials are compared",
+    ),
+]
 
 
 class HalvingSpec(Spec):
     """After `first_share` of the run, the best 1 / `reduction` of the trials continue, and again
-    each time the share has grown by the factor `growth`, until `finalists` of them are left. These
-    are trained to their end.
+    each time the share has grown by the factor `growth`, until one more than `finalists` is left.
+    The finalists continue after `last_share`, and are trained to their end.
 
-    Decision 39 has the measurements behind the defaults.
+    Without a `last_share`, the trials are reduced to the finalists in the same way. Decision 39 has
+    the measurements behind the defaults.
     """
 
     metric: Metric = "loss"
-    reduction: Integer = Field(3, ge=2, le=16)
-    first_share: Number = Field(0.125, ge=0.001, lt=1)
-    growth: Number = Field(3.0, ge=1.05, le=16)
-    finalists: Integer = Field(1, ge=1, le=MAX_TRIALS)
+    reduction: Integer = Field(2, ge=2, le=16)
+    first_share: Number = Field(0.065, ge=0.001, lt=1)
+    growth: Number = Field(1.5, ge=1.05, le=16)
+    last_share: Number | None = Field(0.33, ge=0.001, lt=1)
+    finalists: Integer = Field(2, ge=1, le=MAX_TRIALS)
+
+    @model_validator(mode="after")
+    def _require_an_order(self) -> "HalvingSpec":
+        if self.last_share is not None and self.first_share >= self.last_share:
+            raise ValueError(
+                f"first_share ({self.first_share:g}) must be less than last_share "
+                f"({self.last_share:g}); set last_share to null for rungs by growth alone"
+            )
+        return self
 
 
 class Rung(Spec):

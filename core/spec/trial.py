@@ -2,6 +2,8 @@
 
 from enum import StrEnum
 
+from pydantic import Field
+
 from core.spec.base import Spec
 
 WHOLE_RUN = 1.0
@@ -19,12 +21,15 @@ class TrialOutcome(StrEnum):
 
 
 class TrialResult(Spec):
-    """Held-out loss and accuracy of a trial after `step`, where it had reached `share`.
+    """What a trial reached on held-out rows after `step`, the end of `share` of its steps.
 
-    At the end of the run they are those of the weights of the final model.
+    At the end of the run it is what the final model reached.
     """
 
     share: float
     step: int
     loss: float | None
     accuracy: float | None
+    score: float | None = Field(
+        None, description="mean of the sweep's grader; None without one, or if no row was scored"
+    )

@@ -13,7 +13,7 @@ class Workspace(Spec):
 
     Before the run, the worker stores `train.jsonl` (and `validation.jsonl`), the newest resume
     state if there is one, and, if the job continues a tuned model, its bundle in `parent/`. The run
-    creates the bundles `checkpoints/step-<n>/` and `bundle/`, and the resume states
+    creates the bundles `checkpoints/step-<n>/`, `rung/` and `bundle/`, and the resume states
     `resume/step-<n>/`.
     """
 
@@ -30,6 +30,10 @@ class Workspace(Spec):
     @property
     def bundle_folder(self) -> Path:
         return self.folder / "bundle"
+
+    @property
+    def rung_folder(self) -> Path:
+        return self.folder / "rung"
 
     @property
     def parent_folder(self) -> Path:

@@ -17,10 +17,10 @@ from core.records.sweep_progress import TrialJob
 from core.records.tables import Sweep
 from core.records.trials import has_reached_rung, results_of
 from core.spec.ids import SweepId
-from core.spec.sweep import SweepSpec, SweepStatus
+from core.spec.sweep import Metric, SweepSpec, SweepStatus
 from core.spec.trial import WHOLE_RUN, TrialOutcome
 from core.sweeps import messages
-from core.sweeps.rungs import Contender, Decision, decide, share_of
+from core.sweeps.rungs import Contender, Decision, decide, newest_with, share_of
 
 
 def advance_sweeps(database: Database) -> list[SweepId]:
@@ -46,7 +46,7 @@ def advance_sweep(session: Session, sweep_id: SweepId) -> bool:
     spec = SweepSpec.model_validate(sweep.spec)
     by_number = {each.trial.number: each for each in trials}
     for number in decision.fallen:
-        _drop(session, by_number[number])
+        _drop(session, spec, by_number[number])
     for place, number in enumerate(decision.ranking[decision.kept :], decision.kept + 1):
         reason = messages.lost(spec, by_number[number], place, decision, sweep.rung)
         progress.end_trial(session, by_number[number], TrialOutcome.LOST, reason)
@@ -63,14 +63,13 @@ def _decision(sweep: Sweep, trials: Sequence[TrialJob]) -> Decision | None:
     if sweep.status != SweepStatus.RUNNING:
         return None
     spec = SweepSpec.model_validate(sweep.spec)
-    contenders = [_contender(each) for each in trials if each.trial.outcome is None]
+    contenders = [_contender(each, spec.metric) for each in trials if each.trial.outcome is None]
     return decide(contenders, sweep.rung, spec.rungs, spec.metric)
 
 
-def _contender(each: TrialJob) -> Contender:
+def _contender(each: TrialJob, metric: Metric) -> Contender:
     job, trial = each.job, each.trial
-    results = results_of(trial)
-    newest = results[-1] if results else None
+    newest = newest_with(metric, results_of(trial))
     if job.status == JobStatus.SUCCEEDED:
         return Contender(trial.number, is_done=True, result=newest)
     if job.status in FINAL:
@@ -105,11 +104,11 @@ def _end(
     progress.end_sweep(session, sweep, SweepStatus.SUCCEEDED, winner=winner.job.id)
 
 
-def _drop(session: Session, each: TrialJob) -> None:
+def _drop(session: Session, spec: SweepSpec, each: TrialJob) -> None:
     """Record why a trial has ended without a result."""
     if each.job.status == JobStatus.CANCELLED:
         progress.end_trial(session, each, TrialOutcome.CANCELLED, "The job was cancelled.")
         return
     error = each.job.error or {}
-    reason = error.get("message") or "The run had no held-out rows."
+    reason = error.get("message") or messages.unmeasured(spec)
     progress.end_trial(session, each, TrialOutcome.FAILED, reason)

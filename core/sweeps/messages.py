@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from core.records.sweep_progress import TrialJob
 from core.records.trials import results_of
-from core.spec.sweep import SweepSpec
+from core.spec.sweep import FIGURES, SweepSpec
 from core.spec.trial import WHOLE_RUN
-from core.sweeps.rungs import Decision, share_of
+from core.sweeps.rungs import Decision, newest_with, share_of, value_of
 
 SHOWN_REASONS = 5
 """Of failed trials, in the error of a sweep."""
@@ -39,11 +39,20 @@ def all_failed(trials: Sequence[TrialJob]) -> dict[str, str | None]:
     return {"code": "all_trials_failed", "message": message, "param": None}
 
 
+def unmeasured(spec: SweepSpec) -> str:
+    """Return why a trial that was trained cannot be compared."""
+    if spec.metric in FIGURES:
+        return "The run had no held-out rows."
+    return f"No answer to a held-out row has a score by {spec.metric!r}."
+
+
 def _name(each: TrialJob) -> str:
     return f"Trial {each.trial.number} of {each.trial.sweep_id}"
 
 
 def _score(spec: SweepSpec, each: TrialJob) -> str:
-    result = results_of(each.trial)[-1]
-    value = result.loss if spec.metric == "loss" else result.accuracy
-    return f"a held-out {spec.metric} of {value:.4f} at step {result.step}"
+    result = newest_with(spec.metric, results_of(each.trial))
+    assert result is not None, "only trials with a result are ranked"
+    what = f"a held-out {spec.metric}" if spec.metric in FIGURES else f"a score by {spec.metric!r}"
+    value = value_of(result, spec.metric)
+    return f"{what} of {value:.4f} at step {result.step}"

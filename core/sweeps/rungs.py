@@ -8,23 +8,28 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from core.spec.sweep import HalvingSpec, Metric, Rung
+from core.spec.sweep import FIGURES, HalvingSpec, Metric, Rung
 from core.spec.trial import WHOLE_RUN, TrialResult
 
 
 def rungs_of(trials: int, halving: HalvingSpec | None) -> tuple[Rung, ...]:
     """Return the rungs before the end of the run; none if every trial is trained to its end.
 
-    There are no more rungs once the finalists are left. More of them may be left at the end.
+    There are no more rungs once the finalists are left. Without `last_share`, more of them may be
+    left at the end.
     """
     if halving is None:
         return ()
+    finalists, last_share = halving.finalists, halving.last_share
+    least, until = (finalists, WHOLE_RUN) if last_share is None else (finalists + 1, last_share)
     rungs: list[Rung] = []
     left, share = trials, halving.first_share
-    while left > halving.finalists and share < WHOLE_RUN:
-        keep = max(halving.finalists, math.ceil(left / halving.reduction))
+    while left > least and share < until:
+        keep = max(least, math.ceil(left / halving.reduction))
         rungs.append(Rung(share=share, trials=left, keep=keep))
         left, share = keep, halving.first_share * halving.growth ** len(rungs)
+    if last_share is not None and left > finalists:
+        rungs.append(Rung(share=last_share, trials=left, keep=finalists))
     return tuple(rungs)
 
 
@@ -40,6 +45,22 @@ def planned_runs(trials: int, rungs: Sequence[Rung]) -> float:
 def share_of(rung: int, rungs: Sequence[Rung]) -> float:
     """Return the share of the run at which `rung` ends; the one after the last is the end."""
     return rungs[rung].share if rung < len(rungs) else WHOLE_RUN
+
+
+def value_of(result: TrialResult, metric: Metric) -> float | None:
+    """Return what `metric` is in a result; None if it was not measured."""
+    if metric in FIGURES:
+        return result.loss if metric == "loss" else result.accuracy
+    return result.score
+
+
+def newest_with(metric: Metric, results: Sequence[TrialResult]) -> TrialResult | None:
+    """Return the newest result that has the metric; None without one.
+
+    Answers at the end of a run may lack a score that those at the rung before have.
+    """
+    having = (result for result in reversed(results) if value_of(result, metric) is not None)
+    return next(having, None)
 
 
 @dataclass(frozen=True)
@@ -97,7 +118,7 @@ def _score(result: TrialResult | None, metric: Metric) -> float | None:
     """Return the number by which trials are ranked, the lowest first; None without one."""
     if result is None:
         return None
-    value = result.loss if metric == "loss" else result.accuracy
+    value = value_of(result, metric)
     if value is None or not math.isfinite(value):
         return None
     return value if metric == "loss" else -value

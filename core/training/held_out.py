@@ -5,7 +5,7 @@ import random
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase
 
 from core.artifacts.metrics import StepMetrics
 from core.batching.rows import LabelledRow
@@ -13,7 +13,6 @@ from core.datasets.read import read_examples
 from core.spec.held_out import CurvePoint, Figures, HeldOutFacts, Question
 from core.spec.job import JobSpec
 from core.spec.objective import ClassificationSpec
-from core.spec.workspace import Workspace
 from core.training.data import Dataset
 from core.training.loop import Training
 from core.training.state import RunState
@@ -36,10 +35,7 @@ def held_out_facts(training: Training, state: RunState, step: int) -> HeldOutFac
     rows, baseline = len(dataset.validation_rows), state.baseline
     file = training.workspace.train_file
     _, first = next(read_examples(file, spec.columns))
-    asked: tuple[Question, ...] = ()
-    omitted = 0
-    if rows:
-        asked, omitted = _questions(spec, training.workspace, dataset, training.tokenizer)
+    asked, omitted = questions_of(training)
     return HeldOutFacts(
         rows=rows,
         source=None if not rows else "split" if dataset.held_out else "validation_file",
@@ -82,13 +78,9 @@ def _points(curve: Sequence[StepMetrics]) -> tuple[CurvePoint, ...]:
     return tuple(points[index] for index in sorted(kept))
 
 
-def _questions(
-    spec: JobSpec,
-    workspace: Workspace,
-    dataset: Dataset,
-    tokenizer: PreTrainedTokenizerFast,
-) -> tuple[tuple[Question, ...], int]:
+def questions_of(training: Training) -> tuple[tuple[Question, ...], int]:
     """Return questions of rows drawn with the seed, and the number of rows that became none."""
+    spec, workspace, dataset = training.spec, training.workspace, training.dataset
     lines = sorted({row.line for row in dataset.validation_rows})
     count = min(spec.evaluation.samples, len(lines))
     chosen = set(random.Random(spec.seed).sample(lines, count))
@@ -97,12 +89,12 @@ def _questions(
     file = workspace.train_file if dataset.held_out else workspace.validation_file
     examples = islice(read_examples(file, spec.columns), max(chosen))
     found = (question_of(line, example) for line, example in examples if line in chosen)
-    kept = tuple(_short(found, tokenizer))
+    kept = tuple(_short(found, training.tokenizer))
     return kept, count - len(kept)
 
 
 def _short(
-    questions: Iterator[Question | None], tokenizer: PreTrainedTokenizerFast
+    questions: Iterator[Question | None], tokenizer: PreTrainedTokenizerBase
 ) -> Iterator[Question]:
     """Yield those that are short enough to be sent, with the limit of their answers."""
     for question in short(questions, MOST_BYTES):

@@ -62,11 +62,12 @@ def train(
     precision_folder: Path | None = None,
     stored_source: str | None = None,
     pause_at_share: float | None = None,
+    asks_at_rung: bool = False,
 ) -> Iterator[RunEvent]:
     """Yield the events of a run; the last is RunFinished, or ResumeStateSaved if `stop` is true.
 
     With `pause_at_share`, the run is evaluated and ends with RungReached after that share of its
-    steps; the rates are those of the complete run.
+    steps; the rates are those of the complete run. With `asks_at_rung`, it has a bundle then.
 
     `stop` is called before every micro-batch. A run resumes from a matching resume state in the
     workspace, and then has the same result as without the interruption; `stored_source` is the
@@ -136,7 +137,9 @@ def train(
         while not training.is_finished(state):
             try:
                 if pause_at_share is not None and training.is_at_rung(state):
-                    yield from pause_at_rung(training, state, fingerprint, pause_at_share)
+                    yield from pause_at_rung(
+                        training, state, fingerprint, pause_at_share, asks_at_rung
+                    )
                     return
                 yield from _next_action(state)(training, state)
             except OutOfMemory as shortage:

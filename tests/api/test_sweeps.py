@@ -17,6 +17,14 @@ SWEEPS = "/v1/fine_tuning/sweeps"
 JOBS = "/v1/fine_tuning/jobs"
 RATE = "training.learning_rate"
 RATES = [1e-3, 2e-3, 4e-3, 8e-3]
+EXACT = {
+    "type": "string_check",
+    "name": "exact",
+    "input": "{{sample.output_text}}",
+    "reference": "{{item.reference}}",
+    "operation": "eq",
+}
+GRADED = {"split": 0.1, "graders": [EXACT]}
 
 
 def body_of(dataset: str, **more: Any) -> dict[str, Any]:
@@ -72,16 +80,17 @@ def test_sweep_makes_an_ordinary_job_for_each_trial(
     )
     assert sweep["halving"] == {
         "metric": "loss",
-        "reduction": 3,
-        "first_share": 0.125,
-        "growth": 3.0,
-        "finalists": 1,
+        "reduction": 2,
+        "first_share": 0.065,
+        "growth": 1.5,
+        "last_share": 0.33,
+        "finalists": 2,
     }
     assert sweep["rungs"] == [
-        {"share": 0.125, "trials": 4, "keep": 2},
-        {"share": 0.375, "trials": 2, "keep": 1},
+        {"share": 0.065, "trials": 4, "keep": 3},
+        {"share": 0.33, "trials": 3, "keep": 2},
     ]
-    assert sweep["planned_runs"] == 4 / 8 + 2 / 4 + 5 / 8
+    assert sweep["planned_runs"] == pytest.approx(0.065 + 0.33 + 2)
     assert [trial["parameters"] for trial in sweep["trials"]] == [{RATE: rate} for rate in RATES]
     specs = [spec_of(api, trial["job_id"]) for trial in sweep["trials"]]
     assert [spec.training.learning_rate for spec in specs] == RATES
@@ -92,7 +101,7 @@ def test_sweep_makes_an_ordinary_job_for_each_trial(
         assert job["metadata"] == {"team": "red"}
     with api.database.reading() as session:
         job_row = get_owned(session, Job, "default", sweep["trials"][0]["job_id"])
-        assert (job_row.suffix, job_row.pause_at_share) == ("my-sweep", 0.125)
+        assert (job_row.suffix, job_row.pause_at_share) == ("my-sweep", 0.065)
     assert len(list((api.folder / "broker" / "messages").glob("*.msg"))) == 4
 
 
@@ -143,6 +152,11 @@ def test_random_sweep_shows_its_seed_and_can_be_repeated(
     ("more", "param", "message"),
     [
         ({"job": {"evaluation": {}}}, "job.evaluation.split", "compares its trials on held-out"),
+        (
+            {"halving": {"metric": "exact"}, "job": {"evaluation": GRADED | {"samples": 0}}},
+            "job.evaluation.samples",
+            "needs answers to held-out rows",
+        ),
         ({"job": {"model": "no/model"}}, "job.model", "All trials: "),
         ({"job": {"training_file": "file-none"}}, "job.training_file", "No file"),
         ({"job": {"trainning": {}}}, "job.trainning", "Did you mean 'training'?"),
@@ -188,7 +202,8 @@ def test_random_sweep_shows_its_seed_and_can_be_repeated(
             "are the same job",
         ),
         ({"halving": {"reduction": 1}}, "halving.reduction", "greater than or equal to 2"),
-        ({"halving": {"metric": "bleu"}}, "halving.metric", "'loss' or 'accuracy'"),
+        ({"halving": {"first_share": 0.5}}, "halving", "must be less than last_share"),
+        ({"halving": {"metric": "bleu"}}, "halving.metric", "Known: loss, accuracy."),
     ],
 )
 def test_refused_sweep_names_the_trial_and_makes_no_job(
@@ -197,6 +212,16 @@ def test_refused_sweep_names_the_trial_and_makes_no_job(
     missing = param in ("job.model", "job.training_file")
     found = refusal(client, dataset, 404 if missing else 400, **more)
     assert found[0] == param and message in found[1], found
+
+
+def test_sweep_by_a_grader_keeps_it_in_every_trial(
+    api: Api, client: httpx.Client, dataset: str
+) -> None:
+    sweep = create(client, dataset, halving={"metric": "exact"}, job={"evaluation": GRADED})
+    assert sweep["halving"]["metric"] == "exact"
+    for trial in sweep["trials"]:
+        (grader,) = spec_of(api, trial["job_id"]).evaluation.graders
+        assert grader.name == "exact"
 
 
 def test_every_invalid_trial_is_told(client: httpx.Client, dataset: str) -> None:
@@ -209,14 +234,16 @@ def test_every_invalid_trial_is_told(client: httpx.Client, dataset: str) -> None
 def test_sweep_shows_its_trials_until_the_winner_has_a_model(
     api: Api, client: httpx.Client, dataset: str
 ) -> None:
-    halving = {"reduction": 2, "growth": 2}
+    halving = {"first_share": 0.125, "growth": 2, "last_share": None, "finalists": 1}
     sweep_id = create(client, dataset, halving=halving)["id"]
     look = lambda: client.get(f"{SWEEPS}/{sweep_id}").json()  # noqa: E731
     for loss in (2.0, 1.0, 3.0):
         reach_rung(api, loss)
     assert [trial["status"] for trial in look()["trials"]] == [*["waiting"] * 3, "queued"]
     waiting = look()["trials"][0]
-    assert waiting["results"] == [{"share": 0.125, "step": 1, "loss": 2.0, "accuracy": 0.5}]
+    assert waiting["results"] == [
+        {"share": 0.125, "step": 1, "loss": 2.0, "accuracy": 0.5, "score": None}
+    ]
     refused = client.post(f"{JOBS}/{waiting['job_id']}/resume")
     assert (
         refused.status_code == 409 and "waits for the other" in refused.json()["error"]["message"]

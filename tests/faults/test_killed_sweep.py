@@ -25,7 +25,7 @@ from tests.worker import workshop
 
 STEPS = 64
 RATES = [1e-5, 1e-3, 3e-3, 1e-4]
-HALVING = {"reduction": 2, "first_share": 0.25, "growth": 2}
+HALVING = {"first_share": 0.25, "growth": 2, "last_share": None, "finalists": 1}
 KILLS = ("worker", "worker.housekeeping", "api", "worker", "worker.housekeeping", "worker")
 """In this order, each after some more steps."""
 

@@ -27,6 +27,7 @@ from core.spec.events import (
     RunResumed,
     StepDone,
 )
+from core.spec.held_out import HeldOutFacts, Question
 from core.spec.parity import ParityReference
 from core.spec.run_request import RunRequest, archive_of
 from worker.training.publish import METRICS_FILE
@@ -44,6 +45,8 @@ class Simulation:
     while_stopping: Callable[[], None] = lambda: None
     loss_of: Callable[[RunRequest], float] = lambda request: 1.0
     """On held-out rows, at any step."""
+    questions_of: Callable[[RunRequest], tuple[Question, ...]] = lambda request: ()
+    """What a model is asked at a rung, and at the end."""
     requests: list[RunRequest] = field(default_factory=list)
     started_at: list[int] = field(default_factory=list)
 
@@ -107,8 +110,7 @@ class SimulatedChild:
                 return
             if share is not None and step == rung:
                 self._save(step)
-                loss = self._simulation.loss_of(self._order)
-                self._say(RungReached(step=step, share=share, loss=loss, accuracy=0.5))
+                self._say(self._rung_reached(step, share))
                 return
             time.sleep(SECONDS_PER_STEP)
             step += 1
@@ -116,6 +118,7 @@ class SimulatedChild:
         folder = self._order.workspace.bundle_folder
         write_bundle(folder, self._order)
         reference = self._simulation.reference
+        questions = self._simulation.questions_of(self._order)
         self._say(
             RunFinished(
                 folder=folder,
@@ -125,8 +128,19 @@ class SimulatedChild:
                 reference=reference,
                 validation_loss=self._simulation.loss_of(self._order),
                 validation_accuracy=0.5,
+                held_out=HeldOutFacts(questions=questions) if questions else None,
             )
         )
+
+    def _rung_reached(self, step: int, share: float) -> RungReached:
+        loss = self._simulation.loss_of(self._order)
+        told = RungReached(step=step, share=share, loss=loss, accuracy=0.5)
+        if not self._order.asks_at_rung:
+            return told
+        folder = self._order.workspace.rung_folder
+        write_bundle(folder, self._order)
+        questions = self._simulation.questions_of(self._order)
+        return told.model_copy(update={"folder": folder, "questions": questions})
 
     def _say(self, event: RunEvent) -> None:
         self._mouth.send_bytes(event.model_dump_json().encode())

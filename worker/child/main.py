@@ -28,6 +28,7 @@ from core.spec.events import (
     RunEvent,
     RunFailed,
     RunFinished,
+    RungReached,
 )
 from core.spec.export_steps import ExportStep
 from core.spec.run_request import RunRequest, archive_of
@@ -66,10 +67,12 @@ def run(events: Connection, request: RunRequest) -> None:
             precision_folder=request.precision_folder,
             stored_source=request.stored_source,
             pause_at_share=request.pause_at_share,
+            asks_at_rung=request.asks_at_rung,
         )
         for event in events_of_run:
-            if isinstance(event, CheckpointSaved | RunFinished):
-                pack(event.folder, archive_of(event.folder))
+            if isinstance(event, CheckpointSaved | RungReached | RunFinished):
+                if event.folder is not None:
+                    pack(event.folder, archive_of(event.folder))
             elif isinstance(event, ResumeStateSaved):
                 pack_state(event.folder, archive_of(event.folder))
             send(event)

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from core.artifacts.archive import unpack
 from core.errors import StaleClaim, TunesmithError, Unavailable
 from core.parity.asking import Candidate
-from core.records import claims
+from core.records import claims, trials
 from core.records.claims import Claim
 from core.records.owned import get_owned
 from core.records.tables import File, Job
@@ -35,6 +35,7 @@ from worker.training.publish import Publisher
 from worker.training.recorder import Recorder
 from worker.training.resume import ResumeStates, fetch_checked
 from worker.training.supervise import supervise
+from worker.verdict.trial_score import trial_score
 from worker.verdict.verdict import verdict_check
 
 logger = logging.getLogger(__name__)
@@ -85,7 +86,8 @@ def train(worker: Worker, claim: Claim) -> None:
 
     check_parity = ParityCheck(engine_for, should_stop)
     judge_model = verdict_check(worker, should_stop)
-    publisher = Publisher(worker.database, store, claim, check_parity, judge_model)
+    score_trial = trial_score(worker, should_stop)
+    publisher = Publisher(worker.database, store, claim, check_parity, judge_model, score_trial)
     recorder = Recorder(worker.database, claim, states, publisher)
     try:
         with lease:
@@ -135,7 +137,7 @@ def _prepare(
 ) -> RunRequest:
     """Fetch the inputs of the job into an empty workspace: files, parent, resume state."""
 
-    def read(session: Session) -> tuple[Job, str, str | None]:
+    def read(session: Session) -> tuple[Job, str, str | None, bool]:
         job = claims.claimed_job(session, claim)
 
         def blob_key(file_id: FileId, param: str) -> str:
@@ -144,9 +146,10 @@ def _prepare(
         train_key = blob_key(job.training_file, "training_file")
         validation = job.validation_file
         validation_key = blob_key(validation, "validation_file") if validation else None
-        return job, train_key, validation_key
+        has_grader = trials.grader_of(session, job) is not None
+        return job, train_key, validation_key, has_grader
 
-    job, train_key, validation_key = commit(worker.database, read)
+    job, train_key, validation_key, has_grader = commit(worker.database, read)
     stored = job.spec
     spec = JobSpec.model_validate(stored)
     _empty(workspace.folder)
@@ -169,6 +172,7 @@ def _prepare(
         source,
         settings.engine_busy_file,
         job.pause_at_share,
+        asks_at_rung=has_grader,
     )
 
 

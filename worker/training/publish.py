@@ -9,6 +9,7 @@ from pathlib import Path
 from sqlalchemy.orm import Session
 
 from core.errors import StaleClaim
+from core.inference.targets import Target
 from core.jobs.state import JobStatus
 from core.parity.asking import Candidate
 from core.records import claims, events, files, jobs, models, trials, verdicts
@@ -20,8 +21,10 @@ from core.records.models import StoredBundle
 from core.records.tables import Job
 from core.spec.base_model import BaseModelSpec
 from core.spec.bundle import BundleRef
-from core.spec.events import CheckpointSaved, RunFinished
+from core.spec.events import CheckpointSaved, RunFinished, RungReached
+from core.spec.held_out import Question
 from core.spec.ids import FileId, ModelId
+from core.spec.job import JobSpec
 from core.spec.parity import Parity, ParityReference
 from core.spec.run_request import archive_of
 from core.spec.trial import WHOLE_RUN, TrialResult
@@ -32,6 +35,7 @@ from worker.coroutines import Interrupted
 from worker.outages.commit import commit, may_have_committed
 from worker.training.event_messages import checkpoint_metrics, parity_message, verdict_message
 from worker.verdict.subject import Subject, subject_of
+from worker.verdict.trial_score import TrialModel
 
 METRICS_FILE = "metrics.csv"
 RESULT_FILENAME = "step_metrics.csv"
@@ -41,6 +45,9 @@ CheckParity = Callable[[ParityReference | None, Candidate], Parity]
 
 JudgeModel = Callable[[Subject, Parity], Verdict]
 """Compares a model with the one that the job began with; Interrupted if the worker must stop."""
+
+ScoreTrial = Callable[[TrialModel], float | None]
+"""Returns the mean score of a trial's model; Interrupted if the worker must stop."""
 
 
 class Publisher:
@@ -53,12 +60,14 @@ class Publisher:
         claim: Claim,
         check_parity: CheckParity,
         judge_model: JudgeModel,
+        score_trial: ScoreTrial,
     ) -> None:
         self._database = database
         self._store = store
         self._claim = claim
         self._check_parity = check_parity
         self._judge_model = judge_model
+        self._score_trial = score_trial
 
     def publish_checkpoint(self, event: CheckpointSaved) -> None:
         """Store and record a checkpoint; delete the ones that it replaces."""
@@ -87,6 +96,23 @@ class Publisher:
         for key in dropped:
             self._store.delete(key)
 
+    def result_at_rung(self, event: RungReached) -> TrialResult | None:
+        """Return what a trial has reached; None if the worker had to stop meanwhile.
+
+        A bundle that the run has written is stored only while its model answers.
+        """
+        measured = event.model_dump(include={"share", "step", "loss", "accuracy"})
+        if event.folder is None:
+            return TrialResult.model_validate(measured)
+        bundle = self._store_bundle(event.folder, f"rung-{event.step}")
+        try:
+            with delete_on_failure(self._store, bundle.key):
+                score = self._score(bundle, event.questions)
+        except Interrupted:
+            return None
+        self._store.delete(bundle.key)
+        return TrialResult.model_validate(measured | {"score": score})
+
     def publish_final(self, event: RunFinished) -> bool:
         """Store, check, judge and record the final model, and end the job as succeeded.
 
@@ -97,9 +123,10 @@ class Publisher:
             with delete_on_failure(self._store, bundle.key):
                 parity = self._parity(event, bundle)
                 verdict = self._verdict(event, bundle, parity)
+                score = self._score(bundle, event.held_out.questions if event.held_out else ())
         except Interrupted:
             return False
-        self._record_final(event, bundle, parity, verdict)
+        self._record_final(event, bundle, parity, verdict, score)
         return True
 
     def _parity(self, event: RunFinished, bundle: StoredBundle) -> Parity:
@@ -123,8 +150,30 @@ class Publisher:
 
         return self._judge_model(commit(self._database, read), parity)
 
+    def _score(self, bundle: StoredBundle, questions: Sequence[Question]) -> float | None:
+        """Return the score of a model by the grader of its sweep; None for a job without one."""
+
+        def read(session: Session) -> TrialModel | None:
+            job = claims.claimed_job(session, self._claim)
+            name = trials.grader_of(session, job)
+            if name is None:
+                return None
+            spec = JobSpec.model_validate(job.spec)
+            (grader,) = (each for each in spec.evaluation.graders if each.name == name)
+            ref = BundleRef(key=bundle.key, sha256=bundle.sha256)
+            target = Target(_model_id(job), spec.base, ref)
+            return TrialModel(job.project_id, spec, grader, target, questions)
+
+        model = commit(self._database, read)
+        return None if model is None else self._score_trial(model)
+
     def _record_final(
-        self, event: RunFinished, bundle: StoredBundle, parity: Parity, verdict: Verdict | None
+        self,
+        event: RunFinished,
+        bundle: StoredBundle,
+        parity: Parity,
+        verdict: Verdict | None,
+        score: float | None,
     ) -> None:
         file_id, file_key = files.new_file_key()
         with delete_on_failure(self._store, bundle.key, file_key, unless=may_have_committed):
@@ -140,7 +189,7 @@ class Publisher:
                     messages.append(verdict_message(verdict, model_id))
                 _add_results(session, job, file_id, results)
                 if job.sweep_id is not None:
-                    trials.record_result(session, job.id, _result(event))
+                    trials.record_result(session, job.id, _result(event, score))
                 messages.append(NewEvent(f"New fine-tuned model created: {model_id}"))
                 events.append_events(session, job.id, messages)
                 jobs.advance(
@@ -187,13 +236,14 @@ def _add_results(session: Session, job: Job, file_id: FileId, results: Blob) -> 
     )
 
 
-def _result(event: RunFinished) -> TrialResult:
+def _result(event: RunFinished, score: float | None) -> TrialResult:
     """Return the result of a trial that was trained to its end."""
     return TrialResult(
         share=WHOLE_RUN,
         step=event.step or 0,
         loss=event.validation_loss,
         accuracy=event.validation_accuracy,
+        score=score,
     )
 
 

@@ -33,7 +33,6 @@ from core.spec.events import (
     StepDone,
     StoppedEarly,
 )
-from core.spec.trial import TrialResult
 from worker.outages.commit import commit
 from worker.outages.full_disk import DISK_FULL
 from worker.training import event_messages
@@ -139,8 +138,9 @@ class Recorder:
         self.is_complete = True
 
     def _stop_at_rung(self, event: RungReached) -> None:
-        fields = event.model_dump(exclude={"type"})
-        result = TrialResult.model_validate(fields)
+        result = self._publisher.result_at_rung(event)
+        if result is None:
+            return
         commit(self._database, lambda session: claims.stop_at_rung(session, self._claim, result))
         self.is_complete = True
 

@@ -21,7 +21,7 @@ from core.sweeps.advance import advance_sweeps
 from tests.core.sweeps.sweeping import Sweeping, make_sweep, status_of
 
 LOSSES = [2.0, 1.0, 4.0, 3.0]
-FOUR = HalvingSpec(reduction=2, first_share=0.25, growth=2.0)
+FOUR = HalvingSpec(first_share=0.25, growth=2.0, finalists=1, last_share=None)
 
 
 def last_message(database: Database, job_id: str) -> str:
@@ -73,7 +73,7 @@ def test_losers_end_with_the_reason_and_the_winner_is_trained_to_its_end(
 
 
 def test_finalist_that_loses_keeps_its_model(database: Database, new_job: NewJob) -> None:
-    halving = HalvingSpec(reduction=2, first_share=0.25, finalists=2)
+    halving = HalvingSpec(first_share=0.25, last_share=None)
     sweeping = make_sweep(database, new_job, LOSSES, halving)
     for _ in range(2):
         run_rung(sweeping)

@@ -5,21 +5,40 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from core.spec.search import MAX_TRIALS
 from core.spec.sweep import HalvingSpec, Rung
 from core.spec.trial import TrialResult
-from core.sweeps.rungs import Contender, Decision, decide, planned_runs, rungs_of, share_of
+from core.sweeps.rungs import (
+    Contender,
+    Decision,
+    decide,
+    newest_with,
+    planned_runs,
+    rungs_of,
+    share_of,
+)
 
-CLASSIC = HalvingSpec(reduction=2, growth=2.0)
+CLASSIC = HalvingSpec(first_share=0.125, growth=2.0, finalists=1, last_share=None)
 of_eight = rungs_of(8, CLASSIC)
 
-halvings = st.builds(HalvingSpec, reduction=st.integers(2, 16), first_share=st.floats(0.001, 0.99))
+halvings = st.builds(
+    HalvingSpec,
+    reduction=st.integers(2, 16),
+    first_share=st.floats(0.001, 0.5),
+    last_share=st.none() | st.floats(0.501, 0.99),
+    finalists=st.integers(1, 4),
+)
 counts = st.integers(2, MAX_TRIALS)
 
 
 def result(loss: float | None, accuracy: float | None = 0.5, share: float = 0.125) -> TrialResult:
     return TrialResult(share=share, step=5, loss=loss, accuracy=accuracy)
+
+
+def graded(*scores: float | None) -> list[TrialResult]:
+    return [result(1.0).model_copy(update={"score": score}) for score in scores]
 
 
 def at_rung(*losses: float | None) -> list[Contender]:
@@ -39,10 +58,26 @@ def test_eight_trials_cost_two_runs_and_a_half() -> None:
 def test_default_costs_at_most_2_7_runs() -> None:
     rungs = rungs_of(8, HalvingSpec())
     assert [(rung.share, rung.trials, rung.keep) for rung in rungs] == [
-        (0.125, 8, 3),
-        (0.375, 3, 1),
+        (0.065, 8, 4),
+        (0.0975, 4, 3),
+        (0.33, 3, 2),
     ]
-    assert planned_runs(8, rungs) == 2.375
+    assert planned_runs(8, rungs) == pytest.approx(2.6875)
+
+
+@pytest.mark.parametrize(
+    ("trials", "kept"),
+    [(2, []), (3, [2]), (4, [3, 2]), (16, [8, 4, 3, 2]), (48, [24, 12, 6, 3, 2])],
+)
+def test_default_drops_the_last_loser_late(trials: int, kept: list[int]) -> None:
+    rungs = rungs_of(trials, HalvingSpec())
+    assert [rung.keep for rung in rungs] == kept
+    assert all(rung.share == 0.33 for rung in rungs[-1:])
+
+
+def test_first_rung_is_before_the_last() -> None:
+    with pytest.raises(ValidationError, match=r"first_share \(0.5\) must be less than last_share"):
+        HalvingSpec(first_share=0.5)
 
 
 def test_without_halving_every_trial_is_trained_to_its_end() -> None:
@@ -109,7 +144,7 @@ def test_equal_trials_are_ranked_by_their_number() -> None:
 
 
 def test_finalists_are_trained_to_their_end() -> None:
-    rungs = rungs_of(8, HalvingSpec(reduction=4, first_share=0.1, finalists=2))
+    rungs = rungs_of(8, HalvingSpec(reduction=4, first_share=0.1, last_share=None))
     assert rungs == (Rung(share=0.1, trials=8, keep=2),)
     assert planned_runs(8, rungs) == pytest.approx(2.6)
     decision = decide(at_rung(*[1.0] * 8), 0, rungs, "loss")
@@ -118,7 +153,7 @@ def test_finalists_are_trained_to_their_end() -> None:
 
 
 def test_rungs_are_left_out_once_only_the_finalists_are_left() -> None:
-    rungs = rungs_of(8, HalvingSpec(reduction=2, growth=2.0, finalists=2))
+    rungs = rungs_of(8, HalvingSpec(first_share=0.125, growth=2.0, last_share=None))
     failed = [Contender(number, True) for number in range(2, 8)]
     decision = decide([*at_rung(3.0, 2.0), *failed], 0, rungs, "loss")
     assert len(rungs) == 2 and decision is not None
@@ -142,3 +177,15 @@ def test_failed_trials_lose_and_a_single_one_that_is_left_goes_to_the_end() -> N
 @pytest.mark.parametrize("loss", [None, math.nan, math.inf])
 def test_sweep_ends_without_a_winner_if_no_trial_has_a_loss(loss: float | None) -> None:
     assert decide(at_rung(loss, loss), 0, of_eight, "loss") == Decision((), (0, 1), 0, None)
+
+
+def test_highest_mean_score_of_a_grader_is_the_best() -> None:
+    contenders = [Contender(n, True, each) for n, each in enumerate(graded(0.2, 0.9, None, 0.5))]
+    assert decide(contenders, 0, of_eight, "exact") == Decision((1, 3, 0), (2,), 3, 1)
+
+
+def test_score_of_the_rung_before_counts_if_the_newest_is_missing() -> None:
+    first, second, third = graded(0.2, 0.9, None)
+    assert newest_with("exact", [first, second, third]) == second
+    assert newest_with("exact", [third]) is None
+    assert newest_with("loss", [first, third]) == third

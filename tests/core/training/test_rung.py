@@ -74,6 +74,19 @@ def test_rung_is_judged_and_its_state_is_saved_before_it_is_told(job, workspace)
     assert saved.step == 4
 
 
+def test_rung_that_is_asked_has_a_bundle_and_changes_nothing(job, workspace):
+    shutil.copy(workspace.train_file, workspace.validation_file)
+    spec = job(max_steps=4, evaluation=AT_THE_END | {"samples": 3})
+    *_, whole = run(spec, moved(workspace, "whole"))
+    asked = moved(workspace, "asked")
+    *_, told = train(spec, asked, never, pause_at_share=0.5, asks_at_rung=True)
+    assert told.folder == asked.rung_folder
+    assert read_manifest(told.folder).weights_sha256 not in (None, whole.weights_sha256)
+    assert told.questions == whole.held_out.questions and len(told.questions) == 3
+    *_, finished = run(spec, moved(asked, "rest"))
+    assert read_manifest(finished.folder).files == read_manifest(whole.folder).files
+
+
 def test_rung_that_was_not_told_is_judged_again_without_a_step(job, workspace):
     """A worker that is killed between the state and the result has trained for it."""
     shutil.copy(workspace.train_file, workspace.validation_file)

@@ -14,7 +14,7 @@ from core.spec.verdict import Verdict
 from core.verdict.judge import Collected, judge
 from tests.worker.workshop import Workshop
 from worker.parity.check import ParityCheck
-from worker.training.publish import CheckParity, JudgeModel, Publisher
+from worker.training.publish import CheckParity, JudgeModel, Publisher, ScoreTrial
 from worker.training.recorder import Recorder
 from worker.training.resume import ResumeStates
 from worker.verdict.subject import Subject
@@ -44,10 +44,11 @@ def recording(
     workshop: Workshop,
     check_parity: CheckParity = NO_ENGINE,
     judge_model: JudgeModel = unasked,
+    score_trial: ScoreTrial = lambda model: None,
 ) -> Recorder:
     """The recorder of an attempt that has claimed the oldest job."""
     parts = (workshop.database, workshop.store, workshop.claim())
-    publisher = Publisher(*parts, check_parity, judge_model)
+    publisher = Publisher(*parts, check_parity, judge_model, score_trial)
     return Recorder(workshop.database, parts[-1], ResumeStates(*parts), publisher)
 
 

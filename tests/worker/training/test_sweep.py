@@ -13,21 +13,28 @@ from core.records.jobs import NewJob
 from core.records.projects import DEFAULT_PROJECT
 from core.records.resume_states import newest_step, states_of
 from core.records.trials import results_of
+from core.spec.grader import StringCheckGrader
+from core.spec.held_out import Question
 from core.spec.job import JobSpec
 from core.spec.run_request import RunRequest
 from core.spec.sweep import HalvingSpec
-from core.spec.training import TrainingSpec
+from core.spec.training import EvaluationSpec, TrainingSpec
 from core.storage.blobs import BlobStore
+from tests.api.scripted_engine import EXACTLY
 from tests.core.sweeps.sweeping import Sweeping, make_sweep
+from tests.worker.quick_engine import quick_engine
 from tests.worker.simulated_child import Simulation
 from tests.worker.workshop import ROW, TINY, Workshop, wait_until, worker_here
 from worker import housekeeping
 from worker.context import Worker
 from worker.training import attempt, publish, recorder, resume
 
-FOUR = HalvingSpec(reduction=2, first_share=0.25, growth=2.0)
+FOUR = HalvingSpec(first_share=0.25, growth=2.0, finalists=1, last_share=None)
 LOSSES = [2.0, 1.0, 4.0, 3.0]
 STEPS = 16
+GRADER = StringCheckGrader(
+    name="exact", input="{{sample.output_text}}", reference="{{item.reference}}", operation="eq"
+)
 ALL_STEPS = [8, 16, 4, 4]
 """Of each trial: the best two reach the second rung, and one of these the end."""
 
@@ -48,18 +55,35 @@ def created(
     workshop: Workshop, children: Simulation, losses: list[float], halving: HalvingSpec
 ) -> Sweeping:
     file_id = workshop.upload("".join(ROW % number for number in range(8)))
+    graders = () if halving.metric == "loss" else (GRADER,)
     template = NewJob(
         project_id=DEFAULT_PROJECT,
         requested_model="tiny",
         suffix=None,
         training_file=file_id,
         validation_file=None,
-        spec=JobSpec(base=TINY, training=TrainingSpec(epochs=1), seed=1),
+        spec=JobSpec(
+            base=TINY,
+            training=TrainingSpec(epochs=1),
+            evaluation=EvaluationSpec(graders=graders),
+            seed=1,
+        ),
         metadata=None,
     )
     sweeping = make_sweep(workshop.database, template, losses, halving)
     children.loss_of = lambda request: losses[_number(sweeping, request)]
+    if graders:
+        children.questions_of = lambda request: questions(_number(sweeping, request))
     return sweeping
+
+
+def questions(right: int) -> tuple[Question, ...]:
+    """Four questions, to which the scripted engine gives as many right answers."""
+    words = ["yes"] * right + ["no"] * (4 - right)
+    return tuple(
+        Question(line=line, text=f"{EXACTLY}{word}", reference="yes")
+        for line, word in enumerate(words, 1)
+    )
 
 
 def _number(sweeping: Sweeping, request: RunRequest) -> int:
@@ -105,6 +129,27 @@ def test_states_of_losers_are_deleted_and_those_of_others_kept(
     housekeeping.delete_resume_states(workshop.database, workshop.store)
     kept = {blob.split("/")[1] for blob in workshop.blobs("resume")}
     assert kept == {sweeping.job_id(0), sweeping.job_id(1)}
+
+
+def test_grader_ranks_trials_once_an_engine_is_available(
+    workshop: Workshop, children: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The losses would choose the first trial, whose answers are the worst."""
+    halving = FOUR.model_copy(update={"metric": "exact"})
+    sweeping = created(workshop, children, [1.0, 2.0, 3.0, 4.0], halving)
+    with quick_engine(workshop, monkeypatch) as engine, worker_here(workshop):
+        engine.mood = "stopping"
+        wait_until(lambda: len(engine.requests) > 9, "questions are repeated")
+        assert [each.trial.results for each in sweeping.trials] == [None] * 4
+        engine.mood = "well"
+        wait_until(lambda: sweeping.sweep.finished_at is not None, "the sweep ends")
+    assert [each.trial.outcome for each in sweeping.trials] == ["lost", "lost", "lost", "won"]
+    scores = [[result.score for result in results_of(each.trial)] for each in sweeping.trials]
+    assert scores == [[0.0], [0.25], [0.5, 0.5], [0.75, 0.75, 0.75]]
+    reason = sweeping.trials[2].trial.reason
+    assert reason is not None and "number 2 of 2 with a score by 'exact' of 0.5000" in reason
+    (kept,) = workshop.blobs("bundles")
+    assert kept.endswith("final.zip")
 
 
 class Killed(BaseException):
@@ -153,12 +198,31 @@ class FatefulStore:
         return getattr(self._store, name)
 
 
+@pytest.mark.parametrize("metric", ["loss", "exact"])
 def test_worker_killed_before_or_after_any_write_trains_no_rung_twice(
-    workshop: Workshop, children: Simulation, monkeypatch: pytest.MonkeyPatch
+    workshop: Workshop, children: Simulation, monkeypatch: pytest.MonkeyPatch, metric: str
 ) -> None:
     """A rung may be trained again until its state is stored, but not after that."""
     children.total_steps = 4
-    sweeping = created(workshop, children, [2.0, 1.0], HalvingSpec(first_share=0.5))
+    halving = HalvingSpec(metric=metric, first_share=0.5, finalists=1, last_share=None)
+    sweeping = created(workshop, children, [2.0, 1.0], halving)
+    with quick_engine(workshop, monkeypatch):
+        _kill_everywhere(workshop, sweeping, monkeypatch)
+    assert [each.trial.outcome for each in sweeping.trials] == ["lost", "won"]
+    assert all(each.job.status in FINAL for each in sweeping.trials)
+    for each in sweeping.trials:
+        shares = [result.share for result in results_of(each.trial)]
+        assert shares == sorted(set(shares))
+        assert all(
+            (result.score is None) == (metric == "loss") for result in results_of(each.trial)
+        )
+        _assert_no_rung_again(workshop, each.job.id)
+
+
+def _kill_everywhere(
+    workshop: Workshop, sweeping: Sweeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Run a sweep to its end with workers that die at each of their writes."""
     fate = Fate()
     for module in (attempt, publish, recorder, resume):
         monkeypatch.setattr(module, "commit", fate.around(module.commit))
@@ -181,12 +245,6 @@ def test_worker_killed_before_or_after_any_write_trains_no_rung_twice(
             assert step >= saved[each.job.id], "a state that was stored is lost"
             saved[each.job.id] = step
     assert fate.kills > 30
-    assert [each.trial.outcome for each in sweeping.trials] == ["lost", "won"]
-    assert all(each.job.status in FINAL for each in sweeping.trials)
-    for each in sweeping.trials:
-        shares = [result.share for result in results_of(each.trial)]
-        assert shares == sorted(set(shares))
-        _assert_no_rung_again(workshop, each.job.id)
 
 
 def _assert_no_rung_again(workshop: Workshop, job_id: str) -> None:
