@@ -6,6 +6,7 @@
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from core.records.owned import get_owned
 from core.records.tables import Job, Sweep, SweepTrial
 from core.spec.ids import JobId
 from core.spec.sweep import FIGURES, SweepSpec
@@ -33,7 +34,8 @@ def grader_of(session: Session, job: Job) -> str | None:
     """Return the name of the grader by which the sweep of a job compares; None without one."""
     if job.sweep_id is None:
         return None
-    metric = SweepSpec.model_validate(session.get_one(Sweep, job.sweep_id).spec).metric
+    sweep = get_owned(session, Sweep, job.project_id, job.sweep_id)
+    metric = SweepSpec.model_validate(sweep.spec).metric
     return None if metric in FIGURES else metric
 
 

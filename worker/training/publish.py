@@ -104,7 +104,10 @@ class Publisher:
         measured = event.model_dump(include={"share", "step", "loss", "accuracy"})
         if event.folder is None:
             return TrialResult.model_validate(measured)
-        bundle = self._store_bundle(event.folder, f"rung-{event.step}")
+        name = f"rung-{event.step}"
+        for token in range(1, self._claim.token):
+            self._store.delete(self._key(name, token))  # an attempt that was killed leaves it
+        bundle = self._store_bundle(event.folder, name)
         try:
             with delete_on_failure(self._store, bundle.key):
                 score = self._score(bundle, event.questions)
@@ -214,8 +217,11 @@ class Publisher:
         with self._database.reading() as session:
             return files.is_recorded(session, file_id)
 
+    def _key(self, name: str, token: int) -> str:
+        return f"bundles/{self._claim.job_id}/{token}/{name}.zip"
+
     def _store_bundle(self, folder: Path, name: str) -> StoredBundle:
-        key = f"bundles/{self._claim.job_id}/{self._claim.token}/{name}.zip"
+        key = self._key(name, self._claim.token)
         archive = archive_of(folder)
         blob = self._store.write_file(key, archive)
         archive.unlink()  # it is in storage; a long run would keep one per epoch

@@ -210,6 +210,7 @@ def test_worker_killed_before_or_after_any_write_trains_no_rung_twice(
         _kill_everywhere(workshop, sweeping, monkeypatch)
     assert [each.trial.outcome for each in sweeping.trials] == ["lost", "won"]
     assert all(each.job.status in FINAL for each in sweeping.trials)
+    assert not any("rung" in blob for blob in workshop.blobs("bundles"))
     for each in sweeping.trials:
         shares = [result.share for result in results_of(each.trial)]
         assert shares == sorted(set(shares))
