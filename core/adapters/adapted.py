@@ -137,7 +137,7 @@ class AdaptedModel:
             positions_1T = positions_1T + self.prefix.tokens
         length = sum(lengths)
         # the padding is a segment of its own, which no other sees, and is cut off again
-        padding = batch_padding(length, self.model.device, self.model.dtype)
+        padding = batch_padding(length, self.model.device)
         arguments[name] = pad_batch(tokens, padding)
         output = self.model.base_model(
             **arguments,

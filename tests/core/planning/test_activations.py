@@ -72,7 +72,7 @@ def compared(
     cpu = torch.device("cpu")
     tokens, attended = ROWS * (LENGTH + added), LENGTH + added
     if family.layout == "packed" and model_type != "gemma2":
-        tokens += batch_padding(tokens, cpu, dtype)
+        tokens += batch_padding(tokens, cpu)
         attended += segment_padding(attended, cpu, dtype)
     one = Pass(tokens, attended, precision, "cpu", padding=attended / (LENGTH + added))
     return activations(run, one).after_forward(False), counted

@@ -77,15 +77,14 @@ def test_soft_tokens_are_left_alone(tiny_model, chat_tokenizer):
     assert disturbed_T.tolist() == [False] * 3 + [True] * 4 + [False] * 3 + [True] * 2
 
 
-def test_padding_shorter_than_the_soft_prompt_is_no_text(tiny_model, chat_tokenizer, monkeypatch):
-    monkeypatch.setattr(kernel_lengths, "_builds_kernels", lambda device, dtype: True)
+def test_padding_shorter_than_the_soft_prompt_is_no_text(tiny_model, chat_tokenizer):
     model = tiny_model("llama")
     use_packed_attention(model)
     adapted = attach(model, PromptSpec(virtual_tokens=3), chat_tokenizer)
     model.train()
     add_noise(adapted, 5.0)
     sequences = [tuple(range(1, 25)), tuple(range(1, 21))]
-    assert kernel_lengths.batch_padding(24 + 20 + 2 * 3, CPU, torch.float32) == 2
+    assert kernel_lengths.batch_padding(24 + 20 + 2 * 3, CPU) == 2
     seen_embeddings(adapted, sequences)
 
 
