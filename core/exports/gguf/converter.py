@@ -51,10 +51,10 @@ def _recognize_pre_tokenizers() -> None:
             known: str = by_hash(self, tokenizer)
             return known
         except NotImplementedError:
-            found = pre_tokenizer(Path(self.dir_model))
+            found = pre_tokenizer(json.loads(tokenizer.backend_tokenizer.to_str()))
             if found is None:
                 raise SystemExit(
-                    "llama.cpp has no pre-tokenizer with the rules in tokenizer.json of this model."
+                    "llama.cpp has no pre-tokenizer with the rules of this model's tokenizer."
                 ) from None
             return found
 

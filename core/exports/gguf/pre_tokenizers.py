@@ -1,11 +1,10 @@
-"""Recognizes the pre-tokenizer of a byte-level BPE tokenizer by its rules in `tokenizer.json`.
+"""Recognizes the pre-tokenizer of a byte-level BPE tokenizer by its rules.
 
 llama.cpp has the rules of published tokenizers in its code, by name. Each name here is for exactly
 the rules below, and `check_tokens` compares the tokens afterwards.
 """
 
-import json
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 _WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
@@ -21,9 +20,12 @@ _WITHOUT_MERGES = {"llama-bpe"}
 """llama.cpp takes a word that is a token as that token, whatever the merges would make of it."""
 
 
-def pre_tokenizer(folder: Path) -> str | None:
-    """Return llama.cpp's name for the pre-tokenizer of the tokenizer in `folder`, if it has one."""
-    tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+def pre_tokenizer(tokenizer: Mapping[str, Any]) -> str | None:
+    """Return llama.cpp's name for the pre-tokenizer of a tokenizer in JSON, if it has one.
+
+    The JSON is that of the loaded tokenizer: for some families, transformers replaces the rules in
+    `tokenizer.json`.
+    """
     rules = tokenizer["pre_tokenizer"] or {}
     steps = rules["pretokenizers"] if rules.get("type") == "Sequence" else [rules]
     name = _NAMES.get(tuple(_step(step) for step in steps))

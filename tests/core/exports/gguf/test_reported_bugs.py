@@ -109,7 +109,7 @@ def test_an_adapter_works_on_a_quantized_base(llama_cpp, tmp_path):
     base = tmp_path / "base"
     model = save_model(base, "llama")
     exact = log_probabilities(model, ROW.tokens)
-    write_model(llama_cpp, base, base, tmp_path / "base.gguf", "q4_k_m")
+    write_model(llama_cpp, base, base, tmp_path / "base.gguf", "q8_0")
     tuned = adapted(model, tmp_path / "adapter")
     write_adapter(llama_cpp, tmp_path / "adapter", base, tmp_path / "a.gguf")
     wanted = changes(exact, log_probabilities(tuned, ROW.tokens))
