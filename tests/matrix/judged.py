@@ -9,6 +9,7 @@ from core.spec.ids import ModelId, ProjectId
 from core.spec.parity import Parity
 from core.spec.verdict import Verdict
 from tests.matrix.run import Trained, engine_settings, stored
+from tests.worker.answering.in_memory import background_at
 from tests.worker.one_engine import OneEngine
 from tests.worker.serving import serving
 from worker.engine_client.find import EngineAddress
@@ -40,5 +41,7 @@ def judged(trained: Trained, folder: Path) -> Judged:
         parity_check = ParityCheck(lambda candidate: EngineAddress(url), lambda: False)
         candidate = Candidate(spec.base, bundle, PROJECT)
         parity = parity_check(trained.finished.reference, candidate)
-        verdict_check = VerdictCheck(OneEngine(url), lambda target: True, lambda: False, SECONDS)
+        verdict_check = VerdictCheck(
+            lambda: background_at(OneEngine(url)), lambda target: True, lambda: False, SECONDS
+        )
         return Judged(parity, verdict_check(subject, parity))

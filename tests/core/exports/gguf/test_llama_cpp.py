@@ -27,6 +27,6 @@ def test_what_is_missing_is_named_with_the_way_to_install_it(tmp_path, sources, 
 
 def test_a_failed_process_says_how_it_ended(tmp_path):
     with pytest.raises(ConversionFailed, match="converter ended with status 1") as failed:
-        LlamaCpp(tmp_path).run("converter", ("model", str(tmp_path), "{}", "a", "b", "f16"))
+        LlamaCpp(tmp_path).run("converter", ("model", str(tmp_path), "{}", "a", "b", "f16", "name"))
     assert "No module named 'conversion'" in failed.value.message
     assert failed.value.code == "gguf_failed"
