@@ -154,7 +154,8 @@ def test_stopped_runs_resume_and_end_as_the_uninterrupted_one(upgraded: Upgraded
         job = wait_until(client, upgraded.id(name), "succeeded")
         step = upgraded.said["saved_steps"][name]
         assert f"Resumed from step {step}." in messages_of(client, job.id)
-        assert curve(upgraded, name) == pytest.approx(whole, rel=1e-3)
+        # the old version did not pad batches in fp32, so dropout drew other numbers
+        assert curve(upgraded, name) == pytest.approx(whole, rel=1e-2)
 
 
 def curve(upgraded: Upgraded, name: str) -> list[float]:
