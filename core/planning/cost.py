@@ -23,7 +23,7 @@ DEQUANTIZED_BYTES = 30.0
 OPTIMIZER_BYTES = 28.0
 """Moved per trained weight in a step: weight, gradient and two moments read, three written."""
 
-OPERATION_UNITS = 17.75
+OPERATION_UNITS = 15.0
 """The time of an operation of a pass, with its views and its part of autograd, as a multiple of the
 shortest operation."""
 

@@ -18,12 +18,13 @@ def step_seconds(
 ) -> float:
     """Return the time of an average step on a calibrated device.
 
-    On a CPU, a run with short products uses fewer threads than the device was measured with.
+    On a CPU, a run with short products uses fewer threads than the device was measured with. What a
+    thread gains lies between nothing, if two share a core, and everything: the root is between.
     """
     cost = step_cost(run, precision, calibration.kind, checkpointed=checkpointed)
     is_fast = precision != "fp32" and (calibration.kind == "cuda" or calibration.native_bf16)
     speed = calibration.bf16 if is_fast else calibration.fp32
-    share = _threads(run, calibration) / calibration.threads
+    share = math.sqrt(_threads(run, calibration) / calibration.threads)
     return (
         sum(count * size / product_speed(speed, size) for size, count in cost.products) / share
         + cost.moved_bytes / (calibration.bytes_per_second * share)
