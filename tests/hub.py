@@ -8,9 +8,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+from tests.local_server import listening
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TOKEN = "hf_of_a_friend"
@@ -35,7 +37,6 @@ SMALL_BASE: Mapping[str, bytes] = {
 }
 """A repository with copies of its weights that nobody here reads."""
 SMALL_BASE_BYTES = sum(len(SMALL_BASE[name]) for name in list(SMALL_BASE)[:6])
-
 
 _GATED = ("model-2-of-2.safetensors", "model.safetensors")
 
@@ -71,18 +72,11 @@ def running_hub(**repositories: Mapping[str, bytes]) -> Iterator[FakeHub]:
         pass
 
     Handler.hub = hub
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    hub.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield hub
-    finally:
-        hub.gate.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with listening(Handler) as hub.url:
+        try:
+            yield hub
+        finally:
+            hub.gate.set()
 
 
 class _Handler(BaseHTTPRequestHandler):
