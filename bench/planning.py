@@ -2,12 +2,14 @@
 
 Each run is a training child as the worker starts it, from loading to the bundle. What is counted is
 the peak of its resident memory, the whole process. The prediction is made from the base's
-config.json, the report of the file's check and the calibration of the machine, before the run. The
-time is that of the steps after the first one, which builds kernels.
+config.json, the report of the file's check and a calibration of the machine, all before the run.
+Each run has its own calibration, because the speed of a virtual machine changes from minute to
+minute. The time is that of the steps after the first one, which builds kernels. Of several rounds,
+the table has the run whose prediction of time is the median one.
 
 Constants of the planner are fitted to the first list of runs only.
 
-    python -m bench.planning [--held-out] [--only NAME] [--save]
+    python -m bench.planning [--held-out] [--only NAME] [--rounds N] [--save]
     python -m bench.planning --busy    # one thread and its CPU time, on a shared machine
 
 Needs `make real-bases` (`--real-bases FOLDER`, if they are elsewhere).
@@ -22,7 +24,6 @@ from pathlib import Path
 from bench.planned_runs import ROOT, Case, Source, measured, planned, sources_of
 from bench.results import save_table, set_up, table
 from core.planning.fit import MARGIN, judge
-from core.spec.calibration import Calibration
 from core.spec.strategy import (
     BottleneckSpec,
     FullSpec,
@@ -57,7 +58,11 @@ HELD_OUT = (
     Case("tiny", BottleneckSpec(), {"precision": "fp32", "batch_size": 32}),
     Case("tiny", LoraSpec(), {"precision": "fp32", "batch_size": 1}),
     Case("tiny", LoraSpec(), {"precision": "bf16", "batch_size": 64}),
-    Case("27m", LoraSpec(), {"precision": "fp32", "batch_size": 16, "max_length": 32}),
+    Case(
+        "27m",
+        LoraSpec(),
+        {"precision": "fp32", "batch_size": 16, "max_length": 32, "truncation": "start"},
+    ),
     Case("27m", FullSpec(), {"precision": "bf16", "batch_size": 16}),
     Case("27m", PromptSpec(), {"precision": "bf16"}),
     Case("27m", LoraSpec(use_dora=True), {"precision": "fp32", "batch_size": 4}),
@@ -88,6 +93,7 @@ class Compared:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     options.add_argument("--held-out", action="store_true", help="the second list of runs")
+    options.add_argument("--rounds", type=int, default=1, help="runs of each configuration")
     options.add_argument("--only", help="run the configurations whose name contains this")
     options.add_argument("--real-bases", type=Path, default=ROOT / "build" / "real-bases")
     options.add_argument(
@@ -97,24 +103,22 @@ def main() -> None:
     asked = options.parse_args()
     warm_up()
     threads = 1 if asked.busy else None
-    calibration = ask_for_calibration(threads, lambda: False)
-    if calibration is None:
-        raise SystemExit("The device could not be measured.")
-    print(calibration.model_dump_json(indent=2), flush=True)
     listed = HELD_OUT if asked.held_out else FITTED
     cases = [case for case in listed if asked.only is None or asked.only in case.name]
+    runs: dict[str, list[Compared]] = {case.name: [] for case in cases}
     with tempfile.TemporaryDirectory() as folder:
         sources = sources_of(Path(folder), {case.base for case in cases}, asked.real_bases)
-        rows = []
-        for index, case in enumerate(cases):
-            work = Path(folder) / f"run-{index}"
-            rows.append(_compare(case, sources[case.base], calibration, work, threads))
-            print(rows[-1], flush=True)
+        for number in range(asked.rounds):
+            for index, case in enumerate(cases):
+                work = Path(folder) / f"run-{number}-{index}"
+                runs[case.name].append(_compare(case, sources[case.base], work, threads))
+                print(runs[case.name][-1], flush=True)
+    rows = [sorted(own, key=lambda run: run.time_error)[len(own) // 2] for own in runs.values()]
     markdown = _report(rows, busy=asked.busy)
     print(markdown)
     if asked.save:
         name = "planning-held-out" if asked.held_out else "planning"
-        figures = {"calibration": calibration.model_dump(), "runs": [vars(row) for row in rows]}
+        figures = [vars(run) for own in runs.values() for run in own]
         for path in save_table(name, markdown, figures):
             print(f"Saved: {path}")
 
@@ -134,9 +138,11 @@ def _report(rows: Sequence[Compared], *, busy: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _compare(
-    case: Case, source: Source, calibration: Calibration, folder: Path, threads: int | None
-) -> Compared:
+def _compare(case: Case, source: Source, folder: Path, threads: int | None) -> Compared:
+    calibration = ask_for_calibration(threads, lambda: False)
+    if calibration is None:
+        raise SystemExit("The device could not be measured.")
+    print(calibration.model_dump_json(), flush=True)
     run = planned(case, source)
     fit = judge(run, calibration)
     assert fit.seconds_per_step is not None
