@@ -32,6 +32,7 @@ from api.masks.endpoints import router as masks
 from api.middleware import BodyLimitMiddleware, RequestMiddleware
 from api.models.endpoints import router as models
 from api.planning.endpoints import router as planning
+from api.repeats import Running
 from api.responses.endpoints import router as responses
 from api.settings import ApiSettings
 from api.speed.endpoints import router as speed
@@ -108,6 +109,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     )
     app.state.tunesmith = state
     app.state.turns = Turns()
+    app.state.running = Running()
     # The last one added is the outermost.
     app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes)
     app.add_middleware(

@@ -25,6 +25,7 @@ from core.records import (
     jobs,
     leases,
     outbox,
+    remembered,
     responses,
     resume_states,
     stored_completions,
@@ -95,6 +96,12 @@ def forget_tasks(database: Database) -> None:
     """Delete the tasks that ended longer ago than tasks of their kind are kept."""
     with database.writing() as session:
         tasks.forget_old_tasks(session)
+
+
+def forget_requests(database: Database) -> None:
+    """Delete the answers that no repeated request asks for any more."""
+    with database.writing() as session:
+        remembered.forget_old_requests(session)
 
 
 def forget_responses(database: Database) -> None:
@@ -218,6 +225,7 @@ def run(settings: WorkerSettings, stopping: Event) -> None:
                 forget_workers(database, settings)
                 forget_engines(database)
                 forget_tasks(database)
+                forget_requests(database)
                 forget_responses(database)
                 delete_resume_states(database, store)
                 fail_abandoned_batches(database)

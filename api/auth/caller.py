@@ -8,11 +8,20 @@ from starlette.types import Scope as AsgiScope
 
 from core.errors import Forbidden
 from core.spec.ids import KeyId, ProjectId
+from core.spec.repeatable import Repeatable
 
 Scope = Literal["files", "fine_tuning", "models", "inference"]
 """The permissions of a key: one value for each group of routes."""
 
 ALL_SCOPES: frozenset[Scope] = frozenset(get_args(Scope))
+
+
+@dataclass
+class Repeat:
+    """A request that its client may send again, and its answer once there is one."""
+
+    request: Repeatable
+    answer: str | None = None
 
 
 @dataclass(frozen=True)
@@ -22,6 +31,8 @@ class Caller:
     project: ProjectId
     key_id: KeyId
     scopes: frozenset[Scope]
+    repeat: Repeat | None = None
+    """Set by `api.repeats`."""
 
 
 def attach_caller(scope: AsgiScope, caller: Caller) -> None:

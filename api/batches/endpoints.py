@@ -6,14 +6,14 @@ from api.app_state import FromState
 from api.auth.caller import FromCaller, requires
 from api.batches import service
 from api.batches.schemas import BatchObject, CreateBatch
-from api.json_body import JsonRoute
 from api.pagination import After, Limit, ListOf
+from api.repeats import MakingRoute
 from core.spec.ids import BatchId
 
 router = APIRouter(
     prefix="/batches",
     tags=["Batch"],
-    route_class=JsonRoute,
+    route_class=MakingRoute,
     # a batch reads and writes files, and generates on engines
     dependencies=[requires("files", "inference")],
 )

@@ -11,6 +11,7 @@ from api.auth.caller import Caller
 from api.batches.schemas import BatchObject, CreateBatch, batch_object, window_seconds
 from api.models.resolve import Models, resolved_models
 from api.pagination import ListOf, list_of
+from api.repeats import remember
 from core.errors import InvalidRequest
 from core.records import batches
 from core.records.batches import NewBatch
@@ -98,12 +99,13 @@ def _create(
     with state.transaction() as transaction:
         session = transaction.session
         if errors:
-            return batch_object(batches.create_failed_batch(session, new, errors))
+            failed = batch_object(batches.create_failed_batch(session, new, errors))
+            return remember(session, caller, failed)
         pin_files(session, caller.project, {"input_file_id": body.input_file_id})
         file = get_owned(session, File, caller.project, body.input_file_id)
         batch, task = batches.create_batch(session, new, file.blob_key, models)
         transaction.after_commit(partial(state.broker.wake, Work(task.kind, task.id)))
-        return batch_object(batch)
+        return remember(session, caller, batch_object(batch))
 
 
 def find(session: Session, caller: Caller, *, after: str | None, limit: int) -> ListOf[BatchObject]:

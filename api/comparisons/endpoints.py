@@ -6,13 +6,13 @@ from api.app_state import FromState
 from api.auth.caller import FromCaller, requires
 from api.comparisons import service
 from api.comparisons.schemas import ComparisonObject, CreateComparison
-from api.json_body import JsonRoute
+from api.repeats import MakingRoute
 from core.spec.ids import TaskId
 
 router = APIRouter(
     prefix="/fine_tuning/comparisons",
     tags=["Fine-tuning"],
-    route_class=JsonRoute,
+    route_class=MakingRoute,
     # the models answer on an engine, like the routes of inference
     dependencies=[requires("fine_tuning", "inference")],
 )

@@ -16,6 +16,7 @@ from api.comparisons.schemas import (
 from api.files.schemas import shown_errors
 from api.jobs.graders import models_of_graders
 from api.models.resolve import resolved_models
+from api.repeats import remember
 from core.errors import InvalidRequest
 from core.inference.error_bodies import error_of
 from core.records.comparisons import get_comparison, request_comparison
@@ -125,4 +126,4 @@ def _create(
         task = request_comparison(session, caller.project, body.file, request)
         session.refresh(task)
         transaction.after_commit(partial(state.broker.wake, Work(task.kind, task.id)))
-        return comparison_object(task)
+        return remember(session, caller, comparison_object(task))

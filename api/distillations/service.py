@@ -24,6 +24,7 @@ from api.jobs.datasets import recheck
 from api.jobs.graders import models_of_graders
 from api.jobs.schemas import CreateJob
 from api.pagination import ListOf, list_of
+from api.repeats import remember
 from api.sweeps.trial_errors import naming_the_job
 from core.grading.validate import check_grader
 from core.records import distillations
@@ -94,7 +95,7 @@ def _create(
             training_file=job.training_file,
             student=student,
         )
-        return _store(state, _new(caller, body, request, prompts.file_id), request)
+        return _store(state, caller, _new(caller, body, request, prompts.file_id), request)
 
 
 def _new(
@@ -116,7 +117,7 @@ def _new(
 
 
 def _store(
-    state: AppState, new: NewDistillation, request: DistillationRequest
+    state: AppState, caller: Caller, new: NewDistillation, request: DistillationRequest
 ) -> DistillationObject:
     files: dict[str, FileId | None] = {
         "prompts.id": new.prompts_file,
@@ -129,7 +130,7 @@ def _store(
         pin_files(session, new.project_id, pinned)
         row, task = distillations.create_distillation(session, new, request)
         transaction.after_commit(partial(state.broker.wake, Work(task.kind, task.id)))
-        return distillation_object(session, row)
+        return remember(session, caller, distillation_object(session, row))
 
 
 def find(

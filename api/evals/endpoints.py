@@ -20,14 +20,14 @@ from api.evals.schemas import (
     StatusFilter,
     UpdateEval,
 )
-from api.json_body import JsonRoute
 from api.pagination import After, Limit, ListOf
+from api.repeats import MakingRoute
 from core.records.evals import SortedBy
 from core.records.pages import Order
 from core.spec.ids import EvalId, EvalItemId, EvalRunId
 
 
-class ItemsRoute(JsonRoute):
+class ItemsRoute(MakingRoute):
     """A route for thousands of items; more of them are uploaded as a file."""
 
     max_cost: ClassVar[int] = 150_000

@@ -34,6 +34,7 @@ from api.evals.stored import rows_of_completions, rows_of_responses
 from api.files.checking import check_items_blob, check_slot
 from api.files.schemas import shown_errors
 from api.pagination import ListOf, list_of
+from api.repeats import remember
 from core.errors import InvalidRequest
 from core.records import eval_runs
 from core.records.eval_runs import NewEvalRun, run_blob_key
@@ -113,7 +114,8 @@ def _create(
                 pin_files(session, caller.project, {"data_source.source.id": file_id})
             run, task = eval_runs.create_run(session, new, request)
             transaction.after_commit(partial(state.broker.wake, Work(task.kind, task.id)))
-        return run_object(run, data_source, result_names(request.criteria), url)
+            shown = run_object(run, data_source, result_names(request.criteria), url)
+            return remember(session, caller, shown)
 
 
 def _model_id(request: EvalRunRequest) -> str | None:

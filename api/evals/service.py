@@ -19,6 +19,7 @@ from api.evals.schemas import (
 )
 from api.files.checking import schema_fault
 from api.pagination import ListOf, list_of
+from api.repeats import remember
 from core.errors import InvalidRequest
 from core.grading.validate import check_grader, require_json
 from core.records import evals
@@ -54,7 +55,8 @@ def create(state: AppState, caller: Caller, body: CreateEval) -> EvalObject:
         criteria=[_with_threshold(grader) for grader in body.testing_criteria],
     )
     with state.transaction() as transaction:
-        return eval_object(evals.create_eval(transaction.session, new))
+        session = transaction.session
+        return remember(session, caller, eval_object(evals.create_eval(session, new)))
 
 
 def require_text(body: BaseModel, **left_out: Any) -> None:

@@ -10,11 +10,11 @@ from api.auth.caller import FromCaller, requires
 from api.downloads import RangeHeader
 from api.exports import service
 from api.exports.schemas import CreateExport, DeletedExport, ExportObject
-from api.json_body import JsonRoute
 from api.pagination import After, Limit, ListOf
+from api.repeats import MakingRoute
 from core.spec.ids import ModelId, TaskId
 
-router = APIRouter(tags=["Models"], route_class=JsonRoute, dependencies=[requires("models")])
+router = APIRouter(tags=["Models"], route_class=MakingRoute, dependencies=[requires("models")])
 
 
 @router.post("/models/{model:path}/exports")

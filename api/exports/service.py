@@ -16,6 +16,7 @@ from api.exports.schemas import (
     export_object,
 )
 from api.pagination import ListOf, list_of
+from api.repeats import remember
 from core.catalog.describe import describe
 from core.catalog.exports import form_of, require_exportable
 from core.errors import Conflict, InvalidRequest, NotFound
@@ -60,7 +61,7 @@ def create(
     task = exports.request_export(session, caller.project, request, token)
     session.refresh(task)
     transaction.after_commit(partial(state.broker.wake, Work(task.kind, task.id)))
-    return export_object(task)
+    return remember(session, caller, export_object(task))
 
 
 def find(

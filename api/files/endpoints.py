@@ -1,5 +1,6 @@
 """Routes under /v1/files."""
 
+from functools import partial
 from typing import Annotated
 
 from anyio import CapacityLimiter, to_thread
@@ -21,22 +22,27 @@ from api.files.schemas import (
 )
 from api.files.upload import body_chunks, upload_place
 from api.pagination import After, ListOf
+from api.repeats import once, with_repeat
 from core.records.pages import Order
 from core.spec.ids import FileId
 
 router = APIRouter(prefix="/files", tags=["Files"], dependencies=[requires("files")])
 
 
-@router.post("", openapi_extra=UPLOAD_FORM)
-async def create_file(request: Request, state: FromState, caller: FromCaller) -> FileObject:
+@router.post("", openapi_extra=UPLOAD_FORM, response_model=FileObject)
+async def create_file(request: Request, state: FromState) -> FileObject | Response:
     """Store an uploaded file, then check every line of it; an adapter, by its content."""
+    caller = with_repeat(request)
     content_type = request.headers.get("content-type", "")
     chunks = body_chunks(request)
     with upload_place(state.uploads):
         # In a separate thread, because slow uploads would exhaust the threads of other handlers.
-        return await to_thread.run_sync(
-            service.receive, state, caller, content_type, chunks, limiter=CapacityLimiter(1)
+        receive = partial(
+            to_thread.run_sync,
+            partial(service.receive, state, caller, content_type, chunks),
+            limiter=CapacityLimiter(1),
         )
+        return await once(request, caller, receive)
 
 
 @router.get("")

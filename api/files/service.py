@@ -27,6 +27,7 @@ from api.files.schemas import (
 )
 from api.files.upload import Upload, store_upload
 from api.pagination import ListOf, list_of
+from api.repeats import remember
 from core.errors import NotFound
 from core.records import files
 from core.records.owned import get_owned
@@ -63,7 +64,8 @@ def receive(
                 report=report,
                 lifetime_seconds=upload.lifetime_seconds,
             )
-    return file_object(file)
+            session.flush()
+            return remember(session, caller, file_object(file), upload.content)
 
 
 def _checked(state: AppState, key: str, upload: Upload) -> Report:

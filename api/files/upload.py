@@ -3,6 +3,7 @@
 Only one chunk is in memory at a time, for any size of file. The form fields may be in any order.
 """
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,6 +42,12 @@ class Upload:
     """A mapping of keys of a known row layout to columns of the file."""
     lifetime_seconds: int | None
     """From the upload to the expiry; None for a file that does not expire."""
+
+    @property
+    def content(self) -> tuple[str, ...]:
+        """What makes two uploads the same."""
+        form = [self.filename, self.purpose, self.columns, self.lifetime_seconds]
+        return self.blob.sha256, json.dumps(form, sort_keys=True)
 
 
 @contextmanager

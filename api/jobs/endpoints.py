@@ -18,15 +18,15 @@ from api.jobs.schemas import (
     EventObject,
     JobObject,
 )
-from api.json_body import JsonRoute
 from api.metadata import metadata_filter
 from api.pagination import After, Limit, ListOf
+from api.repeats import MakingRoute
 from core.spec.ids import JobId
 
 router = APIRouter(
     prefix="/fine_tuning/jobs",
     tags=["Fine-tuning"],
-    route_class=JsonRoute,
+    route_class=MakingRoute,
     dependencies=[requires("fine_tuning")],
 )
 

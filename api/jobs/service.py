@@ -28,6 +28,7 @@ from api.jobs.schemas import (
 from api.metadata import MetadataFilter
 from api.models.bases import require_files
 from api.pagination import ListOf, list_of
+from api.repeats import remember
 from core.errors import Conflict, InvalidRequest, NotFound
 from core.jobs.state import FINAL
 from core.records import events, jobs, models, pauses, verdicts
@@ -65,7 +66,8 @@ def create(
         told = notices(session, caller, body, rechecked)
     new = with_models(new, grader_models)
     with state.transaction() as transaction:
-        return job_object(store(transaction, state, new, told, must_download=must_download))
+        job = job_object(store(transaction, state, new, told, must_download=must_download))
+        return remember(transaction.session, caller, job)
 
 
 def with_models(new: NewJob, grader_models: Mapping[str, BatchModel]) -> NewJob:

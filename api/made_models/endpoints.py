@@ -4,15 +4,15 @@ from fastapi import APIRouter
 
 from api.app_state import FromState
 from api.auth.caller import FromCaller, requires
-from api.json_body import JsonRoute
 from api.made_models import service
 from api.made_models.schemas import CreateImport, CreateSoup, ImportObject, SoupObject
+from api.repeats import MakingRoute
 from core.spec.ids import TaskId
 
 router = APIRouter(
     prefix="/models",
     tags=["Models"],
-    route_class=JsonRoute,
+    route_class=MakingRoute,
     dependencies=[requires("models", "fine_tuning")],
 )
 

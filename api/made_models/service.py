@@ -20,6 +20,7 @@ from api.made_models.schemas import (
 )
 from api.models.bases import require_files
 from api.models.resolve import resolved_models
+from api.repeats import remember
 from core.errors import InvalidRequest
 from core.inference.error_bodies import error_of
 from core.inference.targets import require_base
@@ -55,7 +56,7 @@ def create_import(
         suffix=body.suffix,
     )
     task = request_import(session, caller.project, request)
-    return import_object(_woken(transaction, state, task))
+    return remember(session, caller, import_object(_woken(transaction, state, task)))
 
 
 def get_import(session: Session, caller: Caller, import_id: TaskId) -> ImportObject:
@@ -178,9 +179,8 @@ def _create_soup(
             weights=weights,
             suffix=body.suffix,
         )
-        return soup_object(
-            _woken(transaction, state, request_soup(session, caller.project, request))
-        )
+        soup = request_soup(session, caller.project, request)
+        return remember(session, caller, soup_object(_woken(transaction, state, soup)))
 
 
 def _woken(transaction: Transaction, state: AppState, task: Task) -> Task:

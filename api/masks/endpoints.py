@@ -5,15 +5,15 @@ from fastapi import APIRouter
 from api.app_state import FromState
 from api.auth.caller import FromCaller, requires
 from api.jobs.schemas import CreateJob
-from api.json_body import JsonRoute
 from api.masks import service
 from api.masks.schemas import MaskObject
+from api.repeats import MakingRoute
 from core.spec.ids import JobId, MaskId
 
 router = APIRouter(
     prefix="/fine_tuning",
     tags=["Fine-tuning"],
-    route_class=JsonRoute,
+    route_class=MakingRoute,
     dependencies=[requires("fine_tuning")],
 )
 

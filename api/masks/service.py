@@ -11,6 +11,7 @@ from api.jobs.datasets import recheck
 from api.jobs.schemas import CreateJob
 from api.masks.schemas import MaskObject, audit_object, job_mask_object
 from api.models.bases import require_files
+from api.repeats import remember
 from core.errors import Conflict, NotFound
 from core.jobs.state import FINAL
 from core.records import masks
@@ -31,7 +32,7 @@ def request(state: AppState, caller: Caller, body: CreateJob) -> MaskObject:
         session = transaction.session
         audit = masks.request_audit(session, caller.project, job.training_file, job.spec)
         transaction.after_commit(partial(state.broker.wake, Work(audit.kind, audit.id)))
-        return audit_object(audit)
+        return remember(session, caller, audit_object(audit))
 
 
 def get(session: Session, caller: Caller, mask_id: MaskId) -> MaskObject:

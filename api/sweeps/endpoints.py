@@ -6,8 +6,8 @@ from starlette.concurrency import run_in_threadpool
 from api.app_state import FromState
 from api.auth.caller import FromCaller, requires
 from api.jobs.graders import models_of_graders
-from api.json_body import JsonRoute
 from api.pagination import After, Limit, ListOf
+from api.repeats import MakingRoute
 from api.sweeps import service
 from api.sweeps.schemas import CreateSweep, SweepObject
 from core.spec.ids import SweepId
@@ -15,7 +15,7 @@ from core.spec.ids import SweepId
 router = APIRouter(
     prefix="/fine_tuning/sweeps",
     tags=["Fine-tuning"],
-    route_class=JsonRoute,
+    route_class=MakingRoute,
     dependencies=[requires("fine_tuning")],
 )
 

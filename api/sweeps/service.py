@@ -11,6 +11,7 @@ from api.auth.caller import Caller
 from api.jobs import service as jobs
 from api.jobs.datasets import notices, recheck
 from api.pagination import ListOf, list_of
+from api.repeats import remember
 from api.sweeps.creation import Expanded, expand, new_trials
 from api.sweeps.schemas import CreateSweep, SweepObject, sweep_object
 from api.sweeps.trial_errors import naming_the_job
@@ -66,7 +67,7 @@ def create(
         sweep = sweeps.create_sweep(session, sweep_id, caller.project, spec)
         for number, (job, trial) in enumerate(zip(created, trials, strict=True)):
             sweeps.add_trial(session, sweep, number, job.id, trial.parameters)
-        return _shown(session, sweep)
+        return remember(session, caller, _shown(session, sweep))
 
 
 def find(session: Session, caller: Caller, *, after: str | None, limit: int) -> ListOf[SweepObject]:

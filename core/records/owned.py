@@ -15,6 +15,7 @@ from core.records.tables import (
     JobMask,
     JobMetadata,
     Owned,
+    RememberedRequest,
     ResponseEvents,
     StoredCompletionMetadata,
 )
@@ -37,6 +38,7 @@ def owned_by(
     | type[JobMetadata]
     | type[JobMask]
     | type[DistillationRow]
+    | type[RememberedRequest]
     | type[ResponseEvents]
     | type[StoredCompletionMetadata],
     project: ProjectId,

@@ -16,6 +16,7 @@ from core.records.tables.masks import JobMask
 from core.records.tables.models import Checkpoint, TunedModel
 from core.records.tables.outbox import OutboxMessage
 from core.records.tables.processes import RegisteredEngine, Worker
+from core.records.tables.remembered import RememberedRequest
 from core.records.tables.responses import OutputItem, ResponseEvents, StoredResponse
 from core.records.tables.sweeps import Sweep, SweepTrial
 from core.records.tables.tasks import Task
@@ -42,6 +43,7 @@ __all__ = [
     "Owned",
     "Project",
     "RegisteredEngine",
+    "RememberedRequest",
     "ResponseEvents",
     "StoredCompletion",
     "StoredCompletionMetadata",
