@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from anyio import CapacityLimiter
 from fastapi import FastAPI
@@ -26,11 +27,13 @@ from api.generation.engine_router import EngineRouter
 from api.graders.endpoints import router as graders
 from api.health.endpoints import router as health
 from api.jobs.endpoints import router as jobs
+from api.jobs.event_stream import last_events
 from api.json_body import Turns
 from api.made_models.endpoints import router as made_models
 from api.masks.endpoints import router as masks
 from api.middleware import BodyLimitMiddleware, RequestMiddleware
 from api.models.endpoints import router as models
+from api.news import News
 from api.planning.endpoints import router as planning
 from api.repeats import Running
 from api.responses.endpoints import router as responses
@@ -90,6 +93,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         endpoints=endpoints,
         engines=EngineRouter(EngineClient(settings.engine_key), EngineRoster(database)),
         uploads=CapacityLimiter(MAX_UPLOADS),
+        job_news=News(partial(last_events, database)),
     )
 
     @asynccontextmanager

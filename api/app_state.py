@@ -10,12 +10,13 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Annotated, Protocol
+from typing import Annotated, Any, Protocol
 
 from anyio import CapacityLimiter
 from fastapi import Depends, Request
 from sqlalchemy.orm import Session
 
+from api.news import News
 from api.settings import ApiSettings
 from api.shared_runs import SharedRuns
 from core.catalog.bases import Catalog
@@ -25,6 +26,7 @@ from core.records.database import Database
 from core.sandbox.run import AT_ONCE
 from core.spec.engine_calls import Answered, Asked, Call
 from core.spec.generation import GenerationEvent, GenerationRequest
+from core.spec.ids import JobId
 from core.storage.blobs import BlobStore
 
 logger = logging.getLogger(__name__)
@@ -64,7 +66,11 @@ class AppState:
     endpoints: Endpoints
     engines: Engines
     uploads: CapacityLimiter
+    job_news: News[JobId]
+    """The events of jobs that streams of this process wait for."""
     parity_checks: SharedRuns[None] = field(default_factory=SharedRuns)
+    shared_reads: SharedRuns[Any] = field(default_factory=SharedRuns)
+    """What several streams read at the same time."""
     graders: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(AT_ONCE))
     """Python graders; those that wait hold no thread."""
 

@@ -44,6 +44,13 @@ def process(
 @contextmanager
 def api(folder: Path) -> Iterator[int]:
     """Run the API; yield its port."""
+    with api_process(folder) as (_, port):
+        yield port
+
+
+@contextmanager
+def api_process(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """Run the API; yield its process and port."""
     port = free_port()
     database_url = f"sqlite:///{folder / 'tunesmith.db'}"
     upgrade(database_url)
@@ -53,8 +60,9 @@ def api(folder: Path) -> Iterator[int]:
         "TUNESMITH_STORAGE_FOLDER": str(folder / "storage"),
         "TUNESMITH_PORT": str(port),
     }
-    with process("api", url=f"http://127.0.0.1:{port}/healthz", environment=environment):
-        yield port
+    url = f"http://127.0.0.1:{port}/healthz"
+    with process("api", url=url, environment=environment) as running:
+        yield running, port
 
 
 @contextmanager

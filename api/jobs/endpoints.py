@@ -86,7 +86,7 @@ def list_events(
 ) -> ListOf[EventObject] | StreamingResponse:
     """A page, newest first; with `stream=true`, server-sent events, oldest first, until the end."""
     if stream:
-        return service.event_stream(state.database, caller, fine_tuning_job_id, last_event_id)
+        return service.event_stream(state, caller, fine_tuning_job_id, last_event_id)
     with state.database.reading() as session:
         return service.list_events(session, caller, fine_tuning_job_id, after=after, limit=limit)
 

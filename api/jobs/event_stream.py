@@ -1,25 +1,26 @@
 """A job's history as server-sent events, live until the job has ended.
 
-The stream polls with short sessions: it occupies no connection or thread between two polls.
+Streams wait together (`api.news`), and those that follow the same job share what is read. They
+occupy no connection or thread meanwhile.
 """
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-import anyio
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
+from api.app_state import AppState
 from api.auth.caller import Caller
-from api.jobs.schemas import EventObject, event_object
+from api.jobs.schemas import event_object
 from core.jobs.state import FINAL
 from core.records.database import Database
-from core.records.events import events_since
+from core.records.events import events_since, positions
 from core.records.owned import get_owned
 from core.records.tables import Job
 from core.spec.ids import JobId
 
-POLL_SECONDS = 0.2
 HEARTBEAT_SECONDS = 15.0
 BATCH = 500
 
@@ -32,43 +33,52 @@ def event_response(events: AsyncIterator[str]) -> StreamingResponse:
 
 
 @dataclass(frozen=True)
-class _NewEvents:
-    """Events with their numbers; `is_over` if no more will follow."""
+class NewEvents:
+    """Server-sent events; `is_over` if no more will follow."""
 
-    events: Sequence[tuple[int, EventObject]]
+    texts: Sequence[str]
+    last: int
+    """The number of the last event, or of the one before these."""
     is_over: bool
 
 
 async def stream_events(
-    database: Database, caller: Caller, job_id: JobId, after: int
+    state: AppState, caller: Caller, job_id: JobId, after: int
 ) -> AsyncIterator[str]:
     """Yield the events with numbers above `after`, oldest first, until the end of the job.
 
     `id` is the number, which clients send as `Last-Event-ID`.
     """
-    silent_seconds = 0.0
     while True:
-        new = await run_in_threadpool(_read_new, database, caller, job_id, after)
-        for after, event in new.events:
-            yield f"id: {after}\ndata: {event.model_dump_json()}\n\n"
+        read = partial(run_in_threadpool, _read_new, state.database, caller, job_id, after)
+        new: NewEvents = await state.shared_reads.join((caller.project, job_id, after), read)
+        for text in new.texts:
+            yield text
         if new.is_over:
             return
-        if new.events:
-            silent_seconds = 0.0
+        after = new.last
+        if len(new.texts) == BATCH:
             continue
-        await anyio.sleep(POLL_SECONDS)
-        silent_seconds += POLL_SECONDS
-        if silent_seconds >= HEARTBEAT_SECONDS:
-            silent_seconds = 0.0
+        while not await state.job_news.wait(job_id, after, HEARTBEAT_SECONDS):
             yield ": still here\n\n"
 
 
-def _read_new(database: Database, caller: Caller, job_id: JobId, after: int) -> _NewEvents:
+def last_events(database: Database, job_ids: Sequence[JobId]) -> dict[JobId, float]:
+    """Return the position of each job that exists, for `News`."""
+    with database.reading() as session:
+        return positions(session, job_ids)
+
+
+def _read_new(database: Database, caller: Caller, job_id: JobId, after: int) -> NewEvents:
     with database.reading() as session:
         job = get_owned(session, Job, caller.project, job_id)
         rows = events_since(session, job_id, after, BATCH)
         last = rows[-1].sequence if rows else after
-        return _NewEvents(
-            events=[(row.sequence, event_object(row)) for row in rows],
+        return NewEvents(
+            texts=[
+                f"id: {row.sequence}\ndata: {event_object(row).model_dump_json()}\n\n"
+                for row in rows
+            ],
+            last=last,
             is_over=job.status in FINAL and last >= job.event_count,
         )

@@ -33,7 +33,6 @@ from core.errors import Conflict, InvalidRequest, NotFound
 from core.jobs.state import FINAL
 from core.records import events, jobs, models, pauses, verdicts
 from core.records.base_downloads import wait_for_download
-from core.records.database import Database
 from core.records.events import NewEvent
 from core.records.jobs import NewJob
 from core.records.owned import get_owned
@@ -143,13 +142,13 @@ def list_events(
 
 
 def event_stream(
-    database: Database, caller: Caller, job_id: JobId, last_event_id: str | None
+    state: AppState, caller: Caller, job_id: JobId, last_event_id: str | None
 ) -> StreamingResponse:
     """Stream the events after number `last_event_id`."""
-    with database.reading() as session:
+    with state.database.reading() as session:
         job = get_owned(session, Job, caller.project, job_id)
     cursor = _event_cursor(last_event_id)
-    return event_response(stream_events(database, caller, job.id, cursor))
+    return event_response(stream_events(state, caller, job.id, cursor))
 
 
 def _sequence_of(job: Job, event_id: str) -> int:

@@ -1,5 +1,6 @@
 """The events of a job, numbered without gaps. The number is the cursor of SSE."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -7,6 +8,7 @@ from typing import Any, Literal
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from core.jobs.state import FINAL
 from core.records.pages import Page, keyset_page
 from core.records.tables import Job, JobEvent
 from core.spec.ids import JobId
@@ -63,6 +65,14 @@ def list_events(
     query = select(JobEvent).where(JobEvent.job_id == job_id)
     after = None if before is None else (before,)
     return keyset_page(session, query, [JobEvent.sequence], after=after, limit=limit)
+
+
+def positions(session: Session, job_ids: Sequence[JobId]) -> dict[JobId, float]:
+    """Return the number of the last event of each job; infinite if no more will follow."""
+    rows = session.execute(
+        select(Job.id, Job.event_count, Job.status).where(Job.id.in_(job_ids))
+    ).all()
+    return {id_: math.inf if status in FINAL else count for id_, count, status in rows}
 
 
 def events_since(
