@@ -14,8 +14,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
+from starlette.routing import Match
 
-from core.errors import TunesmithError, Unavailable
+from core.errors import TunesmithError, Unauthenticated, Unavailable
 from core.inference.error_bodies import error_body, status_of
 from core.inference.invalid_body import invalid_body
 
@@ -58,9 +59,12 @@ def install_error_handlers(app: FastAPI) -> None:
     def http_error(request: Request, error: HTTPException) -> JSONResponse:
         if isinstance(error.__cause__, TunesmithError):  # raised while reading the body
             return error_response(error.__cause__)
-        return envelope(
+        answer = envelope(
             error.status_code, _http_message(request, error), code=_http_code(error.status_code)
         )
+        if error.status_code == 405:
+            answer.headers["allow"] = ", ".join(sorted(_methods_of(request)))
+        return answer
 
     @app.exception_handler(SQLAlchemyError)
     def database_error(request: Request, error: SQLAlchemyError) -> JSONResponse:
@@ -79,6 +83,8 @@ def error_response(error: TunesmithError) -> JSONResponse:
     response = envelope(status_of(error), error.message, param=error.param, code=error.code)
     if isinstance(error, Unavailable):
         response.headers["retry-after"] = str(error.retry_after_seconds)
+    if isinstance(error, Unauthenticated):
+        response.headers["www-authenticate"] = "Bearer"
     return response
 
 
@@ -90,6 +96,16 @@ def envelope(
     if status < 500 and status not in (408, 429):
         response.headers["x-should-retry"] = "false"
     return response
+
+
+def _methods_of(request: Request) -> set[str]:
+    """Return the methods of all routes with the path of a request."""
+    methods: set[str] = set()
+    for method in ("DELETE", "GET", "POST"):
+        scope = {**request.scope, "method": method}
+        if any(route.matches(scope)[0] == Match.FULL for route in request.app.routes):
+            methods.add(method)
+    return methods
 
 
 @lru_cache

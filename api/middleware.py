@@ -43,12 +43,12 @@ class RequestMiddleware:
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = record.request_id
                 headers["openai-processing-ms"] = str(record.milliseconds)
+                headers["x-content-type-options"] = "nosniff"
             await send(message)
 
         try:
-            if "\x00" in scope["path"] or b"%00" in scope["query_string"]:
-                nul = InvalidRequest("The URL holds a NUL character; no name of ours does.")
-                await error_response(nul)(scope, receive, answer)
+            if (refused := _malformed(scope)) is not None:
+                await error_response(refused)(scope, receive, answer)
             else:
                 await self.app(scope, receive_recorded, answer)
         except Exception:
@@ -65,6 +65,15 @@ class RequestMiddleware:
             await crash(scope, receive, answer)
         finally:
             record.write(has_failed=has_failed)
+
+
+def _malformed(scope: Scope) -> InvalidRequest | None:
+    """Return what is wrong with the first lines of a request, which servers read differently."""
+    if "\x00" in scope["path"] or b"%00" in scope["query_string"]:
+        return InvalidRequest("The URL holds a NUL character; no name of ours does.")
+    if sum(name == b"host" for name, _ in scope["headers"]) > 1:
+        return InvalidRequest("The request has several Host headers; send one.")
+    return None
 
 
 class BodyLimitMiddleware:

@@ -35,7 +35,7 @@ async def create_file(request: Request, state: FromState) -> FileObject | Respon
     caller = with_repeat(request)
     content_type = request.headers.get("content-type", "")
     chunks = body_chunks(request)
-    with upload_place(state.uploads):
+    async with upload_place(state.uploads):
         # In a separate thread, because slow uploads would exhaust the threads of other handlers.
         receive = partial(
             to_thread.run_sync,

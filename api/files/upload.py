@@ -4,8 +4,9 @@ Only one chunk is in memory at a time, for any size of file. The form fields may
 """
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -22,7 +23,10 @@ from core.spec.nearest import did_you_mean
 from core.storage.blobs import Blob, BlobStore
 
 MAX_UPLOADS = 8  # concurrent; each holds a thread, and a child process during its check
+MAX_WAITING = 1_000  # for a place, and for at most WAIT_SECONDS; the body stays with the client
+WAIT_SECONDS = 300.0
 IDLE_SECONDS = 60.0  # the longest wait for the next bytes
+RATE_SECONDS, LEAST_BYTES_PER_SECOND = 30.0, 1024  # slower clients keep a place from others
 MAX_FIELD_BYTES = 256
 MAX_COLUMNS_BYTES = 8192
 MAX_FILENAME_LENGTH = 255
@@ -50,16 +54,24 @@ class Upload:
         return self.blob.sha256, json.dumps(form, sort_keys=True)
 
 
-@contextmanager
-def upload_place(uploads: anyio.CapacityLimiter) -> Iterator[None]:
-    """Hold one of the upload slots; Unavailable if all are in use."""
+@asynccontextmanager
+async def upload_place(uploads: anyio.CapacityLimiter) -> AsyncIterator[None]:
+    """Hold one of the upload places, first come, first served.
+
+    Unavailable if too many wait already, or for too long.
+    """
+    too_many = Unavailable(
+        f"{int(uploads.total_tokens)} files are being uploaded already, and others wait; try "
+        "again later.",
+        code="too_many_uploads",
+    )
+    if uploads.available_tokens <= 0 and uploads.statistics().tasks_waiting >= MAX_WAITING:
+        raise too_many
     try:
-        uploads.acquire_nowait()
-    except anyio.WouldBlock:
-        raise Unavailable(
-            f"{uploads.total_tokens} files are being uploaded already; try again later.",
-            code="too_many_uploads",
-        ) from None
+        with anyio.fail_after(WAIT_SECONDS):
+            await uploads.acquire()
+    except TimeoutError:
+        raise too_many from None
     try:
         yield
     finally:
@@ -69,9 +81,11 @@ def upload_place(uploads: anyio.CapacityLimiter) -> Iterator[None]:
 def body_chunks(request: Request) -> Iterator[bytes]:
     """Yield the body of a request in a thread; each chunk is awaited on the event loop.
 
-    Raises InvalidRequest if the client sends nothing for `IDLE_SECONDS`.
+    Raises InvalidRequest if the client sends nothing for `IDLE_SECONDS`, or too little in
+    `RATE_SECONDS`; the time that others take does not count.
     """
     stream = request.stream()
+    waited, received = 0.0, 0
 
     async def next_chunk() -> bytes | None:
         try:
@@ -83,7 +97,20 @@ def body_chunks(request: Request) -> Iterator[bytes]:
                 code="upload_stalled",
             ) from None
 
-    while (chunk := anyio.from_thread.run(next_chunk)) is not None:
+    while True:
+        began = time.monotonic()
+        chunk = anyio.from_thread.run(next_chunk)
+        if chunk is None:
+            return
+        waited, received = waited + time.monotonic() - began, received + len(chunk)
+        if waited > RATE_SECONDS:
+            if received < waited * LEAST_BYTES_PER_SECOND:
+                raise InvalidRequest(
+                    f"The client sent {received} bytes in {waited:.0f} seconds; an upload must "
+                    f"have at least {LEAST_BYTES_PER_SECOND} bytes per second.",
+                    code="upload_stalled",
+                )
+            waited, received = 0.0, 0
         yield chunk
 
 

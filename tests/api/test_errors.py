@@ -1,5 +1,6 @@
 """What every answer has in common: the envelope, the request id, the key, the transaction."""
 
+import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,6 +25,17 @@ def test_unknown_url_and_method_have_the_envelope(client: httpx.Client) -> None:
     assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "unknown_url")
     wrong = client.put("/v1/files")
     assert (wrong.status_code, wrong.json()["error"]["code"]) == (405, "method_not_allowed")
+    assert wrong.headers["allow"] == "GET, POST"
+    assert {each.headers["x-content-type-options"] for each in (unknown, wrong)} == {"nosniff"}
+
+
+def test_several_hosts_are_refused(api: Api) -> None:
+    host, _, port = api.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(
+            b"GET /v1/files HTTP/1.1\r\nHost: localhost\r\nHost: 127.0.0.1\r\n\r\n"
+        )
+        assert connection.recv(10_000).startswith(b"HTTP/1.1 400")
 
 
 @pytest.mark.parametrize(
@@ -74,6 +86,7 @@ def test_without_the_key_nothing_is_answered(guarded: Api, header: str | None) -
         for path in ("/v1/models", "/v1/unknown", JOBS, "/tokenizer_info", "/tokenize"):
             answer = client.get(path)
             assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
+            assert answer.headers["www-authenticate"] == "Bearer"
         assert client.get("/healthz").status_code == 200
 
 

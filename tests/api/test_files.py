@@ -1,15 +1,20 @@
 """Uploading, finding, reading and deleting files."""
 
+import asyncio
 import io
 import socket
+import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import httpx
 import openai
 import pyarrow as pa
 import pytest
+from openai import AsyncOpenAI
+from openai.types import FileObject
 from pyarrow.parquet import write_table
 
 from api.files import upload as api_upload
@@ -223,9 +228,24 @@ def test_client_that_hangs_up_leaves_nothing_behind(api: Api, client: httpx.Clie
     assert client.get("/v1/files").json()["data"] == []
 
 
-def test_slow_uploads_have_a_limit_and_give_their_places_back(
-    api: Api, client: httpx.Client
+def test_uploads_beyond_the_places_wait(api: Api, client: httpx.Client) -> None:
+    with ExitStack() as slow, ThreadPoolExecutor() as threads:
+        for _ in range(api_upload.MAX_UPLOADS):
+            slow.enter_context(begun_upload(api))
+        while len(stored_blobs(api)) < api_upload.MAX_UPLOADS:
+            pass
+        waiting = threads.submit(post_form, client, form(PURPOSE, FILE))
+        time.sleep(0.3)
+        assert not waiting.done()
+        slow.close()
+        assert waiting.result().status_code == 200
+
+
+@pytest.mark.parametrize(("name", "value"), [("MAX_WAITING", 0), ("WAIT_SECONDS", 0.1)])
+def test_only_so_many_uploads_wait_and_only_so_long(
+    api: Api, client: httpx.Client, monkeypatch: pytest.MonkeyPatch, name: str, value: float
 ) -> None:
+    monkeypatch.setattr(api_upload, name, value)
     with ExitStack() as slow:
         for _ in range(api_upload.MAX_UPLOADS):
             slow.enter_context(begun_upload(api))
@@ -234,9 +254,19 @@ def test_slow_uploads_have_a_limit_and_give_their_places_back(
         refused = post_form(client, form(PURPOSE, FILE))
         assert refused.status_code == 429
         assert refused.json()["error"]["code"] == "too_many_uploads"
-    while (answer := post_form(client, form(PURPOSE, FILE))).status_code == 429:
-        pass
-    assert answer.status_code == 200
+
+
+@pytest.mark.slow
+def test_two_hundred_uploads_of_a_stock_client_at_once_succeed(api: Api) -> None:
+    row = b'{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]}\n'
+
+    async def upload_all() -> list[FileObject]:
+        async with AsyncOpenAI(base_url=f"{api.url}/v1", api_key="any") as client:
+            file = ("rows.jsonl", row)
+            uploads = (client.files.create(file=file, purpose="fine-tune") for _ in range(200))
+            return await asyncio.gather(*uploads)
+
+    assert len({file.id for file in asyncio.run(upload_all())}) == 200
 
 
 def test_checks_of_jobs_share_the_places_of_uploads(
@@ -263,6 +293,24 @@ def test_upload_that_stalls_is_ended(
             answer += connection.recv(10_000)
     assert answer.startswith(b"HTTP/1.1 400")
     assert b"upload_stalled" in answer
+    assert stored_blobs(api) == []
+
+
+def test_upload_that_trickles_is_ended(
+    api: Api, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api_upload, "RATE_SECONDS", 0.3)
+    monkeypatch.setattr(api_upload, "LEAST_BYTES_PER_SECOND", 10_000)
+    answer = b""
+    with begun_upload(api) as connection:
+        connection.settimeout(0.05)
+        for _ in range(100):
+            connection.sendall(b"a")
+            with suppress(TimeoutError):
+                answer += connection.recv(10_000)
+            if answer:
+                break
+    assert b"upload_stalled" in answer and b"bytes per second" in answer
     assert stored_blobs(api) == []
 
 
