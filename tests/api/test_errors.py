@@ -32,9 +32,7 @@ def test_unknown_url_and_method_have_the_envelope(client: httpx.Client) -> None:
 def test_several_hosts_are_refused(api: Api) -> None:
     host, _, port = api.url.removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:
-        connection.sendall(
-            b"GET /v1/files HTTP/1.1\r\nHost: localhost\r\nHost: 127.0.0.1\r\n\r\n"
-        )
+        connection.sendall(b"GET /v1/files HTTP/1.1\r\nHost: localhost\r\nHost: 127.0.0.1\r\n\r\n")
         assert connection.recv(10_000).startswith(b"HTTP/1.1 400")
 
 
