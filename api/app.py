@@ -31,7 +31,7 @@ from api.jobs.event_stream import last_events
 from api.json_body import Turns
 from api.made_models.endpoints import router as made_models
 from api.masks.endpoints import router as masks
-from api.middleware import BodyLimitMiddleware, RequestMiddleware
+from api.middleware import BodyLimitMiddleware, HeadMiddleware, RequestMiddleware
 from api.models.endpoints import router as models
 from api.news import News
 from api.planning.endpoints import router as planning
@@ -119,6 +119,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.add_middleware(
         AuthMiddleware, key=StaticKey(settings.api_key, project), engine_key=settings.engine_key
     )
+    app.add_middleware(HeadMiddleware)
     app.add_middleware(RequestMiddleware)
     install_error_handlers(app)
     for router in V1_ROUTERS:

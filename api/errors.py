@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 
 from core.errors import TunesmithError, Unauthenticated, Unavailable
@@ -56,13 +56,15 @@ def install_error_handlers(app: FastAPI) -> None:
         return error_response(invalid_body(error.errors(), error.body, model))
 
     @app.exception_handler(HTTPException)
-    def http_error(request: Request, error: HTTPException) -> JSONResponse:
+    def http_error(request: Request, error: HTTPException) -> Response:
         if isinstance(error.__cause__, TunesmithError):  # raised while reading the body
             return error_response(error.__cause__)
-        answer = envelope(
+        answer: Response = envelope(
             error.status_code, _http_message(request, error), code=_http_code(error.status_code)
         )
         if error.status_code == 405:
+            if request.method == "OPTIONS":
+                answer = Response(status_code=204)
             answer.headers["allow"] = ", ".join(sorted(_methods_of(request)))
         return answer
 
@@ -100,11 +102,11 @@ def envelope(
 
 def _methods_of(request: Request) -> set[str]:
     """Return the methods of all routes with the path of a request."""
-    methods: set[str] = set()
+    methods = {"OPTIONS"}
     for method in ("DELETE", "GET", "POST"):
         scope = {**request.scope, "method": method}
         if any(route.matches(scope)[0] == Match.FULL for route in request.app.routes):
-            methods.add(method)
+            methods |= {"GET", "HEAD"} if method == "GET" else {method}
     return methods
 
 

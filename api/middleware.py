@@ -16,6 +16,31 @@ UPLOAD_PATH = "/v1/files"
 logger = logging.getLogger(__name__)
 
 
+class HeadMiddleware:
+    """Answers `HEAD` as `GET`, without the body. A stream ends when it has begun."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self.app(scope, receive, send)
+            return
+        has_ended = False
+
+        async def receive_until_answered() -> Message:
+            return {"type": "http.disconnect"} if has_ended else await receive()
+
+        async def send_head(message: Message) -> None:
+            nonlocal has_ended
+            if message["type"] == "http.response.start":
+                await send(message)
+                await send({"type": "http.response.body", "body": b""})
+                has_ended = True
+
+        await self.app({**scope, "method": "GET"}, receive_until_answered, send_head)
+
+
 class RequestMiddleware:
     """Puts `x-request-id` and `openai-processing-ms` on every answer, that to a crash included.
 

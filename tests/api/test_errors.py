@@ -25,8 +25,30 @@ def test_unknown_url_and_method_have_the_envelope(client: httpx.Client) -> None:
     assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "unknown_url")
     wrong = client.put("/v1/files")
     assert (wrong.status_code, wrong.json()["error"]["code"]) == (405, "method_not_allowed")
-    assert wrong.headers["allow"] == "GET, POST"
+    assert wrong.headers["allow"] == "GET, HEAD, OPTIONS, POST"
     assert {each.headers["x-content-type-options"] for each in (unknown, wrong)} == {"nosniff"}
+
+
+@pytest.mark.parametrize("path", ["/v1/files", "/v1/models/tunesmith/tiny", "/healthz", "/v1/no"])
+def test_head_is_get_without_its_body(api: Api, path: str) -> None:
+    with httpx.Client(base_url=api.url, trust_env=False) as client:
+        got, head = client.get(path), client.head(path)
+    assert (head.status_code, head.content) == (got.status_code, b"")
+    same = "content-type", "content-length"
+    assert [head.headers[name] for name in same] == [got.headers[name] for name in same]
+
+
+def test_head_of_a_live_stream_ends(client: httpx.Client, create_job: Callable[..., str]) -> None:
+    head = client.head(f"{JOBS}/{create_job()}/events?stream=true", timeout=10)
+    assert head.status_code == 200
+    assert head.headers["content-type"].startswith("text/event-stream")
+
+
+def test_options_are_the_methods_of_a_path(client: httpx.Client) -> None:
+    options = client.options("/v1/files/file-a")
+    assert (options.status_code, options.content) == (204, b"")
+    assert options.headers["allow"] == "DELETE, GET, HEAD, OPTIONS"
+    assert client.options("/v1/no").status_code == 404
 
 
 def test_several_hosts_are_refused(api: Api) -> None:
