@@ -1,6 +1,7 @@
 """Around every request: its number, its time, its line in the log, the answer to a crash, and the
 limit of its body."""
 
+import asyncio
 import logging
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -101,8 +102,12 @@ def _malformed(scope: Scope) -> InvalidRequest | None:
     return None
 
 
+BODY_SECONDS = 60.0
+"""The longest wait for the next bytes of a body."""
+
+
 class BodyLimitMiddleware:
-    """Refuses large bodies, except uploads of files, which have a limit of their own."""
+    """Refuses large and stalled bodies, except uploads of files, which have their own limits."""
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
         self.app = app
@@ -117,11 +122,19 @@ class BodyLimitMiddleware:
         if announced.isdigit() and int(announced) > self.max_bytes:
             await error_response(too_large)(scope, receive, send)
             return
-        received = 0
+        received, is_complete = 0, False
 
         async def receive_counted() -> Message:
-            nonlocal received
-            message = await receive()
+            nonlocal received, is_complete
+            if is_complete:  # what follows is the end of the connection, which may be far
+                return await receive()
+            try:
+                message = await asyncio.wait_for(receive(), BODY_SECONDS)
+            except TimeoutError:
+                raise InvalidRequest(
+                    f"The client sent no data for {BODY_SECONDS:g} seconds.", code="body_stalled"
+                ) from None
+            is_complete = not message.get("more_body", False)
             received += len(message.get("body", b""))
             if received > self.max_bytes:
                 raise too_large

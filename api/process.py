@@ -8,6 +8,7 @@ import uvicorn
 from pydantic import ValidationError
 
 from api.app import create_app
+from api.connections import BoundedHttp
 from api.request_log import write_lines_to_stderr
 from api.settings import ApiSettings
 from core.catalog.bases import BadCatalog
@@ -42,6 +43,7 @@ def run_api() -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        http=BoundedHttp,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
