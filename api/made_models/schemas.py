@@ -6,7 +6,6 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from api.jobs.schemas import Suffix
 from core.records.tables import Task
-from core.spec.conversion import MOST_SOURCES
 from core.spec.ids import FileId, ModelId
 from core.spec.made_model import (
     MOST_FILES,
@@ -16,6 +15,7 @@ from core.spec.made_model import (
     SoupRequest,
     Stage,
 )
+from core.spec.making import MOST_SOURCES
 from core.spec.numbers import Flag, Number
 from core.spec.objective import MAX_LABELS
 from core.spec.objective import Task as ModelTask

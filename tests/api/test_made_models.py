@@ -11,7 +11,7 @@ from core.records.made_models import IMPORT
 from core.spec.made_model import ImportRequest
 from tests.api import as_worker
 from tests.api.live import Api
-from tests.core.imports.archives import config, folder, weights, zipped
+from tests.core.adapter_files.archives import config, folder, weights, zipped
 
 BASE = "tunesmith/tiny"
 

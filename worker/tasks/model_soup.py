@@ -1,8 +1,8 @@
 """Makes a soup: fetches the bundles, and adds them in the child."""
 
 from core.artifacts.archive import unpack
-from core.spec.conversion import SoupSource
 from core.spec.made_model import MadeModel, SoupRequest
+from core.spec.making import SoupSource
 from worker.tasks.attempt import Attempt
 from worker.tasks.making import Making
 from worker.training.resume import fetch_checked

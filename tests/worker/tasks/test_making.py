@@ -11,15 +11,15 @@ from core.records.made_models import IMPORT, get_making, record_made, request_im
 from core.records.models import delete_model, list_models, tuned_spec
 from core.records.projects import DEFAULT_PROJECT, ensure_project
 from core.records.tables import Task
-from core.spec.conversion import ConversionRequest, Converted
 from core.spec.events import RunFailed
 from core.spec.ids import ModelId, TaskId
 from core.spec.job import JobSpec
 from core.spec.made_model import ImportRequest, MadeModel, SourceFile
+from core.spec.making import MadeBundle, MakingRequest
 from core.spec.parity import ParityReference
 from core.spec.run_request import archive_of
 from core.spec.tuned import TunedSpec
-from tests.core.imports.archives import folder, zipped
+from tests.core.adapter_files.archives import folder, zipped
 from tests.worker.killed_attempts import attempt_task_until, points_of
 from tests.worker.workshop import TINY, Workshop
 from worker.tasks import making
@@ -28,16 +28,16 @@ TUNED = TunedSpec.of(JobSpec(base=TINY, seed=0))
 REFERENCE = ParityReference(precision="fp32", missing="a child that only pretends")
 
 
-def pretended(request: ConversionRequest, should_stop: object) -> Converted:
+def pretended(request: MakingRequest, should_stop: object) -> MadeBundle:
     """Stand in for the child: the archive is some bytes, and names no rows to compare."""
     assert (request.adapter_folder / "adapter_model.safetensors").exists()
     archive_of(request.bundle_folder).write_bytes(b"a bundle")
-    return Converted(tuned=TUNED, parameters=32, reference=REFERENCE)
+    return MadeBundle(tuned=TUNED, parameters=32, reference=REFERENCE)
 
 
 @pytest.fixture(autouse=True)
 def _child(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(making, "ask_for_conversion", pretended)
+    monkeypatch.setattr(making, "ask_for_bundle", pretended)
 
 
 def create(workshop: Workshop, content: bytes | None = None) -> TaskId:
@@ -116,10 +116,10 @@ def test_model_that_its_owner_deleted_does_not_come_back(workshop: Workshop) -> 
 def test_refused_adapter_leaves_nothing(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(request: ConversionRequest, should_stop: object) -> RunFailed:
+    def refused(request: MakingRequest, should_stop: object) -> RunFailed:
         return RunFailed(code="adapter_refused", message="No.", param=None)
 
-    monkeypatch.setattr(making, "ask_for_conversion", refused)
+    monkeypatch.setattr(making, "ask_for_bundle", refused)
     create(workshop)
     with pytest.raises(making.InvalidRequest, match="No"):
         attempt_until(workshop, None)

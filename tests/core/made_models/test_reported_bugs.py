@@ -14,11 +14,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from core.conversion.run import NOTHING_LEARNED
+from core.adapter_files.refusal import RefusedAdapter
 from core.errors import InvalidRequest
-from core.imports.refusal import RefusedAdapter
-from core.spec.conversion import Converted
-from tests.core.conversion.made_by_peft import KINDS, converted, make
+from core.made_models.run import NOTHING_LEARNED
+from core.spec.making import MadeBundle
+from tests.core.made_models.made_by_peft import KINDS, imported, make
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 State = dict[str, torch.Tensor]
@@ -33,7 +33,7 @@ def saved(tmp_path: Path, base_of: Callable[..., Any]) -> Callable[..., Any]:
         state: Callable[[State], State] = lambda state: state,
         base_options: dict[str, Any] | None = None,
         **config: Any,
-    ) -> Converted:
+    ) -> MadeBundle:
         base = base_of(KINDS[kind].family)
         make(KINDS[kind].config(), base, tmp_path / "saved")
         path = tmp_path / "saved" / WEIGHTS
@@ -42,7 +42,7 @@ def saved(tmp_path: Path, base_of: Callable[..., Any]) -> Callable[..., Any]:
         config_file.write_text(json.dumps({**json.loads(config_file.read_text()), **config}))
         if base_options:
             base = base_of(KINDS[kind].family, seed=1, **base_options)
-        return converted(tmp_path, base, tmp_path / "saved")
+        return imported(tmp_path, base, tmp_path / "saved")
 
     return build
 
@@ -51,7 +51,7 @@ def renamed(change: Callable[[str], str]) -> Callable[[State], State]:
     return lambda state: {change(name): tensor for name, tensor in state.items()}
 
 
-def effect_of(found: Converted) -> float:
+def effect_of(found: MadeBundle) -> float:
     whole = next(each for each in found.reference.ablations if each.is_whole)
     pairs = zip(found.reference.figures, whole.figures, strict=True)
     return max(abs(a - b) for a, b in pairs)
@@ -191,7 +191,7 @@ def test_classifier_without_the_pooler_of_its_training_is_refused(
     base = base_of("bert")
     make(config, base, tmp_path / "saved")
     with pytest.raises(RefusedAdapter, match="lost"):
-        converted(tmp_path, base, tmp_path / "saved")
+        imported(tmp_path, base, tmp_path / "saved")
 
 
 def test_biases_that_peft_trained_are_refused(tmp_path: Path, base_of: Callable[..., Any]) -> None:
@@ -200,7 +200,7 @@ def test_biases_that_peft_trained_are_refused(tmp_path: Path, base_of: Callable[
         config = peft.LoraConfig(task_type="SEQ_CLS", target_modules=["query"], bias=bias)
         make(config, base, tmp_path / bias / "saved")
         with pytest.raises(RefusedAdapter, match="a trained bias"):
-            converted(tmp_path / bias, base, tmp_path / bias / "saved")
+            imported(tmp_path / bias, base, tmp_path / bias / "saved")
 
 
 def test_labels_have_the_names_and_the_order_of_the_owner(
@@ -209,9 +209,9 @@ def test_labels_have_the_names_and_the_order_of_the_owner(
     kind = KINDS["classifier on a decoder"]
     base = base_of(kind.family)
     make(kind.config(), base, tmp_path / "saved")
-    found = converted(tmp_path, base, tmp_path / "saved", names=("b", "a", "c"), multi_label=True)
+    found = imported(tmp_path, base, tmp_path / "saved", names=("b", "a", "c"), multi_label=True)
     assert found.tuned.objective.model_dump()["labels"] == ("b", "a", "c")
     assert found.tuned.objective.model_dump()["multi_label"]
     (tmp_path / "again").mkdir()
     with pytest.raises(RefusedAdapter, match="head has 3 labels"):
-        converted(tmp_path / "again", base, tmp_path / "saved", names=("b", "a"))
+        imported(tmp_path / "again", base, tmp_path / "saved", names=("b", "a"))

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from core.imports.refusal import RefusedAdapter, shown
+from core.adapter_files.refusal import RefusedAdapter, shown
 
 Kind = Literal["zip", "gzip", "tar", "safetensors", "text", "other"]
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from core.imports.content import HEAD_BYTES, refuse_code
-from core.imports.limits import MAX_BYTES, MAX_DEPTH, MAX_FILES, MAX_NAME_LENGTH
-from core.imports.refusal import RefusedAdapter, shown
+from core.adapter_files.content import HEAD_BYTES, refuse_code
+from core.adapter_files.limits import MAX_BYTES, MAX_DEPTH, MAX_FILES, MAX_NAME_LENGTH
+from core.adapter_files.refusal import RefusedAdapter, shown
 
 
 class Entries:

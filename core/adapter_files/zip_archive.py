@@ -6,9 +6,9 @@ import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from core.imports.entries import Entries
-from core.imports.limits import CHUNK_BYTES, FREE_BYTES, MAX_FILES, MAX_RATIO
-from core.imports.refusal import RefusedAdapter, shown
+from core.adapter_files.entries import Entries
+from core.adapter_files.limits import CHUNK_BYTES, FREE_BYTES, MAX_FILES, MAX_RATIO
+from core.adapter_files.refusal import RefusedAdapter, shown
 
 _ENCRYPTED, _UTF8 = 0x1, 0x800
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)

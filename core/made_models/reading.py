@@ -8,10 +8,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from core.adapter_files.folder import WEIGHTS_FILE
+from core.adapter_files.refusal import RefusedAdapter, shown
 from core.adapters.adapted import AdaptedModel
-from core.conversion.expressed import PREFIX, Expressed
-from core.imports.folder import WEIGHTS_FILE
-from core.imports.refusal import RefusedAdapter, shown
+from core.made_models.expressed import PREFIX, Expressed
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:

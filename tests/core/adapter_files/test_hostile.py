@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from core.adapter_files.bounded import check_adapter_in_child
+from core.adapter_files.check import check
 from core.datasets.bounded import Limits
-from core.imports.bounded import check_adapter_in_child
-from core.imports.check import check
 from core.spec.adapter_file import AdapterReport
-from tests.core.imports.archives import (
+from tests.core.adapter_files.archives import (
     LAYER,
     SHAPES,
     config,

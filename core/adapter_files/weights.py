@@ -8,9 +8,9 @@ import math
 from pathlib import Path
 from typing import Any
 
+from core.adapter_files.limits import MAX_DIMENSIONS, MAX_HEADER_BYTES, MAX_TENSOR_NAME, MAX_TENSORS
+from core.adapter_files.refusal import RefusedAdapter, shown
 from core.datasets.strict_json import BadJson, decode
-from core.imports.limits import MAX_DIMENSIONS, MAX_HEADER_BYTES, MAX_TENSOR_NAME, MAX_TENSORS
-from core.imports.refusal import RefusedAdapter, shown
 from core.spec.adapter_file import TensorInfo
 
 DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}

@@ -7,9 +7,9 @@ or repositories. Fields that only say how training began are left out.
 from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
+from core.adapter_files.limits import MAX_CONFIG_BYTES
+from core.adapter_files.refusal import RefusedAdapter, shown
 from core.datasets.strict_json import BadJson, decode
-from core.imports.limits import MAX_CONFIG_BYTES
-from core.imports.refusal import RefusedAdapter, shown
 from core.spec.adapter_file import AdapterConfig, Method, PeftTask
 from core.spec.nearest import did_you_mean
 from core.spec.pattern import require_simple

@@ -1,4 +1,4 @@
-"""Unpacks and checks uploaded adapters; `python -m core.imports.check` is the child process.
+"""Unpacks and checks uploaded adapters; `python -m core.adapter_files.check` is the child process.
 
 The child limits its own memory, wall time and CPU time; `bounded.py` starts it.
 """
@@ -11,24 +11,24 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from core.datasets.limits import limit_process, limited_parser
-from core.datasets.strict_json import BadJson, decode
-from core.errors import TunesmithError
-from core.imports.config import read_config
-from core.imports.content import Kind, head_of, kind_of, refuse_code
-from core.imports.entries import Entries, safe_name
-from core.imports.folder import (
+from core.adapter_files.config import read_config
+from core.adapter_files.content import Kind, head_of, kind_of, refuse_code
+from core.adapter_files.entries import Entries, safe_name
+from core.adapter_files.folder import (
     CONFIG_FILE,
     WEIGHTS_FILE,
     adapter_folder,
     read_parts,
     require_small_texts,
 )
-from core.imports.limits import MAX_CONFIG_BYTES, MAX_FILES, MAX_TEXT_BYTES
-from core.imports.refusal import RefusedAdapter, shown
-from core.imports.tar_archive import unpack_tar
-from core.imports.weights import read_tensors
-from core.imports.zip_archive import unpack_zip
+from core.adapter_files.limits import MAX_CONFIG_BYTES, MAX_FILES, MAX_TEXT_BYTES
+from core.adapter_files.refusal import RefusedAdapter, shown
+from core.adapter_files.tar_archive import unpack_tar
+from core.adapter_files.weights import read_tensors
+from core.adapter_files.zip_archive import unpack_zip
+from core.datasets.limits import limit_process, limited_parser
+from core.datasets.strict_json import BadJson, decode
+from core.errors import TunesmithError
 from core.spec.adapter_file import AdapterParts, AdapterReport
 
 MAX_LISTED_FILES = 50

@@ -19,10 +19,10 @@ from peft.utils.other import get_pattern_key
 from safetensors.torch import load_file
 from torch import Tensor
 
+from core.adapter_files.config import MAX_PATTERNS, MAX_RANK
 from core.artifacts.manifest import ADAPTER_FILE, Manifest, read_manifest
-from core.conversion.expressed import PREFIX
 from core.errors import InvalidRequest
-from core.imports.config import MAX_PATTERNS, MAX_RANK
+from core.made_models.expressed import PREFIX
 from core.spec.base_model import BaseModelSpec
 from core.spec.job import JobSpec
 from core.spec.strategy import (

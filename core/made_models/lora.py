@@ -14,9 +14,10 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from core.adapter_files.refusal import RefusedAdapter, shown
 from core.adapters.modules_to_save import classifier_head, is_inside
 from core.adapters.targets import is_named, linear_paths, targeted_paths
-from core.conversion.expressed import (
+from core.made_models.expressed import (
     PREFIX,
     Expressed,
     Fold,
@@ -29,8 +30,7 @@ from core.conversion.expressed import (
     saved_names,
     unexpected,
 )
-from core.conversion.names import Named
-from core.imports.refusal import RefusedAdapter, shown
+from core.made_models.names import Named
 from core.spec.adapter_file import TensorInfo
 from core.spec.strategy import LoraSpec
 

@@ -12,23 +12,23 @@ from safetensors.torch import load_file
 
 from core.artifacts.archive import pack, unpack
 from core.artifacts.manifest import read_manifest
-from core.conversion import run
 from core.engine.device.adapter_loading import load_on
+from core.made_models import run
 from core.models.load import load_base
 from core.parity.asking import Replies, Reply
 from core.parity.verdict import judge
 from core.spec.bundle import BundleRef
-from core.spec.conversion import Converted
 from core.spec.events import RunFinished
 from core.spec.job import JobSpec
+from core.spec.making import MadeBundle
 from core.spec.parity import Parity
 from core.spec.training import TrainingSpec
 from core.spec.workspace import Workspace
 from core.training.recipe import train
-from tests.core.conversion.made_by_peft import KINDS, converted, make
+from tests.core.made_models.made_by_peft import KINDS, imported, make
 
 
-def judged(found: Converted, figures: tuple[float, ...]) -> Parity:
+def judged(found: MadeBundle, figures: tuple[float, ...]) -> Parity:
     """Return the verdict on an engine that gives these figures."""
     replies, left = [], list(figures)
     for row in found.reference.rows:
@@ -41,11 +41,11 @@ def judged(found: Converted, figures: tuple[float, ...]) -> Parity:
 def test_bundle_computes_what_peft_computes(
     kind: str, tmp_path: Path, base_of: Callable[..., Any], ours: list[tuple[float, ...]]
 ) -> None:
-    """The conversion is judged as an engine is: our own figures against those of PEFT."""
+    """The import is judged as an engine is: our own figures against those of PEFT."""
     chosen = KINDS[kind]
     base = base_of(chosen.family, **chosen.base_options)
     make(chosen.config(), base, tmp_path / "saved")
-    found = converted(tmp_path, base, tmp_path / "saved")
+    found = imported(tmp_path, base, tmp_path / "saved")
     assert read_manifest(tmp_path / "bundle").strategy == found.tuned.strategy
     pack(tmp_path / "bundle", tmp_path / "bundle.zip")
     unpack(tmp_path / "bundle.zip", tmp_path / "unpacked")
@@ -68,7 +68,7 @@ def test_imported_adapter_is_loaded_trained_further_and_taken_away(
     chosen = KINDS[kind]
     base = base_of(chosen.family, **chosen.base_options)
     make(chosen.config(), base, tmp_path / "saved")
-    tuned = converted(tmp_path, base, tmp_path / "saved").tuned
+    tuned = imported(tmp_path, base, tmp_path / "saved").tuned
     workspace = Workspace(folder=tmp_path / "job")
     workspace.folder.mkdir()
     (tmp_path / "train.jsonl").rename(workspace.train_file)
@@ -103,7 +103,7 @@ def test_imported_adapter_is_loaded_trained_further_and_taken_away(
     assert all(torch.equal(stored[name], after[name]) for name in after if name in stored)
 
 
-def test_error_in_the_conversion_is_no_rounding(
+def test_error_of_the_import_is_no_rounding(
     tmp_path: Path,
     base_of: Callable[..., Any],
     ours: list[tuple[float, ...]],
@@ -118,6 +118,6 @@ def test_error_in_the_conversion_is_no_rounding(
     monkeypatch.setattr(run, "copy_weights", wrong)
     base = base_of("llama")
     make(KINDS["rslora"].config(), base, tmp_path / "saved")
-    found = converted(tmp_path, base, tmp_path / "saved")
+    found = imported(tmp_path, base, tmp_path / "saved")
     parity = judged(found, ours[0])
     assert parity.status == "failed", parity

@@ -1,4 +1,4 @@
-"""Making a tuned model without a job: the input of the child that converts, and its result."""
+"""The input of the child that makes a model without a job, and its result."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ class LabelSpec(Spec):
 
 
 class ImportSource(Spec):
-    """An adapter of PEFT in the folder `adapter`, checked by `core.imports`."""
+    """An adapter of PEFT in the folder `adapter`, checked by `core.adapter_files`."""
 
     type: Literal["import"] = "import"
     parts: AdapterParts
@@ -41,8 +41,8 @@ class SoupSource(Spec):
 
 
 @dataclass(frozen=True)
-class ConversionRequest:
-    """One conversion: what is converted for which base, the folder of both, and the limits.
+class MakingRequest:
+    """What a model is made of and for which base, the folder of both, and the limits.
 
     The fields of limits are those of `core.spec.run_request.RunRequest`.
     """
@@ -71,7 +71,7 @@ class ConversionRequest:
         return self.folder / "child.log"
 
 
-class Converted(Spec):
+class MadeBundle(Spec):
     """A bundle in `bundle_folder`, packed beside it, with PEFT's figures of some rows."""
 
     tuned: TunedSpec

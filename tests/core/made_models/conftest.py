@@ -1,15 +1,15 @@
-"""What our own model says of the rows, which a conversion replaces by what PEFT says."""
+"""What our own model says of the rows, which an import replaces by what PEFT says."""
 
 from typing import Any
 
 import pytest
 
-from core.conversion import run
+from core.made_models import run
 
 
 @pytest.fixture
 def ours(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, ...]]:
-    """Our figures of the conversions of a test, in their order."""
+    """Our figures of the imports of a test, in their order."""
     seen: list[tuple[float, ...]] = []
     measure = run.parity_reference
 

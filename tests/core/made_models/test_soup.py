@@ -10,33 +10,33 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from core.artifacts.manifest import read_manifest
-from core.conversion.run import convert
 from core.errors import InvalidRequest
-from core.spec.conversion import ConversionRequest, Converted, SoupSource
+from core.made_models.run import make_bundle
+from core.spec.making import MadeBundle, MakingRequest, SoupSource
 from core.spec.strategy import LoraSpec
-from tests.core.conversion.made_by_peft import KINDS, converted, make
+from tests.core.made_models.made_by_peft import KINDS, imported, make
 
 WEIGHTS = (0.7, -0.2)
 TOKENS = torch.arange(5, 45)[None]
 
 
-def imported(folder: Path, base: Any, *configs: peft.PeftConfig) -> list[Path]:
+def import_each(folder: Path, base: Any, *configs: peft.PeftConfig) -> list[Path]:
     """Import adapters; return the folders of PEFT, which are beside the bundles."""
     found = []
     for number, config in enumerate(configs):
         saved = folder / f"saved-{number}"
         make(config, base, saved, seed=number + 1)
         (folder / f"import-{number}").mkdir()
-        converted(folder / f"import-{number}", base, saved)
+        imported(folder / f"import-{number}", base, saved)
         found.append(saved)
     return found
 
 
-def souped(folder: Path, base: Any, weights: Sequence[float]) -> Converted:
+def souped(folder: Path, base: Any, weights: Sequence[float]) -> MadeBundle:
     for index in range(len(weights)):
         (folder / f"import-{index}" / "bundle").rename(folder / f"source-{index}")
     source = SoupSource(weights=tuple(weights))
-    return convert(ConversionRequest(folder, base, source, threads=1, precision="fp32"))
+    return make_bundle(MakingRequest(folder, base, source, threads=1, precision="fp32"))
 
 
 def logits_of(base: Any, folder: Path) -> torch.Tensor:
@@ -66,7 +66,7 @@ def sum_by_peft(base: Any, folders: Sequence[Path], weights: Sequence[float]) ->
 def test_soup_is_the_sum_of_peft(kind: str, tmp_path: Path, base_of: Callable[..., Any]) -> None:
     base = base_of("llama")
     config = KINDS[kind].config
-    folders = imported(tmp_path, base, config(), config())
+    folders = import_each(tmp_path, base, config(), config())
     souped(tmp_path, base, WEIGHTS)
     expected = sum_by_peft(base, folders, WEIGHTS)
     found = logits_of(base, tmp_path / "bundle")
@@ -78,7 +78,7 @@ def test_scale_by_the_root_of_the_rank_is_kept(tmp_path: Path, base_of: Callable
     """PEFT's sum of rsLoRA adapters has the scale √rank instead of 1 (docs/lab-notes.md)."""
     base = base_of("llama")
     config = KINDS["rslora"].config
-    folders = imported(tmp_path, base, config(), config())
+    folders = import_each(tmp_path, base, config(), config())
     souped(tmp_path, base, WEIGHTS)
     found, expected = logits_of(base, tmp_path / "bundle"), sum_of_merged(base, folders, WEIGHTS)
     assert (found - expected).abs().max() < 1e-4
@@ -90,7 +90,7 @@ def test_ranks_and_layers_may_differ(tmp_path: Path, base_of: Callable[..., Any]
     base = base_of("llama")
     one = peft.LoraConfig(task_type="CAUSAL_LM", r=3, target_modules=["q_proj", "up_proj"])
     two = KINDS["patterns"].config()
-    folders = imported(tmp_path, base, one, two)
+    folders = import_each(tmp_path, base, one, two)
     found = souped(tmp_path, base, WEIGHTS)
     strategy = found.tuned.strategy
     assert isinstance(strategy, LoraSpec) and strategy.rank == 7
@@ -117,7 +117,7 @@ def test_rank_never_exceeds_the_width(tmp_path: Path, base_of: Callable[..., Any
     """Two adapters of rank 20 on layers of width 16 to 32: the sum is factored anew, exactly."""
     base = base_of("llama")
     config = {"task_type": "CAUSAL_LM", "r": 12, "target_modules": ["q_proj", "k_proj"]}
-    folders = imported(tmp_path, base, peft.LoraConfig(**config), peft.LoraConfig(**config))
+    folders = import_each(tmp_path, base, peft.LoraConfig(**config), peft.LoraConfig(**config))
     found = souped(tmp_path, base, WEIGHTS)
     assert isinstance(found.tuned.strategy, LoraSpec)
     assert sorted(found.tuned.strategy.rank_pattern.values()) == [16, 16]
@@ -128,7 +128,7 @@ def test_rank_never_exceeds_the_width(tmp_path: Path, base_of: Callable[..., Any
 def test_complete_modules_are_averaged(tmp_path: Path, base_of: Callable[..., Any]) -> None:
     base = base_of("llama")
     config = KINDS["modules_to_save"].config
-    imported(tmp_path, base, config(), config())
+    import_each(tmp_path, base, config(), config())
     with pytest.raises(InvalidRequest, match=r"add up to 0\.5"):
         souped(tmp_path, base, WEIGHTS)
 
@@ -141,7 +141,7 @@ def test_what_is_no_sum_is_refused(
     kinds: tuple[str, str], reason: str, tmp_path: Path, base_of: Callable[..., Any]
 ) -> None:
     base = base_of("llama")
-    imported(tmp_path, base, *(KINDS[kind].config() for kind in kinds))
+    import_each(tmp_path, base, *(KINDS[kind].config() for kind in kinds))
     with pytest.raises(InvalidRequest, match=reason):
         souped(tmp_path, base, (0.5, 0.5))
 
@@ -149,6 +149,6 @@ def test_what_is_no_sum_is_refused(
 def test_virtual_tokens_are_added(tmp_path: Path, base_of: Callable[..., Any]) -> None:
     base = base_of("llama")
     config = KINDS["prompt"].config
-    imported(tmp_path, base, config(), config())
+    import_each(tmp_path, base, config(), config())
     souped(tmp_path, base, (0.5, 0.5))
     assert read_manifest(tmp_path / "bundle").strategy.type == "prompt"

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from core.adapter_files.config import read_config
+from core.adapter_files.content import head_of, kind_of
+from core.adapter_files.limits import MAX_TEXT_BYTES
+from core.adapter_files.refusal import RefusedAdapter, shown
+from core.adapter_files.weights import read_tensors
 from core.datasets.strict_json import BadJson, decode
-from core.imports.config import read_config
-from core.imports.content import head_of, kind_of
-from core.imports.limits import MAX_TEXT_BYTES
-from core.imports.refusal import RefusedAdapter, shown
-from core.imports.weights import read_tensors
 from core.spec.adapter_file import AdapterParts
 from core.spec.objective import MAX_LABELS
 

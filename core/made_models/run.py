@@ -1,4 +1,4 @@
-"""One conversion from start to end: weights → PEFT's figures → our adapter → bundle → reference.
+"""Makes a model without a job: weights → our adapter → bundle → PEFT's figures → reference.
 
 The base is loaded twice, because PEFT changes the one that it is given.
 """
@@ -17,23 +17,23 @@ from core.adapters.memory import all_or_nothing
 from core.artifacts.bundle import write_adapter_bundle
 from core.artifacts.made_card import made_card
 from core.catalog.families import family_of
-from core.conversion.importing import PEFT_TASKS, Planned, is_without_effect, plan_import
-from core.conversion.peft_model import peft_figures, write_for_peft
-from core.conversion.reading import (
+from core.made_models.importing import PEFT_TASKS, Planned, is_without_effect, plan_import
+from core.made_models.peft_model import peft_figures, write_for_peft
+from core.made_models.reading import (
     copy_weights,
     our_weights,
     read_weights,
     require_complete,
     require_own_head,
 )
-from core.conversion.rows import write_rows
-from core.conversion.soup import read_ingredient, soup
+from core.made_models.rows import write_rows
+from core.made_models.soup import read_ingredient, soup
 from core.models.attention import use_packed_attention
 from core.models.load import load_base
 from core.models.precision import dtype_of, pick_device
 from core.models.precision_choice import PrecisionChooser
-from core.spec.conversion import ConversionRequest, Converted, ImportSource, SoupSource
 from core.spec.job import JobSpec
+from core.spec.making import ImportSource, MadeBundle, MakingRequest, SoupSource
 from core.spec.objective import ClassificationSpec
 from core.spec.parity import ParityReference
 from core.spec.tuned import TunedSpec
@@ -53,7 +53,7 @@ NOTHING_LEARNED = (
 
 @dataclass(frozen=True)
 class Source:
-    """What is converted: the model as a job would make it, our weights, and what PEFT loads."""
+    """The model as a job would make it, with our weights, and what PEFT loads."""
 
     spec: JobSpec
     weights_on: Callable[[PreTrainedModel], Mapping[str, Tensor]]
@@ -65,7 +65,7 @@ class Source:
     warnings: tuple[str, ...] = ()
 
 
-def convert(request: ConversionRequest) -> Converted:
+def make_bundle(request: MakingRequest) -> MadeBundle:
     """Write the bundle of a model without a job, and return what PEFT says of some rows.
 
     Raises RefusedAdapter, and the errors of `require_fit` and `load_base`.
@@ -98,7 +98,7 @@ def convert(request: ConversionRequest) -> Converted:
     model = _base(spec, dtype, device, seed=2)
     require_own_head(model, {name: weights[name] for name in source.own})
     told = peft_figures(model, source.peft_folder, replays, multi_label=_is_multi_label(spec))
-    return Converted(
+    return MadeBundle(
         tuned=tuned,
         parameters=parameters,
         reference=_as_peft_says(reference, trained, replays, told),
@@ -138,7 +138,7 @@ def _as_peft_says(
     """Return the reference with PEFT's figures.
 
     The effect of rounding is that measured on our model, but around PEFT's figures: an error in
-    the conversion must not count as rounding.
+    the import must not count as rounding.
     """
     if not ours.rows:
         return ours
@@ -153,7 +153,7 @@ def _as_peft_says(
     return moved.model_copy(update={"repeats": repeats})
 
 
-def _source(request: ConversionRequest) -> Source:
+def _source(request: MakingRequest) -> Source:
     match request.source:
         case ImportSource():
             return _imported(request, plan_import(request.base, request.source))
@@ -161,7 +161,7 @@ def _source(request: ConversionRequest) -> Source:
             return _summed(request, request.source)
 
 
-def _imported(request: ConversionRequest, planned: Planned) -> Source:
+def _imported(request: MakingRequest, planned: Planned) -> Source:
     assert isinstance(request.source, ImportSource)
     state = read_weights(request.adapter_folder)
     expressed, folder = planned.expressed, request.folder / "peft"
@@ -179,7 +179,7 @@ def _imported(request: ConversionRequest, planned: Planned) -> Source:
     )
 
 
-def _summed(request: ConversionRequest, source: SoupSource) -> Source:
+def _summed(request: MakingRequest, source: SoupSource) -> Source:
     """Add the bundles. PEFT loads the sum from its bundle, as users will."""
     ingredients = [
         read_ingredient(request.source_folder(index), weight)
@@ -191,7 +191,7 @@ def _summed(request: ConversionRequest, source: SoupSource) -> Source:
     return Source(found.spec, lambda model: found.state, request.bundle_folder, origin)
 
 
-def _replays(request: ConversionRequest, inputs: Inputs) -> list[Replay]:
+def _replays(request: MakingRequest, inputs: Inputs) -> list[Replay]:
     """Return rows of every kind that the model can answer, as after training."""
     spec, tokenizer = inputs.spec, inputs.tokenizer
     workspace = Workspace(folder=request.folder)

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from core.adapter_files.refusal import RefusedAdapter, shown
 from core.adapters.modules_to_save import classifier_head
-from core.conversion.names import Named
-from core.imports.refusal import RefusedAdapter, shown
+from core.made_models.names import Named
 from core.spec.base import Spec
 from core.spec.strategy import StrategySpec
 

@@ -6,16 +6,16 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from core.adapter_files.refusal import RefusedAdapter
 from core.datasets.bounded import Limits, Unchecked, output_of_child
-from core.imports.refusal import RefusedAdapter
 from core.spec.adapter_file import AdapterParts, AdapterReport
 
-_CHECKER = ("-m", "core.imports.check")
+_CHECKER = ("-m", "core.adapter_files.check")
 _gathered: TypeAdapter[AdapterParts | AdapterReport] = TypeAdapter(AdapterParts | AdapterReport)
 
 
 def check_adapter_in_child(path: Path, filename: str, limits: Limits) -> AdapterReport:
-    """Run `core.imports.check.check` in a child process and return its report.
+    """Run `core.adapter_files.check.check` in a child process and return its report.
 
     Archives are unpacked beside `path`, and removed. A child that exceeds its limits gives a report
     with a problem that says so.
@@ -30,7 +30,7 @@ def check_adapter_in_child(path: Path, filename: str, limits: Limits) -> Adapter
 def gather_in_child(
     files: Sequence[tuple[str, Path]], folder: Path, limits: Limits
 ) -> AdapterParts:
-    """Run `core.imports.check.gather` in a child, into `folder`/adapter; return what it found.
+    """Run `core.adapter_files.check.gather` in a child, into `folder`/adapter; return its parts.
 
     Raises RefusedAdapter, also for a child that exceeds its limits.
     """

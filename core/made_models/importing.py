@@ -5,23 +5,23 @@ from dataclasses import dataclass, replace
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from core.adapter_files.refusal import RefusedAdapter, shown
 from core.adapters.adapted import AdaptedModel
 from core.adapters.modules_to_save import classifier_head
 from core.artifacts.manifest import public_name
 from core.catalog.combinations import require_combination
 from core.catalog.families import family_of
-from core.conversion.expressed import Expressed, Fold, grouped
-from core.conversion.ia3 import express_ia3
-from core.conversion.lora import express_lora, refuse_biases
-from core.conversion.names import Named, named_tensors
-from core.conversion.reading import require_complete
-from core.conversion.virtual import express_virtual
-from core.imports.refusal import RefusedAdapter, shown
+from core.made_models.expressed import Expressed, Fold, grouped
+from core.made_models.ia3 import express_ia3
+from core.made_models.lora import express_lora, refuse_biases
+from core.made_models.names import Named, named_tensors
+from core.made_models.reading import require_complete
+from core.made_models.virtual import express_virtual
 from core.models.load import load_config, load_tokenizer, outline
 from core.spec.adapter_file import AdapterParts, Method, PeftTask
 from core.spec.base_model import BaseModelSpec
-from core.spec.conversion import ImportSource, LabelSpec
 from core.spec.job import JobSpec
+from core.spec.making import ImportSource, LabelSpec
 from core.spec.objective import ClassificationSpec, ObjectiveSpec, SupervisedSpec, Task
 from core.strategies.attach import attach
 from core.training.preflight import require_fit

@@ -14,10 +14,10 @@ from transformers import (
     AutoModelForSequenceClassification,
 )
 
-from core.conversion.run import convert
-from core.imports.check import gather
+from core.adapter_files.check import gather
+from core.made_models.run import make_bundle
 from core.spec.base_model import BaseModelSpec
-from core.spec.conversion import ConversionRequest, Converted, ImportSource, LabelSpec
+from core.spec.making import ImportSource, LabelSpec, MadeBundle, MakingRequest
 
 CLASSES: dict[str, Any] = {
     "CAUSAL_LM": AutoModelForCausalLM,
@@ -133,10 +133,10 @@ def make(config: peft.PeftConfig, base: BaseModelSpec, folder: Path, seed: int =
     return adapted.eval()
 
 
-def converted(folder: Path, base: BaseModelSpec, adapter: Path, **labels: Any) -> Converted:
+def imported(folder: Path, base: BaseModelSpec, adapter: Path, **labels: Any) -> MadeBundle:
     """Import the files of a folder into `folder`/bundle, without the task around it."""
     files = [(path.name, path) for path in adapter.iterdir()]
     source = ImportSource(
         parts=gather(files, folder / "adapter"), labels=LabelSpec.model_validate(labels)
     )
-    return convert(ConversionRequest(folder, base, source, threads=1, precision="fp32"))
+    return make_bundle(MakingRequest(folder, base, source, threads=1, precision="fp32"))

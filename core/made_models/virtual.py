@@ -9,9 +9,9 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from core.conversion.expressed import Expressed, Groups, saved_names, unexpected
-from core.conversion.names import PROMPT
-from core.imports.refusal import RefusedAdapter
+from core.adapter_files.refusal import RefusedAdapter
+from core.made_models.expressed import Expressed, Groups, saved_names, unexpected
+from core.made_models.names import PROMPT
 from core.spec.adapter_file import Method
 from core.spec.strategy import PrefixSpec, PromptSpec
 

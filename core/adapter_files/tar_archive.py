@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from core.imports.entries import Entries
-from core.imports.limits import CHUNK_BYTES, FREE_BYTES, MAX_BYTES, MAX_FILES, MAX_RATIO
-from core.imports.refusal import RefusedAdapter, shown
+from core.adapter_files.entries import Entries
+from core.adapter_files.limits import CHUNK_BYTES, FREE_BYTES, MAX_BYTES, MAX_FILES, MAX_RATIO
+from core.adapter_files.refusal import RefusedAdapter, shown
 
 _READ_ERRORS = (tarfile.TarError, zlib.error, EOFError, ValueError, OSError, OverflowError)
 """Of tarfile and gzip, for invalid headers, checksums and truncated data."""

@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from core.imports.refusal import RefusedAdapter, shown
+from core.adapter_files.refusal import RefusedAdapter, shown
 from core.spec.adapter_file import TensorInfo
 from core.spec.nearest import did_you_mean
 
