@@ -65,7 +65,7 @@ def serve(step: ServeStep) -> ServedFigures:
         multi_label=multi_label,
         precision=name_of(model.dtype),
         rounding_nats=_distance(served, rounded),
-        of_job=bool(step.reference is not None and step.reference.rows),
+        of_parity_check=bool(step.reference is not None and step.reference.rows),
         rows=rows,
         served=served,
         base=base,

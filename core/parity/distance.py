@@ -51,7 +51,7 @@ def judge_export(
     distance = Distance(
         rows=len(served.rows),
         tokens=len(wanted),
-        of_job=served.of_job,
+        of_parity_check=served.of_parity_check,
         mean_nats=mean_distance(said, wanted),
         max_nats=max(abs(a - b) for a, b in zip(said, wanted, strict=True)),
         mean_allowed_nats=allowed,

