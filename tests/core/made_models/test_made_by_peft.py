@@ -1,11 +1,9 @@
 """Every kind of adapter that PEFT makes becomes a bundle that computes what PEFT computes."""
 
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import peft
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -15,26 +13,16 @@ from core.artifacts.manifest import read_manifest
 from core.engine.device.adapter_loading import load_on
 from core.made_models import run
 from core.models.load import load_base
-from core.parity.asking import Replies, Reply
-from core.parity.verdict import judge
 from core.spec.bundle import BundleRef
 from core.spec.events import RunFinished
 from core.spec.job import JobSpec
-from core.spec.making import MadeBundle
-from core.spec.parity import Parity
 from core.spec.training import TrainingSpec
+from core.spec.tuned import TunedSpec
 from core.spec.workspace import Workspace
 from core.training.recipe import train
+from tests.core.made_models.exporting import require_exports
+from tests.core.made_models.judging import judged
 from tests.core.made_models.made_by_peft import KINDS, imported, make
-
-
-def judged(found: MadeBundle, figures: tuple[float, ...]) -> Parity:
-    """Return the verdict on an engine that gives these figures."""
-    replies, left = [], list(figures)
-    for row in found.reference.rows:
-        own, left = left[: len(row.figures)], left[len(row.figures) :]
-        replies.append(Reply(getattr(row, "prompt_ids", ()), tuple(own)))
-    return judge(found.reference, Replies(tuple(replies)))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -61,14 +49,15 @@ def test_bundle_computes_what_peft_computes(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_imported_adapter_is_loaded_trained_further_and_taken_away(
+def test_imported_adapter_is_loaded_trained_further_and_exported(
     kind: str, tmp_path: Path, base_of: Callable[..., Any]
 ) -> None:
-    """The engine's loader takes the bundle, a job continues it, and PEFT loads the result."""
+    """The engine's loader takes the bundle, a job continues it, and its model is exported."""
     chosen = KINDS[kind]
     base = base_of(chosen.family, **chosen.base_options)
     make(chosen.config(), base, tmp_path / "saved")
-    tuned = imported(tmp_path, base, tmp_path / "saved").tuned
+    found = imported(tmp_path, base, tmp_path / "saved")
+    tuned = found.tuned
     workspace = Workspace(folder=tmp_path / "job")
     workspace.folder.mkdir()
     (tmp_path / "train.jsonl").rename(workspace.train_file)
@@ -96,11 +85,10 @@ def test_imported_adapter_is_loaded_trained_further_and_taken_away(
     )
     assert before.keys() == after.keys()
     assert any(not torch.equal(before[name], after[name]) for name in before)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        loaded = peft.PeftModel.from_pretrained(model, str(workspace.bundle_folder))
-    stored = peft.get_peft_model_state_dict(loaded, save_embedding_layers=False)
-    assert all(torch.equal(stored[name], after[name]) for name in after if name in stored)
+    further = found.model_copy(
+        update={"tuned": TunedSpec.of(spec), "reference": finished.reference}
+    )
+    require_exports(further, workspace.bundle_folder, tmp_path / "out")
 
 
 def test_error_of_the_import_is_no_rounding(
