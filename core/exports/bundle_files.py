@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from core.artifacts.manifest import ADAPTER_FILE, MANIFEST_FILE, MODEL_FILE
+from core.exports.older_programs import use_older_class
 
 ADAPTER_CONFIG = "adapter_config.json"
 _ADAPTER = (ADAPTER_CONFIG, ADAPTER_FILE)
@@ -17,6 +18,7 @@ def copy_tokenizer(bundle: Path, out: Path) -> None:
     for path in bundle.iterdir():
         if path.is_file() and path.name not in (*_OF_THE_MODEL, *_OF_THE_RUN):
             shutil.copyfile(path, out / path.name)
+    use_older_class(out)
 
 
 def copy_adapter(bundle: Path, out: Path) -> None:
