@@ -129,6 +129,11 @@ _FIELDS: dict[Method, dict[str, Rule]] = {
 }
 """The fields that change what an adapter computes, with the values that are accepted."""
 
+_HINTS = {
+    "lora_alpha": ": with 0 the adapter would do nothing. Write the alpha of its training",
+    "r": ". Write the rank of its training",
+}
+
 _WITHOUT_EFFECT: dict[str, Rule] = {
     "peft_type": _is_anything,  # read before
     "task_type": _is_anything,
@@ -167,7 +172,10 @@ def read_config(content: bytes) -> AdapterConfig:
     for name, value in given.items():
         if name in _FIELDS[method]:
             if not _FIELDS[method][name](value):
-                raise _refused(name, f"has the value {shown(repr(value))}, which is not possible")
+                hint = _HINTS.get(name, "")
+                raise _refused(
+                    name, f"has the value {shown(repr(value))}, which is not possible{hint}"
+                )
             fields[name] = value
         elif name in _WITHOUT_EFFECT:
             if not _WITHOUT_EFFECT[name](value):

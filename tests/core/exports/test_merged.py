@@ -34,6 +34,7 @@ STRATEGIES: dict[str, StrategySpec] = {
 
 COMBINATIONS = [
     *(("llama", name) for name in STRATEGIES),
+    ("gemma2", "patterns"),  # tied; a merge that was saved as the base
     ("gemma3_text", "lora"),
     ("gemma3_text", "head"),  # tied in its base
     ("gemma3_text", "embeddings"),

@@ -13,11 +13,15 @@ import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from core.adapter_files.refusal import RefusedAdapter
 from core.errors import InvalidRequest
+from core.made_models.names import named_tensors
 from core.made_models.run import NOTHING_LEARNED
+from core.spec.adapter_file import TensorInfo
 from core.spec.making import MadeBundle
+from tests.core.made_models.judging import judged
 from tests.core.made_models.made_by_peft import KINDS, imported, make
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -215,3 +219,47 @@ def test_labels_have_the_names_and_the_order_of_the_owner(
     (tmp_path / "again").mkdir()
     with pytest.raises(RefusedAdapter, match="head has 3 labels"):
         imported(tmp_path / "again", base, tmp_path / "saved", names=("b", "a"))
+
+
+def test_an_alpha_of_zero_is_refused_with_the_cure(saved: Callable[..., MadeBundle]) -> None:
+    """A trainer wrote it into the config, and the adapter did nothing."""
+    with pytest.raises(RefusedAdapter, match=r"would do nothing\. Write the alpha of its training"):
+        saved("lora", lora_alpha=0)
+
+
+def test_a_path_with_more_in_front_than_the_base_has_is_refused(
+    saved: Callable[..., MadeBundle],
+) -> None:
+    """Trained on a model for images and texts: a server loaded it and answered as the base."""
+    longer = renamed(lambda name: name.replace("model.layers", "language_model.layers"))
+    with pytest.raises(RefusedAdapter, match="is no module of this base"):
+        saved("lora", longer)
+
+
+def test_an_adapter_may_be_called_lora(
+    tmp_path: Path, base_of: Callable[..., Any], ours: list[tuple[float, ...]]
+) -> None:
+    """PEFT puts it into a folder of this name, and could not find its tensors again."""
+    base = base_of("llama")
+    model = AutoModelForCausalLM.from_pretrained(base.source, dtype=torch.float32)
+    adapted = peft.get_peft_model(model, KINDS["lora"].config(), adapter_name="lora")
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter.normal_(std=0.1)
+    adapted.save_pretrained(str(tmp_path / "saved"))
+    assert not (tmp_path / "saved" / WEIGHTS).exists()
+    found = imported(tmp_path, base, tmp_path / "saved/lora")
+    assert judged(found, ours[0]).status == "passed"
+
+
+def test_a_module_may_have_weight_in_its_name() -> None:
+    """PEFT put the name of the adapter into that of the module, and ignored the tensors."""
+    path = "model.layers.0.weighted_averaging.weight_proj"
+    tensors = [
+        TensorInfo(name=f"base_model.model.{path}.lora_{part}.weight", dtype="F32", shape=(2, 2))
+        for part in "AB"
+    ]
+    named, warnings = named_tensors(tensors, [path])
+    assert [(each.path, each.part) for each in named] == [(path, "lora_A"), (path, "lora_B")]
+    assert not warnings
