@@ -6,20 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from core.artifacts.archive import pack, unpack
 from core.artifacts.manifest import read_manifest
 from core.engine.device.adapter_loading import load_on
 from core.made_models import run
 from core.models.load import load_base
-from core.spec.bundle import BundleRef
-from core.spec.events import RunFinished
-from core.spec.job import JobSpec
-from core.spec.training import TrainingSpec
-from core.spec.tuned import TunedSpec
-from core.spec.workspace import Workspace
-from core.training.recipe import train
 from tests.core.made_models.exporting import require_exports
 from tests.core.made_models.judging import judged
 from tests.core.made_models.made_by_peft import KINDS, imported, make
@@ -57,38 +49,13 @@ def test_imported_adapter_is_loaded_trained_further_and_exported(
     base = base_of(chosen.family, **chosen.base_options)
     make(chosen.config(), base, tmp_path / "saved")
     found = imported(tmp_path, base, tmp_path / "saved")
-    tuned = found.tuned
-    workspace = Workspace(folder=tmp_path / "job")
-    workspace.folder.mkdir()
-    (tmp_path / "train.jsonl").rename(workspace.train_file)
-    (tmp_path / "bundle").rename(workspace.parent_folder)
-    labels = getattr(tuned.objective, "labels", None)
+    tuned, labels = found.tuned, getattr(found.tuned.objective, "labels", None)
     model = load_base(
         base, torch.float32, torch.device("cpu"), task=tuned.task, labels=labels and 3
     )
-    load_on(model, "0" * 64, workspace.parent_folder)
-
-    spec = JobSpec(
-        base=base,
-        task=tuned.task,
-        objective=tuned.objective,
-        strategy=tuned.strategy,
-        training=TrainingSpec(max_steps=2, batch_size=4, precision="fp32"),
-        parent=BundleRef(key="bundles/a", sha256="0" * 64),
-        seed=1,
-    )
-    *_, finished = train(spec, workspace, lambda: False)
-    assert isinstance(finished, RunFinished), finished
-    before, after = (
-        load_file(folder / "adapter_model.safetensors")
-        for folder in (workspace.parent_folder, workspace.bundle_folder)
-    )
-    assert before.keys() == after.keys()
-    assert any(not torch.equal(before[name], after[name]) for name in before)
-    further = found.model_copy(
-        update={"tuned": TunedSpec.of(spec), "reference": finished.reference}
-    )
-    require_exports(further, workspace.bundle_folder, tmp_path / "out")
+    load_on(model, "0" * 64, tmp_path / "bundle")
+    further, folder = continued(tmp_path, found)
+    require_exports(further, folder, tmp_path / "out")
 
 
 def test_error_of_the_import_is_no_rounding(
