@@ -12,6 +12,7 @@ from core.artifacts.manifest import read_manifest
 from core.engine.device.adapter_loading import load_on
 from core.made_models import run
 from core.models.load import load_base
+from tests.core.made_models.continuing import continued
 from tests.core.made_models.exporting import require_exports
 from tests.core.made_models.judging import judged
 from tests.core.made_models.made_by_peft import KINDS, imported, make
