@@ -1,8 +1,6 @@
 """Adapters of PEFT from upload to use: served, trained further, added, exported; or refused."""
 
-import io
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +8,13 @@ import openai
 import peft
 import pytest
 import torch
-from openai import HttpxBinaryResponseContent, OpenAI
+from openai import OpenAI
 from openai.types.fine_tuning import FineTuningJob
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.end_to_end.adapters import TINY, adapter, zipped
+from tests.end_to_end.making import exported, made, send
 from tests.end_to_end.service import (
     BASE_MODEL,
     Service,
@@ -24,30 +23,6 @@ from tests.end_to_end.service import (
     upload,
     wait_until,
 )
-from tests.worker import workshop
-
-
-def send(client: OpenAI, content: Any) -> str:
-    return client.files.create(file=content, purpose="adapter").id  # type: ignore[arg-type]
-
-
-def made(client: OpenAI, path: str, body: dict[str, Any]) -> dict[str, Any]:
-    """Create an import or a soup, and return it once it has ended."""
-    created: dict[str, Any] = client.post(path, body=body, cast_to=object)  # type: ignore[assignment]
-    return ended(client, f"{path}/{created['id']}")
-
-
-def ended(client: OpenAI, path: str) -> dict[str, Any]:
-    """Return an import, a soup or an export once it has ended."""
-    found: dict[str, Any] = {}
-
-    def has_ended() -> bool:
-        nonlocal found
-        found = client.get(path, cast_to=object)  # type: ignore[assignment]
-        return found["status"] in ("succeeded", "failed")
-
-    workshop.wait_until(has_ended, f"{path} ends")
-    return found
 
 
 def by_peft(folder: Path, messages: list[dict[str, str]]) -> float:
@@ -151,18 +126,6 @@ def test_imported_models_are_compared_and_deleted_as_others(
         f"/models/{imported[1]['model']}/serving", body={"form": "merged"}, cast_to=object
     )
     assert served["serving"]["form"] == "merged"  # type: ignore[index]
-
-
-def exported(client: OpenAI, model: str, folder: Path, **body: str) -> dict[str, Any]:
-    """Export a model, and unpack its files into `folder`."""
-    created: dict[str, Any] = client.post(f"/models/{model}/exports", body=body, cast_to=object)  # type: ignore[assignment]
-    found = ended(client, f"/exports/{created['id']}")
-    assert found["status"] == "succeeded", found["error"]
-    path = f"/exports/{created['id']}/content"
-    content = client.get(path, cast_to=HttpxBinaryResponseContent).read()
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        archive.extractall(folder)
-    return found
 
 
 def test_imported_model_is_exported(

@@ -112,7 +112,13 @@ KINDS: dict[str, Kind] = {
 }
 
 
-def make(config: peft.PeftConfig, base: BaseModelSpec, folder: Path, seed: int = 1) -> Any:
+def make(
+    config: peft.PeftConfig,
+    base: BaseModelSpec,
+    folder: Path,
+    seed: int = 1,
+    spread: float = 0.08,
+) -> Any:
     """Save an adapter that has learned something at random; return PEFT's model in memory."""
     task = str(getattr(config.task_type, "value", config.task_type))
     options = {"num_labels": LABELS} if task == "SEQ_CLS" else {}
@@ -125,8 +131,8 @@ def make(config: peft.PeftConfig, base: BaseModelSpec, folder: Path, seed: int =
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
             if parameter.requires_grad:
-                spread = 0.5 if "prompt_encoder" in name else 0.08
-                parameter.add_(torch.randn_like(parameter) * spread)
+                wide = 0.5 if "prompt_encoder" in name else spread
+                parameter.add_(torch.randn_like(parameter) * wide)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         adapted.save_pretrained(str(folder))

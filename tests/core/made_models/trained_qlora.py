@@ -21,8 +21,15 @@ CONFIG = {
 }
 
 
-def train_qlora(base: BaseModelSpec, folder: Path, steps: int = 12, **changes: Any) -> list[float]:
-    """Save an adapter; return the loss of each step."""
+def train_qlora(
+    base: BaseModelSpec,
+    folder: Path,
+    rows: torch.Tensor | None = None,
+    steps: int = 12,
+    learning_rate: float = 1e-2,
+    **changes: Any,
+) -> list[float]:
+    """Train on rows of tokens, save the adapter, and return the loss of each step."""
     quantization = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -38,9 +45,9 @@ def train_qlora(base: BaseModelSpec, folder: Path, steps: int = 12, **changes: A
         model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
         adapted = peft.get_peft_model(model, peft.LoraConfig(**{**CONFIG, **changes}))
     optimizer = torch.optim.AdamW(
-        [each for each in adapted.parameters() if each.requires_grad], lr=1e-2
+        [each for each in adapted.parameters() if each.requires_grad], lr=learning_rate
     )
-    tokens = torch.randint(5, 300, (4, 24))
+    tokens = torch.randint(5, 300, (4, 24)) if rows is None else rows
     losses = []
     for _ in range(steps):
         loss = adapted(input_ids=tokens, labels=tokens).loss
