@@ -64,6 +64,7 @@ def serve(step: ServeStep) -> ServedFigures:
         task=manifest.task,
         multi_label=multi_label,
         precision=name_of(model.dtype),
+        quantization=model_source(step.base, step.bundle, manifest).quantization,
         rounding_nats=_distance(served, rounded),
         of_parity_check=bool(step.reference is not None and step.reference.rows),
         rows=rows,

@@ -59,7 +59,10 @@ def express_lora(fields: Mapping[str, Any], groups: Groups, model: PreTrainedMod
             layers[path] = module
     _fold_vocabulary(fields, groups, model, kept, folds)
     if not layers:
-        raise RefusedAdapter("The adapter changes the vocabulary only, which cannot be imported.")
+        raise RefusedAdapter(
+            "The adapter changes the vocabulary only, which cannot be imported. Merge it into its "
+            "base, and register the result as a base."
+        )
     names = tuple(name for name in saved if name not in classifier_head(model))
     strategy = built(
         LoraSpec,

@@ -1,7 +1,7 @@
 """Builds the files of an export in children, one step after another, and stores their archive."""
 
-from core.artifacts.archive import contents, pack_state, unpack
-from core.artifacts.manifest import read_manifest, sha256_of
+from core.artifacts.archive import contents, pack_state
+from core.artifacts.manifest import read_manifest
 from core.catalog.base_files import config_folder, license_of
 from core.cores import usable_cores
 from core.exports.card import ExportFacts, export_card
@@ -18,6 +18,7 @@ from core.spec.export import (
     ExportStage,
 )
 from core.spec.export_steps import ExportStep, StepResult
+from worker.bundles import fetch_bundle
 from worker.exports.workplace import Workplace
 from worker.launch import ask_for_export_step
 from worker.outages.commit import commit
@@ -41,20 +42,11 @@ class Building:
         Raises Interrupted, and TunesmithError with the reason if the export cannot be written. A
         replay that fails only marks the export.
         """
-        self._fetch_bundle()
+        self._tell("preparing")
+        fetch_bundle(self._attempt.store, self._request.bundle, self._bundle)
         written, replay = write_export(self._export(), self._run, self._tell)
         self._write_card(replay, notes := (*written.notes, *self._notes()))
         return ExportResult(content=self._store(key), replay=replay, notes=notes)
-
-    def _fetch_bundle(self) -> None:
-        self._tell("preparing")
-        archive = self._attempt.folder / "bundle.zip"
-        reference = self._request.bundle
-        self._attempt.store.fetch(reference.key, archive)
-        if sha256_of(archive) != reference.sha256:
-            raise StepFailed(f"The stored bundle of {self._request.model} is damaged.")
-        unpack(archive, self._bundle)
-        archive.unlink()
 
     def _export(self) -> Export:
         attempt = self._attempt

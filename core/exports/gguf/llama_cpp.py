@@ -74,4 +74,7 @@ def find_llama_cpp(folder: Path | None, threads: int = 1) -> LlamaCpp:
 def _failure(module: str, status: int, output: str) -> str:
     lines = [line for line in output.splitlines() if line.strip() and "byte/s]" not in line]
     cause = "\n".join(lines[-_LAST_LINES:]) or "It printed nothing."
-    return f"llama.cpp's {module} ended with status {status}. Its last lines:\n{cause}"
+    return (
+        f"llama.cpp's {module} ended with status {status}. If another version of llama.cpp knows "
+        f"this model, export it as `merged` and convert that. Its last lines:\n{cause}"
+    )

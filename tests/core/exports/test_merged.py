@@ -107,6 +107,21 @@ def test_a_base_that_is_stored_quantized_is_dequantized_first(tmp_path, store):
     assert "quantization_config" not in (tmp_path / "out/config.json").read_text()
 
 
+@pytest.mark.parametrize("form", ["merged", "adapter"])
+@pytest.mark.parametrize(("quantization", "allowed"), [("nf4", 1.0), ("int8", 0.3)])
+def test_a_base_that_the_catalog_quantizes_explains_a_distance(
+    tmp_path, store, quantization, allowed, form
+):
+    """The export has the dense weights of the base, the served model those of the catalog."""
+    base = save_base(tmp_path / "base", eos_token_id=None)
+    base = base.model_copy(update={"quantization": quantization})
+    bundle = write_bundle(tmp_path / "bundle", store, base, STRATEGIES["lora"])
+    found = export(bundle, options_for("huggingface", form=form), tmp_path / "out")
+    assert found.distance.mean_nats > 1e-3
+    assert found.distance.mean_allowed_nats == allowed
+    assert found.distance.adapter_share == pytest.approx(1, abs=0.5)
+
+
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_qlora_may_be_merged_into_the_weights_that_it_was_trained_on(tmp_path, store, family):
     base = save_base(tmp_path / "base", family, eos_token_id=None)
