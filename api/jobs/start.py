@@ -56,8 +56,8 @@ def starting_point(
     model = get_owned(session, TunedModel, caller.project, body.model)
     made = tuned_spec(session, model)
     is_named = "strategy" in body.model_fields_set and not isinstance(asked, AutoSpec)
-    strategy = continued(made.strategy, asked) if is_named else made.strategy
-    if strategy is None:
+    further = continued(made.strategy, asked) if is_named else made.strategy
+    if further is None:
         raise InvalidRequest(
             f"{body.model} was trained with another strategy. Remove the field, or use "
             f"{made.strategy.model_dump_json()}.",
@@ -65,7 +65,7 @@ def starting_point(
             code="contradictory_parameters",
         )
     parent = BundleRef(key=model.bundle_key, sha256=model.bundle_sha256)
-    return StartingPoint(made.base, strategy, parent, made)
+    return StartingPoint(made.base, further, parent, made)
 
 
 def continued(made: StrategySpec, asked: AskedStrategySpec) -> StrategySpec | None:

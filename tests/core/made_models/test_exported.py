@@ -9,6 +9,8 @@ import pytest
 from tests.core.made_models.exporting import require_exports
 from tests.core.made_models.made_by_peft import KINDS, imported, make
 
+pytestmark = pytest.mark.filterwarnings("ignore:Model has .tie_word_embeddings:UserWarning")
+
 QUICK = ("patterns", "modules_to_save", "tokens, tied", "embedding and head", "p-tuning", "ia3")
 CASES = [
     pytest.param(kind, marks=() if kind in QUICK else pytest.mark.slow, id=kind) for kind in KINDS

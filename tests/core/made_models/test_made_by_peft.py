@@ -17,6 +17,8 @@ from tests.core.made_models.exporting import require_exports
 from tests.core.made_models.judging import judged
 from tests.core.made_models.made_by_peft import KINDS, imported, make
 
+pytestmark = pytest.mark.filterwarnings("ignore:Model has .tie_word_embeddings:UserWarning")
+
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_bundle_computes_what_peft_computes(

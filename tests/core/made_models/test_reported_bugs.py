@@ -236,6 +236,7 @@ def test_a_path_with_more_in_front_than_the_base_has_is_refused(
         saved("lora", longer)
 
 
+@pytest.mark.filterwarnings("ignore:Adapter name .lora. should not:UserWarning")
 def test_an_adapter_may_be_called_lora(
     tmp_path: Path, base_of: Callable[..., Any], ours: list[tuple[float, ...]]
 ) -> None:

@@ -6,7 +6,6 @@ The worker's own tasks run, with all that they store; no engine is there to comp
 import io
 import warnings
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from core.spec.ids import ModelId
 from core.spec.made_model import ImportRequest, MadeModel, SoupRequest, SourceFile
 from core.spec.making import LabelSpec
 from tests.core.made_models.made_by_peft import KINDS, make
+from tests.core.tiny import save_base
 from tests.worker.tasks.made_here import children_here, result_of, run_waiting
 from tests.worker.workshop import Workshop
 
@@ -40,6 +40,11 @@ TOKENS = torch.arange(5, 45)[None]
 def _children() -> Any:
     with children_here():
         yield
+
+
+@pytest.fixture
+def base(workshop: Workshop) -> BaseModelSpec:
+    return save_base(workshop.folder / "base", "llama", eos_token_id=None)
 
 
 def imported(workshop: Workshop, base: BaseModelSpec, kind: str, seed: int = 1) -> MadeModel:
@@ -110,10 +115,7 @@ def logits(folder: Path, form: str, base: BaseModelSpec) -> torch.Tensor:
     return found
 
 
-def test_made_models_are_exported_in_every_format(
-    workshop: Workshop, base_of: Callable[..., Any]
-) -> None:
-    base = base_of("llama", eos_token_id=None)
+def test_made_models_are_exported_in_every_format(workshop: Workshop, base: BaseModelSpec) -> None:
     parts = [imported(workshop, base, "patterns", 1), imported(workshop, base, "rslora", 2)]
     for made in (parts[0], soup_of(workshop, *parts)):
         served = None
@@ -135,9 +137,8 @@ def test_made_models_are_exported_in_every_format(
 
 @pytest.mark.parametrize("kind", ["prefix", "prompt"])
 def test_virtual_tokens_are_exported_as_an_adapter(
-    workshop: Workshop, base_of: Callable[..., Any], kind: str
+    workshop: Workshop, base: BaseModelSpec, kind: str
 ) -> None:
-    base = base_of("llama", eos_token_id=None)
     made = imported(workshop, base, kind)
     result, folder = exported(workshop, made, "huggingface", "adapter")
     assert result.replay.status == "passed", result.replay.reason
