@@ -53,7 +53,12 @@ def _scaling(parameters: Mapping[str, Any]) -> dict[str, Any]:
     rest = {name: value for name, value in parameters.items() if name != "rope_theta"}
     partial = rest.pop("partial_rotary_factor", None)
     share = {} if partial is None else {"partial_rotary_factor": partial}
-    return share if rest.get("rope_type") == "default" else share | {"rope_scaling": rest}
+    kind = rest.get("rope_type")
+    if kind == "default":
+        return share
+    if kind == "longrope":  # transformers 4 refuses any field more
+        rest = {name: rest[name] for name in ("short_factor", "long_factor")} | {"type": kind}
+    return share | {"rope_scaling": rest}
 
 
 def _read(path: Path) -> dict[str, Any]:

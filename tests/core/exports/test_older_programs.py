@@ -42,14 +42,38 @@ def test_the_frequency_is_where_older_programs_look(tmp_path):
     assert config["rope_theta"] == 1e5 and "rope_scaling" not in config
 
 
-def test_a_stretched_context_is_where_older_programs_look(tmp_path):
-    save_base(tmp_path, "llama", rope_parameters=LLAMA_3)
-    before = AutoConfig.from_pretrained(tmp_path).rope_parameters
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 1e6,
+    "factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+LONG = {
+    "rope_type": "longrope",
+    "rope_theta": 1e4,
+    "short_factor": [1.0] * 4,
+    "long_factor": [2.0] * 4,
+    "original_max_position_embeddings": 64,
+}
+
+
+@pytest.mark.parametrize(
+    ("family", "parameters"), [("llama", LLAMA_3), ("qwen2", YARN), ("phi3", LONG)]
+)
+def test_a_stretched_context_is_where_older_programs_look(tmp_path, family, parameters):
+    save_base(tmp_path, family, rope_parameters=parameters)
+    before = AutoConfig.from_pretrained(tmp_path).to_dict()
     add_older_names(tmp_path)
     config = config_of(tmp_path)
-    assert config["rope_theta"] == 500000.0
-    assert config["rope_scaling"] == {k: v for k, v in LLAMA_3.items() if k != "rope_theta"}
-    assert AutoConfig.from_pretrained(tmp_path).rope_parameters == before
+    assert config["rope_theta"] == parameters["rope_theta"]
+    scaling = config["rope_scaling"]
+    if family == "phi3":
+        assert scaling.keys() == {"type", "short_factor", "long_factor"}
+    else:
+        assert scaling == {k: v for k, v in before["rope_parameters"].items() if k != "rope_theta"}
+    after = AutoConfig.from_pretrained(tmp_path).to_dict()
+    after["rope_parameters"].pop("type", None)  # the older name of rope_type
+    assert {name: after[name] for name in before} == before
 
 
 def test_every_kind_of_layer_keeps_its_frequency(tmp_path):
