@@ -15,8 +15,6 @@ from core.adapter_files.config import read_config
 from core.adapter_files.content import Kind, head_of, kind_of, refuse_code
 from core.adapter_files.entries import Entries, safe_name
 from core.adapter_files.folder import (
-    CONFIG_FILE,
-    WEIGHTS_FILE,
     adapter_folder,
     read_parts,
     require_small_texts,
@@ -29,7 +27,7 @@ from core.adapter_files.zip_archive import unpack_zip
 from core.datasets.limits import limit_process, limited_parser
 from core.datasets.strict_json import BadJson, decode
 from core.errors import TunesmithError
-from core.spec.adapter_file import AdapterParts, AdapterReport
+from core.spec.adapter_file import CONFIG_FILE, WEIGHTS_FILE, AdapterParts, AdapterReport
 
 MAX_LISTED_FILES = 50
 ARCHIVES: tuple[Kind, ...] = ("zip", "gzip", "tar")

@@ -10,11 +10,8 @@ from core.adapter_files.limits import MAX_TEXT_BYTES
 from core.adapter_files.refusal import RefusedAdapter, shown
 from core.adapter_files.weights import read_tensors
 from core.datasets.strict_json import BadJson, decode
-from core.spec.adapter_file import AdapterParts
+from core.spec.adapter_file import CONFIG_FILE, WEIGHTS_FILE, AdapterParts
 from core.spec.objective import MAX_LABELS
-
-CONFIG_FILE = "adapter_config.json"
-WEIGHTS_FILE = "adapter_model.safetensors"
 
 
 def adapter_folder(folder: Path) -> Path:

@@ -16,8 +16,8 @@ import peft
 from peft.utils.other import get_pattern_key
 from safetensors.torch import load_file, save_file
 
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
+from core.spec.adapter_file import CONFIG_FILE, WEIGHTS_FILE
+
 _B = ".lora_B.weight"
 
 
@@ -56,17 +56,17 @@ def _write(
     changes: Mapping[str, Any],
 ) -> None:
     """Write B in fp32, divided by what the reader's `scale_of` a rank has in excess."""
-    weights = {name: weight.float() for name, weight in load_file(adapter / WEIGHTS).items()}
+    weights = {name: weight.float() for name, weight in load_file(adapter / WEIGHTS_FILE).items()}
     for name, b_OR in weights.items():
         if name.endswith(_B):
             module = name.removeprefix("base_model.model.").removesuffix(_B)
             rank = b_OR.shape[1]
             weights[name] = b_OR * (_scaling(config, module, rank) / scale_of(rank))
-    settings = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
+    settings = json.loads((adapter / CONFIG_FILE).read_text(encoding="utf-8"))
     settings |= {"use_rslora": False, **changes}
     out.mkdir(exist_ok=True)
-    (out / CONFIG).write_text(json.dumps(settings, indent=2), encoding="utf-8")
-    save_file(weights, out / WEIGHTS)
+    (out / CONFIG_FILE).write_text(json.dumps(settings, indent=2), encoding="utf-8")
+    save_file(weights, out / WEIGHTS_FILE)
 
 
 def _scaling(config: peft.LoraConfig, module: str, rank: int) -> float:

@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from core.adapter_files.folder import CONFIG_FILE, WEIGHTS_FILE
 from core.adapter_files.refusal import RefusedAdapter
 from core.batching.rows import LabelledRow, Row, SourceTargetRow
+from core.spec.adapter_file import CONFIG_FILE, WEIGHTS_FILE
 from core.spec.parity import nats
 from core.training.replayed import Replay
 

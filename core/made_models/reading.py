@@ -8,10 +8,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from core.adapter_files.folder import WEIGHTS_FILE
 from core.adapter_files.refusal import RefusedAdapter, shown
 from core.adapters.adapted import AdaptedModel
 from core.made_models.expressed import PREFIX, Expressed
+from core.spec.adapter_file import WEIGHTS_FILE
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
