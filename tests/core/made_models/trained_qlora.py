@@ -54,7 +54,7 @@ def train_qlora(
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         adapted.save_pretrained(str(folder))
