@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from core.errors import Conflict, NotFound, Unavailable
 from core.jobs.broker import Broker
 from core.records import (
+    abandoned,
     base_downloads,
     batch_progress,
     claims,
@@ -143,6 +144,23 @@ def fail_abandoned_distillations(database: Database) -> None:
             logger.warning("%s failed with its task.", distillation_id)
 
 
+def settle_failed_tasks(database: Database, store: BlobStore) -> None:
+    """Keep what exports and made models had completed when their last worker died.
+
+    Blobs that were not complete are deleted.
+    """
+    with database.writing() as session:
+        for task_id in abandoned.keep_completed(session):
+            logger.warning("%s had been completed before its worker died.", task_id)
+    with database.reading() as session:
+        left = abandoned.left_by_failed(session)
+    for task_id, keys in left.items():
+        for key in keys:
+            store.delete(key)
+        with database.writing() as session:
+            abandoned.forget_left(session, task_id)
+
+
 def delete_batch_parts(database: Database, store: BlobStore) -> None:
     """Delete the parts of batches that have ended; their files have the content."""
     with database.reading() as session:
@@ -231,6 +249,7 @@ def run(settings: WorkerSettings, stopping: Event) -> None:
                 fail_abandoned_batches(database)
                 fail_abandoned_eval_runs(database)
                 fail_abandoned_distillations(database)
+                settle_failed_tasks(database, store)
                 delete_batch_parts(database, store)
                 delete_expired_files(database, store)
                 sweep_workspaces(database, settings.work_folder)

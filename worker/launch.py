@@ -23,10 +23,10 @@ from typing import TypeVar
 from pydantic import TypeAdapter
 
 from core.spec.calibration import Calibration
-from core.spec.conversion import ConversionRequest, Converted
 from core.spec.dry_run import DryRunResult
 from core.spec.events import MaskAudited, RunFailed
 from core.spec.export_steps import ExportStep, StepResult
+from core.spec.making import MadeBundle, MakingRequest
 from core.spec.run_request import RunRequest
 from worker.coroutines import CHECK_SECONDS, Interrupted
 
@@ -38,7 +38,7 @@ _context.set_forkserver_preload(["worker.child.preload", __name__])
 LOG_TAIL_BYTES = 2000
 
 _dry_run_adapter: TypeAdapter[DryRunResult | RunFailed] = TypeAdapter(DryRunResult | RunFailed)
-_conversion_adapter: TypeAdapter[Converted | RunFailed] = TypeAdapter(Converted | RunFailed)
+_making_adapter: TypeAdapter[MadeBundle | RunFailed] = TypeAdapter(MadeBundle | RunFailed)
 _audit_adapter: TypeAdapter[MaskAudited | RunFailed] = TypeAdapter(MaskAudited | RunFailed)
 _step_adapter: TypeAdapter[StepResult | RunFailed] = TypeAdapter(StepResult | RunFailed)
 
@@ -149,13 +149,13 @@ def ask_for_export_step(
     return _answer_of(child, _step_adapter, "export_failed", "of the export", should_stop)
 
 
-def ask_for_conversion(
-    request: ConversionRequest, should_stop: Callable[[], bool]
-) -> Converted | RunFailed:
+def ask_for_bundle(
+    request: MakingRequest, should_stop: Callable[[], bool]
+) -> MadeBundle | RunFailed:
     """Let a child make a bundle without a job, and run PEFT on some rows."""
-    child = _child("convert", request.log_file, request)
+    child = _child("make_bundle", request.log_file, request)
     noun = "that loads the adapter"
-    return _answer_of(child, _conversion_adapter, "conversion_failed", noun, should_stop)
+    return _answer_of(child, _making_adapter, "making_failed", noun, should_stop)
 
 
 def _answer_of(

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from api.shown_tasks import TaskError, TaskStatus, error_of, finished_at, status_of
 from core.records.tables import Task
 from core.spec.comparison import (
     FEWEST_MODELS,
@@ -20,7 +21,6 @@ from core.spec.evaluation import METRICS, MOST_GRADERS
 from core.spec.grader import Grader
 from core.spec.ids import FileId, ModelId
 from core.spec.numbers import Integer
-from core.tasks.failure import TaskFailure
 
 MOST_TOKENS = 4096
 DEFAULT_TOKENS = 256
@@ -52,12 +52,6 @@ RESERVED = frozenset(METRICS)
 """Names that graders cannot have."""
 
 
-class ComparisonError(BaseModel):
-    code: str
-    message: str
-    param: str | None
-
-
 class ComparisonObject(BaseModel):
     """A comparison; `scores` and `differences` are complete once it has succeeded."""
 
@@ -65,7 +59,7 @@ class ComparisonObject(BaseModel):
     object: Literal["fine_tuning.comparison"] = "fine_tuning.comparison"
     created_at: int
     finished_at: int | None
-    status: Literal["queued", "running", "succeeded", "failed"]
+    status: TaskStatus
     models: list[str]
     file: str
     completed: int
@@ -77,7 +71,7 @@ class ComparisonObject(BaseModel):
     scores: list[ModelScores]
     differences: list[Difference]
     items: list[ComparedItem]
-    error: ComparisonError | None
+    error: TaskError | None
 
 
 def comparison_object(task: Task) -> ComparisonObject:
@@ -86,12 +80,11 @@ def comparison_object(task: Task) -> ComparisonObject:
     if task.progress is not None:
         progress = ComparisonProgress.model_validate(task.progress)
     result = None if task.result is None else ComparisonResult.model_validate(task.result)
-    failure = None if task.error is None else TaskFailure.model_validate(task.error)
     return ComparisonObject(
         id=task.id,
         created_at=int(task.created_at),
-        finished_at=None if task.finished_at is None else int(task.finished_at),
-        status=_status(task),
+        finished_at=finished_at(task),
+        status=status_of(task),
         models=[model.id for model in request.models],
         file=task.subject,
         completed=0 if progress is None else len(progress.items),
@@ -100,12 +93,5 @@ def comparison_object(task: Task) -> ComparisonObject:
         scores=[] if result is None else list(result.models),
         differences=[] if result is None else list(result.differences),
         items=[] if progress is None else list(progress.items),
-        error=failure
-        and ComparisonError(code=failure.code, message=failure.message, param=failure.param),
+        error=error_of(task),
     )
-
-
-def _status(task: Task) -> Literal["queued", "running", "succeeded", "failed"]:
-    if task.finished_at is not None:
-        return "succeeded" if task.error is None else "failed"
-    return "queued" if task.lease_expires_at is None else "running"

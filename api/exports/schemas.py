@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints
 
 from api.pagination import ListItem
+from api.shown_tasks import TaskError, TaskStatus, error_of, finished_at, status_of
 from core.records.tables import Task
 from core.spec.export import (
     ExportedFile,
@@ -21,7 +22,6 @@ from core.spec.export import (
 )
 from core.spec.numbers import Flag
 from core.spec.precision import NumberFormat
-from core.tasks.failure import TaskFailure
 
 Repository = Annotated[
     str,
@@ -60,12 +60,6 @@ class CreateExport(BaseModel):
     push_to: PushBody | None = None
 
 
-class ExportError(BaseModel):
-    code: str
-    message: str
-    param: str | None
-
-
 class ExportObject(ListItem):
     """An export. It is complete once it has succeeded; `replay` compares it with the served model.
 
@@ -76,7 +70,7 @@ class ExportObject(ListItem):
     model: str
     created_at: int
     finished_at: int | None
-    status: Literal["queued", "running", "succeeded", "failed"]
+    status: TaskStatus
     stage: ExportStage | None
     """What a running export does."""
     format: ExportFormat
@@ -91,7 +85,7 @@ class ExportObject(ListItem):
     replay: ExportReplay | None
     notes: list[str]
     push: PushResult | None
-    error: ExportError | None
+    error: TaskError | None
 
 
 class DeletedExport(BaseModel):
@@ -105,15 +99,13 @@ def export_object(task: Task) -> ExportObject:
     options = request.options
     progress = None if task.progress is None else ExportProgress.model_validate(task.progress)
     result = None if task.result is None else ExportResult.model_validate(task.result)
-    failure = None if task.error is None else TaskFailure.model_validate(task.error)
-    is_running = task.finished_at is None and task.lease_expires_at is not None
     return ExportObject(
         id=task.id,
         model=request.model,
         created_at=int(task.created_at),
-        finished_at=None if task.finished_at is None else int(task.finished_at),
-        status=_status(task),
-        stage=progress.stage if progress is not None and is_running else None,
+        finished_at=finished_at(task),
+        status=status_of(task),
+        stage=None if progress is None or status_of(task) != "running" else progress.stage,
         format=options.format,
         form=options.form,
         precision=options.precision,
@@ -125,12 +117,5 @@ def export_object(task: Task) -> ExportObject:
         replay=None if result is None else result.replay,
         notes=[] if result is None else list(result.notes),
         push=None if result is None else result.push,
-        error=failure
-        and ExportError(code=failure.code, message=failure.message, param=failure.param),
+        error=error_of(task),
     )
-
-
-def _status(task: Task) -> Literal["queued", "running", "succeeded", "failed"]:
-    if task.finished_at is not None:
-        return "succeeded" if task.error is None else "failed"
-    return "queued" if task.lease_expires_at is None else "running"

@@ -168,9 +168,10 @@ def _sealed(state: AppState, push: PushBody) -> str:
 def _result(task: Task) -> ExportResult:
     """Return the result of an export; Conflict `export_not_ready` without one."""
     if task.result is None:
-        state = "has failed" if task.finished_at is not None else "has not ended"
+        ended = task.finished_at is not None
+        state = "has failed; its `error` says why" if ended else "has not ended; ask again later"
         raise Conflict(
-            f"The export {task.id} {state}, so it has no content.",
+            f"The export {task.id} has no content: it {state}.",
             param="export_id",
             code="export_not_ready",
         )

@@ -9,6 +9,7 @@ from typing import Any
 from anyio import CapacityLimiter, WouldBlock, from_thread
 
 from api.app_state import AppState
+from core.adapter_files.bounded import check_adapter_in_child
 from core.datasets.bounded import (
     Limits,
     check_in_child,
@@ -17,7 +18,6 @@ from core.datasets.bounded import (
     schema_fault_in_child,
 )
 from core.errors import Unavailable
-from core.imports.bounded import check_adapter_in_child
 from core.inference.endpoints import ENDPOINTS
 from core.spec.adapter_file import AdapterReport
 from core.spec.batch import BatchReport

@@ -16,9 +16,19 @@ from core.records.tables import TunedModel
 from core.spec.base_model import BaseModelSpec
 from core.spec.bundle import BundleRef
 from core.spec.objective import ClassificationSpec, ObjectiveSpec, Task
-from core.spec.strategy import AutoSpec, LoraSpec, StrategySpec
+from core.spec.strategy import (
+    AskedStrategySpec,
+    AutoSpec,
+    LoraSpec,
+    LowRankSpec,
+    QloraSpec,
+    StrategySpec,
+)
 from core.spec.template import check_template_variables, merged_variables
 from core.spec.tuned import TunedSpec
+
+_OF_QUANTIZATION = {"type", "quantization", "double_quantization"}
+"""What may change when a low-rank adapter is trained further."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,7 @@ def starting_point(
     """Return the starting point `body.model`. A tuned model keeps its strategy.
 
     A strategy of `auto` on a base is LoRA until the planner has chosen. Raises NotFound for
-    `model`, or InvalidRequest if another `strategy` is given.
+    `model`, or InvalidRequest if another `strategy` is given than `continued` allows.
     """
     asked = body.strategy
     if not body.model.startswith(TUNED_PREFIX):
@@ -46,7 +56,8 @@ def starting_point(
     model = get_owned(session, TunedModel, caller.project, body.model)
     made = tuned_spec(session, model)
     is_named = "strategy" in body.model_fields_set and not isinstance(asked, AutoSpec)
-    if is_named and asked != made.strategy:
+    further = continued(made.strategy, asked) if is_named else made.strategy
+    if further is None:
         raise InvalidRequest(
             f"{body.model} was trained with another strategy. Remove the field, or use "
             f"{made.strategy.model_dump_json()}.",
@@ -54,7 +65,23 @@ def starting_point(
             code="contradictory_parameters",
         )
     parent = BundleRef(key=model.bundle_key, sha256=model.bundle_sha256)
-    return StartingPoint(made.base, made.strategy, parent, made)
+    return StartingPoint(made.base, further, parent, made)
+
+
+def continued(made: StrategySpec, asked: AskedStrategySpec) -> StrategySpec | None:
+    """Return the strategy with which a model of `made` is trained further; None for another one.
+
+    Fields that are not given are the model's. LoRA has the same weights on a dense and on a
+    quantized base, so `lora` and `qlora` may follow one another.
+    """
+    is_low_rank = isinstance(made, LowRankSpec) and isinstance(asked, LoraSpec | QloraSpec)
+    if isinstance(asked, AutoSpec) or not (is_low_rank or type(asked) is type(made)):
+        return None
+    given = {name: getattr(asked, name) for name in asked.model_fields_set}
+    fields = {name: value for name, value in made if name in type(asked).model_fields}
+    found = asked.model_copy(update={**fields, "type": asked.type, **given})
+    free = _OF_QUANTIZATION if is_low_rank else set()
+    return found if found.model_dump(exclude=free) == made.model_dump(exclude=free) else None
 
 
 def template_variables(start: StartingPoint, body: CreateJob) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from api.jobs.schemas import Suffix
+from api.shown_tasks import TaskError, TaskStatus, error_of, finished_at, status_of
 from core.records.tables import Task
-from core.spec.conversion import MOST_SOURCES
 from core.spec.ids import FileId, ModelId
 from core.spec.made_model import (
     MOST_FILES,
@@ -16,12 +16,12 @@ from core.spec.made_model import (
     SoupRequest,
     Stage,
 )
+from core.spec.making import MOST_SOURCES
 from core.spec.numbers import Flag, Number
 from core.spec.objective import MAX_LABELS
 from core.spec.objective import Task as ModelTask
 from core.spec.parity import Parity
 from core.spec.strategy import StrategySpec
-from core.tasks.failure import TaskFailure
 
 _Name = StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00]*$")
 
@@ -56,22 +56,16 @@ class CreateSoup(BaseModel):
     suffix: Suffix | None = None
 
 
-class MakingError(BaseModel):
-    code: str
-    message: str
-    param: str | None
-
-
 class _MakingObject(BaseModel):
     """A model in the making. The fields after `error` are null until it exists."""
 
     id: str
     created_at: int
     finished_at: int | None
-    status: Literal["queued", "running", "succeeded", "failed"]
+    status: TaskStatus
     stage: Stage | None
     base: str
-    error: MakingError | None
+    error: TaskError | None
     model: str | None
     """Answers requests, unless its parity failed."""
     task: ModelTask | None
@@ -107,15 +101,14 @@ def soup_object(task: Task) -> SoupObject:
 
 def _common(task: Task, request: ImportRequest | SoupRequest) -> dict[str, object]:
     made = None if task.result is None else MadeModel.model_validate(task.result)
-    failure = None if task.error is None else TaskFailure.model_validate(task.error)
     return {
         "id": task.id,
         "created_at": int(task.created_at),
-        "finished_at": None if task.finished_at is None else int(task.finished_at),
-        "status": _status(task),
+        "finished_at": finished_at(task),
+        "status": status_of(task),
         "stage": _stage(task),
         "base": request.base.id,
-        "error": failure and failure.model_dump(include={"code", "message", "param"}),
+        "error": error_of(task),
         "model": made and made.model,
         "task": made and made.tuned.task,
         "strategy": made and made.tuned.strategy,
@@ -125,13 +118,7 @@ def _common(task: Task, request: ImportRequest | SoupRequest) -> dict[str, objec
     }
 
 
-def _status(task: Task) -> Literal["queued", "running", "succeeded", "failed"]:
-    if task.finished_at is not None:
-        return "succeeded" if task.error is None else "failed"
-    return "queued" if task.lease_expires_at is None else "running"
-
-
 def _stage(task: Task) -> Stage | None:
-    if task.progress is None or task.finished_at is not None:
+    if task.progress is None or status_of(task) != "running":
         return None
     return MakingProgress.model_validate(task.progress).stage

@@ -31,9 +31,9 @@ from core.records.owned import get_owned
 from core.records.tables import File, Task
 from core.spec.adapter_file import AdapterReport
 from core.spec.batch import BatchModel, RefusedModel
-from core.spec.conversion import LabelSpec
 from core.spec.ids import FileId, ModelId, TaskId
 from core.spec.made_model import ImportRequest, SoupRequest, SourceFile
+from core.spec.making import LabelSpec
 from core.tasks.kinds import Work
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import AliasChoices, Field, ValidationError
 
 from core.errors import TunesmithError
+from core.spec.adapter_file import WEIGHTS_FILE
 from core.spec.base import Spec
 from core.spec.base_model import BaseModelSpec, Quantization
 from core.spec.job import JobSpec
@@ -21,7 +22,7 @@ from core.spec.strategy import StrategySpec
 from core.spec.tuned import TunedSpec
 
 MANIFEST_FILE = "manifest.json"
-ADAPTER_FILE = "adapter_model.safetensors"
+ADAPTER_FILE = WEIGHTS_FILE
 MODEL_FILE = "model.safetensors"
 """Replaces the adapter file after full fine-tuning."""
 

@@ -110,7 +110,7 @@ def _compared(replay: ExportReplay) -> str:
     found = replay.distance
     if found is None:
         return f"Not compared: {replay.reason}"
-    rows = "rows of its job" if found.of_job else "fixed texts"
+    rows = "rows of its parity check" if found.of_parity_check else "fixed texts"
     text = (
         f"On {found.tokens:,} tokens of {found.rows} {rows}, log-probabilities differ by "
         f"{found.mean_nats:.3g} nat on average and by {found.max_nats:.3g} at most."

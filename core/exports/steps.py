@@ -2,7 +2,7 @@
 
 from typing import assert_never
 
-from core.exports.bundle_files import copy_adapter
+from core.exports.adapter import write_adapter_folder
 from core.exports.gguf_steps import replay_gguf, write_gguf
 from core.exports.merged import write_merged
 from core.exports.quantized import write_quantized
@@ -16,7 +16,6 @@ from core.spec.export_steps import (
     ServeStep,
     StepResult,
     WriteStep,
-    Written,
 )
 
 
@@ -26,9 +25,7 @@ def run_step(step: ExportStep) -> StepResult:
         case ServeStep():
             return serve(step)
         case WriteStep() if step.options.form == "adapter":
-            step.out.mkdir(parents=True)
-            copy_adapter(step.bundle, step.out)
-            return Written()
+            return write_adapter_folder(step)
         case WriteStep():
             return write_merged(step)
         case QuantizeStep():

@@ -10,6 +10,7 @@ four bits.
 import math
 from collections.abc import Sequence
 
+from core.spec.base_model import Quantization
 from core.spec.export import Distance, ExportOptions, ExportReplay
 from core.spec.export_steps import RowFigures, ServedFigures
 from core.spec.precision import NumberFormat
@@ -44,14 +45,14 @@ def judge_export(
         return ExportReplay(
             status="marked", reason="The log-probabilities of the export are not finite numbers."
         )
-    usual = ALLOWED_NATS[bits_of(options, stored_in, served.precision)]
+    usual = ALLOWED_NATS[bits_of(options, served.quantization, stored_in, served.precision)]
     allowed = max(usual, ROUNDING_FACTOR * served.rounding_nats)
     base = None if served.base is None else _numbers(served.base)
     effect = None if base is None else mean_distance(base, wanted)
     distance = Distance(
         rows=len(served.rows),
         tokens=len(wanted),
-        of_job=served.of_job,
+        of_parity_check=served.of_parity_check,
         mean_nats=mean_distance(said, wanted),
         max_nats=max(abs(a - b) for a, b in zip(said, wanted, strict=True)),
         mean_allowed_nats=allowed,
@@ -66,12 +67,15 @@ def judge_export(
     )
 
 
-def bits_of(options: ExportOptions, *computed_in: NumberFormat) -> str:
-    """Return the key of ALLOWED_NATS for the coarsest numbers in a comparison."""
+def bits_of(options: ExportOptions, base: Quantization | None, *computed_in: NumberFormat) -> str:
+    """Return the key of ALLOWED_NATS for the coarsest numbers in a comparison.
+
+    `base` is the quantization of the served base; what is exported has its dense weights.
+    """
     is_rounded = options.merge_into == "dequantized"
-    if options.format == "nf4" or options.quantization == "q4_k_m" or is_rounded:
+    if "nf4" in (options.format, base) or options.quantization == "q4_k_m" or is_rounded:
         return "4 bits"
-    if options.format == "int8" or options.quantization == "q8_0":
+    if "int8" in (options.format, base) or options.quantization == "q8_0":
         return "8 bits"
     if options.format in ("gguf", "adapter-gguf"):  # llama.cpp computes in f16
         return "16 bits"

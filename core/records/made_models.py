@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from core.errors import NotFound
 from core.records import leases
-from core.records.models import StoredBundle, schedule_check
+from core.records.models import StoredBundle, set_parity
 from core.records.owned import owned_by
 from core.records.tables import Task, TunedModel
 from core.records.tasks import TaskClaim, create_task, find_task
@@ -74,8 +74,8 @@ def record_made(
 ) -> None:
     """Record the model, once: later attempts find it in the progress.
 
-    An unchecked model is checked with the `reference` at its first request. StaleClaim if the claim
-    has ended.
+    An unchecked model is checked with the `reference` at its first request, whose rows are kept for
+    exports. StaleClaim if the claim has ended.
     """
     store_progress(session, claim, MakingProgress(stage="comparing", made=made))
     tuned = made.tuned
@@ -86,9 +86,7 @@ def record_made(
         base=tuned.base.model_dump(mode="json"),
         bundle_key=bundle.key,
         bundle_sha256=bundle.sha256,
-        parity=made.parity.model_dump(mode="json"),
     )
-    if made.parity.status == "unchecked":
-        schedule_check(model, reference)
+    set_parity(model, made.parity, reference)
     session.add(model)
     session.flush()

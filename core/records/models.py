@@ -81,7 +81,7 @@ def add_checkpoint(
         )
     )
     model = _tuned_model(job, servable, bundle, checkpoint_step=step)
-    schedule_check(model, reference)
+    _schedule_check(model, reference)
     session.add(model)
     session.flush()
     return dropped
@@ -97,17 +97,24 @@ def add_final_model(
 ) -> None:
     """Record the final model of a job, and the result of its parity check.
 
-    An unchecked model is checked with the `reference` at its first request. Of a checked one, the
-    rows are kept, for exports.
+    An unchecked model is checked with the `reference` at its first request.
     """
     model = _tuned_model(job, model_id, bundle, checkpoint_step=None)
-    model.parity = None if parity is None else parity.model_dump(mode="json")
-    if parity is None or parity.status == "unchecked":
-        schedule_check(model, reference)
-    elif reference is not None:
-        model.parity_reference = reference.rows_only().model_dump(mode="json")
+    set_parity(model, parity, reference)
     session.add(model)
     session.flush()
+
+
+def set_parity(model: TunedModel, parity: Parity | None, reference: ParityReference | None) -> None:
+    """Set the result of a new model's check. Its rows are kept for exports.
+
+    An unchecked model is checked with the `reference` at its first request.
+    """
+    model.parity = None if parity is None else parity.model_dump(mode="json")
+    if parity is None or parity.status == "unchecked":
+        _schedule_check(model, reference)
+    elif reference is not None:
+        model.parity_reference = reference.rows_only().model_dump(mode="json")
 
 
 def tuned_spec(session: Session, model: TunedModel) -> TunedSpec:
@@ -237,7 +244,7 @@ def _is_in_use(session: Session, model: TunedModel) -> bool:
     )
 
 
-def schedule_check(model: TunedModel, reference: ParityReference | None) -> None:
+def _schedule_check(model: TunedModel, reference: ParityReference | None) -> None:
     """Schedule a check for the next request, with the rows of `reference`, if it has any."""
     if reference is not None and reference.rows:
         model.parity_reference = reference.model_dump(mode="json")

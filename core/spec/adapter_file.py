@@ -6,6 +6,10 @@ from pydantic import Field
 
 from core.spec.base import Spec
 
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+"""The files of an adapter, as PEFT names them."""
+
 Method = Literal["LORA", "IA3", "PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING"]
 """The methods of PEFT that an import can express, by `peft_type`."""
 

@@ -68,7 +68,9 @@ class Distance(Spec):
 
     rows: int
     tokens: int = Field(description="scored tokens; for a classifier, labels of texts")
-    of_job: bool = Field(description="rows of the job; otherwise fixed texts")
+    of_parity_check: bool = Field(
+        description="the rows of the model's parity check; otherwise fixed texts"
+    )
     mean_nats: float = Field(description="mean difference of log-probabilities")
     max_nats: float
     mean_allowed_nats: float

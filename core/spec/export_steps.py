@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from core.spec.base import Spec
-from core.spec.base_model import BaseModelSpec
+from core.spec.base_model import BaseModelSpec, Quantization
 from core.spec.export import ExportOptions, GgufQuantization
 from core.spec.objective import Task
 from core.spec.parity import ParityReference
@@ -38,10 +38,13 @@ class ServedFigures(Spec):
     task: Task
     multi_label: bool
     precision: NumberFormat = Field("fp32", description="of the served model's computation")
+    quantization: Quantization | None = Field(
+        None, description="of the base in the catalog, with which the model is served"
+    )
     rounding_nats: float = Field(
         0.0, description="how far rounding alone moves the served model's figures, on average"
     )
-    of_job: bool
+    of_parity_check: bool
     rows: tuple[ScoredRow, ...]
     served: tuple[RowFigures, ...]
     base: tuple[RowFigures, ...] | None = Field(

@@ -7,8 +7,8 @@ from pydantic import Field
 from core.spec.base import Spec
 from core.spec.base_model import BaseModelSpec
 from core.spec.batch import BatchModel
-from core.spec.conversion import LabelSpec
 from core.spec.ids import FileId
+from core.spec.making import LabelSpec
 from core.spec.parity import Parity
 from core.spec.tuned import TunedSpec
 

@@ -7,11 +7,17 @@ import httpx
 import pytest
 
 from core.records import tasks
-from core.records.made_models import IMPORT
-from core.spec.made_model import ImportRequest
+from core.records.made_models import IMPORT, record_made
+from core.records.models import StoredBundle
+from core.spec.job import JobSpec
+from core.spec.made_model import ImportRequest, MadeModel
+from core.spec.parity import Parity, ParityReference
+from core.spec.strategy import LoraSpec, PrefixSpec, StrategySpec
+from core.spec.tuned import TunedSpec
 from tests.api import as_worker
 from tests.api.live import Api
-from tests.core.imports.archives import config, folder, weights, zipped
+from tests.core.adapter_files.archives import config, folder, weights, zipped
+from tests.worker.workshop import TINY
 
 BASE = "tunesmith/tiny"
 
@@ -117,3 +123,52 @@ def test_soup_of_nothing_that_can_be_added_is_refused(
     for body, param, code in cases:
         error = refused(client, "soups", body)
         assert (error["param"], error["code"]) == (param, code), error
+
+
+def made_by_a_worker(api: Api, client: httpx.Client, file_id: str, strategy: StrategySpec) -> str:
+    """Import a file as a worker does, as a model of this strategy; return the model."""
+    created = client.post("/v1/models/import", json={"model": BASE, "file": file_id}).json()
+    spec = JobSpec(base=TINY, strategy=strategy, seed=0)
+    made = MadeModel(
+        model=f"ft:tiny:default::{created['id']}",
+        tuned=TunedSpec.of(spec),
+        parameters=1,
+        parity=Parity(status="passed"),
+    )
+    with api.database.writing() as session:
+        claim = tasks.claim_next(session, "worker", [IMPORT])
+        assert claim is not None and claim.id == created["id"]
+        blob = api.state.store.write(f"bundles/{claim.id}/1/model.zip", [b"a bundle"])
+        bundle = StoredBundle(blob.key, blob.sha256)
+        record_made(session, claim, made, bundle, ParityReference(precision="fp32"))
+        tasks.succeed(session, claim, made)
+    return made.model
+
+
+def test_an_imported_model_is_exported_in_the_formats_of_its_strategy(
+    api: Api, client: httpx.Client, send: Callable[..., str]
+) -> None:
+    file_id = send(zipped(folder()))
+    lora = made_by_a_worker(api, client, file_id, LoraSpec(rank=4))
+    prefix = made_by_a_worker(api, client, file_id, PrefixSpec())
+    for format_ in ("merged", "nf4", "int8", "vllm", "huggingface", "gguf", "adapter-gguf"):
+        answer = client.post(f"/v1/models/{lora}/exports", json={"format": format_})
+        assert answer.status_code == 200, answer.text
+    assert len(client.get(f"/v1/models/{lora}/exports").json()["data"]) == 7
+    error = client.post(f"/v1/models/{prefix}/exports", json={"format": "gguf"}).json()["error"]
+    assert error["code"] == "export_not_possible"
+    assert "Its formats are huggingface (adapter)" in error["message"]
+
+
+def test_an_imported_qlora_is_trained_further_on_a_quantized_base(
+    api: Api, client: httpx.Client, send: Callable[..., str], upload: Callable[..., str]
+) -> None:
+    model = made_by_a_worker(api, client, send(zipped(folder())), LoraSpec(rank=4, alpha=8.0))
+    body = {"model": model, "training_file": upload(), "strategy": {"type": "qlora"}}
+    job = client.post("/v1/fine_tuning/jobs", json=body)
+    assert job.status_code == 200, job.text
+    strategy = job.json()["strategy"]
+    assert (strategy["type"], strategy["rank"], strategy["alpha"]) == ("qlora", 4, 8.0)
+    body["strategy"] = {"type": "qlora", "rank": 8}
+    error = client.post("/v1/fine_tuning/jobs", json=body).json()["error"]
+    assert (error["param"], error["code"]) == ("strategy", "contradictory_parameters")

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from core.exports.gguf.llama_cpp import CONVERTERS, PACKAGE
+
 ROOT = Path(__file__).parents[2]
 INSTRUCTIONS = [
     line
@@ -98,17 +100,36 @@ def test_api_image_has_no_torch_and_worker_image_has() -> None:
     assert [line for line in stages()["worker-build"] if "[train]" in line]
 
 
-@pytest.mark.parametrize("image", ["api", "worker"])
+def test_image_for_gguf_has_what_its_exports_look_for() -> None:
+    """All that `core.exports.gguf.llama_cpp` needs, and a library that runs on other machines."""
+    built = "\n".join(stages()["llama-cpp"])
+    assert "-DGGML_NATIVE=OFF" in built, "it would be compiled for the machine that builds it"
+    assert "-DGGML_OPENMP=OFF" in built, "the images have no libgomp"
+    assert "--no-deps --no-binary llama-cpp-python -c constraints.txt" in built
+    for name in CONVERTERS:
+        first = name.partition("/")[0]
+        kept = "sources/convert_*_to_gguf.py" if first.endswith(".py") else f"sources/{first}"
+        assert fnmatch(f"sources/{first}", kept) and f" {kept} " in built, name
+    pinned = f"{PACKAGE.replace('-', '_')}"
+    assert pinned in (ROOT / "constraints.txt").read_text().splitlines()
+    image = stages()["worker-gguf"]
+    assert "ENV TUNESMITH_LLAMA_CPP=/srv/llama.cpp" in image
+    assert "COPY --from=llama-cpp /srv/llama.cpp /srv/llama.cpp" in image
+    assert any('"tunesmith[gguf]"' in line for line in stages()["gguf-build"])
+
+
+@pytest.mark.parametrize("image", ["api", "worker", "worker-gguf"])
 def test_image_runs_as_nobody_special_and_says_how_it_is(image: str) -> None:
     lines = stages()[image]
     [user] = [line.split()[1] for line in lines if line.startswith("USER ")]
     assert int(user) > 0
     assert any(line.startswith("HEALTHCHECK ") for line in lines)
-    assert f'CMD ["python", "-m", "{image}"]' in lines
+    assert f'CMD ["python", "-m", "{image.partition("-")[0]}"]' in lines
+    assert any(line.startswith("COPY --from=") and "/srv/venv" in line for line in lines)
     assert lines[0] == "FROM python:3.11-slim"
 
 
-@pytest.mark.parametrize("image", ["api", "worker"])
+@pytest.mark.parametrize("image", ["api", "worker", "worker-gguf"])
 def test_image_has_what_the_sandbox_of_graders_needs(image: str) -> None:
     [install] = [line for line in stages()[image] if "apt-get install" in line]
     assert " bubblewrap " in install

@@ -8,7 +8,7 @@ from tests.api import distilling
 from tests.api.batch_files import CHAT, as_file, chat_line, upload_requests
 from tests.api.light_worker import light_worker_of
 from tests.api.live import Api
-from tests.core.imports.archives import folder, zipped
+from tests.core.adapter_files.archives import folder, zipped
 
 JOBS = "/v1/fine_tuning/jobs"
 GRADERS = "/v1/fine_tuning/alpha/graders"

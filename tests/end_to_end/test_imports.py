@@ -1,8 +1,6 @@
-"""Adapters of PEFT from upload to use: served, evaluated, trained further; refused; added."""
+"""Adapters of PEFT from upload to use: served, trained further, added, exported; or refused."""
 
-import io
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,8 @@ from openai.types.fine_tuning import FineTuningJob
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tests.end_to_end.adapters import TINY, adapter, zipped
+from tests.end_to_end.making import exported, made, send
 from tests.end_to_end.service import (
     BASE_MODEL,
     Service,
@@ -23,59 +23,24 @@ from tests.end_to_end.service import (
     upload,
     wait_until,
 )
-from tests.worker import workshop
-
-TINY = workshop.TINY.source
-
-
-def adapter(folder: Path, seed: int, **options: Any) -> Path:
-    """Save an adapter with PEFT that writes something else than the base."""
-    torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_pretrained(TINY, dtype=torch.float32)
-    chosen = {"r": 4, "target_modules": ["q_proj", "v_proj"]} | options
-    adapted = peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM", **chosen))
-    with torch.no_grad():
-        for name, parameter in adapted.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(std=0.1)
-    adapted.save_pretrained(str(folder))
-    return folder
-
-
-def zipped(folder: Path) -> tuple[str, bytes]:
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in folder.iterdir():
-            archive.write(path, path.name)
-    return "adapter.zip", out.getvalue()
-
-
-def send(client: OpenAI, content: Any) -> str:
-    return client.files.create(file=content, purpose="adapter").id  # type: ignore[arg-type]
-
-
-def made(client: OpenAI, path: str, body: dict[str, Any]) -> dict[str, Any]:
-    """Create an import or a soup, and return it once it has ended."""
-    created: dict[str, Any] = client.post(path, body=body, cast_to=object)  # type: ignore[assignment]
-
-    def ended() -> bool:
-        nonlocal created
-        created = client.get(f"{path}/{created['id']}", cast_to=object)  # type: ignore[assignment]
-        return created["status"] in ("succeeded", "failed")
-
-    workshop.wait_until(ended, f"{created['id']} ends")
-    return created
 
 
 def by_peft(folder: Path, messages: list[dict[str, str]]) -> float:
     """Return the log-probability of the likeliest first token of an answer, by PEFT in fp32."""
-    tokenizer = AutoTokenizer.from_pretrained(TINY)
     model = AutoModelForCausalLM.from_pretrained(TINY, dtype=torch.float32)
-    adapted = peft.PeftModel.from_pretrained(model, folder).eval()
+    return _likeliest(peft.PeftModel.from_pretrained(model, folder), messages)
+
+
+def by_transformers(folder: Path, messages: list[dict[str, str]]) -> float:
+    return _likeliest(AutoModelForCausalLM.from_pretrained(folder, dtype="auto"), messages)
+
+
+def _likeliest(model: Any, messages: list[dict[str, str]]) -> float:
+    tokenizer = AutoTokenizer.from_pretrained(TINY)
     prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     encoded = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
     with torch.no_grad():
-        return float(adapted(**encoded).logits[0, -1].log_softmax(-1).max())
+        return float(model.eval()(**encoded).logits[0, -1].log_softmax(-1).max())
 
 
 def likeliest(client: OpenAI, model: str, messages: Any) -> float:
@@ -163,8 +128,21 @@ def test_imported_models_are_compared_and_deleted_as_others(
     assert served["serving"]["form"] == "merged"  # type: ignore[index]
 
 
+def test_imported_model_is_exported(
+    service: Service, imported: list[dict[str, Any]], saved: list[Path], tmp_path: Path
+) -> None:
+    """What comes out, by transformers, says what went in, by PEFT."""
+    client = service.client
+    found = exported(client, imported[0]["model"], tmp_path, format="merged", precision="fp32")
+    assert found["replay"]["status"] == "passed", found["replay"]
+    assert found["replay"]["distance"]["of_parity_check"]
+    for messages in heldout_questions(2):
+        expected = by_peft(saved[0], messages)
+        assert by_transformers(tmp_path, messages) == pytest.approx(expected, abs=1e-3)
+
+
 def test_soup_of_an_imported_and_a_trained_model(
-    service: Service, imported: list[dict[str, Any]], tuned: FineTuningJob
+    service: Service, imported: list[dict[str, Any]], tuned: FineTuningJob, tmp_path: Path
 ) -> None:
     client = service.client
     body = {"models": [imported[0]["model"], tuned.fine_tuned_model], "weights": [0.5, 0.8]}
@@ -173,6 +151,12 @@ def test_soup_of_an_imported_and_a_trained_model(
     assert soup["parity"]["status"] == "passed", soup["parity"]
     assert soup["strategy"]["rank"] == 4 + 16
     assert answer(client, soup["model"], heldout_questions(1)[0], 8)
+    found = exported(client, soup["model"], tmp_path, format="huggingface", form="adapter")
+    assert found["replay"]["status"] == "passed", found["replay"]
+    messages = heldout_questions(1)[0]
+    assert likeliest(client, soup["model"], messages) == pytest.approx(
+        by_peft(tmp_path, messages), abs=0.05
+    )
     assert client.models.delete(soup["model"]).deleted
     with pytest.raises(openai.NotFoundError):
         answer(client, soup["model"], heldout_questions(1)[0], 8)

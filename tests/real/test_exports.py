@@ -78,7 +78,7 @@ def test_an_export_says_what_the_served_model_says(
     )
     print(case, found.model_dump_json())
     assert found.status == "passed", found.reason
-    assert found.distance is not None and found.distance.of_job
+    assert found.distance is not None and found.distance.of_parity_check
     assert found.distance.mean_nats < most_nats
     assert found.distance.adapter_share == pytest.approx(1, abs=0.3)
     assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template

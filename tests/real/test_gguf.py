@@ -33,7 +33,7 @@ from tests.real.answers import Token, written_by_transformers
 PROMPTS, NEW_TOKENS = 20, 24
 NEAR_TIE_NATS = 0.05
 DISTANCE = {"f16": 0.005, "adapter": 0.005, "q8_0": 0.08, "q4_k_m": 0.25}
-"""Mean difference of log-probabilities in nats; docs/exports.md states them."""
+"""Mean difference of log-probabilities in nats; docs/exports-gguf.md states them."""
 AGREEMENT = {"f16": 0.99, "adapter": 0.99, "q8_0": 0.93, "q4_k_m": 0.8}
 """The share of tokens at which both prefer the same one."""
 

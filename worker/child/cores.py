@@ -14,7 +14,7 @@ import torch
 
 from core.busy_file import BusyFile
 from core.cores import usable_cores
-from core.spec.conversion import ConversionRequest
+from core.spec.making import MakingRequest
 from core.spec.run_request import RunRequest
 
 logger = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ SHARE_OF_A_THREAD = 1 << 16
 """Numbers per thread, so many that torch distributes them over all threads."""
 
 
-def cores_of(request: RunRequest | ConversionRequest) -> "RunCores":
+def cores_of(request: RunRequest | MakingRequest) -> "RunCores":
     """Return the cores of a run; torch has as many threads as the run may have."""
     cores, usable = os.sched_getaffinity(0), usable_cores()
     torch.set_num_threads(request.threads or usable)

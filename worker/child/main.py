@@ -15,11 +15,10 @@ from pydantic import BaseModel
 from transformers.utils.logging import disable_progress_bar
 
 from core.artifacts.archive import pack, pack_state
-from core.conversion import run as conversion
 from core.errors import TunesmithError
 from core.exports.steps import run_step
+from core.made_models import run as made_models
 from core.models.precision import pick_device
-from core.spec.conversion import ConversionRequest, Converted
 from core.spec.dry_run import DryRunResult
 from core.spec.events import (
     CheckpointSaved,
@@ -31,6 +30,7 @@ from core.spec.events import (
     RungReached,
 )
 from core.spec.export_steps import ExportStep
+from core.spec.making import MadeBundle, MakingRequest
 from core.spec.run_request import RunRequest, archive_of
 from core.training.dry_run import measure
 from core.training.mask import audit_file
@@ -114,17 +114,17 @@ def export(answer: Connection, step: ExportStep, threads: int, log_file: Path) -
     _answer(answer, log_file, "export_failed", lambda: run_step(step))
 
 
-def convert(answer: Connection, request: ConversionRequest) -> None:
+def make_bundle(answer: Connection, request: MakingRequest) -> None:
     """Make a bundle without a job and pack it; send PEFT's figures, or the error."""
     lead_own_group()
 
-    def converted() -> Converted:
+    def made() -> MadeBundle:
         cores_of(request)
-        result = conversion.convert(request)
+        result = made_models.make_bundle(request)
         pack(request.bundle_folder, archive_of(request.bundle_folder))
         return result
 
-    _answer(answer, request.log_file, "internal_error", converted)
+    _answer(answer, request.log_file, "internal_error", made)
 
 
 def _answer(

@@ -1,16 +1,11 @@
 """Builds the files of an export in children, one step after another, and stores their archive."""
 
-import shutil
-from pathlib import Path
-from typing import Literal, cast
-
-from core.artifacts.archive import contents, pack_state, unpack
-from core.artifacts.manifest import read_manifest, sha256_of
+from core.artifacts.archive import contents, pack_state
+from core.artifacts.manifest import read_manifest
 from core.catalog.base_files import config_folder, license_of
 from core.cores import usable_cores
-from core.errors import InvalidRequest
 from core.exports.card import ExportFacts, export_card
-from core.parity.distance import judge_export
+from core.exports.order import Export, StepFailed, write_export
 from core.records.exports import exported_model, store_progress
 from core.spec.events import RunFailed
 from core.spec.export import (
@@ -22,30 +17,14 @@ from core.spec.export import (
     ExportResult,
     ExportStage,
 )
-from core.spec.export_steps import (
-    ExportStep,
-    GgufStep,
-    QuantizeStep,
-    ReplayedFigures,
-    ReplayStep,
-    ServedFigures,
-    ServeStep,
-    StepResult,
-    WriteStep,
-    Written,
-)
+from core.spec.export_steps import ExportStep, StepResult
+from worker.bundles import fetch_bundle
 from worker.exports.workplace import Workplace
 from worker.launch import ask_for_export_step
 from worker.outages.commit import commit
 from worker.outages.full_disk import DISK_FULL, is_disk_full
 
 README = "README.md"
-
-
-class StepFailed(InvalidRequest):
-    """A step of an export failed, and would again."""
-
-    code = "export_failed"
 
 
 class Building:
@@ -63,97 +42,25 @@ class Building:
         Raises Interrupted, and TunesmithError with the reason if the export cannot be written. A
         replay that fails only marks the export.
         """
-        self._fetch_bundle()
-        served = self._served()
-        written = self._write()
-        replay = self._replay(served, written)
+        self._tell("preparing")
+        fetch_bundle(self._attempt.store, self._request.bundle, self._bundle)
+        written, replay = write_export(self._export(), self._run, self._tell)
         self._write_card(replay, notes := (*written.notes, *self._notes()))
         return ExportResult(content=self._store(key), replay=replay, notes=notes)
 
-    def _fetch_bundle(self) -> None:
-        self._tell("preparing")
-        archive = self._attempt.folder / "bundle.zip"
-        reference = self._request.bundle
-        self._attempt.store.fetch(reference.key, archive)
-        if sha256_of(archive) != reference.sha256:
-            raise StepFailed(f"The stored bundle of {self._request.model} is damaged.")
-        unpack(archive, self._bundle)
-        archive.unlink()
-
-    def _served(self) -> ServedFigures | str:
-        """Return the figures of the served model, or why there are none."""
-        self._tell("scoring")
-        with self._attempt.database.reading() as session:
-            reference, self._gap = exported_model(session, self._attempt.claim)
-        request = self._request
-        step = ServeStep(
-            base=request.base, bundle=self._bundle, options=request.options, reference=reference
-        )
-        try:
-            return cast(ServedFigures, self._run(step))
-        except StepFailed as error:
-            return f"The served model could not be scored: {error.message}"
-
-    def _write(self) -> Written:
-        self._tell("writing")
-        options = self._request.options
-        if options.format == "adapter-gguf":
-            return self._convert(self._bundle)
-        if options.format not in ("nf4", "int8", "gguf"):
-            return self._write_folder(self._out)
-        dense = self._attempt.folder / "dense"
-        self._write_folder(dense)
-        if options.format == "gguf":
-            written = self._convert(dense)
-        else:
-            written = self._quantize(dense, options.format)
-        shutil.rmtree(dense)
-        return written
-
-    def _write_folder(self, out: Path) -> Written:
-        """Write the complete model or the adapter, in the layout of transformers or PEFT."""
-        request = self._request
-        step = WriteStep(base=request.base, bundle=self._bundle, options=request.options, out=out)
-        return cast(Written, self._run(step))
-
-    def _quantize(self, dense: Path, quantization: Literal["nf4", "int8"]) -> Written:
-        step = QuantizeStep(
-            bundle=self._bundle, model=dense, quantization=quantization, out=self._out
-        )
-        return cast(Written, self._run(step))
-
-    def _convert(self, source: Path) -> Written:
-        request = self._request
-        step = GgufStep(
-            base=request.base,
-            source=source,
-            quantization=request.options.quantization,
-            llama_cpp=self._attempt.settings.llama_cpp,
-            out=self._out,
-        )
-        return cast(Written, self._run(step))
-
-    def _replay(self, served: ServedFigures | str, written: Written) -> ExportReplay:
-        self._tell("replaying")
-        if isinstance(served, str):
-            return ExportReplay(status="unchecked", reason=served)
-        request = self._request
-        step = ReplayStep(
-            base=request.base,
+    def _export(self) -> Export:
+        attempt = self._attempt
+        with attempt.database.reading() as session:
+            reference, gap_nats = exported_model(session, attempt.claim)
+        return Export(
+            base=self._request.base,
             bundle=self._bundle,
-            folder=self._out,
-            options=request.options,
-            served=served,
-            llama_cpp=self._attempt.settings.llama_cpp,
+            options=self._request.options,
+            out=self._out,
+            reference=reference,
+            gap_nats=gap_nats,
+            llama_cpp=attempt.settings.llama_cpp,
         )
-        try:
-            found = cast(ReplayedFigures, self._run(step))
-        except StepFailed as error:
-            status: Literal["unchecked", "marked"] = (
-                "unchecked" if error.code == "does_not_fit" else "marked"
-            )
-            return ExportReplay(status=status, reason=f"Its replay failed: {error.message}")
-        return judge_export(request.options, written.stored_in, served, found.figures, self._gap)
 
     def _notes(self) -> tuple[str, ...]:
         variables = read_manifest(self._bundle).chat_template_kwargs

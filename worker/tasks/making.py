@@ -10,13 +10,13 @@ from core.records.ids import tuned_model_id
 from core.records.made_models import record_made, store_progress, stored_progress
 from core.records.models import StoredBundle
 from core.spec.bundle import BundleRef
-from core.spec.conversion import ConversionRequest, Converted, ImportSource, SoupSource
 from core.spec.events import RunFailed
 from core.spec.made_model import ImportRequest, MadeModel, MakingProgress, SoupRequest, Stage
+from core.spec.making import ImportSource, MadeBundle, MakingRequest, SoupSource
 from core.spec.run_request import archive_of
 from core.storage.compensation import delete_on_failure
 from worker.engine_client.find import EngineAddress, find_engine
-from worker.launch import ask_for_conversion
+from worker.launch import ask_for_bundle
 from worker.outages.commit import commit, may_have_committed
 from worker.parity.check import ParityCheck
 from worker.tasks.attempt import Attempt
@@ -44,10 +44,10 @@ class Making:
         return None
 
     def make(self, source: ImportSource | SoupSource) -> MadeModel:
-        """Convert, compare with PEFT and record. InvalidRequest if the weights do not fit."""
+        """Write the bundle, compare with PEFT, record. InvalidRequest if the weights do not fit."""
         attempt, settings = self._attempt, self._attempt.settings
         self._note("converting")
-        request = ConversionRequest(
+        request = MakingRequest(
             attempt.folder,
             self._base,
             source,
@@ -55,7 +55,7 @@ class Making:
             settings.measured_in.absolute(),
             settings.engine_busy_file,
         )
-        answer = ask_for_conversion(request, attempt.should_stop)
+        answer = ask_for_bundle(request, attempt.should_stop)
         if isinstance(answer, RunFailed):
             raise InvalidRequest(answer.message, param=answer.param, code=answer.code)
         claim = attempt.claim
@@ -66,20 +66,20 @@ class Making:
             bundle = StoredBundle(blob.key, blob.sha256)
             return self._record(answer, bundle)
 
-    def _record(self, converted: Converted, bundle: StoredBundle) -> MadeModel:
+    def _record(self, found: MadeBundle, bundle: StoredBundle) -> MadeModel:
         attempt, claim = self._attempt, self._attempt.claim
         reference = BundleRef(key=bundle.key, sha256=bundle.sha256)
         candidate = Candidate(self._base, reference, claim.project_id)
         made = MadeModel(
             model=self._model_id,
-            tuned=converted.tuned,
-            parameters=converted.parameters,
-            parity=ParityCheck(self._engine, attempt.should_stop)(converted.reference, candidate),
-            warnings=converted.warnings,
+            tuned=found.tuned,
+            parameters=found.parameters,
+            parity=ParityCheck(self._engine, attempt.should_stop)(found.reference, candidate),
+            warnings=found.warnings,
         )
         commit(
             attempt.database,
-            lambda session: record_made(session, claim, made, bundle, converted.reference),
+            lambda session: record_made(session, claim, made, bundle, found.reference),
         )
         return made
 

@@ -1,9 +1,9 @@
-"""Imports an adapter of PEFT: its files are read in a child with limits, then it is converted."""
+"""Imports an adapter of PEFT: its files are read in a child with limits, then made into a model."""
 
+from core.adapter_files.bounded import gather_in_child
 from core.datasets.bounded import Limits
-from core.imports.bounded import gather_in_child
-from core.spec.conversion import ImportSource
 from core.spec.made_model import ImportRequest, MadeModel
+from core.spec.making import ImportSource
 from worker.tasks.attempt import Attempt
 from worker.tasks.making import Making
 

@@ -1,11 +1,10 @@
 """Makes a soup: fetches the bundles, and adds them in the child."""
 
-from core.artifacts.archive import unpack
-from core.spec.conversion import SoupSource
 from core.spec.made_model import MadeModel, SoupRequest
+from core.spec.making import SoupSource
+from worker.bundles import fetch_bundle
 from worker.tasks.attempt import Attempt
 from worker.tasks.making import Making
-from worker.training.resume import fetch_checked
 
 
 def run(attempt: Attempt) -> MadeModel:
@@ -15,8 +14,5 @@ def run(attempt: Attempt) -> MadeModel:
         return made
     for index, model in enumerate(request.models):
         assert model.adapter is not None, "the API refuses bases"
-        archive = attempt.folder / f"source-{index}.zip"
-        fetch_checked(attempt.store, model.adapter, archive)
-        unpack(archive, attempt.folder / f"source-{index}")
-        archive.unlink()
+        fetch_bundle(attempt.store, model.adapter, attempt.folder / f"source-{index}")
     return making.make(SoupSource(weights=request.weights))

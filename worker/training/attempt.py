@@ -9,7 +9,6 @@ from pathlib import Path
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from core.artifacts.archive import unpack
 from core.errors import StaleClaim, TunesmithError, Unavailable
 from core.parity.asking import Candidate
 from core.records import claims, trials
@@ -18,10 +17,11 @@ from core.records.owned import get_owned
 from core.records.tables import File, Job
 from core.spec.ids import FileId
 from core.spec.job import JobSpec
-from core.spec.run_request import RunRequest, archive_of
+from core.spec.run_request import RunRequest
 from core.spec.workspace import Workspace
 from core.storage.blobs import STORAGE_UNAVAILABLE, BlobStore
 from core.sweeps.advance import advance_sweeps
+from worker.bundles import fetch_bundle
 from worker.context import Worker
 from worker.downloads.local_bases import report_local_bases
 from worker.engine_client.find import EngineAddress, find_engine
@@ -33,7 +33,7 @@ from worker.parity.check import ParityCheck
 from worker.training.lease import JobLease
 from worker.training.publish import Publisher
 from worker.training.recorder import Recorder
-from worker.training.resume import ResumeStates, fetch_checked
+from worker.training.resume import ResumeStates
 from worker.training.supervise import supervise
 from worker.verdict.trial_score import trial_score
 from worker.verdict.verdict import verdict_check
@@ -157,10 +157,7 @@ def _prepare(
     if validation_key is not None:
         store.fetch(validation_key, workspace.validation_file)
     if spec.parent is not None:
-        archive = archive_of(workspace.parent_folder)
-        fetch_checked(store, spec.parent, archive)
-        unpack(archive, workspace.parent_folder)
-        archive.unlink()
+        fetch_bundle(store, spec.parent, workspace.parent_folder)
     states.fetch(workspace)
     source = stored["base"]["source"]
     settings = worker.settings

@@ -4,13 +4,11 @@ The newest two states are kept. Their list is written under the claim, so a work
 job can neither add nor remove one.
 """
 
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy.orm import Session
 
 from core.artifacts.archive import unpack_state
-from core.artifacts.manifest import corrupt, sha256_of
 from core.errors import TunesmithError, Unavailable
 from core.records import claims, events, leases, resume_states
 from core.records.claims import Claim
@@ -23,6 +21,7 @@ from core.spec.run_request import archive_of
 from core.spec.workspace import Workspace
 from core.storage.blobs import BlobStore
 from core.storage.compensation import delete_on_failure
+from worker.bundles import fetch_checked
 from worker.outages.commit import commit, may_have_committed
 
 
@@ -98,12 +97,3 @@ class ResumeStates:
         fetch_checked(self._store, BundleRef(key=state.key, sha256=state.sha256), archive)
         unpack_state(archive, folder)
         archive.unlink()
-
-
-def fetch_checked(store: BlobStore, ref: BundleRef, archive: Path) -> None:
-    """Fetch an archive; NotFound if it is missing, `artifact_corrupt` if its hash differs."""
-    store.fetch(ref.key, archive)
-    found = sha256_of(archive)
-    if found != ref.sha256:
-        archive.unlink()
-        raise corrupt(f"{ref.key} in storage has the SHA-256 {found}, not {ref.sha256}.")

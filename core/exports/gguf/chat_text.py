@@ -32,6 +32,7 @@ def _parts(
     shape: ChatShape, messages: Sequence[Message], tools: Sequence[Message]
 ) -> Iterator[str]:
     system = "\n\n".join(each["content"] for each in messages if each["role"] == "system")
+    messages = _joined(messages)
     users = [index for index, each in enumerate(messages) if each["role"] == "user"]
     after_result = False
     for index, message in enumerate(messages):
@@ -50,6 +51,18 @@ def _parts(
     if after_result and shape.results:
         yield _filled(shape.results.close)
     yield shape.header
+
+
+def _joined(messages: Sequence[Message]) -> list[Message]:
+    """Join neighbors of one role, as Ollama does before it renders. Results of tools stay apart."""
+    found: list[Message] = []
+    for message in messages:
+        if found and message["role"] == found[-1]["role"] != "tool":
+            text = f"{found[-1]['content']}\n\n{message['content']}"
+            found[-1] = {**found[-1], "content": text}
+        else:
+            found.append(message)
+    return found
 
 
 def _lead(shape: ChatShape, position: Position, system: str, tools: Sequence[Message]) -> str:

@@ -15,8 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from core.exports.gguf.plain_lora import write_plain_lora
 from core.exports.gguf.pre_tokenizers import pre_tokenizer
+from core.exports.plain_lora import write_for_llama_cpp
 
 
 def main(arguments: list[str]) -> None:
@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> None:
     else:
         adapter, base, out = rest
         plain = Path(out).parent / "plain"
-        write_plain_lora(Path(adapter), plain)
+        write_for_llama_cpp(Path(adapter), plain)
         script, given = "convert_lora_to_gguf.py", ("--outtype", "f32", str(plain))
         _run(folder, script, "--base", base, "--outfile", out, *given)
 

@@ -40,8 +40,20 @@ STYLES = (JsonStyle(), JsonStyle(",", ":"), JsonStyle(indent=4), JsonStyle(inden
 
 
 def go_quoted(text: str) -> str:
-    """Return an action that writes a text; "" for none."""
-    return f"{{{{ {json.dumps(text, ensure_ascii=False)} }}}}" if text else ""
+    """Return an action that writes a text; "" for none.
+
+    Ollama drops characters that cannot be printed, so these are written by their numbers.
+    """
+    if not text:
+        return ""
+    quoted = json.dumps(text, ensure_ascii=False)
+    safe = "".join(each if each.isprintable() else _by_number(each) for each in quoted)
+    return f"{{{{ {safe} }}}}"
+
+
+def _by_number(character: str) -> str:
+    number = ord(character)
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
 def go_arguments(style: JsonStyle) -> str:

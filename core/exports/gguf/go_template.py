@@ -124,8 +124,11 @@ def _text(segments: Segments, id_: str = "") -> str:
 
 
 def _plain(segments: Segments) -> str:
-    """Return plain text, which must not contain an action."""
-    return "".join(
-        "{{ .ID }}" if isinstance(each, Slot) else each.replace("{{", '{{ "{{" }}')
-        for each in segments
-    )
+    """Return plain text, which must not contain an action, or the end of a Modelfile's text."""
+    return "".join("{{ .ID }}" if isinstance(each, Slot) else _escaped(each) for each in segments)
+
+
+def _escaped(text: str) -> str:
+    for mark in ("{{", '"""'):
+        text = text.replace(mark, go_quoted(mark))
+    return text

@@ -19,7 +19,7 @@ CONVERTERS = ("convert_hf_to_gguf.py", "convert_lora_to_gguf.py", "conversion", 
 
 _INSTALL = (
     "Install the extra `gguf` on the worker and set TUNESMITH_LLAMA_CPP to the folder "
-    f"vendor/llama.cpp in the sources of {PACKAGE}; docs/exports.md has the commands."
+    f"vendor/llama.cpp in the sources of {PACKAGE}; docs/exports-gguf.md has the commands."
 )
 _LAST_LINES = 12
 
@@ -74,4 +74,7 @@ def find_llama_cpp(folder: Path | None, threads: int = 1) -> LlamaCpp:
 def _failure(module: str, status: int, output: str) -> str:
     lines = [line for line in output.splitlines() if line.strip() and "byte/s]" not in line]
     cause = "\n".join(lines[-_LAST_LINES:]) or "It printed nothing."
-    return f"llama.cpp's {module} ended with status {status}. Its last lines:\n{cause}"
+    return (
+        f"llama.cpp's {module} ended with status {status}. If another version of llama.cpp knows "
+        f"this model, export it as `merged` and convert that. Its last lines:\n{cause}"
+    )

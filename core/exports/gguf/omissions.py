@@ -47,6 +47,7 @@ _CITY = {"city": "Oslo"}
 
 KINDS: Mapping[str, tuple[Sequence[Message], Sequence[Message]]] = {
     "several turns": ([_ASKS, _OSLO, _says("user", "And now?")], []),
+    "several messages of one role in a row": ([_ASKS, _says("user", "Or none?")], []),
     "a system text": ([_says("system", "Be brief."), _ASKS], []),
     "a system text after the first message": (
         [_ASKS, _OSLO, _says("system", "Be brief."), _says("user", "And now?")],

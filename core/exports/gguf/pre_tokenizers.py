@@ -1,7 +1,7 @@
 """Recognizes the pre-tokenizer of a byte-level BPE tokenizer by its rules.
 
 llama.cpp has the rules of published tokenizers in its code, by name. Each name here is for exactly
-the rules below, and `check_tokens` compares the tokens afterwards.
+the rules below, and `token_notes` compares the tokens afterwards.
 """
 
 from collections.abc import Mapping

@@ -1,5 +1,6 @@
 """Whether llama.cpp reads a text as the tokens that the model was trained on."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast
@@ -24,6 +25,9 @@ _TEXTS = (
     "1 22 333 4444 55555 -6.02e23 0xFF 1,000,000.00",
     "https://example.org/a?b=c&d=%20#e user@example.org C:\\dir\\file.txt",
 )
+
+
+_MOST_ADDED = 16
 
 
 def token_notes(
@@ -56,13 +60,18 @@ def _texts(tokenizer: PreTrainedTokenizerFast) -> tuple[list[str], list[list[int
     A model with a chat template reads texts after the tokens of the template only.
     """
     first = [tokenizer.bos_token_id] if ends_of(tokenizer).first else []
-    texts = list(_TEXTS)
+    texts = [*_TEXTS, *_of_added_tokens(tokenizer)]
     if tokenizer.chat_template:
         template = ChatTemplate(tokenizer)
-        messages = ([{"role": "user", "content": text}] for text in _TEXTS)
+        messages = ([{"role": "user", "content": text}] for text in texts)
         prompts = (template.render(each, prompting=True) for each in messages)
-        try:
+        with suppress(Unrenderable):
             texts = [prompt.removeprefix(first_token(template)) for prompt in prompts]
-        except Unrenderable:
-            texts = list(_TEXTS)
     return texts, [[*first, *tokens] for tokens in encode(tokenizer, texts)]
+
+
+def _of_added_tokens(tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    """Return a text with the words that were added to the vocabulary; empty without such."""
+    added = tokenizer.added_tokens_decoder.values()
+    words = [token.content for token in added if not token.special][:_MOST_ADDED]
+    return [f"Add {' and '.join(words)}, or {''.join(words)}."] if words else []

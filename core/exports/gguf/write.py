@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -15,8 +15,8 @@ from core.exports.gguf.conversation_end import ends_of
 from core.exports.gguf.llama_cpp import LlamaCpp
 from core.exports.gguf.support import require_adapter, require_family
 from core.exports.gguf.tokens import token_notes
-
-Quantization = Literal["f16", "q8_0", "q4_k_m"]
+from core.spec.adapter_file import CONFIG_FILE
+from core.spec.export import GgufQuantization
 
 _PIECES = "tokenizer.model"
 
@@ -26,7 +26,7 @@ def write_model(
     model_folder: Path,
     base_folder: Path,
     out: Path,
-    quantization: Quantization = "f16",
+    quantization: GgufQuantization = "f16",
 ) -> tuple[str, ...]:
     """Write a model in transformers' layout as one GGUF file, complete or not at all.
 
@@ -58,7 +58,7 @@ def write_adapter(llama_cpp: LlamaCpp, adapter_folder: Path, base_folder: Path, 
     Raises InvalidRequest for adapters that GGUF cannot hold, ConversionFailed if llama.cpp fails.
     """
     require_family(_read(base_folder / "config.json"))
-    require_adapter(_read(adapter_folder / "adapter_config.json"))
+    require_adapter(_read(adapter_folder / CONFIG_FILE))
     with _unfinished(out) as folder:
         file = folder / "adapter.gguf"
         paths = (str(llama_cpp.folder), str(adapter_folder), str(base_folder), str(file))

@@ -34,6 +34,7 @@ STRATEGIES: dict[str, StrategySpec] = {
 
 COMBINATIONS = [
     *(("llama", name) for name in STRATEGIES),
+    ("gemma2", "patterns"),  # tied; a merge that was saved as the base
     ("gemma3_text", "lora"),
     ("gemma3_text", "head"),  # tied in its base
     ("gemma3_text", "embeddings"),
@@ -104,6 +105,21 @@ def test_a_base_that_is_stored_quantized_is_dequantized_first(tmp_path, store):
     found = export(bundle, options_for("merged"), tmp_path / "out")
     assert found.status == "passed" and found.distance.max_nats < FP32_NATS
     assert "quantization_config" not in (tmp_path / "out/config.json").read_text()
+
+
+@pytest.mark.parametrize("form", ["merged", "adapter"])
+@pytest.mark.parametrize(("quantization", "allowed"), [("nf4", 1.0), ("int8", 0.3)])
+def test_a_base_that_the_catalog_quantizes_explains_a_distance(
+    tmp_path, store, quantization, allowed, form
+):
+    """The export has the dense weights of the base, the served model those of the catalog."""
+    base = save_base(tmp_path / "base", eos_token_id=None)
+    base = base.model_copy(update={"quantization": quantization})
+    bundle = write_bundle(tmp_path / "bundle", store, base, STRATEGIES["lora"])
+    found = export(bundle, options_for("huggingface", form=form), tmp_path / "out")
+    assert found.distance.mean_nats > 1e-3
+    assert found.distance.mean_allowed_nats == allowed
+    assert found.distance.adapter_share == pytest.approx(1, abs=0.5)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])

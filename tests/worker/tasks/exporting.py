@@ -81,7 +81,11 @@ def _done(step: ExportStep) -> StepResult:
     match step:
         case ServeStep():
             return ServedFigures(
-                task="generation", multi_label=False, of_job=True, rows=(row,), served=figures
+                task="generation",
+                multi_label=False,
+                of_parity_check=True,
+                rows=(row,),
+                served=figures,
             )
         case WriteStep():
             step.out.mkdir()

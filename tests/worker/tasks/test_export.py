@@ -183,10 +183,10 @@ def test_a_crash_is_retried_and_then_told(workshop):
     crash = RuntimeError("of a bug")
     with (
         patch.dict(KINDS, {exports.EXPORT: kind}),
-        patch.object(building, "unpack", side_effect=crash) as unpack,
+        patch.object(building, "fetch_bundle", side_effect=crash) as fetch,
     ):
         run_waiting(workshop)
-    assert unpack.call_count == 2
+    assert fetch.call_count == 2
     assert export_of(workshop, export_id).error["code"] == "task_crashed"
 
 

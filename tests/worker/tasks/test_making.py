@@ -7,59 +7,23 @@ from typing import Any
 import pytest
 
 from core.records import tasks
-from core.records.made_models import IMPORT, get_making, record_made, request_import
+from core.records.made_models import IMPORT, record_made
 from core.records.models import delete_model, list_models, tuned_spec
-from core.records.projects import DEFAULT_PROJECT, ensure_project
-from core.records.tables import Task
-from core.spec.conversion import ConversionRequest, Converted
+from core.records.projects import DEFAULT_PROJECT
 from core.spec.events import RunFailed
-from core.spec.ids import ModelId, TaskId
-from core.spec.job import JobSpec
-from core.spec.made_model import ImportRequest, MadeModel, SourceFile
-from core.spec.parity import ParityReference
-from core.spec.run_request import archive_of
-from core.spec.tuned import TunedSpec
-from tests.core.imports.archives import folder, zipped
-from tests.worker.killed_attempts import attempt_task_until, points_of
-from tests.worker.workshop import TINY, Workshop
+from core.spec.ids import ModelId
+from core.spec.made_model import MadeModel
+from core.spec.making import MakingRequest
+from tests.core.adapter_files.archives import zipped
+from tests.worker.killed_attempts import points_of
+from tests.worker.tasks.importing import REFERENCE, TUNED, attempt_until, create, pretended, task_of
+from tests.worker.workshop import Workshop
 from worker.tasks import making
-
-TUNED = TunedSpec.of(JobSpec(base=TINY, seed=0))
-REFERENCE = ParityReference(precision="fp32", missing="a child that only pretends")
-
-
-def pretended(request: ConversionRequest, should_stop: object) -> Converted:
-    """Stand in for the child: the archive is some bytes, and names no rows to compare."""
-    assert (request.adapter_folder / "adapter_model.safetensors").exists()
-    archive_of(request.bundle_folder).write_bytes(b"a bundle")
-    return Converted(tuned=TUNED, parameters=32, reference=REFERENCE)
 
 
 @pytest.fixture(autouse=True)
 def _child(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(making, "ask_for_conversion", pretended)
-
-
-def create(workshop: Workshop, content: bytes | None = None) -> TaskId:
-    blob = workshop.store.write("files/file-a", [zipped(folder()) if content is None else content])
-    request = ImportRequest(
-        requested_model="tiny",
-        base=TINY,
-        files=(SourceFile(id="file-a", name="a.zip", blob_key=blob.key),),
-        suffix="mine",
-    )
-    with workshop.database.writing() as session:
-        ensure_project(session)
-        return request_import(session, DEFAULT_PROJECT, request).id
-
-
-def attempt_until(workshop: Workshop, point: int | None) -> int | None:
-    return attempt_task_until(workshop, IMPORT, making, point)
-
-
-def task_of(workshop: Workshop, task_id: TaskId) -> Task:
-    with workshop.database.reading() as session:
-        return get_making(session, DEFAULT_PROJECT, IMPORT, task_id)
+    monkeypatch.setattr(making, "ask_for_bundle", pretended)
 
 
 def blobs(workshop: Workshop) -> list[str]:
@@ -116,10 +80,10 @@ def test_model_that_its_owner_deleted_does_not_come_back(workshop: Workshop) -> 
 def test_refused_adapter_leaves_nothing(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(request: ConversionRequest, should_stop: object) -> RunFailed:
+    def refused(request: MakingRequest, should_stop: object) -> RunFailed:
         return RunFailed(code="adapter_refused", message="No.", param=None)
 
-    monkeypatch.setattr(making, "ask_for_conversion", refused)
+    monkeypatch.setattr(making, "ask_for_bundle", refused)
     create(workshop)
     with pytest.raises(making.InvalidRequest, match="No"):
         attempt_until(workshop, None)

@@ -74,6 +74,18 @@ def test_a_template_that_is_no_row_of_parts_is_left_to_llama_server(folder):
     assert "--jinja" in made.omissions[0]
 
 
+def test_text_that_would_end_or_be_dropped_is_written_by_actions(folder):
+    """Ollama ends a template at three quotation marks, and drops what cannot be printed."""
+    template = (
+        '{% for m in messages %}<\u200b"""\u00a0|{{ m.role }}\u3000>{{ m.content }}\u2060'
+        '{% endfor %}{% if add_generation_prompt %}<"""|assistant>{% endif %}'
+    )
+    made = modelfile(folder(template), "model.gguf").text
+    assert made.count('"""') == 2, "the start and the end of the template"
+    assert all(each.isprintable() or each == "\n" for each in made)
+    assert "\\u3000" in made and "\\u2060" in made
+
+
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [

@@ -12,6 +12,7 @@ from core.errors import InvalidRequest
 from core.exports.gguf.llama_cpp import ConversionFailed
 from core.exports.gguf.read import Row, ends_among, score, tokens_of
 from core.exports.gguf.write import write_adapter, write_model
+from core.exports.older_programs import add_older_names
 from tests.core.exports.gguf.models import TINY, log_probabilities, save_model
 from tests.core.exports.gguf.test_families import DISTANCE, ROW, adapted, distance
 from tests.core.tiny import chat_tokenizer
@@ -157,6 +158,31 @@ def test_more_tokens_than_the_model_has_are_an_error(written):
     """Tokens beyond the embedding were ignored, or made the file unloadable."""
     with pytest.raises(ConversionFailed, match="converter ended with status 1"):
         written(chat(), vocab_size=4096)
+
+
+def test_words_added_to_the_vocabulary_are_one_token_each(written, llama_cpp):
+    """The file lost what "added" means, and the words were cut up."""
+    tokenizer = chat()
+    words = ("Zqxkwh", "kW·h", "<price>")
+    tokenizer.add_tokens([AddedToken(word, special=False, normalized=False) for word in words])
+    file, notes = written(tokenizer, vocab_size=4160)
+    text = "<|user|>A Zqxkwh of 3 kW·h for<price>"
+    (found,) = tokens_of(llama_cpp, file, [text])
+    wanted = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert set(tokenizer.convert_tokens_to_ids(list(words))) <= set(wanted)
+    assert found == [tokenizer.bos_token_id, *wanted]
+    assert notes == ()
+
+
+@pytest.mark.parametrize("theta", [1e6, 3e3])
+def test_the_frequency_of_positions_is_that_of_the_model(theta, llama_cpp, tmp_path):
+    """Programs that do not find it take 10,000, and say nothing."""
+    rope = {"rope_type": "default", "rope_theta": theta}
+    model = save_model(tmp_path / "model", "llama", rope_parameters=rope)
+    add_older_names(tmp_path / "model")
+    write_model(llama_cpp, tmp_path / "model", tmp_path / "model", tmp_path / "model.gguf")
+    (found,) = score(llama_cpp, tmp_path / "model.gguf", [ROW])
+    assert distance(found.logprobs, log_probabilities(model, ROW.tokens)) < DISTANCE["f16"]
 
 
 def test_a_long_row_is_read_in_steps(written, llama_cpp):

@@ -77,6 +77,20 @@ func text(v any) string {
 	return string(found)
 }
 
+// joined are the messages with neighbors of one role as one; results of tools stay apart.
+func joined(messages []message) []message {
+	found := []message{}
+	for _, m := range messages {
+		last := len(found) - 1
+		if last >= 0 && found[last].Role == m.Role && m.Role != "tool" {
+			found[last].Content += "\n\n" + m.Content
+		} else {
+			found = append(found, m)
+		}
+	}
+	return found
+}
+
 func rendered(c conversation) string {
 	functions := template.FuncMap{"json": text}
 	parsed := template.Must(
@@ -90,7 +104,7 @@ func rendered(c conversation) string {
 	var out strings.Builder
 	err := parsed.Execute(&out, map[string]any{
 		"System":   strings.Join(system, "\n\n"),
-		"Messages": c.Messages,
+		"Messages": joined(c.Messages),
 		"Tools":    c.Tools,
 		"Response": "",
 	})
