@@ -122,14 +122,14 @@ QUICK: dict[str, Case] = {
 }
 
 
-def is_counted(base: str, strategy: str, checkpointed: bool) -> bool:
+def is_counted(config: dict[str, Any], strategy: str, checkpointed: bool) -> bool:
     """Return whether the device counts what a GPU does.
 
     The gradients of a tied matrix are added in place on a GPU, but not for FakeTensors. The prefix
     of an encoder-decoder is never recomputed.
     """
-    family = family_of(BASES[base]["model_type"])
-    run = Case(BASES[base]).run
+    family = family_of(config["model_type"])
+    run = Case(config).run
     if strategy == "full":
         return not run.outline.tied
     return not (checkpointed and strategy == "prefix" and family.kind == "encoder-decoder")
@@ -143,5 +143,5 @@ EVERY: dict[str, Case] = {
         config, strategy, checkpointed=checkpointed
     )
     for (base, config), strategy, checkpointed in product(BASES.items(), STRATEGIES, (False, True))
-    if is_counted(base, strategy, checkpointed)
+    if is_counted(config, strategy, checkpointed)
 }
