@@ -27,6 +27,12 @@ from core.spec.workspace import Workspace
 from core.training.recipe import train
 from tests.core.conversion.made_by_peft import KINDS, converted, make
 
+SECOND = (
+    *("all linear", "some layers", "embedding and head", "tokens", "prefix", "prompt"),
+    *("ia3 by PEFT's defaults", "classifier on a decoder", "seq2seq prompt"),
+)
+"""Kinds whose parts are all in others."""
+
 
 def judged(found: Converted, figures: tuple[float, ...]) -> Parity:
     """Return the verdict on an engine that gives these figures."""
@@ -37,7 +43,9 @@ def judged(found: Converted, figures: tuple[float, ...]) -> Parity:
     return judge(found.reference, Replies(tuple(replies)))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind in SECOND)) for kind in KINDS]
+)
 def test_bundle_computes_what_peft_computes(
     kind: str, tmp_path: Path, base_of: Callable[..., Any], ours: list[tuple[float, ...]]
 ) -> None:
