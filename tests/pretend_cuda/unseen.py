@@ -192,7 +192,7 @@ STRATEGIES: dict[str, StrategySpec] = {
 }
 ROWS: dict[str, tuple[tuple[int, ...], float]] = {
     "many short": ((96,) * 32, 0.3),
-    "few long": ((1000, 1000, 1000), 0.9),
+    "few long": ((1000, 1000, 1000), 0.05),
 }
 """Lengths, and the share of tokens that have a loss."""
 LAYERS = 5
