@@ -32,7 +32,7 @@ from core.records.distillations import NewDistillation
 from core.records.files import new_file_key, pin_files
 from core.records.ids import new_id
 from core.records.owned import get_owned
-from core.records.pages import Page
+from core.records.pages import within_bytes
 from core.records.tables import Distillation
 from core.spec.batch import BatchModel
 from core.spec.distillation import DistillationRequest
@@ -40,8 +40,6 @@ from core.spec.evals import EvalModel, ExternalModel, SamplingSpec
 from core.spec.ids import DistillationId, FileId
 from core.tasks.kinds import Work
 
-PAGE_BYTES = 8 << 20
-"""A page of distillations ends when their requests have more; graders may have megabytes."""
 NO_TEACHER = "teacher"
 """The model in the checked bodies of prompts that have answers."""
 
@@ -138,15 +136,8 @@ def find(
 ) -> ListOf[DistillationObject]:
     """Return a page, which ends early if its requests are large."""
     page = distillations.list_distillations(session, caller.project, after=after, limit=limit)
-    rows: list[Distillation] = []
-    bytes_ = 0
-    for row in page.rows:
-        if bytes_ > PAGE_BYTES:
-            break
-        rows.append(row)
-        bytes_ += len(to_json(row.request))
-    has_more = page.has_more or len(rows) < len(page.rows)
-    return list_of(Page(rows, has_more), partial(distillation_object, session))
+    shown = within_bytes(page, lambda row: len(to_json(row.request)))
+    return list_of(shown, partial(distillation_object, session))
 
 
 def get(session: Session, caller: Caller, id_: DistillationId) -> DistillationObject:

@@ -41,7 +41,7 @@ from core.records.eval_runs import NewEvalRun, run_blob_key
 from core.records.files import pin_files
 from core.records.ids import new_eval_run_id
 from core.records.owned import get_owned
-from core.records.pages import Order, Page
+from core.records.pages import Order, within_bytes
 from core.records.tables import Eval, File
 from core.spec.evals import EvalFileReport, EvalRunRequest, ItemStatus, result_names
 from core.spec.ids import EvalId, EvalItemId, EvalRunId, FileId
@@ -49,8 +49,6 @@ from core.storage.compensation import delete_on_failure
 from core.tasks.kinds import Work
 
 CHUNK_BYTES = 1 << 20
-PAGE_BYTES = 8 << 20
-"""A page of runs ends when their data sources have more bytes; each may have megabytes of items."""
 
 
 async def create(
@@ -223,17 +221,9 @@ def find(
     page = eval_runs.list_runs(
         session, caller.project, eval_id, status=status, after=after, limit=limit, order=order
     )
-    sources: list[dict[str, Any]] = []
-    bytes_ = 0
-    for run in page.rows:
-        if bytes_ > PAGE_BYTES:
-            break
-        sources.append(run.data_source)  # read from the database here
-        bytes_ += len(to_json(run.data_source))
-    rows = page.rows[: len(sources)]
-    has_more = page.has_more or len(rows) < len(page.rows)
-    source_of = dict(zip((run.id for run in rows), sources, strict=True))
-    return list_of(Page(rows, has_more), lambda run: run_object(run, source_of[run.id], names, url))
+    # each data source is read from the database here, until the page is full
+    shown = within_bytes(page, lambda run: len(to_json(run.data_source)))
+    return list_of(shown, lambda run: run_object(run, run.data_source, names, url))
 
 
 def get(

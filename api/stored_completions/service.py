@@ -17,12 +17,9 @@ from api.stored_completions.schemas import (
 from core.errors import NotFound
 from core.grading.validate import require_json
 from core.records import stored_completions
-from core.records.pages import Order
+from core.records.pages import Order, within_bytes
 from core.records.tables import StoredCompletion
 from core.spec.ids import CompletionId
-
-PAGE_BYTES = 8 << 20
-"""A page ends when its completions have more bytes."""
 
 
 def find(
@@ -45,18 +42,13 @@ def find(
         limit=limit,
         order=order,
     )
-    data: list[CompletionObject] = []
-    bytes_ = 0
-    for row in page.rows:
-        if bytes_ > PAGE_BYTES:
-            break
-        bytes_ += row.bytes
-        data.append(_object(row))
+    shown = within_bytes(page, lambda row: row.bytes)
+    data = [_object(row) for row in shown.rows]
     return CompletionsPage(
         data=data,
         first_id=data[0]["id"] if data else None,
         last_id=data[-1]["id"] if data else None,
-        has_more=page.has_more or len(data) < len(page.rows),
+        has_more=shown.has_more,
     )
 
 

@@ -99,7 +99,7 @@ async def _response(
     _refuse_stored(body)
     alone = body.model_copy(update={"store": False})
     plan = plan_response(target, project, alone, given_items(body.input, {}))
-    return await respond(plan, await begun_response(plan, partial(_events, engine)))
+    return await respond(plan, await begun_response(plan, partial(_events_behind_live, engine)))
 
 
 def _refuse_stored(body: ResponseBody) -> None:
@@ -124,14 +124,17 @@ async def _embeddings(
 
 
 async def _generated(engine: Engine, plan: Plan) -> Answer:
-    return await collect(_events(engine, plan.requests), plan.requests)
+    return await collect(_events_behind_live(engine, plan.requests), plan.requests)
 
 
-async def _events(engine: Engine, requests: Sequence[GenerationRequest]) -> Events:
+def _events_behind_live(engine: Engine, requests: Sequence[GenerationRequest]) -> Events:
+    return events_of(engine, [each.model_copy(update={"background": True}) for each in requests])
+
+
+async def events_of(engine: Engine, requests: Sequence[GenerationRequest]) -> Events:
     """Yield the events of requests, which are sent one after another."""
     for index, request in enumerate(requests):
-        in_background = request.model_copy(update={"background": True})
-        async with aclosing(engine.events(in_background)) as events:
+        async with aclosing(engine.events(request)) as events:
             async for event in events:
                 yield index, event
 

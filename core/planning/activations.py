@@ -24,6 +24,8 @@ class Activations:
     """The inputs of all blocks, which is what checkpointing keeps of them."""
     outside: float
     """Before the first and after the last block."""
+    count: int
+    """Of blocks that the backward pass goes through."""
 
     def after_forward(self, checkpointed: bool) -> float:
         """Return the bytes at the end of the forward pass."""
@@ -32,6 +34,11 @@ class Activations:
     def in_backward(self, checkpointed: bool) -> float:
         """Return the bytes in the last block, which checkpointing has recomputed completely."""
         return self.after_forward(checkpointed) + (self.largest_block if checkpointed else 0)
+
+    def in_first_block(self, checkpointed: bool) -> float:
+        """Return the bytes in the first block, where the backward pass ends."""
+        kept = self.inputs if checkpointed else self.blocks
+        return kept / self.count + (self.largest_block if checkpointed else 0)
 
 
 def activations(run: PlannedRun, one: Pass) -> Activations:
@@ -46,11 +53,13 @@ def activations(run: PlannedRun, one: Pass) -> Activations:
         for stack, count in _trained_blocks(run).items()
     ]
     blocks = sum(count * size for count, size in per_stack)
+    count = sum(count for count, _ in per_stack)
     return Activations(
         blocks=blocks - tokens * block.bytes_without_gradient(),
         largest_block=max(size for _, size in per_stack),
-        inputs=sum(count for count, _ in per_stack) * tokens * width * one.itemsize,
+        inputs=count * tokens * width * one.itemsize,
         outside=tokens * block.bytes_outside(),
+        count=count,
     )
 
 

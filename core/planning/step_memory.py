@@ -58,17 +58,21 @@ def step_memory(
 ) -> StepMemory:
     """Return the memory of the largest pass in its phase with the most of it.
 
-    The phases: the loss, at the end of the forward pass; the start of the backward pass, in the
-    last block; its end, where the gradients are complete. Gradients of earlier passes exist in all.
+    The phases: the loss, at the end of the forward pass; the backward pass in the last block; in
+    the first one, where the gradients of all others exist; its end, where they are complete.
+    Gradients of earlier passes exist in all.
     """
     one = largest_pass(run, device, precision)
     found = activations(run, one)
     head = loss_head(run, one, multiplies_in_fp32=multiplies_in_fp32(device, precision))
     earlier = gradients if run.most_passes_per_step > 1 else 0
+    others = (gradients - earlier) * _share_behind_first_block(run)
+    inside = _transient(run, one)
     phases = (
         (found.after_forward(checkpointed), head.kept + head.work),
         (found.after_forward(checkpointed), head.kept + head.converted),
-        (found.in_backward(checkpointed) + _transient(run, one), head.kept),
+        (found.in_backward(checkpointed) + inside, head.kept),
+        (found.in_first_block(checkpointed) + inside + others, 0),
         (gradients - earlier + _last_gradient(run, one), 0),
     )
     kept, in_head = max(phases, key=sum)
@@ -77,20 +81,45 @@ def step_memory(
     return StepMemory(total - in_head, in_head)
 
 
-def _transient(run: PlannedRun, one: Pass) -> int:
-    """Gradients inside the last block, at the start of the backward pass.
+def _share_behind_first_block(run: PlannedRun) -> float:
+    """Return the share of the gradients that exist when the backward pass is in the first block."""
+    outline = run.outline
+    if not run.trained.everything:
+        return 1 - 1 / sum(outline.blocks.values())
+    first = f"{next(iter(outline.blocks))}.0."
+    later = 0
+    for name in reversed(outline.weights):
+        if name.startswith(first):
+            break  # its own weights and the embeddings, which come before it
+        later += 0 if name in outline.tied else outline.size_of(name)
+    return later / outline.parameters
 
-    The most are in its feed-forward network; a gated one has several of its inner width. On a GPU,
-    one quantized matrix is dense then, which `_copies` has for a CPU.
+
+def _transient(run: PlannedRun, one: Pass) -> int:
+    """Gradients inside a block, at the start of its backward pass.
+
+    The most are in its feed-forward network: a gated one has those of the product and of both
+    factors. On a GPU, the last matrix is dense before that if it is quantized; `_copies` has it for
+    a CPU.
     """
     largest = max(run.outline.linear.values(), key=lambda layer: layer.inputs)
-    own = {"phi3": 5, "modernbert": 2}.get(run.family.model_type)
-    at_once = own or (4 if is_gated(run) else 1 if _keeps_inner(run) else 2)
+    inner, width = largest.inputs, run.outline.width
+    at_once = _gradients_at_once(run, one)
     if isinstance(run.spec.strategy, Ia3Spec):
         at_once += 5  # products with its vectors, in fp32
-    dense = largest.inputs * largest.outputs if run.quantization and one.device == "cuda" else 0
-    values = one.tokens * (at_once * largest.inputs + run.outline.width) + dense
+    values = one.tokens * (at_once * inner + width)
+    if run.quantization and one.device == "cuda":
+        values = max(values, one.tokens * (inner + width) + inner * largest.outputs)
     return int(values * one.itemsize)
+
+
+def _gradients_at_once(run: PlannedRun, one: Pass) -> int:
+    if not is_gated(run):
+        return 1 if _keeps_inner(run) else 2
+    if one.device == "cuda":
+        return 3
+    # the measured runs on CPUs need more; the allocator of a process keeps what was freed
+    return {"phi3": 5, "modernbert": 2}.get(run.family.model_type, 4)
 
 
 def _keeps_inner(run: PlannedRun) -> bool:

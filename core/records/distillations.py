@@ -3,7 +3,7 @@
 `core.records.distillation_progress` has the writes of the worker.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from core.records.database import database_now
 from core.records.files import file_key, is_recorded
 from core.records.jobs import cancel_job
 from core.records.owned import find_owned, get_owned, owned_by
-from core.records.pages import Page, page
+from core.records.pages import Page, page, until_full
 from core.records.tables import Distillation, DistillationRow, Job, Task
 from core.records.tasks import create_task, forget_tasks
 from core.spec.distillation import DistillationRequest, DistillationStatus
@@ -24,9 +24,6 @@ from core.spec.ids import DistillationId, FileId, ProjectId
 
 DISTILLATION = "distillation"
 """The kind of task."""
-
-PAGE_BYTES = 8 << 20
-"""A group of rows that is read at once ends when they have more."""
 
 
 @dataclass(frozen=True)
@@ -171,19 +168,9 @@ def rows_from(
     if status is not None:
         query = query.where(DistillationRow.status == status)
     found = session.scalars(query.order_by(DistillationRow.number).limit(limit)).all()
-    rows = list(_until_full(found))
+    rows = list(until_full(found, lambda row: row.bytes))
     numbers = [row.number for row in rows]
     with_bodies = query.where(DistillationRow.number.in_(numbers))
     with_bodies = with_bodies.options(undefer(DistillationRow.body))
     session.scalars(with_bodies.execution_options(populate_existing=True)).all()
     return rows
-
-
-def _until_full(rows: Iterable[DistillationRow]) -> Iterator[DistillationRow]:
-    """Yield rows until they have PAGE_BYTES; always one."""
-    bytes_ = 0
-    for row in rows:
-        bytes_ += row.bytes
-        yield row
-        if bytes_ > PAGE_BYTES:
-            return

@@ -4,7 +4,7 @@
 """
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, undefer
 
 from core.errors import Conflict
 from core.records.owned import Lock, find_owned, get_owned, missing, owned_by, similar_id
-from core.records.pages import Order, Page, page
+from core.records.pages import Order, Page, page, until_full, within_bytes
 from core.records.tables import Eval, EvalRun, EvalRunItem, Task
 from core.records.tasks import create_task, forget_tasks
 from core.spec.evals import EvalRunRequest, EvalRunStatus, ItemStatus
@@ -21,9 +21,6 @@ from core.spec.ids import EvalId, EvalItemId, EvalRunId, FileId, ProjectId
 
 EVAL_RUN = "eval_run"
 """The kind of task."""
-
-PAGE_BYTES = 8 << 20
-"""A page of results ends when they have more."""
 
 
 @dataclass(frozen=True)
@@ -153,19 +150,9 @@ def list_items(
     if status is not None:
         query = query.where(EvalRunItem.status == status)
     found = page(session, query, EvalRunItem, project_id, after=after, limit=limit, order=order)
-    rows = list(_until_full(found.rows))
-    _load_bodies(session, rows)
-    return Page(rows, found.has_more or len(rows) < len(found.rows))
-
-
-def _until_full(items: Iterable[EvalRunItem]) -> Iterator[EvalRunItem]:
-    """Yield items until a page has PAGE_BYTES; always one."""
-    bytes_ = 0
-    for item in items:
-        bytes_ += item.bytes
-        yield item
-        if bytes_ > PAGE_BYTES:
-            return
+    shown = within_bytes(found, lambda item: item.bytes)
+    _load_bodies(session, shown.rows)
+    return shown
 
 
 def _load_bodies(session: Session, items: Sequence[EvalRunItem]) -> None:
@@ -202,6 +189,6 @@ def items_from(
         .order_by(EvalRunItem.number)
         .limit(limit)
     ).all()
-    rows = list(_until_full(found))
+    rows = list(until_full(found, lambda item: item.bytes))
     _load_bodies(session, rows)
     return rows

@@ -1,6 +1,6 @@
 """Pages by keyset ("the next rows after this one"), which neither skip nor repeat a row."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
@@ -15,6 +15,9 @@ from core.spec.ids import ProjectId
 Row = TypeVar("Row", bound=Table)
 OwnedRow = TypeVar("OwnedRow", bound=Owned)
 Order = Literal["asc", "desc"]
+
+PAGE_BYTES = 8 << 20
+"""A page of large rows ends once it has more; it always has a row."""
 
 
 @dataclass(frozen=True)
@@ -72,3 +75,19 @@ def page(
     query = query.where(owned_by(table, project))
     key = (column, table.id)
     return keyset_page(session, query, key, after=position, limit=limit, order=order)
+
+
+def until_full(rows: Iterable[Row], bytes_of: Callable[[Row], int]) -> Iterator[Row]:
+    """Yield rows until a page is full; always one."""
+    total = 0
+    for row in rows:
+        yield row
+        total += bytes_of(row)
+        if total > PAGE_BYTES:
+            return
+
+
+def within_bytes(page: Page[Row], bytes_of: Callable[[Row], int]) -> Page[Row]:
+    """Return a page, which ends early if its rows are large."""
+    rows = list(until_full(page.rows, bytes_of))
+    return Page(rows, page.has_more or len(rows) < len(page.rows))

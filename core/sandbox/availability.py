@@ -83,17 +83,25 @@ def _advice() -> str:
             "give bwrap an AppArmor profile that allows user namespaces, or set the sysctl "
             "kernel.apparmor_restrict_unprivileged_userns to 0"
         )
-    if any(Path(mark).exists() for mark in ("/.dockerenv", "/run/.containerenv")):
+    if _has_filter():
         advice.append(
-            "let the container make user namespaces: security_opt seccomp=unconfined and, on "
-            "hosts with AppArmor, apparmor=unconfined"
+            "let the seccomp filter of this container or service pass the calls that "
+            "docs/operations.md lists, for instance with security_opt seccomp=unconfined"
         )
+    if (profile := _value("/proc/self/attr/current")) not in (None, "", "unconfined"):
+        advice.append(f"replace the AppArmor or SELinux profile {profile!r}, which forbids mounts")
     if os.geteuid() == 0:
         advice.append("run the service as a user other than root")
     if shutil.which("bwrap") is None:
         advice.append("install bubblewrap")
     steps = "; ".join(advice) or "ask for user namespaces"
     return f"To run Python graders: {steps}. See docs/operations.md."
+
+
+def _has_filter() -> bool:
+    """Return whether others have put this process under a filter of system calls."""
+    status = _value("/proc/self/status") or ""
+    return "\nSeccomp:\t2" in status
 
 
 def _value(path: str) -> str | None:

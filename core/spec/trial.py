@@ -31,5 +31,7 @@ class TrialResult(Spec):
     loss: float | None
     accuracy: float | None
     score: float | None = Field(
-        None, description="mean of the sweep's grader; None without one, or if no row was scored"
+        None,
+        description="mean of the sweep's grader; None without one, or if it scored less than half "
+        "of the rows",
     )

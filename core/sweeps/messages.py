@@ -43,7 +43,7 @@ def unmeasured(spec: SweepSpec) -> str:
     """Return why a trial that was trained cannot be compared."""
     if spec.metric in FIGURES:
         return "The run had no held-out rows."
-    return f"No answer to a held-out row has a score by {spec.metric!r}."
+    return f"Fewer than half of the answers to held-out rows have a score by {spec.metric!r}."
 
 
 def _name(each: TrialJob) -> str:

@@ -10,7 +10,6 @@ from typing import Any
 import httpx
 import pytest
 
-from api.distillations import service
 from core.records.tables import DistillationRow, Task
 from tests.api import as_worker
 from tests.api.distilling import (
@@ -230,7 +229,7 @@ def test_cancel_keeps_the_answers_and_delete_keeps_file_and_job(
 def test_a_page_of_large_requests_ends_early(
     api: Api, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "PAGE_BYTES", 10)
+    monkeypatch.setattr("core.records.pages.PAGE_BYTES", 10)
     ids = [create(client, prompts("hello"))["id"] for _ in range(3)]
     seen: list[str] = []
     page = client.get(ROUTE).json()

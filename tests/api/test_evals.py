@@ -144,7 +144,7 @@ def test_report_is_a_line_per_item(api: Api, client: httpx.Client, create: Creat
 def test_page_of_large_runs_ends_early_and_the_next_goes_on(
     client: httpx.Client, create: Create, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.evals.run_service.PAGE_BYTES", 1000)
+    monkeypatch.setattr("core.records.pages.PAGE_BYTES", 1000)
     eval_id = create()["id"]
     large = jsonl(*rows("a" * 2000, sample="b"))
     ids = [start(client, eval_id, large)["id"] for _ in range(3)]

@@ -1,6 +1,5 @@
 """Every combination of family, objective and strategy that exists, and a subset that covers it."""
 
-from collections import Counter
 from dataclasses import dataclass
 from itertools import cycle
 from typing import get_args
@@ -69,13 +68,14 @@ COVERING = covering()
 
 
 def daily() -> list[Combination]:
-    """Return a part of the covering subset in which each value is met twice if it can be."""
-    chosen, times = [], Counter[tuple[str, ...]]()
+    """Return a part of the covering subset in which each value is met."""
+    chosen: list[Combination] = []
+    met: set[tuple[str, ...]] = set()
     for case in COVERING:
-        facts = [("family", case.family), ("strategy", case.strategy), (case.objective, case.task)]
-        if min(times[fact] for fact in facts) < 2:
+        facts = {("family", case.family), ("strategy", case.strategy), (case.objective, case.task)}
+        if not facts <= met:
             chosen.append(case)
-            times.update(facts)
+            met |= facts
     return chosen
 
 

@@ -1,6 +1,6 @@
 """Counts the memory of cases on the pretend device, as JSON; a process of its own.
 
-python -m tests.pretend_cuda.count quick|every [NAME]
+python -m tests.pretend_cuda.count quick|every|unseen [NAME]
 """
 
 from tests.pretend_cuda.device import PretendCuda
@@ -14,6 +14,7 @@ from dataclasses import asdict
 import torch
 
 from tests.pretend_cuda.cases import EVERY, QUICK, Case
+from tests.pretend_cuda.unseen import UNSEEN
 from tests.pretend_cuda.training import Counted, count_step, on_device, rows_of
 
 
@@ -28,7 +29,7 @@ def main() -> None:
     warnings.simplefilter("ignore")  # of transformers, about weights without values
     torch.set_num_threads(1)
     which, *names = sys.argv[1:]
-    cases = {"quick": QUICK, "every": EVERY}[which]
+    cases = {"quick": QUICK, "every": EVERY, "unseen": UNSEEN}[which]
     found = {name: asdict(count(cases[name])) for name in names or cases}
     json.dump(found, sys.stdout)
 

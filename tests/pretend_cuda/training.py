@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import AutoConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from core.adapters.adapted import AdaptedModel
 from core.batching.rows import LabelledRow, Row, SourceTargetRow, TrainingRow
@@ -119,6 +120,7 @@ def _quantize(model: PreTrainedModel) -> None:
 
     for path, layer in layers_to_quantize(model).items():
         weight_OI = layer.weight.detach()
+        weight_OI = weight_OI.t() if isinstance(layer, Conv1D) else weight_OI
         outputs, inputs = weight_OI.shape
         has_bias = layer.bias is not None
         made = bitsandbytes.nn.Linear4bit(

@@ -6,18 +6,17 @@ not stored twice, so a client that reads them continues where it was.
 
 import asyncio
 from contextlib import aclosing, suppress
+from functools import partial
 from typing import Any
 
 from sqlalchemy.orm import Session
 
 from core.errors import StaleClaim
-from core.inference.answer import Events
-from core.inference.endpoints import Engine
+from core.inference.endpoints import Engine, events_of
 from core.inference.responses.events import LAST_EVENTS, ResponseWriter, written_events
 from core.inference.responses.truncation import begun_response
 from core.inference.targets import Target
 from core.records.responses import append_events, finish_response, get_response, last_event
-from core.spec.generation import GenerationRequest
 from core.spec.ids import ModelId, ResponseId
 from core.spec.response import ResponseEnded, ResponsePlan
 from worker.answering.background import background_of
@@ -45,7 +44,7 @@ async def _respond(attempt: Attempt, plan: ResponsePlan, journal: "_Journal") ->
     """Generate until it succeeds; wait while no engine is available."""
 
     async def send(engine: Engine) -> ResponseEnded:
-        events = await begun_response(plan, lambda requests: _events(engine, requests[0]))
+        events = await begun_response(plan, partial(events_of, engine))
         async with aclosing(written_events(ResponseWriter(plan), events)) as written:
             async for event in written:
                 journal.add(event)
@@ -55,12 +54,6 @@ async def _respond(attempt: Attempt, plan: ResponsePlan, journal: "_Journal") ->
     target = Target(ModelId(plan.frame["model"]), request.base, request.adapter, request.serving)
     background = background_of(attempt.database, attempt.settings.engine_key)
     return await background.during(background.ask(target, send))
-
-
-async def _events(engine: Engine, request: GenerationRequest) -> Events:
-    async with aclosing(engine.events(request)) as events:
-        async for event in events:
-            yield 0, event
 
 
 class _Journal:

@@ -1,16 +1,14 @@
 """Asks models for the answers that a verdict or a comparison compares."""
 
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from core.errors import InvalidRequest, TunesmithError
 from core.inference.answer import collect
-from core.inference.endpoints import Engine
+from core.inference.endpoints import Engine, events_of
 from core.inference.targets import Target
 from core.spec.engine_calls import CLASSIFY
-from core.spec.generation import AnswerEvent, GenerationRequest
 from core.spec.held_out import Question
 from core.spec.ids import ProjectId
 from core.spec.verdict import Answer
@@ -48,18 +46,10 @@ class Asking:
             return labelled(await engine.ask(CLASSIFY, asked), question.several_labels)
         request = generation_request(question, target, self.project, dict(self.template_kwargs))
         try:
-            return written(await collect(_events(engine, request), [request]))
+            return written(await collect(events_of(engine, [request]), [request]))
         except InvalidRequest as error:
             if error.code != "context_length_exceeded":
                 raise
         # fewer tokens than the limit fit after the prompt, if it fits itself
         request = with_all_room(request)
-        return written(await collect(_events(engine, request), [request]))
-
-
-async def _events(
-    engine: Engine, request: GenerationRequest
-) -> AsyncGenerator[tuple[int, AnswerEvent], None]:
-    async with aclosing(engine.events(request)) as events:
-        async for event in events:
-            yield 0, event
+        return written(await collect(events_of(engine, [request]), [request]))

@@ -19,6 +19,9 @@ from worker.coroutines import run_unless, wait_for_all
 from worker.judges import WorkerJudges
 from worker.verdict.asking import Asking
 
+LEAST_SHARE = 0.5
+"""Of the questions that need a score: the mean of a few survivors would win against whole ones."""
+
 
 @dataclass(frozen=True)
 class TrialModel:
@@ -41,7 +44,7 @@ class TrialScore:
     grader_limits: Limits = LIMITS
 
     def __call__(self, model: TrialModel) -> float | None:
-        """Return the mean score of the answers; None if none has a score.
+        """Return the mean score of the answers; None if fewer than half of them have one.
 
         Waits as long as no engine or judge is available. Raises Interrupted.
         """
@@ -60,7 +63,7 @@ class TrialScore:
 
         scores = await background.during(wait_for_all([score(each) for each in model.questions]))
         having = [score for score in scores if score is not None]
-        return fmean(having) if having else None
+        return fmean(having) if having and len(having) >= LEAST_SHARE * len(scores) else None
 
 
 def trial_score(worker: Worker, should_stop: Callable[[], bool]) -> TrialScore:

@@ -140,7 +140,7 @@ def test_page_of_large_results_ends_early(
     results = [result(number, "pass", True, True) for number in range(5)]
     with database.writing() as session:
         add_results(session, claim, run.id, results)
-    monkeypatch.setattr("core.records.eval_runs.PAGE_BYTES", 60)  # two results have more
+    monkeypatch.setattr("core.records.pages.PAGE_BYTES", 60)  # two results have more
     listed: list[int] = []
     after = None
     with database.reading() as session:

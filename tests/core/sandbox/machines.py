@@ -1,6 +1,7 @@
 """Machines that this one is not, as programs: one that refuses namespaces, one that dies.
 
 python -m tests.core.sandbox.machines refusing
+python -m tests.core.sandbox.machines container KIND
 python -m tests.core.sandbox.machines plain|serving|loading KIND
 python -m tests.core.sandbox.machines killing KIND SEED
 """
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from threading import Thread
 from typing import Any, cast
@@ -29,13 +31,15 @@ from core.sandbox.inside import libc
 from core.sandbox.limits import Limits
 from core.sandbox.process import SandboxedProcess
 from core.sandbox.run import run_grader
+from core.sandbox.seccomp import Instruction
 from core.sandbox.syscalls import CLONE, REFUSED
-from tests.core.sandbox.hostile_calls import all_calls
+from tests.core.sandbox.hostile_calls import REFUSED_BY_DOCKER, all_calls, number_of
 from tests.core.sandbox.hostile_programs import with_grade
 
 KILLS = 2
 
 _NEW_NAMESPACES = 0x7E020000
+_REFUSED: Instruction = (0x06, 0, 0, 0x00050000 | errno.EPERM)
 _SET_CHILD_SUBREAPER = 36
 LOOP = "def grade(sample, item):\n while True: pass"
 
@@ -47,17 +51,29 @@ def refuse_namespaces() -> None:
         numbers.x86_64 if is_x86 else numbers.aarch64
         for numbers in (REFUSED["unshare"], REFUSED["mount"], CLONE)
     )
-    refused = (0x06, 0, 0, 0x00050000 | errno.EPERM)
-    program = [
+    new_process = (0x15, 0, 3, clone), (0x20, 0, 0, 16), (0x45, 0, 1, _NEW_NAMESPACES), _REFUSED
+    _filter([*_refuse([unshare, mount]), *new_process])
+
+
+def _refuse(numbers: Iterable[int | None]) -> list[Instruction]:
+    return [each for number in numbers if number for each in ((0x15, 0, 1, number), _REFUSED)]
+
+
+def _filter(program: list[Instruction]) -> None:
+    whole = [
         (0x20, 0, 0, 0),
-        *((0x15, 0, 1, unshare), refused),
-        *((0x15, 0, 1, mount), refused),
         *((0x15, 0, 1, 435), (0x06, 0, 0, 0x00050000 | errno.ENOSYS)),  # clone3
-        *((0x15, 0, 3, clone), (0x20, 0, 0, 16), (0x45, 0, 1, _NEW_NAMESPACES), refused),
+        *program,
         (0x06, 0, 0, 0x7FFF0000),
     ]
     libc.call("prctl", libc.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    libc.install_filter(b"".join(struct.pack("<HBBI", *each) for each in program))
+    libc.install_filter(b"".join(struct.pack("<HBBI", *each) for each in whole))
+
+
+def container(kind: Kind) -> None:
+    """Try the sandbox where a container allows what docs/operations.md lists, and no more."""
+    _filter(_refuse(number_of(name) for name in REFUSED_BY_DOCKER))
+    print(problem_with(kind))
 
 
 def refusing() -> None:
@@ -151,6 +167,8 @@ if __name__ == "__main__":
     match sys.argv[1]:
         case "refusing":
             refusing()
+        case "container":
+            container(cast(Kind, sys.argv[2]))
         case "plain":
             plain(cast(Kind, sys.argv[2]))
         case "serving":

@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
+from core.sandbox.availability import problem_with
 from core.sandbox.commands import Kind
 
 ROOT = Path(__file__).parents[3]
 USER = 54321  # without an account
+PROGRAM = "tests.core.sandbox.machines"
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="all other tests run as a plain user")
 
 
@@ -49,8 +51,7 @@ def python_for_all() -> str:
 
 @cache
 def outcomes(kind: Kind) -> dict[str, Any]:
-    program = "tests.core.sandbox.machines"
-    done = run_as_user(python_for_all(), "-m", program, "plain", kind)
+    done = run_as_user(python_for_all(), "-m", PROGRAM, "plain", kind)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
@@ -67,3 +68,16 @@ def test_graders_of_a_plain_user_are_held(kind: Kind) -> None:
     assert found["calls"]["error"] is None
     assert "time limit" in found["endless"]["error"]
     assert found["left"] == []
+
+
+@pytest.mark.parametrize("kind", ["bubblewrap", "namespaces"])
+def test_container_needs_to_allow_no_more_calls_than_the_page_lists(kind: Kind) -> None:
+    """Of those that Docker refuses to a container, as the user of our images and as root."""
+    if problem_with(kind) is not None:
+        pytest.skip(f"{kind}: {problem_with(kind)}")
+    arguments = ["-m", PROGRAM, "container", kind]
+    by_root = subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    as_user = run_as_user(python_for_all(), *arguments)
+    assert (by_root.stdout, as_user.stdout) == ("None\n", "None\n"), as_user.stderr

@@ -1,5 +1,6 @@
 """The filter of system calls for both architectures, run instruction by instruction."""
 
+import ctypes.util
 import errno
 import re
 import struct
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from core.sandbox.inside import libc
 from core.sandbox.seccomp import AUDIT_ARCH, UnknownMachine, filter_program
 from core.sandbox.syscalls import ALLOWED, BY_ARGUMENT, CLONE, REFUSED, Numbers
 
@@ -102,15 +104,34 @@ def test_other_architectures_are_refused_in_words() -> None:
         filter_program("riscv64")
 
 
+def tables() -> dict[str, Numbers]:
+    by_argument = {name: one_of.numbers for name, one_of in BY_ARGUMENT.items()}
+    mounting = Numbers(*(libc._SYS_PIVOT_ROOT[machine] for machine in ("x86_64", "aarch64")))
+    return {**ALLOWED, **REFUSED, **by_argument, "clone": CLONE, "pivot_root": mounting}
+
+
 @pytest.mark.parametrize("machine", MACHINES)
 def test_numbers_are_those_of_the_kernel(machine: str) -> None:
     path, pattern = HEADERS[machine]
     if not Path(path).exists():
         pytest.skip(f"there is no {path}")
     told = dict(re.findall(rf"^#define {pattern}", Path(path).read_text(), re.MULTILINE))
-    tables = {**ALLOWED, **REFUSED, "clone": CLONE}
-    tables |= {name: one_of.numbers for name, one_of in BY_ARGUMENT.items()}
-    for name, numbers in tables.items():
+    for name, numbers in tables().items():
         number = number_of(numbers, machine)
         if number is not None:
             assert str(number) in (told.get(name), told.get(name.removeprefix("new"))), name
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_numbers_are_those_of_libseccomp(machine: str) -> None:
+    """A list of its own, with both architectures on every machine, and what each one lacks."""
+    found = ctypes.util.find_library("seccomp")
+    if found is None:
+        pytest.skip("libseccomp is not installed")
+    resolve = ctypes.CDLL(found).seccomp_syscall_resolve_name_arch
+    resolve.argtypes = [ctypes.c_uint32, ctypes.c_char_p]
+    for name, numbers in tables().items():
+        number = resolve(AUDIT_ARCH[machine], name.encode())
+        assert number == number_of(numbers, machine) or (number < 0 and numbers.aarch64 is None), (
+            name
+        )

@@ -146,3 +146,13 @@ def test_preferences_pause_too(job, workspace):
 )
 def test_step_of_a_rung(job, share, steps, expected):
     assert StepPlan(job(max_steps=steps), 16).rung_step(share) == expected
+
+
+def test_rung_at_the_step_of_the_rung_before_is_told_without_a_step(job, workspace):
+    """A short run has no step between some shares; ray#39157 hung there."""
+    shutil.copy(workspace.train_file, workspace.validation_file)
+    spec = job(max_steps=4)
+    *_, first = run(spec, workspace, 0.3)
+    again = run(spec, moved(workspace, "again"), 0.31)
+    assert of(again, StepDone) == []
+    assert again[-1] == first.model_copy(update={"share": 0.31})

@@ -44,11 +44,17 @@ def test_judge_whose_connection_breaks_is_asked_again(
 def test_one_item_in_trouble_does_not_stop_the_run(
     workshop: Workshop, engine: ScriptedEngine
 ) -> None:
-    """UKGovernmentBEIS/inspect_ai 1554: an error of one request interrupted 120,000 samples."""
+    """UKGovernmentBEIS/inspect_ai 1554: an error of one request interrupted 120,000 samples.
+
+    confident-ai/deepeval 915: all later items had the error, too. UKGovernmentBEIS/inspect_ai 4412,
+    FrontierCS/Frontier-CS 161: items with errors were left out of the counts.
+    """
     run_id = create(workshop, asked("fail", *["hello"] * 40, "stop short"), sampled=sampling())
     assert attempt_until(workshop, None) is None
     statuses = [item.status for item in items_of(workshop, run_id)]
     assert statuses == ["error", *["pass"] * 40, "error"]
+    run = run_of(workshop, run_id)
+    assert (run.passed, run.failed, run.errored) == (40, 0, 2)
 
 
 def test_results_of_every_attempt_count(

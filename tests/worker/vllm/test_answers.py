@@ -13,7 +13,7 @@ TOKENS = {"type": "tokens", "tokens": [11, 40, 300, 52, 7]}
 NEAR_NATS = 1e-3
 
 
-@pytest.fixture(params=MODELS)
+@pytest.fixture(params=[*MODELS[:2], pytest.param(MODELS[2], marks=pytest.mark.slow)])
 def model(request, adapters) -> dict | None:
     return {"base": None, "first adapter": adapters[0], "second adapter": adapters[1]}[
         request.param
