@@ -17,24 +17,13 @@ from tests.core.made_models.exporting import require_exports
 from tests.core.made_models.judging import judged
 from tests.core.made_models.made_by_peft import KINDS, imported, make
 
-<<<<<<< ours
 pytestmark = pytest.mark.filterwarnings("ignore:Model has .tie_word_embeddings:UserWarning")
-=======
+
 SECOND = (
     *("all linear", "some layers", "embedding and head", "tokens", "prefix", "prompt"),
     *("ia3 by PEFT's defaults", "classifier on a decoder", "seq2seq prompt"),
 )
 """Kinds whose parts are all in others."""
-
-
-def judged(found: Converted, figures: tuple[float, ...]) -> Parity:
-    """Return the verdict on an engine that gives these figures."""
-    replies, left = [], list(figures)
-    for row in found.reference.rows:
-        own, left = left[: len(row.figures)], left[len(row.figures) :]
-        replies.append(Reply(getattr(row, "prompt_ids", ()), tuple(own)))
-    return judge(found.reference, Replies(tuple(replies)))
->>>>>>> theirs
 
 
 @pytest.mark.parametrize(
