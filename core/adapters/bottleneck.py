@@ -108,7 +108,9 @@ class _BottleneckProduct(torch.autograd.Function):
         grad_h = None
         if ctx.needs_input_grad[0]:
             grad_h = torch.addmm(grad_TE, grad_inner_TR, down_RE).view(grad.shape)
-        return grad_h, grad_down_RE, grad_bias_R, grad_up_SE[:-1].t(), grad_up_SE[-1], None
+        # a view of the bias's gradient would keep all of the matrix's until the next step
+        grad_bias_E = grad_up_SE[-1].clone()
+        return grad_h, grad_down_RE, grad_bias_R, grad_up_SE[:-1].t(), grad_bias_E, None
 
 
 def _activate(x: Tensor, activation: Activation) -> Tensor:

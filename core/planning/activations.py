@@ -23,17 +23,19 @@ class Activations:
     inputs: float
     """The inputs of all blocks, which is what checkpointing keeps of them."""
     outside: float
-    """Before the first and after the last block."""
+    """Of the blocks, while the backward pass goes through them."""
+    final_norm: float
     count: int
     """Of blocks that the backward pass goes through."""
 
     def after_forward(self, checkpointed: bool) -> float:
         """Return the bytes at the end of the forward pass."""
-        return (self.inputs if checkpointed else self.blocks) + self.outside
+        return (self.inputs if checkpointed else self.blocks) + self.outside + self.final_norm
 
     def in_backward(self, checkpointed: bool) -> float:
         """Return the bytes in the last block, which checkpointing has recomputed completely."""
-        return self.after_forward(checkpointed) + (self.largest_block if checkpointed else 0)
+        recomputed = self.largest_block if checkpointed else 0
+        return self.after_forward(checkpointed) - self.final_norm + recomputed
 
     def in_first_block(self, checkpointed: bool) -> float:
         """Return the bytes in the first block, where the backward pass ends."""
@@ -59,6 +61,7 @@ def activations(run: PlannedRun, one: Pass) -> Activations:
         largest_block=max(size for _, size in per_stack),
         inputs=count * tokens * width * one.itemsize,
         outside=tokens * block.bytes_outside(),
+        final_norm=tokens * block.bytes_of_final_norm(),
         count=count,
     )
 

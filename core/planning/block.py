@@ -66,18 +66,23 @@ class Block:
         return stacks * self._outline.width * (self._size if kind == "gpt2" else WIDE)
 
     def bytes_outside(self) -> float:
-        """The final norm of every stack, and the cosines and sines of rotations."""
+        """The cosines and sines of rotations, and the final norm of a first stack."""
         kind, stacks = self._run.family.model_type, len(self._outline.blocks)
-        is_trained = self._run.trained.everything
         if kind in ("bert", "bart"):
+            is_trained = self._run.trained.everything
             return self._size * self._outline.width if is_trained else self._after_adapter()
-        if kind in ("gpt2", "modernbert"):
-            norm = float(self._size)
-        else:
-            norm = WIDE + (self._scaled_norm() if is_trained else 0)
         rotation = 0 if kind in ("gpt2", "t5") else 2 * self._outline.attention.head_size
-        outside = stacks * norm * self._outline.width + rotation * self._size
-        return outside + self._after_adapter()
+        others = (stacks - 1) * self.bytes_of_final_norm()
+        return others + rotation * self._size + self._after_adapter()
+
+    def bytes_of_final_norm(self) -> float:
+        """What the norm after the last block keeps, which the backward pass frees first."""
+        kind, width = self._run.family.model_type, self._outline.width
+        if kind in ("bert", "bart"):
+            return 0.0
+        if kind in ("gpt2", "modernbert"):
+            return float(self._size * width)
+        return (WIDE + (self._scaled_norm() if self._run.trained.everything else 0)) * width
 
     def _after_adapter(self) -> float:
         """What the first block keeps of a bottleneck at its end, and of a norm behind that."""

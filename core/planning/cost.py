@@ -65,7 +65,7 @@ def step_cost(
     size = itemsize(precision)
     widened = 4 / size if device == "cpu" else 1
     moved = passes * (
-        TRAVERSALS * widened * (kept.blocks + kept.outside) * (1.5 if checkpointed else 1)
+        TRAVERSALS * widened * kept.after_forward(False) * (1.5 if checkpointed else 1)
         + LOGIT_TRAVERSALS * widened * logits * size
         + DEQUANTIZED_BYTES * _dequantized(run) * (3 if checkpointed else 2)
     )

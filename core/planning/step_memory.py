@@ -105,8 +105,6 @@ def _transient(run: PlannedRun, one: Pass) -> int:
     largest = max(run.outline.linear.values(), key=lambda layer: layer.inputs)
     inner, width = largest.inputs, run.outline.width
     at_once = _gradients_at_once(run, one)
-    if isinstance(run.spec.strategy, Ia3Spec):
-        at_once += 5  # products with its vectors, in fp32
     values = one.tokens * (at_once * inner + width)
     if run.quantization and one.device == "cuda":
         values = max(values, one.tokens * (inner + width) + inner * largest.outputs)
@@ -114,12 +112,17 @@ def _transient(run: PlannedRun, one: Pass) -> int:
 
 
 def _gradients_at_once(run: PlannedRun, one: Pass) -> int:
-    if not is_gated(run):
-        return 1 if _keeps_inner(run) else 2
-    if one.device == "cuda":
-        return 3
-    # the measured runs on CPUs need more; the allocator of a process keeps what was freed
-    return {"phi3": 5, "modernbert": 2}.get(run.family.model_type, 4)
+    """Return how many gradients of the inner width there are, as values of the pass's format."""
+    is_ia3 = isinstance(run.spec.strategy, Ia3Spec)
+    if one.device == "cpu":
+        # as the measured runs need; a process keeps what was freed
+        own = {"phi3": 5, "modernbert": 2}.get(run.family.model_type)
+        at_once = own or (4 if is_gated(run) else 1 if _keeps_inner(run) else 2)
+        return at_once + (5 if is_ia3 else 0)
+    if is_ia3:
+        return 3 * WIDE // one.itemsize  # the product with its vector, and both gradients, in fp32
+    # the input of the last layer, if it was kept, is free by then
+    return (3 if is_gated(run) else 2) - (1 if _keeps_inner(run) else 0)
 
 
 def _keeps_inner(run: PlannedRun) -> bool:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.pretend_cuda import library
 from tests.pretend_cuda.cases import EVERY, QUICK, Case
+from tests.pretend_cuda.unseen import UNSEEN
 
 ROOT = Path(__file__).parents[2]
 LARGEST_ERROR = 0.1
@@ -51,3 +52,8 @@ def test_activations_on_a_gpu_are_what_the_device_counts() -> None:
 @pytest.mark.slow
 def test_activations_of_every_family_and_strategy_are_what_the_device_counts() -> None:
     assert errors(EVERY, counts("every")) == {}
+
+
+@pytest.mark.slow
+def test_activations_of_shapes_that_the_planner_has_not_seen_are_what_the_device_counts() -> None:
+    assert errors(UNSEEN, counts("unseen")) == {}
