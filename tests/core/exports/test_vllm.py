@@ -61,19 +61,11 @@ def distance(one, other):
     return fmean(abs(a - b) for row in rows for a, b in zip(*row, strict=True))
 
 
-@pytest.mark.parametrize(
-    ("format_", "form", "nats"),
-    [
-        ("vllm", "merged", 1e-4),
-        ("vllm", "adapter", 1e-4),
-        ("nf4", "merged", 0.5),
-        ("int8", "merged", 0.1),
-    ],
-)
-def test_vllm_says_what_peft_says(tmp_path, store, format_, form, nats):
+@pytest.mark.parametrize("form", ["merged", "adapter"])
+def test_vllm_says_what_peft_says(tmp_path, store, form):
     bundle = write_bundle(tmp_path / "bundle", store, TINY, PATTERNS)
     precision = {"precision": "fp32"} if form == "merged" else {}
-    export(bundle, options_for(format_, form=form, **precision), tmp_path / "out")
+    export(bundle, options_for("vllm", form=form, **precision), tmp_path / "out")
     tokenizer = AutoTokenizer.from_pretrained(TINY.source)
     rows = [tokenizer(text)["input_ids"] for text in TEXTS]
     plain = AutoModelForCausalLM.from_pretrained(TINY.source, dtype=torch.float32)
@@ -84,4 +76,4 @@ def test_vllm_says_what_peft_says(tmp_path, store, format_, form, nats):
         {"model": out} if form == "merged" else {"model": TINY.source, "adapter": out, "rank": 8}
     )
     found = by_vllm(rows=rows, **asked)
-    assert distance(found, wanted) < nats < distance(found, base)
+    assert distance(found, wanted) < 1e-3 < distance(found, base)

@@ -38,18 +38,13 @@ def figures(asked: dict[str, Any]) -> list[list[float]]:
         options |= {"enable_lora": True, "max_lora_rank": asked["rank"], "max_loras": 1}
         adapter = LoRARequest("tuned", 1, asked["adapter"])
     llm = LLM(model=asked["model"], dtype="float32", enforce_eager=True, **options)
-    answers = llm.generate(
-        [{"prompt_token_ids": row} for row in asked["rows"]],
-        SamplingParams(max_tokens=1, temperature=0, prompt_logprobs=0),
-        lora_request=adapter,
-    )
-    return [
-        [
-            said[token].logprob
-            for said, token in zip(answer.prompt_logprobs[1:], row[1:], strict=True)
-        ]
-        for answer, row in zip(answers, asked["rows"], strict=True)
-    ]
+    sampling = SamplingParams(max_tokens=1, temperature=0, prompt_logprobs=0)
+    found = []
+    for row in asked["rows"]:  # with an adapter, vLLM 0.32 cannot score two prompts at once
+        (answer,) = llm.generate([{"prompt_token_ids": row}], sampling, lora_request=adapter)
+        pairs = zip(answer.prompt_logprobs, row, strict=True)
+        found.append([said[token].logprob for said, token in pairs if said])
+    return found
 
 
 if __name__ == "__main__":

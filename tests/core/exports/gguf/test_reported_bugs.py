@@ -160,18 +160,18 @@ def test_more_tokens_than_the_model_has_are_an_error(written):
         written(chat(), vocab_size=4096)
 
 
-def test_words_added_to_the_vocabulary_are_one_token_each(written, llama_cpp):
-    """The file lost what "added" means, and the words were cut up."""
+@pytest.mark.parametrize(("word", "is_whole"), [("Zqxkwh", True), ("kW·h", False)])
+def test_words_added_to_the_vocabulary_are_whole_or_noted(word, is_whole, written, llama_cpp):
+    """They were cut up after the conversion; those with letters beyond ASCII still are."""
     tokenizer = chat()
-    words = ("Zqxkwh", "kW·h", "<price>")
-    tokenizer.add_tokens([AddedToken(word, special=False, normalized=False) for word in words])
+    tokenizer.add_tokens([AddedToken(word, special=False, normalized=False)])
     file, notes = written(tokenizer, vocab_size=4160)
-    text = "<|user|>A Zqxkwh of 3 kW·h for<price>"
+    text = f"<|user|>Three {word} more"
     (found,) = tokens_of(llama_cpp, file, [text])
     wanted = tokenizer(text, add_special_tokens=False)["input_ids"]
-    assert set(tokenizer.convert_tokens_to_ids(list(words))) <= set(wanted)
-    assert found == [tokenizer.bos_token_id, *wanted]
-    assert notes == ()
+    assert tokenizer.convert_tokens_to_ids(word) in wanted
+    assert (found == [tokenizer.bos_token_id, *wanted]) == is_whole
+    assert bool(notes) == (not is_whole), notes
 
 
 @pytest.mark.parametrize("theta", [1e6, 3e3])
