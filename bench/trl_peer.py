@@ -1,9 +1,9 @@
 """The peer: TRL's `SFTTrainer` with PEFT, on the same rows, masks, order, seed and optimizer."""
 
+import math
 import tempfile
-from typing import Any, assert_never
+from typing import Any
 
-import peft
 import torch
 from datasets import Dataset
 from transformers import (
@@ -17,19 +17,11 @@ from trl import SFTConfig, SFTTrainer
 
 from bench.cases import TrlSetting
 from bench.measure import Clock, MeasuredRun, MeasuredStep
-from bench.plain_bottleneck import add_bottlenecks
-from core.batching.order import steps_of_epoch
+from bench.peft_peer import with_strategy
+from bench.rows import rows_in_order
 from core.batching.rows import Row
 from core.spec.job import JobSpec
-from core.spec.strategy import (
-    BottleneckSpec,
-    FullSpec,
-    Ia3Spec,
-    LoraSpec,
-    PrefixSpec,
-    PromptSpec,
-    QloraSpec,
-)
+from core.spec.strategy import QloraSpec, StrategySpec
 
 IGNORED_LABEL = -100
 
@@ -42,15 +34,27 @@ def run_trl(
     clock: Clock,
     exact: bool = False,
 ) -> MeasuredRun:
-    """Run the first `steps` steps of the job's first epoch with TRL, on tokenized rows.
+    """Run the first `steps` steps of the job with TRL, on tokenized rows.
 
     `exact` keeps adapters in fp32, which TRL rounds to bf16 on a quantized base: for loss curves.
     """
+    return train_with_trl(setting, spec, rows, steps, clock, exact)[0]
+
+
+def train_with_trl(
+    setting: TrlSetting,
+    spec: JobSpec,
+    rows: list[Row],
+    steps: int,
+    clock: Clock,
+    exact: bool = False,
+) -> tuple[MeasuredRun, Any]:
+    """Do what `run_trl` does; return the trained model too."""
     dataset = _in_order(rows, spec)
     started = clock()
     base = load_peer_base(setting, spec)
     torch.manual_seed(spec.seed)
-    model = _with_strategy(base, spec)
+    model = with_strategy(base, spec.strategy)
     with tempfile.TemporaryDirectory() as folder:
         trainer = _RecordingTrainer(
             model=model,
@@ -66,18 +70,17 @@ def run_trl(
         trainer.add_callback(step_clock)
         trainer.train()
     recorded = zip(step_clock.seconds, trainer.counts, trainer.losses, strict=True)
-    return MeasuredRun(
+    run = MeasuredRun(
         tuple(
             MeasuredStep(seconds, tokens, targets, float(loss))
             for seconds, (tokens, targets), loss in recorded
         )
     )
+    return run, trainer.model
 
 
 def _in_order(rows: list[Row], spec: JobSpec) -> Dataset:
-    """Return all rows in the order of our recipe's first epoch."""
-    order = steps_of_epoch(spec.seed, 1, len(rows), spec.training.batch_size)
-    ordered = [rows[index] for step in order for index in step]
+    ordered = rows_in_order(rows, spec)
     return Dataset.from_dict(
         {
             "input_ids": [list(row.tokens) for row in ordered],
@@ -95,80 +98,66 @@ def _in_order(rows: list[Row], spec: JobSpec) -> Dataset:
 def load_peer_base(setting: TrlSetting, spec: JobSpec) -> PreTrainedModel:
     """Return the base in the precision of this setting."""
     dtype = torch.bfloat16 if "weights" in setting.precision else torch.float32
-    quantization = None
-    if isinstance(spec.strategy, QloraSpec):
-        quantization = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type=spec.strategy.quantization,
-            bnb_4bit_use_double_quant=spec.strategy.double_quantization,
-            bnb_4bit_compute_dtype=torch.float32 if setting.precision == "fp32" else torch.bfloat16,
-        )
+    compute_dtype = torch.float32 if setting.precision == "fp32" else torch.bfloat16
     return AutoModelForCausalLM.from_pretrained(
-        spec.base.source, dtype=dtype, quantization_config=quantization
+        spec.base.source,
+        dtype=dtype,
+        quantization_config=quantization_of(spec.strategy, compute_dtype),
     )
 
 
-def _with_strategy(base: PreTrainedModel, spec: JobSpec) -> Any:
-    """Return the base with the job's strategy, from PEFT if supported."""
-    strategy = spec.strategy
-    config: peft.PeftConfig
-    match strategy:
-        case FullSpec():
-            return base
-        case BottleneckSpec():
-            return add_bottlenecks(base, strategy)
-        case LoraSpec() | QloraSpec():
-            config = peft.LoraConfig(
-                r=strategy.rank,
-                lora_alpha=strategy.alpha,
-                lora_dropout=strategy.dropout,
-                target_modules="all-linear",
-                task_type="CAUSAL_LM",
-            )
-        case PrefixSpec():
-            config = peft.PrefixTuningConfig(
-                num_virtual_tokens=strategy.virtual_tokens, task_type="CAUSAL_LM"
-            )
-        case PromptSpec():
-            config = peft.PromptTuningConfig(
-                num_virtual_tokens=strategy.virtual_tokens, task_type="CAUSAL_LM"
-            )
-        case Ia3Spec():
-            config = peft.IA3Config(task_type="CAUSAL_LM")
-        case _:
-            assert_never(strategy)
-    return peft.get_peft_model(base, config)
+def quantization_of(strategy: StrategySpec, dtype: torch.dtype) -> BitsAndBytesConfig | None:
+    """Return how a strategy quantizes the base, with products in `dtype`; None if it does not."""
+    if not isinstance(strategy, QloraSpec):
+        return None
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=strategy.quantization,
+        bnb_4bit_use_double_quant=strategy.double_quantization,
+        bnb_4bit_compute_dtype=dtype,
+    )
 
 
 def _config(setting: TrlSetting, spec: JobSpec, steps: int, folder: str) -> SFTConfig:
-    hyper = spec.training
-    max_length = {"padded": hyper.max_length, "padding-free": None, "packed": 512}
+    max_length = {"padded": spec.training.max_length, "padding-free": None, "packed": 512}
     # on a CPU nothing can be paged, so it is plain AdamW
     paged = isinstance(spec.strategy, QloraSpec) and torch.cuda.is_available()
+    arguments = arguments_of(spec, steps, folder)
+    if setting.layout == "packed":
+        arguments["per_device_train_batch_size"] = 2
     return SFTConfig(
-        output_dir=folder,
-        max_steps=steps,
-        per_device_train_batch_size=2 if setting.layout == "packed" else hyper.batch_size,
+        **arguments,
         packing=setting.layout == "packed",
         padding_free=setting.layout == "padding-free",
         max_length=max_length[setting.layout],
-        learning_rate=hyper.learning_rate,
-        lr_scheduler_type="constant",
-        weight_decay=hyper.weight_decay,
-        max_grad_norm=hyper.max_grad_norm,
         optim="paged_adamw_32bit" if paged else "adamw_torch_fused",
         bf16="autocast" in setting.precision,
-        gradient_checkpointing=False,
-        use_cpu=not torch.cuda.is_available(),
         use_liger_kernel=setting.liger,
-        seed=spec.seed,
-        train_sampling_strategy="sequential",
-        logging_steps=steps,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
     )
+
+
+def arguments_of(spec: JobSpec, steps: int, folder: str) -> dict[str, Any]:
+    """Return the arguments of any trainer of transformers that follow from a job."""
+    hyper = spec.training
+    return {
+        "output_dir": folder,
+        "max_steps": steps,
+        "per_device_train_batch_size": hyper.batch_size,
+        "learning_rate": hyper.learning_rate,
+        "lr_scheduler_type": hyper.schedule,
+        "warmup_steps": math.ceil(hyper.warmup_ratio * steps),
+        "weight_decay": hyper.weight_decay,
+        "max_grad_norm": hyper.max_grad_norm,
+        "gradient_checkpointing": False,
+        "use_cpu": not torch.cuda.is_available(),
+        "seed": spec.seed,
+        "train_sampling_strategy": "sequential",
+        "logging_steps": steps,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "dataloader_pin_memory": False,
+    }
 
 
 class _RecordingTrainer(SFTTrainer):  # type: ignore[misc]
