@@ -17,6 +17,8 @@ from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
 
+import torch
+
 from bench.quality_cells import BUDGETS, SEEDS, STRATEGIES, Budget, Cell, Outcome, Side
 from bench.quality_run import measure
 from bench.quality_table import report, save
@@ -83,6 +85,7 @@ def main() -> None:
     options.add_argument("--table", action="store_true", help="measure nothing")
     options.add_argument("--save", action="store_true")
     asked = options.parse_args()
+    torch.set_num_threads(1)
     only = (asked.only or "").split(",")
     budgets = [each for each in BUDGETS if not asked.only or each.base in only]
     if not asked.table:

@@ -19,7 +19,7 @@ from core.spec.base_model import BaseModelSpec
 from core.spec.job import JobSpec
 from core.spec.members import members
 from core.spec.objective import ClassificationSpec
-from core.spec.strategy import StrategySpec
+from core.spec.strategy import LoraSpec, StrategySpec
 from core.spec.training import EvaluationSpec, TrainingSpec
 from core.verdict.tool_calls import is_same_calls
 
@@ -49,6 +49,8 @@ class Budget:
     """After which an answer is cut; 0 for a classifier."""
     longest: int = 10_000
     """Characters of a question; longer rows are left out."""
+    epochs: int | None = None
+    """None: those of `auto`."""
 
 
 @dataclass(frozen=True)
@@ -83,15 +85,15 @@ class Outcome:
 
 
 BUDGETS = (
-    Budget("tiny", "module of a docstring", 200, 150, 12, 160),
-    Budget("minilm", "module as a label", 128, 200),
-    Budget("smollm2", "sums", 64, 60, 8),
-    Budget("tiny", "text reversed", 200, 150, 12),
-    Budget("minilm", "call or none", 128, 200),
-    Budget("minilm", "kind of puzzle", 64, 200),
-    Budget("tiny", "call of a tool", 200, 100, 96),
-    Budget("smollm2", "call of a tool", 48, 40, 64, 160),
-    Budget("smollm2", "module of a docstring", 48, 40, 8, 120),
+    Budget("tiny", "module of a docstring", 64, 100, 12, 160),
+    Budget("minilm", "module as a label", 96, 150, longest=160),
+    Budget("smollm2", "module of a docstring", 32, 40, 8, 100, epochs=1),
+    Budget("minilm", "kind of puzzle", 64, 150, longest=160),
+    Budget("tiny", "text reversed", 64, 100, 12),
+    Budget("minilm", "call or none", 96, 150, longest=160),
+    Budget("tiny", "call of a tool", 96, 60, 96, 160),
+    Budget("smollm2", "call of a tool", 32, 24, 64, 160, epochs=1),
+    Budget("smollm2", "sums", 32, 40, 8, epochs=1),
 )
 """The most important first: each base has one complete task before any has a second."""
 
@@ -121,15 +123,19 @@ def reference(row: JsonRow) -> str:
 
 def spec_of(cell: Cell) -> JobSpec:
     """Return the job of both sides, with everything but the rows on `auto`, in fp32."""
-    budget, strategy = cell.budget, STRATEGIES[cell.strategy]
+    budget = cell.budget
+    strategy = LoraSpec() if cell.side == "untrained" else STRATEGIES[cell.strategy]
     base = BaseModelSpec(id=budget.base, source=str(BASES[budget.base].absolute()))
     facts = describe(base)
     if facts is None:
         raise SystemExit(f"{base.source} is not there; `make real-bases` makes it.")
     objective = objective_of(rows_of(budget, cell.seed))
+    asked = TrainingSpec(max_length=512, precision="fp32", gradient_checkpointing=False)
+    if budget.epochs is not None:
+        asked = TrainingSpec(**asked.model_dump(exclude_unset=True), epochs=budget.epochs)
     training = resolve(
         Hyperparameters(),
-        TrainingSpec(max_length=512, precision="fp32", gradient_checkpointing=False),
+        asked,
         rows=budget.rows,
         strategy=strategy,
         objective=objective,

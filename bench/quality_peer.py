@@ -115,8 +115,10 @@ def _classifier(
         }
     )
     quantization = quantization_of(spec.strategy, torch.float32)
-    if quantization is not None:  # the head is trained
-        quantization.llm_int8_skip_modules = list(family_of("bert").head)
+    if quantization is not None:  # the head is trained; it is skipped by its whole path
+        quantization.llm_int8_skip_modules = [
+            path for name in family_of("bert").head for path in (name, f"bert.{name}")
+        ]
     torch.manual_seed(spec.seed)
     base = AutoModelForSequenceClassification.from_pretrained(
         spec.base.source,

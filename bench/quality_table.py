@@ -97,14 +97,17 @@ def report(found: Mapping[Cell, Outcome]) -> str:
         rows = {name: compared(found, budget, name) for name in STRATEGIES}
         lines += _section(found, budget, rows)
         where = f"{budget.base}, {budget.task}"
-        for name, row in rows.items():
-            seeds = 0 if row is None else len(row.ours)
-            if seeds < len(SEEDS):
-                missing.append(f"{where}, {name}: {seeds} of {len(SEEDS)} seeds")
-            if row is not None and not row.is_as_good:
-                below.append(f"{where}, {name}: {row.difference:+.3f} ± {row.error:.3f}")
+        seeds = {name: 0 if row is None else len(row.ours) for name, row in rows.items()}
+        lacking = [f"{name} (seeds: {n})" for name, n in seeds.items() if n < len(SEEDS)]
+        if lacking:
+            missing.append(f"{where}: {', '.join(lacking) if any(seeds.values()) else 'all'}")
+        below += [
+            f"{where}, {name}: {row.difference:+.3f} ± {row.error:.3f}"
+            for name, row in rows.items()
+            if row is not None and not row.is_as_good
+        ]
     lines += ["", "## Below the peer by more than the error bar", "", *_listed(below)]
-    lines += ["", "## Not measured", "", *_listed(missing), ""]
+    lines += ["", "## Not measured, or not with three seeds", "", *_listed(missing), ""]
     return "\n".join(lines)
 
 

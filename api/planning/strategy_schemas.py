@@ -36,6 +36,21 @@ class QualityObject(BaseModel):
     source: str
 
 
+class AccuracyObject(BaseModel):
+    """Shares of held-out rows answered right, beside TRL and PEFT: means over seeds."""
+
+    task: str
+    rows: int
+    steps: int
+    seeds: int
+    accuracy: float
+    standard_deviation: float
+    """Over the seeds."""
+    peer_accuracy: float
+    """Of TRL and PEFT on the same rows, steps and learning rate."""
+    source: str
+
+
 class StrategyObject(BaseModel):
     """One strategy with its default options on one base."""
 
@@ -52,6 +67,8 @@ class StrategyObject(BaseModel):
     quality: QualityObject | None
     quality_missing: str | None
     """Why there is no `quality`."""
+    accuracy: AccuracyObject | None
+    """Null for a base on which it has not been measured."""
     when_to_use: str
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from api.planning.strategy_schemas import (
+    AccuracyObject,
     AssumedRows,
     MemoryObject,
     ParametersObject,
@@ -16,7 +17,13 @@ from core.catalog.families import family_of
 from core.catalog.objectives import OBJECTIVES_OF
 from core.catalog.strategies import STRATEGIES
 from core.errors import InvalidRequest
-from core.planning.advice import MEASURED_IN, WHEN_TO_USE, quality_of
+from core.planning.advice import (
+    ACCURACY_MEASURED_IN,
+    MEASURED_ACCURACY,
+    MEASURED_IN,
+    WHEN_TO_USE,
+    quality_of,
+)
 from core.planning.fit import Fit, judge
 from core.planning.memory import MemoryParts
 from core.planning.parameters import ParameterCounts, outline_of
@@ -84,8 +91,14 @@ def _row(run: PlannedRun, calibration: Calibration | None) -> StrategyObject:
         fits=None if fit is None else fit.verdict,
         quality=quality,
         quality_missing=missing,
+        accuracy=_accuracy(run.spec.base.id, strategy.type),
         when_to_use=WHEN_TO_USE[strategy.type],
     )
+
+
+def _accuracy(base: str, strategy: str) -> AccuracyObject | None:
+    found = MEASURED_ACCURACY.get((base, strategy))
+    return None if found is None else AccuracyObject(**vars(found), source=ACCURACY_MEASURED_IN)
 
 
 def parameters_object(counts: ParameterCounts) -> ParametersObject:

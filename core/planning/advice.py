@@ -47,6 +47,69 @@ MEASURED_QUALITY: dict[tuple[str, str], MeasuredQuality] = {
 """By base and strategy, with the learning rate `auto`; from the file above."""
 
 
+ACCURACY_MEASURED_IN = "bench/results/quality-amd-epyc-1-threads-2026-12-01.json"
+SEEDS = 3
+
+
+@dataclass(frozen=True)
+class MeasuredAccuracy:
+    """Shares of held-out rows answered right, beside TRL and PEFT: means over seeds."""
+
+    task: str
+    rows: int
+    steps: int
+    seeds: int
+    accuracy: float
+    standard_deviation: float
+    peer_accuracy: float
+
+
+def _on(
+    base: str, task: str, rows: int, steps: int, found: dict[str, tuple[float, float, float]]
+) -> dict[tuple[str, str], MeasuredAccuracy]:
+    """Return the measurements of one task by base and strategy."""
+    return {
+        (base, strategy): MeasuredAccuracy(task, rows, steps, SEEDS, *figures)
+        for strategy, figures in found.items()
+    }
+
+
+MEASURED_ACCURACY: dict[tuple[str, str], MeasuredAccuracy] = {
+    **_on(
+        "tunesmith/tiny",
+        "module of a docstring",
+        64,
+        48,
+        {
+            "full": (0.417, 0.051, 0.417),
+            "lora": (0.467, 0.075, 0.467),
+            "qlora": (0.453, 0.050, 0.440),
+            "bottleneck": (0.397, 0.042, 0.397),
+            "prefix": (0.193, 0.042, 0.193),
+            "prompt": (0.180, 0.069, 0.180),
+            "ia3": (0.313, 0.095, 0.313),
+        },
+    ),
+    **_on(
+        "minilm",
+        "module as a label",
+        96,
+        48,
+        {
+            "full": (0.333, 0.057, 0.331),
+            "lora": (0.489, 0.030, 0.444),
+            "qlora": (0.484, 0.057, 0.433),
+            "bottleneck": (0.433, 0.046, 0.416),
+            "prefix": (0.240, 0.055, 0.238),
+            "prompt": (0.144, 0.050, 0.131),
+            "ia3": (0.376, 0.041, 0.362),
+        },
+    ),
+}
+"""By base and strategy: accuracy, its standard deviation, and the accuracy of TRL and PEFT, with the
+learning rate `auto`; from the file above. `make real-bases` gives the bases these names."""
+
+
 def quality_of(base: str, strategy: str) -> tuple[MeasuredQuality | None, str | None]:
     """Return our own measurement of a strategy on a base, or None and why there is none."""
     if (found := MEASURED_QUALITY.get((base, strategy))) is not None:
