@@ -80,9 +80,9 @@ def compared(found: Mapping[Cell, Outcome], budget: Budget, strategy: str) -> Co
 def report(found: Mapping[Cell, Outcome]) -> str:
     """Return the Markdown of all tasks, with what is missing and what is below the peer."""
     lines = [
-        *set_up("Quality: every strategy beside TRL and PEFT"),
-        f"TRL {version('trl')}, bitsandbytes {version('bitsandbytes')}; fp32, CPU time of one "
-        "process with one thread, on a shared machine.",
+        *set_up("Quality: every strategy beside TRL and PEFT", "CPU time"),
+        f"TRL {version('trl')}, bitsandbytes {version('bitsandbytes')}; fp32, one process with "
+        "one thread, on a shared machine.",
         "",
         "Accuracy is the share of held-out rows answered right by greedy decoding: mean ± standard "
         f"deviation over the seeds {', '.join(map(str, SEEDS))}. The difference is ours minus that "

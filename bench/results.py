@@ -15,12 +15,12 @@ from bench.measure import hardware, slug
 FOLDER = Path(__file__).parent / "results"
 
 
-def set_up(title: str) -> list[str]:
+def set_up(title: str, clock: str = "wall time") -> list[str]:
     """Return the lines about hardware, date and versions."""
     return [
         f"# {title}, {datetime.date.today().isoformat()}",
         "",
-        f"{hardware(torch.get_num_threads())}; wall time; torch {torch.__version__}, "
+        f"{hardware(torch.get_num_threads())}; {clock}; torch {torch.__version__}, "
         f"transformers {version('transformers')}, PEFT {version('peft')}.",
     ]
 
