@@ -22,6 +22,8 @@ class BoundedHttp(HttpToolsProtocol):
     """A connection whose requests must have short heads that arrive in time."""
 
     _head_bytes = 0
+    _heads = 0
+    """That are complete."""
     _is_reading_head = True
     _deadline: asyncio.TimerHandle | None = None
 
@@ -36,14 +38,16 @@ class BoundedHttp(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._is_reading_head and self._deadline is None:  # a further request
             self._begin_head()
+        was_reading_head, heads = self._is_reading_head, self._heads
         super().data_received(data)
-        if self._is_reading_head and not self.transport.is_closing():
+        if was_reading_head and self._heads == heads and not self.transport.is_closing():
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES or len(self.headers or ()) > MAX_HEADERS:
                 self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
 
     def on_headers_complete(self) -> None:
         self._end_head()
+        self._heads += 1
         self._is_reading_head = False
         if len(self.headers) > MAX_HEADERS:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)

@@ -24,7 +24,7 @@ GET = b"GET / HTTP/1.1\r\nhost: here\r\n"
 def port() -> Iterator[int]:
     app = FastAPI()
     install_error_handlers(app)
-    app.add_middleware(BodyLimitMiddleware, max_bytes=1000)
+    app.add_middleware(BodyLimitMiddleware, max_bytes=10_000_000)
 
     @app.api_route("/", methods=["GET", "POST"])
     async def length(request: Request) -> JSONResponse:
@@ -95,6 +95,14 @@ def test_ordinary_requests_are_answered_on_one_connection(client: _Client) -> No
     time.sleep(0.1)
     client.send(b"cd" + GET + b"\r\n")
     assert client.answer().count(b"HTTP/1.1 200") == 2
+
+
+@pytest.mark.parametrize("length", [100_000, 1_000_000])
+def test_bodies_are_no_heads(client: _Client, length: int) -> None:
+    for _ in range(3):
+        head = b"POST / HTTP/1.1\r\nhost: here\r\ncontent-length: %d\r\n\r\n" % length
+        client.send(head + b"a" * length)
+        assert client.answer().endswith(b"\r\n\r\n%d" % length)
 
 
 @pytest.mark.parametrize(
