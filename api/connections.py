@@ -54,6 +54,10 @@ class BoundedHttp(HttpToolsProtocol):
             return
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        if not self.transport.is_closing():
+            super().on_body(body)
+
     def on_message_complete(self) -> None:
         self._is_reading_head = True
         if not self.transport.is_closing():

@@ -126,6 +126,16 @@ def test_long_heads_are_refused_while_they_arrive(client: _Client, head: bytes) 
     assert client.is_closed()
 
 
+def test_the_body_behind_a_refused_head_is_not_read(
+    client: _Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    head = b"POST / HTTP/1.1\r\nhost: here\r\ncontent-length: 4\r\n"
+    client.send(head + b"x: y\r\n" * MAX_HEADERS + b"\r\nabcd")
+    assert client.answer().startswith(b"HTTP/1.1 431")
+    assert client.is_closed()
+    assert "Invalid HTTP request" not in caplog.text
+
+
 def test_a_long_url_is_refused(client: _Client) -> None:
     try:
         for part in (b"GET /", *[b"a" * 10_000] * 80):
