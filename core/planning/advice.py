@@ -105,13 +105,6 @@ MEASURED_ACCURACY: dict[tuple[str, str], MeasuredAccuracy] = {
             "ia3": (0.376, 0.041, 0.362),
         },
     ),
-    **_on(
-        "smollm2",
-        "module of a docstring",
-        32,
-        16,
-        {},
-    ),
 }
 """By base and strategy, from the file above, with the learning rate `auto`: accuracy, its standard
 deviation, and the accuracy of TRL and PEFT. `make real-bases` gives the bases these names."""
